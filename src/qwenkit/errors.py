@@ -1,0 +1,65 @@
+"""Errors that speak to the user: what went wrong, where, what was expected, how to mend it.
+
+`UserError` is the user's mistake (exit code 2), `Stopped` a run that stopped itself (exit code 1).
+Their text never holds a Python class name; the command line prints it and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+DONE, STOPPED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+class QwenkitError(Exception):
+    """Base of every error that is meant for the user. `exit_code` is what the command line returns."""
+
+    exit_code = STOPPED
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        nearest: str | None = None,
+        mend: str | None = None,
+    ) -> None:
+        self.what, self.where, self.expected, self.nearest, self.mend = what, where, expected, nearest, mend
+        super().__init__(self.text())
+
+    def text(self) -> str:
+        """The message: one line for what (and where), one each for what was expected, the nearest name, the mend."""
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.nearest:
+            lines.append(f"  nearest: {self.nearest}")
+        if self.mend:
+            lines.append(f"  mend: {self.mend}")
+        return "\n".join(lines)
+
+
+class UserError(QwenkitError):
+    """A mistake of the user's: bad file, key, value or path."""
+
+    exit_code = MISTAKE
+
+
+class Stopped(QwenkitError):
+    """A run that stopped itself: the sentinel's alarm, or a failed node."""
+
+    exit_code = STOPPED
+
+
+class Interrupted(QwenkitError):
+    """The user's Ctrl-C, after the state was saved."""
+
+    exit_code = INTERRUPTED
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to a misspelt one, or None when nothing is close."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return found[0] if found else None
