@@ -1,0 +1,79 @@
+"""What this machine is: cores, memory, versions, and the settings that fix a run's numbers.
+
+Sums differ in their last bits between thread counts, dtypes and library versions; so a run fixes these at its first
+start (`fingerprint`) and a later start under others is refused or marked.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform as _platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("qwenkit", "torch", "numpy", "tokenizers", "tiktoken", "safetensors", "pyarrow")
+
+
+def free_cores() -> int:
+    """Physical work slots this process may use, by its CPU affinity and the cgroup's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        limit, period = quota.read_text().split()[:2]
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return cores
+
+
+def cpu_model() -> str:
+    """The processor's name, as the kernel gives it."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if (info.exists())
+        else []
+    )
+    return names[0] if names else _platform.processor() or "unknown"
+
+
+def memory_bytes() -> int:
+    """Physical memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def peak_mb() -> int:
+    """The largest resident size this process has had, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1_000_000 if sys.platform == "darwin" else 1000)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that move numbers."""
+    found = {"python": _platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The machine in words, without host names or paths."""
+    return {"cpu": cpu_model(), "cores": free_cores(), "memory_gb": round(memory_bytes() / 1e9, 1)}
+
+
+def fingerprint(threads: int, device: str) -> dict[str, Any]:
+    """What must stay the same for a resumed run to give the same bits."""
+    return {"threads": threads, "device": device, "cpu": cpu_model(), "versions": versions()}
+
+
+def set_threads(threads: int) -> None:
+    """Fix torch's thread count, once, before any kernel runs."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)

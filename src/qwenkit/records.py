@@ -1,0 +1,161 @@
+"""Rows on disk: canonical JSON, JSONL and Parquet in and out, and the quarantine of records that cannot be read.
+
+Nothing is dropped silently: a reader that meets a bad record hands it to a `Quarantine` with the reason, the file and
+the line or offset, and goes on; `read = kept + quarantined` holds for every reader.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwenkit.errors import UserError
+
+Row = dict[str, Any]
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte form of a JSON value: sorted keys, no spaces, UTF-8. Digests and keys are taken over it."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def dumps(value: Any) -> str:
+    """One JSONL line, keys in their given order. Lone surrogates are kept as escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() or _encodable(text) else json.dumps(value)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass
+class Quarantine:
+    """Records that could not be read, each with its reason and place. `keep` bounds the samples, never the counts."""
+
+    keep: int = 1000
+    counts: Counter[str] = field(default_factory=Counter)
+    rows: list[Row] = field(default_factory=list)
+
+    def add(
+        self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = ""
+    ) -> None:
+        """Count one bad record and keep its place and the first 200 characters."""
+        self.counts[reason] += 1
+        if len(self.rows) < self.keep:
+            place = {key: value for key, value in (("line", line), ("offset", offset)) if value is not None}
+            self.rows.append({"reason": reason, "file": Path(file).name, **place, "sample": sample[:200]})
+
+    def __len__(self) -> int:
+        return self.counts.total()
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        yield from file
+
+
+def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
+    """Rows of a JSONL(.gz) file. Bad lines go to the quarantine; without one, the first bad line is a `UserError`.
+
+    A gzip file that ends too early gives its whole lines and one quarantined record, `truncated file`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError("no such file", where=str(path), expected="a JSONL file")
+    number = 0
+    try:
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip():
+                yield from _parse(line, path, number, quarantine)
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        if quarantine is None:
+            raise UserError(f"the file cannot be read to its end ({error})", where=str(path)) from error
+        quarantine.add("truncated file", path, line=number + 1)
+
+
+def _parse(line: bytes, path: Path, number: int, quarantine: Quarantine | None) -> Iterator[Row]:
+    try:
+        row = json.loads(line.decode())
+        reason = None if isinstance(row, dict) else f"a {type(row).__name__} where an object was expected"
+    except UnicodeDecodeError:
+        row, reason = None, "invalid UTF-8"
+    except (json.JSONDecodeError, RecursionError) as error:
+        row, reason = None, f"broken JSON ({getattr(error, 'msg', 'nested too deeply')})"
+    if reason is None:
+        assert row is not None
+        yield row
+    elif quarantine is None:
+        raise UserError(reason, where=f"{path}, line {number}", expected="one JSON object a line")
+    else:
+        quarantine.add(reason.split(" (")[0], path, line=number, sample=line[:200].decode(errors="replace"))
+
+
+def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
+    """Write rows to `path` (gzip by suffix, without a time stamp) and return their number. fsynced at the end."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with path.open("wb") as raw:
+        file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
+        for count, row in enumerate(rows, 1):
+            file.write(dumps(row).encode() + b"\n")
+        if file is not raw:
+            file.close()
+        raw.flush()
+        os.fsync(raw.fileno())
+    return count
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write one indented JSON file through a temporary name, so that a kill leaves the old file or the new one."""
+    path = Path(path)
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def read_json(path: Path | str) -> Any:
+    """One JSON file, or a `UserError` naming the line where it breaks."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError("no such file", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise UserError("invalid UTF-8", where=str(path)) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"broken JSON: {error.msg}", where=f"{path}, line {error.lineno}") from error
+
+
+def write_parquet(path: Path | str, rows: list[Row]) -> int:
+    """Write rows as one Parquet file (zstd); the column order is that of the first row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), str(path), compression="zstd")
+    return len(rows)
+
+
+def read_parquet(path: Path | str) -> Iterator[Row]:
+    """Rows of a Parquet file, one row group at a time."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(str(path))
+    for batch in file.iter_batches(batch_size=1024):
+        yield from batch.to_pylist()
