@@ -31,11 +31,8 @@ def free_cores() -> int:
 def cpu_model() -> str:
     """The processor's name, as the kernel gives it."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if (info.exists())
-        else []
-    )
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else _platform.processor() or "unknown"
 
 

@@ -109,8 +109,9 @@ def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
     count = 0
     with path.open("wb") as raw:
         file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
-        for count, row in enumerate(rows, 1):
+        for row in rows:
             file.write(dumps(row).encode() + b"\n")
+            count += 1
         if file is not raw:
             file.close()
         raw.flush()

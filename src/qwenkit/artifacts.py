@@ -1,0 +1,146 @@
+"""Artifacts: folders in standard formats plus `manifest.json`, published atomically.
+
+`manifest.json` holds the node's key, its inputs' digests, the SHA-256 of every content file, and deterministic metrics;
+two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers.
+`publish` fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwenkit.errors import UserError
+from qwenkit.records import canonical, read_json, write_json
+
+SCHEMA = 1
+MANIFEST, RUN = "manifest.json", "run.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is and where it comes from. `key` decides whether to run, `digest` what downstream sees."""
+
+    node: str
+    kind: str
+    version: int
+    key: str
+    seed: int
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    digest: str
+    files: dict[str, str]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    headline: str = ""
+    schema: int = SCHEMA
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_files(folder: Path) -> dict[str, str]:
+    """Relative name -> SHA-256 of every content file, sorted; the manifest and run.json are no content."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return {name: sha256_file(folder / name) for name in names if name not in (MANIFEST, RUN)}
+
+
+def digest_of(files: dict[str, str]) -> str:
+    """The artifact's digest: SHA-256 over its sorted (name, SHA-256) pairs."""
+    return hashlib.sha256(canonical(sorted(files.items()))).hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """Digest of something outside the run: a file, an artifact, or any folder, by content."""
+    if path.is_file():
+        return sha256_file(path)
+    return digest_of(content_files(path))
+
+
+def make_key(
+    kind: str, version: int, config: dict[str, Any], inputs: dict[str, str], seed: int, environment: dict[str, str]
+) -> str:
+    """The node's identity: equal keys mean equal work, so nothing runs again."""
+    parts = [kind, version, config, sorted(inputs.items()), seed, sorted(environment.items())]
+    return hashlib.sha256(canonical(parts)).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a published artifact; a `UserError` for a damaged or newer one."""
+    data = read_json(folder / MANIFEST)
+    if not isinstance(data, dict) or "schema" not in data:
+        raise UserError("not a qwenkit manifest", where=str(folder / MANIFEST))
+    if data["schema"] > SCHEMA:
+        raise UserError(
+            f"written by a newer qwenkit (schema {data['schema']})",
+            where=str(folder / MANIFEST),
+            expected=f"schema {SCHEMA} or older",
+            mend="upgrade qwenkit",
+        )
+    try:
+        return Manifest(**data)
+    except TypeError as error:
+        raise UserError("a damaged manifest (keys missing or unknown)", where=str(folder / MANIFEST)) from error
+
+
+def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest:
+    """Complete a folder in place: hash its files, write run.json, then the manifest, and fsync all of it."""
+    files = content_files(out)
+    whole = Manifest(**manifest, files=files, digest=digest_of(files))
+    write_json(out / RUN, run)
+    write_json(out / MANIFEST, asdict(whole))
+    fsync_tree(out)
+    return whole
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder` to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def publish(out: Path, target: Path, superseded: Path) -> None:
+    """Rename a finished folder to its place; what stood there moves to `superseded/NAME-KEY-N`."""
+    if target.exists():
+        superseded.mkdir(parents=True, exist_ok=True)
+        target.rename(_free_name(superseded, target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    out.rename(target)
+    fsync_tree_entry(target.parent)
+
+
+def _free_name(superseded: Path, target: Path) -> Path:
+    try:
+        stem = f"{target.name}-{read_manifest(target).key[:12]}"
+    except UserError:
+        stem = f"{target.name}-damaged"
+    numbers = (n for n in range(1_000_000) if not (superseded / f"{stem}-{n}").exists())
+    return superseded / f"{stem}-{next(numbers)}"
+
+
+def fsync_tree_entry(folder: Path) -> None:
+    """Flush a folder's own entries, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def damage(folder: Path) -> list[str]:
+    """What differs between an artifact and its manifest: one line for each file, empty when whole."""
+    expected = read_manifest(folder).files
+    found = content_files(folder)
+    lines = [f"{name}: missing" for name in expected.keys() - found.keys()]
+    lines += [f"{name}: not in the manifest" for name in found.keys() - expected.keys()]
+    lines += [f"{name}: its bytes changed" for name in expected.keys() & found.keys() if expected[name] != found[name]]
+    return sorted(lines)

@@ -1,0 +1,227 @@
+"""Recipes as checked configuration: TOML with line numbers, and stage configs whose every key has a declared role.
+
+* `content(...)`: the key changes the bytes of the artifact; it is part of the node's identity.
+* `runtime(...)`: the key changes only how the work is done (checkpoint interval, planned minutes); it is not.
+* `edge(...)`: the key names another node, a path, or `org/name`; the digest of what it names is part of the identity.
+
+A key without a role is an error when the class is made, so no key can slip out of (or into) the identity unnoticed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticUndefined
+
+from qwenkit.errors import UserError, nearest
+
+ROLES = ("content", "runtime", "edge")
+Lines = dict[tuple[str, ...], int]
+
+
+def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
+    many = extra.pop("many", False)
+    return Field(default, description=doc, json_schema_extra={"role": role, "many": many}, **extra)
+
+
+def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
+    """A key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`, `pattern`)."""
+    return _role("content", default, doc, **limits)
+
+
+def runtime(default: Any = ..., *, doc: str, **limits: Any) -> Any:
+    """A key that changes how the work is done, never its result."""
+    return _role("runtime", default, doc, **limits)
+
+
+def edge(default: Any = ..., *, doc: str, many: bool = False) -> Any:
+    """A key that names another node, a path or `org/name` (a list of them with `many`)."""
+    return _role("edge", default, doc, many=many)
+
+
+class StageConfig(BaseModel):
+    """Base of every stage's `Config`. `kind`, `seed` and `minutes` exist in every node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    seed: int | None = content(None, doc="seed of this node; the run's seed when not given", ge=0)
+    minutes: float | None = runtime(None, doc="planned minutes, printed beside the actual ones", gt=0)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        for name in cls.model_fields:
+            if cls.role(name) not in ROLES:
+                raise TypeError(f"{cls.__module__}.{name} has no role: use content(), runtime() or edge()")
+
+    @classmethod
+    def role(cls, name: str) -> str:
+        """`content`, `runtime` or `edge`."""
+        return _extra(cls, name).get("role", "")
+
+    @classmethod
+    def edges(cls) -> list[str]:
+        """The keys that name other nodes."""
+        return [name for name in cls.model_fields if cls.role(name) == "edge"]
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""
+        for name in self.edges():
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{index}", item) for index, item in enumerate(value))
+            elif value is not None:
+                yield name, value
+
+    def identity(self) -> dict[str, Any]:
+        """The content keys and their values, defaults included; the seed is handled by the lineage."""
+        names = [name for name in type(self).model_fields if self.role(name) == "content" and name != "seed"]
+        dumped = self.model_dump(mode="json")
+        return {name: dumped[name] for name in names}
+
+
+def _extra(cls: type[BaseModel], name: str) -> dict[str, Any]:
+    extra = cls.model_fields[name].json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
+def default_text(cls: type[StageConfig], name: str) -> str:
+    """The default of a key as it would stand in a recipe; empty when the key is required or has none."""
+    value = cls.model_fields[name].get_default(call_default_factory=True)
+    return "" if value is PydanticUndefined or value is None else toml_value(value)
+
+
+def validate(cls: type[StageConfig], table: dict[str, Any], where: str, lines: Lines, node: str) -> StageConfig:
+    """The table as a config, or one `UserError` that lists every wrong key with its line."""
+    try:
+        return cls.model_validate(table)
+    except ValidationError as error:
+        problems = [_problem(cls, item, where, lines, node) for item in error.errors()]
+        raise problems[0] if len(problems) == 1 else UserError("\n".join(p.text() for p in problems)) from None
+
+
+def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: str) -> UserError:
+    path = tuple(str(part) for part in item["loc"])
+    key = path[0] if path else ""
+    place = place_of(where, lines, (node, *path))
+    if item["type"] == "extra_forbidden":
+        known = [*cls.model_fields, "kind"]
+        return UserError(
+            f"unknown key `{node}.{'.'.join(path)}`",
+            where=place,
+            expected="one of " + ", ".join(sorted(known)),
+            nearest=nearest(key, known),
+        )
+    if item["type"] == "missing":
+        doc = cls.model_fields[key].description if key in cls.model_fields else ""
+        return UserError(f"missing key `{node}.{key}`", where=place_of(where, lines, (node,)), expected=doc)
+    given = item.get("input")
+    return UserError(f"`{node}.{'.'.join(path)}` is {toml_value(given)}", where=place, expected=_expected(item["msg"]))
+
+
+def _expected(message: str) -> str:
+    return re.sub(r"^(Input should be|Value error,)\s*", "", message)
+
+
+def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
+    """`file, line N` for a key path; the nearest enclosing table's line when the key has none (given by --set)."""
+    for end in range(len(path), 0, -1):
+        if path[:end] in lines:
+            return f"{where}, line {lines[path[:end]]}"
+    return where
+
+
+def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
+    """A TOML file and the line of each of its keys."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(
+            "no such recipe", where=str(path), mend="`qwenkit init my.toml --from nano` writes one"
+        ) from error
+    except IsADirectoryError as error:
+        raise UserError("a folder, where a recipe file was expected", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UserError("invalid UTF-8", where=f"{path}, line {line}", expected="a recipe saved as UTF-8") from error
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
+    """TOML text and the line of each of its keys; broken TOML is a `UserError` with the line."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = found.group(1) if found else str(text.count("\n") + 1)
+        message = re.sub(r"\s*\(at .*\)$", "", str(error))
+        raise UserError(f"broken TOML: {message}", where=f"{where}, line {line}", expected="key = value") from error
+    return data, key_lines(text)
+
+
+_HEADER = re.compile(r"^\s*\[\[?\s*(?P<path>[^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(
+    r"""^\s*(?P<path>(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*'))*)\s*="""
+)
+_PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
+
+
+def key_lines(text: str) -> Lines:
+    """Line numbers of table headers and keys, which no TOML library gives. Multi-line values are passed over."""
+    lines: Lines = {}
+    table: tuple[str, ...] = ()
+    pending: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if pending:
+            pending.append(line)
+        elif header := _HEADER.match(line):
+            table = _parts(header["path"])
+            lines.setdefault(table, number)
+            continue
+        elif key := _KEY.match(line):
+            lines.setdefault(table + _parts(key["path"]), number)
+            pending = [line[key.end("path") :].lstrip()[1:]]
+        if pending and _whole(pending):
+            pending = []
+    return lines
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in _PART.findall(path))
+
+
+def _whole(value: list[str]) -> bool:
+    """Whether the lines gathered so far are a complete TOML value."""
+    try:
+        tomllib.loads("x = " + "\n".join(value))
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def parse_value(text: str) -> Any:
+    """The value of `--set key=value`: TOML where it parses, else a plain string."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def toml_value(value: Any) -> str:
+    """A plain value as TOML text, for messages and for recipes that `init` writes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in value.replace("\\", "\\\\")
+        )
+        return '"' + escaped.replace('"', '\\"') + '"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+    return str(value)
