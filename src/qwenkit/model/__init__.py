@@ -1,0 +1,24 @@
+"""The Transformer of the report (§1.3), its first weights, and its folder format.
+
+    from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
+    model = init_weights(Transformer(ModelConfig(vocab_size=1536, hidden_size=128, ...)), seed=0)
+
+`transformer.py` shows a whole model in one file, `attention.py` holds the one rule of who sees whom, `init.py` the
+first weights, `folder.py` reads and writes Hugging Face folders.
+"""
+
+from qwenkit.model.config import ModelConfig
+from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar
+from qwenkit.model.init import init_weights
+from qwenkit.model.transformer import ScalarModel, Transformer
+
+__all__ = [
+    "ModelConfig",
+    "ScalarModel",
+    "Transformer",
+    "init_weights",
+    "load_model",
+    "load_scalar",
+    "save_model",
+    "save_scalar",
+]

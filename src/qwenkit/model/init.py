@@ -1,0 +1,49 @@
+"""First weights (report §1.3: normal, std 0.02; residual projections scaled down by the depth).
+
+    model = init_weights(Transformer(config), seed=0)
+
+Every tensor draws from its own generator, seeded by (seed, its name): adding a tensor changes no other.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from qwenkit.draws import derive
+
+Module = TypeVar("Module", bound=nn.Module)
+_RESIDUAL = ("o_proj.weight", "down_proj.weight")
+
+
+@torch.no_grad()
+def init_weights(model: Module, seed: int, std: float | None = None) -> Module:
+    """Fill every parameter in place and return the model.
+
+    | tensor                                             | value                                |
+    | -------------------------------------------------- | ------------------------------------ |
+    | embed_tokens.weight, lm_head.weight                | normal(0, std)                       |
+    | q_proj, k_proj, v_proj, gate_proj, up_proj .weight | normal(0, std)                       |
+    | o_proj.weight, down_proj.weight                    | normal(0, std / sqrt(2 * layers))    |
+    | q_proj, k_proj, v_proj .bias                       | 0                                    |
+    | every norm's weight                                | 1                                    |
+    | score_head.weight of a scalar model                | normal(0, std)                       |
+
+    `std` is the configuration's `initializer_range` unless given. The two residual projections of each layer add to
+    one stream, so scaling them keeps its variance the same for any depth.
+    """
+    config = getattr(model, "config", None)
+    std = std if std is not None else config.initializer_range
+    depth = config.num_hidden_layers if config is not None else 1
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            parameter.zero_()
+        elif name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+        else:
+            scale = (2 * depth) ** -0.5 if name.endswith(_RESIDUAL) else 1.0
+            generator = torch.Generator().manual_seed(derive(seed, "init", name))
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (std * scale))
+    return model

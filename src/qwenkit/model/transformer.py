@@ -1,0 +1,201 @@
+"""The Transformer of the Qwen report (§1.3), whole, in one file.
+
+A LLaMA-style decoder with Qwen's choices: rotary positions from float32 inverse frequencies, biases on Q, K and V and
+nowhere else, RMSNorm before every branch, SwiGLU, untied (or, for small models, tied) output embeddings. Grouped
+queries are the later Qwen's. Parameter names are Hugging Face's `Qwen2ForCausalLM`, so a state dict needs no mapping.
+
+    model = init_weights(Transformer(config), seed=0)
+    logits_BTV = model(ids_BT)
+    h_BTD = model.hidden(ids_BT, documents_BT=documents_BT)      # packed rows: each document sees only itself
+    logits_NV = model.head(h_BTD[wanted_BT])                     # only the rows that a loss needs
+
+Legend: B rows, T tokens, N chosen tokens, V vocabulary, C hidden width (`hidden_size`; D outside this file),
+H query heads, G key/value heads, D head width.
+
+Caveats: dropout draws from torch's generator, the one exception to counter-based draws; the training loop seeds it anew
+at every step. `hidden` compiles as one graph for fixed shapes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qwenkit.model.attention import Cache, attention, document_mask, document_positions
+from qwenkit.model.config import ModelConfig
+from qwenkit.model.init import init_weights
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit root mean square in float32, cast back, then weigh: the order shows in bf16 bits."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        x = x_BTC.float()
+        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * x.to(x_BTC.dtype)
+
+
+def rotary_tables(positions_BT: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [B, 1, T, D/2] in float32. Built at use: a table kept on the module would follow
+    `model.bfloat16()` and lose the precision that the report asks for."""
+    exponent_D = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_BT.device) / head_dim
+    angles_BTD = positions_BT[..., None].float() * (1.0 / theta**exponent_D)
+    return angles_BTD.cos()[:, None], angles_BTD.sin()[:, None]
+
+
+def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel i together with channel i + D/2, in float32; the result has the type of `x`."""
+    low, high = x_BHTD.float().chunk(2, dim=-1)
+    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x_BHTD.dtype)
+
+
+class Attention(nn.Module):
+    """Queries, keys and values with bias; output without."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_size
+        query, key = config.num_attention_heads * config.head_size, config.kv_heads * config.head_size
+        self.q_proj = nn.Linear(config.hidden_size, query, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+
+    def forward(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
+        B, T, _ = x_BTC.shape
+        q_BHTD, k_BGTD, v_BGTD = (
+            proj(x_BTC).view(B, T, -1, self.head_dim).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q_BHTD, k_BGTD = rotate(q_BHTD, *rotary), rotate(k_BGTD, *rotary)
+        if cache is not None:
+            k_BGTD, v_BGTD = cache.extend(self.layer, k_BGTD, v_BGTD)
+        o_BHTD = attention(q_BHTD, k_BGTD, v_BGTD, mask)
+        return self.o_proj(o_BHTD.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU: the gate decides how much of each `up` channel passes."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_BTC)) * self.up_proj(x_BTC))
+
+
+class Block(nn.Module):
+    """Two residual branches, each normalised before it is entered."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.self_attn = Attention(config, layer)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
+        rate = self.dropout if self.training else 0.0
+        x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, mask, cache), rate)
+        return x_BTC + F.dropout(self.mlp(self.post_attention_layernorm(x_BTC)), rate)
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks, final norm: Hugging Face's `Qwen2Model`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        ids_BT: Tensor | None,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        embeds_BTD: Tensor | None = None,
+    ) -> Tensor:
+        x_BTC = self.embed_tokens(ids_BT) if embeds_BTD is None else embeds_BTD
+        T = x_BTC.shape[1]
+        if positions_BT is None:
+            positions_BT = self._positions(x_BTC, documents_BT, cache)
+        rotary = rotary_tables(positions_BT, self.config.head_size, self.config.rope_theta)
+        mask = None if documents_BT is None else document_mask(documents_BT)
+        if cache is not None:
+            mask = cache.mask(T)
+        for block in self.layers:
+            x_BTC = block(x_BTC, rotary, mask, cache)
+        return self.norm(x_BTC)
+
+    def _positions(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
+        if cache is not None:
+            return cache.positions_BT(x_BTC.shape[1])
+        if documents_BT is not None:
+            return document_positions(documents_BT)
+        return torch.arange(x_BTC.shape[1], device=x_BTC.device)[None]
+
+
+class Transformer(nn.Module):
+    """A language model: `model(ids_BT)` gives the logits of every next token."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return self.head(self.hidden(ids_BT))
+
+    def hidden(
+        self,
+        ids_BT: Tensor | None,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        embeds_BTD: Tensor | None = None,
+    ) -> Tensor:
+        """States after the final norm, [B, T, hidden]. `documents_BT` numbers the document of each token: attention
+        stays inside a document and positions start again with it. A cache excludes `documents_BT`."""
+        return self.model(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
+
+    def head(self, h_ND: Tensor) -> Tensor:
+        """Logits [..., V] of states [..., hidden]; with tied embeddings the table of the input is used."""
+        tied = self.config.tie_word_embeddings
+        return F.linear(h_ND, self.model.embed_tokens.weight) if tied else self.lm_head(h_ND)
+
+
+class ScalarModel(nn.Module):
+    """A language model's trunk with one number per token in place of logits: reward and value models (§3).
+
+    Takes over the trunk of `backbone` (not a copy). The new head holds small random numbers drawn from `seed`.
+    """
+
+    def __init__(self, backbone: Transformer, seed: int = 0) -> None:
+        super().__init__()
+        self.config = backbone.config
+        self.model = backbone.model
+        weight = self.model.embed_tokens.weight
+        self.score_head = nn.Linear(self.config.hidden_size, 1, bias=False, device=weight.device, dtype=weight.dtype)
+        init_weights(self.score_head, seed, std=self.config.initializer_range)
+
+    def forward(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:
+        return self.score(ids_BT, positions_BT, documents_BT)
+
+    def score(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:
+        """The value read at every token, [B, T], in float32."""
+        return self.score_head(self.model(ids_BT, positions_BT, documents_BT)).squeeze(-1).float()
