@@ -1,0 +1,6 @@
+"""Intervals and paired comparisons, so that no number of the project stands without its noise (numpy only)."""
+
+from qwenkit.statistics.intervals import Interval, across_seeds, mean_interval, wilson
+from qwenkit.statistics.paired import Difference, paired_difference
+
+__all__ = ["Difference", "Interval", "across_seeds", "mean_interval", "paired_difference", "wilson"]
