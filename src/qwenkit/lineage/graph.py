@@ -1,0 +1,139 @@
+"""Which nodes must run, and why: keys computed over the graph, compared with what stands in the run folder.
+
+A node's key needs its inputs' digests, and those are known only for artifacts that exist. So a node below one that must
+run is `waiting`: it runs unless its inputs come out byte-equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwenkit import artifacts
+from qwenkit.artifacts import MANIFEST, Manifest
+from qwenkit.config import toml_value
+from qwenkit.errors import UserError, nearest
+from qwenkit.lineage.recipe import Node, Recipe
+from qwenkit.stages import load_stage
+from qwenkit.stages.base import Input
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one node: state `done`, `run` or `waiting`, and the reason in words."""
+
+    node: str
+    state: str
+    why: str
+    key: str | None = None
+
+
+def current(run_dir: Path, node: str) -> Manifest | None:
+    """The manifest of the node's published artifact, or None; a damaged one counts as none."""
+    if not (run_dir / node / MANIFEST).exists():
+        return None
+    try:
+        return artifacts.read_manifest(run_dir / node)
+    except UserError:
+        return None
+
+
+def gather_inputs(node: Node, run_dir: Path) -> dict[str, Input]:
+    """The node's inputs with their digests. Every parent must have been published."""
+    found = {}
+    for name, (kind, target) in node.inputs.items():
+        if kind == "node":
+            manifest = artifacts.read_manifest(run_dir / target)
+            found[name] = Input(name, run_dir / target, manifest.digest, target)
+        else:
+            path = Path(target)
+            manifest = current(path.parent, path.name) if path.is_dir() else None
+            found[name] = Input(name, path, manifest.digest if manifest else artifacts.path_digest(path))
+    return found
+
+
+def seed_of(node: Node, recipe: Recipe) -> int:
+    """The node's own seed, or the run's."""
+    return recipe.seed if node.config.seed is None else node.config.seed
+
+
+def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
+    """The node's identity: kind, stage version, content keys, input digests, seed, and the stage's environment."""
+    stage = load_stage(node.kind)
+    environment = stage.environment() if hasattr(stage, "environment") else {}
+    digests = {name: item.digest for name, item in inputs.items()}
+    return artifacts.make_key(
+        node.kind, stage.VERSION, node.config.identity(), digests, seed_of(node, recipe), environment
+    )
+
+
+def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str]) -> list[Verdict]:
+    """What would run, and why, for the wanted nodes in order."""
+    verdicts: dict[str, Verdict] = {}
+    for name in wanted:
+        node = recipe.nodes[name]
+        moving = [p for p in node.parents() if p in verdicts and verdicts[p].state != "done"]
+        absent = [p for p in node.parents() if p not in verdicts and current(run_dir, p) is None]
+        if moving or absent:
+            verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving or absent))
+        else:
+            verdicts[name] = verdict(node, recipe, run_dir)
+    return list(verdicts.values())
+
+
+def verdict(node: Node, recipe: Recipe, run_dir: Path) -> Verdict:
+    """`done` when the published artifact has the node's key, else `run` with what differs. Inputs must exist."""
+    inputs = gather_inputs(node, run_dir)
+    key = key_of(node, inputs, recipe)
+    manifest = current(run_dir, node.name)
+    if manifest is None:
+        damaged = (run_dir / node.name).exists()
+        return Verdict(node.name, "run", "its artifact is damaged" if damaged else "never run", key)
+    if manifest.key == key:
+        missing = [name for name in manifest.files if not (run_dir / node.name / name).exists()]
+        return (
+            Verdict(node.name, "run", f"{missing[0]} is missing", key)
+            if missing
+            else Verdict(node.name, "done", manifest.headline, key)
+        )
+    return Verdict(node.name, "run", difference(node, inputs, recipe, manifest), key)
+
+
+def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manifest) -> str:
+    """Why a node's key differs from its artifact's, in words."""
+    if node.kind != old.kind:
+        return f"kind was {old.kind}"
+    new = node.config.identity()
+    changed = [key for key in new if new[key] != old.config.get(key)]
+    reasons = [f"{key}: {toml_value(old.config.get(key))} -> {toml_value(new[key])}" for key in changed]
+    reasons += [
+        f"input {name} changed" for name, i in inputs.items() if old.inputs.get(name, {}).get("digest") != i.digest
+    ]
+    reasons += [f"input {name} is gone" for name in old.inputs if name not in inputs]
+    if seed_of(node, recipe) != old.seed:
+        reasons.append(f"seed: {old.seed} -> {seed_of(node, recipe)}")
+    if old.version != load_stage(node.kind).VERSION:
+        reasons.append(f"the stage changed (version {old.version} -> {load_stage(node.kind).VERSION})")
+    return "; ".join(reasons) or "its environment changed"
+
+
+def select(recipe: Recipe, only: list[str], until: str | None) -> list[str]:
+    """The nodes to look at: all, those named by `only`, or `until` and everything it needs."""
+    for name in [*only, *([until] if until else [])]:
+        if name not in recipe.nodes:
+            raise UserError(
+                f"the recipe has no node `{name}`",
+                where=recipe.source,
+                expected="one of " + ", ".join(recipe.nodes),
+                nearest=nearest(name, recipe.nodes),
+            )
+    if only:
+        return [name for name in recipe.nodes if name in only]
+    if until is None:
+        return list(recipe.nodes)
+    needed = {until}
+    for name in reversed(recipe.nodes):
+        if name in needed:
+            needed.update(recipe.nodes[name].parents())
+    return [name for name in recipe.nodes if name in needed]

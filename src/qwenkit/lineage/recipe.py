@@ -1,0 +1,218 @@
+"""A recipe: a TOML file whose top-level keys belong to the run and whose tables are nodes. Read top to bottom it is
+Figure 1 of the report.
+
+A table's `kind` is its name unless given. Keys that name another node are edges. A reference is a node's name, a path,
+or `org/name`; one that could be two of these is an error that names both.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
+from qwenkit.errors import UserError, nearest
+from qwenkit.stages import KINDS, load_stage
+
+SCHEMA = 1
+RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name) or ("path", path)."""
+
+    name: str
+    kind: str
+    config: StageConfig
+    inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def parents(self) -> list[str]:
+        """Names of the nodes this one reads, in order, each once."""
+        return list(dict.fromkeys(target for kind, target in self.inputs.values() if kind == "node"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe: settings of the run and its nodes in an order in which they can run."""
+
+    source: str
+    seed: int
+    device: str
+    threads: int
+    out: Path
+    title: str
+    nodes: dict[str, Node]
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = importlib.resources.files("qwenkit.recipes")
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """The text of a recipe that comes with the package."""
+    if name not in recipe_names():
+        raise UserError(
+            f"no recipe `{name}`",
+            expected="a .toml file, or one of " + ", ".join(recipe_names()),
+            nearest=nearest(name, recipe_names()),
+        )
+    return importlib.resources.files("qwenkit.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
+    """A recipe by path or by name, with `--set key=value` changes applied."""
+    path = Path(source)
+    if source.endswith(".toml") or path.exists():
+        data, lines = load_toml(path)
+        base = path.parent
+    else:
+        data, lines = parse_toml(recipe_text(source), f"recipe {source}")
+        source, base = f"recipe {source}", Path()
+    for change in changes or []:
+        _apply(data, change, lines)
+    return build(data, lines, source, base)
+
+
+def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
+    """One `--set` change: `seed=2`, `base.lr=1e-3`; a node that does not exist is an error, a key is checked later."""
+    key, sign, text = change.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not sign or not all(parts) or len(parts) > 2:
+        raise UserError(f"`{change}` is no change", where="--set", expected="KEY=VALUE or NODE.KEY=VALUE")
+    table = data
+    if len(parts) == 2:
+        nodes = [name for name, value in data.items() if isinstance(value, dict)]
+        if parts[0] not in nodes:
+            raise UserError(
+                f"the recipe has no node `{parts[0]}`",
+                where=f"--set {change}",
+                expected="one of " + ", ".join(nodes),
+                nearest=nearest(parts[0], nodes),
+            )
+        table = data[parts[0]]
+    table[parts[-1]] = parse_value(text.strip())
+    lines.pop(tuple(parts), None)
+
+
+def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe:
+    """Check a parsed recipe: run keys, kinds, configs, references, cycles."""
+    run = {key: value for key, value in data.items() if not isinstance(value, dict)}
+    tables = {key: value for key, value in data.items() if isinstance(value, dict)}
+    _check_run(run, source, lines)
+    if not tables:
+        raise UserError("the recipe has no nodes", where=source, expected="at least one table, like [tokenizer]")
+    nodes = {name: _node(name, table, tables, source, lines, base) for name, table in tables.items()}
+    return Recipe(
+        source=source,
+        seed=run.get("seed", 1),
+        device=run.get("device", "cpu"),
+        threads=run.get("threads", 0),
+        out=Path(run.get("out", f"runs/{_stem(source)}")),
+        title=run.get("title", _stem(source)),
+        nodes=_ordered(nodes, source, lines),
+    )
+
+
+def _stem(source: str) -> str:
+    return Path(source.removeprefix("recipe ")).stem
+
+
+def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
+    for key, value in run.items():
+        place = place_of(source, lines, (key,))
+        if key not in RUN_KEYS:
+            known = [*RUN_KEYS, *KINDS]
+            raise UserError(
+                f"unknown key `{key}`",
+                where=place,
+                expected="one of " + ", ".join(RUN_KEYS),
+                nearest=nearest(key, known),
+            )
+        wanted = RUN_KEYS[key]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            words = {int: "a whole number", str: "a text in quotes"}[wanted]
+            raise UserError(f"`{key}` is {toml_value(value)}", where=place, expected=words)
+    if run.get("schema", SCHEMA) > SCHEMA:
+        raise UserError(
+            f"recipe schema {run['schema']} is newer than this qwenkit",
+            where=place_of(source, lines, ("schema",)),
+            expected=f"{SCHEMA} or older",
+            mend="upgrade qwenkit",
+        )
+    if run.get("seed", 0) < 0 or run.get("threads", 0) < 0:
+        key = "seed" if run.get("seed", 0) < 0 else "threads"
+        raise UserError(f"`{key}` is {run[key]}", where=place_of(source, lines, (key,)), expected="0 or more")
+    if run.get("device", "cpu") not in ("cpu", "cuda"):
+        raise UserError(
+            f'`device` is "{run["device"]}"', where=place_of(source, lines, ("device",)), expected="cpu or cuda"
+        )
+
+
+def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str, lines: Lines, base: Path) -> Node:
+    place = place_of(source, lines, (name,))
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"`{name}` is no node name", where=place, expected="letters, digits, - and _")
+    kind = table.get("kind", name)
+    if not isinstance(kind, str):
+        raise UserError(
+            f"`{name}.kind` is {toml_value(kind)}", where=place_of(source, lines, (name, "kind")), expected="a text"
+        )
+    stage = load_stage(kind, place_of(source, lines, (name, "kind")))
+    rest = {key: value for key, value in table.items() if key != "kind"}
+    config = validate(stage.Config, rest, source, lines, name)
+    inputs = {}
+    for key, reference in config.references():
+        where = place_of(source, lines, (name, key.split(".")[0]))
+        inputs[key] = resolve(reference, tables, base, where, f"{name}.{key}")
+    return Node(name, kind, config, inputs)
+
+
+def resolve(reference: str, nodes: dict[str, Any], base: Path, where: str, key: str) -> tuple[str, str]:
+    """What a reference means: ("node", name) or ("path", path); two meanings or none is a `UserError`."""
+    path = (base / Path(reference).expanduser()) if reference else base
+    if reference in nodes:
+        if path.exists():
+            raise UserError(
+                f'`{key}` = "{reference}" is both a node and a path',
+                where=where,
+                expected=f'the node "{reference}" or the path "./{reference}"',
+                mend=f'write "./{reference}" for the path, or rename the node',
+            )
+        return "node", reference
+    if reference and path.exists():
+        return "path", str(path)
+    raise UserError(
+        f'`{key}` = "{reference}" is neither a node nor a path that exists',
+        where=where,
+        expected="a node of this recipe (" + ", ".join(nodes) + ") or a path",
+        nearest=nearest(reference, nodes),
+    )
+
+
+def _ordered(nodes: dict[str, Node], source: str, lines: Lines) -> dict[str, Node]:
+    """The nodes so that each stands after what it reads; ties keep the recipe's order. A cycle is a `UserError`."""
+    done: dict[str, Node] = {}
+    waiting = dict(nodes)
+    while waiting:
+        ready = [name for name, node in waiting.items() if all(parent in done for parent in node.parents())]
+        if not ready:
+            name = next(iter(waiting))
+            raise UserError(
+                "nodes wait for each other: " + " -> ".join(_cycle(waiting, name)),
+                where=place_of(source, lines, (name,)),
+                expected="a graph without cycles",
+            )
+        done[ready[0]] = waiting.pop(ready[0])
+    return done
+
+
+def _cycle(waiting: dict[str, Node], start: str) -> list[str]:
+    path = [start]
+    while path.count(path[-1]) == 1:
+        path.append(next(parent for parent in waiting[path[-1]].parents() if parent in waiting))
+    return path[path.index(path[-1]) :]

@@ -1,0 +1,100 @@
+"""What a person sees of a run: a bar for the run, a bar with ETA for the node at work, a line per finished node,
+and at the end planned beside actual time. Without a terminal there are lines only.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from qwenkit.artifacts import Manifest
+from qwenkit.lineage.graph import Verdict
+from qwenkit.lineage.recipe import Node, Recipe
+from qwenkit.stages.base import Progress as Report
+
+MARKS = {"done": "up to date", "run": "runs", "waiting": "runs"}
+
+
+class Terminal:
+    """Bars where there is a terminal, plain lines where there is none; `quiet` prints only the closing table."""
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self.console, self.quiet = console, quiet
+        self.bars: Progress | None = None
+        self.run_bar: TaskID | None = None
+        self.node_bar: TaskID | None = None
+
+    def begin(self, verdicts: list[Verdict], recipe: Recipe) -> None:
+        """Say what is to be done and draw the run's bar."""
+        todo = [v for v in verdicts if v.state != "done"]
+        minutes = [recipe.nodes[v.node].config.minutes for v in todo]
+        planned = f", about {sum(m for m in minutes if m):.0f} minutes" if any(minutes) else ""
+        if not self.quiet:
+            self.console.print(f"[bold]{recipe.title}[/]: {len(todo)} of {len(verdicts)} nodes to run{planned}")
+        if self.console.is_terminal and not self.quiet and todo:
+            self.bars = Progress(
+                TextColumn("{task.description:<12}"), BarColumn(28), TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self.bars.start()
+            self.run_bar = self.bars.add_task("[bold]run", total=sum(m or 0.1 for m in minutes), note="")
+
+    def start(self, node: Node, why: str) -> Report:
+        """Draw a node's bar; the callable returned moves it."""
+        if self.bars is None:
+            return _ignore
+        self.node_bar = self.bars.add_task(node.name, total=None, note=why)
+        bar, bars = self.node_bar, self.bars
+
+        def report(done: float, total: float, **metrics: float | str) -> None:
+            note = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
+            bars.update(bar, completed=done, total=total, note=note)
+
+        return report
+
+    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], skipped: bool) -> None:
+        """A line per finished node, with its headline number."""
+        if self.bars is not None:
+            if self.node_bar is not None:
+                self.bars.remove_task(self.node_bar)
+                self.node_bar = None
+            if self.run_bar is not None and not skipped:
+                self.bars.advance(self.run_bar, node.config.minutes or 0.1)
+        if not self.quiet:
+            spent = "up to date" if skipped else f"{run['seconds'] / 60:.1f} min"
+            clock = time.strftime("%H:%M:%S")
+            self.console.print(
+                f"{clock} {node.name:<12} {spent:>10}  {manifest.headline}", markup=False, highlight=False
+            )
+
+    def end(self, rows: list[dict[str, Any]]) -> None:
+        """Planned beside actual, node by node."""
+        self.close()
+        worked = [row for row in rows if not row["skipped"]]
+        if not worked:
+            self.console.print("nothing to do: every node is up to date")
+            return
+        table = Table("node", "planned min", "actual min", "peak MB", "headline", box=None, pad_edge=False)
+        for row in worked:
+            planned = f"{row['planned_minutes']:.1f}" if row["planned_minutes"] else "-"
+            table.add_row(row["node"], planned, f"{row['seconds'] / 60:.1f}", str(row["peak_mb"]), row["headline"])
+        planned_sum = sum(row["planned_minutes"] or 0 for row in worked)
+        actual = sum(row["seconds"] for row in worked) / 60
+        peak = max(row["peak_mb"] for row in worked)
+        table.add_row("all", f"{planned_sum:.1f}", f"{actual:.1f}", str(peak), "")
+        self.console.print(table)
+
+    def close(self) -> None:
+        """Take the bars away, whatever happened."""
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+
+
+def _ignore(done: float, total: float, **metrics: float | str) -> None:
+    """No terminal, no bar."""

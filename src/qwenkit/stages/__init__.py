@@ -1,0 +1,35 @@
+"""Stages: one short file per kind, each a `Config`, a `VERSION` and one function `run(config, inputs, work)`.
+
+A stage is wiring: it reads its inputs, calls the rooms with plain values and writes into `work.out`. This is the only
+place where rooms meet. Modules are loaded when their kind is used, so the command line starts without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from qwenkit.errors import UserError, nearest
+
+KINDS = {
+    "world": "invent the nano world: pages, chats, comparisons, tests",
+    "testsets": "gather test sets, kept apart from all training text",
+    "corpus": "raw pages and text -> clean, deduplicated, decontaminated documents",
+    "tokenizer": "train a byte-level BPE tokenizer on a corpus",
+    "pretrain": "train a base model on a corpus",
+    "sft": "teach a base model to chat (supervised fine-tuning)",
+    "preference": "preference-model pretraining on many noisy comparisons (PMP)",
+    "reward": "fine-tune a reward model on comparisons of a policy's own answers",
+    "ppo": "reinforcement learning from a reward model, with the pretraining-gradient term",
+    "evaluate": "examine models on the test sets, with intervals and paired comparisons",
+    "report": "write the report card of the run",
+}
+
+
+def load_stage(kind: str, where: str | None = None) -> ModuleType:
+    """The module of a kind; an unknown kind is a `UserError` with the nearest name."""
+    if kind not in KINDS:
+        raise UserError(
+            f"unknown kind `{kind}`", where=where, expected="one of " + ", ".join(KINDS), nearest=nearest(kind, KINDS)
+        )
+    return importlib.import_module(f"qwenkit.stages.{kind}")

@@ -1,0 +1,91 @@
+"""What every stage is given: its inputs, and the place and means to work.
+
+`Work.scratch` survives a kill (checkpoints, finished phases); `Work.out` becomes the artifact; `work.progress` moves
+the bar; `work.log` writes events of this node. A stage returns its `Result`: deterministic metrics and a headline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwenkit import draws
+from qwenkit.artifacts import MANIFEST, read_manifest
+from qwenkit.errors import UserError
+from qwenkit.events import Log
+from qwenkit.records import Row, read_json, read_jsonl, write_json
+
+Progress = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a node: an artifact of the run, or a path outside it."""
+
+    name: str
+    path: Path
+    digest: str
+    node: str | None = None
+
+    def file(self, name: str) -> Path:
+        """A file of the input; a missing one is a `UserError` that names the input."""
+        path = self.path / name
+        if not path.exists():
+            raise UserError(f"`{name}` is missing in the input `{self.name}`", where=str(self.path))
+        return path
+
+    def rows(self, name: str) -> list[Row]:
+        """All rows of one JSONL file of the input."""
+        return list(read_jsonl(self.file(name)))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of the artifact's manifest; empty for a path outside a run."""
+        return read_manifest(self.path).metrics if (self.path / MANIFEST).exists() else {}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage tells the lineage: deterministic metrics, and one line for people."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    headline: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The place and the means of one node's work."""
+
+    node: str
+    run_dir: Path
+    scratch: Path
+    out: Path
+    seed: int
+    threads: int
+    device: str
+    log: Log
+    progress: Progress
+
+    def stream(self, *names: str | int) -> int:
+        """A seed for a named purpose of this node."""
+        return draws.derive(self.seed, *names)
+
+    def phase(self, name: str, produce: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Do a phase once: `produce(folder)` fills a folder and returns metrics; a later start finds them done."""
+        folder, mark = self.scratch / name, self.scratch / f"{name}.done.json"
+        if not mark.exists():
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+            write_json(mark, produce(folder))
+        return read_json(mark)
+
+
+def many(inputs: dict[str, Input], name: str) -> Iterator[Input]:
+    """The inputs of a list edge, in order."""
+    index = 0
+    while f"{name}.{index}" in inputs:
+        yield inputs[f"{name}.{index}"]
+        index += 1

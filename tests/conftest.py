@@ -1,0 +1,26 @@
+"""Shared by all tests: one thread for torch, and where the real test data lies (if it is there)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).parents[1]
+
+
+def test_data() -> Path | None:
+    """The folder of real test data: QWENKIT_TEST_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("QWENKIT_TEST_DATA", ROOT.parent / "shared" / "data"))
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The real test data; the test skips, and says so, without it."""
+    folder = test_data()
+    if folder is None:
+        pytest.skip("no real test data: set QWENKIT_TEST_DATA")
+    return folder

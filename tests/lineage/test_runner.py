@@ -1,0 +1,160 @@
+"""Identity: exactly what must run runs; a failure, a kill or a foreign folder harms nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from qwenkit.artifacts import damage, read_manifest
+from qwenkit.errors import Stopped, UserError
+from qwenkit.events import read_events
+from qwenkit.lineage import graph, runner
+from qwenkit.lineage.recipe import load_recipe
+from qwenkit.lineage.runner import Options
+from qwenkit.lineage.screen import Terminal
+
+from tests.lineage.conftest import RUNS
+
+
+def go(path: Path, *changes: str, out: str = "runs/toy", **options: object) -> list[str]:
+    RUNS.clear()
+    recipe = replace(load_recipe(str(path), list(changes)), out=Path(out))
+    runner.run_recipe(recipe, Options(**options), Terminal(Console(quiet=True)))  # type: ignore[arg-type]
+    return list(RUNS)
+
+
+def test_twice_runs_nothing(toy: Path) -> None:
+    assert go(toy) == ["one", "two", "big", "all"]
+    assert go(toy) == []
+    assert (Path("runs/toy/all/text")).read_text() == "aa+b"
+
+
+def test_one_change_runs_what_lies_below(toy: Path) -> None:
+    go(toy)
+    assert go(toy, "big.times=3") == ["big", "all"]
+    assert go(toy, "big.times=3", "two.text=c") == ["two", "all"]
+    assert len(list(Path("runs/toy/.old").iterdir())) == 4  # big once, two once, all twice
+
+
+def test_equal_bytes_stop_the_wave(toy: Path) -> None:
+    """An input rebuilt to the same bytes re-runs nothing below it."""
+    go(toy)
+    assert go(toy, "one.text=' a '") == ["one"]
+
+
+def test_runtime_keys_and_comments_change_nothing(toy: Path) -> None:
+    go(toy)
+    toy.write_text("# a comment\n" + toy.read_text().replace('text = "a"', 'text = "a"\nchatter = 7\nminutes = 3'))
+    assert go(toy) == []
+
+
+def test_seed_moves_everything_but_a_pinned_node(toy: Path) -> None:
+    go(toy)
+    assert go(toy, "seed=2", "one.seed=1") == ["two", "big", "all"]
+
+
+def test_two_clean_runs_write_equal_manifests(toy: Path) -> None:
+    go(toy, out="runs/a")
+    go(toy, out="runs/b")
+    for node in ("one", "two", "big", "all"):
+        assert Path(f"runs/a/{node}/manifest.json").read_bytes() == Path(f"runs/b/{node}/manifest.json").read_bytes()
+
+
+def test_failed_node_leaves_the_rest_whole(toy: Path) -> None:
+    go(toy)
+    with pytest.raises(Stopped, match="exploded on purpose"):
+        go(toy, "two.text=explode")
+    assert not damage(Path("runs/toy/two")) and not damage(Path("runs/toy/all"))
+    assert go(toy, "two.text=c") == ["two", "all"]
+
+
+def test_full_disk_is_the_users_to_mend(toy: Path) -> None:
+    with pytest.raises(UserError, match="the disk is full, `two` stopped"):
+        go(toy, "two.text=full")
+    assert not Path("runs/toy/two").exists()
+
+
+def test_a_finished_out_is_published_without_working_again(toy: Path) -> None:
+    """The kill fell between the manifest and the rename."""
+    go(toy)
+    node = Path("runs/toy/big")
+    scratch = Path("runs/toy/.work") / f"big-{read_manifest(node).key[:12]}"
+    scratch.mkdir(parents=True)
+    shutil.move(node, scratch / "out")
+    assert go(toy) == []
+    assert not damage(node) and not scratch.exists()
+
+
+def test_only_until_and_missing_parents(toy: Path) -> None:
+    with pytest.raises(UserError, match="`big` reads `one`, which has not been made"):
+        go(toy, only=("big",))
+    assert go(toy, until="big") == ["one", "big"]
+    assert go(toy, "big.times=5", only=("big",)) == ["big"]
+    with pytest.raises(UserError, match="no node `bog`"):
+        go(toy, until="bog")
+
+
+def test_judge_says_why(toy: Path) -> None:
+    go(toy)
+    recipe = replace(load_recipe(str(toy), ["big.times=3"]), out=Path("runs/toy"))
+    verdicts = {v.node: v for v in graph.judge(recipe, recipe.out, recipe.nodes)}
+    assert verdicts["one"].state == "done"
+    assert verdicts["big"].why == "times: 2 -> 3"
+    assert verdicts["all"].state == "waiting" and verdicts["all"].why == "after big"
+
+
+def test_second_process_is_refused(toy: Path) -> None:
+    go(toy)
+    with Path("runs/toy/.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process"):
+            go(toy)
+
+
+def test_foreign_folders_are_refused(toy: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="holds something that is no run"):
+        go(toy, out="mine")
+    go(toy)
+    with pytest.raises(UserError, match="a run of another recipe, `toy`"):
+        go(toy, "title=other")
+
+
+def test_drift_is_refused_or_marked(toy: Path) -> None:
+    go(toy)
+    with pytest.raises(UserError, match="threads: 1 -> 2"):
+        go(toy, "threads=2", "two.text=z")
+    assert go(toy, "threads=2", "two.text=z", allow_drift=True) == ["two", "all"]
+    assert json.loads(Path("runs/toy/run.json").read_text())["drift"] == ["threads: 1 -> 2"]
+
+
+def test_reuse_takes_equal_artifacts(toy: Path) -> None:
+    go(toy, out="runs/a")
+    assert go(toy, "two.text=z", out="runs/b", reuse=Path("runs/a")) == ["two", "all"]
+    (Path("runs/a/one/text")).write_text("tampered")
+    assert "one" in go(toy, out="runs/c", reuse=Path("runs/a"))
+
+
+def test_damage_is_named(toy: Path) -> None:
+    go(toy)
+    Path("runs/toy/big/text").write_text("x")
+    Path("runs/toy/big/extra").write_text("x")
+    assert damage(Path("runs/toy/big")) == ["extra: not in the manifest", "text: its bytes changed"]
+
+
+def test_events_carry_attempt_and_survive_a_torn_line(toy: Path) -> None:
+    go(toy)
+    log = Path("runs/toy/events.jsonl")
+    with log.open("a") as file:
+        file.write('{"event": "step", "att')
+    go(toy, "two.text=q")
+    rows = list(read_events(log))
+    assert {row["attempt"] for row in rows} == {1, 2}
+    assert all(json.loads(line) for line in log.read_text().splitlines())
