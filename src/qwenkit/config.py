@@ -175,7 +175,7 @@ def key_lines(text: str) -> Lines:
     lines: Lines = {}
     table: tuple[str, ...] = ()
     pending: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if pending:
             pending.append(line)
         elif header := _HEADER.match(line):

@@ -18,7 +18,6 @@ from qwenkit.lineage import graph, runner
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.lineage.runner import Options
 from qwenkit.lineage.screen import Terminal
-
 from tests.lineage.conftest import RUNS
 
 
