@@ -1,0 +1,208 @@
+"""Do two answers say the same? `answers_equal(prediction, reference)`, for short final answers (report §2.6, §3.3).
+
+Both sides are read the same way, so the relation is symmetric. In this order, the first reading that both sides allow
+decides:
+
+1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\\boxed{}` and a final stop are set aside
+2. the same exact number: integers, decimals, `1,234`, fractions, mixed numbers, percent, powers, English and Chinese
+   numerals (`三分之一`, `百分之五`, `一万二`), LaTeX `\\frac`; with a unit where both have one (`1 km` = `1000 米`)
+3. sequences `(1, 2)` element by element, sets `{2, 1}` in any order
+
+Caveats. Numbers are compared exactly; only a decimal of four or more significant digits equals a fraction that rounds
+to it (`0.3333` = `1/3`). `50%` is 0.5 and not 50. A unit on one side only is not held against it. Nothing is evaluated
+and nothing is searched for inside a longer text: taking the final answer out of a solution is the caller's business.
+An empty answer equals nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+
+from qwenkit.evaluation.numerals import spoken_number
+from qwenkit.evaluation.units import same_quantity
+
+LONGEST = 2000  # characters of an answer that are still read; longer ones are only compared as text
+_LONGEST_NUMBER = 60
+_GREATEST_POWER = 64
+
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_VULGAR = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")
+_LATEX_SPACE = re.compile(r"\\[,;:! ]|\\quad|\\left|\\right|~")
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\{([^{}]*)\}")
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+_LATEX_SHORT_FRACTION = re.compile(r"\\[dt]?frac([0-9])([0-9])")
+_BOXED = re.compile(r"\\(?:boxed|fbox)\{(.*)\}", re.DOTALL)
+_NAMED = re.compile(r"[a-z]=(?!=)")
+_WRAPPED = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"))
+_QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "「": '"', "」": '"', "。": ".", "、": ","})
+_SIGNS = str.maketrans({"−": "-", "–": "-", "⁄": "/", "×": "*", "÷": "/", "\u200b": None, "\ufeff": None})
+
+_UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
+_NUMBER = re.compile(rf"([+-]?) ?({_UNSIGNED})(?: ?\* ?10\^\(?([+-]?[0-9]+)\)?|e([+-]?[0-9]+))?")
+_RATIO = re.compile(r"([+-]?) ?(?:([0-9]+) )?([0-9]+) ?/ ?([0-9]+)")
+_POWER = re.compile(r"([+-]?)([0-9]+)\^\(?([0-9]+)\)?")
+_UNIT_POWER = re.compile(r"\^[23]|/[a-z\u4e00-\u9fff]+$")
+_NO_UNIT = re.compile(r"[0-9+*/(){}\[\],=<>\\]")
+_MONEY = re.compile(r"^([+-]?)([$¥€£]) ?(?=[0-9.])")
+
+
+def answers_equal(prediction: str, reference: str) -> bool:
+    """Whether two short answers mean the same; see the module's text for what counts as the same.
+
+    >>> answers_equal("$\\\\frac{1}{2}$", "0.5"), answers_equal("三百二十", "320"), answers_equal("5 cm", "5 m")
+    (True, True, False)
+    """
+    if len(prediction) > LONGEST or len(reference) > LONGEST:
+        return prediction.strip() == reference.strip()
+    left, right = plain(prediction), plain(reference)
+    return bool(left) and bool(right) and _equal(left, right, depth=0)
+
+
+def plain(answer: str) -> str:
+    """The answer as bare lower-case text: typography, Markdown and light LaTeX set aside."""
+    text = _SUPERSCRIPT.sub(lambda found: "^" + unicodedata.normalize("NFKC", found[0]), answer)
+    text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).translate(_QUOTES).translate(_SIGNS).casefold()
+    if boxed := _BOXED.search(text):
+        text = boxed[1]
+    text = _LATEX_SPACE.sub(" ", text)
+    for pattern, form in ((_LATEX_TEXT, r"\1"), (_LATEX_FRACTION, r" \1/\2"), (_LATEX_SHORT_FRACTION, r" \1/\2")):
+        text = pattern.sub(form, text)
+    text = text.replace("\\times", "*").replace("\\cdot", "*").replace("\\%", "%").replace("\\$", "$")
+    return _unwrap(re.sub(r"\^\{([^{}]*)\}", r"^\1", text))
+
+
+def _unwrap(text: str) -> str:
+    """Without surrounding marks and final stops, spaces collapsed; `(a)` is `a`, `x = 5` is `5`."""
+    before = None
+    while text != before:
+        before = text
+        text = " ".join(text.split()).rstrip(".!;,:").strip()
+        for opening, closing in _WRAPPED:
+            inner = text[len(opening) : -len(closing)]
+            if text.startswith(opening) and text.endswith(closing) and inner and closing not in inner:
+                text = inner
+        if re.fullmatch(r"\([^(),]*\)", text):
+            text = text[1:-1]
+    named = _NAMED.match(text.replace(" ", ""))
+    return text.split("=", 1)[1].strip() if named else text
+
+
+def _equal(left: str, right: str, depth: int) -> bool:
+    if left.replace(" ", "") == right.replace(" ", "") and not _separate_numbers(left, right):
+        return True
+    first, second = _quantity(left), _quantity(right)
+    if first and second:
+        return _same_number(first, second)
+    return depth < 3 and _same_collection(left, right, depth)
+
+
+def _separate_numbers(left: str, right: str) -> bool:
+    """`1 2` is not `12`: leaving out a space between two digits changes the answer."""
+    return bool(re.search(r"\d \d", left)) != bool(re.search(r"\d \d", right))
+
+
+def _same_collection(left: str, right: str, depth: int) -> bool:
+    ours, theirs = _elements(left), _elements(right)
+    if not ours or not theirs or ours[0] != theirs[0] or len(ours[1]) != len(theirs[1]):
+        return False
+    rest = list(theirs[1])
+    if ours[0] != "{":
+        return all(_equal(a, b, depth + 1) for a, b in zip(ours[1], rest))
+    for element in ours[1]:
+        match = next((other for other in rest if _equal(element, other, depth + 1)), None)
+        if match is None:
+            return False
+        rest.remove(match)
+    return True
+
+
+def _elements(text: str) -> tuple[str, list[str]] | None:
+    """(kind of bracket, elements) of a bracketed or bare list; commas inside inner brackets do not separate."""
+    text = text.replace("\\{", "{").replace("\\}", "}")
+    bracket = text[0] if text[0] in "([{" and text[-1] in ")]}" else ""
+    inner = text[1:-1] if bracket else text
+    parts, level, start = [], 0, 0
+    for place, character in enumerate(inner):
+        level += (character in "([{") - (character in ")]}")
+        if character == "," and level == 0:
+            parts.append(inner[start:place].strip())
+            start = place + 1
+    parts.append(inner[start:].strip())
+    if len(parts) > 64 or not all(parts) or (len(parts) < 2 and not bracket):
+        return None
+    return bracket, parts
+
+
+Quantity = tuple[Fraction, int | None, str]  # value, decimal places where written as a decimal, unit
+
+
+def _quantity(text: str) -> Quantity | None:
+    """A number with its unit, or None when the text is no number."""
+    money = _MONEY.match(text)
+    if money:
+        text = text[: money.start(2)] + text[money.end() :] + money[2]
+    for read in (_read_ratio, _read_power, _read_number):
+        found = read(text)
+        if found:
+            value, places, end = found
+            return _with_unit(value, places, text[end:].strip())
+    spoken = spoken_number(text)
+    return _with_unit(spoken[0], None, text[spoken[1] :].strip()) if spoken else None
+
+
+def _with_unit(value: Fraction, places: int | None, unit: str) -> Quantity | None:
+    if unit.startswith(("%", "percent", "per cent")):
+        return value / 100, places + 2 if places is not None else None, ""
+    bare = _UNIT_POWER.sub("", unit)
+    if len(unit) > 24 or unit.count(" ") > 1 or _NO_UNIT.search(bare):
+        return None
+    return value, places, unit
+
+
+def _read_ratio(text: str) -> tuple[Fraction, None, int] | None:
+    found = _RATIO.match(text)
+    if not found or found.end() > _LONGEST_NUMBER or int(found[4]) == 0:
+        return None
+    value = int(found[2] or 0) + Fraction(int(found[3]), int(found[4]))
+    return (-value if found[1] == "-" else value), None, found.end()
+
+
+def _read_power(text: str) -> tuple[Fraction, None, int] | None:
+    found = _POWER.match(text)
+    if not found or found.end() > _LONGEST_NUMBER or len(found[3]) > 2 or int(found[3]) > _GREATEST_POWER:
+        return None
+    value = Fraction(int(found[2]) ** int(found[3]))
+    return (-value if found[1] == "-" else value), None, found.end()
+
+
+def _read_number(text: str) -> tuple[Fraction, int, int] | None:
+    found = _NUMBER.match(text)
+    if not found or found.end() > _LONGEST_NUMBER:
+        return None
+    power = found[3] or found[4] or "0"
+    if len(power) > 4 or abs(int(power)) > _GREATEST_POWER:
+        return None
+    digits = found[2].replace(",", "")
+    value = Fraction(digits + "0" if digits.endswith(".") else digits) * Fraction(10) ** int(power)
+    places = len(digits.partition(".")[2]) - int(power)
+    return (-value if found[1] == "-" else value), max(0, places), found.end()
+
+
+def _same_number(left: Quantity, right: Quantity) -> bool:
+    if left[2] and right[2]:
+        return same_quantity((left[0], left[2]), (right[0], right[2]))
+    return left[0] == right[0] or _rounds_to(left, right) or _rounds_to(right, left)
+
+
+def _rounds_to(fraction: Quantity, decimal: Quantity) -> bool:
+    """Whether a fraction written as a fraction rounds to a decimal of at least four significant digits."""
+    places = decimal[1]
+    if fraction[1] is not None or not places:
+        return False
+    shown = decimal[0] * 10**places
+    exact = fraction[0] * 10**places
+    nearest = (Decimal(exact.numerator) / Decimal(exact.denominator)).to_integral_value(ROUND_HALF_UP)
+    return abs(shown) >= 1000 and nearest == int(shown)

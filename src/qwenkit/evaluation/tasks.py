@@ -1,0 +1,143 @@
+"""Exams: rows in, one item per row out, and the numbers with their intervals (report §2.6 and §3.3).
+
+Three ways to ask: `multiple_choice` (log-probability of each choice), `exact_match` (a base model completes the
+prompt), `chat_exam` (a chat model answers, a callable scores). An item keeps the row's id, the answer and every score
+component, so that two models are compared on the same items: `compare`, and never by two separate means.
+
+The engine is anything with `.score(prompts, continuations)`, `.generate(prompts, params)` and
+`.chat(conversations, params)`, as `qwenkit.inference.Engine`; this file imports no model and no tensor library.
+Caveat: `params` decide everything about an exam by generation; ask greedily (`temperature=0`) for numbers that repeat.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypedDict
+
+from qwenkit.errors import Stopped, UserError
+from qwenkit.evaluation.answers import answers_equal
+from qwenkit.records import Row
+from qwenkit.statistics import Difference, mean_interval, paired_difference
+
+
+class Item(TypedDict):
+    """One answered row. `components` are scores in [0, 1]; `right` is there in every exam by answer or choice."""
+
+    id: str
+    task: str
+    language: str
+    answer: str
+    components: dict[str, float]
+
+
+class EngineLike(Protocol):
+    """What an exam needs of an engine."""
+
+    def score(self, prompts: list[str], continuations: list[str]) -> Sequence[Sequence[float]]:
+        """Log-probabilities of every continuation's tokens."""
+        ...
+
+    def generate(self, prompts: list[str], params: Any) -> Sequence[Any]:
+        """One output with `.text` for each prompt."""
+        ...
+
+    def chat(self, conversations: list[list[dict[str, Any]]], params: Any) -> Sequence[Any]:
+        """One output with `.text` for each conversation."""
+        ...
+
+
+def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
+    """`right`: the choice of highest log-probability per UTF-8 byte (as `acc_norm`); `right_raw`: of highest sum."""
+    rows = list(rows)
+    for row in rows:
+        _check_choices(row)
+    prompts = [row["prompt"] for row in rows for _ in row["choices"]]
+    scores = iter(engine.score(prompts, [choice for row in rows for choice in row["choices"]]))
+    items = []
+    for row in rows:
+        sums = [float(sum(next(scores))) for _ in row["choices"]]
+        if not all(map(math.isfinite, sums)):
+            raise Stopped("the model gives log-probabilities that are not finite", where=f"test row {row['id']}")
+        lengths = [len(choice.encode()) for choice in row["choices"]]
+        best = _argmax([total / length for total, length in zip(sums, lengths)])
+        components = {"right": float(best == row["gold"]), "right_raw": float(_argmax(sums) == row["gold"])}
+        items.append(_item(row, row["choices"][best], components))
+    return items
+
+
+def exact_match(engine: EngineLike, rows: Iterable[Row], params: Any) -> list[Item]:
+    """`right`: the completion's first line (as many lines as the reference has) is the row's answer."""
+    rows = list(rows)
+    outputs = engine.generate([row["prompt"] for row in rows], params)
+    items = []
+    for row, output in zip(rows, outputs, strict=True):
+        lines = row["answer"].strip().count("\n") + 1
+        answer = "\n".join(output.text.strip().split("\n")[:lines])
+        items.append(_item(row, answer, {"right": float(answers_equal(answer, row["answer"]))}))
+    return items
+
+
+def chat_exam(
+    engine: EngineLike, rows: Iterable[Row], score: Callable[[Row, str], Mapping[str, float | None]], params: Any
+) -> list[Item]:
+    """Every component that `score(row, answer)` gives; one that is None does not apply to that row and is left out."""
+    rows = list(rows)
+    outputs = engine.chat([row["messages"] for row in rows], params)
+    items = []
+    for row, output in zip(rows, outputs, strict=True):
+        scored = score(row, output.text)
+        components = {name: float(value) for name, value in scored.items() if value is not None}
+        items.append(_item(row, output.text, components))
+    return items
+
+
+def summarise(items: Iterable[Item], component: str = "right", seed: int = 0) -> dict[str, dict[str, Any]]:
+    """{task: {"mean", "low", "high", "n"}} of one component, tasks in alphabetical order."""
+    return _summary(((item["task"], item["components"].get(component)) for item in items), seed)
+
+
+def summarise_components(items: Iterable[Item], seed: int = 0) -> dict[str, dict[str, Any]]:
+    """{component: {"mean", "low", "high", "n"}} over all items that have the component."""
+    return _summary((pair for item in items for pair in item["components"].items()), seed)
+
+
+def compare(items_a: Iterable[Item], items_b: Iterable[Item], component: str = "right", seed: int = 0) -> Difference:
+    """Mean of a - b over the same test rows (positive: a is better); rows that only one side answered are an error."""
+    ours, theirs = ({item["id"]: item["components"].get(component) for item in side} for side in (items_a, items_b))
+    alone = sorted(key for key in ours.keys() | theirs.keys() if (ours.get(key) is None) != (theirs.get(key) is None))
+    shared = [key for key, value in ours.items() if value is not None]
+    if alone or not shared:
+        raise UserError(
+            f"the two models were not scored for {component!r} on the same test rows",
+            where=f"test row {alone[0]}" if alone else None,
+            expected="one item with that component for every row on both sides",
+        )
+    return paired_difference([ours[key] for key in shared], [theirs[key] for key in shared], seed=seed)
+
+
+def _summary(pairs: Iterable[tuple[str, float | None]], seed: int) -> dict[str, dict[str, Any]]:
+    groups: dict[str, list[float]] = {}
+    for name, value in pairs:
+        if value is not None:
+            groups.setdefault(name, []).append(value)
+    return {name: mean_interval(groups[name], seed=seed)._asdict() for name in sorted(groups)}
+
+
+def _check_choices(row: Row) -> None:
+    choices, gold = row.get("choices") or [], row.get("gold")
+    where = f"test row {row['id']}"
+    if len(choices) < 2 or not all(choices):
+        raise UserError("a multiple-choice row needs two or more choices, none empty", where=where)
+    if not isinstance(gold, int) or not 0 <= gold < len(choices):
+        raise UserError(f"gold is {gold!r}", where=where, expected=f"an index from 0 to {len(choices) - 1}")
+
+
+def _argmax(values: list[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def _item(row: Row, answer: str, components: dict[str, float]) -> Item:
+    return Item(
+        id=row["id"], task=row["task"], language=row.get("language", "und"), answer=answer, components=components
+    )
