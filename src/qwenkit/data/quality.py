@@ -1,0 +1,286 @@
+"""Rules of quality (section 2.1, step 5): each a pure measure of a text with the range it must lie in.
+
+    broken = first_broken(View(text, language), RULES)     -> Rule or None
+
+The report says "rule-based and machine-learning-based methods" and names no rule. Ours are those published by others,
+each with its source: Gopher (Rae et al. 2021, table A1), C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024), CCNet,
+The Stack (Kocetkov et al. 2022). A rule says to which writing it applies: word lengths and stop words mean nothing in
+Chinese, which has no spaces; there the unit is the character, and lengths count as half a word each. The learned
+scorer is in `classifier`.
+
+Thresholds are the sources', except `length` (Gopher: 50 words; here 10, since short encyclopedia entries are wanted).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from importlib import resources
+from math import inf
+
+from qwenkit.data.units import is_unspaced, units
+
+_ENDS = re.compile(r"[.!?。！？…;；:：\"'”’」』)）\]】|]\s*$")
+_BULLET = re.compile(r"^\s*(?:[-*•‣·●○■◦–]|\d{1,3}[.)、])\s*")
+_STRANGE = re.compile(r"[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
+_MOJIBAKE = re.compile(r"[ÃÂ][\x80-\xbf¡-¿]|â€|ï¿½|锟斤拷|烫烫烫|å[\x80-\xbf¡-¿]")
+_BOILERPLATE = re.compile(
+    r"lorem ipsum|javascript (?:is|must be|to be)? ?(?:disabled|enabled)|enable javascript|cookies? policy"
+    r"|terms of use|all rights reserved|404 not found|page not found|access denied"
+    r"|版权所有|请启用 ?javascript|页面不存在",
+    re.I,
+)
+_STOP_EN = frozenset(("the", "be", "to", "of", "and", "that", "have", "with", "is", "in", "a", "was", "for"))
+_STOP_ZH = frozenset("的一是不了在有人我他这为之大来以个中上们到说和地也")
+
+
+class View:
+    """A text with the parts that several rules look at, each computed once."""
+
+    def __init__(self, text: str, language: str = "und") -> None:
+        self.text, self.language = text, language
+
+    @cached_property
+    def unspaced(self) -> bool:
+        return is_unspaced(self.text)
+
+    @cached_property
+    def words(self) -> list[str]:
+        return units(self.text.casefold())
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return [line.strip() for line in self.text.split("\n") if line.strip()]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`measure` of a text must lie in [low, high]. `scope`: any, spaced, unspaced, or a language code."""
+
+    name: str
+    measure: Callable[[View], float]
+    low: float
+    high: float
+    source: str
+    scope: str = "any"
+
+    def broken_by(self, view: View) -> bool:
+        """Whether the text lies outside the rule's range (a rule of other writing is never broken)."""
+        applies = {"any": True, "spaced": not view.unspaced, "unspaced": view.unspaced}
+        if not applies.get(self.scope, self.scope == view.language):
+            return False
+        return not self.low <= self.measure(view) <= self.high
+
+
+def first_broken(view: View, rules: Iterable[Rule]) -> Rule | None:
+    """The first rule a text breaks."""
+    return next((rule for rule in rules if rule.broken_by(view)), None)
+
+
+# -- measures: prose -------------------------------------------------------------------------------------------------
+
+
+def length(view: View) -> float:
+    """Words; a character of a script without spaces counts as half a word."""
+    return len(view.words) / (2 if view.unspaced else 1)
+
+
+def mean_word_length(view: View) -> float:
+    return _ratio(sum(map(len, view.words)), len(view.words))
+
+
+def longest_word(view: View) -> float:
+    """Longest run without a space, links aside: keys, base64, words glued together."""
+    plain = re.sub(r"https?://\S+", "", view.text)
+    return max(map(len, plain.split()), default=0)
+
+
+def symbol_share(view: View) -> float:
+    """Hash signs and ellipses per word."""
+    return _ratio(len(re.findall(r"#|\.\.\.|…", view.text)), len(view.words))
+
+
+def bullet_lines(view: View) -> float:
+    return _line_share(view, lambda line: bool(_BULLET.match(line)))
+
+
+def ellipsis_lines(view: View) -> float:
+    return _line_share(view, lambda line: line.endswith(("...", "…")))
+
+
+def unfinished_lines(view: View) -> float:
+    """Share of the characters that stand in lines without closing punctuation. FineWeb counts lines."""
+    open_lines = sum(len(line) for line in view.lines if not _ENDS.search(line))
+    return _ratio(open_lines, sum(map(len, view.lines)))
+
+
+def lettered_words(view: View) -> float:
+    """Share of words that hold a letter."""
+    return _ratio(sum(any(map(str.isalpha, word)) for word in view.words), len(view.words))
+
+
+def letters(view: View) -> float:
+    """Share of letters among all characters but spaces."""
+    return _ratio(sum(map(str.isalpha, view.text)), sum(not char.isspace() for char in view.text))
+
+
+def capitals(view: View) -> float:
+    return _ratio(sum(map(str.isupper, view.text)), sum(map(str.isalpha, view.text)))
+
+
+def stop_words(view: View) -> float:
+    """How many different everyday words of English or Chinese the text has; texts under 30 words are let pass."""
+    known = _STOP_ZH if view.unspaced else _STOP_EN
+    return inf if length(view) < 30 else len(known.intersection(view.words))
+
+
+def vowelless_words(view: View) -> float:
+    """Share of the longer Latin words without a vowel: keyboard noise, scrambled bytes."""
+    long = [word for word in view.words if len(word) > 3 and word.isascii() and word.isalpha()]
+    return _ratio(sum(not re.search("[aeiouy]", word) for word in long), len(long)) if len(long) > 4 else 0.0
+
+
+def strange_characters(view: View) -> float:
+    """Replacement, control and private-use characters, and sequences of twice-decoded text, per character."""
+    found = len(_STRANGE.findall(view.text)) + 2 * len(_MOJIBAKE.findall(view.text))
+    return _ratio(found, len(view.text))
+
+
+def boilerplate_lines(view: View) -> float:
+    return _line_share(view, lambda line: len(line) < 200 and bool(_BOILERPLATE.search(line)))
+
+
+def repeated_lines(view: View) -> float:
+    """Share of lines that repeat an earlier one."""
+    return 1 - _ratio(len(set(view.lines)), len(view.lines)) if view.lines else 0.0
+
+
+def repeated_line_characters(view: View) -> float:
+    """Share of characters in lines that repeat an earlier one."""
+    once = sum(map(len, set(view.lines)))
+    return 1 - _ratio(once, sum(map(len, view.lines))) if view.lines else 0.0
+
+
+def top_ngram(size: int) -> Callable[[View], float]:
+    """Measure: share of characters covered by the most frequent n-gram, if it occurs more than once."""
+
+    def measure(view: View) -> float:
+        gram, count = _ngrams(view, size).most_common(1)[0] if len(view.words) > size else ((), 0)
+        return _ratio(count * sum(map(len, gram)), sum(map(len, view.words))) if count > 2 else 0.0
+
+    measure.__name__ = f"top_{size}_gram"
+    return measure
+
+
+def repeated_ngrams(size: int) -> Callable[[View], float]:
+    """Measure: share of n-grams that are not the first of their kind."""
+
+    def measure(view: View) -> float:
+        counts = _ngrams(view, size)
+        return 1 - _ratio(len(counts), counts.total()) if counts else 0.0
+
+    measure.__name__ = f"repeated_{size}_grams"
+    return measure
+
+
+def offensive(view: View, listed: tuple[str, ...] | None = None) -> float:
+    """Offensive words and phrases per 100 words, each different one counted at most three times."""
+    spaced, unspaced = _split_by_script(offensive_words() if listed is None else listed)
+    text = " ".join(view.words)
+    if view.unspaced:
+        found = sum(min(3, text.replace(" ", "").count(word)) for word in unspaced)
+    else:
+        found = sum(min(3, f" {text} ".count(word)) for word in spaced)
+    return 100 * _ratio(found, max(20.0, length(view)))
+
+
+@lru_cache(maxsize=1)
+def offensive_words() -> tuple[str, ...]:
+    """The package's list, English and Chinese."""
+    lines = resources.files("qwenkit.data").joinpath("offensive.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+@lru_cache(maxsize=8)
+def _split_by_script(listed: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(Words of spaced scripts, each between spaces; words of scripts without)."""
+    spaced = tuple(f" {' '.join(units(word.casefold()))} " for word in listed if not is_unspaced(word))
+    return spaced, tuple("".join(units(word)) for word in listed if is_unspaced(word))
+
+
+# -- measures: code --------------------------------------------------------------------------------------------------
+
+
+def mean_line_length(view: View) -> float:
+    return _ratio(sum(map(len, view.lines)), len(view.lines))
+
+
+def longest_line(view: View) -> float:
+    return max(map(len, view.lines), default=0)
+
+
+def alphanumeric(view: View) -> float:
+    return _ratio(sum(map(str.isalnum, view.text)), len(view.text))
+
+
+def generated(view: View) -> float:
+    """1 where the first lines say that a program wrote the file."""
+    head = "\n".join(view.lines[:5]).lower()
+    return float(bool(re.search(r"auto-?generated|generated by|do not edit", head)))
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("length", length, 10, 100_000, "Gopher (50 there)"),
+    Rule("strange_characters", strange_characters, 0, 0.005, "CCNet-like; U+FFFD and mojibake"),
+    Rule("mean_word_length", mean_word_length, 3, 10, "Gopher", "spaced"),
+    Rule("longest_word", longest_word, 0, 150, "own: keys and base64", "spaced"),
+    Rule("symbol_share", symbol_share, 0, 0.1, "Gopher"),
+    Rule("bullet_lines", bullet_lines, 0, 0.9, "Gopher"),
+    Rule("ellipsis_lines", ellipsis_lines, 0, 0.3, "Gopher"),
+    Rule("unfinished_lines", unfinished_lines, 0, 0.88, "FineWeb (lines there)"),
+    Rule("lettered_words", lettered_words, 0.7, 1, "Gopher (0.8 there)"),
+    Rule("letters", letters, 0.5, 1, "C4-like"),
+    Rule("capitals", capitals, 0, 0.4, "own: shouting, tables of codes", "en"),
+    Rule("stop_words_en", stop_words, 2, inf, "Gopher", "en"),
+    Rule("stop_words_zh", stop_words, 2, inf, "Gopher, for Chinese characters", "zh"),
+    Rule("vowelless_words", vowelless_words, 0, 0.3, "own: scrambled letters", "spaced"),
+    Rule("boilerplate_lines", boilerplate_lines, 0, 0.3, "C4"),
+    Rule("repeated_lines", repeated_lines, 0, 0.3, "Gopher"),
+    Rule("repeated_line_characters", repeated_line_characters, 0, 0.2, "Gopher"),
+    Rule("top_2_gram", top_ngram(2), 0, 0.2, "Gopher", "spaced"),
+    Rule("top_3_gram", top_ngram(3), 0, 0.18, "Gopher", "spaced"),
+    Rule("top_4_gram", top_ngram(4), 0, 0.16, "Gopher"),
+    Rule("repeated_5_grams", repeated_ngrams(5), 0, 0.3, "Gopher (characters and 0.15 there)"),
+    Rule("repeated_10_grams", repeated_ngrams(10), 0, 0.2, "Gopher (characters and 0.10 there)"),
+    Rule("offensive", offensive, 0, 2.0, "C4 drops at one word of a list; here a rate"),
+)
+
+CODE_RULES: tuple[Rule, ...] = (
+    Rule("code_mean_line", mean_line_length, 4, 100, "The Stack"),
+    Rule("code_longest_line", longest_line, 0, 1000, "The Stack"),
+    Rule("code_alphanumeric", alphanumeric, 0.25, 1, "The Stack"),
+    Rule("code_generated", generated, 0, 0, "The Stack"),
+)
+
+
+def with_thresholds(rules: Sequence[Rule], thresholds: dict[str, tuple[float, float]]) -> tuple[Rule, ...]:
+    """The rules with other ranges where `thresholds` names one."""
+    return tuple(
+        replace(rule, low=thresholds[rule.name][0], high=thresholds[rule.name][1]) if rule.name in thresholds else rule
+        for rule in rules
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _line_share(view: View, test: Callable[[str], bool]) -> float:
+    return _ratio(sum(map(test, view.lines)), len(view.lines))
+
+
+def _ngrams(view: View, size: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(view.words[offset:] for offset in range(size))))
