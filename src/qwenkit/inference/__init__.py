@@ -1,0 +1,14 @@
+"""The engine: continuous batching over a key/value cache, sampling, scoring.
+
+    from qwenkit.inference import Engine, SamplingParams
+
+`engine.py` is the whole of it in words; `params.py` what may be asked, `sequence.py` one answer in the making,
+`scheduler.py` who runs, `cache.py` keys and values, `sampling.py` from logits to a token, `scoring.py` the
+log-probabilities of given tokens.
+"""
+
+from qwenkit.inference.engine import Engine
+from qwenkit.inference.params import SamplingParams
+from qwenkit.inference.sequence import Output, Sample
+
+__all__ = ["Engine", "Output", "Sample", "SamplingParams"]

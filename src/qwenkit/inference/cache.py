@@ -1,0 +1,115 @@
+"""Keys and values of the tokens so far.
+
+    cache = KVCache(config, rows=128, length=256, dtype=torch.float32, device="cpu")
+    model.hidden(prompts_BT, cache=cache.fresh([3, 4]))      # prompts into the empty rows 3 and 4
+    model.hidden(ids_B1, cache=cache.next(lengths))          # one token more for each of the first rows
+
+Slot j of a row holds the token at position j, so rows of different lengths share a batch: a query sees the slots up to
+its own position, and what lies behind them (padding, an earlier tenant's rest) is never seen and soon overwritten.
+
+Legend: R rows, G key/value heads, S slots, D head width, B rows of this batch, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qwenkit.model import ModelConfig
+
+BLOCK = 64
+"""Slots are read in multiples of this, so that sums over keys are split alike whoever else is in the batch."""
+
+
+class KVCache:
+    """Room for `rows` sequences, growing in length when needed."""
+
+    def __init__(
+        self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        shape = (rows, config.kv_heads, _blocks(length), config.head_size)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        self.values = [torch.zeros_like(key) for key in self.keys]
+
+    @property
+    def rows(self) -> int:
+        return self.keys[0].shape[0]
+
+    @property
+    def length(self) -> int:
+        return self.keys[0].shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        return self.keys[0].device
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Make room for that many rows and slots; what is stored stays."""
+        rows, length = max(rows, self.rows), max(_blocks(length), self.length)
+        if (rows, length) == (self.rows, self.length):
+            return
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                store[layer] = old.new_zeros(rows, old.shape[1], length, old.shape[3])
+                store[layer][: old.shape[0], :, : old.shape[2]] = old
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The first slots of one row into another."""
+        for store in (*self.keys, *self.values):
+            store[target, :, :length] = store[source, :, :length]
+
+    def fresh(self, rows: Sequence[int]) -> FreshRows:
+        """For prompts that enter empty rows."""
+        return FreshRows(self, torch.tensor(rows, device=self.device))
+
+    def next(self, lengths: Sequence[int]) -> NextTokens:
+        """For the tokens that follow in rows 0, 1, ..., which hold `lengths` tokens each."""
+        return NextTokens(self, torch.tensor(lengths, device=self.device), max(lengths))
+
+
+class FreshRows:
+    """The cache of whole prompts: stored for later, and plain causal attention among themselves now."""
+
+    def __init__(self, cache: KVCache, rows_B: Tensor) -> None:
+        self.cache, self.rows_B = cache, rows_B
+
+    def positions_BT(self, T: int) -> Tensor:
+        return torch.arange(T, device=self.rows_B.device)[None]
+
+    def mask(self, T: int) -> Tensor | None:
+        return None
+
+    def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
+        for store, new_BGTD in ((self.cache.keys, k_BGTD), (self.cache.values, v_BGTD)):
+            store[layer][self.rows_B, :, : new_BGTD.shape[2]] = new_BGTD
+        return k_BGTD, v_BGTD
+
+
+class NextTokens:
+    """The cache of one or more tokens that follow what the first rows already hold."""
+
+    def __init__(self, cache: KVCache, lengths_B: Tensor, longest: int) -> None:
+        self.cache, self.lengths_B, self.longest = cache, lengths_B, longest
+        self.rows_B1 = torch.arange(len(lengths_B), device=lengths_B.device)[:, None]
+
+    def positions_BT(self, T: int) -> Tensor:
+        self.slots_BT = self.lengths_B[:, None] + torch.arange(T, device=self.lengths_B.device)
+        return self.slots_BT
+
+    def mask(self, T: int) -> Tensor | None:
+        self.span = _blocks(self.longest + T)
+        slots_S = torch.arange(self.span, device=self.lengths_B.device)
+        return (slots_S <= self.slots_BT[:, :, None])[:, None]
+
+    def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
+        keys_RGSD, values_RGSD = self.cache.keys[layer], self.cache.values[layer]
+        keys_RGSD[self.rows_B1, :, self.slots_BT] = k_BGTD.transpose(1, 2)
+        values_RGSD[self.rows_B1, :, self.slots_BT] = v_BGTD.transpose(1, 2)
+        rows = len(self.lengths_B)
+        return keys_RGSD[:rows, :, : self.span], values_RGSD[:rows, :, : self.span]
+
+
+def _blocks(length: int) -> int:
+    return -(-length // BLOCK) * BLOCK

@@ -1,0 +1,52 @@
+"""The model's log-probability of given tokens, many rows at a time.
+
+Legend: B rows, T tokens, N scored tokens, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from qwenkit.model import Transformer
+
+_LOGITS_AT_ONCE = 2**24
+
+
+def score(model: Transformer, rows: list[list[int]], starts: list[int], tokens: int) -> list[list[float]]:
+    """For each row the log-probability of its tokens from `starts` on, each given all before it."""
+    scores: list[list[float]] = [[] for _ in rows]
+    device = model.model.embed_tokens.weight.device
+    for batch in _by_length(rows, tokens):
+        width = max(len(rows[i]) for i in batch)
+        ids_BT = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in batch], device=device)
+        h_BTD = model.hidden(ids_BT)
+        wanted_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+        for b, i in enumerate(batch):
+            wanted_BT[b, starts[i] : len(rows[i])] = True
+        found = _logprobs(model, h_BTD[:, :-1][wanted_BT[:, 1:]], ids_BT[wanted_BT]).tolist()
+        for i in batch:
+            count = max(0, len(rows[i]) - starts[i])
+            scores[i], found = found[:count], found[count:]
+    return scores
+
+
+def _logprobs(model: Transformer, h_ND: Tensor, ids_N: Tensor) -> Tensor:
+    """In chunks, so that the logits of a large vocabulary never exist all at once."""
+    size = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
+    parts = []
+    for h_CD, ids_C in zip(h_ND.split(size), ids_N.split(size)):
+        logits_CV = model.head(h_CD).float()
+        parts.append(logits_CV.gather(1, ids_C[:, None])[:, 0] - logits_CV.logsumexp(-1))
+    return torch.cat(parts)
+
+
+def _by_length(rows: list[list[int]], tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of at most `tokens` padded tokens, longest first."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    while order:
+        count = max(1, tokens // len(rows[order[0]]))
+        yield order[:count]
+        order = order[count:]
