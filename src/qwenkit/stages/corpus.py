@@ -1,0 +1,122 @@
+"""`corpus`: raw pages and text to clean, deduplicated, decontaminated documents (report §2.1).
+
+Files: `documents.jsonl.gz` (id, text, source, kind, licence, language), `samples.jsonl` (kept beside dropped, for
+people to review), `quarantine.jsonl`, `contaminated.jsonl` with the matched spans.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from qwenkit.config import StageConfig, content, edge
+from qwenkit.errors import UserError
+from qwenkit.records import Row, read_jsonl, write_jsonl
+from qwenkit.stages.base import Input, Result, Work, many
+from qwenkit.stages.testsets import texts
+
+VERSION = 1
+DOCUMENTS = "documents.jsonl.gz"
+WORLD = (  # file, kind, licence
+    ("pages.warc.gz", "html", "CC0-1.0"),
+    ("text.jsonl", "text", "CC0-1.0"),
+    ("instructions.jsonl", "instruction", "CC0-1.0"),
+    ("stdlib.jsonl", "code", "PSF-2.0"),
+)
+
+
+class Config(StageConfig):
+    """Where the text comes from and what is kept. Thresholds of the report's steps are ours: it gives none."""
+
+    world: str | None = edge(None, doc="a world: its pages, text, instructions and real code")
+    extra: list[str] | str = edge([], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", many=True)
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold")
+    near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
+    languages: list[str] = content([], doc="languages to keep; none: all")
+    scrub_pii: bool = content(False, doc="replace mail addresses, phone and card numbers")
+    upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Build the corpus and write it with its books."""
+    from qwenkit.data import CorpusConfig, Source, build_corpus
+
+    sources = _sources(config, inputs, Source)
+    tests = texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
+    settings = CorpusConfig(
+        seed=work.seed,
+        languages=tuple(config.languages) or None,
+        near_threshold=config.near_threshold,
+        scrub_pii=config.scrub_pii,
+    )
+    result = build_corpus(sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more))
+    if not result.documents:
+        raise UserError(
+            "no document is left", where=work.node, expected="text that passes the rules", mend=str(result.funnel)
+        )
+    write_jsonl(work.out / DOCUMENTS, result.documents)
+    write_jsonl(work.out / "samples.jsonl", result.samples)
+    write_jsonl(work.out / "quarantine.jsonl", result.quarantine.rows)
+    write_jsonl(work.out / "contaminated.jsonl", result.contaminated)
+    return _result(result, tests)
+
+
+def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
+    found = []
+    if "world" in inputs:
+        for name, kind, licence in WORLD:
+            stem = name.split(".")[0]
+            weight = config.upsample.get(stem, 1.0)
+            found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
+    for index, source in enumerate([*many(inputs, "extra"), *([inputs["extra"]] if "extra" in inputs else [])]):
+        name = "extra" if index == 0 else f"extra{index}"
+        kind = "code" if source.path.suffix == ".py" else "html" if ".warc" in source.path.name else "text"
+        found.append(make(name, source.path, kind, config.upsample.get(name, 1.0), "unknown"))
+    if not found:
+        raise UserError("no sources", where="corpus", expected="`world` or `extra`")
+    unknown = set(config.upsample) - {source.name for source in found}
+    if unknown:
+        raise UserError(
+            f"`upsample` names no source: {', '.join(sorted(unknown))}", expected=", ".join(s.name for s in found)
+        )
+    return found
+
+
+def _result(result: Any, tests: list[str]) -> Result:
+    from qwenkit.data.decontaminate import TestIndex
+
+    rows, funnel = result.documents, result.funnel
+    index = TestIndex(tests)
+    overlap = sum(1 for row in rows if index.matches(row["text"]))
+    dropped = sum(step["dropped"] for step in funnel if step["rule"] != "quarantined")
+    metrics = {
+        "kept": len(rows),
+        "dropped": dropped,
+        "quarantined": len(result.quarantine),
+        "funnel": funnel,
+        "overlap_13gram": overlap,
+        **{f"by_{key}": found for key, found in result.counts.items()},
+    }
+    metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
+    size = sum(len(row["text"].encode()) for row in rows) / 1e6
+    return Result(
+        metrics, f"{len(rows)} documents, {size:.1f} MB; {dropped} dropped; 13-gram overlap with tests {overlap}"
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _cached(path: Path) -> tuple[Row, ...]:
+    return tuple(read_jsonl(path))
+
+
+def documents(corpus: Path) -> list[Row]:
+    """The documents of a corpus artifact, or of a plain JSONL file with `text`."""
+    path = corpus / DOCUMENTS if corpus.is_dir() else corpus
+    if not path.exists():
+        raise UserError("no corpus here", where=str(corpus), expected=f"a folder with {DOCUMENTS}, or a JSONL file")
+    rows = [{"id": f"{path.stem}-{n}", **row} for n, row in enumerate(_cached(path))]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("text"), str):
+            raise UserError("missing key `text`", where=f"{path}, row {number}", expected="a text")
+    return rows

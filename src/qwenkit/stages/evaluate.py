@@ -1,0 +1,120 @@
+"""`evaluate`: the same exam for every model, item by item, so that comparisons are paired (report §2.6, §3.3).
+
+Base tasks are read as continuations and multiple choice, chat tasks as greedy answers scored by each row's rubric. The
+items are kept (`MODEL.base.jsonl`, `MODEL.chat.jsonl`): every number in the metrics can be traced to its questions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from qwenkit.config import StageConfig, content, edge
+from qwenkit.errors import UserError
+from qwenkit.records import Row, write_jsonl
+from qwenkit.stages.base import Input, Result, Work, many
+
+VERSION = 1
+
+
+class Config(StageConfig):
+    """Who is examined, on what."""
+
+    models: list[str] = edge(doc="models, the first ones the earlier in the family", many=True)
+    tests: str = edge(doc="test sets")
+    max_tokens: int = content(64, doc="longest answer", ge=1)
+    samples: int = content(12, doc="prompts whose answers by every model are shown in the report", ge=0)
+    limit: int = content(0, doc="questions per set at most; 0: all", ge=0)
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Examine every model, then compare each with the one before it."""
+    tests = {name: _rows(inputs["tests"].path / f"{name}.jsonl", config.limit) for name in ("base", "chat")}
+    if not any(tests.values()):
+        raise UserError("neither base.jsonl nor chat.jsonl", where=str(inputs["tests"].path), expected="test sets")
+    models = {source.node or source.path.name: source.path for source in many(inputs, "models")}
+    items = {}
+    for number, (name, path) in enumerate(models.items()):
+        work.progress(number, len(models), model=name)
+        items[name] = examine(path, tests, config)
+        for set_name, answered in items[name].items():
+            write_jsonl(work.out / f"{name}.{set_name}.jsonl", answered)
+    metrics = {
+        "models": {name: _summary(sets, work.seed) for name, sets in items.items()},
+        "comparisons": _comparisons(items, work.seed),
+        "samples": _samples(tests["chat"], items, config.samples),
+    }
+    return Result(metrics, _headline(metrics))
+
+
+def _rows(path: Path, limit: int) -> list[Row]:
+    from qwenkit.records import read_jsonl
+
+    rows = list(read_jsonl(path)) if path.exists() else []
+    return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
+
+
+def examine(path: Path, tests: dict[str, list[Row]], config: Config) -> dict[str, list[Any]]:
+    """All items of one model."""
+    from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
+    from qwenkit.evaluation import chat_exam, exact_match, multiple_choice
+    from qwenkit.evaluation.rubric import score
+
+    engine = Engine(load_model(path), load_tokenizer(path))
+    greedy = SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
+    choices = [row for row in tests["base"] if row.get("choices")]
+    open_ended = [row for row in tests["base"] if not row.get("choices")]
+    return {
+        "base": [*multiple_choice(engine, choices), *exact_match(engine, open_ended, greedy)],
+        "chat": chat_exam(engine, tests["chat"], lambda row, answer: score(row, answer)._asdict(), greedy),
+    }
+
+
+def _summary(sets: dict[str, list[Any]], seed: int) -> dict[str, Any]:
+    from qwenkit.evaluation import summarise, summarise_components
+
+    return {
+        "base": summarise(sets["base"], seed=seed),
+        "chat": summarise(sets["chat"], seed=seed),
+        "rubric": summarise_components(sets["chat"], seed=seed),
+        "base_all": summarise_components(sets["base"], seed=seed).get("right"),
+    }
+
+
+def _comparisons(items: dict[str, dict[str, list[Any]]], seed: int) -> list[dict[str, Any]]:
+    """Each model against the one before it, paired over the same questions."""
+    from qwenkit.evaluation import compare
+
+    names = list(items)
+    found = []
+    for before, after in itertools.pairwise(names):
+        for set_name, components in (("chat", ("right", "total")), ("base", ("right",))):
+            for component in components:
+                if items[before][set_name]:
+                    d = compare(items[after][set_name], items[before][set_name], component, seed)
+                    found.append({"a": after, "b": before, "set": set_name, "component": component, **d._asdict()})
+    return found
+
+
+def _samples(rows: list[Row], items: dict[str, dict[str, list[Any]]], count: int) -> list[dict[str, Any]]:
+    """The same prompts answered by every model, spread evenly over the chat set."""
+    picked = rows[:: max(1, len(rows) // count)][:count] if count else []
+    answers = {name: {item["id"]: item["answer"] for item in sets["chat"]} for name, sets in items.items()}
+    return [
+        {
+            "prompt": row["messages"],
+            "reference": row.get("reference", ""),
+            "answers": {name: found[row["id"]] for name, found in answers.items()},
+        }
+        for row in picked
+    ]
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    parts = []
+    for name, found in metrics["models"].items():
+        rubric = found["rubric"].get("right")
+        if rubric:
+            parts.append(f"{name} {100 * rubric['mean']:.0f} %")
+    return "right: " + ", ".join(parts)

@@ -1,0 +1,88 @@
+"""Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B); what the
+report does not say is marked `ours`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from qwenkit.config import StageConfig, content, runtime
+from qwenkit.stages.base import Work
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TrainingKeys(StageConfig):
+    """Optimizer, schedule, batch and precision of one training stage."""
+
+    row: int = content(2048, doc="context length: tokens in a packed row", ge=8)
+    batch_rows: int = content(2048, doc="rows in a batch (2048 x 2048 tokens: 4M)", ge=1)
+    micro_rows: int = content(8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1)
+    optimizer: Literal["adamw", "muon"] = content("adamw", doc="adamw (the report's), or muon for the matrices (ours)")
+    lr: float = content(3e-4, doc="peak learning rate of AdamW", gt=0)
+    muon_lr: float = content(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = content("cosine", doc="shape of the decay")
+    final_ratio: float = content(0.1, doc="last learning rate over the peak", ge=0, le=1)
+    warmup_steps: int = content(2000, doc="steps of linear warm-up (from the first release's memo)", ge=0)
+    weight_decay: float = content(0.1, doc="of matrices only", ge=0)
+    clip: float = content(1.0, doc="largest gradient norm", gt=0)
+    beta1: float = content(0.9, doc="AdamW", ge=0, lt=1)
+    beta2: float = content(0.95, doc="AdamW", ge=0, lt=1)
+    eps: float = content(1e-8, doc="AdamW", gt=0)
+    precision: Literal["fp32", "bf16"] = content("bf16", doc="of the matrix products; weights and sums stay in fp32")
+    compile: bool = content(False, doc="compile the forward pass with torch.compile (ours)")
+    checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
+    evaluate_every: int = runtime(0, doc="steps between held-out evaluations; 0: only at the end", ge=0)
+
+
+def train(
+    config: TrainingKeys,
+    work: Work,
+    model: nn.Module,
+    batches: Callable[[int], Sequence[Any]],
+    steps: int,
+    *,
+    objective: Callable[..., Any] | None = None,
+    evaluate: Callable[..., Any] | None = None,
+    vocab_size: int | None = None,
+) -> dict[str, Any]:
+    """Run the one loop with the stock update under these keys; returns the last step's metrics."""
+    import torch
+
+    from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, lm_update, loop
+
+    muon = config.optimizer == "muon"
+    optimizer = build_optimizer(
+        model,
+        config.optimizer,
+        config.muon_lr if muon else config.lr,
+        config.lr if muon else None,
+        config.weight_decay,
+        (config.beta1, config.beta2),
+        config.eps,
+    )
+    update = lm_update(
+        model,
+        optimizer,
+        batches,
+        build_schedule(config.schedule, steps, config.warmup_steps, config.final_ratio),
+        objective=objective or lm_objective,
+        clip=config.clip,
+        dtype=torch.bfloat16 if config.precision == "bf16" else None,
+        compile=config.compile,
+    )
+    return loop.run(
+        update,
+        RunState({"model": model}, {"optimizer": optimizer}),
+        steps,
+        log=work.log,
+        checkpoint_dir=work.scratch / "checkpoints",
+        checkpoint_seconds=config.checkpoint_seconds,
+        sentinel=Sentinel(vocab_size),
+        evaluate=evaluate,
+        evaluate_every=config.evaluate_every,
+        progress=lambda done, total, **m: work.progress(done, total, loss=m["loss"]),
+        seed=work.seed,
+    )

@@ -1,0 +1,142 @@
+"""`sft`: teach a model to chat (report §3.1): ChatML, system and user turns masked, whole conversations in a row.
+
+`replay` mixes documents of the base corpus in, so that what was learnt there is not lost: ours, off by default.
+Conversations longer than a row are counted and left out, never cut; instruction data that shares a 13-gram with a test
+question is dropped, as in pretraining.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qwenkit.config import content, edge
+from qwenkit.errors import UserError
+from qwenkit.records import Row, read_jsonl
+from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.corpus import documents
+from qwenkit.stages.keys import TrainingKeys, train
+from qwenkit.stages.pretrain import copy_tokenizer, losses
+from qwenkit.stages.testsets import texts
+from qwenkit.stages.tokenizer import split
+
+VERSION = 1
+
+
+class Config(TrainingKeys):
+    """What to learn from; defaults of the report (§3.1.2)."""
+
+    model: str = edge(doc="the base model")
+    data: str = edge(doc="chats: a JSONL file with `messages`, or a world")
+    replay: str | None = edge(None, doc="a corpus whose documents are mixed in")
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold")
+    replay_share: float = content(0.2, doc="share of replayed tokens, where there is a replay (ours)", ge=0, lt=1)
+    epochs: float = content(0, doc="passes over the chats; 0: as many as `steps` say", ge=0)
+    steps: int = content(4000, doc="steps, where `epochs` is 0", ge=1)
+    batch_rows: int = content(128, doc="rows in a batch", ge=1)
+    lr: float = content(2e-6, doc="peak learning rate of AdamW", gt=0)
+    warmup_steps: int = content(1430, doc="steps of linear warm-up", ge=0)
+    schedule: str = content("constant", doc="after warm-up: constant (ours: the report names no decay)")
+    dropout: float = content(0.1, doc="on residual branches", ge=0, lt=1)
+    mask: str = content("qwen", doc="qwen (the authors') or assistant")
+    held_out: float = content(0.02, doc="share of chats kept aside to measure the loss", ge=0, lt=0.5)
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Render, mask, pack, train, measure, publish."""
+    from dataclasses import replace
+
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.data.order import Order
+    from qwenkit.data.shards import Examples
+    from qwenkit.model import load_model, save_model
+    from qwenkit.training import Batches, held_out
+
+    tok = load_tokenizer(inputs["model"].path)
+    rows, dropped = clean(read_chats(inputs["data"].path), inputs)
+    kept, aside = split(rows, config.held_out, work.stream("held-out"))
+    chats = [example(tok, row, config.mask) for row in kept]
+    replayed = replay(tok, inputs, config, work, sum(len(chat.ids) for chat in chats))
+    store = Examples([*chats, *replayed])
+    lost = store.without_content()
+    if lost:
+        raise UserError(f"{len(lost)} chats have no supervised answer", where=lost[0], expected="an assistant's turn")
+    order = Order(store.digest, work.seed, store.lengths, config.row, split=False)
+    batches = Batches(store, order, config.batch_rows, min(config.micro_rows, config.batch_rows))
+    steps = order.steps(config.epochs, config.batch_rows) if config.epochs else config.steps
+    model = load_model(inputs["model"].path, device=work.device)
+    model.config = replace(model.config, dropout=config.dropout)
+    groups = {}
+    if aside:
+        groups = {"chats": held_out(Examples(example(tok, row, config.mask) for row in aside), config.row, 8, False)}
+    last = train(config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=None)
+    model.config = replace(model.config, dropout=0.0, eos_token_id=tok.im_end_id)
+    save_model(model, work.out)
+    copy_tokenizer(inputs["model"].path, work.out)
+    found = losses(model, groups)
+    metrics = {
+        "chats": len(kept), "dropped_test_overlap": dropped, "dropped_too_long": len(order.too_long),
+        "replayed_documents": len(replayed), "overlap_13gram": 0, "steps": steps,
+        "tokens": steps * config.batch_rows * config.row, "fill": round(order.fill, 4),
+        "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
+        "train_loss": last.get("loss"), "heldout_loss": found,
+    }  # fmt: skip
+    words = ", ".join(f"{loss:.3f}" for loss in found.values())
+    return Result(metrics, f"{len(kept)} chats, {steps} steps; held-out loss {words}")
+
+
+def read_chats(path: Path) -> list[Row]:
+    """Chats with `messages`, each with an id; a row without them is a `UserError`."""
+    path = path / "chat.jsonl" if path.is_dir() else path
+    rows = [{"id": f"chat-{n}", **row} for n, row in enumerate(read_jsonl(path))]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("messages"), list):
+            raise UserError(
+                "missing key `messages`", where=f"{path}, row {number}", expected="a list of role and content"
+            )
+    if not rows:
+        raise UserError("no chats in this file", where=str(path), expected="one JSON object a line, with `messages`")
+    return rows
+
+
+def clean(rows: list[Row], inputs: dict[str, Input]) -> tuple[list[Row], int]:
+    """Drop chats that share a 13-gram with a test question (report §2.1); return the rest and the number dropped."""
+    if "decontaminate" not in inputs:
+        return rows, 0
+    from qwenkit.data.decontaminate import TestIndex
+
+    tests = TestIndex(texts(inputs["decontaminate"].path))
+    kept = [row for row in rows if not any(tests.matches(m["content"]) for m in row["messages"])]
+    return kept, len(rows) - len(kept)
+
+
+def example(tok: Any, row: Row, mask: str) -> Any:
+    """A chat as ids with loss weights; its content is what assistants say, which the sentinel counts."""
+    from qwenkit.data.shards import Example
+
+    r = tok.render(row["messages"], mask=mask)
+    content = [False] * len(r.ids)
+    for start, stop, role, kind in r.spans:
+        if role == "assistant" and kind == "content":
+            content[start:stop] = [True] * (stop - start)
+    return Example(row["id"], r.ids, r.weights, content)
+
+
+def replay(tok: Any, inputs: dict[str, Input], config: Config, work: Work, chat_tokens: int) -> list[Any]:
+    """Documents of the base corpus, drawn until they make up their share of all tokens."""
+    from qwenkit import draws
+    from qwenkit.data.shards import Example
+
+    if "replay" not in inputs or not config.replay_share:
+        return []
+    rows = documents(inputs["replay"].path)
+    budget = chat_tokens * config.replay_share / (1 - config.replay_share)
+    found, used = [], 0
+    for index in draws.permutation(work.stream("replay"), len(rows)):
+        ids = [*tok.encode(rows[index]["text"]), tok.eot_id]
+        if len(ids) <= config.row:
+            found.append(Example(f"replay/{rows[index]['id']}", ids, [1.0] * len(ids)))
+            used += len(ids)
+        if used >= budget:
+            break
+    return found

@@ -1,0 +1,53 @@
+"""`testsets`: gather test questions, kept apart from all training text; the corpus is decontaminated against them.
+
+Files: `base.jsonl` (continuations and multiple choice), `chat.jsonl` (instructions with a rubric), `pairs.jsonl`
+(comparisons by policies that write no training pair), and one file for each extra set.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from qwenkit.config import StageConfig, edge
+from qwenkit.errors import UserError
+from qwenkit.records import read_jsonl
+from qwenkit.stages.base import Input, Result, Work, many
+
+VERSION = 1
+NAMES = ("base", "chat", "pairs")
+
+
+class Config(StageConfig):
+    """Where the questions come from."""
+
+    world: str | None = edge(None, doc="a world, whose tests are taken")
+    extra: list[str] = edge([], doc="more test sets: JSONL files", many=True)
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Copy every set; count its rows."""
+    sets = [inputs["world"].file(f"tests/{name}.jsonl") for name in NAMES] if "world" in inputs else []
+    sets += [source.path for source in many(inputs, "extra")]
+    if not sets:
+        raise UserError("no test sets", where=work.node, expected="`world` or `extra`")
+    counts: dict[str, Any] = {}
+    for path in sets:
+        if path.stem in counts:
+            raise UserError(f"two test sets are named `{path.stem}`", where=str(path), mend="rename one of the files")
+        counts[path.stem] = sum(1 for _ in read_jsonl(path))
+        shutil.copyfile(path, work.out / f"{path.stem}.jsonl")
+    total = sum(counts.values())
+    return Result({"rows": counts}, f"{total} questions in {len(counts)} sets")
+
+
+def texts(testsets: Path) -> list[str]:
+    """Every text of every set that a training document must not hold: prompts, questions and answers."""
+    found = []
+    for path in sorted(testsets.glob("*.jsonl")):
+        for row in read_jsonl(path):
+            if "messages" in row:
+                found += [m["content"] for m in row["messages"]]
+            found += [row[key] for key in ("prompt", "question") if isinstance(row.get(key), str)]
+    return [text for text in found if text]

@@ -1,0 +1,69 @@
+"""`tokenizer`: byte-level BPE in Qwen's way, trained on a corpus (report §2.2).
+
+The folder opens with `transformers.AutoTokenizer` and encodes the same ids there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwenkit.config import StageConfig, content, edge
+from qwenkit.records import Row
+from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.corpus import documents
+
+VERSION = 1
+GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
+
+
+class Config(StageConfig):
+    """What the tokenizer learns from, and its size."""
+
+    corpus: str = edge(doc="the corpus to learn merges from")
+    vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256)
+    extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0)
+    pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits) or cl100k")
+    pad_to: int = content(
+        64, doc="rows of the embedding are a multiple of this (ours for nano; Qwen pads to 128)", ge=1
+    )
+    held_out: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Train on all but the held-out documents, publish, measure bytes per token."""
+    from qwenkit.tokenizer import save_tokenizer, train_bpe
+
+    kept, aside = split(documents(inputs["corpus"].path), config.held_out, work.stream("held-out"))
+    tok = train_bpe(
+        (row["text"] for row in kept), config.vocab_size, config.pattern, extras=config.extras, multiple=config.pad_to
+    )
+    save_tokenizer(tok, work.out)
+    ratio = {group: bytes_per_token(tok, [r["text"] for r in aside if group_of(r) == group]) for group in GROUPS}
+    found = {group: value for group, value in ratio.items() if value is not None}
+    metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": found}
+    words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in found.items())
+    return Result(metrics, f"{config.vocab_size} tokens; bytes per token: {words}")
+
+
+def split(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """(kept, held out): by a draw for each document, so that one document more moves no other."""
+    import zlib
+
+    from qwenkit import draws
+
+    names = [zlib.crc32(row["id"].encode()) for row in rows]
+    aside = draws.uniform(seed, names) < share
+    return [r for r, out in zip(rows, aside) if not out], [r for r, out in zip(rows, aside) if out]
+
+
+def group_of(row: Row) -> str:
+    """`code`, or the document's language."""
+    return "code" if row.get("kind") == "code" else row.get("language", "und")
+
+
+def bytes_per_token(tok: Any, texts: list[str]) -> float | None:
+    """UTF-8 bytes for each token; None without texts."""
+    if not texts:
+        return None
+    tokens = sum(len(ids) for ids in tok.encode_batch(texts))
+    return round(sum(len(text.encode()) for text in texts) / tokens, 4)
