@@ -1,0 +1,9 @@
+"""Conversations: messages, ChatML rendering with loss mask, tool-call parsing (report appendix A.1). No torch here."""
+
+from .messages import Message
+from .parse import parse_text
+from .render import MASKS, Rendered, Span
+from .styles import STYLES
+from .tokenizer import ChatTokenizer, load_tokenizer
+
+__all__ = ["MASKS", "STYLES", "ChatTokenizer", "Message", "Rendered", "Span", "load_tokenizer", "parse_text"]

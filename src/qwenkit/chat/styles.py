@@ -1,0 +1,132 @@
+"""A conversation as pieces of text, by chat style (report appendix A.1).
+
+A piece is a stretch of text that belongs to one part of one turn:
+
+    start "<|im_start|>" | header "user\\n" | content "..." | end "<|im_end|>" | newline "\\n"
+
+`qwen1` and `chatml` have the same pieces and differ in how they are encoded (see `render`). `qwen3` adds thinking:
+an answer after the last question is preceded by its `<think>` block, earlier ones lose theirs. Tool calls are
+Hermes-style JSON between `<tool_call>` marks, the same in all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..tokenizer import IM_END, IM_START
+from .messages import Message, calls, text, to_json
+
+STYLES = ("qwen1", "chatml", "qwen3")
+
+TOOLS_HEAD = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
+)
+TOOLS_TAIL = (
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+    "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+)
+
+
+class Piece(NamedTuple):
+    """A stretch of text. In markup, names of special tokens are special tokens; in content they are text."""
+
+    text: str
+    role: str
+    part: str
+    markup: bool = True
+
+
+def pieces(
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None,
+    style: str,
+    add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
+) -> list[Piece]:
+    """All pieces of a conversation, in order."""
+    out: list[Piece] = []
+    rest = list(enumerate(messages))
+    if tools:
+        system = text(messages[0]) if messages[0]["role"] == "system" else None
+        out += _turn("system", _system_with_tools(system, tools))
+        rest = rest if system is None else rest[1:]
+    question = max((i for i, m in rest if m["role"] == "user"), default=-1)
+    for index, message in rest:
+        after = messages[index + 1]["role"] if index + 1 < len(messages) else None
+        before = messages[index - 1]["role"] if index else None
+        if message["role"] == "tool":
+            out += _tool_turn(message, first=before != "tool", last=after != "tool")
+        elif message["role"] == "assistant":
+            thinks = style == "qwen3"
+            out += _turn("assistant", _answer(message, thinks, index > question, after is None))
+        else:
+            out += _turn(message["role"], [Piece(text(message), message["role"], "content", False)])
+    if continue_final_message:
+        out = out[:-2]
+    if add_generation_prompt:
+        out += [Piece(IM_START, "assistant", "start"), Piece("assistant\n", "assistant", "header")]
+    return out
+
+
+def _turn(role: str, body: Sequence[Piece]) -> list[Piece]:
+    return [Piece(IM_START, role, "start"), Piece(f"{role}\n", role, "header"), *body, *_end(role)]
+
+
+def _end(role: str) -> list[Piece]:
+    return [Piece(IM_END, role, "end"), Piece("\n", role, "newline")]
+
+
+def _system_with_tools(system: str | None, tools: Sequence[Any]) -> list[Piece]:
+    """The system turn that offers tools, after the user's own system text."""
+    own = [] if system is None else [Piece(system, "system", "content", False), Piece("\n\n", "system", "content")]
+    signatures = "".join("\n" + to_json(tool) for tool in tools)
+    return [
+        *own,
+        Piece(TOOLS_HEAD, "system", "content"),
+        Piece(signatures, "system", "content", False),
+        Piece(TOOLS_TAIL, "system", "content"),
+    ]
+
+
+def _tool_turn(message: Message, first: bool, last: bool) -> Iterator[Piece]:
+    """Tool results: neighbours share one user turn."""
+    if first:
+        yield Piece(IM_START, "tool", "start")
+        yield Piece("user", "tool", "header")
+    yield Piece("\n<tool_response>\n", "tool", "header")
+    yield Piece(text(message), "tool", "content", False)
+    yield Piece("\n</tool_response>", "tool", "header")
+    if last:
+        yield from _end("tool")
+
+
+def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterator[Piece]:
+    """What the assistant says in one turn: thoughts (qwen3), text, tool calls. All of it is content."""
+    said = text(message)
+    if thinks:
+        thought, said = _split_thought(message, said)
+        if current and (last or thought):
+            yield Piece("<think>\n", "assistant", "content")
+            yield Piece(thought.strip("\n"), "assistant", "content", False)
+            yield Piece("\n</think>\n\n", "assistant", "content")
+            said = said.lstrip("\n")
+    yield Piece(said, "assistant", "content", False)
+    for number, (name, arguments) in enumerate(calls(message)):
+        gap = "\n" if said or number else ""
+        yield Piece(f"{gap}<tool_call>\n", "assistant", "content")
+        body = f'{{"name": {to_json(name)}, "arguments": {arguments}}}'
+        yield Piece(body, "assistant", "content", False)
+        yield Piece("\n</tool_call>", "assistant", "content")
+
+
+def _split_thought(message: Message, said: str) -> tuple[str, str]:
+    """Thoughts from their own field, or from a `<think>` block at the head of the content."""
+    if isinstance(message.get("reasoning_content"), str):
+        return message["reasoning_content"], said
+    if "</think>" not in said:
+        return "", said
+    thought = said.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
+    return thought, said.split("</think>")[-1].lstrip("\n")

@@ -1,0 +1,99 @@
+"""Write a tokenizer as a Hugging Face folder: tokenizer.json, tokenizer_config.json, chat_template.jinja.
+
+    save_tokenizer(tok, folder)
+    transformers.AutoTokenizer.from_pretrained(folder)      # encodes identically, vLLM too
+
+`folder.load_folder` is the inverse. The template is ChatML without a default system turn; it renders what
+`qwenkit.chat` renders in style "chatml". Caveat: other libraries parse special tokens inside user text; ours does
+not.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .bytelevel import merges, to_printable
+from .core import Tokenizer
+from .patterns import ENDOFTEXT, PATTERNS
+
+TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+
+
+def chatml_template() -> str:
+    """The chat template of the family raised here."""
+    return resources.files(__package__).joinpath("chatml.jinja").read_text("utf-8")
+
+
+def save_tokenizer(
+    tok: Tokenizer,
+    folder: str | Path,
+    chat_template: str | None = None,
+    eos_token: str = ENDOFTEXT,
+    chat_style: str = "chatml",
+) -> None:
+    """Write the three files into a folder. Equal tokenizers give equal bytes."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(a["id"]): {k: a[k] for k in a if k != "id"} for a in _added(tok)},
+        "bos_token": None,
+        "chat_style": chat_style,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": eos_token,
+        "errors": "replace",
+        "model_vocab_size": tok.vocab_size,
+        "pad_token": ENDOFTEXT,
+        "split_special_tokens": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": None,
+    }
+    template = chatml_template() if chat_template is None else chat_template
+    (folder / TOKENIZER).write_text(_dump(tokenizer_json(tok)), encoding="utf-8", newline="\n")
+    (folder / CONFIG).write_text(_dump(config), encoding="utf-8", newline="\n")
+    (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
+
+
+def _dump(obj: dict[str, Any]) -> str:
+    return json.dumps(obj, ensure_ascii=False, indent=1) + "\n"
+
+
+def _added(tok: Tokenizer) -> list[dict[str, Any]]:
+    """Special tokens as `tokenizers` describes them, by id."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return [{"id": i, "content": name, **flags} for name, i in sorted(tok.special.items(), key=lambda item: item[1])]
+
+
+def tokenizer_json(tok: Tokenizer) -> dict[str, Any]:
+    """The content of tokenizer.json. `ignore_merges`: a word that is a token is that token, as in tiktoken."""
+    regex = PATTERNS.get(tok.pattern, tok.pattern)
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    vocab = {to_printable(token): rank for token, rank in sorted(tok.ranks.items(), key=lambda item: item[1])}
+    pairs = [[to_printable(left), to_printable(right)] for left, right in merges(tok.ranks)]
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": True,
+        "vocab": vocab,
+        "merges": pairs,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added(tok),
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": byte_level,
+        "decoder": byte_level,
+        "model": model,
+    }
