@@ -22,6 +22,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from qwenkit.inference.scoring import score
 from qwenkit.inference.sequence import Output, Sample, Sequence, Writer
 from qwenkit.model import Transformer, load_model
 
-_MIN_ROWS = 4  # torch's float32 linear kernels change in their bits for 1 to 3 rows, and not above
+_ROWS = 8  # rows come in multiples of this: below 4 torch's linear kernels, else the tail of SiLU, change in their bits
 _BUCKET = 32  # prompts are read together with those of the same length, rounded up to this
 
 Prompt = str | Seq[int]
@@ -65,7 +66,7 @@ class Engine:
         self.defaults = folder_defaults(settings)
         self.eos = _eos_ids(self.model, tok, settings)
         weight = self.model.model.embed_tokens.weight
-        self.cache = KVCache(self.model.config, _MIN_ROWS, 1, weight.dtype, weight.device)
+        self.cache = KVCache(self.model.config, _ROWS, 1, weight.dtype, weight.device)
         self.scheduler = Scheduler(max_batch, self.cache.copy)
         self._handles = itertools.count()
         self._open: dict[int, list[Sequence]] = {}
@@ -231,8 +232,6 @@ class Engine:
 
     def _turn(self, params: SamplingParams) -> SamplingParams:
         """The same settings, ending at the end of a chat turn."""
-        from dataclasses import replace
-
         if params.ignore_eos:
             return params
         return replace(params, stop_token_ids=(*params.stop_token_ids, self.tok.im_end_id, self.tok.eot_id))
@@ -266,7 +265,8 @@ class Engine:
         for row, sequence in enumerate(sequences, start=first):
             rows.setdefault(sequence.prompt, []).append(row)
         self._reserve()
-        h_ND = self.model.model.embed_tokens.weight.new_empty(len(sequences), self.model.config.hidden_size)
+        rows_N = len(sequences) + _idle(len(sequences))
+        h_ND = self.model.model.embed_tokens.weight.new_zeros(rows_N, self.model.config.hidden_size)
         for prompts in _batches(list(rows), self.prefill_tokens):
             own = [rows[prompt][0] for prompt in prompts]
             ids_BT = self._padded(prompts)
@@ -284,22 +284,19 @@ class Engine:
     def _reserve(self) -> None:
         """Room in the cache for all that the running rows may still write."""
         needed = max(-(-len(s.prompt) // _BUCKET) * _BUCKET + s.limit for s in self.scheduler.running)
-        self.cache.reserve(max(_MIN_ROWS, len(self.scheduler.running)), needed)
+        self.cache.reserve(len(self.scheduler.running) + _idle(len(self.scheduler.running)), needed)
 
     def _decode(self, sequences: list[Sequence]) -> None:
         """One token more for every running row."""
-        idle = max(0, _MIN_ROWS - len(sequences))
+        idle = _idle(len(sequences))
         ids_B1 = torch.tensor([[s.ids[-1]] for s in sequences] + [[0]] * idle, device=self.cache.device)
         lengths = [s.stored for s in sequences] + [0] * idle
         h_BD = self.model.hidden(ids_B1, cache=self.cache.next(lengths))[:, 0]
-        self._write(sequences, h_BD[: len(sequences)])
+        self._write(sequences, h_BD)
 
     def _write(self, sequences: list[Sequence], h_ND: Tensor) -> None:
-        """Draw each row's next token from its last state."""
-        rows = len(sequences)
-        if rows < _MIN_ROWS:
-            h_ND = torch.cat([h_ND, h_ND.new_zeros(_MIN_ROWS - rows, h_ND.shape[1])])
-        logits_BV = self.model.head(h_ND)[:rows].float()
+        """Draw each row's next token from its last state; states behind the sequences are padding."""
+        logits_BV = self.model.head(h_ND).float()[: len(sequences)]
         ids_B = self._choose(sequences, logits_BV)
         logprobs = itertools.repeat(0.0)
         if any(s.params.logprobs for s in sequences):
@@ -308,26 +305,28 @@ class Engine:
             sequence.append(id, logprob)
 
     def _choose(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        params = [s.params for s in sequences]
-        device = logits_BV.device
-        if any(s.seen_V is not None for s in sequences):
-            nothing_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=device)
-            seen_BV = torch.stack([nothing_V if s.seen_V is None else s.seen_V for s in sequences])
-            logits_BV = penalise(
-                logits_BV, seen_BV, torch.tensor([p.repetition_penalty for p in params], device=device)
-            )
-        warm = [i for i, p in enumerate(params) if p.temperature]
-        ids_B = (
-            logits_BV.argmax(-1)
-            if len(warm) < len(params)
-            else torch.empty(len(params), dtype=torch.long, device=device)
-        )
+        """The likeliest token where the temperature is 0, a draw elsewhere."""
+        logits_BV = self._adjusted(sequences, logits_BV)
+        warm = [row for row, s in enumerate(sequences) if s.params.temperature]
+        if len(warm) == len(sequences):
+            return self._sample(sequences, logits_BV)
+        ids_B = logits_BV.argmax(-1)
         if warm:
-            drawn = self._sample(
-                [sequences[i] for i in warm], logits_BV[warm] if len(warm) < len(params) else logits_BV
-            )
-            ids_B[torch.tensor(warm, device=device)] = drawn
+            ids_B[warm] = self._sample([sequences[row] for row in warm], logits_BV[warm])
         return ids_B
+
+    def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
+        """Without the rows of the vocabulary that only pad it, and with the repetition penalty."""
+        known = getattr(self.tok, "n_tokens", logits_BV.shape[1])
+        if known < logits_BV.shape[1]:
+            logits_BV = logits_BV.clone()
+            logits_BV[:, known:] = float("-inf")
+        if all(s.seen_V is None for s in sequences):
+            return logits_BV
+        nothing_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)
+        seen_BV = torch.stack([nothing_V if s.seen_V is None else s.seen_V for s in sequences])
+        penalty_B = torch.tensor([s.params.repetition_penalty for s in sequences], device=logits_BV.device)
+        return penalise(logits_BV, seen_BV, penalty_B)
 
     def _sample(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
         device, params = logits_BV.device, [s.params for s in sequences]
@@ -369,6 +368,11 @@ def _one_each(params: SamplingParams | Seq[SamplingParams] | None, count: int) -
             f"{len(params)} sampling parameters for {count} prompts", expected="one, or one for each prompt"
         )
     return list(params)
+
+
+def _idle(rows: int) -> int:
+    """Rows to add for a multiple of `_ROWS`."""
+    return -rows % _ROWS
 
 
 def _batches(prompts: list[tuple[int, ...]], tokens: int) -> Iterator[list[tuple[int, ...]]]:

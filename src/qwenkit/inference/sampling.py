@@ -3,15 +3,14 @@
 The draw of each row is a number in [0, 1) made from (seed, request, sample, position), so a row's token depends on
 nothing else in the batch. The order of the steps is Hugging Face's and the released Qwen's.
 
-Legend: B rows, V vocabulary, K kept candidates.
+Legend: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
-
-_FIRST_CANDIDATES = 64
 
 
 def own_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
@@ -29,30 +28,24 @@ def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
 def truncate(probs_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> Tensor:
     """Zero what top-k and then top-p leave out. A token as likely as the last one kept stays too."""
     size = probs_BV.shape[-1]
-    wanted = torch.where(top_k_B > 0, top_k_B, size)
-    if bool((wanted < size).any()):
-        sorted_BK = probs_BV.topk(min(size, int(wanted[wanted < size].max()))).values
-        last_B1 = sorted_BK.gather(1, (wanted[:, None] - 1).clamp(max=sorted_BK.shape[1] - 1))
-        probs_BV = probs_BV.masked_fill((probs_BV < last_B1) & (wanted < size)[:, None], 0.0)
-        probs_BV = probs_BV / probs_BV.sum(-1, keepdim=True)
-    if bool((top_p_B < 1).any()):
-        probs_BV = probs_BV.masked_fill(probs_BV < _nucleus_floor(probs_BV, top_p_B), 0.0)
-    return probs_BV
+    count_B = torch.where(top_k_B > 0, top_k_B.clamp(max=size), size)
+    if bool(((count_B == size) & (top_p_B >= 1)).all()):
+        return probs_BV
+    sorted_BV = _descending(probs_BV)
+    kept_BV = torch.arange(size, device=probs_BV.device) < count_B[:, None]
+    sums_BV = (sorted_BV * kept_BV).cumsum(-1)
+    before_BV = sums_BV - sorted_BV
+    kept_BV &= (before_BV < top_p_B[:, None] * sums_BV[:, -1:]) | (top_p_B >= 1)[:, None]
+    kept_BV[:, 0] = True
+    floor_B1 = sorted_BV.gather(1, kept_BV.sum(-1, keepdim=True) - 1)
+    return probs_BV.masked_fill(probs_BV < floor_B1, 0.0)
 
 
-def _nucleus_floor(probs_BV: Tensor, top_p_B: Tensor) -> Tensor:
-    """The probability of the last token of each row's nucleus, [B, 1]. Sorting the likeliest few is nearly always
-    enough and many times cheaper than sorting the vocabulary."""
-    size, count = probs_BV.shape[-1], _FIRST_CANDIDATES
-    while True:
-        sorted_BK = probs_BV.topk(min(count, size)).values
-        sums_BK = sorted_BK.cumsum(-1)
-        if count >= size or bool((sums_BK[:, -1] >= top_p_B)[top_p_B < 1].all()):
-            break
-        count *= 8
-    before_BK = sums_BK - sorted_BK
-    kept_B1 = (before_BK < top_p_B[:, None]).sum(-1, keepdim=True).clamp(min=1)
-    return torch.where(top_p_B[:, None] < 1, sorted_BK.gather(1, kept_B1 - 1), 0.0)
+def _descending(probs_BV: Tensor) -> Tensor:
+    """Each row from the likeliest down. On a CPU numpy sorts five times faster than torch."""
+    if probs_BV.device.type != "cpu":
+        return probs_BV.sort(-1, descending=True).values
+    return torch.from_numpy(-np.sort(-probs_BV.numpy(), axis=-1))
 
 
 def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
