@@ -1,0 +1,49 @@
+"""Training, section 2.4 of the report: one loop, one stock update, optimizers, run state, sentinel.
+
+    batches = Batches(store, Order(store.digest, seed, store.lengths, row=256, split=True), batch_rows=16)
+    optimizer = build_optimizer(model, "muon", lr=0.02, other_lr=3e-3)
+    update = lm_update(model, optimizer, batches, build_schedule("cosine", total=400, warmup=30))
+    run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
+
+Reading order: `loop` -> `update` -> `objectives` -> `batches` -> `optim` -> `schedule` -> `state` -> `sentinel`.
+Names load on first use, so that importing this room does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "run": "loop",
+    "lm_update": "update",
+    "clip_gradients": "update",
+    "MicroBatch": "update",
+    "lm_objective": "objectives",
+    "cross_entropy_sum": "objectives",
+    "mean_loss": "objectives",
+    "Batch": "batches",
+    "Batches": "batches",
+    "build_batch": "batches",
+    "held_out": "batches",
+    "build_optimizer": "optim",
+    "OptimizerSet": "optim",
+    "Muon": "optim",
+    "build_schedule": "schedule",
+    "RunState": "state",
+    "save_checkpoint": "state",
+    "load_checkpoint": "state",
+    "latest_checkpoint": "state",
+    "Sentinel": "sentinel",
+    "ALARMS": "sentinel",
+    "Alarmed": "sentinel",
+    "raise_alarm": "sentinel",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

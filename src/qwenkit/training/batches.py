@@ -1,0 +1,126 @@
+"""From packed rows to tensors: the data interface of a step.
+
+    batches = Batches(store, order, batch_rows=16, micro_rows=8)
+    for batch in batches(step): ...            # two micro-batches of 8 rows
+
+`targets_BT[b, t]` is the token after `ids_BT[b, t]` in the same document, also where the packer cut between them; so
+every token but the first of its document is learnt exactly once, however documents are packed. A document's last token
+and the padding have weight 0. `documents_BT` numbers the documents of a row from 0, padding is -1.
+
+Legend: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwenkit.data.order import Order, Row
+from qwenkit.data.shards import Store
+from qwenkit.errors import UserError
+
+IGNORED = 0  # id of padding and target of weight 0: any valid id will do
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch. `content` counts supervised ids that are content of an assistant's turn (or plain text)."""
+
+    ids_BT: Tensor
+    targets_BT: Tensor
+    weights_BT: Tensor
+    documents_BT: Tensor
+    rows: tuple[Row, ...]
+    names: tuple[str, ...]
+    content: int
+
+    @property
+    def weight(self) -> float:
+        """The sum of loss weights: what this batch adds to the divisor of the loss."""
+        return float(self.weights_BT.sum(dtype=torch.float64))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in it, padding left out."""
+        return int((self.documents_BT >= 0).sum())
+
+    @property
+    def fingerprint(self) -> int:
+        """Equal for equal ids and weights."""
+        return zlib.crc32(self.weights_BT.cpu().numpy().tobytes(), zlib.crc32(self.ids_BT.cpu().numpy().tobytes()))
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device."""
+        tensors = (self.ids_BT, self.targets_BT, self.weights_BT, self.documents_BT)
+        return Batch(*(tensor.to(device) for tensor in tensors), self.rows, self.names, self.content)
+
+    def describe(self) -> str:
+        """Rows and documents in words, for an alarm."""
+        rows = ", ".join(f"{row.epoch}:{row.number}" for row in self.rows[:4])
+        names = ", ".join(self.names[:8])
+        more = f" and {len(self.names) - 8} more" if len(self.names) > 8 else ""
+        return f"rows (epoch:number) {rows}{', ...' if len(self.rows) > 4 else ''}; documents {names}{more}"
+
+
+def build_batch(store: Store, rows: Sequence[Row], length: int) -> Batch:
+    """Fill rows of `length` tokens from the store."""
+    shape = (len(rows), length)
+    ids = np.full(shape, IGNORED, np.int64)
+    targets = np.full(shape, IGNORED, np.int64)
+    weights = np.zeros(shape, np.float32)
+    documents = np.full(shape, -1, np.int64)
+    content = 0
+    for b, row in enumerate(rows):
+        at = 0
+        for number, (document, start, stop) in enumerate(row.pieces):
+            here = slice(at, at + stop - start)
+            ids[b, here] = store.tokens(document, start, stop)
+            documents[b, here] = number
+            following = store.tokens(document, start + 1, stop + 1)
+            there = slice(at, at + len(following))
+            targets[b, there] = following
+            weights[b, there] = store.weights(document, start + 1, stop + 1)
+            content += int((store.content(document, start + 1, stop + 1) & (weights[b, there] > 0)).sum())
+            at += stop - start
+    names = dict.fromkeys(store.ids[piece.document] for row in rows for piece in row.pieces)
+    tensors = (torch.from_numpy(array) for array in (ids, targets, weights, documents))
+    return Batch(*tensors, tuple(rows), tuple(names), content)
+
+
+class Batches:
+    """The micro-batches of a step: a pure function of it. With `world` workers, `rank` takes every world-th row."""
+
+    def __init__(
+        self, store: Store, order: Order, batch_rows: int, micro_rows: int | None = None, rank: int = 0, world: int = 1
+    ) -> None:
+        self.store, self.order, self.batch_rows = store, order, batch_rows
+        self.micro_rows = micro_rows or batch_rows // world
+        self.rank, self.world = rank, world
+        if batch_rows % (self.micro_rows * world):
+            raise UserError(
+                f"{batch_rows} rows a batch cannot be cut into micro-batches of {self.micro_rows} on {world} workers",
+                expected=f"micro_rows that divides {batch_rows // world}",
+            )
+
+    def __call__(self, step: int) -> list[Batch]:
+        mine = self.order.rows(step, self.batch_rows)[self.rank :: self.world]
+        parts = [mine[at : at + self.micro_rows] for at in range(0, len(mine), self.micro_rows)]
+        return [build_batch(self.store, part, self.order.row) for part in parts]
+
+    @property
+    def step_tokens(self) -> int:
+        """Room for tokens in one step, all workers together."""
+        return self.batch_rows * self.order.row
+
+
+def held_out(store: Store, row: int, batch_rows: int, split: bool) -> list[Batch]:
+    """Every token of a small store once, in a fixed order: for evaluation during training."""
+    order = Order(store.digest, 0, store.lengths, row, split)
+    count = order.rows_per_epoch
+    parts = [range(at, min(at + batch_rows, count)) for at in range(0, count, batch_rows)]
+    return [build_batch(store, [order.row_at(number) for number in part], row) for part in parts]

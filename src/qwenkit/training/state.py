@@ -1,0 +1,153 @@
+"""What a run is made of, and checkpoints of it that survive a kill at any moment.
+
+    state = RunState({"model": model}, {"main": optimizer})
+    save_checkpoint(state.state_dict(), folder, step)      # folder/step-00000100, torch.distributed.checkpoint format
+    if found := latest_checkpoint(folder): state.load_state_dict(load_checkpoint(found))
+
+A checkpoint is written beside its place, fsynced and renamed; `complete.json`, written last, lists the size of each
+file, so that a cut or missing file makes the checkpoint invisible and the one before it is used. The newest two stay.
+Tensors are stored under flat names; everything else is one JSON text, so that nothing is ever unpickled but that text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from qwenkit.artifacts import fsync_tree, fsync_tree_entry
+from qwenkit.records import read_json, write_json
+
+COMPLETE, PLAIN, KEPT = "complete.json", "plain", 2
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass
+class RunState:
+    """Named modules and optimizers (anything with `state_dict` and `load_state_dict`), plain numbers, and the step.
+
+    `numbers` holds whatever else a run must remember (JSON values): tokens seen, the controller of a KL coefficient.
+    """
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything as nested dicts and lists of tensors and plain values."""
+        return {
+            "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "numbers": self.numbers,
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state, into the modules and optimizers that are there."""
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.numbers = dict(state["numbers"])
+        self.step = state["step"]
+
+
+def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
+    """Write, make durable, rename; then drop all but the newest two."""
+    target = folder / f"step-{step:08d}"
+    beside = folder / f"{target.name}.part"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    tensors: dict[str, Any] = {}
+    plain = json.dumps(_split(tree, "", tensors))
+    with _alone():
+        dcp.save({**tensors, PLAIN: plain}, storage_writer=FileSystemWriter(beside), no_dist=True)
+    write_json(beside / COMPLETE, {"schema": 1, "step": step, "files": _sizes(beside)})
+    fsync_tree(beside)
+    shutil.rmtree(target, ignore_errors=True)
+    beside.rename(target)
+    fsync_tree_entry(folder)
+    for old in _complete(folder)[:-KEPT]:
+        shutil.rmtree(old)
+    return target
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint."""
+    found = _complete(folder)
+    return found[-1] if found else None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The tree that was saved, its tensors in memory on the CPU."""
+    reader = FileSystemReader(path)
+    entries = reader.read_metadata().state_dict_metadata
+    flat: dict[str, Any] = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype) if isinstance(entry, TensorStorageMetadata) else ""
+        for name, entry in entries.items()
+    }
+    with _alone():
+        dcp.load(flat, storage_reader=reader, no_dist=True)
+    return _join(json.loads(flat.pop(PLAIN)), flat)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One process is what is meant here: torch need not warn of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    paths = sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+    return [path for path in paths if (path / COMPLETE).exists() and _whole(path)]
+
+
+def _whole(path: Path) -> bool:
+    sizes = _sizes(path)
+    return all(sizes.get(name) == size for name, size in read_json(path / COMPLETE)["files"].items())
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.name != COMPLETE}
+
+
+def _split(value: Any, name: str, tensors: dict[str, Any]) -> Any:
+    """Move tensors out into `tensors` under their path; mark what JSON cannot tell apart (tuples, integer keys)."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach()
+        return {"$tensor": name}
+    if isinstance(value, dict):
+        return {"$dict": [[key, _split(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        items = [_split(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]
+        return {"$tuple": items} if isinstance(value, tuple) else items
+    return value
+
+
+def _join(value: Any, tensors: dict[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    if isinstance(value, dict):
+        ((mark, held),) = value.items()
+        if mark == "$tensor":
+            return tensors[held]
+        if mark == "$tuple":
+            return tuple(_join(item, tensors) for item in held)
+        return {key: _join(item, tensors) for key, item in held}
+    return value
