@@ -97,9 +97,8 @@ def _run(recipe: Any, options: Any, quiet: bool, as_json: bool) -> None:
 
 def _closing_hint(recipe: Any, console: Console) -> None:
     """Tell what to do with what was made."""
-    for name, node in recipe.nodes.items():
-        if node.kind == "report" and (recipe.out / name / "report.html").exists():
-            console.print(f"report: {recipe.out / name / 'report.html'}", highlight=False)
+    if (recipe.out / "report.html").exists():
+        console.print(f"report: {recipe.out / 'report.html'}", highlight=False)
     chats = [
         name for name, node in recipe.nodes.items() if node.kind in ("sft", "ppo") and (recipe.out / name).exists()
     ]

@@ -72,7 +72,17 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
         screen.begin(verdicts, recipe)
         rows = [run_node(recipe.nodes[name], recipe, run_dir, threads, log, options, screen) for name in wanted]
         log("run_end")
+        log.close()
+        draw_card(recipe, run_dir, wanted)
         screen.end(rows)
+
+
+def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
+    """Draw `report.html` and `report.md` when the run has a report node and has reached it."""
+    if any(recipe.nodes[name].kind == "report" for name in wanted):
+        from qwenkit.lineage.card import write_card
+
+        write_card(run_dir, run_dir)
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:

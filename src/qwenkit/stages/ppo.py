@@ -1,0 +1,161 @@
+"""`ppo`: reinforcement learning from a reward model (report §3.2.2), with the pretraining-gradient term that keeps it
+from costing what the base model knows.
+
+The reward model alone drives the training. Where prompts carry a rubric, its true score is measured beside it and
+logged, so that one sees whether the learned reward means what it should; no gradient ever sees it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+from qwenkit.config import StageConfig, content, edge, runtime
+from qwenkit.errors import UserError
+from qwenkit.records import Row
+from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.corpus import documents
+from qwenkit.stages.pretrain import copy_tokenizer, tokenize
+from qwenkit.stages.reward import read_prompts
+from qwenkit.stages.tokenizer import split
+
+VERSION = 1
+
+
+class Config(StageConfig):
+    """Defaults are the report's; what it does not give is marked ours."""
+
+    model: str = edge(doc="the chat model: policy and reference start from it")
+    reward: str = edge(doc="the reward model; the value model starts from it too (ours)")
+    prompts: str = edge(doc="prompts: JSONL with messages and a rubric, or a world")
+    corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term")
+    steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1)
+    prompts_per_step: int = content(64, doc="prompts in a step (ours)", ge=1)
+    samples_per_prompt: int = content(2, doc="responses to each prompt", ge=1)
+    max_tokens: int = content(512, doc="longest response (ours)", ge=1)
+    temperature: float = content(1.0, doc="of sampling (ours)", gt=0)
+    top_p: float = content(0.9, doc="of sampling", gt=0, le=1)
+    kl_coef: float = content(0.04, doc="price of a nat of KL to the reference", ge=0)
+    reward_norm: Literal["mean", "mean_std", "none"] = content("mean", doc="mean: minus the running mean")
+    missing_eos_penalty: float = content(1.0, doc="taken off a response that did not end its turn (ours)", ge=0)
+    gamma: float = content(1.0, doc="discount of GAE (ours)", ge=0, le=1)
+    lam: float = content(0.95, doc="lambda of GAE (ours)", ge=0, le=1)
+    policy_clip: float = content(0.2, doc="of the ratio (ours)", gt=0)
+    value_clip: float = content(0.15, doc="of the value's step", gt=0)
+    value_warmup_steps: int = content(50, doc="steps in which only the value model learns", ge=0)
+    epochs: int = content(1, doc="passes over a step's responses (ours)", ge=1)
+    minibatches: int = content(4, doc="updates in a pass (ours)", ge=1)
+    policy_lr: float = content(1e-6, doc="learning rate of the policy", gt=0)
+    value_lr: float = content(5e-6, doc="learning rate of the value model", gt=0)
+    ptx_coef: float = content(0.1, doc="weight of the pretraining gradient (ours: the report gives none)", ge=0)
+    ptx_rows: int = content(8, doc="packed rows of pretraining text in each update (ours)", ge=1)
+    row: int = content(2048, doc="tokens in such a row, and longest prompt with its response", ge=8)
+    held_out: float = content(
+        0.2, doc="share of prompts kept aside to measure the true rubric before and after", ge=0, lt=0.9
+    )
+    checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Measure, train, measure, publish."""
+    from qwenkit.alignment import score_texts
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.model import load_model, load_scalar, save_model
+    from qwenkit.training import Sentinel, loop
+
+    folder = inputs["model"].path
+    tok = load_tokenizer(folder)
+    kept, aside = split(read_prompts(inputs["prompts"].path), config.held_out, work.stream("held-out"))
+    policy, reference = (load_model(folder, device=work.device) for _ in range(2))
+    value, reward = (load_scalar(inputs["reward"].path, device=work.device) for _ in range(2))
+    trainer = make_trainer(
+        config, inputs, work, tok, kept, policy, value, reference, functools.partial(score_texts, reward)
+    )
+    before = work.phase("before", lambda _: true_rubric(reference, tok, aside, config))
+    last = loop.run(
+        trainer.update,
+        trainer.state(),
+        config.steps,
+        log=work.log,
+        checkpoint_dir=work.scratch / "checkpoints",
+        checkpoint_seconds=config.checkpoint_seconds,
+        sentinel=Sentinel(),
+        progress=lambda done, total, **m: work.progress(done, total, reward=m["reward"], kl=m["kl"]),
+        seed=work.seed,
+    )
+    after = true_rubric(policy, tok, aside, config)
+    save_model(policy, work.out)
+    copy_tokenizer(folder, work.out)
+    metrics = {"steps": config.steps, "prompts": len(kept), "rubric_before": before, "rubric_after": after,
+               "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
+    words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
+    right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
+    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}")
+
+
+def make_trainer(
+    config: Config, inputs: dict[str, Input], work: Work, tok: Any, rows: list[Row], policy: Any, value: Any,
+    reference: Any, reward: Any,
+) -> Any:  # fmt: skip
+    """The PPO of the alignment room with prompts, pretraining stream and the rubric as an observer."""
+    from qwenkit.alignment import PPO, PPOConfig, Prompts
+
+    shared = set(PPOConfig.__dataclass_fields__) & set(Config.model_fields) - {"seed"}
+    settings = PPOConfig(
+        **{name: getattr(config, name) for name in shared},
+        max_response_tokens=config.max_tokens,
+        seed=work.stream("ppo"),
+    )
+    ids = [tok.render(row["messages"], add_generation_prompt=True).ids for row in rows]
+    prompts = Prompts(ids, config.prompts_per_step, work.seed, max_tokens=config.row - config.max_tokens)
+    ptx = pretraining_stream(config, inputs, work, tok) if config.ptx_coef else None
+
+    def observe(batch: Any) -> dict[str, float]:
+        texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
+        found = mean_rubric([rows[prompts.rows[i]] for i in batch.prompts], texts)
+        return {"rubric": found.pop("total"), **{f"rubric_{name}": value for name, value in found.items()}}
+
+    return PPO(
+        policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id, ptx=ptx,
+        observe=observe,
+    )  # fmt: skip
+
+
+def pretraining_stream(config: Config, inputs: dict[str, Input], work: Work, tok: Any) -> Any:
+    """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
+    from qwenkit.data.order import Order
+    from qwenkit.data.shards import Shards
+    from qwenkit.training import Batches
+
+    if "corpus" not in inputs:
+        raise UserError(
+            "`ptx_coef` is set, but there is no `corpus`", where=work.node, mend="name a corpus, or set ptx_coef = 0"
+        )
+    work.phase("tokens", lambda out: tokenize(tok, documents(inputs["corpus"].path), out))
+    store = Shards(work.scratch / "tokens")
+    order = Order(store.digest, work.stream("ptx"), store.lengths, config.row, split=True)
+    return Batches(store, order, config.ptx_rows)
+
+
+def true_rubric(model: Any, tok: Any, rows: list[Row], config: Config) -> dict[str, float]:
+    """Mean of each part of the rubric over greedy answers; no gradient ever sees it."""
+    from qwenkit import Engine, SamplingParams
+
+    if not rows:
+        return {}
+    outputs = Engine(model, tok).chat(
+        [r["messages"] for r in rows], SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
+    )
+    return {name: round(v, 5) for name, v in mean_rubric(rows, [out.text for out in outputs]).items()}
+
+
+def mean_rubric(rows: list[Row], answers: list[str]) -> dict[str, float]:
+    """Mean of each part over the rows it applies to."""
+    from qwenkit.evaluation.rubric import score
+
+    parts: dict[str, list[float]] = {}
+    for row, answer in zip(rows, answers):
+        for name, found in score(row, answer)._asdict().items():
+            if found is not None:
+                parts.setdefault(name, []).append(found)
+    return {name: sum(found) / len(found) for name, found in parts.items()}

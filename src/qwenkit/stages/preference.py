@@ -1,0 +1,106 @@
+"""`preference`: preference-model pretraining, PMP (report §3.2.1): learn from many noisy comparisons which answer is
+better, before the few and clean ones of the reward model. The artifact opens in Hugging Face for sequence
+classification.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qwenkit.config import content, edge
+from qwenkit.errors import UserError
+from qwenkit.records import Row, read_json, read_jsonl
+from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.keys import TrainingKeys, train
+from qwenkit.stages.pretrain import copy_tokenizer
+
+VERSION = 1
+SIDES = ("messages", "chosen", "rejected")
+
+
+class PairKeys(TrainingKeys):
+    """How a model learns from pairs; defaults of the report (§3.2.1)."""
+
+    row: int = content(2048, doc="longest text in tokens; longer pairs are counted and left out", ge=8)
+    batch_rows: int = content(64, doc="pairs in a batch", ge=1)
+    lr: float = content(3e-6, doc="learning rate", gt=0)
+    schedule: str = content("constant", doc="the report: constant")
+    warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
+    epochs: float = content(1.0, doc="passes over the pairs", gt=0)
+    held_out: float = content(0.05, doc="share of pairs kept aside to measure the accuracy", ge=0, lt=0.5)
+
+
+class Config(PairKeys):
+    """What to learn from."""
+
+    model: str = edge(doc="the base model")
+    data: str = edge(doc="comparisons: JSONL with messages, chosen, rejected; or a world")
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl")
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
+    rows = read_pairs(inputs["data"].path, "pmp_pairs.jsonl")
+    return train_pairs(config, inputs, work, rows)
+
+
+def read_pairs(path: Path, name: str) -> list[Row]:
+    """Comparison rows, each with an id; a row without its sides is a `UserError`."""
+    path = path / name if path.is_dir() else path
+    rows = [{"id": f"pair-{n}", **row} for n, row in enumerate(read_jsonl(path))]
+    for number, row in enumerate(rows, 1):
+        missing = [key for key in SIDES if key not in row]
+        if missing:
+            raise UserError(f"missing key `{missing[0]}`", where=f"{path}, row {number}", expected=", ".join(SIDES))
+    if not rows:
+        raise UserError("no comparisons in this file", where=str(path), expected="one JSON object a line")
+    return rows
+
+
+def load_scorer(path: Path, work: Work) -> Any:
+    """A scalar model as it is, or a language model with a new scalar head."""
+    from qwenkit.model import ScalarModel, load_model, load_scalar
+
+    architecture = read_json(path / "config.json").get("architectures", [""])[0]
+    if architecture.endswith("ForSequenceClassification"):
+        return load_scalar(path, device=work.device)
+    return ScalarModel(load_model(path, device=work.device), seed=work.stream("head"))
+
+
+def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: list[Row]) -> Result:
+    """One pass of pairwise training from `inputs["model"]`, measured and published."""
+    from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.model import save_scalar
+    from qwenkit.stages.tokenizer import split
+
+    tok = load_tokenizer(inputs["model"].path)
+    kept, aside = split(rows, config.held_out, work.stream("held-out"))
+    pairs, counts = encode_pairs(kept, tok, config.row)
+    model = load_scorer(inputs["model"].path, work)
+    batches = PairBatches(pairs, config.batch_rows, work.stream("order"))
+    steps = max(1, round(config.epochs * len(pairs) / config.batch_rows))
+    last = train(config, work, model, batches, steps, objective=PairwiseObjective(), vocab_size=None)
+    save_scalar(model, work.out)
+    copy_tokenizer(inputs["model"].path, work.out)
+    accuracy = {"held out": measure(model, tok, aside, config.row, work.seed)}
+    if "tests" in inputs:
+        unseen = read_pairs(inputs["tests"].path, "pairs.jsonl")
+        accuracy["unseen policies"] = measure(model, tok, unseen, config.row, work.seed)
+    metrics = {"pairs": len(pairs), **{k: v for k, v in counts.items() if k != "kept"}, "steps": steps,
+               "train_loss": last.get("loss"), "accuracy": {k: v for k, v in accuracy.items() if v}}  # fmt: skip
+    words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in metrics["accuracy"].items())
+    return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}")
+
+
+def measure(model: Any, tok: Any, rows: list[Row], longest: int, seed: int) -> dict[str, Any] | None:
+    """Pair accuracy with its interval; None without pairs."""
+    from qwenkit.alignment import encode_pairs, pair_margins
+    from qwenkit.statistics import mean_interval
+
+    pairs, _ = encode_pairs(rows, tok, longest)
+    if not pairs:
+        return None
+    right = [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in pair_margins(model, pairs)]
+    return mean_interval(right, seed=seed)._asdict()

@@ -1,0 +1,99 @@
+"""`reward`: the reward model (report §3.2.1): sample answers of a policy by several strategies, let the rubric score
+them as annotators would, form pairs, and go on from the preference model.
+
+`comparisons.jsonl` in the artifact holds the pairs with their scores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qwenkit.config import content, edge
+from qwenkit.errors import UserError
+from qwenkit.records import Row, read_jsonl, write_jsonl
+from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.preference import PairKeys, read_pairs, train_pairs
+
+VERSION = 1
+
+
+class Config(PairKeys):
+    """Where the pairs come from: a policy's answers to prompts with a rubric, or a file of comparisons."""
+
+    model: str = edge(doc="the preference model (or a base model, to do without PMP)")
+    policy: str | None = edge(None, doc="the model whose answers are compared")
+    prompts: str | None = edge(None, doc="prompts with a rubric: JSONL, or a world")
+    data: str | None = edge(None, doc="ready comparisons, instead of policy and prompts")
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl")
+    pairs: int = content(800, doc="pairs to form (ours)", ge=1)
+    prompt_count: int = content(600, doc="prompts to sample answers for (ours)", ge=1)
+    answers: int = content(4, doc="answers for each prompt and temperature (ours)", ge=1)
+    temperatures: list[float] = content([0.7, 1.0], doc="sampling strategies (ours)")
+    max_tokens: int = content(512, doc="longest answer", ge=1)
+    strategy: str = content("adjacent", doc="which answers to compare: best_worst, adjacent or all (ours)")
+    min_margin: float = content(0.05, doc="smallest difference in score that makes a pair (ours)", ge=0)
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Form the pairs, or read them; then train as the preference model was."""
+    if "data" in inputs:
+        rows = read_pairs(inputs["data"].path, "pairs.jsonl")
+    elif "policy" in inputs and "prompts" in inputs:
+        work.phase("comparisons", lambda out: annotate(config, inputs, work, out))
+        rows = list(read_jsonl(work.scratch / "comparisons" / "comparisons.jsonl"))
+    else:
+        raise UserError("no comparisons", where=work.node, expected="`data`, or `policy` and `prompts`")
+    write_jsonl(work.out / "comparisons.jsonl", rows)
+    return train_pairs(config, inputs, work, rows)
+
+
+def read_prompts(path: Path) -> list[Row]:
+    """Prompts with a rubric; a row without one is a `UserError`."""
+    path = path / "prompts.jsonl" if path.is_dir() else path
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, 1):
+        for key in ("id", "messages", "rubric"):
+            if key not in row:
+                raise UserError(f"missing key `{key}`", where=f"{path}, row {number}", expected="id, messages, rubric")
+    if not rows:
+        raise UserError("no prompts in this file", where=str(path), expected="one JSON object a line")
+    return rows
+
+
+def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:
+    """Answers by every strategy, scored by the rubric; pairs of each prompt, at most `pairs` in all."""
+    from qwenkit import Engine, SamplingParams, draws, load_model, load_tokenizer
+    from qwenkit.alignment import make_pairs
+
+    prompts = read_prompts(inputs["prompts"].path)
+    order = draws.permutation(work.stream("prompts"), len(prompts))[: config.prompt_count]
+    chosen = [prompts[i] for i in order]
+    folder = inputs["policy"].path
+    engine = Engine(load_model(folder, device=work.device), load_tokenizer(folder))
+    answers: list[list[dict[str, Any]]] = [[] for _ in chosen]
+    for number, temperature in enumerate(config.temperatures):
+        params = SamplingParams.plain(
+            n=config.answers, temperature=temperature, max_tokens=config.max_tokens, seed=work.stream("answers", number)
+        )
+        for start in range(0, len(chosen), 64):
+            work.progress(number * len(chosen) + start, len(config.temperatures) * len(chosen), phase="annotate")
+            block = chosen[start : start + 64]
+            outputs = engine.chat(
+                [r["messages"] for r in block], params, requests=list(range(start, start + len(block)))
+            )
+            for row, found, output in zip(block, answers[start:], outputs):
+                found += [scored(row, sample.text, f"T={temperature}") for sample in output.samples]
+    rows = [{**row, "answers": found} for row, found in zip(chosen, answers)]
+    pairs, counts = make_pairs(rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=3)
+    pairs = pairs[: config.pairs]
+    write_jsonl(out / "comparisons.jsonl", pairs)
+    return {"counts": counts, "pairs": len(pairs)}
+
+
+def scored(row: Row, text: str, policy: str) -> dict[str, Any]:
+    """An answer with its score and the parts of it."""
+    from qwenkit.evaluation.rubric import score
+
+    parts = {name: value for name, value in score(row, text)._asdict().items() if value is not None}
+    return {"text": text, "score": parts["total"], "parts": parts, "policy": policy}

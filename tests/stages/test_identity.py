@@ -1,0 +1,61 @@
+"""For every key of every kind it is known whether it changes content, and the identity follows."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from qwenkit.config import StageConfig
+from qwenkit.stages import KINDS, load_stage
+
+EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
+
+RUNTIME = {"minutes", "checkpoint_seconds", "evaluate_every"}
+"""All keys that may change without changing any byte. A new one must be written down here on purpose."""
+
+
+def sample(config: type[StageConfig], key: str) -> Any:
+    """A value of the key that differs from its default and passes its limits."""
+    field = config.model_fields[key]
+    default = field.get_default(call_default_factory=True)
+    literal = [option for option in get_args(field.annotation) if isinstance(option, str)]
+    if literal:
+        return next(option for option in literal if option != default)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int):
+        return default + 1
+    if isinstance(default, float):
+        return default * 0.9 if default else 0.1
+    if isinstance(default, str):
+        return default + "x"
+    if isinstance(default, list):
+        return ["x"]
+    return {"x": 2} if isinstance(default, dict) else 7
+
+
+def build(config: type[StageConfig], **keys: Any) -> StageConfig:
+    required = {
+        k: (["a"] if "list" in str(f.annotation) else "a") for k, f in config.model_fields.items() if f.is_required()
+    }
+    return config.model_validate({**required, **keys})
+
+
+@pytest.mark.parametrize(("kind", "key"), EVERY, ids=[f"{kind}.{key}" for kind, key in EVERY])
+def test_the_identity_knows_every_key(kind: str, key: str) -> None:
+    config = load_stage(kind).Config
+    role = config.role(key)
+    assert (role == "runtime") == (key in RUNTIME)
+    if role == "edge" or key == "seed":
+        assert key not in build(config).identity()
+        return
+    before, after = build(config), build(config, **{key: sample(config, key)})
+    assert (before.identity() != after.identity()) == (role == "content")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_what_it_is(kind: str) -> None:
+    stage = load_stage(kind)
+    assert isinstance(stage.VERSION, int) and stage.__doc__.startswith(f"`{kind}`")
+    assert stage.Config.__doc__ and all(field.description for field in stage.Config.model_fields.values())
