@@ -3,24 +3,23 @@
     extract_text(body, url="https://...", encoding="utf-8") -> str
 
 Bytes are decoded first (`decode`), and no header is believed without proof. Then two extractors: resiliparse (an order
-of magnitude faster) and, where its answer looks doubtful (`doubtful`), trafilatura. Which doubts pay was decided on
-gold pages; `benchmarks/extraction.py` prints the scores, docs/data.md keeps them.
+of magnitude faster) and, where its answer looks `doubtful`, trafilatura: of the two answers the one with less text in
+unfinished lines is taken. That scores above either extractor alone: `benchmarks/extraction.py`, docs/data.md.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
-from functools import lru_cache
 
 from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
-_META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{2,30})", re.I)
-_TAG = re.compile(rb"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.I | re.S)
-_HIGH = re.compile(rb"[^\n]{0,40}[\x80-\xff][^\n]{0,200}")
-_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-_BLOCK = re.compile(r"<(?:p|li|tr|pre|h[1-6]|blockquote|dd)\b", re.I)
+from qwenkit.data.charset import decode
+from qwenkit.data.quality import View, unfinished_lines
+
+_LIST = re.compile(r"<ul\b[^>]*>(?:(?!<ul\b).)*?</ul\s*>", re.I | re.S)
+TOO_LONG = 2_000_000  # characters of a page on which only the fast extractor is tried
 
 
 def extract_text(html: bytes | str, url: str | None = None, encoding: str | None = None) -> str:
@@ -28,10 +27,39 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
     page = decode(html, encoding) if isinstance(html, bytes) else html
     if not page.strip():
         return ""
-    text = _fast(page)
-    if doubtful(page, text):
-        text = _careful(page, url) or text
-    return tidy(text)
+    fast = tidy(extract_fast(page))
+    if not doubtful(fast) or len(page) > TOO_LONG:
+        return fast
+    careful = tidy(extract_careful(page, url))
+    return careful if _unfinished(careful) < _unfinished(fast) and 10 * len(careful) > len(fast) else fast
+
+
+def extract_fast(page: str) -> str:
+    """Resiliparse's main content. It takes every `<ul>` less than four deep for a menu; so lists of text go deeper."""
+    page = _LIST.sub(_deeper, page)
+    return extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False, comments=False)
+
+
+def _deeper(found: re.Match[str]) -> str:
+    items, links = (len(re.findall(tag, found.group(), re.I)) for tag in (r"<li\b", r"<a\b"))
+    return f"<div><div><div>{found.group()}</div></div></div>" if items > 2 * links else found.group()
+
+
+def extract_careful(page: str, url: str | None = None) -> str:
+    """Trafilatura's main content; "" where it finds none."""
+    import trafilatura
+
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports every odd page as an error
+    return trafilatura.extract(page, url=url, include_comments=False, include_tables=True) or ""
+
+
+def doubtful(text: str) -> bool:
+    """The cheap confidence test: very little text, or much of it in lines that do not end as sentences do (menus)."""
+    return len(text) < 250 or _unfinished(text) > 0.15
+
+
+def _unfinished(text: str) -> float:
+    return unfinished_lines(View(text)) if text else 1.0
 
 
 def tidy(text: str) -> str:
@@ -39,112 +67,3 @@ def tidy(text: str) -> str:
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " "))
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]", "", text)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.M)).strip("\n")
-
-
-def doubtful(page: str, text: str) -> bool:
-    """The cheap confidence test: very little text, or a small share of a page that has many blocks of text."""
-    return len(text) < 250 or (len(_BLOCK.findall(page)) > 20 and len(text) < 0.01 * len(page))
-
-
-def _fast(page: str) -> str:
-    return extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False, comments=False)
-
-
-def _careful(page: str, url: str | None) -> str | None:
-    import trafilatura
-
-    return trafilatura.extract(page, url=url, include_comments=False, include_tables=True, deduplicate=False)
-
-
-# -- bytes to characters ---------------------------------------------------------------------------------------------
-
-
-def decode(data: bytes, claimed: str | None = None) -> str:
-    """Bytes as text. What is valid UTF-8 is UTF-8; else the most plausible of claimed, guessed and usual encodings."""
-    for bom, name in _BOMS:
-        if data.startswith(bom):
-            return data[len(bom) :].decode(name, "replace")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    if _nearly_utf8(data):
-        return data.decode("utf-8", "replace")
-    sample = b"\n".join(_HIGH.findall(_TAG.sub(b"\n", data)))[:20_000] or data[:20_000]
-    best = max(_candidates(data, sample, claimed), key=lambda name: plausibility(sample, name), default="windows-1252")
-    return bytes_to_str(data, best, errors="replace", fallback_encodings=())
-
-
-def _nearly_utf8(data: bytes) -> bool:
-    """Whether the bytes are UTF-8 with a few accidents: a cut character, a pasted Latin-1 letter."""
-    broken = data.decode("utf-8", "replace").count("\ufffd")
-    whole = len(re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}", data))
-    return whole > 20 * broken
-
-
-def _candidates(data: bytes, sample: bytes, claimed: str | None) -> list[str]:
-    """Encodings worth trying, most trusted first (`max` keeps the first of equals)."""
-    meta = _META.search(data[:4096])
-    names = [claimed, meta.group(1).decode() if meta else None, detect_encoding(sample, max_len=0)]
-    names += ["windows-1252", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr", "windows-1251", "windows-1250"]
-    known = [_known(name) for name in names if name]
-    return list(dict.fromkeys(name for name in known if name and name != "utf-8"))
-
-
-@lru_cache(maxsize=256)
-def _known(name: str) -> str | None:
-    """The encoding's name as browsers read it (`gb2312` is `gb18030`, `latin-1` is `windows-1252`), or None."""
-    try:
-        mapped = map_encoding_to_html5(name, fallback_utf8=False) or name
-        "".encode(mapped)
-        return {"gbk": "gb18030"}.get(mapped, mapped)
-    except (LookupError, TypeError, ValueError):
-        return None
-
-
-@lru_cache(maxsize=1)
-def _frequent_han() -> frozenset[str]:
-    """Everyday Han characters: level 1 of GB 2312 and of Big5, whose code tables put common characters first."""
-    level_1_gb = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
-    level_1_big5 = bytes(b for high in range(0xA4, 0xC7) for low in range(0xA1, 0xFF) for b in (high, low))
-    return frozenset(level_1_gb.decode("gb2312", "ignore") + level_1_big5.decode("big5", "ignore"))
-
-
-def plausibility(sample: bytes, encoding: str) -> float:
-    """How much a sample, read in an encoding, looks like writing: the mean score of its non-ASCII characters."""
-    text = sample.decode(encoding, "replace")
-    chinese = encoding in ("gb18030", "big5")
-    scores = [_score(*triple, chinese) for triple in zip(" " + text, text, text[1:] + " ") if triple[1] > "\x7f"]
-    return sum(scores) / len(scores) if scores else 0.0
-
-
-def _score(before: str, char: str, after: str, chinese: bool) -> float:
-    """+1 for a character at home among its neighbours, below 0 for one that only a wrong table puts there."""
-    if char == "\ufffd" or unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs"):
-        return -3.0
-    if _is_han(char):
-        return 1.0 if char in _frequent_han() else -0.5
-    if not char.isalpha():
-        within_word = before.isalpha() and after.isalpha()
-        return -1.0 if within_word else 0.5 if unicodedata.category(char)[0] in "PZ" else -0.5
-    if "\u3040" <= char <= "\u30ff":
-        return -0.5 if chinese else 1.1  # Chinese tables hold kana, but Chinese text does not
-    if "\uac00" <= char <= "\ud7af":
-        return -0.5 if _is_han(before) or _is_han(after) else 1.1
-    return _alphabetic(before, char, after)
-
-
-def _is_han(char: str) -> bool:
-    return "\u4e00" <= char <= "\u9fff"
-
-
-def _alphabetic(before: str, char: str, after: str) -> float:
-    """A letter of an alphabet stands among letters of its own kind; capitals do not follow small letters."""
-    plain = [side.isascii() and side.isalpha() for side in (before, after)]
-    if char.isupper() and before.islower():
-        return -1.0
-    if char >= "\u0250":
-        return -1.0 if any(plain) else 1.0 if char < "\u0600" else 0.2
-    if "\x7f" < before < "\u0250" and before.isalpha():
-        return -1.0
-    return 1.0 if any(plain) else 0.0

@@ -16,11 +16,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from qwenkit.errors import UserError, nearest
 from qwenkit.records import Quarantine, read_jsonl
 
+CUT = "truncated file"
 KINDS = ("html", "text", "code", "instruction")
 _TEXT_SUFFIXES = {".txt", ".md", ".rst", ".py", ".html", ".htm"}
 _ROW_SUFFIXES = {".jsonl", ".json", ".parquet", ".warc"}
@@ -110,7 +111,7 @@ def _read_file(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
     elif suffix == ".parquet":
         yield from _rows(_parquet_rows(path, quarantine), path, source, quarantine)
     elif suffix in (".jsonl", ".json"):
-        yield from _rows(enumerate(read_jsonl(path, quarantine), 1), path, source, quarantine)
+        yield from _rows(_json_rows(path, quarantine), path, source, quarantine)
     elif suffix in _TEXT_SUFFIXES:
         yield from _read_text(path, source, quarantine)
     else:
@@ -129,7 +130,7 @@ def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, OSError):
-        quarantine.add("truncated file", path)
+        quarantine.add(CUT, path)
         return
     if source.kind == "html":
         yield Document(name, data)
@@ -138,6 +139,22 @@ def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
         yield Document(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         quarantine.add("invalid UTF-8", path, offset=error.start, sample=data[:200].decode(errors="replace"))
+
+
+def _json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their line numbers (empty lines are not counted)."""
+    rows, number = read_jsonl(path, quarantine), 0
+    while True:
+        before = len(quarantine)
+        try:
+            row = next(rows, None)
+        except zlib.error as error:
+            quarantine.add("damaged gzip file", path, line=number + 1, sample=str(error))
+            return
+        if row is None:
+            return
+        number += 1 + len(quarantine) - before
+        yield number, row
 
 
 def _parquet_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -151,7 +168,7 @@ def _parquet_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dic
                 number += 1
                 yield number, row
     except (pa.ArrowException, OSError) as error:
-        quarantine.add("truncated file", path, line=number + 1, sample=str(error))
+        quarantine.add(CUT, path, line=number + 1, sample=str(error))
 
 
 def _rows(
@@ -174,24 +191,38 @@ def _read_warc(path: Path, quarantine: Quarantine) -> Iterator[Document]:
     """Pages of a WARC file: complete HTTP responses with status 200 and a text content type."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+    wanted = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion)
+    offset, whole = 0, True
     with path.open("rb") as stream:
-        records = iter(ArchiveIterator(stream, record_types=wanted, parse_http=False, quirks_mode=True))
-        while True:
-            offset = stream.tell()
-            try:
-                record = next(records, None)
-                if record is None:
-                    return
+        try:
+            for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
                 offset = record.stream_pos
+                if record.record_type not in wanted:
+                    continue
                 document = _page(record)
-            except OSError as error:  # the member is damaged: what follows cannot be found again
-                quarantine.add("damaged WARC member", path, offset=offset, sample=str(error))
-                return
-            if isinstance(document, str):
-                quarantine.add(document, path, offset=offset, sample=record.headers.get("WARC-Target-URI", ""))
-            else:
-                yield document
+                if isinstance(document, Document):
+                    yield document
+                else:
+                    whole = document != CUT
+                    quarantine.add(document, path, offset=offset, sample=record.headers.get("WARC-Target-URI", ""))
+        except OSError as error:  # the member is damaged: what follows cannot be found again
+            quarantine.add("damaged WARC member", path, offset=offset, sample=str(error))
+            return
+        if whole and _ends_early(stream, offset):  # a record cut within its header is not even seen
+            quarantine.add(CUT, path, offset=offset)
+
+
+def _ends_early(stream: BinaryIO, offset: int) -> bool:
+    """Whether a file breaks off inside a gzip member at or after the last record that was read."""
+    stream.seek(offset)
+    data = stream.read()
+    while data.startswith(b"\x1f\x8b"):
+        member = zlib.decompressobj(wbits=31)
+        member.decompress(data)
+        if not member.eof:
+            return True
+        data = member.unused_data
+    return False
 
 
 def _page(record: Any) -> Document | str:
@@ -199,7 +230,7 @@ def _page(record: Any) -> Document | str:
     declared = record.content_length
     block = record.reader.read()
     if len(block) < declared:
-        return "truncated file"
+        return CUT
     kind, body = record.headers.get("Content-Type", ""), block
     if block.startswith(b"HTTP/"):
         head, body = (*re.split(rb"\r?\n\r?\n", block, maxsplit=1), b"")[:2]

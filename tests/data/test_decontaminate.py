@@ -1,0 +1,59 @@
+"""13-grams: found wherever they are planted, never where they are not, in words and in characters."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwenkit.data.decontaminate import TestIndex
+from qwenkit.data.units import units
+
+TEST = "Which river did the ships of the northern lords follow when they brought timber to the town of Aln?"
+ZH = "请问北方领主的船只沿着哪一条河流把木材运到小镇的港口？"
+FILLER = "Nothing in this sentence has anything to do with it, except that it is long enough to be found."
+
+
+def test_planted_span_is_found_whatever_its_case_and_punctuation() -> None:
+    document = f"{FILLER} WHICH river did the ships, of the Northern lords: follow when they brought timber! {FILLER}"
+    [match] = TestIndex([FILLER.upper()[:20], TEST]).matches(document)
+    assert match.test == 1
+    assert (
+        document[match.start : match.stop]
+        == "WHICH river did the ships, of the Northern lords: follow when they brought timber"
+    )
+
+
+def test_chinese_by_characters() -> None:
+    [match] = TestIndex([ZH]).matches("老师说：“北方领主的船只沿着哪一条河流”是个好问题。")
+    assert match.stop - match.start == 14
+
+
+def test_twelve_shared_words_are_not_enough() -> None:
+    words = units(TEST)
+    assert TestIndex([TEST]).matches(" ".join(words[:12]) + " " + FILLER) == []
+    assert len(TestIndex([TEST]).matches(" ".join(words[:13]) + " " + FILLER)) == 1
+
+
+def test_short_tests_match_whole_and_very_short_ones_never() -> None:
+    index = TestIndex(["The capital of Norland is Aln, they say.", "What is it?"])
+    assert len(index.matches(f"{FILLER} the capital of norland is aln they say {FILLER}")) == 1
+    assert index.matches("the capital of norland is Bree, they say. What is it?") == []
+
+
+def test_touching_spans_of_one_test_are_joined() -> None:
+    [match] = TestIndex([TEST]).matches(TEST)
+    assert (match.start, match.stop) == (0, len(TEST) - 1)
+
+
+_words = st.lists(st.sampled_from("a b c d e".split()), max_size=40)
+
+
+@given(_words, _words)
+def test_equals_brute_force(document: list[str], test: list[str]) -> None:
+    grams = {tuple(test[at : at + 5]) for at in range(len(test) - 4)}
+    expected = any(tuple(document[at : at + 5]) in grams for at in range(len(document) - 4))
+    assert bool(TestIndex([" ".join(test)], gram=5, shortest=5).matches(" ".join(document))) == expected
+
+
+def test_no_tests_no_matches() -> None:
+    assert TestIndex([]).matches(TEST) == [] and TestIndex([TEST]).matches("") == []

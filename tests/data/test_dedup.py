@@ -1,0 +1,114 @@
+"""Deduplication against brute force, against planted truth, in English and Chinese, in any order."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qwenkit import draws
+from qwenkit.data import near_duplicates
+from qwenkit.data.dedup import (
+    bands_for,
+    best_copy,
+    collapse_repeated_lines,
+    exact_duplicates,
+    jaccard,
+    remove_repeated_lines,
+    shingle,
+    signature,
+)
+
+ZH = "杭州的西湖边上有一座小小的茶馆，茶馆的主人姓王，今年六十岁，每天早上五点起床，烧水，扫地，等第一位客人来喝茶。"
+ZH += "客人大多是附近的老人，他们喝茶，下棋，说说家里的事情，到了中午才慢慢走回家去吃饭。"
+EN = " ".join(f"word{n}" for n in range(60))
+
+
+def brute_force(texts: list[str], threshold: float) -> list[list[int]]:
+    group = list(range(len(texts)))
+    sets = [shingle(text) for text in texts]
+    for left, right in itertools.combinations(range(len(texts)), 2):
+        if jaccard(sets[left], sets[right]) >= threshold:
+            group = [group[left] if label == group[right] else label for label in group]
+    clusters = [[i for i, label in enumerate(group) if label == name] for name in set(group)]
+    return sorted(cluster for cluster in clusters if len(cluster) > 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_brute_force(seed: int) -> None:
+    """Random texts with edits of every size. At the threshold itself LSH may miss 1 in 200, never far above it."""
+    texts = []
+    for base in range(12):
+        words = [f"w{value}" for value in (draws.uniform(seed, base, np.arange(80)) * 500).astype(int)]
+        texts.append(" ".join(words))
+        for edit in range(3):
+            changed = draws.uniform(seed, base, edit, np.arange(80)) < 0.01 * edit
+            texts.append(" ".join("x" if bad else word for word, bad in zip(words, changed)))
+    assert near_duplicates(texts, 0.8) == brute_force(texts, 0.8)
+
+
+def test_chinese_near_duplicates() -> None:
+    news = "今天的新闻说，北方下了很大的雪，学校都放假了，孩子们在外面堆雪人，玩得很高兴。"
+    texts = [ZH, ZH.replace("六十", "六一"), news, ZH]
+    assert near_duplicates(texts) == [[0, 1, 3]]
+
+
+def test_planted_articles(real_data: Path) -> None:
+    folder = real_data / "dedup_minhash_articles"
+    lines = gzip.decompress((folder / "articles_1000.train.gz").read_bytes()).decode().splitlines()
+    rows = [line.split(" ", 1) for line in lines if " " in line]
+    truth = {frozenset(line.split()) for line in (folder / "articles_1000.truth").read_text().splitlines() if line}
+    found = near_duplicates([text for _, text in rows], 0.8)
+    assert {frozenset(rows[index][0] for index in cluster) for cluster in found} == truth
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(8)))
+def test_order_does_not_matter(order: list[int]) -> None:
+    texts = [EN, EN + " tail", "other " * 3 + ZH, ZH, ZH + "！", "short", "", EN.replace("word30", "thing")]
+    expected = {frozenset(texts[i] for i in cluster) for cluster in near_duplicates(texts)}
+    shuffled = [texts[i] for i in order]
+    assert {frozenset(shuffled[i] for i in cluster) for cluster in near_duplicates(shuffled)} == expected
+
+
+def test_minhash_estimates_jaccard() -> None:
+    left, right = np.arange(1000, dtype=np.uint64), np.arange(250, 1250, dtype=np.uint64)
+    mixed = [draws.bits(0, values.astype(np.int64)) for values in (left, right)]
+    agree = np.mean(signature(mixed[0], 2048) == signature(mixed[1], 2048))
+    assert abs(agree - 750 / 1250) < 0.04
+
+
+@given(st.floats(0.3, 0.99))
+def test_bands_find_pairs_at_the_threshold(threshold: float) -> None:
+    bands, rows = bands_for(threshold)
+    assert bands * rows <= 128 and 1 - (1 - threshold**rows) ** bands >= 0.995
+
+
+def test_many_copies_are_quick_and_one_cluster() -> None:
+    assert near_duplicates([EN] * 3000) == [list(range(3000))]
+
+
+def test_empty_and_tiny_texts() -> None:
+    assert near_duplicates([]) == near_duplicates(["", "", "  "]) == [] and near_duplicates(["hi", "hi"]) == [[0, 1]]
+
+
+def test_exact_after_normalisation() -> None:
+    texts = ["Hello,  World", "hello world!", "ＨＥＬＬＯ world", "hello worlds", "你好。", "你好"]
+    assert exact_duplicates(texts) == {1: 0, 2: 0, 5: 4}
+
+
+def test_best_copy_rule() -> None:
+    texts = ["aaa", "aaaa", "aa", "aaaa"]
+    assert best_copy([0, 1, 2, 3], texts) == 1 and best_copy([0, 1, 2, 3], texts, [1, 1, 2, 1]) == 2
+
+
+def test_lines() -> None:
+    assert collapse_repeated_lines("a\na\nb\n\n\nb\na") == "a\nb\n\n\nb\na"
+    texts = ["Menu\nfirst story", "menu!\nsecond story", "Menu\nthird story"]
+    assert remove_repeated_lines(texts, 2) == (["first story", "second story", "third story"], 3)
+    assert remove_repeated_lines(texts, 3) == (texts, 0)

@@ -1,0 +1,43 @@
+"""Units and n-gram hashes: one measure for English and Chinese."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwenkit.data.units import is_unspaced, ngram_hashes, normalise, unit_hashes, unit_spans, units
+
+
+def test_words_and_characters_are_units() -> None:
+    assert units("Hello, 世界! It's 3.5 km") == ["Hello", "世", "界", "It", "s", "3", "5", "km"]
+
+
+@given(st.text())
+def test_spans_are_the_units(text: str) -> None:
+    assert [text[start:stop] for start, stop in unit_spans(text)] == units(text)
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing_but_case_folding_of_compositions(text: str) -> None:
+    once = normalise(text)
+    assert "  " not in once and once == once.strip()
+
+
+def test_hashes_are_the_same_in_every_process() -> None:
+    hashes = ngram_hashes(unit_hashes(units("the quick brown fox jumps over")), 5)
+    assert len(hashes) == 2
+    assert hashes.tolist() == ngram_hashes(unit_hashes(units("the quick brown fox jumps over")), 5).tolist()
+    assert unit_hashes(["fox"]).tolist() == [0xFA0E0E6]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=30), st.integers(1, 6))
+def test_equal_ngrams_have_equal_hashes_and_others_differ(words: list[str], size: int) -> None:
+    hashes = ngram_hashes(unit_hashes(words), size)
+    grams = list(zip(*(words[offset:] for offset in range(min(size, max(1, len(words)))))))
+    assert len(hashes) == len(grams)
+    assert len(np.unique(hashes)) == len(set(grams))
+
+
+def test_scripts_without_spaces() -> None:
+    assert is_unspaced("今天天气很好 OK") and is_unspaced("สวัสดีชาวโลก") and not is_unspaced("hello 世界 and more")
