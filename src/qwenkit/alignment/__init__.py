@@ -1,0 +1,43 @@
+"""Alignment, section 3 of the report: comparisons, preference models and reward models, PPO.
+
+    pairs, counts = make_pairs(rows_with_scored_answers)          # comparisons
+    update = lm_update(model, optimizer, PairBatches(pairs, 64, seed), schedule, objective=PairwiseObjective())
+    ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
+    training.run(ppo.update, ppo.state(), until=500)
+
+Reading order: `comparisons` -> `reward` -> `rollouts` -> `objectives` -> `ppo`. Supervised fine-tuning (§3.1) needs
+nothing from here: it is the stock update with the renderer's loss mask. Names load on first use, so that importing this
+room does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "make_pairs": "comparisons",
+    "STRATEGIES": "comparisons",
+    "Pair": "reward",
+    "PairBatch": "reward",
+    "PairBatches": "reward",
+    "PairwiseObjective": "reward",
+    "answer_ids": "reward",
+    "encode_pairs": "reward",
+    "pair_accuracy": "reward",
+    "pair_margins": "reward",
+    "score_texts": "reward",
+    "Rollout": "rollouts",
+    "Prompts": "rollouts",
+    "rollout": "rollouts",
+    "PPO": "ppo",
+    "PPOConfig": "ppo",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,352 @@
+"""PPO with a pretraining-gradient term (report §3.2.2): policy, value, reference and reward model.
+
+    ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
+    training.run(ppo.update, ppo.state(), until=500, log=log, checkpoint_dir=folder)
+
+One step: sample two responses to each prompt; read the reward at `<|im_end|>` and take its running mean off; subtract
+`kl_coef` times the log-ratio to the reference at every token; estimate advantages (GAE); then a few minibatch updates
+of the value model (squared error, clipped) and of the policy (clipped ratio). To each policy gradient that of
+
+    - ptx_coef * mean log p(token)        over packed documents of the pretraining corpus
+
+is added, from a stream of its own: `ptx(number of the update)` gives training batches. This is what keeps RLHF from
+costing abilities (the alignment tax); the report says it needs much more pretraining data than prompts. In the first
+`value_warmup_steps` steps the policy is frozen and only the value model learns.
+
+`reward(ids_lists)` scores whole chats that end with `<|im_end|>`: `functools.partial(score_texts, reward_model)`, or
+any function. Padding: every model reads the same right-padded rows, batched by length; no attention mask is needed
+(`padding`), and `mask_BR` alone decides which tokens count. Losses are means over the response tokens of a minibatch.
+
+A response cut by the length limit gets no value after its end and loses `missing_eos_penalty`. Dropout is off
+throughout, since the ratio of an unchanged policy must be 1. The engine samples from the policy itself, in place.
+
+State of a run: both models, both optimizers, the reward's running moments, the step. Everything else is a function of
+(seed, step), so a resumed run is the uninterrupted one, bit for bit on a CPU.
+
+Metrics: `kl` is nats per response (k3), `sampling_logp_difference` the largest gap between the sampler's and the
+policy's log-probability of a token before the first update of a step: above 1e-3 the two do not compute the same.
+
+Legend: B responses, R response tokens (padded right), N real response tokens, T tokens of a row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from qwenkit.alignment import objectives
+from qwenkit.alignment.objectives import RunningMoments
+from qwenkit.alignment.padding import length_batches
+from qwenkit.alignment.rollouts import Prompts, Rollout, rollout
+from qwenkit.draws import derive, permutation
+from qwenkit.errors import UserError
+from qwenkit.inference import Engine
+from qwenkit.model import ScalarModel, Transformer
+from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, clip_gradients, lm_objective, raise_alarm
+
+Metrics = dict[str, float]
+REWARD_NORMS = ("mean", "mean_std", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Settings of a PPO run. "Report" marks the report's values; what it does not give is ours and says so."""
+
+    prompts_per_step: int = 64
+    """Ours: prompts asked at each step."""
+    samples_per_prompt: int = 2
+    """Report: two responses a query."""
+    max_response_tokens: int = 512
+    """Ours: a response is cut there."""
+    temperature: float = 1.0
+    """Ours: of sampling. The ratio is always taken at temperature 1."""
+    top_p: float = 0.9
+    """Report: of sampling; less entropy than 1.0, but faster and to a higher reward."""
+    kl_coef: float = 0.04
+    """Report: nats of KL to the reference are paid for at this rate, token by token."""
+    reward_norm: str = "mean"
+    """Report: "mean", minus the running mean. Ours: "mean_std" (also over the running deviation), "none"."""
+    missing_eos_penalty: float = 1.0
+    """Ours: taken off the normalised reward of a response that did not end its turn."""
+    gamma: float = 1.0
+    """Ours: discount of GAE; a response is short, and its reward stands at its end."""
+    lam: float = 0.95
+    """Ours: lambda of GAE."""
+    whiten_advantages: bool = True
+    """Ours: advantages of a step get mean 0 and deviation 1, so the learning rate knows no scale of rewards."""
+    policy_clip: float = 0.2
+    """Ours: the ratio earns nothing beyond 1 +- this."""
+    value_clip: float = 0.15
+    """Report: a value earns nothing by moving further than this from the old one."""
+    value_warmup_steps: int = 50
+    """Report: steps in which only the value model learns."""
+    epochs: int = 1
+    """Ours: passes over a step's responses."""
+    minibatches: int = 4
+    """Ours: updates in a pass."""
+    policy_lr: float = 1e-6
+    """Report."""
+    value_lr: float = 5e-6
+    """Report."""
+    weight_decay: float = 0.0
+    """Ours: the KL penalty already holds the policy to where it started."""
+    max_grad_norm: float = 1.0
+    """Ours, as in the report's SFT: of either model's gradient."""
+    ptx_coef: float = 0.1
+    """Ours: weight of the pretraining gradient. Too much hinders alignment, too little does nothing (the report gives
+    no number). Without a `ptx` stream it must be 0."""
+    recompute_logprobs: bool = False
+    """Ours: take the old log-probabilities from the policy's own forward pass and not from the sampler; for samplers of
+    lower precision."""
+    micro_tokens: int = 16384
+    """Padded tokens in one forward pass; changes memory and speed, not the result (but for rounding)."""
+    seed: int = 0
+    """Of minibatches; prompts and draws have theirs in `Prompts`."""
+
+    def __post_init__(self) -> None:
+        for name in ("prompts_per_step", "samples_per_prompt", "max_response_tokens", "epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} = {getattr(self, name)}", where="PPO", expected="1 or more")
+        if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
+            raise UserError(f"minibatches = {self.minibatches}, but a step has fewer responses", where="PPO")
+        if self.reward_norm not in REWARD_NORMS:
+            raise UserError(f"reward_norm = {self.reward_norm!r}", where="PPO", expected=", ".join(REWARD_NORMS))
+
+
+@dataclass
+class Experience:
+    """A step's responses and all that is fixed while the models learn from them."""
+
+    rollout: Rollout
+    old_logprobs_BR: Tensor
+    values_BR: Tensor
+    advantages_BR: Tensor
+    returns_BR: Tensor
+    metrics: Metrics
+
+    def flat(self, x_BR: Tensor, rows: Sequence[int]) -> Tensor:
+        """The real tokens of some rows, one after the other: the order in which the models give theirs."""
+        return x_BR[rows][self.rollout.mask_BR[rows]]
+
+
+def response_logprobs(model: Transformer, batch: Rollout) -> tuple[Tensor, Tensor]:
+    """Log-probability of each response token [N], and the entropy at it [N] (without gradient)."""
+    logits_NV = model.head(batch.before(model.hidden(batch.ids_BT)))
+    logprobs_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)).log_softmax(-1)
+    with torch.no_grad():
+        entropy_N = objectives.entropy(logprobs_NV)
+    return logprobs_NV.gather(1, batch.tokens_N[:, None]).squeeze(1), entropy_N
+
+
+def response_values(model: ScalarModel, batch: Rollout) -> Tensor:
+    """The value [N] of the state before each response token."""
+    return batch.before(model.score(batch.ids_BT))
+
+
+class PPO:
+    """The four models, the prompts and the optimizers; `update` is one step for `training.run`."""
+
+    def __init__(
+        self,
+        policy: Transformer,
+        value: ScalarModel,
+        reference: Transformer,
+        reward: Callable[[list[list[int]]], Tensor],
+        prompts: Prompts,
+        config: PPOConfig,
+        *,
+        im_end_id: int,
+        ptx: Callable[[int], Sequence[Batch]] | None = None,
+        observe: Callable[[Rollout], Mapping[str, float]] | None = None,
+    ) -> None:
+        """`ptx(update)` gives the micro-batches of pretraining documents for the update of that number;
+        `observe(rollout)` adds metrics to a step, such as a true rubric."""
+        if config.ptx_coef and ptx is None:
+            raise UserError(f"ptx_coef = {config.ptx_coef}, but there is no pretraining corpus", where="PPO",
+                            mend="name a corpus, or set ptx_coef = 0")  # fmt: skip
+        if prompts.per_step != config.prompts_per_step:
+            raise UserError(f"the prompts come {prompts.per_step} a step", where="PPO",
+                            expected=f"prompts_per_step = {config.prompts_per_step}")  # fmt: skip
+        self.policy, self.value, self.reference = policy.eval(), value.eval(), reference.eval().requires_grad_(False)
+        self.reward, self.prompts, self.config, self.im_end_id = reward, prompts, config, im_end_id
+        self.ptx, self.observe = ptx, observe
+        self.engine = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt)
+        self.policy_optimizer, self.value_optimizer = (
+            build_optimizer(model, "adamw", lr=lr, weight_decay=config.weight_decay)
+            for model, lr in ((policy, config.policy_lr), (value, config.value_lr))
+        )
+
+    def state(self) -> RunState:
+        """What a checkpoint must hold."""
+        modules = {"policy": self.policy, "value": self.value}
+        optimizers = {"policy": self.policy_optimizer, "value": self.value_optimizer}
+        return RunState(modules, optimizers, {"reward": asdict(RunningMoments())})
+
+    def update(self, state: RunState, step: int) -> Metrics:
+        """One step: sample, judge, learn."""
+        config = self.config
+        self.policy.eval()
+        self.value.eval()
+        frozen = step < config.value_warmup_steps
+        experience = self.judge(self.sample(step), state, recompute=frozen or config.recompute_logprobs)
+        sums: Metrics = {}
+        for epoch in range(config.epochs):
+            for part, rows in enumerate(self.minibatches(step, epoch)):
+                _add(sums, self._learn_value(experience, rows))
+                if not frozen:
+                    number = (step * config.epochs + epoch) * config.minibatches + part
+                    _add(sums, self._learn_policy(experience, rows, number))
+        updates = config.epochs * config.minibatches
+        metrics = {**{name: total / updates for name, total in sums.items()}, **experience.metrics}
+        return {**metrics, "lr": self.policy_optimizer.lr, "policy_frozen": float(frozen)}
+
+    def sample(self, step: int) -> Rollout:
+        """The responses of a step, from the policy as it is now."""
+        config = self.config
+        self.engine.update_weights()
+        return rollout(self.engine, self.prompts, step, samples=config.samples_per_prompt, top_p=config.top_p,
+                       max_tokens=config.max_response_tokens, temperature=config.temperature,
+                       im_end_id=self.im_end_id)  # fmt: skip
+
+    @torch.no_grad()
+    def judge(self, batch: Rollout, state: RunState, recompute: bool) -> Experience:
+        """Rewards, values, advantages: everything that does not change while a step is learnt from."""
+        config, mask_BR = self.config, batch.mask_BR
+        moments = RunningMoments(**state.numbers["reward"])
+        scores_B = self.reward(batch.texts(self.im_end_id)).to(mask_BR.device)
+        moments.update(scores_B)
+        state.numbers["reward"] = asdict(moments)
+        normalised_B = moments.normalise(scores_B, config.reward_norm)
+        normalised_B = normalised_B - config.missing_eos_penalty * (~batch.finished_B)
+
+        metrics = _describe(batch, scores_B, normalised_B)
+        old_BR = batch.logprobs_BR
+        if recompute:
+            old_BR, entropy_BR = self._map(batch, lambda part: response_logprobs(self.policy, part))
+            metrics["entropy"] = float(entropy_BR[mask_BR].mean())
+            metrics["sampling_logp_difference"] = float((old_BR - batch.logprobs_BR).abs().max())
+        (ref_BR,) = self._map(batch, lambda part: response_logprobs(self.reference, part)[:1])
+        (values_BR,) = self._map(batch, lambda part: (response_values(self.value, part),))
+
+        rewards_BR = objectives.token_rewards(normalised_B, objectives.kl_k1(old_BR, ref_BR), mask_BR, config.kl_coef)
+        advantages_BR, returns_BR = objectives.gae(rewards_BR, values_BR, mask_BR, config.gamma, config.lam)
+        metrics["kl"] = float((objectives.kl_k3(old_BR, ref_BR) * mask_BR).sum(1).mean())
+        metrics["explained_variance"] = objectives.explained_variance(values_BR[mask_BR], returns_BR[mask_BR])
+        metrics["value"] = float(values_BR[mask_BR].mean())
+        if config.whiten_advantages:
+            advantages_BR = objectives.whiten(advantages_BR, mask_BR)
+        if self.observe:
+            metrics.update(self.observe(batch))
+        return Experience(batch, old_BR, values_BR, advantages_BR, returns_BR, metrics)
+
+    def minibatches(self, step: int, epoch: int) -> list[list[int]]:
+        """The rows of each update: a permutation, cut into equal parts (the last may be smaller)."""
+        count = self.config.prompts_per_step * self.config.samples_per_prompt
+        order = permutation(derive(self.config.seed, "minibatches"), count, step, epoch).tolist()
+        size = -(-count // self.config.minibatches)
+        return [order[at : at + size] for at in range(0, count, size)]
+
+    def value_gradient(self, experience: Experience, rows: Sequence[int]) -> Metrics:
+        """Add the value loss's gradient over some rows."""
+        total, sums = int(experience.rollout.mask_BR[rows].sum()), {}
+        for micro in self._micro(experience.rollout, rows):
+            values_N = response_values(self.value, experience.rollout.select(micro))
+            old_N, returns_N = (experience.flat(x, micro) for x in (experience.values_BR, experience.returns_BR))
+            loss_N, clipped_N = objectives.value_loss(values_N, old_N, returns_N, self.config.value_clip)
+            (loss_N.sum() / total).backward()
+            parts = {"value_loss": loss_N, "value_clip_fraction": clipped_N}
+            _add(sums, {name: float(x_N.detach().sum()) / total for name, x_N in parts.items()})
+        return sums
+
+    def policy_gradient(self, experience: Experience, rows: Sequence[int]) -> Metrics:
+        """Add the clipped surrogate's gradient over some rows."""
+        total, sums = int(experience.rollout.mask_BR[rows].sum()), {}
+        for micro in self._micro(experience.rollout, rows):
+            logprobs_N, entropy_N = response_logprobs(self.policy, experience.rollout.select(micro))
+            old_N, advantages_N = (
+                experience.flat(x, micro) for x in (experience.old_logprobs_BR, experience.advantages_BR)
+            )
+            loss_N, clipped_N = objectives.policy_loss(logprobs_N, old_N, advantages_N, self.config.policy_clip)
+            (loss_N.sum() / total).backward()
+            moved_N = objectives.kl_k3(old_N, logprobs_N)
+            parts = {"policy_loss": loss_N, "clip_fraction": clipped_N, "entropy": entropy_N, "update_kl": moved_N}
+            _add(sums, {name: float(x_N.detach().sum()) / total for name, x_N in parts.items()})
+            change = float((logprobs_N.detach() - old_N).abs().max())
+            sums["largest_change"] = max(sums.get("largest_change", 0.0), change)
+        return sums
+
+    def ptx_gradient(self, number: int) -> Metrics:
+        """Add the pretraining term's gradient: ptx_coef times that of the mean loss over one batch of documents."""
+        if not self.config.ptx_coef or self.ptx is None:
+            return {}
+        device = next(self.policy.parameters()).device
+        batches = [batch.to(device) for batch in self.ptx(number)]
+        weight, total = sum(batch.weight for batch in batches), 0.0
+        for batch in batches:
+            loss, _ = lm_objective(self.policy, batch)
+            (self.config.ptx_coef * loss / weight).backward()
+            total += float(loss.detach())
+        return {"ptx_loss": total / weight, "ptx_tokens": weight}
+
+    def _learn_value(self, experience: Experience, rows: Sequence[int]) -> Metrics:
+        metrics = self.value_gradient(experience, rows)
+        metrics["value_grad_norm"] = self._step(self.value_optimizer, metrics["value_loss"], experience, rows)
+        return metrics
+
+    def _learn_policy(self, experience: Experience, rows: Sequence[int], number: int) -> Metrics:
+        metrics = self.policy_gradient(experience, rows)
+        metrics.update(self.ptx_gradient(number))
+        change = metrics.pop("largest_change")
+        if number % (self.config.epochs * self.config.minibatches) == 0:  # no update yet: what differs is the sampler
+            experience.metrics.setdefault("sampling_logp_difference", change)
+        loss = metrics["policy_loss"] + metrics.get("ptx_loss", 0.0)
+        metrics["policy_grad_norm"] = self._step(self.policy_optimizer, loss, experience, rows)
+        return metrics
+
+    def _step(self, optimizer: OptimizerSet, loss: float, experience: Experience, rows: Sequence[int]) -> float:
+        """Clip and step; a loss or a gradient that is not finite stops the run before the weights move."""
+        where = f"prompts {sorted({self.prompts.rows[experience.rollout.prompts[row]] for row in rows})[:16]}"
+        if loss != loss or abs(loss) == float("inf"):
+            optimizer.zero_grad()
+            raise_alarm("nonfinite-loss", loss, where)
+        norm = clip_gradients(optimizer, self.config.max_grad_norm, lambda: where)
+        optimizer.step()
+        optimizer.zero_grad()
+        return norm
+
+    def _micro(self, batch: Rollout, rows: Sequence[int] | None = None) -> list[list[int]]:
+        return length_batches(batch.lengths, self.config.micro_tokens, rows)
+
+    def _map(self, batch: Rollout, read: Callable[[Rollout], tuple[Tensor, ...]]) -> list[Tensor]:
+        """What a model gives for each response token ([N] per micro-batch), put back into its place, [B, R]."""
+        found: list[Tensor] = []
+        for rows in self._micro(batch):
+            at_BR = torch.zeros_like(batch.mask_BR)
+            at_BR[rows] = batch.mask_BR[rows]
+            for i, x_N in enumerate(read(batch.select(sorted(rows)))):
+                if i == len(found):
+                    found.append(torch.zeros(at_BR.shape, dtype=x_N.dtype, device=x_N.device))
+                found[i][at_BR] = x_N
+        return found
+
+
+def _describe(batch: Rollout, scores_B: Tensor, normalised_B: Tensor) -> Metrics:
+    """What a step's responses look like, before anything is learnt."""
+    length = float(batch.mask_BR.sum(1).double().mean())
+    return {
+        "reward": float(scores_B.double().mean()),
+        "reward_std": float(scores_B.double().std(correction=0)),
+        "normalised_reward": float(normalised_B.double().mean()),
+        "length": length,
+        "response_tokens": length,  # the name that the sentinel's alarm for runaway length watches
+        "finished": float(batch.finished_B.double().mean()),
+        "tokens": sum(batch.lengths),
+    }
+
+
+def _add(sums: Metrics, values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value
