@@ -53,7 +53,8 @@ def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
     for row in rows:
         _check_choices(row)
     prompts = [row["prompt"] for row in rows for _ in row["choices"]]
-    scores = iter(engine.score(prompts, [choice for row in rows for choice in row["choices"]]))
+    choices = [choice for row in rows for choice in row["choices"]]
+    scores = iter(engine.score(prompts, choices) if rows else [])
     items = []
     for row in rows:
         sums = [float(sum(next(scores))) for _ in row["choices"]]
@@ -69,7 +70,7 @@ def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
 def exact_match(engine: EngineLike, rows: Iterable[Row], params: Any) -> list[Item]:
     """`right`: the completion's first line (as many lines as the reference has) is the row's answer."""
     rows = list(rows)
-    outputs = engine.generate([row["prompt"] for row in rows], params)
+    outputs = engine.generate([row["prompt"] for row in rows], params) if rows else []
     items = []
     for row, output in zip(rows, outputs, strict=True):
         lines = row["answer"].strip().count("\n") + 1
@@ -83,7 +84,7 @@ def chat_exam(
 ) -> list[Item]:
     """Every component that `score(row, answer)` gives; one that is None does not apply to that row and is left out."""
     rows = list(rows)
-    outputs = engine.chat([row["messages"] for row in rows], params)
+    outputs = engine.chat([row["messages"] for row in rows], params) if rows else []
     items = []
     for row, output in zip(rows, outputs, strict=True):
         scored = score(row, output.text)

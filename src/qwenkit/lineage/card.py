@@ -1,0 +1,294 @@
+"""The report card of a run: `report.html` (one self-contained page) and `report.md`.
+
+`write_card(run_dir, out)` reads manifests, run.json and the event log, and never needs a node to be there: a section
+whose node is missing says "not run". It opens with what worked and what did not, each claim with its interval.
+Everything a model wrote is hostile text: the page escapes it, and control characters are shown as pictures.
+
+Reading is `card_data`, claims are `card_claims`, drawings `card_graph` and `card_plots`; here they become sections.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenkit.lineage import card_claims
+from qwenkit.lineage.card_claims import Claim, held_out, make_claims
+from qwenkit.lineage.card_data import NodeView, RunView, curve, load_run, mapping, number, sequence
+
+LONGEST_ANSWER = 1500  # characters of one sample that are shown; the rest is counted
+MOST_SAMPLES = 24
+MARKS = {card_claims.WORKED: "✓", card_claims.FAILED_CLAIM: "✗", card_claims.UNRESOLVED: "?"}
+CLASSES = {card_claims.WORKED: "good", card_claims.FAILED_CLAIM: "bad", card_claims.UNRESOLVED: "open"}
+CURVES = (  # title, unit, metrics of `step` events drawn together
+    ("Loss", "nats per token", ("loss",)),
+    ("Accuracy on training pairs", "share", ("accuracy",)),
+    ("Learned reward", "reward model's score", ("reward",)),
+    ("True rubric of the samples", "score, 0 to 1", ("rubric",)),
+    ("KL to the reference", "nats", ("kl",)),
+    ("Answer length", "tokens", ("length",)),
+    ("Entropy", "nats per token", ("entropy",)),
+    ("Policy and value loss", "loss", ("policy_loss", "value_loss")),
+    ("Pretraining loss mixed in", "nats per token", ("ptx_loss",)),
+    ("Clipped ratios", "share", ("clip_fraction",)),
+    ("Learning rate", "learning rate", ("lr",)),
+    ("Gradient norm", "norm before clipping", ("grad_norm",)),
+    ("Throughput", "tokens per second", ("tokens_per_second",)),
+)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f]")
+
+
+def write_card(run_dir: Path, out: Path) -> dict[str, Any]:
+    """Write `report.html` and `report.md` into the folder `out`; returns the count of claims by verdict, and alarms."""
+    view = make_view(load_run(Path(run_dir)))
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("report.html", "report.md"):
+        text = _render(f"card{Path(name).suffix}.j2", view)
+        (out / name).write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    return {"claims": view["tally"], "alarms": len(view["alarms"]), "nodes": len(view["nodes"])}
+
+
+def make_view(run: RunView) -> dict[str, Any]:
+    """What the templates show, as plain values and finished drawings."""
+    claims = make_claims(run)
+    exams = [exam_view(node) for node in run.of_kind("evaluate")]
+    nodes = [node for node in run.nodes.values() if node.state != "not run" or node.kind]
+    return {
+        "name": run.name,
+        "tally": {verdict: sum(c.verdict == verdict for c in claims) for verdict in card_claims.ORDER},
+        "claims": [_claim(c) for c in claims if not c.minor],
+        "minor_claims": [_claim(c) for c in claims if c.minor],
+        "nodes": [_node(node) for node in run.nodes.values()],
+        "family": _family(run),
+        "corpora": [corpus_view(node) for node in run.of_kind("corpus")],
+        "tokenizers": [tokenizer_view(node) for node in run.of_kind("tokenizer")],
+        "trained": [trained_view(node) for node in nodes if node.steps],
+        "pairs": [_pairs(node) for node in run.of_kind("preference", "reward")],
+        "ppo": [_ppo(node) for node in run.of_kind("ppo")],
+        "exams": exams,
+        "alarms": [_alarm(node, alarm) for node in run.nodes.values() for alarm in node.alarms],
+        "environment": environment_view(run),
+    }
+
+
+def _claim(claim: Claim) -> dict[str, str]:
+    return {
+        "verdict": claim.verdict, "mark": MARKS[claim.verdict], "css": CLASSES[claim.verdict],
+        "text": claim.text, "evidence": claim.evidence,
+    }  # fmt: skip
+
+
+def _alarm(node: NodeView, event: Mapping[str, Any]) -> dict[str, Any]:
+    words = {name: shown(event.get(name)) for name in ("id", "step", "cause", "mend")}
+    return {"node": node.name, **words, "value": event.get("value"), "threshold": event.get("threshold")}
+
+
+def _node(node: NodeView) -> dict[str, Any]:
+    run = node.run
+    seconds, planned = number(run.get("seconds")), number(run.get("planned_minutes"))
+    return {
+        "name": node.name, "kind": node.kind, "state": node.state, "headline": node.headline, "reason": node.reason,
+        "parents": node.parents, "seed": node.manifest.get("seed"), "version": node.manifest.get("version"),
+        "key": str(node.manifest.get("key", ""))[:12], "digest": str(node.manifest.get("digest", ""))[:12],
+        "minutes": None if seconds is None else seconds / 60, "planned": planned,
+        "ratio": seconds / 60 / planned if seconds is not None and planned else None,
+        "peak_mb": number(run.get("peak_mb")), "attempts": run.get("attempts"),
+        "config": mapping(node.manifest.get("config")),
+    }  # fmt: skip
+
+
+def _family(run: RunView) -> str:
+    from qwenkit.lineage.card_graph import family_svg
+
+    labels = {node.name: (node.state, node.headline or node.reason) for node in run.nodes.values()}
+    return family_svg({node.name: node.parents for node in run.nodes.values()}, labels)
+
+
+def corpus_view(node: NodeView) -> dict[str, Any]:
+    """Books of a corpus: each rule of the funnel as the share of all records that is left after it."""
+    metrics = node.metrics
+    read = number(metrics.get("read")) or 0
+    rules = []
+    for row in map(mapping, sequence(metrics.get("funnel"))):
+        left = number(row.get("left"))
+        share = None if left is None or not read else min(1.0, left / read)
+        rules.append({**_fields(row, "step", "rule", "dropped", "left"), "share": share})
+    shares = {name: _shares(mapping(metrics.get(f"by_{name}"))) for name in ("source", "language")}
+    books = _fields(metrics, "read", "kept")
+    return {"name": node.name, **books, "rules": rules, "shares": {k: v for k, v in shares.items() if v}}
+
+
+def _shares(counts: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """(name, count, share of all), greatest first."""
+    flat = {str(name): size for name, value in counts.items() if (size := _size(value)) is not None}
+    total = sum(flat.values()) or 1
+    return [(name, flat[name], flat[name] / total) for name in sorted(flat, key=lambda n: (-flat[n], n))]
+
+
+def _size(value: Any) -> float | None:
+    """A count, or the documents of a table of counts."""
+    table = mapping(value)
+    return number(table.get("documents", table.get("kept"))) if table else number(value)
+
+
+def tokenizer_view(node: NodeView) -> dict[str, Any]:
+    """Compression by group; bars are drawn against the best group."""
+    ratios = {str(k): v for k, value in mapping(node.metrics.get("bytes_per_token")).items() if (v := number(value))}
+    most = max(ratios.values(), default=1.0)
+    rows = [(name, value, value / most) for name, value in ratios.items()]
+    return {"name": node.name, "vocab_size": node.metrics.get("vocab_size"), "rows": rows}
+
+
+def trained_view(node: NodeView) -> dict[str, Any]:
+    """The curves of one trained node and its closing numbers."""
+    from qwenkit.lineage import card_plots
+
+    plots = []
+    for title, unit, names in CURVES:
+        lines = {name: points for name in names if (points := curve(node.steps, name))[0]}
+        dots = _held_out_points(node) if title == "Loss" else {}
+        if lines or dots:
+            shown = {"train" if name == "loss" else name.replace("_", " "): points for name, points in lines.items()}
+            plots.append(card_plots.curves(f"{node.name}/{names[0]}", title, shown, unit, dots))
+    facts = {name: node.metrics[name] for name in ("steps", "tokens", "pairs", "train_loss") if name in node.metrics}
+    held = mapping(node.metrics.get("heldout_loss"))
+    return {"name": node.name, "state": node.state, "plots": plots, "facts": facts, "held_out": held}
+
+
+def _held_out_points(node: NodeView) -> dict[str, tuple[list[float], list[float]]]:
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for row in node.evals:
+        nested = mapping(row.get("heldout") or row.get("heldout_loss"))
+        names = nested or {k: v for k, v in row.items() if k.startswith("heldout")}
+        for name in names:
+            value = held_out(row, name)
+            if value is not None:
+                x, y = found.setdefault(f"held out: {name}" if nested else name, ([], []))
+                x.append(float(row["step"]))
+                y.append(value)
+    return found
+
+
+def _pairs(node: NodeView) -> dict[str, Any]:
+    return {
+        "name": node.name, "pairs": node.metrics.get("pairs"),
+        "rows": {str(name): _score(value) for name, value in mapping(node.metrics.get("accuracy")).items()},
+    }  # fmt: skip
+
+
+def _score(value: Any) -> dict[str, Any]:
+    score = mapping(value)
+    return {"share": number(score.get("mean")) or 0.0, "words": card_claims.share(score)}
+
+
+def _fields(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """These fields, None where the row lacks one."""
+    return {name: row.get(name) for name in names}
+
+
+def _ppo(node: NodeView) -> dict[str, Any]:
+    before, after = (mapping(node.metrics.get(f"rubric_{when}")) for when in ("before", "after"))
+    rows = [(name, number(before.get(name)), number(after.get(name))) for name in dict.fromkeys([*before, *after])]
+    return {"name": node.name, "rows": rows}
+
+
+def exam_view(node: NodeView) -> dict[str, Any]:
+    """Plots and tables of each set, the paired comparisons and the same prompts answered by every model."""
+    from qwenkit.lineage import card_plots
+
+    models = {str(name): mapping(value) for name, value in mapping(node.metrics.get("models")).items()}
+    sets = []
+    for key, title in (("chat", "Chat tasks"), ("base", "Base tasks"), ("rubric", "Rubric of chat answers")):
+        table = {name: {g: mapping(v) for g, v in mapping(m.get(key)).items()} for name, m in models.items()}
+        table = {name: groups for name, groups in table.items() if groups}
+        if table:
+            groups = list(dict.fromkeys(group for groups in table.values() for group in groups))
+            plot = card_plots.scores(f"{node.name}/{key}", title, table)
+            sets.append({"title": title, "plot": plot, "models": list(table), "groups": groups, "table": table})
+    samples = [_sample(mapping(row)) for row in sequence(node.metrics.get("samples"))]
+    return {
+        "name": node.name, "sets": sets, "samples": samples[:MOST_SAMPLES], "models": list(models),
+        "comparisons": [_comparison(mapping(row)) for row in sequence(node.metrics.get("comparisons"))],
+    }  # fmt: skip
+
+
+def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_fields(row, "a", "b", "set", "component", "n"), "difference": card_claims.signed(row)}
+
+
+def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    prompt = row.get("prompt", "")
+    turns = [mapping(turn) for turn in prompt] if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    return {
+        "turns": [{"role": str(t.get("role", "")), "content": shown(t.get("content"))} for t in turns],
+        "reference": shown(row.get("reference", "")),
+        "answers": {str(name): shown(text) for name, text in mapping(row.get("answers")).items()},
+    }  # fmt: skip
+
+
+def shown(value: Any) -> str:
+    """Hostile text made visible: control and direction marks as symbols, an overlong text cut and counted."""
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    text = _CONTROL.sub(lambda found: chr(0x2400 + min(ord(found[0]), 0x21)), text.replace("\r\n", "\n"))
+    text = _BIDI.sub("\ufffd", text)
+    rest = len(text) - LONGEST_ANSWER
+    return text if rest <= 0 else f"{text[:LONGEST_ANSWER]} … (+{rest} characters)"
+
+
+def environment_view(run: RunView) -> list[tuple[str, str]]:
+    """What the run was fixed to, what drifted, and every version and machine fact the nodes recorded."""
+    facts: dict[str, dict[str, None]] = {}
+    sources = [mapping(run.run.get("fixed"))]
+    for node in run.nodes.values():
+        sources += [mapping(node.run.get("versions")), mapping(node.run.get("machine"))]
+    for source in sources:
+        for name, value in _flat(source):
+            facts.setdefault(name, {})[value] = None
+    drift = "; ".join(map(str, sequence(run.run.get("drift"))))
+    drifted = [("drift since the first start", drift)] if drift else []
+    return drifted + [(name, ", ".join(values)) for name, values in facts.items()]
+
+
+def _flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Leaves by their last name."""
+    found = []
+    for name, value in table.items():
+        found += _flat(value) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
+    return found
+
+
+def _render(template: str, view: Mapping[str, Any]) -> str:
+    import jinja2
+
+    html = ".html" in template
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=folder, autoescape=html, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    filters = {"md": markdown_cell, "fence": fenced, "share": card_claims.share}
+    environment.filters.update(filters | {"plain": plain_number})
+    return environment.get_template(template).render(view)
+
+
+def plain_number(value: Any) -> str:
+    """`1,234`, `0.123`, or a dash for what is no number."""
+    found = number(value)
+    if found is None:
+        return "–" if value is None else str(value)
+    return f"{found:,.0f}" if found == int(found) else f"{found:,.3f}"
+
+
+def markdown_cell(value: Any) -> str:
+    """Text that stays one harmless cell of a Markdown table."""
+    text = " ".join(shown(value).split())
+    return re.sub(r"([\\`*_{}\[\]<>|#~$!])", r"\\\1", text)
+
+
+def fenced(value: Any) -> str:
+    """A code block whose fence is longer than any run of backticks in the text."""
+    text = str(value)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"

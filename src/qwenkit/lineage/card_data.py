@@ -1,0 +1,162 @@
+"""Read a run folder for the report card: artifacts, events, and the numbers the sections show.
+
+Nothing here fails on a run that stopped half way: what is missing is absent (`None`, an empty list), and the card says
+"not run". Views of the event log keep, for each (node, step), the row that was written last; a node that was started
+afresh (`node_start`, as opposed to `resumed`) forgets the rows of its superseded artifact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwenkit.errors import UserError
+from qwenkit.events import read_events
+from qwenkit.records import read_json
+
+Row = dict[str, Any]
+NOT_RUN, DONE, FAILED, UNFINISHED = "not run", "done", "failed", "not finished"
+
+
+@dataclass
+class NodeView:
+    """One node of the family as the card sees it."""
+
+    name: str
+    kind: str = ""
+    state: str = NOT_RUN
+    headline: str = ""
+    reason: str = ""  # why it failed
+    manifest: Row = field(default_factory=dict)
+    run: Row = field(default_factory=dict)
+    steps: list[Row] = field(default_factory=list)
+    evals: list[Row] = field(default_factory=list)
+    alarms: list[Row] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> Row:
+        """The manifest's metrics."""
+        return mapping(self.manifest.get("metrics"))
+
+    @property
+    def parents(self) -> list[str]:
+        """Names of the nodes this one reads, each once."""
+        found = [mapping(item).get("node") for item in mapping(self.manifest.get("inputs")).values()]
+        return list(dict.fromkeys(name for name in found if isinstance(name, str) and name))
+
+
+@dataclass
+class RunView:
+    """A whole run: its nodes in the order in which they ran."""
+
+    name: str
+    nodes: dict[str, NodeView]
+    run: Row
+
+    def of_kind(self, *kinds: str) -> Iterator[NodeView]:
+        """The published nodes of these kinds."""
+        return (node for node in self.nodes.values() if node.kind in kinds and node.state == DONE)
+
+    def first(self, kind: str) -> NodeView | None:
+        """The first published node of a kind."""
+        return next(self.of_kind(kind), None)
+
+
+def load_run(run_dir: Path) -> RunView:
+    """Everything the card needs of `run_dir`. Unreadable pieces count as not there."""
+    if not run_dir.is_dir():
+        raise UserError("no such run folder", where=str(run_dir), expected="a folder runs/NAME made by `qwenkit run`")
+    nodes: dict[str, NodeView] = {}
+    run = _json(run_dir / "run.json")
+    for event in read_events(run_dir / "events.jsonl"):
+        _take_event(event, nodes)
+    for path in sorted(run_dir.glob("*/manifest.json")):
+        _take_artifact(path.parent, nodes)
+    for node in nodes.values():
+        node.steps, node.evals = (_in_order(rows) for rows in (node.steps, node.evals))
+    return RunView(str(run.get("recipe") or run_dir.resolve().name), _by_start(nodes), run)
+
+
+def _take_event(event: Row, nodes: dict[str, NodeView]) -> None:
+    kind, name = event["event"], event.get("node")
+    if kind == "run_start":
+        for planned in sequence(event.get("nodes")):
+            nodes.setdefault(str(planned), NodeView(str(planned)))
+    if not isinstance(name, str):
+        return
+    node = nodes.setdefault(name, NodeView(name))
+    if kind == "node_start":
+        node.steps, node.evals, node.alarms = [], [], []
+    if kind in ("node_start", "resumed"):
+        node.state, node.reason = UNFINISHED, ""
+    elif kind == "node_failed":
+        node.state, node.reason = FAILED, str(event.get("reason") or event.get("error") or "")
+    elif kind in ("step", "eval", "alarm"):
+        {"step": node.steps, "eval": node.evals, "alarm": node.alarms}[kind].append(event)
+
+
+def _take_artifact(folder: Path, nodes: dict[str, NodeView]) -> None:
+    manifest = _json(folder / "manifest.json")
+    if not manifest:
+        return
+    node = nodes.setdefault(folder.name, NodeView(folder.name))
+    node.manifest, node.run = manifest, _json(folder / "run.json")
+    node.kind, node.headline = str(manifest.get("kind", "")), str(manifest.get("headline", ""))
+    if node.state == NOT_RUN or (node.state == UNFINISHED and _published_after(node, folder)):
+        node.state = DONE
+
+
+def _published_after(node: NodeView, folder: Path) -> bool:
+    """A node at work leaves its scratch folder; one that is published does not."""
+    return not any((folder.parent / ".work").glob(f"{node.name}-*"))
+
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    latest = {row["step"]: row for row in rows if isinstance(row.get("step"), int)}
+    return [latest[step] for step in sorted(latest)]
+
+
+def _by_start(nodes: dict[str, NodeView]) -> dict[str, NodeView]:
+    """Parents before children, otherwise by the order of the log, then by start time."""
+    waiting = sorted(nodes.values(), key=lambda node: number(node.run.get("started")) or math.inf)
+    placed: dict[str, NodeView] = {}
+    while waiting:
+        ready = next((n for n in waiting if all(p in placed or p not in nodes for p in n.parents)), waiting[0])
+        waiting.remove(ready)
+        placed[ready.name] = ready
+    return placed
+
+
+def _json(path: Path) -> Row:
+    try:
+        return mapping(read_json(path))
+    except (UserError, OSError, RecursionError):
+        return {}
+
+
+def mapping(value: Any) -> Row:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def number(value: Any) -> float | None:
+    """The value as a finite float, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def curve(rows: list[Row], name: str, most: int = 400) -> tuple[list[float], list[float]]:
+    """(steps, values) of one metric, thinned to about `most` points by the mean of neighbours."""
+    points = [(float(row["step"]), value) for row in rows if (value := number(row.get(name))) is not None]
+    width = max(1, math.ceil(len(points) / most))
+    bins = [points[i : i + width] for i in range(0, len(points), width)]
+    return [b[-1][0] for b in bins], [sum(value for _, value in b) / len(b) for b in bins]

@@ -1,0 +1,223 @@
+"""The report card: complete on a whole run, calm on half a run, and safe with hostile text."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from qwenkit.errors import UserError
+from qwenkit.lineage import card_claims, card_data, card_graph
+from qwenkit.lineage.card import shown, write_card
+from tests.lineage.card_run import CHAIN, HOSTILE, make_run, write
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Tags, text and outside references of a page; unbalanced tags are an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+        self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data", "srcset")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str, str]:
+    run = make_run(tmp_path_factory.mktemp("card") / "run")
+    metrics = write_card(run, run / "report")
+    html, markdown = ((run / "report" / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    return run, metrics, html, markdown
+
+
+def test_whole_run(whole: tuple[Path, dict, str, str]) -> None:
+    _, metrics, html, markdown = whole
+    page = Page(html)
+    assert "not run" not in page.text
+    for name, (_, _, headline) in CHAIN.items():
+        assert name in page.text and name in markdown
+        assert headline[:20] in page.text
+    numbers = ("13-gram", "bytes per token", "True rubric", "71.0 % [66.4, 75.2]", "loss-spike")
+    for expected in (*numbers, "青石镇的镇长是林月。"):
+        assert expected in page.text, expected
+    assert page.tags.count("svg") >= 30
+    assert metrics["alarms"] == 1 and metrics["nodes"] == 10 and metrics["claims"]["did not work"] >= 2
+
+
+def test_self_contained(whole: tuple[Path, dict, str, str]) -> None:
+    html = whole[2]
+    page = Page(html)
+    assert len(html.encode()) < 3_000_000
+    assert all(link.startswith("#") for link in page.links), "nothing is asked of the network"
+    assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert "viewport" in html and "prefers-color-scheme: dark" in html and "@media print" in html
+
+
+def test_hostile_text_stays_text(whole: tuple[Path, dict, str, str]) -> None:
+    _, _, html, markdown = whole
+    page = Page(html)
+    assert '<script>alert("x")</script>' in page.text and "{{ 7*7 }}" in page.text
+    assert "\u202e" not in html and "\x1b" not in html and "\u202e" not in markdown
+    assert "long long" in page.text and "(+3000 characters)" in page.text
+    fenced = re.findall(r"^(`{3,})text\n(.*?)\n\1$", markdown, re.DOTALL | re.MULTILINE)
+    assert any("<script>" in body and len(fence) > 3 for fence, body in fenced)
+
+
+def test_every_reference_inside_an_svg_is_unique(whole: tuple[Path, dict, str, str]) -> None:
+    html = whole[2]
+    clips = re.findall(r'<clipPath id="([^"]+)"', html)
+    assert clips and len(clips) == len(set(clips))
+    used = set(re.findall(r"(?:url\(|xlink:href=\")#(\w+)", html))
+    assert used <= set(re.findall(r'id="([^"]+)"', html))
+
+
+def test_two_cards_of_one_run_are_the_same_bytes(whole: tuple[Path, dict, str, str], tmp_path: Path) -> None:
+    run, metrics, html, markdown = whole
+    assert write_card(run, tmp_path) == metrics
+    assert (tmp_path / "report.html").read_text() == html and (tmp_path / "report.md").read_text() == markdown
+
+
+@pytest.mark.parametrize("only", [[], ["world"], ["world", "corpus", "base"], ["chat-rlhf", "exam"]], ids=str)
+def test_half_a_run(tmp_path: Path, only: list[str]) -> None:
+    write_card(make_run(tmp_path / "run", only), tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert "Tokenizer: not run" in page.text
+    assert ("Exam: not run" in page.text) == ("exam" not in only)
+
+
+def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
+    write_card(tmp_path, tmp_path / "out")
+    text = Page((tmp_path / "out" / "report.html").read_text()).text
+    assert text.count("not run") > 8
+    with pytest.raises(UserError, match="no such run folder"):
+        write_card(tmp_path / "nowhere", tmp_path / "out")
+
+
+JUNK = [None, 7, "x", [], [None], {"a": None}, [[1]], float("nan"), {"en": {"mean": "x"}}, True]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_metrics_of_the_wrong_shape_do_not_break_the_card(tmp_path: Path, junk: object) -> None:
+    run = make_run(tmp_path / "run")
+    for name in CHAIN:
+        manifest = json.loads((run / name / "manifest.json").read_text())
+        manifest["metrics"] = dict.fromkeys(manifest["metrics"], junk)
+        write(run / name / "manifest.json", manifest)
+    (run / "events.jsonl").write_text(
+        "".join(json.dumps({"event": e, "attempt": 1, "node": "base", "step": 1, "loss": junk, "id": junk}) + "\n"
+                for e in ("step", "eval", "alarm", "node_failed")) + '{"event": "st'
+    )  # fmt: skip
+    write_card(run, tmp_path / "out")
+    Page((tmp_path / "out" / "report.html").read_text())
+
+
+def events(folder: Path, *rows: dict) -> card_data.RunView:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "events.jsonl").write_text("".join(json.dumps({"attempt": 1, **row}) + "\n" for row in rows))
+    return card_data.load_run(folder)
+
+
+def test_a_step_done_twice_counts_once_and_a_fresh_start_forgets(tmp_path: Path) -> None:
+    step = {"event": "step", "node": "base"}
+    old = [{"event": "node_start", "node": "base"}, *({**step, "step": i, "loss": 9.0} for i in range(1, 9))]
+    resumed = [{"event": "resumed", "node": "base"}, *({**step, "step": i, "loss": 1.0} for i in (7, 8, 9))]
+    run = events(tmp_path / "a", *old, *resumed)
+    assert [row["loss"] for row in run.nodes["base"].steps] == [9.0] * 6 + [1.0] * 3
+    fresh = events(tmp_path / "b", *old, {"event": "node_start", "node": "base"}, {**step, "step": 1, "loss": 2.0})
+    assert [row["loss"] for row in fresh.nodes["base"].steps] == [2.0]
+
+
+def test_failed_and_unfinished_nodes_are_named(tmp_path: Path) -> None:
+    start = {"event": "node_start", "node": "base"}
+    run = events(tmp_path / "a", start, {"event": "node_failed", "node": "base", "reason": "the loss is NaN"})
+    claims = card_claims.make_claims(run)
+    assert [(c.verdict, c.text, c.evidence) for c in claims] == [("did not work", "base failed", "the loss is NaN")]
+    assert events(tmp_path / "b", start).nodes["base"].state == "not finished"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 0.2, "worked"), (-0.2, -0.1, "did not work"), (-0.1, 0.1, "not resolved"), (None, 0.1, "not resolved")],
+)
+def test_verdicts_follow_the_interval(low: float | None, high: float, verdict: str) -> None:
+    assert card_claims.verdict_of(low, high) == verdict
+
+
+def claims_of(tmp_path: Path, node: str, change: dict) -> dict[str, str]:
+    run = make_run(tmp_path / "run")
+    manifest = json.loads((run / node / "manifest.json").read_text())
+    manifest["metrics"] |= change
+    write(run / node / "manifest.json", manifest)
+    return {claim.text: claim.verdict for claim in card_claims.make_claims(card_data.load_run(run))}
+
+
+def test_contamination_and_lost_records_are_told(tmp_path: Path) -> None:
+    claims = claims_of(tmp_path, "corpus", {"overlap_13gram": 3, "kept": 1})
+    assert claims["corpus holds no test text"] == "did not work"
+    assert claims["Every record of corpus is accounted for"] == "did not work"
+
+
+def test_forgetting_is_told(tmp_path: Path) -> None:
+    shared = {"b": "base", "set": "base", "component": "right", "n": 100}
+    rows = [
+        {"a": "chat", "mean": -0.2, "low": -0.22, "high": -0.18, **shared},
+        {"a": "chat-rlhf", "mean": 0.0, "low": -0.02, "high": 0.02, **shared},
+    ]
+    claims = claims_of(tmp_path, "exam", {"comparisons": rows})
+    assert claims["chat keeps what base knew (base tasks)"] == "did not work"
+    assert claims["chat-rlhf keeps what base knew (base tasks)"] == "worked"
+
+
+def test_graph_leaves_out_what_a_longer_path_implies() -> None:
+    edges = card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()})
+    assert edges["corpus"] == ["testsets"] and edges["exam"] == ["chat-rlhf"] and edges["chat"] == ["base"]
+    assert edges["chat-rlhf"] == ["reward"] and edges["reward"] == ["pmp", "chat"]
+
+
+def test_boxes_of_the_graph_never_meet() -> None:
+    parents = {name: known for name, (_, known, _) in CHAIN.items()}
+    parents |= {"code": ["base"], "math": ["base"], "z": ["world"]}
+    svg = card_graph.family_svg(parents, {name: ("done", HOSTILE) for name in parents})
+    rectangle = r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"'
+    boxes = [tuple(map(int, found)) for found in re.findall(rectangle, svg)]
+    assert len(boxes) == len(parents)
+    for i, (x, y, w, h) in enumerate(boxes):
+        assert not any(x < a + c and a < x + w and y < b + d and b < y + h for a, b, c, d in boxes[i + 1 :])
+    assert "<script" not in svg
+
+
+def test_wrap_counts_wide_characters_twice() -> None:
+    assert card_graph.wrap("你好世界，再见", 8, 2) == ["你好世界", "，再见"]
+    assert card_graph.wrap("one two three four five", 9, 2) == ["one two", "three…"]
+    assert card_graph.wrap("x" * 50, 10, 2) == ["xxxxxxxxx…"]
+
+
+def test_control_and_direction_marks_are_shown_not_obeyed() -> None:
+    assert shown("a\x1b[31m\x00\x7f\u202eb\n\tc") == "a␛[31m␀␡\ufffdb\n\tc"
