@@ -152,6 +152,14 @@ def test_steps_can_be_skipped_and_instruction_data_alone_decontaminated(sources:
     assert [row["id"] for row in result.contaminated] == ["leaked"]
 
 
+def test_chosen_text_keeps_its_sums_and_web_text_does_not(tmp_path: Path) -> None:
+    rows = [{"text": f"{n}+{n + 9}={2 * n + 9}, {n}-1={n - 1}, {n}*3={3 * n}"} for n in range(100, 150)]
+    rows.append({"text": "You stupid idiot, you moron, you piece of shit and son of whores."})
+    path = write(tmp_path / "sums.jsonl", rows)
+    assert dropped(build_corpus([Source("sums", path, "text")])) == {"offensive": 1}
+    assert not build_corpus([Source("sums", path, "web")]).documents
+
+
 def test_heavier_source_keeps_its_copy(tmp_path: Path) -> None:
     text = story("Aln", "wool")
     light = Source("light", write(tmp_path / "a.jsonl", [{"id": "1", "text": text}]))
@@ -180,7 +188,7 @@ def test_learned_scorer_drops_what_resembles_the_rejected(tmp_path: Path) -> Non
     ]
     sources = [
         Source("books", write(tmp_path / "g.jsonl", good)),
-        Source("web", write(tmp_path / "b.jsonl", [*bad, *web]), skip=("near_duplicates",)),
+        Source("web", write(tmp_path / "b.jsonl", [*bad, *web]), "web", skip=("near_duplicates",)),
     ]
     result = build_corpus(sources, config=CorpusConfig(quality_reference=("books",), min_score=0.4))
     assert dropped(result) == {"unfinished_lines": 32, "low_score": 1}

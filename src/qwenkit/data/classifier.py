@@ -91,5 +91,5 @@ def _matrix(texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], Floats, npt.ND
     return columns, values, np.repeat(np.arange(len(texts)), sizes)
 
 
-def _sigmoid(logits: Floats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+def _sigmoid(logits: npt.ArrayLike) -> Floats:
+    return 1 / (1 + np.exp(-np.clip(np.asarray(logits, dtype=np.float64), -50, 50)))

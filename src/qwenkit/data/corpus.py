@@ -4,7 +4,8 @@
     result.documents     rows {"id", "text", "source", "kind", "licence", "language", ...}, in reading order
     result.funnel        rows {"step", "rule", "dropped", "left"}: read = kept + dropped by each rule + quarantined
 
-Steps apply by kind of source (`STEPS`): code keeps its own rules of quality, instruction data is only deduplicated and
+Steps apply by kind of source (`STEPS`): prose rules of quality judge what comes from the web, code has its own rules,
+text chosen by hand is only checked for broken characters and abuse, instruction data is only deduplicated and
 decontaminated. `Source.skip` leaves out more. Near duplicates are sought over all sources together, as the report's
 memo has it; of a cluster the copy from the source of the largest weight stays, then the longest, then the first.
 
@@ -36,7 +37,8 @@ Progress = Callable[..., None]
 
 STEPS: dict[str, tuple[str, ...]] = {
     "html": ("language", "exact_duplicates", "near_duplicates", "quality", "classifier", "decontaminate"),
-    "text": ("language", "exact_duplicates", "near_duplicates", "quality", "classifier", "decontaminate"),
+    "web": ("language", "exact_duplicates", "near_duplicates", "quality", "classifier", "decontaminate"),
+    "text": ("language", "exact_duplicates", "near_duplicates", "quality", "decontaminate"),
     "code": ("exact_duplicates", "near_duplicates", "quality", "decontaminate"),
     "instruction": ("exact_duplicates", "decontaminate"),
 }
@@ -268,12 +270,14 @@ class _Build:
         if self.config.offensive_words is not None:
             measure = partial(quality.offensive, listed=self.config.offensive_words)
             prose = tuple(replace(rule, measure=measure) if rule.name == "offensive" else rule for rule in prose)
+        chosen = tuple(rule for rule in prose if rule.name in quality.CHOSEN_TEXT)
         code = quality.with_thresholds(quality.CODE_RULES, self.config.thresholds)
+        rules = {"html": prose, "web": prose, "text": chosen, "code": code}
         drops: Drops = {}
         for index in affected:
             row = self.rows[index]
             view = quality.View(row["text"], row["language"])
-            rule = quality.first_broken(view, code if row["kind"] == "code" else prose)
+            rule = quality.first_broken(view, rules[row["kind"]])
             if rule:
                 drops[index] = (rule.name, f"{rule.measure(view):.3g} not in [{rule.low:g}, {rule.high:g}]")
                 self.rejected.append(row["text"])

@@ -165,9 +165,14 @@ def repeated_line_characters(view: View) -> float:
 
 
 def top_ngram(size: int) -> Callable[[View], float]:
-    """Measure: share of characters covered by the most frequent n-gram, if it occurs more than once."""
+    """Measure: share of characters covered by the most frequent n-gram, if it occurs more than twice.
+
+    0 for texts under 50 words, Gopher's shortest: a few sentences about one person must repeat a name.
+    """
 
     def measure(view: View) -> float:
+        if length(view) < 50:
+            return 0.0
         gram, count = _ngrams(view, size).most_common(1)[0] if len(view.words) > size else ((), 0)
         return _ratio(count * sum(map(len, gram)), sum(map(len, view.words))) if count > 2 else 0.0
 
@@ -257,6 +262,9 @@ RULES: tuple[Rule, ...] = (
     Rule("repeated_10_grams", repeated_ngrams(10), 0, 0.2, "Gopher (characters and 0.10 there)"),
     Rule("offensive", offensive, 0, 2.0, "C4 drops at one word of a list; here a rate"),
 )
+
+# Rules that also judge text chosen by hand, where sums, tables and verse are meant to be there.
+CHOSEN_TEXT = ("strange_characters", "offensive")
 
 CODE_RULES: tuple[Rule, ...] = (
     Rule("code_mean_line", mean_line_length, 4, 100, "The Stack"),

@@ -22,7 +22,7 @@ from qwenkit.errors import UserError, nearest
 from qwenkit.records import Quarantine, read_jsonl
 
 CUT = "truncated file"
-KINDS = ("html", "text", "code", "instruction")
+KINDS = ("html", "web", "text", "code", "instruction")
 _TEXT_SUFFIXES = {".txt", ".md", ".rst", ".py", ".html", ".htm"}
 _ROW_SUFFIXES = {".jsonl", ".json", ".parquet", ".warc"}
 _PAGE_TYPES = ("text/", "application/xhtml", "application/xml")
@@ -31,6 +31,9 @@ _PAGE_TYPES = ("text/", "application/xhtml", "application/xml")
 @dataclass(frozen=True)
 class Source:
     """One source of the corpus. `weight` up-samples (2.5: every document twice, half of them a third time).
+
+    Kinds: `html` pages; `web` text that somebody took out of pages; `text` that was chosen by hand (books, your own);
+    `code`; `instruction` data. Prose rules of quality judge the first two only.
 
     `skip` names steps that are not applied to it, beyond those its kind leaves out (`corpus.STEPS`).
     """
@@ -204,7 +207,7 @@ def _read_warc(path: Path, quarantine: Quarantine) -> Iterator[Document]:
                     yield document
                 else:
                     whole = document != CUT
-                    quarantine.add(document, path, offset=offset, sample=record.headers.get("WARC-Target-URI", ""))
+                    quarantine.add(document, path, offset=offset, sample=record.headers.get("WARC-Target-URI") or "")
         except OSError as error:  # the member is damaged: what follows cannot be found again
             quarantine.add("damaged WARC member", path, offset=offset, sample=str(error))
             return
