@@ -11,13 +11,12 @@ content); `assistant` trains assistant content and its `<|im_end|>` only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from ..errors import UserError, nearest
-from ..tokenizer import Tokenizer
+from ..tokenizer import Tokenizer, split_special
 from .styles import Piece
 
 MASKS = ("qwen", "assistant")
@@ -79,9 +78,8 @@ def _runs(tok: Tokenizer, pieces: Sequence[Piece], alone: bool) -> Iterator[list
 
 def _atoms(tok: Tokenizer, pieces: Sequence[Piece]) -> Iterator[Piece]:
     """Pieces with the special tokens inside markup cut out as pieces of their own; empty pieces are dropped."""
-    names = re.compile("(" + "|".join(map(re.escape, sorted(tok.special, key=len, reverse=True))) + ")")
     for piece in pieces:
-        parts = names.split(piece.text) if piece.markup else [piece.text]
+        parts = split_special(piece.text, tok.special_names) if piece.markup else [piece.text]
         yield from (piece._replace(text=part) for part in parts if part)
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from ..tokenizer import Tokenizer
+from ..tokenizer import Tokenizer, split_special
 from .messages import Message, to_json
 from .probes import PROBES, Probe
 from .render import Rendered, Span
@@ -78,7 +78,7 @@ def render_ids(
     hidden = {name: f"\ue000{i}\ue001" for i, name in enumerate(tok.special)}
     rendered = render_text(template, _replace(messages, hidden), _replace(tools, hidden), add_generation_prompt)
     ids: list[int] = []
-    for part in _cut(rendered, tok.special):
+    for part in split_special(rendered, tok.special_names):
         if part in tok.special:
             ids.append(tok.special[part])
         else:
@@ -99,14 +99,6 @@ def _replace(value: Any, table: dict[str, str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_replace(item, table) for item in value]
     return value
-
-
-def _cut(text: str, special: dict[str, int]) -> list[str]:
-    """Text cut around the names of special tokens; empty parts are dropped."""
-    import re
-
-    names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
-    return [part for part in re.split(f"({names})", text) if part] if names else [text]
 
 
 def detect(tok: Tokenizer, template: str, styles: Sequence[str], render: Ids) -> Detected:
@@ -131,9 +123,7 @@ def _probe_ids(tok: Tokenizer, template: str, probe: Probe) -> list[int] | str:
     return tok.encode(text, "all")
 
 
-def _compare(
-    tok: Tokenizer, theirs: Sequence[list[int] | str], style: str, render: Ids
-) -> tuple[int, str | None]:
+def _compare(tok: Tokenizer, theirs: Sequence[list[int] | str], style: str, render: Ids) -> tuple[int, str | None]:
     """How many probes agree before the first that does not, and that difference in words."""
     for number, (probe, wanted) in enumerate(zip(PROBES, theirs, strict=True)):
         if isinstance(wanted, str):

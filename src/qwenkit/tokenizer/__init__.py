@@ -1,6 +1,6 @@
 """Byte-level BPE in Qwen's way: encode, decode, train, publish (report §2.2). No torch here."""
 
-from .core import TextStream, Tokenizer, normalize
+from .core import TextStream, Tokenizer, normalize, split_special
 from .folder import load, read_config, read_template
 from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, special_names
 from .publish import chatml_template, save_tokenizer
@@ -20,5 +20,6 @@ __all__ = [
     "read_template",
     "save_tokenizer",
     "special_names",
+    "split_special",
     "train_bpe",
 ]

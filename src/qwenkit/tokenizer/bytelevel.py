@@ -3,8 +3,9 @@
 `tokenizers` writes each byte as one printable character (GPT-2's table) and stores a list of merges; tiktoken stores
 only the rank of each token and merges whatever adjacent pair makes the token of lowest rank. `merges` recovers from
 the ranks a list that gives the same ids: for each token *every* way to split it into two known tokens, in the order
-of the token's rank. One canonical split per token (what the published Qwen2 file holds) is not enough in general:
-inside a longer word the two halves may have formed elsewhere than they do in the token alone.
+of the token's rank. One split per token (what the published Qwen2 file holds) is enough for vocabularies that BPE
+learned, but not in general: inside a longer word the two halves may form elsewhere than in the token alone. The
+price is a longer list: 294,166 merges for Qwen's vocabulary where 151,387 are published.
 """
 
 from __future__ import annotations

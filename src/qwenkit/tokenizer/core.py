@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import re
 import struct
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
+import regex
 import tiktoken
 
 from ..errors import UserError, nearest
 from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS
 
 DEFAULT_MULTIPLE = 64
+_ENDLESS = 500_000
 
 
 def normalize(text: str) -> str:
@@ -33,6 +36,23 @@ def normalize(text: str) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def split_special(text: str, names: frozenset[str]) -> list[str]:
+    """Text cut around names of special tokens (the longest where two fit); empty parts are dropped."""
+    parts = _cutter(names).split(text) if names else [text]
+    return [part for part in parts if part]
+
+
+@lru_cache(maxsize=64)
+def _cutter(names: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(names, key=lambda name: (-len(name), name))
+    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+def _has_endless_space(text: str) -> bool:
+    """Whether a run of white space is long enough to exhaust tiktoken's cutter, whose limit is near 10^6."""
+    return len(text) >= _ENDLESS and re.search(rf"\s{{{_ENDLESS}}}", text) is not None
 
 
 class TextStream:
@@ -76,14 +96,12 @@ class Tokenizer:
                 f"vocab_size {self.vocab_size} is smaller than the tokenizer's {self.n_tokens} tokens",
                 expected=f"at least {self.n_tokens}",
             )
-        self._special_ids = frozenset(self.special.values())
+        self.special_names, self._special_ids = frozenset(self.special), frozenset(self.special.values())
 
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
-        regex = PATTERNS.get(self.pattern, self.pattern)
-        return tiktoken.Encoding(
-            "qwenkit", pat_str=regex, mergeable_ranks=self.ranks, special_tokens=self.special
-        )
+        pattern = PATTERNS.get(self.pattern, self.pattern)
+        return tiktoken.Encoding("qwenkit", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special)
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
@@ -126,14 +144,28 @@ class Tokenizer:
     def encode(self, text: str, allowed_special: Collection[str] | str = frozenset()) -> list[int]:
         """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all"."""
         text = normalize(text)
-        if not allowed_special:
+        allowed = self.special_names & (self.special_names if allowed_special == "all" else set(allowed_special))
+        if _has_endless_space(text):
+            return self._encode_piecewise(text, allowed)
+        if not allowed:
             return self._encoding.encode_ordinary(text)
-        allowed = self.special.keys() if allowed_special == "all" else allowed_special
         return self._encoding.encode(text, allowed_special=set(allowed), disallowed_special=())
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text, as plain data."""
-        return [self._encoding.encode_ordinary(normalize(text)) for text in texts]
+        return [self.encode(text) for text in texts]
+
+    def _encode_piecewise(self, text: str, allowed: frozenset[str]) -> list[int]:
+        """The same ids, cut by Python's `regex`: tiktoken's cutter panics on a million spaces in a row."""
+        cut = regex.compile(PATTERNS.get(self.pattern, self.pattern))
+        ids: list[int] = []
+        for part in split_special(text, allowed):
+            if part in allowed:
+                ids.append(self.special[part])
+                continue
+            for piece in cut.finditer(part):
+                ids += self._encoding._encode_single_piece(piece[0])
+        return ids
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """The bytes of ids, joined. Ids that mean nothing (padding rows) are a mistake."""

@@ -107,6 +107,8 @@ def _load_json(path: Path, rows: int | None = None) -> Tokenizer:
     model = content.get("model") or {}
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise UserError(f"a {model.get('type', 'nameless')} tokenizer", where=str(path), expected="a byte-level BPE")
+    if (content.get("normalizer") or {}).get("type") != "NFC":
+        raise UserError("text is not normalised by NFC here", where=str(path), expected='"normalizer": {"type": "NFC"}')
     special = {added["content"]: added["id"] for added in content.get("added_tokens", [])}
     try:
         ranks = {from_printable(token): i for token, i in model["vocab"].items() if token not in special}

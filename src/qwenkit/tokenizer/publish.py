@@ -62,8 +62,8 @@ def _dump(obj: dict[str, Any]) -> str:
 
 
 def _added(tok: Tokenizer) -> list[dict[str, Any]]:
-    """Special tokens as `tokenizers` describes them, by id."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    """Special tokens as `tokenizers` describes them, by id; NFC comes before they are looked for."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
     return [{"id": i, "content": name, **flags} for name, i in sorted(tok.special.items(), key=lambda item: item[1])]
 
 

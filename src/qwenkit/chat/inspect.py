@@ -1,0 +1,86 @@
+"""Which tokens are trained: a rendered conversation coloured by loss weight, in the terminal or as a page.
+
+    print(mask_ansi(tok.render(messages), tok))
+    Path("mask.html").write_text(mask_html([tok.render(m) for m in chats], tok), encoding="utf-8")
+
+Trained tokens are bold and green (underlined on paper), the others grey; token borders show as gaps in the page.
+Tokens that share one character are shown together, trained if any of them is. The page needs no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from html import escape
+from importlib import resources
+from typing import NamedTuple
+
+from ..tokenizer import Tokenizer
+from .render import Rendered
+
+_TRAINED, _MASKED, _RESET = "\x1b[1;32m", "\x1b[90m", "\x1b[0m"
+
+
+class Unit(NamedTuple):
+    """Tokens that make whole characters together."""
+
+    text: str
+    ids: list[int]
+    weight: float
+
+
+def units(rendered: Rendered, tok: Tokenizer) -> Iterator[Unit]:
+    """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
+    held: list[int] = []
+    weight = 0.0
+    stream = tok.stream()
+    for token, own in zip(rendered.ids, rendered.weights, strict=True):
+        held.append(token)
+        weight = max(weight, own)
+        text = stream.push(token)
+        if text:
+            yield Unit(text, held, weight)
+            held, weight = [], 0.0
+    if held:
+        yield Unit(stream.flush(), held, weight)
+
+
+def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
+    """The conversation with terminal colours, and a line that counts."""
+    body = "".join((_TRAINED if unit.weight else _MASKED) + _printable(unit.text) for unit in units(rendered, tok))
+    return f"{body}{_RESET}\n{_counts(rendered)}"
+
+
+def mask_html(rendered: Iterable[Rendered], tok: Tokenizer) -> str:
+    """A page of its own for any number of conversations; hover a token for its id and weight."""
+    chats = "\n".join(_chat_html(number, item, tok) for number, item in enumerate(rendered, start=1))
+    page = resources.files(__package__).joinpath("mask.html").read_text("utf-8")
+    return page.replace("{{chats}}", chats)
+
+
+def _chat_html(number: int, rendered: Rendered, tok: Tokenizer) -> str:
+    tokens = "".join(_unit_html(unit) for unit in units(rendered, tok))
+    return f"<section><h2>{number}</h2><p>{_counts(rendered)}</p><pre>{tokens}</pre></section>"
+
+
+def _unit_html(unit: Unit) -> str:
+    kind = "t" if unit.weight else "m"
+    title = f"{' '.join(map(str, unit.ids))} · {unit.weight:g}"
+    return f'<span class="{kind}" title="{title}">{escape(_printable(unit.text))}</span>'
+
+
+def _printable(text: str) -> str:
+    """Line ends made visible; other control characters cannot move the cursor or end the page."""
+    shown = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return shown.replace("\n", "↵\n")
+
+
+def _counts(rendered: Rendered) -> str:
+    """How many tokens are trained, and how many of those are the assistant's own words."""
+    trained = sum(weight > 0 for weight in rendered.weights)
+    content = sum(
+        rendered.weights[i] > 0
+        for span in rendered.spans
+        if (span.role, span.kind) == ("assistant", "content")
+        for i in range(span.start, span.stop)
+    )
+    return f"{len(rendered.ids)} tokens, {trained} trained, {content} of them assistant content"
