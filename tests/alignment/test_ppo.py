@@ -51,8 +51,11 @@ def gradient(model: nn.Module) -> Tensor:
 
 
 def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_scalar) -> None:
-    """In float64: gradient of the sum = gradient of PPO alone + ptx_coef * gradient of the mean loss alone."""
-    config = replace(QUICK, ptx_coef=0.7)
+    """In float64: gradient of the sum = gradient of PPO alone + ptx_coef * gradient of the mean loss alone.
+
+    Attention is float32 on a CPU in any case; a coefficient that is a power of two scales without rounding there too.
+    """
+    config = replace(QUICK, ptx_coef=0.5)
     ppo = build(make_policy, make_scalar, config, ptx=documents)
     experience = ppo.judge(ppo.sample(0), ppo.state(), recompute=False)
     for model in (ppo.policy, ppo.value, ppo.reference):
@@ -69,7 +72,7 @@ def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_sc
     ppo.policy_gradient(experience, rows)
     metrics = ppo.ptx_gradient(3)
 
-    torch.testing.assert_close(gradient(ppo.policy), alone + 0.7 * pretraining, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradient(ppo.policy), alone + 0.5 * pretraining, rtol=1e-9, atol=1e-12)
     assert float(pretraining.norm()) > 0.1 and float(alone.norm()) > 0.01
     assert metrics["ptx_loss"] == pytest.approx(float(lm_objective(ppo.policy, batch)[0].detach()) / 12)
 
@@ -155,7 +158,7 @@ def test_missing_end_costs_its_penalty_and_is_scored_with_an_end(make_policy, ma
     experience = ppo.judge(batch, ppo.state(), recompute=False)
     assert all(text[-1] == IM_END and text.count(IM_END) == 1 for text in seen)
     cut = 1 - float(batch.finished_B.double().mean())
-    assert 0 < cut and experience.metrics["normalised_reward"] == pytest.approx(-3 * cut)
+    assert cut > 0 and experience.metrics["normalised_reward"] == pytest.approx(-3 * cut)
 
 
 def test_resume_is_the_same_run_bit_for_bit(make_policy, make_scalar) -> None:

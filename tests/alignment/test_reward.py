@@ -103,6 +103,7 @@ def test_accuracy_counts_a_tie_as_half(make_scalar) -> None:
 
 def test_a_reward_model_learns_to_rank_held_out_pairs(make_scalar) -> None:
     """Preferred: the text that holds token 7. Learnt with the stock update, tested on texts never seen."""
+
     def pair(a: list[int]) -> Pair:
         plain = [8 if id == 7 else id for id in a]
         return Pair([7, *plain[1:]] if plain[0] < 12 else [*plain[:-2], 7, plain[-1]], plain)

@@ -122,7 +122,8 @@ def rollout(
                                   stop_token_ids=(im_end_id,), seed=derive(prompts.seed, "responses"),
                                   logprobs=True)  # fmt: skip
     chosen = prompts.at(step)
-    outputs = engine.generate([prompts.ids[i] for i in chosen], params, requests=prompts.requests(step))
+    with torch.inference_mode():
+        outputs = engine.generate([prompts.ids[i] for i in chosen], params, requests=prompts.requests(step))
     answers = [(i, output.prompt_ids, sample) for i, output in zip(chosen, outputs) for sample in output.samples]
     device = next(engine.model.parameters()).device
     ids_BT, _ = pad_right([[*prompt, *sample.ids] for _, prompt, sample in answers], device)
