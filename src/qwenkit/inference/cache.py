@@ -55,6 +55,7 @@ class KVCache:
                 store[layer] = old.new_zeros(rows, old.shape[1], length, old.shape[3])
                 store[layer][: old.shape[0], :, : old.shape[2]] = old
 
+    @torch.inference_mode()  # what a step has allocated may only be written in this mode
     def copy(self, source: int, target: int, length: int) -> None:
         """The first slots of one row into another."""
         for store in (*self.keys, *self.values):

@@ -1,0 +1,221 @@
+"""The engine against the full forward, and every request against itself in other company."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from qwenkit.errors import UserError
+from qwenkit.inference import Engine, SamplingParams
+from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
+
+
+class Bytes:
+    """A byte tokenizer with two special tokens, and what the engine asks of one."""
+
+    eot_id, im_end_id, n_tokens = 256, 257, 258
+
+    def __init__(self) -> None:
+        self.special = {"<|endoftext|>": 256, "<|im_end|>": 257}
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
+        return bytes(id for id in ids if id < 256).decode(errors="replace")
+
+    def stream(self) -> _Stream:
+        return _Stream()
+
+    def render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> _Rendered:
+        assert add_generation_prompt
+        return _Rendered([id for m in messages for id in [*m["content"].encode(), 257]])
+
+
+class _Rendered:
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+
+
+class _Stream:
+    """Whole characters only."""
+
+    def __init__(self) -> None:
+        import codecs
+
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, id: int) -> str:
+        return self.decoder.decode(bytes([id]))
+
+    def flush(self) -> str:
+        return self.decoder.decode(b"", final=True)
+
+
+SHAPE = dict(vocab_size=264, hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=200)  # fmt: skip
+GREEDY = SamplingParams.plain(temperature=0.0, max_tokens=20, logprobs=True, ignore_eos=True)
+
+
+@pytest.fixture(scope="module", name="model")
+def _model() -> Transformer:
+    return init_weights(Transformer(ModelConfig(**SHAPE)), seed=0, std=0.3).eval()  # type: ignore[arg-type]
+
+
+def _prompts(count: int, seed: int = 0, longest: int = 90) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest, (count,), generator=generator).tolist()
+    return [torch.randint(0, 256, (length,), generator=generator).tolist() for length in lengths]
+
+
+def _full_forward(model: Transformer, prompt: list[int], count: int) -> list[int]:
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(count):
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_greedy_ids_are_those_of_the_full_forward(model: Transformer) -> None:
+    prompts = _prompts(11)
+    outputs = Engine(model, None, max_batch=4).generate(prompts, GREEDY)
+    assert [output.ids for output in outputs] == [_full_forward(model, prompt, 20) for prompt in prompts]
+    assert [output.prompt_ids for output in outputs] == prompts
+    assert {output.finish_reason for output in outputs} == {"length"}
+
+
+def test_a_request_does_not_notice_its_company(model: Transformer) -> None:
+    """Same ids and the same bits of logprobs alone, in small batches and all at once."""
+    prompts, params = _prompts(13), SamplingParams.plain(max_tokens=40, top_p=0.9, logprobs=True, n=3, seed=5)
+    crowd = Engine(model, None).generate(prompts, params)
+    few = Engine(model, None, max_batch=5).generate(prompts[::-1], params, requests=range(12, -1, -1))[::-1]
+    engine = Engine(model, None)
+    alone = [engine.generate([prompt], params, requests=[i])[0] for i, prompt in enumerate(prompts)]
+    for one, two, three in zip(crowd, few, alone):
+        assert [s.ids for s in one.samples] == [s.ids for s in two.samples] == [s.ids for s in three.samples]
+        assert [s.logprobs for s in one.samples] == [s.logprobs for s in two.samples]
+        assert [s.logprobs for s in one.samples] == [s.logprobs for s in three.samples]
+        assert len({tuple(s.ids) for s in one.samples}) == 3
+
+
+def test_draws_follow_seed_and_request(model: Transformer) -> None:
+    engine, params = Engine(model, None), SamplingParams.plain(max_tokens=12)
+    same = engine.generate([[1, 2]], params)[0].ids
+    assert engine.generate([[1, 2]], params)[0].ids == same
+    assert engine.generate([[1, 2]], params, requests=[7])[0].ids != same
+    assert engine.generate([[1, 2]], SamplingParams.plain(max_tokens=12, seed=1))[0].ids != same
+
+
+def test_samples_follow_the_models_distribution(model: Transformer) -> None:
+    count = 4000
+    drawn = Engine(model, None).generate([[5, 6, 7]] * count, SamplingParams.plain(max_tokens=1))
+    seen = torch.bincount(torch.tensor([output.ids[0] for output in drawn]), minlength=264) / count
+    with torch.no_grad():
+        wanted = model(torch.tensor([[5, 6, 7]]))[0, -1].softmax(-1)
+    assert (seen - wanted).abs().max() < 5 * (0.25 / count) ** 0.5
+
+
+def test_logprobs_are_the_models_own_and_score_agrees(model: Transformer) -> None:
+    engine, prompts = Engine(model, None), _prompts(6)
+    params = SamplingParams.plain(max_tokens=15, temperature=0.5, top_k=5, repetition_penalty=1.3, logprobs=True)
+    outputs = engine.generate(prompts, params)
+    scores = engine.score(prompts, [output.ids for output in outputs])
+    whole = engine.score([[*prompt, *output.ids] for prompt, output in zip(prompts, outputs)])
+    for output, given, row in zip(outputs, scores, whole):
+        assert output.logprobs == pytest.approx(given, abs=1e-4)
+        assert row[-len(given) :] == pytest.approx(given, abs=1e-4) and len(row) == len(output.prompt_ids) + 14
+
+
+def test_stops(model: Transformer) -> None:
+    engine = Engine(model, None)
+    ids = engine.generate([[9, 8, 7]], GREEDY)[0].ids
+    stop = next(id for i, id in enumerate(ids) if i > 3 and id not in ids[:i])
+    output = engine.generate([[9, 8, 7]], SamplingParams.plain(temperature=0, max_tokens=20, stop_token_ids=[stop]))[0]
+    assert output.finish_reason == "stop" and output.ids == ids[: ids.index(stop) + 1]
+
+
+def test_stop_text_is_cut_off_and_streaming_adds_up_to_the_text(model: Transformer) -> None:
+    engine, params = Engine(model, Bytes()), SamplingParams.plain(max_tokens=60, ignore_eos=True, temperature=1.5)
+    whole = engine.generate(["你好 hello"], params)[0].text
+    assert whole is not None and "".join(engine.stream("你好 hello", params)) == whole
+    stop = whole[10:12]
+    halted = SamplingParams.plain(max_tokens=60, ignore_eos=True, temperature=1.5, stop=[stop])
+    output = engine.generate(["你好 hello"], halted)[0]
+    assert output.finish_reason == "stop" and output.text == whole[: whole.index(stop)]
+    assert "".join(engine.stream("你好 hello", halted)) == output.text
+
+
+def test_chat_ends_with_its_turn(model: Transformer) -> None:
+    engine = Engine(model, Bytes())
+    params = SamplingParams.plain(max_tokens=100, temperature=2.0, n=8)
+    (output,) = engine.chat([[{"role": "user", "content": "hi"}]], params)
+    stopped = [sample for sample in output.samples if sample.finish_reason == "stop"]
+    assert stopped and all(sample.ids[-1] in (256, 257) for sample in stopped)
+    assert all(id < 258 for sample in output.samples for id in sample.ids), "rows that pad the vocabulary are not drawn"
+
+
+def test_requests_one_at_a_time(model: Transformer) -> None:
+    engine, prompts = Engine(model, None, max_batch=2), _prompts(5)
+    handles = [engine.submit(prompt, GREEDY) for prompt in prompts]
+    engine.step()
+    engine.abort(handles[1])
+    engine.abort(handles[4])
+    engine.abort(999)
+    between = engine.generate([prompts[1]], GREEDY)[0]
+    done = {}
+    while len(done) < 3:
+        done.update({output.request: output.ids for output in engine.step()})
+    assert done == {handles[i]: _full_forward(model, prompts[i], 20) for i in (0, 2, 3)}
+    assert between.ids == _full_forward(model, prompts[1], 20) and engine.step() == []
+
+
+def test_new_weights_raise_the_version_and_take_effect(model: Transformer) -> None:
+    own = init_weights(Transformer(model.config), seed=9, std=0.3)
+    engine = Engine(own, None)
+    before = engine.generate([[1, 2, 3]], GREEDY)[0]
+    engine.update_weights(model.state_dict())
+    after = engine.generate([[1, 2, 3]], GREEDY)[0]
+    assert (before.version, after.version) == (0, 1) and after.ids == _full_forward(model, [1, 2, 3], 20) != before.ids
+    engine.submit([1], GREEDY)
+    with pytest.raises(UserError, match="under way"):
+        engine.update_weights()
+
+
+def test_a_model_in_training_is_put_back_and_writes_without_dropout(model: Transformer) -> None:
+    config = ModelConfig(**SHAPE, dropout=0.5)  # type: ignore[arg-type]
+    training = Transformer(config).train()
+    training.load_state_dict(model.state_dict())
+    assert Engine(training, None).generate([[4, 5]], GREEDY)[0].ids == _full_forward(model, [4, 5], 20)
+    assert training.training
+
+
+def test_a_folder_brings_its_settings(model: Transformer, tmp_path: Path) -> None:
+    save_model(model, tmp_path)
+    (tmp_path / "generation_config.json").write_text(
+        '{"do_sample": false, "max_new_tokens": 6, "eos_token_id": [3, 4]}'
+    )
+    engine = Engine(tmp_path, None)
+    assert engine.generate([[1, 2, 3]])[0].ids == _full_forward(model, [1, 2, 3], 6)
+    assert engine.eos == {3, 4}
+
+
+def test_edges(model: Transformer) -> None:
+    engine = Engine(model, None)
+    assert engine.generate([], GREEDY) == []
+    nothing = engine.generate([[1] * 200], SamplingParams.plain(max_tokens=0))[0]
+    assert (nothing.ids, nothing.finish_reason) == ([], "length")
+    assert len(engine.generate([[1] * 190], SamplingParams.plain(temperature=0))[0].ids) == 10
+    assert engine.score([[1]]) == [[]]
+    for prompt, message in (
+        ([], "prompt 0: empty"),
+        ([1] * 200, "at most 199"),
+        ([264], "token id 264"),
+        ("hi", "tokenizer"),
+    ):
+        with pytest.raises(UserError, match=message):
+            engine.generate([prompt], GREEDY)
+    with pytest.raises(UserError, match="2 sampling parameters for 1"):
+        engine.generate([[1]], [GREEDY, GREEDY])
