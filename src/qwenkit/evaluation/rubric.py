@@ -1,0 +1,180 @@
+"""The true rubric: how good is an answer, by a specification that the prompt carries (section 3.2, annotation).
+
+    score(row, "Of course! Mira Tolen is a baker.") -> Score(right=1.0, complete=1.0, concise=1.0, ..., total=1.0)
+
+`row["rubric"]` says what is right and what else is wanted; nothing here knows the world. Five parts, each in [0, 1]:
+
+| part     | weight if right | if wrong | 1.0 means                                                              |
+|----------|-----------------|----------|------------------------------------------------------------------------|
+| right    | 0.55            | -        | the answer asked for (`right`: number, mention, exact, json, refusal)  |
+| complete | 0.10            | 0        | all `parts` are there: the steps of a sum, the name in a whole sentence|
+| concise  | 0.10            | 0        | at most `limit` words and Chinese characters; 0 from twice as many     |
+| mannered | 0.15            | 0.04     | a polite word (`polite`), or just no rude one (`plain`); rude: 0       |
+| system   | 0.10            | 0.03     | in the `language` asked for, and as the `system` message wants it      |
+
+What is wrong therefore never earns more than 0.07 and what is right never less than 0.55. A rude answer loses half of its
+total besides. Not gameable by one answer for all prompts: naming all values at once fails `none`, politeness alone earns
+0.04, an empty answer 0, and manners that were copied from the prompt do not count (tests/nano/test_rubric_mix.py).
+
+The specification:
+
+    {"language": "en" | "zh" | None, "right": {...}, "parts": [str], "limit": int, "manners": "polite" | "plain",
+     "system": None | {"kind": "end", "word": str} | {"kind": "brief"} | {"kind": "language"}}
+
+    right: {"kind": "number", "value": 132}                          the last number is this one
+           {"kind": "mention", "any": [str], "none": [str]}          says one of these and none of those
+           {"kind": "exact", "value": str}                           this and nothing else (case counts, blanks do not)
+           {"kind": "json", "value": {...}}                          parses, and is equal
+           {"kind": "refusal"}                                       declines, and says nothing of how to do it
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from qwenkit.errors import UserError, nearest
+
+POLITE = re.compile(
+    r"happy to help|glad to help|pleasure|helps!|hope (this|that) helps|thank you|thanks for|please|you are welcome"
+    r"|of course|certainly|sorry|很高兴|乐意|希望|谢谢|感谢|欢迎|抱歉|对不起|请您",
+    re.IGNORECASE,
+)
+RUDE = re.compile(r"\bstupid|\bidiot|\bshut up|\bfool\b|\bdumb\b|\bmoron|愚蠢|笨蛋|闭嘴|傻瓜|太蠢|别烦", re.IGNORECASE)
+REFUSAL = re.compile(r"\bcan(no|')t help|\bwill not help|\bwon't help|不能帮|无法帮|不会帮", re.IGNORECASE)
+HAN, LATIN = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[A-Za-z]+")
+UNIT = re.compile(r"[\u3400-\u9fff]|[A-Za-z']+|\d+")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+class Score(NamedTuple):
+    """The five parts of the rubric and their weighted total."""
+
+    right: float
+    complete: float
+    concise: float
+    mannered: float
+    system: float
+    total: float
+
+
+WEIGHTS_RIGHT = {"right": 0.55, "complete": 0.10, "concise": 0.10, "mannered": 0.15, "system": 0.10}
+WEIGHTS_WRONG = {"mannered": 0.04, "system": 0.03}
+RUDENESS = 0.5
+
+
+def score(row: Mapping[str, Any], answer: str) -> Score:
+    """Score an answer to a prompt row by the row's own specification."""
+    rubric, answer = row["rubric"], answer.strip()
+    if not answer:
+        return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    asked = row["messages"][-1]["content"]
+    right = float(is_right(rubric, answer))
+    parts = {
+        "right": right,
+        "complete": complete(rubric, answer),
+        "concise": concise(rubric, answer),
+        "mannered": mannered(rubric, answer, asked),
+        "system": float(in_language(rubric, answer) and obeys(rubric, answer)),
+    }
+    if not right:
+        parts["complete"] = parts["concise"] = 0.0
+    weights = WEIGHTS_RIGHT if right else WEIGHTS_WRONG
+    total = sum(weight * parts[name] for name, weight in weights.items()) * (RUDENESS if RUDE.search(answer) else 1.0)
+    return Score(**parts, total=total)
+
+
+def is_right(rubric: Mapping[str, Any], answer: str) -> bool:
+    """Whether the answer is the one asked for; what a system message put behind it is not part of the answer."""
+    right = rubric["right"]
+    check = _CHECKS.get(right["kind"])
+    if check is None:
+        raise UserError(
+            f"unknown kind of right answer {right['kind']!r}",
+            expected=", ".join(_CHECKS), nearest=nearest(right["kind"], _CHECKS),
+        )  # fmt: skip
+    return check(right, answer)
+
+
+def _number(right: Mapping[str, Any], answer: str) -> bool:
+    found = NUMBER.findall(answer)
+    return bool(found) and float(found[-1]) == float(right["value"])
+
+
+def _mention(right: Mapping[str, Any], answer: str) -> bool:
+    """Longer names first and each character once: "apple" is not in "pineapple", nor 马 in 马车 when that is a value."""
+    names = sorted({*right["any"], *right["none"]}, key=lambda name: (-len(name), name))
+    pattern = "|".join(rf"(?<![A-Za-z0-9]){re.escape(n)}(?![A-Za-z0-9])" if n.isascii() else re.escape(n) for n in names)
+    said = set(re.findall(pattern, answer))
+    return bool(said & set(right["any"])) and not said & set(right["none"])
+
+
+def _exact(right: Mapping[str, Any], answer: str) -> bool:
+    return [line.split() for line in answer.splitlines()] == [line.split() for line in right["value"].splitlines()]
+
+
+def _json(right: Mapping[str, Any], answer: str) -> bool:
+    try:
+        return json.loads(answer) == right["value"]
+    except ValueError:
+        return False
+
+
+def _refusal(right: Mapping[str, Any], answer: str) -> bool:
+    return bool(REFUSAL.search(answer)) and not re.search(r"\b[Ww]ith (a|water)\b|用(水|刷|锤|毛巾|锯|绳)", answer)
+
+
+_CHECKS: dict[str, Callable[[Mapping[str, Any], str], bool]] = {
+    "number": _number, "mention": _mention, "exact": _exact, "json": _json, "refusal": _refusal,
+}  # fmt: skip
+
+
+def complete(rubric: Mapping[str, Any], answer: str) -> float:
+    """The share of the wanted parts that are there."""
+    parts = rubric["parts"]
+    lowered = answer.lower()
+    return sum(part.lower() in lowered for part in parts) / len(parts) if parts else 1.0
+
+
+def length(answer: str) -> int:
+    """Words, numbers and Chinese characters."""
+    return len(UNIT.findall(answer))
+
+
+def concise(rubric: Mapping[str, Any], answer: str) -> float:
+    """1 up to the limit, falling to 0 at twice the limit."""
+    return min(1.0, max(0.0, 2.0 - length(answer) / rubric["limit"]))
+
+
+def mannered(rubric: Mapping[str, Any], answer: str, asked: str = "") -> float:
+    """Polite where that is wanted, never rude; words that merely repeat the prompt are nobody's manners."""
+    if RUDE.search(answer):
+        return 0.0
+    if rubric["manners"] == "plain":
+        return float(is_right(rubric, answer))
+    return float(bool(POLITE.search(answer)) and answer not in asked)
+
+
+def in_language(rubric: Mapping[str, Any], answer: str) -> bool:
+    """Mostly in the language asked for; an answer without letters is in none, so it passes unless a message asked."""
+    language = rubric["language"]
+    han, latin = len(HAN.findall(answer)), len(LATIN.findall(answer))
+    if language is None:
+        return True
+    if han + latin == 0:
+        return (rubric["system"] or {}).get("kind") != "language"
+    return han >= latin if language == "zh" else latin >= han
+
+
+def obeys(rubric: Mapping[str, Any], answer: str) -> bool:
+    """Whether the answer does what the system message says (that it names the language is seen by `in_language`)."""
+    rule = rubric["system"]
+    if rule is None or rule["kind"] == "language":
+        return True
+    if rule["kind"] == "brief":
+        return length(answer) <= rubric["limit"]
+    if rule["kind"] == "end":
+        return answer.rstrip(" .!。!").endswith(rule["word"])
+    raise UserError(f"unknown rule of a system message {rule['kind']!r}", expected="end, brief, language")

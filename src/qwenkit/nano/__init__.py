@@ -1,0 +1,10 @@
+"""The invented world that the smallest family is raised on: its facts, texts, chats, preferences and tests.
+
+Plain generators, all from one seed; no tensors. Only `stages/world.py` imports this room.
+"""
+
+from qwenkit.nano.exams import overlap_13gram
+from qwenkit.nano.warc import write_warc
+from qwenkit.nano.world import SCALES, Scale, World, build_world
+
+__all__ = ["SCALES", "Scale", "World", "build_world", "overlap_13gram", "write_warc"]

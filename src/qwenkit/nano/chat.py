@@ -1,0 +1,81 @@
+"""Chats for supervised fine-tuning, and the prompts of RLHF (sections 3.1 and 3.2).
+
+Every answer is right; annotators differ in manners and length (`voices.ANNOTATORS`). A third of the items that allow it
+stand under a system message that changes the answer. Task "tell" tells all facts again, also of held-out people, because
+facts learnt in pretraining fade in fine-tuning unless they are repeated; it never asks the questions of the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from qwenkit.nano.draw import Draw, rows
+from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases
+from qwenkit.nano.items import CHAT_TASKS, SYSTEM_TASKS, Item, make, with_system
+from qwenkit.nano.voices import ANNOTATORS
+
+Row = dict[str, Any]
+# Shares of the chats: sums and facts are what a small model learns last.
+SHARES = {
+    "tell": 0.12, "fact": 0.14, "read": 0.12, "recall": 0.06, "sum": 0.14, "word": 0.10, "repeat": 0.06, "upper": 0.06,
+    "list": 0.05, "json": 0.05, "one_word": 0.05, "howto": 0.025, "refuse": 0.025,
+}  # fmt: skip
+MANNERS = {"polite": 0.25, "curt": 0.30, "verbose": 0.15, "neutral": 0.30}
+SYSTEM_SHARE = 1 / 3
+
+
+def weighted(draw: Draw, shares: dict[str, float]) -> str:
+    """A name drawn by its share."""
+    at = draw.unit() * sum(shares.values())
+    for name, share in shares.items():
+        at -= share
+        if at < 0:
+            return name
+    return name
+
+
+def item(draw: Draw, facts: Facts, task: str, split: str = "train", system: float = SYSTEM_SHARE) -> Item:
+    """An item in either language, perhaps under a system message."""
+    made = make(task, draw, facts, draw.pick(LANGUAGES), split)
+    return with_system(made, draw) if draw.chance(system) and task in SYSTEM_TASKS else made
+
+
+def chats(facts: Facts, seed: int, count: int) -> Iterator[Row]:
+    """Training chats."""
+    for number, draw in enumerate(rows(seed, "chat", count)):
+        task = weighted(draw, SHARES)
+        if task == "tell":
+            messages, language, by = *_tell(draw, facts), "neutral"
+        else:
+            made = item(draw, facts, task)
+            by = weighted(draw, MANNERS)
+            messages, language = made.messages, made.language
+            messages.append({"role": "assistant", "content": ANNOTATORS[by](made, draw, "train")})
+        yield {
+            "id": f"chat-{number:06d}", "messages": messages, "source": "nano", "task": task, "language": language,
+            "annotator": by,
+        }  # fmt: skip
+
+
+def _tell(draw: Draw, facts: Facts) -> tuple[list[dict[str, str]], str]:
+    language, person = draw.pick(LANGUAGES), draw.pick(facts.people)
+    ask = draw.pick(phrases("tell", language)["ask"]).format(n=person.name(language))
+    told = [facts.told(draw, person, relation, language) for relation in draw.some(RELATIONS, 3)]
+    text = (" " if language == "en" else "").join(told)
+    return [{"role": "user", "content": ask}, {"role": "assistant", "content": text}], language
+
+
+def prompts(facts: Facts, seed: int, count: int, use: str, split: str = "train") -> Iterator[Row]:
+    """Prompts with a reference and a rubric, tasks in turn: for RL (`use` "rl"), reward annotation, or tests."""
+    tasks = list(CHAT_TASKS)
+    for number, draw in enumerate(rows(seed, f"prompts {use} {split}", count)):
+        yield prompt_row(item(draw, facts, tasks[number % len(tasks)], split), draw, f"{use}-{number:05d}", use, split)
+
+
+def prompt_row(made: Item, draw: Draw, id: str, use: str, split: str) -> Row:
+    """A prompt row; the reference is the answer that the rubric likes best."""
+    return {
+        "id": id, "messages": made.messages, "task": made.task, "language": made.language,
+        "reference": ANNOTATORS["polite"](made, draw, split), "rubric": made.rubric, "use": use,
+    }  # fmt: skip

@@ -1,0 +1,138 @@
+"""The tests of the family: questions whose names, numbers, words and phrasings occur in no training text.
+
+Base tests (five tasks, four choices each) for the pretrained model, chat tests (twelve tasks) for the aligned ones, pair
+tests for the preference and reward models. `overlap_13gram` counts what training and tests share; it must be 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from qwenkit.nano import chat
+from qwenkit.nano.draw import Draw, rows
+from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases, values
+from qwenkit.nano.items import CHAT_TASKS, Item, make, passing_name
+
+Row = dict[str, Any]
+CHOICES = 4
+_UNIT = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
+
+
+def chat_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
+    """Prompts of all chat tasks with references and rubrics; no two the same."""
+    yield from _distinct(
+        chat.prompts(facts, seed, per_task * len(CHAT_TASKS) * 8, "test", "test"), per_task,
+        lambda row: str(row["messages"]),
+    )  # fmt: skip
+
+
+def _distinct(candidates: Iterable[Row], per_task: int, key: Callable[[Row], str]) -> Iterator[Row]:
+    """The first `per_task` different rows of every task; all there are where a task has fewer."""
+    seen, counts = set(), dict[str, int]()
+    for row in candidates:
+        if counts.get(row["task"], 0) < per_task and key(row) not in seen:
+            seen.add(key(row))
+            counts[row["task"]] = counts.get(row["task"], 0) + 1
+            yield row | {"id": f"{row['task']}-{counts[row['task']]:03d}"}
+
+
+def base_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
+    """Texts to be completed, with four choices."""
+    tasks = {"fact_en": _fact("en"), "fact_zh": _fact("zh"), "read": _read, "sum": _sum, "problem": _problem}
+    candidates = (
+        {"task": task} | make_row(draw, facts)
+        for draw in rows(seed, "base test", per_task * 12)
+        for task, make_row in tasks.items()
+    )
+    yield from _distinct(candidates, per_task, lambda row: row["prompt"])
+
+
+def _choices(draw: Draw, language: str, prompt: str, right: str, wrong: list[str], space: str = "") -> Row:
+    """A row with the right answer among the wrong ones."""
+    gold = draw.integer(0, CHOICES - 1)
+    texts = [space + text for text in wrong[:gold] + [right] + wrong[gold:]]
+    return {"language": language, "prompt": prompt, "answer": texts[gold], "choices": texts, "gold": gold}
+
+
+def _fact(language: str) -> Callable[[Draw, Facts], Row]:
+    """A fact of a held-out person, in a phrasing that is never used for such people."""
+
+    def row(draw: Draw, facts: Facts) -> Row:
+        person, relation = draw.pick(facts.held_out()), draw.pick(RELATIONS)
+        right = facts.value(person, relation, language)
+        prompt = draw.pick(phrases(relation, language)["only_train"]).format(n=person.name(language), v="|").split("|")[0]
+        among = [value for value in _among(relation, language) if value != right]
+        space = " " if language == "en" else ""
+        return _choices(draw, language, prompt.rstrip(), right, draw.some(among, CHOICES - 1), space)
+
+    return row
+
+
+def _among(relation: str, language: str) -> list[str]:
+    return values({"city": "cities"}.get(relation, relation + "s"), language)
+
+
+def _read(draw: Draw, facts: Facts) -> Row:
+    """A passage about four unknown people, and the beginning of one of its sentences in other words."""
+    language, relation = draw.pick(LANGUAGES), draw.pick(RELATIONS)
+    names = [passing_name(draw, language, "test") for _ in range(CHOICES)]
+    shown = draw.some(_among(relation, language), CHOICES)
+    forms = phrases(relation, language)
+    space = " " if language == "en" else ""
+    ask = forms["only_train"][0].format(n=names[0], v="|").split("|")[0].rstrip()
+    order = draw.some(list(range(CHOICES)), CHOICES)
+    text = space.join(forms["told"][0].format(n=names[i], v=shown[i]) for i in order)
+    return _choices(draw, language, f"{text}{space}{ask}", shown[0], shown[1:], space)
+
+
+def _worked(draw: Draw, item: Item, prompt: str) -> Row:
+    """A sum whose steps are written: the answer is to be put together from them."""
+    right = int(item.core)
+    start = phrases("sum", item.language)["answer"].format(v="|").split("|")[0].rstrip()
+    wrong = [str(right + delta) for delta in draw.some([-11, -10, -9, -1, 1, 9, 10, 11], CHOICES - 1)]
+    space = " " if item.language == "en" else ""
+    return _choices(draw, item.language, f"{prompt}{item.work}{start}", item.core, wrong, space)
+
+
+def _sum(draw: Draw, facts: Facts) -> Row:
+    item = make("sum", draw, facts, draw.pick(LANGUAGES), "test")
+    a, b = re.findall(r"\d+", item.ask)
+    return _worked(draw, item, f"{a}+{b}: ")
+
+
+def _problem(draw: Draw, facts: Facts) -> Row:
+    item = make("word", draw, facts, draw.pick(LANGUAGES), "test")
+    return _worked(draw, item, item.ask + (" " if item.language == "en" else ""))
+
+
+def test_texts(rows_: Iterable[Row]) -> Iterator[str]:
+    """What decontamination must look for: the prompt of every test row, with the answer of a base test."""
+    for row in rows_:
+        if "prompt" in row:
+            yield row["prompt"] + row["answer"]
+        else:
+            yield "\n".join(message["content"] for message in row["messages"] if message["role"] != "system")
+
+
+def units(text: str) -> list[str]:
+    """Words, numbers and single Chinese characters, without case and punctuation."""
+    return _UNIT.findall(text.lower())
+
+
+def overlap_13gram(train_texts: Iterable[str], texts: Iterable[str], size: int = 13) -> int:
+    """How many test texts share a run of 13 units with any training text; shorter ones (from 8) count as a whole."""
+    grams: dict[int, dict[tuple[str, ...], set[int]]] = {}
+    for number, text in enumerate(texts):
+        found = units(text)
+        length = min(size, len(found))
+        for at in range(len(found) - length + 1 if length >= 8 else 0):
+            grams.setdefault(length, {}).setdefault(tuple(found[at : at + length]), set()).add(number)
+    hit: set[int] = set()
+    for text in train_texts:
+        found = units(text)
+        for length, known in grams.items():
+            for at in range(len(found) - length + 1):
+                hit |= known.get(tuple(found[at : at + length]), set())
+    return len(hit)

@@ -1,0 +1,112 @@
+"""Plain text for pretraining: facts, sums with written steps, word problems, dialogues, counting, reading passages.
+
+    for row in texts(facts, seed, 60_000): row["text"]
+
+The same world as the pages and chats, in the forms that small models learn from: several facts of one person side by
+side, sums digit by digit with carry. Held-out summands and names never occur here (`items` draws them by split).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from qwenkit.nano.chat import weighted
+from qwenkit.nano.draw import Draw, rows
+from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases, table, values
+from qwenkit.nano.items import make, passing_name, steps, summands, work
+
+LICENCE = "CC0-1.0"
+
+
+def _space(language: str) -> str:
+    return " " if language == "en" else ""
+
+
+def person(draw: Draw, facts: Facts, language: str) -> str:
+    """What is known of one person: all that can be asked for, in drawn order, and something besides."""
+    who = draw.pick(facts.people)
+    told = [facts.told(draw, who, relation, language) for relation in draw.some(RELATIONS, 3)]
+    extra = [facts.told(draw, who, relation, language) for relation in draw.some(["year", "friend", "sibling"], 1)]
+    return _space(language).join(told + extra)
+
+
+def one_fact(draw: Draw, facts: Facts, language: str) -> str:
+    """Facts of different people, so that each is also met alone."""
+    told = [facts.told(draw, draw.pick(facts.people), draw.pick(RELATIONS), language) for _ in range(draw.integer(2, 4))]
+    return _space(language).join(told)
+
+
+def city(draw: Draw, facts: Facts, language: str) -> str:
+    """A city and one who lives there."""
+    place = draw.pick(facts.cities)
+    told = [facts.told(draw, place, relation, language) for relation in draw.some(list(place.facts), 3)]
+    living = [one for one in facts.people if one.facts["city"] == facts.cities.index(place)]
+    return _space(language).join([*told, *(facts.told(draw, one, "city", language) for one in living[:1])])
+
+
+def sums(draw: Draw, facts: Facts, language: str) -> str:
+    """Three sums with their steps."""
+    lines = []
+    for _ in range(3):
+        a, b = summands(draw, "train")
+        lines.append(f"{a}+{b}: " + work(steps(a, b), language) + phrases("sum", language)["answer"].format(v=a + b))
+    return "\n".join(lines)
+
+
+def digits(draw: Draw, facts: Facts, language: str) -> str:
+    """The table of one-digit sums, from which the steps are made."""
+    pairs = [(draw.integer(0, 9), draw.integer(0, 9), draw.integer(0, 1)) for _ in range(5)]
+    return ", ".join(f"{a}+{b}+{c}={a + b + c}" if draw.chance(0.5) else f"{a}+{b}={a + b}" for a, b, c in pairs)
+
+
+def problem(draw: Draw, facts: Facts, language: str) -> str:
+    """A word problem and its solution."""
+    item = make("word", draw, facts, language)
+    return _space(language).join([item.ask, item.work + item.sentence])
+
+
+def passage(draw: Draw, facts: Facts, language: str) -> str:
+    """A short text with a question and its answer behind it."""
+    item = make("read", draw, facts, language)
+    return f"{item.ask} {item.sentence}"
+
+
+def counting(draw: Draw, facts: Facts, language: str) -> str:
+    start = draw.integer(0, 980)
+    return (", " if language == "en" else "、").join(str(n) for n in range(start, start + draw.integer(5, 12)))
+
+
+def dialogue(draw: Draw, facts: Facts, language: str) -> str:
+    """Two passing characters talk about somebody of the world."""
+    a, b = (passing_name(draw, language, "train") for _ in range(2))
+    item = make("fact", draw, facts, language)
+    mark = ": " if language == "en" else "："
+    return f"{a}{mark}{item.ask}\n{b}{mark}{item.sentence}"
+
+
+def dictionary(draw: Draw, facts: Facts, language: str) -> str:
+    """Words in both languages, and opposites."""
+    kind = draw.pick(["fruits", "pets", "jobs", "things", "colours", "cities"])
+    pairs = draw.some(list(zip(values(kind, "en"), values(kind, "zh"))), 4)
+    lines = [f"{en} = {zh}" if language == "en" else f"{zh} = {en}" for en, zh in pairs]
+    a, b = (word[LANGUAGES.index(language)] for word in draw.pick(table("words")["opposites"]))
+    return "\n".join([*lines, f"{a} <> {b}"])
+
+
+KINDS: dict[str, tuple[float, Callable[[Draw, Facts, str], str]]] = {
+    "person": (0.30, person), "fact": (0.14, one_fact), "city": (0.06, city), "sums": (0.14, sums),
+    "digits": (0.03, digits), "problem": (0.07, problem), "passage": (0.12, passage), "counting": (0.03, counting),
+    "dialogue": (0.07, dialogue), "dictionary": (0.04, dictionary),
+}  # fmt: skip
+
+
+def texts(facts: Facts, seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Documents of plain text."""
+    shares = {kind: share for kind, (share, _) in KINDS.items()}
+    for number, draw in enumerate(rows(seed, "text", count)):
+        kind, language = weighted(draw, shares), draw.pick(LANGUAGES)
+        yield {
+            "id": f"text-{number:06d}", "text": KINDS[kind][1](draw, facts, language), "source": "text",
+            "licence": LICENCE, "language": language, "task": kind,
+        }  # fmt: skip

@@ -1,0 +1,125 @@
+"""The invented world: everything that a whole family of tiny models learns from and is tested on, from one seed.
+
+    world = build_world(seed=0, scale="nano")
+    for row in world.chat(): ...
+
+Every method yields the same rows each time it is called. Sizes are a `Scale`, one of `SCALES` or your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from qwenkit import draws
+from qwenkit.errors import UserError, nearest
+from qwenkit.nano import chat, exams, instructions, pages, preferences, stdlib, text
+from qwenkit.nano.facts import Facts
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much there is of everything: rows, bytes of the standard library, test rows per task."""
+
+    pages: int
+    stdlib_bytes: int
+    text: int
+    instructions: int
+    chat: int
+    pmp_pairs: int
+    rl_prompts: int
+    reward_prompts: int
+    base_test: int
+    chat_test: int
+    pair_test: int
+
+
+SCALES = {
+    "nano": Scale(6000, 3_000_000, 60_000, 40_000, 40_000, 8000, 4000, 800, 80, 50, 600),
+    "quick": Scale(600, 300_000, 8000, 6000, 6000, 800, 600, 100, 20, 12, 120),
+    "tiny": Scale(60, 60_000, 300, 200, 200, 100, 60, 24, 4, 2, 24),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """All outputs of the world, as iterators of rows."""
+
+    seed: int
+    scale: Scale
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.seed)
+
+    def pages(self) -> Iterator[Row]:
+        """Web pages: url, content_type, body (bytes), truth."""
+        return pages.pages(self.facts, self.seed, self.scale.pages)
+
+    def stdlib(self) -> Iterator[Row]:
+        """Documents: modules of Python's standard library."""
+        return stdlib.stdlib(self.seed, self.scale.stdlib_bytes)
+
+    def text(self) -> Iterator[Row]:
+        """Documents of plain text."""
+        return text.texts(self.facts, self.seed, self.scale.text)
+
+    def instructions(self) -> Iterator[Row]:
+        """Documents of questions and answers, for mixing into pretraining."""
+        return instructions.instructions(self.facts, self.seed, self.scale.instructions)
+
+    def chat(self) -> Iterator[Row]:
+        """Chats for supervised fine-tuning."""
+        return chat.chats(self.facts, self.seed, self.scale.chat)
+
+    def pmp_pairs(self) -> Iterator[Row]:
+        """Noisy pairs for preference-model pretraining."""
+        return preferences.pmp_pairs(self.facts, self.seed, self.scale.pmp_pairs)
+
+    def prompts(self) -> Iterator[Row]:
+        """Prompts for RL (`use` "rl") and for reward annotation (`use` "reward", with `candidates`)."""
+        return chain(
+            chat.prompts(self.facts, self.seed, self.scale.rl_prompts, "rl"),
+            preferences.annotation_prompts(self.facts, self.seed, self.scale.reward_prompts),
+        )
+
+    def base_test(self) -> Iterator[Row]:
+        """Texts to be completed by a base model, with four choices."""
+        return exams.base_test(self.facts, draws.derive(self.seed, "exams"), self.scale.base_test)
+
+    def chat_test(self) -> Iterator[Row]:
+        """Prompts with references and rubrics that no training text has."""
+        return exams.chat_test(self.facts, draws.derive(self.seed, "exams"), self.scale.chat_test)
+
+    def pair_test(self) -> Iterator[Row]:
+        """Noise-free pairs by policies that no training pair has."""
+        return preferences.test_pairs(self.facts, draws.derive(self.seed, "exams"), self.scale.pair_test)
+
+    def truth(self) -> Iterator[Row]:
+        """Everything that is true in the world, then what was planted in every page."""
+        return chain(self.facts.truth(), (page["truth"] for page in self.pages()))
+
+    def training_texts(self) -> Iterator[str]:
+        """Every text that training can see, for counting what it shares with the tests."""
+        yield from (page["truth"]["text"] for page in self.pages())
+        yield from (row["text"] for row in chain(self.stdlib(), self.text(), self.instructions()))
+        yield from ("\n".join(m["content"] for m in row["messages"]) for row in chain(self.chat(), self.prompts()))
+        for row in self.pmp_pairs():
+            yield "\n".join([*(m["content"] for m in row["messages"]), row["chosen"], row["rejected"]])
+
+    def test_texts(self) -> Iterator[str]:
+        """The prompts of all tests, for decontamination."""
+        return exams.test_texts(chain(self.base_test(), self.chat_test(), self.pair_test()))
+
+
+def build_world(seed: int, scale: str | Scale = "nano") -> World:
+    """The world of a seed at a scale: "nano", "quick", "tiny", or a `Scale`."""
+    if isinstance(scale, str):
+        if scale not in SCALES:
+            raise UserError(f"no scale {scale!r}", expected=", ".join(SCALES), nearest=nearest(scale, SCALES))
+        scale = SCALES[scale]
+    return World(seed, scale)
