@@ -13,6 +13,7 @@ The history is part of the checkpoint: a resumed run is watched as the uninterru
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 import tomllib
@@ -105,9 +106,12 @@ class Watch:
 
 
 def _spike(watch: Watch, row: Alarm, value: float) -> bool:
+    """Deviations are those from step to step: the fall of a young loss would widen plain ones and hide a spike."""
     if len(watch.history) < 32:
         return False
-    mean, sigma = statistics.fmean(watch.history), statistics.pstdev(watch.history)
+    mean = statistics.fmean(watch.history[-32:])
+    changes = [(after - before) ** 2 for before, after in itertools.pairwise(watch.history)]
+    sigma = math.sqrt(statistics.fmean(changes) / 2)
     return value > mean + row.threshold * max(sigma, 0.01 * abs(mean))
 
 

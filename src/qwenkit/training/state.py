@@ -4,9 +4,9 @@
     save_checkpoint(state.state_dict(), folder, step)      # folder/step-00000100, torch.distributed.checkpoint format
     if found := latest_checkpoint(folder): state.load_state_dict(load_checkpoint(found))
 
-A checkpoint is written beside its place, fsynced and renamed; `complete.json`, written last, lists the size of each
-file, so that a cut or missing file makes the checkpoint invisible and the one before it is used. The newest two stay.
-Tensors are stored under flat names; everything else is one JSON text, so that nothing is ever unpickled but that text.
+A checkpoint is written beside its place, fsynced and renamed; `complete.json`, written last, holds the SHA-256 of each
+file, so that a cut, missing or changed file makes the checkpoint invisible and the one before it is used. The newest
+two stay. Tensors have flat names; everything else is one JSON text, so that nothing is ever unpickled but that text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from qwenkit.artifacts import fsync_tree, fsync_tree_entry
+from qwenkit.artifacts import fsync_tree, fsync_tree_entry, sha256_file
 from qwenkit.records import read_json, write_json
 
 COMPLETE, PLAIN, KEPT = "complete.json", "plain", 2
@@ -75,7 +75,7 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     plain = json.dumps(_split(tree, "", tensors))
     with _alone():
         dcp.save({**tensors, PLAIN: plain}, storage_writer=FileSystemWriter(beside), no_dist=True)
-    write_json(beside / COMPLETE, {"schema": 1, "step": step, "files": _sizes(beside)})
+    write_json(beside / COMPLETE, {"schema": 1, "step": step, "files": _hashes(beside)})
     fsync_tree(beside)
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
@@ -87,8 +87,7 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
-    found = _complete(folder)
-    return found[-1] if found else None
+    return next((path for path in reversed(_complete(folder)) if _undamaged(path)), None)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -113,18 +112,17 @@ def _alone() -> Iterator[None]:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Checkpoints that were written to their end, oldest first."""
     paths = sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
-    return [path for path in paths if (path / COMPLETE).exists() and _whole(path)]
+    return [path for path in paths if (path / COMPLETE).exists()]
 
 
-def _whole(path: Path) -> bool:
-    sizes = _sizes(path)
-    return all(sizes.get(name) == size for name, size in read_json(path / COMPLETE)["files"].items())
+def _undamaged(path: Path) -> bool:
+    return read_json(path / COMPLETE)["files"] == _hashes(path)
 
 
-def _sizes(path: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.name != COMPLETE}
+def _hashes(path: Path) -> dict[str, str]:
+    return {file.name: sha256_file(file) for file in sorted(path.iterdir()) if file.name != COMPLETE}
 
 
 def _split(value: Any, name: str, tensors: dict[str, Any]) -> Any:

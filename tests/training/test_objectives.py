@@ -1,0 +1,72 @@
+"""The loss is one number, however rows are accumulated, packed, chunked."""
+
+import pytest
+import torch
+
+from qwenkit.data.order import Row
+from qwenkit.data.packer import Piece
+from qwenkit.training.batches import build_batch, held_out
+from qwenkit.training.objectives import lm_objective, mean_loss
+from tests.training.conftest import make_model, make_store
+
+
+@pytest.fixture
+def model():
+    return make_model().double()
+
+
+def gradients(model, batches, **options):
+    """Loss and gradient of the weighted mean over all batches."""
+    model.zero_grad()
+    weight = sum(batch.weight for batch in batches)
+    total = 0.0
+    for batch in batches:
+        loss, _ = lm_objective(model, batch, **options)
+        (loss / weight).backward()
+        total += float(loss.detach()) / weight
+    return total, torch.cat([param.grad.flatten() for param in model.parameters()]).clone()
+
+
+def same(one, two):
+    assert one[0] == pytest.approx(two[0], abs=1e-6)
+    assert torch.allclose(one[1], two[1], atol=1e-6, rtol=0) and one[1].abs().max() > 1e-3
+
+
+def test_accumulation_is_the_batch(model):
+    store = make_store()
+    whole = gradients(model, held_out(store, 32, 100, split=False))
+    same(whole, gradients(model, held_out(store, 32, 1, split=False)))
+    same(whole, gradients(model, held_out(store, 32, 3, split=False)))
+
+
+def test_packed_documents_are_documents_alone(model):
+    store = make_store()
+    packed = gradients(model, held_out(store, 64, 4, split=False))
+    alone = [build_batch(store, [Row(0, 0, [Piece(d, 0, int(n))])], int(n)) for d, n in enumerate(store.lengths)]
+    same(packed, gradients(model, alone))
+
+
+def test_documents_that_see_each_other_give_another_loss(model):
+    batches = held_out(make_store(), 64, 4, split=False)
+    assert abs(gradients(model, batches)[0] - gradients(model, batches, isolate=False)[0]) > 1e-6
+
+
+def test_chunks_of_the_head_change_nothing(model):
+    batches = held_out(make_store(), 32, 8, split=True)
+    same(gradients(model, batches), gradients(model, batches, chunk=7))
+
+
+def test_it_is_the_cross_entropy_of_torch(model):
+    batch = held_out(make_store(), 32, 8, split=True)[0]
+    model.requires_grad_(False)
+    logits = model.head(model.hidden(batch.ids_BT, documents_BT=batch.documents_BT)).flatten(0, 1)
+    nll = torch.nn.functional.cross_entropy(logits, batch.targets_BT.flatten(), reduction="none")
+    assert float(lm_objective(model, batch)[0]) == pytest.approx(float((nll * batch.weights_BT.flatten()).sum()))
+
+
+def test_mean_loss_is_per_token_and_leaves_the_mode(model):
+    model.train()
+    batches = held_out(make_store(), 32, 8, split=True)
+    found = mean_loss(model, batches)
+    assert model.training and found["loss"] == pytest.approx(gradients(model.eval(), batches)[0])
+    assert found["loss"] == pytest.approx(mean_loss(model, held_out(make_store(), 32, 3, split=True))["loss"])
