@@ -4,8 +4,9 @@
     transformers.AutoTokenizer.from_pretrained(folder)      # encodes identically, vLLM too
 
 `folder.load_folder` is the inverse. The template is ChatML without a default system turn; it renders what
-`qwenkit.chat` renders in style "chatml". Caveat: other libraries parse special tokens inside user text; ours does
-not.
+`qwenkit.chat` renders in style "chatml". Caveats: other libraries parse special tokens inside user text; ours does
+not. Beside a `qwen2` model, transformers 5 puts in its own class, which looks for special tokens before NFC: a
+special token's name followed by U+0338 is one there and none here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,78 @@
+"""Reading answers: tool calls of three formats, and nothing ever raises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwenkit.chat import ChatTokenizer, parse_text
+from qwenkit.chat.probes import PROBES
+
+from .test_render import rows, talk
+
+REACT = ("\nAction:", "\nAction Input:", "\nObservation:", "\nFinal Answer: ", "Thought: ")
+HERMES = ("<tool_call>", "</tool_call>", '{"name": "f", "arguments": {}}', "[1]", "{", '"name"', "null")
+pieces = st.sampled_from([*REACT, *HERMES, "<think>", "</think>", "你", "\n", "a"])
+
+
+@given(parts=st.lists(pieces, max_size=12), tools=st.none() | st.just([{"name": "f"}]))
+def test_nothing_raises(parts: list[str], tools: list[Any] | None) -> None:
+    message = parse_text("".join(parts), tools)
+    assert message["role"] == "assistant" and isinstance(message["content"], str)
+
+
+@given(ids=st.lists(st.integers(0, 383), max_size=20))
+def test_any_ids_can_be_read_padding_rows_too(tiny: ChatTokenizer, ids: list[int]) -> None:
+    assert isinstance(tiny.parse(ids)["content"], str)
+
+
+def test_parsing_inverts_rendering(tiny: ChatTokenizer) -> None:
+    for probe in PROBES[-2:]:
+        told = next(i for i, m in enumerate(probe.messages) if m["role"] == "assistant")
+        before = tiny.render(probe.messages[:told], probe.tools, add_generation_prompt=True).ids
+        whole = tiny.render(probe.messages[: told + 1], probe.tools).ids
+        read = tiny.parse(whole[len(before) :], probe.tools)
+        assert read == probe.messages[told]
+
+
+def test_an_answer_ends_at_the_first_turn_mark(tiny: ChatTokenizer) -> None:
+    ids = [*tiny.encode("yes"), tiny.im_end_id, *tiny.encode("\n"), tiny.im_start_id, *tiny.encode("user")]
+    assert tiny.parse(ids) == {"role": "assistant", "content": "yes"}
+
+
+def test_a_call_that_cannot_be_read_or_was_not_offered_stays_text() -> None:
+    broken = '<tool_call>\n{"name": "f", \n</tool_call>'
+    assert parse_text(broken) == {"role": "assistant", "content": broken}
+    unknown = '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
+    assert "tool_calls" not in parse_text(unknown, [{"function": {"name": "f"}}])
+    assert parse_text(unknown)["tool_calls"][0]["function"]["name"] == "g"
+
+
+def test_thoughts_are_taken_apart() -> None:
+    assert parse_text("<think>\nhm\n</think>\n\n好") == {
+        "role": "assistant",
+        "reasoning_content": "hm",
+        "content": "好",
+    }
+
+
+def test_react_as_the_authors_read_it() -> None:
+    for row in rows("react_parse_response.jsonl"):
+        want = row["parsed"]["message"]
+        call = want["function_call"]
+        got = parse_text(row["response"], [{"name": call["name"] if call else "f"}])
+        assert got["content"] == want["content"]
+        assert ("tool_calls" in got) == (call is not None)
+        if call:
+            function = got["tool_calls"][0]["function"]
+            arguments = json.loads(call["arguments"]) if call["arguments"] else ""
+            assert function == {"name": call["name"], "arguments": arguments}
+
+
+def test_a_plain_answer_is_itself(tiny: ChatTokenizer) -> None:
+    ids = tiny.render(talk("a", "b\n\nc"), continue_final_message=True).ids
+    prompt = tiny.render(talk("a"), add_generation_prompt=True).ids
+    assert tiny.parse(ids[len(prompt) :]) == {"role": "assistant", "content": "b\n\nc"}
