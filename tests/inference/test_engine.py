@@ -219,3 +219,17 @@ def test_edges(model: Transformer) -> None:
             engine.generate([prompt], GREEDY)
     with pytest.raises(UserError, match="2 sampling parameters for 1"):
         engine.generate([[1]], [GREEDY, GREEDY])
+
+
+def test_more_requests_may_come_than_the_cache_first_had_room_for(model: Transformer) -> None:
+    """The cache grows in rows and length while others are running."""
+    engine, prompts = Engine(model, None), _prompts(12, seed=3, longest=20)
+    first = engine.submit(prompts[0], GREEDY)
+    engine.step()
+    handles = [first, *(engine.submit(prompt, GREEDY) for prompt in [*prompts[1:], [3] * 150])]
+    done = {}
+    while len(done) < len(handles):
+        done.update({output.request: output.ids for output in engine.step()})
+    assert [done[handle] for handle in handles] == [
+        _full_forward(model, prompt, 20) for prompt in [*prompts, [3] * 150]
+    ]

@@ -59,7 +59,7 @@ class Engine:
         seed: int = 0,
     ) -> None:
         folder = None if isinstance(model, Transformer) else Path(model)
-        self.model = load_model(folder) if folder is not None else model
+        self.model = model if isinstance(model, Transformer) else load_model(model)
         self.tok, self.seed, self.prefill_tokens = tok, seed, prefill_tokens
         self.version = 0
         settings = _generation_config(folder)
@@ -71,6 +71,11 @@ class Engine:
         self._handles = itertools.count()
         self._open: dict[int, list[Sequence]] = {}
         self._unclaimed: list[Output] = []
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self.model.config.max_position_embeddings
 
     # ---- whole batches ----------------------------------------------------------------------------------------------
 
@@ -218,10 +223,9 @@ class Engine:
 
     def _check_length(self, ids: list[int], where: str, room: int) -> int:
         """Positions left after these tokens; at least `room` are needed."""
-        positions = self.model.config.max_position_embeddings
-        left = positions - len(ids)
+        left = self.max_length - len(ids)
         if left < room:
-            raise UserError(f"{len(ids)} tokens", where=where, expected=f"at most {positions - room} tokens",
+            raise UserError(f"{len(ids)} tokens", where=where, expected=f"at most {self.max_length - room} tokens",
                             mend="shorten it, or use a model with more positions")  # fmt: skip
         return left
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,10 +93,10 @@ class Sequence:
 class Writer:
     """The text of an answer while it grows: whole characters only, cut at the first stop text."""
 
-    def __init__(self, tok: Any, stop: tuple[str, ...]) -> None:
-        self.stream, self.special, self.stop = tok.stream(), frozenset(tok.special.values()), stop
+    def __init__(self, tok: Any, stop: Iterable[str]) -> None:
+        self.stream, self.special, self.stop = tok.stream(), frozenset(tok.special.values()), tuple(stop)
         self.text, self.emitted = "", 0
-        self.held = max((len(text) for text in stop), default=1) - 1
+        self.held = max((len(text) for text in self.stop), default=1) - 1
 
     def push(self, id: int) -> bool:
         """Add a token's text; true when a stop text is complete."""
@@ -119,5 +120,5 @@ class Writer:
         cuts = [cut for cut in (self.text.find(stop, start) for stop in self.stop) if cut >= 0]
         if cuts:
             self.text, self.held = self.text[: min(cuts)], 0
-            self.stop = ()
+    XX
         return bool(cuts)

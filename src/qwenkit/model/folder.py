@@ -14,19 +14,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from qwenkit.errors import UserError, nearest
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.transformer import ScalarModel, Transformer
 
+Model = TypeVar("Model", Transformer, ScalarModel)
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_HEADS = {"score_head.weight": "score.weight"}
+_HEADS: dict[str, str] = {"score_head.weight": "score.weight"}
 _SHARD_BYTES = 5 * 10**9
 
 
@@ -165,8 +167,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
 
-def _save(model: nn.Module, folder: Path, architecture: str, shard_bytes: int) -> None:
-    config: ModelConfig = model.config
+def _save(model: Transformer | ScalarModel, folder: Path, architecture: str, shard_bytes: int) -> None:
+    config = model.config
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         _HEADS.get(name, name): tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
@@ -200,7 +202,7 @@ def _write_shards(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) ->
     _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where})
 
 
-def _fill(model: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+def _fill(model: Model, folder: Path, dtype: torch.dtype, device: torch.device) -> Model:
     """Put the folder's tensors into a model on the meta device; every mismatch is named at once."""
     wanted = {_HEADS.get(name, name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
     found = _read_tensors(folder)

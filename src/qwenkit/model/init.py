@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from qwenkit.draws import derive
+from qwenkit.model.config import ModelConfig
 
 Module = TypeVar("Module", bound=nn.Module)
 _RESIDUAL = ("o_proj.weight", "down_proj.weight")
@@ -34,9 +35,10 @@ def init_weights(model: Module, seed: int, std: float | None = None) -> Module:
     `std` is the configuration's `initializer_range` unless given. The two residual projections of each layer add to
     one stream, so scaling them keeps its variance the same for any depth.
     """
-    config = getattr(model, "config", None)
-    std = std if std is not None else config.initializer_range
-    depth = config.num_hidden_layers if config is not None else 1
+    config: ModelConfig | None = getattr(model, "config", None)
+    if std is None:
+        std = 0.02 if config is None else config.initializer_range
+    depth = 1 if config is None else config.num_hidden_layers
     for name, parameter in model.named_parameters():
         if name.endswith(".bias"):
             parameter.zero_()

@@ -98,14 +98,14 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.dropout = config.dropout
         self.self_attn = Attention(config, layer)
         self.mlp = MLP(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
-        rate = self.dropout if self.training else 0.0
+    def forward(
+        self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None, rate: float
+    ) -> Tensor:
         x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, mask, cache), rate)
         return x_BTC + F.dropout(self.mlp(self.post_attention_layernorm(x_BTC)), rate)
 
@@ -136,8 +136,9 @@ class Decoder(nn.Module):
         mask = None if documents_BT is None else document_mask(documents_BT)
         if cache is not None:
             mask = cache.mask(T)
+        rate = self.config.dropout if self.training else 0.0
         for block in self.layers:
-            x_BTC = block(x_BTC, rotary, mask, cache)
+            x_BTC = block(x_BTC, rotary, mask, cache, rate)
         return self.norm(x_BTC)
 
     def _positions(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
@@ -153,10 +154,18 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The trunk's own, so that there is one: setting it changes what the next forward pass does (its dropout)."""
+        return self.model.config
+
+    @config.setter
+    def config(self, config: ModelConfig) -> None:
+        self.model.config = config
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         return self.head(self.hidden(ids_BT))
@@ -187,11 +196,19 @@ class ScalarModel(nn.Module):
 
     def __init__(self, backbone: Transformer, seed: int = 0) -> None:
         super().__init__()
-        self.config = backbone.config
         self.model = backbone.model
         weight = self.model.embed_tokens.weight
         self.score_head = nn.Linear(self.config.hidden_size, 1, bias=False, device=weight.device, dtype=weight.dtype)
         init_weights(self.score_head, seed, std=self.config.initializer_range)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The trunk's own."""
+        return self.model.config
+
+    @config.setter
+    def config(self, config: ModelConfig) -> None:
+        self.model.config = config
 
     def forward(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:
         return self.score(ids_BT, positions_BT, documents_BT)
