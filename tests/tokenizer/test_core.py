@@ -64,6 +64,7 @@ def test_numbers_are_spelled_by_digit(tiny: Tokenizer) -> None:
 def test_training_gives_the_same_bytes_again(tiny: Tokenizer) -> None:
     again = train_bpe(iter(TEXTS), vocab_size=340)
     assert (again.digest, again.ranks) == (tiny.digest, tiny.ranks)
+    assert train_bpe(reversed(TEXTS), vocab_size=340).digest == tiny.digest
     assert train_bpe(TEXTS, vocab_size=341).digest != tiny.digest
 
 

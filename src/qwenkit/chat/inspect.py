@@ -53,7 +53,7 @@ def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
 def mask_html(rendered: Iterable[Rendered], tok: Tokenizer) -> str:
     """A page of its own for any number of conversations; hover a token for its id and weight."""
     chats = "\n".join(_chat_html(number, item, tok) for number, item in enumerate(rendered, start=1))
-    page = resources.files(__package__).joinpath("mask.html").read_text("utf-8")
+    page = resources.files("qwenkit.chat").joinpath("mask.html").read_text("utf-8")
     return page.replace("{{chats}}", chats)
 
 

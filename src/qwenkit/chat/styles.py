@@ -11,7 +11,7 @@ Hermes-style JSON between `<tool_call>` marks, the same in all three.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..tokenizer import IM_END, IM_START
@@ -71,7 +71,7 @@ def pieces(
     return out
 
 
-def _turn(role: str, body: Sequence[Piece]) -> list[Piece]:
+def _turn(role: str, body: Iterable[Piece]) -> list[Piece]:
     return [Piece(IM_START, role, "start"), Piece(f"{role}\n", role, "header"), *body, *_end(role)]
 
 

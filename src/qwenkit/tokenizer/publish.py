@@ -25,7 +25,7 @@ TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_t
 
 def chatml_template() -> str:
     """The chat template of the family raised here."""
-    return resources.files(__package__).joinpath("chatml.jinja").read_text("utf-8")
+    return resources.files("qwenkit.tokenizer").joinpath("chatml.jinja").read_text("utf-8")
 
 
 def save_tokenizer(
