@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -45,6 +46,7 @@ def comparison(a: str, b: str, kind: str, component: str, gain: float, n: int = 
     return {"a": a, "b": b, "set": kind, "component": component, **paired_difference(after, before)._asdict()}
 
 
+@functools.cache
 def exam_metrics() -> dict[str, Any]:
     levels = {"base": 0.12, "chat": 0.64, "chat-rlhf": 0.68}
     models = {

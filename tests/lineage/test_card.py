@@ -85,7 +85,7 @@ def test_hostile_text_stays_text(whole: tuple[Path, dict, str, str]) -> None:
     page = Page(html)
     assert '<script>alert("x")</script>' in page.text and "{{ 7*7 }}" in page.text
     assert "\u202e" not in html and "\x1b" not in html and "\u202e" not in markdown
-    assert "long long" in page.text and "(+3000 characters)" in page.text
+    assert "long long" in page.text and "(+3500 characters)" in page.text
     fenced = re.findall(r"^(`{3,})text\n(.*?)\n\1$", markdown, re.DOTALL | re.MULTILINE)
     assert any("<script>" in body and len(fence) > 3 for fence, body in fenced)
 
@@ -118,6 +118,22 @@ def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
     assert text.count("not run") > 8
     with pytest.raises(UserError, match="no such run folder"):
         write_card(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_the_card_does_not_report_on_itself(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with (run / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "node_start", "attempt": 1, "node": "final-report"}) + "\n")
+    first = write_card(run, run / ".work" / "final-report-0123abcd" / "out")
+    page = Page((run / ".work" / "final-report-0123abcd" / "out" / "report.html").read_text())
+    assert "final-report" not in page.text and first == write_card(run, run / "final-report")
+
+
+def test_nodes_that_did_not_run_are_listed_but_not_drawn(tmp_path: Path) -> None:
+    write_card(make_run(tmp_path / "run", ["world", "corpus", "base"]), tmp_path / "out")
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert html.count('<g class="node') == 5, "three that ran and the two they read"
+    assert "3 artifacts, 7 nodes not run" in html
 
 
 JUNK = [None, 7, "x", [], [None], {"a": None}, [[1]], float("nan"), {"en": {"mean": "x"}}, True]

@@ -18,7 +18,7 @@ from qwenkit.lineage import card_claims
 from qwenkit.lineage.card_claims import Claim, held_out, make_claims
 from qwenkit.lineage.card_data import NodeView, RunView, curve, load_run, mapping, number, sequence
 
-LONGEST_ANSWER = 1500  # characters of one sample that are shown; the rest is counted
+LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 MOST_SAMPLES = 24
 MARKS = {card_claims.WORKED: "✓", card_claims.FAILED_CLAIM: "✗", card_claims.UNRESOLVED: "?"}
 CLASSES = {card_claims.WORKED: "good", card_claims.FAILED_CLAIM: "bad", card_claims.UNRESOLVED: "open"}
@@ -43,12 +43,24 @@ _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f]")
 
 def write_card(run_dir: Path, out: Path) -> dict[str, Any]:
     """Write `report.html` and `report.md` into the folder `out`; returns the count of claims by verdict, and alarms."""
-    view = make_view(load_run(Path(run_dir)))
+    run_dir, out = Path(run_dir), Path(out)
+    run = load_run(run_dir)
+    own = _own_node(run_dir, out)
+    run.nodes = {name: node for name, node in run.nodes.items() if node.kind != "report" and name != own}
+    view = make_view(run)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
         text = _render(f"card{Path(name).suffix}.j2", view)
         (out / name).write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return {"claims": view["tally"], "alarms": len(view["alarms"]), "nodes": len(view["nodes"])}
+
+
+def _own_node(run_dir: Path, out: Path) -> str | None:
+    """The node that writes this card, when its scratch folder `.work/NODE-KEY/out` is where the card goes."""
+    if run_dir.resolve() not in out.resolve().parents:
+        return None
+    parts = out.resolve().relative_to(run_dir.resolve()).parts
+    return parts[1].rpartition("-")[0] if parts[0] == ".work" and len(parts) > 1 else parts[0]
 
 
 def make_view(run: RunView) -> dict[str, Any]:
@@ -103,8 +115,11 @@ def _node(node: NodeView) -> dict[str, Any]:
 def _family(run: RunView) -> str:
     from qwenkit.lineage.card_graph import family_svg
 
-    labels = {node.name: (node.state, node.headline or node.reason) for node in run.nodes.values()}
-    return family_svg({node.name: node.parents for node in run.nodes.values()}, labels)
+    known = {node.name for node in run.nodes.values() if node.manifest}  # of the others no edge is known
+    known |= {parent for name in known for parent in run.nodes[name].parents}
+    shown_nodes = [node for node in run.nodes.values() if node.name in known]
+    labels = {node.name: (node.state, node.headline or node.reason) for node in shown_nodes}
+    return family_svg({node.name: node.parents for node in shown_nodes}, labels)
 
 
 def corpus_view(node: NodeView) -> dict[str, Any]:
@@ -151,8 +166,9 @@ def trained_view(node: NodeView) -> dict[str, Any]:
         lines = {name: points for name in names if (points := curve(node.steps, name))[0]}
         dots = _held_out_points(node) if title == "Loss" else {}
         if lines or dots:
-            shown = {"train" if name == "loss" else name.replace("_", " "): points for name, points in lines.items()}
-            plots.append(card_plots.curves(f"{node.name}/{names[0]}", title, shown, unit, dots))
+            named = {"train" if name == "loss" else name.replace("_", " "): points for name, points in lines.items()}
+            unit = "nats per pair" if title == "Loss" and node.kind in ("preference", "reward") else unit
+            plots.append(card_plots.curves(f"{node.name}/{names[0]}", title, named, unit, dots))
     facts = {name: node.metrics[name] for name in ("steps", "tokens", "pairs", "train_loss") if name in node.metrics}
     held = mapping(node.metrics.get("heldout_loss"))
     return {"name": node.name, "state": node.state, "plots": plots, "facts": facts, "held_out": held}
@@ -201,7 +217,7 @@ def exam_view(node: NodeView) -> dict[str, Any]:
 
     models = {str(name): mapping(value) for name, value in mapping(node.metrics.get("models")).items()}
     sets = []
-    for key, title in (("chat", "Chat tasks"), ("base", "Base tasks"), ("rubric", "Rubric of chat answers")):
+    for key, title in (("chat", "Chat tasks"), ("rubric", "Rubric of chat answers"), ("base", "Base tasks")):
         table = {name: {g: mapping(v) for g, v in mapping(m.get(key)).items()} for name, m in models.items()}
         table = {name: groups for name, groups in table.items() if groups}
         if table:

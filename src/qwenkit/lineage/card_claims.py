@@ -50,7 +50,9 @@ def _nodes(run: RunView) -> Iterator[Claim]:
             yield Claim(FAILED_CLAIM, f"{node.name} failed", node.reason or "no reason was recorded")
     done = [node for node in run.nodes.values() if node.state == DONE]
     if done and not broken:
-        yield Claim(WORKED, "Every node that was started is published", f"{len(done)} artifacts")
+        waiting = len(run.nodes) - len(done)
+        evidence = f"{len(done)} artifacts" + (f", {waiting} nodes not run" if waiting else "")
+        yield Claim(WORKED, "Every node that was started is published", evidence)
 
 
 def _corpus(run: RunView) -> Iterator[Claim]:
@@ -154,7 +156,7 @@ def _alarms(run: RunView) -> Iterator[Claim]:
     alarms = [alarm for node in run.nodes.values() for alarm in node.alarms]
     if alarms:
         names = ", ".join(sorted({str(alarm.get("id")) for alarm in alarms}))
-        yield Claim(FAILED_CLAIM, "Training stayed healthy", f"{len(alarms)} alarms: {names}")
+        yield Claim(FAILED_CLAIM, "Training stayed healthy", f"alarms: {names}")
     elif trained:
         yield Claim(WORKED, "Training stayed healthy", f"no alarm in {len(trained)} trained nodes")
 
@@ -173,4 +175,5 @@ def signed(row: dict[str, Any]) -> str:
     mean, low, high = (number(row.get(name)) for name in ("mean", "low", "high"))
     if mean is None:
         return "unknown"
-    return f"{mean:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if low is not None and high is not None else "")
+    ends = f" [{low:+.3f}, {high:+.3f}]" if low is not None and high is not None else ""
+    return f"{mean:+.3f}{ends}".replace("-", "−")

@@ -39,8 +39,10 @@ def curves(
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if unit.endswith("per second"):
+            axes.set_ylim(bottom=0)
         if len(lines) + len(dots or {}) > 1:
-            axes.legend(frameon=False, labelcolor=INK, fontsize=7.5, handlelength=1.8)
+            axes.legend(frameon=False, labelcolor=INK, fontsize=8, handlelength=1.8)
         return _svg(figure, f"{title} of {name}")
 
 
@@ -49,7 +51,7 @@ def scores(name: str, title: str, by_model: Mapping[str, Mapping[str, Any]]) -> 
     groups = list(dict.fromkeys(group for table in by_model.values() for group in table))
     step = 0.11 + 0.09 * len(by_model)
     with _style(name):
-        figure, axes = _figure(title, 5.4, 1.0 + step * len(groups))
+        figure, axes = _figure(title, 4.0, 1.1 + step * len(groups))
         for index, (model, table) in enumerate(by_model.items()):
             shift = (index - (len(by_model) - 1) / 2) * 0.7 / max(1, len(by_model))
             rows = [(place + shift, table[group]) for place, group in enumerate(groups) if group in table]
@@ -59,9 +61,10 @@ def scores(name: str, title: str, by_model: Mapping[str, Mapping[str, Any]]) -> 
         axes.set_xlim(-2, 102)
         axes.set_xlabel("score in % with 95 % interval")
         axes.grid(axis="y", visible=False)
+        axes.set_title(title, pad=18 if len(by_model) <= 3 else 30)
         axes.legend(
-            frameon=False, labelcolor=INK, fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0),
-            borderaxespad=0.1, handletextpad=0.3, columnspacing=1.2,
+            frameon=False, labelcolor=INK, fontsize=8.6, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0),
+            borderaxespad=0.0, borderpad=0.2, handletextpad=0.2, columnspacing=1.2,
         )  # fmt: skip
         return _svg(figure, f"{title} by model")
 
@@ -84,7 +87,7 @@ def _style(name: str) -> Any:
     import matplotlib
 
     style = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 8, "axes.titlesize": 9,
+        "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 8.6, "axes.titlesize": 9.4,
         "axes.titleweight": "bold", "axes.titlelocation": "left", "text.color": INK, "axes.titlecolor": INK,
         "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": LINE, "grid.color": LINE,
         "axes.grid": True, "grid.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
@@ -117,7 +120,7 @@ def restyle(svg: str, label: str) -> str:
     body = _FOREIGN.sub("", svg[svg.index("<svg") :])
     opening = body[: body.index(">")]
     view, width = (re.search(pattern, opening) for pattern in (r'viewBox="[^"]*"', r'width="([\d.]+)pt"'))
-    pixels = float(width[1]) * 1.7 if width else 480
+    pixels = float(width[1]) * 1.75 if width else 480
     head = f'<svg class="plot" {view[0] if view else ""} style="max-width:{pixels:.0f}px" role="img"'
     inside = re.sub(r"<[^>]*>", lambda tag: _restyle_tag(tag[0]), body[body.index(">") + 1 :])
     return f"{head} aria-label={quoteattr(label)}>{inside}"
