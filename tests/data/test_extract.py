@@ -81,6 +81,10 @@ def test_lists_tables_and_code_stay_readable() -> None:
     assert "secret" not in text and "<" not in text and "Imprint" not in text
 
 
+def test_open_title_does_not_swallow_the_page() -> None:
+    assert "forty miles" in extract_text(PAGE.replace("</title>", ""))
+
+
 def test_nothing_in_nothing_out() -> None:
     assert extract_text("") == "" and extract_text(b"   ") == "" and extract_text("<html></html>") == ""
 

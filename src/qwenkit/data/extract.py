@@ -19,12 +19,15 @@ from qwenkit.data.charset import decode
 from qwenkit.data.quality import View, unfinished_lines
 
 _LIST = re.compile(r"<ul\b[^>]*>(?:(?!<ul\b).)*?</ul\s*>", re.I | re.S)
+_TITLE, _TITLE_END = re.compile(r"<title\b[^>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
 TOO_LONG = 2_000_000  # characters of a page on which only the fast extractor is tried
 
 
 def extract_text(html: bytes | str, url: str | None = None, encoding: str | None = None) -> str:
     """The main content of a page as plain text; "" when it has none. `encoding` is a header's claim, not a fact."""
     page = decode(html, encoding) if isinstance(html, bytes) else html
+    if not _TITLE_END.search(page):  # an open title swallows the whole page: close it before the next tag
+        page = _TITLE.sub(r"\g<0></title>", page, count=1)
     if not page.strip():
         return ""
     fast = tidy(extract_fast(page))
@@ -55,7 +58,7 @@ def extract_careful(page: str, url: str | None = None) -> str:
 
 def doubtful(text: str) -> bool:
     """The cheap confidence test: very little text, or much of it in lines that do not end as sentences do (menus)."""
-    return len(text) < 250 or _unfinished(text) > 0.15
+    return len(text) < 100 or _unfinished(text) > 0.15
 
 
 def _unfinished(text: str) -> float:
@@ -66,4 +69,4 @@ def tidy(text: str) -> str:
     """NFC, no control characters, no trailing spaces, at most one empty line in a row."""
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " "))
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]", "", text)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.M)).strip("\n")
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.M)).strip()

@@ -89,7 +89,9 @@ def length(view: View) -> float:
 
 
 def mean_word_length(view: View) -> float:
-    return _ratio(sum(map(len, view.words)), len(view.words))
+    """Mean length of the words of spaced scripts (a Han character among them is no short word)."""
+    lengths = [len(word) for word in view.words if len(word) > 1 or word.isascii()]
+    return _ratio(sum(lengths), len(lengths))
 
 
 def longest_word(view: View) -> float:
@@ -112,8 +114,12 @@ def ellipsis_lines(view: View) -> float:
 
 
 def unfinished_lines(view: View) -> float:
-    """Share of the characters that stand in lines without closing punctuation. FineWeb counts lines."""
-    open_lines = sum(len(line) for line in view.lines if not _ENDS.search(line))
+    """Share of the characters that stand in lines without closing punctuation. FineWeb counts lines.
+
+    A line as long as a paragraph is never counted: it is prose that was cut somewhere.
+    """
+    long = 80 if view.unspaced else 200
+    open_lines = sum(len(line) for line in view.lines if len(line) < long and not _ENDS.search(line))
     return _ratio(open_lines, sum(map(len, view.lines)))
 
 
