@@ -12,6 +12,7 @@ Legend: B rows, T tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device."""
-        tensors = (self.ids_BT, self.targets_BT, self.weights_BT, self.documents_BT)
-        return Batch(*(tensor.to(device) for tensor in tensors), self.rows, self.names, self.content)
+        names = ("ids_BT", "targets_BT", "weights_BT", "documents_BT")
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def describe(self) -> str:
         """Rows and documents in words, for an alarm."""
@@ -88,8 +89,8 @@ def build_batch(store: Store, rows: Sequence[Row], length: int) -> Batch:
             content += int((store.content(document, start + 1, stop + 1) & (weights[b, there] > 0)).sum())
             at += stop - start
     names = dict.fromkeys(store.ids[piece.document] for row in rows for piece in row.pieces)
-    tensors = (torch.from_numpy(array) for array in (ids, targets, weights, documents))
-    return Batch(*tensors, tuple(rows), tuple(names), content)
+    tensors = [torch.from_numpy(array) for array in (ids, targets, weights, documents)]
+    return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
 
 
 class Batches:

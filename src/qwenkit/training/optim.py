@@ -63,7 +63,7 @@ class Muon(torch.optim.Optimizer):
                 self._step_stack(params, group)
 
     def _step_stack(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [param.grad for param in params]
+        grads = [param.grad for param in params if param.grad is not None]
         momenta = [self._momentum(param) for param in params]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         steps_SNM = torch.stack(grads).lerp_(torch.stack(momenta), group["momentum"])
@@ -122,12 +122,12 @@ class OptimizerSet:
             optimizer.load_state_dict(saved)
 
 
-def split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """(matrices of linear layers, embeddings and heads, vectors): every trained parameter in exactly one list.
 
     Heads are linear layers that are called `*head`; with tied weights the table counts as an embedding.
     """
-    tables: dict[int, Tensor] = {}
+    tables: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and name.endswith("head")):
             tables.update((id(param), param) for param in module.parameters() if param.ndim > 1)
