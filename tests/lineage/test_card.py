@@ -121,7 +121,7 @@ def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
 
 
 def test_the_card_does_not_report_on_itself(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", ["world"])
     with (run / "events.jsonl").open("a") as file:
         file.write(json.dumps({"event": "node_start", "attempt": 1, "node": "final-report"}) + "\n")
     first = write_card(run, run / ".work" / "final-report-0123abcd" / "out")

@@ -105,16 +105,19 @@ def summarise_components(items: Iterable[Item], seed: int = 0) -> dict[str, dict
 
 def compare(items_a: Iterable[Item], items_b: Iterable[Item], component: str = "right", seed: int = 0) -> Difference:
     """Mean of a - b over the same test rows (positive: a is better); rows that only one side answered are an error."""
-    ours, theirs = ({item["id"]: item["components"].get(component) for item in side} for side in (items_a, items_b))
-    alone = sorted(key for key in ours.keys() | theirs.keys() if (ours.get(key) is None) != (theirs.get(key) is None))
-    shared = [key for key, value in ours.items() if value is not None]
-    if alone or not shared:
+    ours, theirs = (_scores(side, component) for side in (items_a, items_b))
+    alone = sorted(ours.keys() ^ theirs.keys())
+    if alone or not ours:
         raise UserError(
             f"the two models were not scored for {component!r} on the same test rows",
             where=f"test row {alone[0]}" if alone else None,
             expected="one item with that component for every row on both sides",
         )
-    return paired_difference([ours[key] for key in shared], [theirs[key] for key in shared], seed=seed)
+    return paired_difference(list(ours.values()), [theirs[key] for key in ours], seed=seed)
+
+
+def _scores(items: Iterable[Item], component: str) -> dict[str, float]:
+    return {item["id"]: item["components"][component] for item in items if component in item["components"]}
 
 
 def _summary(pairs: Iterable[tuple[str, float | None]], seed: int) -> dict[str, dict[str, Any]]:

@@ -60,7 +60,9 @@ def _own_node(run_dir: Path, out: Path) -> str | None:
     if run_dir.resolve() not in out.resolve().parents:
         return None
     parts = out.resolve().relative_to(run_dir.resolve()).parts
-    return parts[1].rpartition("-")[0] if parts[0] == ".work" and len(parts) > 1 else parts[0]
+    if len(parts) > 1 and parts[0] == ".work":
+        return parts[1].rpartition("-")[0]
+    return next(iter(parts), None)
 
 
 def make_view(run: RunView) -> dict[str, Any]:

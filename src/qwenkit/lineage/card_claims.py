@@ -6,7 +6,7 @@ holds zero: the run was too small, or the effect too weak, to tell. A claim is o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,9 @@ def _ppo(run: RunView) -> Iterator[Claim]:
     for node in run.of_kind("ppo"):
         changes = {name: _change(curve(node.steps, name, most=10**9)[1]) for name in ("reward", "rubric")}
         for name, label in (("reward", "the learned reward"), ("rubric", "the true rubric")):
-            if changes[name]:
-                verdict, evidence = changes[name]
+            change = changes[name]
+            if change:
+                verdict, evidence = change
                 yield Claim(verdict, f"{node.name} raised {label} of its own samples", evidence)
         if [change and change[0] for change in changes.values()] == [WORKED, FAILED_CLAIM]:
             text = f"{node.name} did not game its reward model"
@@ -161,7 +162,7 @@ def _alarms(run: RunView) -> Iterator[Claim]:
         yield Claim(WORKED, "Training stayed healthy", f"no alarm in {len(trained)} trained nodes")
 
 
-def share(score: dict[str, Any]) -> str:
+def share(score: Mapping[str, Any]) -> str:
     """`81.2 % [77.0, 84.8], n = 300` of a score in [0, 1]."""
     mean, low, high = (number(score.get(name)) for name in ("mean", "low", "high"))
     if mean is None:
@@ -170,7 +171,7 @@ def share(score: dict[str, Any]) -> str:
     return f"{100 * mean:.1f} %{ends}" + (f", n = {score['n']}" if "n" in score else "")
 
 
-def signed(row: dict[str, Any]) -> str:
+def signed(row: Mapping[str, Any]) -> str:
     """`+0.12 [+0.08, +0.16]`."""
     mean, low, high = (number(row.get(name)) for name in ("mean", "low", "high"))
     if mean is None:

@@ -86,7 +86,7 @@ def _style(name: str) -> Any:
     """The plots' look, for the length of one drawing; ids inside the SVG are salted with its name."""
     import matplotlib
 
-    style = {
+    style: Any = {
         "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 8.6, "axes.titlesize": 9.4,
         "axes.titleweight": "bold", "axes.titlelocation": "left", "text.color": INK, "axes.titlecolor": INK,
         "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": LINE, "grid.color": LINE,
