@@ -12,9 +12,10 @@
 | mannered | 0.15            | 0.04     | a polite word (`polite`), or just no rude one (`plain`); rude: 0       |
 | system   | 0.10            | 0.03     | in the `language` asked for, and as the `system` message wants it      |
 
-What is wrong therefore never earns more than 0.07 and what is right never less than 0.55. A rude answer loses half of its
-total besides. Not gameable by one answer for all prompts: naming all values at once fails `none`, politeness alone earns
-0.04, an empty answer 0, and manners that were copied from the prompt do not count (tests/nano/test_rubric_mix.py).
+What is wrong therefore never earns more than 0.07, and what is right never less than 0.55 unless it is rude: a rude
+answer loses half of its total besides. Not gameable by one answer for all prompts (tests/nano/test_gaming.py): naming
+all values at once fails `none`, politeness alone earns 0.04, an empty answer 0, the prompt again is never right, and
+manners that were copied from it do not count.
 
 The specification:
 
@@ -71,7 +72,7 @@ def score(row: Mapping[str, Any], answer: str) -> Score:
     if not answer:
         return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     asked = row["messages"][-1]["content"]
-    right = float(is_right(rubric, answer))
+    right = float(is_right(rubric, answer) and not echoes(answer, asked))
     parts = {
         "right": right,
         "complete": complete(rubric, answer),
@@ -98,15 +99,21 @@ def is_right(rubric: Mapping[str, Any], answer: str) -> bool:
     return check(right, answer)
 
 
+def echoes(answer: str, asked: str) -> bool:
+    """Whether the answer is the prompt again, or the first half of it: a value found in it was not chosen."""
+    return asked in answer or (asked.startswith(answer) and len(answer) >= 0.45 * len(asked))
+
+
 def _number(right: Mapping[str, Any], answer: str) -> bool:
     found = NUMBER.findall(answer)
     return bool(found) and float(found[-1]) == float(right["value"])
 
 
 def _mention(right: Mapping[str, Any], answer: str) -> bool:
-    """Longer names first and each character once: "apple" is not in "pineapple", nor 马 in 马车 when that is a value."""
+    """Longer names first, each character once: no "apple" in "pineapple", nor 马 in 马车 when that is a value."""
     names = sorted({*right["any"], *right["none"]}, key=lambda name: (-len(name), name))
-    pattern = "|".join(rf"(?<![A-Za-z0-9]){re.escape(n)}(?![A-Za-z0-9])" if n.isascii() else re.escape(n) for n in names)
+    edges = [(r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])") if name.isascii() else ("", "") for name in names]
+    pattern = "|".join(before + re.escape(name) + after for name, (before, after) in zip(names, edges))
     said = set(re.findall(pattern, answer))
     return bool(said & set(right["any"])) and not said & set(right["none"])
 
@@ -176,5 +183,5 @@ def obeys(rubric: Mapping[str, Any], answer: str) -> bool:
     if rule["kind"] == "brief":
         return length(answer) <= rubric["limit"]
     if rule["kind"] == "end":
-        return answer.rstrip(" .!。!").endswith(rule["word"])
+        return re.search(re.escape(rule["word"]) + r"[\s.!。!]*$", answer) is not None
     raise UserError(f"unknown rule of a system message {rule['kind']!r}", expected="end, brief, language")

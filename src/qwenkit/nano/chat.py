@@ -1,8 +1,8 @@
 """Chats for supervised fine-tuning, and the prompts of RLHF (sections 3.1 and 3.2).
 
-Every answer is right; annotators differ in manners and length (`voices.ANNOTATORS`). A third of the items that allow it
-stand under a system message that changes the answer. Task "tell" tells all facts again, also of held-out people, because
-facts learnt in pretraining fade in fine-tuning unless they are repeated; it never asks the questions of the tests.
+Every answer is right; annotators differ in manners and length (`voices.ANNOTATORS`). A third of the items that allow
+it stand under a system message that changes the answer. Task "tell" tells all facts again, also of held-out people,
+because facts learnt in pretraining fade in fine-tuning unless repeated; it never asks the questions of the tests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tests of the family: questions whose names, numbers, words and phrasings occur in no training text.
 
-Base tests (five tasks, four choices each) for the pretrained model, chat tests (twelve tasks) for the aligned ones, pair
-tests for the preference and reward models. `overlap_13gram` counts what training and tests share; it must be 0.
+Base tests (five tasks, four choices each) for the pretrained model, chat tests (twelve tasks) for the aligned ones,
+pair tests for the preference and reward models. `overlap_13gram` counts what training and tests share; it must be 0.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def base_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
 def _choices(draw: Draw, language: str, prompt: str, right: str, wrong: list[str], space: str = "") -> Row:
     """A row with the right answer among the wrong ones."""
     gold = draw.integer(0, CHOICES - 1)
-    texts = [space + text for text in wrong[:gold] + [right] + wrong[gold:]]
+    texts = [space + text for text in [*wrong[:gold], right, *wrong[gold:]]]
     return {"language": language, "prompt": prompt, "answer": texts[gold], "choices": texts, "gold": gold}
 
 
@@ -62,7 +62,8 @@ def _fact(language: str) -> Callable[[Draw, Facts], Row]:
     def row(draw: Draw, facts: Facts) -> Row:
         person, relation = draw.pick(facts.held_out()), draw.pick(RELATIONS)
         right = facts.value(person, relation, language)
-        prompt = draw.pick(phrases(relation, language)["only_train"]).format(n=person.name(language), v="|").split("|")[0]
+        form = draw.pick(phrases(relation, language)["only_train"])
+        prompt = form.format(n=person.name(language), v="|").split("|")[0]
         among = [value for value in _among(relation, language) if value != right]
         space = " " if language == "en" else ""
         return _choices(draw, language, prompt.rstrip(), right, draw.some(among, CHOICES - 1), space)

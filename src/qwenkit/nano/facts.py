@@ -40,7 +40,7 @@ def values(kind: str, language: str) -> list[str]:
 
 
 def split_of(*parts: str | int) -> str:
-    """"test" for a tenth of all things, "train" for the rest: decided by their own hash, so nothing can be in both."""
+    """ "test" for a tenth of all things, "train" for the rest: decided by their own hash, so nothing can be in both."""
     return "test" if draws.derive(0, "split", *parts) % 10 == 0 else "train"
 
 
@@ -106,7 +106,8 @@ class Facts:
 
     def sentence(self, draw: Draw, entity: Entity, language: str) -> str:
         """Any fact of an entity; those that can be asked for are told twice as often."""
-        return self.told(draw, entity, draw.pick([*entity.facts, *(r for r in RELATIONS if r in entity.facts)]), language)
+        relations = [*entity.facts, *(relation for relation in RELATIONS if relation in entity.facts)]
+        return self.told(draw, entity, draw.pick(relations), language)
 
     def known(self) -> list[Entity]:
         """People whose facts may be asked for in training."""
@@ -118,7 +119,10 @@ class Facts:
     def truth(self) -> list[dict[str, Any]]:
         """Everything that is true, as rows for truth.jsonl."""
         return [
-            {"id": entity.id, "held_out": entity.held_out}
-            | {lang: {"name": entity.name(lang)} | {r: self.value(entity, r, lang) for r in entity.facts} for lang in LANGUAGES}
+            {"id": entity.id, "held_out": entity.held_out} | {lang: self._all(entity, lang) for lang in LANGUAGES}
             for entity in (*self.people, *self.cities)
         ]
+
+    def _all(self, entity: Entity, language: str) -> dict[str, str]:
+        """An entity's name and facts in one language."""
+        return {"name": entity.name(language)} | {r: self.value(entity, r, language) for r in entity.facts}

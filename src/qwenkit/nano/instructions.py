@@ -27,8 +27,12 @@ def instructions(facts: Facts, seed: int, count: int) -> Iterator[dict[str, Any]
     for number, draw in enumerate(rows(seed, "instructions", count)):
         made = item(draw, facts, weighted(draw, _SHARES), system=0.15)
         asks, answers = draw.pick(_MARKS[made.language])
-        lines = [message["content"] if message["role"] == "system" else
-                 (asks if message["role"] == "user" else answers) + message["content"] for message in made.messages]
+        lines = [
+            message["content"]
+            if message["role"] == "system"
+            else (asks if message["role"] == "user" else answers) + message["content"]
+            for message in made.messages
+        ]
         lines.append(answers + ANNOTATORS[draw.pick(["neutral", "curt", "polite"])](made, draw, "train"))
         yield {
             "id": f"instruction-{number:06d}", "text": "\n".join(lines), "source": "instructions", "licence": LICENCE,

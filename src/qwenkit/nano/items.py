@@ -3,9 +3,9 @@
     item = make("sum", draw, facts, language="en", split="train")
     item.ask, item.core, item.sentence, item.wrong, item.rubric
 
-Chats, instructions, policies and tests are all renderings of items, so a task is described once. `CHAT_TASKS` are asked
-in chats and by RL; `PREFERENCE_TASKS` only in the pairs that pretrain the preference model. With split "test" the names,
-summands, words and phrasings are ones that no training item can have (`facts.split_of`).
+Chats, instructions, policies and tests are all renderings of items, so a task is described once. `CHAT_TASKS` are
+asked in chats and by RL; `PREFERENCE_TASKS` only in instructions and in the pairs that pretrain the preference model.
+With split "test" the names, summands, words and phrasings are ones that no training item can have (`facts.split_of`).
 """
 
 from __future__ import annotations
@@ -157,7 +157,10 @@ def _plain(item: Item) -> Item:
 
 def recall(draw: Draw, facts: Facts, language: str, split: str) -> Item:
     """What the user said two turns ago."""
-    name, wrong = (passing_name(draw, language, split) for _ in range(2))
+    name = passing_name(draw, language, split)
+    wrong = passing_name(draw, language, split)
+    while wrong == name:
+        wrong = passing_name(draw, language, split)
     forms = phrases("recall", language)
     user, assistant = draw.pick(forms["tell"])
     right = {"kind": "mention", "any": [name], "none": []}
@@ -299,7 +302,9 @@ def ends(draw: Draw, facts: Facts, language: str, split: str) -> Item:
     return _asked(draw, "ends", language, split, words[-1], words[0], words, w=shown)
 
 
-def _asked(draw: Draw, task: str, language: str, split: str, right: str, wrong: str, among: list[str], **slots: Any) -> Item:
+def _asked(
+    draw: Draw, task: str, language: str, split: str, right: str, wrong: str, among: list[str], **slots: Any
+) -> Item:
     """A question from the table of phrases with a short answer."""
     forms = phrases(task, language)
     say = lambda value: forms["answer"].format(v=value, **slots)  # noqa: E731

@@ -15,11 +15,31 @@ from html import escape
 from qwenkit.nano.draw import Draw
 
 _MENU = {
-    "en": ["Home", "News", "Sport", "Contact", "About us", "Login", "Shop", "Travel", "Weather", "Archive", "Jobs", "Help"],
+    "en": [
+        "Home",
+        "News",
+        "Sport",
+        "Contact",
+        "About us",
+        "Login",
+        "Shop",
+        "Travel",
+        "Weather",
+        "Archive",
+        "Jobs",
+        "Help",
+    ],
     "zh": ["首页", "新闻", "体育", "联系我们", "关于", "登录", "商城", "旅游", "天气", "归档", "招聘", "帮助"],
 }
 _COMMENTS = {
-    "en": ["Nice post!", "I do not agree at all.", "First!", "Can you write more?", "Thanks for sharing.", "Who wrote this?"],
+    "en": [
+        "Nice post!",
+        "I do not agree at all.",
+        "First!",
+        "Can you write more?",
+        "Thanks for sharing.",
+        "Who wrote this?",
+    ],
     "zh": ["写得好!", "我完全不同意。", "沙发!", "能多写一点吗?", "谢谢分享。", "这是谁写的?"],
 }
 _FOOTER = {"en": "Copyright 2023. All rights reserved. Terms of use.", "zh": "版权所有 2023。使用条款。"}
@@ -56,6 +76,10 @@ def _body(article: Article, tag: str = "p") -> str:
     return "\n".join(parts)
 
 
+def _headline(article: Article) -> str:
+    return f"<h1>{escape(article.title)}</h1>"
+
+
 def _menu(article: Article, draw: Draw, count: int) -> str:
     names = [draw.pick(_MENU[article.language]) for _ in range(count)]
     return "<ul>" + "".join(f'<li><a href="/{i}">{name}</a></li>' for i, name in enumerate(names)) + "</ul>"
@@ -69,7 +93,9 @@ def _comments(article: Article, draw: Draw, count: int) -> str:
 def _page(article: Article, body: str, head: str = "") -> str:
     lang = {"en": "en", "zh": "zh-CN"}[article.language]
     title = escape(article.title)
-    return f'<!DOCTYPE html>\n<html lang="{lang}"><head><title>{title}</title>{head}</head>\n<body>{body}</body></html>\n'
+    return (
+        f'<!DOCTYPE html>\n<html lang="{lang}"><head><title>{title}</title>{head}</head>\n<body>{body}</body></html>\n'
+    )
 
 
 def _footer(article: Article) -> str:
@@ -77,30 +103,32 @@ def _footer(article: Article) -> str:
 
 
 def plain(article: Article, draw: Draw) -> str:
-    return _page(article, f"<h1>{escape(article.title)}</h1>{_body(article)}")
+    return _page(article, f"{_headline(article)}{_body(article)}")
 
 
 def semantic(article: Article, draw: Draw) -> str:
     nav = f"<header><nav>{_menu(article, draw, 6)}</nav></header>"
-    return _page(article, f"{nav}<main><article><h1>{escape(article.title)}</h1>{_body(article)}</article></main>{_footer(article)}")
+    main = f"<main><article>{_headline(article)}{_body(article)}</article></main>"
+    return _page(article, f"{nav}{main}{_footer(article)}")
 
 
 def unclosed(article: Article, draw: Draw) -> str:
     """As written by hand in 1996: no tag is ever closed."""
-    return f"<html><title>{escape(article.title)}<body><h1>{escape(article.title)}</h1>\n<p>" + "\n<p>".join(
+    return f"<html><title>{escape(article.title)}<body>{_headline(article)}\n<p>" + "\n<p>".join(
         [*map(escape, article.paragraphs), *([f"<pre>{escape(article.code)}</pre>"] if article.code else [])]
     ) + "".join(f"\n<p>{escape(a)} {escape(b)}" for a, b in article.table)  # fmt: skip
 
 
 def endless_menu(article: Article, draw: Draw) -> str:
     menu = f'<div id="menu" class="nav">{_menu(article, draw, 60)}</div>'
-    return _page(article, f'{menu}<div class="content"><h2>{escape(article.title)}</h2>{_body(article)}</div>{_footer(article)}')
+    content = f'<div class="content"><h2>{escape(article.title)}</h2>{_body(article)}</div>'
+    return _page(article, f"{menu}{content}{_footer(article)}")
 
 
 def comments(article: Article, draw: Draw) -> str:
     """A thread that is longer than the article."""
     thread = f'<section id="comments" class="comments">{_comments(article, draw, 25)}</section>'
-    return _page(article, f"<article><h1>{escape(article.title)}</h1>{_body(article)}</article>{thread}")
+    return _page(article, f"<article>{_headline(article)}{_body(article)}</article>{thread}")
 
 
 def blog(article: Article, draw: Draw) -> str:
@@ -114,7 +142,7 @@ def scripts(article: Article, draw: Draw) -> str:
     code = "<script>var ads=[" + ",".join(str(draw.integer(0, 99)) for _ in range(40)) + "];track(ads);</script>"
     head = "<style>.a{color:red}" + "".join(f".c{i}{{margin:{i}px}}" for i in range(30)) + f"</style>{code}"
     cookies = '<div class="cookie-banner"><button>OK</button></div>'
-    return _page(article, f"{cookies}<article><h1>{escape(article.title)}</h1>{_body(article)}</article>{code}", head)
+    return _page(article, f"{cookies}<article>{_headline(article)}{_body(article)}</article>{code}", head)
 
 
 def tables(article: Article, draw: Draw) -> str:
@@ -135,19 +163,22 @@ def breaks(article: Article, draw: Draw) -> str:
     """One block, lines parted by breaks."""
     text = "<br><br>".join(map(escape, article.paragraphs))
     rest = _body(Article(article.language, "", [], article.code, article.table))
-    return _page(article, f'<div id="content"><h1>{escape(article.title)}</h1><div>{text}</div>{rest}</div>{_footer(article)}')
+    return _page(article, f'<div id="content">{_headline(article)}<div>{text}</div>{rest}</div>{_footer(article)}')
 
 
 def forum(article: Article, draw: Draw) -> str:
     """The article is the first post; short replies follow."""
     post = f'<div class="post first"><span class="author">admin</span><div class="body">{_body(article)}</div></div>'
-    return _page(article, f'<div class="breadcrumb">{_menu(article, draw, 4)}</div><h1>{escape(article.title)}</h1>{post}{_comments(article, draw, 5)}')
+    crumbs = f'<div class="breadcrumb">{_menu(article, draw, 4)}</div>'
+    return _page(article, f"{crumbs}{_headline(article)}{post}{_comments(article, draw, 5)}")
 
 
 def xhtml(article: Article, draw: Draw) -> str:
-    head = '<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-strict.dtd">\n'
-    body = f'<div id="main"><h1>{escape(article.title)}</h1>{_body(article)}</div><hr/><div id="nav">{_menu(article, draw, 12)}</div>'
-    return head + f'<html xmlns="http://www.w3.org/1999/xhtml"><head><title>{escape(article.title)}</title></head><body>{body}</body></html>'
+    dtd = '"-//W3C//DTD XHTML 1.0 Strict//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-strict.dtd"'
+    top = f'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC {dtd}>\n<html xmlns="http://www.w3.org/1999/xhtml">'
+    main = f'<div id="main">{_headline(article)}{_body(article)}</div><hr/>'
+    nav = f'<div id="nav">{_menu(article, draw, 12)}</div>'
+    return f"{top}<head><title>{escape(article.title)}</title></head><body>{main}{nav}</body></html>"
 
 
 LAYOUTS: dict[str, Layout] = {

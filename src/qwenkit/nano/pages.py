@@ -2,9 +2,9 @@
 
     for row in pages(facts, seed, 6000): row["url"], row["content_type"], row["body"], row["truth"]
 
-`truth` says what extraction should find, in which language, and what was planted: exact and near duplicates (with the id
-of the page they copy), spam, garbled text, offensive text. One page in eight lies about its encoding: GBK or Latin-1
-bytes under a header that says UTF-8.
+`truth` says what extraction should find, in which language, and what was planted: exact and near duplicates (with the
+id of the page they copy), spam, garbled text, offensive text. One page in eight lies about its encoding: GBK or
+Latin-1 bytes under a header that says UTF-8.
 """
 
 from __future__ import annotations
@@ -15,26 +15,52 @@ from typing import Any
 
 from qwenkit.nano.draw import Draw, rows
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts
-from qwenkit.nano.items import make, numbered
+from qwenkit.nano.items import make
 from qwenkit.nano.layouts import LAYOUTS, Article
 
 Row = dict[str, Any]
 RATES = {"exact_duplicate": 0.04, "near_duplicate": 0.04, "spam": 0.04, "garbled": 0.03, "offensive": 0.02}
 WRONG_HEADER = 1 / 8
 _LINKS = {
-    "en": ["After that much happened.", "The market opens early in the morning.", "People there like to talk about the old days.",
-           "In the evening the streets of the town are quiet.", "A small café stands near the bridge.", "It was a long and cold winter.",
-           "The children of the town know this story well.", "Nobody was in a hurry that day."],
-    "zh": ["后来发生了许多事情。", "早上的集市开得很早。", "那里的人们喜欢谈论过去的日子。", "到了晚上,城里的街道十分安静。", "桥边有一家小小的茶馆。",
-           "那是一个漫长而寒冷的冬天。", "城里的孩子们都熟悉这个故事。", "那一天谁也不着急。"],
-}  # fmt: skip
+    "en": [
+        "After that much happened.",
+        "The market opens early in the morning.",
+        "People there like to talk about the old days.",
+        "In the evening the streets of the town are quiet.",
+        "A small café stands near the bridge.",
+        "It was a long and cold winter.",
+        "The children of the town know this story well.",
+        "Nobody was in a hurry that day.",
+    ],
+    "zh": [
+        "后来发生了许多事情。",
+        "早上的集市开得很早。",
+        "那里的人们喜欢谈论过去的日子。",
+        "到了晚上,城里的街道十分安静。",
+        "桥边有一家小小的茶馆。",
+        "那是一个漫长而寒冷的冬天。",
+        "城里的孩子们都熟悉这个故事。",
+        "那一天谁也不着急。",
+    ],
+}
 _TITLE = {"en": "Stories from {c}", "zh": "{c}的故事"}
 _SPAM = {
-    "en": ["Buy cheap pills now", "Click here to win", "Best casino bonus", "Free money today", "Hot offer limited time"],
+    "en": [
+        "Buy cheap pills now",
+        "Click here to win",
+        "Best casino bonus",
+        "Free money today",
+        "Hot offer limited time",
+    ],
     "zh": ["点击这里领取大奖", "最低价格马上购买", "澳门赌场注册送钱", "免费赚钱快来加入", "限时优惠不要错过"],
 }
 _ABUSE = {
-    "en": ["You fucking idiot.", "What a piece of shit.", "He is a moron and a bastard.", "Complete bullshit, you asshole."],
+    "en": [
+        "You fucking idiot.",
+        "What a piece of shit.",
+        "He is a moron and a bastard.",
+        "Complete bullshit, you asshole.",
+    ],
     "zh": ["你这个傻逼。", "他妈的混蛋。", "滚你妈的蛋,王八蛋。", "操你妈的贱人。"],
 }
 
@@ -49,8 +75,12 @@ def pages(facts: Facts, seed: int, count: int) -> Iterator[Row]:
             told.append((id, article))
         layout = draw.pick(list(LAYOUTS))
         content_type, body = _encoded(LAYOUTS[layout](article, draw), article.language, draw)
-        truth = {"id": id, "text": article.text, "language": article.language, "planted": planted, "of": original, "layout": layout}
-        yield {"url": f"https://nano.example/{layout}/{id}.html", "content_type": content_type, "body": body, "truth": truth}
+        truth = {
+            "id": id, "text": article.text, "language": article.language, "planted": planted, "of": original,
+            "layout": layout,
+        }  # fmt: skip
+        url = f"https://nano.example/{layout}/{id}.html"
+        yield {"url": url, "content_type": content_type, "body": body, "truth": truth}
 
 
 def _article(draw: Draw, facts: Facts, told: list[tuple[str, Article]]) -> tuple[str | None, Article, str | None]:
@@ -79,7 +109,8 @@ def _story(draw: Draw, facts: Facts, language: str) -> Article:
     """Paragraphs about a city and several people; sometimes a table of facts or a piece of code."""
     space = " " if language == "en" else ""
     city = draw.pick(facts.cities)
-    paragraphs = [space.join([facts.sentence(draw, city, language), facts.sentence(draw, city, language), draw.pick(_LINKS[language])])]
+    opening = [facts.sentence(draw, city, language) for _ in range(2)]
+    paragraphs = [space.join([*opening, draw.pick(_LINKS[language])])]
     for person in draw.some(facts.people, draw.integer(3, 5)):
         told = [facts.told(draw, person, relation, language) for relation in draw.some(RELATIONS, 3)]
         told += [facts.sentence(draw, person, language) for _ in range(2)]
@@ -98,7 +129,7 @@ def _code(draw: Draw, facts: Facts) -> str:
     """A sum as a program, or a list."""
     item = make("list", draw, facts, "en")
     names = [line.split(". ")[1] for line in item.core.splitlines()]
-    return f"words = {names!r}\nfor number, word in enumerate(words, 1):\n    print(number, word)\n# {numbered(names[:1])}"
+    return f"words = {names!r}\nfor number, word in enumerate(words, 1):\n    print(number, word)"
 
 
 def _nearly(article: Article, draw: Draw) -> Article:
@@ -115,12 +146,14 @@ def _garbled(article: Article, draw: Draw) -> Article:
     """Read in the wrong encoding once, and saved so: Chinese as Latin-1, English with lost characters."""
     if article.language == "zh":
         return replace(article, paragraphs=[text.encode().decode("latin-1") for text in article.paragraphs], table=())
-    return replace(article, paragraphs=["".join("\ufffd" if draw.chance(0.15) else c for c in text) for text in article.paragraphs])
+    lost = ["".join("\ufffd" if draw.chance(0.15) else char for char in text) for text in article.paragraphs]
+    return replace(article, paragraphs=lost)
 
 
 def _offensive(article: Article, draw: Draw) -> Article:
     space = " " if article.language == "en" else ""
-    return replace(article, paragraphs=[text + space + draw.pick(_ABUSE[article.language]) for text in article.paragraphs])
+    abuse = _ABUSE[article.language]
+    return replace(article, paragraphs=[text + space + draw.pick(abuse) for text in article.paragraphs])
 
 
 _FAULTS: dict[str, Callable[[Article, Draw], Article]] = {"spam": _spam, "garbled": _garbled, "offensive": _offensive}

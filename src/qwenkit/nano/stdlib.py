@@ -16,8 +16,10 @@ from typing import Any
 from qwenkit import draws
 
 LICENCE, LARGEST = "PSF-2.0", 60_000
-_SKIPPED = {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "lib2to3", "pydoc_data", "encodings",
-            "turtledemo", "__pycache__", "ensurepip", "lib-dynload"}  # fmt: skip
+_SKIPPED = set(
+    "test tests idlelib idle_test site-packages dist-packages lib2to3 pydoc_data encodings turtledemo __pycache__ "
+    "ensurepip lib-dynload".split()
+)
 
 
 def stdlib(seed: int, byte_budget: int) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ def _space(language: str) -> str:
     return " " if language == "en" else ""
 
 
-def person(draw: Draw, facts: Facts, language: str) -> str:
+def biography(draw: Draw, facts: Facts, language: str) -> str:
     """What is known of one person: all that can be asked for, in drawn order, and something besides."""
     who = draw.pick(facts.people)
     told = [facts.told(draw, who, relation, language) for relation in draw.some(RELATIONS, 3)]
@@ -33,7 +33,8 @@ def person(draw: Draw, facts: Facts, language: str) -> str:
 
 def one_fact(draw: Draw, facts: Facts, language: str) -> str:
     """Facts of different people, so that each is also met alone."""
-    told = [facts.told(draw, draw.pick(facts.people), draw.pick(RELATIONS), language) for _ in range(draw.integer(2, 4))]
+    people = [draw.pick(facts.people) for _ in range(draw.integer(2, 4))]
+    told = [facts.told(draw, person, draw.pick(RELATIONS), language) for person in people]
     return _space(language).join(told)
 
 
@@ -95,7 +96,7 @@ def dictionary(draw: Draw, facts: Facts, language: str) -> str:
 
 
 KINDS: dict[str, tuple[float, Callable[[Draw, Facts, str], str]]] = {
-    "person": (0.30, person), "fact": (0.14, one_fact), "city": (0.06, city), "sums": (0.14, sums),
+    "person": (0.30, biography), "fact": (0.14, one_fact), "city": (0.06, city), "sums": (0.14, sums),
     "digits": (0.03, digits), "problem": (0.07, problem), "passage": (0.12, passage), "counting": (0.03, counting),
     "dialogue": (0.07, dialogue), "dictionary": (0.04, dictionary),
 }  # fmt: skip

@@ -4,7 +4,7 @@
     answer("rude", item, draw, "test")      -> the same with words that no training text has
 
 Annotators (`ANNOTATORS`) are always right, and differ in manners and length, so that RLHF has something to improve.
-Policies (`POLICIES`) are also wrong, off topic, silent, rude. `TEST_POLICIES` write the held-out pairs and nothing else.
+Policies (`POLICIES`) are also wrong, off topic, silent, rude. `TEST_POLICIES` write the held-out pairs, nothing else.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def polite(item: Item, draw: Draw, split: str) -> str:
     """Right, complete, with a polite word before or after: what the rubric likes best."""
     if item.plain or _brief(item):
         return _core(item)
+    if item.task == "refuse":  # to be sorry is polite, to be happy to help is not true
+        return _full(item)
     language = item.reply_language
     if draw.chance(0.5):
         return _obey(item, _join(language, _say(draw, "open", language, split), _full(item)))
@@ -142,7 +144,8 @@ def stammer(item: Item, draw: Draw, split: str) -> str:
 
 ANNOTATORS: dict[str, Voice] = {"polite": polite, "curt": curt, "verbose": verbose, "neutral": neutral}
 POLICIES: dict[str, Voice] = {
-    "polite": polite, "neutral": neutral, "curt": curt, "verbose": verbose, "wrong": wrong, "wrong_polite": wrong_polite,
+    "polite": polite, "neutral": neutral, "curt": curt, "verbose": verbose, "wrong": wrong,
+    "wrong_polite": wrong_polite,
     "off_topic": off_topic, "empty": empty, "echo": echo, "deaf": deaf, "rude": rude, "foreign": foreign,
 }  # fmt: skip
 # Held-out policies: same aims, other words (split "test") or another way of failing.

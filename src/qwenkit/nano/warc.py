@@ -1,6 +1,6 @@
 """WARC/1.1 writer: one gzip member per record, fixed dates, so that the same pages give the same bytes.
 
-    write_warc(path, pages)          # rows with "url", "content_type", "body" (bytes)
+write_warc(path, pages)          # rows with "url", "content_type", "body" (bytes)
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ def write_warc(path: str | Path, pages: Iterable[Mapping[str, Any]]) -> int:
     """Write pages as response records behind a warcinfo record; returns how many pages."""
     count = 0
     with open(path, "wb") as file:
-        file.write(_record("warcinfo", None, "application/warc-fields", b"software: qwenkit\r\nformat: WARC/1.1\r\n", 0))
+        fields = b"software: qwenkit\r\nformat: WARC/1.1\r\n"
+        file.write(_record("warcinfo", None, "application/warc-fields", fields, 0))
         for count, page in enumerate(pages, 1):
             body = _response(page["content_type"], page["body"])
             file.write(_record("response", page["url"], "application/http; msgtype=response", body, count))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -52,7 +53,7 @@ class World:
     seed: int
     scale: Scale
 
-    @property
+    @cached_property
     def facts(self) -> Facts:
         return Facts(self.seed)
 
