@@ -9,6 +9,7 @@ unfinished lines is taken. That scores above either extractor alone: `benchmarks
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import unicodedata
@@ -18,7 +19,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from qwenkit.data.charset import decode
 from qwenkit.data.quality import View, unfinished_lines
 
-_LIST = re.compile(r"<ul\b[^>]*>(?:(?!<ul\b).)*?</ul\s*>", re.I | re.S)
+_LIST_TAG = re.compile(r"<(/?)ul\b[^>]*>", re.I)
 _TITLE, _TITLE_END = re.compile(r"<title\b[^>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
 TOO_LONG = 2_000_000  # characters of a page on which only the fast extractor is tried
 
@@ -39,13 +40,24 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
 
 def extract_fast(page: str) -> str:
     """Resiliparse's main content. It takes every `<ul>` less than four deep for a menu; so lists of text go deeper."""
-    page = _LIST.sub(_deeper, page)
-    return extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False, comments=False)
+    return extract_plain_text(
+        _deeper_lists(page), main_content=True, preserve_formatting=True, alt_texts=False, comments=False
+    )
 
 
-def _deeper(found: re.Match[str]) -> str:
-    items, links = (len(re.findall(tag, found.group(), re.I)) for tag in (r"<li\b", r"<a\b"))
-    return f"<div><div><div>{found.group()}</div></div></div>" if items > 2 * links else found.group()
+def _deeper_lists(page: str) -> str:
+    """The page with every innermost `<ul>` of text, not of links, three levels deeper."""
+    tags = list(_LIST_TAG.finditer(page))
+    parts, done = [], 0
+    for opening, closing in itertools.pairwise(tags):
+        if opening.group(1) or not closing.group(1):
+            continue
+        inside = page[opening.end() : closing.start()].lower()
+        if inside.count("<li") > 2 * inside.count("<a "):
+            whole = page[opening.start() : closing.end()]
+            parts += [page[done : opening.start()], f"<div><div><div>{whole}</div></div></div>"]
+            done = closing.end()
+    return "".join([*parts, page[done:]])
 
 
 def extract_careful(page: str, url: str | None = None) -> str:
