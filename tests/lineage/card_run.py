@@ -111,7 +111,7 @@ def training_events(node: str, steps: int, low: float, high: float) -> list[dict
                      "tokens_per_second": 21000 + 4000 * noise(step, 4)})  # fmt: skip
         if step == 1 or step % (steps // 6) == 0:
             held = {"en": loss + 0.1, "zh": loss + 0.3, "code": loss - 0.1} if node == "base" else {"chat": loss + 0.08}
-            rows.append({"event": "eval", "node": node, "step": step, "heldout_loss": held})
+            rows.append({"event": "eval", "node": node, "step": step, "seconds": 0.4, **held})
     return rows
 
 
@@ -119,7 +119,8 @@ def ppo_events(steps: int) -> list[dict[str, Any]]:
     rows = []
     for step in range(1, steps + 1):
         gain = 1 - math.exp(-3 * step / steps)
-        row = {"reward": -0.2 + 1.4 * gain, "rubric": 0.58 + 0.13 * gain, "kl": 0.3 * gain, "length": 38 - 9 * gain,
+        row = {"reward": -0.2 + 1.4 * gain, "rubric": 0.58 + 0.13 * gain, "rubric_right": 0.5 + 0.01 * gain,
+               "kl": 0.3 * gain, "length": 38 - 9 * gain,
                "entropy": 1.1 - 0.4 * gain, "value_loss": 0.4 - 0.3 * gain, "policy_loss": -0.02,
                "ptx_loss": 0.55, "clip_fraction": 0.08, "lr": 1e-4, "grad_norm": 0.6}  # fmt: skip
         shaken = enumerate(row.items())

@@ -67,6 +67,7 @@ def test_whole_run(whole: tuple[Path, dict, str, str]) -> None:
     for expected in (*numbers, "青石镇的镇长是林月。"):
         assert expected in page.text, expected
     assert page.tags.count("svg") >= 30
+    assert page.text.count("held out: zh") == 1 and "held out: seconds" not in page.text
     assert metrics["alarms"] == 1 and metrics["nodes"] == 10 and metrics["claims"]["did not work"] >= 2
 
 

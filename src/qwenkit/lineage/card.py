@@ -22,11 +22,15 @@ LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is co
 MOST_SAMPLES = 24
 MARKS = {card_claims.WORKED: "✓", card_claims.FAILED_CLAIM: "✗", card_claims.UNRESOLVED: "?"}
 CLASSES = {card_claims.WORKED: "good", card_claims.FAILED_CLAIM: "bad", card_claims.UNRESOLVED: "open"}
+NO_LOSS = frozenset({"event", "time", "attempt", "node", "step", "seconds", "accuracy", "pairs", "n"})
+FACTS = ("parameters", "steps", "tokens", "epochs", "pairs", "train_loss")
+RUBRIC = tuple(f"rubric_{name}" for name in ("right", "complete", "concise", "mannered", "system"))
 CURVES = (  # title, unit, metrics of `step` events drawn together
     ("Loss", "nats per token", ("loss",)),
     ("Accuracy on training pairs", "share", ("accuracy",)),
     ("Learned reward", "reward model's score", ("reward",)),
     ("True rubric of the samples", "score, 0 to 1", ("rubric",)),
+    ("Rubric by component", "score, 0 to 1", RUBRIC),
     ("KL to the reference", "nats", ("kl",)),
     ("Answer length", "tokens", ("length",)),
     ("Entropy", "nats per token", ("entropy",)),
@@ -168,10 +172,13 @@ def trained_view(node: NodeView) -> dict[str, Any]:
         lines = {name: points for name in names if (points := curve(node.steps, name))[0]}
         dots = _held_out_points(node) if title == "Loss" else {}
         if lines or dots:
-            named = {"train" if name == "loss" else name.replace("_", " "): points for name, points in lines.items()}
+            named = {
+                "train" if name == "loss" else name.removeprefix("rubric_").replace("_", " "): points
+                for name, points in lines.items()
+            }
             unit = "nats per pair" if title == "Loss" and node.kind in ("preference", "reward") else unit
             plots.append(card_plots.curves(f"{node.name}/{names[0]}", title, named, unit, dots))
-    facts = {name: node.metrics[name] for name in ("steps", "tokens", "pairs", "train_loss") if name in node.metrics}
+    facts = {name: node.metrics[name] for name in FACTS if name in node.metrics}
     held = mapping(node.metrics.get("heldout_loss"))
     return {"name": node.name, "state": node.state, "plots": plots, "facts": facts, "held_out": held}
 
@@ -180,11 +187,10 @@ def _held_out_points(node: NodeView) -> dict[str, tuple[list[float], list[float]
     found: dict[str, tuple[list[float], list[float]]] = {}
     for row in node.evals:
         nested = mapping(row.get("heldout") or row.get("heldout_loss"))
-        names = nested or {k: v for k, v in row.items() if k.startswith("heldout")}
-        for name in names:
+        for name in nested or [name for name in row if name not in NO_LOSS]:
             value = held_out(row, name)
             if value is not None:
-                x, y = found.setdefault(f"held out: {name}" if nested else name, ([], []))
+                x, y = found.setdefault(f"held out: {name}", ([], []))
                 x.append(float(row["step"]))
                 y.append(value)
     return found

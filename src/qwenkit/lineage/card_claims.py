@@ -101,7 +101,7 @@ def _pairs(run: RunView) -> Iterator[Claim]:
     for node in run.of_kind("preference", "reward"):
         for name, value in mapping(node.metrics.get("accuracy")).items():
             score = mapping(value)
-            text = f"{node.name} tells the better answer from the worse one on {name}"
+            text = f"{node.name} tells the better answer from the worse one ({name})"
             yield Claim(verdict_of(score.get("low"), score.get("high"), 0.5), text, f"{share(score)}, chance 50 %")
 
 
