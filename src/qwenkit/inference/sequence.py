@@ -120,5 +120,5 @@ class Writer:
         cuts = [cut for cut in (self.text.find(stop, start) for stop in self.stop) if cut >= 0]
         if cuts:
             self.text, self.held = self.text[: min(cuts)], 0
-    XX
+            self.stop = ()
         return bool(cuts)
