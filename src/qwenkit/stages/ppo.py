@@ -65,7 +65,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     folder = inputs["model"].path
     tok = load_tokenizer(folder)
-    kept, aside = split(read_prompts(inputs["prompts"].path), config.held_out, work.stream("held-out"))
+    kept, aside = split(read_prompts(inputs["prompts"].path, "rl"), config.held_out, work.stream("held-out"))
     policy, reference = (load_model(folder, device=work.device) for _ in range(2))
     value, reward = (load_scalar(inputs["reward"].path, device=work.device) for _ in range(2))
     trainer = make_trainer(

@@ -48,10 +48,10 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     return train_pairs(config, inputs, work, rows)
 
 
-def read_prompts(path: Path) -> list[Row]:
-    """Prompts with a rubric; a row without one is a `UserError`."""
+def read_prompts(path: Path, use: str) -> list[Row]:
+    """Prompts with a rubric, those meant for this `use` (rl, reward) or for any; a row without one is a `UserError`."""
     path = path / "prompts.jsonl" if path.is_dir() else path
-    rows = list(read_jsonl(path))
+    rows = [row for row in read_jsonl(path) if row.get("use", use) == use]
     for number, row in enumerate(rows, 1):
         for key in ("id", "messages", "rubric"):
             if key not in row:
@@ -66,7 +66,7 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
     from qwenkit import Engine, SamplingParams, draws, load_model, load_tokenizer
     from qwenkit.alignment import make_pairs
 
-    prompts = read_prompts(inputs["prompts"].path)
+    prompts = read_prompts(inputs["prompts"].path, "reward")
     order = draws.permutation(work.stream("prompts"), len(prompts))[: config.prompt_count]
     chosen = [prompts[i] for i in order]
     folder = inputs["policy"].path

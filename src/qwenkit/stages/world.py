@@ -1,0 +1,52 @@
+"""`world`: invent the nano world from a seed: web pages, plain text, instructions, chats, comparisons, prompts, tests,
+and the ground truth; with the running Python's own library as real text.
+
+Files: `pages.warc.gz`, `stdlib.jsonl`, `text.jsonl`, `instructions.jsonl`, `chat.jsonl`, `pmp_pairs.jsonl`,
+`prompts.jsonl`, `tests/{base,chat,pairs}.jsonl`, `truth.jsonl`. The 13-gram overlap of all training text with all test
+prompts is counted here, at the source.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Literal
+
+from qwenkit.config import StageConfig, content
+from qwenkit.records import write_jsonl
+from qwenkit.stages.base import Input, Result, Work
+
+VERSION = 1
+
+
+class Config(StageConfig):
+    """How large the world is."""
+
+    scale: Literal["nano", "quick", "tiny"] = content("nano", doc="how much there is of everything")
+
+
+def environment() -> dict[str, str]:
+    """The standard library is part of the world, so its version is part of the identity."""
+    return {"python": platform.python_version()}
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Write every output of the world; count what training and tests share."""
+    from qwenkit.nano import build_world, overlap_13gram, write_warc
+
+    world = build_world(work.seed, config.scale)
+    parts = {
+        "stdlib": world.stdlib, "text": world.text, "instructions": world.instructions, "chat": world.chat,
+        "pmp_pairs": world.pmp_pairs, "prompts": world.prompts, "tests/base": world.base_test,
+        "tests/chat": world.chat_test, "tests/pairs": world.pair_test, "truth": world.truth,
+    }  # fmt: skip
+    counts = {"pages": write_warc(work.out / "pages.warc.gz", world.pages())}
+    for number, (name, rows) in enumerate(parts.items(), 1):
+        work.progress(number, len(parts) + 2, writing=name)
+        counts[name] = write_jsonl(work.out / f"{name}.jsonl", rows())
+    work.progress(len(parts) + 1, len(parts) + 2, writing="overlap")
+    overlap = overlap_13gram(world.training_texts(), world.test_texts())
+    metrics = {"rows": counts, "overlap_13gram": overlap, "python": platform.python_version()}
+    tests = sum(count for name, count in counts.items() if name.startswith("tests/"))
+    return Result(
+        metrics, f"{counts['pages']} pages, {counts['chat']} chats, {tests} test questions; overlap {overlap}"
+    )
