@@ -159,6 +159,7 @@ class PPO:
         config: PPOConfig,
         *,
         im_end_id: int,
+        vocabulary: int | None = None,
         ptx: Callable[[int], Sequence[Batch]] | None = None,
         observe: Callable[[Rollout], Mapping[str, float]] | None = None,
     ) -> None:
@@ -173,7 +174,8 @@ class PPO:
         self.policy, self.value, self.reference = policy.eval(), value.eval(), reference.eval().requires_grad_(False)
         self.reward, self.prompts, self.config, self.im_end_id = reward, prompts, config, im_end_id
         self.ptx, self.observe = ptx, observe
-        self.engine = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt)
+        self.engine = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt,
+                             vocabulary=vocabulary)  # fmt: skip
         self.policy_optimizer, self.value_optimizer = (
             build_optimizer(model, "adamw", lr=lr, weight_decay=config.weight_decay)
             for model, lr in ((policy, config.policy_lr), (value, config.value_lr))

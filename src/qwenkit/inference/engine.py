@@ -47,7 +47,8 @@ Prompt = str | Seq[int]
 
 
 class Engine:
-    """A model, its tokenizer and the requests under way. `seed` is for requests that name none."""
+    """A model, its tokenizer and the requests under way. `seed` is for requests that name none. Ids from `vocabulary`
+    on (by default the tokenizer's size) only pad the embedding and are never drawn."""
 
     def __init__(
         self,
@@ -57,10 +58,12 @@ class Engine:
         max_batch: int = 128,
         prefill_tokens: int = 8192,
         seed: int = 0,
+        vocabulary: int | None = None,
     ) -> None:
         folder = None if isinstance(model, Transformer) else Path(model)
         self.model = model if isinstance(model, Transformer) else load_model(model)
         self.tok, self.seed, self.prefill_tokens = tok, seed, prefill_tokens
+        self.vocabulary = vocabulary or getattr(tok, "n_tokens", self.model.config.vocab_size)
         self.version = 0
         settings = _generation_config(folder)
         self.defaults = folder_defaults(settings)
@@ -321,10 +324,9 @@ class Engine:
 
     def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
         """Without the rows of the vocabulary that only pad it, and with the repetition penalty."""
-        known = getattr(self.tok, "n_tokens", logits_BV.shape[1])
-        if known < logits_BV.shape[1]:
+        if self.vocabulary < logits_BV.shape[1]:
             logits_BV = logits_BV.clone()
-            logits_BV[:, known:] = float("-inf")
+            logits_BV[:, self.vocabulary :] = float("-inf")
         if all(s.seen_V is None for s in sequences):
             return logits_BV
         nothing_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)

@@ -27,11 +27,11 @@ SYSTEM_SHARE = 1 / 3
 
 def weighted(draw: Draw, shares: dict[str, float]) -> str:
     """A name drawn by its share."""
-    at = draw.unit() * sum(shares.values())
+    at, name = draw.unit() * sum(shares.values()), ""
     for name, share in shares.items():
         at -= share
         if at < 0:
-            return name
+            break
     return name
 
 

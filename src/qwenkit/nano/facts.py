@@ -30,7 +30,8 @@ def table(name: str) -> dict[str, Any]:
     return tomllib.loads(files("qwenkit.nano").joinpath(f"{name}.toml").read_text("utf-8"))
 
 
-def phrases(kind: str, language: str) -> dict[str, Any]:
+def phrases(kind: str, language: str) -> Any:
+    """The phrases of one kind in one language: a table of lists, or one list."""
     return table("phrases")[kind][language]
 
 
@@ -98,7 +99,7 @@ class Facts:
 
     def told(self, draw: Draw, entity: Entity, relation: str, language: str) -> str:
         """A sentence that tells one fact."""
-        forms = phrases(relation, language)
+        forms: Any = phrases(relation, language)
         if relation in RELATIONS:
             forms = forms["told"] + ([] if entity.held_out else forms["only_train"])
         value = self.value(entity, relation, language)

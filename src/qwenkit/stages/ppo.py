@@ -15,7 +15,7 @@ from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
-from qwenkit.stages.pretrain import copy_tokenizer, tokenize
+from qwenkit.stages.pretrain import save_chat_model, tokenize
 from qwenkit.stages.reward import read_prompts
 from qwenkit.stages.tokenizer import split
 
@@ -60,7 +60,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Measure, train, measure, publish."""
     from qwenkit.alignment import score_texts
     from qwenkit.chat import load_tokenizer
-    from qwenkit.model import load_model, load_scalar, save_model
+    from qwenkit.model import load_model, load_scalar
     from qwenkit.training import Sentinel, loop
 
     folder = inputs["model"].path
@@ -84,8 +84,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         seed=work.seed,
     )
     after = true_rubric(policy, tok, aside, config)
-    save_model(policy, work.out)
-    copy_tokenizer(folder, work.out)
+    save_chat_model(policy, tok, folder, work.out)
     metrics = {"steps": config.steps, "prompts": len(kept), "rubric_before": before, "rubric_after": after,
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
@@ -116,7 +115,8 @@ def make_trainer(
         return {"rubric": found.pop("total"), **{f"rubric_{name}": value for name, value in found.items()}}
 
     return PPO(
-        policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id, ptx=ptx,
+        policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id,
+        vocabulary=tok.n_tokens, ptx=ptx,
         observe=observe,
     )  # fmt: skip
 

@@ -66,6 +66,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         rope_theta=config.rope_theta,
         rms_norm_eps=config.rms_norm_eps,
         tie_word_embeddings=config.tie_embeddings,
+        bos_token_id=tok.eot_id,
         eos_token_id=tok.eot_id,
     )
     model = init_weights(Transformer(shape), work.stream("init")).to(work.device)
@@ -119,6 +120,20 @@ def losses(model: Any, groups: dict[str, list[Any]]) -> dict[str, float]:
     from qwenkit.training import mean_loss
 
     return {name: round(mean_loss(model, batches)["loss"], 5) for name, batches in groups.items()}
+
+
+def save_chat_model(model: Any, tok: Any, tokenizer: Path, out: Path) -> None:
+    """A chat model's folder: it stops at the end of its turn, and at the end of a text, in every engine."""
+    from dataclasses import replace
+
+    from qwenkit.model import save_model
+    from qwenkit.records import read_json, write_json
+
+    model.config = replace(model.config, dropout=0.0, eos_token_id=tok.im_end_id)
+    save_model(model, out)
+    defaults = read_json(out / "generation_config.json")
+    write_json(out / "generation_config.json", {**defaults, "eos_token_id": [tok.im_end_id, tok.eot_id]})
+    copy_tokenizer(tokenizer, out)
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

@@ -16,7 +16,7 @@ from qwenkit.records import Row, read_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.keys import TrainingKeys, train
-from qwenkit.stages.pretrain import copy_tokenizer, losses
+from qwenkit.stages.pretrain import losses, save_chat_model
 from qwenkit.stages.testsets import texts
 from qwenkit.stages.tokenizer import split
 
@@ -49,7 +49,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.order import Order
     from qwenkit.data.shards import Examples
-    from qwenkit.model import load_model, save_model
+    from qwenkit.model import load_model
     from qwenkit.training import Batches, held_out
 
     tok = load_tokenizer(inputs["model"].path)
@@ -70,9 +70,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     if aside:
         groups = {"chats": held_out(Examples(example(tok, row, config.mask) for row in aside), config.row, 8, False)}
     last = train(config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=None)
-    model.config = replace(model.config, dropout=0.0, eos_token_id=tok.im_end_id)
-    save_model(model, work.out)
-    copy_tokenizer(inputs["model"].path, work.out)
+    save_chat_model(model, tok, inputs["model"].path, work.out)
     found = losses(model, groups)
     metrics = {
         "chats": len(kept), "dropped_test_overlap": dropped, "dropped_too_long": len(order.too_long),
