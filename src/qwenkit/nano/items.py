@@ -234,7 +234,7 @@ def repeat(draw: Draw, facts: Facts, language: str, split: str) -> Item:
 
 
 def upper(draw: Draw, facts: Facts, language: str, split: str) -> Item:
-    words = " ".join(chosen_words(draw, EN, split, 1, 2))
+    words = " ".join(chosen_words(draw, EN, split, 2, 3))  # single words would hold whole spellings out
     return _copied(draw, "upper", language, split, words, words.upper(), words)
 
 

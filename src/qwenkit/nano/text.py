@@ -3,7 +3,9 @@
     for row in texts(facts, seed, 60_000): row["text"]
 
 The same world as the pages and chats, in the forms that small models learn from: several facts of one person side by
-side, sums digit by digit with carry. Held-out summands and names never occur here (`items` draws them by split).
+side, sums digit by digit with carry, lines to copy and pairs to look up (a quarter of all documents: without them a
+model of a million weights does not learn to copy from its context). Held-out summands and names never occur here
+(`items` draws them by split).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 from qwenkit.nano.chat import weighted
 from qwenkit.nano.draw import Draw, rows
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases, table, values
-from qwenkit.nano.items import make, passing_name, steps, summands, work
+from qwenkit.nano.items import chosen_words, make, passing_name, steps, summands, work
 
 LICENCE = "CC0-1.0"
 
@@ -95,10 +97,24 @@ def dictionary(draw: Draw, facts: Facts, language: str) -> str:
     return "\n".join([*lines, f"{a} <> {b}"])
 
 
+def copied(draw: Draw, facts: Facts, language: str) -> str:
+    """A drawn line of words, twice or three times: every word of the later lines can only be copied."""
+    line = (" " if language == "en" else "").join(chosen_words(draw, language, "train", 4, 8))
+    return "\n".join([line] * draw.integer(2, 3))
+
+
+def lookup(draw: Draw, facts: Facts, language: str) -> str:
+    """Names with a word each, and then the same pairs in another order: what reading a passage needs, and no more."""
+    names = list(dict.fromkeys(passing_name(draw, language, "train") for _ in range(draw.integer(3, 5))))
+    pairs = list(zip(names, draw.some(values(draw.pick(["jobs", "cities", "pets"]), language), len(names))))
+    mark = " " if language == "en" else ""
+    return "\n".join(", ".join(f"{name}:{mark}{word}" for name, word in draw.some(pairs, len(pairs))) for _ in range(3))
+
+
 KINDS: dict[str, tuple[float, Callable[[Draw, Facts, str], str]]] = {
-    "person": (0.30, biography), "fact": (0.14, one_fact), "city": (0.06, city), "sums": (0.14, sums),
-    "digits": (0.03, digits), "problem": (0.07, problem), "passage": (0.12, passage), "counting": (0.03, counting),
-    "dialogue": (0.07, dialogue), "dictionary": (0.04, dictionary),
+    "person": (0.16, biography), "fact": (0.10, one_fact), "city": (0.04, city), "sums": (0.10, sums),
+    "digits": (0.03, digits), "problem": (0.06, problem), "passage": (0.16, passage), "counting": (0.03, counting),
+    "dialogue": (0.05, dialogue), "dictionary": (0.03, dictionary), "copied": (0.12, copied), "lookup": (0.12, lookup),
 }  # fmt: skip
 
 
