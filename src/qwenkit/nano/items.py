@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from qwenkit.nano.draw import Draw
@@ -213,12 +214,14 @@ def word(draw: Draw, facts: Facts, language: str, split: str) -> Item:
 
 
 def chosen_words(draw: Draw, language: str, split: str, low: int = 2, high: int = 4) -> list[str]:
-    """Different words (English) or characters in twos (Chinese), whose list belongs to the split."""
-    if language == EN:
-        return _until(draw, lambda: draw.some(table("words")["words"], draw.integer(low, high)), split)
-    hanzi = table("words")["hanzi"]
-    count = draw.integer(low, high)
-    return _until(draw, lambda: ["".join(draw.some(hanzi, 2)) for _ in range(count)], split)
+    """Different words, whose list belongs to the split. Chinese ones are the world's own, so that they are tokens."""
+    among = table("words")["words"] if language == EN else _chinese_words()
+    return _until(draw, lambda: draw.some(among, draw.integer(low, high)), split)
+
+
+@cache
+def _chinese_words() -> list[str]:
+    return [word for kind in ("jobs", "pets", "fruits", "things", "colours") for word in values(kind, ZH)]
 
 
 def _copied(draw: Draw, task: str, language: str, split: str, shown: str, right: str, wrong: str) -> Item:
