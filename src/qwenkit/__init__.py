@@ -4,7 +4,7 @@
 
 Raw text goes in; a family of models comes out: base, chat, reward model, chat-RLHF. The command line is `qwenkit`;
 a recipe (`qwenkit run nano`) raises the whole family. Nothing here reports home: telemetry of every library is off
-before it is imported, and names are loaded when they are first used, so `import qwenkit` does not load torch.
+before it is imported; names are loaded when they are first used, so `import qwenkit` does not load torch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ for _name, _value in {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Waiting threads sleep and do not spin: two programs on the same cores are then twice as slow, not ten times.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }.items():
     os.environ.setdefault(_name, _value)
 
@@ -30,7 +32,7 @@ _PUBLIC = {
     "Engine": "qwenkit.inference",
     "SamplingParams": "qwenkit.inference",
 }
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.errors import UserError
-from qwenkit.records import canonical, read_json, write_json
+from qwenkit.records import canonical, read_object, write_json
 
 SCHEMA = 1
 MANIFEST, RUN = "manifest.json", "run.json"
@@ -72,30 +72,49 @@ def make_key(
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a published artifact; a `UserError` for a damaged or newer one."""
-    data = read_json(folder / MANIFEST)
-    if not isinstance(data, dict) or "schema" not in data:
-        raise UserError("not a qwenkit manifest", where=str(folder / MANIFEST))
-    if data["schema"] > SCHEMA:
+    path = folder / MANIFEST
+    data = read_object(path)
+    refuse_newer(data, SCHEMA, path)
+    try:
+        manifest = Manifest(**data)
+    except TypeError as error:
+        raise UserError("a damaged manifest: keys are missing or unknown", where=str(path)) from error
+    for table in (manifest.files, manifest.inputs, manifest.config, manifest.metrics):
+        if not isinstance(table, dict):
+            raise UserError("a damaged manifest: a value where a table belongs", where=str(path))
+    if manifest.digest != digest_of(manifest.files):
+        raise UserError("a damaged manifest: its digest is not that of its files", where=str(path))
+    return manifest
+
+
+def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
+    """Refuse a file without a schema number, or with one that this version does not know yet."""
+    schema = data.get("schema")
+    if not isinstance(schema, int):
+        raise UserError("not written by qwenkit: no schema number", where=str(path))
+    if schema > known:
         raise UserError(
-            f"written by a newer qwenkit (schema {data['schema']})",
-            where=str(folder / MANIFEST),
-            expected=f"schema {SCHEMA} or older",
+            f"written by a newer qwenkit (schema {schema})",
+            where=str(path),
+            expected=f"schema {known} or older",
             mend="upgrade qwenkit",
         )
-    try:
-        return Manifest(**data)
-    except TypeError as error:
-        raise UserError("a damaged manifest (keys missing or unknown)", where=str(folder / MANIFEST)) from error
 
 
 def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest:
     """Complete a folder in place: hash its files, write run.json, then the manifest, and fsync all of it."""
     files = content_files(out)
     whole = Manifest(**manifest, files=files, digest=digest_of(files))
-    write_json(out / RUN, run)
+    write_json(out / RUN, {**run, "files": {name: stamp(out / name) for name in files}})
     write_json(out / MANIFEST, asdict(whole))
     fsync_tree(out)
     return whole
+
+
+def stamp(path: Path) -> list[int]:
+    """Size and time of a file: while they stand, its bytes are taken to stand too."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def fsync_tree(folder: Path) -> None:
@@ -134,6 +153,24 @@ def fsync_tree_entry(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def quick_damage(folder: Path) -> list[str]:
+    """Like `damage`, for every start of a run: a file with the size and time noted in run.json is not hashed again.
+    Files that the manifest does not know are left alone."""
+    manifest = read_manifest(folder)
+    try:
+        noted = read_object(folder / RUN).get("files", {})
+    except UserError:
+        noted = {}
+    lines = []
+    for name, digest in sorted(manifest.files.items()):
+        path = folder / name
+        if not path.is_file():
+            lines.append(f"{name}: missing")
+        elif stamp(path) != noted.get(name) and sha256_file(path) != digest:
+            lines.append(f"{name}: its bytes changed")
+    return lines
 
 
 def damage(folder: Path) -> list[str]:

@@ -6,8 +6,9 @@ Their text never holds a Python class name; the command line prints it and nothi
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 DONE, STOPPED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -57,6 +58,18 @@ class Interrupted(QwenkitError):
     """The user's Ctrl-C, after the state was saved."""
 
     exit_code = INTERRUPTED
+
+
+@contextlib.contextmanager
+def within(place: str) -> Iterator[None]:
+    """Put `place` before where an error arose: a room knows the message of a chat, its caller the file and the row."""
+    try:
+        yield
+    except UserError as error:
+        where = f"{place}, {error.where}" if error.where else place
+        raise UserError(
+            error.what, where=where, expected=error.expected, nearest=error.nearest, mend=error.mend
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

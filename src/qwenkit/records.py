@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -79,16 +80,19 @@ def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterat
         for number, line in enumerate(_lines(path), 1):
             if line.strip():
                 yield from _parse(line, path, number, quarantine)
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
+        reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
         if quarantine is None:
-            raise UserError(f"the file cannot be read to its end ({error})", where=str(path)) from error
-        quarantine.add("truncated file", path, line=number + 1)
+            raise UserError(
+                f"{reason}: it cannot be read beyond line {number}", where=str(path), mend="fetch or write it again"
+            ) from error
+        quarantine.add(reason, path, line=number + 1, sample=str(error))
 
 
 def _parse(line: bytes, path: Path, number: int, quarantine: Quarantine | None) -> Iterator[Row]:
     try:
-        row = json.loads(line.decode())
-        reason = None if isinstance(row, dict) else f"a {type(row).__name__} where an object was expected"
+        row = json.loads(line.decode("utf-8-sig"))
+        reason = None if isinstance(row, dict) else f"{json_kind(row)} where an object was expected"
     except UnicodeDecodeError:
         row, reason = None, "invalid UTF-8"
     except (json.JSONDecodeError, RecursionError) as error:
@@ -100,6 +104,12 @@ def _parse(line: bytes, path: Path, number: int, quarantine: Quarantine | None) 
         raise UserError(reason, where=f"{path}, line {number}", expected="one JSON object a line")
     else:
         quarantine.add(reason.split(" (")[0], path, line=number, sample=line[:200].decode(errors="replace"))
+
+
+def json_kind(value: Any) -> str:
+    """What a JSON value is, in JSON's words."""
+    names = {type(None): "null", bool: "a truth value", str: "a text", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
@@ -123,12 +133,24 @@ def write_json(path: Path | str, value: Any) -> None:
     """Write one indented JSON file through a temporary name, so that a kill leaves the old file or the new one."""
     path = Path(path)
     beside = path.with_name(path.name + ".tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read_object(path: Path | str) -> Row:
+    """A JSON file that holds an object, or a `UserError`."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{json_kind(value)} where an object was expected", where=str(path))
+    return value
 
 
 def read_json(path: Path | str) -> Any:
@@ -138,6 +160,8 @@ def read_json(path: Path | str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError("no such file", where=str(path)) from error
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise UserError("invalid UTF-8", where=str(path)) from error
     except json.JSONDecodeError as error:

@@ -50,6 +50,7 @@ FAULTS = {
     "kl-high": lambda step: {"kl": 30.0},
     "entropy-collapse": lambda step: {"entropy": 0.001},
     "length-runaway": lambda step: {"response_tokens": 20 + 0.5 * (step - 150)},
+    "sampling-mismatch": lambda step: {"sampling_logp_difference": 0.2},
 }
 
 

@@ -132,7 +132,7 @@ def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
     name = path.name if root == path else path.relative_to(root).as_posix()
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError):
+    except (EOFError, OSError, zlib.error):
         quarantine.add(CUT, path)
         return
     if source.kind == "html":
@@ -149,11 +149,7 @@ def _json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict[s
     rows, number = read_jsonl(path, quarantine), 0
     while True:
         before = len(quarantine)
-        try:
-            row = next(rows, None)
-        except zlib.error as error:
-            quarantine.add("damaged gzip file", path, line=number + 1, sample=str(error))
-            return
+        row = next(rows, None)
         if row is None:
             return
         number += 1 + len(quarantine) - before

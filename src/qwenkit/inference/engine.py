@@ -157,7 +157,7 @@ class Engine:
         self.scheduler.waiting = type(self.scheduler.waiting)(
             sequence for sequence in self.scheduler.waiting if sequence.finish_reason is None
         )
-        self.scheduler.retire()
+        self._quietly(self.scheduler.retire)
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
         """Take over new weights (None: the model was changed in place); later outputs carry a new `version`."""
@@ -250,7 +250,7 @@ class Engine:
             self._quietly(lambda: self._prefill(fresh))
         elif self.scheduler.running:
             self._quietly(lambda: self._decode(self.scheduler.running))
-        self.scheduler.retire()
+        self._quietly(self.scheduler.retire)
         return self._complete()
 
     def _quietly(self, work: Callable[[], Any]) -> Any:

@@ -45,6 +45,7 @@ class Config(StageConfig):
     value_warmup_steps: int = content(50, doc="steps in which only the value model learns", ge=0)
     epochs: int = content(1, doc="passes over a step's responses (ours)", ge=1)
     minibatches: int = content(4, doc="updates in a pass (ours)", ge=1)
+    micro_tokens: int = content(16384, doc="padded tokens in one forward pass; changes only rounding (ours)", ge=64)
     policy_lr: float = content(1e-6, doc="learning rate of the policy", gt=0)
     value_lr: float = content(5e-6, doc="learning rate of the value model", gt=0)
     ptx_coef: float = content(0.1, doc="weight of the pretraining gradient (ours: the report gives none)", ge=0)
