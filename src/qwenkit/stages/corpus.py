@@ -69,7 +69,8 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
             stem = name.split(".")[0]
             weight = config.upsample.get(stem, 1.0)
             found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
-    for index, source in enumerate([*many(inputs, "extra"), *([inputs["extra"]] if "extra" in inputs else [])]):
+    extra = [*many(inputs, "extra"), *([inputs["extra"]] if "extra" in inputs else [])]
+    for index, source in enumerate(extra):
         name = "extra" if index == 0 else f"extra{index}"
         kind = "code" if source.path.suffix == ".py" else "html" if ".warc" in source.path.name else "text"
         found.append(make(name, source.path, kind, config.upsample.get(name, 1.0), "unknown"))

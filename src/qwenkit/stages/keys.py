@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Schedule = Literal["cosine", "linear", "constant"]
+
+
 class TrainingKeys(StageConfig):
     """Optimizer, schedule, batch and precision of one training stage."""
 
@@ -23,7 +26,7 @@ class TrainingKeys(StageConfig):
     optimizer: Literal["adamw", "muon"] = content("adamw", doc="adamw (the report's), or muon for the matrices (ours)")
     lr: float = content(3e-4, doc="peak learning rate of AdamW", gt=0)
     muon_lr: float = content(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = content("cosine", doc="shape of the decay")
+    schedule: Schedule = content("cosine", doc="shape of the decay")
     final_ratio: float = content(0.1, doc="last learning rate over the peak", ge=0, le=1)
     warmup_steps: int = content(2000, doc="steps of linear warm-up (from the first release's memo)", ge=0)
     weight_decay: float = content(0.1, doc="of matrices only", ge=0)

@@ -12,7 +12,7 @@ from qwenkit.config import content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, read_json, read_jsonl
 from qwenkit.stages.base import Input, Result, Work
-from qwenkit.stages.keys import TrainingKeys, train
+from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import copy_tokenizer
 
 VERSION = 1
@@ -25,7 +25,7 @@ class PairKeys(TrainingKeys):
     row: int = content(2048, doc="longest text in tokens; longer pairs are counted and left out", ge=8)
     batch_rows: int = content(64, doc="pairs in a batch", ge=1)
     lr: float = content(3e-6, doc="learning rate", gt=0)
-    schedule: str = content("constant", doc="the report: constant")
+    schedule: Schedule = content("constant", doc="the report: constant")
     warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
     epochs: float = content(1.0, doc="passes over the pairs", gt=0)
     held_out: float = content(0.05, doc="share of pairs kept aside to measure the accuracy", ge=0, lt=0.5)

@@ -15,7 +15,7 @@ from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
-from qwenkit.stages.keys import TrainingKeys, train
+from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import losses, save_chat_model
 from qwenkit.stages.testsets import texts
 from qwenkit.stages.tokenizer import split
@@ -36,7 +36,7 @@ class Config(TrainingKeys):
     batch_rows: int = content(128, doc="rows in a batch", ge=1)
     lr: float = content(2e-6, doc="peak learning rate of AdamW", gt=0)
     warmup_steps: int = content(1430, doc="steps of linear warm-up", ge=0)
-    schedule: str = content("constant", doc="after warm-up: constant (ours: the report names no decay)")
+    schedule: Schedule = content("constant", doc="after warm-up: constant (ours: the report names no decay)")
     dropout: float = content(0.1, doc="on residual branches", ge=0, lt=1)
     mask: str = content("qwen", doc="qwen (the authors') or assistant")
     held_out: float = content(0.02, doc="share of chats kept aside to measure the loss", ge=0, lt=0.5)

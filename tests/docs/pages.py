@@ -1,0 +1,135 @@
+"""Tables of the documentation that the code knows better: keys of every stage, alarms, the rubric, sizes of the world.
+
+    python -m tests.docs.pages        # writes them into the pages, between `<!-- table NAME -->` and `<!-- end -->`
+
+`test_pages.py` fails when a page is not what this would write, so no table can drift from the code.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from qwenkit.config import StageConfig, default_text
+from qwenkit.stages import KINDS, load_stage
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+ROLES = ("edge", "content", "runtime")
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+WORDS = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
+_TABLE = re.compile(r"(<!-- table (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def keys(kind: str) -> str:
+    """All keys of a stage: edges first, then what changes the artifact, then what does not."""
+    config: type[StageConfig] = load_stage(kind).Config
+    names = sorted(config.model_fields, key=lambda name: (ROLES.index(config.role(name)), name == "seed"))
+    return table(("key", "role", "values", "default", "what"), (_key(config, name) for name in names))
+
+
+def _key(config: type[StageConfig], name: str) -> list[str]:
+    field = config.model_fields[name]
+    default = "required" if field.is_required() else f"`{default_text(config, name)}`"
+    return [f"`{name}`", config.role(name), _values(config, name), default.replace("``", "-"), field.description or ""]
+
+
+def _values(config: type[StageConfig], name: str) -> str:
+    """The type and the limits of a key in words."""
+    field = config.model_fields[name]
+    if config.role(name) == "edge":
+        return "nodes or paths" if "list" in str(field.annotation) else "a node or a path"
+    limits = [f"{sign} {getattr(m, attribute):g}" for m in field.metadata for attribute, sign in SIGNS.items()
+              if hasattr(m, attribute)]  # fmt: skip
+    return " ".join([_type(field.annotation), ", ".join(limits)]).strip()
+
+
+def _type(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{option}`" for option in inner)
+    if origin is list:
+        return f"list of {_type(inner[0])}s"
+    if origin is dict:
+        return f"table of {_type(inner[1])}s"
+    if origin in (Union, types.UnionType):
+        return _type(next(option for option in inner if option is not type(None)))
+    return WORDS[annotation.__name__]
+
+
+def alarms() -> str:
+    """Every alarm of the sentinel."""
+    from qwenkit.training import ALARMS
+
+    rows = (
+        [f"`{a.id}`", a.action, f"`{a.metric}`", f"{a.threshold:g}", str(a.patience), a.condition, a.cause, a.mend]
+        for a in ALARMS.values()
+    )
+    return table(("id", "action", "metric", "threshold", "patience", "fires when", "cause", "mend"), rows)
+
+
+def rubric() -> str:
+    """The weights of the true rubric; what each part means is the module's own table."""
+    from qwenkit.evaluation import rubric as module
+
+    meanings = dict(re.findall(r"^\| (\w+) +\|[^|]*\|[^|]*\| (.*?) *\|$", module.__doc__ or "", re.M))
+    rows = (
+        [f"`{part}`", f"{weight:.2f}", f"{module.WEIGHTS_WRONG.get(part, 0.0):.2f}", meanings[part]]
+        for part, weight in module.WEIGHTS_RIGHT.items()
+    )
+    return table(("part", "weight if right", "weight if wrong", "1.0 means"), rows)
+
+
+def scales() -> str:
+    """How much the world holds at each scale."""
+    from qwenkit.nano import SCALES
+
+    sizes = {name: asdict(scale) for name, scale in SCALES.items()}
+    names = next(iter(sizes.values()))
+    rows = ([f"`{name}`", *(f"{size[name]:,}" for size in sizes.values())] for name in names)
+    return table(("rows of", *(f"`{name}`" for name in sizes)), rows)
+
+
+def make(name: str) -> str:
+    """The table of a name: `keys KIND`, `alarms`, `rubric`, `scales`."""
+    what, _, kind = name.partition(" ")
+    return keys(kind) if what == "keys" else {"alarms": alarms, "rubric": rubric, "scales": scales}[what]()
+
+
+def names(text: str) -> list[str]:
+    """The tables that a page holds."""
+    return [found["name"] for found in _TABLE.finditer(text)]
+
+
+def filled(text: str) -> str:
+    """The page with its tables as the code has them."""
+    return _TABLE.sub(lambda found: found[1] + make(found["name"]) + found[3], text)
+
+
+def all_pages() -> list[Path]:
+    """README and every page of the documentation."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def stage_page(kind: str) -> Path:
+    """The page of a stage."""
+    assert kind in KINDS
+    return DOCS / "stages" / f"{kind}.md"
+
+
+if __name__ == "__main__":
+    for page in all_pages():
+        before = page.read_text(encoding="utf-8")
+        if filled(before) != before:
+            page.write_text(filled(before), encoding="utf-8")
+            print(f"wrote {page.relative_to(ROOT)}")
