@@ -31,7 +31,7 @@ def sample(config: type[StageConfig], key: str) -> Any:
     if isinstance(default, str):
         return default + "x"
     if isinstance(default, list):
-        return ["x"]
+        return [0.5] if default else ["x"]
     return {"x": 2} if isinstance(default, dict) else 7
 
 

@@ -5,8 +5,9 @@
     order.trace(step, batch_rows)         # the documents in it
     order.find(document, batch_rows)      # the steps of one epoch that hold a document
 
-Each epoch shuffles the documents anew and packs them (`packer.pack`); whole conversations are also shuffled as rows,
-since best fit puts the long ones first. Rows are numbered through the epochs, each of `rows_per_epoch`; a batch may
+Each epoch shuffles the documents anew, packs them (`packer.pack`) and shuffles the rows: without that a long document
+would fill whole batches by itself (one source file of 20,000 tokens made five batches of nothing else, and the loss
+jumped by 3 nats), and best fit would put long conversations first. Rows are numbered through the epochs, each of `rows_per_epoch`; a batch may
 hold the end of one epoch and the start of the next. The number of workers plays no part.
 """
 
@@ -92,5 +93,4 @@ class Order:
         documents = draws.permutation(self._seed, len(self.lengths), 0, epoch)
         packed = pack(self.lengths[documents], self.row, self.split)
         count = len(packed)
-        places = np.arange(count) if self.split else draws.permutation(self._seed, count, 1, epoch)
-        return Epoch(packed, documents, places)
+        return Epoch(packed, documents, draws.permutation(self._seed, count, 1, epoch))
