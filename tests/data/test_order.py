@@ -69,3 +69,10 @@ def test_too_long_documents_are_reported():
     assert Order("digest", 0, [5, 50, 6], 30, split=False).too_long.tolist() == [1]
     with pytest.raises(UserError, match="no row can be filled"):
         Order("digest", 0, [50], 30, split=False)
+
+
+def test_a_long_document_does_not_fill_a_batch():
+    """One document of 80 rows among 320 short ones: its rows are spread over the epoch's batches."""
+    order = Order("digest", 1, [80 * 64] + [64] * 320, row=64, split=True)
+    shares = [sum(row.pieces[0].document == 0 for row in order.rows(step, 16)) / 16 for step in range(25)]
+    assert max(shares) <= 0.6 and len(order.find(0, 16)) > 20
