@@ -238,3 +238,13 @@ def test_wrap_counts_wide_characters_twice() -> None:
 
 def test_control_and_direction_marks_are_shown_not_obeyed() -> None:
     assert shown("a\x1b[31m\x00\x7f\u202eb\n\tc") == "a␛[31m␀␡\ufffdb\n\tc"
+
+
+def test_abandoned_scratch_does_not_make_a_finished_node_unfinished(tmp_path: Path) -> None:
+    """A failed attempt under other keys leaves its scratch; the node that was then finished is done."""
+    run = make_run(tmp_path)
+    (run / ".work" / "chat-0123456789ab").mkdir(parents=True)
+    with (run / "events.jsonl").open("a") as log:
+        for event in ("node_start", "node_done"):
+            log.write(json.dumps({"event": event, "time": 2e9, "attempt": 99, "node": "chat"}) + "\n")
+    assert card_data.load_run(run).nodes["chat"].state == "done"

@@ -92,6 +92,8 @@ def _take_event(event: Row, nodes: dict[str, NodeView]) -> None:
         node.steps, node.evals, node.alarms = [], [], []
     if kind in ("node_start", "resumed"):
         node.state, node.reason = UNFINISHED, ""
+    elif kind in ("node_done", "node_skipped"):
+        node.state, node.reason = DONE, ""
     elif kind == "node_failed":
         node.state, node.reason = FAILED, str(event.get("reason") or event.get("error") or "")
     elif kind in ("step", "eval", "alarm"):
