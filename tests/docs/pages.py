@@ -49,9 +49,17 @@ def _values(config: type[StageConfig], name: str) -> str:
     field = config.model_fields[name]
     if config.role(name) == "edge":
         return "nodes or paths" if "list" in str(field.annotation) else "a node or a path"
-    limits = [f"{sign} {getattr(m, attribute):g}" for m in field.metadata for attribute, sign in SIGNS.items()
-              if hasattr(m, attribute)]  # fmt: skip
+    limits = [
+        f"{sign} {_number(getattr(limit, attribute))}"
+        for limit in field.metadata
+        for attribute, sign in SIGNS.items()
+        if hasattr(limit, attribute)
+    ]
     return " ".join([_type(field.annotation), ", ".join(limits)]).strip()
+
+
+def _number(value: float) -> str:
+    return "2^63" if value == 2**63 else f"{value:g}"
 
 
 def _type(annotation: Any) -> str:

@@ -1,0 +1,101 @@
+"""Every command that README and the documentation show works: cheap ones run for real, the others as far as is cheap.
+
+`make TARGET` must be a target of the Makefile. `qwenkit run` runs with `--dry-run`, `chat` asks one question; every
+other command runs as it stands, in a folder with a tiny family, without a network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import qwenkit.cli
+from qwenkit.stages import KINDS
+from tests.docs.conftest import qwenkit as run_qwenkit
+from tests.docs.pages import ROOT, all_pages
+
+VERBS = ["run", "init", "status", "verify", "clean", "chat", "inspect", "inspect mask"]
+
+
+def shown(text: str) -> list[str]:
+    """The commands of the shell blocks, remarks cut off."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return [line.removeprefix(".venv/bin/") for line in lines if line]
+
+
+def cheap(arguments: list[str]) -> list[str]:
+    """The command itself where it is cheap, otherwise its cheapest form."""
+    if arguments[0] == "run" and "--dry-run" not in arguments:
+        return [*arguments, "--dry-run"]
+    return [*arguments, "-p", "hello", "--max-tokens", "4"] if arguments[0] == "chat" else arguments
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
+@pytest.mark.parametrize("page", [p for p in all_pages() if shown(p.read_text("utf-8"))], ids=lambda path: path.stem)
+def test_the_commands_of_a_page_work(page: Path, family: Path, tmp_path: Path) -> None:
+    shutil.copytree(family / "runs", tmp_path / "runs")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("Some notes of my own.")
+    for command in shown(page.read_text(encoding="utf-8")):
+        program, *arguments = shlex.split(command)
+        if program == "make":
+            assert set(arguments) <= make_targets(), command
+            continue
+        assert program == "qwenkit", f"{page.name}: this test does not know how to try `{command}`"
+        done = run_qwenkit(*cheap(arguments), cwd=tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert done.stdout.strip(), command
+
+
+def options(verb: str) -> set[str]:
+    """The options of a verb."""
+    app = typer.Typer()
+    function = qwenkit.cli._verb(verb) if verb in KINDS else getattr(qwenkit.cli, verb.replace(" ", "_"))
+    app.command()(function)
+    return {name for parameter in typer.main.get_command(app).params for name in parameter.opts} | {"--help"}
+
+
+def test_commands_in_the_text_name_what_there_is() -> None:
+    for page in all_pages():
+        for command in re.findall(r"`qwenkit ([^`\n]+)`", page.read_text(encoding="utf-8")):
+            verb = "inspect mask" if command.startswith("inspect mask") else command.split()[0]
+            assert verb in VERBS or verb in KINDS, f"{page.name}: qwenkit {command}"
+            given = {word for word in command.split() if word.startswith("-")}
+            assert given <= options(verb), f"{page.name}: qwenkit {command}"
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *KINDS])
+def test_every_verb_has_help_and_an_example(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = importlib.reload(qwenkit.cli)
+    monkeypatch.setattr(sys, "argv", ["qwenkit", *verb.split(), "--help"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and "Usage" in out
+    assert "Example:" in out or verb == "inspect"
+
+
+def test_the_tree_of_the_architecture_is_the_packages() -> None:
+    """Every room and ground file stands in the drawing of the house, and nothing else does."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawing = re.search(r"## The house.*?```\n(.*?)```", text, re.S)
+    assert drawing
+    names = [re.split(r"\s{2,}", line)[0] for line in drawing[1].splitlines()]
+    heads = {word.rstrip("/") for line in names for word in re.findall(r"\w+/|\w+\.py", line)}
+    package = ROOT / "src" / "qwenkit"
+    rooms = {p.name for p in package.iterdir() if (p / "__init__.py").exists()}
+    files = {p.name for p in package.glob("*.py") if p.name != "__init__.py"}
+    assert heads == rooms | files

@@ -1,0 +1,63 @@
+"""The first seconds: what is loaded, how fast, and that nothing asks the network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.conftest import GUARDED
+
+HEAVY = ("torch", "transformers", "pyarrow", "matplotlib", "tokenizers")
+REPORT = f"""import atexit
+atexit.register(lambda: print("LOADED", *(name for name in {HEAVY!r} if name in sys.modules)))
+"""
+
+
+def start(*arguments: str, cwd: Path) -> tuple[int, str, set[str]]:
+    """Exit code, output, and which heavy libraries a command has loaded; the network is closed."""
+    code = GUARDED.replace("import sys\n", "import sys\n" + REPORT, 1)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+    output = done.stdout + done.stderr
+    return done.returncode, output, set(output.split("LOADED", 1)[1].split("\n")[0].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("sft", "--help"), ("init", "my.toml"), ("run", "nano", "--dry-run")], ids=" ".join
+)
+def test_cheap_commands_load_nothing_heavy_and_ask_nobody(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    code, output, loaded = start(*arguments, cwd=tmp_path)
+    assert code == 0, output
+    assert not loaded
+
+
+def test_a_mistake_is_answered_without_a_traceback(tmp_path: Path) -> None:
+    code, output, loaded = start("run", "nona", cwd=tmp_path)
+    assert code == 2 and "nearest: nano" in output and "Traceback" not in output
+    assert not loaded
+
+
+def test_the_guard_guards(tmp_path: Path) -> None:
+    """The net is closed in these tests: the same process fails when it opens a socket."""
+    code = GUARDED.split("from qwenkit")[0] + "import socket\nsocket.socket()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "the network was touched" in done.stderr
+
+
+def test_importing_the_package_is_quick_and_light() -> None:
+    """Under 0.3 s at the best of three: the machine may be busy."""
+    code = (
+        "import sys, time\nstart = time.perf_counter()\nimport qwenkit\nprint(time.perf_counter() - start)\n"
+        f"assert not any(name in sys.modules for name in {HEAVY!r})"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.3
+
+
+def test_telemetry_is_off_before_anything_is_imported() -> None:
+    code = "import os, qwenkit\nprint(*(os.environ[k] for k in ('DO_NOT_TRACK', 'HF_HUB_DISABLE_TELEMETRY')))"
+    environment = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["1", "1"]
