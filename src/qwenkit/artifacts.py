@@ -111,6 +111,16 @@ def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest
     return whole
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """How an artifact was made: times, attempts, machine. A `UserError` where run.json is missing or damaged."""
+    run = read_object(folder / RUN)
+    refuse_newer(run, SCHEMA, folder / RUN)
+    missing = [key for key in ("started", "seconds", "attempts", "peak_mb") if key not in run]
+    if missing:
+        raise UserError(f"missing key `{missing[0]}`", where=str(folder / RUN))
+    return {"planned_minutes": None, **{key: value for key, value in run.items() if key != "files"}}
+
+
 def stamp(path: Path) -> list[int]:
     """Size and time of a file: while they stand, its bytes are taken to stand too."""
     stat = path.stat()

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -137,12 +137,19 @@ def init(
 
     if path.exists():
         raise UserError("the file exists already", where=str(path), mend="choose another name, or remove it")
-    text = recipe_text(source)
+    _write_text(path, recipe_text(source))
+    _console().print(f"wrote {path}; raise it with: qwenkit run {path}", highlight=False)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file whole, or say why not and leave none."""
+    existed = path.exists()
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
+        if not existed and path.is_file():
+            path.unlink()
         raise UserError(f"the file cannot be written ({error.strerror})", where=str(path)) from error
-    _console().print(f"wrote {path}; raise it with: qwenkit run {path}", highlight=False)
 
 
 @app.command(epilog="Example:  qwenkit status runs/nano")
@@ -150,9 +157,8 @@ def status(run_dir: Annotated[Path, typer.Argument(help="a run folder")], as_jso
     """What a run folder holds: nodes, headline numbers, minutes, alarms."""
     from rich.table import Table
 
-    from qwenkit.artifacts import RUN
+    from qwenkit.artifacts import read_run
     from qwenkit.events import read_events
-    from qwenkit.records import read_json
 
     rows = [
         {
@@ -160,7 +166,7 @@ def status(run_dir: Annotated[Path, typer.Argument(help="a run folder")], as_jso
             "kind": m.kind,
             "headline": m.headline,
             "digest": m.digest,
-            **read_json(run_dir / m.node / RUN),
+            **read_run(run_dir / m.node),
         }
         for m in _artifacts(run_dir)
     ]
@@ -181,7 +187,7 @@ def status(run_dir: Annotated[Path, typer.Argument(help="a run folder")], as_jso
 def _artifacts(run_dir: Path) -> list[Any]:
     from qwenkit.artifacts import MANIFEST, read_manifest
 
-    if not (run_dir / "run.json").exists():
+    if not (run_dir / "run.json").exists() or (run_dir / MANIFEST).exists():
         raise UserError("no run in this folder", where=str(run_dir), expected="a folder that `qwenkit run` made")
     return [read_manifest(path.parent) for path in sorted(run_dir.glob(f"*/{MANIFEST}"))]
 
@@ -202,17 +208,20 @@ def verify(
         print(f"{state:<8} {read_manifest(folder).digest[:12]}  {folder}")
     wrong = [f"{folder}/{line}" for folder, lines in found.items() for line in lines]
     if wrong:
-        raise UserError("damaged: " + "; ".join(wrong), mend="remove the folder; the next `qwenkit run` makes it again")
+        raise UserError("\n".join(wrong), mend="remove the folder; the next `qwenkit run` makes it again")
 
 
 @app.command(epilog="Example:  qwenkit clean runs/nano")
 def clean(run_dir: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
     """Remove superseded artifacts and the scratch of abandoned work."""
+    from qwenkit.lineage.runner import locked
+
     _artifacts(run_dir)
     freed = 0
-    for name in (".old", ".work"):
-        freed += sum(p.stat().st_size for p in (run_dir / name).rglob("*") if p.is_file())
-        shutil.rmtree(run_dir / name, ignore_errors=True)
+    with locked(run_dir):
+        for name in (".old", ".work"):
+            freed += sum(p.stat().st_size for p in (run_dir / name).rglob("*") if p.is_file())
+            shutil.rmtree(run_dir / name, ignore_errors=True)
     print(f"freed {freed / 1e6:.1f} MB")
 
 
@@ -251,18 +260,12 @@ def inspect_mask(
 
     from qwenkit.chat import load_tokenizer
     from qwenkit.chat.inspect import mask_ansi, mask_html
-    from qwenkit.records import read_jsonl
+    from qwenkit.stages.sft import read_chats
 
     tok = load_tokenizer(tokenizer)
-    rendered = []
-    for number, row in enumerate(islice(read_jsonl(file), limit), 1):
-        if "messages" not in row:
-            raise UserError(
-                "missing key `messages`", where=f"{file}, row {number}", expected="a list of role and content"
-            )
-        rendered.append(tok.render(row["messages"], mask=mask))
+    rendered = [tok.render(row["messages"], mask=mask) for row in islice(read_chats(file), limit)]
     if html is not None:
-        html.write_text(mask_html(rendered, tok), encoding="utf-8")
+        _write_text(html, mask_html(rendered, tok))
         print(f"wrote {html}")
         return
     for item in rendered:
@@ -284,7 +287,8 @@ def _verb(kind: str) -> Callable[..., None]:
         out, quiet, threads = given.pop("out"), given.pop("quiet"), given.pop("threads")
         table = {key: _value(config, key, given[key]) for key in keys if given[key] is not None}
         data = {"title": kind, "threads": threads, kind: table}
-        recipe = build(data, {}, f"qwenkit {kind}", Path())
+        places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
+        recipe = build(data, dict(places), f"qwenkit {kind}", Path())
         from dataclasses import replace
 
         _run(replace(recipe, out=out), Options(), quiet, False)
@@ -339,16 +343,36 @@ def main() -> None:
     """Entry point: run the command line and turn errors into messages and exit codes."""
     _register_verbs(sys.argv[1:])
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)
     except QwenkitError as error:
-        sys.stdout.flush()
-        print(error.text() if str(error.text()).startswith("error") else f"error: {error.text()}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(MISTAKE)
+    except OSError as error:
+        _fail(UserError(error.strerror or str(error), where=error.filename and str(error.filename)))
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(_misused(error))
+    if code:
+        sys.exit(code)
+
+
+def _fail(error: QwenkitError) -> NoReturn:
+    sys.stdout.flush()
+    print(f"error: {error.text()}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _misused(error: Any) -> UserError:
+    """A wrong command line in our words: what, and how the command is used."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "qwenkit"
+    usage = context.get_usage().removeprefix("Usage:").strip() if context else None
+    return UserError(error.format_message().rstrip("."), where=command, expected=usage, mend=f"{command} --help")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
 
 from qwenkit.errors import UserError, nearest
 
 ROLES = ("content", "runtime", "edge")
-Lines = dict[tuple[str, ...], int]
+Lines = dict[tuple[str, ...], int | str]
 
 
 def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
@@ -47,9 +47,11 @@ def edge(default: Any = ..., *, doc: str, many: bool = False) -> Any:
 class StageConfig(BaseModel):
     """Base of every stage's `Config`. `kind`, `seed` and `minutes` exist in every node."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False
+    )
 
-    seed: int | None = content(None, doc="seed of this node; the run's seed when not given", ge=0)
+    seed: int | None = content(None, doc="seed of this node; the run's seed when not given", ge=0, lt=2**63)
     minutes: float | None = runtime(None, doc="planned minutes, printed beside the actual ones", gt=0)
 
     @classmethod
@@ -57,6 +59,13 @@ class StageConfig(BaseModel):
         for name in cls.model_fields:
             if cls.role(name) not in ROLES:
                 raise TypeError(f"{cls.__module__}.{name} has no role: use content(), runtime() or edge()")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, table: Any) -> Any:
+        """A single reference stands for a list of one, where an edge takes many."""
+        many = [name for name in cls.edges() if _extra(cls, name).get("many")]
+        return {**table, **{name: [table[name]] for name in many if isinstance(table.get(name), str)}}
 
     @classmethod
     def role(cls, name: str) -> str:
@@ -118,27 +127,40 @@ def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: 
         )
     if item["type"] == "missing":
         doc = cls.model_fields[key].description if key in cls.model_fields else ""
-        return UserError(f"missing key `{node}.{key}`", where=place_of(where, lines, (node,)), expected=doc)
-    given = item.get("input")
-    return UserError(f"`{node}.{'.'.join(path)}` is {toml_value(given)}", where=place, expected=_expected(item["msg"]))
+        return UserError(f"missing key `{node}.{key}`", where=place, expected=doc)
+    given, expected = item.get("input"), _expected(item)
+    close = nearest(given, re.findall(r"'([^']*)'", expected)) if isinstance(given, str) else None
+    what = f"`{node}.{'.'.join(path)}` is {toml_value(given)}"
+    return UserError(what, where=place, expected=expected, nearest=close)
 
 
-def _expected(message: str) -> str:
-    return re.sub(r"^(Input should be|Value error,)\s*", "", message)
+_WORDS = {
+    "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+    "finite_number": "a finite number", "bool_type": "true or false", "string_type": "a text in quotes",
+    "list_type": 'a list, like ["a", "b"]', "dict_type": "a table, like {code = 2}",
+}  # fmt: skip
+
+
+def _expected(item: Any) -> str:
+    """What a value should have been, in the words of a recipe."""
+    found = re.sub(r"^(Input should be|Value error,)\s*", "", item["msg"])
+    return _WORDS.get(item["type"], found.replace("greater than or equal to", "at least").replace(
+        "less than or equal to", "at most"))  # fmt: skip
 
 
 def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
-    """`file, line N` for a key path; the nearest enclosing table's line when the key has none (given by --set)."""
+    """`file, line N` of a key path, or the option that gave it; else of the nearest table that encloses it."""
     for end in range(len(path), 0, -1):
         if path[:end] in lines:
-            return f"{where}, line {lines[path[:end]]}"
+            line = lines[path[:end]]
+            return line if isinstance(line, str) else f"{where}, line {line}"
     return where
 
 
 def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
     """A TOML file and the line of each of its keys."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(
             "no such recipe", where=str(path), mend="`qwenkit init my.toml --from nano` writes one"
@@ -222,6 +244,8 @@ def toml_value(value: Any) -> str:
         return '"' + escaped.replace('"', '\\"') + '"'
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if value is None:
+        return "nothing"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
     return str(value)

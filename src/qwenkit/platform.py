@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qwenkit.errors import UserError
+
 PACKAGES = ("qwenkit", "torch", "numpy", "tokenizers", "tiktoken", "safetensors", "pyarrow")
 
 
@@ -78,6 +80,15 @@ def machine() -> dict[str, Any]:
 def fingerprint(threads: int, device: str) -> dict[str, Any]:
     """What must stay the same for a resumed run to give the same bits."""
     return {"threads": threads, "device": device, "cpu": cpu_model(), "versions": versions()}
+
+
+def refuse_device(device: str, where: str) -> None:
+    """A device that this machine lacks is the user's mistake, told before any work."""
+    if device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(f"no device `{device}` on this machine", where=where, mend='device = "cpu"')
 
 
 def set_threads(threads: int) -> None:

@@ -48,9 +48,23 @@ def gather_inputs(node: Node, run_dir: Path) -> dict[str, Input]:
             found[name] = Input(name, run_dir / target, manifest.digest, target)
         else:
             path = Path(target)
-            manifest = current(path.parent, path.name) if path.is_dir() else None
-            found[name] = Input(name, path, manifest.digest if manifest else artifacts.path_digest(path))
+            found[name] = Input(name, path, outside_digest(path))
     return found
+
+
+def outside_digest(path: Path) -> str:
+    """Digest of a path that a recipe names: an artifact's own, if it is still what its manifest says."""
+    if not (path / MANIFEST).exists():
+        return artifacts.path_digest(path)
+    refuse_damaged(path, "fetch or make it again")
+    return artifacts.read_manifest(path).digest
+
+
+def refuse_damaged(folder: Path, mend: str) -> None:
+    """A damaged artifact is no input: what is made of it would carry a false lineage."""
+    lines = artifacts.quick_damage(folder)
+    if lines:
+        raise UserError("a damaged artifact: " + "; ".join(lines), where=str(folder), mend=mend)
 
 
 def seed_of(node: Node, recipe: Recipe) -> int:
@@ -91,12 +105,10 @@ def verdict(node: Node, recipe: Recipe, run_dir: Path) -> Verdict:
         damaged = (run_dir / node.name).exists()
         return Verdict(node.name, "run", "its artifact is damaged" if damaged else "never run", key)
     if manifest.key == key:
-        missing = [name for name in manifest.files if not (run_dir / node.name / name).exists()]
-        return (
-            Verdict(node.name, "run", f"{missing[0]} is missing", key)
-            if missing
-            else Verdict(node.name, "done", manifest.headline, key)
-        )
+        damaged = artifacts.quick_damage(run_dir / node.name)
+        if damaged:
+            return Verdict(node.name, "run", f"its artifact is damaged: {damaged[0]}", key)
+        return Verdict(node.name, "done", manifest.headline, key)
     return Verdict(node.name, "run", difference(node, inputs, recipe, manifest), key)
 
 

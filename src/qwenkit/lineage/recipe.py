@@ -82,7 +82,8 @@ def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
     """One `--set` change: `seed=2`, `base.lr=1e-3`; a node that does not exist is an error, a key is checked later."""
     key, sign, text = change.partition("=")
     parts = [part.strip() for part in key.split(".")]
-    if not sign or not all(parts) or len(parts) > 2:
+    whole = len(parts) == 1 and isinstance(data.get(parts[0]), dict)
+    if not sign or not all(parts) or len(parts) > 2 or whole:
         raise UserError(f"`{change}` is no change", where="--set", expected="KEY=VALUE or NODE.KEY=VALUE")
     table = data
     if len(parts) == 2:
@@ -96,7 +97,7 @@ def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
             )
         table = data[parts[0]]
     table[parts[-1]] = parse_value(text.strip())
-    lines.pop(tuple(parts), None)
+    lines[tuple(parts)] = f"--set {change}"
 
 
 def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe:
@@ -125,6 +126,8 @@ def _stem(source: str) -> str:
 def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
     for key, value in run.items():
         place = place_of(source, lines, (key,))
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value) and value:
+            raise UserError(f"`{key}` is a list of tables", where=place, expected=f"one table for each node: [{key}]")
         if key not in RUN_KEYS:
             known = [*RUN_KEYS, *KINDS]
             raise UserError(
@@ -144,9 +147,9 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
             expected=f"{SCHEMA} or older",
             mend="upgrade qwenkit",
         )
-    if run.get("seed", 0) < 0 or run.get("threads", 0) < 0:
-        key = "seed" if run.get("seed", 0) < 0 else "threads"
-        raise UserError(f"`{key}` is {run[key]}", where=place_of(source, lines, (key,)), expected="0 or more")
+    for key, most in (("seed", 2**63 - 1), ("threads", 1024)):
+        if not 0 <= run.get(key, 0) <= most:
+            raise UserError(f"`{key}` is {run[key]}", where=place_of(source, lines, (key,)), expected=f"0 to {most}")
     if run.get("device", "cpu") not in ("cpu", "cuda"):
         raise UserError(
             f'`device` is "{run["device"]}"', where=place_of(source, lines, ("device",)), expected="cpu or cuda"

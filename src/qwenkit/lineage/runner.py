@@ -25,11 +25,11 @@ from typing import Any, Protocol
 from qwenkit import artifacts, platform
 from qwenkit.artifacts import MANIFEST, Manifest
 from qwenkit.config import toml_value
-from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError
+from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import EventLog
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Node, Recipe
-from qwenkit.records import read_json, write_json
+from qwenkit.records import read_json, read_object, write_json
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Progress, Work
 
@@ -59,10 +59,14 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     """Bring the wanted nodes of the recipe up to date in its run folder."""
     wanted = graph.select(recipe, list(options.only), options.until)
     run_dir = recipe.out
-    with locked(run_dir, recipe):
-        recover(run_dir)
-        verdicts = graph.judge(recipe, run_dir, wanted)
+    refuse_foreign(run_dir, recipe)
+    refuse_outside(recipe, wanted, options.reuse)
+    if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
+    with locked(run_dir):
+        recover(run_dir)
+        refuse_missing_parents(recipe, run_dir, wanted)
+        verdicts = graph.judge(recipe, run_dir, wanted)
         threads = recipe.threads or platform.free_cores()
         threads = fix_environment(
             recipe, run_dir, threads, options.allow_drift, any(v.state != "done" for v in verdicts)
@@ -95,12 +99,24 @@ def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> 
                     where=str(run_dir),
                     mend=f"--until {name} makes all it needs",
                 )
+            if parent not in wanted:
+                graph.refuse_damaged(run_dir / parent, f"--until {name} makes it again")
+
+
+def refuse_outside(recipe: Recipe, wanted: list[str], other: Path | None) -> None:
+    """What a run takes from outside, looked at before its folder is made: device, artifacts, `--reuse`."""
+    platform.refuse_device(recipe.device, recipe.source)
+    for name in wanted:
+        for kind, target in recipe.nodes[name].inputs.values():
+            if kind == "path" and (Path(target) / MANIFEST).exists():
+                graph.refuse_damaged(Path(target), "fetch or make it again")
+    if other is not None and not (other / artifacts.RUN).is_file():
+        raise UserError("no run in this folder", where=f"--reuse {other}", expected="a folder that `qwenkit run` made")
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path, recipe: Recipe) -> Iterator[None]:
-    """Hold the run folder alone; refuse a second process, and a folder that belongs to something else."""
-    refuse_foreign(run_dir, recipe)
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder alone; refuse a second process."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = (run_dir / ".lock").open("a+")
@@ -128,9 +144,15 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
             expected="an empty or new folder, or a run of this recipe",
             mend="choose another with --out",
         )
-    known = read_json(run_dir / "run.json")
-    if known.get("schema", 0) > SCHEMA:
-        raise UserError("a run of a newer qwenkit", where=str(run_dir), mend="upgrade qwenkit")
+    path = run_dir / "run.json"
+    known = read_object(path)
+    artifacts.refuse_newer(known, SCHEMA, path)
+    fixed = known.get("fixed")
+    if not isinstance(fixed, dict) or not isinstance(fixed.get("threads"), int) or "recipe" not in known:
+        raise UserError(
+            "a damaged run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
+            mend="remove the file and its folder, or choose another with --out",
+        )  # fmt: skip
     if known.get("recipe") != recipe.title:
         raise UserError(
             f"the output folder is a run of another recipe, `{known.get('recipe')}`",
@@ -201,7 +223,7 @@ def run_node(
     else:
         work_node(node, found, recipe, run_dir, threads, log, screen)
     manifest = artifacts.read_manifest(run_dir / node.name)
-    run = read_json(run_dir / node.name / artifacts.RUN)
+    run = artifacts.read_run(run_dir / node.name)
     screen.done(node, manifest, run, skipped)
     return {"node": node.name, "headline": manifest.headline, "skipped": skipped, **run}
 
@@ -238,7 +260,7 @@ def work_node(
     seed = graph.seed_of(node, recipe)
     work = Work(node.name, run_dir, scratch, out, seed, threads, recipe.device, log.bind(node=node.name), progress)
     stage = load_stage(node.kind)
-    with reported(node, scratch, log):
+    with reported(node, recipe.source, scratch, log):
         result = stage.run(node.config, inputs, work)
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
@@ -265,7 +287,7 @@ def count_attempt(scratch: Path) -> int:
 
 
 @contextlib.contextmanager
-def reported(node: Node, scratch: Path, log: EventLog) -> Iterator[None]:
+def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Iterator[None]:
     """Turn whatever breaks in a stage into a message; the other nodes stay whole and the run can be resumed."""
     try:
         yield
@@ -273,21 +295,29 @@ def reported(node: Node, scratch: Path, log: EventLog) -> Iterator[None]:
         raise Interrupted(f"interrupted in `{node.name}`", mend="the same command goes on from here") from error
     except Interrupted:
         raise
-    except QwenkitError as error:
-        log("node_failed", node=node.name, reason=error.text())
-        raise
-    except OSError as error:
-        log("node_failed", node=node.name, reason=str(error))
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        with contextlib.suppress(OSError):  # where the disk is full, the log is full too
+            log("node_failed", node=node.name, reason=str(error))
+        if disk_full(error):
             raise UserError(
                 f"the disk is full, `{node.name}` stopped",
-                where=str(error.filename or scratch),
+                where=str(getattr(error, "filename", None) or scratch),
                 mend="free some space (`qwenkit clean`), then the same command goes on from here",
             ) from error
-        raise Stopped(f"`{node.name}` failed: {error}", mend=save_trace(scratch)) from error
-    except Exception as error:
-        log("node_failed", node=node.name, reason=str(error))
-        raise Stopped(f"`{node.name}` failed: {error}", mend=save_trace(scratch)) from error
+        if isinstance(error, UserError):
+            with within(source if source == f"qwenkit {node.kind}" else f"{source}, [{node.name}]"):
+                raise
+        if isinstance(error, QwenkitError):
+            raise
+        what = f"`{node.name}` failed: {error}" if str(error) else f"`{node.name}` failed"
+        raise Stopped(what, mend=save_trace(scratch)) from error
+
+
+def disk_full(error: Exception) -> bool:
+    """Whether a disk or a quota is full; libraries in other languages say so only in their text."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "No space left on device" in str(error) or "StorageFull" in str(error)
 
 
 def save_trace(scratch: Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -238,8 +238,11 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"weights are missing: {', '.join(absent)}", where=str(folder), expected="*.safetensors")
     tensors: dict[str, Tensor] = {}
     for file in files:
-        with safe_open(file, framework="pt") as shard:
-            tensors.update({name: shard.get_tensor(name) for name in shard.keys()})  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(file, framework="pt") as shard:
+                tensors.update({name: shard.get_tensor(name) for name in shard.keys()})  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise UserError("the weights are damaged", where=str(file), mend="fetch or make them again") from error
     return tensors
 
 

@@ -30,7 +30,7 @@ class Config(StageConfig):
     """Where the text comes from and what is kept. Thresholds of the report's steps are ours: it gives none."""
 
     world: str | None = edge(None, doc="a world: its pages, text, instructions and real code")
-    extra: list[str] | str = edge([], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", many=True)
+    extra: list[str] = edge([], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", many=True)
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold")
     near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
     languages: list[str] = content([], doc="languages to keep; none: all")
@@ -52,14 +52,18 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     )
     result = build_corpus(sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more))
     if not result.documents:
-        raise UserError(
-            "no document is left", where=work.node, expected="text that passes the rules", mend=str(result.funnel)
-        )
+        raise UserError("no document is left: " + _books(result.funnel), expected="text that passes the rules")
     write_jsonl(work.out / DOCUMENTS, result.documents)
     write_jsonl(work.out / "samples.jsonl", result.samples)
     write_jsonl(work.out / "quarantine.jsonl", result.quarantine.rows)
     write_jsonl(work.out / "contaminated.jsonl", result.contaminated)
     return _result(result, tests)
+
+
+def _books(funnel: list[Row]) -> str:
+    """What became of the records, in words: `3 quarantined, 2 too_short`."""
+    lost = [f"{row['dropped']} {row['rule']}" for row in funnel if row["dropped"]]
+    return ", ".join(lost) or "nothing was read"
 
 
 def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
@@ -69,13 +73,12 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
             stem = name.split(".")[0]
             weight = config.upsample.get(stem, 1.0)
             found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
-    extra = [*many(inputs, "extra"), *([inputs["extra"]] if "extra" in inputs else [])]
-    for index, source in enumerate(extra):
+    for index, source in enumerate(many(inputs, "extra")):
         name = "extra" if index == 0 else f"extra{index}"
         kind = "code" if source.path.suffix == ".py" else "html" if ".warc" in source.path.name else "text"
         found.append(make(name, source.path, kind, config.upsample.get(name, 1.0), "unknown"))
     if not found:
-        raise UserError("no sources", where="corpus", expected="`world` or `extra`")
+        raise UserError("no sources", expected="`world` or `extra`")
     unknown = set(config.upsample) - {source.name for source in found}
     if unknown:
         raise UserError(
@@ -120,4 +123,7 @@ def documents(corpus: Path) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("text"), str):
             raise UserError("missing key `text`", where=f"{path}, row {number}", expected="a text")
+        row["id"] = str(row["id"])
+    if not rows:
+        raise UserError("no documents in this file", where=str(path), expected="one JSON object a line, with `text`")
     return rows

@@ -34,6 +34,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     if not any(tests.values()):
         raise UserError("neither base.jsonl nor chat.jsonl", where=str(inputs["tests"].path), expected="test sets")
     models = {source.node or source.path.name: source.path for source in many(inputs, "models")}
+    if len(models) < len(config.models):
+        raise UserError("two models have one name", expected="names that differ", mend="rename one of the folders")
     items = {}
     for number, (name, path) in enumerate(models.items()):
         work.progress(number, len(models), model=name)
@@ -52,6 +54,13 @@ def _rows(path: Path, limit: int) -> list[Row]:
     from qwenkit.records import read_jsonl
 
     rows = list(read_jsonl(path)) if path.exists() else []
+    needed = ("id", "messages", "rubric") if path.stem == "chat" else ("id", "prompt")
+    for number, row in enumerate(rows, 1):
+        missing = [key for key in needed if key not in row]
+        if path.stem == "base" and not row.get("choices") and "answer" not in row:
+            missing.append("answer")
+        if missing:
+            raise UserError(f"missing key `{missing[0]}`", where=f"{path}, row {number}", expected=", ".join(needed))
     return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
 
 

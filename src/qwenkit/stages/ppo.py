@@ -107,6 +107,13 @@ def make_trainer(
         seed=work.stream("ppo"),
     )
     ids = [tok.render(row["messages"], add_generation_prompt=True).ids for row in rows]
+    shortest = min(map(len, ids), default=0)
+    if shortest > config.row - config.max_tokens:
+        raise UserError(
+            f"no prompt fits: the shortest has {shortest} tokens, `row` = {config.row} less `max_tokens` ="
+            f" {config.max_tokens} leaves {max(0, config.row - config.max_tokens)}",
+            mend="raise `row`, or lower `max_tokens`",
+        )
     prompts = Prompts(ids, config.prompts_per_step, work.seed, max_tokens=config.row - config.max_tokens)
     ptx = pretraining_stream(config, inputs, work, tok) if config.ptx_coef else None
 
@@ -130,7 +137,7 @@ def pretraining_stream(config: Config, inputs: dict[str, Input], work: Work, tok
 
     if "corpus" not in inputs:
         raise UserError(
-            "`ptx_coef` is set, but there is no `corpus`", where=work.node, mend="name a corpus, or set ptx_coef = 0"
+            f"`ptx_coef` is {config.ptx_coef:g}, but there is no `corpus`", mend="name a corpus, or set ptx_coef = 0"
         )
     work.phase("tokens", lambda out: tokenize(tok, documents(inputs["corpus"].path), out))
     store = Shards(work.scratch / "tokens")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError
-from qwenkit.records import Row, read_json, read_jsonl
+from qwenkit.errors import UserError, within
+from qwenkit.records import Row, json_kind, read_json, read_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import copy_tokenizer
@@ -47,12 +47,20 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def read_pairs(path: Path, name: str) -> list[Row]:
     """Comparison rows, each with an id; a row without its sides is a `UserError`."""
+    from qwenkit.chat.messages import check
+
     path = path / name if path.is_dir() else path
     rows = [{"id": f"pair-{n}", **row} for n, row in enumerate(read_jsonl(path))]
     for number, row in enumerate(rows, 1):
         missing = [key for key in SIDES if key not in row]
+        where = f"{path}, row {number}"
         if missing:
-            raise UserError(f"missing key `{missing[0]}`", where=f"{path}, row {number}", expected=", ".join(SIDES))
+            raise UserError(f"missing key `{missing[0]}`", where=where, expected=", ".join(SIDES))
+        texts = [side for side in ("chosen", "rejected") if not isinstance(row[side], str)]
+        if texts:
+            raise UserError(f"`{texts[0]}` is {json_kind(row[texts[0]])}", where=where, expected="a text")
+        with within(where):
+            check(row["messages"], True, False)
     if not rows:
         raise UserError("no comparisons in this file", where=str(path), expected="one JSON object a line")
     return rows
@@ -84,7 +92,7 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: li
     last = train(config, work, model, batches, steps, objective=PairwiseObjective(), vocab_size=None)
     save_scalar(model, work.out)
     copy_tokenizer(inputs["model"].path, work.out)
-    accuracy = {"held out": measure(model, tok, aside, config.row, work.seed)}
+    accuracy = {"held out": measure(model, tok, [clean(row) for row in aside], config.row, work.seed)}
     if "tests" in inputs:
         unseen = read_pairs(inputs["tests"].path, "pairs.jsonl")
         accuracy["unseen policies"] = measure(model, tok, unseen, config.row, work.seed)
@@ -92,6 +100,13 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: li
                "train_loss": last.get("loss"), "accuracy": {k: v for k, v in accuracy.items() if v}}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in metrics["accuracy"].items())
     return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}")
+
+
+def clean(row: Row) -> Row:
+    """The pair with its true label, where the noise is known (`flipped`): tests are never noisy."""
+    if not row.get("flipped"):
+        return row
+    return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "flipped": False}
 
 
 def measure(model: Any, tok: Any, rows: list[Row], longest: int, seed: int) -> dict[str, Any] | None:

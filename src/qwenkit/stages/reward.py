@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, within
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.preference import PairKeys, read_pairs, train_pairs
@@ -31,6 +31,8 @@ class Config(PairKeys):
     answers: int = content(4, doc="answers for each prompt and temperature (ours)", ge=1)
     temperatures: list[float] = content([0.7, 1.0], doc="sampling strategies (ours)")
     max_tokens: int = content(512, doc="longest answer", ge=1)
+    others: bool = content(True, doc="also compare the answers of other policies that the prompts carry (ours)")
+    pairs_per_prompt: int = content(2, doc="pairs of one prompt at most, the widest first (ours)", ge=1)
     strategy: str = content("adjacent", doc="which answers to compare: best_worst, adjacent or all (ours)")
     min_margin: float = content(0.05, doc="smallest difference in score that makes a pair (ours)", ge=0)
 
@@ -43,19 +45,25 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         work.phase("comparisons", lambda out: annotate(config, inputs, work, out))
         rows = list(read_jsonl(work.scratch / "comparisons" / "comparisons.jsonl"))
     else:
-        raise UserError("no comparisons", where=work.node, expected="`data`, or `policy` and `prompts`")
+        raise UserError("no comparisons", expected="`data`, or `policy` and `prompts`")
     write_jsonl(work.out / "comparisons.jsonl", rows)
     return train_pairs(config, inputs, work, rows)
 
 
 def read_prompts(path: Path, use: str) -> list[Row]:
     """Prompts with a rubric, those meant for this `use` (rl, reward) or for any; a row without one is a `UserError`."""
+    from qwenkit.chat.messages import check
+    from qwenkit.evaluation.rubric import score
+
     path = path / "prompts.jsonl" if path.is_dir() else path
     rows = [row for row in read_jsonl(path) if row.get("use", use) == use]
     for number, row in enumerate(rows, 1):
         for key in ("id", "messages", "rubric"):
             if key not in row:
                 raise UserError(f"missing key `{key}`", where=f"{path}, row {number}", expected="id, messages, rubric")
+        with within(f"{path}, row {number}"):
+            check(row["messages"], True, False)
+            score(row, "?")
     if not rows:
         raise UserError("no prompts in this file", where=str(path), expected="one JSON object a line")
     return rows
@@ -84,8 +92,13 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
             )
             for row, found, output in zip(block, answers[start:], outputs):
                 found += [scored(row, sample.text, f"T={temperature}") for sample in output.samples]
+    for row, found in zip(chosen, answers):
+        others = row.get("candidates", []) if config.others else []
+        found += [scored(row, other["text"], other["policy"]) for other in others]
     rows = [{**row, "answers": found} for row, found in zip(chosen, answers)]
-    pairs, counts = make_pairs(rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=3)
+    pairs, counts = make_pairs(
+        rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=config.pairs_per_prompt
+    )
     pairs = pairs[: config.pairs]
     write_jsonl(out / "comparisons.jsonl", pairs)
     return {"counts": counts, "pairs": len(pairs)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, within
 from qwenkit.records import Row, read_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
@@ -84,7 +84,9 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 
 def read_chats(path: Path) -> list[Row]:
-    """Chats with `messages`, each with an id; a row without them is a `UserError`."""
+    """Chats with `messages`, each with an id; a row without them, or with turns in no order, is a `UserError`."""
+    from qwenkit.chat.messages import check
+
     path = path / "chat.jsonl" if path.is_dir() else path
     rows = [{"id": f"chat-{n}", **row} for n, row in enumerate(read_jsonl(path))]
     for number, row in enumerate(rows, 1):
@@ -92,6 +94,8 @@ def read_chats(path: Path) -> list[Row]:
             raise UserError(
                 "missing key `messages`", where=f"{path}, row {number}", expected="a list of role and content"
             )
+        with within(f"{path}, row {number}"):
+            check(row["messages"], False, False)
     if not rows:
         raise UserError("no chats in this file", where=str(path), expected="one JSON object a line, with `messages`")
     return rows

@@ -31,7 +31,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     sets = [inputs["world"].file(f"tests/{name}.jsonl") for name in NAMES] if "world" in inputs else []
     sets += [source.path for source in many(inputs, "extra")]
     if not sets:
-        raise UserError("no test sets", where=work.node, expected="`world` or `extra`")
+        raise UserError("no test sets", expected="`world` or `extra`")
     counts: dict[str, Any] = {}
     for path in sets:
         if path.stem in counts:
@@ -45,7 +45,10 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 def texts(testsets: Path) -> list[str]:
     """Every text of every set that a training document must not hold: prompts, questions and answers."""
     found = []
-    for path in sorted(testsets.glob("*.jsonl")):
+    files = sorted(testsets.glob("*.jsonl")) if testsets.is_dir() else [testsets]
+    if not files:
+        raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
+    for path in files:
         for row in read_jsonl(path):
             if "messages" in row:
                 found += [m["content"] for m in row["messages"]]
