@@ -43,7 +43,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 
 def texts(testsets: Path) -> list[str]:
-    """Every text of every set that a training document must not hold: prompts, questions and answers."""
+    """What no training document may hold of any set: the turns of `messages`, `prompt` and `question`."""
     found = []
     files = sorted(testsets.glob("*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:
