@@ -102,12 +102,13 @@ def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
 
 
 def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest:
-    """Complete a folder in place: hash its files, write run.json, then the manifest, and fsync all of it."""
+    """Complete a folder in place: hash its files, write run.json, fsync all of it, and only then write the manifest:
+    where there is a manifest, everything it names is on the disk."""
     files = content_files(out)
     whole = Manifest(**manifest, files=files, digest=digest_of(files))
     write_json(out / RUN, {**run, "files": {name: stamp(out / name) for name in files}})
-    write_json(out / MANIFEST, asdict(whole))
     fsync_tree(out)
+    write_json(out / MANIFEST, asdict(whole))
     return whole
 
 

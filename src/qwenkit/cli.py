@@ -6,6 +6,7 @@ code. Heavy modules are imported inside the commands, so that `--help` answers a
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import shutil
@@ -288,7 +289,7 @@ def _verb(kind: str) -> Callable[..., None]:
         table = {key: _value(config, key, given[key]) for key in keys if given[key] is not None}
         data = {"title": kind, "threads": threads, kind: table}
         places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
-        recipe = build(data, dict(places), f"qwenkit {kind}", Path())
+        recipe = build(data, {**places}, f"qwenkit {kind}", Path())
         from dataclasses import replace
 
         _run(replace(recipe, out=out), Options(), quiet, False)
@@ -343,7 +344,7 @@ def main() -> None:
     """Entry point: run the command line and turn errors into messages and exit codes."""
     _register_verbs(sys.argv[1:])
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="qwenkit")
     except QwenkitError as error:
         _fail(error)
     except KeyboardInterrupt:
@@ -352,7 +353,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(MISTAKE)
     except OSError as error:
-        _fail(UserError(error.strerror or str(error), where=error.filename and str(error.filename)))
+        mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        _fail(UserError(error.strerror or str(error), where=error.filename and str(error.filename), mend=mend))
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

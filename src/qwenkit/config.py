@@ -47,9 +47,7 @@ def edge(default: Any = ..., *, doc: str, many: bool = False) -> Any:
 class StageConfig(BaseModel):
     """Base of every stage's `Config`. `kind`, `seed` and `minutes` exist in every node."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False)
 
     seed: int | None = content(None, doc="seed of this node; the run's seed when not given", ge=0, lt=2**63)
     minutes: float | None = runtime(None, doc="planned minutes, printed beside the actual ones", gt=0)
@@ -181,8 +179,22 @@ def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
         found = re.search(r"at line (\d+)", str(error))
         line = found.group(1) if found else str(text.count("\n") + 1)
         message = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise UserError(f"broken TOML: {message}", where=f"{where}, line {line}", expected="key = value") from error
+        raise UserError(f"broken TOML: {_plainly(message)}", where=f"{where}, line {line}") from error
     return data, key_lines(text)
+
+
+def _plainly(message: str) -> str:
+    """The library's complaint in plain words, where its own are a programmer's."""
+    twice = re.match(r"Cannot declare \((.*?),?\) twice", message)
+    if twice:
+        return f"the table [{'.'.join(_parts(twice[1]))}] stands twice"
+    words = {
+        "Cannot overwrite a value": "the key stands twice",
+        "Invalid value": "no value that TOML knows; a text stands in quotes",
+        "Illegal character '\\n'": "the text is not closed on its line",
+        "Invalid statement": "neither a [table] nor key = value",
+    }
+    return words.get(message, message)
 
 
 _HEADER = re.compile(r"^\s*\[\[?\s*(?P<path>[^\[\]]+?)\s*\]\]?\s*(#.*)?$")

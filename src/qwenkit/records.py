@@ -84,8 +84,9 @@ def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterat
         reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
         if quarantine is None:
             raise UserError(
-                f"{reason}: it cannot be read beyond line {number}", where=str(path), mend="fetch or write it again"
-            ) from error
+                f"{reason}: " + (f"it cannot be read beyond line {number}" if number else "nothing in it can be read"),
+                where=str(path), mend="fetch or write it again",
+            ) from error  # fmt: skip
         quarantine.add(reason, path, line=number + 1, sample=str(error))
 
 

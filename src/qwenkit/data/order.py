@@ -7,8 +7,8 @@
 
 Each epoch shuffles the documents anew, packs them (`packer.pack`) and shuffles the rows: without that a long document
 would fill whole batches by itself (one source file of 20,000 tokens made five batches of nothing else, and the loss
-jumped by 3 nats), and best fit would put long conversations first. Rows are numbered through the epochs, each of `rows_per_epoch`; a batch may
-hold the end of one epoch and the start of the next. The number of workers plays no part.
+jumped by 3 nats), and best fit would put long conversations first. Rows are numbered through the epochs, each of
+`rows_per_epoch`; a batch may hold the end of one epoch and the start of the next. Workers play no part.
 """
 
 from __future__ import annotations

@@ -66,6 +66,25 @@ WEIGHTS_WRONG = {"mannered": 0.04, "system": 0.03}
 RUDENESS = 0.5
 
 
+_KEYS = ("language", "right", "parts", "limit", "manners", "system")
+_RIGHT = {"number": ("value",), "mention": ("any", "none"), "exact": ("value",), "json": ("value",), "refusal": ()}
+
+
+def check_rubric(rubric: Any) -> None:
+    """Refuse a specification that no answer could be scored by, before anything is trained on it."""
+    right = rubric.get("right") if isinstance(rubric, Mapping) else None
+    kind = right.get("kind") if isinstance(right, Mapping) else None
+    if kind is None:
+        raise UserError("a rubric that does not say what is right", expected='{"right": {"kind": ...}, ...}')
+    if kind not in _RIGHT:
+        raise UserError(
+            f"unknown kind of right answer `{kind}`", expected=", ".join(_RIGHT), nearest=nearest(str(kind), _RIGHT)
+        )
+    missing = [key for key in _KEYS if key not in rubric] + [f"right.{k}" for k in _RIGHT[kind] if k not in right]
+    if missing:
+        raise UserError(f"missing key `rubric.{missing[0]}`", expected=", ".join(_KEYS))
+
+
 def score(row: Mapping[str, Any], answer: str) -> Score:
     """Score an answer to a prompt row by the row's own specification."""
     rubric, answer = row["rubric"], answer.strip()

@@ -189,12 +189,18 @@ def resolve(reference: str, nodes: dict[str, Any], base: Path, where: str, key: 
         return "node", reference
     if reference and path.exists():
         return "path", str(path)
+    others = [name for name in nodes if name != key.split(".")[0]]
+    beside = [(Path(reference).parent / entry.name).as_posix() for entry in _entries(path.parent)]
     raise UserError(
         f'`{key}` = "{reference}" is neither a node nor a path that exists',
         where=where,
-        expected="a node of this recipe (" + ", ".join(nodes) + ") or a path",
-        nearest=nearest(reference, nodes),
+        expected=f"a node of this recipe ({', '.join(others)}) or a path" if others else "a path that exists",
+        nearest=nearest(reference, [*others, *beside]),
     )
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _ordered(nodes: dict[str, Node], source: str, lines: Lines) -> dict[str, Node]:

@@ -61,8 +61,8 @@ def load_scalar(
         raise UserError(
             "this folder holds a language model, not one that scores",
             where=str(path),
-            expected="a folder written by save_scalar",
-            mend="use load_model and ScalarModel(model)",
+            expected="a reward or preference model",
+            mend="a node of kind `reward` makes one",
         )
     with torch.device("meta"):
         config = replace(config_from_dict(found, where=_config_file(path)), dropout=dropout)

@@ -10,6 +10,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from qwenkit.artifacts import stamp
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
@@ -95,7 +96,8 @@ def _result(result: Any, tests: list[str]) -> Result:
     overlap = sum(1 for row in rows if index.matches(row["text"]))
     dropped = sum(step["dropped"] for step in funnel if step["rule"] != "quarantined")
     metrics = {
-        "kept": len(rows),
+        "kept": funnel[-1]["left"],
+        "documents": len(rows),
         "dropped": dropped,
         "quarantined": len(result.quarantine),
         "funnel": funnel,
@@ -110,7 +112,8 @@ def _result(result: Any, tests: list[str]) -> Result:
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(path: Path) -> tuple[Row, ...]:
+def _cached(path: Path, *stamp: int) -> tuple[Row, ...]:
+    """The rows of a file as it is now: another size or time is another file."""
     return tuple(read_jsonl(path))
 
 
@@ -119,7 +122,7 @@ def documents(corpus: Path) -> list[Row]:
     path = corpus / DOCUMENTS if corpus.is_dir() else corpus
     if not path.exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with {DOCUMENTS}, or a JSONL file")
-    rows = [{"id": f"{path.stem}-{n}", **row} for n, row in enumerate(_cached(path))]
+    rows = [{"id": f"{path.stem}-{n}", **row} for n, row in enumerate(_cached(path.resolve(), *stamp(path)))]
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("text"), str):
             raise UserError("missing key `text`", where=f"{path}, row {number}", expected="a text")

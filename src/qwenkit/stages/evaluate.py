@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import StageConfig, content, edge
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, within
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 
@@ -51,6 +51,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 
 def _rows(path: Path, limit: int) -> list[Row]:
+    from qwenkit.evaluation.rubric import check_rubric
     from qwenkit.records import read_jsonl
 
     rows = list(read_jsonl(path)) if path.exists() else []
@@ -61,6 +62,9 @@ def _rows(path: Path, limit: int) -> list[Row]:
             missing.append("answer")
         if missing:
             raise UserError(f"missing key `{missing[0]}`", where=f"{path}, row {number}", expected=", ".join(needed))
+        if path.stem == "chat":
+            with within(f"{path}, row {number}"):
+                check_rubric(row["rubric"])
     return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
 
 

@@ -86,7 +86,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     )
     after = true_rubric(policy, tok, aside, config)
     save_chat_model(policy, tok, folder, work.out)
-    metrics = {"steps": config.steps, "prompts": len(kept), "rubric_before": before, "rubric_after": after,
+    metrics = {"steps": config.steps, "prompts": len(kept),
+               "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""

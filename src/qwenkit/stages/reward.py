@@ -53,7 +53,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 def read_prompts(path: Path, use: str) -> list[Row]:
     """Prompts with a rubric, those meant for this `use` (rl, reward) or for any; a row without one is a `UserError`."""
     from qwenkit.chat.messages import check
-    from qwenkit.evaluation.rubric import score
+    from qwenkit.evaluation.rubric import check_rubric
 
     path = path / "prompts.jsonl" if path.is_dir() else path
     rows = [row for row in read_jsonl(path) if row.get("use", use) == use]
@@ -63,7 +63,7 @@ def read_prompts(path: Path, use: str) -> list[Row]:
                 raise UserError(f"missing key `{key}`", where=f"{path}, row {number}", expected="id, messages, rubric")
         with within(f"{path}, row {number}"):
             check(row["messages"], True, False)
-            score(row, "?")
+            check_rubric(row["rubric"])
     if not rows:
         raise UserError("no prompts in this file", where=str(path), expected="one JSON object a line")
     return rows

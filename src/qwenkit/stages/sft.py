@@ -60,7 +60,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     store = Examples([*chats, *replayed])
     lost = store.without_content()
     if lost:
-        raise UserError(f"{len(lost)} chats have no supervised answer", where=lost[0], expected="an assistant's turn")
+        what = f"{len(lost)} of {len(chats)} chats have no answer to learn from"
+        raise UserError(what, where=f"chat `{lost[0]}`", expected="an assistant's turn that is not empty")
     order = Order(store.digest, work.seed, store.lengths, config.row, split=False)
     batches = Batches(store, order, config.batch_rows, min(config.micro_rows, config.batch_rows))
     steps = order.steps(config.epochs, config.batch_rows) if config.epochs else config.steps
@@ -74,7 +75,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     found = losses(model, groups)
     metrics = {
         "chats": len(kept), "dropped_test_overlap": dropped, "dropped_too_long": len(order.too_long),
-        "replayed_documents": len(replayed), "overlap_13gram": 0, "steps": steps,
+        "replayed_documents": len(replayed), "steps": steps,
+        **({"overlap_13gram": 0} if "decontaminate" in inputs else {}),
         "tokens": steps * config.batch_rows * config.row, "fill": round(order.fill, 4),
         "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
         "train_loss": last.get("loss"), "heldout_loss": found,
