@@ -109,6 +109,7 @@ def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest
     write_json(out / RUN, {**run, "files": {name: stamp(out / name) for name in files}})
     fsync_tree(out)
     write_json(out / MANIFEST, asdict(whole))
+    fsync_tree_entry(out)
     return whole
 
 
