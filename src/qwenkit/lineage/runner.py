@@ -26,6 +26,7 @@ from qwenkit import artifacts, platform
 from qwenkit.artifacts import MANIFEST, Manifest
 from qwenkit.config import toml_value
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
+from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Node, Recipe
@@ -72,7 +73,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
             recipe, run_dir, threads, options.allow_drift, any(v.state != "done" for v in verdicts)
         )
         log = EventLog(run_dir / "events.jsonl")
-        log("run_start", recipe=recipe.title, nodes=wanted)
+        log("run_start", schema=EVENTS, recipe=recipe.title, nodes=wanted)
         screen.begin(verdicts, recipe)
         rows = [run_node(recipe.nodes[name], recipe, run_dir, threads, log, options, screen) for name in wanted]
         log("run_end")

@@ -99,6 +99,12 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
     pairs, counts = make_pairs(
         rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=config.pairs_per_prompt
     )
+    if not pairs:
+        raise UserError(
+            f"no pair can be formed from {counts['prompts']} prompts",
+            expected=f"two answers whose scores differ by more than {config.min_margin}",
+            mend="a policy that answers some prompts rightly, more prompts, or a smaller min_margin",
+        )
     pairs = pairs[: config.pairs]
     write_jsonl(out / "comparisons.jsonl", pairs)
     return {"counts": counts, "pairs": len(pairs)}
