@@ -74,6 +74,13 @@ def test_kills_change_no_byte(family: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+def test_twenty_kills_of_the_quick_recipe_change_no_byte(tmp_path: Path) -> None:
+    qwenkit("run", "nano-quick", "--out", tmp_path / "whole", "-q")
+    assert kill_until_done(tmp_path / "killed", kills=20, seed=7, recipe="nano-quick", longest=11.0) >= 10
+    assert differing(tmp_path / "whole", tmp_path / "killed") == []
+
+
+@pytest.mark.soak
 def test_twenty_kills_change_no_byte(family: Path, tmp_path: Path) -> None:
     for seed in range(5):
         kill_until_done(tmp_path / f"killed-{seed}", kills=20, seed=seed, longest=4.0)
