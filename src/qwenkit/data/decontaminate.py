@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwenkit.data.units import Hashes, ngram_hashes, unit_hashes, unit_spans, units
+from qwenkit.data.units import Hashes, ngram_hashes, ngrams_by_size, unit_hashes, unit_spans, units
 
 GRAM, SHORTEST = 13, 8
 
@@ -51,11 +51,9 @@ class TestIndex:
         """Spans of a document that overlap a test; touching spans of one test are joined."""
         hashes = _hashes(document)
         found = []
-        for size, known in self._sorted.items():
-            if len(hashes) >= size:
-                grams = ngram_hashes(hashes, size)
-                for at in np.flatnonzero(_contains(known, grams)).tolist():
-                    found.append((at, at + size, self._tests[size][int(grams[at])]))
+        for size, grams in ngrams_by_size(hashes, self._sorted):
+            for at in np.flatnonzero(_contains(self._sorted[size], grams)).tolist():
+                found.append((at, at + size, self._tests[size][int(grams[at])]))
         return _joined(sorted(found), document) if found else []
 
 

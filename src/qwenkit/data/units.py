@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -72,9 +73,16 @@ def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
     size = min(size, len(hashes))
     if size == 0:
         return np.empty(0, dtype=np.uint64)
-    count = len(hashes) - size + 1
+    return dict(ngrams_by_size(hashes, {size}))[size]
+
+
+def ngrams_by_size(hashes: Hashes, sizes: Collection[int]) -> Iterator[tuple[int, Hashes]]:
+    """(size, hashes of its n-grams in order) for every wanted size, in one pass: an n-gram's hash is made from that of
+    the one shorter by a unit. A text shorter than a size has none of it."""
+    state = np.full(len(hashes), _GOLDEN, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        state = np.full(count, _GOLDEN, dtype=np.uint64)
-        for offset in range(size):
-            state = mix(state * np.uint64(3) + hashes[offset : offset + count] + _GOLDEN)
-    return state
+        for size in range(1, min(len(hashes), max(sizes, default=0)) + 1):
+            count = len(hashes) - size + 1
+            state = mix(state[:count] * np.uint64(3) + hashes[size - 1 :] + _GOLDEN)
+            if size in sizes:
+                yield size, state
