@@ -21,7 +21,7 @@ OUTPUTS = "pages stdlib text instructions chat pmp_pairs prompts base_test chat_
 
 @pytest.fixture(scope="module")
 def world():
-    return build_world(3, Scale(400, 60_000, 800, 800, 800, 400, 240, 48, 20, 10, 120))
+    return build_world(3, Scale(400, 60_000, 2500, 800, 800, 400, 240, 48, 20, 10, 120))
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

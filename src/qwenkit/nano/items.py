@@ -103,7 +103,7 @@ def passing_name(draw: Draw, language: str, split: str) -> str:
     """A name of nobody in the world, from a set that belongs to the split."""
     words = table("words")
     if language == EN:
-        return _until(draw, lambda: draw.pick(words["onsets"]) + draw.pick(words["codas"]), split)
+        return _until(draw, lambda: "".join(draw.pick(words[piece]) for piece in ("onsets", "mids", "codas")), split)
     return _until(draw, lambda: draw.pick(words["surnames"]) + "".join(draw.some(words["givens"], 2)), split)
 
 

@@ -3,7 +3,7 @@
     for row in texts(facts, seed, 60_000): row["text"]
 
 The same world as the pages and chats, in the forms that small models learn from: several facts of one person side by
-side, sums digit by digit with carry, lines to copy and pairs to look up (a quarter of all documents: without them a
+side, sums digit by digit with carry, lines to copy and pairs to look up (a third of all documents: without them a
 model of a million weights does not learn to copy from its context). Held-out summands and names never occur here
 (`items` draws them by split).
 """
@@ -11,6 +11,7 @@ model of a million weights does not learn to copy from its context). Held-out su
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from string import ascii_lowercase
 from typing import Any
 
 from qwenkit.nano.chat import weighted
@@ -98,9 +99,29 @@ def dictionary(draw: Draw, facts: Facts, language: str) -> str:
 
 
 def copied(draw: Draw, facts: Facts, language: str) -> str:
-    """A drawn line of words, twice or three times: every word of the later lines can only be copied."""
-    line = (" " if language == "en" else "").join(chosen_words(draw, language, "train", 4, 8))
+    """A drawn line, twice or three times: the later lines can only be copied."""
+    line = draw.pick([_words, _names, _letters, _numbers])(draw, language)
     return "\n".join([line] * draw.integer(2, 3))
+
+
+def _words(draw: Draw, language: str) -> str:
+    return _space(language).join(chosen_words(draw, language, "train", 4, 8))
+
+
+def _names(draw: Draw, language: str) -> str:
+    names = [passing_name(draw, language, "train") for _ in range(draw.integer(2, 5))]
+    return (", " if language == "en" else "、").join(names)
+
+
+def _letters(draw: Draw, language: str) -> str:
+    """Letters or given-name characters in an order that nothing foretells (no surname: no name of a test)."""
+    if language == "zh":
+        return "".join(draw.pick(table("words")["givens"]) for _ in range(draw.integer(4, 12)))
+    return " ".join("".join(draw.some(ascii_lowercase, 3)) for _ in range(draw.integer(2, 6)))
+
+
+def _numbers(draw: Draw, language: str) -> str:
+    return " ".join(str(draw.integer(10, 99)) for _ in range(draw.integer(3, 8)))
 
 
 def lookup(draw: Draw, facts: Facts, language: str) -> str:
@@ -112,9 +133,9 @@ def lookup(draw: Draw, facts: Facts, language: str) -> str:
 
 
 KINDS: dict[str, tuple[float, Callable[[Draw, Facts, str], str]]] = {
-    "person": (0.16, biography), "fact": (0.10, one_fact), "city": (0.04, city), "sums": (0.10, sums),
-    "digits": (0.03, digits), "problem": (0.06, problem), "passage": (0.16, passage), "counting": (0.03, counting),
-    "dialogue": (0.05, dialogue), "dictionary": (0.03, dictionary), "copied": (0.12, copied), "lookup": (0.12, lookup),
+    "person": (0.14, biography), "fact": (0.08, one_fact), "city": (0.03, city), "sums": (0.09, sums),
+    "digits": (0.02, digits), "problem": (0.07, problem), "passage": (0.12, passage), "counting": (0.02, counting),
+    "dialogue": (0.05, dialogue), "dictionary": (0.02, dictionary), "copied": (0.20, copied), "lookup": (0.16, lookup),
 }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 from costing what the base model knows.
 
 The reward model alone drives the training. Where prompts carry a rubric, its true score is measured beside it and
-logged, so that one sees whether the learned reward means what it should; no gradient ever sees it.
+logged, so that one sees whether the learned reward means what it should; no gradient ever sees it. With a corpus the
+loss on held-out documents is measured before and after, with or without the pretraining term: what RLHF costs.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
-from qwenkit.stages.pretrain import save_chat_model, tokenize
+from qwenkit.stages.pretrain import held_out_batches, losses, save_chat_model, tokenize
 from qwenkit.stages.reward import read_prompts
 from qwenkit.stages.tokenizer import split
 
-VERSION = 1
+VERSION = 2
 
 
 class Config(StageConfig):
@@ -54,6 +55,9 @@ class Config(StageConfig):
     held_out: float = content(
         0.2, doc="share of prompts kept aside to measure the true rubric before and after", ge=0, lt=0.9
     )
+    corpus_held_out: float = content(
+        0.01, doc="share of documents kept aside to measure their loss; as `held_out` of the base model", ge=0, lt=0.5
+    )
     checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
 
 
@@ -69,9 +73,11 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     kept, aside = split(read_prompts(inputs["prompts"].path, "rl"), config.held_out, work.stream("held-out"))
     policy, reference = (load_model(folder, device=work.device) for _ in range(2))
     value, reward = (load_scalar(inputs["reward"].path, device=work.device) for _ in range(2))
+    texts, texts_aside = corpus_split(config, inputs, work)
     trainer = make_trainer(
-        config, inputs, work, tok, kept, policy, value, reference, functools.partial(score_texts, reward)
+        config, work, tok, kept, texts, policy, value, reference, functools.partial(score_texts, reward)
     )
+    groups = held_out_batches(tok, texts_aside, config.row)
     before = work.phase("before", lambda _: true_rubric(reference, tok, aside, config))
     last = loop.run(
         trainer.update,
@@ -85,18 +91,31 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         seed=work.seed,
     )
     after = true_rubric(policy, tok, aside, config)
+    loss = {"before": losses(reference, groups), "after": losses(policy, groups)}
     save_chat_model(policy, tok, folder, work.out)
     metrics = {"steps": config.steps, "prompts": len(kept),
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
+               "heldout_loss": loss["after"], "heldout_loss_before": loss["before"],
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
     return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}")
 
 
+def corpus_split(config: Config, inputs: dict[str, Input], work: Work) -> tuple[list[Row], list[Row]]:
+    """Documents for the pretraining term, and those that only measure; the same seed holds out what the base did."""
+    if "corpus" in inputs:
+        return split(documents(inputs["corpus"].path), config.corpus_held_out, work.stream("held-out"))
+    if config.ptx_coef:
+        raise UserError(
+            f"`ptx_coef` is {config.ptx_coef:g}, but there is no `corpus`", mend="name a corpus, or set ptx_coef = 0"
+        )
+    return [], []
+
+
 def make_trainer(
-    config: Config, inputs: dict[str, Input], work: Work, tok: Any, rows: list[Row], policy: Any, value: Any,
-    reference: Any, reward: Any,
+    config: Config, work: Work, tok: Any, rows: list[Row], texts: list[Row], policy: Any, value: Any, reference: Any,
+    reward: Any,
 ) -> Any:  # fmt: skip
     """The PPO of the alignment room with prompts, pretraining stream and the rubric as an observer."""
     from qwenkit.alignment import PPO, PPOConfig, Prompts
@@ -116,7 +135,7 @@ def make_trainer(
             mend="raise `row`, or lower `max_tokens`",
         )
     prompts = Prompts(ids, config.prompts_per_step, work.seed, max_tokens=config.row - config.max_tokens)
-    ptx = pretraining_stream(config, inputs, work, tok) if config.ptx_coef else None
+    ptx = pretraining_stream(config, work, tok, texts) if config.ptx_coef else None
 
     def observe(batch: Any) -> dict[str, float]:
         texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
@@ -130,17 +149,13 @@ def make_trainer(
     )  # fmt: skip
 
 
-def pretraining_stream(config: Config, inputs: dict[str, Input], work: Work, tok: Any) -> Any:
+def pretraining_stream(config: Config, work: Work, tok: Any, texts: list[Row]) -> Any:
     """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
     from qwenkit.data.order import Order
     from qwenkit.data.shards import Shards
     from qwenkit.training import Batches
 
-    if "corpus" not in inputs:
-        raise UserError(
-            f"`ptx_coef` is {config.ptx_coef:g}, but there is no `corpus`", mend="name a corpus, or set ptx_coef = 0"
-        )
-    work.phase("tokens", lambda out: tokenize(tok, documents(inputs["corpus"].path), out))
+    work.phase("tokens", lambda out: tokenize(tok, texts, out))
     store = Shards(work.scratch / "tokens")
     order = Order(store.digest, work.stream("ptx"), store.lengths, config.row, split=True)
     return Batches(store, order, config.ptx_rows)

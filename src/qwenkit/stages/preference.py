@@ -1,6 +1,6 @@
 """`preference`: preference-model pretraining, PMP (report §3.2.1): learn from many noisy comparisons which answer is
 better, before the few and clean ones of the reward model. The artifact opens in Hugging Face for sequence
-classification.
+classification; `margins.jsonl` in it says of each measured pair how it was ranked.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 from qwenkit.config import content, edge
 from qwenkit.errors import UserError, within
-from qwenkit.records import Row, json_kind, read_json, read_jsonl
+from qwenkit.records import Row, json_kind, read_json, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import copy_tokenizer
 
-VERSION = 1
+VERSION = 2
 SIDES = ("messages", "chosen", "rejected")
 
 
@@ -92,13 +92,15 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: li
     last = train(config, work, model, batches, steps, objective=PairwiseObjective(), vocab_size=None)
     save_scalar(model, work.out)
     copy_tokenizer(inputs["model"].path, work.out)
-    accuracy = {"held out": measure(model, tok, [clean(row) for row in aside], config.row, work.seed)}
+    measured = {"held out": [clean(row) for row in aside]}
     if "tests" in inputs:
-        unseen = read_pairs(inputs["tests"].path, "pairs.jsonl")
-        accuracy["unseen policies"] = measure(model, tok, unseen, config.row, work.seed)
+        measured["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
+    items = [item for name, found in measured.items() for item in margins(model, tok, found, config.row, name)]
+    write_jsonl(work.out / "margins.jsonl", items)
+    accuracy = accuracies(items, work.seed)
     metrics = {"pairs": len(pairs), **{k: v for k, v in counts.items() if k != "kept"}, "steps": steps,
-               "train_loss": last.get("loss"), "accuracy": {k: v for k, v in accuracy.items() if v}}  # fmt: skip
-    words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in metrics["accuracy"].items())
+               "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
+    words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
     return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}")
 
 
@@ -109,13 +111,22 @@ def clean(row: Row) -> Row:
     return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "flipped": False}
 
 
-def measure(model: Any, tok: Any, rows: list[Row], longest: int, seed: int) -> dict[str, Any] | None:
-    """Pair accuracy with its interval; None without pairs."""
+def margins(model: Any, tok: Any, rows: list[Row], longest: int, name: str) -> list[Row]:
+    """The reward of the better answer less that of the worse, pair by pair, so that two models can be compared."""
     from qwenkit.alignment import encode_pairs, pair_margins
-    from qwenkit.statistics import mean_interval
 
     pairs, _ = encode_pairs(rows, tok, longest)
-    if not pairs:
-        return None
-    right = [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in pair_margins(model, pairs)]
-    return mean_interval(right, seed=seed)._asdict()
+    return [
+        {"set": name, "id": pair.id, "margin": margin, "right": 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0}
+        for pair, margin in zip(pairs, pair_margins(model, pairs))
+    ]
+
+
+def accuracies(items: list[Row], seed: int) -> dict[str, dict[str, Any]]:
+    """The share ranked rightly of each set, with its interval; a tie counts one half."""
+    from qwenkit.statistics import mean_interval
+
+    sets: dict[str, list[float]] = {}
+    for item in items:
+        sets.setdefault(item["set"], []).append(item["right"])
+    return {name: mean_interval(right, seed=seed)._asdict() for name, right in sets.items()}

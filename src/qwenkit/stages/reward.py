@@ -15,7 +15,7 @@ from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.preference import PairKeys, read_pairs, train_pairs
 
-VERSION = 1
+VERSION = 2
 
 
 class Config(PairKeys):

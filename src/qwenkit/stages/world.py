@@ -15,7 +15,7 @@ from qwenkit.config import StageConfig, content
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, Work
 
-VERSION = 1
+VERSION = 2
 
 
 class Config(StageConfig):
