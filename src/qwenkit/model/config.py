@@ -73,6 +73,12 @@ class ModelConfig:
             for name in counts
             if not _is_positive_int(getattr(self, name))
         ]
+        measures = ("rope_theta", "rms_norm_eps", "initializer_range", "dropout")
+        found += [
+            f"{name} = {getattr(self, name)!r} is not a number"
+            for name in measures
+            if not isinstance(getattr(self, name), int | float)
+        ]
         if found:
             return found
         heads, width = self.num_attention_heads, self.hidden_size
@@ -89,7 +95,7 @@ class ModelConfig:
             found.append(f"dropout = {self.dropout} is not in [0, 1)")
         found += [
             f"{name} = {getattr(self, name)} is not positive"
-            for name in ("rope_theta", "rms_norm_eps", "initializer_range")
+            for name in measures[:-1]
             if not getattr(self, name) > 0
         ]
         return found
