@@ -94,9 +94,7 @@ class ModelConfig:
         if not 0.0 <= self.dropout < 1.0:
             found.append(f"dropout = {self.dropout} is not in [0, 1)")
         found += [
-            f"{name} = {getattr(self, name)} is not positive"
-            for name in measures[:-1]
-            if not getattr(self, name) > 0
+            f"{name} = {getattr(self, name)} is not positive" for name in measures[:-1] if not getattr(self, name) > 0
         ]
         return found
 

@@ -266,7 +266,9 @@ def _pick_device(device: str) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, TypeError, AssertionError):
-        raise UserError(f"no device {device!r} on this machine", expected="auto, cpu, or cuda where there is one") from None
+        raise UserError(
+            f"no device {device!r} on this machine", expected="auto, cpu, or cuda where there is one"
+        ) from None
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
