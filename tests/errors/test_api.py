@@ -23,6 +23,7 @@ ONE = SamplingParams.plain(max_tokens=1)
 HI = {"role": "user", "content": "Hi"}
 LIST = "a list of texts or of lists of token ids"
 IDS = "token ids from 0 to 299"
+TOKENS = 294  # of 300 rows in the model
 PATH = "Engine(path, load_tokenizer(path))"
 
 
@@ -98,8 +99,8 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: Engine(3, e.tok), "model = 3", "a language model, or the folder of one", None),
     (lambda e: Engine(e.model, e.tok, max_batch=0), "max_batch = 0", "a whole number, 1 or more", None),
     (lambda e: Engine(e.model, e.tok, seed="x"), "seed = 'x'", "a whole number, 0 or more", None),
-    (lambda e: Engine(e.model, e.tok, vocabulary=301), "the number of tokens that may be drawn = 301",
-     "a whole number, 1 to 300", None),
+    (lambda e: Engine(e.model, e.tok, vocabulary=300), "tokens to draw from = 300",
+     f"a whole number, 1 to {TOKENS}", None),
     (lambda e: load_model(3), "3 is no path", "a model's folder", None),
     (lambda e: load_tokenizer(None), "None is no path", "a tokenizer's folder or file", None),
     (lambda e: load_tokenizer("nothing"), "nothing: no such file or folder",
@@ -176,6 +177,8 @@ def test_a_wrong_setting_of_the_folder_names_its_file(folder: Path, setting: str
     file = folder / "generation_config.json"
     file.write_text(setting)
     assert _refused(lambda: Engine(folder))[0] == f"{file}, {what}"
+    file.write_text('{"eos_token_id": null, "temperature": null}')
+    assert Engine(folder).eos == frozenset()
     file.write_text("{")
     assert _refused(lambda: Engine(folder))[0].startswith(f"{file}, line 1: broken JSON")
 

@@ -65,20 +65,23 @@ class Engine:
         vocabulary: int | None = None,
     ) -> None:
         self.tok, self.seed = _checked_tokenizer(tok), _NUMBER.read(seed, "seed")
-        self.model, file = (model, None) if isinstance(model, Transformer) else _from_folder(model)
+        model, file = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         settings = read_object(file) if file is not None and file.exists() else {}
         with within(str(file)):
             self.defaults = folder_defaults(settings)
-            self.eos = _eos_ids(self.model, tok, settings)
-        size = self.model.config.vocab_size
-        named = getattr(tok, "n_tokens", size) if vocabulary is None else vocabulary
-        drawn = integer(1, size).read(named, "the number of tokens that may be drawn")
-        self.prefill_tokens = _COUNT.read(prefill_tokens, "prefill_tokens")
-        self.runner = ModelRunner(self.model, drawn, self.prefill_tokens)
+            self.eos = _eos_ids(model, tok, settings)
+        rows = model.config.vocab_size
+        known = getattr(tok, "n_tokens", rows)
+        drawn = integer(1, min(rows, known)).read(known if vocabulary is None else vocabulary, "tokens to draw from")
+        self.runner = ModelRunner(model, drawn, _COUNT.read(prefill_tokens, "prefill_tokens"))
         self.scheduler = Scheduler(_COUNT.read(max_batch, "max_batch"), self.runner.cache.copy)
         self.version = 0
         self._requests: dict[int, Request] = {}
         self._next_handle = 0
+
+    @property
+    def model(self) -> Transformer:
+        return self.runner.model
 
     @property
     def max_length(self) -> int:
@@ -139,7 +142,7 @@ class Engine:
                 rows[i] = [*rows[i], *self._encode(text, f"continuation {i}")]
         for i, row in enumerate(rows):
             self._room(row, f"prompt {i}", needed=0)
-        return self._quietly(lambda: score(self.model, rows, starts, self.prefill_tokens))
+        return self._quietly(lambda: score(self.model, rows, starts, self.runner.prefill_tokens))
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 
@@ -297,7 +300,7 @@ class Engine:
     def _sweep(self) -> None:
         """Give complete requests their results and free the rows that are done, also where a step was interrupted."""
         for request in dict.fromkeys(s.request for s in self.scheduler.running if s.finish_reason is not None):
-            if request.under_way:
+            if request.under_way and request.handle in self._requests:
                 self._conclude(request)
         self.scheduler.retire()
 
@@ -348,9 +351,10 @@ def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:
 
 def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any]) -> frozenset[int]:
     """Tokens that end an answer: the folder's, the configuration's, the tokenizer's end of text."""
-    named = settings.get("eos_token_id", [])
-    named = token_ids(named if isinstance(named, list) else [named], model.config.vocab_size, where="eos_token_id")
-    found = [*named, model.config.eos_token_id, getattr(tok, "eot_id", None)]
+    named = settings.get("eos_token_id")
+    named = named if isinstance(named, list) else [] if named is None else [named]
+    ids = token_ids(named, model.config.vocab_size, where="eos_token_id")
+    found = [*ids, model.config.eos_token_id, getattr(tok, "eot_id", None)]
     return frozenset(id for id in found if id is not None)
 
 
