@@ -146,6 +146,13 @@ def write_json(path: Path | str, value: Any) -> None:
         raise
 
 
+def as_path(value: Any, expected: str) -> Path:
+    """A path that a caller gave as a text or a path; anything else is named, with what was expected there."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UserError(f"{value!r} is no path", expected=expected)
+    return Path(value)
+
+
 def read_object(path: Path | str) -> Row:
     """A JSON file that holds an object, or a `UserError`."""
     value = read_json(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,84 +11,20 @@ from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
 
-
-class Bytes:
-    """A byte tokenizer with two special tokens, and what the engine asks of one."""
-
-    eot_id, im_end_id, n_tokens = 256, 257, 258
-
-    def __init__(self) -> None:
-        self.special = {"<|endoftext|>": 256, "<|im_end|>": 257}
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        return bytes(id for id in ids if id < 256).decode(errors="replace")
-
-    def stream(self) -> _Stream:
-        return _Stream()
-
-    def render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> _Rendered:
-        assert add_generation_prompt
-        return _Rendered([id for m in messages for id in [*m["content"].encode(), 257]])
+from .conftest import GREEDY, SHAPE, Bytes, full_forward, make_prompts
 
 
-class _Rendered:
-    def __init__(self, ids: list[int]) -> None:
-        self.ids = ids
-
-
-class _Stream:
-    """Whole characters only."""
-
-    def __init__(self) -> None:
-        import codecs
-
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def push(self, id: int) -> str:
-        return self.decoder.decode(bytes([id]))
-
-    def flush(self) -> str:
-        return self.decoder.decode(b"", final=True)
-
-
-SHAPE = dict(vocab_size=264, hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, max_position_embeddings=200)  # fmt: skip
-GREEDY = SamplingParams.plain(temperature=0.0, max_tokens=20, logprobs=True, ignore_eos=True)
-
-
-@pytest.fixture(scope="module", name="model")
-def _model() -> Transformer:
-    return init_weights(Transformer(ModelConfig(**SHAPE)), seed=0, std=0.3).eval()  # type: ignore[arg-type]
-
-
-def _prompts(count: int, seed: int = 0, longest: int = 90) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, longest, (count,), generator=generator).tolist()
-    return [torch.randint(0, 256, (length,), generator=generator).tolist() for length in lengths]
-
-
-def _full_forward(model: Transformer, prompt: list[int], count: int) -> list[int]:
-    ids = list(prompt)
-    with torch.no_grad():
-        for _ in range(count):
-            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
-    return ids[len(prompt) :]
-
-
-def test_greedy_ids_are_those_of_the_full_forward(model: Transformer) -> None:
-    prompts = _prompts(11)
+def test_greedy_ids_are_those_of_thefull_forward(model: Transformer) -> None:
+    prompts = make_prompts(11)
     outputs = Engine(model, None, max_batch=4).generate(prompts, GREEDY)
-    assert [output.ids for output in outputs] == [_full_forward(model, prompt, 20) for prompt in prompts]
+    assert [output.ids for output in outputs] == [full_forward(model, prompt, 20) for prompt in prompts]
     assert [output.prompt_ids for output in outputs] == prompts
     assert {output.finish_reason for output in outputs} == {"length"}
 
 
 def test_a_request_does_not_notice_its_company(model: Transformer) -> None:
     """Same ids and the same bits of logprobs alone, in small batches and all at once."""
-    prompts, params = _prompts(13), SamplingParams.plain(max_tokens=40, top_p=0.9, logprobs=True, n=3, seed=5)
+    prompts, params = make_prompts(13), SamplingParams.plain(max_tokens=40, top_p=0.9, logprobs=True, n=3, seed=5)
     crowd = Engine(model, None).generate(prompts, params)
     few = Engine(model, None, max_batch=5).generate(prompts[::-1], params, requests=range(12, -1, -1))[::-1]
     engine = Engine(model, None)
@@ -119,7 +54,7 @@ def test_samples_follow_the_models_distribution(model: Transformer) -> None:
 
 
 def test_logprobs_are_the_models_own_and_score_agrees(model: Transformer) -> None:
-    engine, prompts = Engine(model, None), _prompts(6)
+    engine, prompts = Engine(model, None), make_prompts(6)
     params = SamplingParams.plain(max_tokens=15, temperature=0.5, top_k=5, repetition_penalty=1.3, logprobs=True)
     outputs = engine.generate(prompts, params)
     scores = engine.score(prompts, [output.ids for output in outputs])
@@ -158,7 +93,7 @@ def test_chat_ends_with_its_turn(model: Transformer) -> None:
 
 
 def test_requests_one_at_a_time(model: Transformer) -> None:
-    engine, prompts = Engine(model, None, max_batch=2), _prompts(5)
+    engine, prompts = Engine(model, None, max_batch=2), make_prompts(5)
     handles = [engine.submit(prompt, GREEDY) for prompt in prompts]
     engine.step()
     engine.abort(handles[1])
@@ -168,8 +103,8 @@ def test_requests_one_at_a_time(model: Transformer) -> None:
     done = {}
     while len(done) < 3:
         done.update({output.request: output.ids for output in engine.step()})
-    assert done == {handles[i]: _full_forward(model, prompts[i], 20) for i in (0, 2, 3)}
-    assert between.ids == _full_forward(model, prompts[1], 20) and engine.step() == []
+    assert done == {handles[i]: full_forward(model, prompts[i], 20) for i in (0, 2, 3)}
+    assert between.ids == full_forward(model, prompts[1], 20) and engine.step() == []
 
 
 def test_new_weights_raise_the_version_and_take_effect(model: Transformer) -> None:
@@ -178,7 +113,7 @@ def test_new_weights_raise_the_version_and_take_effect(model: Transformer) -> No
     before = engine.generate([[1, 2, 3]], GREEDY)[0]
     engine.update_weights(model.state_dict())
     after = engine.generate([[1, 2, 3]], GREEDY)[0]
-    assert (before.version, after.version) == (0, 1) and after.ids == _full_forward(model, [1, 2, 3], 20) != before.ids
+    assert (before.version, after.version) == (0, 1) and after.ids == full_forward(model, [1, 2, 3], 20) != before.ids
     engine.submit([1], GREEDY)
     with pytest.raises(UserError, match="under way"):
         engine.update_weights()
@@ -188,7 +123,7 @@ def test_a_model_in_training_is_put_back_and_writes_without_dropout(model: Trans
     config = ModelConfig(**SHAPE, dropout=0.5)  # type: ignore[arg-type]
     training = Transformer(config).train()
     training.load_state_dict(model.state_dict())
-    assert Engine(training, None).generate([[4, 5]], GREEDY)[0].ids == _full_forward(model, [4, 5], 20)
+    assert Engine(training, None).generate([[4, 5]], GREEDY)[0].ids == full_forward(model, [4, 5], 20)
     assert training.training
 
 
@@ -198,7 +133,7 @@ def test_a_folder_brings_its_settings(model: Transformer, tmp_path: Path) -> Non
         '{"do_sample": false, "max_new_tokens": 6, "eos_token_id": [3, 4]}'
     )
     engine = Engine(tmp_path, None)
-    assert engine.generate([[1, 2, 3]])[0].ids == _full_forward(model, [1, 2, 3], 6)
+    assert engine.generate([[1, 2, 3]])[0].ids == full_forward(model, [1, 2, 3], 6)
     assert engine.eos == {3, 4}
 
 
@@ -223,13 +158,11 @@ def test_edges(model: Transformer) -> None:
 
 def test_more_requests_may_come_than_the_cache_first_had_room_for(model: Transformer) -> None:
     """The cache grows in rows and length while others are running."""
-    engine, prompts = Engine(model, None), _prompts(12, seed=3, longest=20)
+    engine, prompts = Engine(model, None), make_prompts(12, seed=3, longest=20)
     first = engine.submit(prompts[0], GREEDY)
     engine.step()
     handles = [first, *(engine.submit(prompt, GREEDY) for prompt in [*prompts[1:], [3] * 150])]
     done = {}
     while len(done) < len(handles):
         done.update({output.request: output.ids for output in engine.step()})
-    assert [done[handle] for handle in handles] == [
-        _full_forward(model, prompt, 20) for prompt in [*prompts, [3] * 150]
-    ]
+    assert [done[handle] for handle in handles] == [full_forward(model, prompt, 20) for prompt in [*prompts, [3] * 150]]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..errors import UserError
+
 Messages = list[dict[str, str]]
 
 
@@ -26,8 +28,16 @@ def talk(engine: Any, tok: Any, params: Any, system: str | None, prompt: str | N
         if line == "/clear":
             history = list(start)
         elif line.strip():
-            history.append({"role": "user", "content": line})
-            history.append({"role": "assistant", "content": answer(engine, tok, params, history)})
+            history = turn(engine, tok, params, [*history, {"role": "user", "content": line}])
+
+
+def turn(engine: Any, tok: Any, params: Any, history: Messages) -> Messages:
+    """The history with its answer; a question that cannot be asked is explained and forgotten."""
+    try:
+        return [*history, {"role": "assistant", "content": answer(engine, tok, params, history)}]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return history[:-1]
 
 
 def read_line() -> str | None:

@@ -4,6 +4,9 @@
 name the style; otherwise the first difference is kept, to be shown when someone wants to train with it. Templates
 run in jinja2's sandbox, as in transformers. Caveat: a template is a program of whoever published the folder; the
 sandbox keeps it from files and attributes, not from looping.
+
+Special tokens that a user typed stay text here, as in every style: they are covered while the template runs. Other
+libraries parse them; `docs/formats.md` says how to be safe there.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
+from ..records import as_path
 from ..tokenizer import IM_END, IM_START, Tokenizer, chatml_template, load, read_config, read_template, save_tokenizer
 from . import template as templates
 from .messages import Message, check
@@ -96,7 +97,7 @@ class ChatTokenizer(Tokenizer):
 
 def load_tokenizer(path: str | Path) -> ChatTokenizer:
     """A folder, a `.tiktoken` file (LF or CRLF) or a tokenizer.json, ready to render."""
-    path = Path(path)
+    path = as_path(path, expected="a tokenizer's folder or file")
     tok = load(path)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")

@@ -2,9 +2,9 @@
 
     from qwenkit.inference import Engine, SamplingParams
 
-`engine.py` is the whole of it in words; `params.py` what may be asked, `sequence.py` one answer in the making,
-`scheduler.py` who runs, `cache.py` keys and values, `sampling.py` from logits to a token, `scoring.py` the
-log-probabilities of given tokens.
+`engine.py` is the whole of it in words: requests in, outputs out. `params.py` what may be asked, `checks.py` how it is
+read, `sequence.py` one answer in the making, `scheduler.py` who runs, `runner.py` the model at work on a batch,
+`cache.py` keys and values, `sampling.py` from logits to a token, `scoring.py` the log-probabilities of given tokens.
 """
 
 from qwenkit.inference.engine import Engine

@@ -61,6 +61,12 @@ class KVCache:
         for store in (*self.keys, *self.values):
             store[target, :, :length] = store[source, :, :length]
 
+    @torch.inference_mode()
+    def wipe(self, row: int) -> None:
+        """Zero a row, also where nothing will be written before it is read over."""
+        for store in (*self.keys, *self.values):
+            store[row] = 0
+
     def fresh(self, rows: Sequence[int]) -> FreshRows:
         """For prompts that enter empty rows."""
         return FreshRows(self, torch.tensor(rows, device=self.device))

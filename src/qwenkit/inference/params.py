@@ -4,15 +4,30 @@
     SamplingParams.plain(max_tokens=64)                      # nothing comes from the folder
 
 Training and evaluation want `plain`: a repetition penalty of 1.1 that a folder quietly brings along ruins PPO's ratios.
+Values are checked when they are given; the bounds keep logits finite in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from qwenkit.errors import UserError
+from qwenkit.inference.checks import IDS, LARGEST, TEXTS, TRUTH, integer, number, optional
+
+_KINDS = {
+    "n": integer(1, 65536),
+    "max_tokens": optional(integer(0)),
+    "temperature": optional(number("0, or 1e-06 to 1e+06", lambda value: value == 0 or 1e-6 <= value <= 1e6)),
+    "top_p": optional(number("more than 0 and at most 1", lambda value: 0 < value <= 1)),
+    "top_k": optional(integer(-1, 2**31 - 1)),
+    "repetition_penalty": optional(number("0.01 to 100", lambda value: 0.01 <= value <= 100)),
+    "stop": TEXTS,
+    "stop_token_ids": IDS,
+    "ignore_eos": TRUTH,
+    "seed": optional(integer(0)),
+    "logprobs": TRUTH,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,45 +53,35 @@ class SamplingParams:
     logprobs: bool = False
     """Keep the log-probability of every new token: the model's own, at temperature 1 and without truncation."""
 
+    def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            object.__setattr__(self, name, kind.read(getattr(self, name), name, where="sampling parameters"))
+
     @classmethod
     def plain(cls, **given: Any) -> SamplingParams:
         """Neutral values for all that is not given; nothing is taken from the folder."""
-        return cls(**{**_NEUTRAL, **given})
+        return cls(**{**_NEUTRAL, **{name: value for name, value in given.items() if value is not None}})
 
     def resolved(self, defaults: Mapping[str, Any]) -> SamplingParams:
-        """Every `None` filled from the folder's settings, then from the neutral values; then checked."""
-        known = {**_NEUTRAL, **{name: value for name, value in defaults.items() if value is not None}}
-        filled = {name: value for name, value in known.items() if getattr(self, name) is None}
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        settled = replace(self, **filled, stop=stop, stop_token_ids=tuple(self.stop_token_ids))
-        settled.check()
-        return settled
-
-    def check(self) -> None:
-        """Refuse values that mean nothing."""
-        wrong = [
-            (self.n < 1, "n", "a positive number"),
-            (self.max_tokens is not None and self.max_tokens < 0, "max_tokens", "0 or more"),
-            (not (self.temperature or 0.0) >= 0, "temperature", "0 or more"),
-            (not 0 < (1.0 if self.top_p is None else self.top_p) <= 1, "top_p", "more than 0 and at most 1"),
-            ((self.top_k or 0) < -1, "top_k", "-1, 0 or a positive number"),
-            (not (self.repetition_penalty or 1.0) > 0, "repetition_penalty", "more than 0"),
-            (any(not text for text in self.stop), "stop", "texts that are not empty"),
-        ]
-        for bad, name, expected in wrong:
-            if bad:
-                raise UserError(f"{name} = {getattr(self, name)!r}", where="sampling parameters", expected=expected)
+        """Every `None` filled from the defaults, then from the neutral values."""
+        known = {**_NEUTRAL, **defaults}
+        return replace(self, **{name: value for name, value in known.items() if getattr(self, name) is None})
 
 
-_NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+_NEUTRAL: dict[str, Any] = {
+    "max_tokens": LARGEST,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "repetition_penalty": 1.0,
+}
 
 
 def folder_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a generation_config.json in our names."""
-    names = {field.name for field in fields(SamplingParams)} & {*_NEUTRAL}
-    found = {name: generation_config[name] for name in names if generation_config.get(name) is not None}
-    if generation_config.get("max_new_tokens") is not None:
-        found["max_tokens"] = generation_config["max_new_tokens"]
+    theirs = {**generation_config, "max_tokens": generation_config.get("max_new_tokens")}
+    found = {name: theirs[name] for name in _NEUTRAL if theirs.get(name) is not None}
     if generation_config.get("do_sample") is False:
         found["temperature"] = 0.0
+    SamplingParams(**found)  # refuses what means nothing
     return found

@@ -12,10 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwenkit.errors import Stopped
+
 
 def own_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
     """The model's own log-probability of each chosen token, whatever the sampler did to the distribution."""
     return logits_BV.gather(1, ids_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
+
+
+def not_finite(where: str, position: int) -> Stopped:
+    """There is no distribution of the token at this position of a prompt and its answer."""
+    return Stopped(
+        "the model's logits are NaN or infinite",
+        where=f"{where}, position {position}",
+        mend="look for such numbers in its weights, or compute in float32",
+    )
 
 
 def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 Row i of the cache belongs to `running[i]`. When a sequence leaves, the last row moves into its place, so that the
 running rows are always the first ones and the model reads them without a copy.
+
+Both lists are replaced, not changed: an interrupt (Ctrl-C) in the middle leaves the old ones, and nobody is lost.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from qwenkit.inference.sequence import Sequence
 
@@ -17,28 +18,34 @@ class Scheduler:
 
     def __init__(self, max_batch: int, move: Callable[[int, int, int], None]) -> None:
         self.max_batch, self.move = max_batch, move
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
 
-    def __bool__(self) -> bool:
-        return bool(self.waiting or self.running)
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        """Queue up."""
+        self.waiting = [*self.waiting, *sequences]
 
-    def admit(self) -> list[Sequence]:
+    def admit(self) -> None:
         """Fill the free rows from the queue, in order; the newly admitted are the last rows."""
-        count = min(len(self.waiting), self.max_batch - len(self.running))
-        admitted = [self.waiting.popleft() for _ in range(count)]
-        self.running += admitted
-        return admitted
+        count = self.max_batch - len(self.running)
+        if self.waiting and count:
+            self.running, self.waiting = [*self.running, *self.waiting[:count]], self.waiting[count:]
 
-    def retire(self) -> list[Sequence]:
+    def retire(self) -> None:
         """Take out the finished; from the back, so that the row moved into a gap is one that goes on."""
-        finished = []
-        for row in reversed(range(len(self.running))):
-            if self.running[row].finish_reason is None:
+        running = list(self.running)
+        for row in reversed(range(len(running))):
+            if running[row].finish_reason is None:
                 continue
-            finished.append(self.running[row])
-            last = self.running.pop()
-            if row < len(self.running):
-                self.move(len(self.running), row, last.stored)
-                self.running[row] = last
-        return finished[::-1]
+            last = running.pop()
+            if row < len(running):
+                self.move(len(running), row, last.stored)
+                running[row] = last
+        self.running = running
+
+    def withdraw(self, sequences: Iterable[Sequence]) -> None:
+        """Nobody wants these any more: their rows are free when the batch next changes."""
+        gone = set(sequences)
+        for sequence in gone:
+            sequence.finish_reason = sequence.finish_reason or "abort"
+        self.waiting = [sequence for sequence in self.waiting if sequence not in gone]

@@ -5,11 +5,13 @@ Legend: B rows, T tokens, N scored tokens, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from qwenkit.inference.sampling import not_finite
 from qwenkit.model import Transformer
 
 _LOGITS_AT_ONCE = 2**24
@@ -30,7 +32,14 @@ def score(model: Transformer, rows: list[list[int]], starts: list[int], tokens: 
         for i in batch:
             count = max(0, len(rows[i]) - starts[i])
             scores[i], found = found[:count], found[count:]
+            _check_finite(scores[i], f"prompt {i}", starts[i])
     return scores
+
+
+def _check_finite(scores: list[float], where: str, start: int) -> None:
+    for position, logprob in enumerate(scores, start):
+        if not math.isfinite(logprob):
+            raise not_finite(where, position)
 
 
 def _logprobs(model: Transformer, h_ND: Tensor, ids_N: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One answer in the making, and what is handed back when it is done."""
+"""A request, its answers in the making, and what is handed back when they are done."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from qwenkit.errors import Stopped
 from qwenkit.inference.params import SamplingParams
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "not finite"]
+"""The last two end a request that has no output."""
 
 
 @dataclass
@@ -51,31 +53,70 @@ class Output:
 
 
 @dataclass(eq=False)
-class Sequence:
-    """State of one sample of one request while it is written."""
+class Request:
+    """What is asked, the same for all its samples."""
 
-    handle: int
-    """The engine's own number of the request."""
-    request: int
+    number: int
     """The number that draws are made from."""
-    sample: int
+    where: str
+    """How messages call it."""
     prompt: tuple[int, ...]
     params: SamplingParams
     limit: int
     """New tokens at most."""
     stops: frozenset[int]
+    sequences: list[Sequence] = field(default_factory=list)
+    handle: int = -1
+    """The engine's own number of the request, from when it is queued."""
+    submitted: bool = False
+    """Whether `step` hands out its output; otherwise the call that waits for it does."""
+    output: Output | None = None
+    fault: Stopped | None = None
+    """Why there is no output and never will be."""
+
+    @property
+    def under_way(self) -> bool:
+        return self.output is None and self.fault is None
+
+    def result(self) -> Output:
+        """The output, or the fault raised."""
+        if self.fault is not None:
+            raise self.fault
+        assert self.output is not None, "the request is under way"
+        return self.output
+
+
+@dataclass(eq=False)
+class Sequence:
+    """State of one sample of a request while it is written."""
+
+    request: Request
+    sample: int
+    seen_V: Tensor | None
+    """Tokens so far, for the repetition penalty."""
+    writer: Writer | None
+    """Turns tokens into text as they come, where stop texts or a stream need it."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
-    seen_V: Tensor | None = None
-    """Tokens so far, for the repetition penalty."""
-    writer: Writer | None = None
-    """Turns tokens into text as they come, where stop texts or a stream need it."""
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        return self.request.prompt
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.request.params
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and the answer; also the position of the next one."""
+        return len(self.prompt) + len(self.ids)
 
     @property
     def stored(self) -> int:
         """Tokens whose keys and values are in the cache: all but the newest one."""
-        return len(self.prompt) + len(self.ids) - 1
+        return self.length - 1
 
     def append(self, id: int, logprob: float) -> None:
         """Take one new token and see whether it is the last."""
@@ -84,10 +125,24 @@ class Sequence:
             self.logprobs.append(logprob)
         if self.seen_V is not None:
             self.seen_V[id] = True
-        if id in self.stops or (self.writer is not None and self.writer.push(id)):
+        if id in self.request.stops or (self.writer is not None and self.writer.push(id)):
             self.finish_reason = "stop"
-        elif len(self.ids) >= self.limit:
+        elif len(self.ids) >= self.request.limit:
             self.finish_reason = "length"
+
+    def finished(self, tok: Any) -> Sample:
+        """The answer, with its text where there is a tokenizer."""
+        assert self.finish_reason is not None
+        logprobs = self.logprobs if self.params.logprobs else None
+        return Sample(self.ids, self._text(tok), logprobs, self.finish_reason)
+
+    def _text(self, tok: Any) -> str | None:
+        if tok is None:
+            return None
+        if self.writer is not None:
+            return self.writer.finish()
+        stopped = self.finish_reason == "stop" and self.ids[-1] in self.request.stops
+        return tok.decode(self.ids[:-1] if stopped else self.ids, skip_special_tokens=True)
 
 
 class Writer:

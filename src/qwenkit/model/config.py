@@ -73,6 +73,12 @@ class ModelConfig:
             for name in counts
             if not _is_positive_int(getattr(self, name))
         ]
+        measures = ("rope_theta", "rms_norm_eps", "initializer_range", "dropout")
+        found += [
+            f"{name} = {getattr(self, name)!r} is not a number"
+            for name in measures
+            if not isinstance(getattr(self, name), int | float)
+        ]
         if found:
             return found
         heads, width = self.num_attention_heads, self.hidden_size
@@ -88,9 +94,7 @@ class ModelConfig:
         if not 0.0 <= self.dropout < 1.0:
             found.append(f"dropout = {self.dropout} is not in [0, 1)")
         found += [
-            f"{name} = {getattr(self, name)} is not positive"
-            for name in ("rope_theta", "rms_norm_eps", "initializer_range")
-            if not getattr(self, name) > 0
+            f"{name} = {getattr(self, name)} is not positive" for name in measures[:-1] if not getattr(self, name) > 0
         ]
         return found
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from qwenkit.errors import UserError, nearest
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.transformer import ScalarModel, Transformer
+from qwenkit.records import as_path
 
 Model = TypeVar("Model", Transformer, ScalarModel)
 
@@ -46,17 +47,19 @@ def load_model(
     path: str | Path, dtype: str | torch.dtype = "auto", device: str = "auto", dropout: float = 0.0
 ) -> Transformer:
     """Read a language model. `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one."""
-    found = _read_config(Path(path))
+    path = as_path(path, expected="a model's folder")
+    found = _read_config(path)
     with torch.device("meta"):
         model = Transformer(replace(config_from_dict(found, where=_config_file(path)), dropout=dropout))
-    return _fill(model, Path(path), _pick_dtype(dtype, found), _pick_device(device))
+    return _fill(model, path, _pick_dtype(dtype, found), _pick_device(device))
 
 
 def load_scalar(
     path: str | Path, dtype: str | torch.dtype = "auto", device: str = "auto", dropout: float = 0.0
 ) -> ScalarModel:
     """Read a reward or value model. A language model's folder is refused: its head would be random."""
-    found = _read_config(Path(path))
+    path = as_path(path, expected="a model's folder")
+    found = _read_config(path)
     if not str((found.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
         raise UserError(
             "this folder holds a language model, not one that scores",
@@ -67,7 +70,7 @@ def load_scalar(
     with torch.device("meta"):
         config = replace(config_from_dict(found, where=_config_file(path)), dropout=dropout)
         model = ScalarModel(Transformer(config))
-    return _fill(model, Path(path), _pick_dtype(dtype, found), _pick_device(device))
+    return _fill(model, path, _pick_dtype(dtype, found), _pick_device(device))
 
 
 # ---- config.json ----------------------------------------------------------------------------------------------------
@@ -143,15 +146,15 @@ def _refuse_unsupported(found: dict[str, Any], rope: dict[str, Any], family: str
         )
 
 
-def _config_file(path: str | Path) -> str:
-    return str(Path(path) / "config.json")
+def _config_file(folder: Path) -> str:
+    return str(folder / "config.json")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             "no model here: config.json is missing",
             where=str(folder),
@@ -250,9 +253,9 @@ def _pick_dtype(dtype: str | torch.dtype, found: dict[str, Any]) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     name = found.get("dtype") or found.get("torch_dtype") or "float32" if dtype == "auto" else dtype
-    if name not in _DTYPES:
+    if not isinstance(name, str) or name not in _DTYPES:
         raise UserError(
-            f"unknown dtype {name!r}", expected=", ".join(["auto", *_DTYPES]), nearest=nearest(name, _DTYPES)
+            f"unknown dtype {name!r}", expected=", ".join(["auto", *_DTYPES]), nearest=nearest(str(name), _DTYPES)
         )
     return _DTYPES[name]
 
@@ -260,7 +263,12 @@ def _pick_dtype(dtype: str | torch.dtype, found: dict[str, Any]) -> torch.dtype:
 def _pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError):
+        raise UserError(
+            f"no device {device!r} on this machine", expected="auto, cpu, or cuda where there is one"
+        ) from None
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -4,9 +4,13 @@
     transformers.AutoTokenizer.from_pretrained(folder)      # encodes identically, vLLM too
 
 `folder.load_folder` is the inverse. The template is ChatML without a default system turn; it renders what
-`qwenkit.chat` renders in style "chatml". Caveats: other libraries parse special tokens inside user text; ours does
-not. Beside a `qwen2` model, transformers 5 puts in its own class, which looks for special tokens before NFC: a
-special token's name followed by U+0338 is one there and none here.
+`qwenkit.chat` renders in style "chatml".
+
+Caveats: transformers and vLLM fill the template with what users typed and then encode the whole, so a `<|im_end|>` that
+a user typed ends the turn there. `tok.render` encodes every content by itself and never parses it. To be safe
+elsewhere, hand over the ids of `tok.render`, or break the marks in user text first: `text.replace("<|", "< |")`.
+Beside a `qwen2` model, transformers 5 puts in its own class, which looks for special tokens before NFC: a special
+token's name followed by U+0338 is one there and none here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,155 @@
+"""The model at work on a batch: prompts into the cache, then one token more for every row.
+
+A step changes a sequence only at its end, when its token is known; one that was interrupted is simply done again.
+
+Legend: R rows of the cache, B sequences of this step, T tokens, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwenkit.draws import uniform
+from qwenkit.inference.cache import KVCache
+from qwenkit.inference.sampling import draw, own_logprobs, penalise, truncate
+from qwenkit.inference.sequence import Sequence
+from qwenkit.model import Transformer
+
+_ROWS = 8  # rows come in multiples of this: below 4 torch's linear kernels, else the tail of SiLU, change in their bits
+_BUCKET = 32  # prompts are read together with those of the same length, rounded up to this
+
+
+class ModelRunner:
+    """A model and its cache; row i belongs to the i-th running sequence. Ids from `vocabulary` on are never drawn."""
+
+    def __init__(self, model: Transformer, vocabulary: int, prefill_tokens: int) -> None:
+        self.model, self.vocabulary, self.prefill_tokens = model, vocabulary, prefill_tokens
+        weight = model.model.embed_tokens.weight
+        self.cache = KVCache(model.config, _ROWS, 1, weight.dtype, weight.device)
+
+    def step(self, running: list[Sequence]) -> None:
+        """One token more: for the rows that have none yet, if there are any, else for all."""
+        fresh = [row for row, sequence in enumerate(running) if not sequence.ids]
+        if fresh:
+            self._prefill(running, fresh)
+        elif running:
+            self._decode(running)
+
+    def _prefill(self, running: list[Sequence], fresh: list[int]) -> None:
+        """Read the prompts of these rows and write each one's first token. Equal prompts are read once."""
+        self._reserve(running)
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for row in fresh:
+            rows.setdefault(running[row].prompt, []).append(row)
+        places = {row: place for place, row in enumerate(fresh)}
+        width = self.model.config.hidden_size
+        h_BD = self.model.model.embed_tokens.weight.new_zeros(len(fresh) + _idle(len(fresh)), width)
+        for prompts in _batches(list(rows), self.prefill_tokens):
+            own = [rows[prompt][0] for prompt in prompts]
+            h_BTD = self.model.hidden(self._padded(prompts), cache=self.cache.fresh(own))
+            for i, prompt in enumerate(prompts):
+                h_BD[[places[row] for row in rows[prompt]]] = h_BTD[i, len(prompt) - 1]
+                for row in rows[prompt][1:]:
+                    self.cache.copy(own[i], row, len(prompt))
+        self._write(running, fresh, h_BD)
+
+    def _padded(self, prompts: list[tuple[int, ...]]) -> Tensor:
+        width = _rounded(max(map(len, prompts)))
+        return torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=self.cache.device)
+
+    def _reserve(self, running: list[Sequence]) -> None:
+        """Room in the cache for all that the running rows may still write."""
+        needed = max(_rounded(len(s.prompt)) + s.request.limit for s in running)
+        self.cache.reserve(len(running) + _idle(len(running)), needed)
+
+    def _decode(self, running: list[Sequence]) -> None:
+        """One token more for every row."""
+        idle = _idle(len(running))
+        ids_B1 = torch.tensor([[s.ids[-1]] for s in running] + [[0]] * idle, device=self.cache.device)
+        lengths = [s.stored for s in running] + [0] * idle
+        h_BD = self.model.hidden(ids_B1, cache=self.cache.next(lengths))[:, 0]
+        self._write(running, list(range(len(running))), h_BD)
+
+    def _write(self, running: list[Sequence], rows: list[int], h_BD: Tensor) -> None:
+        """Draw the next token of these rows from their last states; states behind them are padding."""
+        logits_BV = self.model.head(h_BD).float()[: len(rows)]
+        rows, logits_BV = self._finite(running, rows, logits_BV)
+        if not rows:
+            return
+        sequences = [running[row] for row in rows]
+        ids_B = self._choose(sequences, logits_BV)
+        logprobs = itertools.repeat(0.0)
+        if any(s.params.logprobs for s in sequences):
+            logprobs = own_logprobs(logits_BV, ids_B).tolist()
+        for sequence, id, logprob in zip(sequences, ids_B.tolist(), logprobs):
+            sequence.append(id, logprob)
+
+    def _finite(self, running: list[Sequence], rows: list[int], logits_BV: Tensor) -> tuple[list[int], Tensor]:
+        """The rows from which a token can be drawn. The others end here, and their cache is wiped: attention gives a
+        later tenant's hidden slots the weight 0, but 0 times NaN is NaN."""
+        finite_B = logits_BV.sum(-1).isfinite()
+        if bool(finite_B.all()):
+            return rows, logits_BV
+        for row, finite in zip(rows, finite_B.tolist()):
+            if not finite:
+                self.cache.wipe(row)
+                running[row].finish_reason = "not finite"
+        return [row for row, finite in zip(rows, finite_B.tolist()) if finite], logits_BV[finite_B]
+
+    def _choose(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
+        """The likeliest token where the temperature is 0, a draw elsewhere."""
+        logits_BV = self._adjusted(sequences, logits_BV)
+        warm = [row for row, s in enumerate(sequences) if s.params.temperature]
+        if len(warm) == len(sequences):
+            return _sample(sequences, logits_BV)
+        ids_B = logits_BV.argmax(-1)
+        if warm:
+            ids_B[warm] = _sample([sequences[row] for row in warm], logits_BV[warm])
+        return ids_B
+
+    def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
+        """Without the rows of the vocabulary that only pad it, and with the repetition penalty."""
+        if self.vocabulary < logits_BV.shape[1]:
+            logits_BV = logits_BV.clone()
+            logits_BV[:, self.vocabulary :] = float("-inf")
+        if all(s.seen_V is None for s in sequences):
+            return logits_BV
+        nothing_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)
+        seen_BV = torch.stack([nothing_V if s.seen_V is None else s.seen_V for s in sequences])
+        penalty_B = torch.tensor([s.params.repetition_penalty for s in sequences], device=logits_BV.device)
+        return penalise(logits_BV, seen_BV, penalty_B)
+
+
+def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
+    """A draw from each row's adjusted distribution: a function of (seed, request, sample, position)."""
+    device, params = logits_BV.device, [s.params for s in sequences]
+    temperature_B = torch.tensor([p.temperature for p in params], device=device)
+    top_k_B = torch.tensor([p.top_k for p in params], device=device)
+    top_p_B = torch.tensor([p.top_p for p in params], device=device)
+    probs_BV = truncate((logits_BV / temperature_B[:, None]).softmax(-1), top_k_B, top_p_B)
+    counters = np.array([(s.params.seed, s.request.number, s.sample, len(s.ids)) for s in sequences]).T
+    return draw(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))
+
+
+def _idle(rows: int) -> int:
+    """Rows to add for a multiple of `_ROWS`."""
+    return -rows % _ROWS
+
+
+def _rounded(length: int) -> int:
+    """The next multiple of `_BUCKET`."""
+    return -(-length // _BUCKET) * _BUCKET
+
+
+def _batches(prompts: list[tuple[int, ...]], tokens: int) -> Iterator[list[tuple[int, ...]]]:
+    """Prompts of the same rounded length, at most `tokens` together (but at least one)."""
+    width = lambda prompt: _rounded(len(prompt))  # noqa: E731
+    for bucket, group in itertools.groupby(sorted(prompts, key=width), key=width):
+        members, size = list(group), max(1, tokens // bucket)
+        for start in range(0, len(members), size):
+            yield members[start : start + size]

@@ -1,0 +1,66 @@
+"""The conversation in the terminal, with an engine that answers what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from qwenkit.chat import ChatTokenizer
+from qwenkit.chat.session import talk
+from qwenkit.errors import UserError
+
+
+class Echo:
+    """Streams the last user turn back, in two pieces; refuses prompts that are too long, as the engine does."""
+
+    max_length = 200
+
+    def __init__(self, tok: ChatTokenizer) -> None:
+        self.tok = tok
+        self.prompts: list[str] = []
+
+    def stream(self, prompt: Sequence[int], params: Any) -> Iterator[str]:
+        if len(prompt) >= self.max_length:
+            raise UserError(f"{len(prompt)} tokens", where="prompt")
+        text = self.tok.decode(prompt)
+        self.prompts.append(text)
+        asked = text.rsplit("<|im_start|>user\n", 1)[1].split("<|im_end|>")[0]
+        return iter(["you said ", asked])
+
+
+def _type(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    typed = iter(lines)
+
+    def read(_: str) -> str:
+        for line in typed:
+            return line
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", read)
+
+
+def test_a_conversation_keeps_its_history_until_told_to_forget(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Echo(tiny)
+    _type(monkeypatch, "one", "", "two", "/clear", "three", "/quit", "never read")
+    talk(engine, tiny, None, "Be kind.", None)
+    assert [(text.count("<|im_start|>"), "Be kind." in text) for text in engine.prompts] == [
+        (3, True),
+        (5, True),
+        (3, True),
+    ]
+    assert capsys.readouterr().out.splitlines()[1:] == ["you said one", "you said two", "you said three"]
+
+
+def test_a_question_that_cannot_be_asked_costs_no_conversation(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Echo(tiny)
+    _type(monkeypatch, "one", "much " * 300, "two")
+    talk(engine, tiny, None, None, None)
+    assert "much" not in engine.prompts[-1] and "you said one" in engine.prompts[-1]
+    said = capsys.readouterr()
+    assert said.err.startswith("error: prompt: ") and "you said two" in said.out

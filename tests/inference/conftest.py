@@ -1,0 +1,76 @@
+"""A small model, a byte tokenizer, prompts, and what the plain forward pass answers to them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+
+import pytest
+import torch
+
+from qwenkit.inference import SamplingParams
+from qwenkit.model import ModelConfig, Transformer, init_weights
+
+
+class Bytes:
+    """A byte tokenizer with two special tokens, and what the engine asks of one."""
+
+    eot_id, im_end_id, n_tokens = 256, 257, 258
+
+    def __init__(self) -> None:
+        self.special = {"<|endoftext|>": 256, "<|im_end|>": 257}
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
+        return bytes(id for id in ids if id < 256).decode(errors="replace")
+
+    def stream(self) -> _Stream:
+        return _Stream()
+
+    def render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> _Rendered:
+        assert add_generation_prompt
+        return _Rendered([id for m in messages for id in [*m["content"].encode(), 257]])
+
+
+class _Rendered:
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+
+
+class _Stream:
+    """Whole characters only."""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, id: int) -> str:
+        return self.decoder.decode(bytes([id]))
+
+    def flush(self) -> str:
+        return self.decoder.decode(b"", final=True)
+
+
+SHAPE = dict(vocab_size=264, hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=200)  # fmt: skip
+GREEDY = SamplingParams.plain(temperature=0.0, max_tokens=20, logprobs=True, ignore_eos=True)
+
+
+@pytest.fixture(scope="module", name="model")
+def _model() -> Transformer:
+    return init_weights(Transformer(ModelConfig(**SHAPE)), seed=0, std=0.3).eval()  # type: ignore[arg-type]
+
+
+def make_prompts(count: int, seed: int = 0, longest: int = 90) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest, (count,), generator=generator).tolist()
+    return [torch.randint(0, 256, (length,), generator=generator).tolist() for length in lengths]
+
+
+def full_forward(model: Transformer, prompt: list[int], count: int) -> list[int]:
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(count):
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[len(prompt) :]
