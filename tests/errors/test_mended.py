@@ -23,6 +23,7 @@ def test_a_corpus_with_broken_lines_adds_up(desk: Desk) -> None:
     assert (code, err) == (0, "")
     books = read_manifest(desk.tmp / "runs/my/corpus").metrics
     assert books["quarantined"] == 4
+    assert "4 quarantined" in read_manifest(desk.tmp / "runs/my/corpus").headline
     assert books["read"] == len(good) + 4 == books["kept"] + books["dropped"] + books["quarantined"]
     bad = [(row["line"], row["reason"]) for row in read_jsonl(desk.tmp / "runs/my/corpus/quarantine.jsonl")]
     assert bad == [(41, "broken JSON"), (42, "invalid UTF-8"), (43, "a list where an object was expected"),

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a message is one line, however long)
 """Rows of text, chats, comparisons and prompts that say nothing a stage can use."""
 
 from __future__ import annotations
@@ -35,8 +36,31 @@ error: my.toml, [corpus], source extra: text.jsonl: no document in this source
         lambda d: recipe(CORPUS)(d).write("text.jsonl", b'{"a"\n\xff\n[1]\n'),
         "run my.toml",
         """\
-error: my.toml, [corpus]: no document is left: 3 quarantined
-  expected: text that passes the rules
+error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (1 broken JSON, 1 invalid UTF-8, 1 a list where an object was expected)
+  expected: text that can be read and passes the rules
+  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+""",
+        started=True,
+    ),
+    Case(
+        "one of two sources broken",
+        lambda d: recipe('[corpus]\nextra = ["text.jsonl", "mine.jsonl"]\n')(d).rows("mine.jsonl", {"txt": "x"}),
+        "run my.toml",
+        """\
+error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 no key 'text')
+  expected: text that can be read and passes the rules
+  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+""",
+        started=True,
+    ),
+    Case(
+        "a source of copies only",
+        lambda d: recipe('[corpus]\nextra = ["text.jsonl", "mine.jsonl"]\n')(d).rows("mine.jsonl", texts()[0]),
+        "run my.toml",
+        """\
+error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 exact_copy)
+  expected: text that can be read and passes the rules
+  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
 """,
         started=True,
     ),
@@ -218,6 +242,17 @@ error: qwenkit sft, bad.jsonl, row 1, message 1: system after user
 error: qwenkit sft, bad.jsonl, row 1, message 1: unknown role 'asistant'
   expected: system, user, assistant, tool
   nearest: assistant
+""",
+        started=True,
+    ),
+    Case(
+        "a warm-up longer than the training",
+        lambda d: d.family(),
+        SFT.replace("bad.jsonl", "chat.jsonl").replace("--steps 1", "--steps 40"),
+        """\
+error: qwenkit sft: a warm-up of 1430 steps in a training of 40
+  expected: 0 to 40
+  mend: set warmup_steps = 4, a tenth of the training, or train longer
 """,
         started=True,
     ),
