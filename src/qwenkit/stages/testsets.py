@@ -46,7 +46,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 def texts(testsets: Path) -> list[str]:
     """What no training document may hold of any set: questions and their answers, right and wrong."""
     found: list[str] = []
-    files = sorted(testsets.glob("*.jsonl")) if testsets.is_dir() else [testsets]
+    files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:
         raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
     for path in files:

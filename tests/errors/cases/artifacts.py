@@ -24,6 +24,49 @@ error: runs/family/base/model.safetensors: missing
 """,
     ),
     Case(
+        "verify names every damage",
+        lambda d: (
+            d.family()
+            .cut("runs/family/base/manifest.json")
+            .remove("runs/family/pmp/config.json")
+            .write("runs/family/chat/notes.txt", "mine")
+        ),
+        "verify runs/family",
+        """\
+error: runs/family/base/manifest.json, line 42: broken JSON: Unterminated string starting at
+runs/family/chat/notes.txt: not in the manifest
+runs/family/pmp/config.json: missing
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "verify finds a lost manifest",
+        lambda d: d.family().remove("runs/family/base/manifest.json"),
+        "verify runs/family",
+        """\
+error: runs/family/base/manifest.json: no such file
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "verify finds a stray file",
+        lambda d: d.family().write("runs/family/base/notes.txt", "mine"),
+        "verify runs/family",
+        """\
+error: runs/family/base/notes.txt: not in the manifest
+  mend: move it out of the folder
+""",
+    ),
+    Case(
+        "run finds a stray file",
+        lambda d: d.family().write("runs/family/base/notes.txt", "mine"),
+        "run family.toml",
+        """\
+error: runs/family/base: a damaged artifact: notes.txt: not in the manifest
+  mend: move it out of the folder
+""",
+    ),
+    Case(
         "damaged input of a verb",
         changed(WEIGHTS),
         SFT.replace("bad.jsonl", "chat.jsonl"),
@@ -47,6 +90,7 @@ error: runs/family/base: a damaged artifact: model.safetensors: its bytes change
         "verify runs/family",
         """\
 error: runs/family/base/manifest.json, line 42: broken JSON: Unterminated string starting at
+  mend: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -55,6 +99,7 @@ error: runs/family/base/manifest.json, line 42: broken JSON: Unterminated string
         "status runs/family",
         """\
 error: runs/family/base/manifest.json: a damaged manifest: its digest is not that of its files
+  mend: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -63,6 +108,7 @@ error: runs/family/base/manifest.json: a damaged manifest: its digest is not tha
         "status runs/family",
         """\
 error: runs/family/base/manifest.json: a damaged manifest: keys are missing or unknown
+  mend: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -81,6 +127,7 @@ error: runs/family/base/manifest.json: written by a newer qwenkit (schema 9)
         "status runs/family",
         """\
 error: runs/family/base/run.json: missing key `seconds`
+  mend: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
 ]

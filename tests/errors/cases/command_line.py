@@ -230,6 +230,45 @@ error: mine: no run in this folder
 """,
     ),
     Case(
+        "reuse from no run, planned",
+        recipe(TOKENIZER),
+        "run my.toml --dry-run --reuse mine",
+        """\
+error: --reuse mine: no run in this folder
+  expected: a folder that `qwenkit run` made
+""",
+    ),
+    Case(
+        "only and until at once",
+        recipe(TOKENIZER),
+        "run my.toml --only tokenizer --until tokenizer",
+        """\
+error: --only and --until at once
+  expected: one of them
+  mend: leave one out
+""",
+    ),
+    Case(
+        "an empty --out",
+        recipe(TOKENIZER),
+        "run my.toml --out ''",
+        """\
+error: qwenkit run: Invalid value for '--out': an empty path
+  expected: qwenkit run [OPTIONS] {recipe}
+  mend: qwenkit run --help
+""",
+    ),
+    Case(
+        "an empty --out of a verb",
+        recipe(TOKENIZER),
+        "tokenizer --corpus text.jsonl --out ''",
+        """\
+error: qwenkit tokenizer: Invalid value for '--out': an empty path
+  expected: qwenkit tokenizer [OPTIONS]
+  mend: qwenkit tokenizer --help
+""",
+    ),
+    Case(
         "reuse from no run",
         recipe(TOKENIZER),
         "run my.toml --reuse mine",

@@ -253,6 +253,34 @@ error: my.toml, line 3: `tokenizer.corpus` = "texts.jsonl" is neither a node nor
 """,
     ),
     Case(
+        "no path, in a list",
+        recipe('[corpus]\nextra = ["text.jsonl", "texts.jsonl"]\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 3: `corpus.extra` = "texts.jsonl" is neither a node nor a path that exists
+  expected: a path that exists
+  nearest: text.jsonl
+""",
+    ),
+    Case(
+        "wrong type, in a list",
+        recipe(CORPUS + 'languages = ["en", 3]\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `corpus.languages` holds 3
+  expected: a text in quotes
+""",
+    ),
+    Case(
+        "an empty out",
+        broken('out = ""\n[tokenizer]\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 1: `out` is ""
+  expected: a folder, like runs/mine
+""",
+    ),
+    Case(
         "misspelt node",
         recipe(CORPUS + '[tokenizer]\ncorpus = "corpsu"\n'),
         "run my.toml",
