@@ -199,10 +199,13 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
     if as_json:
         _print_json(found.plain())
     else:
-        table = Table("node", "kind", "state", "planned min", "min", "attempts", "digest", "", box=None, pad_edge=False)
+        table = Table("node", "state", "min", "planned", "digest", "", box=None, pad_edge=False)
+        for column in table.columns[:-1]:
+            column.no_wrap = True
         for row in found.nodes:
-            numbers = _minutes(row.planned_minutes), _minutes(row.minutes), str(row.attempts or "")
-            table.add_row(row.node, row.kind, row.state, *numbers, row.digest[:12], escape(row.detail))
+            again = f" ({row.attempts} attempts)" if (row.attempts or 0) > 1 else ""
+            minutes = _minutes(row.minutes), _minutes(row.planned_minutes)
+            table.add_row(row.node, row.state, *minutes, row.digest[:12], escape(row.detail + again))
         _console().print(table)
         for alarm in found.alarms:
             _console().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)

@@ -171,6 +171,19 @@ def test_a_step_done_twice_counts_once_and_a_fresh_start_forgets(tmp_path: Path)
     assert [row["loss"] for row in fresh.nodes["base"].steps] == [2.0]
 
 
+def test_alarms_of_an_earlier_attempt_are_told_and_not_counted(tmp_path: Path) -> None:
+    alarm = {"event": "alarm", "node": "base", "step": 3, "id": "loss-spike", "cause": "a spike"}
+    step = {"event": "step", "node": "base", "step": 1, "loss": 1.0}
+    again = {"event": "resumed", "node": "base"}
+    run = events(tmp_path, {"event": "node_start", "node": "base"}, step, alarm, again, {**again, "step": 1})
+    assert (run.nodes["base"].alarms, len(run.nodes["base"].earlier_alarms)) == ([], 1)
+    claims = {claim.text: claim for claim in card_claims.make_claims(run)}
+    assert claims["Training stayed healthy"].verdict == "worked"
+    assert write_card(tmp_path, tmp_path / "out")["alarms"] == 0
+    for name in ("report.html", "report.md"):
+        assert "Earlier attempt, not counted: loss" in (tmp_path / "out" / name).read_text().replace("\\", "")
+
+
 def test_failed_and_unfinished_nodes_are_named(tmp_path: Path) -> None:
     start = {"event": "node_start", "node": "base"}
     run = events(tmp_path / "a", start, {"event": "node_failed", "node": "base", "reason": "the loss is NaN"})

@@ -107,7 +107,7 @@ def _alarm(node: NodeView, event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _node(node: NodeView) -> dict[str, Any]:
     run = node.run
-    seconds, planned = number(run.get("seconds")), number(run.get("planned_minutes"))
+    seconds, planned = number(run.get("seconds")), node.planned_minutes
     return {
         "name": node.name, "kind": node.kind, "state": node.state, "headline": node.headline, "reason": node.reason,
         "parents": node.parents, "seed": node.manifest.get("seed"), "version": node.manifest.get("version"),

@@ -117,6 +117,7 @@ def _take_artifact(folder: Path, nodes: dict[str, NodeView]) -> None:
         return
     node = nodes.setdefault(folder.name, NodeView(folder.name))
     node.manifest, node.run = manifest, _json(folder / "run.json")
+    node.planned_minutes = node.planned_minutes or number(node.run.get("planned_minutes"))
     node.kind, node.headline = str(manifest.get("kind", "")), str(manifest.get("headline", ""))
     if node.state == NOT_RUN or (node.state == UNFINISHED and _published_after(node, folder)):
         node.state = DONE
