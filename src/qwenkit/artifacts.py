@@ -20,7 +20,7 @@ from qwenkit.records import canonical, read_object, write_json
 
 SCHEMA = 1
 MANIFEST, RUN = "manifest.json", "run.json"
-STRAY = "not in the manifest"
+STRAY, MOVE = "not in the manifest", "move it out of the folder"
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,9 @@ def refuse_damaged(folder: Path, mend: str) -> None:
 
 def damaged(folder: Path, lines: list[str], mend: str) -> UserError:
     """The error of a damaged artifact. Stray files are moved away by hand: they are somebody's."""
-    mend = "move it out of the folder" if only_stray(lines) else mend
-    return UserError("a damaged artifact: " + "; ".join(lines), where=str(folder), mend=mend)
+    return UserError(
+        "a damaged artifact: " + "; ".join(lines), where=str(folder), mend=MOVE if only_stray(lines) else mend
+    )
 
 
 def _noted(folder: Path) -> dict[str, Any]:

@@ -222,7 +222,7 @@ def verify(
     run_dir: Annotated[Path, typer.Argument(help="a run folder or one artifact")], as_json: Json = False
 ) -> None:
     """Hash every file again and compare with the manifests; exit code 2 when anything differs."""
-    from qwenkit.artifacts import STRAY, read_manifest
+    from qwenkit.artifacts import MOVE, only_stray, read_manifest
     from qwenkit.lineage import status
 
     found = status.verify(run_dir)
@@ -232,8 +232,7 @@ def verify(
         print("DAMAGED" + " " * 14 if lines else f"whole    {read_manifest(folder).digest[:12]}", folder)
     wrong = [line for lines in found.values() for line in lines]
     if wrong:
-        stray = all(line.endswith(STRAY) for line in wrong)
-        raise UserError("\n".join(wrong), mend="move it out of the folder" if stray else status.MEND)
+        raise UserError("\n".join(wrong), mend=MOVE if only_stray(wrong) else status.MEND)
 
 
 @app.command(epilog="Example:  qwenkit clean runs/nano")
@@ -340,6 +339,7 @@ def _parameter(name: str, kind: Any, option: Any, default: Any = inspect.Paramet
 
 
 PANELS = {"edge": None, "content": "What changes the result", "runtime": "What does not"}
+WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", list: "LIST", dict: "TABLE", str: "TEXT"}
 
 
 def _option(config: Any, key: str) -> inspect.Parameter:
@@ -368,9 +368,6 @@ def _metavar(config: Any, key: str) -> str:
         return "|".join(get_args(annotation))
     plain = next((kind for kind in (get_origin(annotation), *get_args(annotation), annotation) if kind in WORDS), str)
     return WORDS[plain]
-
-
-WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", list: "LIST", dict: "TABLE", str: "TEXT"}
 
 
 def _value(config: Any, key: str, given: Any) -> Any:
