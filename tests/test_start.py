@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_importing_the_package_is_quick_and_light() -> None:
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     assert min(float(run.stdout) for run in runs) < 0.3
+
+
+@pytest.mark.parametrize(
+    "package", ["qwenkit", *(f"qwenkit.{room}" for room in ("alignment", "data", "evaluation", "training"))]
+)
+def test_public_names_load_on_first_use(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) <= set(dir(module))
+    assert all(getattr(module, name) for name in module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nonsense'"):
+        _ = module.nonsense
 
 
 def test_telemetry_is_off_before_anything_is_imported() -> None:

@@ -9,9 +9,9 @@ before it is imported; names are loaded when they are first used, so `import qwe
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import Any
+
+from qwenkit.lazy import lazy
 
 for _name, _value in {
     "DO_NOT_TRACK": "1",
@@ -26,20 +26,7 @@ for _name, _value in {
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "load_model": "qwenkit.model",
-    "load_tokenizer": "qwenkit.chat",
-    "Engine": "qwenkit.inference",
-    "SamplingParams": "qwenkit.inference",
-}
-__all__ = sorted(_PUBLIC)
+_HOME = {"load_model": "model", "load_tokenizer": "chat", "Engine": "inference", "SamplingParams": "inference"}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'qwenkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_PUBLIC]
+__all__ = list(_HOME)
+__getattr__, __dir__ = lazy(__name__, _HOME)

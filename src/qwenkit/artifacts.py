@@ -3,6 +3,8 @@
 `manifest.json` holds the node's key, its inputs' digests, the SHA-256 of every content file, and deterministic metrics;
 two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers.
 `publish` fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing.
+An artifact is whole when its content files are those of its manifest, no more and no fewer, with their bytes: `damage`
+decides it for all who ask. Hidden files, which desktops leave everywhere, are never content.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from qwenkit.records import canonical, read_object, write_json
 
 SCHEMA = 1
 MANIFEST, RUN = "manifest.json", "run.json"
+STRAY, MOVE = "not in the manifest", "move it out of the folder"
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_files(folder: Path) -> dict[str, str]:
-    """Relative name -> SHA-256 of every content file, sorted; the manifest and run.json are no content."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return {name: sha256_file(folder / name) for name in names if name not in (MANIFEST, RUN)}
+def content_names(folder: Path) -> list[str]:
+    """Relative names of an artifact's content files, sorted: all but manifest, run.json and hidden files."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    shown = (name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts))
+    return sorted(name for name in shown if name not in (MANIFEST, RUN))
 
 
 def digest_of(files: dict[str, str]) -> str:
@@ -56,10 +60,11 @@ def digest_of(files: dict[str, str]) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """Digest of something outside the run: a file, an artifact, or any folder, by content."""
+    """Digest of something outside the run that is no artifact: a file, or a folder with every file in it."""
     if path.is_file():
         return sha256_file(path)
-    return digest_of(content_files(path))
+    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return digest_of({name: sha256_file(path / name) for name in names})
 
 
 def make_key(
@@ -104,7 +109,7 @@ def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
 def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest:
     """Complete a folder in place: hash its files, write run.json, fsync all of it, and only then write the manifest:
     where there is a manifest, everything it names is on the disk."""
-    files = content_files(out)
+    files = {name: sha256_file(out / name) for name in content_names(out)}
     whole = Manifest(**manifest, files=files, digest=digest_of(files))
     write_json(out / RUN, {**run, "files": {name: stamp(out / name) for name in files}})
     fsync_tree(out)
@@ -167,29 +172,44 @@ def fsync_tree_entry(folder: Path) -> None:
         os.close(handle)
 
 
-def quick_damage(folder: Path) -> list[str]:
-    """Like `damage`, for every start of a run: a file with the size and time noted in run.json is not hashed again.
-    Files that the manifest does not know are left alone."""
-    manifest = read_manifest(folder)
-    try:
-        noted = read_object(folder / RUN).get("files", {})
-    except UserError:
-        noted = {}
-    lines = []
-    for name, digest in sorted(manifest.files.items()):
-        path = folder / name
-        if not path.is_file():
+def damage(folder: Path, quick: bool = False) -> list[str]:
+    """What differs between an artifact and its manifest: one line for each file, empty when whole.
+
+    `quick` is for every start of a run: a file with the size and time noted in run.json is not hashed again.
+    """
+    expected, found = read_manifest(folder).files, set(content_names(folder))
+    noted = _noted(folder) if quick else {}
+    lines = [f"{name}: {STRAY}" for name in found - expected.keys()]
+    for name, digest in expected.items():
+        if name not in found:
             lines.append(f"{name}: missing")
-        elif stamp(path) != noted.get(name) and sha256_file(path) != digest:
+        elif stamp(folder / name) != noted.get(name) and sha256_file(folder / name) != digest:
             lines.append(f"{name}: its bytes changed")
-    return lines
-
-
-def damage(folder: Path) -> list[str]:
-    """What differs between an artifact and its manifest: one line for each file, empty when whole."""
-    expected = read_manifest(folder).files
-    found = content_files(folder)
-    lines = [f"{name}: missing" for name in expected.keys() - found.keys()]
-    lines += [f"{name}: not in the manifest" for name in found.keys() - expected.keys()]
-    lines += [f"{name}: its bytes changed" for name in expected.keys() & found.keys() if expected[name] != found[name]]
     return sorted(lines)
+
+
+def only_stray(lines: list[str]) -> bool:
+    """Whether an artifact is whole but for files that somebody put beside its own."""
+    return bool(lines) and all(line.endswith(STRAY) for line in lines)
+
+
+def refuse_damaged(folder: Path, mend: str) -> None:
+    """A damaged artifact is no input: what is made of it would carry a false lineage."""
+    lines = damage(folder, quick=True)
+    if lines:
+        raise damaged(folder, lines, mend)
+
+
+def damaged(folder: Path, lines: list[str], mend: str) -> UserError:
+    """The error of a damaged artifact. Stray files are moved away by hand: they are somebody's."""
+    return UserError(
+        "a damaged artifact: " + "; ".join(lines), where=str(folder), mend=MOVE if only_stray(lines) else mend
+    )
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """Size and time of every file at publishing; none where run.json is damaged."""
+    try:
+        return read_object(folder / RUN).get("files", {})
+    except UserError:
+        return {}

@@ -13,24 +13,54 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from qwenkit.errors import INTERRUPTED, MISTAKE, QwenkitError, UserError
 from qwenkit.stages import KINDS
 
 app = typer.Typer(
-    help="The Qwen Technical Report as running software.\n\nBegin with:  qwenkit run nano",
+    help="The Qwen Technical Report as running software.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    epilog="Example:  qwenkit run nano",
 )
-inspect_app = typer.Typer(help="Look at what a model will really see.", no_args_is_help=True)
+inspect_app = typer.Typer(
+    help="Look at what a model will really see.",
+    no_args_is_help=True,
+    epilog="Example:  qwenkit inspect mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer",
+)
 app.add_typer(inspect_app, name="inspect")
 
+EXAMPLES = {
+    "world": "--scale quick",
+    "testsets": "--world runs/nano/world",
+    "corpus": "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets",
+    "tokenizer": "--corpus runs/nano/corpus --vocab-size 1536",
+    "pretrain": "--corpus runs/nano/corpus --tokenizer runs/nano/tokenizer --tokens 4e6 --layers 4 --hidden-size 128",
+    "sft": "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20",
+    "preference": "--model runs/nano/base --data runs/nano/world --tests runs/nano/testsets",
+    "reward": "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world",
+    "ppo": "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus",
+    "evaluate": "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets",
+    "report": "--of runs/nano/base --of runs/nano/exam",
+}
+"""Of each kind's verb: what follows `qwenkit KIND`, but for `--out`."""
+
+
+def _folder(text: str) -> Path:
+    """A path from the command line; an empty one is a slip (an unset variable) and not the working directory."""
+    if not text:
+        raise typer.BadParameter("an empty path")
+    return Path(text)
+
+
+RunFolder = Annotated[Path, typer.Argument(help="a run folder", parser=_folder, metavar="RUN")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="change a key: seed=2, base.lr=1e-3", metavar="KEY=VALUE")
 ]
@@ -50,12 +80,16 @@ def _print_json(value: Any) -> None:
 def run(
     recipe: Annotated[str, typer.Argument(help="a .toml file, or the name of a recipe that comes with qwenkit")],
     changes: Changes = None,
-    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME when not given")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="only these nodes")] = None,
-    until: Annotated[str | None, typer.Option(help="this node and all it needs")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="the run folder; runs/NAME when not given", parser=_folder, metavar="FOLDER")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="only this node; may be repeated", metavar="NODE")] = None,
+    until: Annotated[str | None, typer.Option(help="this node and all it needs", metavar="NODE")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the graph, what would run and why")] = False,
     allow_drift: Annotated[bool, typer.Option("--allow-drift", help="go on under other threads or versions")] = False,
-    reuse: Annotated[Path | None, typer.Option(help="take equal artifacts from this run folder")] = None,
+    reuse: Annotated[
+        Path | None, typer.Option(help="take equal artifacts from this run folder", parser=_folder, metavar="RUN")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -63,10 +97,11 @@ def run(
     from qwenkit.lineage.runner import Options
 
     loaded = _load(recipe, changes, out)
+    options = Options(tuple(only or ()), until, allow_drift, reuse)
     if dry_run:
-        _show_plan(loaded, only or [], until, as_json)
+        _show_plan(loaded, options, as_json)
         return
-    _run(loaded, Options(tuple(only or ()), until, allow_drift, reuse), quiet, as_json)
+    _run(loaded, options, quiet, as_json)
 
 
 def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
@@ -107,24 +142,24 @@ def _closing_hint(recipe: Any, console: Console) -> None:
         console.print(f"talk to it: qwenkit chat {recipe.out / chats[-1]}", highlight=False)
 
 
-def _show_plan(recipe: Any, only: list[str], until: str | None, as_json: bool) -> None:
+def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
     from rich.table import Table
 
-    from qwenkit.lineage import graph
+    from qwenkit.lineage.runner import plan
 
-    verdicts = graph.judge(recipe, recipe.out, graph.select(recipe, only, until))
+    verdicts = plan(recipe, options)
     if as_json:
         _print_json([asdict(v) for v in verdicts])
         return
     table = Table("node", "kind", "reads", "state", "why", "planned min", box=None, pad_edge=False)
     for v in verdicts:
         node = recipe.nodes[v.node]
-        state = {"done": "up to date", "run": "would run", "waiting": "would run"}[v.state]
-        minutes = "" if v.state == "done" or not node.config.minutes else f"{node.config.minutes:.1f}"
+        state = {"done": "up to date", "reuse": "would be reused"}.get(v.state, "would run")
+        minutes = _minutes(node.config.minutes if v.works else None)
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind == "path"])
-        table.add_row(v.node, node.kind, reads, state, v.why, minutes)
+        table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes)
     _console().print(table)
 
 
@@ -154,43 +189,32 @@ def _write_text(path: Path, text: str) -> None:
 
 
 @app.command(epilog="Example:  qwenkit status runs/nano")
-def status(run_dir: Annotated[Path, typer.Argument(help="a run folder")], as_json: Json = False) -> None:
-    """What a run folder holds: nodes, headline numbers, minutes, alarms."""
+def status(run_dir: RunFolder, as_json: Json = False) -> None:
+    """What a run folder holds: every node of the recipe and how far it is, headline numbers, minutes, alarms."""
     from rich.table import Table
 
-    from qwenkit.artifacts import read_run
-    from qwenkit.events import read_events
+    from qwenkit.lineage.status import MEND, read_status
 
-    rows = [
-        {
-            "node": m.node,
-            "kind": m.kind,
-            "headline": m.headline,
-            "digest": m.digest,
-            **read_run(run_dir / m.node),
-        }
-        for m in _artifacts(run_dir)
-    ]
-    rows.sort(key=lambda row: row["started"])
-    alarms = [e for e in read_events(run_dir / "events.jsonl") if e["event"] == "alarm"]
+    found = read_status(run_dir)
     if as_json:
-        _print_json({"nodes": rows, "alarms": alarms})
-        return
-    table = Table("node", "kind", "min", "attempts", "digest", "headline", box=None, pad_edge=False)
-    for row in rows:
-        minutes = f"{row['seconds'] / 60:.1f}"
-        table.add_row(row["node"], row["kind"], minutes, str(row["attempts"]), row["digest"][:12], row["headline"])
-    _console().print(table)
-    for alarm in alarms:
-        _console().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)
+        _print_json(found.plain())
+    else:
+        table = Table("node", "state", "min", "planned", "digest", "", box=None, pad_edge=False)
+        for column in table.columns[:-1]:
+            column.no_wrap = True
+        for row in found.nodes:
+            again = f" ({row.attempts} attempts)" if (row.attempts or 0) > 1 else ""
+            minutes = _minutes(row.minutes), _minutes(row.planned_minutes)
+            table.add_row(row.node, row.state, *minutes, row.digest[:12], escape(row.detail + again))
+        _console().print(table)
+        for alarm in found.alarms:
+            _console().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)
+    if found.damage:
+        raise UserError("\n".join(found.damage), mend=MEND)
 
 
-def _artifacts(run_dir: Path) -> list[Any]:
-    from qwenkit.artifacts import MANIFEST, read_manifest
-
-    if not (run_dir / "run.json").exists() or (run_dir / MANIFEST).exists():
-        raise UserError("no run in this folder", where=str(run_dir), expected="a folder that `qwenkit run` made")
-    return [read_manifest(path.parent) for path in sorted(run_dir.glob(f"*/{MANIFEST}"))]
+def _minutes(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 @app.command(epilog="Example:  qwenkit verify runs/nano")
@@ -198,26 +222,26 @@ def verify(
     run_dir: Annotated[Path, typer.Argument(help="a run folder or one artifact")], as_json: Json = False
 ) -> None:
     """Hash every file again and compare with the manifests; exit code 2 when anything differs."""
-    from qwenkit.artifacts import MANIFEST, damage, read_manifest
+    from qwenkit.artifacts import MOVE, only_stray, read_manifest
+    from qwenkit.lineage import status
 
-    folders = [run_dir] if (run_dir / MANIFEST).exists() else [run_dir / m.node for m in _artifacts(run_dir)]
-    found = {str(folder): damage(folder) for folder in folders}
+    found = status.verify(run_dir)
     if as_json:
-        _print_json(found)
-    for folder in folders if not as_json else []:
-        state = "whole" if not found[str(folder)] else "DAMAGED"
-        print(f"{state:<8} {read_manifest(folder).digest[:12]}  {folder}")
-    wrong = [f"{folder}/{line}" for folder, lines in found.items() for line in lines]
+        _print_json({str(folder): lines for folder, lines in found.items()})
+    for folder, lines in found.items() if not as_json else ():
+        print("DAMAGED" + " " * 14 if lines else f"whole    {read_manifest(folder).digest[:12]}", folder)
+    wrong = [line for lines in found.values() for line in lines]
     if wrong:
-        raise UserError("\n".join(wrong), mend="remove the folder; the next `qwenkit run` makes it again")
+        raise UserError("\n".join(wrong), mend=MOVE if only_stray(wrong) else status.MEND)
 
 
 @app.command(epilog="Example:  qwenkit clean runs/nano")
-def clean(run_dir: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
+def clean(run_dir: RunFolder) -> None:
     """Remove superseded artifacts and the scratch of abandoned work."""
     from qwenkit.lineage.runner import locked
+    from qwenkit.lineage.status import refuse_no_run
 
-    _artifacts(run_dir)
+    refuse_no_run(run_dir)
     freed = 0
     with locked(run_dir):
         for name in (".old", ".work"):
@@ -260,7 +284,7 @@ def inspect_mask(
     from itertools import islice
 
     from qwenkit.chat import load_tokenizer
-    from qwenkit.chat.inspect import mask_ansi, mask_html
+    from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text
     from qwenkit.stages.sft import read_chats
 
     tok = load_tokenizer(tokenizer)
@@ -269,19 +293,22 @@ def inspect_mask(
         _write_text(html, mask_html(rendered, tok))
         print(f"wrote {html}")
         return
+    console = _console()
+    show = mask_ansi if console.color_system and not console.no_color else mask_text
     for item in rendered:
-        print(mask_ansi(item, tok), end="\n\n")
+        print(show(item, tok), end="\n\n")
 
 
 def _verb(kind: str) -> Callable[..., None]:
     """The command of a kind: one option for each key of its config, and --out for the artifact's run folder."""
-    from qwenkit.config import default_text
     from qwenkit.stages import load_stage
 
     config = load_stage(kind).Config
     keys = list(config.model_fields)
 
     def verb(**given: Any) -> None:
+        from dataclasses import replace
+
         from qwenkit.lineage.recipe import build
         from qwenkit.lineage.runner import Options
 
@@ -290,15 +317,17 @@ def _verb(kind: str) -> Callable[..., None]:
         data = {"title": kind, "threads": threads, kind: table}
         places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
         recipe = build(data, {**places}, f"qwenkit {kind}", Path())
-        from dataclasses import replace
-
         _run(replace(recipe, out=out), Options(), quiet, False)
 
-    parameters = [_option(key, config.model_fields[key].description or "", default_text(config, key)) for key in keys]
+    out = typer.Option(help="run folder", parser=_folder, metavar="FOLDER")
+    threads = typer.Option(help="0: all free cores", metavar="INTEGER", rich_help_panel=PANELS["runtime"])
+    quiet = typer.Option("-q", "--quiet", help="only the result", rich_help_panel=PANELS["runtime"])
+    parameters = [*(_option(config, key) for key in config.edges()), _parameter("out", Path, out)]
+    parameters += [_option(config, key) for key in keys if config.role(key) == "content"]
+    parameters += [_option(config, key) for key in keys if config.role(key) == "runtime"]
     parameters += [
-        _parameter("out", Path, typer.Option(help="run folder")),
-        _parameter("threads", int, typer.Option(help="0: all free cores"), default=0),
-        _parameter("quiet", bool, typer.Option("-q", "--quiet", help="only the result"), default=False),
+        _parameter("threads", int, threads, default=0),
+        _parameter("quiet", bool, quiet, default=False),
     ]
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     verb.__doc__ = KINDS[kind][0].upper() + KINDS[kind][1:] + "."
@@ -309,19 +338,44 @@ def _parameter(name: str, kind: Any, option: Any, default: Any = inspect.Paramet
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def _option(key: str, doc: str, default: str) -> inspect.Parameter:
-    text = doc + (f" [default: {default}]" if default else "")
-    option = typer.Option("--" + key.replace("_", "-"), help=text, show_default=False)
-    return _parameter(key, str | None, option, default=None)
+PANELS = {"edge": None, "content": "What changes the result", "runtime": "What does not"}
+WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", list: "LIST", dict: "TABLE", str: "TEXT"}
 
 
-def _value(config: Any, key: str, text: str) -> Any:
+def _option(config: Any, key: str) -> inspect.Parameter:
+    """A key as an option. That a required one is missing is told by the recipe, in the words of its key."""
+    from qwenkit.config import default_text
+
+    field, default = config.model_fields[key], default_text(config, key).strip('"')
+    note = ""
+    if field.is_required():
+        note = " [red]\\[required][/]"
+    elif default not in ("", "[]", "{}"):
+        note = f" [dim]\\[default: {escape(default)}][/]"
+    option = typer.Option(
+        "--" + key.replace("_", "-"), help=escape(field.description or "") + note, metavar=_metavar(config, key),
+        show_default=False, rich_help_panel=PANELS[config.role(key)],
+    )  # fmt: skip
+    return _parameter(key, list[str] | None if config.takes_many(key) else str | None, option, default=None)
+
+
+def _metavar(config: Any, key: str) -> str:
+    """What stands for a key's value on the help page."""
+    annotation = config.model_fields[key].annotation
+    if config.role(key) == "edge":
+        return "PATH"
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    plain = next((kind for kind in (get_origin(annotation), *get_args(annotation), annotation) if kind in WORDS), str)
+    return WORDS[plain]
+
+
+def _value(config: Any, key: str, given: Any) -> Any:
     from qwenkit.config import parse_value
 
-    if config.role(key) == "edge":
-        extra = config.model_fields[key].json_schema_extra
-        return text.split(",") if extra["many"] else text
-    return parse_value(text)
+    if config.takes_many(key):
+        return [path for item in given for path in item.split(",")]
+    return given if config.role(key) == "edge" else parse_value(given)
 
 
 def _register_verbs(arguments: list[str]) -> None:
@@ -329,9 +383,8 @@ def _register_verbs(arguments: list[str]) -> None:
     called = next((a for a in arguments if not a.startswith("-")), None)
     for kind, doc in KINDS.items():
         if kind == called:
-            app.command(kind, rich_help_panel="Stages", epilog=f"Example:  qwenkit {kind} ... --out runs/my-{kind}")(
-                _verb(kind)
-            )
+            epilog = f"Example:  qwenkit {kind} {EXAMPLES[kind]} --out runs/my-{kind}"
+            app.command(kind, rich_help_panel="Stages", epilog=epilog)(_verb(kind))
         else:
             app.command(kind, rich_help_panel="Stages", help=doc[0].upper() + doc[1:] + ".")(_nothing)
 

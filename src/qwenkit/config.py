@@ -62,7 +62,7 @@ class StageConfig(BaseModel):
     @classmethod
     def _lists(cls, table: Any) -> Any:
         """A single reference stands for a list of one, where an edge takes many."""
-        many = [name for name in cls.edges() if _extra(cls, name).get("many")]
+        many = [name for name in cls.edges() if cls.takes_many(name)]
         return {**table, **{name: [table[name]] for name in many if isinstance(table.get(name), str)}}
 
     @classmethod
@@ -74,6 +74,11 @@ class StageConfig(BaseModel):
     def edges(cls) -> list[str]:
         """The keys that name other nodes."""
         return [name for name in cls.model_fields if cls.role(name) == "edge"]
+
+    @classmethod
+    def takes_many(cls, name: str) -> bool:
+        """Whether a key names a list of nodes."""
+        return bool(_extra(cls, name).get("many"))
 
     def references(self) -> Iterator[tuple[str, str]]:
         """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""
@@ -112,7 +117,7 @@ def validate(cls: type[StageConfig], table: dict[str, Any], where: str, lines: L
 
 
 def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: str) -> UserError:
-    path = tuple(str(part) for part in item["loc"])
+    path = tuple(part for part in item["loc"] if isinstance(part, str))  # without places in a list
     key = path[0] if path else ""
     place = place_of(where, lines, (node, *path))
     if item["type"] == "extra_forbidden":
@@ -128,7 +133,8 @@ def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: 
         return UserError(f"missing key `{node}.{key}`", where=place, expected=doc)
     given, expected = item.get("input"), _expected(item)
     close = nearest(given, re.findall(r"'([^']*)'", expected)) if isinstance(given, str) else None
-    what = f"`{node}.{'.'.join(path)}` is {toml_value(given)}"
+    verb = "is" if len(path) == len(item["loc"]) else "holds"
+    what = f"`{node}.{'.'.join(path)}` {verb} {toml_value(given)}"
     return UserError(what, where=place, expected=expected, nearest=close)
 
 

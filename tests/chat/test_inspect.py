@@ -6,7 +6,7 @@ import re
 from html import unescape
 
 from qwenkit.chat import ChatTokenizer
-from qwenkit.chat.inspect import mask_ansi, mask_html, units
+from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, units
 
 from .test_render import talk
 
@@ -24,6 +24,12 @@ def test_the_terminal_shows_trained_text_in_green(tiny: ChatTokenizer) -> None:
     green = "".join(re.findall(r"\x1b\[1;32m([^\x1b]*)", shown))
     assert green == "你好<|im_end|>"
     assert "\x1b[2J" not in shown
+    assert shown.splitlines()[-1].endswith("of them assistant content")
+
+
+def test_without_colours_trained_text_stands_in_brackets(tiny: ChatTokenizer) -> None:
+    shown = mask_text(tiny.render(talk("hi", "你好"), mask="assistant"), tiny)
+    assert re.findall("⟦([^⟧]*)⟧", shown) == ["你好<|im_end|>"] and "\x1b" not in shown
     assert shown.splitlines()[-1].endswith("of them assistant content")
 
 

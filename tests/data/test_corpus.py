@@ -88,6 +88,13 @@ TESTS = ["Which of the northern lords sent his ships along the river Esk to fetc
 CONFIG = CorpusConfig(seed=3, languages=("en", "zh"))
 
 
+def test_losses_are_told_by_source(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.jsonl", [{"text": "one text of my own"}, {"text": "one text of my own"}, "{", "["])
+    other = write(tmp_path / "other.jsonl", [{"text": "   "}, {"text": "one more text that is all different"}])
+    lost = build_corpus([Source("mine", mine), Source("other", other)]).lost
+    assert lost == {"mine": {"broken JSON": 2, "exact_copy": 1}, "other": {"no_text": 1}}
+
+
 def dropped(result: CorpusResult) -> dict[str, int]:
     return {row["rule"]: row["dropped"] for row in result.funnel if row["dropped"]}
 

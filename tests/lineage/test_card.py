@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import UserError
-from qwenkit.lineage import card_claims, card_data, card_graph
+from qwenkit.lineage import card_claims, card_graph, view
 from qwenkit.lineage.card import shown, write_card
 from tests.lineage.card_run import CHAIN, HOSTILE, make_run, write
 
@@ -155,10 +155,10 @@ def test_metrics_of_the_wrong_shape_do_not_break_the_card(tmp_path: Path, junk: 
     Page((tmp_path / "out" / "report.html").read_text())
 
 
-def events(folder: Path, *rows: dict) -> card_data.RunView:
+def events(folder: Path, *rows: dict) -> view.RunView:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "events.jsonl").write_text("".join(json.dumps({"attempt": 1, **row}) + "\n" for row in rows))
-    return card_data.load_run(folder)
+    return view.load_run(folder)
 
 
 def test_a_step_done_twice_counts_once_and_a_fresh_start_forgets(tmp_path: Path) -> None:
@@ -169,6 +169,19 @@ def test_a_step_done_twice_counts_once_and_a_fresh_start_forgets(tmp_path: Path)
     assert [row["loss"] for row in run.nodes["base"].steps] == [9.0] * 6 + [1.0] * 3
     fresh = events(tmp_path / "b", *old, {"event": "node_start", "node": "base"}, {**step, "step": 1, "loss": 2.0})
     assert [row["loss"] for row in fresh.nodes["base"].steps] == [2.0]
+
+
+def test_alarms_of_an_earlier_attempt_are_told_and_not_counted(tmp_path: Path) -> None:
+    alarm = {"event": "alarm", "node": "base", "step": 3, "id": "loss-spike", "cause": "a spike"}
+    step = {"event": "step", "node": "base", "step": 1, "loss": 1.0}
+    again = {"event": "resumed", "node": "base"}
+    run = events(tmp_path, {"event": "node_start", "node": "base"}, step, alarm, again, {**again, "step": 1})
+    assert (run.nodes["base"].alarms, len(run.nodes["base"].earlier_alarms)) == ([], 1)
+    claims = {claim.text: claim for claim in card_claims.make_claims(run)}
+    assert claims["Training stayed healthy"].verdict == "worked"
+    assert write_card(tmp_path, tmp_path / "out")["alarms"] == 0
+    for name in ("report.html", "report.md"):
+        assert "Earlier attempt, not counted: loss" in (tmp_path / "out" / name).read_text().replace("\\", "")
 
 
 def test_failed_and_unfinished_nodes_are_named(tmp_path: Path) -> None:
@@ -192,7 +205,7 @@ def claims_of(tmp_path: Path, node: str, change: dict) -> dict[str, str]:
     manifest = json.loads((run / node / "manifest.json").read_text())
     manifest["metrics"] |= change
     write(run / node / "manifest.json", manifest)
-    return {claim.text: claim.verdict for claim in card_claims.make_claims(card_data.load_run(run))}
+    return {claim.text: claim.verdict for claim in card_claims.make_claims(view.load_run(run))}
 
 
 def test_contamination_and_lost_records_are_told(tmp_path: Path) -> None:
@@ -247,4 +260,4 @@ def test_abandoned_scratch_does_not_make_a_finished_node_unfinished(tmp_path: Pa
     with (run / "events.jsonl").open("a") as log:
         for event in ("node_start", "node_done"):
             log.write(json.dumps({"event": event, "time": 2e9, "attempt": 99, "node": "chat"}) + "\n")
-    assert card_data.load_run(run).nodes["chat"].state == "done"
+    assert view.load_run(run).nodes["chat"].state == "done"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +141,60 @@ def test_reuse_takes_equal_artifacts(toy: Path) -> None:
     assert go(toy, "two.text=z", out="runs/b", reuse=Path("runs/a")) == ["two", "all"]
     (Path("runs/a/one/text")).write_text("tampered")
     assert "one" in go(toy, out="runs/c", reuse=Path("runs/a"))
+
+
+def test_a_plan_says_what_is_reused(toy: Path) -> None:
+    """Below a node that is taken over the inputs are known, so nothing is announced that does not run."""
+    go(toy, out="runs/a")
+    recipe = replace(load_recipe(str(toy), ["two.text=z"]), out=Path("runs/b"))
+    verdicts = runner.plan(recipe, Options(reuse=Path("runs/a")))
+    assert [(v.node, v.state) for v in verdicts] == [
+        ("one", "reuse"), ("two", "run"), ("big", "reuse"), ("all", "waiting"),
+    ]  # fmt: skip
+    assert verdicts[2].why == "reused from runs/a/big"
+    said = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    runner.run_recipe(recipe, Options(reuse=Path("runs/a")), Terminal(said))
+    text = said.export_text()
+    assert "2 of 4 nodes to run, 2 reused" in text
+    assert RUNS[-2:] == ["two", "all"]
+    assert [line.split()[2] for line in text.splitlines() if " one " in line or " big " in line] == ["reused"] * 2
+
+
+def test_a_copy_with_other_bytes_is_not_published(toy: Path) -> None:
+    """Size and time say nothing changed, the bytes of the copy do."""
+    go(toy, out="runs/a")
+    path = Path("runs/a/one/text")
+    stat = path.stat()
+    path.write_text("x")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(UserError, match="text: its bytes changed") as found:
+        go(toy, out="runs/b", reuse=Path("runs/a"))
+    assert found.value.mend == "make it again there, or run without --reuse"
+    assert not Path("runs/b/one").exists()
+
+
+def test_damaged_artifacts_of_another_run_are_told(toy: Path) -> None:
+    go(toy, out="runs/a")
+    Path("runs/a/one/text").unlink()
+    recipe = replace(load_recipe(str(toy)), out=Path("runs/b"))
+    assert runner.plan(recipe, Options(reuse=Path("runs/a")))[0].why == (
+        "never run; that of runs/a is damaged: text: missing"
+    )
+
+
+def test_several_nodes_can_be_named(toy: Path) -> None:
+    assert go(toy, only=("two", "one")) == ["one", "two"]
+
+
+def test_a_changed_list_is_said_as_it_was_written(toy: Path) -> None:
+    go(toy)
+    toy.write_text(toy.read_text().replace('["big", "two"]', '["big"]'))
+    recipe = replace(load_recipe(str(toy)), out=Path("runs/toy"))
+    assert {v.node: v.why for v in graph.judge(recipe, recipe.out, recipe.nodes)}["all"] == "input parts has one less"
+    toy.write_text(toy.read_text().replace('["big"]', '["one", "two"]'))
+    recipe = replace(load_recipe(str(toy)), out=Path("runs/toy"))
+    why = {v.node: v.why for v in graph.judge(recipe, recipe.out, recipe.nodes)}["all"]
+    assert why == "input parts (one) changed"
 
 
 def test_damage_is_named(toy: Path) -> None:

@@ -12,8 +12,7 @@ room does not import torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from qwenkit.lazy import lazy
 
 _HOME = {
     "make_pairs": "comparisons",
@@ -35,9 +34,4 @@ _HOME = {
 }
 
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__, __dir__ = lazy(__name__, _HOME)

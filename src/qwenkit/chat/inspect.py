@@ -3,7 +3,8 @@
     print(mask_ansi(tok.render(messages), tok))
     Path("mask.html").write_text(mask_html([tok.render(m) for m in chats], tok), encoding="utf-8")
 
-Trained tokens are bold and green (underlined on paper), the others grey; token borders show as gaps in the page.
+Trained tokens are bold and green (underlined on paper), the others grey; token borders show as gaps in the page. Where
+colours mean nothing, in a pipe or a file, `mask_text` puts the trained stretches between ⟦ and ⟧.
 Tokens that share one character are shown together, trained if any of them is. The page needs no network.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from html import escape
 from importlib import resources
+from itertools import groupby
 from typing import NamedTuple
 
 from ..tokenizer import Tokenizer
@@ -48,6 +50,14 @@ def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
     """The conversation with terminal colours, and a line that counts."""
     body = "".join((_TRAINED if unit.weight else _MASKED) + _printable(unit.text) for unit in units(rendered, tok))
     return f"{body}{_RESET}\n{_counts(rendered)}"
+
+
+def mask_text(rendered: Rendered, tok: Tokenizer) -> str:
+    """The conversation without colours, and a line that counts."""
+    stretches = groupby(units(rendered, tok), key=lambda unit: unit.weight > 0)
+    parts = ((trained, "".join(_printable(unit.text) for unit in found)) for trained, found in stretches)
+    body = "".join(f"⟦{text}⟧" if trained else text for trained, text in parts)
+    return f"{body}\n{_counts(rendered)}"
 
 
 def mask_html(rendered: Iterable[Rendered], tok: Tokenizer) -> str:

@@ -73,6 +73,7 @@ class CorpusResult:
     funnel: list[Row]
     samples: list[Row]
     counts: dict[str, dict[str, dict[str, int]]]
+    lost: dict[str, Counter[str]]  # by source: how many records each rule dropped, or each reason put aside
     quarantine: Quarantine
     contaminated: list[Row]
     pii: Counter[str]
@@ -132,6 +133,7 @@ class _Build:
         self.funnel: list[Row] = []
         self.contaminated: list[Row] = []
         self.pii: Counter[str] = Counter()
+        self.lost: dict[str, Counter[str]] = {name: Counter() for name in self.sources}
         self.quarantine = Quarantine()
         self._samples: defaultdict[tuple[str, str], list[tuple[int, str, Row]]] = defaultdict(list)
         self._read = self._dropped = 0
@@ -144,6 +146,7 @@ class _Build:
         self.progress(0, len(affected), step=name)
         drops = find(affected)
         for index, (rule, seen) in sorted(drops.items()):
+            self.lost[self.rows[index]["source"]][rule] += 1
             self._sample(name, rule, self.rows[index], seen)
         self._book(name, Counter(rule for rule, _ in drops.values()), len(self.rows))
         self.rows = [row for index, row in enumerate(self.rows) if index not in drops]
@@ -183,6 +186,7 @@ class _Build:
         empty: Counter[str] = Counter()
         seen: set[str] = set()
         for source in self.sources.values():
+            bad = self.quarantine.counts.copy()
             for document in read_documents(source, self.quarantine):
                 self._read += 1
                 row = self._row(source, document)
@@ -191,11 +195,13 @@ class _Build:
                     self.rows.append(row)
                 else:
                     empty["no_text"] += 1
+                    self.lost[source.name]["no_text"] += 1
                     self._sample("extract", "no_text", row, document.url or "")
                 if self._read % 200 == 0:
                     self.progress(self._read, None, step="read")
-        bad = len(self.quarantine)
-        self.funnel.append({"step": "read", "rule": "quarantined", "dropped": bad, "left": self._read})
+            self.lost[source.name] += self.quarantine.counts - bad
+        put_aside = len(self.quarantine)
+        self.funnel.append({"step": "read", "rule": "quarantined", "dropped": put_aside, "left": self._read})
         self._book("extract", empty, self._read)
 
     def _row(self, source: Source, document: Document) -> Row:
@@ -329,12 +335,15 @@ class _Build:
                 self._sample("kept", "", row)
             else:
                 lost["sampled_out"] += 1
+                self.lost[row["source"]]["sampled_out"] += 1
         unique = len(self.rows)
         self._book("mixture", lost, unique)
         assert self._read == unique - lost.total() + self._dropped, "a document was lost without a rule"
         samples = [entry[2] for key in sorted(self._samples) for entry in sorted(self._samples[key], reverse=True)]
         counts = {key: _count(mixed, key) for key in ("source", "language", "licence")}
-        return CorpusResult(mixed, self.funnel, samples, counts, self.quarantine, self.contaminated, self.pii)
+        return CorpusResult(
+            mixed, self.funnel, samples, counts, self.lost, self.quarantine, self.contaminated, self.pii
+        )
 
     def _weight(self, index: int) -> float:
         return self.sources[self.rows[index]["source"]].weight

@@ -5,10 +5,9 @@ Names are imported on first use, so that `import qwenkit.evaluation` costs nothi
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from qwenkit.lazy import lazy
 
-_HOMES = {
+_HOME = {
     "answers_equal": "answers",
     "Item": "tasks",
     "chat_exam": "tasks",
@@ -18,10 +17,6 @@ _HOMES = {
     "summarise": "tasks",
     "summarise_components": "tasks",
 }
-__all__ = list(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__all__ = list(_HOME)
+__getattr__, __dir__ = lazy(__name__, _HOME)

@@ -4,7 +4,7 @@
 whose node is missing says "not run". It opens with what worked and what did not, each claim with its interval.
 Everything a model wrote is hostile text: the page escapes it, and control characters are shown as pictures.
 
-Reading is `card_data`, claims are `card_claims`, drawings `card_graph` and `card_plots`; here they become sections.
+Reading is `view`, claims are `card_claims`, drawings `card_graph` and `card_plots`; here they become sections.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from qwenkit.lineage import card_claims
 from qwenkit.lineage.card_claims import Claim, held_out, make_claims
-from qwenkit.lineage.card_data import NodeView, RunView, curve, load_run, mapping, number, sequence
+from qwenkit.lineage.view import NodeView, RunView, curve, load_run, mapping, number, sequence
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 MOST_SAMPLES = 24
@@ -88,6 +88,7 @@ def make_view(run: RunView) -> dict[str, Any]:
         "ppo": [_ppo(node) for node in run.of_kind("ppo")],
         "exams": exams,
         "alarms": [_alarm(node, alarm) for node in run.nodes.values() for alarm in node.alarms],
+        "earlier_alarms": [_alarm(node, alarm) for node in run.nodes.values() for alarm in node.earlier_alarms],
         "environment": environment_view(run),
     }
 
@@ -106,7 +107,7 @@ def _alarm(node: NodeView, event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _node(node: NodeView) -> dict[str, Any]:
     run = node.run
-    seconds, planned = number(run.get("seconds")), number(run.get("planned_minutes"))
+    seconds, planned = number(run.get("seconds")), node.planned_minutes
     return {
         "name": node.name, "kind": node.kind, "state": node.state, "headline": node.headline, "reason": node.reason,
         "parents": node.parents, "seed": node.manifest.get("seed"), "version": node.manifest.get("version"),

@@ -1,12 +1,13 @@
 """Which nodes must run, and why: keys computed over the graph, compared with what stands in the run folder.
 
 A node's key needs its inputs' digests, and those are known only for artifacts that exist. So a node below one that must
-run is `waiting`: it runs unless its inputs come out byte-equal.
+run is `waiting`: it runs unless its inputs come out byte-equal. Below one that is taken from another run it is not: the
+digest is known already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,20 @@ from qwenkit.stages.base import Input
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one node: state `done`, `run` or `waiting`, and the reason in words."""
+    """What becomes of one node, and why in words.
+
+    State: `done`, `reuse` (its artifact is taken from another run), `run`, or `waiting` for a node above it.
+    """
 
     node: str
     state: str
     why: str
     key: str | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether the node has to be worked on."""
+        return self.state in ("run", "waiting")
 
 
 def current(run_dir: Path, node: str) -> Manifest | None:
@@ -39,13 +48,13 @@ def current(run_dir: Path, node: str) -> Manifest | None:
         return None
 
 
-def gather_inputs(node: Node, run_dir: Path) -> dict[str, Input]:
-    """The node's inputs with their digests. Every parent must have been published."""
+def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | None = None) -> dict[str, Input]:
+    """The node's inputs with their digests. Every parent must have been published, here or `elsewhere`."""
     found = {}
     for name, (kind, target) in node.inputs.items():
         if kind == "node":
-            manifest = artifacts.read_manifest(run_dir / target)
-            found[name] = Input(name, run_dir / target, manifest.digest, target)
+            folder = (elsewhere or {}).get(target, run_dir / target)
+            found[name] = Input(name, folder, artifacts.read_manifest(folder).digest, target)
         else:
             path = Path(target)
             found[name] = Input(name, path, outside_digest(path))
@@ -56,15 +65,8 @@ def outside_digest(path: Path) -> str:
     """Digest of a path that a recipe names: an artifact's own, if it is still what its manifest says."""
     if not (path / MANIFEST).exists():
         return artifacts.path_digest(path)
-    refuse_damaged(path, "fetch or make it again")
+    artifacts.refuse_damaged(path, "fetch or make it again")
     return artifacts.read_manifest(path).digest
-
-
-def refuse_damaged(folder: Path, mend: str) -> None:
-    """A damaged artifact is no input: what is made of it would carry a false lineage."""
-    lines = artifacts.quick_damage(folder)
-    if lines:
-        raise UserError("a damaged artifact: " + "; ".join(lines), where=str(folder), mend=mend)
 
 
 def seed_of(node: Node, recipe: Recipe) -> int:
@@ -82,34 +84,54 @@ def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
     )
 
 
-def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str]) -> list[Verdict]:
-    """What would run, and why, for the wanted nodes in order."""
+def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | None = None) -> list[Verdict]:
+    """What would run, and why, for the wanted nodes in order; `other` is a run whose equal artifacts are taken."""
     verdicts: dict[str, Verdict] = {}
+    taken: dict[str, Path] = {}
     for name in wanted:
         node = recipe.nodes[name]
-        moving = [p for p in node.parents() if p in verdicts and verdicts[p].state != "done"]
+        moving = [p for p in node.parents() if p in verdicts and verdicts[p].works]
         absent = [p for p in node.parents() if p not in verdicts and current(run_dir, p) is None]
         if moving or absent:
             verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving or absent))
         else:
-            verdicts[name] = verdict(node, recipe, run_dir)
+            verdicts[name] = verdict(node, recipe, run_dir, other, taken)
+        if other is not None and verdicts[name].state == "reuse":
+            taken[name] = other / name
     return list(verdicts.values())
 
 
-def verdict(node: Node, recipe: Recipe, run_dir: Path) -> Verdict:
-    """`done` when the published artifact has the node's key, else `run` with what differs. Inputs must exist."""
-    inputs = gather_inputs(node, run_dir)
+def verdict(
+    node: Node, recipe: Recipe, run_dir: Path, other: Path | None = None, taken: Mapping[str, Path] | None = None
+) -> Verdict:
+    """`done` when the published artifact has the node's key, `reuse` when that of another run has, else `run` with what
+    differs. Inputs must exist, here or where they are `taken` from."""
+    inputs = gather_inputs(node, run_dir, taken)
     key = key_of(node, inputs, recipe)
     manifest = current(run_dir, node.name)
     if manifest is None:
-        damaged = (run_dir / node.name).exists()
-        return Verdict(node.name, "run", "its artifact is damaged" if damaged else "never run", key)
-    if manifest.key == key:
-        damaged = artifacts.quick_damage(run_dir / node.name)
-        if damaged:
-            return Verdict(node.name, "run", f"its artifact is damaged: {damaged[0]}", key)
+        why = "its artifact is damaged" if (run_dir / node.name).exists() else "never run"
+    elif manifest.key != key:
+        why = difference(node, inputs, recipe, manifest)
+    elif lines := _damage(run_dir / node.name):
+        why = f"its artifact is damaged: {lines[0]}"
+    else:
         return Verdict(node.name, "done", manifest.headline, key)
-    return Verdict(node.name, "run", difference(node, inputs, recipe, manifest), key)
+    equal = current(other, node.name) if other else None
+    if other is None or equal is None or equal.key != key:
+        return Verdict(node.name, "run", why, key)
+    lines = artifacts.damage(other / node.name, quick=True)
+    if lines:
+        return Verdict(node.name, "run", f"{why}; that of {other} is damaged: {lines[0]}", key)
+    return Verdict(node.name, "reuse", f"reused from {other / node.name}", key)
+
+
+def _damage(folder: Path) -> list[str]:
+    """What a run would mend by working again. Stray files it leaves to whoever put them there."""
+    lines = artifacts.damage(folder, quick=True)
+    if artifacts.only_stray(lines):
+        raise artifacts.damaged(folder, lines, "")
+    return lines
 
 
 def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manifest) -> str:
@@ -120,9 +142,12 @@ def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manife
     changed = [key for key in new if new[key] != old.config.get(key)]
     reasons = [f"{key}: {toml_value(old.config.get(key))} -> {toml_value(new[key])}" for key in changed]
     reasons += [
-        f"input {name} changed" for name, i in inputs.items() if old.inputs.get(name, {}).get("digest") != i.digest
+        f"input {item.title} changed"
+        for name, item in inputs.items()
+        if old.inputs.get(name, {}).get("digest") != item.digest
     ]
-    reasons += [f"input {name} is gone" for name in old.inputs if name not in inputs]
+    gone = [name.partition(".") for name in old.inputs if name not in inputs]
+    reasons += [f"input {key} {'has one less' if index else 'is gone'}" for key, _, index in gone]
     if seed_of(node, recipe) != old.seed:
         reasons.append(f"seed: {old.seed} -> {seed_of(node, recipe)}")
     if old.version != load_stage(node.kind).VERSION:
@@ -132,6 +157,8 @@ def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manife
 
 def select(recipe: Recipe, only: list[str], until: str | None) -> list[str]:
     """The nodes to look at: all, those named by `only`, or `until` and everything it needs."""
+    if only and until:
+        raise UserError("--only and --until at once", expected="one of them", mend="leave one out")
     for name in [*only, *([until] if until else [])]:
         if name not in recipe.nodes:
             raise UserError(

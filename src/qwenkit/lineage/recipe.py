@@ -150,6 +150,8 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
     for key, most in (("seed", 2**63 - 1), ("threads", 1024)):
         if not 0 <= run.get(key, 0) <= most:
             raise UserError(f"`{key}` is {run[key]}", where=place_of(source, lines, (key,)), expected=f"0 to {most}")
+    if run.get("out") == "":
+        raise UserError('`out` is ""', where=place_of(source, lines, ("out",)), expected="a folder, like runs/mine")
     if run.get("device", "cpu") not in ("cpu", "cuda"):
         raise UserError(
             f'`device` is "{run["device"]}"', where=place_of(source, lines, ("device",)), expected="cpu or cuda"
@@ -170,8 +172,8 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
     config = validate(stage.Config, rest, source, lines, name)
     inputs = {}
     for key, reference in config.references():
-        where = place_of(source, lines, (name, key.split(".")[0]))
-        inputs[key] = resolve(reference, tables, base, where, f"{name}.{key}")
+        where = place_of(source, lines, (name, key.partition(".")[0]))
+        inputs[key] = resolve(reference, tables, base, where, f"{name}.{key.partition('.')[0]}")
     return Node(name, kind, config, inputs)
 
 

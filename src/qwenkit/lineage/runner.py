@@ -30,6 +30,7 @@ from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Node, Recipe
+from qwenkit.lineage.status import refuse_no_run
 from qwenkit.records import read_json, read_object, write_json
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Progress, Work
@@ -42,7 +43,7 @@ class Screen(Protocol):
 
     def begin(self, verdicts: list[graph.Verdict], recipe: Recipe) -> None: ...
     def start(self, node: Node, why: str) -> Progress: ...
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], skipped: bool) -> None: ...
+    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: graph.Verdict) -> None: ...
     def end(self, rows: list[dict[str, Any]]) -> None: ...
 
 
@@ -61,17 +62,18 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     wanted = graph.select(recipe, list(options.only), options.until)
     run_dir = recipe.out
     refuse_foreign(run_dir, recipe)
-    refuse_outside(recipe, wanted, options.reuse)
+    refuse_outside(recipe, wanted)
+    if options.reuse is not None:
+        refuse_no_run(options.reuse, f"--reuse {options.reuse}")
     if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
     with locked(run_dir):
         recover(run_dir)
         refuse_missing_parents(recipe, run_dir, wanted)
-        verdicts = graph.judge(recipe, run_dir, wanted)
+        verdicts = plan(recipe, options)
         threads = recipe.threads or platform.free_cores()
-        threads = fix_environment(
-            recipe, run_dir, threads, options.allow_drift, any(v.state != "done" for v in verdicts)
-        )
+        threads = fix_environment(recipe, run_dir, threads, options.allow_drift, any(v.works for v in verdicts))
+        note_nodes(recipe, run_dir / "run.json")
         log = EventLog(run_dir / "events.jsonl")
         log("run_start", schema=EVENTS, recipe=recipe.title, nodes=wanted)
         screen.begin(verdicts, recipe)
@@ -80,6 +82,13 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
         log.close()
         draw_card(recipe, run_dir, wanted)
         screen.end(rows)
+
+
+def plan(recipe: Recipe, options: Options) -> list[graph.Verdict]:
+    """What a run would do with every wanted node, and why."""
+    if options.reuse is not None:
+        refuse_no_run(options.reuse, f"--reuse {options.reuse}")
+    return graph.judge(recipe, recipe.out, graph.select(recipe, list(options.only), options.until), options.reuse)
 
 
 def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
@@ -101,18 +110,16 @@ def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> 
                     mend=f"--until {name} makes all it needs",
                 )
             if parent not in wanted:
-                graph.refuse_damaged(run_dir / parent, f"--until {name} makes it again")
+                artifacts.refuse_damaged(run_dir / parent, f"--until {name} makes it again")
 
 
-def refuse_outside(recipe: Recipe, wanted: list[str], other: Path | None) -> None:
-    """What a run takes from outside, looked at before its folder is made: device, artifacts, `--reuse`."""
+def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
+    """What a run takes from outside, looked at before its folder is made: device, artifacts."""
     platform.refuse_device(recipe.device, recipe.source)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():
             if kind == "path" and (Path(target) / MANIFEST).exists():
-                graph.refuse_damaged(Path(target), "fetch or make it again")
-    if other is not None and not (other / artifacts.RUN).is_file():
-        raise UserError("no run in this folder", where=f"--reuse {other}", expected="a folder that `qwenkit run` made")
+                artifacts.refuse_damaged(Path(target), "fetch or make it again")
 
 
 @contextlib.contextmanager
@@ -186,6 +193,14 @@ def fix_environment(recipe: Recipe, run_dir: Path, threads: int, allow: bool, wo
     return threads
 
 
+def note_nodes(recipe: Recipe, path: Path) -> None:
+    """Write down the recipe's nodes and their planned minutes: `qwenkit status` tells what is not there yet, too."""
+    nodes = {name: {"kind": node.kind, "planned_minutes": node.config.minutes} for name, node in recipe.nodes.items()}
+    known = read_json(path)
+    if known.get("nodes") != nodes:
+        write_json(path, {**known, "nodes": nodes})
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """`threads: 2 -> 4`, one line for each value that differs."""
     found = []
@@ -215,32 +230,32 @@ def run_node(
     node: Node, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, options: Options, screen: Screen
 ) -> dict[str, Any]:
     """Bring one node up to date. Returns a row for the closing table: planned and actual minutes, peak, headline."""
-    found = graph.verdict(node, recipe, run_dir)
-    assert found.key is not None
-    reused = found.state != "done" and options.reuse and reuse(node, found.key, options.reuse, run_dir)
-    skipped = found.state == "done" or bool(reused)
-    if skipped:
-        log("node_skipped", node=node.name, reused=bool(reused))
-    else:
+    found = graph.verdict(node, recipe, run_dir, options.reuse)
+    if found.state == "reuse":
+        reuse(node, found, options.reuse, run_dir)
+    if found.works:
         work_node(node, found, recipe, run_dir, threads, log, screen)
+    else:
+        log("node_skipped", node=node.name, reused=found.state == "reuse")
     manifest = artifacts.read_manifest(run_dir / node.name)
     run = artifacts.read_run(run_dir / node.name)
-    screen.done(node, manifest, run, skipped)
-    return {"node": node.name, "headline": manifest.headline, "skipped": skipped, **run}
+    screen.done(node, manifest, run, found)
+    return {"node": node.name, "headline": manifest.headline, "state": found.state, **run}
 
 
-def reuse(node: Node, key: str, other: Path, run_dir: Path) -> bool:
-    """Copy the artifact from another run if its key is the same and its bytes are whole."""
-    manifest = graph.current(other, node.name)
-    if manifest is None or manifest.key != key or artifacts.damage(other / node.name):
-        return False
-    out = run_dir / ".work" / f"{node.name}-{key[:12]}" / "out"
+def reuse(node: Node, found: graph.Verdict, other: Path | None, run_dir: Path) -> None:
+    """Take an equal artifact over from another run; every byte of the copy is checked."""
+    assert other is not None and found.key is not None
+    source, out = other / node.name, run_dir / ".work" / f"{node.name}-{found.key[:12]}" / "out"
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(other / node.name, out)
+    shutil.copytree(source, out)
+    lines = artifacts.damage(out)
+    if lines:
+        shutil.rmtree(out)
+        raise artifacts.damaged(source, lines, "make it again there, or run without --reuse")
     artifacts.fsync_tree(out)
     artifacts.publish(out, run_dir / node.name, run_dir / ".old")
     shutil.rmtree(out.parent)
-    return True
 
 
 def work_node(

@@ -16,7 +16,7 @@ from qwenkit.lineage.graph import Verdict
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.stages.base import Progress as Report
 
-MARKS = {"done": "up to date", "run": "runs", "waiting": "runs"}
+WORDS = {"done": "up to date", "reuse": "reused"}
 
 
 class Terminal:
@@ -30,11 +30,13 @@ class Terminal:
 
     def begin(self, verdicts: list[Verdict], recipe: Recipe) -> None:
         """Say what is to be done and draw the run's bar."""
-        todo = [v for v in verdicts if v.state != "done"]
+        todo = [v for v in verdicts if v.works]
+        reused = sum(v.state == "reuse" for v in verdicts)
         minutes = [recipe.nodes[v.node].config.minutes for v in todo]
         planned = f", about {sum(m for m in minutes if m):.0f} minutes" if any(minutes) else ""
+        taken = f", {reused} reused" if reused else ""
         if not self.quiet:
-            self.console.print(f"[bold]{recipe.title}[/]: {len(todo)} of {len(verdicts)} nodes to run{planned}")
+            self.console.print(f"[bold]{recipe.title}[/]: {len(todo)} of {len(verdicts)} nodes to run{taken}{planned}")
         if self.console.is_terminal and not self.quiet and todo:
             self.bars = Progress(
                 TextColumn("{task.description:<12}"), BarColumn(28), TextColumn("{task.percentage:>3.0f}%"),
@@ -57,16 +59,16 @@ class Terminal:
 
         return report
 
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], skipped: bool) -> None:
+    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: Verdict) -> None:
         """A line per finished node, with its headline number."""
         if self.bars is not None:
             if self.node_bar is not None:
                 self.bars.remove_task(self.node_bar)
                 self.node_bar = None
-            if self.run_bar is not None and not skipped:
+            if self.run_bar is not None and found.works:
                 self.bars.advance(self.run_bar, node.config.minutes or 0.1)
         if not self.quiet:
-            spent = "up to date" if skipped else f"{run['seconds'] / 60:.1f} min"
+            spent = WORDS.get(found.state) or f"{run['seconds'] / 60:.1f} min"
             clock = time.strftime("%H:%M:%S")
             self.console.print(
                 f"{clock} {node.name:<12} {spent:>10}  {manifest.headline}", markup=False, highlight=False
@@ -75,7 +77,7 @@ class Terminal:
     def end(self, rows: list[dict[str, Any]]) -> None:
         """Planned beside actual, node by node."""
         self.close()
-        worked = [row for row in rows if not row["skipped"]]
+        worked = [row for row in rows if row["state"] not in WORDS]
         if not worked:
             self.console.print("nothing to do: every node is up to date")
             return

@@ -30,11 +30,17 @@ class Input:
     digest: str
     node: str | None = None
 
+    @property
+    def title(self) -> str:
+        """The input as a recipe has it: `corpus`, and of a list what is named too: `extra (notes.txt)`."""
+        key, _, index = self.name.partition(".")
+        return f"{key} ({self.node or self.path})" if index else key
+
     def file(self, name: str) -> Path:
         """A file of the input; a missing one is a `UserError` that names the input."""
         path = self.path / name
         if not path.exists():
-            raise UserError(f"`{name}` is missing in the input `{self.name}`", where=str(self.path))
+            raise UserError(f"`{name}` is missing in the input `{self.title}`", where=str(self.path))
         return path
 
     def rows(self, name: str) -> list[Row]:

@@ -17,7 +17,7 @@ from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.testsets import texts
 
-VERSION = 1
+VERSION = 2  # 2: answers, choices and comparisons of the tests count as test texts too
 DOCUMENTS = "documents.jsonl.gz"
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
@@ -52,8 +52,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         scrub_pii=config.scrub_pii,
     )
     result = build_corpus(sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more))
-    if not result.documents:
-        raise UserError("no document is left: " + _books(result.funnel), expected="text that passes the rules")
+    _refuse_empty(sources, result, work.scratch)
     write_jsonl(work.out / DOCUMENTS, result.documents)
     write_jsonl(work.out / "samples.jsonl", result.samples)
     write_jsonl(work.out / "quarantine.jsonl", result.quarantine.rows)
@@ -61,10 +60,21 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     return _result(result, tests)
 
 
-def _books(funnel: list[Row]) -> str:
-    """What became of the records, in words: `3 quarantined, 2 too_short`."""
-    lost = [f"{row['dropped']} {row['rule']}" for row in funnel if row["dropped"]]
-    return ", ".join(lost) or "nothing was read"
+def _refuse_empty(sources: list[Any], result: Any, scratch: Path) -> None:
+    """A source that gives nothing was named for nothing: say why, and leave what it lost for reading."""
+    empty = [source for source in sources if source.name not in result.counts["source"]]
+    if not empty:
+        return
+    write_jsonl(scratch / "quarantine.jsonl", result.quarantine.rows)
+    write_jsonl(scratch / "samples.jsonl", result.samples)
+    reasons = {source.name: result.lost[source.name].most_common(3) for source in empty}
+    words = [f"{name} ({', '.join(f'{count} {why}' for why, count in found)})" for name, found in reasons.items()]
+    raise UserError(
+        "nothing is kept of the source " + ", nor of ".join(words),
+        where=", ".join(str(source.path) for source in empty),
+        expected="text that can be read and passes the rules",
+        mend=f"read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
+    )
 
 
 def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
@@ -106,8 +116,12 @@ def _result(result: Any, tests: list[str]) -> Result:
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
     size = sum(len(row["text"].encode()) for row in rows) / 1e6
+    aside = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
+    contaminated = sum(step["dropped"] for step in funnel if step["step"] == "decontaminate")
     return Result(
-        metrics, f"{len(rows)} documents, {size:.1f} MB; {dropped} dropped; 13-gram overlap with tests {overlap}"
+        metrics,
+        f"{len(rows)} documents, {size:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
+        f"13-gram overlap with tests {overlap}",
     )
 
 

@@ -20,7 +20,7 @@ from qwenkit.stages.pretrain import losses, save_chat_model
 from qwenkit.stages.testsets import texts
 from qwenkit.stages.tokenizer import split
 
-VERSION = 1
+VERSION = 2  # 2: answers, choices and comparisons of the tests count as test texts too; replay is counted
 
 
 class Config(TrainingKeys):
@@ -56,7 +56,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     rows, dropped = clean(read_chats(inputs["data"].path), inputs)
     kept, aside = split(rows, config.held_out, work.stream("held-out"))
     chats = [example(tok, row, config.mask) for row in kept]
-    replayed = replay(tok, inputs, config, work, sum(len(chat.ids) for chat in chats))
+    replayed, replay_too_long = replay(tok, inputs, config, work, sum(len(chat.ids) for chat in chats))
     store = Examples([*chats, *replayed])
     lost = store.without_content()
     if lost:
@@ -75,7 +75,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     found = losses(model, groups)
     metrics = {
         "chats": len(kept), "dropped_test_overlap": dropped, "dropped_too_long": len(order.too_long),
-        "replayed_documents": len(replayed), "steps": steps,
+        "replayed_documents": len(replayed), "replay_too_long": replay_too_long, "steps": steps,
         **({"overlap_13gram": 0} if "decontaminate" in inputs else {}),
         "tokens": steps * config.batch_rows * config.row, "fill": round(order.fill, 4),
         "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
@@ -126,21 +126,24 @@ def example(tok: Any, row: Row, mask: str) -> Any:
     return Example(row["id"], r.ids, r.weights, content)
 
 
-def replay(tok: Any, inputs: dict[str, Input], config: Config, work: Work, chat_tokens: int) -> list[Any]:
-    """Documents of the base corpus, drawn until they make up their share of all tokens."""
+def replay(tok: Any, inputs: dict[str, Input], config: Config, work: Work, chat_tokens: int) -> tuple[list[Any], int]:
+    """Documents of the base corpus, drawn until they make up their share of all tokens; and how many of those drawn
+    were longer than a row and passed over."""
     from qwenkit import draws
     from qwenkit.data.shards import Example
 
     if "replay" not in inputs or not config.replay_share:
-        return []
+        return [], 0
     rows = documents(inputs["replay"].path)
     budget = chat_tokens * config.replay_share / (1 - config.replay_share)
-    found, used = [], 0
+    found, used, too_long = [], 0, 0
     for index in draws.permutation(work.stream("replay"), len(rows)):
         ids = [*tok.encode(rows[index]["text"]), tok.eot_id]
         if len(ids) <= config.row:
             found.append(Example(f"replay/{rows[index]['id']}", ids, [1.0] * len(ids)))
             used += len(ids)
+        else:
+            too_long += 1
         if used >= budget:
             break
-    return found
+    return found, too_long

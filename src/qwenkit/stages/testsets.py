@@ -17,6 +17,7 @@ from qwenkit.stages.base import Input, Result, Work, many
 
 VERSION = 1
 NAMES = ("base", "chat", "pairs")
+ASKED, ANSWERED = ("prompt", "question"), ("answer", "reference", "chosen", "rejected")
 
 
 class Config(StageConfig):
@@ -43,14 +44,14 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 
 def texts(testsets: Path) -> list[str]:
-    """What no training document may hold of any set: the turns of `messages`, `prompt` and `question`."""
-    found = []
-    files = sorted(testsets.glob("*.jsonl")) if testsets.is_dir() else [testsets]
+    """What no training document may hold of any set: questions and their answers, right and wrong."""
+    found: list[str] = []
+    files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:
         raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
     for path in files:
         for row in read_jsonl(path):
-            if "messages" in row:
-                found += [m["content"] for m in row["messages"]]
-            found += [row[key] for key in ("prompt", "question") if isinstance(row.get(key), str)]
+            found += [m["content"] for m in row.get("messages", [])]
+            found += [row[key] for key in ASKED + ANSWERED if isinstance(row.get(key), str)]
+            found += row.get("choices", [])
     return [text for text in found if text]

@@ -56,7 +56,7 @@ def run(
 
     `evaluate(state)` runs at the start, every `evaluate_every` steps (0: only there) and at the end, as event `eval`.
     """
-    keeper = _Keeper(state, sentinel or Sentinel(), checkpoint_dir, checkpoint_seconds, log)
+    keeper = _Keeper(state, sentinel or Sentinel(), checkpoint_dir, checkpoint_seconds, until, log)
     keeper.resume()
     with _signals() as caught:
         if evaluate and state.step == 0:
@@ -120,6 +120,7 @@ class _Keeper:
     sentinel: Sentinel
     folder: Path | None
     seconds: float
+    until: int
     log: Log
 
     def __post_init__(self) -> None:
@@ -148,7 +149,7 @@ class _Keeper:
         tree = {"run": self.state.state_dict(), "sentinel": self.sentinel.state_dict()}
         save_checkpoint(tree, self.folder, self.state.step)
         self._saved = time.monotonic()
-        self.log("checkpoint", step=self.state.step, seconds=round(self._saved - started, 3))
+        self.log("checkpoint", step=self.state.step, until=self.until, seconds=round(self._saved - started, 3))
 
 
 @contextlib.contextmanager

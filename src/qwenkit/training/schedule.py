@@ -37,7 +37,11 @@ def build_schedule(name: str, total: int, warmup: int = 0, final: float = 0.1) -
     if name not in SHAPES:
         raise UserError(f"no schedule is called {name}", expected=", ".join(SHAPES), nearest=nearest(name, SHAPES))
     if not 0 <= warmup <= total:
-        raise UserError(f"a warm-up of {warmup} steps in a training of {total}", expected=f"0 to {total}")
+        raise UserError(
+            f"a warm-up of {warmup} steps in a training of {total}",
+            expected=f"0 to {total}",
+            mend=f"set warmup_steps = {total // 10}, a tenth of the training, or train longer",
+        )
     shape = SHAPES[name]
 
     def factor(step: int) -> float:

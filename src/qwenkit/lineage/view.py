@@ -1,8 +1,9 @@
-"""Read a run folder for the report card: artifacts, events, and the numbers the sections show.
+"""Read a run folder for those who show it, the report card and `qwenkit status`: artifacts, events, numbers.
 
 Nothing here fails on a run that stopped half way: what is missing is absent (`None`, an empty list), and the card says
 "not run". Views of the event log keep, for each (node, step), the row that was written last; a node that was started
-afresh (`node_start`, as opposed to `resumed`) forgets the rows of its superseded artifact.
+afresh (`node_start`, as opposed to `resumed`) forgets the rows of its superseded artifact. Only the alarms of a node's
+last attempt count.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ class NodeView:
     state: str = NOT_RUN
     headline: str = ""
     reason: str = ""  # why it failed
+    planned_minutes: float | None = None
+    checkpoint: tuple[int, int] | None = None  # the last step saved, and the last step of all
     manifest: Row = field(default_factory=dict)
     run: Row = field(default_factory=dict)
     steps: list[Row] = field(default_factory=list)
     evals: list[Row] = field(default_factory=list)
     alarms: list[Row] = field(default_factory=list)
+    earlier_alarms: list[Row] = field(default_factory=list)  # of attempts before the last one
 
     @property
     def metrics(self) -> Row:
@@ -69,8 +73,8 @@ def load_run(run_dir: Path) -> RunView:
     """Everything the card needs of `run_dir`. Unreadable pieces count as not there."""
     if not run_dir.is_dir():
         raise UserError("no such run folder", where=str(run_dir), expected="a folder runs/NAME made by `qwenkit run`")
-    nodes: dict[str, NodeView] = {}
     run = _json(run_dir / "run.json")
+    nodes = {name: _planned(name, mapping(row)) for name, row in mapping(run.get("nodes")).items()}
     for event in read_events(run_dir / "events.jsonl"):
         _take_event(event, nodes)
     for path in sorted(run_dir.glob("*/manifest.json")):
@@ -78,6 +82,10 @@ def load_run(run_dir: Path) -> RunView:
     for node in nodes.values():
         node.steps, node.evals = (_in_order(rows) for rows in (node.steps, node.evals))
     return RunView(str(run.get("recipe") or run_dir.resolve().name), _by_start(nodes), run)
+
+
+def _planned(name: str, row: Row) -> NodeView:
+    return NodeView(name, str(row.get("kind", "")), planned_minutes=number(row.get("planned_minutes")))
 
 
 def _take_event(event: Row, nodes: dict[str, NodeView]) -> None:
@@ -89,13 +97,16 @@ def _take_event(event: Row, nodes: dict[str, NodeView]) -> None:
         return
     node = nodes.setdefault(name, NodeView(name))
     if kind == "node_start":
-        node.steps, node.evals, node.alarms = [], [], []
+        node.steps, node.evals, node.alarms, node.earlier_alarms, node.checkpoint = [], [], [], [], None
     if kind in ("node_start", "resumed"):
         node.state, node.reason = UNFINISHED, ""
+        node.earlier_alarms, node.alarms = node.earlier_alarms + node.alarms, []
     elif kind in ("node_done", "node_skipped"):
         node.state, node.reason = DONE, ""
     elif kind == "node_failed":
         node.state, node.reason = FAILED, str(event.get("reason") or event.get("error") or "")
+    elif kind == "checkpoint" and isinstance(event.get("step"), int) and isinstance(event.get("until"), int):
+        node.checkpoint = (event["step"], event["until"])
     elif kind in ("step", "eval", "alarm"):
         {"step": node.steps, "eval": node.evals, "alarm": node.alarms}[kind].append(event)
 
@@ -106,6 +117,7 @@ def _take_artifact(folder: Path, nodes: dict[str, NodeView]) -> None:
         return
     node = nodes.setdefault(folder.name, NodeView(folder.name))
     node.manifest, node.run = manifest, _json(folder / "run.json")
+    node.planned_minutes = node.planned_minutes or number(node.run.get("planned_minutes"))
     node.kind, node.headline = str(manifest.get("kind", "")), str(manifest.get("headline", ""))
     if node.state == NOT_RUN or (node.state == UNFINISHED and _published_after(node, folder)):
         node.state = DONE

@@ -1,0 +1,133 @@
+"""Artifacts that were changed, cut or lost."""
+
+from __future__ import annotations
+
+from tests.errors.cases.case import SFT, WEIGHTS, Case, changed
+
+CASES = [
+    Case(
+        "verify finds changed bytes",
+        changed(WEIGHTS),
+        "verify runs/family",
+        """\
+error: runs/family/base/model.safetensors: its bytes changed
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "verify finds a missing file",
+        lambda d: d.family().remove(WEIGHTS),
+        "verify runs/family/base",
+        """\
+error: runs/family/base/model.safetensors: missing
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "verify names every damage",
+        lambda d: (
+            d.family()
+            .cut("runs/family/base/manifest.json")
+            .remove("runs/family/pmp/config.json")
+            .write("runs/family/chat/notes.txt", "mine")
+        ),
+        "verify runs/family",
+        """\
+error: runs/family/base/manifest.json, line 42: broken JSON: Unterminated string starting at
+runs/family/chat/notes.txt: not in the manifest
+runs/family/pmp/config.json: missing
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "verify finds a lost manifest",
+        lambda d: d.family().remove("runs/family/base/manifest.json"),
+        "verify runs/family",
+        """\
+error: runs/family/base/manifest.json: no such file
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "verify finds a stray file",
+        lambda d: d.family().write("runs/family/base/notes.txt", "mine"),
+        "verify runs/family",
+        """\
+error: runs/family/base/notes.txt: not in the manifest
+  mend: move it out of the folder
+""",
+    ),
+    Case(
+        "run finds a stray file",
+        lambda d: d.family().write("runs/family/base/notes.txt", "mine"),
+        "run family.toml",
+        """\
+error: runs/family/base: a damaged artifact: notes.txt: not in the manifest
+  mend: move it out of the folder
+""",
+    ),
+    Case(
+        "damaged input of a verb",
+        changed(WEIGHTS),
+        SFT.replace("bad.jsonl", "chat.jsonl"),
+        """\
+error: runs/family/base: a damaged artifact: model.safetensors: its bytes changed
+  mend: fetch or make it again
+""",
+    ),
+    Case(
+        "damaged input under --only",
+        changed(WEIGHTS),
+        "run family.toml --only chat --set chat.steps=2",
+        """\
+error: runs/family/base: a damaged artifact: model.safetensors: its bytes changed
+  mend: --until chat makes it again
+""",
+    ),
+    Case(
+        "broken manifest",
+        lambda d: d.family().cut("runs/family/base/manifest.json"),
+        "verify runs/family",
+        """\
+error: runs/family/base/manifest.json, line 42: broken JSON: Unterminated string starting at
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "manifest with a false digest",
+        lambda d: d.family().edit("runs/family/base/manifest.json", digest="0"),
+        "status runs/family",
+        """\
+error: runs/family/base/manifest.json: a damaged manifest: its digest is not that of its files
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "manifest without a key",
+        lambda d: d.family().edit("runs/family/base/manifest.json", key=None),
+        "status runs/family",
+        """\
+error: runs/family/base/manifest.json: a damaged manifest: keys are missing or unknown
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+    Case(
+        "newer schema of a manifest",
+        lambda d: d.family().edit("runs/family/base/manifest.json", schema=9),
+        SFT.replace("bad.jsonl", "chat.jsonl"),
+        """\
+error: runs/family/base/manifest.json: written by a newer qwenkit (schema 9)
+  expected: schema 1 or older
+  mend: upgrade qwenkit
+""",
+    ),
+    Case(
+        "damaged run.json of an artifact",
+        lambda d: d.family().edit("runs/family/base/run.json", seconds=None),
+        "status runs/family",
+        """\
+error: runs/family/base/run.json: missing key `seconds`
+  mend: remove the folder; the next `qwenkit run` makes it again
+""",
+    ),
+]

@@ -1,0 +1,125 @@
+"""Model folders and test sets that do not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.errors.cases.case import PPO, TRAIN, Case, bad_rows, foreign, tensors
+from tests.errors.desk import chats, prompts
+
+CASES = [
+    Case(
+        "model that is none",
+        lambda d: d.rows("chat.jsonl", *chats()).write("mine/letter", "dear"),
+        f"sft --model mine --data chat.jsonl {TRAIN}",
+        """\
+error: qwenkit sft, mine: no tokenizer in this folder
+  expected: tokenizer.json, or one .tiktoken file
+""",
+        started=True,
+    ),
+    Case(
+        "missing tensor",
+        tensors(lambda t: t.pop("model.norm.weight")),
+        "chat model -p hi",
+        """\
+error: model: the tensors do not fit config.json: missing: model.norm.weight
+""",
+    ),
+    Case(
+        "misshaped tensor",
+        tensors(lambda t: t.update({"model.norm.weight": np.ones(3, np.float32)})),
+        "chat model -p hi",
+        """\
+error: model: the tensors do not fit config.json: wrong shape: model.norm.weight is [3], not [16]
+""",
+    ),
+    Case(
+        "damaged weights",
+        lambda d: foreign(d).cut("model/model.safetensors"),
+        "chat model -p hi",
+        """\
+error: model/model.safetensors: the weights are damaged
+  mend: fetch or make them again
+""",
+    ),
+    Case(
+        "no weights",
+        lambda d: foreign(d).remove("model/model.safetensors"),
+        "chat model -p hi",
+        """\
+error: model: weights are missing: model.safetensors
+  expected: *.safetensors
+""",
+    ),
+    Case(
+        "unsupported model",
+        lambda d: foreign(d).edit("model/config.json", model_type="gpt2"),
+        "chat model -p hi",
+        """\
+error: model/config.json: model_type 'gpt2' is not supported
+  expected: qwen2 or llama
+""",
+    ),
+    Case(
+        "model without a tokenizer",
+        lambda d: foreign(d).remove("model/tokenizer.json"),
+        "chat model -p hi",
+        """\
+error: model: no tokenizer in this folder
+  expected: tokenizer.json, or one .tiktoken file
+""",
+    ),
+    Case(
+        "width that is no multiple of heads",
+        lambda d: d.family(),
+        "run family.toml --only base --set base.hidden_size=18 --set base.heads=4",
+        """\
+error: family.toml, [base], model configuration: hidden_size = 18 does not divide into 4 heads
+  expected: a shape that can be built
+""",
+        started=True,
+    ),
+    Case(
+        "language model for a reward model",
+        bad_rows(*prompts()),
+        PPO.replace("runs/family/pmp", "runs/family/base") + " --ptx-coef 0 --row 64 --max-tokens 8",
+        """\
+error: qwenkit ppo, runs/family/base: this folder holds a language model, not one that scores
+  expected: a reward or preference model
+  mend: a node of kind `reward` makes one
+""",
+        started=True,
+    ),
+    Case(
+        "test rows without prompts",
+        lambda d: d.family().rows("tests/base.jsonl", {"id": "x"}),
+        "evaluate --models runs/family/base --tests tests --threads 1 --out runs/o",
+        """\
+error: qwenkit evaluate, tests/base.jsonl, row 1: missing key `prompt`
+  expected: id, prompt
+""",
+        started=True,
+    ),
+    Case(
+        "two models of one name",
+        lambda d: d.family().rows("tests/base.jsonl", {"id": "x", "prompt": "", "answer": ""}),
+        "evaluate --models runs/family/base,runs/../runs/family/base --tests tests --threads 1 --out runs/o",
+        """\
+error: qwenkit evaluate: two models have one name
+  expected: names that differ
+  mend: rename one of the folders
+""",
+        started=True,
+    ),
+    Case(
+        "two test sets of one name",
+        lambda d: d.rows("a/t.jsonl", {"id": "x"}).rows("b/t.jsonl", {"id": "x"}),
+        "testsets --extra a/t.jsonl,b/t.jsonl --threads 1 --out runs/o",
+        """\
+error: qwenkit testsets, b/t.jsonl: two test sets are named `t`
+  mend: rename one of the files
+""",
+        started=True,
+    ),
+]

@@ -1,0 +1,321 @@
+"""Mistakes in a recipe: TOML, keys, values, references."""
+
+from __future__ import annotations
+
+from tests.errors.cases.case import CORPUS, TOKENIZER, Case, broken, nothing, recipe
+
+CASES = [
+    Case(
+        "broken TOML: value missing",
+        broken("seed = 1\n[base]\nlr = \n"),
+        "run my.toml",
+        """\
+error: my.toml, line 3: broken TOML: no value that TOML knows; a text stands in quotes
+""",
+    ),
+    Case(
+        "broken TOML: string not closed",
+        broken('title = "my\nseed = 1\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 1: broken TOML: the text is not closed on its line
+""",
+    ),
+    Case(
+        "broken TOML: key twice",
+        broken("[base]\nrow = 8\nrow = 9\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 3: broken TOML: the key stands twice
+""",
+    ),
+    Case(
+        "broken TOML: table twice",
+        broken("[base]\n[base]\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 2: broken TOML: the table [base] stands twice
+""",
+    ),
+    Case(
+        "broken TOML: bracket not closed",
+        broken("[base\nrow = 8\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 1: broken TOML: Expected ']' at the end of a table declaration
+""",
+    ),
+    Case(
+        "invalid UTF-8 in a recipe",
+        broken(b'seed = 1\ntitle = "\xff"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 2: invalid UTF-8
+  expected: a recipe saved as UTF-8
+""",
+    ),
+    Case(
+        "a list of tables",
+        broken("[[base]]\nrow = 8\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 1: `base` is a list of tables
+  expected: one table for each node: [base]
+""",
+    ),
+    Case(
+        "empty recipe",
+        broken(""),
+        "run my.toml",
+        """\
+error: my.toml: the recipe has no nodes
+  expected: at least one table, like [tokenizer]
+""",
+    ),
+    Case(
+        "no such recipe file",
+        nothing,
+        "run my.toml",
+        """\
+error: my.toml: no such recipe
+  mend: `qwenkit init my.toml --from nano` writes one
+""",
+    ),
+    Case(
+        "no such recipe name",
+        nothing,
+        "run nono",
+        """\
+error: no recipe `nono`
+  expected: a .toml file, or one of nano, nano-quick
+  nearest: nano
+""",
+    ),
+    Case(
+        "a folder for a recipe",
+        lambda d: d.write("my.toml/x", ""),
+        "run my.toml",
+        """\
+error: my.toml: a folder, where a recipe file was expected
+""",
+    ),
+    Case(
+        "unknown run key",
+        broken("sede = 1\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 1: unknown key `sede`
+  expected: one of schema, seed, device, threads, out, title, about
+  nearest: seed
+""",
+    ),
+    Case(
+        "newer schema of a recipe",
+        broken("schema = 2\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 1: recipe schema 2 is newer than this qwenkit
+  expected: 1 or older
+  mend: upgrade qwenkit
+""",
+    ),
+    Case(
+        "run key of a wrong type",
+        broken('seed = "one"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 1: `seed` is "one"
+  expected: a whole number
+""",
+    ),
+    Case(
+        "seed below 0",
+        broken("seed = -1\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 1: `seed` is -1
+  expected: 0 to 9223372036854775807
+""",
+    ),
+    Case(
+        "unknown device",
+        broken('device = "tpu"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 1: `device` is "tpu"
+  expected: cpu or cuda
+""",
+    ),
+    Case(
+        "unknown node key",
+        recipe(TOKENIZER + "vocab_sise = 300\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 4: unknown key `tokenizer.vocab_sise`
+  expected: one of corpus, extras, held_out, kind, minutes, pad_to, pattern, seed, vocab_size
+  nearest: vocab_size
+""",
+    ),
+    Case(
+        "unknown kind",
+        recipe('[words]\nkind = "tokeniser"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 3: unknown kind `tokeniser`
+  expected: one of world, testsets, corpus, tokenizer, pretrain, sft, preference, reward, ppo, evaluate, report
+  nearest: tokenizer
+""",
+    ),
+    Case(
+        "missing required key",
+        recipe("[tokenizer]\nvocab_size = 300\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 2: missing key `tokenizer.corpus`
+  expected: the corpus to learn merges from
+""",
+    ),
+    Case(
+        "wrong type: a text for a number",
+        recipe(TOKENIZER + 'vocab_size = "300"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `tokenizer.vocab_size` is "300"
+  expected: a whole number
+""",
+    ),
+    Case(
+        "wrong type: a truth value for a number",
+        recipe(TOKENIZER + "vocab_size = true\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `tokenizer.vocab_size` is true
+  expected: a whole number
+""",
+    ),
+    Case(
+        "wrong type: a number for a list",
+        recipe('[exam]\nkind = "evaluate"\nmodels = 3\ntests = "text.jsonl"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `exam.models` is 3
+  expected: a list, like ["a", "b"]
+""",
+    ),
+    Case(
+        "out of range",
+        recipe(TOKENIZER + "vocab_size = 100\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `tokenizer.vocab_size` is 100
+  expected: at least 256
+""",
+    ),
+    Case(
+        "not a finite number",
+        recipe(TOKENIZER + "held_out = nan\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `tokenizer.held_out` is nan
+  expected: a finite number
+""",
+    ),
+    Case(
+        "not one of the choices",
+        recipe('[world]\nscale = "nanno"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 3: `world.scale` is "nanno"
+  expected: 'nano', 'quick' or 'tiny'
+  nearest: nano
+""",
+    ),
+    Case(
+        "two mistakes at once",
+        recipe(TOKENIZER + "vocab_size = 1\npad_too = 8\n"),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `tokenizer.vocab_size` is 1
+  expected: at least 256
+my.toml, line 5: unknown key `tokenizer.pad_too`
+  expected: one of corpus, extras, held_out, kind, minutes, pad_to, pattern, seed, vocab_size
+  nearest: pad_to
+""",
+    ),
+    Case(
+        "neither node nor path",
+        recipe('[tokenizer]\ncorpus = "texts.jsonl"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 3: `tokenizer.corpus` = "texts.jsonl" is neither a node nor a path that exists
+  expected: a path that exists
+  nearest: text.jsonl
+""",
+    ),
+    Case(
+        "no path, in a list",
+        recipe('[corpus]\nextra = ["text.jsonl", "texts.jsonl"]\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 3: `corpus.extra` = "texts.jsonl" is neither a node nor a path that exists
+  expected: a path that exists
+  nearest: text.jsonl
+""",
+    ),
+    Case(
+        "wrong type, in a list",
+        recipe(CORPUS + 'languages = ["en", 3]\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `corpus.languages` holds 3
+  expected: a text in quotes
+""",
+    ),
+    Case(
+        "an empty out",
+        broken('out = ""\n[tokenizer]\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 1: `out` is ""
+  expected: a folder, like runs/mine
+""",
+    ),
+    Case(
+        "misspelt node",
+        recipe(CORPUS + '[tokenizer]\ncorpus = "corpsu"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 5: `tokenizer.corpus` = "corpsu" is neither a node nor a path that exists
+  expected: a node of this recipe (corpus) or a path
+  nearest: corpus
+""",
+    ),
+    Case(
+        "both node and path",
+        lambda d: recipe(CORPUS + '[tokenizer]\ncorpus = "corpus"\n')(d).write("corpus", "x"),
+        "run my.toml",
+        """\
+error: my.toml, line 5: `tokenizer.corpus` = "corpus" is both a node and a path
+  expected: the node "corpus" or the path "./corpus"
+  mend: write "./corpus" for the path, or rename the node
+""",
+    ),
+    Case(
+        "a cycle",
+        recipe('[a]\nkind = "tokenizer"\ncorpus = "b"\n[b]\nkind = "tokenizer"\ncorpus = "a"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 2: nodes wait for each other: a -> b -> a
+  expected: a graph without cycles
+""",
+    ),
+    Case(
+        "no node name",
+        recipe('["my node"]\nkind = "tokenizer"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 2: `my node` is no node name
+  expected: letters, digits, - and _
+""",
+    ),
+]
