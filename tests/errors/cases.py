@@ -228,7 +228,7 @@ error: my.toml: no such recipe
         "run nono",
         """\
 error: no recipe `nono`
-  expected: a .toml file, or one of nano, nano-quick
+  expected: a .toml file, or one of nano, nano-quick, qwen-1.8b, qwen-14b, qwen-7b
   nearest: nano
 """,
     ),
@@ -384,13 +384,14 @@ my.toml, line 5: unknown key `tokenizer.pad_too`
 """,
     ),
     Case(
-        "neither node nor path",
+        "a path that is not there",
         recipe('[tokenizer]\ncorpus = "texts.jsonl"\n'),
         "run my.toml",
         """\
-error: my.toml, line 3: `tokenizer.corpus` = "texts.jsonl" is neither a node nor a path that exists
-  expected: a path that exists
+error: my.toml, line 3: `tokenizer.corpus` names what is not there: texts.jsonl
+  expected: the corpus to learn merges from
   nearest: text.jsonl
+  mend: put it there, or name another path
 """,
     ),
     Case(
@@ -579,8 +580,9 @@ error: qwenkit tokenizer --vocab-size: `tokenizer.vocab_size` is "big"
         nothing,
         "tokenizer --corpus t.jsonl --out runs/o",
         """\
-error: qwenkit tokenizer --corpus: `tokenizer.corpus` = "t.jsonl" is neither a node nor a path that exists
-  expected: a path that exists
+error: qwenkit tokenizer --corpus: `tokenizer.corpus` names what is not there: t.jsonl
+  expected: the corpus to learn merges from
+  mend: put it there, or name another path
 """,
     ),
     Case(
@@ -606,7 +608,7 @@ error: no/my.toml: the file cannot be written (No such file or directory)
         "init my.toml --from nanno",
         """\
 error: no recipe `nanno`
-  expected: a .toml file, or one of nano, nano-quick
+  expected: a .toml file, or one of nano, nano-quick, qwen-1.8b, qwen-14b, qwen-7b
   nearest: nano
 """,
     ),

@@ -21,7 +21,7 @@ from qwenkit.stages.base import Input
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one node: state `done`, `run` or `waiting`, and the reason in words."""
+    """What becomes of one node: state `done`, `run`, `waiting` or `absent` (its data), and the reason in words."""
 
     node: str
     state: str
@@ -89,7 +89,9 @@ def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str]) -> list[Verdict]
         node = recipe.nodes[name]
         moving = [p for p in node.parents() if p in verdicts and verdicts[p].state != "done"]
         absent = [p for p in node.parents() if p not in verdicts and current(run_dir, p) is None]
-        if moving or absent:
+        if node.absent:
+            verdicts[name] = Verdict(name, "absent", "; ".join(problem.what for problem in node.absent))
+        elif moving or absent:
             verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving or absent))
         else:
             verdicts[name] = verdict(node, recipe, run_dir)

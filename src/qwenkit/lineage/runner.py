@@ -28,7 +28,7 @@ from qwenkit.config import toml_value
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
-from qwenkit.lineage import graph
+from qwenkit.lineage import graph, size
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.records import read_json, read_object, write_json
 from qwenkit.stages import load_stage
@@ -62,6 +62,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     run_dir = recipe.out
     refuse_foreign(run_dir, recipe)
     refuse_outside(recipe, wanted, options.reuse)
+    size.refuse_too_large(recipe, run_dir, wanted)
     if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
     with locked(run_dir):
@@ -105,7 +106,10 @@ def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> 
 
 
 def refuse_outside(recipe: Recipe, wanted: list[str], other: Path | None) -> None:
-    """What a run takes from outside, looked at before its folder is made: device, artifacts, `--reuse`."""
+    """What a run takes from outside, looked at before its folder is made: data, device, artifacts, `--reuse`."""
+    absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
+    if absent:
+        raise UserError("\n".join(absent), mend="put it there, or name another path")
     platform.refuse_device(recipe.device, recipe.source)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():
