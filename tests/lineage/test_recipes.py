@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from qwenkit import platform
+from qwenkit.artifacts import finish
+from qwenkit.errors import UserError
 from qwenkit.lineage.recipe import load_recipe, recipe_names
-from qwenkit.lineage.size import sizes
+from qwenkit.lineage.size import refuse_too_large, sizes
 from qwenkit.model import Transformer
 from qwenkit.records import write_json
 from qwenkit.stages import load_stage, pretrain, tokenizer
@@ -156,6 +159,35 @@ def test_a_copy_finds_the_data_beside_it(recipe: str, stocked: Path) -> None:
     assert not [row for row in json.loads(out) if row["state"] == "absent"]
 
 
+TOY = (
+    "device=cpu", "threads=1", "tokenizer.vocab_size=400", "tokenizer.extras=5", "base.tokens=8000", "base.row=256",
+    "base.batch_rows=4", "base.micro_rows=4", "base.warmup_steps=2", "base.hidden_size=32", "base.layers=1",
+    "base.heads=2", "base.intermediate_size=64", "chat.row=256", "chat.batch_rows=4", "chat.steps=4",
+    "chat.warmup_steps=1", "pmp.row=256", "pmp.batch_rows=16", "reward.row=256", "reward.batch_rows=16",
+    "chat-rlhf.steps=3", "chat-rlhf.value_warmup_steps=1", "chat-rlhf.prompts_per_step=8", "chat-rlhf.max_tokens=16",
+    "chat-rlhf.row=256", "chat-rlhf.ptx_rows=2", "exam.limit=10", "exam.max_tokens=16",
+)  # fmt: skip
+FILES = {  # the name in `data`: the world's file that stands in for it
+    "text/a.jsonl": "text.jsonl", "tests/base.jsonl": "tests/base.jsonl", "tests/chat.jsonl": "tests/chat.jsonl",
+    "tests/pairs.jsonl": "tests/pairs.jsonl", "chats.jsonl": "chat.jsonl", "comparisons.jsonl": "pmp_pairs.jsonl",
+    "annotated.jsonl": "tests/pairs.jsonl", "prompts.jsonl": "prompts.jsonl",
+}  # fmt: skip
+
+
+def test_its_graph_is_raised_from_files_alone(bare: Path) -> None:
+    """The recipe itself at a toy's sizes: every edge finds its data, from the text to the report."""
+    assert call("world --scale tiny --threads 1 --out made -q")[0] == 0
+    for given, made in FILES.items():
+        path = bare / "data" / given
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bare / "made/world" / made, path)
+    changes = " ".join(f"--set {change}" for change in TOY)
+    code, out, err = call(f"run qwen-7b {changes} --json")
+    assert code == 0, err
+    assert [row["node"] for row in json.loads(out)["nodes"]] == list(load_recipe("qwen-7b").nodes)
+    assert (bare / "runs/qwen-7b/report.html").exists()
+
+
 # ---- what cannot fit ----------------------------------------------------------------------------------------------
 
 
@@ -170,6 +202,17 @@ def test_a_model_that_cannot_fit_is_refused_before_any_work(stocked: Path, small
     assert "`base` cannot be trained here: 1.84 B parameters, 2.2 T tokens, 2.4e+22 FLOPs" in err
     assert "more than 29.4 GB of memory, where 16 GB are" in err
     assert not (stocked / "runs").exists()
+
+
+def test_a_model_that_a_run_has_trained_already_may_be_used(bare: Path, small_machine: None) -> None:
+    recipe = load_recipe("qwen-1.8b")
+    (bare / "elsewhere/base").mkdir(parents=True)
+    config = recipe.nodes["base"].config.identity()
+    manifest = {"node": "base", "kind": "pretrain", "version": 1, "key": "k", "seed": 1, "config": config, "inputs": {}}
+    finish(bare / "elsewhere/base", manifest, {})
+    refuse_too_large(recipe, ["base"], [bare / "runs", bare / "elsewhere"])
+    with pytest.raises(UserError, match="cannot be trained here"):
+        refuse_too_large(load_recipe("qwen-1.8b", ["base.layers=23"]), ["base"], [bare / "runs", bare / "elsewhere"])
 
 
 def test_a_verb_is_refused_as_a_recipe_is(stocked: Path, small_machine: None) -> None:

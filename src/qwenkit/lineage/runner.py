@@ -62,7 +62,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     run_dir = recipe.out
     refuse_foreign(run_dir, recipe)
     refuse_outside(recipe, wanted, options.reuse)
-    size.refuse_too_large(recipe, run_dir, wanted)
+    size.refuse_too_large(recipe, wanted, [run_dir, *([options.reuse] if options.reuse else [])])
     if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
     with locked(run_dir):

@@ -80,13 +80,13 @@ def _vocab_rows(node: Node, recipe: Recipe) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def refuse_too_large(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
-    """A model that this machine could not even hold is refused now, and not after weeks of work on its data."""
+def refuse_too_large(recipe: Recipe, wanted: list[str], runs: list[Path]) -> None:
+    """A model that this machine could not even hold is refused now, and not after weeks of work on its data; one that
+    one of the runs has trained already may be used."""
     room = platform.usable_memory(recipe.device)
     for name, size in sizes(recipe).items():
-        made = graph.current(run_dir, name)
-        finished = made is not None and made.config == recipe.nodes[name].config.identity()
-        if name in wanted and not finished and size.memory > room:
+        made = [manifest.config for run in runs if (manifest := graph.current(run, name))]
+        if name in wanted and recipe.nodes[name].config.identity() not in made and size.memory > room:
             raise UserError(
                 f"`{name}` cannot be trained here: {size.text()}, where {room / 1e9:.3g} GB are",
                 where=recipe.source,
