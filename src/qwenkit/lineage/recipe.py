@@ -54,21 +54,21 @@ class Recipe:
     nodes: dict[str, Node]
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = importlib.resources.files("qwenkit.recipes")
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+def packaged() -> dict[str, Path]:
+    """The recipes that come with the package: name -> file."""
+    folder = Path(str(importlib.resources.files("qwenkit.recipes")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def recipe_text(name: str) -> str:
     """The text of a recipe that comes with the package."""
-    if name not in recipe_names():
+    if name not in packaged():
         raise UserError(
             f"no recipe `{name}`",
-            expected="a .toml file, or one of " + ", ".join(recipe_names()),
-            nearest=nearest(name, recipe_names()),
+            expected="a .toml file, or one of " + ", ".join(packaged()),
+            nearest=nearest(name, packaged()),
         )
-    return importlib.resources.files("qwenkit.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return packaged()[name].read_text(encoding="utf-8")
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:

@@ -13,7 +13,7 @@ from typing import Any
 from qwenkit import platform
 from qwenkit.errors import UserError
 from qwenkit.lineage import graph
-from qwenkit.lineage.recipe import Node, Recipe, load_recipe, recipe_names
+from qwenkit.lineage.recipe import Node, Recipe, load_recipe, packaged
 from qwenkit.records import read_object
 from qwenkit.stages import pretrain, tokenizer
 
@@ -59,10 +59,11 @@ def sizes(recipe: Recipe) -> dict[str, Size]:
 
 
 def offered() -> list[dict[str, Any]]:
-    """The recipes that come with the package, smallest first: what each makes, its size, the keys that take data."""
+    """The recipes that come with the package, smallest first: what each makes, its size, the keys that take data.
+    They are read where they lie, so that nothing in the present folder is taken for theirs."""
     rows = []
-    for name in recipe_names():
-        recipe = load_recipe(name)
+    for name, path in packaged().items():
+        recipe = load_recipe(str(path))
         (size,) = sizes(recipe).values()
         data = [f"{node.name}.{key}" for node in recipe.nodes.values() for key in node.data_keys()]
         rows.append({"recipe": name, "about": recipe.about, **asdict(size), "data": data})
