@@ -78,7 +78,7 @@ def _print_json(value: Any) -> None:
 
 @app.command(epilog="Example:  qwenkit run nano --set seed=2 --out runs/nano-2")
 def run(
-    recipe: Annotated[str, typer.Argument(help="a .toml file, or the name of a recipe that comes with qwenkit")],
+    recipe: Annotated[str, typer.Argument(help="a .toml file, or a name that `qwenkit recipes` lists")],
     changes: Changes = None,
     out: Annotated[
         Path | None, typer.Option(help="the run folder; runs/NAME when not given", parser=_folder, metavar="FOLDER")
@@ -148,18 +148,41 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
     from rich.table import Table
 
     from qwenkit.lineage.runner import plan
+    from qwenkit.lineage.size import sizes
 
-    verdicts = plan(recipe, options)
+    verdicts, known = plan(recipe, options), sizes(recipe)
     if as_json:
-        _print_json([asdict(v) for v in verdicts])
+        _print_json([{**asdict(v), "size": asdict(known[v.node]) if v.node in known else None} for v in verdicts])
         return
     table = Table("node", "kind", "reads", "state", "why", "planned min", box=None, pad_edge=False)
     for v in verdicts:
         node = recipe.nodes[v.node]
-        state = {"done": "up to date", "reuse": "would be reused"}.get(v.state, "would run")
+        words = {"done": "up to date", "reuse": "would be reused", "absent": "needs data"}
+        state = words.get(v.state, "would run")
         minutes = _minutes(node.config.minutes if v.works else None)
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind == "path"])
         table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes)
+    _console().print(table)
+    for v in verdicts:
+        if v.node in known:
+            _console().print(f"{v.node}: {known[v.node].text()}", highlight=False)
+
+
+@app.command(epilog="Example:  qwenkit recipes")
+def recipes(as_json: Json = False) -> None:
+    """The recipes that come with qwenkit: what each makes, and which keys name your own data."""
+    from rich.table import Table
+
+    from qwenkit.lineage.size import offered, short
+
+    rows = offered()
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("recipe", "parameters", "tokens", "what it makes", "your data", box=None, pad_edge=False)
+    for row in rows:
+        data = ", ".join(row["data"]) or "none"
+        table.add_row(row["recipe"], short(row["parameters"]), short(row["tokens"]), row["about"], data)
     _console().print(table)
 
 

@@ -44,6 +44,17 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def usable_memory(device: str) -> int:
+    """The most that a process may hold on a device: the accelerator's own memory, or the machine's by its cgroup."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return memory_bytes() if text == "max" else min(memory_bytes(), int(text))
+
+
 def reset_peak() -> None:
     """Start a new measurement of `peak_mb`, where the kernel allows it."""
     with contextlib.suppress(OSError):

@@ -1,4 +1,5 @@
-"""Tables of the documentation that the code knows better: keys of every stage, alarms, the rubric, sizes of the world.
+"""Tables of the documentation that the code knows better: keys of every stage, alarms, the rubric, sizes of the world,
+recipes and the report's values in them.
 
     python -m tests.docs.pages        # writes them into the pages, between `<!-- table NAME -->` and `<!-- end -->`
 
@@ -14,8 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from qwenkit.config import StageConfig, default_text
+from qwenkit.config import StageConfig, default_text, toml_value
+from qwenkit.lineage.size import offered, short
 from qwenkit.stages import KINDS, load_stage
+from tests.lineage.report_values import FULL_SIZE, VALUES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -108,10 +111,35 @@ def scales() -> str:
     return table(("rows of", *(f"`{name}`" for name in sizes)), rows)
 
 
+def recipes() -> str:
+    """The recipes of the package."""
+    rows = (
+        [f"`{row['recipe']}`", short(row["parameters"]), short(row["tokens"]), f"{row['flops']:.1e}", row["about"]]
+        for row in offered()
+    )
+    return table(("recipe", "parameters", "tokens", "FLOPs of `base`", "what it makes"), rows)
+
+
+def report_values() -> str:
+    """Every value of the report that is a key, at each size."""
+    rows = (
+        [value.source, value.what, f"`{value.node}.{value.key}`", *(_written(value.of(size)) for size in FULL_SIZE)]
+        for value in VALUES
+    )
+    return table(("source", "what", "key", *(f"`{size}`" for size in FULL_SIZE)), rows)
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else toml_value(value)
+
+
+TABLES = {"alarms": alarms, "rubric": rubric, "scales": scales, "recipes": recipes, "report values": report_values}
+
+
 def make(name: str) -> str:
-    """The table of a name: `keys KIND`, `alarms`, `rubric`, `scales`."""
+    """The table of a name: `keys KIND`, or one of `TABLES`."""
     what, _, kind = name.partition(" ")
-    return keys(kind) if what == "keys" else {"alarms": alarms, "rubric": rubric, "scales": scales}[what]()
+    return keys(kind) if what == "keys" else TABLES[name]()
 
 
 def names(text: str) -> list[str]:

@@ -24,7 +24,8 @@ from qwenkit.stages.base import Input
 class Verdict:
     """What becomes of one node, and why in words.
 
-    State: `done`, `reuse` (its artifact is taken from another run), `run`, or `waiting` for a node above it.
+    State: `done`, `reuse` (its artifact is taken from another run), `run`, `waiting` for a node above it, or `absent`
+    (the data it reads).
     """
 
     node: str
@@ -35,7 +36,7 @@ class Verdict:
     @property
     def works(self) -> bool:
         """Whether the node has to be worked on."""
-        return self.state in ("run", "waiting")
+        return self.state in ("run", "waiting", "absent")
 
 
 def current(run_dir: Path, node: str) -> Manifest | None:
@@ -92,7 +93,9 @@ def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | No
         node = recipe.nodes[name]
         moving = [p for p in node.parents() if p in verdicts and verdicts[p].works]
         absent = [p for p in node.parents() if p not in verdicts and current(run_dir, p) is None]
-        if moving or absent:
+        if node.absent:
+            verdicts[name] = Verdict(name, "absent", "; ".join(problem.what for problem in node.absent))
+        elif moving or absent:
             verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving or absent))
         else:
             verdicts[name] = verdict(node, recipe, run_dir, other, taken)

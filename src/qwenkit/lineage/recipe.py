@@ -8,7 +8,7 @@ or `org/name`; one that could be two of these is an error that names both.
 from __future__ import annotations
 
 import importlib.resources
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,22 @@ RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": st
 
 @dataclass(frozen=True)
 class Node:
-    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name) or ("path", path)."""
+    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name) or ("path", path);
+    `absent` are the complaints about paths that are not there yet: a run refuses them, a plan shows them."""
 
     name: str
     kind: str
     config: StageConfig
     inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    absent: list[UserError] = field(default_factory=list)
 
     def parents(self) -> list[str]:
         """Names of the nodes this one reads, in order, each once."""
         return list(dict.fromkeys(target for kind, target in self.inputs.values() if kind == "node"))
+
+    def data_keys(self) -> list[str]:
+        """The keys that name something outside the run."""
+        return list(dict.fromkeys(key.split(".")[0] for key, (kind, _) in self.inputs.items() if kind == "path"))
 
 
 @dataclass(frozen=True)
@@ -44,24 +50,25 @@ class Recipe:
     threads: int
     out: Path
     title: str
+    about: str
     nodes: dict[str, Node]
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = importlib.resources.files("qwenkit.recipes")
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+def packaged() -> dict[str, Path]:
+    """The recipes that come with the package: name -> file."""
+    folder = Path(str(importlib.resources.files("qwenkit.recipes")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def recipe_text(name: str) -> str:
     """The text of a recipe that comes with the package."""
-    if name not in recipe_names():
+    if name not in packaged():
         raise UserError(
             f"no recipe `{name}`",
-            expected="a .toml file, or one of " + ", ".join(recipe_names()),
-            nearest=nearest(name, recipe_names()),
+            expected="a .toml file, or one of " + ", ".join(packaged()),
+            nearest=nearest(name, packaged()),
         )
-    return importlib.resources.files("qwenkit.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return packaged()[name].read_text(encoding="utf-8")
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
@@ -115,6 +122,7 @@ def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe
         threads=run.get("threads", 0),
         out=Path(run.get("out", f"runs/{_stem(source)}")),
         title=run.get("title", _stem(source)),
+        about=run.get("about", ""),
         nodes=_ordered(nodes, source, lines),
     )
 
@@ -172,13 +180,34 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
     config = validate(stage.Config, rest, source, lines, name)
     inputs = {}
     for key, reference in config.references():
-        where = place_of(source, lines, (name, key.partition(".")[0]))
-        inputs[key] = resolve(reference, tables, base, where, f"{name}.{key.partition('.')[0]}")
-    return Node(name, kind, config, inputs)
+        short = key.partition(".")[0]
+        where = place_of(source, lines, (name, short))
+        inputs[key] = resolve(reference, tables, base, where, f"{name}.{short}")
+    node = Node(name, kind, config, inputs)
+    return replace(node, absent=_absent(node, source, lines, base))
+
+
+def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError]:
+    """One complaint for each key that names paths which are not there."""
+    written = dict(node.config.references())
+    missing: dict[str, list[str]] = {}
+    for key, (kind, target) in node.inputs.items():
+        if kind == "path" and not Path(target).exists():
+            missing.setdefault(key.split(".")[0], []).append(written[key])
+    return [
+        UserError(
+            f"`{node.name}.{key}` names what is not there: {', '.join(references)}",
+            where=place_of(source, lines, (node.name, key)),
+            expected=type(node.config).model_fields[key].description,
+            nearest=nearest(references[0], _beside(references[0], base)),
+        )
+        for key, references in missing.items()
+    ]
 
 
 def resolve(reference: str, nodes: dict[str, Any], base: Path, where: str, key: str) -> tuple[str, str]:
-    """What a reference means: ("node", name) or ("path", path); two meanings or none is a `UserError`."""
+    """What a reference means: ("node", name) or ("path", path); two meanings or none is a `UserError`. What no node
+    could be called, with a slash or a point in it, means a path that may be yet to come."""
     path = (base / Path(reference).expanduser()) if reference else base
     if reference in nodes:
         if path.exists():
@@ -189,20 +218,22 @@ def resolve(reference: str, nodes: dict[str, Any], base: Path, where: str, key: 
                 mend=f'write "./{reference}" for the path, or rename the node',
             )
         return "node", reference
-    if reference and path.exists():
+    if reference and (path.exists() or {"/", "."} & set(reference)):
         return "path", str(path)
     others = [name for name in nodes if name != key.split(".")[0]]
-    beside = [(Path(reference).parent / entry.name).as_posix() for entry in _entries(path.parent)]
     raise UserError(
         f'`{key}` = "{reference}" is neither a node nor a path that exists',
         where=where,
         expected=f"a node of this recipe ({', '.join(others)}) or a path" if others else "a path that exists",
-        nearest=nearest(reference, [*others, *beside]),
+        nearest=nearest(reference, [*others, *_beside(reference, base)]),
     )
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _beside(reference: str, base: Path) -> list[str]:
+    """What lies where the path would be, written as the reference is."""
+    folder = (base / Path(reference).expanduser()).parent
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [(Path(reference).parent / entry.name).as_posix() for entry in entries]
 
 
 def _ordered(nodes: dict[str, Node], source: str, lines: Lines) -> dict[str, Node]:

@@ -28,7 +28,7 @@ from qwenkit.config import toml_value
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
-from qwenkit.lineage import graph
+from qwenkit.lineage import graph, size
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.lineage.status import refuse_no_run
 from qwenkit.records import read_json, read_object, write_json
@@ -65,6 +65,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     refuse_outside(recipe, wanted)
     if options.reuse is not None:
         refuse_no_run(options.reuse, f"--reuse {options.reuse}")
+    size.refuse_too_large(recipe, wanted, [run_dir, *([options.reuse] if options.reuse else [])])
     if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
     with locked(run_dir):
@@ -114,7 +115,10 @@ def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> 
 
 
 def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
-    """What a run takes from outside, looked at before its folder is made: device, artifacts."""
+    """What a run takes from outside, looked at before its folder is made: data, device, artifacts."""
+    absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
+    if absent:
+        raise UserError("\n".join(absent), mend="put it there, or name another path")
     platform.refuse_device(recipe.device, recipe.source)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():

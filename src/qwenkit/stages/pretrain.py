@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwenkit.config import content, edge
 from qwenkit.records import Row
@@ -17,6 +17,9 @@ from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.keys import TrainingKeys, train
 from qwenkit.stages.tokenizer import split
+
+if TYPE_CHECKING:
+    from qwenkit.model import ModelConfig
 
 VERSION = 1
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -46,7 +49,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.order import Order
     from qwenkit.data.shards import Shards
-    from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
+    from qwenkit.model import Transformer, init_weights, save_model
     from qwenkit.training import Batches
 
     tok = load_tokenizer(inputs["tokenizer"].path)
@@ -55,21 +58,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     store = Shards(work.scratch / "tokens")
     order = Order(store.digest, work.seed, store.lengths, config.row, split=True)
     steps = max(1, round(config.tokens / (config.batch_rows * config.row)))
-    shape = ModelConfig(
-        vocab_size=tok.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.kv_heads or config.heads,
-        max_position_embeddings=config.row,
-        rope_theta=config.rope_theta,
-        rms_norm_eps=config.rms_norm_eps,
-        tie_word_embeddings=config.tie_embeddings,
-        bos_token_id=tok.eot_id,
-        eos_token_id=tok.eot_id,
-    )
-    model = init_weights(Transformer(shape), work.stream("init")).to(work.device)
+    model = init_weights(Transformer(shape(config, tok.vocab_size, tok.eot_id)), work.stream("init")).to(work.device)
     batches = Batches(store, order, config.batch_rows, min(config.micro_rows, config.batch_rows))
     groups = held_out_batches(tok, aside, config.row)
     last = train(
@@ -92,6 +81,35 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         metrics,
         f"{metrics['parameters'] / 1e6:.2f} M weights, {metrics['tokens'] / 1e6:.1f} M tokens; held-out loss {words}",
     )
+
+
+def shape(config: Config, vocab_rows: int, eot_id: int) -> ModelConfig:
+    """The model's shape, once the tokenizer has said how many rows the embedding has."""
+    from qwenkit.model import ModelConfig
+
+    return ModelConfig(
+        vocab_size=vocab_rows,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads or config.heads,
+        max_position_embeddings=config.row,
+        rope_theta=config.rope_theta,
+        rms_norm_eps=config.rms_norm_eps,
+        tie_word_embeddings=config.tie_embeddings,
+        bos_token_id=eot_id,
+        eos_token_id=eot_id,
+    )
+
+
+def parameters(config: Config, vocab_rows: int) -> int:
+    """How many weights that shape has, counted without torch: a plan must not wait for it."""
+    width, kv_width = config.hidden_size, config.hidden_size // config.heads * (config.kv_heads or config.heads)
+    attention = 2 * width * width + 2 * width * kv_width + width + 2 * kv_width
+    block = attention + 3 * width * config.intermediate_size + 2 * width
+    tables = 1 if config.tie_embeddings else 2
+    return config.layers * block + width + tables * vocab_rows * width
 
 
 def tokenize(tok: Any, rows: list[Row], out: Path) -> dict[str, Any]:

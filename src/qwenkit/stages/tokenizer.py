@@ -13,6 +13,7 @@ from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 
 VERSION = 1
+CHATML_TOKENS = 3
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
 
 
@@ -23,9 +24,7 @@ class Config(StageConfig):
     vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256)
     extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0)
     pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits) or cl100k")
-    pad_to: int = content(
-        64, doc="rows of the embedding are a multiple of this (ours for nano; Qwen pads to 128)", ge=1
-    )
+    pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
     held_out: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
 
 
@@ -43,6 +42,11 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": found}
     words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in found.items())
     return Result(metrics, f"{config.vocab_size} tokens; bytes per token: {words}")
+
+
+def vocab_rows(config: Config) -> int:
+    """Rows of the embedding of a tokenizer that is yet to be trained."""
+    return -(-(config.vocab_size + CHATML_TOKENS + config.extras) // config.pad_to) * config.pad_to
 
 
 def split(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -153,8 +153,9 @@ error: qwenkit tokenizer --vocab-size: `tokenizer.vocab_size` is "big"
         nothing,
         "tokenizer --corpus t.jsonl --out runs/o",
         """\
-error: qwenkit tokenizer --corpus: `tokenizer.corpus` = "t.jsonl" is neither a node nor a path that exists
-  expected: a path that exists
+error: qwenkit tokenizer --corpus: `tokenizer.corpus` names what is not there: t.jsonl
+  expected: the corpus to learn merges from
+  mend: put it there, or name another path
 """,
     ),
     Case(
@@ -180,7 +181,7 @@ error: no/my.toml: the file cannot be written (No such file or directory)
         "init my.toml --from nanno",
         """\
 error: no recipe `nanno`
-  expected: a .toml file, or one of nano, nano-quick
+  expected: a .toml file, or one of nano, nano-quick, qwen-1.8b, qwen-14b, qwen-7b
   nearest: nano
 """,
     ),

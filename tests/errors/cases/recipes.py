@@ -87,7 +87,7 @@ error: my.toml: no such recipe
         "run nono",
         """\
 error: no recipe `nono`
-  expected: a .toml file, or one of nano, nano-quick
+  expected: a .toml file, or one of nano, nano-quick, qwen-1.8b, qwen-14b, qwen-7b
   nearest: nano
 """,
     ),
@@ -243,23 +243,25 @@ my.toml, line 5: unknown key `tokenizer.pad_too`
 """,
     ),
     Case(
-        "neither node nor path",
+        "a path that is not there",
         recipe('[tokenizer]\ncorpus = "texts.jsonl"\n'),
         "run my.toml",
         """\
-error: my.toml, line 3: `tokenizer.corpus` = "texts.jsonl" is neither a node nor a path that exists
-  expected: a path that exists
+error: my.toml, line 3: `tokenizer.corpus` names what is not there: texts.jsonl
+  expected: the corpus to learn merges from
   nearest: text.jsonl
+  mend: put it there, or name another path
 """,
     ),
     Case(
-        "no path, in a list",
+        "a path that is not there, in a list",
         recipe('[corpus]\nextra = ["text.jsonl", "texts.jsonl"]\n'),
         "run my.toml",
         """\
-error: my.toml, line 3: `corpus.extra` = "texts.jsonl" is neither a node nor a path that exists
-  expected: a path that exists
+error: my.toml, line 3: `corpus.extra` names what is not there: texts.jsonl
+  expected: your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC
   nearest: text.jsonl
+  mend: put it there, or name another path
 """,
     ),
     Case(
