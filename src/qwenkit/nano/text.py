@@ -100,7 +100,7 @@ def dictionary(draw: Draw, facts: Facts, language: str) -> str:
 
 def copied(draw: Draw, facts: Facts, language: str) -> str:
     """A drawn line, twice or three times: the later lines can only be copied."""
-    line = draw.pick([_words, _names, _letters, _numbers])(draw, language)
+    line = draw.pick([_words, _names, _names, _letters, _letters, _numbers])(draw, language)
     return "\n".join([line] * draw.integer(2, 3))
 
 
@@ -116,7 +116,7 @@ def _names(draw: Draw, language: str) -> str:
 def _letters(draw: Draw, language: str) -> str:
     """Letters or given-name characters in an order that nothing foretells (no surname: no name of a test)."""
     if language == "zh":
-        return "".join(draw.pick(table("words")["givens"]) for _ in range(draw.integer(4, 12)))
+        return "".join(draw.pick(table("words")["givens"]) for _ in range(draw.integer(6, 16)))
     return " ".join("".join(draw.some(ascii_lowercase, 3)) for _ in range(draw.integer(2, 6)))
 
 
@@ -133,9 +133,9 @@ def lookup(draw: Draw, facts: Facts, language: str) -> str:
 
 
 KINDS: dict[str, tuple[float, Callable[[Draw, Facts, str], str]]] = {
-    "person": (0.14, biography), "fact": (0.08, one_fact), "city": (0.03, city), "sums": (0.09, sums),
-    "digits": (0.02, digits), "problem": (0.07, problem), "passage": (0.12, passage), "counting": (0.02, counting),
-    "dialogue": (0.05, dialogue), "dictionary": (0.02, dictionary), "copied": (0.20, copied), "lookup": (0.16, lookup),
+    "person": (0.14, biography), "fact": (0.08, one_fact), "city": (0.03, city), "sums": (0.07, sums),
+    "digits": (0.01, digits), "problem": (0.07, problem), "passage": (0.12, passage), "counting": (0.01, counting),
+    "dialogue": (0.05, dialogue), "dictionary": (0.02, dictionary), "copied": (0.24, copied), "lookup": (0.16, lookup),
 }  # fmt: skip
 
 
