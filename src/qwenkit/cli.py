@@ -186,9 +186,9 @@ def status(run_dir: Annotated[Path, typer.Argument(help="a run folder")], as_jso
 
 
 def _artifacts(run_dir: Path) -> list[Any]:
-    from qwenkit.artifacts import MANIFEST, read_manifest
+    from qwenkit.artifacts import MANIFEST, is_run, read_manifest
 
-    if not (run_dir / "run.json").exists() or (run_dir / MANIFEST).exists():
+    if not is_run(run_dir):
         raise UserError("no run in this folder", where=str(run_dir), expected="a folder that `qwenkit run` made")
     return [read_manifest(path.parent) for path in sorted(run_dir.glob(f"*/{MANIFEST}"))]
 

@@ -15,6 +15,7 @@ _HOMES = {
     "compare": "tasks",
     "exact_match": "tasks",
     "multiple_choice": "tasks",
+    "paired_scores": "tasks",
     "summarise": "tasks",
     "summarise_components": "tasks",
 }

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from qwenkit import artifacts, platform
 from qwenkit.artifacts import MANIFEST, Manifest
-from qwenkit.config import toml_value
+from qwenkit.config import differences
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
@@ -83,11 +83,15 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
 
 
 def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
-    """Draw `report.html` and `report.md` when the run has a report node and has reached it."""
-    if any(recipe.nodes[name].kind == "report" for name in wanted):
+    """Draw `report.html` and `report.md` when the run has a report node and has reached it: of this run, or of the
+    one that the node is about."""
+    reports = [recipe.nodes[name] for name in wanted if recipe.nodes[name].kind == "report"]
+    if reports:
         from qwenkit.lineage.card import write_card
 
-        write_card(run_dir, run_dir)
+        kind, target = reports[-1].inputs.get("of.0", ("", ""))
+        told = Path(target) if kind == "path" and artifacts.is_run(Path(target)) else run_dir
+        write_card(told, run_dir, run_dir / reports[-1].name)
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
@@ -109,9 +113,9 @@ def refuse_outside(recipe: Recipe, wanted: list[str], other: Path | None) -> Non
     platform.refuse_device(recipe.device, recipe.source)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():
-            if kind == "path" and (Path(target) / MANIFEST).exists():
-                graph.refuse_damaged(Path(target), "fetch or make it again")
-    if other is not None and not (other / artifacts.RUN).is_file():
+            if kind == "path":
+                graph.refuse_damaged_outside(Path(target))
+    if other is not None and not artifacts.is_run(other):
         raise UserError("no run in this folder", where=f"--reuse {other}", expected="a folder that `qwenkit run` made")
 
 
@@ -184,18 +188,6 @@ def fix_environment(recipe: Recipe, run_dir: Path, threads: int, allow: bool, wo
         write_json(path, {**known, "drift": sorted({*known["drift"], *drift})})
     platform.set_threads(threads)
     return threads
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """`threads: 2 -> 4`, one line for each value that differs."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {toml_value(before)} -> {toml_value(after)}")
-    return found
 
 
 def recover(run_dir: Path) -> None:
