@@ -82,22 +82,22 @@ def differences(name: str, title: str, rows: Sequence[tuple[str, Sequence[float]
     """One row for each comparison (label, difference of every seed, pooled score): the pooled interval as a bar, a dot
     for every seed."""
     with _style(name):
-        figure, axes = _figure(title, 4.0, 0.9 + 0.36 * len(rows))
+        figure, axes = _figure(title, 4.8, 0.9 + 0.32 * len(rows))
         axes.axvline(0, color=INK, linewidth=0.8)
         for y, (_, _, pooled) in enumerate(rows):
             low, high = number(pooled.get("low")), number(pooled.get("high"))
             if low is not None and high is not None:
-                axes.hlines(y, low, high, color=LINE, linewidth=8, label="" if y else "pooled 95 % interval")
+                axes.hlines(y, low, high, color=LINE, linewidth=10)
         middle = (len(seeds) - 1) / 2
         for index, seed in enumerate(seeds):
-            y = [place + (index - middle) * 0.36 / len(seeds) for place in range(len(rows))]
+            y = [place + (index - middle) * 0.5 / len(seeds) for place in range(len(rows))]
             color, marker = SERIES[index % 6], MARKERS[index % 6]
             axes.plot([row[1][index] for row in rows], y, marker, color=color, markersize=4.5, label=f"seed {seed}")
         axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel("difference of the score (0 to 1)")
+        axes.set_xlabel("difference of the score (0 to 1); bar: pooled 95 % interval")
         axes.grid(axis="y", visible=False)
-        _legend_above(axes, len(seeds) + 1)
+        _legend_above(axes, len(seeds))
         return _svg(figure, title)
 
 

@@ -43,12 +43,12 @@ def _plot(comparisons: list[dict[str, Any]], names: list[str]) -> str:
         means = [number(mapping(score).get("mean")) for score in sequence(row.get("by_seed"))]
         known = [mean for mean in means if mean is not None]
         if len(known) == len(names):
-            rows.append((_label(row, "\n"), known, mapping(row.get("pooled"))))
+            rows.append((_label(row), known, mapping(row.get("pooled"))))
     return card_plots.differences("seeds", "Difference by seed", rows, names) if rows and names else ""
 
 
-def _label(row: Mapping[str, Any], between: str = ": ") -> str:
-    return f"{row.get('a')} − {row.get('b')}{between}{row.get('set')}, {row.get('component')}"
+def _label(row: Mapping[str, Any]) -> str:
+    return f"{row.get('a')} − {row.get('b')}: {row.get('set')}, {row.get('component')}"
 
 
 def _comparison(row: dict[str, Any]) -> dict[str, Any]:

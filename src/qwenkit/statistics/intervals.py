@@ -102,7 +102,8 @@ def _bca(scores: Floats, level: float, seed: int) -> tuple[float, float]:
     below = ((resampled < mean).mean() + (resampled <= mean).mean()) / 2
     bias = _NORMAL.inv_cdf(float(np.clip(below, 1 / REPLICATES, 1 - 1 / REPLICATES)))
     off = scores - mean
-    acceleration = float((off**3).sum() / (6 * (off**2).sum() ** 1.5))
+    spread = float((off**2).sum() ** 1.5)
+    acceleration = float((off**3).sum()) / (6 * spread) if spread else 0.0  # tiny scores: the powers vanish
     return (
         float(np.quantile(resampled, _bca_rank((1 - level) / 2, bias, acceleration))),
         float(np.quantile(resampled, _bca_rank((1 + level) / 2, bias, acceleration))),
