@@ -171,7 +171,7 @@ def test_a_verb_is_a_recipe_of_one_node(family: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_joins_another_seed(family: Path, tmp_path: Path) -> None:
-    """By the verb, from two finished runs; and asked of a run of another recipe, of none, of the same seed, it refuses."""
+    """By the verb, from two finished runs; one artifact, or the run itself, is no other seed."""
     pinned = [f"{node}.seed=1" for node in ("world", "testsets", "corpus", "tokenizer")]
     changes = [word for change in ("seed=2", *pinned) for word in ("--set", change)]
     other = tmp_path / "other"
