@@ -60,11 +60,26 @@ def digest_of(files: dict[str, str]) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """Digest of something outside the run that is no artifact: a file, or a folder with every file in it."""
+    """Digest of something outside the run that is no artifact: a file, another run (the manifests of its artifacts), or
+    a folder with every file in it."""
     if path.is_file():
         return sha256_file(path)
+    if is_run(path):
+        return digest_of({name: sha256_file(path / name / MANIFEST) for name in run_artifacts(path)})
     names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     return digest_of({name: sha256_file(path / name) for name in names})
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, and not one artifact's."""
+    return (folder / RUN).is_file() and not (folder / MANIFEST).exists()
+
+
+def run_artifacts(run_dir: Path) -> dict[str, Manifest]:
+    """The published artifacts of a run by node. A report is a view of the others and no part of what a run is: two
+    runs may each report the other."""
+    found = {path.parent.name: read_manifest(path.parent) for path in sorted(run_dir.glob(f"*/{MANIFEST}"))}
+    return {name: manifest for name, manifest in found.items() if manifest.kind != "report"}
 
 
 def make_key(

@@ -154,6 +154,17 @@ class Desk:
         data = (self.tmp / name).read_bytes()
         return self.write(name, data[: int(len(data) * share)])
 
+    def copy(self, name: str, to: str) -> Desk:
+        """Copy a folder, with the times of its files."""
+        shutil.copytree(self.tmp / name, self.tmp / to)
+        return self
+
+    def run(self, out: str, changes: str) -> Desk:
+        """Raise the family once more into another folder."""
+        code, _, err = call(f"run family.toml {changes} --out {out} -q")
+        assert code == 0, err
+        return self
+
     def remove(self, name: str) -> Desk:
         """Remove a file."""
         (self.tmp / name).unlink()

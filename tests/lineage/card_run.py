@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit import draws
-from qwenkit.statistics import paired_difference, wilson
+from qwenkit.statistics import across_seeds, paired_difference, pooled_mean, wilson
 
 HOSTILE = '</div><script>alert("x")</script>\u202e drowssap \x1b[31m <img src=x onerror=alert(1)> {{ 7*7 }} ``` |\ud83d'
 CHAIN = {
@@ -148,6 +148,39 @@ def make_run(root: Path, only: list[str] | None = None) -> Path:
             "versions": {"torch": "2.13.0", "python": "3.11"}, "machine": {"cpu": "a CPU", "cores": 2}})  # fmt: skip
     write_events(root / "events.jsonl", nodes)
     return root
+
+
+def seed_rows(gains: list[float], n: int = 300) -> dict[str, Any]:
+    """One comparison over seeds: what each gains, on questions that all of them answer."""
+    rows = [[gain + 0.5 * noise(i, 1) + 0.5 * noise(i, seed, 2) for i in range(n)] for seed, gain in enumerate(gains)]
+    by_seed = [paired_difference(row, [0.0] * n)._asdict() for row in rows]
+    pooled = pooled_mean([{str(i): value for i, value in enumerate(row)} for row in rows])
+    across = across_seeds([row["mean"] for row in by_seed])
+    return {"by_seed": by_seed, "pooled": pooled._asdict(), "across_seeds": across._asdict()}
+
+
+def make_report(root: Path) -> Path:
+    """The artifact of a report node that joins three seeds: a gain of all, one of two in three, and a loss."""
+    kinds = {name: kind for name, (kind, _, _) in CHAIN.items()}
+    shared = {"world", "testsets", "corpus", "tokenizer"}
+    numbers = {"heldout_loss.en": {"by_seed": [1.42, 1.44, None], "mean": 1.43, "min": 1.42, "max": 1.44}}
+    compared = [
+        ("chat", "base", "chat", "right", [0.5, 0.46, 0.53]), ("chat", "base", "base", "right", [-0.02, 0.01, 0.0]),
+        ("chat-rlhf", "chat", "chat", "right", [0.05, -0.03, 0.06]),
+        ("chat-rlhf", "chat", "chat", "total", [0.12, 0.14, 0.11]),
+        ("chat-rlhf", "chat", "base", "right", [-0.1, -0.12, -0.09]),
+    ]  # fmt: skip
+    accuracies = [[0.83, 0.81, 0.86], [0.52, 0.66, 0.61]]
+    write(root / "report" / "seeds.json", {
+        "seeds": ["1", "2", "3"],
+        "nodes": {name: {"kind": kind, "shared": name in shared, "numbers": numbers if name == "base" else {}}
+                  for name, kind in kinds.items()},
+        "comparisons": [{"exam": "exam", "a": a, "b": b, "set": s, "component": c, **seed_rows(gains)}
+                        for a, b, s, c, gains in compared],
+        "accuracies": [{"node": "reward", "set": name, "by_seed": [score(value, 300) for value in values],
+                        "across_seeds": across_seeds(values)._asdict()}
+                       for name, values in zip(("held out", "written by chat"), accuracies)]})  # fmt: skip
+    return root / "report"
 
 
 def write_events(path: Path, nodes: dict[str, Any]) -> None:

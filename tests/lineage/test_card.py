@@ -12,7 +12,7 @@ import pytest
 from qwenkit.errors import UserError
 from qwenkit.lineage import card_claims, card_graph, view
 from qwenkit.lineage.card import shown, write_card
-from tests.lineage.card_run import CHAIN, HOSTILE, make_run, write
+from tests.lineage.card_run import CHAIN, HOSTILE, make_report, make_run, write
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -261,3 +261,68 @@ def test_abandoned_scratch_does_not_make_a_finished_node_unfinished(tmp_path: Pa
         for event in ("node_start", "node_done"):
             log.write(json.dumps({"event": event, "time": 2e9, "attempt": 99, "node": "chat"}) + "\n")
     assert view.load_run(run).nodes["chat"].state == "done"
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    run = make_run(tmp_path_factory.mktemp("seeds") / "run")
+    write_card(run, run, make_report(run))
+    return run, *((run / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+
+
+def test_other_seeds_have_a_section(joined: tuple[Path, str, str], whole: tuple[Path, dict, str, str]) -> None:
+    _, html, markdown = joined
+    text = Page(html).text
+    for told in (text, markdown):
+        for expected in ("Across seeds", "Shared by all seeds: world, testsets, corpus, tokenizer.", "+0.125", "1.440"):
+            assert expected in told, expected
+    assert html.count('class="plot"') == whole[2].count('class="plot"') + 1
+    assert 'href="#seeds"' in html and "another seed can move" not in text + markdown
+    assert "#seeds" not in whole[2] and "Across seeds" not in whole[3], "a card of one run has no such section"
+
+
+def test_claims_speak_for_all_seeds_or_for_none(joined: tuple[Path, str, str]) -> None:
+    run = joined[0]
+    claims = {c.text: c for c in card_claims.make_claims(view.load_run(run, run / "report"))}
+    for text, verdict in (
+        ("chat is better than base on chat, right", "worked"),
+        ("chat-rlhf is better than chat on chat, total", "worked"),
+        ("chat-rlhf is better than chat on chat, right", "not resolved"),  # one seed says the contrary
+        ("chat keeps what base knew (base tasks)", "worked"),
+        ("chat-rlhf keeps what chat knew (base tasks)", "did not work"),
+        ("reward tells the better answer from the worse one (held out)", "worked"),
+        ("reward tells the better answer from the worse one (written by chat)", "not resolved"),  # one seed cannot
+    ):
+        assert claims[text].verdict == verdict, text
+        assert claims[text].evidence.startswith("every seed: "), text
+    assert not any("mannered" in text for text in claims), "what this run alone says is told by no claim"
+
+
+@pytest.mark.parametrize(
+    ("means", "low", "high", "kind", "verdict"),
+    [
+        ([0.1, 0.2], 0.05, 0.2, "chat", "worked"),
+        ([0.1, 0.0], 0.05, 0.2, "chat", "not resolved"),
+        ([0.1, 0.2], -0.01, 0.2, "chat", "not resolved"),
+        ([-0.1, -0.2], -0.2, -0.1, "chat", "did not work"),
+        ([0.1, -0.4], -0.2, -0.1, "chat", "not resolved"),
+        ([0.1, None], 0.05, 0.2, "chat", "not resolved"),
+        ([0.01, -0.02], -0.04, 0.01, "base", "worked"),
+        ([0.03, -0.06], -0.04, 0.01, "base", "not resolved"),
+    ],
+)
+def test_every_seed_and_the_pooled_interval_decide(
+    means: list[float | None], low: float, high: float, kind: str, verdict: str
+) -> None:
+    row = {"set": kind, "by_seed": [{"mean": mean} for mean in means], "pooled": {"low": low, "high": high}}
+    assert card_claims.comparison_verdict(row) == verdict
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_damaged_seeds_do_not_break_the_card(tmp_path: Path, junk: object) -> None:
+    run = make_run(tmp_path / "run", ["world"])
+    whole = json.loads((make_report(run) / "seeds.json").read_text())
+    for key in whole:
+        write(run / "report" / "seeds.json", {**whole, key: junk})
+        write_card(run, tmp_path / "out", run / "report")
+        Page((tmp_path / "out" / "report.html").read_text())

@@ -168,3 +168,23 @@ def test_a_verb_is_a_recipe_of_one_node(family: Path, tmp_path: Path) -> None:
     )
     mine, theirs = read_manifest(tmp_path / "mine" / "sft"), read_manifest(family / "chat")
     assert mine.digest == theirs.digest
+
+
+def test_the_report_joins_another_seed(family: Path, tmp_path: Path) -> None:
+    """By the verb, from two finished runs; one artifact, or the run itself, is no other seed."""
+    pinned = [f"{node}.seed=1" for node in ("world", "testsets", "corpus", "tokenizer")]
+    changes = [word for change in ("seed=2", *pinned) for word in ("--set", change)]
+    other = tmp_path / "other"
+    qwenkit("run", RECIPE, *changes, "--reuse", family, "--out", other, "-q")
+    qwenkit("report", "--of", family, "--seeds", other, "--out", tmp_path / "joint", "-q")
+    joined = json.loads((tmp_path / "joint" / "report" / "seeds.json").read_text())
+    assert joined["seeds"] == ["1", "2"] and len(joined["comparisons"]) == 6
+    shared = [name for name, node in joined["nodes"].items() if node["shared"]]
+    assert shared == ["corpus", "testsets", "tokenizer", "world"]
+    page = (tmp_path / "joint" / "report.html").read_text()
+    assert "Across seeds" in page and "chat-rlhf" in page
+    assert "Across seeds" not in (family / "report.html").read_text()
+    for wrong, what in ((family, "has the seed 1 twice"), (family / "exam", "no run in this folder")):
+        said = qwenkit("report", "--of", family, "--seeds", wrong, "--out", tmp_path / "no", check=False)
+        assert said.returncode == 2 and what in said.stderr, said.stderr
+        assert not (tmp_path / "no" / "report").exists()

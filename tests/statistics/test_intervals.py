@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qwenkit.statistics import across_seeds, mean_interval, wilson
@@ -39,6 +39,7 @@ def test_coverage_is_near_95_percent(sampler, truth) -> None:
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40), st.integers(0, 2**62))
+@example([0.0, 5e-244], 0)
 @settings(max_examples=60, deadline=None)
 def test_ordered_and_repeatable(values: list[float], seed: int) -> None:
     interval = mean_interval(values, seed=seed)
@@ -94,3 +95,4 @@ def test_across_seeds() -> None:
     interval = across_seeds([0.6, 0.7, 0.8])
     assert interval.mean == pytest.approx(0.7) and interval.high - 0.7 == pytest.approx(4.30265 * 0.1 / math.sqrt(3))
     assert across_seeds([0.6])[1:] == (None, None, 1), "one seed has no interval"
+    assert across_seeds([0.6, 0.6])[1:] == (None, None, 2), "seeds that agree by chance do not agree for ever"

@@ -14,6 +14,7 @@ _HOME = {
     "compare": "tasks",
     "exact_match": "tasks",
     "multiple_choice": "tasks",
+    "paired_scores": "tasks",
     "summarise": "tasks",
     "summarise_components": "tasks",
 }

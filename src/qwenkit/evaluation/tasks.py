@@ -105,6 +105,14 @@ def summarise_components(items: Iterable[Item], seed: int = 0) -> dict[str, dict
 
 def compare(items_a: Iterable[Item], items_b: Iterable[Item], component: str = "right", seed: int = 0) -> Difference:
     """Mean of a - b over the same test rows (positive: a is better); rows that only one side answered are an error."""
+    pairs = paired_scores(items_a, items_b, component).values()
+    return paired_difference([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
+
+
+def paired_scores(
+    items_a: Iterable[Item], items_b: Iterable[Item], component: str = "right"
+) -> dict[str, tuple[float, float]]:
+    """{test row: (score of a, score of b)}; rows that only one side answered are an error."""
     ours, theirs = (_scores(side, component) for side in (items_a, items_b))
     alone = sorted(ours.keys() ^ theirs.keys())
     if alone or not ours:
@@ -113,7 +121,7 @@ def compare(items_a: Iterable[Item], items_b: Iterable[Item], component: str = "
             where=f"test row {alone[0]}" if alone else None,
             expected="one item with that component for every row on both sides",
         )
-    return paired_difference(list(ours.values()), [theirs[key] for key in ours], seed=seed)
+    return {row: (score, theirs[row]) for row, score in ours.items()}
 
 
 def _scores(items: Iterable[Item], component: str) -> dict[str, float]:

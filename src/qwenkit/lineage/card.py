@@ -4,7 +4,8 @@
 whose node is missing says "not run". It opens with what worked and what did not, each claim with its interval.
 Everything a model wrote is hostile text: the page escapes it, and control characters are shown as pictures.
 
-Reading is `view`, claims are `card_claims`, drawings `card_graph` and `card_plots`; here they become sections.
+Reading is `view`, claims are `card_claims`, other seeds `card_seeds`, drawings `card_graph` and `card_plots`; here they
+become sections.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 
 from qwenkit.lineage import card_claims
 from qwenkit.lineage.card_claims import Claim, held_out, make_claims
+from qwenkit.lineage.card_seeds import seeds_view
 from qwenkit.lineage.view import NodeView, RunView, curve, load_run, mapping, number, sequence
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 MOST_SAMPLES = 24
-MARKS = {card_claims.WORKED: "✓", card_claims.FAILED_CLAIM: "✗", card_claims.UNRESOLVED: "?"}
 CLASSES = {card_claims.WORKED: "good", card_claims.FAILED_CLAIM: "bad", card_claims.UNRESOLVED: "open"}
 NO_LOSS = frozenset({"event", "time", "attempt", "node", "step", "seconds", "accuracy", "pairs", "n"})
 FACTS = ("parameters", "steps", "tokens", "epochs", "pairs", "train_loss")
@@ -45,10 +46,11 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f]")
 
 
-def write_card(run_dir: Path, out: Path) -> dict[str, Any]:
-    """Write `report.html` and `report.md` into the folder `out`; returns the count of claims by verdict, and alarms."""
+def write_card(run_dir: Path, out: Path, report: Path | None = None) -> dict[str, Any]:
+    """Write `report.html` and `report.md` into the folder `out`; returns the count of claims by verdict, and alarms.
+    `report` is the artifact of a report node, for what it says of other seeds."""
     run_dir, out = Path(run_dir), Path(out)
-    run = load_run(run_dir)
+    run = load_run(run_dir, report)
     own = _own_node(run_dir, out)
     run.nodes = {name: node for name, node in run.nodes.items() if node.kind != "report" and name != own}
     view = make_view(run)
@@ -79,6 +81,7 @@ def make_view(run: RunView) -> dict[str, Any]:
         "tally": {verdict: sum(c.verdict == verdict for c in claims) for verdict in card_claims.ORDER},
         "claims": [_claim(c) for c in claims if not c.minor],
         "minor_claims": [_claim(c) for c in claims if c.minor],
+        "seeds": seeds_view(run.seeds) if run.seeds else None,
         "nodes": [_node(node) for node in run.nodes.values()],
         "family": _family(run),
         "corpora": [corpus_view(node) for node in run.of_kind("corpus")],
@@ -95,7 +98,7 @@ def make_view(run: RunView) -> dict[str, Any]:
 
 def _claim(claim: Claim) -> dict[str, str]:
     return {
-        "verdict": claim.verdict, "mark": MARKS[claim.verdict], "css": CLASSES[claim.verdict],
+        "verdict": claim.verdict, "mark": card_claims.MARKS[claim.verdict], "css": CLASSES[claim.verdict],
         "text": claim.text, "evidence": claim.evidence,
     }  # fmt: skip
 

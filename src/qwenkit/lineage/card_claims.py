@@ -2,6 +2,7 @@
 
 A verdict is `worked`, `did not work` or `not resolved`. The last one is the honest word for a difference whose interval
 holds zero: the run was too small, or the effect too weak, to tell. A claim is only made where the numbers exist.
+Where the report joins other seeds, comparisons and accuracies must hold over all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from qwenkit.statistics import mean_interval
 
 WORKED, FAILED_CLAIM, UNRESOLVED = "worked", "did not work", "not resolved"
 TOLERATED_LOSS = 0.05  # of accuracy on base tasks: less than this cannot be told from noise at a nano family's size
+MARKS = {WORKED: "✓", FAILED_CLAIM: "✗", UNRESOLVED: "?"}
 ORDER = (FAILED_CLAIM, UNRESOLVED, WORKED)
 
 
@@ -98,11 +100,22 @@ def held_out(row: dict[str, Any], name: str) -> float | None:
 
 
 def _pairs(run: RunView) -> Iterator[Claim]:
+    for node, name, by_seed in _accuracies(run):
+        verdicts = {verdict_of(score.get("low"), score.get("high"), 0.5) for score in by_seed}
+        verdict = verdicts.pop() if len(verdicts) == 1 else UNRESOLVED
+        evidence = ("every seed: " if run.seeds else "") + "; ".join(map(share, by_seed)) + ", chance 50 %"
+        yield Claim(verdict, f"{node} tells the better answer from the worse one ({name})", evidence)
+
+
+def _accuracies(run: RunView) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """(node, set, the score of every seed)."""
+    if run.seeds:
+        for row in map(mapping, sequence(run.seeds.get("accuracies"))):
+            yield str(row.get("node")), str(row.get("set")), list(map(mapping, sequence(row.get("by_seed"))))
+        return
     for node in run.of_kind("preference", "reward"):
         for name, value in mapping(node.metrics.get("accuracy")).items():
-            score = mapping(value)
-            text = f"{node.name} tells the better answer from the worse one ({name})"
-            yield Claim(verdict_of(score.get("low"), score.get("high"), 0.5), text, f"{share(score)}, chance 50 %")
+            yield node.name, name, [mapping(value)]
 
 
 def _ppo(run: RunView) -> Iterator[Claim]:
@@ -135,16 +148,30 @@ def _change(values: list[float]) -> tuple[str, str] | None:
 
 def _comparisons(run: RunView) -> Iterator[Claim]:
     """`a` against `b` on the same items. Totals and rightness are the headlines, other components are minor."""
-    for node in run.of_kind("evaluate"):
-        for item in sequence(node.metrics.get("comparisons")):
-            row = mapping(item)
-            component = str(row.get("component", ""))
-            text = f"{row.get('a')} is better than {row.get('b')} on {row.get('set')}, {component}"
-            evidence = f"difference {signed(row)}, n = {row.get('n', '?')}, same items"
-            verdict = verdict_of(row.get("low"), row.get("high"))
-            if row.get("set") == "base":  # nothing is taught here by alignment: the question is what was forgotten
-                text, verdict = f"{row.get('a')} keeps what {row.get('b')} knew (base tasks)", _kept(row, verdict)
-            yield Claim(verdict, text, evidence, minor=component not in ("right", "total", ""))
+    alone = (row for node in run.of_kind("evaluate") for row in sequence(node.metrics.get("comparisons")))
+    for row in map(mapping, sequence(run.seeds.get("comparisons")) if run.seeds else alone):
+        component = str(row.get("component", ""))
+        text = f"{row.get('a')} is better than {row.get('b')} on {row.get('set')}, {component}"
+        if row.get("set") == "base":  # nothing is taught here by alignment: the question is what was forgotten
+            text = f"{row.get('a')} keeps what {row.get('b')} knew (base tasks)"
+        evidence = f"difference {signed(row)}, n = {row.get('n', '?')}, same items"
+        if run.seeds:
+            by_seed = ", ".join(signed({"mean": mapping(score).get("mean")}) for score in sequence(row.get("by_seed")))
+            evidence = f"every seed: {by_seed}; pooled {signed(mapping(row.get('pooled')))}"
+        yield Claim(comparison_verdict(row), text, evidence, minor=component not in ("right", "total", ""))
+
+
+def comparison_verdict(row: dict[str, Any]) -> str:
+    """By the interval; over seeds by the pooled one, and only where the difference of every seed says the same."""
+    joint = mapping(row.get("pooled")) or row
+    verdict, least = verdict_of(joint.get("low"), joint.get("high")), 0.0
+    if row.get("set") == "base":
+        verdict, least = _kept(joint, verdict), -TOLERATED_LOSS
+    for score in sequence(row.get("by_seed")):
+        mean = number(mapping(score).get("mean"))
+        if mean is None or (verdict == WORKED and mean <= least) or (verdict == FAILED_CLAIM and mean >= 0):
+            return UNRESOLVED
+    return verdict
 
 
 def _kept(row: dict[str, Any], verdict: str) -> str:

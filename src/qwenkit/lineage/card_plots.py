@@ -61,11 +61,7 @@ def scores(name: str, title: str, by_model: Mapping[str, Mapping[str, Any]]) -> 
         axes.set_xlim(-2, 102)
         axes.set_xlabel("score in % with 95 % interval")
         axes.grid(axis="y", visible=False)
-        axes.set_title(title, pad=18 if len(by_model) <= 3 else 30)
-        axes.legend(
-            frameon=False, labelcolor=INK, fontsize=8.6, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0),
-            borderaxespad=0.0, borderpad=0.2, handletextpad=0.2, columnspacing=1.2,
-        )  # fmt: skip
+        _legend_above(axes, len(by_model))
         return _svg(figure, f"{title} by model")
 
 
@@ -80,6 +76,38 @@ def _whiskers(axes: Any, rows: list[tuple[float, Any]], index: int, label: str) 
     y, mean, low, high = zip(*points)
     axes.hlines(y, low, high, color=SERIES[index % 6], linewidth=1.6)
     axes.plot(mean, y, MARKERS[index % 6], color=SERIES[index % 6], markersize=4.5, label=label)
+
+
+def differences(name: str, title: str, rows: Sequence[tuple[str, Sequence[float], Any]], seeds: Sequence[str]) -> str:
+    """One row for each comparison (label, difference of every seed, pooled score): the pooled interval as a bar, a dot
+    for every seed."""
+    with _style(name):
+        figure, axes = _figure(title, 4.8, 0.9 + 0.32 * len(rows))
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for y, (_, _, pooled) in enumerate(rows):
+            low, high = number(pooled.get("low")), number(pooled.get("high"))
+            if low is not None and high is not None:
+                axes.hlines(y, low, high, color=LINE, linewidth=10)
+        middle = (len(seeds) - 1) / 2
+        for index, seed in enumerate(seeds):
+            y = [place + (index - middle) * 0.5 / len(seeds) for place in range(len(rows))]
+            color, marker = SERIES[index % 6], MARKERS[index % 6]
+            axes.plot([row[1][index] for row in rows], y, marker, color=color, markersize=4.5, label=f"seed {seed}")
+        axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("difference of the score (0 to 1); bar: pooled 95 % interval")
+        axes.grid(axis="y", visible=False)
+        _legend_above(axes, len(seeds))
+        return _svg(figure, title)
+
+
+def _legend_above(axes: Any, entries: int) -> None:
+    """The legend between title and plot, three entries a line."""
+    axes.set_title(axes.get_title(loc="left"), pad=6 + 12 * -(-entries // 3))
+    axes.legend(
+        frameon=False, labelcolor=INK, fontsize=8.6, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.0, borderpad=0.2, handletextpad=0.2, columnspacing=1.2,
+    )  # fmt: skip
 
 
 def _style(name: str) -> Any:

@@ -63,11 +63,17 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
 
 
 def outside_digest(path: Path) -> str:
-    """Digest of a path that a recipe names: an artifact's own, if it is still what its manifest says."""
-    if not (path / MANIFEST).exists():
-        return artifacts.path_digest(path)
-    artifacts.refuse_damaged(path, "fetch or make it again")
-    return artifacts.read_manifest(path).digest
+    """Digest of a path that a recipe names: an artifact's own, or that of a run or of anything else."""
+    refuse_damaged_outside(path)
+    return artifacts.read_manifest(path).digest if (path / MANIFEST).exists() else artifacts.path_digest(path)
+
+
+def refuse_damaged_outside(path: Path) -> None:
+    """Artifacts that a recipe names by their path, or by that of their run, must be what their manifests say."""
+    folders = [path / name for name in artifacts.run_artifacts(path)] if artifacts.is_run(path) else [path]
+    for folder in folders:
+        if (folder / MANIFEST).exists():
+            artifacts.refuse_damaged(folder, "fetch or make it again")
 
 
 def seed_of(node: Node, recipe: Recipe) -> int:

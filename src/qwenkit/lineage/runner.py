@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from qwenkit import artifacts, platform
 from qwenkit.artifacts import MANIFEST, Manifest
-from qwenkit.config import toml_value
+from qwenkit.config import differences
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
@@ -93,11 +93,15 @@ def plan(recipe: Recipe, options: Options) -> list[graph.Verdict]:
 
 
 def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
-    """Draw `report.html` and `report.md` when the run has a report node and has reached it."""
-    if any(recipe.nodes[name].kind == "report" for name in wanted):
+    """Draw `report.html` and `report.md` when the run has a report node and has reached it: of this run, or of the
+    one that the node is about."""
+    reports = [recipe.nodes[name] for name in wanted if recipe.nodes[name].kind == "report"]
+    if reports:
         from qwenkit.lineage.card import write_card
 
-        write_card(run_dir, run_dir)
+        kind, target = reports[-1].inputs.get("of.0", ("", ""))
+        told = Path(target) if kind == "path" and artifacts.is_run(Path(target)) else run_dir
+        write_card(told, run_dir, run_dir / reports[-1].name)
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
@@ -122,8 +126,8 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
     platform.refuse_device(recipe.device, recipe.source)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():
-            if kind == "path" and (Path(target) / MANIFEST).exists():
-                artifacts.refuse_damaged(Path(target), "fetch or make it again")
+            if kind == "path":
+                graph.refuse_damaged_outside(Path(target))
 
 
 @contextlib.contextmanager
@@ -203,18 +207,6 @@ def note_nodes(recipe: Recipe, path: Path) -> None:
     known = read_json(path)
     if known.get("nodes") != nodes:
         write_json(path, {**known, "nodes": nodes})
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """`threads: 2 -> 4`, one line for each value that differs."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {toml_value(before)} -> {toml_value(after)}")
-    return found
 
 
 def recover(run_dir: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit import artifacts
-from qwenkit.artifacts import MANIFEST, RUN
+from qwenkit.artifacts import MANIFEST
 from qwenkit.errors import UserError
 from qwenkit.lineage.view import DONE, FAILED, NOT_RUN, UNFINISHED, NodeView, load_run, number
 
@@ -60,7 +60,7 @@ def read_status(run_dir: Path) -> RunStatus:
 
 def refuse_no_run(run_dir: Path, where: str | None = None) -> None:
     """A run folder has a run.json and is no artifact."""
-    if not (run_dir / RUN).is_file() or (run_dir / MANIFEST).exists():
+    if not artifacts.is_run(run_dir):
         where = where or str(run_dir)
         raise UserError("no run in this folder", where=where, expected="a folder that `qwenkit run` made")
 

@@ -59,6 +59,7 @@ class RunView:
     name: str
     nodes: dict[str, NodeView]
     run: Row
+    seeds: Row = field(default_factory=dict)  # what the report node says of other seeds; empty when it joins none
 
     def of_kind(self, *kinds: str) -> Iterator[NodeView]:
         """The published nodes of these kinds."""
@@ -69,8 +70,8 @@ class RunView:
         return next(self.of_kind(kind), None)
 
 
-def load_run(run_dir: Path) -> RunView:
-    """Everything the card needs of `run_dir`. Unreadable pieces count as not there."""
+def load_run(run_dir: Path, report: Path | None = None) -> RunView:
+    """Everything the card needs of `run_dir`, and of the artifact of a report. Unreadable pieces count as not there."""
     if not run_dir.is_dir():
         raise UserError("no such run folder", where=str(run_dir), expected="a folder runs/NAME made by `qwenkit run`")
     run = _json(run_dir / "run.json")
@@ -81,7 +82,8 @@ def load_run(run_dir: Path) -> RunView:
         _take_artifact(path.parent, nodes)
     for node in nodes.values():
         node.steps, node.evals = (_in_order(rows) for rows in (node.steps, node.evals))
-    return RunView(str(run.get("recipe") or run_dir.resolve().name), _by_start(nodes), run)
+    seeds = _json(report / "seeds.json") if report else {}
+    return RunView(str(run.get("recipe") or run_dir.resolve().name), _by_start(nodes), run, seeds)
 
 
 def _planned(name: str, row: Row) -> NodeView:

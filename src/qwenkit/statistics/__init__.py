@@ -2,5 +2,6 @@
 
 from qwenkit.statistics.intervals import Interval, across_seeds, mean_interval, wilson
 from qwenkit.statistics.paired import Difference, paired_difference
+from qwenkit.statistics.pooled import pooled_mean
 
-__all__ = ["Difference", "Interval", "across_seeds", "mean_interval", "paired_difference", "wilson"]
+__all__ = ["Difference", "Interval", "across_seeds", "mean_interval", "paired_difference", "pooled_mean", "wilson"]

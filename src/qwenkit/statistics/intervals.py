@@ -4,7 +4,8 @@ Use `mean_interval(scores)` for the items of one exam, `wilson(right, n)` for a 
 for one number per training run. Everything is a pure function of its arguments (`qwenkit.draws`).
 
 Caveats. An interval over items says how far *other test items* could move the number; it says nothing of another
-training seed: that is `across_seeds`. Scores that never vary give a bootstrap nothing to resample; there we bound
+training seed: that is `across_seeds`, which in its turn says nothing of other items where all seeds answer the same
+ones; `pooled.pooled_mean` counts both. Scores that never vary give a bootstrap nothing to resample; there we bound
 the share of the population that n equal draws can have missed, which needs to know the range of a score: inside
 [0, 1] the range is taken to be [0, 1], elsewhere the ends are None ("unknown"), never a false zero width.
 """
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from qwenkit import draws
 
 REPLICATES = 2000
-_CHUNK = 1 << 21  # bootstrap indices drawn at once: 16 MB
+CHUNK = 1 << 21  # bootstrap indices drawn at once: 16 MB
 _NORMAL = NormalDist()
 
 Floats = npt.NDArray[np.float64]
@@ -61,10 +62,11 @@ def wilson(k: int, n: int, level: float = 0.95) -> Interval:
 
 
 def across_seeds(means: Sequence[float], level: float = 0.95) -> Interval:
-    """One number per training seed: Student's t interval; a single seed has a mean and no interval."""
+    """One number per training seed: Student's t interval; of a single seed, or of seeds that all agree to the last bit,
+    no spread is known and so no interval."""
     values = as_scores(means)
     count, mean = len(values), float(values.mean())
-    if count < 2:
+    if np.ptp(values) == 0:
         return Interval(mean, None, None, count)
     half = student_quantile((1 + level) / 2, count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
     return Interval(mean, mean - half, mean + half, count)
@@ -100,7 +102,8 @@ def _bca(scores: Floats, level: float, seed: int) -> tuple[float, float]:
     below = ((resampled < mean).mean() + (resampled <= mean).mean()) / 2
     bias = _NORMAL.inv_cdf(float(np.clip(below, 1 / REPLICATES, 1 - 1 / REPLICATES)))
     off = scores - mean
-    acceleration = float((off**3).sum() / (6 * (off**2).sum() ** 1.5))
+    spread = float((off**2).sum() ** 1.5)
+    acceleration = float((off**3).sum()) / (6 * spread) if spread else 0.0  # tiny scores: the powers vanish
     return (
         float(np.quantile(resampled, _bca_rank((1 - level) / 2, bias, acceleration))),
         float(np.quantile(resampled, _bca_rank((1 + level) / 2, bias, acceleration))),
@@ -115,7 +118,7 @@ def _bca_rank(rank: float, bias: float, acceleration: float) -> float:
 def _bootstrap_means(scores: Floats, seed: int) -> Floats:
     """Means of `REPLICATES` resamples; draw (replicate, position) is a pure function of the seed."""
     count = len(scores)
-    rows = max(1, _CHUNK // count)
+    rows = max(1, CHUNK // count)
     parts = []
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]

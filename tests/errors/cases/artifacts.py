@@ -130,4 +130,65 @@ error: runs/family/base/run.json: missing key `seconds`
   mend: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
+    Case(
+        "a report on no artifact",
+        lambda desk: desk.family().write("mine/notes.txt", "mine"),
+        "report --of mine --threads 1 --out runs/o",
+        """\
+error: qwenkit report, mine: no artifact of a run
+  expected: a folder with manifest.json, or a run folder
+""",
+        started=True,
+    ),
+    Case(
+        "other seeds from no run",
+        lambda desk: desk.family(),
+        "report --of runs/family --seeds runs/family/chat --threads 1 --out runs/o",
+        """\
+error: qwenkit report, runs/family/chat: no run in this folder
+  expected: a folder that `qwenkit run` made
+""",
+        started=True,
+    ),
+    Case(
+        "other seeds of nodes from two runs",
+        lambda desk: desk.family().copy("runs/family", "runs/mine"),
+        "report --of runs/family/chat,runs/mine/pmp --seeds runs/mine --threads 1 --out runs/o",
+        """\
+error: qwenkit report, runs/family, runs/mine: `seeds` joins nodes of one run, `of` names others
+  expected: nodes of one run in `of`
+""",
+        started=True,
+    ),
+    Case(
+        "the same seed as another",
+        lambda desk: desk.family().copy("runs/family", "runs/mine"),
+        "report --of runs/family --seeds runs/mine --threads 1 --out runs/o",
+        """\
+error: qwenkit report, runs/family and runs/mine: `base` has the seed 1 twice
+  expected: a seed of its own for every run
+""",
+        started=True,
+    ),
+    Case(
+        "another seed of another recipe",
+        lambda desk: desk.family().run("runs/mine", "--set seed=2 --set chat.lr=0.002"),
+        "report --of runs/family --seeds runs/mine --threads 1 --out runs/o",
+        """\
+error: qwenkit report, runs/mine: a run of another recipe: chat.lr: 0.001 -> 0.002
+  expected: another seed and nothing else
+""",
+        started=True,
+    ),
+    Case(
+        "another seed that is not finished",
+        lambda desk: desk.family().run("runs/mine", "--set seed=2 --until chat"),
+        "report --of runs/family --seeds runs/mine --threads 1 --out runs/o",
+        """\
+error: qwenkit report, runs/mine: `pmp` is missing in this run
+  expected: a finished run of the same recipe
+  mend: `qwenkit run` goes on with it
+""",
+        started=True,
+    ),
 ]

@@ -359,7 +359,7 @@ error: qwenkit ppo: `ptx_coef` is 0.1, but there is no `corpus`
     Case(
         "prompts that do not fit",
         bad_rows(*prompts()),
-        PPO + " --row 16 --max-tokens 16",
+        PPO + " --row 16 --max-tokens 16 --ptx-coef 0",
         """\
 error: qwenkit ppo: no prompt fits: the shortest has 21 tokens, `row` = 16 less `max_tokens` = 16 leaves 0
   mend: raise `row`, or lower `max_tokens`

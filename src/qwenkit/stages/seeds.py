@@ -1,0 +1,168 @@
+"""Runs of one recipe with other seeds, joined for the report: what of it is the recipe's, and what the seed's?
+
+`join(runs)` takes run folders, the first one the report's own. It refuses what is no such run, tells which nodes all of
+them share, and gives every comparison of the exams twice: as the interval over seeds, and pooled over all questions and
+seeds (`qwenkit.statistics.pooled`). What it reads are manifests and the exams' items; it never asks a model again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
+from qwenkit.config import differences
+from qwenkit.errors import UserError
+from qwenkit.records import read_jsonl
+
+Run = dict[str, Manifest]
+
+HEADLINES = {  # the numbers of each kind that are told seed by seed; `*` stands for every name
+    "corpus": ("kept",),
+    "tokenizer": ("bytes_per_token.*",),
+    "pretrain": ("heldout_loss.*",),
+    "sft": ("heldout_loss.*",),
+    "ppo": ("rubric_before.total", "rubric_after.total", "rubric_before.right", "rubric_after.right", "last.kl"),
+    "evaluate": ("models.*.rubric.right", "models.*.rubric.total", "models.*.base_all"),
+}
+
+
+def join(folders: list[Path], names: Iterable[str]) -> dict[str, Any]:
+    """What the runs in these folders say together about the nodes of these names, and all they were made of."""
+    names = list(names)
+    runs = [lineage(folder, names) for folder in folders]
+    for folder, run in zip(folders[1:], runs[1:]):
+        refuse_other_recipe(runs[0], run, folder)
+    return {
+        "seeds": seed_names(runs, folders),
+        "nodes": {name: _node([run[name] for run in runs]) for name in sorted(runs[0])},
+        "comparisons": [row for name in names for row in _comparisons(name, runs, folders)],
+        "accuracies": [row for name in names for row in _accuracies(name, runs)],
+    }
+
+
+def lineage(folder: Path, names: list[str]) -> Run:
+    """These nodes of a run and all that they were made of; a missing or superseded one is the user's mistake."""
+    found: Run = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if not (folder / name / MANIFEST).exists():
+            raise _unfinished(f"`{name}` is missing in this run", folder)
+        if name not in found:
+            found[name] = read_manifest(folder / name)
+            waiting += _parents(found[name]).values()
+    for name, manifest in found.items():
+        for key, parent in _parents(manifest).items():
+            if manifest.inputs[key]["digest"] != found[parent].digest:
+                raise _unfinished(f"`{name}` was made of an earlier `{parent}`", folder)
+    return found
+
+
+def _parents(manifest: Manifest) -> dict[str, str]:
+    return {key: item["node"] for key, item in manifest.inputs.items() if item["node"]}
+
+
+def _unfinished(what: str, folder: Path) -> UserError:
+    return UserError(
+        what, where=str(folder), expected="a finished run of the same recipe", mend="`qwenkit run` goes on with it"
+    )
+
+
+def refuse_other_recipe(mine: Run, theirs: Run, folder: Path) -> None:
+    """The seed is all in which two runs may differ."""
+    old, new = ({name: _described(run[name]) for name in sorted(run)} for run in (mine, theirs))
+    found = differences(old, new)
+    if found:
+        raise UserError(
+            "a run of another recipe: " + "; ".join(found), where=str(folder), expected="another seed and nothing else"
+        )
+
+
+def _described(manifest: Manifest) -> dict[str, Any]:
+    """What a recipe says of a node: all but its seed. Of an input from outside only the bytes are known."""
+    inputs = {f"input {key}": item["node"] or item["digest"][:12] for key, item in manifest.inputs.items()}
+    return {"kind": manifest.kind, "version": manifest.version, **manifest.config, **inputs}
+
+
+def seed_names(runs: list[Run], folders: list[Path]) -> list[str]:
+    """Each run by its seeds, of those nodes whose seeds differ. There they must all differ: two runs that share one
+    draw and not another are neither the same nor independent."""
+    seeds = {name: [run[name].seed for run in runs] for name in sorted(runs[0])}
+    varied = [name for name, drawn in seeds.items() if len(set(drawn)) > 1]
+    for name in varied or seeds:
+        first = {seed: index for index, seed in reversed(list(enumerate(seeds[name])))}
+        for index, seed in enumerate(seeds[name]):
+            if first[seed] != index:
+                raise UserError(
+                    f"`{name}` has the seed {seed} twice",
+                    where=f"{folders[first[seed]]} and {folders[index]}",
+                    expected="a seed of its own for every run",
+                )
+    return ["+".join(map(str, sorted({seeds[name][index] for name in varied}))) for index in range(len(runs))]
+
+
+def _node(made: list[Manifest]) -> dict[str, Any]:
+    """One node over all seeds: whether all share it, and its headline numbers."""
+    paths = HEADLINES.get(made[0].kind, ())
+    rows = [{key: value for path in paths for key, value in _numbers(m.metrics, path.split("."))} for m in made]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    numbers = {key: _spread([row.get(key) for row in rows]) for key in keys}
+    return {"kind": made[0].kind, "shared": len({m.digest for m in made}) == 1, "numbers": numbers}
+
+
+def _numbers(value: Any, path: list[str]) -> Iterator[tuple[str, float]]:
+    """(dotted name, number) of every leaf at a path; a score with its interval counts as its mean."""
+    if not path:
+        mean = value.get("mean") if isinstance(value, dict) else value
+        if isinstance(mean, int | float):
+            yield "", float(mean)
+    elif isinstance(value, dict):
+        for key in value if path[0] == "*" else {path[0]} & value.keys():
+            yield from ((f"{key}.{rest}".rstrip("."), found) for rest, found in _numbers(value[key], path[1:]))
+
+
+def _spread(values: list[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {"by_seed": values, "mean": sum(known) / len(known), "min": min(known), "max": max(known)}
+
+
+def _comparisons(name: str, runs: list[Run], folders: list[Path]) -> Iterator[dict[str, Any]]:
+    """Every comparison of an exam: by seed, over seeds, and pooled over questions and seeds."""
+    from qwenkit.statistics import across_seeds, pooled_mean
+
+    exams = [run[name] for run in runs]
+    for row in exams[0].metrics.get("comparisons", []) if exams[0].kind == "evaluate" else []:
+        asked = {key: row[key] for key in ("a", "b", "set", "component")}
+        by_seed = [next(r for r in exam.metrics["comparisons"] if asked.items() <= r.items()) for exam in exams]
+        pooled = pooled_mean(_differences(asked, exams, [folder / name for folder in folders]), seed=exams[0].seed)
+        yield {
+            "exam": name, **asked,
+            "by_seed": [{key: r[key] for key in ("mean", "low", "high", "n")} for r in by_seed],
+            "across_seeds": across_seeds([r["mean"] for r in by_seed])._asdict(), "pooled": pooled._asdict(),
+        }  # fmt: skip
+
+
+def _differences(asked: dict[str, str], exams: list[Manifest], folders: list[Path]) -> list[dict[str, float]]:
+    """For each seed the difference on every question; questions are the same where the test sets are."""
+    from qwenkit.evaluation import paired_scores
+
+    same = len({exam.inputs["tests"]["digest"] for exam in exams}) == 1
+    found = []
+    for index, folder in enumerate(folders):
+        a, b = (read_jsonl(folder / f"{asked[side]}.{asked['set']}.jsonl") for side in ("a", "b"))
+        pairs = paired_scores(a, b, asked["component"])
+        found.append({row if same else f"{index}/{row}": ours - theirs for row, (ours, theirs) in pairs.items()})
+    return found
+
+
+def _accuracies(name: str, runs: list[Run]) -> Iterator[dict[str, Any]]:
+    """How often a reward model tells the better answer, by seed and over those seeds that had pairs to ask."""
+    from qwenkit.statistics import across_seeds
+
+    found = [run[name].metrics.get("accuracy", {}) for run in runs if run[name].kind in ("preference", "reward")]
+    for part in dict.fromkeys(part for scores in found for part in scores):
+        by_seed = [scores.get(part) for scores in found]
+        over = across_seeds([score["mean"] for score in by_seed if score])
+        yield {"node": name, "set": part, "by_seed": by_seed, "across_seeds": over._asdict()}

@@ -1,0 +1,56 @@
+"""One mean over several training seeds that were asked questions: its interval counts both kinds of noise.
+
+`across_seeds` asks where *another seed* would come out on these very questions; where all seeds answer the same ones, a
+question that is easy by chance moves every seed alike, and it cannot see that. `pooled_mean` resamples the questions,
+each with the answers of every seed (questions are the clusters), and independently of them the seeds: the bootstrap
+for crossed factors (Owen 2007). Seeds with questions of their own are told apart by their keys.
+
+Caveat. Of two or three seeds nobody learns how seeds spread: where their noise is the greater one, this interval is too
+narrow and `across_seeds` is the one to believe. Show both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qwenkit import draws
+from qwenkit.statistics.intervals import CHUNK, REPLICATES, Floats, Interval, as_scores, interval_ends
+
+
+def pooled_mean(
+    scores: Sequence[Mapping[str, float]], level: float = 0.95, seed: int = 0, bounds: tuple[float, float] = (-1, 1)
+) -> Interval:
+    """Mean over seeds of {question: score}, each seed of equal weight; `n` counts the questions that differ.
+
+    `bounds` is the range of a score: it gives a width to scores that never vary.
+    """
+    questions = sorted(set().union(*scores))
+    table = np.array([[row.get(question, math.nan) for question in questions] for row in scores])
+    known = as_scores(table[~np.isnan(table)])
+    mean = float(np.nanmean(table, axis=1).mean())
+    if np.ptp(known) == 0:
+        return Interval(mean, *interval_ends(known[: len(questions)], level, seed, bounds), len(questions))
+    low, high = np.quantile(_resampled(table, seed), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high), len(questions))
+
+
+def _resampled(table: Floats, seed: int) -> Floats:
+    """`REPLICATES` means: of resampled questions for every seed, then of resampled seeds."""
+    seeds, count = table.shape
+    present = ~np.isnan(table)
+    filled = np.where(present, table, 0.0)
+    by_seed = np.empty((REPLICATES, seeds))
+    rows = max(1, CHUNK // count)
+    for start in range(0, REPLICATES, rows):
+        replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
+        picks = (draws.uniform(seed, 0, replicate, np.arange(count)[None, :]) * count).astype(np.int64)
+        for index in range(seeds):
+            answered = np.maximum(present[index][picks].sum(axis=1), 1)
+            by_seed[replicate[:, 0], index] = filled[index][picks].sum(axis=1) / answered
+    middle = by_seed.mean(axis=1)
+    picks = (draws.uniform(seed, 1, np.arange(REPLICATES)[:, None], np.arange(seeds)[None, :]) * seeds).astype(np.int64)
+    moved = np.take_along_axis(by_seed, picks, axis=1).mean(axis=1) - middle
+    return middle + moved * math.sqrt(seeds / max(1, seeds - 1))  # n resampled seeds spread n - 1 / n as far as n seeds
