@@ -114,12 +114,10 @@ def _names(draw: Draw, language: str) -> str:
 
 
 def _letters(draw: Draw, language: str) -> str:
-    """Letters or given-name characters in an order that nothing foretells (no surname: no name of a test). Each comes
-    once, so that the one before it always tells which comes next."""
+    """Letters or given-name characters in an order that nothing foretells (no surname: no name of a test)."""
     if language == "zh":
-        return "".join(draw.some(table("words")["givens"], draw.integer(6, 16)))
-    letters = draw.some(ascii_lowercase, 3 * draw.integer(2, 6))
-    return " ".join("".join(letters[i : i + 3]) for i in range(0, len(letters), 3))
+        return "".join(draw.pick(table("words")["givens"]) for _ in range(draw.integer(6, 16)))
+    return " ".join("".join(draw.some(ascii_lowercase, 3)) for _ in range(draw.integer(2, 6)))
 
 
 def _numbers(draw: Draw, language: str) -> str:
