@@ -77,8 +77,9 @@ def ablations(runs: list[Path]) -> Iterator[str]:
     for items, part in (("chat", "total"), ("chat", "right"), ("base", "right")):
         with_term, without = ([exam(run, node, items, part) for run in runs] for node in PAIRS[1])
         yield row(" − ".join(PAIRS[1]), f"{items} exam, {part}", [paired(a, b) for a, b in zip(with_term, without)])
-    for source in sorted(read_manifest(runs[0] / "chat-rlhf").metrics["heldout_loss"]):
-        losses = [[read_manifest(run / node).metrics["heldout_loss"][source] for node in PAIRS[1]] for run in runs]
+    by_run = [[read_manifest(run / node).metrics["heldout_loss"] for node in PAIRS[1]] for run in runs]
+    for source in sorted(set.intersection(*(set(found) for both in by_run for found in both))):
+        losses = [[found[source] for found in both] for both in by_run]
         differences = [kept - lost for kept, lost in losses]
         seeds = ", ".join(f"{d:+.3f} ({kept:.3f}, {lost:.3f})" for d, (kept, lost) in zip(differences, losses))
         measure = f"{' − '.join(PAIRS[1])} | held-out loss, {source}"
