@@ -87,8 +87,8 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     training = Run()
 
     def stubborn(state, step):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return {}
 
     training.update = stubborn
