@@ -87,6 +87,22 @@ def test_twenty_kills_change_no_byte(family: Path, tmp_path: Path) -> None:
         assert differing(family, tmp_path / f"killed-{seed}") == []
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_no_alarm_in_a_healthy_family(seed: int, tmp_path: Path) -> None:
+    """What every alarm says of its injected fault is in tests/training; here nothing is wrong, ten times."""
+    qwenkit("run", "nano-quick", "--set", f"seed={seed}", "--out", tmp_path / "run", "-q")
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event for event in events if event["event"] == "alarm"] == []
+    assert {event["node"] for event in events if event["event"] == "step"} >= {
+        "base",
+        "chat",
+        "pmp",
+        "reward",
+        "chat-rlhf",
+    }
+
+
 def test_a_change_runs_what_lies_below_it(family: Path) -> None:
     plan = json.loads(qwenkit("run", RECIPE, "--out", family, "--set", "reward.lr=1e-4", "--dry-run", "--json").stdout)
     states = {row["node"]: row["state"] for row in plan}
