@@ -243,3 +243,9 @@ def test_the_list_tells_what_each_recipe_makes_and_needs(bare: Path) -> None:
     (bare / "corpus").mkdir()  # which `run` would not tell from the node of that name
     shown = call("recipes")[1]
     assert all(name in shown for name in rows) and "7.72 B" in shown and "corpus.extra" in shown
+
+
+def test_a_folder_of_a_recipes_name_does_not_hide_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nano").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("nano").source == "recipe nano"

@@ -72,9 +72,9 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
-    """A recipe by path or by name, with `--set key=value` changes applied."""
+    """A recipe by name or by path, with `--set key=value` changes applied; a folder `nano` does not hide `nano`."""
     path = Path(source)
-    if source.endswith(".toml") or path.exists():
+    if source not in packaged() and (source.endswith(".toml") or path.exists()):
         data, lines = load_toml(path)
         base = path.parent
     else:
