@@ -83,7 +83,15 @@ def test_a_signal_saves_and_the_rest_is_the_same(uninterrupted, tmp_path, number
     assert torch.equal(second.weights, uninterrupted.weights)
 
 
-def test_a_second_interrupt_stops_at_once(tmp_path):
+@pytest.fixture
+def foreground():
+    """SIGINT as in a program of the foreground: a shell's background job inherits that it is ignored."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path, foreground):
     training = Run()
 
     def stubborn(state, step):
