@@ -53,8 +53,7 @@ def train(run: Path, way: str, out: Path) -> Path:
     for key, source in (("model", "pmp"), ("policy", "chat"), ("prompts", "world"), ("tests", "testsets")):
         command += [f"--{key}", str(run / source)]
     for key, value in keys.items():
-        values = value if isinstance(value, list) else [value]
-        command += [p for v in values for p in ("--" + key.replace("_", "-"), str(v).lower())]
+        command += ["--" + key.replace("_", "-"), str(value).lower()]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return out / "reward"
 
