@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qwenkit.cli import EXAMPLES
+from qwenkit.cli.verbs import EXAMPLES
 from qwenkit.config import default_text
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.records import write_jsonl

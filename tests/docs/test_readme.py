@@ -7,17 +7,18 @@ other command runs as it stands, in a folder with a tiny family, without a netwo
 from __future__ import annotations
 
 import contextlib
-import importlib
 import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
-import qwenkit.cli
+from qwenkit.cli import main, verbs
+from qwenkit.cli.app import app
 from qwenkit.stages import KINDS
 from tests.docs.conftest import qwenkit as run_qwenkit
 from tests.docs.pages import ROOT, all_pages
@@ -61,10 +62,11 @@ def test_the_commands_of_a_page_work(page: Path, family: Path, tmp_path: Path) -
 
 def options(verb: str) -> set[str]:
     """The options of a verb."""
-    app = typer.Typer()
-    function = qwenkit.cli._verb(verb) if verb in KINDS else getattr(qwenkit.cli, verb.replace(" ", "_"))
-    app.command()(function)
-    return {name for parameter in typer.main.get_command(app).params for name in parameter.opts} | {"--help"}
+    verbs.register([verb])
+    command: Any = typer.main.get_command(app)
+    for word in verb.split():
+        command = command.commands[word]
+    return {name for parameter in command.params for name in parameter.opts} | {"--help"}
 
 
 def test_commands_in_the_text_name_what_there_is() -> None:
@@ -80,10 +82,9 @@ def test_commands_in_the_text_name_what_there_is() -> None:
 def test_every_verb_has_help_and_an_example(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli = importlib.reload(qwenkit.cli)
     monkeypatch.setattr(sys, "argv", ["qwenkit", *verb.split(), "--help"])
     with contextlib.suppress(SystemExit):  # a mistake would show in what is printed
-        cli.main()
+        main()
     out = capsys.readouterr().out
     assert "Usage" in out and verb.split()[0] in out
     assert "Example:" in out

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from qwenkit import cli
+from qwenkit.cli import main
+from qwenkit.cli.app import app
 from qwenkit.records import write_jsonl
 
 TRAIN = 'row = 32\nbatch_rows = 2\nwarmup_steps = 0\nprecision = "fp32"\nlr = 1e-3\n'
@@ -91,13 +92,13 @@ def prompts() -> list[dict[str, Any]]:
 def call(command: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command line, without a new process."""
     out, err = io.StringIO(), io.StringIO()
-    commands = list(cli.app.registered_commands)
+    commands = list(app.registered_commands)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["qwenkit", *shlex.split(command)])
-        patch.setattr(cli.app, "registered_commands", commands)
+        patch.setattr(app, "registered_commands", commands)
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as stop:
             code = int(stop.code or 0)
     return code, out.getvalue(), err.getvalue()

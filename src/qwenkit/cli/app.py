@@ -1,0 +1,69 @@
+"""What all commands share: the application, its option types, and how an answer is printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from qwenkit.errors import UserError
+
+app = typer.Typer(
+    help="The Qwen Technical Report as running software.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Example:  qwenkit run nano",
+)
+inspect_app = typer.Typer(
+    help="Look at what a model will really see.",
+    no_args_is_help=True,
+    epilog="Example:  qwenkit inspect mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer",
+)
+app.add_typer(inspect_app, name="inspect")
+
+
+def as_folder(text: str) -> Path:
+    """A path from the command line; an empty one is a slip (an unset variable) and not the working directory."""
+    if not text:
+        raise typer.BadParameter("an empty path")
+    return Path(text)
+
+
+RunFolder = Annotated[Path, typer.Argument(help="a run folder", parser=as_folder, metavar="RUN")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="change a key: seed=2, base.lr=1e-3", metavar="KEY=VALUE")
+]
+Json = Annotated[bool, typer.Option("--json", help="answer as JSON, for programs")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no bars and no lines, only the result")]
+
+
+def terminal() -> Console:
+    """Where answers for people go: wrapped at the window, never in a pipe."""
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def print_json(value: Any) -> None:
+    """An answer for programs."""
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole, or say why not and leave none."""
+    existed = path.exists()
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        if not existed and path.is_file():
+            path.unlink()
+        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path)) from error
+
+
+def minutes_text(value: float | None) -> str:
+    """A cell of a table; empty where nothing is known."""
+    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,39 @@
+"""`qwenkit inspect ...`: look at what a model will really see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwenkit.cli.app import inspect_app, terminal, write_text
+
+
+@inspect_app.command(
+    "mask", epilog="Example:  qwenkit inspect mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer"
+)
+def inspect_mask(
+    file: Annotated[Path, typer.Argument(help="chats as JSONL with `messages`")],
+    tokenizer: Annotated[Path, typer.Option(help="a model or tokenizer folder")],
+    mask: Annotated[str, typer.Option(help="qwen (the authors') or assistant")] = "qwen",
+    limit: Annotated[int, typer.Option(help="how many chats", min=1)] = 5,
+    html: Annotated[Path | None, typer.Option(help="write an HTML page instead")] = None,
+) -> None:
+    """Show which tokens are trained: every token coloured by its loss weight."""
+    from itertools import islice
+
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text
+    from qwenkit.stages.sft import read_chats
+
+    tok = load_tokenizer(tokenizer)
+    rendered = [tok.render(row["messages"], mask=mask) for row in islice(read_chats(file), limit)]
+    if html is not None:
+        write_text(html, mask_html(rendered, tok))
+        print(f"wrote {html}")
+        return
+    console = terminal()
+    show = mask_ansi if console.color_system and not console.no_color else mask_text
+    for item in rendered:
+        print(show(item, tok), end="\n\n")

@@ -1,0 +1,207 @@
+"""Commands about runs: raise a recipe, plan it, look at what became of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from qwenkit.cli.app import (
+    Changes,
+    Json,
+    Quiet,
+    RunFolder,
+    app,
+    as_folder,
+    minutes_text,
+    print_json,
+    terminal,
+    write_text,
+)
+from qwenkit.errors import UserError
+
+
+@app.command(epilog="Example:  qwenkit run nano --set seed=2 --out runs/nano-2")
+def run(
+    recipe: Annotated[str, typer.Argument(help="a .toml file, or a name that `qwenkit recipes` lists")],
+    changes: Changes = None,
+    out: Annotated[
+        Path | None, typer.Option(help="the run folder; runs/NAME when not given", parser=as_folder, metavar="FOLDER")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="only this node; may be repeated", metavar="NODE")] = None,
+    until: Annotated[str | None, typer.Option(help="this node and all it needs", metavar="NODE")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the graph, what would run and why")] = False,
+    allow_drift: Annotated[bool, typer.Option("--allow-drift", help="go on under other threads or versions")] = False,
+    reuse: Annotated[
+        Path | None, typer.Option(help="take equal artifacts from this run folder", parser=as_folder, metavar="RUN")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Raise the family of a recipe: every node that is not up to date, in order."""
+    from qwenkit.lineage.runner import Options
+
+    loaded = _load(recipe, changes, out)
+    options = Options(tuple(only or ()), until, allow_drift, reuse)
+    if dry_run:
+        _show_plan(loaded, options, as_json)
+        return
+    raise_family(loaded, options, quiet, as_json)
+
+
+def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
+    from dataclasses import replace
+
+    from qwenkit.lineage.recipe import load_recipe
+
+    loaded = load_recipe(recipe, changes)
+    return replace(loaded, out=out) if out is not None else loaded
+
+
+def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool) -> None:
+    from qwenkit.lineage.runner import run_recipe
+    from qwenkit.lineage.screen import Terminal
+
+    console = Console(stderr=True) if as_json else terminal()
+    screen = Terminal(console, quiet)
+    rows: list[dict[str, Any]] = []
+    show, screen.end = screen.end, lambda found: (rows.extend(found), show(found))[1]  # type: ignore[method-assign]
+    try:
+        run_recipe(recipe, options, screen)
+    finally:
+        screen.close()
+    if as_json:
+        print_json({"out": str(recipe.out), "nodes": rows})
+    elif not quiet:
+        _closing_hint(recipe, console)
+
+
+def _closing_hint(recipe: Any, console: Console) -> None:
+    """Tell what to do with what was made."""
+    if (recipe.out / "report.html").exists():
+        console.print(f"report: {recipe.out / 'report.html'}", highlight=False)
+    chats = [
+        name for name, node in recipe.nodes.items() if node.kind in ("sft", "ppo") and (recipe.out / name).exists()
+    ]
+    if chats:
+        console.print(f"talk to it: qwenkit chat {recipe.out / chats[-1]}", highlight=False)
+
+
+def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from qwenkit.lineage.runner import plan
+    from qwenkit.lineage.size import sizes
+
+    verdicts, known = plan(recipe, options), sizes(recipe)
+    if as_json:
+        print_json([{**asdict(v), "size": asdict(known[v.node]) if v.node in known else None} for v in verdicts])
+        return
+    table = Table("node", "kind", "reads", "state", "why", "planned min", box=None, pad_edge=False)
+    for v in verdicts:
+        node = recipe.nodes[v.node]
+        words = {"done": "up to date", "reuse": "would be reused", "absent": "needs data"}
+        state = words.get(v.state, "would run")
+        minutes = minutes_text(node.config.minutes if v.works else None)
+        reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind == "path"])
+        table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes)
+    terminal().print(table)
+    for v in verdicts:
+        if v.node in known:
+            terminal().print(f"{v.node}: {known[v.node].text()}", highlight=False)
+
+
+@app.command(epilog="Example:  qwenkit recipes")
+def recipes(as_json: Json = False) -> None:
+    """The recipes that come with qwenkit: what each makes, and which keys name your own data."""
+    from rich.table import Table
+
+    from qwenkit.lineage.size import offered, short
+
+    rows = offered()
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("recipe", "parameters", "tokens", "what it makes", "your data", box=None, pad_edge=False)
+    for row in rows:
+        data = ", ".join(row["data"]) or "none"
+        table.add_row(row["recipe"], short(row["parameters"]), short(row["tokens"]), row["about"], data)
+    terminal().print(table)
+
+
+@app.command(epilog="Example:  qwenkit init my.toml --from nano")
+def init(
+    path: Annotated[Path, typer.Argument(help="the recipe file to write")],
+    source: Annotated[str, typer.Option("--from", help="the recipe to start from")] = "nano",
+) -> None:
+    """Write a recipe of your own, a copy of one that comes with qwenkit."""
+    from qwenkit.lineage.recipe import recipe_text
+
+    if path.exists():
+        raise UserError("the file exists already", where=str(path), mend="choose another name, or remove it")
+    write_text(path, recipe_text(source))
+    terminal().print(f"wrote {path}; raise it with: qwenkit run {path}", highlight=False)
+
+
+@app.command(epilog="Example:  qwenkit status runs/nano")
+def status(run_dir: RunFolder, as_json: Json = False) -> None:
+    """What a run folder holds: every node of the recipe and how far it is, headline numbers, minutes, alarms."""
+    from rich.table import Table
+
+    from qwenkit.lineage.status import MEND, read_status
+
+    found = read_status(run_dir)
+    if as_json:
+        print_json(found.plain())
+    else:
+        table = Table("node", "state", "min", "planned", "digest", "", box=None, pad_edge=False)
+        for column in table.columns[:-1]:
+            column.no_wrap = True
+        for row in found.nodes:
+            again = f" ({row.attempts} attempts)" if (row.attempts or 0) > 1 else ""
+            minutes = minutes_text(row.minutes), minutes_text(row.planned_minutes)
+            table.add_row(row.node, row.state, *minutes, row.digest[:12], escape(row.detail + again))
+        terminal().print(table)
+        for alarm in found.alarms:
+            terminal().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)
+    if found.damage:
+        raise UserError("\n".join(found.damage), mend=MEND)
+
+
+@app.command(epilog="Example:  qwenkit verify runs/nano")
+def verify(
+    run_dir: Annotated[Path, typer.Argument(help="a run folder or one artifact")], as_json: Json = False
+) -> None:
+    """Hash every file again and compare with the manifests; exit code 2 when anything differs."""
+    from qwenkit.artifacts import MOVE, only_stray, read_manifest
+    from qwenkit.lineage import status
+
+    found = status.verify(run_dir)
+    if as_json:
+        print_json({str(folder): lines for folder, lines in found.items()})
+    for folder, lines in found.items() if not as_json else ():
+        print("DAMAGED" + " " * 14 if lines else f"whole    {read_manifest(folder).digest[:12]}", folder)
+    wrong = [line for lines in found.values() for line in lines]
+    if wrong:
+        raise UserError("\n".join(wrong), mend=MOVE if only_stray(wrong) else status.MEND)
+
+
+@app.command(epilog="Example:  qwenkit clean runs/nano")
+def clean(run_dir: RunFolder) -> None:
+    """Remove superseded artifacts and the scratch of abandoned work."""
+    from qwenkit.lineage.runner import locked
+    from qwenkit.lineage.status import refuse_no_run
+
+    refuse_no_run(run_dir)
+    freed = 0
+    with locked(run_dir):
+        for name in (".old", ".work"):
+            freed += sum(p.stat().st_size for p in (run_dir / name).rglob("*") if p.is_file())
+            shutil.rmtree(run_dir / name, ignore_errors=True)
+    print(f"freed {freed / 1e6:.1f} MB")

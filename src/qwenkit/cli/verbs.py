@@ -1,0 +1,124 @@
+"""The verb of each kind of node: `qwenkit sft --model M --data D --out O` is a recipe of one node, by the same code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from rich.markup import escape
+
+from qwenkit.cli.app import app, as_folder
+from qwenkit.cli.runs import raise_family
+from qwenkit.stages import KINDS
+
+EXAMPLES = {
+    "world": "--scale quick",
+    "testsets": "--world runs/nano/world",
+    "corpus": "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets",
+    "tokenizer": "--corpus runs/nano/corpus --vocab-size 1536",
+    "pretrain": "--corpus runs/nano/corpus --tokenizer runs/nano/tokenizer --tokens 4e6 --layers 4 --hidden-size 128",
+    "sft": "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20",
+    "preference": "--model runs/nano/base --data runs/nano/world --tests runs/nano/testsets",
+    "reward": "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world",
+    "ppo": "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus",
+    "evaluate": "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets",
+    "report": "--of runs/nano/base --of runs/nano/exam",
+}
+"""Of each kind's verb: what follows `qwenkit KIND`, but for `--out`."""
+
+
+def verb_of(kind: str) -> Callable[..., None]:
+    """The command of a kind: one option for each key of its config, and --out for the artifact's run folder."""
+    from qwenkit.stages import load_stage
+
+    config = load_stage(kind).Config
+    keys = list(config.model_fields)
+
+    def verb(**given: Any) -> None:
+        from dataclasses import replace
+
+        from qwenkit.lineage.recipe import build
+        from qwenkit.lineage.runner import Options
+
+        out, quiet, threads = given.pop("out"), given.pop("quiet"), given.pop("threads")
+        table = {key: _value(config, key, given[key]) for key in keys if given[key] is not None}
+        data = {"title": kind, "threads": threads, kind: table}
+        places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
+        recipe = build(data, {**places}, f"qwenkit {kind}", Path())
+        raise_family(replace(recipe, out=out), Options(), quiet, False)
+
+    out = typer.Option(help="run folder", parser=as_folder, metavar="FOLDER")
+    threads = typer.Option(help="0: all free cores", metavar="INTEGER", rich_help_panel=PANELS["runtime"])
+    quiet = typer.Option("-q", "--quiet", help="only the result", rich_help_panel=PANELS["runtime"])
+    parameters = [*(_option(config, key) for key in config.edges()), _parameter("out", Path, out)]
+    parameters += [_option(config, key) for key in keys if config.role(key) == "content"]
+    parameters += [_option(config, key) for key in keys if config.role(key) == "runtime"]
+    parameters += [
+        _parameter("threads", int, threads, default=0),
+        _parameter("quiet", bool, quiet, default=False),
+    ]
+    verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    verb.__doc__ = KINDS[kind][0].upper() + KINDS[kind][1:] + "."
+    return verb
+
+
+def _parameter(name: str, kind: Any, option: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+PANELS = {"edge": None, "content": "What changes the result", "runtime": "What does not"}
+WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", list: "LIST", dict: "TABLE", str: "TEXT"}
+
+
+def _option(config: Any, key: str) -> inspect.Parameter:
+    """A key as an option. That a required one is missing is told by the recipe, in the words of its key."""
+    from qwenkit.config import default_text
+
+    field, default = config.model_fields[key], default_text(config, key).strip('"')
+    note = ""
+    if field.is_required():
+        note = " [red]\\[required][/]"
+    elif default not in ("", "[]", "{}"):
+        note = f" [dim]\\[default: {escape(default)}][/]"
+    option = typer.Option(
+        "--" + key.replace("_", "-"), help=escape(field.description or "") + note, metavar=_metavar(config, key),
+        show_default=False, rich_help_panel=PANELS[config.role(key)],
+    )  # fmt: skip
+    return _parameter(key, list[str] | None if config.takes_many(key) else str | None, option, default=None)
+
+
+def _metavar(config: Any, key: str) -> str:
+    """What stands for a key's value on the help page."""
+    annotation = config.model_fields[key].annotation
+    if config.role(key) == "edge":
+        return "PATH"
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    plain = next((kind for kind in (get_origin(annotation), *get_args(annotation), annotation) if kind in WORDS), str)
+    return WORDS[plain]
+
+
+def _value(config: Any, key: str, given: Any) -> Any:
+    from qwenkit.config import parse_value
+
+    if config.takes_many(key):
+        return [path for item in given for path in item.split(",")]
+    return given if config.role(key) == "edge" else parse_value(given)
+
+
+def register(arguments: list[str]) -> None:
+    """Add the verb that is called; for the help page all of them by name, without loading their stages."""
+    called = next((a for a in arguments if not a.startswith("-")), None)
+    for kind, doc in KINDS.items():
+        if kind == called:
+            epilog = f"Example:  qwenkit {kind} {EXAMPLES[kind]} --out runs/my-{kind}"
+            app.command(kind, rich_help_panel="Stages", epilog=epilog)(verb_of(kind))
+        else:
+            app.command(kind, rich_help_panel="Stages", help=doc[0].upper() + doc[1:] + ".")(_nothing)
+
+
+def _nothing() -> None:
+    """Stands for a verb on the help page."""
