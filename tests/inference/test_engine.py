@@ -166,3 +166,25 @@ def test_more_requests_may_come_than_the_cache_first_had_room_for(model: Transfo
     while len(done) < len(handles):
         done.update({output.request: output.ids for output in engine.step()})
     assert [done[handle] for handle in handles] == [full_forward(model, prompt, 20) for prompt in [*prompts, [3] * 150]]
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_prompts_read_in_pieces_give_the_same(extended: bool) -> None:
+    """Nothing ahead is seen, and the rotation is that of the whole prompt."""
+    from qwenkit.model import ModelConfig, Transformer, init_weights
+    from qwenkit.model.config import Extension
+
+    extension = Extension(seq_length=16, dynamic_ntk=True, logn=True) if extended else None
+    config = ModelConfig(**{**SHAPE, "num_key_value_heads": None}, extension=extension,  # type: ignore[arg-type]
+                         windows=(8, None))  # fmt: skip
+    model = init_weights(Transformer(config), seed=0, std=0.3).eval()
+    prompts = [[(7 * i + n) % config.vocab_size for i in range(length)] for n, length in enumerate((90, 33, 5, 64))]
+    params = SamplingParams.plain(temperature=0, max_tokens=12, logprobs=True, ignore_eos=True)
+    whole = Engine(model).generate(prompts, params)
+    for pieces in (32, 40):
+        for a, b in zip(whole, Engine(model, prefill_tokens=pieces).generate(prompts, params), strict=True):
+            assert a.ids == b.ids
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+    for output, prompt in zip(whole, prompts, strict=True):
+        assert Engine(model).score([prompt])[0] == pytest.approx(Engine(model).score([*prompts, prompt])[-1], abs=1e-4)
+        assert output.logprobs is not None

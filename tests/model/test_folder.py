@@ -115,8 +115,13 @@ def test_wrong_tensors_are_named_all_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope type 'yarn'"),
-        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "rope type 'linear'"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7}}, "mscale"),
+        ({"rope_scaling": [4.0]}, "rope_scaling"),
+        ({"rope_theta": "big"}, "rope_theta = 'big' is not a number"),
+        ({"layer_types": ["full_attention"], "use_sliding_window": True, "sliding_window": 4}, "layer_types"),
+        ({"vocab_size": 10**9}, "vocab_size = 1000000000 is beyond"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers = 1000000 is beyond"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"model_type": "gpt2"}, "model_type 'gpt2'"),
         ({"hidden_size": None}, "missing: hidden_size"),

@@ -1,11 +1,12 @@
 """Keys and values of the tokens so far.
 
     cache = KVCache(config, rows=128, length=256, dtype=torch.float32, device="cpu")
-    model.hidden(prompts_BT, cache=cache.fresh([3, 4]))      # prompts into the empty rows 3 and 4
-    model.hidden(ids_B1, cache=cache.next(lengths))          # one token more for each of the first rows
+    model.hidden(prompts_BT, cache=cache.fresh([3, 4], lengths))     # prompts into the empty rows 3 and 4
+    model.hidden(ids_B1, cache=cache.next(stored, lengths))          # one token more for each of the first rows
 
 Slot j of a row holds the token at position j, so rows of different lengths share a batch: a query sees the slots up to
-its own position, and what lies behind them (padding, an earlier tenant's rest) is never seen and soon overwritten.
+its own position, and what lies behind them (padding, an earlier tenant's rest) is never seen and soon overwritten. Keys
+are stored rotated, so what a prompt's length decides about the rotation (dynamic NTK) holds for its whole answer.
 
 Legend: R rows, G key/value heads, S slots, D head width, B rows of this batch, T tokens.
 """
@@ -67,25 +68,29 @@ class KVCache:
         for store in (*self.keys, *self.values):
             store[row] = 0
 
-    def fresh(self, rows: Sequence[int]) -> FreshRows:
-        """For prompts that enter empty rows."""
-        return FreshRows(self, torch.tensor(rows, device=self.device))
+    def fresh(self, rows: Sequence[int], lengths: Sequence[int]) -> FreshRows:
+        """For prompts of these lengths (padding aside) that enter empty rows."""
+        return FreshRows(self, torch.tensor(rows, device=self.device), torch.tensor(lengths, device=self.device))
 
-    def next(self, lengths: Sequence[int]) -> NextTokens:
-        """For the tokens that follow in rows 0, 1, ..., which hold `lengths` tokens each."""
-        return NextTokens(self, torch.tensor(lengths, device=self.device), max(lengths))
+    def next(self, stored: Sequence[int], lengths: Sequence[int], first: int = 0) -> NextTokens:
+        """For the tokens that follow in rows `first`, `first` + 1, ..., which hold `stored` tokens each of a prompt of
+        `lengths` tokens and its answer."""
+        return NextTokens(self, first, list(stored), torch.tensor(lengths, device=self.device))
 
 
 class FreshRows:
     """The cache of whole prompts: stored for later, and plain causal attention among themselves now."""
 
-    def __init__(self, cache: KVCache, rows_B: Tensor) -> None:
-        self.cache, self.rows_B = cache, rows_B
+    def __init__(self, cache: KVCache, rows_B: Tensor, lengths_B: Tensor) -> None:
+        self.cache, self.rows_B, self.lengths_B = cache, rows_B, lengths_B
 
     def positions_BT(self, T: int) -> Tensor:
         return torch.arange(T, device=self.rows_B.device)[None]
 
-    def mask(self, T: int) -> Tensor | None:
+    def lengths_BT(self, T: int) -> Tensor:
+        return self.lengths_B[:, None]
+
+    def mask(self, T: int, window: int | None) -> Tensor | None:
         return None
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,27 +100,34 @@ class FreshRows:
 
 
 class NextTokens:
-    """The cache of one or more tokens that follow what the first rows already hold."""
+    """The cache of one or more tokens that follow what neighbouring rows already hold."""
 
-    def __init__(self, cache: KVCache, lengths_B: Tensor, longest: int) -> None:
-        self.cache, self.lengths_B, self.longest = cache, lengths_B, longest
-        self.rows_B1 = torch.arange(len(lengths_B), device=lengths_B.device)[:, None]
+    def __init__(self, cache: KVCache, first: int, stored: list[int], lengths_B: Tensor) -> None:
+        self.cache, self.lengths_B, self.longest = cache, lengths_B, max(stored)
+        self.rows = slice(first, first + len(stored))
+        self.stored_B = torch.tensor(stored, device=cache.device)
+        self.index_B1 = torch.arange(first, first + len(stored), device=cache.device)[:, None]
 
     def positions_BT(self, T: int) -> Tensor:
-        self.slots_BT = self.lengths_B[:, None] + torch.arange(T, device=self.lengths_B.device)
+        self.slots_BT = self.stored_B[:, None] + torch.arange(T, device=self.stored_B.device)
         return self.slots_BT
 
-    def mask(self, T: int) -> Tensor | None:
+    def lengths_BT(self, T: int) -> Tensor:
+        return self.lengths_B[:, None]
+
+    def mask(self, T: int, window: int | None) -> Tensor | None:
         self.span = _blocks(self.longest + T)
-        slots_S = torch.arange(self.span, device=self.lengths_B.device)
-        return (slots_S <= self.slots_BT[:, :, None])[:, None]
+        slots_S = torch.arange(self.span, device=self.stored_B.device)
+        seen_BTS = slots_S <= self.slots_BT[:, :, None]
+        if window is not None:
+            seen_BTS &= slots_S > self.slots_BT[:, :, None] - window
+        return seen_BTS[:, None]
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
         keys_RGSD, values_RGSD = self.cache.keys[layer], self.cache.values[layer]
-        keys_RGSD[self.rows_B1, :, self.slots_BT] = k_BGTD.transpose(1, 2)
-        values_RGSD[self.rows_B1, :, self.slots_BT] = v_BGTD.transpose(1, 2)
-        rows = len(self.lengths_B)
-        return keys_RGSD[:rows, :, : self.span], values_RGSD[:rows, :, : self.span]
+        keys_RGSD[self.index_B1, :, self.slots_BT] = k_BGTD.transpose(1, 2)
+        values_RGSD[self.index_B1, :, self.slots_BT] = v_BGTD.transpose(1, 2)
+        return keys_RGSD[self.rows, :, : self.span], values_RGSD[self.rows, :, : self.span]
 
 
 def _blocks(length: int) -> int:

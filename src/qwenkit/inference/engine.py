@@ -86,7 +86,7 @@ class Engine:
     @property
     def max_length(self) -> int:
         """Tokens that a prompt and its answer may have together."""
-        return self.model.config.max_position_embeddings
+        return self.model.config.max_length
 
     # ---- whole batches ----------------------------------------------------------------------------------------------
 

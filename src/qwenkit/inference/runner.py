@@ -51,12 +51,25 @@ class ModelRunner:
         h_BD = self.model.model.embed_tokens.weight.new_zeros(len(fresh) + _idle(len(fresh)), width)
         for prompts in _batches(list(rows), self.prefill_tokens):
             own = [rows[prompt][0] for prompt in prompts]
-            h_BTD = self.model.hidden(self._padded(prompts), cache=self.cache.fresh(own))
+            last_BD = self._read(prompts, own)
             for i, prompt in enumerate(prompts):
-                h_BD[[places[row] for row in rows[prompt]]] = h_BTD[i, len(prompt) - 1]
+                h_BD[[places[row] for row in rows[prompt]]] = last_BD[i]
                 for row in rows[prompt][1:]:
                     self.cache.copy(own[i], row, len(prompt))
         self._write(running, fresh, h_BD)
+
+    def _read(self, prompts: list[tuple[int, ...]], rows: list[int]) -> Tensor:
+        """Prompts into their rows of the cache; the state of the last token of each. One that is too long to be read
+        at once is read alone, in pieces: each sees all before it and nothing after."""
+        lengths, size = [len(prompt) for prompt in prompts], max(self.prefill_tokens, _BUCKET)
+        if lengths[0] <= size or len(prompts) > 1:
+            h_BTD = self.model.hidden(self._padded(prompts), cache=self.cache.fresh(rows, lengths))
+            return torch.stack([h_BTD[i, length - 1] for i, length in enumerate(lengths)])
+        h_1TD = self.model.hidden(self._padded([prompts[0][:size]]), cache=self.cache.fresh(rows, lengths))
+        for start in range(size, lengths[0], size):
+            piece = torch.tensor([prompts[0][start : start + size]], device=self.cache.device)
+            h_1TD = self.model.hidden(piece, cache=self.cache.next([start], lengths, first=rows[0]))
+        return h_1TD[:, -1]
 
     def _padded(self, prompts: list[tuple[int, ...]]) -> Tensor:
         width = _rounded(max(map(len, prompts)))
@@ -71,8 +84,9 @@ class ModelRunner:
         """One token more for every row."""
         idle = _idle(len(running))
         ids_B1 = torch.tensor([[s.ids[-1]] for s in running] + [[0]] * idle, device=self.cache.device)
-        lengths = [s.stored for s in running] + [0] * idle
-        h_BD = self.model.hidden(ids_B1, cache=self.cache.next(lengths))[:, 0]
+        stored = [s.stored for s in running] + [0] * idle
+        lengths = [len(s.prompt) for s in running] + [1] * idle
+        h_BD = self.model.hidden(ids_B1, cache=self.cache.next(stored, lengths))[:, 0]
         self._write(running, list(range(len(running))), h_BD)
 
     def _write(self, running: list[Sequence], rows: list[int], h_BD: Tensor) -> None:

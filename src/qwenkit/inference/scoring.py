@@ -24,7 +24,7 @@ def score(model: Transformer, rows: list[list[int]], starts: list[int], tokens: 
     for batch in _by_length(rows, tokens):
         width = max(len(rows[i]) for i in batch)
         ids_BT = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in batch], device=device)
-        h_BTD = model.hidden(ids_BT)
+        h_BTD = model.hidden(ids_BT, documents_BT=_padding(model, [len(rows[i]) for i in batch], ids_BT))
         wanted_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
         for b, i in enumerate(batch):
             wanted_BT[b, starts[i] : len(rows[i])] = True
@@ -34,6 +34,16 @@ def score(model: Transformer, rows: list[list[int]], starts: list[int], tokens: 
             scores[i], found = found[:count], found[count:]
             _check_finite(scores[i], f"prompt {i}", starts[i])
     return scores
+
+
+def _padding(model: Transformer, lengths: list[int], ids_BT: Tensor) -> Tensor | None:
+    """Text and padding as two documents, for a model that asks how long a text is (dynamic NTK); no other one needs to
+    know, as padding comes last."""
+    extension = model.config.extension
+    if extension is None or not extension.dynamic_ntk or min(lengths) == ids_BT.shape[1]:
+        return None
+    ends_B = torch.tensor(lengths, device=ids_BT.device)
+    return (torch.arange(ids_BT.shape[1], device=ids_BT.device) >= ends_B[:, None]).long()
 
 
 def _check_finite(scores: list[float], where: str, start: int) -> None:

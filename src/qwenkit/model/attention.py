@@ -1,7 +1,10 @@
 """Attention, in one place: which key may be seen by which query, and the weighted sum (report §1.3).
 
-    mask = document_mask(documents_BT)           # None: plain causal
-    o_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, mask)
+    mask = document_mask(documents_BT, window)   # None: plain causal
+    o_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, mask, window)
+
+A window of w lets a query see the last w tokens, itself included. A mask that is given has its window in it; without a
+mask the windowed form reads only the keys that can be seen, so a long text costs T * w and not T * T.
 
 Legend: B rows, T queries, S keys, H query heads, G key/value heads, D head width.
 
@@ -18,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_BLOCK = 1024  # queries of a windowed layer that are read at once
 _SHORT = 1024  # tokens; above, the plain form's square of scores costs more memory than it saves time
 
 
@@ -28,8 +32,12 @@ class Cache(Protocol):
         """Positions of the next T tokens of every row."""
         ...
 
-    def mask(self, T: int) -> Tensor | None:
-        """Which slots the next T tokens may see; None: nothing is cached yet, plain causal."""
+    def lengths_BT(self, T: int) -> Tensor:
+        """How long the prompt of each row is: what dynamic NTK fixes its alpha by."""
+        ...
+
+    def mask(self, T: int, window: int | None) -> Tensor | None:
+        """Which slots the next T tokens may see; None: nothing is cached yet, plain causal (in the window)."""
         ...
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,10 +45,11 @@ class Cache(Protocol):
         ...
 
 
-def document_mask(documents_BT: Tensor) -> Tensor:
-    """[B, 1, T, T], true where a query may see a key: not later, and in the same document."""
+def document_mask(documents_BT: Tensor, window: int | None = None) -> Tensor:
+    """[B, 1, T, T], true where a query may see a key: not later, in the same document, and inside the window."""
     same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
-    return same_BTT.tril()[:, None]
+    seen_BTT = same_BTT.tril() if window is None else same_BTT.tril().triu(1 - window)
+    return seen_BTT[:, None]
 
 
 def document_positions(documents_BT: Tensor) -> Tensor:
@@ -52,8 +61,33 @@ def document_positions(documents_BT: Tensor) -> Tensor:
     return index_T - starts_BT.cummax(dim=1).values
 
 
-def attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax attention, causal when `mask` is None, otherwise true where a query may see a key."""
+def document_lengths(documents_BT: Tensor) -> Tensor:
+    """[B, T]: how many tokens the document of each token has."""
+    same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
+    return same_BTT.sum(-1)
+
+
+def attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None, window: int | None = None) -> Tensor:
+    """Softmax attention: where `mask` is true a query may see a key; without a mask causal, inside the window."""
+    T = q_BHTD.shape[2]
+    if mask is None and window is not None and window < T:
+        return _windowed(q_BHTD, k_BGSD, v_BGSD, window)
+    return _attend(q_BHTD, k_BGSD, v_BGSD, mask)
+
+
+def _windowed(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, window: int) -> Tensor:
+    """Blocks of queries, each with the keys that its window reaches."""
+    T, parts = q_BHTD.shape[2], []
+    for start in range(0, T, _BLOCK):
+        end, first = min(start + _BLOCK, T), max(0, start - window + 1)
+        behind_TS = torch.arange(start, end)[:, None] - torch.arange(first, end)
+        mask = ((behind_TS >= 0) & (behind_TS < window))[None, None].to(q_BHTD.device)
+        keys, values = k_BGSD[:, :, first:end], v_BGSD[:, :, first:end]
+        parts.append(_attend(q_BHTD[:, :, start:end], keys, values, mask))
+    return torch.cat(parts, dim=2)
+
+
+def _attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) -> Tensor:
     dtype = q_BHTD.dtype
     if q_BHTD.device.type != "cpu":
         return _fused(q_BHTD, k_BGSD, v_BGSD, mask)

@@ -1,18 +1,79 @@
-"""The shape of a model (report §1.3, Table 1), checked when it is made.
+"""The shape of a model (report §1.3, Table 1; the later generations'), checked when it is made.
 
     config = ModelConfig(vocab_size=1536, hidden_size=128, intermediate_size=352, num_hidden_layers=4,
                          num_attention_heads=4)
 
-Names are Hugging Face's `Qwen2Config`. `intermediate_size` is the true width of the SwiGLU network (the first Qwen's
-`config.json` wrote twice that number). `dropout` acts on the output of every residual branch while training; it belongs
-to a training run, so it is never written into a model folder.
+Names are Hugging Face's. `intermediate_size` is the true width of the SwiGLU network (the first Qwen's `config.json`
+writes twice that number). What only some families have lies in parts of its own: `Experts`, `Yarn`, `Extension`.
+`dropout` acts on the output of every residual branch while training; it belongs to a training run, so it is never
+written into a model folder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qwenkit.errors import UserError
+
+LARGEST = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**18,
+    "intermediate_size": 2**22,
+    "num_hidden_layers": 1024,
+    "num_attention_heads": 4096,
+    "num_key_value_heads": 4096,
+    "head_dim": 4096,
+    "max_position_embeddings": 2**31,
+    "num_experts": 1024,
+    "moe_intermediate_size": 2**22,
+}
+"""Beyond these a number is a slip or an attack, not a model: it is refused before anything is built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """A mixture of experts in place of the feed-forward layer (Qwen1.5-MoE, Qwen3-MoE)."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+    shared_expert_intermediate_size: int | None = None
+    """Width of the expert that every token passes, behind a gate of its own; None: there is none."""
+    norm_topk_prob: bool = False
+    """Whether the weights of the chosen experts are scaled to sum to one."""
+    decoder_sparse_step: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
+    router_aux_loss_coef: float = 0.001
+    """Kept for the folder; the loss is not part of the forward pass."""
+
+    def sparse(self, layer: int) -> bool:
+        """Whether a layer has experts."""
+        return layer not in self.mlp_only_layers and (layer + 1) % self.decoder_sparse_step == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yarn:
+    """YaRN, the context extension of Qwen2.5 and Qwen3: slow channels are interpolated, fast ones kept."""
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    """What cosines and sines are multiplied by; None: 0.1 ln(factor) + 1."""
+    truncate: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """The first Qwen's training-free context extension (§2.5 of the report): both act from `seq_length` on, and only
+    outside training. Its third part, windows by layer, is `ModelConfig.windows`."""
+
+    seq_length: int
+    """Tokens that the model was trained at."""
+    dynamic_ntk: bool = False
+    logn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +93,27 @@ class ModelConfig:
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     qkv_bias: bool = True
+    qk_norm: bool = False
+    """RMSNorm of every query and key over its head, before the rotation (Qwen3)."""
+    experts: Experts | None = None
+    yarn: Yarn | None = None
+    extension: Extension | None = None
+    windows: tuple[int | None, ...] | None = None
+    """For each layer how many tokens a query sees, itself included; None: all before it."""
     max_position_embeddings: int = 2048
     initializer_range: float = 0.02
     dropout: float = 0.0
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    model_type: str | None = None
+    """The folder format that the model came from and is saved in; None: the plainest that can say it."""
 
     def __post_init__(self) -> None:
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
-        if self.head_dim is None:
-            object.__setattr__(self, "head_dim", self.hidden_size // max(self.num_attention_heads, 1))
-        if problems := self._problems():
+        if self.head_dim is None and _count(self.num_attention_heads) and _count(self.hidden_size):
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
+        if problems := list(self._problems()):
             raise UserError("; ".join(problems), where="model configuration", expected="a shape that can be built")
 
     @property
@@ -56,48 +126,87 @@ class ModelConfig:
         """`head_dim`, always a number."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
-    def _problems(self) -> list[str]:
+    @property
+    def max_length(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        stretched = 0 if self.yarn is None else int(self.yarn.factor * self.yarn.original_max_position_embeddings)
+        return max(self.max_position_embeddings, stretched)
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens a query of this layer sees; None: all before it."""
+        return None if self.windows is None else self.windows[layer]
+
+    def sparse(self, layer: int) -> bool:
+        """Whether a layer has experts."""
+        return self.experts is not None and self.experts.sparse(layer)
+
+    def _problems(self) -> Iterator[str]:
         """Everything wrong with the values, so that one message names it all."""
-        counts = (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "max_position_embeddings",
-        )
-        found = [
-            f"{name} = {getattr(self, name)!r} is not a positive integer"
-            for name in counts
-            if not _is_positive_int(getattr(self, name))
-        ]
-        measures = ("rope_theta", "rms_norm_eps", "initializer_range", "dropout")
-        found += [
-            f"{name} = {getattr(self, name)!r} is not a number"
-            for name in measures
-            if not isinstance(getattr(self, name), int | float)
-        ]
-        if found:
-            return found
+        found = [*_counts(self, SIZES), *_measures(self, MEASURES), *self._parts()]
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
+            found.append(f"dropout = {self.dropout!r} is not a number")
+        yield from found
+        if not found:
+            yield from self._shape()
+
+    def _parts(self) -> Iterator[str]:
+        """What is wrong inside the parts that only some families have."""
+        if self.experts is not None:
+            yield from _counts(self.experts, ("num_experts", "num_experts_per_tok", "moe_intermediate_size"))
+            yield from _counts(self.experts, ("decoder_sparse_step",))
+            if self.experts.shared_expert_intermediate_size is not None:
+                yield from _counts(self.experts, ("shared_expert_intermediate_size",))
+        if self.yarn is not None:
+            yield from _counts(self.yarn, ("original_max_position_embeddings",))
+            yield from _measures(self.yarn, ("factor", "beta_fast", "beta_slow"))
+        if self.extension is not None:
+            yield from _counts(self.extension, ("seq_length",))
+        if self.windows is not None:
+            sizes = [size for size in self.windows if size is not None]
+            yield from (f"windows: {size!r} is no number of tokens" for size in sizes if not _count(size))
+
+    def _shape(self) -> Iterator[str]:
+        """How the values fit together."""
         heads, width = self.num_attention_heads, self.hidden_size
         if self.head_size == width // heads and width % heads:
-            found.append(f"hidden_size = {self.hidden_size} does not divide into {self.num_attention_heads} heads")
-        if self.num_attention_heads % self.kv_heads:
-            found.append(
-                f"num_attention_heads = {self.num_attention_heads} is no multiple of "
-                f"num_key_value_heads = {self.kv_heads}"
-            )
+            yield f"hidden_size = {width} does not divide into {heads} heads"
+        if heads % self.kv_heads:
+            yield f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {self.kv_heads}"
         if self.head_size % 2:
-            found.append(f"head_dim = {self.head_size} is odd, but rotary positions turn pairs of channels")
+            yield f"head_dim = {self.head_size} is odd, but rotary positions turn pairs of channels"
         if not 0.0 <= self.dropout < 1.0:
-            found.append(f"dropout = {self.dropout} is not in [0, 1)")
-        found += [
-            f"{name} = {getattr(self, name)} is not positive" for name in measures[:-1] if not getattr(self, name) > 0
-        ]
-        return found
+            yield f"dropout = {self.dropout} is not in [0, 1)"
+        if self.windows is not None and len(self.windows) != self.num_hidden_layers:
+            yield f"{len(self.windows)} windows for {self.num_hidden_layers} layers"
+        if self.experts is not None and self.experts.num_experts_per_tok > self.experts.num_experts:
+            yield f"{self.experts.num_experts_per_tok} experts a token of {self.experts.num_experts}"
+        if self.extension is not None and self.extension.logn and self.extension.seq_length < 2:
+            yield "seq_length = 1 has no logarithm to scale by"
 
 
-def _is_positive_int(value: object) -> bool:
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+         "num_key_value_heads", "head_dim", "max_position_embeddings")  # fmt: skip
+MEASURES = ("rope_theta", "rms_norm_eps", "initializer_range")
+
+
+def _count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _counts(part: object, names: tuple[str, ...]) -> Iterator[str]:
+    """Which of these are no counts of a model that anybody could have meant."""
+    for name in names:
+        value, most = getattr(part, name), LARGEST.get(name)
+        if not _count(value):
+            yield f"{name} = {value!r} is not a positive integer"
+        elif most is not None and value > most:
+            yield f"{name} = {value} is beyond {most}"
+
+
+def _measures(part: object, names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        value = getattr(part, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{name} = {value!r} is not a number"
+        elif not 0 < value < float("inf"):
+            yield f"{name} = {value!r} is not positive and finite"

@@ -1,46 +1,41 @@
-"""A model as a Hugging Face folder: config.json, *.safetensors, generation_config.json.
+"""A model as a folder: config.json, *.safetensors, generation_config.json.
 
-    save_model(model, "runs/nano/base")                     # opens in transformers and vLLM without remote code
     model = load_model("runs/nano/base", dtype="float32", device="cpu")
+    save_model(model, "out")                                # in the form it came in: Qwen, Qwen2, Qwen3, ...
+    save_model(model, "out", model_type="qwen2")            # or in another one that computes the same
     save_scalar(reward, "runs/nano/reward");  reward = load_scalar("runs/nano/reward")
 
-A language model is a `Qwen2ForCausalLM` (without biases on Q, K, V a `LlamaForCausalLM`, which is the same network);
-a reward or value model is the same family's `...ForSequenceClassification` with one label, whose head there is called
-`score`. Settings that would change what the model computes and that are not supported are refused, not ignored.
+A language model is a `...ForCausalLM` of its family (`formats/`), a reward or value model the same family's
+`...ForSequenceClassification` with one label, whose head there is called `score`. Tensors are mapped and taken over one
+by one, so loading needs little more memory than the model. Settings that would change what the model computes and that
+are not supported are refused, not ignored.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.errors import UserError, nearest
+from qwenkit.errors import UserError, nearest, within
 from qwenkit.model.config import ModelConfig
+from qwenkit.model.formats import Format, Weight, as_qwen2, format_for, format_of
 from qwenkit.model.transformer import ScalarModel, Transformer
+from qwenkit.model.weights import SHARD_BYTES, Tensors, write_json, write_shards
 from qwenkit.records import as_path
 
 Model = TypeVar("Model", Transformer, ScalarModel)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_HEADS: dict[str, str] = {"score_head.weight": "score.weight"}
-_SHARD_BYTES = 5 * 10**9
+_SCORE = {"score_head.weight": "score.weight"}
 
 
-def save_model(model: Transformer, folder: str | Path, shard_bytes: int = _SHARD_BYTES) -> None:
-    """Write a language model; the folder is made when it is missing."""
-    _save(model, Path(folder), "ForCausalLM", shard_bytes)
-
-
-def save_scalar(model: ScalarModel, folder: str | Path, shard_bytes: int = _SHARD_BYTES) -> None:
-    """Write a reward or value model."""
-    _save(model, Path(folder), "ForSequenceClassification", shard_bytes)
+# ---- reading --------------------------------------------------------------------------------------------------------
 
 
 def load_model(
@@ -48,10 +43,13 @@ def load_model(
 ) -> Transformer:
     """Read a language model. `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one."""
     path = as_path(path, expected="a model's folder")
-    found = _read_config(path)
+    found, config, form = _described(path)
+    if _architecture(found).endswith("ForSequenceClassification"):
+        raise UserError("this folder holds a model that scores, not one that writes", where=str(path),
+                        expected="a language model")  # fmt: skip
     with torch.device("meta"):
-        model = Transformer(replace(config_from_dict(found, where=_config_file(path)), dropout=dropout))
-    return _fill(model, path, _pick_dtype(dtype, found), _pick_device(device))
+        model = Transformer(replace(config, dropout=dropout))
+    return _fill(model, path, form, _pick_dtype(dtype, found), _pick_device(device))
 
 
 def load_scalar(
@@ -59,8 +57,8 @@ def load_scalar(
 ) -> ScalarModel:
     """Read a reward or value model. A language model's folder is refused: its head would be random."""
     path = as_path(path, expected="a model's folder")
-    found = _read_config(path)
-    if not str((found.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
+    found, config, form = _described(path)
+    if not _architecture(found).endswith("ForSequenceClassification"):
         raise UserError(
             "this folder holds a language model, not one that scores",
             where=str(path),
@@ -68,89 +66,12 @@ def load_scalar(
             mend="a node of kind `reward` makes one",
         )
     with torch.device("meta"):
-        config = replace(config_from_dict(found, where=_config_file(path)), dropout=dropout)
-        model = ScalarModel(Transformer(config))
-    return _fill(model, path, _pick_dtype(dtype, found), _pick_device(device))
+        model = ScalarModel(Transformer(replace(config, dropout=dropout)))
+    return _fill(model, path, form, _pick_dtype(dtype, found), _pick_device(device))
 
 
-# ---- config.json ----------------------------------------------------------------------------------------------------
-
-_SAME_NAME = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "max_position_embeddings",
-    "initializer_range",
-    "bos_token_id",
-    "eos_token_id",
-)
-
-
-def config_to_dict(config: ModelConfig, architecture: str, dtype: torch.dtype) -> dict[str, Any]:
-    """What `config.json` says of a model."""
-    family = "Qwen2" if config.qkv_bias else "Llama"
-    labels = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": "regression"}
-    return {
-        "architectures": [family + architecture],
-        "model_type": family.lower(),
-        **{name: getattr(config, name) for name in _SAME_NAME},
-        "rope_theta": config.rope_theta,
-        "hidden_act": "silu",
-        "attention_dropout": 0.0,
-        "pad_token_id": config.bos_token_id,  # <|endoftext|>, as Qwen pads; sequence classification needs it
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        "use_cache": True,
-        **({"use_sliding_window": False} if config.qkv_bias else {"attention_bias": False, "mlp_bias": False}),
-        **(labels if architecture == "ForSequenceClassification" else {}),
-    }
-
-
-def config_from_dict(found: dict[str, Any], where: str | None = None) -> ModelConfig:
-    """The model that `config.json` describes; what we would compute differently is refused."""
-    family = found.get("model_type")
-    if family not in ("qwen2", "llama"):
-        raise UserError(f"model_type {family!r} is not supported", where=where, expected="qwen2 or llama")
-    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    _refuse_unsupported(found, rope, family, where)
-    values = {name: found[name] for name in _SAME_NAME if found.get(name) is not None}
-    values["rope_theta"] = float(rope.get("rope_theta") or found.get("rope_theta") or 10000.0)
-    if isinstance(values.get("eos_token_id"), list):
-        values["eos_token_id"] = values["eos_token_id"][0]
-    needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    if missing := [name for name in needed if name not in values]:
-        raise UserError(f"missing: {', '.join(missing)}", where=where, nearest=nearest(missing[0], found))
-    return ModelConfig(qkv_bias=family == "qwen2", **values)
-
-
-def _refuse_unsupported(found: dict[str, Any], rope: dict[str, Any], family: str, where: str | None) -> None:
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    wrong = {
-        f"rope type {kind!r}": kind != "default",
-        "use_sliding_window": bool(found.get("use_sliding_window")),
-        f"hidden_act {found.get('hidden_act')!r}": found.get("hidden_act", "silu") != "silu",
-        "attention_bias": family == "llama" and bool(found.get("attention_bias")),
-        "mlp_bias": bool(found.get("mlp_bias")),
-        "quantization_config": found.get("quantization_config") is not None,
-    }
-    if asked := [name for name, asks in wrong.items() if asks]:
-        raise UserError(
-            f"not supported: {', '.join(asked)}",
-            where=where,
-            expected="plain rotary positions, full attention, silu, unquantized weights",
-        )
-
-
-def _config_file(folder: Path) -> str:
-    return str(folder / "config.json")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json says, or an error that says why there is none."""
     file = folder / "config.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -167,92 +88,137 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return found
 
 
-# ---- tensors --------------------------------------------------------------------------------------------------------
+def _described(folder: Path) -> tuple[dict[str, Any], ModelConfig, Format]:
+    """What config.json says, the shape that it means, and the family's format."""
+    found, where = read_config(folder), str(folder / "config.json")
+    form = format_of(found, where)
+    with within(where):
+        return found, form.read_config(found), form
 
 
-def _save(model: Transformer | ScalarModel, folder: Path, architecture: str, shard_bytes: int) -> None:
-    config = model.config
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        _HEADS.get(name, name): tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
-    }
-    dtype = next(iter(tensors.values())).dtype
-    _write_json(folder / "config.json", config_to_dict(config, architecture, dtype))
-    if architecture == "ForCausalLM":
-        tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
-        _write_json(folder / "generation_config.json", {name: id for name, id in tokens.items() if id is not None})
-    _write_shards(tensors, folder, shard_bytes)
+def _architecture(found: dict[str, Any]) -> str:
+    named = found.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
-def _write_shards(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:
-    """One file while it fits, otherwise numbered shards and their index."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if size + tensor.nbytes > shard_bytes and shards[-1]:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
-        return
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, shard in zip(names, shards):
-        save_file(shard, folder / name, metadata={"format": "pt"})
-    where = {tensor: name for name, shard in zip(names, shards) for tensor in shard}
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where})
-
-
-def _fill(model: Model, folder: Path, dtype: torch.dtype, device: torch.device) -> Model:
-    """Put the folder's tensors into a model on the meta device; every mismatch is named at once."""
-    wanted = {_HEADS.get(name, name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
-    found = _read_tensors(folder)
-    if model.config.tie_word_embeddings:
-        found.pop("lm_head.weight", None)
-    problems = _mismatches({name: shape for name, (_, shape) in wanted.items()}, found)
-    if problems:
-        raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(folder))
-    state = {own: found[name].to(device=device, dtype=dtype) for name, (own, _) in wanted.items()}
+def _fill(model: Model, folder: Path, form: Format, dtype: torch.dtype, device: torch.device) -> Model:
+    """Put the folder's tensors into a model on the meta device; every mismatch is named before one is read."""
+    wanted = model.state_dict()
+    with Tensors(folder) as tensors:
+        weights = _table(form, wanted, frozenset(tensors.shapes))
+        _check(weights, wanted, tensors.shapes, form, folder)
+        state: dict[str, Tensor] = {}
+        for weight in weights:
+            rows = [wanted[name].shape[0] for name in weight.ours]
+            for name, part in zip(weight.ours, _rows(tensors.read(weight.theirs)).split(rows)):
+                state[name] = part.to(device=device, dtype=dtype)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(True).eval()
 
 
-def _mismatches(wanted: dict[str, torch.Size], found: dict[str, Tensor]) -> list[str]:
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    misshaped = [
-        f"{name} is {list(found[name].shape)}, not {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and found[name].shape != shape
-    ]
-    groups = (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshaped))
-    return [f"{kind}: {', '.join(names)}" for kind, names in groups if names]
+def _table(form: Format, wanted: dict[str, Tensor], present: frozenset[str]) -> list[Weight]:
+    """The format's table; the head of a model that scores has a name of its own."""
+    table = form.renames([name for name in wanted if name not in _SCORE], present)
+    return [*table, *(Weight(theirs, (ours,)) for ours, theirs in _SCORE.items() if ours in wanted)]
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    else:
-        files = [folder / "model.safetensors"]
-    if absent := [file.name for file in files if not file.exists()]:
-        raise UserError(f"weights are missing: {', '.join(absent)}", where=str(folder), expected="*.safetensors")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as shard:
-                tensors.update({name: shard.get_tensor(name) for name in shard.keys()})  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise UserError("the weights are damaged", where=str(file), mend="fetch or make them again") from error
-    return tensors
+def _check(
+    weights: list[Weight], wanted: dict[str, Tensor], found: dict[str, torch.Size], form: Format, folder: Path
+) -> None:
+    """Refuse a folder that does not hold exactly the model, naming every tensor."""
+    known = {weight.theirs: [wanted[name].shape for name in weight.ours] for weight in weights}
+    spare = {"lm_head.weight"} if "lm_head.weight" not in wanted else set()  # a tied copy, or under a scoring head
+    groups = {
+        "missing": [name for name in known if name not in found],
+        "unexpected": [name for name in found if name not in known and not name.endswith((*form.ignored, *spare))],
+        "wrong shape": [
+            f"{name} is {list(found[name])}, not {_stacked(shapes)}"
+            for name, shapes in known.items()
+            if name in found and not _fits(found[name], shapes)
+        ],
+    }
+    if problems := [f"{kind}: {', '.join(names)}" for kind, names in groups.items() if names]:
+        raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(folder))
+
+
+def _rows(stack: Tensor) -> Tensor:
+    """A block of experts as one stack of rows; anything else as it is."""
+    return stack.flatten(0, -2) if stack.dim() > 2 else stack
+
+
+def _stacked(shapes: list[torch.Size]) -> list[int]:
+    return [sum(shape[0] for shape in shapes), *shapes[0][1:]]
+
+
+def _fits(found: torch.Size, shapes: list[torch.Size]) -> bool:
+    """Whether a tensor is those stacked by rows, or blocks of them (experts)."""
+    wanted = _stacked(shapes)
+    return list(found) == wanted or (len(shapes) > 1 and len(found) == 3 and [found[0] * found[1], found[2]] == wanted)
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def save_model(
+    model: Transformer, folder: str | Path, shard_bytes: int = SHARD_BYTES, model_type: str | None = None
+) -> None:
+    """Write a language model; the folder is made when it is missing. A form that cannot say it is refused."""
+    _save(model, model.config, Path(folder), format_for(model.config, model_type), shard_bytes)
+
+
+def save_scalar(model: ScalarModel, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write a reward or value model. The first Qwen has no class for it: its trunk is written as Qwen2's."""
+    config, form = model.config, format_for(model.config)
+    if not form.scalar:
+        config, _ = as_qwen2(config)
+        form = format_for(config)
+    _save(model, config, Path(folder), form, shard_bytes)
+
+
+def _save(model: Transformer | ScalarModel, config: ModelConfig, folder: Path, form: Format, shard_bytes: int) -> None:
+    state = model.state_dict()
+    dtype = next(iter(state.values())).dtype
+    settings = {**_head_settings(model, config, form, dtype), **form.write_config(config)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", settings)
+    if isinstance(model, Transformer):
+        tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+        write_json(folder / "generation_config.json", {name: id for name, id in tokens.items() if id is not None})
+    write_shards(_stacks(_table(form, state, frozenset()), state), folder, shard_bytes)
+
+
+def _stacks(weights: list[Weight], state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The folder's tensors, made one at a time."""
+    for weight in weights:
+        parts = [state[name].detach().cpu() for name in weight.ours]
+        yield weight.theirs, (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+
+
+def _head_settings(
+    model: Transformer | ScalarModel, config: ModelConfig, form: Format, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What config.json says of every family alike."""
+    scalar = isinstance(model, ScalarModel)
+    labels = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": "regression"}
+    return {
+        "architectures": [form.head(scalar)],
+        "model_type": form.model_type,
+        "pad_token_id": config.bos_token_id,  # <|endoftext|>, as Qwen pads; sequence classification needs it
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        **(labels if scalar else {}),
+    }
+
+
+# ---- where and in which precision -----------------------------------------------------------------------------------
 
 
 def _pick_dtype(dtype: str | torch.dtype, found: dict[str, Any]) -> torch.dtype:
+    """The one asked for; the folder's, which the first Qwen tells by flags."""
     if isinstance(dtype, torch.dtype):
         return dtype
-    name = found.get("dtype") or found.get("torch_dtype") or "float32" if dtype == "auto" else dtype
+    flags = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+    flagged = next((name for flag, name in flags.items() if found.get(flag) is True), "float32")
+    name = found.get("dtype") or found.get("torch_dtype") or flagged if dtype == "auto" else dtype
     if not isinstance(name, str) or name not in _DTYPES:
         raise UserError(
             f"unknown dtype {name!r}", expected=", ".join(["auto", *_DTYPES]), nearest=nearest(str(name), _DTYPES)
@@ -269,7 +235,3 @@ def _pick_device(device: str) -> torch.device:
         raise UserError(
             f"no device {device!r} on this machine", expected="auto, cpu, or cuda where there is one"
         ) from None
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -27,6 +27,7 @@ def init_weights(model: Module, seed: int, std: float | None = None) -> Module:
     | -------------------------------------------------- | ------------------------------------ |
     | embed_tokens.weight, lm_head.weight                | normal(0, std)                       |
     | q_proj, k_proj, v_proj, gate_proj, up_proj .weight | normal(0, std)                       |
+    | gate.weight, shared_expert_gate.weight (experts)   | normal(0, std)                       |
     | o_proj.weight, down_proj.weight                    | normal(0, std / sqrt(2 * layers))    |
     | q_proj, k_proj, v_proj .bias                       | 0                                    |
     | every norm's weight                                | 1                                    |

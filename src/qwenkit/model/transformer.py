@@ -1,8 +1,10 @@
-"""The Transformer of the Qwen report (§1.3), whole, in one file.
+"""The Transformer of the Qwen report (§1.3) and of the generations after it, whole, in one file.
 
 A LLaMA-style decoder with Qwen's choices: rotary positions from float32 inverse frequencies, biases on Q, K and V and
-nowhere else, RMSNorm before every branch, SwiGLU, untied (or, for small models, tied) output embeddings. Grouped
-queries are the later Qwen's. Parameter names are Hugging Face's `Qwen2ForCausalLM`, so a state dict needs no mapping.
+nowhere else, RMSNorm before every branch, SwiGLU, untied (or, for small models, tied) output embeddings. Later Qwen's
+are grouped queries, norms of queries and keys in place of biases, windows in some layers, experts (`experts.py`). The
+first Qwen's context extension and YaRN are in `rotary.py`. Parameter names are Hugging Face's `Qwen2ForCausalLM`,
+`Qwen3MoeForCausalLM` and so on, so a state dict needs no mapping.
 
     model = init_weights(Transformer(config), seed=0)
     logits_BTV = model(ids_BT)
@@ -18,13 +20,17 @@ at every step. `hidden` compiles as one graph for fixed shapes.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwenkit.model.attention import Cache, attention, document_mask, document_positions
+from qwenkit.model.attention import Cache, attention, document_lengths, document_mask, document_positions
 from qwenkit.model.config import ModelConfig
+from qwenkit.model.experts import MLP, SparseMLP
 from qwenkit.model.init import init_weights
+from qwenkit.model.rotary import Rotary, rotary_tables
 
 
 class RMSNorm(nn.Module):
@@ -41,56 +47,41 @@ class RMSNorm(nn.Module):
         return self.weight * x.to(x_BTC.dtype)
 
 
-def rotary_tables(positions_BT: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [B, 1, T, D/2] in float32. Built at use: a table kept on the module would follow
-    `model.bfloat16()` and lose the precision that the report asks for."""
-    exponent_D = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_BT.device) / head_dim
-    angles_BTD = positions_BT[..., None].float() * (1.0 / theta**exponent_D)
-    return angles_BTD.cos()[:, None], angles_BTD.sin()[:, None]
+class View(NamedTuple):
+    """What the queries of a layer may see: a mask (None: plain causal), and the layer's window."""
 
-
-def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel i together with channel i + D/2, in float32; the result has the type of `x`."""
-    low, high = x_BHTD.float().chunk(2, dim=-1)
-    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x_BHTD.dtype)
+    mask: Tensor | None
+    window: int | None
 
 
 class Attention(nn.Module):
-    """Queries, keys and values with bias; output without."""
+    """Queries, keys and values with bias, or (Qwen3) with a norm over each head; the output without."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.head_dim = layer, config.head_size
+        self.layer, self.head_dim, self.qk_norm = layer, config.head_size, config.qk_norm
         query, key = config.num_attention_heads * config.head_size, config.kv_heads * config.head_size
         self.q_proj = nn.Linear(config.hidden_size, query, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.hidden_size, key, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.hidden_size, key, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+        if self.qk_norm:
+            self.q_norm = RMSNorm(config.head_size, config.rms_norm_eps)
+            self.k_norm = RMSNorm(config.head_size, config.rms_norm_eps)
 
-    def forward(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x_BTC: Tensor, rotary: Rotary, view: View, cache: Cache | None) -> Tensor:
         B, T, _ = x_BTC.shape
         q_BHTD, k_BGTD, v_BGTD = (
             proj(x_BTC).view(B, T, -1, self.head_dim).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q_BHTD, k_BGTD = rotate(q_BHTD, *rotary), rotate(k_BGTD, *rotary)
+        if self.qk_norm:
+            q_BHTD, k_BGTD = self.q_norm(q_BHTD), self.k_norm(k_BGTD)
+        q_BHTD, k_BGTD = rotary.query(q_BHTD), rotary.key(k_BGTD)
         if cache is not None:
             k_BGTD, v_BGTD = cache.extend(self.layer, k_BGTD, v_BGTD)
-        o_BHTD = attention(q_BHTD, k_BGTD, v_BGTD, mask)
+        o_BHTD = attention(q_BHTD, k_BGTD, v_BGTD, view.mask, view.window)
         return self.o_proj(o_BHTD.transpose(1, 2).reshape(B, T, -1))
-
-
-class MLP(nn.Module):
-    """SwiGLU: the gate decides how much of each `up` channel passes."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_BTC)) * self.up_proj(x_BTC))
 
 
 class Block(nn.Module):
@@ -99,14 +90,15 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.self_attn = Attention(config, layer)
-        self.mlp = MLP(config)
+        if config.experts is not None and config.sparse(layer):
+            self.mlp: nn.Module = SparseMLP(config.hidden_size, config.experts)
+        else:
+            self.mlp = MLP(config.hidden_size, config.intermediate_size)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
-        self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None, rate: float
-    ) -> Tensor:
-        x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, mask, cache), rate)
+    def forward(self, x_BTC: Tensor, rotary: Rotary, view: View, cache: Cache | None, rate: float) -> Tensor:
+        x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, view, cache), rate)
         return x_BTC + F.dropout(self.mlp(self.post_attention_layernorm(x_BTC)), rate)
 
 
@@ -129,16 +121,14 @@ class Decoder(nn.Module):
         embeds_BTD: Tensor | None = None,
     ) -> Tensor:
         x_BTC = self.embed_tokens(ids_BT) if embeds_BTD is None else embeds_BTD
-        T = x_BTC.shape[1]
         if positions_BT is None:
             positions_BT = self._positions(x_BTC, documents_BT, cache)
-        rotary = rotary_tables(positions_BT, self.config.head_size, self.config.rope_theta)
-        mask = None if documents_BT is None else document_mask(documents_BT)
-        if cache is not None:
-            mask = cache.mask(T)
+        lengths_BT = self._lengths(x_BTC, documents_BT, cache)
+        rotary = rotary_tables(self.config, positions_BT, lengths_BT, extended=not self.training)
+        views = self._views(x_BTC.shape[1], documents_BT, cache)
         rate = self.config.dropout if self.training else 0.0
-        for block in self.layers:
-            x_BTC = block(x_BTC, rotary, mask, cache, rate)
+        for layer, block in enumerate(self.layers):
+            x_BTC = block(x_BTC, rotary, views[self.config.window(layer)], cache, rate)
         return self.norm(x_BTC)
 
     def _positions(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
@@ -147,6 +137,24 @@ class Decoder(nn.Module):
         if documents_BT is not None:
             return document_positions(documents_BT)
         return torch.arange(x_BTC.shape[1], device=x_BTC.device)[None]
+
+    def _lengths(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor | None:
+        """How long the sequence of each token is, where dynamic NTK asks."""
+        if self.training or self.config.extension is None or not self.config.extension.dynamic_ntk:
+            return None
+        if cache is not None:
+            return cache.lengths_BT(x_BTC.shape[1])
+        if documents_BT is not None:
+            return document_lengths(documents_BT)
+        return torch.full((1, 1), x_BTC.shape[1], device=x_BTC.device)
+
+    def _views(self, T: int, documents_BT: Tensor | None, cache: Cache | None) -> dict[int | None, View]:
+        """Who sees whom, once for every window that some layer has."""
+        found: dict[int | None, View] = {}
+        for window in dict.fromkeys(self.config.windows or (None,)):
+            mask = None if documents_BT is None else document_mask(documents_BT, window)
+            found[window] = View(mask if cache is None else cache.mask(T, window), window)
+        return found
 
 
 class Transformer(nn.Module):

@@ -49,7 +49,7 @@ error: model/model.safetensors: the weights are damaged
         "chat model -p hi",
         """\
 error: model: weights are missing: model.safetensors
-  expected: *.safetensors
+  expected: model.safetensors, or shards with their index
 """,
     ),
     Case(
@@ -58,7 +58,7 @@ error: model: weights are missing: model.safetensors
         "chat model -p hi",
         """\
 error: model/config.json: model_type 'gpt2' is not supported
-  expected: qwen2 or llama
+  expected: qwen, qwen2, qwen3, llama, qwen2_moe, qwen3_moe
 """,
     ),
     Case(

@@ -1,0 +1,186 @@
+"""Qwen1.5, Qwen2, Qwen2.5 (`qwen2`), Qwen3 (`qwen3`), the bias-free `llama`: names are ours, so only settings differ.
+
+Two spellings of the rotation are read: `rope_theta` and `rope_scaling` beside each other (what checkpoints on the Hub
+have), and `rope_parameters` (what newer libraries write). The older one is written, because every engine reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qwenkit.errors import UserError
+from qwenkit.model.config import ModelConfig, Yarn
+from qwenkit.model.formats.base import Format, cannot_say, identity, pick, refuse
+
+NAMES = {
+    name: name
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "max_position_embeddings",
+        "initializer_range",
+        "bos_token_id",
+        "eos_token_id",
+    )
+}
+NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_YARN = ("factor", "beta_fast", "beta_slow", "attention_factor", "truncate")
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
+    "qwen3": {"num_key_value_heads": 32, "max_position_embeddings": 32768, "head_dim": 128},
+    "llama": {},
+    "qwen2_moe": {"num_key_value_heads": 16, "max_position_embeddings": 32768},
+    "qwen3_moe": {"num_key_value_heads": 4, "max_position_embeddings": 32768},
+}
+"""What a folder that leaves a key out means, where that is not our own default (transformers' classes say so)."""
+
+
+def common(found: dict[str, Any], family: str) -> dict[str, Any]:
+    """What all later families say alike."""
+    silent = {name: value for name, value in _DEFAULTS[family].items() if name not in found}
+    values = {**silent, **pick(found, NAMES, NEEDED)}
+    rope = _rope(found)
+    values["rope_theta"] = _number(rope.get("rope_theta", found.get("rope_theta")), "rope_theta", 10000.0)
+    values["yarn"] = _yarn(rope, values.get("max_position_embeddings", 2048))
+    values["windows"] = windows(found, family, values["num_hidden_layers"])
+    values["model_type"] = family
+    refuse(
+        found,
+        {
+            f"hidden_act {found.get('hidden_act')!r}": found.get("hidden_act", "silu") != "silu",
+            "mlp_bias": bool(found.get("mlp_bias")),
+            "attention_bias": family != "qwen2" and bool(found.get("attention_bias")),
+            "pretraining_tp above 1": (found.get("pretraining_tp") or 1) > 1,
+        },
+    )
+    return values
+
+
+def _rope(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise UserError(f"rope_scaling = {rope!r}", expected='an object such as {"rope_type": "yarn", "factor": 4.0}')
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind not in ("default", "yarn"):
+        raise UserError(f"not supported here: rope type {kind!r}", expected="default or yarn")
+    return rope
+
+
+def _number(value: Any, name: str, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{name} = {value!r} is not a number")
+    return float(value)
+
+
+def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
+    if (rope.get("rope_type") or rope.get("type")) != "yarn":
+        return None
+    refuse(rope, {name: rope.get(name) is not None for name in ("mscale", "mscale_all_dim")})
+    original = rope.get("original_max_position_embeddings") or positions
+    given = {name: rope[name] for name in _YARN if rope.get(name) is not None}
+    given.setdefault("factor", positions / original)
+    return Yarn(original_max_position_embeddings=original, **given)
+
+
+def windows(found: Mapping[str, Any], family: str, layers: int) -> tuple[int | None, ...] | None:
+    """Windows by layer. Each family chose other layers; a list of `layer_types` says it outright."""
+    if not found.get("use_sliding_window") or found.get("sliding_window") is None:
+        return None
+    size, below = found["sliding_window"], found.get("max_window_layers", 28)
+    kinds = found.get("layer_types")
+    if kinds is not None and family != "qwen3_moe":
+        if not isinstance(kinds, list) or len(kinds) != layers:
+            raise UserError(f"layer_types does not name {layers} layers")
+        narrow = [kind == "sliding_attention" for kind in kinds]
+    elif family == "qwen2_moe":
+        narrow = [layer % 2 == 0 and layer < below for layer in range(layers)]
+    elif family == "qwen3_moe":
+        narrow = [True] * layers
+    else:
+        narrow = [layer >= below for layer in range(layers)]
+    return tuple(size if is_narrow else None for is_narrow in narrow) if any(narrow) else None
+
+
+def common_settings(config: ModelConfig, family: str) -> dict[str, Any]:
+    """What all later families are told alike."""
+    sizes = {size for size in config.windows or () if size is not None}
+    cannot_say(
+        family,
+        {
+            "dynamic NTK": config.extension is not None and config.extension.dynamic_ntk,
+            "LogN": config.extension is not None and config.extension.logn,
+            "windows of several sizes": len(sizes) > 1,
+            "windows in some layers": bool(sizes) and family == "qwen3_moe" and None in (config.windows or ()),
+            "windows": bool(sizes) and family == "llama",
+            **_unlike(
+                "biases on Q, K and V", config.qkv_bias or family == "qwen2_moe", family in ("qwen2", "qwen2_moe")
+            ),
+            **_unlike("norms of queries and keys", config.qk_norm, family in ("qwen3", "qwen3_moe")),
+            **_unlike("experts", config.experts is not None, family.endswith("_moe")),
+        },
+    )
+    return {
+        **{name: getattr(config, name) for name in NAMES},
+        "rope_theta": config.rope_theta,
+        **_rope_settings(config.yarn),
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "use_cache": True,
+        **_window_settings(config, family),
+    }
+
+
+def _unlike(part: str, has: bool, wanted: bool) -> dict[str, bool]:
+    """A part that a family always has, or never."""
+    return {part if has else f"a model without {part}": has != wanted}
+
+
+def _rope_settings(yarn: Yarn | None) -> dict[str, Any]:
+    if yarn is None:
+        return {}
+    said = {name: getattr(yarn, name) for name in _YARN if getattr(yarn, name) is not None}
+    original = yarn.original_max_position_embeddings
+    return {"rope_scaling": {"rope_type": "yarn", **said, "original_max_position_embeddings": original}}
+
+
+def _window_settings(config: ModelConfig, family: str) -> dict[str, Any]:
+    if family == "llama":
+        return {}
+    if config.windows is None:
+        return {"use_sliding_window": False}
+    kinds = ["full_attention" if size is None else "sliding_attention" for size in config.windows]
+    first = next((layer for layer, size in enumerate(config.windows) if size is not None), len(kinds))
+    size = next(size for size in config.windows if size is not None)
+    return {"use_sliding_window": True, "sliding_window": size, "max_window_layers": first, "layer_types": kinds}
+
+
+def _reader(family: str, **fixed: Any) -> Any:
+    return lambda found: ModelConfig(**common(found, family), **fixed)
+
+
+def _writer(family: str, **fixed: Any) -> Any:
+    return lambda config: {**common_settings(config, family), **fixed}
+
+
+QWEN2 = Format("qwen2", "Qwen2", _reader("qwen2"), _writer("qwen2"), identity, (".rotary_emb.inv_freq",))
+QWEN3 = Format(
+    "qwen3", "Qwen3", _reader("qwen3", qkv_bias=False, qk_norm=True), _writer("qwen3", attention_bias=False), identity
+)
+LLAMA = Format(
+    "llama",
+    "Llama",
+    _reader("llama", qkv_bias=False),
+    _writer("llama", attention_bias=False, mlp_bias=False),
+    identity,
+    (".rotary_emb.inv_freq",),
+)

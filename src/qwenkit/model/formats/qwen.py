@@ -1,0 +1,131 @@
+"""The first Qwen (1.8B, 7B, 14B, 72B and what was trained from them): `QWenLMHeadModel`.
+
+Its gotchas, all in this file: Q, K and V are one matrix; `w2` is the gate and `w1` the other half of SwiGLU;
+`intermediate_size` is twice the true width; dynamic NTK and LogN are flags that act from `seq_length` on. Layer windows
+were described in the report and never released: the key `windows` (a list, one entry a layer, null for none) is ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from qwenkit.errors import UserError
+from qwenkit.model.config import Extension, ModelConfig
+from qwenkit.model.formats.base import Format, Weight, cannot_say, pick, refuse
+
+NAMES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads",
+    "kv_channels": "head_dim",
+    "layer_norm_epsilon": "rms_norm_eps",
+    "rotary_emb_base": "rope_theta",
+    "max_position_embeddings": "max_position_embeddings",
+    "initializer_range": "initializer_range",
+    "tie_word_embeddings": "tie_word_embeddings",
+    "bos_token_id": "bos_token_id",
+    "eos_token_id": "eos_token_id",
+}
+TOP = {
+    "model.embed_tokens.weight": "transformer.wte.weight",
+    "model.norm.weight": "transformer.ln_f.weight",
+    "lm_head.weight": "lm_head.weight",
+}
+LAYER = {
+    "input_layernorm.weight": "ln_1.weight",
+    "self_attn.q_proj.weight": "attn.c_attn.weight",
+    "self_attn.k_proj.weight": "attn.c_attn.weight",
+    "self_attn.v_proj.weight": "attn.c_attn.weight",
+    "self_attn.q_proj.bias": "attn.c_attn.bias",
+    "self_attn.k_proj.bias": "attn.c_attn.bias",
+    "self_attn.v_proj.bias": "attn.c_attn.bias",
+    "self_attn.o_proj.weight": "attn.c_proj.weight",
+    "post_attention_layernorm.weight": "ln_2.weight",
+    "mlp.up_proj.weight": "mlp.w1.weight",
+    "mlp.gate_proj.weight": "mlp.w2.weight",
+    "mlp.down_proj.weight": "mlp.c_proj.weight",
+}
+
+
+def _read(found: dict[str, Any]) -> ModelConfig:
+    values = pick(found, NAMES, ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"))
+    for name in ("intermediate_size", "seq_length"):
+        if not isinstance(found.get(name), int):
+            raise UserError(f"{name} = {found.get(name)!r}", expected="a whole number")
+    heads = values["num_attention_heads"] * values.get("head_dim", 0)
+    refuse(
+        found,
+        {
+            f"rotary_pct {found.get('rotary_pct')}": found.get("rotary_pct", 1.0) != 1.0,
+            "no_bias = false": found.get("no_bias") is False,
+            "scale_attn_weights = false": found.get("scale_attn_weights") is False,
+            "kv_channels x num_attention_heads other than hidden_size": heads not in (0, values["hidden_size"]),
+            "an odd intermediate_size": found["intermediate_size"] % 2 == 1,
+        },
+    )
+    extension = Extension(
+        seq_length=found["seq_length"],
+        dynamic_ntk=bool(found.get("use_dynamic_ntk")),
+        logn=bool(found.get("use_logn_attn")),
+    )
+    return ModelConfig(
+        **{"max_position_embeddings": 8192, **values},
+        intermediate_size=found["intermediate_size"] // 2,
+        extension=extension,
+        windows=_windows(found.get("windows")),
+        model_type="qwen",
+    )
+
+
+def _windows(found: Any) -> tuple[int | None, ...] | None:
+    if found is not None and not isinstance(found, list):
+        raise UserError(f"windows = {found!r}", expected="a list, one entry for each layer, null for no window")
+    return None if found is None else tuple(found)
+
+
+def _write(config: ModelConfig) -> dict[str, Any]:
+    cannot_say(
+        "qwen",
+        {
+            "grouped queries": config.kv_heads != config.num_attention_heads,
+            "heads that are not hidden_size wide together": config.head_size * config.num_attention_heads
+            != config.hidden_size,
+            "a model without biases on Q, K and V": not config.qkv_bias,
+            "norms of queries and keys": config.qk_norm,
+            "experts": config.experts is not None,
+            "YaRN": config.yarn is not None,
+            "tied embeddings": config.tie_word_embeddings,
+        },
+    )
+    extension = config.extension or Extension(seq_length=config.max_position_embeddings)
+    return {
+        **{theirs: getattr(config, ours) for theirs, ours in NAMES.items()},
+        "intermediate_size": 2 * config.intermediate_size,
+        "seq_length": extension.seq_length,
+        "use_dynamic_ntk": extension.dynamic_ntk,
+        "use_logn_attn": extension.logn,
+        **({} if config.windows is None else {"windows": list(config.windows)}),
+        "rotary_pct": 1.0,
+        "no_bias": True,
+        "scale_attn_weights": True,
+        "attn_dropout_prob": 0.0,
+        "emb_dropout_prob": 0.0,
+        "use_cache": True,
+        "use_flash_attn": "auto",
+        "tokenizer_class": "QWenTokenizer",
+    }
+
+
+def _renames(ours: Iterable[str], present: frozenset[str]) -> list[Weight]:
+    weights: dict[str, list[str]] = {}
+    for name in ours:
+        layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", name)
+        theirs = f"transformer.h.{layer[1]}.{LAYER[layer[2]]}" if layer else TOP[name]
+        weights.setdefault(theirs, []).append(name)
+    return [Weight(theirs, tuple(held)) for theirs, held in weights.items()]
+
+
+QWEN = Format("qwen", "QWen", _read, _write, _renames, (".attn.masked_bias", ".attn.bias", ".rotary_emb.inv_freq"))

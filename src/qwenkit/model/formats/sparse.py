@@ -1,0 +1,72 @@
+"""The mixtures of experts: Qwen1.5-MoE and Qwen2-57B-A14B (`qwen2_moe`), Qwen3-30B-A3B and larger (`qwen3_moe`).
+
+On disk every expert has tensors of its own. A library that keeps them as blocks in memory may also write them so
+(`mlp.experts.gate_up_proj`, `mlp.experts.down_proj`): both are read, the first is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from qwenkit.errors import UserError
+from qwenkit.model.config import Experts, ModelConfig
+from qwenkit.model.formats.base import Format, Weight, cannot_say
+from qwenkit.model.formats.dense import common, common_settings
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "qwen2_moe": {"num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
+                  "shared_expert_intermediate_size": 5632},
+    "qwen3_moe": {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
+}  # fmt: skip
+_NAMES = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step",
+          "router_aux_loss_coef")  # fmt: skip
+_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
+
+
+def _read(found: dict[str, Any], family: str) -> ModelConfig:
+    given = {name: found[name] for name in _NAMES if found.get(name) is not None}
+    if "num_experts" not in given and found.get("num_local_experts") is not None:
+        given["num_experts"] = found["num_local_experts"]
+    values = {**_DEFAULTS[family], **given}
+    if family == "qwen2_moe" and found.get("shared_expert_intermediate_size") is not None:
+        values["shared_expert_intermediate_size"] = found["shared_expert_intermediate_size"]
+    dense = found.get("mlp_only_layers") or []
+    if not isinstance(dense, list) or not all(isinstance(layer, int) for layer in dense):
+        raise UserError(f"mlp_only_layers = {dense!r}", expected="a list of layers")
+    experts = Experts(**values, mlp_only_layers=tuple(dense))
+    biased = bool(found.get("qkv_bias", True)) if family == "qwen2_moe" else False
+    return ModelConfig(**common(found, family), experts=experts, qkv_bias=biased, qk_norm=family == "qwen3_moe")
+
+
+def _write(config: ModelConfig, family: str) -> dict[str, Any]:
+    settings, experts = common_settings(config, family), config.experts
+    assert experts is not None, "refused above"
+    shared = experts.shared_expert_intermediate_size
+    cannot_say(family, {"a shared expert": family == "qwen3_moe" and shared is not None,
+                        "a model without a shared expert": family == "qwen2_moe" and shared is None})  # fmt: skip
+    own = {"qkv_bias": config.qkv_bias, "shared_expert_intermediate_size": shared}
+    return {
+        **settings,
+        **{name: getattr(experts, name) for name in _NAMES},
+        "mlp_only_layers": list(experts.mlp_only_layers),
+        "output_router_logits": False,
+        **(own if family == "qwen2_moe" else {"attention_bias": False}),
+    }
+
+
+def _renames(ours: Iterable[str], present: frozenset[str]) -> list[Weight]:
+    """Every expert by itself; as blocks where the folder has blocks."""
+    weights: dict[str, list[str]] = {}
+    for name in ours:
+        found = _EXPERT.fullmatch(name)
+        block = f"{found[1]}.{'down_proj' if found[3] == 'down_proj' else 'gate_up_proj'}" if found else name
+        weights.setdefault(block if found and block in present else name, []).append(name)
+    return [Weight(theirs, tuple(held)) for theirs, held in weights.items()]
+
+
+QWEN2_MOE = Format("qwen2_moe", "Qwen2Moe", lambda found: _read(found, "qwen2_moe"),
+                   lambda config: _write(config, "qwen2_moe"), _renames)  # fmt: skip
+QWEN3_MOE = Format("qwen3_moe", "Qwen3Moe", lambda found: _read(found, "qwen3_moe"),
+                   lambda config: _write(config, "qwen3_moe"), _renames)  # fmt: skip

@@ -1,0 +1,167 @@
+"""The tensors of a model folder, read one at a time from where they lie, and written in shards.
+
+    with Tensors(folder) as tensors:             # *.safetensors, or pytorch_model*.bin where there are none
+        tensors.shapes["model.norm.weight"]      # from the files' heads: nothing is read
+        tensors.read("model.norm.weight")        # mapped, not copied: memory is used when a page is touched
+    write_shards(named_tensors, folder)
+
+Only numbers are ever read: safetensors, and pickles through torch's `weights_only`. Names of files come from the
+folder's index, so they are held to be plain names of files beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from qwenkit.errors import UserError
+
+SHARD_BYTES = 5 * 10**9
+SAFE, PICKLED = ("model.safetensors", ".safetensors"), ("pytorch_model.bin", ".bin")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_INTEGERS = {"I64", "I32", "I16", "I8", "U8", "BOOL"}
+
+
+class Tensors:
+    """All tensors of a folder by name. Use as a context; what was read stays valid after it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shapes: dict[str, torch.Size] = {}
+        self._homes: dict[str, Any] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Tensors:
+        for file in weight_files(self.folder):
+            self._open(file)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def read(self, name: str) -> Tensor:
+        """A tensor on the CPU, mapped from its file."""
+        home = self._homes[name]
+        return home[name] if isinstance(home, dict) else home.get_tensor(name)
+
+    def _open(self, file: Path) -> None:
+        found = self._pickled(file) if file.suffix == ".bin" else self._safe(file)
+        if twice := sorted(self.shapes.keys() & found.keys()):
+            raise UserError(f"{twice[0]} is in two files", where=str(file), expected="each tensor once")
+        self.shapes.update(found)
+
+    def _safe(self, file: Path) -> dict[str, torch.Size]:
+        try:
+            shard = self._stack.enter_context(safe_open(file, framework="pt"))
+            heads = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(file) from error
+        if odd := [name for name, head in heads.items() if head.get_dtype() not in _FLOATS | _INTEGERS]:
+            raise UserError(f"{odd[0]} is stored as {heads[odd[0]].get_dtype()}", where=str(file),
+                            expected="floating point numbers of 16 bits or more, or integers")  # fmt: skip
+        self._homes.update(dict.fromkeys(heads, shard))
+        return {name: torch.Size(head.get_shape()) for name, head in heads.items()}
+
+    def _pickled(self, file: Path) -> dict[str, torch.Size]:
+        """A pickle is a program: torch runs none of it that is not a tensor."""
+        try:
+            found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # whatever a hostile or cut file makes of the reader
+            raise UserError(
+                "not a plain file of tensors, or damaged",
+                where=str(file),
+                expected="tensors and nothing that would have to be run",
+                mend="use the model's *.safetensors",
+            ) from error
+        if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+            raise UserError("does not hold tensors by name", where=str(file))
+        self._homes.update(dict.fromkeys(found, found))
+        return {str(name): tensor.shape for name, tensor in found.items()}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: those that the index names, else the only one."""
+    for single, _ in (SAFE, PICKLED):
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            return _indexed(folder, index)
+        if (folder / single).is_file():
+            return [folder / single]
+    expected = "model.safetensors, or shards with their index"
+    raise UserError(f"weights are missing: {SAFE[0]}", where=str(folder), expected=expected)
+
+
+def _indexed(folder: Path, index: Path) -> list[Path]:
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        expected = '{"weight_map": {tensor: file}}'
+        raise UserError("not an index of shards", where=str(index), expected=expected) from None
+    if odd := [name for name in names if not _plain_name(name)]:
+        raise UserError(f"the index names the file {odd[0]!r}", where=str(index), expected="shards beside it")
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        raise UserError(f"weights are missing: {', '.join(absent)}", where=str(folder), expected="*.safetensors")
+    return [folder / name for name in names]
+
+
+def _plain_name(name: str) -> bool:
+    """Whether this names a shard in the index's own folder, and nothing elsewhere."""
+    return Path(name).name == name and "\\" not in name and name.endswith((SAFE[1], PICKLED[1]))
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError("the weights are damaged", where=str(file), mend="fetch or make them again")
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """One file while it fits, otherwise numbered shards and their index. Each is whole before it has its name, so a
+    model may be written over the folder that it is mapped from."""
+    written: list[tuple[Path, list[str]]] = []
+    total = 0
+    for shard in _shards(tensors, shard_bytes):
+        part = folder / f".part-{len(written):05d}.safetensors"
+        save_file(shard, part, metadata={"format": "pt"})
+        total += sum(tensor.nbytes for tensor in shard.values())
+        written.append((part, list(shard)))
+    for old in (*folder.glob("model*.safetensors"), folder / f"{SAFE[0]}.index.json"):
+        old.unlink(missing_ok=True)
+    names = [_shard_name(number, len(written)) for number in range(len(written))]
+    for (part, _), name in zip(written, names):
+        os.replace(part, folder / name)
+    if len(names) > 1:
+        where = {tensor: name for (_, held), name in zip(written, names) for tensor in held}
+        write_json(folder / f"{SAFE[0]}.index.json", {"metadata": {"total_size": total}, "weight_map": where})
+
+
+def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """Tensors in their order, as many together as fit."""
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def _shard_name(number: int, count: int) -> str:
+    return SAFE[0] if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A configuration file, as people read it."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
