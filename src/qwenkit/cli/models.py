@@ -1,18 +1,23 @@
-"""Commands about models: talk to one."""
+"""Commands about models: talk to one, and how far one reads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from qwenkit.cli.app import app
+from qwenkit.cli.app import Json, app, print_json, terminal
+from qwenkit.errors import UserError
+
+ModelFolder = Annotated[Path, typer.Argument(help="a model folder")]
 
 
 @app.command(epilog="Example:  qwenkit chat runs/nano/chat-rlhf")
 def chat(
-    model: Annotated[Path, typer.Argument(help="a model folder")],
+    model: ModelFolder,
     system: Annotated[str | None, typer.Option(help="a system prompt")] = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="ask one thing and stop")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy", min=0.0)] = None,
@@ -28,3 +33,80 @@ def chat(
     engine = Engine(str(model), tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt)
+
+
+@app.command(epilog="Example:  qwenkit longctx runs/nano/base --text notes --lengths 256,512,1024,2048")
+def longctx(
+    model: ModelFolder,
+    text: Annotated[Path, typer.Option(help="a folder of .txt/.md/.py, a file, JSONL or Parquet")],
+    lengths: Annotated[str | None, typer.Option(help="tokens, by commas; the trained length and its doublings")] = None,
+    trained: Annotated[
+        int | None, typer.Option(help="tokens the model was trained at; as its folder says", min=2)
+    ] = None,
+    windows: Annotated[
+        str | None, typer.Option(help="a window for each layer, by commas, 0 for none; or `grid`")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="tokens of text at most", min=2)] = 200_000,
+    plot: Annotated[Path | None, typer.Option(help="draw the table as SVG into this file")] = None,
+    as_json: Json = False,
+) -> None:
+    """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
+    from qwenkit.evaluation import longctx as room
+    from qwenkit.inference import Engine
+
+    engine = Engine(str(model))
+    config = engine.model.config
+    length = trained or (config.extension.seq_length if config.extension else config.max_position_embeddings)
+    sizes = _numbers(lengths) if lengths else [length << doubling for doubling in range(4)]
+    if windows == "grid":
+        tricks = room.grid(config, length)
+    else:
+        tricks = room.combinations(config, length, [size or None for size in _numbers(windows)] if windows else None)
+    ids = _tokens(model, text, limit)
+    with _bar() as moved:
+        cells = room.measure(engine, ids, sizes, length, tricks, moved)
+    if plot is not None:
+        plot.write_bytes(room.draw(cells, f"{model.name}, trained at {length} tokens"))
+    if as_json:
+        print_json({"model": str(model), "trained": length, "tokens": len(ids), "cells": room.plain(cells)})
+        return
+    print(
+        f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces"
+    )
+    print(room.table(cells))
+    if plot is not None:
+        print(f"plot: {plot}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{text!r}", expected="whole numbers by commas, such as 256,512") from None
+
+
+def _tokens(model: Path, text: Path, limit: int) -> list[int]:
+    """The documents of a path one after another, as ids, each followed by the end of text."""
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.data.readers import Source, read_documents
+    from qwenkit.records import Quarantine
+
+    tok, ids, quarantine = load_tokenizer(model), [], Quarantine()
+    for document in read_documents(Source("text", text), quarantine):
+        body = document.body if isinstance(document.body, str) else document.body.decode("utf-8", "replace")
+        ids += [*tok.encode(body), tok.eot_id]
+        if len(ids) >= limit:
+            break
+    return ids[:limit]
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    """A bar with the time that is left, where there is a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = terminal()
+    columns = (TextColumn("{task.description}"), BarColumn(28), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda done, total, note: bars.update(task, completed=done, total=total, description=note)

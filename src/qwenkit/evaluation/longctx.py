@@ -1,0 +1,187 @@
+"""Perplexity by length under every combination of the training-free context tricks (report §2.5, Table 3).
+
+    cells = measure(engine, ids, lengths=[128, 256, 512, 1024], trained=128, tricks=combinations(config, 128))
+    table(cells)
+
+The text is cut into pieces of the longest length; a shorter length cuts each of them into windows. So every cell scores
+the same tokens (but for the first of a window) and differences are paired by piece.
+
+What is ours: the report gives no sizes of the window attention. `grid` spans them by the first layer's window and by
+how often it doubles on the way up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+from qwenkit.errors import UserError
+from qwenkit.model.config import Extension, ModelConfig, Yarn
+from qwenkit.model.rotary import illustrated_windows
+from qwenkit.statistics import Interval, mean_interval
+
+Progress = Callable[[int, int, str], None]
+
+
+class Scorer(Protocol):
+    """What is asked of the engine."""
+
+    @property
+    def model(self) -> Any: ...
+
+    def score(self, prompts: Any, continuations: Any = None) -> list[list[float]]: ...
+
+
+@dataclass(frozen=True)
+class Trick:
+    """One combination, under a name as Table 3 has it."""
+
+    name: str
+    dynamic_ntk: bool = False
+    logn: bool = False
+    windows: tuple[int | None, ...] | None = None
+    yarn: bool = False
+
+    def applied(self, config: ModelConfig, trained: int, length: int) -> ModelConfig:
+        """The model's configuration with this combination, for texts of `length` tokens."""
+        stretch = length / trained
+        return replace(
+            config,
+            extension=Extension(seq_length=trained, dynamic_ntk=self.dynamic_ntk, logn=self.logn),
+            windows=self.windows,
+            yarn=Yarn(factor=stretch, original_max_position_embeddings=trained) if self.yarn and stretch > 1 else None,
+            max_position_embeddings=max(length, config.max_position_embeddings),
+        )
+
+
+class Cell(NamedTuple):
+    """A number of the table: nats per token of each piece, and their mean with its interval as perplexities."""
+
+    trick: str
+    length: int
+    nats: list[float]
+    perplexity: Interval
+
+
+def combinations(config: ModelConfig, trained: int, windows: Sequence[int | None] | None = None) -> list[Trick]:
+    """Plain, then all of NTK, LogN and windows in Table 3's order, then YaRN for comparison."""
+    sizes = tuple(windows or illustrated_windows(config.num_hidden_layers, trained))
+    found = []
+    for window in (None, sizes):
+        for ntk, logn in ((False, False), (True, False), (False, True), (True, True)):
+            parts = [name for name, on in (("dynamic_ntk", ntk), ("logn", logn), ("window_attn", bool(window))) if on]
+            found.append(Trick(" + ".join(parts) or "plain", ntk, logn, window))
+    return [*found, Trick("yarn", yarn=True)]
+
+
+def grid(config: ModelConfig, trained: int) -> list[Trick]:
+    """dynamic NTK and LogN with windows of several sizes: the lowest layer's, and how far it grows to the top."""
+    layers = config.num_hidden_layers
+    found = []
+    for first in (trained // 2, trained, 2 * trained):
+        for doublings in (0, 1, 2, 3, 8):
+            sizes = tuple(first << round(doublings * layer / max(1, layers - 1)) for layer in range(layers))
+            found.append(Trick(f"{sizes[0]} to {sizes[-1]}", True, True, sizes))
+    return found
+
+
+def measure(
+    engine: Scorer,
+    ids: Sequence[int],
+    lengths: Sequence[int],
+    trained: int,
+    tricks: Sequence[Trick],
+    progress: Progress | None = None,
+) -> list[Cell]:
+    """One cell for each trick and length. The engine's model is put back as it was."""
+    longest, own = max(lengths), engine.model.config
+    if odd := [length for length in lengths if length < 2 or longest % length]:
+        raise UserError(f"length {odd[0]}", expected=f"lengths that divide the longest, {longest}")
+    pieces = [list(ids[at : at + longest]) for at in range(0, len(ids) - longest + 1, longest)]
+    if not pieces:
+        raise UserError(f"the text has {len(ids)} tokens", expected=f"at least one piece of {longest}")
+    cells = []
+    jobs = [(trick, length) for trick in tricks for length in lengths]
+    try:
+        for number, (trick, length) in enumerate(jobs):
+            if progress is not None:
+                progress(number, len(jobs), f"{trick.name}, {length} tokens")
+            engine.model.config = trick.applied(own, trained, length)
+            nats = [_nats(engine, piece, length) for piece in pieces]
+            cells.append(Cell(trick.name, length, nats, _perplexity(nats)))
+    finally:
+        engine.model.config = own
+    return cells
+
+
+def _nats(engine: Scorer, piece: list[int], length: int) -> float:
+    """Mean loss of a piece's tokens, read in windows of `length`."""
+    windows = [piece[at : at + length] for at in range(0, len(piece), length)]
+    scores = [score for window in engine.score(windows) for score in window]
+    return -sum(scores) / len(scores)
+
+
+def _perplexity(nats: list[float]) -> Interval:
+    if len(nats) == 1:
+        return Interval(_exp(nats[0]), None, None, 1)
+    mean, low, high, n = mean_interval(nats)
+    return Interval(_exp(mean), None if low is None else _exp(low), None if high is None else _exp(high), n)
+
+
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, 700.0))
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """Table 3 as Markdown: a row for each combination, a column for each length."""
+    lengths = sorted({cell.length for cell in cells})
+    rows = {trick: {c.length: c.perplexity.mean for c in cells if c.trick == trick} for trick in _names(cells)}
+    lines = ["| | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
+    lines += [f"| {trick} | " + " | ".join(f"{row[n]:.2f}" for n in lengths) + " |" for trick, row in rows.items()]
+    return "\n".join(lines)
+
+
+def plain(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Cells for programs."""
+    return [
+        {"trick": c.trick, "length": c.length, "perplexity": c.perplexity._asdict(), "nats_per_piece": c.nats}
+        for c in cells
+    ]
+
+
+def draw(cells: Sequence[Cell], title: str) -> bytes:
+    """Perplexity over length as SVG, both axes logarithmic; bars are 95 % intervals over pieces of text."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name in _names(cells):
+        row = [cell for cell in cells if cell.trick == name]
+        means = [cell.perplexity.mean for cell in row]
+        ends = [[cell.perplexity.low or cell.perplexity.mean for cell in row],
+                [cell.perplexity.high or cell.perplexity.mean for cell in row]]  # fmt: skip
+        errors = [
+            [mean - low for mean, low in zip(means, ends[0])],
+            [high - mean for mean, high in zip(means, ends[1])],
+        ]
+        axes.errorbar(
+            [cell.length for cell in row], means, yerr=errors, marker="o", markersize=3, capsize=2, label=name
+        )
+    lengths = sorted({cell.length for cell in cells})
+    axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="perplexity", title=title)
+    axes.set_xticks(lengths, [str(length) for length in lengths])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _names(cells: Sequence[Cell]) -> Iterator[str]:
+    """Tricks in the order of measuring."""
+    return iter(dict.fromkeys(cell.trick for cell in cells))
