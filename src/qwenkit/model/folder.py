@@ -106,7 +106,7 @@ def _fill(model: Model, folder: Path, form: Format, dtype: torch.dtype, device: 
     wanted = model.state_dict()
     with Tensors(folder) as tensors:
         weights = _table(form, wanted, frozenset(tensors.shapes))
-        _check(weights, wanted, tensors.shapes, form, folder)
+        _check(weights, wanted, tensors, form, folder)
         state: dict[str, Tensor] = {}
         for weight in weights:
             rows = [wanted[name].shape[0] for name in weight.ours]
@@ -122,10 +122,9 @@ def _table(form: Format, wanted: dict[str, Tensor], present: frozenset[str]) -> 
     return [*table, *(Weight(theirs, (ours,)) for ours, theirs in _SCORE.items() if ours in wanted)]
 
 
-def _check(
-    weights: list[Weight], wanted: dict[str, Tensor], found: dict[str, torch.Size], form: Format, folder: Path
-) -> None:
+def _check(weights: list[Weight], wanted: dict[str, Tensor], tensors: Tensors, form: Format, folder: Path) -> None:
     """Refuse a folder that does not hold exactly the model, naming every tensor."""
+    found = tensors.shapes
     known = {weight.theirs: [wanted[name].shape for name in weight.ours] for weight in weights}
     spare = {"lm_head.weight"} if "lm_head.weight" not in wanted else set()  # a tied copy, or under a scoring head
     groups = {
@@ -136,6 +135,7 @@ def _check(
             for name, shapes in known.items()
             if name in found and not _fits(found[name], shapes)
         ],
+        "integers": [name for name in known if name in tensors.integers],
     }
     if problems := [f"{kind}: {', '.join(names)}" for kind, names in groups.items() if names]:
         raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(folder))

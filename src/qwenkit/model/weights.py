@@ -37,6 +37,8 @@ class Tensors:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shapes: dict[str, torch.Size] = {}
+        self.integers: set[str] = set()
+        """Names that hold whole numbers: parts of quantized weights, or a mistake."""
         self._homes: dict[str, Any] = {}
         self._stack = ExitStack()
 
@@ -68,6 +70,7 @@ class Tensors:
         if odd := [name for name, head in heads.items() if head.get_dtype() not in _FLOATS | _INTEGERS]:
             raise UserError(f"{odd[0]} is stored as {heads[odd[0]].get_dtype()}", where=str(file),
                             expected="floating point numbers of 16 bits or more, or integers")  # fmt: skip
+        self.integers.update(name for name, head in heads.items() if head.get_dtype() in _INTEGERS)
         self._homes.update(dict.fromkeys(heads, shard))
         return {name: torch.Size(head.get_shape()) for name, head in heads.items()}
 
@@ -84,6 +87,7 @@ class Tensors:
             ) from error
         if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise UserError("does not hold tensors by name", where=str(file))
+        self.integers.update(name for name, tensor in found.items() if not tensor.is_floating_point())
         self._homes.update(dict.fromkeys(found, found))
         return {str(name): tensor.shape for name, tensor in found.items()}
 

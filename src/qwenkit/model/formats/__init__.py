@@ -34,7 +34,7 @@ __all__ = ["FORMATS", "Format", "Weight", "as_qwen2", "format_for", "format_of"]
 def format_of(found: dict[str, Any], where: str | None = None) -> Format:
     """The format of a `config.json`."""
     name = found.get("model_type")
-    if name not in FORMATS:
+    if not isinstance(name, str) or name not in FORMATS:
         raise UserError(
             f"model_type {name!r} is not supported",
             where=where,
