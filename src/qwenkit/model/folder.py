@@ -25,6 +25,8 @@ from torch import Tensor
 from qwenkit.errors import UserError, nearest, within
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.formats import Format, Weight, as_qwen2, format_for, format_of
+from qwenkit.model.quantized import Scheme
+from qwenkit.model.quantized_folder import Layers, give, layers_of, scheme_of, settings_of, take
 from qwenkit.model.transformer import ScalarModel, Transformer
 from qwenkit.model.weights import SHARD_BYTES, Tensors, write_json, write_shards
 from qwenkit.records import as_path
@@ -49,7 +51,11 @@ def load_model(
                         expected="a language model")  # fmt: skip
     with torch.device("meta"):
         model = Transformer(replace(config, dropout=dropout))
-    return _fill(model, path, form, _pick_dtype(dtype, found), _pick_device(device))
+    scheme, place = scheme_of(found, str(path / "config.json")), _pick_device(device)
+    kind = _pick_dtype(dtype, found)
+    if scheme is not None and dtype == "auto" and place.type == "cpu" and kind == torch.float16:
+        kind = torch.bfloat16  # what the kernels of a CPU want; float16 folders are made for GPUs
+    return _fill(model, path, form, kind, place, scheme)
 
 
 def load_scalar(
@@ -101,18 +107,22 @@ def _architecture(found: dict[str, Any]) -> str:
     return str(named[0]) if isinstance(named, list) and named else ""
 
 
-def _fill(model: Model, folder: Path, form: Format, dtype: torch.dtype, device: torch.device) -> Model:
+def _fill(
+    model: Model, folder: Path, form: Format, dtype: torch.dtype, device: torch.device, scheme: Scheme | None = None
+) -> Model:
     """Put the folder's tensors into a model on the meta device; every mismatch is named before one is read."""
     wanted = model.state_dict()
     with Tensors(folder) as tensors:
         weights = _table(form, wanted, frozenset(tensors.shapes))
+        if scheme is not None:
+            weights = take(model, weights, tensors, scheme, device)
         _check(weights, wanted, tensors, form, folder)
         state: dict[str, Tensor] = {}
         for weight in weights:
             rows = [wanted[name].shape[0] for name in weight.ours]
             for name, part in zip(weight.ours, _rows(tensors.read(weight.theirs)).split(rows)):
                 state[name] = part.to(device=device, dtype=dtype)
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state, assign=True, strict=False)  # quantized layers are in already
     return model.requires_grad_(True).eval()
 
 
@@ -177,14 +187,23 @@ def save_scalar(model: ScalarModel, folder: str | Path, shard_bytes: int = SHARD
 
 def _save(model: Transformer | ScalarModel, config: ModelConfig, folder: Path, form: Format, shard_bytes: int) -> None:
     state = model.state_dict()
-    dtype = next(iter(state.values())).dtype
-    settings = {**_head_settings(model, config, form, dtype), **form.write_config(config)}
+    dtype = state["model.embed_tokens.weight"].dtype
+    layers = layers_of(model)
+    settings = {**_head_settings(model, config, form, dtype), **form.write_config(config), **settings_of(layers)}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", settings)
     if isinstance(model, Transformer):
         tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
         write_json(folder / "generation_config.json", {name: id for name, id in tokens.items() if id is not None})
-    write_shards(_stacks(_table(form, state, frozenset()), state), folder, shard_bytes)
+    write_shards(_named_tensors(form, state, layers), folder, shard_bytes)
+
+
+def _named_tensors(form: Format, state: dict[str, Tensor], layers: Layers) -> Iterator[tuple[str, Tensor]]:
+    """Everything that a folder holds of a model, in its names."""
+    inside = tuple(f"{name}." for name in layers)
+    plain = {name: tensor for name, tensor in state.items() if not name.startswith(inside)}
+    yield from _stacks(_table(form, plain, frozenset()), plain)
+    yield from give(form.renames([f"{name}.weight" for name in layers], frozenset()), layers)
 
 
 def _stacks(weights: list[Weight], state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

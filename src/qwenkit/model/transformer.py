@@ -120,16 +120,27 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         embeds_BTD: Tensor | None = None,
     ) -> Tensor:
+        x_BTC, rotary, views = self.prepare(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
+        rate = self.config.dropout if self.training else 0.0
+        for layer, block in enumerate(self.layers):
+            x_BTC = block(x_BTC, rotary, views[self.config.window(layer)], cache, rate)
+        return self.norm(x_BTC)
+
+    def prepare(
+        self,
+        ids_BT: Tensor | None,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        embeds_BTD: Tensor | None = None,
+    ) -> tuple[Tensor, Rotary, dict[int | None, View]]:
+        """What goes into the first block, and what all blocks share: rotation, and who sees whom by window."""
         x_BTC = self.embed_tokens(ids_BT) if embeds_BTD is None else embeds_BTD
         if positions_BT is None:
             positions_BT = self._positions(x_BTC, documents_BT, cache)
         lengths_BT = self._lengths(x_BTC, documents_BT, cache)
         rotary = rotary_tables(self.config, positions_BT, lengths_BT, extended=not self.training)
-        views = self._views(x_BTC.shape[1], documents_BT, cache)
-        rate = self.config.dropout if self.training else 0.0
-        for layer, block in enumerate(self.layers):
-            x_BTC = block(x_BTC, rotary, views[self.config.window(layer)], cache, rate)
-        return self.norm(x_BTC)
+        return x_BTC, rotary, self._views(x_BTC.shape[1], documents_BT, cache)
 
     def _positions(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
         if cache is not None:

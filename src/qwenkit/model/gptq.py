@@ -1,0 +1,190 @@
+"""Weights to 4 or 8 bits: GPTQ, and plain rounding (the released Int4 and Int8 models; report's repository).
+
+    quantize(model, Scheme(bits=4, group_size=128), batches)        # in place; batches of ids to calibrate on
+    quantize(model, Scheme(bits=8, group_size=-1), None)            # round to nearest: no text needed
+
+GPTQ (Frantar et al., 2022) goes through the columns of a weight; what a column loses by rounding is made up for by the
+columns after it, as the inputs seen in calibration say they can. Blocks are quantized one after another on the inputs
+that the quantized blocks before them give, and inside a block in the order in which they act.
+
+The embedding, the head, norms, routers and gates stay as they are. Caveat: an expert that no calibration token reached
+is rounded plainly.
+
+Legend: N outputs, K inputs, G groups, T rows seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from qwenkit.errors import UserError
+from qwenkit.model.quantized import QuantizedLinear, Scheme, from_levels
+from qwenkit.model.rotary import Rotary
+from qwenkit.model.transformer import Transformer, View
+
+DAMP = 0.01
+"""Share of the mean curvature that is added to each column's, so that the inverse exists (the paper's)."""
+_COLUMNS = 128  # columns whose errors are handed on together
+_ORDER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+
+
+@torch.no_grad()
+def quantize(
+    model: Transformer,
+    scheme: Scheme,
+    batches: Sequence[Tensor] | None,
+    symmetric: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Transformer:
+    """Replace every linear layer of the blocks. Returns the model, which can no longer be trained."""
+    _check(model, scheme)
+    model.eval()
+    shared = [model.model.prepare(ids_BT) for ids_BT in batches or ()]
+    states = [x_BTC for x_BTC, _, _ in shared]
+    for number, block in enumerate(model.model.layers):
+        if progress is not None:
+            progress(number, len(model.model.layers))
+        window = model.config.window(number)
+        seen = [(rotary, views[window]) for _, rotary, views in shared]
+        run = partial(_run, block, states, seen)
+        for names in _ORDER:
+            layers = {name: layer for name, layer in block.named_modules()
+                      if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in names}  # fmt: skip
+            curvatures = _curvatures(layers, run) if batches is not None else {}
+            for name, layer in layers.items():
+                _replace(block, name, _quantized(layer, scheme, curvatures.get(name), symmetric))
+        states = run()
+    return model
+
+
+def _run(block: nn.Module, states: list[Tensor], seen: list[tuple[Rotary, View]]) -> list[Tensor]:
+    """The block at work on all calibration batches."""
+    return [block(x_BTC, rotary, view, None, 0.0) for x_BTC, (rotary, view) in zip(states, seen)]
+
+
+def _check(model: Transformer, scheme: Scheme) -> None:
+    if scheme.bits not in (4, 8) or not (scheme.group_size == -1 or scheme.group_size >= 8):
+        raise UserError(
+            f"{scheme.bits} bits in groups of {scheme.group_size}", expected="4 or 8 bits; groups of 8 or more, or -1"
+        )
+    for name, layer in model.model.layers.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            raise UserError("the model is quantized already", mend="quantize the one that it was made of")
+        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in sum(_ORDER, ()):
+            size = layer.in_features if scheme.group_size == -1 else scheme.group_size
+            if layer.in_features % size or layer.in_features % 8 or layer.out_features % 8:
+                raise UserError(f"{name} is {layer.out_features} x {layer.in_features}",
+                                expected=f"sizes of a multiple of 8, columns of a multiple of {size}",
+                                mend="another group_size")  # fmt: skip
+
+
+def _curvatures(layers: dict[str, nn.Linear], run: Callable[[], list[Tensor]]) -> dict[str, Tensor]:
+    """[K, K] for each layer: the sum of outer products of the inputs that it sees."""
+    found = {name: torch.zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
+    with _watched(layers, found):
+        run()
+    return found
+
+
+@contextmanager
+def _watched(layers: dict[str, nn.Linear], found: dict[str, Tensor]) -> Iterator[None]:
+    def see(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x_TK = inputs[0].flatten(0, -2).float()
+            found[name].addmm_(x_TK.t().cpu(), x_TK.cpu())
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(see(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _quantized(layer: nn.Linear, scheme: Scheme, curvature_KK: Tensor | None, symmetric: bool) -> QuantizedLinear:
+    weight_NK = layer.weight.detach().float().cpu()
+    if curvature_KK is None or not curvature_KK.any():
+        levels, scales, zeros = round_plainly(weight_NK, scheme, symmetric)
+    else:
+        levels, scales, zeros = gptq(weight_NK, curvature_KK, scheme, symmetric)
+    bias = None if layer.bias is None else layer.bias.detach().clone()
+    return from_levels(levels, scales, zeros, scheme, bias).to(layer.weight.device)
+
+
+def round_plainly(weight_NK: Tensor, scheme: Scheme, symmetric: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Levels [N, K], scales and zeros [N, G]: each weight by itself."""
+    size = weight_NK.shape[1] if scheme.group_size == -1 else scheme.group_size
+    grouped_NGK = weight_NK.unflatten(1, (-1, size))
+    scales_NG, zeros_NG = _range(grouped_NGK, scheme.bits, symmetric)
+    levels = _levels(grouped_NGK, scales_NG[..., None], zeros_NG[..., None], scheme.bits)
+    return levels.flatten(1), scales_NG, zeros_NG
+
+
+def gptq(
+    weight_NK: Tensor, curvature_KK: Tensor, scheme: Scheme, symmetric: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, with every column's error made up for by those after it."""
+    rest_NK, K = weight_NK.clone(), weight_NK.shape[1]
+    size = K if scheme.group_size == -1 else scheme.group_size
+    spread_KK = _spread(curvature_KK, rest_NK)
+    levels_NK = torch.zeros_like(rest_NK, dtype=torch.int64)
+    scales, zeros = [], []
+    for start in range(0, K, _COLUMNS):
+        end = min(start + _COLUMNS, K)
+        errors_NK = torch.zeros(len(rest_NK), end - start)
+        for k in range(start, end):
+            if k % size == 0:
+                scale_N, zero_N = _range(rest_NK[:, k : k + size], scheme.bits, symmetric)
+                scales.append(scale_N)
+                zeros.append(zero_N)
+            levels_NK[:, k] = _levels(rest_NK[:, k], scales[-1], zeros[-1], scheme.bits)
+            rounded_N = (levels_NK[:, k] - zeros[-1]) * scales[-1]
+            error_N = (rest_NK[:, k] - rounded_N) / spread_KK[k, k]
+            rest_NK[:, k:end] -= error_N[:, None] * spread_KK[k, k:end]
+            errors_NK[:, k - start] = error_N
+        rest_NK[:, end:] -= errors_NK @ spread_KK[start:end, end:]
+    return levels_NK, torch.stack(scales, 1), torch.stack(zeros, 1)
+
+
+def _spread(curvature_KK: Tensor, rest_NK: Tensor) -> Tensor:
+    """How a column's error is shared out: the upper Cholesky factor of the inverse curvature. A column that was never
+    seen is worth nothing and becomes 0."""
+    curvature_KK = curvature_KK.clone().double()
+    unseen_K = curvature_KK.diagonal() == 0
+    curvature_KK[unseen_K, unseen_K] = 1
+    rest_NK[:, unseen_K] = 0
+    damp = DAMP
+    while True:  # more damping where rounding in the sums has left it indefinite
+        damped_KK = curvature_KK + damp * curvature_KK.diagonal().mean() * torch.eye(len(curvature_KK))
+        lower_KK, failed = torch.linalg.cholesky_ex(damped_KK)
+        if not failed:
+            return torch.linalg.cholesky(torch.cholesky_inverse(lower_KK), upper=True).float()
+        damp *= 10
+
+
+def _range(values: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Scale (as float16 will keep it) and zero of the last axis."""
+    most = 2**bits - 1
+    low, high = values.amin(-1).clamp(max=0), values.amax(-1).clamp(min=0)
+    if symmetric:
+        high = torch.maximum(high, -low)
+        scale = (2 * high / most).half().float().clamp(min=2.0**-14)
+        return scale, torch.full_like(scale, 2.0 ** (bits - 1)).long()
+    scale = ((high - low) / most).half().float().clamp(min=2.0**-14)
+    return scale, (-low / scale).round().clamp(0, most).long()
+
+
+def _levels(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    return ((values / scale).round() + zero).clamp(0, 2**bits - 1).long()
+
+
+def _replace(block: nn.Module, name: str, layer: QuantizedLinear) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(block.get_submodule(parent), own, layer)

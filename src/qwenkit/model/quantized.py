@@ -1,0 +1,187 @@
+"""Linear layers whose weights are 4 or 8 bits, held as GPTQ folders hold them.
+
+    W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g],   g = the group of column k
+
+    layer = QuantizedLinear(scheme, qweight, qzeros, scales, g_idx, bias)     # tensors of a GPTQ folder, mapped
+    layer = from_levels(levels_NK, scales_NG, zeros_NG, scheme, bias)         # made here: `training/gptq.py`
+
+What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
+else the weight is made whole again for each call, a slice of rows at a time: exact in the type of the input, and
+slower. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
+
+The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
+packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
+quantized by weight). The tensors stay mapped from their file; only what a kernel wants is memory of our own.
+
+Legend: N outputs, K inputs, G groups, R rows of a slice, T rows of the input.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qwenkit.errors import UserError
+
+NAMES = ("qweight", "qzeros", "scales", "g_idx")
+_SLICE = 2**24  # weights that are made whole at once
+_KERNEL_GROUPS = (32, 64, 128, 256)
+
+
+class Scheme(NamedTuple):
+    """How weights are quantized: bits, and columns that share a scale (-1: a whole row)."""
+
+    bits: int = 4
+    group_size: int = 128
+
+    @property
+    def per_word(self) -> int:
+        """Levels in an int32."""
+        return 32 // self.bits
+
+    def groups(self, columns: int) -> int:
+        """How many groups a row of that many columns has."""
+        return 1 if self.group_size == -1 else -(-columns // self.group_size)
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer over levels, scales and zeros. It cannot be trained."""
+
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
+    g_idx: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self, scheme: Scheme, qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor, bias: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.in_features, self.out_features = qweight.shape[0] * scheme.per_word, qweight.shape[1]
+        for name, tensor in zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)):
+            self.register_buffer(name, tensor)
+        self.in_order = bool(torch.equal(g_idx.long(), _ordered(self.in_features, scheme)))
+        self._kernel: tuple[str, Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._has_kernel(x):
+            return self._exact(x)
+        if self._kernel is None:
+            self._kernel = self._packed()
+        name, weight, scales = self._kernel
+        rows_TK = x.reshape(-1, self.in_features)
+        if name == "int4":
+            out = torch.ops.aten._weight_int4pack_mm_for_cpu(rows_TK, weight, self.scheme.group_size, scales)
+        else:
+            out = torch.ops.aten._weight_int8pack_mm(rows_TK, weight, scales)
+        out = out.view(*x.shape[:-1], self.out_features)
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    def train(self, mode: bool = True) -> QuantizedLinear:
+        if mode:
+            raise UserError("a quantized model cannot be trained", mend="train the model that it was made of")
+        return super().train(mode)
+
+    def weight(self, rows: slice = slice(None)) -> Tensor:
+        """The weights of these rows made whole, [R, K] in float32."""
+        group_K = self.g_idx.long()
+        levels_RK, zeros_RG, scales_RG = self._levels(rows), self._zeros(rows), self.scales[:, rows].t().float()
+        return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
+
+    def _levels(self, rows: slice) -> Tensor:
+        return split_words(self.qweight[:, rows], self.scheme.bits, 0).t()
+
+    def _zeros(self, rows: slice) -> Tensor:
+        most = 2**self.scheme.bits - 1
+        return ((split_words(self.qzeros, self.scheme.bits, 1) + 1) & most).t()[rows]
+
+    def _exact(self, x: Tensor) -> Tensor:
+        """The weight made whole in the type of the input, some rows at a time."""
+        step = max(1, _SLICE // self.in_features)
+        parts = []
+        for start in range(0, self.out_features, step):
+            rows = slice(start, start + step)
+            bias = None if self.bias is None else self.bias[rows].to(x.dtype)
+            parts.append(F.linear(x, self.weight(rows).to(x.dtype), bias))
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not self.in_order:
+            return False
+        if self.scheme.bits == 8:
+            return self.scheme.groups(self.in_features) == 1 and self._symmetric
+        whole = self.in_features % 64 == 0 and self.out_features % 64 == 0
+        return self.scheme.bits == 4 and self.scheme.group_size in _KERNEL_GROUPS and whole
+
+    @property
+    def _symmetric(self) -> bool:
+        return bool((self._zeros(slice(None)) == 2 ** (self.scheme.bits - 1)).all()) if self._kernel is None else True
+
+    def _packed(self) -> tuple[str, Tensor, Tensor]:
+        """What the kernel wants; made once."""
+        rows = slice(None)
+        if self.scheme.bits == 8:
+            levels_NK = (self._levels(rows) - 128).to(torch.int8).contiguous()
+            return "int8", levels_NK, self.scales[0].bfloat16().contiguous()
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self._levels(rows).contiguous(), 1)
+        scales_GN = self.scales.float()
+        offsets_GN = (8.0 - self._zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
+        return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
+
+
+def from_levels(
+    levels_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, scheme: Scheme, bias: Tensor | None = None
+) -> QuantizedLinear:
+    """A layer of levels in [0, 2^bits) in GPTQ's layout."""
+    zeros_GN = (zeros_NG.t().int() - 1) & (2**scheme.bits - 1)
+    return QuantizedLinear(
+        scheme,
+        join_words(levels_NK.t().int(), scheme.bits, 0),
+        join_words(zeros_GN, scheme.bits, 1),
+        scales_NG.t().contiguous().half(),
+        _ordered(levels_NK.shape[1], scheme).int(),
+        bias,
+    )
+
+
+def _ordered(columns: int, scheme: Scheme) -> Tensor:
+    """The group of each column where nothing was reordered."""
+    return torch.arange(columns) // (columns if scheme.group_size == -1 else scheme.group_size)
+
+
+def rows_of(tensors: dict[str, Tensor], scheme: Scheme, rows: slice, where: str) -> QuantizedLinear:
+    """The layer of some rows of a folder's tensors (a fused matrix is three layers), after a look at their shapes."""
+    columns, total = tensors["qweight"].shape[0] * scheme.per_word, tensors["qweight"].shape[1]
+    groups = scheme.groups(columns)
+    wanted = {"qzeros": (groups, total // scheme.per_word), "scales": (groups, total), "g_idx": (columns,)}
+    wanted |= {"bias": (total,)} if "bias" in tensors else {}
+    if wrong := [name for name, shape in wanted.items() if tuple(tensors[name].shape) != shape]:
+        raise UserError(f"{wrong[0]} is {list(tensors[wrong[0]].shape)}, not {list(wanted[wrong[0]])}", where=where)
+    order = tensors["g_idx"]
+    if int(order.min()) < 0 or int(order.max()) >= groups:
+        raise UserError("g_idx names a group that is not there", where=where)
+    words = slice(rows.start // scheme.per_word, rows.stop // scheme.per_word)
+    bias = tensors["bias"][rows] if "bias" in tensors else None
+    if bias is not None and not bias.any():  # some tools write zeros for every layer
+        bias = None
+    return QuantizedLinear(scheme, tensors["qweight"][:, rows], tensors["qzeros"][:, words], tensors["scales"][:, rows],
+                           order, bias)  # fmt: skip
+
+
+def join_words(values: Tensor, bits: int, axis: int) -> Tensor:
+    """32 / bits neighbours along an axis in one int32, the first in the lowest bits."""
+    grouped = values.long().unflatten(axis, (-1, 32 // bits))
+    shifts = torch.arange(0, 32, bits).view([-1 if d == axis + 1 else 1 for d in range(grouped.dim())])
+    joined = (grouped << shifts).sum(axis + 1)
+    return torch.where(joined >= 2**31, joined - 2**32, joined).to(torch.int32).contiguous()
+
+
+def split_words(joined: Tensor, bits: int, axis: int) -> Tensor:
+    """The inverse."""
+    wide = joined.unsqueeze(axis + 1)
+    shifts = torch.arange(0, 32, bits, dtype=torch.int32).view([-1 if d == axis + 1 else 1 for d in range(wide.dim())])
+    return ((wide >> shifts) & (2**bits - 1)).flatten(axis, axis + 1)
