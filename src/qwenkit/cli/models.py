@@ -1,4 +1,4 @@
-"""Commands about models: talk to one, and how far one reads."""
+"""Commands about models: talk to one, how far one reads, whether two say the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from qwenkit.cli.app import Json, app, print_json, terminal
-from qwenkit.errors import UserError
+from qwenkit.errors import Stopped, UserError
 
 ModelFolder = Annotated[Path, typer.Argument(help="a model folder")]
 
@@ -76,6 +76,31 @@ def longctx(
     print(room.table(cells))
     if plot is not None:
         print(f"plot: {plot}")
+
+
+@app.command(epilog="Example:  qwenkit parity runs/nano/chat runs/chat-hf/export runs/chat-int8/quantize")
+def parity(
+    models: Annotated[list[Path], typer.Argument(help="model folders; the first is the reference")],
+    dtype: Annotated[
+        str, typer.Option(help="compute in float32, bfloat16, float16, or auto: as each folder says")
+    ] = "auto",
+    tolerance: Annotated[
+        float | None, typer.Option(help="largest difference of a certificate's log-probabilities")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Do forms of a model say the same? Compares all with the first, and each with the certificate that it carries;
+    exit code 1 when a certificate does not hold."""
+    from qwenkit.cli.parity import check, show
+
+    rows = check(models, dtype, tolerance)
+    if as_json:
+        print_json(rows)
+    else:
+        print(show(rows))
+    if broken := [row["model"] for row in rows if row["certificate"] and not row["certificate"]["holds"]]:
+        raise Stopped(f"the certificate does not hold: {', '.join(broken)}",
+                      mend="export it again, or look what has changed in the folder")  # fmt: skip
 
 
 def _numbers(text: str) -> list[int]:

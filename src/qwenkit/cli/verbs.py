@@ -25,6 +25,8 @@ EXAMPLES = {
     "reward": "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world",
     "ppo": "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus",
     "evaluate": "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets",
+    "quantize": "--model runs/nano/base --texts runs/nano/corpus --bits 8 --group-size -1",
+    "export": "--model runs/nano/chat --to gguf",
     "report": "--of runs/nano/base --of runs/nano/exam",
 }
 """Of each kind's verb: what follows `qwenkit KIND`, but for `--out`."""
@@ -96,7 +98,7 @@ def _metavar(config: Any, key: str) -> str:
     if config.role(key) == "edge":
         return "PATH"
     if get_origin(annotation) is Literal:
-        return "|".join(get_args(annotation))
+        return "|".join(map(str, get_args(annotation)))
     plain = next((kind for kind in (get_origin(annotation), *get_args(annotation), annotation) if kind in WORDS), str)
     return WORDS[plain]
 

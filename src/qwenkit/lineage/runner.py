@@ -282,11 +282,13 @@ def work_node(
         run = {
             "schema": SCHEMA, "started": round(started, 3), "seconds": round(time.monotonic() - clock, 2),
             "attempts": attempts, "planned_minutes": node.config.minutes, "peak_mb": platform.peak_mb(),
-            "versions": platform.versions(), "machine": platform.machine(),
+            "versions": platform.versions(), "machine": platform.machine(), "remarks": list(result.remarks),
         }  # fmt: skip
         artifacts.finish(out, manifest, run)
         artifacts.publish(out, run_dir / node.name, run_dir / ".old")
         shutil.rmtree(scratch)
+    for remark in result.remarks:
+        log("note", node=node.name, text=remark)
     log("node_done", node=node.name, headline=result.headline, seconds=run["seconds"])
 
 

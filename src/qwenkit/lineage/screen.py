@@ -73,6 +73,8 @@ class Terminal:
             self.console.print(
                 f"{clock} {node.name:<12} {spent:>10}  {manifest.headline}", markup=False, highlight=False
             )
+            for remark in run.get("remarks", ()) if found.works else ():
+                self.console.print(f"{'':<33}{remark}", markup=False, highlight=False)
 
     def end(self, rows: list[dict[str, Any]]) -> None:
         """Planned beside actual, node by node."""

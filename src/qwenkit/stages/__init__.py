@@ -22,6 +22,8 @@ KINDS = {
     "reward": "fine-tune a reward model on comparisons of a policy's own answers",
     "ppo": "reinforcement learning from a reward model, with the pretraining-gradient term",
     "evaluate": "examine models on the test sets, with intervals and paired comparisons",
+    "quantize": "weights of 4 or 8 bits, as a GPTQ folder, and what that costs",
+    "export": "a model in another form (Hugging Face, the first Qwen's, GGUF), with a certificate",
     "report": "write the report card of the run",
 }
 

@@ -55,10 +55,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage tells the lineage: deterministic metrics, and one line for people."""
+    """What a stage tells the lineage: deterministic metrics, one line for people, and remarks that are true of this
+    machine only (how fast something was): those are told and logged, and are no part of the artifact."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
     headline: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

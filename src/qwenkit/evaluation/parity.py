@@ -1,0 +1,136 @@
+"""Do two forms of a model say the same? Log-probabilities, their divergence, and what each writes greedily.
+
+    seen = observe(model, prompts)                 # one model at a time need be in memory
+    compare(reference, seen) -> Parity(positions, max_dlogp, mean_kl, max_kl, greedy_agreement)
+    certificate(seen, ...)                         # travels with an exported folder; `recheck` holds the two together
+
+Positions are those of every prompt; the greedy answer follows the first tokens of it. A pair agrees greedily as long as
+the same tokens come; after the first difference the texts are two texts, so the share is that of the common beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qwenkit.inference import Engine, SamplingParams
+from qwenkit.model import Transformer
+
+SCHEMA = 1
+TOP = 8
+"""Tokens whose log-probabilities a certificate keeps for each position."""
+ANSWER = 24
+"""Tokens of a greedy answer."""
+TEXTS = (
+    "The tokens of a language model are small pieces of text. The model reads them from left to right, and",
+    "北京是中华人民共和国的首都。语言模型从左到右阅读文字，然后",
+    "def fibonacci(n):\n    a, b = 0, 1\n    for _ in range(n):\n        a, b = b, a + b\n    return a\n\nprint(",
+    "12 + 30 = 42; 7 * 8 = 56; 100 - 1 = ",
+    "Émile naïvely said: “¿Qué?” — and 東京 replied with 🙂, 한국어 and العربية.",
+)
+"""What every certificate asks: English, Chinese, code, digits, and scripts beside each other."""
+
+
+class Parity(NamedTuple):
+    """How far a form is from the reference, over all positions that both can read."""
+
+    positions: int
+    max_dlogp: float
+    """Largest difference of a log-probability among the reference's likeliest tokens, in nats."""
+    mean_kl: float
+    max_kl: float
+    greedy_agreement: float
+    """Share of greedy tokens before the first difference."""
+
+
+@dataclass
+class Seen:
+    """What a model said: full log-probabilities [T, V] of each prompt, and its greedy answers."""
+
+    prompts: list[list[int]]
+    logprobs: list[Tensor]
+    greedy: list[list[int]]
+
+
+def prompts_of(tok: Any, vocabulary: int, longest: int) -> list[list[int]]:
+    """The texts as ids and, for what acts only on long ones, a long prompt of all of them in turn. Without a tokenizer
+    a fixed walk through the vocabulary."""
+    if tok is None:
+        texts = [[(37 * i * i + 11 * i + n) % vocabulary for i in range(40)] for n in range(4)]
+    else:
+        texts = [tok.encode(text) for text in TEXTS]
+    joined = [id for text in texts for id in text]
+    long = (joined * (1 + longest // len(joined)))[:longest]
+    return [*(text[: longest - ANSWER] for text in texts), long]
+
+
+@torch.inference_mode()
+def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Seen:
+    """Read every prompt whole, then write after it where there is room."""
+    engine = Engine(model)
+    logprobs = [model(torch.tensor([list(p)], device=engine.runner.cache.device)) for p in prompts]
+    longest = max(map(len, prompts))  # what every form can read: an answer must not go beyond it in one of them
+    short = [list(p)[: max(1, longest - ANSWER)] for p in prompts]
+    params = SamplingParams.plain(temperature=0, max_tokens=ANSWER, ignore_eos=True)
+    greedy = [output.ids for output in engine.generate(short, params)]
+    return Seen([list(p) for p in prompts], [x[0].float().log_softmax(-1).cpu() for x in logprobs], greedy)
+
+
+def compare(reference: Seen, other: Seen) -> Parity:
+    """The distance of one form from the reference over the same prompts."""
+    dlogp, divergence = [], []
+    for a_TV, b_TV in zip(reference.logprobs, other.logprobs, strict=True):
+        width = min(a_TV.shape[1], b_TV.shape[1])  # padding rows of the vocabulary may differ
+        a_TV, b_TV = a_TV[:, :width], b_TV[:, :width]
+        top = a_TV.topk(min(TOP, width), dim=-1).indices
+        dlogp.append((a_TV.gather(1, top) - b_TV.gather(1, top)).abs().amax(-1))
+        divergence.append((a_TV.exp() * (a_TV - b_TV)).nan_to_num(0.0, 0.0, 0.0).sum(-1).clamp(min=0))
+    kl_T = torch.cat(divergence)
+    return Parity(len(kl_T), torch.cat(dlogp).max().item(), kl_T.mean().item(), kl_T.max().item(),
+                  agreement(reference.greedy, other.greedy))  # fmt: skip
+
+
+def agreement(reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> float:
+    """Share of greedy tokens before the first difference."""
+    same = sum(_common(a, b) for a, b in zip(reference, other, strict=True))
+    return same / max(1, sum(len(ids) for ids in reference))
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+# ---- certificates ---------------------------------------------------------------------------------------------------
+
+
+def certificate(seen: Seen, told: Mapping[str, Any], parity: Parity | None) -> dict[str, Any]:
+    """What the reference says, few enough numbers to travel with the exported folder; `told` says how it was made."""
+    return {
+        "schema": SCHEMA,
+        **told,
+        "parity": None if parity is None else {name: round(x, 8) for name, x in parity._asdict().items()},
+        "prompts": seen.prompts,
+        "top": [_top(x_TV) for x_TV in seen.logprobs],
+        "greedy": seen.greedy,
+    }
+
+
+def _top(x_TV: Tensor) -> dict[str, Any]:
+    """The likeliest tokens of the last positions and their log-probabilities."""
+    best = x_TV[-TOP:].topk(min(TOP, x_TV.shape[1]), dim=-1)
+    return {"ids": best.indices.tolist(), "logprobs": [[round(x, 6) for x in row] for row in best.values.tolist()]}
+
+
+def recheck(found: Mapping[str, Any], seen: Seen) -> Parity:
+    """A folder's certificate against what its model says now."""
+    dlogp = 0.0
+    for x_TV, top in zip(seen.logprobs, found["top"], strict=True):
+        wanted = torch.tensor(top["logprobs"])
+        own = x_TV[-len(wanted) :].gather(1, torch.tensor(top["ids"]))
+        dlogp = max(dlogp, (own - wanted).abs().max().item())
+    positions = sum(len(top["ids"]) for top in found["top"])
+    return Parity(positions, dlogp, float("nan"), float("nan"), agreement(found["greedy"], seen.greedy))

@@ -1,0 +1,130 @@
+"""A model as one GGUF file, for llama.cpp and what is built on it (needs the package `gguf`).
+
+    write_gguf(model, out / "model.gguf", Vocabulary(tokens, merges, special, eos, pad, template))
+
+Families: qwen2 (the first Qwen too, up to where its own context tricks begin: `formats.as_qwen2`) and qwen3. Names come
+from the package's table; matrices are kept in the model's type (float16, bfloat16, float32), norms and biases are
+float32, as llama.cpp wants them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwenkit.errors import UserError
+from qwenkit.model.config import ModelConfig
+from qwenkit.model.formats import plainest
+from qwenkit.model.quantized_folder import layers_of
+from qwenkit.model.transformer import Transformer
+
+NORMAL, CONTROL, UNUSED = 1, 3, 5
+"""GGUF's kinds of tokens."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A byte-level BPE as GGUF spells it: printable tokens by id, merges, and what the special ones are."""
+
+    tokens: list[str]
+    merges: list[str]
+    special: frozenset[int]
+    unused: frozenset[int]
+    eos: int | None
+    pad: int | None
+    template: str | None
+
+
+def write_gguf(model: Transformer, file: Path, vocabulary: Vocabulary | None, name: str = "") -> None:
+    """Write the file; nothing of that name is left when it fails."""
+    gguf, config = _package(), model.config
+    family = plainest(config)
+    _refuse(model, family)
+    part = file.with_suffix(".part")
+    writer = gguf.GGUFWriter(part, family)
+    try:
+        _describe(writer, gguf, config, model.model.embed_tokens.weight.dtype, name or file.stem)
+        if vocabulary is not None:
+            _spell(writer, vocabulary)
+        names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, family.upper()), config.num_hidden_layers)
+        for ours, tensor in model.state_dict().items():
+            theirs = names.get_name(ours, try_suffixes=(".weight", ".bias"))
+            _add(writer, gguf, theirs, tensor.detach().cpu())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+    part.replace(file)
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("gguf")
+    except ImportError:
+        raise UserError("the package `gguf` is not installed", mend="pip install 'qwenkit[gguf]'") from None
+
+
+def _refuse(model: Transformer, family: str) -> None:
+    if family not in ("qwen2", "qwen3"):
+        raise UserError(f"a GGUF file of the family {family} is not supported", expected="qwen2, qwen3")
+    if layers_of(model):
+        raise UserError("a quantized model cannot become GGUF", mend="export the model that it was made of")
+    if model.config.windows is not None:
+        raise UserError("a GGUF file of this family cannot say layer windows", expected="a model without windows")
+
+
+def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, name: str) -> None:
+    """The shape."""
+    writer.add_name(name)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_size)
+    writer.add_value_length(config.head_size)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    types = {torch.float32: "ALL_F32", torch.float16: "MOSTLY_F16", torch.bfloat16: "MOSTLY_BF16"}
+    writer.add_file_type(getattr(gguf.LlamaFileType, types[dtype]))
+    if config.yarn is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(config.yarn.factor)
+        writer.add_rope_scaling_orig_ctx_len(config.yarn.original_max_position_embeddings)
+
+
+def _spell(writer: Any, vocabulary: Vocabulary) -> None:
+    """The tokenizer."""
+    kinds = [CONTROL if i in vocabulary.special else UNUSED if i in vocabulary.unused else NORMAL
+             for i in range(len(vocabulary.tokens))]  # fmt: skip
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(vocabulary.merges)
+    writer.add_add_bos_token(False)
+    if vocabulary.eos is not None:
+        writer.add_eos_token_id(vocabulary.eos)
+    if vocabulary.pad is not None:
+        writer.add_pad_token_id(vocabulary.pad)
+    if vocabulary.template is not None:
+        writer.add_chat_template(vocabulary.template)
+
+
+def _add(writer: Any, gguf: Any, name: str, tensor: Tensor) -> None:
+    if tensor.dim() < 2:
+        writer.add_tensor(name, tensor.float().numpy())
+    elif tensor.dtype == torch.bfloat16:  # numpy has no such type: the bits travel as they are
+        bits = tensor.contiguous().view(torch.int16).numpy().view(np.uint8)
+        writer.add_tensor(name, bits, raw_shape=bits.shape, raw_dtype=gguf.GGMLQuantizationType.BF16)
+    else:
+        writer.add_tensor(name, tensor.contiguous().numpy())

@@ -1,0 +1,138 @@
+"""`quantize`: a model with weights of 4 or 8 bits, as a GPTQ folder, and what that costs.
+
+The cost is measured on text that calibration has not seen: perplexity before and after, paired by text, and with test
+sets also the accuracy of base tasks. Whether it is *faster* depends on the machine, so it is no metric: it is timed,
+told as a remark, and said in words when the small model is the slower one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from qwenkit.config import StageConfig, content, edge
+from qwenkit.errors import UserError
+from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.corpus import documents
+from qwenkit.stages.export import copy_settings
+from qwenkit.stages.pretrain import copy_tokenizer
+
+VERSION = 1
+
+
+class Config(StageConfig):
+    """What is quantized, how, and on which text it is calibrated and measured."""
+
+    model: str = edge(doc="the model to quantize")
+    texts: str = edge(doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures")
+    tests: str | None = edge(None, doc="test sets: base tasks before and after")
+    bits: Literal[4, 8] = content(4, doc="of a weight")
+    group_size: int = content(
+        128, doc="columns that share a scale; -1: a whole row, for which 8 bits have a kernel", ge=-1
+    )
+    method: Literal["gptq", "round"] = content("gptq", doc="gptq (calibrated), or round to nearest")
+    symmetric: bool = content(True, doc="levels around zero, as the released models have them")
+    samples: int = content(128, doc="texts to calibrate on", ge=1)
+    measured: int = content(64, doc="texts to measure on", ge=2)
+    row: int = content(512, doc="tokens of each, at most", ge=8)
+
+
+def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+    """Measure, quantize, measure again."""
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.inference import Engine
+    from qwenkit.model import load_model, save_model
+    from qwenkit.model.gptq import quantize
+    from qwenkit.model.quantized import Scheme
+    from qwenkit.statistics import paired_difference
+
+    source = inputs["model"].path
+    tok, model = load_tokenizer(source), load_model(source, device=work.device)
+    calibration, aside = _texts(tok, inputs["texts"].path, config, min(config.row, model.config.max_length))
+    before, exam = losses(Engine(model), aside), _exam(model, tok, inputs, work)
+    slow = speed(Engine(model))
+    batches = calibration if config.method == "gptq" else None
+    quantize(model, Scheme(config.bits, config.group_size), batches, config.symmetric,
+             lambda done, total: work.progress(done, total, now="block"))  # fmt: skip
+    save_model(model, work.out)
+    copy_settings(source, work.out)
+    copy_tokenizer(source, work.out)
+    small = load_model(work.out, device=work.device)
+    after = losses(Engine(small), aside)
+    fast = speed(Engine(small))
+    lost = paired_difference(after, before)
+    metrics = {
+        "bits": config.bits,
+        "bytes": _bytes(work.out),
+        "bytes_before": _bytes(source),
+        "perplexity_before": round(math.exp(sum(before) / len(before)), 5),
+        "perplexity": round(math.exp(sum(after) / len(after)), 5),
+        "loss_increase": lost._asdict(),
+        "base_tasks_before": exam,
+        "base_tasks": _exam(small, tok, inputs, work),
+    }
+    return Result(metrics, _headline(metrics), (_pace(slow, fast),))
+
+
+def _texts(tok: Any, path: Path, config: Config, row: int) -> tuple[list[Any], list[list[int]]]:
+    """Rows of ids to calibrate on, as batches of one, and others to measure on."""
+    import torch
+
+    wanted, ids = config.samples + config.measured, []
+    for document in documents(path):
+        found = tok.encode(document["text"])[:row]
+        if len(found) >= 8:
+            ids.append(found)
+        if len(ids) == wanted:
+            break
+    if len(ids) < config.measured + 1:
+        raise UserError(f"{len(ids)} texts of 8 tokens or more", where=str(path),
+                        expected=f"{config.measured} to measure on, and at least one to calibrate on")  # fmt: skip
+    return [torch.tensor([found]) for found in ids[config.measured :]], ids[: config.measured]
+
+
+def losses(engine: Any, texts: list[list[int]]) -> list[float]:
+    """Mean loss of each text, nats per token."""
+    return [-sum(scores) / len(scores) for scores in engine.score(texts)]
+
+
+def _exam(model: Any, tok: Any, inputs: dict[str, Input], work: Work) -> dict[str, Any] | None:
+    """Right answers to base tasks, where tests are given."""
+    from qwenkit.evaluation import multiple_choice, summarise_components
+    from qwenkit.inference import Engine
+
+    if "tests" not in inputs:
+        return None
+    rows = [row for row in inputs["tests"].rows("base.jsonl") if row.get("choices")]
+    return summarise_components(multiple_choice(Engine(model, tok), rows), seed=work.seed).get("right")
+
+
+def speed(engine: Any, tokens: int = 24) -> float:
+    """Tokens a second of one greedy answer, the better of two."""
+    from qwenkit.inference import SamplingParams
+
+    tokens = min(tokens, engine.max_length - 8)
+    params = SamplingParams.plain(temperature=0, max_tokens=tokens, ignore_eos=True)
+    best = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        engine.generate([[1, 2, 3, 4]], params)
+        best = max(best, tokens / (time.perf_counter() - start))
+    return round(best, 2)
+
+
+def _pace(before: float, after: float) -> str:
+    """What became of the speed, on this machine."""
+    verdict = "SLOWER here than the original" if after < before else f"{after / before:.2f} times the original"
+    return f"one answer at a time: {after} tokens a second, {verdict} ({before})"
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _headline(found: dict[str, Any]) -> str:
+    size = f"{found['bytes'] / 1e6:.1f} MB of {found['bytes_before'] / 1e6:.1f}"
+    return f"{found['bits']} bits, {size}; perplexity {found['perplexity_before']:.3f} -> {found['perplexity']:.3f}"
