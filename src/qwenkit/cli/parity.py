@@ -59,14 +59,14 @@ def _held(own: dict[str, Any] | None, model: Any, prompts: Any, seen: Any, toler
 
 def show(rows: Sequence[dict[str, Any]]) -> str:
     """The table for people, one line for each model."""
-    lines = [("model", "type", "tokens", "max |dlogp|", "mean KL", "max KL", "greedy", "certificate")]
+    lines = [["model", "type", "tokens", "max |dlogp|", "mean KL", "max KL", "greedy", "certificate"]]
     for row in rows:
         found, own = row["parity"], row["certificate"]
-        numbers = ("reference", "", "", "")
+        numbers = ["reference", "", "", ""]
         if found is not None:
-            apart = (f"{found[name]:.2g}" for name in ("max_dlogp", "mean_kl", "max_kl"))
-            numbers = (*apart, f"{found['greedy_agreement']:.0%}")
+            numbers = [f"{found[name]:.2g}" for name in ("max_dlogp", "mean_kl", "max_kl")]
+            numbers.append(f"{found['greedy_agreement']:.0%}")
         said = "" if own is None else f"{'holds' if own['holds'] else 'DOES NOT HOLD'} ({own['max_dlogp']:.2g})"
-        lines.append((row["model"], row["dtype"], str(row["length"]), *numbers, said))
+        lines.append([row["model"], row["dtype"], str(row["length"]), *numbers, said])
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -91,10 +91,10 @@ def tokenizer_of(folder: Path) -> Any:
 
 def write_tokenizer(tok: Any, out: Path, to: str) -> None:
     """The tokenizer as the form's tools expect it."""
-    if to == "qwen1":
-        from qwenkit.tokenizer import save_tiktoken
+    from qwenkit.tokenizer import save_tokenizer
 
-        save_tiktoken(tok, out / "qwen.tiktoken")
+    if to == "qwen1":
+        save_tokenizer(tok, out, tok.chat_template, chat_style=tok.style or "", form="tiktoken")
     else:
         tok.save(out)
 
