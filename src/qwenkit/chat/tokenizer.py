@@ -79,7 +79,8 @@ class ChatTokenizer(Tokenizer):
         return encode_pieces(self, found, style, mask)
 
     def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Any] | None = None) -> dict[str, Any]:
-        """The message that a model wrote, up to its first turn mark. Never raises on what a model can write."""
+        """The message that a model wrote, up to its first turn mark. Never raises on what a model can write. The
+        authors' own reading strips blanks, and drops the last token of an answer that was cut; here both stay."""
         text = ids_or_text if isinstance(ids_or_text, str) else self._known_text(ids_or_text)
         for mark in (IM_END, IM_START, "<|endoftext|>"):
             text = text.split(mark, 1)[0]

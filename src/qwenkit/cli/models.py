@@ -25,13 +25,13 @@ def chat(
     seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
-    from qwenkit.chat import load_tokenizer
+    from qwenkit.chat import load_tokenizer, turn_ends
     from qwenkit.chat.session import talk
     from qwenkit.inference import Engine, SamplingParams
 
     tok = load_tokenizer(model)
     engine = Engine(str(model), tok)
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed, stop_token_ids=turn_ends(tok))
     talk(engine, tok, params, system, prompt)
 
 
