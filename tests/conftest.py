@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread for torch, and where the real test data lies (if it is there)."""
+"""Shared by all tests: one thread for torch, no network, and where the real test data lies (if it is there)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # what might be the name of a model asks nobody; the tests of the Hub undo it
 ROOT = Path(__file__).parents[1]
 
 

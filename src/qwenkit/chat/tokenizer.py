@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..records import as_path
+from ..hub import resolve
 from ..tokenizer import IM_END, IM_START, Tokenizer, chatml_template, load, read_config, read_template, save_tokenizer
 from . import template as templates
 from .messages import Message, check
@@ -96,9 +96,9 @@ class ChatTokenizer(Tokenizer):
         save_tokenizer(self, folder, self.chat_template, eos_token, self._given_style or self.style or "")
 
 
-def load_tokenizer(path: str | Path) -> ChatTokenizer:
-    """A folder, a `.tiktoken` file (LF or CRLF) or a tokenizer.json, ready to render."""
-    path = as_path(path, expected="a tokenizer's folder or file")
+def load_tokenizer(path: str | Path, revision: str | None = None) -> ChatTokenizer:
+    """A folder, a `.tiktoken` file (LF or CRLF), a tokenizer.json or a model of the Hub, ready to render."""
+    path = resolve(path, revision, "tokenizer")
     tok = load(path)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")

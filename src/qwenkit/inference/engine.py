@@ -36,6 +36,7 @@ from torch import Tensor
 
 from qwenkit.chat import fit, turn_ends
 from qwenkit.errors import UserError, within
+from qwenkit.hub import resolve
 from qwenkit.inference.checks import integer, items, same_length, shown, token_ids
 from qwenkit.inference.params import SamplingParams, folder_defaults
 from qwenkit.inference.runner import ModelRunner
@@ -355,7 +356,8 @@ def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:
     """The model, and where its sampling settings would be."""
     if not isinstance(folder, (str, os.PathLike)):
         raise UserError(f"model = {shown(folder)}", expected="a language model, or the folder of one")
-    return load_model(folder), Path(folder) / "generation_config.json"
+    folder = resolve(folder)
+    return load_model(folder), folder / "generation_config.json"
 
 
 def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any]) -> list[int]:
