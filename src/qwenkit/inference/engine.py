@@ -69,9 +69,10 @@ class Engine:
         self.tok, self.seed = _checked_tokenizer(tok), _NUMBER.read(seed, "seed")
         model, file = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         settings = read_object(file) if file is not None and file.exists() else {}
+        config = {} if file is None else read_object(file.with_name("config.json"))
         with within(str(file)):
             self.defaults = folder_defaults(settings)
-            ends = _eos_ids(model, tok, settings)
+            ends = _eos_ids(model, tok, settings, config)
             self.max_window = _window(settings)
         self.eos, self.eos_id = frozenset(ends), next(iter(ends), None)
         rows = model.config.vocab_size
@@ -360,12 +361,13 @@ def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:
     return load_model(folder), folder / "generation_config.json"
 
 
-def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any]) -> list[int]:
-    """Tokens that end an answer, the folder's own first: of generation_config.json, of the configuration, the
-    tokenizer's end of text. The first Qwen names no end of a turn there but says that the folder is for ChatML."""
+def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any], config: Mapping[str, Any]) -> list[int]:
+    """Tokens that end an answer, the folder's own first: of generation_config.json, of config.json (of several a model
+    keeps the first), the tokenizer's end of text. The first Qwen names no end of a turn there but says that the folder is for ChatML."""
     rows, chat = model.config.vocab_size, _is_chat(settings)
     named = token_ids(_as_ids(settings.get("eos_token_id")), rows, where="eos_token_id")
-    own = [*_as_ids(model.config.eos_token_id), *_as_ids(getattr(tok, "eot_id", None))]
+    own = [*_as_ids(model.config.eos_token_id), *_as_ids(config.get("eos_token_id"))]
+    own += _as_ids(getattr(tok, "eot_id", None))
     own += turn_ends(tok) if chat and tok is not None else ()
     return list(dict.fromkeys([*named, *(id for id in own if id < rows)]))
 
