@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +27,12 @@ def real_data() -> Path:
     if folder is None:
         pytest.skip("no real test data: set QWENKIT_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Hub on this machine, an empty cache, no token, the test's folder to work in, and no way to anywhere else."""
+    from tests.hub_server import serve
+
+    with serve(tmp_path, monkeypatch) as server:
+        yield server

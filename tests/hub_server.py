@@ -11,14 +11,21 @@ middle; `hub.silent` makes it take every request and answer none. What it must a
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 LARGE = (".safetensors", ".bin")
 Files = dict[str, bytes]
@@ -304,3 +311,33 @@ ROUTES: list[tuple[str, Any]] = [
     (r"/lfs/(\w+)", _Answers._put),
     (r"/cdn/(\w+)/(.+)", _Answers._cdn),
 ]
+
+
+@contextlib.contextmanager
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The server, an empty cache, no token, and no way to anywhere else."""
+    connect, lookup = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        assert address[0] in ("127.0.0.1", "::1"), f"the network was touched: {address}"
+        connect(self, address)
+
+    def guarded_lookup(host: Any, *given: Any, **named: Any) -> Any:
+        host = host.decode() if isinstance(host, bytes) else host
+        assert host in ("127.0.0.1", "localhost"), f"the network was touched: {host}"
+        return lookup(host, *given, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr("qwenkit.hub._SECONDS", 1)
+        monkeypatch.chdir(tmp_path)
+        yield server

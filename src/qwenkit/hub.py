@@ -67,13 +67,9 @@ def resolve(path: str | Path, revision: str | None = None, what: str = "model") 
 
     `what` is `model`, `tokenizer` or `config`: how much of it is needed. A `Path` to something that exists is that."""
     local = as_path(path, expected=_EXPECTED[what])
-    name = parse(os.fspath(path))
-    if name is None or (local.exists() and not name.explicit):
-        if name is not None and isinstance(path, str) and _cached(name.repo):
-            raise UserError(
-                f'"{path}" is both a folder here and a model in the cache of the Hub',
-                expected=f'the folder "./{path}" or the model "hf://{path}"',
-            )
+    there = isinstance(path, Path) and local.exists()
+    name = None if there else meant(os.fspath(path), local)
+    if name is None:
         if revision is not None:
             raise UserError(f"revision = {revision!r} of what is no model of the Hub", where=str(path),
                             expected="org/name, or no revision")  # fmt: skip
@@ -83,24 +79,42 @@ def resolve(path: str | Path, revision: str | None = None, what: str = "model") 
     return _fetch(name.repo, name.revision or revision, what)
 
 
+def meant(reference: str, local: Path) -> Name | None:
+    """The model that a text means, or None where it means `local`; both at once is an error that names both."""
+    name = parse(reference)
+    if name is None or name.explicit or not local.exists():
+        return name
+    if _cached(name.repo):
+        raise UserError(
+            f'"{reference}" is both a folder here and a model in the cache of the Hub',
+            expected=f'the folder "./{reference}" or the model "hf://{reference}"',
+        )
+    return None
+
+
 def commit(reference: str) -> str:
     """The commit that a model's name means now; without a network, the one that the cache has under it."""
     return resolve(reference, what="config").name
+
+
+def fetch(reference: str, commit: str, what: str = "model") -> Path:
+    """A commit of a model, whatever its name means now."""
+    return _fetch(repo_of(reference), commit, what)
 
 
 def snapshot(reference: str, commit: str) -> Path:
     """Where the files of a commit lie, or will when they are fetched."""
     from huggingface_hub import constants
 
-    name = _named(reference)
-    return Path(constants.HF_HUB_CACHE) / _cache_name(name.repo) / "snapshots" / commit
+    return Path(constants.HF_HUB_CACHE) / _cache_name(repo_of(reference)) / "snapshots" / commit
 
 
-def _named(reference: str) -> Name:
+def repo_of(reference: str) -> str:
+    """The model's name without a revision."""
     name = parse(reference)
     if name is None:
         raise UserError(f"{reference!r} is no name of a model", expected="org/name")
-    return name
+    return name.repo
 
 
 def _cache_name(repo: str) -> str:

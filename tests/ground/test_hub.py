@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +27,6 @@ MODEL = {
     "original/model.safetensors": b"nested",
 }
 PICKLED = {"config.json": b"{}", "pytorch_model.bin": b"pickle", "qwen.tiktoken": b"YQ== 0", "modeling_qwen.py": b""}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """The server, an empty cache, no token, and no way to anywhere else."""
-    connect, lookup = socket.socket.connect, socket.getaddrinfo
-
-    def guarded_connect(self: socket.socket, address: Any) -> None:
-        assert address[0] in ("127.0.0.1", "::1"), f"the network was touched: {address}"
-        connect(self, address)
-
-    def guarded_lookup(host: Any, *given: Any, **named: Any) -> Any:
-        host = host.decode() if isinstance(host, bytes) else host
-        assert host in ("127.0.0.1", "localhost"), f"the network was touched: {host}"
-        return lookup(host, *given, **named)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
-    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(names, "_SECONDS", 1)
-        monkeypatch.chdir(tmp_path)
-        yield server
 
 
 def refused(reference: str, **given: Any) -> str:

@@ -363,7 +363,8 @@ def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:
 
 def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any], config: Mapping[str, Any]) -> list[int]:
     """Tokens that end an answer, the folder's own first: of generation_config.json, of config.json (of several a model
-    keeps the first), the tokenizer's end of text. The first Qwen names no end of a turn there but says that the folder is for ChatML."""
+    keeps the first), the tokenizer's end of text. The first Qwen names no end of a turn there but says that the folder
+    is for ChatML."""
     rows, chat = model.config.vocab_size, _is_chat(settings)
     named = token_ids(_as_ids(settings.get("eos_token_id")), rows, where="eos_token_id")
     own = [*_as_ids(model.config.eos_token_id), *_as_ids(config.get("eos_token_id"))]
