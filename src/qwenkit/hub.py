@@ -18,7 +18,8 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,15 +165,21 @@ def _whole(repo: str, commit: str | None, what: str) -> Path | None:
 
 def _snapshot(repo: str, revision: str | None, patterns: list[str], offline: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
+    _bars()
     return Path(
         snapshot_download(
             repo, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=offline
         )
     )
+
+
+def _bars() -> None:
+    """The library's bars, but none where there is no terminal."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def _unreachable(repo: str, revision: str | None) -> Exception | None:
@@ -193,34 +200,50 @@ def _unreachable(repo: str, revision: str | None) -> Exception | None:
 # ---- up -------------------------------------------------------------------------------------------------------------
 
 
+def plain_name(text: str) -> str:
+    """`org/name` for a model that is to be made; anything else is refused."""
+    name = parse(text)
+    if name is None or name.revision is not None:
+        raise UserError(f"{text!r} is no name for a model", expected="org/name, of letters, digits, -, _ and points")
+    return name.repo
+
+
+def publishable(folder: Path) -> dict[str, Path]:
+    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it."""
+    safe = any(folder.glob("*.safetensors"))
+    patterns = [*_FILES["model"], *([] if safe else _PICKLES), "manifest.json", "README.md", "LICENSE*", "NOTICE*"]
+    found = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.name: path for path in found if any(fnmatch(path.name, pattern) for pattern in patterns)}
+
+
 def upload(
-    files: Mapping[str, Path | bytes], repo: str, *, private: bool = False, revision: str | None = None, message: str
+    files: Mapping[str, Path | bytes],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str,
+    keep: Iterable[str] = (),
 ) -> str:
     """One commit with all these files; the model and the branch are made where they are missing. Returns its address.
-    Files that the Hub has already are not sent again."""
-    from huggingface_hub import CommitOperationAdd, HfApi
+    Files that the Hub has already are not sent again, and those to `keep` are not replaced by others."""
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
+    if get_token() is None:
+        raise UserError("no token of the Hub", mend="log in with `hf auth login`, or set HF_TOKEN")
     api = HfApi()
+    _bars()
     with _told(repo, revision):
         api.create_repo(repo, private=private or None, exist_ok=True)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
+        kept = {name for name in keep if api.file_exists(repo, name, revision=revision)}
         content = [
             CommitOperationAdd(name, file if isinstance(file, bytes) else os.fspath(file))
             for name, file in files.items()
+            if name not in kept
         ]
         return str(api.create_commit(repo, content, commit_message=message, revision=revision).commit_url)
-
-
-def has_card(repo: str, revision: str | None) -> bool:
-    """Whether a model has a README.md already; one that cannot be reached has none."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
-
-    try:
-        return bool(HfApi().file_exists(repo, "README.md", revision=revision))
-    except (HTTPError, OSError):
-        return False
 
 
 # ---- what went wrong ------------------------------------------------------------------------------------------------

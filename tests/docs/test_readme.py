@@ -23,7 +23,7 @@ from qwenkit.stages import KINDS
 from tests.docs.conftest import qwenkit as run_qwenkit
 from tests.docs.pages import ROOT, all_pages
 
-VERBS = ["run", "recipes", "init", "status", "verify", "clean", "chat", "longctx", "inspect", "inspect mask"]
+VERBS = ["run", "recipes", "init", "status", "verify", "clean", "chat", "push", "longctx", "inspect", "inspect mask"]
 
 
 def shown(text: str) -> list[str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,17 @@ def test_the_same_name_everywhere(hub: HubServer, base: dict[str, bytes]) -> Non
     assert model.config.hidden_size == 16 and tok.vocab_size == model.config.vocab_size
     assert Engine("me/base@v1", tok).generate(["river"])[0].ids
     assert run("chat me/base -p river --max-tokens 3")
+
+
+def test_a_real_process_with_the_usual_variables(hub: HubServer, base: dict[str, bytes], tmp_path: Path) -> None:
+    """Fetched once; without the server it answers the same from the cache."""
+    hub.add("me/base", base)
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
+                   "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": ""}  # fmt: skip
+    command = [sys.executable, "-m", "qwenkit.cli", "chat", "me/base", "-p", "river", "--max-tokens", "3"]
+    for offline in ("0", "1"):
+        hub.silent = offline == "1"
+        environment["HF_HUB_OFFLINE"] = offline
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert len(hub.asked("GET", "/cdn/")) == 1 and list((tmp_path / "home/hub").glob("models--me--base"))
