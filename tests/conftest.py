@@ -1,13 +1,16 @@
-"""Shared by all tests: one thread for torch, and where the real test data lies (if it is there)."""
+"""Shared by all tests: one thread for torch, no network, and where the real test data lies (if it is there)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # what might be the name of a model asks nobody; the tests of the Hub undo it
 ROOT = Path(__file__).parents[1]
 
 
@@ -24,3 +27,12 @@ def real_data() -> Path:
     if folder is None:
         pytest.skip("no real test data: set QWENKIT_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Hub on this machine, an empty cache, no token, the test's folder to work in, and no way to anywhere else."""
+    from tests.hub_server import serve
+
+    with serve(tmp_path, monkeypatch) as server:
+        yield server

@@ -24,9 +24,8 @@ ROLES = ("content", "runtime", "edge")
 Lines = dict[tuple[str, ...], int | str]
 
 
-def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
-    many = extra.pop("many", False)
-    return Field(default, description=doc, json_schema_extra={"role": role, "many": many}, **extra)
+def _role(role: str, default: Any, doc: str, many: bool = False, hub: str = "", **extra: Any) -> Any:
+    return Field(default, description=doc, json_schema_extra={"role": role, "many": many, "hub": hub}, **extra)
 
 
 def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
@@ -39,9 +38,10 @@ def runtime(default: Any = ..., *, doc: str, **limits: Any) -> Any:
     return _role("runtime", default, doc, **limits)
 
 
-def edge(default: Any = ..., *, doc: str, many: bool = False) -> Any:
-    """A key that names another node, a path or `org/name` (a list of them with `many`)."""
-    return _role("edge", default, doc, many=many)
+def edge(default: Any = ..., *, doc: str, many: bool = False, hub: str = "") -> Any:
+    """A key that names another node or a path (a list of them with `many`); with `hub` also a model of the Hub, of
+    which it needs the whole `model` or the `tokenizer`."""
+    return _role("edge", default, doc, many=many, hub=hub)
 
 
 class StageConfig(BaseModel):
@@ -79,6 +79,11 @@ class StageConfig(BaseModel):
     def takes_many(cls, name: str) -> bool:
         """Whether a key names a list of nodes."""
         return bool(_extra(cls, name).get("many"))
+
+    @classmethod
+    def from_hub(cls, name: str) -> str:
+        """What an edge needs of a model of the Hub: `model`, `tokenizer`, or nothing where it cannot name one."""
+        return str(_extra(cls, name).get("hub", ""))
 
     def references(self) -> Iterator[tuple[str, str]]:
         """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""

@@ -15,7 +15,7 @@ from qwenkit.errors import UserError
 class Echo:
     """Streams the last user turn back, in two pieces; refuses prompts that are too long, as the engine does."""
 
-    max_length = 200
+    max_length, max_window = 200, None
 
     def __init__(self, tok: ChatTokenizer) -> None:
         self.tok = tok
@@ -53,6 +53,17 @@ def test_a_conversation_keeps_its_history_until_told_to_forget(
         (3, True),
     ]
     assert capsys.readouterr().out.splitlines()[1:] == ["you said one", "you said two", "you said three"]
+
+
+def test_turns_that_no_longer_fit_are_forgotten_and_that_is_said(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Echo(tiny)
+    _type(monkeypatch, "one", "two", "three", "four")
+    engine.max_length = 64 + len(tiny.render([{"role": "user", "content": "three"}]).ids) + 40
+    talk(engine, tiny, None, None, None)
+    assert "one" not in engine.prompts[-1] and "three" in engine.prompts[-1]
+    assert "(the model no longer sees the oldest " in capsys.readouterr().err
 
 
 def test_a_question_that_cannot_be_asked_costs_no_conversation(

@@ -51,7 +51,9 @@ def _values(config: type[StageConfig], name: str) -> str:
     """The type and the limits of a key in words."""
     field = config.model_fields[name]
     if config.role(name) == "edge":
-        return "nodes or paths" if "list" in str(field.annotation) else "a node or a path"
+        if config.from_hub(name):
+            return "nodes, paths or `org/name`s" if config.takes_many(name) else "a node, a path or `org/name`"
+        return "nodes or paths" if config.takes_many(name) else "a node or a path"
     limits = [
         f"{sign} {_number(getattr(limit, attribute))}"
         for limit in field.metadata

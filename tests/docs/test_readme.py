@@ -18,12 +18,18 @@ import pytest
 import typer
 
 from qwenkit.cli import main, verbs
-from qwenkit.cli.app import app
+from qwenkit.cli.app import app, inspect_app
 from qwenkit.stages import KINDS
 from tests.docs.conftest import qwenkit as run_qwenkit
 from tests.docs.pages import ROOT, all_pages
 
-VERBS = ["run", "recipes", "init", "status", "verify", "clean", "chat", "longctx", "parity", "inspect", "inspect mask"]
+
+def _names(typer_app: Any) -> list[str]:
+    return [command.name or command.callback.__name__.replace("_", "-") for command in typer_app.registered_commands]
+
+
+VERBS = [name for name in _names(app) if name not in KINDS]
+VERBS += ["inspect", *(f"inspect {name}" for name in _names(inspect_app))]
 
 
 def shown(text: str) -> list[str]:

@@ -123,9 +123,12 @@ RANGES: dict[str, tuple[str, list[Any]]] = {
                     [-1.0, 1e-300, 1e300, float("nan"), float("inf"), True, np.True_, "hot", [1.0], 10**400]),
     "top_p": ("more than 0 and at most 1; or None", [0, 1.5, -0.1, float("nan"), False, "all"]),
     "top_k": ("a whole number, -1 to 2147483647; or None", [-2, 2**31, 0.5, True, "5"]),
+    "min_p": ("0 to 1; or None", [-0.1, 1.5, float("nan"), True, "x"]),
     "repetition_penalty": ("0.01 to 100; or None", [0, -1, 1e-300, 101, float("nan"), True, "1"]),
     "stop": ("a text or a list of texts, none of them empty", ["", [""], 3, None, [1], b"x", {"a": 1}]),
     "stop_token_ids": ("a list of token ids", [3, None, [-1], [1.0], [True], "12", ["1"]]),
+    "stop_words_ids": ("a list of lists of token ids, none of them empty; or None",
+                       [3, [3], [[]], [[-1]], "12", [["1"]]]),
     "ignore_eos": ("True or False", [1, 0, None, "yes"]),
     "seed": ("a whole number, 0 or more; or None", [-1, 2**63, 2**70, 1.0, True, "x"]),
     "logprobs": ("True or False", [1, None, "yes"]),
@@ -142,13 +145,14 @@ def test_a_wrong_setting(name: str, value: Any) -> None:
 def test_numbers_of_other_libraries_are_welcome(engine: Engine) -> None:
     numbers: dict[str, Any] = {
         "n": np.int32(2), "max_tokens": np.uint8(3), "temperature": np.float32(0.5), "top_p": np.float64(0.5),
-        "top_k": torch.tensor(4), "repetition_penalty": 1, "stop_token_ids": np.array([7]), "ignore_eos": np.True_,
+        "top_k": torch.tensor(4), "min_p": np.float32(0), "repetition_penalty": 1, "stop_words_ids": np.array([[7, 8]]),
+        "stop_token_ids": np.array([7]), "ignore_eos": np.True_,
         "seed": np.uint64(2**62), "logprobs": np.False_,
     }  # fmt: skip
     given = SamplingParams(stop="end", **numbers)
     assert given == SamplingParams(
-        n=2, max_tokens=3, temperature=0.5, top_p=0.5, top_k=4, repetition_penalty=1.0, stop=("end",),
-        stop_token_ids=(7,), ignore_eos=True, seed=2**62,
+        n=2, max_tokens=3, temperature=0.5, top_p=0.5, top_k=4, min_p=0.0, repetition_penalty=1.0, stop=("end",),
+        stop_token_ids=(7,), stop_words_ids=((7, 8),), ignore_eos=True, seed=2**62,
     )  # fmt: skip
     assert {type(getattr(given, name)) for name in RANGES} == {int, float, tuple, bool}
     wanted = engine.generate([[1, 2], [3, 4]], given)
@@ -158,7 +162,7 @@ def test_numbers_of_other_libraries_are_welcome(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("bound", [{"temperature": 1e-6}, {"temperature": 1e6}, {"repetition_penalty": 0.01},
-                                   {"repetition_penalty": 100.0}, {"top_p": 1e-300}, {"top_k": 2**31 - 1},
+                                   {"repetition_penalty": 100.0}, {"top_p": 1e-300}, {"top_k": 2**31 - 1}, {"min_p": 1},
                                    {"seed": 2**63 - 1}])  # fmt: skip
 def test_what_is_just_allowed_can_be_drawn_from(engine: Engine, bound: dict[str, Any]) -> None:
     params = SamplingParams.plain(max_tokens=4, ignore_eos=True, logprobs=True, **bound)

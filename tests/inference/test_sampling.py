@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
 from qwenkit.inference.params import folder_defaults
-from qwenkit.inference.sampling import draw, own_logprobs, penalise, truncate
+from qwenkit.inference.sampling import draw, end, own_logprobs, penalise, truncate
+from qwenkit.records import read_json
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def _probs(seed: int, rows: int = 5, size: int = 200) -> torch.Tensor:
     return (torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * 2).softmax(-1)
 
 
+def _truncate(scores: torch.Tensor, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> torch.Tensor:
+    """The same limits for every row."""
+    rows = len(scores)
+    limits = torch.full((rows,), top_k), torch.full((rows,), top_p, dtype=torch.float64), torch.full((rows,), min_p)
+    return truncate(scores, *limits)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.01, 1.0), st.integers(-1, 250))
 def test_truncate_keeps_the_smallest_set_that_has_the_mass(seed: int, top_p: float, top_k: int) -> None:
     probs = _probs(seed)
-    kept = truncate(probs, torch.full((5,), top_k), torch.full((5,), top_p))
+    kept = _truncate(probs.log(), top_k, top_p).softmax(-1)
     for row, result in zip(probs, kept):
         order = row.argsort(descending=True)[: top_k if top_k > 0 else None]
         share = (row[order] / row[order].sum()).double()
@@ -32,9 +46,83 @@ def test_truncate_keeps_the_smallest_set_that_has_the_mass(seed: int, top_p: flo
 
 
 def test_each_row_has_its_own_settings() -> None:
-    probs = _probs(0, rows=3)
-    kept = truncate(probs, torch.tensor([0, 3, 0]), torch.tensor([1.0, 1.0, 0.5]))
-    assert torch.equal(kept[0], probs[0]) and (kept[1] > 0).sum() == 3 and 0 < (kept[2] > 0).sum() < 200
+    scores = _probs(0, rows=4).log()
+    kept = truncate(scores, torch.tensor([0, 3, 0, 0]), torch.tensor([1.0, 1.0, 0.5, 1.0]).double(),
+                    torch.tensor([0.0, 0.0, 0.0, 0.2]))  # fmt: skip
+    assert torch.equal(kept[0], scores[0]) and kept[1].isfinite().sum() == 3 and 0 < kept[2].isfinite().sum() < 200
+    assert torch.equal(kept[3].isfinite(), scores[3] >= scores[3].max() + torch.tensor(0.2).log())
+
+
+def test_equals_at_the_edge_of_top_k_stay() -> None:
+    assert _truncate(torch.tensor([[1.0, 2.0, 2.0, 3.0, 0.0]]), top_k=2).isfinite().tolist() == [
+        [False, *[True] * 3, False]
+    ]
+
+
+def _golden() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    return load_file(GOLDEN / "inputs.safetensors"), load_file(GOLDEN / "expected.safetensors")
+
+
+def _numbered(expected: dict[str, torch.Tensor], name: str) -> list[tuple[float, torch.Tensor]]:
+    """(value, scores) of every case of one setting."""
+    found = [(re.fullmatch(rf"{name}_([\d.]+?)(\.ties)?", key), key) for key in expected]
+    return [(float(match[1]), expected[key]) for match, key in found if match]
+
+
+def _plain_top_p(scores: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Hugging Face's words for it."""
+    ascending, order = scores.sort()
+    out = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
+    out[:, -1] = False
+    return scores.masked_fill(torch.zeros_like(out).scatter(1, order, out), float("-inf"))
+
+
+def test_the_official_truncation() -> None:
+    """Bit for bit. Which of several equals stay at the edge of top-p depends on how the processor sorts: there, their
+    number is the official one and they are those of `torch.sort` on this machine."""
+    given, expected = _golden()
+    assert [len(_numbered(expected, name)) for name in ("top_p", "top_k")] == [14, 3]
+    for value, scores in _numbered(expected, "top_k"):
+        assert torch.equal(_truncate(given["logits"], top_k=int(value)), scores)
+    for value, scores in _numbered(expected, "top_p"):
+        own = given["ties_logits" if len(scores) == 1 else "logits"]
+        assert torch.equal(_truncate(own, top_p=value), _plain_top_p(own, value))
+        assert torch.equal(_truncate(own, top_p=value).sort().values, scores.sort().values)
+        assert len(scores) == 1 or torch.equal(_truncate(own, top_p=value), scores)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.05, 0.99), st.integers(0, 300), st.sampled_from([1, 4, 64]))
+def test_many_equals_are_those_of_hugging_face(seed: int, top_p: float, top_k: int, steps: int) -> None:
+    """As in bfloat16, where whole groups of tokens have one score."""
+    scores = (torch.randn(4, 500, generator=torch.Generator().manual_seed(seed)) * 2 * steps).round() / steps
+    least = scores.topk(top_k or 500).values[:, -1:]
+    wanted = _plain_top_p(scores.masked_fill(scores < least, float("-inf")), top_p)
+    assert torch.equal(_truncate(scores, top_k, top_p), wanted)
+
+
+def test_the_official_penalty_and_temperature() -> None:
+    given, expected = _golden()
+    seen = torch.zeros(given["logits"].shape, dtype=torch.bool).scatter(1, given["prev_ids"], True)
+    for value, scores in _numbered(expected, "rep"):
+        assert torch.equal(penalise(given["logits"], seen, torch.full((4,), value)), scores)
+    for value, scores in _numbered(expected, "temperature"):
+        assert torch.equal(given["logits"] / torch.full((4, 1), value), scores)
+
+
+def test_the_official_chain() -> None:
+    """Penalty, stop sequences, temperature, top-k, top-p: the same distribution at the end."""
+    (given, expected), chain = _golden(), read_json(GOLDEN / "chain.json")
+    seen = torch.zeros(given["logits"].shape, dtype=torch.bool).scatter(1, given["prev_ids"], True)
+    scores = penalise(given["logits"], seen, torch.full((4,), chain["rep"]))
+    texts = [tuple(row) for row in given["prev_ids"].tolist()]
+    stops = [tuple(stop) for stop in chain["stop_words_ids"] if stop != [chain["eos_token_id"]]]
+    at_stop = [row for row, text in enumerate(texts) if any(text[-len(stop) :] == stop for stop in stops)]
+    forced = (expected["chain.after_stop"][:, chain["eos_token_id"]] == 2**15).nonzero()[:, 0].tolist()
+    assert at_stop == forced == [1, 2]
+    scores = end(scores, at_stop, [chain["eos_token_id"]] * len(at_stop))
+    scores = _truncate(scores / chain["temperature"], chain["top_k"], chain["top_p"])
+    torch.testing.assert_close(scores.softmax(-1), expected["chain.final"].softmax(-1), atol=1e-7, rtol=0)
 
 
 def test_draw_follows_the_distribution_and_never_takes_what_has_none() -> None:

@@ -5,5 +5,17 @@ from .parse import parse_text
 from .render import MASKS, Rendered, Span
 from .styles import STYLES
 from .tokenizer import ChatTokenizer, load_tokenizer
+from .window import fit, turn_ends
 
-__all__ = ["MASKS", "STYLES", "ChatTokenizer", "Message", "Rendered", "Span", "load_tokenizer", "parse_text"]
+__all__ = [
+    "MASKS",
+    "STYLES",
+    "ChatTokenizer",
+    "Message",
+    "Rendered",
+    "Span",
+    "fit",
+    "load_tokenizer",
+    "parse_text",
+    "turn_ends",
+]

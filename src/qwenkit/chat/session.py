@@ -1,7 +1,7 @@
 """A conversation in the terminal: streamed answers, history, `/clear` and `/quit`.
 
-The engine is handed in; this file only keeps the history and prints. The oldest turns are forgotten when the
-conversation no longer fits the model's context.
+The engine is handed in; this file only keeps the history and prints. The oldest turns are forgotten, and that is said,
+when the conversation no longer fits the model's context or the folder's `max_window_size`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from ..errors import UserError
+from .window import fit
 
 Messages = list[dict[str, str]]
 
@@ -49,23 +50,16 @@ def read_line() -> str | None:
         return None
 
 
-def answer(engine: Any, tok: Any, params: Any, history: Messages) -> str:
-    """Stream one answer to the terminal and return it whole."""
+def answer(engine: Any, tok: Any, params: Any, history: Messages, reserve: int = 64) -> str:
+    """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
+    kept = fit(tok, history, engine.max_window, engine.max_length - reserve)
+    stream = engine.stream(tok.render(kept, add_generation_prompt=True).ids, params)
+    if len(kept) < len(history):
+        print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)
     pieces = []
-    for piece in engine.stream(fit(engine, tok, history), params):
+    for piece in stream:
         pieces.append(piece)
         sys.stdout.write(piece)
         sys.stdout.flush()
     print()
     return "".join(pieces)
-
-
-def fit(engine: Any, tok: Any, history: Messages, reserve: int = 64) -> list[int]:
-    """The prompt's ids, with the oldest turns dropped until `reserve` tokens are left for the answer."""
-    room = engine.max_length - reserve
-    head, turns = history[: history[0]["role"] == "system"], history[history[0]["role"] == "system" :]
-    while True:
-        ids = tok.render([*head, *turns], add_generation_prompt=True).ids
-        if len(ids) <= room or len(turns) == 1:
-            return list(ids)
-        turns = turns[2:]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..records import as_path
+from ..hub import resolve
 from ..tokenizer import IM_END, IM_START, Tokenizer, chatml_template, load, read_config, read_template, save_tokenizer
 from . import template as templates
 from .messages import Message, check
@@ -79,7 +79,8 @@ class ChatTokenizer(Tokenizer):
         return encode_pieces(self, found, style, mask)
 
     def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Any] | None = None) -> dict[str, Any]:
-        """The message that a model wrote, up to its first turn mark. Never raises on what a model can write."""
+        """The message that a model wrote, up to its first turn mark. Never raises on what a model can write. The
+        authors' own reading strips blanks, and drops the last token of an answer that was cut; here both stay."""
         text = ids_or_text if isinstance(ids_or_text, str) else self._known_text(ids_or_text)
         for mark in (IM_END, IM_START, "<|endoftext|>"):
             text = text.split(mark, 1)[0]
@@ -95,9 +96,9 @@ class ChatTokenizer(Tokenizer):
         save_tokenizer(self, folder, self.chat_template, eos_token, self._given_style or self.style or "")
 
 
-def load_tokenizer(path: str | Path) -> ChatTokenizer:
-    """A folder, a `.tiktoken` file (LF or CRLF) or a tokenizer.json, ready to render."""
-    path = as_path(path, expected="a tokenizer's folder or file")
+def load_tokenizer(path: str | Path, revision: str | None = None) -> ChatTokenizer:
+    """A folder, a `.tiktoken` file (LF or CRLF), a tokenizer.json or a model of the Hub, ready to render."""
+    path = resolve(path, revision, "tokenizer")
     tok = load(path)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")

@@ -35,6 +35,11 @@ def as_folder(text: str) -> Path:
     return Path(text)
 
 
+def as_reference(text: str) -> str:
+    """A folder or a model of the Hub, as it was written: `./a/b` is a folder, `a/b` may be either."""
+    return str(as_folder(text)) and text
+
+
 RunFolder = Annotated[Path, typer.Argument(help="a run folder", parser=as_folder, metavar="RUN")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="change a key: seed=2, base.lr=1e-3", metavar="KEY=VALUE")

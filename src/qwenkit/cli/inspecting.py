@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import inspect_app, terminal, write_text
+from qwenkit.cli.app import as_reference, inspect_app, terminal, write_text
 
 
 @inspect_app.command(
@@ -15,7 +15,9 @@ from qwenkit.cli.app import inspect_app, terminal, write_text
 )
 def inspect_mask(
     file: Annotated[Path, typer.Argument(help="chats as JSONL with `messages`")],
-    tokenizer: Annotated[Path, typer.Option(help="a model or tokenizer folder")],
+    tokenizer: Annotated[
+        str, typer.Option(help="a model or tokenizer folder, or org/name", parser=as_reference, metavar="MODEL")
+    ],
     mask: Annotated[str, typer.Option(help="qwen (the authors') or assistant")] = "qwen",
     limit: Annotated[int, typer.Option(help="how many chats", min=1)] = 5,
     html: Annotated[Path | None, typer.Option(help="write an HTML page instead")] = None,

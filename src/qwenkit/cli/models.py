@@ -9,15 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from qwenkit.cli.app import Json, app, print_json, terminal
+from qwenkit.cli.app import Json, app, as_reference, print_json, terminal
 from qwenkit.errors import Stopped, UserError
 
-ModelFolder = Annotated[Path, typer.Argument(help="a model folder")]
+Model = Annotated[
+    str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
+]
 
 
 @app.command(epilog="Example:  qwenkit chat runs/nano/chat-rlhf")
 def chat(
-    model: ModelFolder,
+    model: Model,
     system: Annotated[str | None, typer.Option(help="a system prompt")] = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="ask one thing and stop")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy", min=0.0)] = None,
@@ -25,19 +27,21 @@ def chat(
     seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
-    from qwenkit.chat import load_tokenizer
+    from qwenkit.chat import load_tokenizer, turn_ends
     from qwenkit.chat.session import talk
+    from qwenkit.hub import resolve
     from qwenkit.inference import Engine, SamplingParams
 
-    tok = load_tokenizer(model)
-    engine = Engine(str(model), tok)
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    folder = resolve(model)
+    tok = load_tokenizer(folder)
+    engine = Engine(folder, tok)
+    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed, stop_token_ids=turn_ends(tok))
     talk(engine, tok, params, system, prompt)
 
 
 @app.command(epilog="Example:  qwenkit longctx runs/nano/base --text notes --lengths 256,512,1024,2048")
 def longctx(
-    model: ModelFolder,
+    model: Model,
     text: Annotated[Path, typer.Option(help="a folder of .txt/.md/.py, a file, JSONL or Parquet")],
     lengths: Annotated[str | None, typer.Option(help="tokens, by commas; the trained length and its doublings")] = None,
     trained: Annotated[
@@ -52,9 +56,11 @@ def longctx(
 ) -> None:
     """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
     from qwenkit.evaluation import longctx as room
+    from qwenkit.hub import resolve
     from qwenkit.inference import Engine
 
-    engine = Engine(str(model))
+    folder = resolve(model)
+    engine = Engine(folder)
     config = engine.model.config
     length = trained or (config.extension.seq_length if config.extension else config.max_position_embeddings)
     sizes = _numbers(lengths) if lengths else [length << doubling for doubling in range(4)]
@@ -62,13 +68,13 @@ def longctx(
         tricks = room.grid(config, length)
     else:
         tricks = room.combinations(config, length, [size or None for size in _numbers(windows)] if windows else None)
-    ids = _tokens(model, text, limit)
+    ids = _tokens(folder, text, limit)
     with _bar() as moved:
         cells = room.measure(engine, ids, sizes, length, tricks, moved)
     if plot is not None:
-        plot.write_bytes(room.draw(cells, f"{model.name}, trained at {length} tokens"))
+        plot.write_bytes(room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
     if as_json:
-        print_json({"model": str(model), "trained": length, "tokens": len(ids), "cells": room.plain(cells)})
+        print_json({"model": model, "trained": length, "tokens": len(ids), "cells": room.plain(cells)})
         return
     print(
         f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces"
@@ -80,7 +86,12 @@ def longctx(
 
 @app.command(epilog="Example:  qwenkit parity runs/nano/chat runs/chat-hf/export runs/chat-int8/quantize")
 def parity(
-    models: Annotated[list[Path], typer.Argument(help="model folders; the first is the reference")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="model folders, or org/name; the first is the reference", parser=as_reference, metavar="MODEL"
+        ),
+    ],
     dtype: Annotated[
         str, typer.Option(help="compute in float32, bfloat16, float16, or auto: as each folder says")
     ] = "auto",
@@ -92,8 +103,9 @@ def parity(
     """Do forms of a model say the same? Compares all with the first, and each with the certificate that it carries;
     exit code 1 when a certificate does not hold."""
     from qwenkit.cli.parity import check, show
+    from qwenkit.hub import resolve
 
-    rows = check(models, dtype, tolerance)
+    rows = check([resolve(model) for model in models], dtype, tolerance)
     if as_json:
         print_json(rows)
     else:

@@ -109,7 +109,7 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
         words = {"done": "up to date", "reuse": "would be reused", "absent": "needs data"}
         state = words.get(v.state, "would run")
         minutes = minutes_text(node.config.minutes if v.works else None)
-        reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind == "path"])
+        reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind != "node"])
         table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes)
     terminal().print(table)
     for v in verdicts:

@@ -80,9 +80,14 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(_fitting(_index(id), lambda found: found >= 0) for id in as_list(value))
 
 
+def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(_fitting(_ids(ids), lambda found: len(found) > 0) for ids in as_list(value))
+
+
 TRUTH = Kind("True or False", _truth)
 TEXTS = Kind("a text or a list of texts, none of them empty", _texts)
 IDS = Kind("a list of token ids", _ids)
+SEQUENCES = Kind("a list of lists of token ids, none of them empty", _sequences)
 
 
 def as_list(value: Any) -> list[Any]:

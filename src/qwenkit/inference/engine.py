@@ -34,7 +34,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qwenkit.chat import fit, turn_ends
 from qwenkit.errors import UserError, within
+from qwenkit.hub import resolve
 from qwenkit.inference.checks import integer, items, same_length, shown, token_ids
 from qwenkit.inference.params import SamplingParams, folder_defaults
 from qwenkit.inference.runner import ModelRunner
@@ -67,9 +69,12 @@ class Engine:
         self.tok, self.seed = _checked_tokenizer(tok), _NUMBER.read(seed, "seed")
         model, file = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         settings = read_object(file) if file is not None and file.exists() else {}
+        config = {} if file is None else read_object(file.with_name("config.json"))
         with within(str(file)):
             self.defaults = folder_defaults(settings)
-            self.eos = _eos_ids(model, tok, settings)
+            ends = _eos_ids(model, tok, settings, config)
+            self.max_window = _window(settings)
+        self.eos, self.eos_id = frozenset(ends), next(iter(ends), None)
         rows = model.config.vocab_size
         known = getattr(tok, "n_tokens", rows)
         drawn = integer(1, min(rows, known)).read(known if vocabulary is None else vocabulary, "tokens to draw from")
@@ -113,7 +118,8 @@ class Engine:
         params: SamplingParams | Seq[SamplingParams] | None = None,
         requests: Seq[int] | None = None,
     ) -> list[Output]:
-        """Answers to conversations; an answer ends with its turn or with the text."""
+        """Answers to conversations; an answer ends with its turn or with the text. Where the folder names a
+        `max_window_size`, the oldest turns are dropped until the rest fits it; `prompt_ids` are what was read."""
         self._tokenizer("chat")
         conversations = items(conversations, "conversations", "a list of lists of messages", mend="chat([messages])")
         prompts = [self._rendered(messages, f"conversation {i}") for i, messages in enumerate(conversations)]
@@ -192,6 +198,8 @@ class Engine:
             raise UserError(f"params = {shown(params)}", expected="SamplingParams(...)")
         settled = (params or SamplingParams()).resolved({**self.defaults, "seed": self.seed})
         token_ids(settled.stop_token_ids, self.model.config.vocab_size, where="stop_token_ids")
+        for ids in settled.stop_words_ids or ():
+            token_ids(ids, self.model.config.vocab_size, where="stop_words_ids")
         if settled.stop:
             self._tokenizer("stop texts")
         return settled
@@ -200,12 +208,13 @@ class Engine:
         """The same settings, ending at the end of a chat turn."""
         if params.ignore_eos:
             return params
-        return replace(params, stop_token_ids=(*params.stop_token_ids, self.tok.im_end_id, self.tok.eot_id))
+        return replace(params, stop_token_ids=(*params.stop_token_ids, *turn_ends(self.tok)))
 
     def _rendered(self, messages: Seq[Mapping[str, Any]], where: str) -> list[int]:
-        """The prompt that a conversation makes."""
+        """The prompt that a conversation makes, without what the folder's window leaves no place for."""
         messages = items(messages, where, "a list of messages", mend="chat([messages])")
         with within(where):
+            messages = messages if self.max_window is None else fit(self.tok, messages, self.max_window)
             return self.tok.render(messages, add_generation_prompt=True).ids
 
     def _request(self, prompt: Prompt, params: SamplingParams, number: int, where: str) -> Request:
@@ -214,12 +223,14 @@ class Engine:
         ids = self._encode(prompt, where)
         limit = min(params.max_tokens, self._room(ids, where, needed=min(1, params.max_tokens)))
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
-        request = Request(number, where, tuple(ids), params, limit, stops)
+        eos_id = None if params.ignore_eos else self.eos_id
+        request = Request(number, where, tuple(ids), params, limit, stops, eos_id)
         request.sequences = [
-            Sequence(request, sample, self._seen(request), Writer(self.tok, params.stop) if params.stop else None,
-                     finish_reason=None if limit else "length")
+            Sequence(request, sample, self._seen(request), Writer(self.tok, params.stop) if params.stop else None)
             for sample in range(params.n)
-        ]  # fmt: skip
+        ]
+        for sequence in request.sequences:
+            sequence.settle()
         return request
 
     def _seen(self, request: Request) -> Tensor | None:
@@ -346,16 +357,39 @@ def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:
     """The model, and where its sampling settings would be."""
     if not isinstance(folder, (str, os.PathLike)):
         raise UserError(f"model = {shown(folder)}", expected="a language model, or the folder of one")
-    return load_model(folder), Path(folder) / "generation_config.json"
+    folder = resolve(folder)
+    return load_model(folder), folder / "generation_config.json"
 
 
-def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any]) -> frozenset[int]:
-    """Tokens that end an answer: the folder's, the configuration's, the tokenizer's end of text."""
-    named = settings.get("eos_token_id")
-    named = named if isinstance(named, list) else [] if named is None else [named]
-    ids = token_ids(named, model.config.vocab_size, where="eos_token_id")
-    found = [*ids, model.config.eos_token_id, getattr(tok, "eot_id", None)]
-    return frozenset(id for id in found if id is not None)
+def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any], config: Mapping[str, Any]) -> list[int]:
+    """Tokens that end an answer, the folder's own first: of generation_config.json, of config.json (of several a model
+    keeps the first), the tokenizer's end of text. The first Qwen names no end of a turn there but says that the folder
+    is for ChatML."""
+    rows, chat = model.config.vocab_size, _is_chat(settings)
+    named = token_ids(_as_ids(settings.get("eos_token_id")), rows, where="eos_token_id")
+    own = [*_as_ids(model.config.eos_token_id), *_as_ids(config.get("eos_token_id"))]
+    own += _as_ids(getattr(tok, "eot_id", None))
+    own += turn_ends(tok) if chat and tok is not None else ()
+    return list(dict.fromkeys([*named, *(id for id in own if id < rows)]))
+
+
+def _as_ids(value: Any) -> list[Any]:
+    """One id, several or none."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _is_chat(settings: Mapping[str, Any]) -> bool:
+    """Whether the first Qwen's `chat_format` says ChatML."""
+    found = settings.get("chat_format")
+    if found not in (None, "raw", "chatml"):
+        raise UserError(f"chat_format = {shown(found)}", expected="raw or chatml")
+    return found == "chatml"
+
+
+def _window(settings: Mapping[str, Any]) -> int | None:
+    """The folder's bound on the history of a chat."""
+    found = settings.get("max_window_size")
+    return None if found is None else _COUNT.read(found, "max_window_size")
 
 
 def _check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

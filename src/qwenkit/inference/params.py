@@ -5,15 +5,21 @@
 
 Training and evaluation want `plain`: a repetition penalty of 1.1 that a folder quietly brings along ruins PPO's ratios.
 Values are checked when they are given; the bounds keep logits finite in float32.
+
+Of a folder's generation_config.json everything is taken that has a name here; what would change the answers and has
+none is refused, with the value that would be neutral. Caveat: without `do_sample` transformers is greedy and we sample,
+as vLLM does; without `top_k` transformers keeps 50 tokens and we keep all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from typing import Any
 
-from qwenkit.inference.checks import IDS, LARGEST, TEXTS, TRUTH, integer, number, optional
+from qwenkit.errors import UserError, nearest
+from qwenkit.inference.checks import IDS, LARGEST, SEQUENCES, TEXTS, TRUTH, integer, number, optional, shown
 
 _KINDS = {
     "n": integer(1, 65536),
@@ -21,9 +27,11 @@ _KINDS = {
     "temperature": optional(number("0, or 1e-06 to 1e+06", lambda value: value == 0 or 1e-6 <= value <= 1e6)),
     "top_p": optional(number("more than 0 and at most 1", lambda value: 0 < value <= 1)),
     "top_k": optional(integer(-1, 2**31 - 1)),
+    "min_p": optional(number("0 to 1", lambda value: 0 <= value <= 1)),
     "repetition_penalty": optional(number("0.01 to 100", lambda value: 0.01 <= value <= 100)),
     "stop": TEXTS,
     "stop_token_ids": IDS,
+    "stop_words_ids": optional(SEQUENCES),
     "ignore_eos": TRUTH,
     "seed": optional(integer(0)),
     "logprobs": TRUTH,
@@ -43,10 +51,16 @@ class SamplingParams:
     top_p: float | None = None
     top_k: int | None = None
     """0 or -1: no limit."""
+    min_p: float | None = None
+    """Leaves out what is less likely than this share of the likeliest token."""
     repetition_penalty: float | None = None
+    """Of the tokens of the prompt and of the answer so far."""
     stop: tuple[str, ...] | list[str] | str = ()
     """Texts that end the answer; they are cut off."""
     stop_token_ids: tuple[int, ...] | list[int] = ()
+    stop_words_ids: tuple[tuple[int, ...], ...] | list[list[int]] | None = None
+    """Sequences of ids, as in the released Qwen: once the text, prompt included, ends with one, the end-of-text token
+    is what follows. Where there is none, or with `ignore_eos`, the answer ends with the sequence itself."""
     ignore_eos: bool = False
     seed: int | None = None
     """Draws are a function of (seed, request, sample, position). None: the engine's seed."""
@@ -73,15 +87,46 @@ _NEUTRAL: dict[str, Any] = {
     "temperature": 1.0,
     "top_p": 1.0,
     "top_k": 0,
+    "min_p": 0.0,
     "repetition_penalty": 1.0,
+    "stop_words_ids": (),
 }
+
+_NEUTRAL_ELSEWHERE: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("bad_words_ids", "begin_suppress_tokens", "constraints", "force_words_ids", "sequence_bias",
+                     "stop_strings", "suppress_tokens"), ([], {})),
+    **dict.fromkeys(("dola_layers", "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+                     "max_length", "max_time", "watermarking_config"), ()),
+    **dict.fromkeys(("diversity_penalty", "encoder_no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff", "min_length",
+                     "min_new_tokens", "no_repeat_ngram_size", "penalty_alpha", "token_healing"), (0,)),
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale", "num_beam_groups", "num_beams",
+                     "num_return_sequences", "top_h", "typical_p"), (1,)),
+}  # fmt: skip
+"""Settings of transformers that change the answers and have no name here, with the values that, like null, do not."""
+
+_TAKEN = {"do_sample", "max_new_tokens", "eos_token_id", "chat_format", "max_window_size", *_NEUTRAL} - {"max_tokens"}
 
 
 def folder_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a generation_config.json in our names."""
+    """The settings of a generation_config.json in our names; those that we could not keep to are refused."""
+    _refuse(generation_config)
     theirs = {**generation_config, "max_tokens": generation_config.get("max_new_tokens")}
     found = {name: theirs[name] for name in _NEUTRAL if theirs.get(name) is not None}
     if generation_config.get("do_sample") is False:
         found["temperature"] = 0.0
     SamplingParams(**found)  # refuses what means nothing
     return found
+
+
+def _refuse(settings: Mapping[str, Any]) -> None:
+    """What would change the answers and is not supported, and misspelt names of what is."""
+    for name, value in settings.items():
+        neutral = _NEUTRAL_ELSEWHERE.get(name, (value,))
+        overruled = name == "max_length" and settings.get("max_new_tokens") is not None
+        if value is not None and value not in neutral and not overruled:
+            raise UserError(f"{name} = {shown(value)} is not supported",
+                            expected=" or ".join([*map(shown, neutral[:1]), "null"]),
+                            mend="take it out, or write what is expected")  # fmt: skip
+        close = nearest(name, _TAKEN)
+        if name not in (*_TAKEN, "bos_token_id") and close and SequenceMatcher(None, name, close).ratio() > 0.87:
+            raise UserError(f"unknown setting {name}", nearest=close)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qwenkit.draws import uniform
 from qwenkit.inference.cache import KVCache
-from qwenkit.inference.sampling import draw, own_logprobs, penalise, truncate
+from qwenkit.inference.sampling import draw, end, own_logprobs, penalise, truncate
 from qwenkit.inference.sequence import Sequence
 from qwenkit.model import Transformer
 
@@ -127,10 +127,15 @@ class ModelRunner:
         return ids_B
 
     def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        """Without the rows of the vocabulary that only pad it, and with the repetition penalty."""
+        """Without the rows of the vocabulary that only pad it, with the repetition penalty, then the stop sequences."""
         if self.vocabulary < logits_BV.shape[1]:
             logits_BV = logits_BV.clone()
             logits_BV[:, self.vocabulary :] = float("-inf")
+        logits_BV = self._penalised(sequences, logits_BV)
+        ends = {row: s.request.eos_id for row, s in enumerate(sequences) if s.request.eos_id is not None and s.at_stop}
+        return end(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
+
+    def _penalised(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
         if all(s.seen_V is None for s in sequences):
             return logits_BV
         nothing_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)
@@ -144,8 +149,9 @@ def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
     device, params = logits_BV.device, [s.params for s in sequences]
     temperature_B = torch.tensor([p.temperature for p in params], device=device)
     top_k_B = torch.tensor([p.top_k for p in params], device=device)
-    top_p_B = torch.tensor([p.top_p for p in params], device=device)
-    probs_BV = truncate((logits_BV / temperature_B[:, None]).softmax(-1), top_k_B, top_p_B)
+    top_p_B = torch.tensor([p.top_p for p in params], device=device, dtype=torch.float64)
+    min_p_B = torch.tensor([p.min_p for p in params], device=device)
+    probs_BV = truncate(logits_BV / temperature_B[:, None], top_k_B, top_p_B, min_p_B).softmax(-1)
     counters = np.array([(s.params.seed, s.request.number, s.sample, len(s.ids)) for s in sequences]).T
     return draw(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))
 

@@ -1,4 +1,5 @@
-"""From logits to a token: penalty, temperature, top-k, top-p, then the inverse of the cumulative distribution.
+"""From logits to a token: penalty, stop sequences, temperature, top-k, top-p, min-p, then the inverse of the cumulative
+distribution.
 
 The draw of each row is a number in [0, 1) made from (seed, request, sample, position), so a row's token depends on
 nothing else in the batch. The order of the steps is Hugging Face's and the released Qwen's.
@@ -36,27 +37,52 @@ def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
     return torch.where(seen_BV, weaker_BV, logits_BV)
 
 
-def truncate(probs_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> Tensor:
-    """Zero what top-k and then top-p leave out. A token as likely as the last one kept stays too."""
-    size = probs_BV.shape[-1]
+def end(logits_BV: Tensor, rows: list[int], eos_ids: list[int]) -> Tensor:
+    """In these rows the end-of-text token is all that can follow."""
+    ended_BV = logits_BV.clone()
+    ended_BV[rows] = float("-inf")
+    ended_BV[rows, eos_ids] = 0.0
+    return ended_BV
+
+
+def truncate(scores_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor, min_p_B: Tensor) -> Tensor:
+    """The scores that top-k, then top-p, then min-p leave; -inf elsewhere. `top_p_B` is float64, as Python's numbers.
+
+    Equal scores at the edge are Hugging Face's: top-k keeps them all, top-p those that `torch.sort` happens to put
+    last. That sort is slow, so it is done only for rows whose edge lies between equals; the rest needs no indices.
+    """
+    size = scores_BV.shape[-1]
     count_B = torch.where(top_k_B > 0, top_k_B.clamp(max=size), size)
-    if bool(((count_B == size) & (top_p_B >= 1)).all()):
-        return probs_BV
-    sorted_BV = _descending(probs_BV)
-    kept_BV = torch.arange(size, device=probs_BV.device) < count_B[:, None]
-    sums_BV = (sorted_BV * kept_BV).cumsum(-1)
-    before_BV = sums_BV - sorted_BV
-    kept_BV &= (before_BV < top_p_B[:, None] * sums_BV[:, -1:]) | (top_p_B >= 1)[:, None]
-    kept_BV[:, 0] = True
-    floor_B1 = sorted_BV.gather(1, kept_BV.sum(-1, keepdim=True) - 1)
-    return probs_BV.masked_fill(probs_BV < floor_B1, 0.0)
+    if bool(((count_B == size) & (top_p_B >= 1) & (min_p_B <= 0)).all()):
+        return scores_BV
+    sorted_BV = _ascending(scores_BV)
+    least_B1 = sorted_BV.gather(1, size - count_B[:, None])
+    sorted_BV = sorted_BV.masked_fill(sorted_BV < least_B1, float("-inf"))
+    out_BV = _low_end(sorted_BV, top_p_B)
+    floor_B1 = sorted_BV.gather(1, out_BV.sum(-1, keepdim=True))
+    kept_BV = scores_BV.masked_fill(scores_BV < torch.maximum(least_B1, floor_B1), float("-inf"))
+    for row in (out_BV & (sorted_BV == floor_B1)).any(-1).nonzero()[:, 0].tolist():
+        low_V = scores_BV[row].masked_fill(scores_BV[row] < least_B1[row], float("-inf")).sort().indices[out_BV[row]]
+        kept_BV[row, low_V] = float("-inf")
+    if bool((min_p_B <= 0).all()):
+        return kept_BV
+    probs_BV = kept_BV.softmax(-1)
+    return kept_BV.masked_fill(probs_BV < min_p_B[:, None] * probs_BV.amax(-1, keepdim=True), float("-inf"))
 
 
-def _descending(probs_BV: Tensor) -> Tensor:
-    """Each row from the likeliest down. On a CPU numpy sorts five times faster than torch."""
-    if probs_BV.device.type != "cpu":
-        return probs_BV.sort(-1, descending=True).values
-    return torch.from_numpy(-np.sort(-probs_BV.numpy(), axis=-1))
+def _low_end(sorted_BV: Tensor, top_p_B: Tensor) -> Tensor:
+    """Of ascending scores, those at the low end that together have no more than 1 - p; never the last."""
+    sums_BV = sorted_BV.softmax(-1).cumsum(-1)
+    out_BV = (sums_BV <= (1 - top_p_B).to(sums_BV.dtype)[:, None]) & (top_p_B < 1)[:, None]
+    out_BV[:, -1] = False
+    return out_BV
+
+
+def _ascending(scores_BV: Tensor) -> Tensor:
+    """Each row from the lowest up. On a CPU numpy sorts ten times faster than torch."""
+    if scores_BV.device.type != "cpu":
+        return scores_BV.sort(-1).values
+    return torch.from_numpy(np.sort(scores_BV.numpy(), axis=-1))
 
 
 def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:

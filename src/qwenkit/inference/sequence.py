@@ -65,6 +65,8 @@ class Request:
     limit: int
     """New tokens at most."""
     stops: frozenset[int]
+    eos_id: int | None = None
+    """What follows a stop sequence; None: nothing does, the answer ends with it."""
     sequences: list[Sequence] = field(default_factory=list)
     handle: int = -1
     """The engine's own number of the request, from when it is queued."""
@@ -118,6 +120,15 @@ class Sequence:
         """Tokens whose keys and values are in the cache: all but the newest one."""
         return self.length - 1
 
+    @property
+    def at_stop(self) -> bool:
+        """Whether the text so far, prompt included, ends with a stop sequence."""
+        return any(self._tail(len(stop)) == stop for stop in self.params.stop_words_ids or ())
+
+    def _tail(self, count: int) -> tuple[int, ...]:
+        """The last tokens of prompt and answer."""
+        return (*self.prompt[max(0, len(self.prompt) + len(self.ids) - count) :], *self.ids[-count:])
+
     def append(self, id: int, logprob: float) -> None:
         """Take one new token and see whether it is the last."""
         self.ids.append(id)
@@ -126,6 +137,13 @@ class Sequence:
         if self.seen_V is not None:
             self.seen_V[id] = True
         if id in self.request.stops or (self.writer is not None and self.writer.push(id)):
+            self.finish_reason = "stop"
+        else:
+            self.settle()
+
+    def settle(self) -> None:
+        """Finish where nothing can follow: after a stop sequence that no token stands for, and at the limit."""
+        if self.request.eos_id is None and self.at_stop:
             self.finish_reason = "stop"
         elif len(self.ids) >= self.request.limit:
             self.finish_reason = "length"
@@ -141,7 +159,7 @@ class Sequence:
             return None
         if self.writer is not None:
             return self.writer.finish()
-        stopped = self.finish_reason == "stop" and self.ids[-1] in self.request.stops
+        stopped = self.finish_reason == "stop" and self.request.stops.issuperset(self.ids[-1:])
         return tok.decode(self.ids[:-1] if stopped else self.ids, skip_special_tokens=True)
 
 

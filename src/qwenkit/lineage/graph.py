@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwenkit import artifacts
+from qwenkit import artifacts, hub
 from qwenkit.artifacts import MANIFEST, Manifest
 from qwenkit.config import toml_value
 from qwenkit.errors import UserError, nearest
 from qwenkit.lineage.recipe import Node, Recipe
+from qwenkit.records import read_object
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input
 
@@ -56,10 +57,20 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
         if kind == "node":
             folder = (elsewhere or {}).get(target, run_dir / target)
             found[name] = Input(name, folder, artifacts.read_manifest(folder).digest, target)
+        elif kind == "hub":
+            commit = pinned(run_dir).get(target) or hub.commit(target)
+            found[name] = Input(name, hub.snapshot(target, commit), commit, hub=hub.repo_of(target))
         else:
             path = Path(target)
             found[name] = Input(name, path, outside_digest(path))
     return found
+
+
+def pinned(run_dir: Path) -> dict[str, str]:
+    """The commit of each model of the Hub that the run began with: a branch may move on, a run stays with its own."""
+    path = run_dir / "run.json"
+    found = read_object(path).get("hub", {}) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def outside_digest(path: Path) -> str:
@@ -104,7 +115,12 @@ def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | No
         elif moving or absent:
             verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving or absent))
         else:
-            verdicts[name] = verdict(node, recipe, run_dir, other, taken)
+            try:
+                verdicts[name] = verdict(node, recipe, run_dir, other, taken)
+            except UserError as error:
+                if not node.from_hub():
+                    raise
+                verdicts[name] = Verdict(name, "absent", error.what)
         if other is not None and verdicts[name].state == "reuse":
             taken[name] = other / name
     return list(verdicts.values())

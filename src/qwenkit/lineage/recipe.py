@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
-from qwenkit.errors import UserError, nearest
+from qwenkit.errors import UserError, nearest, within
+from qwenkit.hub import meant
 from qwenkit.stages import KINDS, load_stage
 
 SCHEMA = 1
@@ -22,8 +23,9 @@ RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": st
 
 @dataclass(frozen=True)
 class Node:
-    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name) or ("path", path);
-    `absent` are the complaints about paths that are not there yet: a run refuses them, a plan shows them."""
+    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name), ("path", path) or
+    ("hub", reference); `absent` are the complaints about paths that are not there yet: a run refuses them, a plan
+    shows them."""
 
     name: str
     kind: str
@@ -34,6 +36,12 @@ class Node:
     def parents(self) -> list[str]:
         """Names of the nodes this one reads, in order, each once."""
         return list(dict.fromkeys(target for kind, target in self.inputs.values() if kind == "node"))
+
+    def from_hub(self) -> dict[str, str]:
+        """The models of the Hub that it reads, and what it needs of each: `model` or `tokenizer`."""
+        config = type(self.config)
+        named = ((key.split(".")[0], target) for key, (kind, target) in self.inputs.items() if kind == "hub")
+        return {target: config.from_hub(key) for key, target in named}
 
     def data_keys(self) -> list[str]:
         """The keys that name something outside the run."""
@@ -182,7 +190,7 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
     for key, reference in config.references():
         short = key.partition(".")[0]
         where = place_of(source, lines, (name, short))
-        inputs[key] = resolve(reference, tables, base, where, f"{name}.{short}")
+        inputs[key] = resolve(reference, tables, base, where, f"{name}.{short}", config.from_hub(short) != "")
     node = Node(name, kind, config, inputs)
     return replace(node, absent=_absent(node, source, lines, base))
 
@@ -205,9 +213,12 @@ def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError
     ]
 
 
-def resolve(reference: str, nodes: dict[str, Any], base: Path, where: str, key: str) -> tuple[str, str]:
-    """What a reference means: ("node", name) or ("path", path); two meanings or none is a `UserError`. What no node
-    could be called, with a slash or a point in it, means a path that may be yet to come."""
+def resolve(
+    reference: str, nodes: dict[str, Any], base: Path, where: str, key: str, hub: bool = False
+) -> tuple[str, str]:
+    """What a reference means: ("node", name), ("path", path), or ("hub", reference) where the key takes models of the
+    Hub; two meanings or none is a `UserError`. What no node could be called, with a slash or a point in it, means a
+    path that may be yet to come."""
     path = (base / Path(reference).expanduser()) if reference else base
     if reference in nodes:
         if path.exists():
@@ -218,6 +229,9 @@ def resolve(reference: str, nodes: dict[str, Any], base: Path, where: str, key: 
                 mend=f'write "./{reference}" for the path, or rename the node',
             )
         return "node", reference
+    with within(where):
+        if hub and meant(reference, path) is not None:
+            return "hub", reference
     if reference and (path.exists() or {"/", "."} & set(reference)):
         return "path", str(path)
     others = [name for name in nodes if name != key.split(".")[0]]

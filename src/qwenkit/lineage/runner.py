@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from qwenkit import artifacts, platform
+from qwenkit import artifacts, hub, platform
 from qwenkit.artifacts import MANIFEST, Manifest
 from qwenkit.config import differences
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
@@ -33,7 +33,7 @@ from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.lineage.status import refuse_no_run
 from qwenkit.records import read_json, read_object, write_json
 from qwenkit.stages import load_stage
-from qwenkit.stages.base import Progress, Work
+from qwenkit.stages.base import Input, Progress, Work
 
 SCHEMA = 1
 
@@ -63,6 +63,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     run_dir = recipe.out
     refuse_foreign(run_dir, recipe)
     refuse_outside(recipe, wanted)
+    commits = commits_of(recipe, run_dir, wanted)
     if options.reuse is not None:
         refuse_no_run(options.reuse, f"--reuse {options.reuse}")
     size.refuse_too_large(recipe, wanted, [run_dir, *([options.reuse] if options.reuse else [])])
@@ -75,6 +76,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
         threads = recipe.threads or platform.free_cores()
         threads = fix_environment(recipe, run_dir, threads, options.allow_drift, any(v.works for v in verdicts))
         note_nodes(recipe, run_dir / "run.json")
+        fetch_models(recipe, run_dir, commits, [v.node for v in verdicts if v.works])
         log = EventLog(run_dir / "events.jsonl")
         log("run_start", schema=EVENTS, recipe=recipe.title, nodes=wanted)
         screen.begin(verdicts, recipe)
@@ -128,6 +130,26 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
         for kind, target in recipe.nodes[name].inputs.values():
             if kind == "path":
                 graph.refuse_damaged_outside(Path(target))
+
+
+def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, str]:
+    """The commit of each model of the Hub that the wanted nodes read: the run's own, or what its name means now."""
+    known = graph.pinned(run_dir)
+    with within(recipe.source):
+        references = [reference for name in wanted for reference in recipe.nodes[name].from_hub()]
+        return {reference: known.get(reference) or hub.commit(reference) for reference in references}
+
+
+def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working: list[str]) -> None:
+    """Write the commits down, then bring the files of those that are worked with, before any work begins."""
+    if not commits:
+        return
+    path = run_dir / "run.json"
+    write_json(path, {**read_json(path), "hub": {**graph.pinned(run_dir), **commits}})
+    with within(recipe.source):
+        for name in working:
+            for reference, what in recipe.nodes[name].from_hub().items():
+                hub.fetch(reference, commits[reference], what)
 
 
 @contextlib.contextmanager
@@ -277,7 +299,7 @@ def work_node(
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
             "config": node.config.identity(), "metrics": result.metrics, "headline": result.headline,
-            "inputs": {name: {"node": item.node or "", "digest": item.digest} for name, item in inputs.items()},
+            "inputs": {name: described(item) for name, item in inputs.items()},
         }  # fmt: skip
         run = {
             "schema": SCHEMA, "started": round(started, 3), "seconds": round(time.monotonic() - clock, 2),
@@ -290,6 +312,11 @@ def work_node(
     for remark in result.remarks:
         log("note", node=node.name, text=remark)
     log("node_done", node=node.name, headline=result.headline, seconds=run["seconds"])
+
+
+def described(item: Input) -> dict[str, str]:
+    """An input as the manifest has it."""
+    return {"node": item.node or "", "digest": item.digest, **({"hub": item.hub} if item.hub else {})}
 
 
 def count_attempt(scratch: Path) -> int:

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError, nearest, within
+from qwenkit.hub import resolve
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.formats import Format, Weight, as_qwen2, format_for, format_of
 from qwenkit.model.quantized import Scheme
 from qwenkit.model.quantized_folder import Layers, give, layers_of, scheme_of, settings_of, take
 from qwenkit.model.transformer import ScalarModel, Transformer
 from qwenkit.model.weights import SHARD_BYTES, Tensors, write_json, write_shards
-from qwenkit.records import as_path
 
 Model = TypeVar("Model", Transformer, ScalarModel)
 
@@ -41,10 +41,15 @@ _SCORE = {"score_head.weight": "score.weight"}
 
 
 def load_model(
-    path: str | Path, dtype: str | torch.dtype = "auto", device: str = "auto", dropout: float = 0.0
+    path: str | Path,
+    dtype: str | torch.dtype = "auto",
+    device: str = "auto",
+    dropout: float = 0.0,
+    revision: str | None = None,
 ) -> Transformer:
-    """Read a language model. `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one."""
-    path = as_path(path, expected="a model's folder")
+    """Read a language model. `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one; the
+    path may be a model of the Hub, `org/name`."""
+    path = resolve(path, revision)
     found, config, form = _described(path)
     if _architecture(found).endswith("ForSequenceClassification"):
         raise UserError("this folder holds a model that scores, not one that writes", where=str(path),
@@ -59,10 +64,14 @@ def load_model(
 
 
 def load_scalar(
-    path: str | Path, dtype: str | torch.dtype = "auto", device: str = "auto", dropout: float = 0.0
+    path: str | Path,
+    dtype: str | torch.dtype = "auto",
+    device: str = "auto",
+    dropout: float = 0.0,
+    revision: str | None = None,
 ) -> ScalarModel:
     """Read a reward or value model. A language model's folder is refused: its head would be random."""
-    path = as_path(path, expected="a model's folder")
+    path = resolve(path, revision)
     found, config, form = _described(path)
     if not _architecture(found).endswith("ForSequenceClassification"):
         raise UserError(

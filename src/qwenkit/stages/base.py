@@ -23,18 +23,25 @@ Progress = Callable[..., None]
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a node: an artifact of the run, or a path outside it."""
+    """One input of a node: an artifact of the run, a path outside it, or a commit of a model of the Hub."""
 
     name: str
     path: Path
     digest: str
     node: str | None = None
+    hub: str | None = None
+    """The model's name on the Hub."""
+
+    @property
+    def called(self) -> str:
+        """What results call it: the node, the model, or the file or folder."""
+        return self.node or (self.hub or str(self.path)).rsplit("/", 1)[-1]
 
     @property
     def title(self) -> str:
         """The input as a recipe has it: `corpus`, and of a list what is named too: `extra (notes.txt)`."""
         key, _, index = self.name.partition(".")
-        return f"{key} ({self.node or self.path})" if index else key
+        return f"{key} ({self.node or self.hub or self.path})" if index else key
 
     def file(self, name: str) -> Path:
         """A file of the input; a missing one is a `UserError` that names the input."""

@@ -21,7 +21,7 @@ VERSION = 1
 class Config(StageConfig):
     """Who is examined, on what."""
 
-    models: list[str] = edge(doc="models, the first ones the earlier in the family", many=True)
+    models: list[str] = edge(doc="models, the first ones the earlier in the family", many=True, hub="model")
     tests: str = edge(doc="test sets")
     max_tokens: int = content(64, doc="longest answer", ge=1)
     samples: int = content(12, doc="prompts whose answers by every model are shown in the report", ge=0)
@@ -33,7 +33,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     tests = {name: _rows(inputs["tests"].path / f"{name}.jsonl", config.limit) for name in ("base", "chat")}
     if not any(tests.values()):
         raise UserError("neither base.jsonl nor chat.jsonl", where=str(inputs["tests"].path), expected="test sets")
-    models = {source.node or source.path.name: source.path for source in many(inputs, "models")}
+    models = {source.called: source.path for source in many(inputs, "models")}
     if len(models) < len(config.models):
         raise UserError("two models have one name", expected="names that differ", mend="rename one of the folders")
     items = {}

@@ -26,8 +26,8 @@ VERSION = 2
 class Config(StageConfig):
     """Defaults are the report's; what it does not give is marked ours."""
 
-    model: str = edge(doc="the chat model: policy and reference start from it")
-    reward: str = edge(doc="the reward model; the value model starts from it too (ours)")
+    model: str = edge(doc="the chat model: policy and reference start from it", hub="model")
+    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", hub="model")
     prompts: str = edge(doc="prompts: JSONL with messages and a rubric, or a world")
     corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term")
     steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1)

@@ -34,7 +34,7 @@ class PairKeys(TrainingKeys):
 class Config(PairKeys):
     """What to learn from."""
 
-    model: str = edge(doc="the base model")
+    model: str = edge(doc="the base model", hub="model")
     data: str = edge(doc="comparisons: JSONL with messages, chosen, rejected; or a world")
     tests: str | None = edge(None, doc="test sets with pairs.jsonl")
 

@@ -29,7 +29,7 @@ class Config(TrainingKeys):
     """The model's shape (defaults: Table 1, 7B), and how long it is trained."""
 
     corpus: str = edge(doc="the corpus to learn")
-    tokenizer: str = edge(doc="the tokenizer of the whole family")
+    tokenizer: str = edge(doc="the tokenizer of the whole family", hub="tokenizer")
     tokens: float = content(2.4e12, doc="training tokens", gt=0)
     hidden_size: int = content(4096, doc="width", ge=8)
     layers: int = content(32, doc="blocks", ge=1)

@@ -21,8 +21,8 @@ VERSION = 2
 class Config(PairKeys):
     """Where the pairs come from: a policy's answers to prompts with a rubric, or a file of comparisons."""
 
-    model: str = edge(doc="the preference model (or a base model, to do without PMP)")
-    policy: str | None = edge(None, doc="the model whose answers are compared")
+    model: str = edge(doc="the preference model (or a base model, to do without PMP)", hub="model")
+    policy: str | None = edge(None, doc="the model whose answers are compared", hub="model")
     prompts: str | None = edge(None, doc="prompts with a rubric: JSONL, or a world")
     data: str | None = edge(None, doc="ready comparisons, instead of policy and prompts")
     tests: str | None = edge(None, doc="test sets with pairs.jsonl")

@@ -26,7 +26,7 @@ VERSION = 2  # 2: answers, choices and comparisons of the tests count as test te
 class Config(TrainingKeys):
     """What to learn from; defaults of the report (§3.1.2)."""
 
-    model: str = edge(doc="the base model")
+    model: str = edge(doc="the base model", hub="model")
     data: str = edge(doc="chats: a JSONL file with `messages`, or a world")
     replay: str | None = edge(None, doc="a corpus whose documents are mixed in")
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold")

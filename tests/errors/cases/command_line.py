@@ -190,8 +190,9 @@ error: no recipe `nanno`
         nothing,
         "chat runs/nothing",
         """\
-error: runs/nothing: no such file or folder
-  expected: a tokenizer folder, .tiktoken or .json
+error: runs/nothing: no such folder here, and it is not in the cache of the Hub's models
+  expected: a folder, or org/name
+  mend: for one of the Hub ask again with a network, and without HF_HUB_OFFLINE
 """,
     ),
     Case(

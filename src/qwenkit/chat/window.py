@@ -1,0 +1,60 @@
+"""How much of a conversation the model is shown: the oldest turns are dropped until the rest fits.
+
+    kept = fit(tok, messages, max_window=engine.max_window, room=engine.max_length - 64)
+    prompt = tok.render(kept, add_generation_prompt=True).ids
+
+`max_window` is the released Qwen's rule (`max_window_size` of generation_config.json): system turn and kept history
+together have fewer tokens than it, the question and what answers it are not counted. `room` is the plain one: the whole
+prompt has at most so many. The system turn and the last question, with the tool results after it, are never dropped.
+Caveat: a chat template that puts in a system turn of its own has it counted with the question.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+from ..tokenizer import ENDOFTEXT, IM_END, IM_START
+from .messages import Message
+
+
+def turn_ends(tok: Any) -> tuple[int, ...]:
+    """The tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text."""
+    return tuple(tok.special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in tok.special)
+
+
+def fit(tok: Any, messages: Sequence[Message], max_window: int | None = None, room: int | None = None) -> list[Message]:
+    """The conversation without as many of its oldest turns as must go."""
+
+    def size(kept: Sequence[Message]) -> int:
+        return len(tok.render(kept, add_generation_prompt=True).ids)
+
+    everything = size(messages)  # refuses what is no conversation
+    head, turns = _turns(messages)
+    question = size(turns[-1])
+
+    def fits(dropped: int) -> bool:
+        tokens = size(_joined(head, turns[dropped:])) if dropped else everything
+        shown = tokens - question - 1  # the newline between them
+        return (max_window is None or shown < max_window) and (room is None or tokens <= room)
+
+    if len(turns) == 1 or fits(0):
+        return list(messages)
+    dropped = bisect_left(range(len(turns) - 1), True, lo=1, key=fits)
+    return _joined(head, turns[dropped:])
+
+
+def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """The system turn, and the rest cut before each user message."""
+    head = [message for message in messages[:1] if message["role"] == "system"]
+    turns: list[list[Message]] = []
+    for message in messages[len(head) :]:
+        if message["role"] == "user":
+            turns.append([])
+        turns[-1].append(message)
+    return head, turns
+
+
+def _joined(head: list[Message], turns: Sequence[Sequence[Message]]) -> list[Message]:
+    return [*head, *(message for turn in turns for message in turn)]

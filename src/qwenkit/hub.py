@@ -1,0 +1,328 @@
+"""Models of the Hugging Face Hub by name: `org/name` becomes a local folder, and a local folder becomes `org/name`.
+
+    folder = resolve("Qwen/Qwen2.5-0.5B")                   # the cache's folder of one commit; a local folder is itself
+    folder = resolve("org/name@v1.0", what="tokenizer")     # a branch, tag or commit; only what a tokenizer needs
+    upload({"config.json": path, "README.md": b"..."}, "org/name", private=True)
+
+A text that names a local folder means it, unless the cache holds a model of that name too: then `./org/name` is the
+folder and `hf://org/name` the model. Downloading, the cache, the token and offline use (`HF_HUB_OFFLINE`, or simply no
+network) are huggingface_hub's. Only configuration, weights and tokenizer files are fetched, never code; pickled weights
+only where there are no safetensors. A download that is cut goes on where it was while the process lives; after a kill
+whole files are kept, a cut one begins again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qwenkit.errors import UserError, nearest
+from qwenkit.records import as_path
+
+_CONFIG = ["config.json"]
+_TOKENIZER = [*_CONFIG, "tokenizer.json", "tokenizer_config.json", "*.tiktoken", "vocab.json", "merges.txt",
+              "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+              "generation_config.json"]  # fmt: skip
+_SAFETENSORS = ["*.safetensors", "*.safetensors.index.json"]
+_PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+_FILES = {
+    "config": _CONFIG,
+    "tokenizer": _TOKENIZER,
+    "model": [*_TOKENIZER, "quantize_config.json", *_SAFETENSORS],
+}
+"""What is fetched for each use, by name; never anything in a sub-folder."""
+_EXPECTED = {"config": "a model's folder", "tokenizer": "a tokenizer's folder or file", "model": "a model's folder"}
+
+_NAME = re.compile(r"(hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\S+))?", re.ASCII)
+_NONE = re.compile(r"--|\.\.|\.$|\.(git|json|jsonl|tiktoken|toml|txt|safetensors|bin)$")
+"""What no model is called: the Hub allows no such name, or it is one of a file."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SECONDS = 10
+
+
+class Name(NamedTuple):
+    """A model of the Hub. `explicit`: `hf://` says that it is one."""
+
+    repo: str
+    revision: str | None
+    explicit: bool
+
+
+def parse(reference: str) -> Name | None:
+    """The model that a text may name, or None where it can be no name."""
+    found = _NAME.fullmatch(reference)
+    if found is None or _NONE.search(found[2]) or len(found[2]) > 96:
+        return None
+    return Name(found[2], found[3], found[1] is not None)
+
+
+def resolve(path: str | Path, revision: str | None = None, what: str = "model") -> Path:
+    """The local folder of a reference: itself, or the snapshot of a model of the Hub, fetched where it is not cached.
+
+    `what` is `model`, `tokenizer` or `config`: how much of it is needed. A `Path` to something that exists is that."""
+    local = as_path(path, expected=_EXPECTED[what])
+    there = isinstance(path, Path) and local.exists()
+    name = None if there else meant(os.fspath(path), local)
+    if name is None:
+        if revision is not None:
+            raise UserError(f"revision = {revision!r} of what is no model of the Hub", where=str(path),
+                            expected="org/name, or no revision")  # fmt: skip
+        return local
+    if revision is not None and name.revision not in (None, revision):
+        raise UserError(f"{path} names one revision and revision = {revision!r} another", expected="one of them")
+    return _fetch(name.repo, name.revision or revision, what)
+
+
+def meant(reference: str, local: Path) -> Name | None:
+    """The model that a text means, or None where it means `local`; both at once is an error that names both."""
+    name = parse(reference)
+    if name is None or name.explicit or not local.exists():
+        return name
+    if _cached(name.repo):
+        raise UserError(
+            f'"{reference}" is both a folder here and a model in the cache of the Hub',
+            expected=f'the folder "./{reference}" or the model "hf://{reference}"',
+        )
+    return None
+
+
+def commit(reference: str) -> str:
+    """The commit that a model's name means now; without a network, the one that the cache has under it."""
+    return resolve(reference, what="config").name
+
+
+def fetch(reference: str, commit: str, what: str = "model") -> Path:
+    """A commit of a model, whatever its name means now."""
+    return _fetch(repo_of(reference), commit, what)
+
+
+def snapshot(reference: str, commit: str) -> Path:
+    """Where the files of a commit lie, or will when they are fetched."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / _cache_name(repo_of(reference)) / "snapshots" / commit
+
+
+def repo_of(reference: str) -> str:
+    """The model's name without a revision."""
+    name = parse(reference)
+    if name is None:
+        raise UserError(f"{reference!r} is no name of a model", expected="org/name")
+    return name.repo
+
+
+def _cache_name(repo: str) -> str:
+    return "models--" + repo.replace("/", "--")
+
+
+def _cached(repo: str) -> bool:
+    """Whether the cache holds files of a model. The library is not needed, and not loaded, where there is no cache."""
+    from huggingface_hub import constants
+
+    return (Path(constants.HF_HUB_CACHE) / _cache_name(repo) / "snapshots").is_dir()
+
+
+# ---- down -----------------------------------------------------------------------------------------------------------
+
+
+def _fetch(repo: str, revision: str | None, what: str) -> Path:
+    """The snapshot folder of a model with the files that are needed. A commit whose files are all here asks nobody."""
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+
+    with _told(repo, revision, "no such folder here, and "):
+        fault = None
+        if not _COMMIT.fullmatch(revision or ""):
+            fault = _unreachable(repo, revision)
+        elif (found := _whole(repo, revision, what)) is not None:
+            return found
+        try:
+            folder = _snapshot(repo, revision, _FILES[what], offline=fault is not None)
+            if what == "model" and not any(folder.glob("*.safetensors")):
+                _snapshot(repo, folder.name, [*_FILES[what], *_PICKLES], offline=fault is not None)
+        except LocalEntryNotFoundError as missing:
+            raise missing if isinstance(missing, IncompleteSnapshotError) else fault or missing from None
+    return folder
+
+
+def _whole(repo: str, commit: str | None, what: str) -> Path | None:
+    """The snapshot of a commit, where it is complete already."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = _snapshot(repo, commit, _FILES[what], offline=True)
+    except LocalEntryNotFoundError:
+        return None
+    pickled = what == "model" and not any(folder.glob("*.safetensors"))
+    return folder if (folder / "config.json").exists() and not pickled else None
+
+
+def _snapshot(repo: str, revision: str | None, patterns: list[str], offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    _bars()
+    return Path(
+        snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=offline
+        )
+    )
+
+
+def _bars() -> None:
+    """The library's bars, but none where there is no terminal."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+
+def _unreachable(repo: str, revision: str | None) -> Exception | None:
+    """Why the Hub has no answer for us, or None. The library would wait for ever for one that never speaks, and tells
+    what went wrong only where the cache has nothing."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        HfApi().repo_info(repo, revision=revision, timeout=_SECONDS)
+    except RevisionNotFoundError:
+        raise
+    except Exception as fault:  # whatever it is, the cache may have the model
+        return fault
+    return None
+
+
+# ---- up -------------------------------------------------------------------------------------------------------------
+
+
+def plain_name(text: str) -> str:
+    """`org/name` for a model that is to be made; anything else is refused."""
+    name = parse(text)
+    if name is None or name.revision is not None:
+        raise UserError(f"{text!r} is no name for a model", expected="org/name, of letters, digits, -, _ and points")
+    return name.repo
+
+
+def publishable(folder: Path) -> dict[str, Path]:
+    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it."""
+    safe = any(folder.glob("*.safetensors"))
+    patterns = [*_FILES["model"], *([] if safe else _PICKLES), "manifest.json", "README.md", "LICENSE*", "NOTICE*"]
+    found = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.name: path for path in found if any(fnmatch(path.name, pattern) for pattern in patterns)}
+
+
+def upload(
+    files: Mapping[str, Path | bytes],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str,
+    keep: Iterable[str] = (),
+) -> str:
+    """One commit with all these files; the model and the branch are made where they are missing. Returns its address.
+    Files that the Hub has already are not sent again, and those to `keep` are not replaced by others."""
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+
+    if get_token() is None:
+        raise UserError("no token of the Hub", mend="log in with `hf auth login`, or set HF_TOKEN")
+    api = HfApi()
+    _bars()
+    with _told(repo, revision):
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        kept = {name for name in keep if api.file_exists(repo, name, revision=revision)}
+        content = [
+            CommitOperationAdd(name, file if isinstance(file, bytes) else os.fspath(file))
+            for name, file in files.items()
+            if name not in kept
+        ]
+        return str(api.create_commit(repo, content, commit_message=message, revision=revision).commit_url)
+
+
+# ---- what went wrong ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _told(repo: str, revision: str | None, aside: str = "") -> Iterator[None]:
+    """The library's errors in our words; `aside` stands before what a wrong name or a lack of network leads to."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise _explained(error, repo, revision, aside) from error
+
+
+def _explained(error: BaseException, repo: str, revision: str | None, aside: str) -> UserError:
+    """By what the Hub said, else by what happened here."""
+    from huggingface_hub import constants, errors
+
+    page, login = f"{constants.ENDPOINT}/{repo}", "log in with `hf auth login`, or set HF_TOKEN"
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, errors.HfHubHTTPError):
+        error = error.__cause__
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return UserError(f"{repo} is open only to those whom its owner lets in", where=page,
+                         mend=f"ask for access on that page, then {login}")  # fmt: skip
+    if isinstance(error, errors.RevisionNotFoundError):
+        return _no_revision(repo, revision or "main", page)
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
+        return UserError(f"{aside}no such model on the Hub that you may read", where=repo, nearest=_beside(repo),
+                         expected="a folder, or org/name",
+                         mend=f"look at the name; for a private model {login}")  # fmt: skip
+    if status in (401, 403):
+        what = "your token is not accepted" if status == 401 else "you may not do this"
+        return UserError(f"{what}{_said(error)}", where=page, mend=login)
+    if status is not None:
+        return UserError(f"the Hub answers with status {status}{_said(error)}", where=page, mend="try again later")
+    return _broken_off(error, repo, aside)
+
+
+def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
+    """There was no answer, it stopped in the middle, or it could not be kept."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.IncompleteSnapshotError):
+        return UserError("only a part of it is in the cache", where=repo, mend="ask again with a network")
+    if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
+        return UserError(f"{aside}it is not in the cache of the Hub's models", where=repo, nearest=_beside(repo),
+                         expected="a folder, or org/name",
+                         mend="for one of the Hub ask again with a network, and without HF_HUB_OFFLINE")  # fmt: skip
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError("the disk is full", where=f"{repo}, {constants.HF_HUB_CACHE}",
+                         mend="free some space, or set HF_HOME to a larger disk; whole files are kept")  # fmt: skip
+    if isinstance(error, errors.HTTPError):
+        return UserError(f"{aside}the Hub cannot be reached: {error}", where=repo, nearest=_beside(repo),
+                         mend="ask again with a network; whole files are kept")  # fmt: skip
+    return UserError(" ".join(str(error).split()), where=repo, mend="ask again; whole files are kept")
+
+
+def _beside(repo: str) -> str | None:
+    """The folder here with the nearest name."""
+    parent = Path(repo).parent
+    return nearest(repo, [path.as_posix() for path in parent.iterdir()]) if parent.is_dir() else None
+
+
+def _no_revision(repo: str, revision: str, page: str) -> UserError:
+    """With the branches and tags that there are, where the Hub tells them."""
+    from huggingface_hub import HfApi
+
+    known: list[str] = []
+    with contextlib.suppress(Exception):  # a nicety: the fault is known without it
+        refs = HfApi().list_repo_refs(repo)
+        known = [ref.name for ref in [*refs.branches, *refs.tags]]
+    return UserError(f"{repo} has no revision {revision!r}", where=page, nearest=nearest(revision, known),
+                     expected=", ".join(known) or "a branch, a tag or a commit")  # fmt: skip
+
+
+def _said(error: Any) -> str:
+    """What the Hub itself has to say."""
+    message = getattr(error, "server_message", None)
+    return f": {' '.join(str(message).split())}" if message else ""
