@@ -35,7 +35,7 @@ _PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 _FILES = {
     "config": _CONFIG,
     "tokenizer": _TOKENIZER,
-    "model": [*_TOKENIZER, "quantize_config.json", *_SAFETENSORS],
+    "model": [*_TOKENIZER, "quantize_config.json", "certificate.json", *_SAFETENSORS],
 }
 """What is fetched for each use, by name; never anything in a sub-folder."""
 _EXPECTED = {"config": "a model's folder", "tokenizer": "a tokenizer's folder or file", "model": "a model's folder"}

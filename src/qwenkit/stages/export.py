@@ -32,7 +32,7 @@ CERTIFICATE = "certificate.json"
 class Config(StageConfig):
     """What becomes of which model."""
 
-    model: str = edge(doc="the model to export")
+    model: str = edge(doc="the model to export", hub="model")
     to: Literal["hf", "qwen1", "gguf"] = content("hf", doc="the form")
     longest: int = content(512, doc="tokens of the longest prompt that the certificate keeps", ge=32)
 

@@ -25,7 +25,7 @@ VERSION = 1
 class Config(StageConfig):
     """What is quantized, how, and on which text it is calibrated and measured."""
 
-    model: str = edge(doc="the model to quantize")
+    model: str = edge(doc="the model to quantize", hub="model")
     texts: str = edge(doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures")
     tests: str | None = edge(None, doc="test sets: base tasks before and after")
     bits: Literal[4, 8] = content(4, doc="of a weight")
