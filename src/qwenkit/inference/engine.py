@@ -5,6 +5,7 @@
     outputs[0].text, outputs[0].ids, outputs[0].logprobs, outputs[0].finish_reason
     engine.chat([[{"role": "user", "content": "Hi"}]], SamplingParams(max_tokens=64))
     for piece in engine.stream("Once", SamplingParams(max_tokens=64)): print(piece, end="")
+    engine.stream_chat([{"role": "user", "content": "Hi"}])  # the same for a chat's answer
     engine.score(["2 + 2 ="], [" 4"])                        # the model's log-probability of every token
 
 Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
@@ -116,22 +117,33 @@ class Engine:
         self,
         conversations: Seq[Seq[Mapping[str, Any]]],
         params: SamplingParams | Seq[SamplingParams] | None = None,
+        tools: Seq[Any] | None = None,
+        *,
         requests: Seq[int] | None = None,
     ) -> list[Output]:
-        """Answers to conversations; an answer ends with its turn or with the text. Where the folder names a
-        `max_window_size`, the oldest turns are dropped until the rest fits it; `prompt_ids` are what was read."""
+        """Answers to conversations, all of which are offered the same tools; an answer ends with its turn or with the
+        text. Where the folder names a `max_window_size`, the oldest turns are dropped until the rest fits it;
+        `prompt_ids` are what was read."""
         self._tokenizer("chat")
         conversations = items(conversations, "conversations", "a list of lists of messages", mend="chat([messages])")
-        prompts = [self._rendered(messages, f"conversation {i}") for i, messages in enumerate(conversations)]
-        return self.generate(prompts, [self._turn(each) for each in self._settled(params, len(prompts))], requests)
+        prompts = [self._rendered(messages, tools, f"conversation {i}") for i, messages in enumerate(conversations)]
+        each = [self._turn(settled) for settled in self._settled(params, len(prompts))]
+        return self.generate(prompts, each, requests=requests)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[str]:
         """The pieces of one answer's text as they are written; their sum is the answer's text."""
-        tok = self._tokenizer("stream")
-        request = self._request(prompt, replace(self._settle(params), n=1), 0, where="prompt")
+        tok, settled = self._tokenizer("stream"), replace(self._settle(params), n=1)
+        request = self._request(prompt, settled, 0, where="prompt")
         (sequence,) = request.sequences
-        sequence.writer = writer = sequence.writer or Writer(tok, ())
+        sequence.writer = writer = sequence.writer or Writer(tok, settled)
         return self._pieces(request, writer)
+
+    def stream_chat(
+        self, messages: Seq[Mapping[str, Any]], params: SamplingParams | None = None, tools: Seq[Any] | None = None
+    ) -> Iterator[str]:
+        """The pieces of the answer that `chat([messages], params, tools)` gives, as they are written."""
+        self._tokenizer("chat")
+        return self.stream(self._rendered(messages, tools, "conversation"), self._turn(self._settle(params)))
 
     def score(self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None = None) -> list[list[float]]:
         """The model's log-probability of each token: of the continuations given the prompts, or, without any, of the
@@ -179,6 +191,7 @@ class Engine:
         if any(request.under_way for request in self._requests.values()):
             raise UserError("new weights while requests are under way", mend="finish or abort them first")
         if state is not None:
+            state = _without_copy(state) if self.model.config.tie_word_embeddings else state
             _check_state(state, self.model.state_dict())
             self.model.load_state_dict(state)
         self.version += 1
@@ -198,6 +211,7 @@ class Engine:
             raise UserError(f"params = {shown(params)}", expected="SamplingParams(...)")
         settled = (params or SamplingParams()).resolved({**self.defaults, "seed": self.seed})
         token_ids(settled.stop_token_ids, self.model.config.vocab_size, where="stop_token_ids")
+        token_ids(list(dict(settled.logit_bias or ())), self.model.config.vocab_size, where="logit_bias")
         for ids in settled.stop_words_ids or ():
             token_ids(ids, self.model.config.vocab_size, where="stop_words_ids")
         if settled.stop:
@@ -208,14 +222,16 @@ class Engine:
         """The same settings, ending at the end of a chat turn."""
         if params.ignore_eos:
             return params
-        return replace(params, stop_token_ids=(*params.stop_token_ids, *turn_ends(self.tok)))
+        return replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *turn_ends(self.tok)))
 
-    def _rendered(self, messages: Seq[Mapping[str, Any]], where: str) -> list[int]:
+    def _rendered(self, messages: Seq[Mapping[str, Any]], tools: Seq[Any] | None, where: str) -> list[int]:
         """The prompt that a conversation makes, without what the folder's window leaves no place for."""
         messages = items(messages, where, "a list of messages", mend="chat([messages])")
+        tools = None if tools is None else items(tools, "tools", "a list of tools")
         with within(where):
-            messages = messages if self.max_window is None else fit(self.tok, messages, self.max_window)
-            return self.tok.render(messages, add_generation_prompt=True).ids
+            if self.max_window is not None:
+                messages = fit(self.tok, messages, self.max_window, tools=tools)
+            return self.tok.render(messages, tools, add_generation_prompt=True).ids
 
     def _request(self, prompt: Prompt, params: SamplingParams, number: int, where: str) -> Request:
         """A request with its samples, not yet queued."""
@@ -226,7 +242,7 @@ class Engine:
         eos_id = None if params.ignore_eos else self.eos_id
         request = Request(number, where, tuple(ids), params, limit, stops, eos_id)
         request.sequences = [
-            Sequence(request, sample, self._seen(request), Writer(self.tok, params.stop) if params.stop else None)
+            Sequence(request, sample, self._seen(request), Writer(self.tok, params) if params.stop else None)
             for sample in range(params.n)
         ]
         for sequence in request.sequences:
@@ -390,6 +406,16 @@ def _window(settings: Mapping[str, Any]) -> int | None:
     """The folder's bound on the history of a chat."""
     found = settings.get("max_window_size")
     return None if found is None else _COUNT.read(found, "max_window_size")
+
+
+def _without_copy(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Hugging Face's state of a model with tied embeddings names them twice."""
+    rest, head = {**state}, state.get("lm_head.weight")
+    table = rest.get("model.embed_tokens.weight")
+    if head is None or table is None or not torch.equal(head, table):
+        return state
+    del rest["lm_head.weight"]
+    return rest
 
 
 def _check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

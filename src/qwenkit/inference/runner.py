@@ -20,7 +20,7 @@ from torch import Tensor
 
 from qwenkit.draws import uniform
 from qwenkit.inference.cache import KVCache
-from qwenkit.inference.sampling import draw, end, own_logprobs, penalise, truncate
+from qwenkit.inference.sampling import added, discount, draw, end, own_logprobs, penalise, truncate
 from qwenkit.inference.sequence import Sequence
 from qwenkit.model import Transformer
 
@@ -136,21 +136,32 @@ class ModelRunner:
         return ids_B
 
     def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        """Without the rows of the vocabulary that only pad it, with the repetition penalty, then the stop sequences."""
+        """Without the rows of the vocabulary that only pad it; with what is added to single tokens, the penalties, then
+        the stop sequences."""
         if self.vocabulary < logits_BV.shape[1]:
             logits_BV = logits_BV.clone()
             logits_BV[:, self.vocabulary :] = float("-inf")
-        logits_BV = self._penalised(sequences, logits_BV)
+        if edits := [(row, id, value) for row, s in enumerate(sequences) for id, value in s.edits]:
+            logits_BV = added(logits_BV, *map(list, zip(*edits)))
+        logits_BV = _penalised(sequences, logits_BV)
         ends = {row: s.request.eos_id for row, s in enumerate(sequences) if s.request.eos_id is not None and s.at_stop}
         return end(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
 
-    def _penalised(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        if all(s.seen_V is None for s in sequences):
-            return logits_BV
+
+def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
+    """With the penalties: repetition, frequency, presence."""
+    if any(s.seen_V is not None for s in sequences):
         nothing_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)
         seen_BV = torch.stack([nothing_V if s.seen_V is None else s.seen_V for s in sequences])
         penalty_B = torch.tensor([s.params.repetition_penalty for s in sequences], device=logits_BV.device)
-        return penalise(logits_BV, seen_BV, penalty_B)
+        logits_BV = penalise(logits_BV, seen_BV, penalty_B)
+    given = [(s.params.frequency_penalty or 0.0, s.params.presence_penalty or 0.0) for s in sequences]
+    if not any(map(any, given)):
+        return logits_BV
+    return torch.stack([
+        discount(logits_V, s.ids, *penalties) if any(penalties) else logits_V
+        for s, logits_V, penalties in zip(sequences, logits_BV, given)
+    ])  # fmt: skip
 
 
 def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
