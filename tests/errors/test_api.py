@@ -12,6 +12,7 @@ import torch
 
 from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
 from qwenkit.chat import ChatTokenizer
+from qwenkit.data import near_duplicates
 from qwenkit.errors import UserError
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
 from qwenkit.tokenizer import train_bpe
@@ -235,6 +236,21 @@ def test_a_wrong_setting_of_the_folder_names_its_file(folder: Path, setting: str
 )
 def test_a_wrong_option_of_a_model(folder: Path, given: dict[str, Any], what: str) -> None:
     assert _refused(lambda: load_model(folder, **given))[0] == what
+
+
+@pytest.mark.parametrize(
+    ("texts", "threshold", "what"),
+    [(["a"], 0, "threshold = 0"), (["a"], 1.1, "threshold = 1.1"), (["a"], "x", "threshold = 'x'"),
+     (["a"], True, "threshold = True"), ("a text", 0.8, "texts = 'a text'"), (3, 0.8, "texts = 3"),
+     (["a", None], 0.8, "text 1 is None")],
+)  # fmt: skip
+def test_near_duplicates_of_nothing_that_can_be_compared(texts: Any, threshold: Any, what: str) -> None:
+    assert _refused(lambda: near_duplicates(texts, threshold))[0] == what
+
+
+def test_near_duplicates_of_texts_that_come_one_by_one() -> None:
+    long = "one two three four five six seven eight nine ten eleven twelve"
+    assert near_duplicates(text for text in (long, "something else", long)) == [[0, 2]]
 
 
 def test_a_file_is_no_model_folder(folder: Path) -> None:

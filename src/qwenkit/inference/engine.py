@@ -238,7 +238,7 @@ class Engine:
         assert params.max_tokens is not None, "settled"
         ids = self._encode(prompt, where)
         limit = min(params.max_tokens, self._room(ids, where, needed=min(1, params.max_tokens)))
-        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
+        stops = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else self.eos)
         eos_id = None if params.ignore_eos else self.eos_id
         request = Request(number, where, tuple(ids), params, limit, stops, eos_id)
         request.sequences = [

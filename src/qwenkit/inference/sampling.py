@@ -4,7 +4,7 @@ cumulative distribution.
 The draw of each row is a number in [0, 1) made from (seed, request, sample, position), so a row's token depends on
 nothing else in the batch. The order of the steps is Hugging Face's and the released Qwen's.
 
-Legend: B rows, V vocabulary.
+Legend: B rows, V vocabulary, N single logits.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
 def added(logits_BV: Tensor, rows: list[int], ids: list[int], values: list[float]) -> Tensor:
     """With something added to single logits: a bias, or -inf to what may not come yet."""
     sums_BV = logits_BV.clone()
-    place = [torch.tensor(index, device=logits_BV.device) for index in (rows, ids)]
-    return sums_BV.index_put_(place, torch.tensor(values, device=logits_BV.device), accumulate=True)
+    row_N, id_N = (torch.tensor(index, device=logits_BV.device) for index in (rows, ids))
+    return sums_BV.index_put_((row_N, id_N), torch.tensor(values, device=logits_BV.device), accumulate=True)
 
 
 def discount(logits_V: Tensor, ids: list[int], frequency: float, presence: float) -> Tensor:
