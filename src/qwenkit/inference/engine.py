@@ -17,9 +17,11 @@ Calls may be interleaved: whoever steps moves every request on, and each result 
 A call that fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN
 or infinite end their own request, with an error that names it.
 
-Caveats: an empty prompt is refused (begin with the end-of-text token instead); a prompt that leaves no position for a
-new token is refused, and `max_tokens=0` gives an empty answer with finish_reason "length". An engine belongs to one
-thread.
+Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is a prompt, but
+means "a new text begins" only to models that were trained across the ends of documents; those raised here were not. A
+prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
+"length". An engine belongs to one thread. Its cache grows with what is written and is freed with the engine; prompts
+that are equal are read once, prompts that only begin alike are not.
 """
 
 from __future__ import annotations
@@ -261,7 +263,7 @@ class Engine:
         ids = self._tokenizer("text").encode(prompt) if isinstance(prompt, str) else prompt
         ids = token_ids(ids, self.model.config.vocab_size, where)
         if not ids:
-            raise UserError("empty", where=where, mend="begin with the end-of-text token to write from nothing")
+            raise UserError("empty", where=where, expected="a token: there is none for the beginning of a text")
         return ids
 
     def _room(self, ids: list[int], where: str, needed: int) -> int:
