@@ -21,7 +21,8 @@ class Echo:
         self.tok = tok
         self.prompts: list[str] = []
 
-    def stream(self, prompt: Sequence[int], params: Any) -> Iterator[str]:
+    def stream_chat(self, messages: Sequence[dict[str, str]], params: Any) -> Iterator[str]:
+        prompt = self.tok.render(messages, add_generation_prompt=True).ids
         if len(prompt) >= self.max_length:
             raise UserError(f"{len(prompt)} tokens", where="prompt")
         text = self.tok.decode(prompt)

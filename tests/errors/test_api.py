@@ -12,6 +12,7 @@ import torch
 
 from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
 from qwenkit.chat import ChatTokenizer
+from qwenkit.data import near_duplicates
 from qwenkit.errors import UserError
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
 from qwenkit.tokenizer import train_bpe
@@ -72,8 +73,8 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: e.generate([["a"]], ONE), "prompt 0: ['a'] is no list of token ids", IDS, None),
     (lambda e: e.generate([[1, -1]], ONE), "prompt 0: token id -1 is not in the model", IDS, None),
     (lambda e: e.generate([[300]], ONE), "prompt 0: token id 300 is not in the model", IDS, None),
-    (lambda e: e.generate(["a", ""], ONE), "prompt 1: empty", None,
-     "begin with the end-of-text token to write from nothing"),
+    (lambda e: e.generate(["a", ""], ONE), "prompt 1: empty",
+     "a token: there is none for the beginning of a text", None),
     (lambda e: e.generate(["a"], 64), "params = 64", "SamplingParams(...), or a list of them", None),
     (lambda e: e.generate(["a"], [64]), "params = 64", "SamplingParams(...)", None),
     (lambda e: e.generate(["a"], [ONE, ONE]), "2 sampling parameters for 1 prompts", "one for each prompt", None),
@@ -88,6 +89,13 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
      "chat([messages])"),
     (lambda e: e.chat([["Hi"]], ONE), "conversation 0, message 0: not a message",
      '{"role": ..., "content": ...}', None),
+    (lambda e: e.chat([[HI]], ONE, "add"), "tools = 'add'", "a list of tools", None),
+    (lambda e: e.stream_chat(HI, ONE), "conversation = {'content': 'Hi', 'role': 'user'}", "a list of messages",
+     "chat([messages])"),
+    (lambda e: e.stream_chat([{**HI, "role": "assistant"}], ONE), "conversation, message 0: assistant at the start",
+     "system or user", None),
+    (lambda e: e.generate(["a"], SamplingParams(logit_bias={300: 1})), "logit_bias: token id 300 is not in the model",
+     IDS, None),
     (lambda e: e.chat("Hi", ONE), "conversations = 'Hi'", "a list of lists of messages", "chat([messages])"),
     (lambda e: e.stream(["Hi"], ONE), "prompt: ['Hi'] is no list of token ids", IDS, None),
     (lambda e: e.stream("Hi", {"n": 1}), "params = {'n': 1}", "SamplingParams(...)", None),
@@ -125,13 +133,20 @@ RANGES: dict[str, tuple[str, list[Any]]] = {
     "top_k": ("a whole number, -1 to 2147483647; or None", [-2, 2**31, 0.5, True, "5"]),
     "min_p": ("0 to 1; or None", [-0.1, 1.5, float("nan"), True, "x"]),
     "repetition_penalty": ("0.01 to 100; or None", [0, -1, 1e-300, 101, float("nan"), True, "1"]),
-    "stop": ("a text or a list of texts, none of them empty", ["", [""], 3, None, [1], b"x", {"a": 1}]),
-    "stop_token_ids": ("a list of token ids", [3, None, [-1], [1.0], [True], "12", ["1"]]),
+    "frequency_penalty": ("-2 to 2; or None", [3, -2.1, float("nan"), True, "1"]),
+    "presence_penalty": ("-2 to 2; or None", [3, -2.1, float("nan"), True, "1"]),
+    "logit_bias": ("a dict of token ids and numbers from -100 to 100; or None",
+                   [3, "x", [1], {-1: 1}, {1: 101}, {1: float("nan")}, {"1": 1}, {1: None}, {1.5: 1}]),
+    "min_tokens": ("a whole number, 0 or more; or None", [-1, 1.5, True, "1"]),
+    "stop": ("a text or a list of texts, none of them empty; or None", ["", [""], 3, [1], b"x", {"a": 1}]),
+    "stop_token_ids": ("a list of token ids; or None", [3, [-1], [1.0], [True], "12", ["1"]]),
+    "include_stop_str_in_output": ("True or False", [1, None, "yes"]),
+    "skip_special_tokens": ("True or False", [1, None, "yes"]),
     "stop_words_ids": ("a list of lists of token ids, none of them empty; or None",
                        [3, [3], [[]], [[-1]], "12", [["1"]]]),
     "ignore_eos": ("True or False", [1, 0, None, "yes"]),
     "seed": ("a whole number, 0 or more; or None", [-1, 2**63, 2**70, 1.0, True, "x"]),
-    "logprobs": ("True or False", [1, None, "yes"]),
+    "logprobs": ("True or False; 0 and 1 are True, as in vLLM; or None", [2, -1, 1.0, "yes"]),
 }  # fmt: skip
 
 
@@ -140,6 +155,27 @@ def test_a_wrong_setting(name: str, value: Any) -> None:
     lines = _refused(lambda: SamplingParams(**{name: value}))
     assert lines[0].startswith(f"sampling parameters: {name} = ")
     assert lines[1:] == [f"expected: {RANGES[name][0]}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ({"prompt_logprobs": 1}, ["prompt_logprobs is not supported"]),
+        ({"best_of": 2, "max_tokens": 4}, ["best_of is not supported"]),
+        ({"temprature": 1.0}, ["unknown name temprature", "nearest: temperature"]),
+        ({"max_new_tokens": 8}, ["unknown name max_new_tokens", "nearest: max_tokens"]),
+        ({"min_tokens": 5, "max_tokens": 4}, ["min_tokens = 5", "expected: at most max_tokens = 4"]),
+    ],
+)
+def test_a_setting_that_is_none_of_ours(given: dict[str, Any], lines: list[str]) -> None:
+    for found in (_refused(lambda: SamplingParams(**given)), _refused(lambda: SamplingParams.plain(**given))):
+        assert found[0] == f"sampling parameters: {lines[0]}" and set(lines[1:]) <= set(found)
+
+
+def test_settings_have_names() -> None:
+    assert _refused(lambda: SamplingParams(64)) == [  # type: ignore[call-arg]
+        "sampling parameters: 64", "expected: every value by its name, max_tokens=64"
+    ]  # fmt: skip
 
 
 def test_numbers_of_other_libraries_are_welcome(engine: Engine) -> None:
@@ -152,7 +188,7 @@ def test_numbers_of_other_libraries_are_welcome(engine: Engine) -> None:
     given = SamplingParams(stop="end", **numbers)
     assert given == SamplingParams(
         n=2, max_tokens=3, temperature=0.5, top_p=0.5, top_k=4, min_p=0.0, repetition_penalty=1.0, stop=("end",),
-        stop_token_ids=(7,), stop_words_ids=((7, 8),), ignore_eos=True, seed=2**62,
+        stop_token_ids=(7,), stop_words_ids=((7, 8),), ignore_eos=True, seed=2**62, logprobs=False,
     )  # fmt: skip
     assert {type(getattr(given, name)) for name in RANGES} == {int, float, tuple, bool}
     wanted = engine.generate([[1, 2], [3, 4]], given)
@@ -194,11 +230,27 @@ def test_a_wrong_setting_of_the_folder_names_its_file(folder: Path, setting: str
         ({"dtype": []}, "unknown dtype []"),
         ({"device": "gpu"}, "no device 'gpu' on this machine"),
         ({"device": 3.5}, "no device 3.5 on this machine"),
+        ({"adapter": "lora"}, "adapter = 'lora'"),
         ({"dropout": "x"}, "model configuration: dropout = 'x' is not a number"),
     ],
 )
 def test_a_wrong_option_of_a_model(folder: Path, given: dict[str, Any], what: str) -> None:
     assert _refused(lambda: load_model(folder, **given))[0] == what
+
+
+@pytest.mark.parametrize(
+    ("texts", "threshold", "what"),
+    [(["a"], 0, "threshold = 0"), (["a"], 1.1, "threshold = 1.1"), (["a"], "x", "threshold = 'x'"),
+     (["a"], True, "threshold = True"), ("a text", 0.8, "texts = 'a text'"), (3, 0.8, "texts = 3"),
+     (["a", None], 0.8, "text 1 is None")],
+)  # fmt: skip
+def test_near_duplicates_of_nothing_that_can_be_compared(texts: Any, threshold: Any, what: str) -> None:
+    assert _refused(lambda: near_duplicates(texts, threshold))[0] == what
+
+
+def test_near_duplicates_of_texts_that_come_one_by_one() -> None:
+    long = "one two three four five six seven eight nine ten eleven twelve"
+    assert near_duplicates(text for text in (long, "something else", long)) == [[0, 2]]
 
 
 def test_a_file_is_no_model_folder(folder: Path) -> None:

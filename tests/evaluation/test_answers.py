@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qwenkit.errors import UserError
 from qwenkit.evaluation import answers_equal
 
 SAME = """
@@ -60,6 +64,31 @@ $5 | 5 dollars
 红，绿 | 红,绿
 12 m² | 12平方米
 \\text{yes} | Yes
+\\sqrt{2} | \\sqrt 2
+\\sqrt2 | √2
+√(2) | sqrt(2)
+√12 | \\sqrt{12}
+\\sqrt x | \\sqrt{x}
+2\\sqrt{3} | 2√3
+\\frac{\\sqrt{2}}{2} | √2/2
+\\frac{2\\sqrt 3}{3} | 2√3/3
+\\sqrt{\\sqrt{2}} | √(√2)
+\\frac{1+x}{2} | (1+x)/2
+\\frac{1}{2x} | 1/(2x)
+\\frac{1}{x^{2}} | 1/x^2
+\\frac 1 2 | 0.5
+-\\frac{1}{2} | -0.5
+x^{a+b} | x^(a+b)
+5 m | 5
+60 km/h | 60
+12 m^2 | 12
+1, 2 | (1, 2)
+1,2 | [1, 2]
+1, 2 | \\{2, 1\\}
+3, 0.5 | (3, 1/2)
+(1, 2), (3, 4) | (1,2),(3,4)
+[0, 1) | [0,1)
+红，绿 | (红, 绿)
 """.strip("\n").splitlines()
 
 DIFFERENT = """
@@ -89,6 +118,33 @@ five six | 56
 12 | 12 13
 paris | paris, france
 0 | 零零一
+\\sqrt{2} | 2
+2/x | 2
+2x | 2
+2π | 2
+2^x | 2
+3x^2 | 3
+5 m | 5 s
+\\sqrt{20} | \\sqrt 20
+\\sqrt{2+x} | \\sqrt 2+x
+\\sqrt{2x} | √2x
+\\sqrt[3]{8} | \\sqrt{8}
+√2 | √3
+2√3 | √3
+\\frac{1+x}{2} | 1+x/2
+\\frac{1}{2x} | 1/2x
+x^{a+b} | x^a+b
+(1, 2) | [1, 2]
+(1, 2) | {1, 2}
+[0, 1) | [0, 1]
+[0, 1) | (0, 1]
+[0, 1) | 0, 1
+2, 1 | (1, 2)
+1, 2 | (1, 2, 3)
+1,234 | 1, 234
+1,234 | (1, 234)
+(1, 2), (3, 4) | (1, 3), (2, 4)
+(1, 2), (3, 4) | 1, 2, 3, 4
 """.strip("\n").splitlines()
 
 
@@ -109,11 +165,33 @@ def test_nothing_is_no_answer(empty: str) -> None:
     assert not answers_equal(empty, empty) and not answers_equal(empty, "0")
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [(72, "72", True), ("72.0", 72, True), (0.5, "1/2", True), (Fraction(1, 3), "三分之一", True), (72, 73, False),
+     (Decimal("1.50"), 1.5, True), (1e22, "10^22", True), (np.int64(5), "五", True), (np.float32(0.25), "25%", True),
+     (None, "x", False), (None, None, False), ("none", None, False)],
+)  # fmt: skip
+def test_numbers_are_answers_and_none_is_not(left: Any, right: Any, same: bool) -> None:
+    assert answers_equal(left, right) is answers_equal(right, left) is same
+
+
+@pytest.mark.parametrize("wrong", [True, ["5"], b"5", 1j, {"a": 1}])
+def test_what_is_no_answer_is_refused(wrong: Any) -> None:
+    for call, name in (
+        (lambda: answers_equal(wrong, "5"), "prediction"),
+        (lambda: answers_equal("5", wrong), "reference"),
+    ):
+        with pytest.raises(UserError, match=f"^{name} = .*\\n  expected: a text or a number; None for no answer$"):
+            call()
+
+
 HOSTILE = [
     "9" * 5000, "1e999999999", "9^9999999", "9" * 59 + "^64", "1/" + "0" * 50, "(" * 2000, "{" * 1000 + "}" * 1000,
     "$" * 2000, "\\frac{" * 300, "\\boxed{" * 200, "一" * 2000, "万" * 39, "分之", "又" * 100, "one " * 500, "-" * 2000,
     "1," * 900, "\x00\x01", "\ud800", "1" + " " * 1990, "𝟓", "٣", "²" * 1000, "**" * 900, "a=" * 900, "'\"" * 900,
-    "((" + "1,2),(" * 200 + "1,2))", "%", "$%", "e5", ".", "½" * 500, "1 " * 900,
+    "((" + "1,2),(" * 200 + "1,2))", "\\sqrt{" * 250, "\\sqrt" * 300, "√" * 1900,
+    "{" * 900 + "\\frac{1}{2}" * 50, "\\sqrt{" * 200 + "2" + "}" * 200, "^{" * 300 + "}" * 300, "(1," * 400 + ")" * 400,
+    "%", "$%", "e5", ".", "½" * 500, "1 " * 900,
 ]  # fmt: skip
 
 
@@ -154,3 +232,63 @@ def test_chinese_numerals_are_numbers(n: int, other: int) -> None:
 @settings(max_examples=200, deadline=None)
 def test_fractions_are_equal_exactly_when_they_are(a: Fraction, b: Fraction) -> None:
     assert answers_equal(f"{a.numerator}/{a.denominator}", f"{2 * b.numerator}/{2 * b.denominator}") == (a == b)
+
+
+# ---- expressions: written in many ways, they are equal only when their values are ---------------------------------
+
+ATOMS = st.sampled_from(["2", "3", "12", "x", "y"])
+TREES = st.recursive(
+    ATOMS,
+    lambda inner: (
+        st.tuples(st.just("root"), inner) | st.tuples(st.sampled_from(["over", "plus", "power"]), inner, inner)
+    ),
+    max_leaves=4,
+)
+VALUES = {"x": 1.7320508, "y": 0.5772157}
+
+
+def latex(tree: Any) -> str:
+    """An expression in LaTeX, with every brace."""
+    if isinstance(tree, str):
+        return tree
+    parts = [latex(part) for part in tree[1:]]
+    forms = {"root": "\\sqrt{%s}", "over": "\\frac{%s}{%s}", "plus": "%s+%s", "power": "(%s)^{%s}"}
+    return forms[tree[0]] % tuple(parts)
+
+
+def value(tree: Any) -> float:
+    """What it is worth where x and y are numbers that no small expression hits by chance."""
+    if isinstance(tree, str):
+        return VALUES.get(tree) or float(tree)
+    left, right = (value(part) for part in (tree[1], tree[-1]))
+    if tree[0] == "root":
+        return left**0.5
+    return {"over": left / right, "plus": left + right, "power": min(left, 50) ** min(right, 5)}[tree[0]]
+
+
+@given(TREES, TREES)
+@settings(max_examples=300, deadline=None)
+def test_no_two_expressions_of_other_value_are_equal(left: Any, right: Any) -> None:
+    assert answers_equal(latex(left), latex(left))
+    if answers_equal(latex(left), latex(right)):
+        assert value(left) == pytest.approx(value(right), rel=1e-3)
+
+
+ITEMS = st.lists(st.sampled_from(["1", "2", "1/2", "0.5", "x", "(1, 2)", "二"]), min_size=2, max_size=4)
+WORTH = {"1/2": "h", "0.5": "h", "二": "2"}
+
+
+@given(
+    ITEMS,
+    ITEMS,
+    st.sampled_from(["()", "[]", "{}", "[)", "(]", ""]),
+    st.sampled_from(["()", "[]", "{}", "[)", "(]", ""]),
+)
+@settings(max_examples=400, deadline=None)
+def test_lists_are_equal_by_brackets_and_elements(left: list[str], right: list[str], ours: str, theirs: str) -> None:
+    """Checked against the rule written out: the same brackets, or none on one side; in order, but for sets."""
+    a, b = (", ".join(items).join(kind or ("", "")) for items, kind in ((left, ours), (right, theirs)))
+    worth = [[WORTH.get(item, item) for item in items] for items in (left, right)]
+    fits = ours == theirs or ("" in (ours, theirs) and not {"[)", "(]"} & {ours, theirs})
+    same = sorted(worth[0]) == sorted(worth[1]) if "{}" in (ours, theirs) else worth[0] == worth[1]
+    assert answers_equal(a, b) == (fits and same)

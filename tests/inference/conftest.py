@@ -24,14 +24,18 @@ class Bytes:
         return list(text.encode())
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        return bytes(id for id in ids if id < 256).decode(errors="replace")
+        names = {id: b"" if skip_special_tokens else name.encode() for name, id in self.special.items()}
+        return b"".join(names.get(id, bytes([id % 256])) for id in ids).decode(errors="replace")
 
     def stream(self) -> _Stream:
         return _Stream()
 
-    def render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> _Rendered:
+    def render(
+        self, messages: list[dict[str, str]], tools: list[str] | None = None, add_generation_prompt: bool = False
+    ) -> _Rendered:
         assert add_generation_prompt
-        return _Rendered([id for m in messages for id in [*m["content"].encode(), 257]])
+        texts = [*(tools or ()), *(message["content"] for message in messages)]
+        return _Rendered([id for text in texts for id in [*text.encode(), 257]])
 
 
 class _Rendered:
@@ -46,7 +50,7 @@ class _Stream:
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, id: int) -> str:
-        return self.decoder.decode(bytes([id]))
+        return self.decoder.decode(Bytes().decode([id]).encode() if id >= 256 else bytes([id]))
 
     def flush(self) -> str:
         return self.decoder.decode(b"", final=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,16 @@ def test_greedy_ids_are_those_of_thefull_forward(model: Transformer) -> None:
     assert {output.finish_reason for output in outputs} == {"length"}
 
 
-def test_a_request_does_not_notice_its_company(model: Transformer) -> None:
+NANO = dict(vocab_size=4096, hidden_size=128, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4,
+            max_position_embeddings=256)  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [SHAPE, NANO], ids=["small", "nano"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_request_does_not_notice_its_company(shape: dict[str, int], dtype: torch.dtype) -> None:
     """Same ids and the same bits of logprobs alone, in small batches and all at once."""
-    prompts, params = make_prompts(13), SamplingParams.plain(max_tokens=40, top_p=0.9, logprobs=True, n=3, seed=5)
+    model = init_weights(Transformer(ModelConfig(**shape)), seed=0, std=0.3).to(dtype).eval()  # type: ignore[arg-type]
+    prompts, params = make_prompts(13), SamplingParams.plain(max_tokens=12, top_p=0.9, logprobs=True, n=3, seed=5)
     crowd = Engine(model, None).generate(prompts, params)
     few = Engine(model, None, max_batch=5).generate(prompts[::-1], params, requests=range(12, -1, -1))[::-1]
     engine = Engine(model, None)
@@ -166,6 +174,30 @@ def test_more_requests_may_come_than_the_cache_first_had_room_for(model: Transfo
     while len(done) < len(handles):
         done.update({output.request: output.ids for output in engine.step()})
     assert [done[handle] for handle in handles] == [full_forward(model, prompt, 20) for prompt in [*prompts, [3] * 150]]
+
+
+def test_memory_follows_what_is_written(model: Transformer) -> None:
+    """The longest answer that would be allowed reserves nothing; rows and slots double when they are used up."""
+    config = replace(model.config, max_position_embeddings=32768)
+    roomy = Transformer(config)
+    roomy.load_state_dict(model.state_dict())
+    engine = Engine(roomy, None)
+    cache, prompt = engine.runner.cache, [7] * 20
+    sizes = []
+    for tokens in (1, 60, 130, 3):
+        (output,) = engine.generate([prompt], SamplingParams.plain(temperature=0, max_tokens=tokens, ignore_eos=True))
+        assert output.ids == full_forward(roomy, prompt, tokens)
+        sizes.append((cache.rows, cache.length))
+    assert sizes == [(16, 64), (16, 128), (16, 256), (16, 256)]
+    engine.generate([prompt] * 17, SamplingParams(max_tokens=1))
+    assert (cache.rows, cache.length) == (32, 256)
+    assert Engine(roomy.bfloat16(), None).runner.cache.rows == 1, "rows that would buy nothing are not padded"
+
+
+def test_the_cache_never_grows_beyond_the_models_positions(model: Transformer) -> None:
+    engine = Engine(model, None)
+    engine.generate([[3] * 130], SamplingParams.plain(ignore_eos=True))
+    assert engine.runner.cache.length == 256 < 2 * 192
 
 
 @pytest.mark.parametrize("extended", [False, True])

@@ -44,9 +44,10 @@ def _check_message(index: int, message: Message) -> None:
             expected=", ".join(ROLES),
             nearest=nearest(str(role), ROLES),
         )
-    text(message, where)
     if message.get("tool_calls") and role != "assistant":
         raise UserError(f"tool calls in a {role} turn", where=where, expected="tool calls in assistant turns only")
+    calls(message, where)
+    text(message, where)
 
 
 def _check_place(index: int, role: str, before: Message | None) -> None:
@@ -83,30 +84,60 @@ def text(message: Message, where: str = "message") -> str:
         return content
     if content is None and message.get("tool_calls"):
         return ""
-    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        other = next((part.get("type") for part in content if part.get("type") != "text"), None)
-        if other is None:
-            return "".join(part["text"] for part in content)
-        raise UserError(f"a content part of type {other!r}", where=where, expected="text parts only, for a text model")
+    if isinstance(content, list):
+        return "".join(_part(part, where) for part in content)
     raise UserError(f"content is {_kind(content)}", where=where, expected="a string, or a list of text parts")
+
+
+def _part(part: Any, where: str) -> str:
+    """The text of one part of a message's content."""
+    expected = '{"type": "text", "text": ...}'
+    if not isinstance(part, Mapping):
+        raise UserError(f"a content part is {_kind(part)}", where=where, expected=expected)
+    if part.get("type") != "text":
+        raise UserError(f"a content part of type {part.get('type')!r}", where=where,
+                        expected="text parts only, for a text model")  # fmt: skip
+    if not isinstance(part.get("text"), str):
+        raise UserError(f"the text of a content part is {_kind(part.get('text'))}", where=where, expected=expected)
+    return part["text"]
 
 
 def _kind(content: object) -> str:
     """What a JSON reader would call a value."""
-    names = {type(None): "missing", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    names = {
+        type(None): "missing",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+    }
     return names.get(type(content), "an object")
 
 
 def calls(message: Message, where: str = "message") -> list[tuple[str, str]]:
     """(name, arguments as JSON text) of each tool call of a message."""
-    found = []
-    for call in message.get("tool_calls") or ():
-        function = call.get("function", call)
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise UserError("a tool call without a name", where=where, expected='{"name": ..., "arguments": {...}}')
-        arguments = function.get("arguments", {})
-        found.append((function["name"], arguments if isinstance(arguments, str) else to_json(arguments)))
-    return found
+    made = message.get("tool_calls")
+    if made is not None and not isinstance(made, (list, tuple)):
+        raise UserError(f"tool_calls is {_kind(made)}", where=where, expected="a list of tool calls")
+    return [_call(call, where) for call in made or ()]
+
+
+def _call(call: Any, where: str) -> tuple[str, str]:
+    """A call is `{"name": ..., "arguments": ...}`, by itself or under `function`."""
+    expected = '{"function": {"name": ..., "arguments": {...}}}'
+    if not isinstance(call, Mapping):
+        raise UserError(f"a tool call is {_kind(call)}", where=where, expected=expected)
+    function = call.get("function", call)
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise UserError("a tool call without a name", where=where, expected=expected)
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        return function["name"], arguments
+    try:
+        return function["name"], to_json(arguments)
+    except (TypeError, ValueError):
+        raise UserError("the arguments of a tool call are no JSON", where=where, expected=expected) from None
 
 
 def to_json(value: object) -> str:

@@ -53,7 +53,7 @@ def read_line() -> str | None:
 def answer(engine: Any, tok: Any, params: Any, history: Messages, reserve: int = 64) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
     kept = fit(tok, history, engine.max_window, engine.max_length - reserve)
-    stream = engine.stream(tok.render(kept, add_generation_prompt=True).ids, params)
+    stream = engine.stream_chat(kept, params)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)
     pieces = []

@@ -24,15 +24,21 @@ def turn_ends(tok: Any) -> tuple[int, ...]:
     return tuple(tok.special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in tok.special)
 
 
-def fit(tok: Any, messages: Sequence[Message], max_window: int | None = None, room: int | None = None) -> list[Message]:
-    """The conversation without as many of its oldest turns as must go."""
+def fit(
+    tok: Any,
+    messages: Sequence[Message],
+    max_window: int | None = None,
+    room: int | None = None,
+    tools: Sequence[Any] | None = None,
+) -> list[Message]:
+    """The conversation without as many of its oldest turns as must go; `tools` are counted with the system turn."""
 
-    def size(kept: Sequence[Message]) -> int:
-        return len(tok.render(kept, add_generation_prompt=True).ids)
+    def size(kept: Sequence[Message], tools: Sequence[Any] | None = tools) -> int:
+        return len(tok.render(kept, tools, add_generation_prompt=True).ids)
 
     everything = size(messages)  # refuses what is no conversation
     head, turns = _turns(messages)
-    question = size(turns[-1])
+    question = size(turns[-1], tools=None)
 
     def fits(dropped: int) -> bool:
         tokens = size(_joined(head, turns[dropped:])) if dropped else everything

@@ -27,7 +27,7 @@ def chat(
     seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
-    from qwenkit.chat import load_tokenizer, turn_ends
+    from qwenkit.chat import load_tokenizer
     from qwenkit.chat.session import talk
     from qwenkit.hub import resolve
     from qwenkit.inference import Engine, SamplingParams
@@ -35,7 +35,7 @@ def chat(
     folder = resolve(model)
     tok = load_tokenizer(folder)
     engine = Engine(folder, tok)
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed, stop_token_ids=turn_ends(tok))
+    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt)
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from qwenkit import draws
 from qwenkit.data.units import Hashes, ngram_hashes, normalise, unit_hashes, units
+from qwenkit.errors import UserError
 
 SHINGLE, PERMUTATIONS, RECALL = 5, 128, 0.995
 _SEED = 20230928  # fixed: signatures of two corpora can be compared
@@ -46,10 +47,9 @@ def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
     return copies
 
 
-def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[list[int]]:
+def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
     """Clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`."""
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold {threshold} is not in (0, 1]")
+    texts = _checked(texts, threshold)
     shingles = [shingle(text) for text in texts]
     parent = list(range(len(texts)))
     different: set[tuple[int, int]] = set()
@@ -59,6 +59,19 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[list[i
     for index in range(len(texts)):
         members[_root(parent, index)].append(index)
     return [cluster for _, cluster in sorted(members.items()) if len(cluster) > 1]
+
+
+def _checked(texts: Iterable[str], threshold: float) -> list[str]:
+    """The texts as a list; what near duplicates cannot be found in, or by, is refused."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
+        raise UserError(f"threshold = {threshold!r}", expected="a number above 0 and at most 1")
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise UserError(f"texts = {texts!r:.40}", expected="texts, one after the other", mend="near_duplicates([text])")
+    found = list(texts)
+    for index, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UserError(f"text {index} is {text!r:.40}", expected="a text")
+    return found
 
 
 def best_copy(cluster: Sequence[int], texts: Sequence[str], priority: Sequence[float] | None = None) -> int:

@@ -6,12 +6,13 @@ decides:
 1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\\boxed{}` and a final stop are set aside
 2. the same exact number: integers, decimals, `1,234`, fractions, mixed numbers, percent, powers, English and Chinese
    numerals (`三分之一`, `百分之五`, `一万二`), LaTeX `\\frac`; with a unit where both have one (`1 km` = `1000 米`)
-3. sequences `(1, 2)` element by element, sets `{2, 1}` in any order
+3. sequences `(1, 2)` element by element, sets `{2, 1}` in any order. A list without brackets may be any of `(1, 2)`,
+   `[1, 2]` and `{1, 2}`; two kinds of brackets are never the same, as intervals differ by them
 
 Caveats. Numbers are compared exactly; only a decimal of four or more significant digits equals a fraction that rounds
 to it (`0.3333` = `1/3`). `50%` is 0.5 and not 50. A unit on one side only is not held against it. Nothing is evaluated
 and nothing is searched for inside a longer text: taking the final answer out of a solution is the caller's business.
-An empty answer equals nothing.
+An empty answer equals nothing, nor does None, which stands for no answer. Numbers are taken as they are printed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import re
 import unicodedata
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from numbers import Real
 
+from qwenkit.errors import UserError
 from qwenkit.evaluation.numerals import spoken_number
 from qwenkit.evaluation.units import same_quantity
 
@@ -32,8 +35,12 @@ _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _VULGAR = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")
 _LATEX_SPACE = re.compile(r"\\[,;:! ]|\\quad|\\left|\\right|~")
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\{([^{}]*)\}")
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
-_LATEX_SHORT_FRACTION = re.compile(r"\\[dt]?frac([0-9])([0-9])")
+_LATEX_FRACTION = re.compile(r"\\[dtc]?frac ?(?:\{([^{}]*)\}|([0-9])) ?(?:\{([^{}]*)\}|([0-9]))")
+_LATEX_POWER = re.compile(r"\^\{([^{}]*)\}")
+_LATEX_ROOT = re.compile(r"\\sqrt(?: ?\{([^{}]*)\}| ?([0-9])| ([a-z])(?![a-z]))")
+_ROOT = re.compile(r"(?:√|(?<![a-z\\])sqrt) ?(?:([0-9]+(?:\.[0-9]+)?|[a-z](?![a-z]))|(?=\())")
+_ATOM = re.compile(r"[+-]?(?:[0-9.]+|[a-z]|√\([^()]*\))(?:\^[0-9a-z])?")
+_PRODUCT = re.compile(r"[+-]?(?:[0-9.]+|[a-z](?:\^[0-9a-z])?|√\([^()]*\))+")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\{(.*)\}", re.DOTALL)
 _NAMED = re.compile(r"[a-z]=(?!=)")
 _WRAPPED = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"))
@@ -44,21 +51,34 @@ _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
 _NUMBER = re.compile(rf"([+-]?) ?({_UNSIGNED})(?: ?\* ?10\^\(?([+-]?[0-9]+)\)?|e([+-]?[0-9]+))?")
 _RATIO = re.compile(r"([+-]?) ?(?:([0-9]+) )?([0-9]+) ?/ ?([0-9]+)")
 _POWER = re.compile(r"([+-]?)([0-9]+)\^\(?([0-9]+)\)?")
-_UNIT_POWER = re.compile(r"\^[23]|/[a-z\u4e00-\u9fff]+$")
-_NO_UNIT = re.compile(r"[0-9+*/(){}\[\],=<>\\]")
+_UNIT_POWER = re.compile(r"(?<!^)(?:\^[23]|/[a-z\u4e00-\u9fff]+$)")
+_NO_UNIT = re.compile(r"[0-9+*/^(){}\[\],=<>\\]|^[a-zα-ω]$(?<![mgshtl])")  # one letter is a variable, unless a unit
 _MONEY = re.compile(r"^([+-]?)([$¥€£]) ?(?=[0-9.])")
 
 
-def answers_equal(prediction: str, reference: str) -> bool:
+Answer = str | int | float | Decimal | Fraction | None
+
+
+def answers_equal(prediction: Answer, reference: Answer) -> bool:
     """Whether two short answers mean the same; see the module's text for what counts as the same.
 
     >>> answers_equal("$\\\\frac{1}{2}$", "0.5"), answers_equal("三百二十", "320"), answers_equal("5 cm", "5 m")
     (True, True, False)
     """
-    if len(prediction) > LONGEST or len(reference) > LONGEST:
-        return prediction.strip() == reference.strip()
-    left, right = plain(prediction), plain(reference)
+    ours, theirs = _text(prediction, "prediction"), _text(reference, "reference")
+    if len(ours) > LONGEST or len(theirs) > LONGEST:
+        return ours.strip() == theirs.strip()
+    left, right = plain(ours), plain(theirs)
     return bool(left) and bool(right) and _equal(left, right, depth=0)
+
+
+def _text(answer: object, name: str) -> str:
+    """A text as it is, a number as it is printed, None as no answer."""
+    if answer is None or isinstance(answer, str):
+        return answer or ""
+    if isinstance(answer, (Real, Decimal)) and not isinstance(answer, bool):
+        return str(answer)
+    raise UserError(f"{name} = {answer!r:.40}", expected="a text or a number; None for no answer")
 
 
 def plain(answer: str) -> str:
@@ -68,10 +88,32 @@ def plain(answer: str) -> str:
     if boxed := _BOXED.search(text):
         text = boxed[1]
     text = _LATEX_SPACE.sub(" ", text)
-    for pattern, form in ((_LATEX_TEXT, r"\1"), (_LATEX_FRACTION, r" \1/\2"), (_LATEX_SHORT_FRACTION, r" \1/\2")):
-        text = pattern.sub(form, text)
     text = text.replace("\\times", "*").replace("\\cdot", "*").replace("\\%", "%").replace("\\$", "$")
-    return _unwrap(re.sub(r"\^\{([^{}]*)\}", r"^\1", text))
+    return _unwrap(_without_braces(text))
+
+
+def _without_braces(text: str) -> str:
+    """LaTeX's roots, fractions and powers as one would type them, from the inside out; brackets stay where they matter:
+    `\\frac{1+x}{2}` is `(1+x)/2` and not `1+x/2`."""
+    before = ""
+    while text != before:
+        before = text
+        text = _LATEX_TEXT.sub(r"\1", text)
+        text = _LATEX_ROOT.sub(lambda found: f"√({found[1] or found[2] or found[3] or ''})", text)
+        text = _ROOT.sub(lambda found: f"√({found[1]})" if found[1] else "√", text)
+        text = _LATEX_POWER.sub(lambda found: "^" + _bracketed(found[1], _ATOM), text)
+        text = _LATEX_FRACTION.sub(_typed_fraction, text)
+    return text
+
+
+def _typed_fraction(found: re.Match[str]) -> str:
+    above, below = (next(part for part in found.group(*places) if part is not None) for places in ((1, 2), (3, 4)))
+    return f" {_bracketed(above, _PRODUCT)}/{_bracketed(below, _ATOM)}"
+
+
+def _bracketed(part: str, whole: re.Pattern[str]) -> str:
+    part = part.strip()
+    return part if whole.fullmatch(part) else f"({part})"
 
 
 def _unwrap(text: str) -> str:
@@ -100,16 +142,19 @@ def _equal(left: str, right: str, depth: int) -> bool:
 
 
 def _separate_numbers(left: str, right: str) -> bool:
-    """`1 2` is not `12`: leaving out a space between two digits changes the answer."""
-    return bool(re.search(r"\d \d", left)) != bool(re.search(r"\d \d", right))
+    """`1 2` is not `12`, `1, 234` not `1,234`: leaving out a space between two digits changes the answer."""
+    return bool(re.search(r"\d,? \d", left)) != bool(re.search(r"\d,? \d", right))
 
 
 def _same_collection(left: str, right: str, depth: int) -> bool:
     ours, theirs = _elements(left), _elements(right)
-    if not ours or not theirs or ours[0] != theirs[0] or len(ours[1]) != len(theirs[1]):
+    if not ours or not theirs or len(ours[1]) != len(theirs[1]):
+        return False
+    kinds = {ours[0], theirs[0]}
+    if len(kinds) > 1 and ("" not in kinds or not kinds <= {"", "()", "[]", "{}"}):
         return False
     rest = list(theirs[1])
-    if ours[0] != "{":
+    if "{}" not in kinds:
         return all(_equal(a, b, depth + 1) for a, b in zip(ours[1], rest))
     for element in ours[1]:
         match = next((other for other in rest if _equal(element, other, depth + 1)), None)
@@ -120,9 +165,12 @@ def _same_collection(left: str, right: str, depth: int) -> bool:
 
 
 def _elements(text: str) -> tuple[str, list[str]] | None:
-    """(kind of bracket, elements) of a bracketed or bare list; commas inside inner brackets do not separate."""
+    """(pair of brackets, elements) of a bracketed or bare list; commas inside inner brackets do not separate. A bare
+    `1,234` is a number."""
     text = text.replace("\\{", "{").replace("\\}", "}")
-    bracket = text[0] if text[0] in "([{" and text[-1] in ")]}" else ""
+    bracket = text[0] + text[-1] if _enclosed(text) else ""
+    if not bracket and _quantity(text):
+        return None
     inner = text[1:-1] if bracket else text
     parts, level, start = [], 0, 0
     for place, character in enumerate(inner):
@@ -134,6 +182,16 @@ def _elements(text: str) -> tuple[str, list[str]] | None:
     if len(parts) > 64 or not all(parts) or (len(parts) < 2 and not bracket):
         return None
     return bracket, parts
+
+
+def _enclosed(text: str) -> bool:
+    """Whether the first bracket is closed by the last one: `(1, 2), (3, 4)` is not."""
+    level = 0
+    for place, character in enumerate(text):
+        level += (character in "([{") - (character in ")]}")
+        if level < 1:
+            return place == len(text) - 1 > 0
+    return False
 
 
 Quantity = tuple[Fraction, int | None, str]  # value, decimal places where written as a decimal, unit

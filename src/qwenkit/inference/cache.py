@@ -8,6 +8,9 @@ Slot j of a row holds the token at position j, so rows of different lengths shar
 its own position, and what lies behind them (padding, an earlier tenant's rest) is never seen and soon overwritten. Keys
 are stored rotated, so what a prompt's length decides about the rotation (dynamic NTK) holds for its whole answer.
 
+Memory follows what is written: room doubles when it is used up, so at most half of it stands empty. It is kept for the
+next call, and freed with the cache.
+
 Legend: R rows, G key/value heads, S slots, D head width, B rows of this batch, T tokens.
 """
 
@@ -25,11 +28,12 @@ BLOCK = 64
 
 
 class KVCache:
-    """Room for `rows` sequences, growing in length when needed."""
+    """Room for `rows` sequences, growing in both when needed."""
 
     def __init__(
         self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device | str
     ) -> None:
+        self.longest = _blocks(config.max_length)
         shape = (rows, config.kv_heads, _blocks(length), config.head_size)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros_like(key) for key in self.keys]
@@ -46,15 +50,17 @@ class KVCache:
     def device(self) -> torch.device:
         return self.keys[0].device
 
-    def reserve(self, rows: int, length: int) -> None:
-        """Make room for that many rows and slots; what is stored stays."""
-        rows, length = max(rows, self.rows), max(_blocks(length), self.length)
+    def reserve(self, rows: int, length: int, kept: int) -> None:
+        """Make room for that many rows and slots; what the first `kept` rows hold stays."""
+        rows, length = _grown(self.rows, rows), _grown(self.length, _blocks(length), self.longest)
         if (rows, length) == (self.rows, self.length):
             return
-        for store in (self.keys, self.values):
-            for layer, old in enumerate(store):
-                store[layer] = old.new_zeros(rows, old.shape[1], length, old.shape[3])
-                store[layer][: old.shape[0], :, : old.shape[2]] = old
+        for store in (self.values, self.keys):
+            for layer in reversed(range(len(store))):  # the first keys tell the size: they are the last
+                held = store[layer][:kept]
+                grown = held.new_zeros(rows, held.shape[1], length, held.shape[3])
+                grown[: held.shape[0], :, : held.shape[2]] = held
+                store[layer] = grown
 
     @torch.inference_mode()  # what a step has allocated may only be written in this mode
     def copy(self, source: int, target: int, length: int) -> None:
@@ -128,6 +134,13 @@ class NextTokens:
         keys_RGSD[self.index_B1, :, self.slots_BT] = k_BGTD.transpose(1, 2)
         values_RGSD[self.index_B1, :, self.slots_BT] = v_BGTD.transpose(1, 2)
         return keys_RGSD[self.rows, :, : self.span], values_RGSD[self.rows, :, : self.span]
+
+
+def _grown(size: int, needed: int, most: int | None = None) -> int:
+    """Doubled when used up, but not beyond `most` where that is enough."""
+    if needed <= size:
+        return size
+    return max(needed, 2 * size if most is None else min(2 * size, most))
 
 
 def _blocks(length: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,6 +67,11 @@ def optional(kind: Kind) -> Kind:
     return Kind(f"{kind.expected}; or None", lambda value: None if value is None else kind.plain(value))
 
 
+def or_else(kind: Kind, neutral: Any) -> Kind:
+    """That kind; None stands for the neutral value."""
+    return Kind(f"{kind.expected}; or None", lambda value: neutral if value is None else kind.plain(value))
+
+
 def _truth(value: Any) -> bool:
     return bool(_fitting(value, lambda found: isinstance(found, _TRUTHS)))
 
@@ -80,11 +85,24 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(_fitting(_index(id), lambda found: found >= 0) for id in as_list(value))
 
 
+def _kept(value: Any) -> bool:
+    return bool(value) if isinstance(value, _TRUTHS) else _fitting(_index(value), lambda found: 0 <= found <= 1) >= 0
+
+
+def _biases(value: Any) -> tuple[tuple[int, float], ...]:
+    pairs = value.items() if isinstance(value, Mapping) else as_list(value)
+    return tuple((_ids([id])[0], _BIAS.plain(bias)) for id, bias in pairs)
+
+
 def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(_fitting(_ids(ids), lambda found: len(found) > 0) for ids in as_list(value))
 
 
+_BIAS = number("", lambda value: -100 <= value <= 100)
+
 TRUTH = Kind("True or False", _truth)
+KEPT = Kind("True or False; 0 and 1 are True, as in vLLM", _kept)
+BIASES = Kind("a dict of token ids and numbers from -100 to 100", _biases)
 TEXTS = Kind("a text or a list of texts, none of them empty", _texts)
 IDS = Kind("a list of token ids", _ids)
 SEQUENCES = Kind("a list of lists of token ids, none of them empty", _sequences)

@@ -5,20 +5,23 @@
     outputs[0].text, outputs[0].ids, outputs[0].logprobs, outputs[0].finish_reason
     engine.chat([[{"role": "user", "content": "Hi"}]], SamplingParams(max_tokens=64))
     for piece in engine.stream("Once", SamplingParams(max_tokens=64)): print(piece, end="")
+    engine.stream_chat([{"role": "user", "content": "Hi"}])  # the same for a chat's answer
     engine.score(["2 + 2 ="], [" 4"])                        # the model's log-probability of every token
 
 Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
 queue at once. What a request gets does not depend on what else is in the batch: every draw is a function of (seed,
-request, sample, position), and batches are padded to shapes whose sums do not change in their bits. The same call
-gives the same answers again; ask with another seed for others.
+request, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several threads
+(`runner.py` has the limits). The same call gives the same answers again; ask with another seed for others.
 
 Calls may be interleaved: whoever steps moves every request on, and each result waits for the call that asked for it.
 A call that fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN
 or infinite end their own request, with an error that names it.
 
-Caveats: an empty prompt is refused (begin with the end-of-text token instead); a prompt that leaves no position for a
-new token is refused, and `max_tokens=0` gives an empty answer with finish_reason "length". An engine belongs to one
-thread.
+Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is a prompt, but
+means "a new text begins" only to models that were trained across the ends of documents; those raised here were not. A
+prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
+"length". An engine belongs to one thread. Its cache grows with what is written and is freed with the engine; prompts
+that are equal are read once, prompts that only begin alike are not.
 """
 
 from __future__ import annotations
@@ -116,22 +119,33 @@ class Engine:
         self,
         conversations: Seq[Seq[Mapping[str, Any]]],
         params: SamplingParams | Seq[SamplingParams] | None = None,
+        tools: Seq[Any] | None = None,
+        *,
         requests: Seq[int] | None = None,
     ) -> list[Output]:
-        """Answers to conversations; an answer ends with its turn or with the text. Where the folder names a
-        `max_window_size`, the oldest turns are dropped until the rest fits it; `prompt_ids` are what was read."""
+        """Answers to conversations, all of which are offered the same tools; an answer ends with its turn or with the
+        text. Where the folder names a `max_window_size`, the oldest turns are dropped until the rest fits it;
+        `prompt_ids` are what was read."""
         self._tokenizer("chat")
         conversations = items(conversations, "conversations", "a list of lists of messages", mend="chat([messages])")
-        prompts = [self._rendered(messages, f"conversation {i}") for i, messages in enumerate(conversations)]
-        return self.generate(prompts, [self._turn(each) for each in self._settled(params, len(prompts))], requests)
+        prompts = [self._rendered(messages, tools, f"conversation {i}") for i, messages in enumerate(conversations)]
+        each = [self._turn(settled) for settled in self._settled(params, len(prompts))]
+        return self.generate(prompts, each, requests=requests)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[str]:
         """The pieces of one answer's text as they are written; their sum is the answer's text."""
-        tok = self._tokenizer("stream")
-        request = self._request(prompt, replace(self._settle(params), n=1), 0, where="prompt")
+        tok, settled = self._tokenizer("stream"), replace(self._settle(params), n=1)
+        request = self._request(prompt, settled, 0, where="prompt")
         (sequence,) = request.sequences
-        sequence.writer = writer = sequence.writer or Writer(tok, ())
+        sequence.writer = writer = sequence.writer or Writer(tok, settled)
         return self._pieces(request, writer)
+
+    def stream_chat(
+        self, messages: Seq[Mapping[str, Any]], params: SamplingParams | None = None, tools: Seq[Any] | None = None
+    ) -> Iterator[str]:
+        """The pieces of the answer that `chat([messages], params, tools)` gives, as they are written."""
+        self._tokenizer("chat")
+        return self.stream(self._rendered(messages, tools, "conversation"), self._turn(self._settle(params)))
 
     def score(self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None = None) -> list[list[float]]:
         """The model's log-probability of each token: of the continuations given the prompts, or, without any, of the
@@ -179,6 +193,7 @@ class Engine:
         if any(request.under_way for request in self._requests.values()):
             raise UserError("new weights while requests are under way", mend="finish or abort them first")
         if state is not None:
+            state = _without_copy(state) if self.model.config.tie_word_embeddings else state
             _check_state(state, self.model.state_dict())
             self.model.load_state_dict(state)
         self.version += 1
@@ -198,6 +213,7 @@ class Engine:
             raise UserError(f"params = {shown(params)}", expected="SamplingParams(...)")
         settled = (params or SamplingParams()).resolved({**self.defaults, "seed": self.seed})
         token_ids(settled.stop_token_ids, self.model.config.vocab_size, where="stop_token_ids")
+        token_ids(list(dict(settled.logit_bias or ())), self.model.config.vocab_size, where="logit_bias")
         for ids in settled.stop_words_ids or ():
             token_ids(ids, self.model.config.vocab_size, where="stop_words_ids")
         if settled.stop:
@@ -208,25 +224,27 @@ class Engine:
         """The same settings, ending at the end of a chat turn."""
         if params.ignore_eos:
             return params
-        return replace(params, stop_token_ids=(*params.stop_token_ids, *turn_ends(self.tok)))
+        return replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *turn_ends(self.tok)))
 
-    def _rendered(self, messages: Seq[Mapping[str, Any]], where: str) -> list[int]:
+    def _rendered(self, messages: Seq[Mapping[str, Any]], tools: Seq[Any] | None, where: str) -> list[int]:
         """The prompt that a conversation makes, without what the folder's window leaves no place for."""
         messages = items(messages, where, "a list of messages", mend="chat([messages])")
+        tools = None if tools is None else items(tools, "tools", "a list of tools")
         with within(where):
-            messages = messages if self.max_window is None else fit(self.tok, messages, self.max_window)
-            return self.tok.render(messages, add_generation_prompt=True).ids
+            if self.max_window is not None:
+                messages = fit(self.tok, messages, self.max_window, tools=tools)
+            return self.tok.render(messages, tools, add_generation_prompt=True).ids
 
     def _request(self, prompt: Prompt, params: SamplingParams, number: int, where: str) -> Request:
         """A request with its samples, not yet queued."""
         assert params.max_tokens is not None, "settled"
         ids = self._encode(prompt, where)
         limit = min(params.max_tokens, self._room(ids, where, needed=min(1, params.max_tokens)))
-        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos)
+        stops = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else self.eos)
         eos_id = None if params.ignore_eos else self.eos_id
         request = Request(number, where, tuple(ids), params, limit, stops, eos_id)
         request.sequences = [
-            Sequence(request, sample, self._seen(request), Writer(self.tok, params.stop) if params.stop else None)
+            Sequence(request, sample, self._seen(request), Writer(self.tok, params) if params.stop else None)
             for sample in range(params.n)
         ]
         for sequence in request.sequences:
@@ -245,7 +263,7 @@ class Engine:
         ids = self._tokenizer("text").encode(prompt) if isinstance(prompt, str) else prompt
         ids = token_ids(ids, self.model.config.vocab_size, where)
         if not ids:
-            raise UserError("empty", where=where, mend="begin with the end-of-text token to write from nothing")
+            raise UserError("empty", where=where, expected="a token: there is none for the beginning of a text")
         return ids
 
     def _room(self, ids: list[int], where: str, needed: int) -> int:
@@ -390,6 +408,16 @@ def _window(settings: Mapping[str, Any]) -> int | None:
     """The folder's bound on the history of a chat."""
     found = settings.get("max_window_size")
     return None if found is None else _COUNT.read(found, "max_window_size")
+
+
+def _without_copy(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Hugging Face's state of a model with tied embeddings names them twice."""
+    rest, head = {**state}, state.get("lm_head.weight")
+    table = rest.get("model.embed_tokens.weight")
+    if head is None or table is None or not torch.equal(head, table):
+        return state
+    del rest["lm_head.weight"]
+    return rest
 
 
 def _check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,9 @@
     SamplingParams.plain(max_tokens=64)                      # nothing comes from the folder
 
 Training and evaluation want `plain`: a repetition penalty of 1.1 that a folder quietly brings along ruins PPO's ratios.
-Values are checked when they are given; the bounds keep logits finite in float32.
+Values are checked when they are given; the bounds keep logits finite in float32. Names of vLLM that are not here are
+refused by name. What is added to the logits comes in vLLM's order: `logit_bias` and `min_tokens`, the three penalties,
+then (Hugging Face's order) temperature, top-k, top-p, min-p.
 
 Of a folder's generation_config.json everything is taken that has a name here; what would change the answers and has
 none is refused, with the value that would be neutral. Caveat: without `do_sample` transformers is greedy and we sample,
@@ -16,10 +18,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, Self
 
 from qwenkit.errors import UserError, nearest
-from qwenkit.inference.checks import IDS, LARGEST, SEQUENCES, TEXTS, TRUTH, integer, number, optional, shown
+from qwenkit.inference.checks import (
+    BIASES,
+    IDS,
+    KEPT,
+    LARGEST,
+    SEQUENCES,
+    TEXTS,
+    TRUTH,
+    integer,
+    number,
+    optional,
+    or_else,
+    shown,
+)
+
+_WHERE = "sampling parameters"
+_PENALTY = or_else(number("-2 to 2", lambda value: -2 <= value <= 2), 0.0)
 
 _KINDS = {
     "n": integer(1, 65536),
@@ -29,13 +47,27 @@ _KINDS = {
     "top_k": optional(integer(-1, 2**31 - 1)),
     "min_p": optional(number("0 to 1", lambda value: 0 <= value <= 1)),
     "repetition_penalty": optional(number("0.01 to 100", lambda value: 0.01 <= value <= 100)),
-    "stop": TEXTS,
-    "stop_token_ids": IDS,
+    "frequency_penalty": _PENALTY,
+    "presence_penalty": _PENALTY,
+    "logit_bias": or_else(BIASES, ()),
+    "min_tokens": or_else(integer(0), 0),
+    "stop": or_else(TEXTS, ()),
+    "stop_token_ids": or_else(IDS, ()),
     "stop_words_ids": optional(SEQUENCES),
+    "include_stop_str_in_output": TRUTH,
+    "skip_special_tokens": TRUTH,
     "ignore_eos": TRUTH,
     "seed": optional(integer(0)),
-    "logprobs": TRUTH,
+    "logprobs": or_else(KEPT, True),
 }
+
+_NOT_HERE = (
+    "allowed_token_ids bad_words best_of detokenize early_stopping extra_args flat_logprobs guided_decoding "
+    "length_penalty logits_processors logprob_token_ids output_kind prompt_logprobs repetition_detection "
+    "skip_reading_prefix_cache spaces_between_special_tokens structured_outputs thinking_token_budget "
+    "truncate_prompt_tokens use_beam_search"
+).split()
+"""Names of vLLM, of some version, that nothing here answers to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +87,48 @@ class SamplingParams:
     """Leaves out what is less likely than this share of the likeliest token."""
     repetition_penalty: float | None = None
     """Of the tokens of the prompt and of the answer so far."""
-    stop: tuple[str, ...] | list[str] | str = ()
+    frequency_penalty: float | None = 0.0
+    """Taken from a token's logit each time that it stands in the answer so far."""
+    presence_penalty: float | None = 0.0
+    """Taken once."""
+    logit_bias: Mapping[int, float] | tuple[tuple[int, float], ...] | None = ()
+    """Added to the logits of these tokens."""
+    min_tokens: int | None = 0
+    """Before so many new tokens, nothing ends the answer: no token that would, no stop text, no stop sequence."""
+    stop: tuple[str, ...] | list[str] | str | None = ()
     """Texts that end the answer; they are cut off."""
-    stop_token_ids: tuple[int, ...] | list[int] = ()
+    stop_token_ids: tuple[int, ...] | list[int] | None = ()
     stop_words_ids: tuple[tuple[int, ...], ...] | list[list[int]] | None = None
     """Sequences of ids, as in the released Qwen: once the text, prompt included, ends with one, the end-of-text token
     is what follows. Where there is none, or with `ignore_eos`, the answer ends with the sequence itself."""
+    include_stop_str_in_output: bool = False
+    """The text keeps the stop text, or the text of the token, that ended it."""
+    skip_special_tokens: bool = True
+    """The text leaves special tokens out."""
     ignore_eos: bool = False
     seed: int | None = None
     """Draws are a function of (seed, request, sample, position). None: the engine's seed."""
-    logprobs: bool = False
-    """Keep the log-probability of every new token: the model's own, at temperature 1 and without truncation."""
+    logprobs: bool | int | None = True
+    """Keep the log-probability of every new token: the model's own, at temperature 1 and without truncation. Those of
+    other tokens are not kept, so a number above 1 is refused."""
+
+    def __new__(cls, *unnamed: Any, **given: Any) -> Self:
+        if unnamed:
+            raise UserError(shown(unnamed[0]), where=_WHERE, expected="every value by its name, max_tokens=64")
+        for name in given:
+            if name in _NOT_HERE:
+                raise UserError(f"{name} is not supported", where=_WHERE, expected=", ".join(_KINDS))
+            if name not in _KINDS:
+                raise UserError(f"unknown name {name}", where=_WHERE, expected=", ".join(_KINDS),
+                                nearest=nearest(name, _KINDS))  # fmt: skip
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
-            object.__setattr__(self, name, kind.read(getattr(self, name), name, where="sampling parameters"))
+            object.__setattr__(self, name, kind.read(getattr(self, name), name, where=_WHERE))
+        if self.max_tokens is not None and (self.min_tokens or 0) > self.max_tokens:
+            raise UserError(f"min_tokens = {self.min_tokens}", where=_WHERE,
+                            expected=f"at most max_tokens = {self.max_tokens}")  # fmt: skip
 
     @classmethod
     def plain(cls, **given: Any) -> SamplingParams:

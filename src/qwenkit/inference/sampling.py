@@ -1,10 +1,10 @@
-"""From logits to a token: penalty, stop sequences, temperature, top-k, top-p, min-p, then the inverse of the cumulative
-distribution.
+"""From logits to a token: biases, penalties, stop sequences, temperature, top-k, top-p, min-p, then the inverse of the
+cumulative distribution.
 
 The draw of each row is a number in [0, 1) made from (seed, request, sample, position), so a row's token depends on
 nothing else in the batch. The order of the steps is Hugging Face's and the released Qwen's.
 
-Legend: B rows, V vocabulary.
+Legend: B rows, V vocabulary, N single logits.
 """
 
 from __future__ import annotations
@@ -35,6 +35,19 @@ def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
     penalty_B1 = penalty_B[:, None]
     weaker_BV = torch.where(logits_BV < 0, logits_BV * penalty_B1, logits_BV / penalty_B1)
     return torch.where(seen_BV, weaker_BV, logits_BV)
+
+
+def added(logits_BV: Tensor, rows: list[int], ids: list[int], values: list[float]) -> Tensor:
+    """With something added to single logits: a bias, or -inf to what may not come yet."""
+    sums_BV = logits_BV.clone()
+    row_N, id_N = (torch.tensor(index, device=logits_BV.device) for index in (rows, ids))
+    return sums_BV.index_put_((row_N, id_N), torch.tensor(values, device=logits_BV.device), accumulate=True)
+
+
+def discount(logits_V: Tensor, ids: list[int], frequency: float, presence: float) -> Tensor:
+    """Frequency and presence penalty on the tokens of the answer so far."""
+    counts_V = torch.bincount(torch.tensor(ids, dtype=torch.long, device=logits_V.device), minlength=len(logits_V))
+    return logits_V - frequency * counts_V - presence * (counts_V > 0)
 
 
 def end(logits_BV: Tensor, rows: list[int], eos_ids: list[int]) -> Tensor:

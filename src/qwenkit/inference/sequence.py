@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,9 +120,20 @@ class Sequence:
         return self.length - 1
 
     @property
+    def edits(self) -> list[tuple[int, float]]:
+        """(token, what is added to its logit): the bias, and -inf while it is too early to end."""
+        ends = self.request.stops if self.early else ()
+        return [*dict(self.params.logit_bias or ()).items(), *((id, float("-inf")) for id in ends)]
+
+    @property
+    def early(self) -> bool:
+        """Whether nothing may end the answer yet."""
+        return len(self.ids) < (self.params.min_tokens or 0)
+
+    @property
     def at_stop(self) -> bool:
         """Whether the text so far, prompt included, ends with a stop sequence."""
-        return any(self._tail(len(stop)) == stop for stop in self.params.stop_words_ids or ())
+        return not self.early and any(self._tail(len(stop)) == stop for stop in self.params.stop_words_ids or ())
 
     def _tail(self, count: int) -> tuple[int, ...]:
         """The last tokens of prompt and answer."""
@@ -136,7 +146,10 @@ class Sequence:
             self.logprobs.append(logprob)
         if self.seen_V is not None:
             self.seen_V[id] = True
-        if id in self.request.stops or (self.writer is not None and self.writer.push(id)):
+        stopped = id in self.request.stops
+        if self.writer is not None and (not stopped or self.params.include_stop_str_in_output):
+            stopped |= self.writer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
+        if stopped:
             self.finish_reason = "stop"
         else:
             self.settle()
@@ -160,20 +173,22 @@ class Sequence:
         if self.writer is not None:
             return self.writer.finish()
         stopped = self.finish_reason == "stop" and self.request.stops.issuperset(self.ids[-1:])
-        return tok.decode(self.ids[:-1] if stopped else self.ids, skip_special_tokens=True)
+        ids = self.ids[:-1] if stopped and not self.params.include_stop_str_in_output else self.ids
+        return tok.decode(ids, skip_special_tokens=self.params.skip_special_tokens)
 
 
 class Writer:
     """The text of an answer while it grows: whole characters only, cut at the first stop text."""
 
-    def __init__(self, tok: Any, stop: Iterable[str]) -> None:
-        self.stream, self.special, self.stop = tok.stream(), frozenset(tok.special.values()), tuple(stop)
+    def __init__(self, tok: Any, params: SamplingParams) -> None:
+        self.stream, self.stop, self.inclusive = tok.stream(), params.stop or (), params.include_stop_str_in_output
+        self.skipped = frozenset(tok.special.values()) if params.skip_special_tokens else frozenset()
         self.text, self.emitted = "", 0
         self.held = max((len(text) for text in self.stop), default=1) - 1
 
-    def push(self, id: int) -> bool:
-        """Add a token's text; true when a stop text is complete."""
-        return id not in self.special and self._add(self.stream.push(id))
+    def push(self, id: int, early: bool = False) -> bool:
+        """Add a token's text; true when it completes a stop text, which an early one cannot."""
+        return id not in self.skipped and self._add(self.stream.push(id), early)
 
     def finish(self) -> str:
         """The whole text, with what half a character has become."""
@@ -187,11 +202,14 @@ class Writer:
         piece, self.emitted = self.text[self.emitted : end], end
         return piece
 
-    def _add(self, text: str) -> bool:
-        start = max(0, len(self.text) - self.held)
-        self.text += text
-        cuts = [cut for cut in (self.text.find(stop, start) for stop in self.stop) if cut >= 0]
-        if cuts:
-            self.text, self.held = self.text[: min(cuts)], 0
-            self.stop = ()
-        return bool(cuts)
+    def _add(self, text: str, early: bool = False) -> bool:
+        old, self.text = len(self.text), self.text + text
+        if early or not text:
+            return False
+        found = [(self.text.find(stop, max(0, old - len(stop) + 1)), len(stop)) for stop in self.stop]
+        if not (cuts := [cut for cut in found if cut[0] >= 0]):
+            return False
+        place, length = min(cuts)
+        self.text, self.held = self.text[: place + length * self.inclusive], 0
+        self.stop = ()
+        return True

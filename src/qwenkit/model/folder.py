@@ -44,11 +44,16 @@ def load_model(
     path: str | Path,
     dtype: str | torch.dtype = "auto",
     device: str = "auto",
-    dropout: float = 0.0,
     revision: str | None = None,
+    adapter: str | Path | None = None,
+    *,
+    dropout: float = 0.0,
 ) -> Transformer:
     """Read a language model. `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one; the
-    path may be a model of the Hub, `org/name`."""
+    path may be a model of the Hub, `org/name`. Adapters are not read yet: any is refused."""
+    if adapter is not None:
+        raise UserError(f"adapter = {adapter!r}", expected="None: adapters are not supported yet",
+                        mend="merge the adapter into its model, and load that")  # fmt: skip
     path = resolve(path, revision)
     found, config, form = _described(path)
     if _architecture(found).endswith("ForSequenceClassification"):
@@ -67,8 +72,9 @@ def load_scalar(
     path: str | Path,
     dtype: str | torch.dtype = "auto",
     device: str = "auto",
-    dropout: float = 0.0,
     revision: str | None = None,
+    *,
+    dropout: float = 0.0,
 ) -> ScalarModel:
     """Read a reward or value model. A language model's folder is refused: its head would be random."""
     path = resolve(path, revision)

@@ -67,6 +67,11 @@ def chat(*roles: str) -> dict[str, Any]:
     return {"id": "x", "messages": [{"role": role, "content": "yes"} for role in roles]}
 
 
+def said(**fields: Any) -> dict[str, Any]:
+    """A chat whose answer has these fields."""
+    return {"id": "x", "messages": [{"role": "user", "content": "so?"}, {"role": "assistant", "content": "", **fields}]}
+
+
 def without(row: dict[str, Any], key: str) -> dict[str, Any]:
     """A row that lacks a key."""
     return {name: value for name, value in row.items() if name != key}

@@ -17,6 +17,7 @@ from tests.errors.cases.case import (
     bad_rows,
     chat,
     recipe,
+    said,
     without,
 )
 from tests.errors.desk import chats, pairs, prompts, texts
@@ -242,6 +243,66 @@ error: qwenkit sft, bad.jsonl, row 1, message 1: system after user
 error: qwenkit sft, bad.jsonl, row 1, message 1: unknown role 'asistant'
   expected: system, user, assistant, tool
   nearest: assistant
+""",
+        started=True,
+    ),
+    Case(
+        "tool calls that are a text",
+        bad_rows(chats()[0], said(tool_calls="x")),
+        SFT,
+        """\
+error: qwenkit sft, bad.jsonl, row 2, message 1: tool_calls is a string
+  expected: a list of tool calls
+""",
+        started=True,
+    ),
+    Case(
+        "a tool call that is a number",
+        bad_rows(chats()[0], said(tool_calls=[3])),
+        SFT,
+        """\
+error: qwenkit sft, bad.jsonl, row 2, message 1: a tool call is a number
+  expected: {"function": {"name": ..., "arguments": {...}}}
+""",
+        started=True,
+    ),
+    Case(
+        "a tool call without a name",
+        bad_rows(chats()[0], said(tool_calls=[{"function": {"arguments": {}}}])),
+        SFT,
+        """\
+error: qwenkit sft, bad.jsonl, row 2, message 1: a tool call without a name
+  expected: {"function": {"name": ..., "arguments": {...}}}
+""",
+        started=True,
+    ),
+    Case(
+        "a part without text",
+        bad_rows(chats()[0], said(content=[{"type": "text"}])),
+        SFT,
+        """\
+error: qwenkit sft, bad.jsonl, row 2, message 1: the text of a content part is missing
+  expected: {"type": "text", "text": ...}
+""",
+        started=True,
+    ),
+    Case(
+        "a part that is a bare text",
+        bad_rows(chats()[0], said(content=["yes", 3])),
+        SFT,
+        """\
+error: qwenkit sft, bad.jsonl, row 2, message 1: a content part is a string
+  expected: {"type": "text", "text": ...}
+""",
+        started=True,
+    ),
+    Case(
+        "a part for the eyes",
+        bad_rows(chats()[0], said(content=[{"type": "image", "image": "x.png"}])),
+        SFT,
+        """\
+error: qwenkit sft, bad.jsonl, row 2, message 1: a content part of type 'image'
+  expected: text parts only, for a text model
 """,
         started=True,
     ),
