@@ -220,3 +220,15 @@ def test_prompts_read_in_pieces_give_the_same(extended: bool) -> None:
     for output, prompt in zip(whole, prompts, strict=True):
         assert Engine(model).score([prompt])[0] == pytest.approx(Engine(model).score([*prompts, prompt])[-1], abs=1e-4)
         assert output.logprobs is not None
+
+
+def test_a_cache_of_8_bits_does_not_see_padding_or_company(model: Transformer) -> None:
+    """Each row's span is its own: prompts of other lengths beside it change nothing but the last bits."""
+    prompts = make_prompts(9)
+    engine = Engine(model, None, kv_cache="int8")
+    crowd = engine.generate(prompts, GREEDY)
+    alone = [Engine(model, None, kv_cache="int8").generate([prompt], GREEDY)[0] for prompt in prompts]
+    assert [output.ids for output in crowd] == [output.ids for output in alone]
+    assert engine.runner.cache.keys[0].tensors[0].dtype == torch.uint8
+    with pytest.raises(UserError, match="kv_cache = 'int3'"):
+        Engine(model, None, kv_cache="int3")

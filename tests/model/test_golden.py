@@ -17,6 +17,7 @@ from torch import Tensor
 
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.inference.cache import KVCache
+from qwenkit.inference.store import quantize
 from qwenkit.model import Transformer, load_model
 from qwenkit.model.attention import document_positions
 from qwenkit.model.rotary import inverse_frequencies, logn_scale, ntk_alpha, rotary_tables
@@ -25,6 +26,8 @@ GOLDEN = Path(__file__).parent / "golden"
 LATER = ["qwen2_gqa_tied", "qwen2_gqa_untied", "qwen2_yarn", "qwen2_moe", "qwen3_untied", "qwen3_moe"]
 VARIANTS = {"ntk_logn": (True, True), "ntk": (True, False), "logn": (False, True), "none": (False, False)}
 CLOSE = 2e-4
+EDGE = 0.02
+"""Levels are truncated: a last bit of attention decides at an edge, so from the second layer on some are one apart."""
 
 
 @cache
@@ -47,10 +50,10 @@ def greedy(model: Transformer, prompt: Tensor, length: int, **settings: float) -
 
 
 @torch.no_grad()
-def stepwise(model: Transformer, ids_BT: Tensor, prefill: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def stepwise(model: Transformer, ids_BT: Tensor, prefill: int, kind: str = "auto") -> Tensor:
     """Logits from the last token of the prompt on, each further token read by itself."""
     B, T = ids_BT.shape
-    cache = KVCache(model.config, B, T, dtype, "cpu")
+    cache = KVCache(model.config, B, T, torch.float32, "cpu", kind)
     h_BTD = model.hidden(ids_BT[:, :prefill], cache=cache.fresh(range(B), [prefill] * B))[:, -1:]
     found = [model.head(h_BTD)]
     for t in range(prefill, T):
@@ -109,8 +112,34 @@ def test_the_cache_holds_what_theirs_holds() -> None:
     cache = KVCache(model.config, 1, T, torch.float32, "cpu")
     model.hidden(given["input_ids"][:1], cache=cache.fresh([0], [T]))
     for layer in range(3):
-        close(cache.keys[layer][0, :, :T].transpose(0, 1), wanted["past_key"][layer], 1e-5)
-        close(cache.values[layer][0, :, :T].transpose(0, 1), wanted["past_value"][layer], 1e-5)
+        close(cache.keys[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_key"][layer], 1e-5)
+        close(cache.values[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_value"][layer], 1e-5)
+
+
+@torch.no_grad()
+def test_a_cache_of_8_bits_is_theirs() -> None:
+    given, wanted = vectors("qwen1_kvquant")
+    ids, model = given["input_ids"], load_model(GOLDEN / "qwen1_kvquant")
+    close(model(ids[:, :48]), wanted["noquant.prefill48.logits"])
+    cache = KVCache(model.config, 2, 72, torch.float32, "cpu", "int8")
+    close(model.head(model.hidden(ids[:, :48], cache=cache.fresh([0, 1], [48, 48]))), wanted["prefill48.logits"], EDGE)
+    for name, store in (("k", cache.keys[0]), ("v", cache.values[0])):
+        levels, scale, zero = (tensor[:, :, :48] for tensor in store.tensors)
+        apart = (levels.int() - wanted["l0.qkey" if name == "k" else "l0.qvalue"].int()).abs()
+        assert apart.max() <= 1 and (apart > 0).float().mean() < 1e-3  # a truncation at an edge
+        close(scale, wanted[f"l0.{name}scale"], 1e-6)
+        close(zero, wanted[f"l0.{name}zero"], 1e-3)
+    close(stepwise(model, ids, 48, "int8"), wanted["step48to72.logits"], 5 * EDGE)
+    assert Engine(GOLDEN / "qwen1_kvquant").runner.cache.keys[0].name == "int8"
+
+
+def test_8_bits_are_cut_as_theirs() -> None:
+    given, wanted = vectors("qwen1_kvquant")
+    levels, scale, zero = quantize(given["unit.x"])
+    assert torch.equal(levels, wanted["unit.q"].to(torch.uint8))
+    close((scale * (levels.float() - zero)), wanted["unit.dequant"], 1e-6)
+    close(scale.expand_as(wanted["unit.scale"]), wanted["unit.scale"], 1e-7)
+    close(zero.expand_as(wanted["unit.zero"]), wanted["unit.zero"], 1e-4)
 
 
 @torch.no_grad()

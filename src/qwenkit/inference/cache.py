@@ -16,11 +16,12 @@ Legend: R rows, G key/value heads, S slots, D head width, B rows of this batch, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from qwenkit.inference.store import KINDS, Plain
 from qwenkit.model import ModelConfig
 
 BLOCK = 64
@@ -31,48 +32,57 @@ class KVCache:
     """Room for `rows` sequences, growing in both when needed."""
 
     def __init__(
-        self, config: ModelConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device | str
+        self,
+        config: ModelConfig,
+        rows: int,
+        length: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        kind: str = "auto",
     ) -> None:
         self.longest = _blocks(config.max_length)
         shape = (rows, config.kv_heads, _blocks(length), config.head_size)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
-        self.values = [torch.zeros_like(key) for key in self.keys]
+        self.keys = [KINDS[kind](shape, dtype, device) for _ in range(config.num_hidden_layers)]
+        self.values = [KINDS[kind](shape, dtype, device) for _ in range(config.num_hidden_layers)]
 
     @property
     def rows(self) -> int:
-        return self.keys[0].shape[0]
+        return self.keys[0].tensors[0].shape[0]
 
     @property
     def length(self) -> int:
-        return self.keys[0].shape[2]
+        return self.keys[0].tensors[0].shape[2]
 
     @property
     def device(self) -> torch.device:
-        return self.keys[0].device
+        return self.keys[0].tensors[0].device
 
     def reserve(self, rows: int, length: int, kept: int) -> None:
         """Make room for that many rows and slots; what the first `kept` rows hold stays."""
         rows, length = _grown(self.rows, rows), _grown(self.length, _blocks(length), self.longest)
         if (rows, length) == (self.rows, self.length):
             return
-        for store in (self.values, self.keys):
-            for layer in reversed(range(len(store))):  # the first keys tell the size: they are the last
-                held = store[layer][:kept]
+        for store in (*self.values, *reversed(self.keys)):  # the first keys tell the size: they are the last
+            for part in reversed(range(len(store.tensors))):
+                held = store.tensors[part][:kept]
                 grown = held.new_zeros(rows, held.shape[1], length, held.shape[3])
                 grown[: held.shape[0], :, : held.shape[2]] = held
-                store[layer] = grown
+                store.tensors[part] = grown
 
     @torch.inference_mode()  # what a step has allocated may only be written in this mode
     def copy(self, source: int, target: int, length: int) -> None:
         """The first slots of one row into another."""
-        for store in (*self.keys, *self.values):
-            store[target, :, :length] = store[source, :, :length]
+        for tensor in self._tensors():
+            tensor[target, :, :length] = tensor[source, :, :length]
 
     @torch.inference_mode()
     def wipe(self, row: int) -> None:
         """Zero a row, also where nothing will be written before it is read over."""
-        for store in (*self.keys, *self.values):
-            store[row] = 0
+        for tensor in self._tensors():
+            tensor[row] = 0
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return (tensor for store in (*self.keys, *self.values) for tensor in store.tensors)
 
     def fresh(self, rows: Sequence[int], lengths: Sequence[int]) -> FreshRows:
         """For prompts of these lengths (padding aside) that enter empty rows."""
@@ -100,9 +110,16 @@ class FreshRows:
         return None
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
-        for store, new_BGTD in ((self.cache.keys, k_BGTD), (self.cache.values, v_BGTD)):
-            store[layer][self.rows_B, :, : new_BGTD.shape[2]] = new_BGTD
-        return k_BGTD, v_BGTD
+        T = k_BGTD.shape[2]
+        real_BT = torch.arange(T, device=self.rows_B.device) < self.lengths_B[:, None]
+
+        def write(store: Plain, new_BGTD: Tensor) -> Tensor:
+            parts = store.encode(new_BGTD, real_BT)
+            for tensor, part in zip(store.tensors, parts):
+                tensor[self.rows_B, :, :T] = part
+            return store.decode(parts)
+
+        return write(self.cache.keys[layer], k_BGTD), write(self.cache.values[layer], v_BGTD)
 
 
 class NextTokens:
@@ -130,10 +147,12 @@ class NextTokens:
         return seen_BTS[:, None]
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
-        keys_RGSD, values_RGSD = self.cache.keys[layer], self.cache.values[layer]
-        keys_RGSD[self.index_B1, :, self.slots_BT] = k_BGTD.transpose(1, 2)
-        values_RGSD[self.index_B1, :, self.slots_BT] = v_BGTD.transpose(1, 2)
-        return keys_RGSD[self.rows, :, : self.span], values_RGSD[self.rows, :, : self.span]
+        def write(store: Plain, new_BGTD: Tensor) -> Tensor:
+            for tensor, part in zip(store.tensors, store.encode(new_BGTD, None)):
+                tensor[self.index_B1, :, self.slots_BT] = part.transpose(1, 2)
+            return store.decode([tensor[self.rows, :, : self.span] for tensor in store.tensors])
+
+        return write(self.cache.keys[layer], k_BGTD), write(self.cache.values[layer], v_BGTD)
 
 
 def _grown(size: int, needed: int, most: int | None = None) -> int:

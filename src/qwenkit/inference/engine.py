@@ -17,7 +17,7 @@ Calls may be interleaved: whoever steps moves every request on, and each result 
 A call that fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN
 or infinite end their own request, with an error that names it.
 
-Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is a prompt, but
+Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is one, but
 means "a new text begins" only to models that were trained across the ends of documents; those raised here were not. A
 prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
 "length". An engine belongs to one thread. Its cache grows with what is written and is freed with the engine; prompts
@@ -47,6 +47,7 @@ from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.scheduler import Scheduler
 from qwenkit.inference.scoring import score
 from qwenkit.inference.sequence import Output, Request, Sequence, Writer
+from qwenkit.inference.store import KINDS
 from qwenkit.model import Transformer, load_model
 from qwenkit.records import read_object
 
@@ -57,7 +58,8 @@ _COUNT, _NUMBER = integer(1), integer(0)
 
 class Engine:
     """A model, its tokenizer and the requests under way. `seed` is for requests that name none. Ids from `vocabulary`
-    on (by default the tokenizer's size) only pad the embedding and are never drawn."""
+    on (by default the tokenizer's size) only pad the embedding and are never drawn. `kv_cache="int8"` keeps keys and
+    values in 8 bits, as a first Qwen's folder may ask (`use_cache_quantization`); None: as the folder says."""
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class Engine:
         prefill_tokens: int = 8192,
         seed: int = 0,
         vocabulary: int | None = None,
+        kv_cache: str | None = None,
     ) -> None:
         self.tok, self.seed = _checked_tokenizer(tok), _NUMBER.read(seed, "seed")
         model, file = (model, None) if isinstance(model, Transformer) else _from_folder(model)
@@ -81,7 +84,10 @@ class Engine:
         rows = model.config.vocab_size
         known = getattr(tok, "n_tokens", rows)
         drawn = integer(1, min(rows, known)).read(known if vocabulary is None else vocabulary, "tokens to draw from")
-        self.runner = ModelRunner(model, drawn, _COUNT.read(prefill_tokens, "prefill_tokens"))
+        kind = kv_cache or ("int8" if config.get("use_cache_quantization") else "auto")
+        if kind not in KINDS:
+            raise UserError(f"kv_cache = {shown(kv_cache)}", expected=" or ".join(KINDS))
+        self.runner = ModelRunner(model, drawn, _COUNT.read(prefill_tokens, "prefill_tokens"), kind)
         self.scheduler = Scheduler(_COUNT.read(max_batch, "max_batch"), self.runner.cache.copy)
         self.version = 0
         self._requests: dict[int, Request] = {}

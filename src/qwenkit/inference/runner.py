@@ -31,11 +31,11 @@ _BUCKET = 32  # prompts are read together with those of the same length, rounded
 class ModelRunner:
     """A model and its cache; row i belongs to the i-th running sequence. Ids from `vocabulary` on are never drawn."""
 
-    def __init__(self, model: Transformer, vocabulary: int, prefill_tokens: int) -> None:
+    def __init__(self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto") -> None:
         self.model, self.vocabulary, self.prefill_tokens = model, vocabulary, prefill_tokens
         weight = model.model.embed_tokens.weight
         self.rows = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
-        self.cache = KVCache(model.config, self.rows, 1, weight.dtype, weight.device)
+        self.cache = KVCache(model.config, self.rows, 1, weight.dtype, weight.device, kv_cache)
 
     def step(self, running: list[Sequence]) -> None:
         """One token more: for the rows that have none yet, if there are any, else for all."""
