@@ -5,7 +5,7 @@ from .core import TextStream, Tokenizer, normalize, split_special
 from .folder import load, read_config, read_template
 from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, special_names
 from .publish import chatml_template, save_tokenizer
-from .tiktoken_file import save_tiktoken
+from .tiktoken_file import ranks_text, save_tiktoken
 from .train import extend_bpe, train_bpe
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "extend_bpe",
     "load",
     "normalize",
+    "ranks_text",
     "read_config",
     "read_template",
     "save_tiktoken",

@@ -148,8 +148,11 @@ class Tokenizer:
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        table = {rank: token for token, rank in self.ranks.items()}
-        return table | {i: name.encode() for name, i in self.special.items()}
+        return self.tokens() | {i: name.encode() for name, i in self.special.items()}
+
+    def tokens(self) -> dict[int, bytes]:
+        """The bytes of every regular token by its id."""
+        return {rank: token for token, rank in self.ranks.items()}
 
     @cached_property
     def digest(self) -> str:

@@ -76,6 +76,8 @@ def load_tiktoken(path: Path, extra_vocab: Path | None = None, **known: Any) -> 
     special = known.pop("special", None) or family.special or _qwen_special(ranks)
     if extra_vocab is not None:
         ranks |= _additions(read_ranks(extra_vocab), ranks, special)
+        if (known.get("vocab_size") or 0) <= max(ranks.values()):
+            known["vocab_size"] = None  # the rows that were enough without it
     return Tokenizer(ranks, special, **known)
 
 

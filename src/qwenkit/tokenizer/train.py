@@ -58,13 +58,15 @@ def extend_bpe(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """The tokenizer with so many further merges learned from texts, each seen `min_count` times at the least."""
+    """The tokenizer with so many further merges learned from texts, each seen `min_count` times at the least. It has
+    a multiple of `multiple` rows, and no fewer than before."""
     if merges < 1:
         raise UserError(f"{merges} merges", expected="at least 1")
     pieces = count_pieces(texts, tok.regex, tok.nfc, workers, progress)
     new = learn(pieces, tok.ranks, merges, tok.n_tokens, min_count, tok.encode_piece, progress)
     _refuse_few("merges", len(new), merges, "merges")
-    return Tokenizer(tok.ranks | new, tok.special, tok.pattern, multiple=multiple, **tok.flags)
+    rows = -(-(tok.n_tokens + merges) // multiple) * multiple
+    return Tokenizer(tok.ranks | new, tok.special, tok.pattern, vocab_size=max(rows, tok.vocab_size), **tok.flags)
 
 
 def _refuse_few(what: str, found: int, wanted: int, key: str) -> None:
