@@ -104,10 +104,10 @@ def publish(old: Any, new: Any, out: Path) -> None:
 
 
 def compared(old: Tokenizer, new: Tokenizer, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Bytes for each token of held-out documents, by language, before and after."""
+    """Bytes for each token of held-out documents, of all and by language, before and after."""
     found = {}
-    for group in sorted({group_of(row) for row in rows}):
-        texts = [row["text"] for row in rows if group_of(row) == group]
+    for group in ["all", *sorted({group_of(row) for row in rows})]:
+        texts = [row["text"] for row in rows if group in ("all", group_of(row))]
         before, after = bytes_per_token(old, texts), bytes_per_token(new, texts)
         if before is not None and after is not None:
             found[group] = {"before": before, "after": after}
@@ -140,11 +140,12 @@ def changed(old: Tokenizer, new: Tokenizer, rows: Sequence[Row], progress: Progr
 
 def headline(metrics: dict[str, Any], merges: int) -> str:
     """One line: what was added, what is gained, what changes."""
-    gained = ", ".join(f"{g} {v['before']:.2f} -> {v['after']:.2f}" for g, v in metrics["bytes_per_token"].items())
+    gain = metrics["bytes_per_token"].get("all")
+    gained = f"held-out bytes per token {gain['before']:.2f} -> {gain['after']:.2f}" if gain else "nothing held out"
     kept = metrics["changed"].values()
     total = sum(row["documents"] for row in kept)
     share = f"; {sum(row['changed'] for row in kept)} of {total} kept documents change" if total else ""
-    return f"{merges} tokens from {metrics['first_id']} on; bytes per token: {gained or 'not measured'}{share}"
+    return f"{merges} tokens from {metrics['first_id']} on; {gained}{share}"
 
 
 def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:

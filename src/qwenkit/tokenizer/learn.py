@@ -152,8 +152,8 @@ class _State:
     def join(self, key: int, token: bytes, new: int) -> None:
         """Make a token wherever two neighbours spell it, and find the pairs that this makes."""
         keys = {key, *self._splits(token)}
-        places = np.concatenate([self._alive(k, self._places(k)) for k in sorted(keys)])
-        places = _apart(np.unique(places), self.next)
+        found = [alive for k in keys if len(alive := self._alive(k, self._places(k)))]
+        places = _apart(found[0] if len(found) == 1 else np.sort(np.concatenate(found)), self.next)
         self.ids[token], self.bytes[new] = new, token
         right = self.next[places]
         after = self.next[right]
@@ -188,8 +188,8 @@ class _State:
         keys = (self.token[places].astype(np.int64) << 32) | self.token[self.next[places]]
         order = np.argsort(keys, kind="stable")
         keys, places = keys[order], places[order]
-        first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else np.zeros(0, np.int64)
-        counts = np.add.reduceat(self.weight[places], first) if len(keys) else np.zeros(0, np.int64)
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        counts = np.add.reduceat(self.weight[places], first) if len(first) else first
         queue = np.argsort(-counts, kind="stable")
         queue = queue[: int((counts >= self.min_count).sum())]
         return _Group(keys[first], np.append(first, len(places)), places, counts, queue)
