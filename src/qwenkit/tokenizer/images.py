@@ -5,8 +5,8 @@
 
 Between `<img>` and `</img>` stand always 256 ids, which the model replaces by what it sees: the path's UTF-8 *byte
 values*, not tokens, filled up with `<imgpad>`. Names of these tokens are special like all others: plain text unless
-allowed. Caveats, both the authors': a path of 256 bytes can be encoded, but neither decoded nor looked at; and a path of
-255 can be decoded, but not looked at.
+allowed. Caveats, both the authors': a path of 256 bytes can be encoded, but neither decoded nor looked at; and a path
+of 255 can be decoded, but not looked at.
 """
 
 from __future__ import annotations
