@@ -46,7 +46,9 @@ def inspect_mask(
 )
 def inspect_tokens(
     text: Annotated[str, typer.Argument(help="the text; - reads standard input")],
-    tokenizer: Annotated[Path, typer.Option(help="a model or tokenizer folder, a tokenizer.json or a .tiktoken file")],
+    tokenizer: Annotated[
+        str, typer.Option(help="a folder, a vocabulary file, or org/name", parser=as_reference, metavar="MODEL")
+    ],
     special: Annotated[
         bool, typer.Option("--special", help="names of special tokens in the text are those tokens")
     ] = False,
@@ -56,9 +58,10 @@ def inspect_tokens(
     """Show how a text is cut: every token in another colour."""
     import sys
 
+    from qwenkit.hub import resolve
     from qwenkit.tokenizer import load, show
 
-    tok, allowed = load(tokenizer), "all" if special else ()
+    tok, allowed = load(resolve(tokenizer, None, "tokenizer")), "all" if special else ()
     text = sys.stdin.read() if text == "-" else text
     if html is not None:
         write_text(html, show.tokens_html(tok, [text], allowed))

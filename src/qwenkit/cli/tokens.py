@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_folder, bar, print_json, write_text
+from qwenkit.cli.app import Json, app, as_folder, as_reference, bar, print_json, write_text
 from qwenkit.errors import UserError
 
 FILES = ("compression.md", "compression.svg", "compression.html", "compression.json")
@@ -15,7 +15,12 @@ FILES = ("compression.md", "compression.svg", "compression.html", "compression.j
 
 @app.command(epilog="Example:  qwenkit compression runs/nano/tokenizer --texts runs/nano/corpus --texts notes=notes")
 def compression(
-    tokenizers: Annotated[list[Path], typer.Argument(help="folders, tokenizer.json or .tiktoken files")],
+    tokenizers: Annotated[
+        list[str],
+        typer.Argument(
+            help="folders, tokenizer.json or .tiktoken files, or org/name", parser=as_reference, metavar="TOKENIZER..."
+        ),
+    ],
     texts: Annotated[
         list[str], typer.Option(help="a corpus, JSONL or a folder of text; NAME=PATH to name it", metavar="[NAME=]PATH")
     ],
@@ -30,13 +35,14 @@ def compression(
     """Bytes per token by language beside other tokenizers (Figure 3), scripts of the vocabulary, tokens never used."""
     import json
 
+    from qwenkit.hub import resolve
     from qwenkit.tokenizer import compression as room
     from qwenkit.tokenizer.figure import draw, page
     from qwenkit.tokenizer.vocabulary import open_coder
 
     named = _named(tokenizers)
     with bar() as moved:
-        coders = {name: open_coder(path) for name, path in named.items()}
+        coders = {name: open_coder(resolve(reference, None, "tokenizer")) for name, reference in named.items()}
         found = room.measure(coders, _texts(texts, limit), _baseline(baseline, named), rare, moved)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -51,20 +57,21 @@ def compression(
         print(f"wrote {', '.join(str(out / name) for name in FILES)}")
 
 
-def _named(paths: list[Path]) -> dict[str, Path]:
+def _named(references: list[str]) -> dict[str, str]:
     """Tokenizers by their shortest names that differ."""
-    short = [path.resolve().stem if path.is_file() else path.resolve().name for path in paths]
-    names = short if len(set(short)) == len(short) else [str(path) for path in paths]
+    paths = [Path(reference).resolve() for reference in references]
+    short = [path.stem if path.is_file() else path.name for path in paths]
+    names = short if len(set(short)) == len(short) else references
     if len(set(names)) < len(names):
         raise UserError("the same tokenizer twice", where=max(names, key=names.count))
-    return dict(zip(names, paths))
+    return dict(zip(names, references))
 
 
-def _baseline(given: str | None, named: dict[str, Path]) -> str:
+def _baseline(given: str | None, named: dict[str, str]) -> str:
     """A tokenizer's name, or its path as it was given."""
     if given is None:
         return next(iter(named))
-    return next((name for name, path in named.items() if str(path) == given), given)
+    return next((name for name, reference in named.items() if reference == given), given)
 
 
 def _texts(given: list[str], limit: int) -> dict[str, list[str]]:
@@ -74,8 +81,8 @@ def _texts(given: list[str], limit: int) -> dict[str, list[str]]:
 
     found: dict[str, list[str]] = {}
     for item in given:
-        name, given_name, path = item.partition("=") if "=" in item else ("", "", item)
+        name, _, path = item.rpartition("=") if not Path(item).exists() else ("", "", item)
         for row in read_texts(as_folder(path)):
-            group = name if given_name else group_of(row)
+            group = name or group_of(row)
             found.setdefault(Path(path).stem if group == "und" else group, []).append(row["text"])
     return {group: rows[:: max(1, -(-len(rows) // limit))] for group, rows in found.items()}
