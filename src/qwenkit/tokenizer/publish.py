@@ -13,8 +13,10 @@ model's vocabulary holds them, so there they stand in it as well; no merge leads
 Caveats: transformers and vLLM fill the template with what users typed and then encode the whole, so a `<|im_end|>` that
 a user typed ends the turn there. `tok.render` encodes every content by itself and never parses it. To be safe
 elsewhere, hand over the ids of `tok.render`, or break the marks in user text first: `text.replace("<|", "< |")`.
-Beside a `qwen2` model, transformers 5 puts in its own class, which looks for special tokens before NFC: a special
-token's name followed by U+0338 is one there and none here.
+`tokenizers` orders combining marks by an older Unicode than Python: where two marks meet, one of about a hundred that
+came since, its normal form is another and so may its ids be. The authors' own code is Python's. Beside a `qwen2` model,
+transformers 5 puts in its own class, which looks for special tokens before NFC: a special token's name followed by
+U+0338 is one there and none here.
 """
 
 from __future__ import annotations
