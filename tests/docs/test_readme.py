@@ -78,7 +78,7 @@ def options(verb: str) -> set[str]:
 def test_commands_in_the_text_name_what_there_is() -> None:
     for page in all_pages():
         for command in re.findall(r"`qwenkit ([^`\n]+)`", page.read_text(encoding="utf-8")):
-            verb = "inspect mask" if command.startswith("inspect mask") else command.split()[0]
+            verb = " ".join(command.split()[:2]) if command.startswith("inspect ") else command.split()[0]
             assert verb in VERBS or verb in KINDS, f"{page.name}: qwenkit {command}"
             given = {word for word in command.split() if word.startswith("-")}
             assert given <= options(verb), f"{page.name}: qwenkit {command}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,23 @@ TEXTS = [
 @pytest.fixture(scope="session")
 def tiny() -> Tokenizer:
     return train_bpe(TEXTS, vocab_size=340)
+
+
+def declaration(real_data: Path, language: str) -> list[str]:
+    """The paragraphs of the Universal Declaration of Human Rights."""
+    with zipfile.ZipFile(real_data / "udhr2" / "udhr2.zip") as archive:
+        name = next(name for name in archive.namelist() if name.endswith(f"/{language}.txt"))
+        return archive.read(name).decode("utf-8").splitlines(keepends=True)
+
+
+@pytest.fixture(scope="session")
+def real_greek(real_data: Path) -> list[str]:
+    return declaration(real_data, "ell_monotonic")
+
+
+@pytest.fixture(scope="session")
+def real_texts(real_data: Path) -> list[str]:
+    return [line for language in ("eng", "cmn_hans", "tha", "rus") for line in declaration(real_data, language)]
 
 
 @pytest.fixture(scope="session")

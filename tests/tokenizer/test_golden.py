@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from qwenkit.errors import UserError
-from qwenkit.tokenizer import Tokenizer, load
+from qwenkit.tokenizer import IM_END, Tokenizer, batch, load
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -32,11 +33,70 @@ def test_encode(qwen: Tokenizer) -> None:
         assert qwen.decode(row["ids"], skip_special_tokens=True) == row["decoded_skip_special"]
 
 
-def test_allowed_special(qwen: Tokenizer) -> None:
-    found = [row for row in rows("special.jsonl") if "disallowed_special" not in row["kwargs"]]
-    assert len(found) > 5
-    for row in found:
-        assert qwen.encode(row["text"], row["kwargs"].get("allowed_special", "all")) == row["ids"]
+def test_allowed_and_disallowed_special(qwen: Tokenizer) -> None:
+    for row in rows("special.jsonl"):
+        arguments = {"allowed_special": "all", **row["kwargs"]}
+        if "error" in row:
+            with pytest.raises(UserError, match="special token"):
+                qwen.encode(row["text"], **arguments)
+        else:
+            assert qwen.encode(row["text"], **arguments) == row["ids"]
+
+
+def test_pretokenize(qwen: Tokenizer) -> None:
+    for row in rows("pretokenize.jsonl"):
+        assert qwen.pretokenize(row["text"]) == row["pieces"]
+
+
+def test_extra_vocab(vocabulary: Path, qwen: Tokenizer) -> None:
+    first, *others = rows("extra_vocab.jsonl")
+    tok = load(vocabulary, extra_vocab=GOLDEN / "qwen_extra.tiktoken")
+    assert tok.n_tokens == first["n_vocab"]
+    for row in others:
+        assert tok.encode(row["text"]) == row["ids"]
+        assert qwen.encode(row["text"]) == row["base_ids"]
+        assert tok.decode(row["ids"]) == row["text"]
+
+
+def test_an_extra_vocabulary_moves_nothing_that_is_there(vocabulary: Path, qwen: Tokenizer, tmp_path: Path) -> None:
+    taken = tmp_path / "extra.tiktoken"
+    taken.write_text(
+        "SGVsbG8= 151900\n5LiA5Y+q54yr 151644\n5LiA5Y+q54yr 5\n5Y+q54yr 151860\n"
+    )  # known, taken, taken, new
+    tok = load(vocabulary, extra_vocab=taken)
+    assert {token: i for token, i in tok.ranks.items() if token not in qwen.ranks} == {"只猫".encode(): 151860}
+    assert tok.ranks[b"Hello"] == 9707
+
+
+def test_padding(qwen: Tokenizer) -> None:
+    for row in rows("padding.jsonl"):
+        if "error" in row:
+            (name,) = row["init"].values()
+            with pytest.raises(UserError, match="no special token"):
+                batch(qwen, ["a", "ab c"], padding=True, pad_token=name)
+            continue
+        side, pad = {"left_eod": ("left", "<|endoftext|>"), "right_extra0": ("right", "<|extra_0|>")}.get(
+            row["tok"], ("right", None)
+        )
+        texts = [row["texts"]] if isinstance(row["texts"], str) else row["texts"]
+        out = batch(qwen, texts, padding_side=side, pad_token=pad, allowed_special="all", **row["kwargs"])
+        expected = {key: [value] if isinstance(row["texts"], str) else value for key, value in row["out"].items()}
+        assert out == expected
+
+
+def test_facts(qwen: Tokenizer) -> None:
+    facts = json.loads((GOLDEN / "facts.json").read_text("utf-8"))
+    assert (qwen.n_tokens, len(qwen.ranks)) == (facts["n_vocab"], facts["n_mergeable"])
+    assert qwen.special == facts["special_tokens"]
+    assert {str(b): qwen.ranks[bytes([b])] for b in range(256)} == facts["byte_to_id"]
+    assert qwen.regex == facts["pat_str"]
+    for i, token in facts["some_tokens"].items():
+        assert qwen.decode_bytes([int(i)]) == base64.b64decode(token)
+    assert max(map(len, qwen.ranks)) == facts["max_token_bytes"]
+    assert qwen.encode("\n") == facts["id_of_newline"]
+    assert [[qwen.im_end_id], [qwen.im_start_id]] == facts["stop_words_chatml"]
+    assert [qwen.encode("Human:"), [qwen.eot_id]] == facts["stop_words_raw"]
+    assert qwen.special_id(IM_END) == facts["im_end_id"]
 
 
 def test_decode(qwen: Tokenizer) -> None:

@@ -17,6 +17,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ..tokenizer import Tokenizer
+from ..tokenizer.show import printable
+from ..tokenizer.show import units as whole_units
 from .render import Rendered
 
 _TRAINED, _MASKED, _RESET = "\x1b[1;32m", "\x1b[90m", "\x1b[0m"
@@ -32,30 +34,22 @@ class Unit(NamedTuple):
 
 def units(rendered: Rendered, tok: Tokenizer) -> Iterator[Unit]:
     """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
-    held: list[int] = []
-    weight = 0.0
-    stream = tok.stream()
-    for token, own in zip(rendered.ids, rendered.weights, strict=True):
-        held.append(token)
-        weight = max(weight, own)
-        text = stream.push(token)
-        if text:
-            yield Unit(text, held, weight)
-            held, weight = [], 0.0
-    if held:
-        yield Unit(stream.flush(), held, weight)
+    at = 0
+    for text, ids in whole_units(tok, rendered.ids):
+        yield Unit(text, ids, max(rendered.weights[at : at + len(ids)]))
+        at += len(ids)
 
 
 def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
     """The conversation with terminal colours, and a line that counts."""
-    body = "".join((_TRAINED if unit.weight else _MASKED) + _printable(unit.text) for unit in units(rendered, tok))
+    body = "".join((_TRAINED if unit.weight else _MASKED) + printable(unit.text) for unit in units(rendered, tok))
     return f"{body}{_RESET}\n{_counts(rendered)}"
 
 
 def mask_text(rendered: Rendered, tok: Tokenizer) -> str:
     """The conversation without colours, and a line that counts."""
     stretches = groupby(units(rendered, tok), key=lambda unit: unit.weight > 0)
-    parts = ((trained, "".join(_printable(unit.text) for unit in found)) for trained, found in stretches)
+    parts = ((trained, "".join(printable(unit.text) for unit in found)) for trained, found in stretches)
     body = "".join(f"⟦{text}⟧" if trained else text for trained, text in parts)
     return f"{body}\n{_counts(rendered)}"
 
@@ -75,13 +69,7 @@ def _chat_html(number: int, rendered: Rendered, tok: Tokenizer) -> str:
 def _unit_html(unit: Unit) -> str:
     kind = "t" if unit.weight else "m"
     title = f"{' '.join(map(str, unit.ids))} · {unit.weight:g}"
-    return f'<span class="{kind}" title="{title}">{escape(_printable(unit.text))}</span>'
-
-
-def _printable(text: str) -> str:
-    """Line ends made visible; other control characters cannot move the cursor or end the page."""
-    shown = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return shown.replace("\n", "↵\n")
+    return f'<span class="{kind}" title="{title}">{escape(printable(unit.text))}</span>'
 
 
 def _counts(rendered: Rendered) -> str:

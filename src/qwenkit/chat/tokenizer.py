@@ -32,7 +32,7 @@ class ChatTokenizer(Tokenizer):
     """A tokenizer with a chat style, and its folder's chat template where there is one."""
 
     def __init__(self, tok: Tokenizer, style: str | None = "chatml", chat_template: str | None = None) -> None:
-        super().__init__(tok.ranks, tok.special, tok.pattern, vocab_size=tok.vocab_size)
+        super().__init__(tok.ranks, tok.special, tok.pattern, vocab_size=tok.vocab_size, **tok.flags)
         self.chat_template = chat_template
         self._given_style = style
 
@@ -96,10 +96,13 @@ class ChatTokenizer(Tokenizer):
         save_tokenizer(self, folder, self.chat_template, eos_token, self._given_style or self.style or "")
 
 
-def load_tokenizer(path: str | Path, revision: str | None = None) -> ChatTokenizer:
-    """A folder, a `.tiktoken` file (LF or CRLF), a tokenizer.json or a model of the Hub, ready to render."""
+def load_tokenizer(
+    path: str | Path, revision: str | None = None, extra_vocab: str | Path | None = None
+) -> ChatTokenizer:
+    """A folder, a `.tiktoken` file (LF or CRLF; with the words of an `extra_vocab`), a tokenizer.json or a model of
+    the Hub, ready to render."""
     path = resolve(path, revision, "tokenizer")
-    tok = load(path)
+    tok = load(path, extra_vocab)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")
     template = read_template(path)

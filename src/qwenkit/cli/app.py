@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,3 +74,15 @@ def write_text(path: Path, text: str) -> None:
 def minutes_text(value: float | None) -> str:
     """A cell of a table; empty where nothing is known."""
     return "" if value is None else f"{value:.1f}"
+
+
+@contextmanager
+def bar() -> Iterator[Any]:
+    """A bar with the time that is left, where there is a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = terminal()
+    columns = (TextColumn("{task.description}"), BarColumn(28), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda done, total, note: bars.update(task, completed=done, total=total, description=note)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import as_reference, inspect_app, terminal, write_text
+from qwenkit.cli.app import Json, as_reference, inspect_app, print_json, terminal, write_text
 
 
 @inspect_app.command(
@@ -39,3 +39,36 @@ def inspect_mask(
     show = mask_ansi if console.color_system and not console.no_color else mask_text
     for item in rendered:
         print(show(item, tok), end="\n\n")
+
+
+@inspect_app.command(
+    "tokens", epilog='Example:  qwenkit inspect tokens "你好, world 2023" --tokenizer runs/nano/tokenizer'
+)
+def inspect_tokens(
+    text: Annotated[str, typer.Argument(help="the text; - reads standard input")],
+    tokenizer: Annotated[
+        str, typer.Option(help="a folder, a vocabulary file, or org/name", parser=as_reference, metavar="MODEL")
+    ],
+    special: Annotated[
+        bool, typer.Option("--special", help="names of special tokens in the text are those tokens")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="write an HTML page instead")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how a text is cut: every token in another colour."""
+    import sys
+
+    from qwenkit.hub import resolve
+    from qwenkit.tokenizer import load, show
+
+    tok, allowed = load(resolve(tokenizer, None, "tokenizer")), "all" if special else ()
+    text = sys.stdin.read() if text == "-" else text
+    if html is not None:
+        write_text(html, show.tokens_html(tok, [text], allowed))
+        print(f"wrote {html}")
+    elif as_json:
+        print_json(show.tokens_plain(tok, text, allowed))
+    else:
+        console = terminal()
+        draw = show.tokens_ansi if console.color_system and not console.no_color else show.tokens_text
+        print(draw(tok, text, allowed))

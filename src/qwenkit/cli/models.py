@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, print_json, terminal
+from qwenkit.cli.app import Json, app, as_reference, bar, print_json
 from qwenkit.errors import Stopped, UserError
 
 Model = Annotated[
@@ -69,7 +67,7 @@ def longctx(
     else:
         tricks = room.combinations(config, length, [size or None for size in _numbers(windows)] if windows else None)
     ids = _tokens(folder, text, limit)
-    with _bar() as moved:
+    with bar() as moved:
         cells = room.measure(engine, ids, sizes, length, tricks, moved)
     if plot is not None:
         plot.write_bytes(room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
@@ -135,15 +133,3 @@ def _tokens(model: Path, text: Path, limit: int) -> list[int]:
         if len(ids) >= limit:
             break
     return ids[:limit]
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    """A bar with the time that is left, where there is a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = terminal()
-    columns = (TextColumn("{task.description}"), BarColumn(28), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("", total=None)
-        yield lambda done, total, note: bars.update(task, completed=done, total=total, description=note)

@@ -9,6 +9,7 @@ first weights, `folder.py` reads and writes Hugging Face folders.
 
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar
+from qwenkit.model.grow import grow
 from qwenkit.model.init import init_weights
 from qwenkit.model.transformer import ScalarModel, Transformer
 
@@ -16,6 +17,7 @@ __all__ = [
     "ModelConfig",
     "ScalarModel",
     "Transformer",
+    "grow",
     "init_weights",
     "load_model",
     "load_scalar",

@@ -16,6 +16,7 @@ KINDS = {
     "testsets": "gather test sets, kept apart from all training text",
     "corpus": "raw pages and text -> clean, deduplicated, decontaminated documents",
     "tokenizer": "train a byte-level BPE tokenizer on a corpus",
+    "extend": "add merges to a vocabulary, and rows to a model's embeddings",
     "pretrain": "train a base model on a corpus",
     "sft": "teach a base model to chat (supervised fine-tuning)",
     "preference": "preference-model pretraining on many noisy comparisons (PMP)",

@@ -23,7 +23,7 @@ class Config(StageConfig):
     corpus: str = edge(doc="the corpus to learn merges from")
     vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256)
     extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0)
-    pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits) or cl100k")
+    pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits), cl100k, or a regular expression")
     pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
     held_out: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
 
@@ -34,7 +34,13 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     kept, aside = split(documents(inputs["corpus"].path), config.held_out, work.stream("held-out"))
     tok = train_bpe(
-        (row["text"] for row in kept), config.vocab_size, config.pattern, extras=config.extras, multiple=config.pad_to
+        [row["text"] for row in kept],
+        config.vocab_size,
+        config.pattern,
+        extras=config.extras,
+        multiple=config.pad_to,
+        workers=work.threads,
+        progress=work.progress,
     )
     save_tokenizer(tok, work.out)
     ratio = {group: bytes_per_token(tok, [r["text"] for r in aside if group_of(r) == group]) for group in GROUPS}

@@ -6,17 +6,24 @@
 `encode` treats its text as data: a special token's name inside it is ordinary text unless it is allowed by name or
 with "all". Nothing raises: lone surrogates become U+FFFD. Caveat: text is NFC-normalised, so `decode(encode(text))`
 is `normalize(text)`, not always `text`.
+
+Later families add three things, which a folder's tokenizer.json tells: added tokens that are not called special
+(`<tool_call>`, `<think>`: `visible`, they are there after `skip_special_tokens`), added tokens that are looked for
+before NFC (`special_first`), and vocabularies without NFC (`nfc=False`, as cl100k).
 """
 
 from __future__ import annotations
 
 import codecs
 import hashlib
+import os
 import re
 import struct
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
+from typing import Any
 
 import regex
 import tiktoken
@@ -26,11 +33,15 @@ from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS
 
 DEFAULT_MULTIPLE = 64
 _ENDLESS = 500_000
+_NONE: frozenset[str] = frozenset()
+_CHUNK = 1 << 16
+"""Characters that a thread encodes at once: one text each would cost more than the texts."""
 
 
-def normalize(text: str) -> str:
-    """NFC; surrogate pairs joined, lone surrogates replaced by U+FFFD."""
-    text = unicodedata.normalize("NFC", text)
+def normalize(text: str, nfc: bool = True) -> str:
+    """NFC (unless told otherwise); surrogate pairs joined, lone surrogates replaced by U+FFFD."""
+    if nfc and not text.isascii():
+        text = unicodedata.normalize("NFC", text)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -48,6 +59,24 @@ def split_special(text: str, names: frozenset[str]) -> list[str]:
 def _cutter(names: frozenset[str]) -> re.Pattern[str]:
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+@lru_cache(maxsize=8)
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    return regex.compile(pattern)
+
+
+def _chunks(texts: Iterable[str]) -> list[list[str]]:
+    """Texts in their order, in lists of about `_CHUNK` characters."""
+    out: list[list[str]] = []
+    room = 0
+    for text in texts:
+        if room <= 0:
+            out.append([])
+            room = _CHUNK
+        out[-1].append(text)
+        room -= len(text) + 64
+    return out
 
 
 def _has_endless_space(text: str) -> bool:
@@ -86,8 +115,12 @@ class Tokenizer:
         *,
         vocab_size: int | None = None,
         multiple: int = DEFAULT_MULTIPLE,
+        visible: Collection[str] = (),
+        special_first: bool = False,
+        nfc: bool = True,
     ) -> None:
         self.ranks, self.special, self.pattern = dict(ranks), dict(special), pattern
+        self.visible, self.special_first, self.nfc = frozenset(visible), special_first, nfc
         _check_ids(self.ranks, self.special)
         self.n_tokens = 1 + max([*self.ranks.values(), *self.special.values()])
         self.vocab_size = vocab_size or -(-self.n_tokens // multiple) * multiple
@@ -96,80 +129,140 @@ class Tokenizer:
                 f"vocab_size {self.vocab_size} is smaller than the tokenizer's {self.n_tokens} tokens",
                 expected=f"at least {self.n_tokens}",
             )
-        self.special_names, self._special_ids = frozenset(self.special), frozenset(self.special.values())
+        self.special_names = frozenset(self.special)
+        self._hidden_ids = frozenset(i for name, i in self.special.items() if name not in self.visible)
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """How special tokens and normal forms are treated: the keyword arguments that make an equal tokenizer."""
+        return {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
+
+    @property
+    def regex(self) -> str:
+        """The regular expression that cuts text."""
+        return PATTERNS.get(self.pattern, self.pattern)
 
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
-        pattern = PATTERNS.get(self.pattern, self.pattern)
-        return tiktoken.Encoding("qwenkit", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special)
+        return tiktoken.Encoding("qwenkit", pat_str=self.regex, mergeable_ranks=self.ranks, special_tokens=self.special)
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        table = {rank: token for token, rank in self.ranks.items()}
-        return table | {i: name.encode() for name, i in self.special.items()}
+        return self.tokens() | {i: name.encode() for name, i in self.special.items()}
+
+    def tokens(self) -> dict[int, bytes]:
+        """The bytes of every regular token by its id."""
+        return {rank: token for token, rank in self.ranks.items()}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that changes ids: ranks, special tokens, pattern, row count."""
-        sha = hashlib.sha256(PATTERNS.get(self.pattern, self.pattern).encode())
+        """SHA-256 over everything that changes ids or text: ranks, special tokens, pattern, row count, flags."""
+        sha = hashlib.sha256(self.regex.encode())
         sha.update(struct.pack("<QQ", self.vocab_size, len(self.ranks)))
         special = {name.encode(): i for name, i in self.special.items()}
         for table in (self.ranks, special):
             for token, i in sorted(table.items(), key=lambda item: item[1]):
                 sha.update(struct.pack("<II", i, len(token)) + token)
+        sha.update(repr((sorted(self.visible), self.special_first, self.nfc)).encode())
         return sha.hexdigest()
 
     @property
     def eot_id(self) -> int:
         """`<|endoftext|>`: ends a document, pads a batch."""
-        return self._named(ENDOFTEXT)
+        return self.special_id(ENDOFTEXT)
 
     @property
     def im_start_id(self) -> int:
         """`<|im_start|>`: opens a turn."""
-        return self._named(IM_START)
+        return self.special_id(IM_START)
 
     @property
     def im_end_id(self) -> int:
         """`<|im_end|>`: closes a turn."""
-        return self._named(IM_END)
+        return self.special_id(IM_END)
 
-    def _named(self, name: str) -> int:
+    def special_id(self, name: str) -> int:
+        """The id of a special token."""
         if name not in self.special:
             raise UserError(f"this tokenizer has no special token {name}", nearest=nearest(name, self.special))
         return self.special[name]
 
-    normalize = staticmethod(normalize)
+    def normalize(self, text: str) -> str:
+        """The text as it is encoded: in NFC, without lone surrogates."""
+        return normalize(text, self.nfc)
 
-    def encode(self, text: str, allowed_special: Collection[str] | str = frozenset()) -> list[int]:
-        """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all"."""
-        text = normalize(text)
-        allowed = self.special_names & (self.special_names if allowed_special == "all" else set(allowed_special))
-        if _has_endless_space(text):
-            return self._encode_piecewise(text, allowed)
+    def pretokenize(self, text: str) -> list[str]:
+        """The pieces that the pattern cuts a text into; no token crosses the border of one."""
+        return _compiled(self.regex).findall(self.normalize(text))
+
+    def encode(
+        self,
+        text: str,
+        allowed_special: Collection[str] | str = frozenset(),
+        disallowed_special: Collection[str] | str = frozenset(),
+    ) -> list[int]:
+        """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all".
+
+        A name in `disallowed_special` ("all": every one that is not allowed) makes its text a mistake instead.
+        """
+        allowed = self._names(allowed_special)
+        refused = self._names(disallowed_special) - allowed
+        if refused:
+            self._refuse(text, refused)
+        return self._encode(text, allowed)
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        allowed_special: Collection[str] | str = frozenset(),
+        threads: int | None = None,
+    ) -> list[list[int]]:
+        """Ids of each text, on all cores; threads are handed chunks of texts, for a small one is not worth a call."""
+        allowed, threads = self._names(allowed_special), threads or os.cpu_count() or 1
+        chunks = _chunks(texts)
+        if threads == 1 or len(chunks) < 2:
+            return [self._encode(text, allowed) for chunk in chunks for text in chunk]
+        with ThreadPoolExecutor(threads) as pool:
+            found = pool.map(lambda chunk: [self._encode(text, allowed) for text in chunk], chunks)
+            return [ids for chunk in found for ids in chunk]
+
+    def _names(self, names: Collection[str] | str) -> frozenset[str]:
+        return self.special_names if names == "all" else self.special_names & set(names)
+
+    def _refuse(self, text: str, refused: frozenset[str]) -> None:
+        found = next((part for part in split_special(self.normalize(text), refused) if part in refused), None)
+        if found is not None:
+            raise UserError(
+                f"the text holds the special token {found}",
+                expected="text without it",
+                mend="allow it by name (allowed_special), or do not disallow it: then it is plain text",
+            )
+
+    def _encode(self, text: str, allowed: frozenset[str]) -> list[int]:
+        """Special tokens are cut out after NFC, or before it; what lies between them is encoded by itself."""
         if not allowed:
-            return self._encoding.encode_ordinary(text)
-        return self._encoding.encode(text, allowed_special=set(allowed), disallowed_special=())
-
-    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """Ids of each text, as plain data."""
-        return [self.encode(text) for text in texts]
-
-    def _encode_piecewise(self, text: str, allowed: frozenset[str]) -> list[int]:
-        """The same ids, cut by Python's `regex`: tiktoken's cutter panics on a million spaces in a row."""
-        cut = regex.compile(PATTERNS.get(self.pattern, self.pattern))
+            return self._ordinary(self.normalize(text))
         ids: list[int] = []
-        for part in split_special(text, allowed):
+        for part in split_special(text if self.special_first else self.normalize(text), allowed):
             if part in allowed:
                 ids.append(self.special[part])
-                continue
-            for piece in cut.finditer(part):
-                ids += self._encoding._encode_single_piece(piece[0])
+            else:
+                ids += self._ordinary(self.normalize(part) if self.special_first else part)
         return ids
+
+    def _ordinary(self, text: str) -> list[int]:
+        """Ids of normalised text. tiktoken's cutter panics on a million spaces in a row; Python's `regex` does not."""
+        if not _has_endless_space(text):
+            return self._encoding.encode_ordinary(text)
+        return [i for piece in _compiled(self.regex).finditer(text) for i in self.encode_piece(piece[0].encode())]
+
+    def encode_piece(self, piece: bytes) -> list[int]:
+        """Ids of bytes that the pattern does not cut."""
+        return self._encoding._core_bpe.encode_single_piece(piece)
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """The bytes of ids, joined. Ids that mean nothing (padding rows) are a mistake."""
-        skip = self._special_ids if skip_special_tokens else frozenset()
+        skip = self._hidden_ids if skip_special_tokens else frozenset()
         try:
             return b"".join(self._bytes[i] for i in map(int, ids) if i not in skip)
         except KeyError as missing:

@@ -1,11 +1,21 @@
-"""How text is cut before BPE, and which special tokens Qwen has (report §2.2).
+r"""How text is cut before BPE, and which special tokens Qwen has (report §2.2).
 
 `PATTERNS["qwen"]` is cl100k's pattern with one digit per token instead of up to three, so that every number is
 spelled out digit by digit; `PATTERNS["cl100k"]` is the pattern it came from. Both run in tiktoken, in `tokenizers`
-and in Python's `regex`.
+and in Python's `regex`. A pattern of your own must run in all three as well, and match everywhere:
+
+    resolve("qwen"), resolve(r"\p{N}|\P{N}+")
 """
 
 from __future__ import annotations
+
+import re
+
+import regex
+import tiktoken
+import tokenizers
+
+from ..errors import UserError, nearest
 
 _HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -23,3 +33,24 @@ OFFICIAL_EXTRAS = 205
 def special_names(extras: int = OFFICIAL_EXTRAS) -> tuple[str, ...]:
     """Names of the special tokens in Qwen's order: end of text, the two ChatML marks, then the spare ones."""
     return (ENDOFTEXT, IM_START, IM_END, *(f"<|extra_{i}|>" for i in range(extras)))
+
+
+def resolve(pattern: str) -> str:
+    """The regular expression of a pattern's name, or a pattern of one's own once the three engines have taken it."""
+    if pattern in PATTERNS:
+        return PATTERNS[pattern]
+    if re.fullmatch(r"[\w.-]+", pattern):
+        expected = " or ".join(PATTERNS) + ", or a regular expression"
+        raise UserError(f"unknown pattern {pattern!r}", expected=expected, nearest=nearest(pattern, PATTERNS))
+    bytes_only = {bytes([b]): b for b in range(256)}
+    try:
+        groups = regex.compile(pattern).groups
+        tokenizers.Regex(pattern)
+        tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=bytes_only, special_tokens={})
+    except Exception as error:
+        raise UserError(
+            f"not a regular expression that every engine takes: {error}", where=f"pattern {pattern!r}"
+        ) from None
+    if groups:
+        raise UserError("the pattern captures groups", where=f"pattern {pattern!r}", mend="write (?:...) for (...)")
+    return pattern

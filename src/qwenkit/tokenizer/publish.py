@@ -2,6 +2,10 @@
 
     save_tokenizer(tok, folder)
     transformers.AutoTokenizer.from_pretrained(folder)      # encodes identically, vLLM too
+    save_tokenizer(tok, folder, form="tiktoken")            # qwen.tiktoken instead of tokenizer.json
+
+An extended vocabulary has tokens beyond the special ones. `tokenizers` numbers added tokens by itself unless the
+model's vocabulary holds them, so there they stand in it as well; no merge leads to them.
 
 `folder.load_folder` is the inverse. The template is ChatML without a default system turn; it renders what
 `qwenkit.chat` renders in style "chatml".
@@ -9,8 +13,10 @@
 Caveats: transformers and vLLM fill the template with what users typed and then encode the whole, so a `<|im_end|>` that
 a user typed ends the turn there. `tok.render` encodes every content by itself and never parses it. To be safe
 elsewhere, hand over the ids of `tok.render`, or break the marks in user text first: `text.replace("<|", "< |")`.
-Beside a `qwen2` model, transformers 5 puts in its own class, which looks for special tokens before NFC: a special
-token's name followed by U+0338 is one there and none here.
+`tokenizers` orders combining marks by an older Unicode than Python: where two marks meet, one of about a hundred that
+came since, its normal form is another and so may its ids be. The authors' own code is Python's. Beside a `qwen2` model,
+transformers 5 puts in its own class, which looks for special tokens before NFC: a special token's name followed by
+U+0338 is one there and none here.
 """
 
 from __future__ import annotations
@@ -20,11 +26,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from .bytelevel import merges, to_printable
 from .core import Tokenizer
-from .patterns import ENDOFTEXT, PATTERNS
+from .patterns import ENDOFTEXT
+from .tiktoken_file import ranks_text
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+RANKS = "qwen.tiktoken"
 
 
 def chatml_template() -> str:
@@ -38,8 +47,11 @@ def save_tokenizer(
     chat_template: str | None = None,
     eos_token: str = ENDOFTEXT,
     chat_style: str = "chatml",
+    form: str = "json",
 ) -> None:
     """Write the three files into a folder. Equal tokenizers give equal bytes."""
+    if form not in ("json", "tiktoken"):
+        raise UserError(f"unknown form {form!r}", expected="json or tiktoken")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -55,9 +67,13 @@ def save_tokenizer(
         "split_special_tokens": False,
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": None,
+        **({"pattern": tok.pattern, "nfc": tok.nfc} if form == "tiktoken" else {}),
     }
     template = chatml_template() if chat_template is None else chat_template
-    (folder / TOKENIZER).write_text(_dump(tokenizer_json(tok)), encoding="utf-8", newline="\n")
+    if form == "json":
+        (folder / TOKENIZER).write_text(_dump(tokenizer_json(tok)), encoding="utf-8", newline="\n")
+    else:
+        (folder / RANKS).write_bytes(ranks_text(tok.ranks))
     (folder / CONFIG).write_text(_dump(config), encoding="utf-8", newline="\n")
     (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
 
@@ -67,17 +83,22 @@ def _dump(obj: dict[str, Any]) -> str:
 
 
 def _added(tok: Tokenizer) -> list[dict[str, Any]]:
-    """Special tokens as `tokenizers` describes them, by id; NFC comes before they are looked for."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
-    return [{"id": i, "content": name, **flags} for name, i in sorted(tok.special.items(), key=lambda item: item[1])]
+    """Special tokens as `tokenizers` describes them, by id; normalized: they are looked for after NFC."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not tok.special_first}
+    return [
+        {"id": i, "content": name, **flags, "special": name not in tok.visible}
+        for name, i in sorted(tok.special.items(), key=lambda item: item[1])
+    ]
 
 
 def tokenizer_json(tok: Tokenizer) -> dict[str, Any]:
     """The content of tokenizer.json. `ignore_merges`: a word that is a token is that token, as in tiktoken."""
-    regex = PATTERNS.get(tok.pattern, tok.pattern)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    vocab = {to_printable(token): rank for token, rank in sorted(tok.ranks.items(), key=lambda item: item[1])}
+    split = {"type": "Split", "pattern": {"Regex": tok.regex}, "behavior": "Isolated", "invert": False}
+    ids = {to_printable(token): rank for token, rank in tok.ranks.items()}
+    if max(tok.ranks.values()) >= len(tok.ranks):
+        ids |= tok.special
+    vocab = dict(sorted(ids.items(), key=lambda item: item[1]))
     pairs = [[to_printable(left), to_printable(right)] for left, right in merges(tok.ranks)]
     model = {
         "type": "BPE",
@@ -96,7 +117,7 @@ def tokenizer_json(tok: Tokenizer) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": _added(tok),
-        "normalizer": {"type": "NFC"},
+        "normalizer": {"type": "NFC"} if tok.nfc else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": byte_level,
         "decoder": byte_level,

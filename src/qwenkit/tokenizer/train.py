@@ -1,25 +1,28 @@
-"""Train a byte-level BPE vocabulary from raw text (report §2.2).
+"""Train a byte-level BPE vocabulary from raw text, or teach a vocabulary that is there new merges (report §2.2).
 
     tok = train_bpe(texts, vocab_size=768, extras=5)
+    longer = extend_bpe(tok, texts_of_a_new_language, merges=10_000, workers=2)
 
-The `tokenizers` library counts and merges; the result is kept as ranks. The same texts give the same bytes, in any
-order of the texts: the library breaks ties between equally frequent pairs by id. Caveat: `vocab_size` counts the
-regular tokens, the 256 bytes included; special tokens come after them in Qwen's order.
+Training is extending the 256 bytes; both are `learn`. The same texts give the same bytes, in any order of the texts, on
+any number of workers. Two progress reports come one after the other: of the texts that are cut, then of the merges.
+
+`train_bpe`: `vocab_size` counts the regular tokens, the 256 bytes included; special tokens come after them in Qwen's
+order. `extend_bpe`: no id that was there changes, special ones included; new tokens take the ids from `n_tokens` on, so
+they lie *beyond* the special tokens, where the released models have padding. Text that holds none of the new tokens is
+encoded as before, and no text gets longer: new merges rank below all old ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import tokenizers
-from tokenizers import decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
-
-from ..errors import UserError, nearest
-from .bytelevel import from_printable
-from .core import DEFAULT_MULTIPLE, Tokenizer, normalize
-from .patterns import PATTERNS, special_names
+from ..errors import UserError
+from .bytelevel import BYTES
+from .core import DEFAULT_MULTIPLE, Tokenizer
+from .count import Progress, count_pieces
+from .learn import learn
+from .patterns import resolve, special_names
+from .tiktoken_file import QWEN_MULTIPLE
 
 NANO_EXTRAS = 5
 
@@ -32,45 +35,43 @@ def train_bpe(
     *,
     extras: int = NANO_EXTRAS,
     multiple: int = DEFAULT_MULTIPLE,
+    workers: int = 1,
+    progress: Progress | None = None,
 ) -> Tokenizer:
     """A tokenizer of `vocab_size` regular tokens learned from texts, special tokens after them."""
-    if pattern not in PATTERNS:
-        raise UserError(
-            f"unknown pattern {pattern!r}", expected=" or ".join(PATTERNS), nearest=nearest(pattern, PATTERNS)
-        )
-    if vocab_size < 256:
+    if vocab_size < len(BYTES):
         raise UserError(f"vocab_size {vocab_size} is too small", expected="at least 256, one for each byte")
-    ranks = _learn(texts, vocab_size, PATTERNS[pattern])
-    if len(ranks) < vocab_size:
-        raise UserError(
-            f"the texts hold only {len(ranks)} different tokens, {vocab_size} were asked for",
-            mend=f"give more text, or set vocab_size to at most {len(ranks)}",
-        )
+    pieces = count_pieces(texts, resolve(pattern), True, workers, progress)
+    new = learn(pieces, BYTES, vocab_size - len(BYTES), len(BYTES), min_count=1, progress=progress)
+    _refuse_few("tokens", len(BYTES) + len(new), vocab_size, "vocab_size")
     names = special_names(extras) if special is None else tuple(special)
-    return Tokenizer(ranks, {name: vocab_size + i for i, name in enumerate(names)}, pattern, multiple=multiple)
+    return Tokenizer(BYTES | new, {name: vocab_size + i for i, name in enumerate(names)}, pattern, multiple=multiple)
 
 
-def _learn(texts: Iterable[str], vocab_size: int, regex: str) -> dict[bytes, int]:
-    """Ranks learned by the library, through the pipeline that `publish` writes to tokenizer.json."""
-    learner = tokenizers.Tokenizer(BPE())
-    learner.normalizer = normalizers.NFC()
-    learner.pre_tokenizer = byte_level(regex)
-    learner.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[],
-        show_progress=False,
-    )
-    learner.train_from_iterator(map(normalize, texts), trainer)
-    return {from_printable(token): rank for token, rank in learner.get_vocab().items()}
+def extend_bpe(
+    tok: Tokenizer,
+    texts: Iterable[str],
+    merges: int,
+    *,
+    min_count: int = 2,
+    multiple: int = QWEN_MULTIPLE,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Tokenizer:
+    """The tokenizer with so many further merges learned from texts, each seen `min_count` times at the least. It has
+    a multiple of `multiple` rows, and no fewer than before."""
+    if merges < 1:
+        raise UserError(f"{merges} merges", expected="at least 1")
+    pieces = count_pieces(texts, tok.regex, tok.nfc, workers, progress)
+    new = learn(pieces, tok.ranks, merges, tok.n_tokens, min_count, tok.encode_piece, progress)
+    _refuse_few("merges", len(new), merges, "merges")
+    rows = -(-(tok.n_tokens + merges) // multiple) * multiple
+    return Tokenizer(tok.ranks | new, tok.special, tok.pattern, vocab_size=max(rows, tok.vocab_size), **tok.flags)
 
 
-def byte_level(regex: str) -> pre_tokenizers.PreTokenizer:
-    """Cut by the pattern, then spell bytes as printable characters."""
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(regex), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+def _refuse_few(what: str, found: int, wanted: int, key: str) -> None:
+    if found < wanted:
+        raise UserError(
+            f"the texts hold only {found} different {what}, {wanted} were asked for",
+            mend=f"give more text, or set {key} to at most {found}",
+        )

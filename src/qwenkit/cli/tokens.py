@@ -1,0 +1,88 @@
+"""`qwenkit compression`: how well tokenizers compress, and what their vocabularies hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwenkit.cli.app import Json, app, as_folder, as_reference, bar, print_json, write_text
+from qwenkit.errors import UserError
+
+FILES = ("compression.md", "compression.svg", "compression.html", "compression.json")
+
+
+@app.command(epilog="Example:  qwenkit compression runs/nano/tokenizer --texts runs/nano/corpus --texts notes=notes")
+def compression(
+    tokenizers: Annotated[
+        list[str],
+        typer.Argument(
+            help="folders, tokenizer.json or .tiktoken files, or org/name", parser=as_reference, metavar="TOKENIZER..."
+        ),
+    ],
+    texts: Annotated[
+        list[str], typer.Option(help="a corpus, JSONL or a folder of text; NAME=PATH to name it", metavar="[NAME=]PATH")
+    ],
+    baseline: Annotated[str | None, typer.Option(help="the tokenizer that counts as 1; the first")] = None,
+    limit: Annotated[int, typer.Option(help="documents of a language at most", min=1)] = 2000,
+    rare: Annotated[int, typer.Option(help="tokens met fewer times than this are rare", min=1)] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="write Markdown, SVG, HTML and JSON here", parser=as_folder, metavar="FOLDER")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bytes per token by language beside other tokenizers (Figure 3), scripts of the vocabulary, tokens never used."""
+    import json
+
+    from qwenkit.hub import resolve
+    from qwenkit.tokenizer import compression as room
+    from qwenkit.tokenizer.figure import draw, page
+    from qwenkit.tokenizer.vocabulary import open_coder
+
+    named = _named(tokenizers)
+    with bar() as moved:
+        coders = {name: open_coder(resolve(reference, None, "tokenizer")) for name, reference in named.items()}
+        found = room.measure(coders, _texts(texts, limit), _baseline(baseline, named), rare, moved)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        whole = json.dumps(found.plain(), ensure_ascii=False, indent=1) + "\n"
+        for name, text in zip(FILES, (room.markdown(found), draw(found).decode(), page(found), whole)):
+            write_text(out / name, text)
+    if as_json:
+        print_json(found.plain())
+        return
+    print(room.markdown(found))
+    if out is not None:
+        print(f"wrote {', '.join(str(out / name) for name in FILES)}")
+
+
+def _named(references: list[str]) -> dict[str, str]:
+    """Tokenizers by their shortest names that differ."""
+    paths = [Path(reference).resolve() for reference in references]
+    short = [path.stem if path.is_file() else path.name for path in paths]
+    names = short if len(set(short)) == len(short) else references
+    if len(set(names)) < len(names):
+        raise UserError("the same tokenizer twice", where=max(names, key=names.count))
+    return dict(zip(names, references))
+
+
+def _baseline(given: str | None, named: dict[str, str]) -> str:
+    """A tokenizer's name, or its path as it was given."""
+    if given is None:
+        return next(iter(named))
+    return next((name for name, reference in named.items() if reference == given), given)
+
+
+def _texts(given: list[str], limit: int) -> dict[str, list[str]]:
+    """Texts by language, at most `limit` documents of each, evenly spread."""
+    from qwenkit.stages.extend import read_texts
+    from qwenkit.stages.tokenizer import group_of
+
+    found: dict[str, list[str]] = {}
+    for item in given:
+        name, _, path = item.rpartition("=") if not Path(item).exists() else ("", "", item)
+        for row in read_texts(as_folder(path)):
+            group = name or group_of(row)
+            found.setdefault(Path(path).stem if group == "und" else group, []).append(row["text"])
+    return {group: rows[:: max(1, -(-len(rows) // limit))] for group, rows in found.items()}

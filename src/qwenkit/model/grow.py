@@ -1,0 +1,42 @@
+"""A model for a longer vocabulary: new rows in its embedding and its head (report §2.2, what follows from it).
+
+    wide = grow(model, first=151851, parts=[[264, 1879], ...], rows=162048)
+
+A new token begins as the mean of the rows of the tokens that its text was encoded as before, in the table of the input
+and in that of the output. Rows that mean nothing stay what they were; more of them are their mean (of all rows, where
+there were none). Everything else of the model is the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from qwenkit.model.transformer import Transformer
+
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def grow(model: Transformer, first: int, parts: Sequence[Sequence[int]], rows: int) -> Transformer:
+    """The model with `rows` rows; token `first + i` is made of the tokens `parts[i]`."""
+    with torch.device("meta"):
+        wide = Transformer(replace(model.config, vocab_size=rows))
+    state = {
+        name: _longer(tensor, first, parts, rows) if name in TABLES else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    wide.load_state_dict(state, assign=True)
+    return wide
+
+
+def _longer(table_VD: Tensor, first: int, parts: Sequence[Sequence[int]], rows: int) -> Tensor:
+    out_VD = table_VD.new_empty(rows, table_VD.shape[1])
+    unused_PD = table_VD[first:] if first < len(table_VD) else table_VD
+    out_VD[: len(table_VD)] = table_VD
+    out_VD[len(table_VD) :] = unused_PD.float().mean(0).to(table_VD.dtype)
+    for token, ids in enumerate(parts, first):
+        out_VD[token] = table_VD[list(ids)].float().mean(0)
+    return out_VD

@@ -1,0 +1,62 @@
+"""The compression report as a picture and as a page of its own: Figure 3 with intervals.
+
+    Path("compression.svg").write_bytes(draw(report))
+    Path("compression.html").write_text(page(report), encoding="utf-8")
+
+matplotlib is imported at the first picture only. Equal reports give equal bytes; the page needs no network.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from html import escape
+from importlib import resources
+from typing import Any
+
+from .compression import Report, tables
+
+MARKERS = "osD^vPX*"
+
+
+def draw(report: Report) -> bytes:
+    """Tokens relative to the baseline, a line for each language, a mark with whiskers for each tokenizer, as SVG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    names, groups = report.tokenizers, report.groups
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "compression", "font.size": 9, "text.parse_math": False}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a glyph that is missing here is drawn by the reader's own font
+        figure = Figure(figsize=(6.4, 1.4 + len(groups) * (0.16 + 0.12 * len(names))), layout="constrained")
+        axes = figure.subplots()
+        for index, name in enumerate(names):
+            shift = (index - (len(names) - 1) / 2) * 0.7 / max(1, len(names))
+            cells = [report.of(name, group).relative for group in groups]
+            places = [place + shift for place in range(len(groups))]
+            lows, highs = ([c.mean if end is None else end for c, end in ends] for ends in (
+                [(c, c.low) for c in cells], [(c, c.high) for c in cells]))  # fmt: skip
+            axes.hlines(places, lows, highs, color=f"C{index}", linewidth=1.5)
+            axes.plot([c.mean for c in cells], places, MARKERS[index % 8], color=f"C{index}", markersize=5, label=name)
+        axes.set_yticks(range(len(groups)), groups)
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"tokens relative to {report.baseline}, with 95 % interval (less is better)")
+        axes.grid(axis="x", linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside upper center", ncols=min(4, len(names)), frameon=False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def page(report: Report) -> str:
+    """The picture and all tables."""
+    svg = draw(report).decode()
+    body = [svg[svg.index("<svg") :]]
+    for title, head, rows in tables(report):
+        cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+        top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        body.append(f"<h2>{escape(title)}</h2><table><tr>{top}</tr><tr>{'</tr><tr>'.join(cells)}</tr></table>")
+    frame = resources.files("qwenkit.tokenizer").joinpath("compression.html").read_text("utf-8")
+    return frame.replace("{{body}}", "\n".join(body))

@@ -1,0 +1,106 @@
+"""How a text is cut into tokens, to look at: in the terminal, in plain text, or as a page.
+
+    print(tokens_ansi(tok, "你好, world"))
+    Path("tokens.html").write_text(tokens_html(tok, ["你好, world"]), encoding="utf-8")
+
+Neighbouring tokens have different colours; special tokens are inverted. Tokens that only together make a character are
+shown as one, with all their ids. Where colours mean nothing a bar stands between tokens. The page needs no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from html import escape
+from importlib import resources
+from typing import Any, NamedTuple
+
+from .core import Tokenizer
+
+_COLOURS = ("\x1b[30;48;5;153m", "\x1b[30;48;5;223m", "\x1b[30;48;5;151m", "\x1b[30;48;5;218m")
+_SPECIAL, _RESET = "\x1b[7m", "\x1b[0m"
+
+Special = Collection[str] | str
+
+
+class Unit(NamedTuple):
+    """Tokens that make whole characters together."""
+
+    text: str
+    ids: list[int]
+
+
+def units(tok: Tokenizer, ids: Iterable[int]) -> Iterator[Unit]:
+    """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
+    held: list[int] = []
+    stream = tok.stream()
+    for token in ids:
+        held.append(token)
+        text = stream.push(token)
+        if text:
+            yield Unit(text, held)
+            held = []
+    if held:
+        yield Unit(stream.flush(), held)
+
+
+def printable(text: str) -> str:
+    """Line ends made visible; other control characters cannot move the cursor or end the page."""
+    shown = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return shown.replace("\n", "↵\n")
+
+
+def tokens_ansi(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> str:
+    """The text with terminal colours, and a line that counts."""
+    ids = tok.encode(text, allowed_special)
+    special = set(tok.special.values())
+    parts = [
+        (_SPECIAL if special & set(unit.ids) else _COLOURS[number % len(_COLOURS)]) + _coloured(unit.text)
+        for number, unit in enumerate(units(tok, ids))
+    ]
+    return f"{''.join(parts)}{_RESET}\n{counts(text, ids)}"
+
+
+def _coloured(text: str) -> str:
+    """The colour ends before a line does, else it would fill the window."""
+    return printable(text).replace("\n", f"{_RESET}\n") + _RESET
+
+
+def tokens_text(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> str:
+    """The text with bars between tokens, and a line that counts."""
+    ids = tok.encode(text, allowed_special)
+    return f"{'│'.join(printable(unit.text) for unit in units(tok, ids))}\n{counts(text, ids)}"
+
+
+def tokens_html(tok: Tokenizer, texts: Iterable[str], allowed_special: Special = frozenset()) -> str:
+    """A page of its own for any number of texts; hover a token for its ids."""
+    body = "\n".join(_text_html(tok, text, allowed_special) for text in texts)
+    return resources.files("qwenkit.tokenizer").joinpath("tokens.html").read_text("utf-8").replace("{{texts}}", body)
+
+
+def _text_html(tok: Tokenizer, text: str, allowed_special: Special) -> str:
+    ids, special = tok.encode(text, allowed_special), set(tok.special.values())
+    spans = [
+        f'<span class="{"s" if special & set(unit.ids) else f"c{number % len(_COLOURS)}"}"'
+        f' title="{" ".join(map(str, unit.ids))}">{escape(printable(unit.text))}</span>'
+        for number, unit in enumerate(units(tok, ids))
+    ]
+    return f"<section><p>{counts(text, ids)}</p><pre>{''.join(spans)}</pre></section>"
+
+
+def tokens_plain(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> list[dict[str, Any]]:
+    """Every token by itself, for programs: its id, its bytes in hexadecimal, and its text where it is one."""
+    return [_plain(i, tok.decode_bytes([i])) for i in tok.encode(text, allowed_special)]
+
+
+def _plain(token: int, data: bytes) -> dict[str, Any]:
+    try:
+        return {"id": token, "bytes": data.hex(), "text": data.decode()}
+    except UnicodeDecodeError:
+        return {"id": token, "bytes": data.hex(), "text": None}
+
+
+def counts(text: str, ids: Sequence[int]) -> str:
+    """How much of what."""
+    size = len(text.encode("utf-8", "replace"))
+    rate = f", {size / len(ids):.2f} bytes per token" if ids else ""
+    return f"{len(ids)} tokens, {len(text)} characters{rate}"

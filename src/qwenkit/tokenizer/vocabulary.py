@@ -1,0 +1,129 @@
+"""What a vocabulary holds, and what of it is never met: scripts, unused tokens, tokens that no text can give.
+
+    composition(tok.tokens().values())         # {"ASCII": 94358, "Han": 25511, ...}
+    unreachable(tok)                           # ids
+
+A token that training text never held keeps the row it was born with, and a model that is shown it does what it likes:
+such *glitch tokens* are found by counting, over text like that of the training, which ids occur rarely or never. Some
+cannot occur at all: their own text is encoded otherwise, because of NFC or because the pattern cuts it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import regex
+import tokenizers
+
+from ..errors import UserError
+from .bytelevel import from_printable
+from .core import Tokenizer
+from .folder import TOKENIZER, load
+
+SCRIPTS = (
+    "Han",
+    "Hangul",
+    "Hiragana",
+    "Katakana",
+    "Cyrillic",
+    "Arabic",
+    "Hebrew",
+    "Thai",
+    "Greek",
+    "Armenian",
+    "Georgian",
+    "Ethiopic",
+    "Devanagari",
+    "Bengali",
+    "Gujarati",
+    "Gurmukhi",
+    "Kannada",
+    "Malayalam",
+    "Oriya",
+    "Sinhala",
+    "Tamil",
+    "Telugu",
+    "Khmer",
+    "Lao",
+    "Myanmar",
+    "Tibetan",
+    "Latin",
+)
+_TESTS = [(name, regex.compile(rf"\p{{Script={name}}}")) for name in SCRIPTS]
+PARTIAL, ASCII, OTHER = "part of a character", "ASCII", "other"
+
+
+class Coder(Protocol):
+    """What is asked of a tokenizer, whoever made it."""
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+
+    def tokens(self) -> Mapping[int, bytes]: ...
+
+
+class Foreign:
+    """Any other tokenizer.json, through the library that reads it: counted, but not trusted with anything else."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tok = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise UserError(f"not a tokenizer: {error}", where=str(path)) from None
+        self._tok.no_padding()
+        self._tok.no_truncation()
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [found.ids for found in self._tok.encode_batch(texts, add_special_tokens=False)]
+
+    def tokens(self) -> dict[int, bytes]:
+        """The regular tokens' bytes, in whichever way the file spells them."""
+        added = set(self._tok.get_added_tokens_decoder())
+        spelled = {i: token for token, i in self._tok.get_vocab().items() if i not in added}
+        try:
+            return {i: from_printable(token) for i, token in spelled.items()}
+        except KeyError:
+            return {i: _from_pieces(token) for i, token in spelled.items()}
+
+
+def _from_pieces(token: str) -> bytes:
+    """SentencePiece's spelling: a bar for a space, `<0x0A>` for a byte."""
+    if regex.fullmatch(r"<0x[0-9A-F]{2}>", token):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("\u2581", " ").encode()
+
+
+def open_coder(path: Path) -> Coder:
+    """A tokenizer of ours where it is one, otherwise whatever its tokenizer.json says."""
+    try:
+        return load(path)
+    except UserError:
+        file = path / TOKENIZER if path.is_dir() else path
+        if file.suffix != ".json" or not file.is_file():
+            raise
+        return Foreign(file)
+
+
+def composition(tokens: Iterable[bytes]) -> dict[str, int]:
+    """How many tokens there are of each script, most first. A token belongs to the first of `SCRIPTS` that it holds."""
+    return dict(Counter(map(script, tokens)).most_common())
+
+
+def script(token: bytes) -> str:
+    """The script of one token."""
+    if token.isascii():
+        return ASCII
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        return PARTIAL
+    return next((name for name, test in _TESTS if test.search(text)), OTHER)
+
+
+def unreachable(tok: Tokenizer) -> list[int]:
+    """Ids of whole texts that are encoded otherwise. Parts of characters cannot be tried alone and are left out."""
+    whole = {i: token.decode() for i, token in tok.tokens().items() if script(token) != PARTIAL}
+    ids = tok.encode_batch(whole.values())
+    return [i for i, found in zip(whole, ids) if found != [i]]
