@@ -17,9 +17,9 @@ Calls may be interleaved: whoever steps moves every request on, and each result 
 A call that fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN
 or infinite end their own request, with an error that names it.
 
-Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is a prompt, but
-means "a new text begins" only to models that were trained across the ends of documents; those raised here were not. A
-prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
+Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` can be one, but
+means that a new text begins only to models that were trained across the ends of documents; those raised here were not.
+A prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
 "length". An engine belongs to one thread. Its cache grows with what is written and is freed with the engine; prompts
 that are equal are read once, prompts that only begin alike are not.
 """
