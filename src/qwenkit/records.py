@@ -19,6 +19,8 @@ from typing import Any
 from qwenkit.errors import UserError
 
 Row = dict[str, Any]
+TEMPORARY = ".tmp"
+"""What a file is called, behind its name, while `write_json` writes it: a kill may leave one."""
 
 
 def canonical(value: Any) -> bytes:
@@ -133,7 +135,7 @@ def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
 def write_json(path: Path | str, value: Any) -> None:
     """Write one indented JSON file through a temporary name, so that a kill leaves the old file or the new one."""
     path = Path(path)
-    beside = path.with_name(path.name + ".tmp")
+    beside = path.with_name(path.name + TEMPORARY)
     try:
         with beside.open("w", encoding="utf-8") as file:
             json.dump(value, file, ensure_ascii=False, indent=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import UserError
-from qwenkit.lineage import card_claims, card_graph, view
+from qwenkit.lineage import card_claims, card_graph, card_seeds, view
 from qwenkit.lineage.card import shown, write_card
 from tests.lineage.card_run import CHAIN, HOSTILE, make_report, make_run, write
 
@@ -326,3 +326,47 @@ def test_damaged_seeds_do_not_break_the_card(tmp_path: Path, junk: object) -> No
         write(run / "report" / "seeds.json", {**whole, key: junk})
         write_card(run, tmp_path / "out", run / "report")
         Page((tmp_path / "out" / "report.html").read_text())
+
+
+def compared(component: str, low: float, high: float, **rest: object) -> dict:
+    row = {"a": "chat-rlhf", "b": "chat", "set": "chat", "component": component, "n": 100}
+    return {**row, "mean": (low + high) / 2, "low": low, "high": high, **rest}
+
+
+TOTAL = "chat-rlhf is better than chat on chat, total"
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict", "why"),
+    [
+        ([compared("right", -0.02, 0.01)], "worked", ""),
+        ([compared("right", -0.05, -0.01)], "did not work", "not counted: `right` fell, −0.030 [−0.050, −0.010]"),
+        ([], "not resolved", "not counted: whether `right` fell was not measured"),
+        ([compared("right", -0.05, -0.01, a="base")], "not resolved", "not counted: whether `right` fell"),
+    ],
+)
+def test_a_better_total_counts_only_if_rightness_did_not_fall(
+    right: list[dict], verdict: str, why: str, tmp_path: Path
+) -> None:
+    """Alone by the row's interval, over seeds by the pooled one."""
+    total = compared("total", 0.02, 0.06)
+    run = view.RunView("toy", {"exam": view.NodeView("exam", "evaluate", "done")}, {})
+    run.nodes["exam"].manifest = {"metrics": {"comparisons": [total, *right]}}
+    (claim,) = (c for c in card_claims.make_claims(run) if c.text == TOTAL)
+    assert claim.verdict == verdict and why in claim.evidence
+    rows = [
+        {**row, "exam": "exam", "low": None, "high": None, "pooled": {k: row[k] for k in ("mean", "low", "high")},
+         "by_seed": [{"mean": row["mean"]}] * 3}
+        for row in [total, *right]
+    ]  # fmt: skip
+    run = view.RunView("toy", {}, {}, {"comparisons": rows})
+    (claim,) = (c for c in card_claims.make_claims(run) if c.text == TOTAL)
+    assert claim.verdict == verdict and why in claim.evidence
+
+
+def test_the_table_over_seeds_says_what_the_claims_say(tmp_path: Path) -> None:
+    pooled = {"total": {"mean": 0.1, "low": 0.05, "high": 0.2}, "right": {"mean": -0.1, "low": -0.2, "high": -0.05}}
+    rows = [{"a": "x", "b": "y", "set": "chat", "component": name, "pooled": score, "by_seed": []}
+            for name, score in pooled.items()]  # fmt: skip
+    told = card_seeds.seeds_view({"seeds": [], "comparisons": rows})["comparisons"]
+    assert [row["verdict"] for row in told] == ["did not work", "did not work"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,14 +102,17 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(v), "size": asdict(known[v.node]) if v.node in known else None} for v in verdicts])
         return
-    table = Table("node", "kind", "reads", "state", "why", "planned min", box=None, pad_edge=False)
+    table = Table("node", "kind", "reads", "state", "why", "planned min", "planned MB", box=None, pad_edge=False)
     for v in verdicts:
         node = recipe.nodes[v.node]
-        words = {"done": "up to date", "reuse": "would be reused", "absent": "needs data"}
+        words = {
+            "done": "up to date", "reuse": "would be reused", "absent": "needs data", "blocked": "would be refused",
+        }  # fmt: skip
         state = words.get(v.state, "would run")
         minutes = minutes_text(node.config.minutes if v.works else None)
+        memory = str(node.config.memory_mb or "") if v.works else ""
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind != "node"])
-        table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes)
+        table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes, memory)
     terminal().print(table)
     for v in verdicts:
         if v.node in known:
@@ -140,12 +142,12 @@ def init(
     path: Annotated[Path, typer.Argument(help="the recipe file to write")],
     source: Annotated[str, typer.Option("--from", help="the recipe to start from")] = "nano",
 ) -> None:
-    """Write a recipe of your own, a copy of one that comes with qwenkit."""
-    from qwenkit.lineage.recipe import recipe_text
+    """Write a recipe of your own, a copy of one that comes with qwenkit; its run folder is named after the file."""
+    from qwenkit.lineage.recipe import own_copy
 
     if path.exists():
         raise UserError("the file exists already", where=str(path), mend="choose another name, or remove it")
-    write_text(path, recipe_text(source))
+    write_text(path, own_copy(source, path))
     terminal().print(f"wrote {path}; raise it with: qwenkit run {path}", highlight=False)
 
 
@@ -166,12 +168,18 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
         for row in found.nodes:
             again = f" ({row.attempts} attempts)" if (row.attempts or 0) > 1 else ""
             minutes = minutes_text(row.minutes), minutes_text(row.planned_minutes)
-            table.add_row(row.node, row.state, *minutes, row.digest[:12], escape(row.detail + again))
+            table.add_row(
+                row.node,
+                row.state,
+                *minutes,
+                row.digest[:12],
+                escape("; ".join(filter(None, (row.detail + again, row.older_code)))),
+            )
         terminal().print(table)
         for alarm in found.alarms:
             terminal().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)
-    if found.damage:
-        raise UserError("\n".join(found.damage), mend=MEND)
+    if found.damage or found.newer:
+        raise UserError("\n".join([*found.newer, *found.damage]), mend=MEND if found.damage else None)
 
 
 @app.command(epilog="Example:  qwenkit verify runs/nano")
@@ -179,29 +187,35 @@ def verify(
     run_dir: Annotated[Path, typer.Argument(help="a run folder or one artifact")], as_json: Json = False
 ) -> None:
     """Hash every file again and compare with the manifests; exit code 2 when anything differs."""
-    from qwenkit.artifacts import MOVE, only_stray, read_manifest
+    from qwenkit.artifacts import is_newer, read_manifest
     from qwenkit.lineage import status
 
     found = status.verify(run_dir)
     if as_json:
         print_json({str(folder): lines for folder, lines in found.items()})
     for folder, lines in found.items() if not as_json else ():
-        print("DAMAGED" + " " * 14 if lines else f"whole    {read_manifest(folder).digest[:12]}", folder)
+        word = ("NEWER" if is_newer(folder) else "DAMAGED") if lines else "whole"
+        print(f"{word:<9}{'' if lines else read_manifest(folder).digest[:12]:<12}", folder)
     wrong = [line for lines in found.values() for line in lines]
     if wrong:
-        raise UserError("\n".join(wrong), mend=MOVE if only_stray(wrong) else status.MEND)
+        raise UserError("\n".join(wrong), mend=status.mend_of(found))
 
 
 @app.command(epilog="Example:  qwenkit clean runs/nano")
-def clean(run_dir: RunFolder) -> None:
-    """Remove superseded artifacts and the scratch of abandoned work."""
-    from qwenkit.lineage.runner import locked
-    from qwenkit.lineage.status import refuse_no_run
+def clean(
+    run_dir: RunFolder,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="also what a run would go on with")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove superseded artifacts and the scratch of work that was done another way; keep work that is unfinished."""
+    from dataclasses import asdict
 
-    refuse_no_run(run_dir)
-    freed = 0
-    with locked(run_dir):
-        for name in (".old", ".work"):
-            freed += sum(p.stat().st_size for p in (run_dir / name).rglob("*") if p.is_file())
-            shutil.rmtree(run_dir / name, ignore_errors=True)
-    print(f"freed {freed / 1e6:.1f} MB")
+    from qwenkit.lineage.cleaning import clean as clean_run
+
+    found = clean_run(run_dir, unfinished)
+    if as_json:
+        print_json(asdict(found))
+        return
+    print(f"freed {found.freed / 1e6:.1f} MB")
+    for name, size in found.kept.items():
+        print(f"kept {name} ({size / 1e6:.1f} MB): the next run goes on from there; --unfinished removes it")

@@ -75,6 +75,7 @@ def make_view(run: RunView) -> dict[str, Any]:
     """What the templates show, as plain values and finished drawings."""
     claims = make_claims(run)
     exams = [exam_view(node) for node in run.of_kind("evaluate")]
+    rows = [_node(node) for node in run.nodes.values()]
     nodes = [node for node in run.nodes.values() if node.state != "not run" or node.kind]
     return {
         "name": run.name,
@@ -82,7 +83,9 @@ def make_view(run: RunView) -> dict[str, Any]:
         "claims": [_claim(c) for c in claims if not c.minor],
         "minor_claims": [_claim(c) for c in claims if c.minor],
         "seeds": seeds_view(run.seeds) if run.seeds else None,
-        "nodes": [_node(node) for node in run.nodes.values()],
+        "about": run.about,
+        "nodes": rows,
+        "costs": [*rows, total(rows)],
         "family": _family(run),
         "corpora": [corpus_view(node) for node in run.of_kind("corpus")],
         "tokenizers": [tokenizer_view(node) for node in run.of_kind("tokenizer")],
@@ -114,12 +117,25 @@ def _node(node: NodeView) -> dict[str, Any]:
     return {
         "name": node.name, "kind": node.kind, "state": node.state, "headline": node.headline, "reason": node.reason,
         "parents": node.parents, "seed": node.manifest.get("seed"), "version": node.manifest.get("version"),
+        "older_code": node.older_code,
         "key": str(node.manifest.get("key", ""))[:12], "digest": str(node.manifest.get("digest", ""))[:12],
         "minutes": None if seconds is None else seconds / 60, "planned": planned,
         "ratio": seconds / 60 / planned if seconds is not None and planned else None,
-        "peak_mb": number(run.get("peak_mb")), "attempts": run.get("attempts"),
+        "planned_mb": node.planned_mb, "peak_mb": number(run.get("peak_mb")), "attempts": run.get("attempts"),
         "config": mapping(node.manifest.get("config")),
     }  # fmt: skip
+
+
+def total(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole run: minutes add up over what was planned or worked on, memory is the most at once."""
+
+    def known(name: str) -> list[float]:
+        return [node[name] for node in nodes if node[name] is not None]
+
+    planned, minutes = (sum(known(name)) if known(name) else None for name in ("planned", "minutes"))
+    memory = {name: max(known(name), default=None) for name in ("planned_mb", "peak_mb")}
+    ratio = minutes / planned if minutes is not None and planned else None
+    return {"name": "all", "planned": planned, "minutes": minutes, "ratio": ratio, "attempts": "", **memory}
 
 
 def _family(run: RunView) -> str:

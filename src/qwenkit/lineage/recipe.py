@@ -8,6 +8,7 @@ or `org/name`; one that could be two of these is an error that names both.
 from __future__ import annotations
 
 import importlib.resources
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def recipe_text(name: str) -> str:
             nearest=nearest(name, packaged()),
         )
     return packaged()[name].read_text(encoding="utf-8")
+
+
+def own_copy(name: str, path: Path) -> str:
+    """A packaged recipe as one's own in the file `path`: its title and its run folder are named after the file."""
+    text = recipe_text(name)
+    for key, value in (("title", path.stem), ("out", f"runs/{path.stem}")):
+        text = re.sub(rf"^{key} = .*$", lambda _, k=key, v=value: f"{k} = {toml_value(v)}", text, count=1, flags=re.M)
+    return text
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:

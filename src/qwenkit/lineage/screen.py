@@ -37,6 +37,8 @@ class Terminal:
         taken = f", {reused} reused" if reused else ""
         if not self.quiet:
             self.console.print(f"[bold]{recipe.title}[/]: {len(todo)} of {len(verdicts)} nodes to run{taken}{planned}")
+            if recipe.about:
+                self.console.print(recipe.about, markup=False, highlight=False)
         if self.console.is_terminal and not self.quiet and todo:
             self.bars = Progress(
                 TextColumn("{task.description:<12}"), BarColumn(28), TextColumn("{task.percentage:>3.0f}%"),
@@ -83,21 +85,31 @@ class Terminal:
         if not worked:
             self.console.print("nothing to do: every node is up to date")
             return
-        table = Table("node", "planned min", "actual min", "peak MB", "headline", box=None, pad_edge=False)
-        for row in worked:
-            planned = f"{row['planned_minutes']:.1f}" if row["planned_minutes"] else "-"
-            table.add_row(row["node"], planned, f"{row['seconds'] / 60:.1f}", str(row["peak_mb"]), row["headline"])
-        planned_sum = sum(row["planned_minutes"] or 0 for row in worked)
-        actual = sum(row["seconds"] for row in worked) / 60
-        peak = max(row["peak_mb"] for row in worked)
-        table.add_row("all", f"{planned_sum:.1f}", f"{actual:.1f}", str(peak), "")
-        self.console.print(table)
+        self.console.print(closing_table(worked))
 
     def close(self) -> None:
         """Take the bars away, whatever happened."""
         if self.bars is not None:
             self.bars.stop()
             self.bars = None
+
+
+def closing_table(rows: list[dict[str, Any]]) -> Table:
+    """Planned beside actual, node by node, and the sum: minutes add up, memory is the most at once."""
+    table = Table(
+        "node", "planned min", "actual min", "planned MB", "peak MB", "headline", box=None, pad_edge=False
+    )  # fmt: skip
+    whole = {
+        "node": "all", "headline": "", "seconds": sum(row["seconds"] for row in rows),
+        "planned_minutes": sum(row["planned_minutes"] or 0 for row in rows),
+        "planned_mb": max(row["planned_mb"] or 0 for row in rows), "peak_mb": max(row["peak_mb"] for row in rows),
+    }  # fmt: skip
+    for row in [*rows, whole]:
+        minutes = f"{row['planned_minutes']:.1f}" if row["planned_minutes"] else "-"
+        memory = str(row["planned_mb"] or "-")
+        actual = f"{row['seconds'] / 60:.1f}"
+        table.add_row(row["node"], minutes, actual, memory, str(row["peak_mb"]), row["headline"])
+    return table
 
 
 def _ignore(done: float, total: float, **metrics: float | str) -> None:
