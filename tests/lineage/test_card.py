@@ -81,6 +81,15 @@ def test_self_contained(whole: tuple[Path, dict, str, str]) -> None:
     assert "viewport" in html and "prefers-color-scheme: dark" in html and "@media print" in html
 
 
+def test_paper_loses_nothing(whole: tuple[Path, dict, str, str]) -> None:
+    """Folded tables are opened, bars keep their colour, dark inks stay on the screen, and nothing has a least width."""
+    style = whole[2].split("<style>")[1].split("</style>")[0]
+    print_rules = style.split("@media print")[1]
+    assert "details::details-content" in print_rules and "print-color-adjust: exact" in print_rules
+    assert style.count("prefers-color-scheme: dark") == style.count("screen and (prefers-color-scheme: dark)") == 1
+    assert "min-width" not in style.replace("min-width: 0", "")
+
+
 def test_hostile_text_stays_text(whole: tuple[Path, dict, str, str]) -> None:
     _, _, html, markdown = whole
     page = Page(html)
@@ -229,12 +238,26 @@ def test_graph_leaves_out_what_a_longer_path_implies() -> None:
     edges = card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()})
     assert edges["corpus"] == ["testsets"] and edges["exam"] == ["chat-rlhf"] and edges["chat"] == ["base"]
     assert edges["chat-rlhf"] == ["reward"] and edges["reward"] == ["pmp", "chat"]
+    kept = card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()}, {("chat", "chat-rlhf")})
+    assert kept == edges | {"chat-rlhf": ["chat", "reward"]}, "the policy that is trained further is drawn"
+
+
+def test_every_box_holds_its_number_whole(whole: tuple[Path, dict, str, str]) -> None:
+    """No headline is cut: a few words stand in the box, the line is its title."""
+    drawn = whole[2].split('<svg class="family"')[1].split("</svg>")[0]
+    words = re.findall(r"<text x=[^>]*>([^<]*)</text>", drawn)
+    assert not [word for word in words if word.endswith("…") and len(word) > 1]
+    for expected in ("9,812 documents", "1,536 tokens", "held-out loss 1.21 to 1.67", "held-out loss 0.61",
+                     "held out 83 %, written by chat 52 %", "32 people, 24 towns"):  # fmt: skip
+        assert expected in " ".join(words), expected
+    assert "9,812 documents, 8.4 MB; 1,428 dropped; 13-gram overlap 0" in drawn
+    assert drawn.count('class="edge"') == 11
 
 
 def test_boxes_of_the_graph_never_meet() -> None:
     parents = {name: known for name, (_, known, _) in CHAIN.items()}
     parents |= {"code": ["base"], "math": ["base"], "z": ["world"]}
-    svg = card_graph.family_svg(parents, {name: ("done", HOSTILE) for name in parents})
+    svg = card_graph.family_svg(parents, {name: card_graph.Label("done", HOSTILE) for name in parents})
     rectangle = r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"'
     boxes = [tuple(map(int, found)) for found in re.findall(rectangle, svg)]
     assert len(boxes) == len(parents)

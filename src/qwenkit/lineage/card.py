@@ -139,13 +139,18 @@ def total(nodes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _family(run: RunView) -> str:
-    from qwenkit.lineage.card_graph import family_svg
+    from qwenkit.lineage.card_graph import Label, family_svg
+    from qwenkit.lineage.card_numbers import headline_number
 
     known = {node.name for node in run.nodes.values() if node.manifest}  # of the others no edge is known
     known |= {parent for name in known for parent in run.nodes[name].parents}
     shown_nodes = [node for node in run.nodes.values() if node.name in known]
-    labels = {node.name: (node.state, node.headline or node.reason) for node in shown_nodes}
-    return family_svg({node.name: node.parents for node in shown_nodes}, labels)
+    labels = {
+        node.name: Label(node.state, headline_number(node) or node.reason, node.headline or node.reason)
+        for node in shown_nodes
+    }
+    models = {(node.sources["model"], node.name) for node in shown_nodes if "model" in node.sources}
+    return family_svg({node.name: node.parents for node in shown_nodes}, labels, models)
 
 
 def corpus_view(node: NodeView) -> dict[str, Any]:
