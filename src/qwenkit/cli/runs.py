@@ -14,6 +14,7 @@ from qwenkit.cli.app import (
     Json,
     Quiet,
     RunFolder,
+    Verbose,
     app,
     as_folder,
     minutes_text,
@@ -40,6 +41,7 @@ def run(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Raise the family of a recipe: every node that is not up to date, in order."""
     from qwenkit.lineage.runner import Options
@@ -49,7 +51,7 @@ def run(
     if dry_run:
         _show_plan(loaded, options, as_json)
         return
-    raise_family(loaded, options, quiet, as_json)
+    raise_family(loaded, options, quiet, as_json, verbose)
 
 
 def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
@@ -61,12 +63,12 @@ def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
     return replace(loaded, out=out) if out is not None else loaded
 
 
-def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool) -> None:
+def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool, verbose: bool = False) -> None:
     from qwenkit.lineage.runner import run_recipe
     from qwenkit.lineage.screen import Terminal
 
     console = Console(stderr=True) if as_json else terminal()
-    screen = Terminal(console, quiet)
+    screen = Terminal(console, quiet, verbose)
     rows: list[dict[str, Any]] = []
     show, screen.end = screen.end, lambda found: (rows.extend(found), show(found))[1]  # type: ignore[method-assign]
     try:
