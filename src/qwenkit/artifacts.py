@@ -4,7 +4,7 @@
 two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers.
 `publish` fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing.
 An artifact is whole when its content files are those of its manifest, no more and no fewer, with their bytes: `damage`
-decides it for all who ask. Hidden files, which desktops leave everywhere, are never content.
+decides it for all who ask. Hidden files, which desktops leave everywhere, are never content, nor is the model card.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwenkit.errors import UserError
 from qwenkit.records import canonical, read_object, write_json
 
 SCHEMA = 1
-MANIFEST, RUN = "manifest.json", "run.json"
+MANIFEST, RUN, CARD = "manifest.json", "run.json", "README.md"
 STRAY, MOVE = "not in the manifest", "move it out of the folder"
 
 
@@ -49,10 +49,10 @@ def sha256_file(path: Path) -> str:
 
 
 def content_names(folder: Path) -> list[str]:
-    """Relative names of an artifact's content files, sorted: all but manifest, run.json and hidden files."""
+    """Relative names of an artifact's content files, sorted: no manifest, run.json, model card or hidden file."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     shown = (name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts))
-    return sorted(name for name in shown if name not in (MANIFEST, RUN))
+    return sorted(name for name in shown if name not in (MANIFEST, RUN, CARD))
 
 
 def digest_of(files: dict[str, str]) -> str:

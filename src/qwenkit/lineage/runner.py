@@ -28,6 +28,7 @@ from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
 from qwenkit.lineage import graph, size
+from qwenkit.lineage.model_card import write_model_card
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.lineage.refusals import (
     SCHEMA,
@@ -184,12 +185,18 @@ def recover(run_dir: Path) -> None:
     for out in sorted((run_dir / ".work").glob("*/out")):
         if (out / MANIFEST).exists():
             manifest = artifacts.read_manifest(out)
-            artifacts.publish(out, run_dir / manifest.node, run_dir / ".old")
+            publish(out, run_dir, manifest.node)
     for scratch in sorted((run_dir / ".work").glob("*")):
         name, _, stem = scratch.name.rpartition("-")
         published = graph.current(run_dir, name)
         if published is not None and published.key.startswith(stem):
             shutil.rmtree(scratch)
+
+
+def publish(out: Path, run_dir: Path, node: str) -> None:
+    """Put a finished artifact in its place, a model with its card; what stood there is superseded."""
+    write_model_card(out, run_dir)
+    artifacts.publish(out, run_dir / node, run_dir / ".old")
 
 
 def run_node(
@@ -221,7 +228,7 @@ def reuse(node: Node, found: graph.Verdict, other: Path | None, run_dir: Path) -
         shutil.rmtree(copy)
         raise artifacts.damaged(source, lines, "make it again there, or run without --reuse")
     artifacts.fsync_tree(copy)
-    artifacts.publish(copy, run_dir / node.name, run_dir / ".old")
+    publish(copy, run_dir, node.name)
     shutil.rmtree(copy.parent)
 
 
@@ -256,7 +263,7 @@ def work_node(
             "versions": platform.versions(), "machine": platform.machine(), "remarks": list(result.remarks),
         }  # fmt: skip
         artifacts.finish(out, manifest, run)
-        artifacts.publish(out, run_dir / node.name, run_dir / ".old")
+        publish(out, run_dir, node.name)
         shutil.rmtree(scratch)
     for remark in result.remarks:
         log("note", node=node.name, text=remark)
