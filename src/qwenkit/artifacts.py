@@ -111,8 +111,8 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(**data)
     except TypeError as error:
         raise UserError("a damaged manifest: keys are missing or unknown", where=str(path)) from error
-    for table in (manifest.files, manifest.inputs, manifest.config, manifest.metrics):
-        if not isinstance(table, dict):
+    for name in ("files", "inputs", "config", "metrics"):
+        if not isinstance(data.get(name, {}), dict):
             raise UserError("a damaged manifest: a value where a table belongs", where=str(path))
     if manifest.digest != digest_of(manifest.files):
         raise UserError("a damaged manifest: its digest is not that of its files", where=str(path))

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
@@ -27,7 +27,7 @@ Lines = dict[tuple[str, ...], int | str]
 def _role(
     role: str, default: Any, doc: str, many: bool = False, hub: str = "", books: bool = False, **extra: Any
 ) -> Any:
-    about = {"role": role, "many": many, "hub": hub, "books": books}
+    about: Any = {"role": role, "many": many, "hub": hub, "books": books}
     return Field(default, description=doc, json_schema_extra=about, **extra)
 
 
@@ -100,7 +100,7 @@ class StageConfig(BaseModel):
         for name in self.edges():
             value = getattr(self, name)
             if isinstance(value, (list, tuple)):
-                yield from ((f"{name}.{index}", item) for index, item in enumerate(value))
+                yield from ((f"{name}.{index}", item) for index, item in enumerate(cast("Sequence[str]", value)))
             elif value is not None:
                 yield name, value
 
@@ -113,7 +113,7 @@ class StageConfig(BaseModel):
 
 def _extra(cls: type[BaseModel], name: str) -> dict[str, Any]:
     extra = cls.model_fields[name].json_schema_extra
-    return extra if isinstance(extra, dict) else {}
+    return cast("dict[str, Any]", extra) if isinstance(extra, dict) else {}
 
 
 def default_text(cls: type[StageConfig], name: str) -> str:
@@ -276,21 +276,22 @@ def toml_value(value: Any) -> str:
         )
         return '"' + escaped.replace('"', '\\"') + '"'
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in cast("Sequence[Any]", value)) + "]"
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+        table = cast("dict[str, Any]", value)
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in table.items()) + "}"
     return str(value)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """`threads: 2 -> 4`, one line for each value that differs."""
-    found = []
+    found: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
+            found += differences(cast("dict[str, Any]", before), cast("dict[str, Any]", after), f"{prefix}{key}.")
         elif before != after:
             found.append(f"{prefix}{key}: {toml_value(before)} -> {toml_value(after)}")
     return found

@@ -14,8 +14,9 @@ import os
 import platform as _platform
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.errors import UserError
 
@@ -54,7 +55,8 @@ def usable_memory(device: str) -> int:
     if device != "cpu":
         import torch
 
-        return torch.cuda.get_device_properties(device).total_memory
+        get_properties = cast("Callable[[str], Any]", torch.cuda.get_device_properties)  # pyright: ignore[reportUnknownMemberType]
+        return get_properties(device).total_memory
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"
     return memory_bytes() if text == "max" else min(memory_bytes(), int(text))

@@ -4,6 +4,9 @@ Nothing is dropped silently: a reader that meets a bad record hands it to a `Qua
 the line or offset, and goes on; `read = kept + quarantined` holds for every reader.
 """
 
+# pyarrow has no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import gzip
@@ -14,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.errors import UserError
 
@@ -111,7 +114,9 @@ def _parse(line: bytes, path: Path, number: int, quarantine: Quarantine | None) 
 
 def json_kind(value: Any) -> str:
     """What a JSON value is, in JSON's words."""
-    names = {type(None): "null", bool: "a truth value", str: "a text", list: "a list", dict: "an object"}
+    names: dict[type[Any], str] = {
+        type(None): "null", bool: "a truth value", str: "a text", list: "a list", dict: "an object",
+    }  # fmt: skip
     return names.get(type(value), "a number")
 
 
@@ -152,7 +157,7 @@ def as_path(value: Any, expected: str) -> Path:
     """A path that a caller gave as a text or a path; anything else is named, with what was expected there."""
     if not isinstance(value, (str, os.PathLike)):
         raise UserError(f"{value!r} is no path", expected=expected)
-    return Path(value)
+    return Path(cast("str | os.PathLike[str]", value))
 
 
 def read_object(path: Path | str) -> Row:
@@ -160,7 +165,7 @@ def read_object(path: Path | str) -> Row:
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{json_kind(value)} where an object was expected", where=str(path))
-    return value
+    return cast("Row", value)
 
 
 def read_json(path: Path | str) -> Any:
@@ -183,7 +188,7 @@ def write_parquet(path: Path | str, rows: list[Row]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pylist(rows), str(path), compression="zstd")
+    pq.write_table(cast("Any", pa.Table).from_pylist(rows), str(path), compression="zstd")
     return len(rows)
 
 
@@ -192,5 +197,6 @@ def read_parquet(path: Path | str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(str(path))
-    for batch in file.iter_batches(batch_size=1024):
+    batches = cast("Iterator[Any]", file.iter_batches(batch_size=1024))
+    for batch in batches:
         yield from batch.to_pylist()

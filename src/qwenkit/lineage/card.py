@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.lineage import card_claims
 from qwenkit.lineage.card_claims import Claim, held_out, make_claims
@@ -157,7 +157,7 @@ def corpus_view(node: NodeView) -> dict[str, Any]:
     """Books of a corpus: each rule of the funnel as the share of all records that is left after it."""
     metrics = node.metrics
     read = number(metrics.get("read")) or 0
-    rules = []
+    rules: list[dict[str, Any]] = []
     for row in map(mapping, sequence(metrics.get("funnel"))):
         left = number(row.get("left"))
         share = None if left is None or not read else min(1.0, left / read)
@@ -192,7 +192,7 @@ def trained_view(node: NodeView) -> dict[str, Any]:
     """The curves of one trained node and its closing numbers."""
     from qwenkit.lineage import card_plots
 
-    plots = []
+    plots: list[str] = []
     for title, unit, names in CURVES:
         lines = {name: points for name in names if (points := curve(node.steps, name))[0]}
         dots = _held_out_points(node) if title == "Loss" else {}
@@ -249,7 +249,7 @@ def exam_view(node: NodeView) -> dict[str, Any]:
     from qwenkit.lineage import card_plots
 
     models = {str(name): mapping(value) for name, value in mapping(node.metrics.get("models")).items()}
-    sets = []
+    sets: list[dict[str, Any]] = []
     for key, title in (("chat", "Chat tasks"), ("rubric", "Rubric of chat answers"), ("base", "Base tasks")):
         table = {name: {g: mapping(v) for g, v in mapping(m.get(key)).items()} for name, m in models.items()}
         table = {name: groups for name, groups in table.items() if groups}
@@ -270,7 +270,8 @@ def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
     prompt = row.get("prompt", "")
-    turns = [mapping(turn) for turn in prompt] if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    told = sequence(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    turns = [mapping(turn) for turn in told]
     return {
         "turns": [{"role": str(t.get("role", "")), "content": shown(t.get("content"))} for t in turns],
         "reference": shown(row.get("reference", "")),
@@ -303,9 +304,9 @@ def environment_view(run: RunView) -> list[tuple[str, str]]:
 
 def _flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Leaves by their last name."""
-    found = []
+    found: list[tuple[str, str]] = []
     for name, value in table.items():
-        found += _flat(value) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
+        found += _flat(mapping(value)) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
     return found
 
 
@@ -317,8 +318,8 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=folder, autoescape=html, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    filters = {"md": markdown_cell, "fence": fenced, "share": card_claims.share}
-    environment.filters.update(filters | {"plain": plain_number})
+    own = {"md": markdown_cell, "fence": fenced, "share": card_claims.share, "plain": plain_number}
+    cast("dict[str, Any]", environment.filters).update(own)  # pyright: ignore[reportUnknownMemberType]
     return environment.get_template(template).render(view)
 
 

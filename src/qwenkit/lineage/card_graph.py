@@ -97,7 +97,7 @@ def _untangle(layers: list[list[Place]], chains: list[list[Place]]) -> None:
     for neighbours, order in [(above, 1), (below, -1)] * 3 + [(above, 1)]:
         for layer, fixed in zip(layers[::order][1:], layers[::order]):
             rank = {place: (i + 0.5) / len(fixed) for i, place in enumerate(fixed)}
-            middle = {}
+            middle: dict[Place, float] = {}
             for place in layer:
                 known = [rank[n] for n in neighbours.get(place, []) if n in rank]
                 middle[place] = sum(known) / len(known) if known else 0.5
@@ -147,7 +147,8 @@ def _box(node: str, label: Label, x: float, y: float) -> str:
 
 def wrap(text: str, columns: int, most: int) -> list[str]:
     """At most `most` lines of so many columns (a wide East Asian character takes two), cut with an ellipsis."""
-    lines, line = [], ""
+    lines: list[str] = []
+    line = ""
     for word in _pieces(text):
         if line and columns_of(line + word) > columns:
             lines.append(line.strip())
@@ -164,7 +165,8 @@ def wrap(text: str, columns: int, most: int) -> list[str]:
 
 def _pieces(text: str) -> list[str]:
     """Words with the space after them; wide characters may be parted anywhere."""
-    pieces, word = [], ""
+    pieces: list[str] = []
+    word = ""
     for character in " ".join(text.split()):
         word += character
         if character == " " or columns_of(character) == 2:

@@ -67,7 +67,7 @@ def scores(name: str, title: str, by_model: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _whiskers(axes: Any, rows: list[tuple[float, Any]], index: int, label: str) -> None:
-    points = []
+    points: list[tuple[float, float, float, float]] = []
     for y, score in rows:
         mean, low, high = (number(score.get(name)) for name in ("mean", "low", "high"))
         if mean is not None:
@@ -127,14 +127,14 @@ def _style(name: str) -> Any:
         "axes.axisbelow": True, "xtick.major.size": 0, "ytick.major.size": 0, "path.simplify": True,
         "axes.formatter.limits": (-3, 5), "axes.unicode_minus": True, "text.parse_math": False,
     }  # fmt: skip
-    return matplotlib.rc_context(style)
+    return matplotlib.rc_context(style)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _figure(title: str, width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
+    axes: Any = figure.subplots()
     axes.set_title(title)
     return figure, axes
 

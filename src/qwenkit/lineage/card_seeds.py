@@ -39,7 +39,7 @@ def seeds_view(seeds: Mapping[str, Any]) -> dict[str, Any]:
 def _plot(comparisons: list[dict[str, Any]], names: list[str]) -> str:
     from qwenkit.lineage import card_plots
 
-    rows = []
+    rows: list[tuple[str, list[float], dict[str, Any]]] = []
     for row in comparisons:
         means = [number(mapping(score).get("mean")) for score in sequence(row.get("by_seed"))]
         known = [mean for mean in means if mean is not None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from qwenkit import artifacts, hub
 from qwenkit.artifacts import MANIFEST, Manifest
@@ -54,7 +55,7 @@ def current(run_dir: Path, node: str) -> Manifest | None:
 
 def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | None = None) -> dict[str, Input]:
     """The node's inputs with their digests. Every parent must have been published, here or `elsewhere`."""
-    found = {}
+    found: dict[str, Input] = {}
     for name, (kind, target) in node.inputs.items():
         books = node.config.reads_books(name)
         if kind == "node":
@@ -71,8 +72,8 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
 def pinned(run_dir: Path) -> dict[str, str]:
     """The commit of each model of the Hub that the run began with: a branch may move on, a run stays with its own."""
     path = run_dir / "run.json"
-    found = read_object(path).get("hub", {}) if path.exists() else {}
-    return found if isinstance(found, dict) else {}
+    found: Any = read_object(path).get("hub", {}) if path.exists() else {}
+    return cast("dict[str, str]", found) if isinstance(found, dict) else {}
 
 
 def outside_digest(path: Path, books: bool = False) -> str:
@@ -106,7 +107,7 @@ def seed_of(node: Node, recipe: Recipe) -> int:
 def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
     """The node's identity: kind, stage version, content keys, input digests, seed, and the stage's environment."""
     stage = load_stage(node.kind)
-    environment = stage.environment() if hasattr(stage, "environment") else {}
+    environment: dict[str, str] = stage.environment() if hasattr(stage, "environment") else {}
     digests = {name: item.digest for name, item in inputs.items()}
     return artifacts.make_key(
         node.kind, stage.VERSION, node.config.identity(), digests, seed_of(node, recipe), environment

@@ -22,6 +22,7 @@ from qwenkit import artifacts
 from qwenkit.artifacts import CARD, MANIFEST, Manifest
 from qwenkit.config import toml_value
 from qwenkit.errors import UserError
+from qwenkit.lineage.view import sequence
 from qwenkit.records import read_object
 from qwenkit.stages import KINDS, load_stage
 
@@ -99,8 +100,8 @@ def _use(folder: Path) -> Iterator[str]:
 
 def _settings(manifest: Manifest) -> str:
     """The keys of one node that are not at their defaults, and its seed."""
-    fields = load_stage(manifest.kind).Config.model_fields if manifest.kind in KINDS else {}
-    known = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
+    fields: dict[str, Any] = load_stage(manifest.kind).Config.model_fields if manifest.kind in KINDS else {}
+    known: dict[str, Any] = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
     changed = {key: value for key, value in manifest.config.items() if key not in known or known[key] != value}
     words = [f"{key} = {toml_value(value)}" for key, value in changed.items()]
     return f"* {manifest.node} (seed {manifest.seed}): `{', '.join(words)}`" if words else ""
@@ -146,8 +147,7 @@ def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
 
 
 def _architecture(folder: Path) -> str:
-    named = read_object(folder / "config.json").get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else "model"
+    return next(map(str, sequence(read_object(folder / "config.json").get("architectures"))), "model")
 
 
 def _licences(ancestors: dict[str, Manifest]) -> list[tuple[Any, ...]]:

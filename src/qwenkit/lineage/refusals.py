@@ -11,6 +11,7 @@ from qwenkit.errors import UserError
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Recipe
 from qwenkit.lineage.status import refuse_no_run
+from qwenkit.lineage.view import mapping
 from qwenkit.records import TEMPORARY, read_json, read_object
 
 SCHEMA = 1
@@ -42,8 +43,8 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     path = run_dir / "run.json"
     known = read_object(path)
     artifacts.refuse_newer(known, SCHEMA, path)
-    fixed = known.get("fixed")
-    if not isinstance(fixed, dict) or not isinstance(fixed.get("threads"), int) or "recipe" not in known:
+    threads = mapping(known.get("fixed")).get("threads")
+    if not isinstance(threads, int) or "recipe" not in known:
         raise UserError(
             "a damaged run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
             mend="remove the file and its folder, or choose another with --out",

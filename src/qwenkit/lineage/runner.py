@@ -17,7 +17,7 @@ import fcntl
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,7 +132,7 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Generator[None, None, None]:
     """Hold the run folder alone; refuse a second process."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -284,7 +284,7 @@ def count_attempt(scratch: Path) -> int:
 
 
 @contextlib.contextmanager
-def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Iterator[None]:
+def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Generator[None, None, None]:
     """Turn whatever breaks in a stage into a message; the other nodes stay whole and the run can be resumed."""
     try:
         yield

@@ -109,7 +109,7 @@ def closing_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(
         "node", "planned min", "actual min", "planned MB", "peak MB", "headline", box=None, pad_edge=False
     )  # fmt: skip
-    whole = {
+    whole: dict[str, Any] = {
         "node": "all", "headline": "", "seconds": sum(row["seconds"] for row in rows),
         "planned_minutes": sum(row["planned_minutes"] or 0 for row in rows),
         "planned_mb": max(row["planned_mb"] or 0 for row in rows), "peak_mb": max(row["peak_mb"] for row in rows),

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.errors import UserError
 from qwenkit.events import read_events
@@ -178,12 +178,12 @@ def _json(path: Path) -> Row:
 
 def mapping(value: Any) -> Row:
     """The value if it is a JSON object, else an empty one."""
-    return value if isinstance(value, dict) else {}
+    return cast("Row", value) if isinstance(value, dict) else {}
 
 
 def sequence(value: Any) -> list[Any]:
     """The value if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def number(value: Any) -> float | None:
