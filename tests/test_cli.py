@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qwenkit.artifacts import read_manifest
 from qwenkit.cli.verbs import EXAMPLES
 from qwenkit.config import default_text
 from qwenkit.lineage.recipe import load_recipe
@@ -99,10 +101,28 @@ def test_colours_stay_out_of_pipes(
     monkeypatch.setenv("TERM", "xterm-256color")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    code, out, _ = call(f"inspect mask {family_tokenizer / 'chat.jsonl'} --tokenizer {family_tokenizer} --limit 1")
-    assert code == 0
-    assert (ANSI in out) == coloured
-    assert coloured or "⟦yes" in out
+    command = f"inspect mask {family_tokenizer / 'chat.jsonl'} --tokenizer {family_tokenizer} --limit 2 --json"
+    code, out, _ = call(command)
+    first, second = json.loads(out)
+    assert code == 0 and first["id"] != second["id"]
+    trained = "".join(token["text"] for token in first["tokens"] if token["weight"])
+    assert chats()[0]["messages"][-1]["content"] in trained
+    assert sum(len(token["ids"]) for token in first["tokens"]) >= len(first["tokens"])
+
+
+def test_a_verb_answers_programs_and_the_curious(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl("more.jsonl", texts())
+    verb = "tokenizer --corpus more.jsonl --vocab-size 300 --threads 1"
+    code, out, err = call(f"{verb} --out runs/t --json")
+    (node,) = json.loads(out)["nodes"]
+    assert code == 0 and (node["node"], node["state"]) == ("tokenizer", "run") and "1 of 1 nodes" in err
+    assert call(f"{verb} --extras 3 --out runs/t -q")[1].startswith("node")
+    key = read_manifest(Path("runs/t/tokenizer")).key[:12]
+    said = call(f"{verb} --extras 3 --out runs/t -v")[1]
+    assert f"tokenizer    up to date key {key}" in said and "runs/t/tokenizer: digest" in said
+    said = call(f"{verb} --extras 4 --out runs/t --verbose")[1]
+    assert "extras: 3 -> 4" in said and "seed 1, peak" in said
 
 
 @pytest.fixture(scope="module")

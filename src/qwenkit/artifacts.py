@@ -4,11 +4,12 @@
 two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers.
 `publish` fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing.
 An artifact is whole when its content files are those of its manifest, no more and no fewer, with their bytes: `damage`
-decides it for all who ask. Hidden files, which desktops leave everywhere, are never content.
+decides it for all who ask. Hidden files, which desktops leave everywhere, are never content, nor is the model card.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from qwenkit.errors import UserError
 from qwenkit.records import canonical, read_object, write_json
 
 SCHEMA = 1
-MANIFEST, RUN = "manifest.json", "run.json"
+MANIFEST, RUN, CARD = "manifest.json", "run.json", "README.md"
 STRAY, MOVE = "not in the manifest", "move it out of the folder"
 
 
@@ -48,10 +49,10 @@ def sha256_file(path: Path) -> str:
 
 
 def content_names(folder: Path) -> list[str]:
-    """Relative names of an artifact's content files, sorted: all but manifest, run.json and hidden files."""
+    """Relative names of an artifact's content files, sorted: no manifest, run.json, model card or hidden file."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     shown = (name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts))
-    return sorted(name for name in shown if name not in (MANIFEST, RUN))
+    return sorted(name for name in shown if name not in (MANIFEST, RUN, CARD))
 
 
 def digest_of(files: dict[str, str]) -> str:
@@ -63,11 +64,22 @@ def path_digest(path: Path) -> str:
     """Digest of something outside the run that is no artifact: a file, another run (the manifests of its artifacts), or
     a folder with every file in it."""
     if path.is_file():
-        return sha256_file(path)
+        return _outside(path)
     if is_run(path):
         return digest_of({name: sha256_file(path / name / MANIFEST) for name in run_artifacts(path)})
     names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return digest_of({name: sha256_file(path / name) for name in names})
+    return digest_of({name: _outside(path / name) for name in names})
+
+
+def _outside(path: Path) -> str:
+    """SHA-256 of a file that nobody vouches for. A start asks for it several times: it is read once as long as its size
+    and time stand."""
+    return _read_once(path.resolve(), *stamp(path))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _read_once(path: Path, size: int, time: int) -> str:
+    return sha256_file(path)
 
 
 def is_run(folder: Path) -> bool:
@@ -99,12 +111,21 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(**data)
     except TypeError as error:
         raise UserError("a damaged manifest: keys are missing or unknown", where=str(path)) from error
-    for table in (manifest.files, manifest.inputs, manifest.config, manifest.metrics):
-        if not isinstance(table, dict):
+    for name in ("files", "inputs", "config", "metrics"):
+        if not isinstance(data.get(name, {}), dict):
             raise UserError("a damaged manifest: a value where a table belongs", where=str(path))
     if manifest.digest != digest_of(manifest.files):
         raise UserError("a damaged manifest: its digest is not that of its files", where=str(path))
     return manifest
+
+
+def is_newer(folder: Path) -> bool:
+    """Whether a newer qwenkit wrote an artifact. It is no damage: what cannot be read here must not be made again."""
+    try:
+        schema = read_object(folder / MANIFEST).get("schema")
+    except UserError:
+        return False
+    return isinstance(schema, int) and schema > SCHEMA
 
 
 def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
@@ -140,7 +161,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     missing = [key for key in ("started", "seconds", "attempts", "peak_mb") if key not in run]
     if missing:
         raise UserError(f"missing key `{missing[0]}`", where=str(folder / RUN))
-    return {"planned_minutes": None, **{key: value for key, value in run.items() if key != "files"}}
+    return {"planned_minutes": None, "planned_mb": None, **{key: value for key, value in run.items() if key != "files"}}
 
 
 def stamp(path: Path) -> list[int]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
@@ -24,8 +24,11 @@ ROLES = ("content", "runtime", "edge")
 Lines = dict[tuple[str, ...], int | str]
 
 
-def _role(role: str, default: Any, doc: str, many: bool = False, hub: str = "", **extra: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra={"role": role, "many": many, "hub": hub}, **extra)
+def _role(
+    role: str, default: Any, doc: str, many: bool = False, hub: str = "", books: bool = False, **extra: Any
+) -> Any:
+    about: Any = {"role": role, "many": many, "hub": hub, "books": books}
+    return Field(default, description=doc, json_schema_extra=about, **extra)
 
 
 def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
@@ -38,19 +41,21 @@ def runtime(default: Any = ..., *, doc: str, **limits: Any) -> Any:
     return _role("runtime", default, doc, **limits)
 
 
-def edge(default: Any = ..., *, doc: str, many: bool = False, hub: str = "") -> Any:
+def edge(default: Any = ..., *, doc: str, many: bool = False, hub: str = "", books: bool = False) -> Any:
     """A key that names another node or a path (a list of them with `many`); with `hub` also a model of the Hub, of
-    which it needs the whole `model` or the `tokenizer`."""
-    return _role("edge", default, doc, many=many, hub=hub)
+    which it needs the whole `model` or the `tokenizer`. With `books` the stage reads the manifest too, metrics and
+    headline, so all of it counts as its input."""
+    return _role("edge", default, doc, many=many, hub=hub, books=books)
 
 
 class StageConfig(BaseModel):
-    """Base of every stage's `Config`. `kind`, `seed` and `minutes` exist in every node."""
+    """Base of every stage's `Config`. `kind`, `seed`, `minutes` and `memory_mb` exist in every node."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False)
 
     seed: int | None = content(None, doc="seed of this node; the run's seed when not given", ge=0, lt=2**63)
     minutes: float | None = runtime(None, doc="planned minutes, printed beside the actual ones", gt=0)
+    memory_mb: int | None = runtime(None, doc="planned memory in MB, printed beside the actual peak", gt=0)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -85,12 +90,17 @@ class StageConfig(BaseModel):
         """What an edge needs of a model of the Hub: `model`, `tokenizer`, or nothing where it cannot name one."""
         return str(_extra(cls, name).get("hub", ""))
 
+    @classmethod
+    def reads_books(cls, name: str) -> bool:
+        """Whether an input, `of` or `of.0`, counts with its manifest."""
+        return bool(_extra(cls, name.partition(".")[0]).get("books"))
+
     def references(self) -> Iterator[tuple[str, str]]:
         """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""
         for name in self.edges():
             value = getattr(self, name)
             if isinstance(value, (list, tuple)):
-                yield from ((f"{name}.{index}", item) for index, item in enumerate(value))
+                yield from ((f"{name}.{index}", item) for index, item in enumerate(cast("Sequence[str]", value)))
             elif value is not None:
                 yield name, value
 
@@ -103,7 +113,7 @@ class StageConfig(BaseModel):
 
 def _extra(cls: type[BaseModel], name: str) -> dict[str, Any]:
     extra = cls.model_fields[name].json_schema_extra
-    return extra if isinstance(extra, dict) else {}
+    return cast("dict[str, Any]", extra) if isinstance(extra, dict) else {}
 
 
 def default_text(cls: type[StageConfig], name: str) -> str:
@@ -266,21 +276,22 @@ def toml_value(value: Any) -> str:
         )
         return '"' + escaped.replace('"', '\\"') + '"'
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in cast("Sequence[Any]", value)) + "]"
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+        table = cast("dict[str, Any]", value)
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in table.items()) + "}"
     return str(value)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """`threads: 2 -> 4`, one line for each value that differs."""
-    found = []
+    found: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
+            found += differences(cast("dict[str, Any]", before), cast("dict[str, Any]", after), f"{prefix}{key}.")
         elif before != after:
             found.append(f"{prefix}{key}: {toml_value(before)} -> {toml_value(after)}")
     return found

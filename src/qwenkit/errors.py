@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 DONE, STOPPED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -61,7 +61,7 @@ class Interrupted(QwenkitError):
 
 
 @contextlib.contextmanager
-def within(place: str) -> Iterator[None]:
+def within(place: str) -> Generator[None, None, None]:
     """Put `place` before where an error arose: a room knows the message of a chat, its caller the file and the row."""
     try:
         yield

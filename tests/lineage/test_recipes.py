@@ -249,3 +249,13 @@ def test_a_folder_of_a_recipes_name_does_not_hide_the_recipe(tmp_path: Path, mon
     (tmp_path / "nano").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_recipe("nano").source == "recipe nano"
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_a_recipe_of_ones_own_has_its_own_name_and_folder(name: str, bare: Path) -> None:
+    """Running the copy must not write into the run of the recipe it was copied from."""
+    assert call(f"init mine/my-family.toml --from {name}")[0] == 2  # no folder is made for it
+    assert call(f"init my-family.toml --from {name}")[0] == 0
+    mine, theirs = load_recipe("my-family.toml"), load_recipe(name)
+    assert (mine.title, mine.out) == ("my-family", Path("runs/my-family"))
+    assert (mine.about, mine.seed, list(mine.nodes)) == (theirs.about, theirs.seed, list(theirs.nodes))

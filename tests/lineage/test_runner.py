@@ -20,6 +20,7 @@ from qwenkit.lineage import graph, runner
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.lineage.runner import Options
 from qwenkit.lineage.screen import Terminal
+from qwenkit.stages import load_stage
 from tests.lineage.conftest import RUNS
 
 
@@ -213,3 +214,18 @@ def test_events_carry_attempt_and_survive_a_torn_line(toy: Path) -> None:
     rows = list(read_events(log))
     assert {row["attempt"] for row in rows} == {1, 2}
     assert all(json.loads(line) for line in log.read_text().splitlines())
+
+
+def test_a_report_counts_metrics_that_no_digest_covers(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage's new version gives the same bytes and another metric: nothing below it runs, but the report does."""
+    toy.write_text(toy.read_text() + '\n[report]\nof = ["one", "all"]\n')
+    go(toy)
+    results = Path("runs/toy/report/results.json")
+    assert json.loads(results.read_text())["one"]["metrics"] == {"length": 1}
+    source = load_stage("source")
+    plain = source.run
+    monkeypatch.setattr(source, "VERSION", 2)
+    monkeypatch.setattr(source, "run", lambda *args: replace(plain(*args), metrics={"length": 1, "new": 2}))
+    assert go(toy) == ["one", "two"]
+    assert json.loads(results.read_text())["one"]["metrics"] == {"length": 1, "new": 2}
+    assert go(toy) == []

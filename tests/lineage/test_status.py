@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import Stopped, UserError
+from qwenkit.lineage.card import write_card
 from qwenkit.lineage.status import NodeStatus, read_status, verify
+from qwenkit.stages import load_stage
+from tests.errors.desk import call
 from tests.lineage.test_runner import go
 
 RUN = Path("runs/toy")
@@ -95,3 +98,38 @@ def test_a_run_and_verify_agree_on_stray_files(toy: Path) -> None:
     assert (RUN / "two" / "notes").exists()
     assert go(toy, "two.text=c") == ["two", "all"]  # superseded, the stray file with it
     assert len(list(RUN.glob(".old/two-*/notes"))) == 1
+
+
+def test_what_older_code_made_is_marked(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `status` and in the card; a newer stage says so in the same words."""
+    go(toy)
+    assert {row.older_code for row in read_status(RUN).nodes} == {""}
+    monkeypatch.setattr(load_stage("double"), "VERSION", 3)
+    said = "made by version 1 of `double`, now 3"
+    assert {row.node: row.older_code for row in read_status(RUN).nodes if row.older_code} == {"big": said}
+    assert said in " ".join(call("status runs/toy")[1].split())
+    assert [row["older_code"] for row in json.loads(call("status runs/toy --json")[1])["nodes"]][2] == said
+    write_card(RUN, Path("card"))
+    for name in ("report.html", "report.md"):
+        assert said in Path("card", name).read_text().replace("\\", "")
+
+
+def test_the_recipes_words_about_itself_are_heard(toy: Path) -> None:
+    """A run that proves nothing says so, on the screen and at the head of the card."""
+    toy.write_text('about = "proves <nothing>"\n' + toy.read_text())
+    assert "proves <nothing>" in call(f"run {toy}")[1]
+    write_card(RUN, Path("card"))
+    assert "proves &lt;nothing&gt;" in Path("card/report.html").read_text().split("<main>")[0]
+    assert Path("card/report.md").read_text().splitlines()[2].replace("\\", "") == "proves <nothing>"
+
+
+def test_planned_and_actual_memory(toy: Path) -> None:
+    toy.write_text(toy.read_text().replace('text = "a"', 'text = "a"\nminutes = 3\nmemory_mb = 700'))
+    said = call(f"run {toy}")[1]
+    rows = [line.split() for line in said.split("planned MB")[1].splitlines() if line.startswith(("one", "all"))]
+    assert rows[0][1:4:2] == rows[-1][1:4:2] == ["3.0", "700"]
+    row = next(line for line in call(f"run {toy} --set one.text=b --dry-run")[1].splitlines() if "one" in line)
+    assert row.split()[-2:] == ["3.0", "700"]
+    write_card(RUN, Path("card"))
+    whole = next(line for line in Path("card/report.md").read_text().splitlines() if line.startswith("| all | 3 |"))
+    assert whole.split(" | ")[3] == "700" and int(whole.split(" | ")[4].replace(",", "")) > 0

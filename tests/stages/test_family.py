@@ -158,7 +158,7 @@ def test_books_balance_and_tests_stay_unseen(family: Path) -> None:
     corpus = read_manifest(family / "corpus").metrics
     dropped = sum(step["dropped"] for step in corpus["funnel"] if step["rule"] != "quarantined")
     assert corpus["read"] == corpus["kept"] + dropped
-    assert corpus["overlap_13gram"] == 0 == read_manifest(family / "world").metrics["overlap_13gram"]
+    assert corpus["overlap_13gram"] == 0 == read_manifest(family / "world").metrics["question_overlap_13gram"]
 
 
 def test_the_report_asks_nothing_of_the_network(family: Path) -> None:

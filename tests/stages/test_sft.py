@@ -8,7 +8,7 @@ from typing import Any
 
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input
-from qwenkit.stages.sft import Config, clean, replay
+from qwenkit.stages.sft import Config, clean, overlap, replay
 
 ANSWER = "the seventh keeper of the northern light wrote down every ship that passed before dawn"
 
@@ -20,6 +20,9 @@ class Letters:
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
 
 
 def replayed(tmp_path: Path, *texts: str, row: int = 8) -> tuple[list[Any], int]:
@@ -43,3 +46,14 @@ def test_chats_that_hold_an_answer_of_a_test_are_dropped(tmp_path: Path) -> None
                  {"rejected": ANSWER}, {"prompt": ANSWER}, {"messages": chats[0]["messages"]}):  # fmt: skip
         write_jsonl(tmp_path / "tests.jsonl", [test])
         assert clean(chats, {"decontaminate": Input("decontaminate", tmp_path / "tests.jsonl", "")}) == (chats[1:], 1)
+
+
+def test_what_is_left_of_the_tests_is_counted(tmp_path: Path) -> None:
+    """Of what is trained on, wherever it came from: a replayed document is not dropped, so it is told."""
+    write_jsonl(tmp_path / "tests.jsonl", [{"answer": ANSWER}])
+    inputs = {"decontaminate": Input("decontaminate", tmp_path / "tests.jsonl", "")}
+    chats = [{"messages": [{"role": "user", "content": "another question"}]}]
+    (document,), _ = replayed(tmp_path, f"So {ANSWER}.", row=200)
+    assert overlap(chats, [], Letters(), inputs) == {"overlap_13gram": 0}
+    assert overlap(chats, [document], Letters(), inputs) == {"overlap_13gram": 1}
+    assert overlap(chats, [document], Letters(), {}) == {}

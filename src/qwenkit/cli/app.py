@@ -48,6 +48,7 @@ Changes = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="answer as JSON, for programs")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no bars and no lines, only the result")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="more lines: paths, keys, and why a node runs")]
 
 
 def terminal() -> Console:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qwenkit.cli.app import Json, app, as_folder, print_json, terminal
+from qwenkit.errors import UserError
 
 
 @app.command(epilog="Example:  qwenkit push runs/nano/chat me/nano-chat --private --license apache-2.0")
@@ -23,23 +24,31 @@ def push(
 ) -> None:
     """Put a whole model on the Hub: weights, tokenizer, and a card where there is none."""
     from qwenkit import hub
-    from qwenkit.lineage.model_card import model_card, refuse_unfinished
+    from qwenkit.artifacts import CARD
+    from qwenkit.lineage.model_card import card_to_give, refuse_unfinished
 
     repo = hub.plain_name(name)
     refuse_unfinished(folder)
     files: dict[str, Path | bytes] = {**hub.publishable(folder)}
-    if "README.md" not in files:
-        files["README.md"] = model_card(folder, repo, license).encode()
+    card = card_to_give(folder, repo, license)
+    if card is not None:
+        files[CARD] = card.encode()
+    elif license:
+        raise UserError(
+            "the folder has a card of its own, which --license does not change",
+            where=str(folder / CARD),
+            mend="write the licence there, and leave --license out",
+        )
     left = sorted(path.name for path in folder.iterdir() if path.name not in files)
     address = ""
     if not dry_run:
         address = hub.upload(files, repo, private=private, revision=revision, message=message or f"{repo} from qwenkit",
-                             keep=["README.md"] if isinstance(files["README.md"], bytes) else [])  # fmt: skip
+                             keep=[CARD] if card is not None else [])  # fmt: skip
     sizes = {found: len(file) if isinstance(file, bytes) else file.stat().st_size for found, file in files.items()}
     if as_json:
         print_json({"name": repo, "commit": address, "files": sizes, "left_out": left})
         return
-    _show(sizes, left, "README.md" if isinstance(files["README.md"], bytes) else "")
+    _show(sizes, left, CARD if card is not None else "")
     terminal().print(address or f"nothing was sent; without --dry-run this becomes {repo}", highlight=False)
 
 

@@ -21,19 +21,25 @@ def inspect_mask(
     mask: Annotated[str, typer.Option(help="qwen (the authors') or assistant")] = "qwen",
     limit: Annotated[int, typer.Option(help="how many chats", min=1)] = 5,
     html: Annotated[Path | None, typer.Option(help="write an HTML page instead")] = None,
+    as_json: Json = False,
 ) -> None:
     """Show which tokens are trained: every token coloured by its loss weight."""
     from itertools import islice
 
     from qwenkit.chat import load_tokenizer
-    from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text
+    from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, units
     from qwenkit.stages.sft import read_chats
 
     tok = load_tokenizer(tokenizer)
-    rendered = [tok.render(row["messages"], mask=mask) for row in islice(read_chats(file), limit)]
+    rows = list(islice(read_chats(file), limit))
+    rendered = [tok.render(row["messages"], mask=mask) for row in rows]
     if html is not None:
         write_text(html, mask_html(rendered, tok))
         print(f"wrote {html}")
+        return
+    if as_json:
+        shown = ([unit._asdict() for unit in units(item, tok)] for item in rendered)
+        print_json([{"id": row["id"], "tokens": tokens} for row, tokens in zip(rows, shown)])
         return
     console = terminal()
     show = mask_ansi if console.color_system and not console.no_color else mask_text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from qwenkit.cli.app import (
     Json,
     Quiet,
     RunFolder,
+    Verbose,
     app,
     as_folder,
     minutes_text,
@@ -41,6 +41,7 @@ def run(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Raise the family of a recipe: every node that is not up to date, in order."""
     from qwenkit.lineage.runner import Options
@@ -50,7 +51,7 @@ def run(
     if dry_run:
         _show_plan(loaded, options, as_json)
         return
-    raise_family(loaded, options, quiet, as_json)
+    raise_family(loaded, options, quiet, as_json, verbose)
 
 
 def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
@@ -62,12 +63,12 @@ def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
     return replace(loaded, out=out) if out is not None else loaded
 
 
-def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool) -> None:
+def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool, verbose: bool = False) -> None:
     from qwenkit.lineage.runner import run_recipe
     from qwenkit.lineage.screen import Terminal
 
     console = Console(stderr=True) if as_json else terminal()
-    screen = Terminal(console, quiet)
+    screen = Terminal(console, quiet, verbose)
     rows: list[dict[str, Any]] = []
     show, screen.end = screen.end, lambda found: (rows.extend(found), show(found))[1]  # type: ignore[method-assign]
     try:
@@ -103,14 +104,17 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(v), "size": asdict(known[v.node]) if v.node in known else None} for v in verdicts])
         return
-    table = Table("node", "kind", "reads", "state", "why", "planned min", box=None, pad_edge=False)
+    table = Table("node", "kind", "reads", "state", "why", "planned min", "planned MB", box=None, pad_edge=False)
     for v in verdicts:
         node = recipe.nodes[v.node]
-        words = {"done": "up to date", "reuse": "would be reused", "absent": "needs data"}
+        words = {
+            "done": "up to date", "reuse": "would be reused", "absent": "needs data", "blocked": "would be refused",
+        }  # fmt: skip
         state = words.get(v.state, "would run")
         minutes = minutes_text(node.config.minutes if v.works else None)
+        memory = str(node.config.memory_mb or "") if v.works else ""
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind != "node"])
-        table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes)
+        table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes, memory)
     terminal().print(table)
     for v in verdicts:
         if v.node in known:
@@ -140,12 +144,12 @@ def init(
     path: Annotated[Path, typer.Argument(help="the recipe file to write")],
     source: Annotated[str, typer.Option("--from", help="the recipe to start from")] = "nano",
 ) -> None:
-    """Write a recipe of your own, a copy of one that comes with qwenkit."""
-    from qwenkit.lineage.recipe import recipe_text
+    """Write a recipe of your own, a copy of one that comes with qwenkit; its run folder is named after the file."""
+    from qwenkit.lineage.recipe import own_copy
 
     if path.exists():
         raise UserError("the file exists already", where=str(path), mend="choose another name, or remove it")
-    write_text(path, recipe_text(source))
+    write_text(path, own_copy(source, path))
     terminal().print(f"wrote {path}; raise it with: qwenkit run {path}", highlight=False)
 
 
@@ -166,12 +170,18 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
         for row in found.nodes:
             again = f" ({row.attempts} attempts)" if (row.attempts or 0) > 1 else ""
             minutes = minutes_text(row.minutes), minutes_text(row.planned_minutes)
-            table.add_row(row.node, row.state, *minutes, row.digest[:12], escape(row.detail + again))
+            table.add_row(
+                row.node,
+                row.state,
+                *minutes,
+                row.digest[:12],
+                escape("; ".join(filter(None, (row.detail + again, row.older_code)))),
+            )
         terminal().print(table)
         for alarm in found.alarms:
             terminal().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)
-    if found.damage:
-        raise UserError("\n".join(found.damage), mend=MEND)
+    if found.damage or found.newer:
+        raise UserError("\n".join([*found.newer, *found.damage]), mend=MEND if found.damage else None)
 
 
 @app.command(epilog="Example:  qwenkit verify runs/nano")
@@ -179,29 +189,35 @@ def verify(
     run_dir: Annotated[Path, typer.Argument(help="a run folder or one artifact")], as_json: Json = False
 ) -> None:
     """Hash every file again and compare with the manifests; exit code 2 when anything differs."""
-    from qwenkit.artifacts import MOVE, only_stray, read_manifest
+    from qwenkit.artifacts import is_newer, read_manifest
     from qwenkit.lineage import status
 
     found = status.verify(run_dir)
     if as_json:
         print_json({str(folder): lines for folder, lines in found.items()})
     for folder, lines in found.items() if not as_json else ():
-        print("DAMAGED" + " " * 14 if lines else f"whole    {read_manifest(folder).digest[:12]}", folder)
+        word = ("NEWER" if is_newer(folder) else "DAMAGED") if lines else "whole"
+        print(f"{word:<9}{'' if lines else read_manifest(folder).digest[:12]:<12}", folder)
     wrong = [line for lines in found.values() for line in lines]
     if wrong:
-        raise UserError("\n".join(wrong), mend=MOVE if only_stray(wrong) else status.MEND)
+        raise UserError("\n".join(wrong), mend=status.mend_of(found))
 
 
 @app.command(epilog="Example:  qwenkit clean runs/nano")
-def clean(run_dir: RunFolder) -> None:
-    """Remove superseded artifacts and the scratch of abandoned work."""
-    from qwenkit.lineage.runner import locked
-    from qwenkit.lineage.status import refuse_no_run
+def clean(
+    run_dir: RunFolder,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="also what a run would go on with")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove superseded artifacts and the scratch of work that was done another way; keep work that is unfinished."""
+    from dataclasses import asdict
 
-    refuse_no_run(run_dir)
-    freed = 0
-    with locked(run_dir):
-        for name in (".old", ".work"):
-            freed += sum(p.stat().st_size for p in (run_dir / name).rglob("*") if p.is_file())
-            shutil.rmtree(run_dir / name, ignore_errors=True)
-    print(f"freed {freed / 1e6:.1f} MB")
+    from qwenkit.lineage.cleaning import clean as clean_run
+
+    found = clean_run(run_dir, unfinished)
+    if as_json:
+        print_json(asdict(found))
+        return
+    print(f"freed {found.freed / 1e6:.1f} MB")
+    for name, size in found.kept.items():
+        print(f"kept {name} ({size / 1e6:.1f} MB): the next run goes on from there; --unfinished removes it")

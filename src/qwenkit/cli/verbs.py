@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from rich.markup import escape
 
-from qwenkit.cli.app import app, as_folder
+from qwenkit.cli.app import Json, Quiet, Verbose, app, as_folder
 from qwenkit.cli.runs import raise_family
 from qwenkit.stages import KINDS
 
@@ -46,32 +46,37 @@ def verb_of(kind: str) -> Callable[..., None]:
         from qwenkit.lineage.recipe import build
         from qwenkit.lineage.runner import Options
 
-        out, quiet, threads = given.pop("out"), given.pop("quiet"), given.pop("threads")
+        out, threads, quiet, verbose, as_json = (given.pop(name) for name in ("out", "threads", *SHOWN))
         table = {key: _value(config, key, given[key]) for key in keys if given[key] is not None}
         data = {"title": kind, "threads": threads, kind: table}
         places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
         recipe = build(data, {**places}, f"qwenkit {kind}", Path())
-        raise_family(replace(recipe, out=out), Options(), quiet, False)
+        raise_family(replace(recipe, out=out), Options(), quiet, as_json, verbose)
 
     out = typer.Option(help="run folder", parser=as_folder, metavar="FOLDER")
     threads = typer.Option(help="0: all free cores", metavar="INTEGER", rich_help_panel=PANELS["runtime"])
-    quiet = typer.Option("-q", "--quiet", help="only the result", rich_help_panel=PANELS["runtime"])
     parameters = [*(_option(config, key) for key in config.edges()), _parameter("out", Path, out)]
     parameters += [_option(config, key) for key in keys if config.role(key) == "content"]
     parameters += [_option(config, key) for key in keys if config.role(key) == "runtime"]
-    parameters += [
-        _parameter("threads", int, threads, default=0),
-        _parameter("quiet", bool, quiet, default=False),
-    ]
+    parameters += [_parameter("threads", int, threads, default=0)]
+    parameters += [_parameter(name, bool, _shown(kind), default=False) for name, kind in SHOWN.items()]
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     verb.__doc__ = KINDS[kind][0].upper() + KINDS[kind][1:] + "."
     return verb
+
+
+def _shown(flag: Any) -> Any:
+    """A flag that all commands share, on the panel of what changes no result."""
+    (option,) = get_args(flag)[1:]
+    names = (option.default, *option.param_decls)  # what stands first in `Annotated` is a name, too
+    return typer.Option(*names, help=option.help, rich_help_panel=PANELS["runtime"])
 
 
 def _parameter(name: str, kind: Any, option: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
+SHOWN = {"quiet": Quiet, "verbose": Verbose, "as_json": Json}
 PANELS = {"edge": None, "content": "What changes the result", "runtime": "What does not"}
 WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", list: "LIST", dict: "TABLE", str: "TEXT"}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.lineage import card_claims
 from qwenkit.lineage.card_claims import Claim, held_out, make_claims
@@ -75,6 +75,7 @@ def make_view(run: RunView) -> dict[str, Any]:
     """What the templates show, as plain values and finished drawings."""
     claims = make_claims(run)
     exams = [exam_view(node) for node in run.of_kind("evaluate")]
+    rows = [_node(node) for node in run.nodes.values()]
     nodes = [node for node in run.nodes.values() if node.state != "not run" or node.kind]
     return {
         "name": run.name,
@@ -82,7 +83,9 @@ def make_view(run: RunView) -> dict[str, Any]:
         "claims": [_claim(c) for c in claims if not c.minor],
         "minor_claims": [_claim(c) for c in claims if c.minor],
         "seeds": seeds_view(run.seeds) if run.seeds else None,
-        "nodes": [_node(node) for node in run.nodes.values()],
+        "about": run.about,
+        "nodes": rows,
+        "costs": [*rows, total(rows)],
         "family": _family(run),
         "corpora": [corpus_view(node) for node in run.of_kind("corpus")],
         "tokenizers": [tokenizer_view(node) for node in run.of_kind("tokenizer")],
@@ -114,29 +117,47 @@ def _node(node: NodeView) -> dict[str, Any]:
     return {
         "name": node.name, "kind": node.kind, "state": node.state, "headline": node.headline, "reason": node.reason,
         "parents": node.parents, "seed": node.manifest.get("seed"), "version": node.manifest.get("version"),
+        "older_code": node.older_code,
         "key": str(node.manifest.get("key", ""))[:12], "digest": str(node.manifest.get("digest", ""))[:12],
         "minutes": None if seconds is None else seconds / 60, "planned": planned,
         "ratio": seconds / 60 / planned if seconds is not None and planned else None,
-        "peak_mb": number(run.get("peak_mb")), "attempts": run.get("attempts"),
+        "planned_mb": node.planned_mb, "peak_mb": number(run.get("peak_mb")), "attempts": run.get("attempts"),
         "config": mapping(node.manifest.get("config")),
     }  # fmt: skip
 
 
+def total(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole run: minutes add up over what was planned or worked on, memory is the most at once."""
+
+    def known(name: str) -> list[float]:
+        return [node[name] for node in nodes if node[name] is not None]
+
+    planned, minutes = (sum(known(name)) if known(name) else None for name in ("planned", "minutes"))
+    memory = {name: max(known(name), default=None) for name in ("planned_mb", "peak_mb")}
+    ratio = minutes / planned if minutes is not None and planned else None
+    return {"name": "all", "planned": planned, "minutes": minutes, "ratio": ratio, "attempts": "", **memory}
+
+
 def _family(run: RunView) -> str:
-    from qwenkit.lineage.card_graph import family_svg
+    from qwenkit.lineage.card_graph import Label, family_svg
+    from qwenkit.lineage.card_numbers import headline_number
 
     known = {node.name for node in run.nodes.values() if node.manifest}  # of the others no edge is known
     known |= {parent for name in known for parent in run.nodes[name].parents}
     shown_nodes = [node for node in run.nodes.values() if node.name in known]
-    labels = {node.name: (node.state, node.headline or node.reason) for node in shown_nodes}
-    return family_svg({node.name: node.parents for node in shown_nodes}, labels)
+    labels = {
+        node.name: Label(node.state, headline_number(node) or node.reason, node.headline or node.reason)
+        for node in shown_nodes
+    }
+    models = {(node.sources["model"], node.name) for node in shown_nodes if "model" in node.sources}
+    return family_svg({node.name: node.parents for node in shown_nodes}, labels, models)
 
 
 def corpus_view(node: NodeView) -> dict[str, Any]:
     """Books of a corpus: each rule of the funnel as the share of all records that is left after it."""
     metrics = node.metrics
     read = number(metrics.get("read")) or 0
-    rules = []
+    rules: list[dict[str, Any]] = []
     for row in map(mapping, sequence(metrics.get("funnel"))):
         left = number(row.get("left"))
         share = None if left is None or not read else min(1.0, left / read)
@@ -171,7 +192,7 @@ def trained_view(node: NodeView) -> dict[str, Any]:
     """The curves of one trained node and its closing numbers."""
     from qwenkit.lineage import card_plots
 
-    plots = []
+    plots: list[str] = []
     for title, unit, names in CURVES:
         lines = {name: points for name in names if (points := curve(node.steps, name))[0]}
         dots = _held_out_points(node) if title == "Loss" else {}
@@ -228,7 +249,7 @@ def exam_view(node: NodeView) -> dict[str, Any]:
     from qwenkit.lineage import card_plots
 
     models = {str(name): mapping(value) for name, value in mapping(node.metrics.get("models")).items()}
-    sets = []
+    sets: list[dict[str, Any]] = []
     for key, title in (("chat", "Chat tasks"), ("rubric", "Rubric of chat answers"), ("base", "Base tasks")):
         table = {name: {g: mapping(v) for g, v in mapping(m.get(key)).items()} for name, m in models.items()}
         table = {name: groups for name, groups in table.items() if groups}
@@ -249,7 +270,8 @@ def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
     prompt = row.get("prompt", "")
-    turns = [mapping(turn) for turn in prompt] if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    told = sequence(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    turns = [mapping(turn) for turn in told]
     return {
         "turns": [{"role": str(t.get("role", "")), "content": shown(t.get("content"))} for t in turns],
         "reference": shown(row.get("reference", "")),
@@ -282,9 +304,9 @@ def environment_view(run: RunView) -> list[tuple[str, str]]:
 
 def _flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Leaves by their last name."""
-    found = []
+    found: list[tuple[str, str]] = []
     for name, value in table.items():
-        found += _flat(value) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
+        found += _flat(mapping(value)) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
     return found
 
 
@@ -296,8 +318,8 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=folder, autoescape=html, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    filters = {"md": markdown_cell, "fence": fenced, "share": card_claims.share}
-    environment.filters.update(filters | {"plain": plain_number})
+    own = {"md": markdown_cell, "fence": fenced, "share": card_claims.share, "plain": plain_number}
+    cast("dict[str, Any]", environment.filters).update(own)  # pyright: ignore[reportUnknownMemberType]
     return environment.get_template(template).render(view)
 
 

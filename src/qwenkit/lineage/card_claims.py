@@ -7,7 +7,7 @@ Where the report joins other seeds, comparisons and accuracies must hold over al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +149,8 @@ def _change(values: list[float]) -> tuple[str, str] | None:
 def _comparisons(run: RunView) -> Iterator[Claim]:
     """`a` against `b` on the same items. Totals and rightness are the headlines, other components are minor."""
     alone = (row for node in run.of_kind("evaluate") for row in sequence(node.metrics.get("comparisons")))
-    for row in map(mapping, sequence(run.seeds.get("comparisons")) if run.seeds else alone):
+    rows = [mapping(row) for row in (sequence(run.seeds.get("comparisons")) if run.seeds else alone)]
+    for row in rows:
         component = str(row.get("component", ""))
         text = f"{row.get('a')} is better than {row.get('b')} on {row.get('set')}, {component}"
         if row.get("set") == "base":  # nothing is taught here by alignment: the question is what was forgotten
@@ -158,10 +159,28 @@ def _comparisons(run: RunView) -> Iterator[Claim]:
         if run.seeds:
             by_seed = ", ".join(signed({"mean": mapping(score).get("mean")}) for score in sequence(row.get("by_seed")))
             evidence = f"every seed: {by_seed}; pooled {signed(mapping(row.get('pooled')))}"
-        yield Claim(comparison_verdict(row), text, evidence, minor=component not in ("right", "total", ""))
+        verdict, why = judged(row, rows)
+        evidence += f"; {why}" if why else ""
+        yield Claim(verdict, text, evidence, minor=component not in ("right", "total", ""))
 
 
-def comparison_verdict(row: dict[str, Any]) -> str:
+def judged(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict on one comparison beside the others, and why it is not what its own interval says. A better total
+    counts only if rightness did not fall: manners and brevity are cheap."""
+    verdict = comparison_verdict(row)
+    if verdict != WORKED or row.get("component") != "total":
+        return verdict, ""
+    same = [{key: other.get(key) for key in ("exam", "a", "b", "set")} for other in (row, *rows)]
+    twins = [other for other, key in zip(rows, same[1:]) if key == same[0] and other.get("component") == "right"]
+    if not twins:
+        return UNRESOLVED, "not counted: whether `right` fell was not measured"
+    right = mapping(twins[0].get("pooled")) or twins[0]
+    if verdict_of(right.get("low"), right.get("high")) == FAILED_CLAIM:
+        return FAILED_CLAIM, f"not counted: `right` fell, {signed(right)}"
+    return verdict, ""
+
+
+def comparison_verdict(row: Mapping[str, Any]) -> str:
     """By the interval; over seeds by the pooled one, and only where the difference of every seed says the same."""
     joint = mapping(row.get("pooled")) or row
     verdict, least = verdict_of(joint.get("low"), joint.get("high")), 0.0
@@ -174,7 +193,7 @@ def comparison_verdict(row: dict[str, Any]) -> str:
     return verdict
 
 
-def _kept(row: dict[str, Any], verdict: str) -> str:
+def _kept(row: Mapping[str, Any], verdict: str) -> str:
     low = number(row.get("low"))
     return WORKED if verdict == UNRESOLVED and low is not None and low >= -TOLERATED_LOSS else verdict
 

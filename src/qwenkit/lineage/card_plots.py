@@ -29,8 +29,9 @@ def curves(
     name: str, title: str, lines: Mapping[str, Points], unit: str, dots: Mapping[str, Points] | None = None
 ) -> str:
     """Lines (and dots: few, marked points) over steps, `name` unique on the page; a legend if there are several."""
+    entries = len(lines) + len(dots or {})
     with _style(name):
-        figure, axes = _figure(title, 2.8, 2.1)
+        figure, axes = _figure(title, 2.8, 2.1 + (0.16 * _rows(entries, 2) if entries > 1 else 0))
         for index, (label, (x, y)) in enumerate(lines.items()):
             axes.plot(x, y, color=SERIES[index % 6], linestyle=DASHES[index % 6], linewidth=1.3, label=label)
         for index, (label, (x, y)) in enumerate((dots or {}).items(), len(lines)):
@@ -41,8 +42,8 @@ def curves(
         axes.xaxis.get_major_locator().set_params(integer=True)
         if unit.endswith("per second"):
             axes.set_ylim(bottom=0)
-        if len(lines) + len(dots or {}) > 1:
-            axes.legend(frameon=False, labelcolor=INK, fontsize=8, handlelength=1.8)
+        if entries > 1:
+            _legend_above(axes, entries, columns=2, fontsize=7.6)
         return _svg(figure, f"{title} of {name}")
 
 
@@ -66,7 +67,7 @@ def scores(name: str, title: str, by_model: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _whiskers(axes: Any, rows: list[tuple[float, Any]], index: int, label: str) -> None:
-    points = []
+    points: list[tuple[float, float, float, float]] = []
     for y, score in rows:
         mean, low, high = (number(score.get(name)) for name in ("mean", "low", "high"))
         if mean is not None:
@@ -101,13 +102,17 @@ def differences(name: str, title: str, rows: Sequence[tuple[str, Sequence[float]
         return _svg(figure, title)
 
 
-def _legend_above(axes: Any, entries: int) -> None:
-    """The legend between title and plot, three entries a line."""
-    axes.set_title(axes.get_title(loc="left"), pad=6 + 12 * -(-entries // 3))
+def _legend_above(axes: Any, entries: int, columns: int = 3, fontsize: float = 8.6) -> None:
+    """The legend between title and plot, where it lies over no line."""
+    axes.set_title(axes.get_title(loc="left"), pad=6 + 12 * _rows(entries, columns))
     axes.legend(
-        frameon=False, labelcolor=INK, fontsize=8.6, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0),
-        borderaxespad=0.0, borderpad=0.2, handletextpad=0.2, columnspacing=1.2,
+        frameon=False, labelcolor=INK, fontsize=fontsize, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.0, borderpad=0.2, handletextpad=0.3, columnspacing=1.0, handlelength=1.6,
     )  # fmt: skip
+
+
+def _rows(entries: int, columns: int) -> int:
+    return -(-entries // columns)
 
 
 def _style(name: str) -> Any:
@@ -122,14 +127,14 @@ def _style(name: str) -> Any:
         "axes.axisbelow": True, "xtick.major.size": 0, "ytick.major.size": 0, "path.simplify": True,
         "axes.formatter.limits": (-3, 5), "axes.unicode_minus": True, "text.parse_math": False,
     }  # fmt: skip
-    return matplotlib.rc_context(style)
+    return matplotlib.rc_context(style)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _figure(title: str, width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
+    axes: Any = figure.subplots()
     axes.set_title(title)
     return figure, axes
 

@@ -12,7 +12,8 @@ EXPLAINED = (
     "Differences with 95 % intervals, each seed's own over its questions. Pooled: questions, with the answers of all "
     "seeds, and seeds are resampled, so it speaks of other questions and other seeds. Over seeds alone: Student's t on "
     "one number a seed, for these questions; wide where seeds are few, and the one to believe where their noise is the "
-    "greater one. A claim holds where every seed has its sign and the pooled interval excludes zero; "
+    "greater one. A claim holds where every seed has its sign and the pooled interval excludes zero, one "
+    "on the total only if `right` did not fall; "
     f"that a model keeps what it knew, where neither falls below a loss of {card_claims.TOLERATED_LOSS}."
 )
 
@@ -28,7 +29,7 @@ def seeds_view(seeds: Mapping[str, Any]) -> dict[str, Any]:
         "shared": [name for name in nodes if name not in varied],
         "varied": list(varied),
         "plot": _plot(comparisons, names),
-        "comparisons": [_comparison(row) for row in comparisons],
+        "comparisons": [_comparison(row, comparisons) for row in comparisons],
         "accuracies": [_accuracy(mapping(row)) for row in sequence(seeds.get("accuracies"))],
         "numbers": [row for name, node in varied.items() for row in _numbers(name, node)],
         "explained": EXPLAINED,
@@ -38,7 +39,7 @@ def seeds_view(seeds: Mapping[str, Any]) -> dict[str, Any]:
 def _plot(comparisons: list[dict[str, Any]], names: list[str]) -> str:
     from qwenkit.lineage import card_plots
 
-    rows = []
+    rows: list[tuple[str, list[float], dict[str, Any]]] = []
     for row in comparisons:
         means = [number(mapping(score).get("mean")) for score in sequence(row.get("by_seed"))]
         known = [mean for mean in means if mean is not None]
@@ -51,8 +52,8 @@ def _label(row: Mapping[str, Any]) -> str:
     return f"{row.get('a')} − {row.get('b')}: {row.get('set')}, {row.get('component')}"
 
 
-def _comparison(row: dict[str, Any]) -> dict[str, Any]:
-    verdict = card_claims.comparison_verdict(row)
+def _comparison(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    verdict, _ = card_claims.judged(row, rows)
     return {
         "label": _label(row), "verdict": verdict, "mark": card_claims.MARKS[verdict],
         "by_seed": [card_claims.signed(mapping(score)) for score in sequence(row.get("by_seed"))],

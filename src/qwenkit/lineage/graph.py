@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from qwenkit import artifacts, hub
 from qwenkit.artifacts import MANIFEST, Manifest
@@ -25,8 +26,8 @@ from qwenkit.stages.base import Input
 class Verdict:
     """What becomes of one node, and why in words.
 
-    State: `done`, `reuse` (its artifact is taken from another run), `run`, `waiting` for a node above it, or `absent`
-    (the data it reads).
+    State: `done`, `reuse` (its artifact is taken from another run), `run`, `waiting` for a node above it, `absent` (the
+    data it reads) or `blocked` (it reads a node that is neither there nor wanted: a run refuses it).
     """
 
     node: str
@@ -37,46 +38,57 @@ class Verdict:
     @property
     def works(self) -> bool:
         """Whether the node has to be worked on."""
-        return self.state in ("run", "waiting", "absent")
+        return self.state in ("run", "waiting", "absent", "blocked")
 
 
 def current(run_dir: Path, node: str) -> Manifest | None:
-    """The manifest of the node's published artifact, or None; a damaged one counts as none."""
+    """The manifest of the node's published artifact, or None; a damaged one counts as none, a newer one is refused."""
     if not (run_dir / node / MANIFEST).exists():
         return None
     try:
         return artifacts.read_manifest(run_dir / node)
     except UserError:
+        if artifacts.is_newer(run_dir / node):
+            raise
         return None
 
 
 def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | None = None) -> dict[str, Input]:
     """The node's inputs with their digests. Every parent must have been published, here or `elsewhere`."""
-    found = {}
+    found: dict[str, Input] = {}
     for name, (kind, target) in node.inputs.items():
+        books = node.config.reads_books(name)
         if kind == "node":
             folder = (elsewhere or {}).get(target, run_dir / target)
-            found[name] = Input(name, folder, artifacts.read_manifest(folder).digest, target)
+            found[name] = Input(name, folder, digest_of(folder, books), target)
         elif kind == "hub":
             commit = pinned(run_dir).get(target) or hub.commit(target)
             found[name] = Input(name, hub.snapshot(target, commit), commit, hub=hub.repo_of(target))
         else:
-            path = Path(target)
-            found[name] = Input(name, path, outside_digest(path))
+            found[name] = Input(name, Path(target), outside_digest(Path(target), books))
     return found
 
 
 def pinned(run_dir: Path) -> dict[str, str]:
     """The commit of each model of the Hub that the run began with: a branch may move on, a run stays with its own."""
     path = run_dir / "run.json"
-    found = read_object(path).get("hub", {}) if path.exists() else {}
-    return found if isinstance(found, dict) else {}
+    found: Any = read_object(path).get("hub", {}) if path.exists() else {}
+    return cast("dict[str, str]", found) if isinstance(found, dict) else {}
 
 
-def outside_digest(path: Path) -> str:
-    """Digest of a path that a recipe names: an artifact's own, or that of a run or of anything else."""
+def outside_digest(path: Path, books: bool = False) -> str:
+    """Digest of a path that a recipe names; artifacts in it must be whole."""
     refuse_damaged_outside(path)
-    return artifacts.read_manifest(path).digest if (path / MANIFEST).exists() else artifacts.path_digest(path)
+    return digest_of(path, books)
+
+
+def digest_of(path: Path, books: bool = False) -> str:
+    """Digest of what a recipe names: an artifact's own, or that of a run or of anything else. What `books` are read of
+    counts by its manifest, since metrics and headline are in no content file."""
+    if not (path / MANIFEST).exists():
+        return artifacts.path_digest(path)
+    manifest = artifacts.read_manifest(path)
+    return artifacts.sha256_file(path / MANIFEST) if books else manifest.digest
 
 
 def refuse_damaged_outside(path: Path) -> None:
@@ -95,7 +107,7 @@ def seed_of(node: Node, recipe: Recipe) -> int:
 def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
     """The node's identity: kind, stage version, content keys, input digests, seed, and the stage's environment."""
     stage = load_stage(node.kind)
-    environment = stage.environment() if hasattr(stage, "environment") else {}
+    environment: dict[str, str] = stage.environment() if hasattr(stage, "environment") else {}
     digests = {name: item.digest for name, item in inputs.items()}
     return artifacts.make_key(
         node.kind, stage.VERSION, node.config.identity(), digests, seed_of(node, recipe), environment
@@ -109,11 +121,14 @@ def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | No
     for name in wanted:
         node = recipe.nodes[name]
         moving = [p for p in node.parents() if p in verdicts and verdicts[p].works]
-        absent = [p for p in node.parents() if p not in verdicts and current(run_dir, p) is None]
+        missing = [p for p in node.parents() if p not in verdicts and current(run_dir, p) is None]
         if node.absent:
             verdicts[name] = Verdict(name, "absent", "; ".join(problem.what for problem in node.absent))
-        elif moving or absent:
-            verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving or absent))
+        elif missing:
+            why = f"reads {', '.join(missing)}, not made yet: --until {name} makes all it needs"
+            verdicts[name] = Verdict(name, "blocked", why)
+        elif moving:
+            verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving))
         else:
             try:
                 verdicts[name] = verdict(node, recipe, run_dir, other, taken)

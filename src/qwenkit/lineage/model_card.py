@@ -1,58 +1,125 @@
-"""The README.md of a model that is given away: what it is, what it was made from, under which licences its data came.
+"""The model card, `README.md` in every model's folder: what it is, how it is opened, what it was made from and how,
+under which licences its data came.
 
-    text = model_card(Path("runs/nano/chat"), "me/nano-chat", license="apache-2.0")
+    write_model_card(out, Path("runs/nano"))           # before a model is published
+    text = card_to_give(Path("runs/nano/chat"), "me/nano-chat", license="apache-2.0")      # for the Hub
 
 All of it is read from the manifests of the run folder; of a folder from elsewhere there is little to say. The licence
-of the model itself is for its owner to state: where none is given the card says that there is none.
+of the model itself is for its owner to state: where none is given the card says that there is none. It is words for
+people, so it is no content of the artifact: its owner may write on, and no digest changes.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from qwenkit import artifacts
-from qwenkit.artifacts import MANIFEST, Manifest
+from qwenkit.artifacts import CARD, MANIFEST, Manifest
+from qwenkit.config import toml_value
 from qwenkit.errors import UserError
+from qwenkit.lineage.view import sequence
 from qwenkit.records import read_object
+from qwenkit.stages import KINDS, load_stage
+
+MARK = "<!-- written by qwenkit -->"
+UNSTATED = "No licence is stated for this model."
 
 
-def model_card(folder: Path, repo: str, license: str | None = None) -> str:
-    """The card as Markdown, with the Hub's metadata on top."""
-    ancestors = dict(_ancestors(folder))
+def write_model_card(folder: Path, run_dir: Path) -> None:
+    """Put a card into the folder of a model that has none; `run_dir` holds what it was made from."""
+    path = folder / CARD
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and not path.exists():
+        with path.open("w", encoding="utf-8") as file:
+            file.write(model_card(folder, run_dir=run_dir))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | None:
+    """The card under the name and the licence that the model is given away with; None where its owner wrote one."""
+    if not (folder / CARD).exists():
+        return model_card(folder, repo, license)
+    text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    if MARK not in text:
+        return None
+    text = re.sub(r"^# .*$", lambda _: f"# {repo.rpartition('/')[2]}", text, count=1, flags=re.M)
+    if license:
+        text = text.replace(UNSTATED, f"Licence: {license}.", 1).replace("---\n", f"---\nlicense: {license}\n", 1)
+    return text
+
+
+def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir: Path | None = None) -> str:
+    """The card as Markdown, with the Hub's metadata on top; it is called like the repository, or like the node."""
+    ancestors = dict(_ancestors(folder, run_dir or folder.parent))
+    name = repo.rpartition("/")[2] or next(iter(ancestors), folder.name)
     bases = sorted(
         {item["hub"] for manifest in ancestors.values() for item in manifest.inputs.values() if "hub" in item}
     )
-    parts = [_metadata(folder, bases, license, ancestors), f"# {repo.rpartition('/')[2]}", *_opening(folder, ancestors)]
-    parts.append(f"Licence: {license}." if license else "No licence is stated for this model.")
+    parts = [_metadata(folder, bases, license, ancestors), f"# {name}", *_opening(folder, ancestors)]
+    parts.append(f"Licence: {license}." if license else UNSTATED)
     if bases:
         parts.append(
             "It was trained from " + ", ".join(f"[{base}](https://huggingface.co/{base})" for base in bases) + "."
         )
+    parts += ["## Use", *_use(folder)]
     if data := _licences(ancestors):
         parts += ["## Training data by licence", _table(("licence", "documents", "characters"), data)]
     if ancestors:
         rows = [(name, found.kind, found.digest[:12], found.headline) for name, found in ancestors.items()]
         parts += ["## Lineage", _table(("node", "kind", "digest", ""), rows),
                   "`manifest.json` holds the key, the inputs and the digest of every file."]  # fmt: skip
-    return "\n\n".join(parts) + "\n"
+        settings = [line for found in ancestors.values() if (line := _settings(found))]
+        parts += ["## Recipe", "What was set, where it is not the report's value:", "\n".join(settings)]
+    return "\n\n".join([*parts, MARK]) + "\n"
 
 
-def _ancestors(folder: Path) -> Iterator[tuple[str, Manifest]]:
+def _use(folder: Path) -> Iterator[str]:
+    """How one talks to it, and how other programs open it."""
+    from qwenkit.chat import load_tokenizer
+
+    scores, remote = _scores(folder), _architecture(folder) == "QWenLMHeadModel"
+    if any((folder / name).exists() for name in ("tokenizer.json", "qwen.tiktoken")):
+        style = load_tokenizer(folder).style
+        told = f"Chats are rendered in the style `{style}`" if style else "Chats are rendered by the folder's template"
+        yield told + ("; a chat's score stands at its last `<|im_end|>`." if scores else ".")
+    kind = "AutoModelForSequenceClassification" if scores else "AutoModelForCausalLM"
+    trust = ", trust_remote_code=True" if remote else ""
+    lines = [
+        f"from transformers import {kind}, AutoTokenizer", "",
+        f'model = {kind}.from_pretrained("PATH"{trust})', f'tokenizer = AutoTokenizer.from_pretrained("PATH"{trust})',
+    ]  # fmt: skip
+    yield "\n".join(["```python", *lines, "```"])
+    if not scores:
+        yield f"```sh\nvllm serve PATH{' --trust-remote-code' if remote else ''}\n```"
+
+
+def _settings(manifest: Manifest) -> str:
+    """The keys of one node that are not at their defaults, and its seed."""
+    fields: dict[str, Any] = load_stage(manifest.kind).Config.model_fields if manifest.kind in KINDS else {}
+    known: dict[str, Any] = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
+    changed = {key: value for key, value in manifest.config.items() if key not in known or known[key] != value}
+    words = [f"{key} = {toml_value(value)}" for key, value in changed.items()]
+    return f"* {manifest.node} (seed {manifest.seed}): `{', '.join(words)}`" if words else ""
+
+
+def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
     """The artifact and all that it was made from, each once, as far as the run folder still holds them."""
-    waiting, seen = [(folder, "")], set[str]()
+    waiting, seen = [(folder, "")], set[Path]()
     while waiting:
         path, digest = waiting.pop(0)
-        if path.name in seen or not (path / MANIFEST).exists():
+        if path in seen or not (path / MANIFEST).exists():
             continue
         manifest = artifacts.read_manifest(path)
         if digest in ("", manifest.digest):
-            seen.add(path.name)
+            seen.add(path)
             yield manifest.node, manifest
             waiting += [
-                (folder.parent / item["node"], item["digest"]) for item in manifest.inputs.values() if item.get("node")
+                (run_dir / item["node"], item["digest"]) for item in manifest.inputs.values() if item.get("node")
             ]
 
 
@@ -80,8 +147,7 @@ def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
 
 
 def _architecture(folder: Path) -> str:
-    named = read_object(folder / "config.json").get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else "model"
+    return next(map(str, sequence(read_object(folder / "config.json").get("architectures"))), "model")
 
 
 def _licences(ancestors: dict[str, Manifest]) -> list[tuple[Any, ...]]:

@@ -8,9 +8,10 @@ or `org/name`; one that could be two of these is an error that names both.
 from __future__ import annotations
 
 import importlib.resources
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
 from qwenkit.errors import UserError, nearest, within
@@ -79,6 +80,14 @@ def recipe_text(name: str) -> str:
     return packaged()[name].read_text(encoding="utf-8")
 
 
+def own_copy(name: str, path: Path) -> str:
+    """A packaged recipe as one's own in the file `path`: its title and its run folder are named after the file."""
+    text = recipe_text(name)
+    for key, value in (("title", path.stem), ("out", f"runs/{path.stem}")):
+        text = re.sub(rf"^{key} = .*$", lambda _, k=key, v=value: f"{k} = {toml_value(v)}", text, count=1, flags=re.M)
+    return text
+
+
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
     """A recipe by name or by path, with `--set key=value` changes applied; a folder `nano` does not hide `nano`."""
     path = Path(source)
@@ -118,7 +127,7 @@ def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
 def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe:
     """Check a parsed recipe: run keys, kinds, configs, references, cycles."""
     run = {key: value for key, value in data.items() if not isinstance(value, dict)}
-    tables = {key: value for key, value in data.items() if isinstance(value, dict)}
+    tables: dict[str, dict[str, Any]] = {key: value for key, value in data.items() if isinstance(value, dict)}
     _check_run(run, source, lines)
     if not tables:
         raise UserError("the recipe has no nodes", where=source, expected="at least one table, like [tokenizer]")
@@ -142,7 +151,7 @@ def _stem(source: str) -> str:
 def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
     for key, value in run.items():
         place = place_of(source, lines, (key,))
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value) and value:
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in cast("list[Any]", value)):
             raise UserError(f"`{key}` is a list of tables", where=place, expected=f"one table for each node: [{key}]")
         if key not in RUN_KEYS:
             known = [*RUN_KEYS, *KINDS]
@@ -186,7 +195,7 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
     stage = load_stage(kind, place_of(source, lines, (name, "kind")))
     rest = {key: value for key, value in table.items() if key != "kind"}
     config = validate(stage.Config, rest, source, lines, name)
-    inputs = {}
+    inputs: dict[str, tuple[str, str]] = {}
     for key, reference in config.references():
         short = key.partition(".")[0]
         where = place_of(source, lines, (name, short))

@@ -17,25 +17,30 @@ import fcntl
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from qwenkit import artifacts, hub, platform
 from qwenkit.artifacts import MANIFEST, Manifest
-from qwenkit.config import differences
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog
 from qwenkit.lineage import graph, size
+from qwenkit.lineage.model_card import write_model_card
 from qwenkit.lineage.recipe import Node, Recipe
-from qwenkit.lineage.status import refuse_no_run
-from qwenkit.records import read_json, read_object, write_json
+from qwenkit.lineage.refusals import (
+    SCHEMA,
+    drifted,
+    refuse_drift,
+    refuse_folders,
+    refuse_missing_parents,
+    refuse_outside,
+)
+from qwenkit.records import read_json, write_json
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input, Progress, Work
-
-SCHEMA = 1
 
 
 class Screen(Protocol):
@@ -61,11 +66,9 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     """Bring the wanted nodes of the recipe up to date in its run folder."""
     wanted = graph.select(recipe, list(options.only), options.until)
     run_dir = recipe.out
-    refuse_foreign(run_dir, recipe)
+    refuse_folders(recipe, wanted, options.reuse)
     refuse_outside(recipe, wanted)
     commits = commits_of(recipe, run_dir, wanted)
-    if options.reuse is not None:
-        refuse_no_run(options.reuse, f"--reuse {options.reuse}")
     size.refuse_too_large(recipe, wanted, [run_dir, *([options.reuse] if options.reuse else [])])
     if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
@@ -73,8 +76,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
         recover(run_dir)
         refuse_missing_parents(recipe, run_dir, wanted)
         verdicts = plan(recipe, options)
-        threads = recipe.threads or platform.free_cores()
-        threads = fix_environment(recipe, run_dir, threads, options.allow_drift, any(v.works for v in verdicts))
+        threads = fix_environment(recipe, run_dir, any(v.works for v in verdicts))
         note_nodes(recipe, run_dir / "run.json")
         fetch_models(recipe, run_dir, commits, [v.node for v in verdicts if v.works])
         log = EventLog(run_dir / "events.jsonl")
@@ -89,9 +91,12 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
 
 def plan(recipe: Recipe, options: Options) -> list[graph.Verdict]:
     """What a run would do with every wanted node, and why."""
-    if options.reuse is not None:
-        refuse_no_run(options.reuse, f"--reuse {options.reuse}")
-    return graph.judge(recipe, recipe.out, graph.select(recipe, list(options.only), options.until), options.reuse)
+    wanted = graph.select(recipe, list(options.only), options.until)
+    refuse_folders(recipe, wanted, options.reuse)
+    verdicts = graph.judge(recipe, recipe.out, wanted, options.reuse)
+    if any(verdict.works for verdict in verdicts):
+        refuse_drift(recipe, recipe.out, options.allow_drift)
+    return verdicts
 
 
 def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
@@ -104,32 +109,6 @@ def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
         kind, target = reports[-1].inputs.get("of.0", ("", ""))
         told = Path(target) if kind == "path" and artifacts.is_run(Path(target)) else run_dir
         write_card(told, run_dir, run_dir / reports[-1].name)
-
-
-def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
-    """`--only` reads what earlier runs published; a parent that is neither there nor wanted is the user's mistake."""
-    for name in wanted:
-        for parent in recipe.nodes[name].parents():
-            if parent not in wanted and graph.current(run_dir, parent) is None:
-                raise UserError(
-                    f"`{name}` reads `{parent}`, which has not been made",
-                    where=str(run_dir),
-                    mend=f"--until {name} makes all it needs",
-                )
-            if parent not in wanted:
-                artifacts.refuse_damaged(run_dir / parent, f"--until {name} makes it again")
-
-
-def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
-    """What a run takes from outside, looked at before its folder is made: data, device, artifacts."""
-    absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
-    if absent:
-        raise UserError("\n".join(absent), mend="put it there, or name another path")
-    platform.refuse_device(recipe.device, recipe.source)
-    for name in wanted:
-        for kind, target in recipe.nodes[name].inputs.values():
-            if kind == "path":
-                graph.refuse_damaged_outside(Path(target))
 
 
 def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, str]:
@@ -153,7 +132,7 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Generator[None, None, None]:
     """Hold the run folder alone; refuse a second process."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -171,64 +150,34 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
-    """A folder with other content, or with another recipe's run, is never written into."""
-    if not run_dir.is_dir() or not any(p.name != ".lock" for p in run_dir.iterdir()):
-        return
-    if not (run_dir / "run.json").exists():
-        raise UserError(
-            "the output folder holds something that is no run",
-            where=str(run_dir),
-            expected="an empty or new folder, or a run of this recipe",
-            mend="choose another with --out",
-        )
-    path = run_dir / "run.json"
-    known = read_object(path)
-    artifacts.refuse_newer(known, SCHEMA, path)
-    fixed = known.get("fixed")
-    if not isinstance(fixed, dict) or not isinstance(fixed.get("threads"), int) or "recipe" not in known:
-        raise UserError(
-            "a damaged run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
-            mend="remove the file and its folder, or choose another with --out",
-        )  # fmt: skip
-    if known.get("recipe") != recipe.title:
-        raise UserError(
-            f"the output folder is a run of another recipe, `{known.get('recipe')}`",
-            where=str(run_dir),
-            expected=f"a run of `{recipe.title}`",
-            mend="choose another with --out",
-        )
-
-
-def fix_environment(recipe: Recipe, run_dir: Path, threads: int, allow: bool, working: bool) -> int:
-    """Fix threads, device and versions at the first start; refuse to work on under others. Returns the threads."""
+def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:
+    """Fix threads, device and versions at the first start, mark that work goes on under others (`refuse_drift` let it).
+    Returns the threads."""
     path = run_dir / "run.json"
     if not path.exists():
-        fixed = platform.fingerprint(threads, recipe.device)
+        fixed = platform.fingerprint(recipe.threads or platform.free_cores(), recipe.device)
         write_json(path, {"schema": SCHEMA, "recipe": recipe.title, "fixed": fixed, "drift": []})
     known = read_json(path)
-    if recipe.threads == 0:
-        threads = known["fixed"]["threads"]
-    drift = differences(known["fixed"], platform.fingerprint(threads, recipe.device))
+    threads, drift = drifted(recipe, known["fixed"])
     if drift and working:
-        if not allow:
-            raise UserError(
-                "the run was started under other conditions: " + "; ".join(drift),
-                where=str(run_dir),
-                expected="the same, so that a resumed run gives the same bits",
-                mend="--allow-drift goes on and marks the run, --out starts a new one",
-            )
         write_json(path, {**known, "drift": sorted({*known["drift"], *drift})})
     platform.set_threads(threads)
     return threads
 
 
 def note_nodes(recipe: Recipe, path: Path) -> None:
-    """Write down the recipe's nodes and their planned minutes: `qwenkit status` tells what is not there yet, too."""
-    nodes = {name: {"kind": node.kind, "planned_minutes": node.config.minutes} for name, node in recipe.nodes.items()}
+    """Write down what the recipe is about, its nodes and what is planned of them: `qwenkit status` and the card tell
+    of what is not there yet, too."""
+    nodes = {name: {"kind": node.kind, **plans(node)} for name, node in recipe.nodes.items()}
     known = read_json(path)
-    if known.get("nodes") != nodes:
-        write_json(path, {**known, "nodes": nodes})
+    noted = {**known, "about": recipe.about, "nodes": nodes}
+    if known != noted:
+        write_json(path, noted)
+
+
+def plans(node: Node) -> dict[str, float | None]:
+    """What a recipe plans of a node: minutes and memory."""
+    return {"planned_minutes": node.config.minutes, "planned_mb": node.config.memory_mb}
 
 
 def recover(run_dir: Path) -> None:
@@ -236,12 +185,18 @@ def recover(run_dir: Path) -> None:
     for out in sorted((run_dir / ".work").glob("*/out")):
         if (out / MANIFEST).exists():
             manifest = artifacts.read_manifest(out)
-            artifacts.publish(out, run_dir / manifest.node, run_dir / ".old")
+            publish(out, run_dir, manifest.node)
     for scratch in sorted((run_dir / ".work").glob("*")):
         name, _, stem = scratch.name.rpartition("-")
         published = graph.current(run_dir, name)
         if published is not None and published.key.startswith(stem):
             shutil.rmtree(scratch)
+
+
+def publish(out: Path, run_dir: Path, node: str) -> None:
+    """Put a finished artifact in its place, a model with its card; what stood there is superseded."""
+    write_model_card(out, run_dir)
+    artifacts.publish(out, run_dir / node, run_dir / ".old")
 
 
 def run_node(
@@ -262,18 +217,19 @@ def run_node(
 
 
 def reuse(node: Node, found: graph.Verdict, other: Path | None, run_dir: Path) -> None:
-    """Take an equal artifact over from another run; every byte of the copy is checked."""
+    """Take an equal artifact over from another run; every byte of the copy is checked. It is not called `out`, which
+    `recover` would publish: a kill may leave half a copy with a whole manifest in it."""
     assert other is not None and found.key is not None
-    source, out = other / node.name, run_dir / ".work" / f"{node.name}-{found.key[:12]}" / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(source, out)
-    lines = artifacts.damage(out)
+    source, copy = other / node.name, run_dir / ".work" / f"{node.name}-{found.key[:12]}" / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(source, copy)
+    lines = artifacts.damage(copy)
     if lines:
-        shutil.rmtree(out)
+        shutil.rmtree(copy)
         raise artifacts.damaged(source, lines, "make it again there, or run without --reuse")
-    artifacts.fsync_tree(out)
-    artifacts.publish(out, run_dir / node.name, run_dir / ".old")
-    shutil.rmtree(out.parent)
+    artifacts.fsync_tree(copy)
+    publish(copy, run_dir, node.name)
+    shutil.rmtree(copy.parent)
 
 
 def work_node(
@@ -303,11 +259,11 @@ def work_node(
         }  # fmt: skip
         run = {
             "schema": SCHEMA, "started": round(started, 3), "seconds": round(time.monotonic() - clock, 2),
-            "attempts": attempts, "planned_minutes": node.config.minutes, "peak_mb": platform.peak_mb(),
+            "attempts": attempts, **plans(node), "peak_mb": platform.peak_mb(),
             "versions": platform.versions(), "machine": platform.machine(), "remarks": list(result.remarks),
         }  # fmt: skip
         artifacts.finish(out, manifest, run)
-        artifacts.publish(out, run_dir / node.name, run_dir / ".old")
+        publish(out, run_dir, node.name)
         shutil.rmtree(scratch)
     for remark in result.remarks:
         log("note", node=node.name, text=remark)
@@ -328,7 +284,7 @@ def count_attempt(scratch: Path) -> int:
 
 
 @contextlib.contextmanager
-def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Iterator[None]:
+def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Generator[None, None, None]:
     """Turn whatever breaks in a stage into a message; the other nodes stay whole and the run can be resumed."""
     try:
         yield
@@ -343,7 +299,7 @@ def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Iterator[
             raise UserError(
                 f"the disk is full, `{node.name}` stopped",
                 where=str(getattr(error, "filename", None) or scratch),
-                mend="free some space (`qwenkit clean`), then the same command goes on from here",
+                mend="free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here",
             ) from error
         if isinstance(error, UserError):
             with within(source if source == f"qwenkit {node.kind}" else f"{source}, [{node.name}]"):

@@ -5,6 +5,7 @@ and at the end planned beside actual time. Without a terminal there are lines on
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,10 +21,12 @@ WORDS = {"done": "up to date", "reuse": "reused"}
 
 
 class Terminal:
-    """Bars where there is a terminal, plain lines where there is none; `quiet` prints only the closing table."""
+    """Bars where there is a terminal, plain lines where there is none; `quiet` prints only the closing table,
+    `verbose` also why each node runs, its key, and where what it made lies."""
 
-    def __init__(self, console: Console, quiet: bool = False) -> None:
-        self.console, self.quiet = console, quiet
+    def __init__(self, console: Console, quiet: bool = False, verbose: bool = False) -> None:
+        self.console, self.quiet, self.verbose = console, quiet, verbose and not quiet
+        self.out = Path()
         self.bars: Progress | None = None
         self.run_bar: TaskID | None = None
         self.node_bar: TaskID | None = None
@@ -37,6 +40,12 @@ class Terminal:
         taken = f", {reused} reused" if reused else ""
         if not self.quiet:
             self.console.print(f"[bold]{recipe.title}[/]: {len(todo)} of {len(verdicts)} nodes to run{taken}{planned}")
+            if recipe.about:
+                self._line(recipe.about)
+        self.out = recipe.out
+        for v in verdicts if self.verbose else ():
+            key = v.key[:12] if v.key else "not known yet"
+            self._line(f"{v.node:<12} {WORDS.get(v.state, v.state):<10} key {key:<13}  {v.why}")
         if self.console.is_terminal and not self.quiet and todo:
             self.bars = Progress(
                 TextColumn("{task.description:<12}"), BarColumn(28), TextColumn("{task.percentage:>3.0f}%"),
@@ -69,12 +78,15 @@ class Terminal:
                 self.bars.advance(self.run_bar, node.config.minutes or 0.1)
         if not self.quiet:
             spent = WORDS.get(found.state) or f"{run['seconds'] / 60:.1f} min"
-            clock = time.strftime("%H:%M:%S")
-            self.console.print(
-                f"{clock} {node.name:<12} {spent:>10}  {manifest.headline}", markup=False, highlight=False
-            )
+            self._line(f"{time.strftime('%H:%M:%S')} {node.name:<12} {spent:>10}  {manifest.headline}")
             for remark in run.get("remarks", ()) if found.works else ():
-                self.console.print(f"{'':<33}{remark}", markup=False, highlight=False)
+                self._line(f"{'':<33}{remark}")
+        if self.verbose:
+            facts = f"digest {manifest.digest[:12]}, key {manifest.key[:12]}, seed {manifest.seed}"
+            self._line(f"{'':<8} {self.out / node.name}: {facts}, peak {run['peak_mb']} MB, {run['attempts']} attempts")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
 
     def end(self, rows: list[dict[str, Any]]) -> None:
         """Planned beside actual, node by node."""
@@ -83,21 +95,31 @@ class Terminal:
         if not worked:
             self.console.print("nothing to do: every node is up to date")
             return
-        table = Table("node", "planned min", "actual min", "peak MB", "headline", box=None, pad_edge=False)
-        for row in worked:
-            planned = f"{row['planned_minutes']:.1f}" if row["planned_minutes"] else "-"
-            table.add_row(row["node"], planned, f"{row['seconds'] / 60:.1f}", str(row["peak_mb"]), row["headline"])
-        planned_sum = sum(row["planned_minutes"] or 0 for row in worked)
-        actual = sum(row["seconds"] for row in worked) / 60
-        peak = max(row["peak_mb"] for row in worked)
-        table.add_row("all", f"{planned_sum:.1f}", f"{actual:.1f}", str(peak), "")
-        self.console.print(table)
+        self.console.print(closing_table(worked))
 
     def close(self) -> None:
         """Take the bars away, whatever happened."""
         if self.bars is not None:
             self.bars.stop()
             self.bars = None
+
+
+def closing_table(rows: list[dict[str, Any]]) -> Table:
+    """Planned beside actual, node by node, and the sum: minutes add up, memory is the most at once."""
+    table = Table(
+        "node", "planned min", "actual min", "planned MB", "peak MB", "headline", box=None, pad_edge=False
+    )  # fmt: skip
+    whole: dict[str, Any] = {
+        "node": "all", "headline": "", "seconds": sum(row["seconds"] for row in rows),
+        "planned_minutes": sum(row["planned_minutes"] or 0 for row in rows),
+        "planned_mb": max(row["planned_mb"] or 0 for row in rows), "peak_mb": max(row["peak_mb"] for row in rows),
+    }  # fmt: skip
+    for row in [*rows, whole]:
+        minutes = f"{row['planned_minutes']:.1f}" if row["planned_minutes"] else "-"
+        memory = str(row["planned_mb"] or "-")
+        actual = f"{row['seconds'] / 60:.1f}"
+        table.add_row(row["node"], minutes, actual, memory, str(row["peak_mb"]), row["headline"])
+    return table
 
 
 def _ignore(done: float, total: float, **metrics: float | str) -> None:

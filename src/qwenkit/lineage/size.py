@@ -48,7 +48,7 @@ def short(number: float) -> str:
 
 def sizes(recipe: Recipe) -> dict[str, Size]:
     """The size of each pretraining whose vocabulary is known."""
-    found = {}
+    found: dict[str, Size] = {}
     for node in recipe.nodes.values():
         rows = _vocab_rows(node, recipe)
         if rows and isinstance(node.config, pretrain.Config):
@@ -61,7 +61,7 @@ def sizes(recipe: Recipe) -> dict[str, Size]:
 def offered() -> list[dict[str, Any]]:
     """The recipes that come with the package, smallest first: what each makes, its size, the keys that take data.
     They are read where they lie, so that nothing in the present folder is taken for theirs."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, path in packaged().items():
         recipe = load_recipe(str(path))
         (size,) = sizes(recipe).values()

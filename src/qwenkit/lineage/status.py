@@ -14,13 +14,14 @@ from qwenkit.artifacts import MANIFEST
 from qwenkit.errors import UserError
 from qwenkit.lineage.view import DONE, FAILED, NOT_RUN, UNFINISHED, NodeView, load_run, number
 
-DAMAGED = "damaged"
+DAMAGED, NEWER = "damaged", "newer"
 MEND = "remove the folder; the next `qwenkit run` makes it again"
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node: `state` is that of the report card, or `damaged`; `detail` its headline, or what keeps it from one."""
+    """One node: `state` is that of the report card, or `damaged`, or `newer` (than
+    this qwenkit); `detail` its headline, or what keeps it from one."""
 
     node: str
     kind: str
@@ -30,15 +31,19 @@ class NodeStatus:
     minutes: float | None
     attempts: int | None
     digest: str
+    older_code: str
+    """What is to be said where another version of the stage made it; else empty."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """All nodes, parents before children; the alarms of their last attempts; what is damaged, as told to the user."""
+    """All nodes, parents before children; the alarms of their last attempts; what is damaged, or of a newer qwenkit, as
+    told to the user."""
 
     nodes: list[NodeStatus]
     alarms: list[dict[str, Any]]
     damage: list[str]
+    newer: list[str]
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
@@ -48,14 +53,14 @@ class RunStatus:
 def read_status(run_dir: Path) -> RunStatus:
     """Read a run folder; a `UserError` only where it is none."""
     refuse_no_run(run_dir)
-    nodes, damage = [], []
+    nodes: list[NodeStatus] = []
     view = load_run(run_dir)
     folders = artifact_folders(run_dir)
     for name in dict.fromkeys([*view.nodes, *(folder.name for folder in folders)]):
-        fault = _fault(run_dir / name) if run_dir / name in folders else None
-        nodes.append(_status(view.nodes.get(name) or NodeView(name), fault))
-        damage += [fault] if fault else []
-    return RunStatus(nodes, [alarm for node in view.nodes.values() for alarm in node.alarms], damage)
+        state, fault = _fault(run_dir / name) if run_dir / name in folders else ("", "")
+        nodes.append(_status(view.nodes.get(name) or NodeView(name), state, fault))
+    damage, newer = ([node.detail for node in nodes if node.state == state] for state in (DAMAGED, NEWER))
+    return RunStatus(nodes, [alarm for node in view.nodes.values() for alarm in node.alarms], damage, newer)
 
 
 def refuse_no_run(run_dir: Path, where: str | None = None) -> None:
@@ -72,23 +77,23 @@ def artifact_folders(run_dir: Path) -> list[Path]:
     return [path for path in folders if path.name in known or (path / MANIFEST).exists()]
 
 
-def _fault(folder: Path) -> str | None:
-    """Why the books of an artifact cannot be read; its files are not looked at, `qwenkit verify` hashes them."""
+def _fault(folder: Path) -> tuple[str, str]:
+    """Whether and why the books of an artifact cannot be read; its files `qwenkit verify` looks at."""
     try:
         artifacts.read_manifest(folder)
         artifacts.read_run(folder)
     except UserError as error:
-        return error.text()
-    return None
+        return NEWER if artifacts.is_newer(folder) else DAMAGED, error.text()
+    return "", ""
 
 
-def _status(node: NodeView, fault: str | None) -> NodeStatus:
-    state, detail = (DAMAGED, fault) if fault else _progress(node)
+def _status(node: NodeView, fault: str, why: str) -> NodeStatus:
+    state, detail = (fault, why) if fault else _progress(node)
     seconds, attempts = number(node.run.get("seconds")), number(node.run.get("attempts"))
     return NodeStatus(
         node.name, node.kind, state, detail, node.planned_minutes,
         None if seconds is None else seconds / 60, None if attempts is None else int(attempts),
-        str(node.manifest.get("digest", "")),
+        str(node.manifest.get("digest", "")), "" if fault else node.older_code,
     )  # fmt: skip
 
 
@@ -110,6 +115,14 @@ def verify(run_dir: Path) -> dict[Path, list[str]]:
         return {run_dir: _wrong(run_dir)}
     refuse_no_run(run_dir)
     return {folder: _wrong(folder) for folder in artifact_folders(run_dir)}
+
+
+def mend_of(found: dict[Path, list[str]]) -> str | None:
+    """What to do about what `verify` found. What a newer qwenkit wrote is whole, and its own line says to upgrade."""
+    wrong = [line for folder, lines in found.items() for line in lines if not artifacts.is_newer(folder)]
+    if not wrong:
+        return None
+    return artifacts.MOVE if artifacts.only_stray(wrong) else MEND
 
 
 def _wrong(folder: Path) -> list[str]:

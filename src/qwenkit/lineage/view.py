@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.errors import UserError
 from qwenkit.events import read_events
 from qwenkit.records import read_json
+from qwenkit.stages import KINDS, load_stage
 
 Row = dict[str, Any]
 NOT_RUN, DONE, FAILED, UNFINISHED = "not run", "done", "failed", "not finished"
@@ -32,6 +33,7 @@ class NodeView:
     headline: str = ""
     reason: str = ""  # why it failed
     planned_minutes: float | None = None
+    planned_mb: float | None = None
     checkpoint: tuple[int, int] | None = None  # the last step saved, and the last step of all
     manifest: Row = field(default_factory=dict)
     run: Row = field(default_factory=dict)
@@ -46,20 +48,33 @@ class NodeView:
         return mapping(self.manifest.get("metrics"))
 
     @property
+    def older_code(self) -> str:
+        """That another version of its stage made the artifact, in words; empty where it is the present one's."""
+        made, kind = self.manifest.get("version"), str(self.manifest.get("kind", ""))
+        present = load_stage(kind).VERSION if kind in KINDS else made
+        return "" if made == present else f"made by version {made} of `{kind}`, now {present}"
+
+    @property
     def parents(self) -> list[str]:
         """Names of the nodes this one reads, each once."""
-        found = [mapping(item).get("node") for item in mapping(self.manifest.get("inputs")).values()]
-        return list(dict.fromkeys(name for name in found if isinstance(name, str) and name))
+        return list(dict.fromkeys(self.sources.values()))
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The nodes this one reads, by the name of the input."""
+        found = {key: mapping(item).get("node") for key, item in mapping(self.manifest.get("inputs")).items()}
+        return {key: name for key, name in found.items() if isinstance(name, str) and name}
 
 
 @dataclass
 class RunView:
-    """A whole run: its nodes in the order in which they ran."""
+    """A whole run: its nodes in the order in which they ran; `about` is what the recipe says of itself."""
 
     name: str
     nodes: dict[str, NodeView]
     run: Row
     seeds: Row = field(default_factory=dict)  # what the report node says of other seeds; empty when it joins none
+    about: str = ""
 
     def of_kind(self, *kinds: str) -> Iterator[NodeView]:
         """The published nodes of these kinds."""
@@ -83,11 +98,18 @@ def load_run(run_dir: Path, report: Path | None = None) -> RunView:
     for node in nodes.values():
         node.steps, node.evals = (_in_order(rows) for rows in (node.steps, node.evals))
     seeds = _json(report / "seeds.json") if report else {}
-    return RunView(str(run.get("recipe") or run_dir.resolve().name), _by_start(nodes), run, seeds)
+    name, about = str(run.get("recipe") or run_dir.resolve().name), str(run.get("about") or "")
+    return RunView(name, _by_start(nodes), run, seeds, about)
 
 
 def _planned(name: str, row: Row) -> NodeView:
-    return NodeView(name, str(row.get("kind", "")), planned_minutes=number(row.get("planned_minutes")))
+    minutes, memory = _plans(row)
+    return NodeView(name, str(row.get("kind", "")), planned_minutes=minutes, planned_mb=memory)
+
+
+def _plans(row: Row) -> tuple[float | None, float | None]:
+    """What was planned: minutes and memory."""
+    return number(row.get("planned_minutes")), number(row.get("planned_mb"))
 
 
 def _take_event(event: Row, nodes: dict[str, NodeView]) -> None:
@@ -119,7 +141,8 @@ def _take_artifact(folder: Path, nodes: dict[str, NodeView]) -> None:
         return
     node = nodes.setdefault(folder.name, NodeView(folder.name))
     node.manifest, node.run = manifest, _json(folder / "run.json")
-    node.planned_minutes = node.planned_minutes or number(node.run.get("planned_minutes"))
+    minutes, memory = _plans(node.run)
+    node.planned_minutes, node.planned_mb = node.planned_minutes or minutes, node.planned_mb or memory
     node.kind, node.headline = str(manifest.get("kind", "")), str(manifest.get("headline", ""))
     if node.state == NOT_RUN or (node.state == UNFINISHED and _published_after(node, folder)):
         node.state = DONE
@@ -155,12 +178,12 @@ def _json(path: Path) -> Row:
 
 def mapping(value: Any) -> Row:
     """The value if it is a JSON object, else an empty one."""
-    return value if isinstance(value, dict) else {}
+    return cast("Row", value) if isinstance(value, dict) else {}
 
 
 def sequence(value: Any) -> list[Any]:
     """The value if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def number(value: Any) -> float | None:

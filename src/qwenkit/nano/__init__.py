@@ -3,8 +3,7 @@
 Plain generators, all from one seed; no tensors. Only `stages/world.py` imports this room.
 """
 
-from qwenkit.nano.exams import overlap_13gram
 from qwenkit.nano.warc import write_warc
 from qwenkit.nano.world import SCALES, Scale, World, build_world
 
-__all__ = ["SCALES", "Scale", "World", "build_world", "overlap_13gram", "write_warc"]
+__all__ = ["SCALES", "Scale", "World", "build_world", "write_warc"]

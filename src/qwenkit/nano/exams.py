@@ -1,7 +1,7 @@
 """The tests of the family: questions whose names, numbers, words and phrasings occur in no training text.
 
 Base tests (five tasks, four choices each) for the pretrained model, chat tests (twelve tasks) for the aligned ones,
-pair tests for the preference and reward models. `overlap_13gram` counts what training and tests share; it must be 0.
+pair tests for the preference and reward models. What training and tests share is counted by the stages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from qwenkit.nano.items import CHAT_TASKS, Item, make, passing_name
 
 Row = dict[str, Any]
 CHOICES = 4
-_UNIT = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 
 
 def chat_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
@@ -109,31 +108,10 @@ def _problem(draw: Draw, facts: Facts) -> Row:
 
 
 def test_texts(rows_: Iterable[Row]) -> Iterator[str]:
-    """What decontamination must look for: the prompt of every test row, with the answer of a base test."""
+    """What no training text may ask: the prompt of every test row, with the answer of a base test. Answers of the other
+    tests are not in it: some are said in training too."""
     for row in rows_:
         if "prompt" in row:
             yield row["prompt"] + row["answer"]
         else:
             yield "\n".join(message["content"] for message in row["messages"] if message["role"] != "system")
-
-
-def units(text: str) -> list[str]:
-    """Words, numbers and single Chinese characters, without case and punctuation."""
-    return _UNIT.findall(text.lower())
-
-
-def overlap_13gram(train_texts: Iterable[str], texts: Iterable[str], size: int = 13) -> int:
-    """How many test texts share a run of 13 units with any training text; shorter ones (from 8) count as a whole."""
-    grams: dict[int, dict[tuple[str, ...], set[int]]] = {}
-    for number, text in enumerate(texts):
-        found = units(text)
-        length = min(size, len(found))
-        for at in range(len(found) - length + 1 if length >= 8 else 0):
-            grams.setdefault(length, {}).setdefault(tuple(found[at : at + length]), set()).add(number)
-    hit: set[int] = set()
-    for text in train_texts:
-        found = units(text)
-        for length, known in grams.items():
-            for at in range(len(found) - length + 1):
-                hit |= known.get(tuple(found[at : at + length]), set())
-    return len(hit)

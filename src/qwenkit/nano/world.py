@@ -113,7 +113,7 @@ class World:
             yield "\n".join([*(m["content"] for m in row["messages"]), row["chosen"], row["rejected"]])
 
     def test_texts(self) -> Iterator[str]:
-        """The prompts of all tests, for decontamination."""
+        """The questions of all tests, without most of their answers."""
         return exams.test_texts(chain(self.base_test(), self.chat_test(), self.pair_test()))
 
 

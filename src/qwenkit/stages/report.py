@@ -23,7 +23,9 @@ VERSION = 1
 class Config(StageConfig):
     """What the report is about."""
 
-    of: list[str] = edge(doc="the nodes whose results it gathers; a run folder stands for all its nodes", many=True)
+    of: list[str] = edge(
+        doc="the nodes whose results it gathers; a run folder stands for all its nodes", many=True, books=True
+    )
     seeds: list[str] = edge([], doc="run folders of the same recipe with another seed", many=True)
 
 

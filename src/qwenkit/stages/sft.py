@@ -17,10 +17,10 @@ from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import losses, save_chat_model
-from qwenkit.stages.testsets import texts
+from qwenkit.stages.testsets import overlap_13gram, texts
 from qwenkit.stages.tokenizer import split
 
-VERSION = 2  # 2: answers, choices and comparisons of the tests count as test texts too; replay is counted
+VERSION = 3  # 3: the overlap that is left is counted; 2: answers of the tests count as test texts; replay is counted
 
 
 class Config(TrainingKeys):
@@ -76,7 +76,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     metrics = {
         "chats": len(kept), "dropped_test_overlap": dropped, "dropped_too_long": len(order.too_long),
         "replayed_documents": len(replayed), "replay_too_long": replay_too_long, "steps": steps,
-        **({"overlap_13gram": 0} if "decontaminate" in inputs else {}),
+        **overlap(kept, replayed, tok, inputs),
         "tokens": steps * config.batch_rows * config.row, "fill": round(order.fill, 4),
         "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
         "train_loss": last.get("loss"), "heldout_loss": found,
@@ -112,6 +112,15 @@ def clean(rows: list[Row], inputs: dict[str, Input]) -> tuple[list[Row], int]:
     tests = TestIndex(texts(inputs["decontaminate"].path))
     kept = [row for row in rows if not any(tests.matches(m["content"]) for m in row["messages"])]
     return kept, len(rows) - len(kept)
+
+
+def overlap(rows: list[Row], replayed: list[Any], tok: Any, inputs: dict[str, Input]) -> dict[str, int]:
+    """How many of the texts that were trained on still share 13 units with a test, replayed documents included."""
+    if "decontaminate" not in inputs:
+        return {}
+    said = (message["content"] for row in rows for message in row["messages"])
+    told = (tok.decode(document.ids) for document in replayed)
+    return {"overlap_13gram": overlap_13gram([*said, *told], texts(inputs["decontaminate"].path))}
 
 
 def example(tok: Any, row: Row, mask: str) -> Any:

@@ -6,7 +6,9 @@ Files: `base.jsonl` (continuations and multiple choice), `chat.jsonl` (instructi
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,18 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         shutil.copyfile(path, work.out / f"{path.stem}.jsonl")
     total = sum(counts.values())
     return Result({"rows": counts}, f"{total} questions in {len(counts)} sets")
+
+
+def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
+    """How many training texts share 13 units with a test text. Most share nothing, so many are looked at as one; of
+    those that seem to, each is looked at alone."""
+    from qwenkit.data.decontaminate import TestIndex
+
+    index, found, rest = TestIndex(tests), 0, iter(training)
+    while many_texts := list(itertools.islice(rest, 500)):
+        if index.matches("\n".join(many_texts)):
+            found += sum(bool(index.matches(text)) for text in many_texts)
+    return found
 
 
 def texts(testsets: Path) -> list[str]:

@@ -119,7 +119,7 @@ def _bootstrap_means(scores: Floats, seed: int) -> Floats:
     """Means of `REPLICATES` resamples; draw (replicate, position) is a pure function of the seed."""
     count = len(scores)
     rows = max(1, CHUNK // count)
-    parts = []
+    parts: list[Floats] = []
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
         picks = (draws.uniform(seed, replicate, np.arange(count)[None, :]) * count).astype(np.int64)

@@ -45,7 +45,7 @@ def _sign_flip(differences: Floats, seed: int) -> float:
     count = len(differences)
     threshold = abs(differences.sum()) * (1 - 1e-12)  # rounding must not make a pattern beat itself
     if count <= _EXACT:
-        patterns = (np.arange(2**count)[:, None] >> np.arange(count)[None, :]) & 1
+        patterns = (np.arange(1 << count)[:, None] >> np.arange(count)[None, :]) & 1
         return float((np.abs((1 - 2 * patterns) @ differences) >= threshold).mean())
     moved = differences[differences != 0]  # a tie has no sign
     extreme = 0

@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from qwenkit import draws
 from qwenkit.statistics.intervals import CHUNK, REPLICATES, Floats, Interval, as_scores, interval_ends
@@ -27,7 +28,7 @@ def pooled_mean(
 
     `bounds` is the range of a score: it gives a width to scores that never vary.
     """
-    questions = sorted(set().union(*scores))
+    questions = sorted(set[str]().union(*scores))
     table = np.array([[row.get(question, math.nan) for question in questions] for row in scores])
     known = as_scores(table[~np.isnan(table)])
     mean = float(np.nanmean(table, axis=1).mean())
@@ -46,11 +47,16 @@ def _resampled(table: Floats, seed: int) -> Floats:
     rows = max(1, CHUNK // count)
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
-        picks = (draws.uniform(seed, 0, replicate, np.arange(count)[None, :]) * count).astype(np.int64)
+        picks = (draws.uniform(seed, 0, replicate, _row(count)) * count).astype(np.int64)
         for index in range(seeds):
             answered = np.maximum(present[index][picks].sum(axis=1), 1)
             by_seed[replicate[:, 0], index] = filled[index][picks].sum(axis=1) / answered
     middle = by_seed.mean(axis=1)
-    picks = (draws.uniform(seed, 1, np.arange(REPLICATES)[:, None], np.arange(seeds)[None, :]) * seeds).astype(np.int64)
+    picks = (draws.uniform(seed, 1, _row(REPLICATES).T, _row(seeds)) * seeds).astype(np.int64)
     moved = np.take_along_axis(by_seed, picks, axis=1).mean(axis=1) - middle
     return middle + moved * math.sqrt(seeds / max(1, seeds - 1))  # n resampled seeds spread n - 1 / n as far as n seeds
+
+
+def _row(count: int) -> npt.NDArray[np.int64]:
+    """0 to count - 1 as a matrix of one row."""
+    return np.arange(count)[None, :]

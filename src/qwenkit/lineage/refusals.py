@@ -1,0 +1,103 @@
+"""What a start refuses before it works, so that a plan approves nothing that a run would refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qwenkit import artifacts, platform
+from qwenkit.config import differences
+from qwenkit.errors import UserError
+from qwenkit.lineage import graph
+from qwenkit.lineage.recipe import Recipe
+from qwenkit.lineage.status import refuse_no_run
+from qwenkit.lineage.view import mapping
+from qwenkit.records import TEMPORARY, read_json, read_object
+
+SCHEMA = 1
+"""Of a run's run.json."""
+
+
+def refuse_folders(recipe: Recipe, wanted: list[str], reuse: Path | None) -> None:
+    """The run's folder, and the one that `--reuse` names: of this recipe, a run, and of no newer qwenkit."""
+    refuse_foreign(recipe.out, recipe)
+    if reuse is not None:
+        refuse_no_run(reuse, f"--reuse {reuse}")
+    for run_dir in (recipe.out, *([reuse] if reuse else [])):
+        for name in wanted:
+            graph.current(run_dir, name)
+
+
+def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
+    """A folder with other content, or with another recipe's run, is never written into."""
+    begun = {".lock", "run.json" + TEMPORARY}  # all that a kill in a run's first moments leaves
+    if not run_dir.is_dir() or all(path.name in begun for path in run_dir.iterdir()):
+        return
+    if not (run_dir / "run.json").exists():
+        raise UserError(
+            "the output folder holds something that is no run",
+            where=str(run_dir),
+            expected="an empty or new folder, or a run of this recipe",
+            mend="choose another with --out",
+        )
+    path = run_dir / "run.json"
+    known = read_object(path)
+    artifacts.refuse_newer(known, SCHEMA, path)
+    threads = mapping(known.get("fixed")).get("threads")
+    if not isinstance(threads, int) or "recipe" not in known:
+        raise UserError(
+            "a damaged run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
+            mend="remove the file and its folder, or choose another with --out",
+        )  # fmt: skip
+    if known.get("recipe") != recipe.title:
+        raise UserError(
+            f"the output folder is a run of another recipe, `{known.get('recipe')}`",
+            where=str(run_dir),
+            expected=f"a run of `{recipe.title}`",
+            mend="choose another with --out",
+        )
+
+
+def refuse_drift(recipe: Recipe, run_dir: Path, allow: bool) -> None:
+    """A run that has work to do goes on under the conditions of its first start, or is marked."""
+    path = run_dir / "run.json"
+    drift = drifted(recipe, read_json(path)["fixed"])[1] if path.exists() and not allow else []
+    if drift:
+        raise UserError(
+            "the run was started under other conditions: " + "; ".join(drift),
+            where=str(run_dir),
+            expected="the same, so that a resumed run gives the same bits",
+            mend="--allow-drift goes on and marks the run, --out starts a new one",
+        )
+
+
+def drifted(recipe: Recipe, fixed: dict[str, Any]) -> tuple[int, list[str]]:
+    """The threads that this start would take, and what is not as it was fixed at the first one."""
+    threads = recipe.threads or fixed["threads"]
+    return threads, differences(fixed, platform.fingerprint(threads, recipe.device))
+
+
+def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
+    """What a run takes from outside, looked at before its folder is made: data, device, artifacts."""
+    absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
+    if absent:
+        raise UserError("\n".join(absent), mend="put it there, or name another path")
+    platform.refuse_device(recipe.device, recipe.source)
+    for name in wanted:
+        for kind, target in recipe.nodes[name].inputs.values():
+            if kind == "path":
+                graph.refuse_damaged_outside(Path(target))
+
+
+def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
+    """`--only` reads what earlier runs published; a parent that is neither there nor wanted is the user's mistake."""
+    for name in wanted:
+        for parent in recipe.nodes[name].parents():
+            if parent not in wanted and graph.current(run_dir, parent) is None:
+                raise UserError(
+                    f"`{name}` reads `{parent}`, which has not been made",
+                    where=str(run_dir),
+                    mend=f"--until {name} makes all it needs",
+                )
+            if parent not in wanted:
+                artifacts.refuse_damaged(run_dir / parent, f"--until {name} makes it again")

@@ -1,0 +1,122 @@
+"""A start refuses what it must not touch, a plan refuses the same; a newer artifact is no damaged one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qwenkit import artifacts
+from qwenkit.errors import UserError
+from qwenkit.lineage import graph, runner
+from qwenkit.lineage.recipe import load_recipe
+from qwenkit.lineage.runner import Options
+from qwenkit.lineage.status import mend_of, read_status, verify
+from tests.lineage.test_runner import go
+
+RUN = Path("runs/toy")
+
+
+def plan(path: Path, *changes: str, out: str = "runs/toy", **options: object) -> list[graph.Verdict]:
+    recipe = replace(load_recipe(str(path), list(changes)), out=Path(out))
+    return runner.plan(recipe, Options(**options))  # type: ignore[arg-type]
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("left", [[".lock"], [".lock", "run.json.tmp"], ["run.json.tmp"]], ids=str)
+def test_what_a_kill_in_the_first_moments_leaves_is_gone_on_with(toy: Path, left: list[str]) -> None:
+    RUN.mkdir(parents=True)
+    for name in left:
+        (RUN / name).write_text("")
+    assert go(toy) == ["one", "two", "big", "all"]
+    assert not list(RUN.glob("*.tmp"))
+
+
+def test_a_kill_while_run_json_is_written(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", kill)
+        go(toy)
+    assert sorted(path.name for path in RUN.iterdir()) == [".lock", "run.json.tmp"]
+    assert plan(toy)[0].state == "run"
+
+
+def test_a_plan_refuses_the_folders_that_a_run_refuses(toy: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="holds something that is no run"):
+        plan(toy, out="mine")
+    go(toy)
+    with pytest.raises(UserError, match="a run of another recipe, `toy`"):
+        plan(toy, "title=other")
+    with pytest.raises(UserError, match="threads: 1 -> 2"):
+        plan(toy, "threads=2", "two.text=z")
+    assert plan(toy, "threads=2", "two.text=z", allow_drift=True)[1].state == "run"
+    assert {verdict.state for verdict in plan(toy, "threads=2")} == {"done"}, "nothing to do, nothing to refuse"
+
+
+def test_a_plan_says_that_a_parent_is_missing(toy: Path) -> None:
+    (verdict,) = plan(toy, only=("big",))
+    assert (verdict.state, verdict.why) == ("blocked", "reads one, not made yet: --until big makes all it needs")
+
+
+def test_a_newer_artifact_is_refused_and_not_replaced(toy: Path) -> None:
+    """By a run, by its plan, by what would reuse it; status and verify tell, and advise no removal."""
+    go(toy)
+    manifest = RUN / "one" / "manifest.json"
+    edit(manifest, schema=99, shape="unknown here")
+    before = manifest.read_bytes()
+    for act in (go, plan):
+        with pytest.raises(UserError, match=r"one/manifest.json: written by a newer qwenkit \(schema 99\)") as found:
+            act(toy)
+        assert found.value.mend == "upgrade qwenkit"
+        with pytest.raises(UserError, match="written by a newer qwenkit"):
+            act(toy, out="runs/b", reuse=RUN)
+    assert manifest.read_bytes() == before and not Path("runs/b").exists()
+    told = read_status(RUN)
+    assert (told.nodes[0].node, told.nodes[0].state) == ("one", "newer")
+    assert not told.damage and "mend: upgrade qwenkit" in told.newer[0]
+    wrong = verify(RUN)
+    assert "written by a newer qwenkit" in wrong[RUN / "one"][0] and mend_of(wrong) is None
+    (RUN / "two" / "text").write_text("other")
+    assert "makes it again" in str(mend_of(verify(RUN)))
+
+
+def test_data_from_outside_is_read_once(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan, verdict and work each ask for its digest; another size or time is another file."""
+    Path("data").mkdir()
+    Path("data/text").write_text("xy")
+    toy.write_text(toy.read_text().replace('source = "one"', 'source = "./data"'))
+    read: list[Path] = []
+    real = artifacts.sha256_file
+    monkeypatch.setattr(artifacts, "sha256_file", lambda path: (read.append(path), real(path))[1])
+    go(toy)
+    assert [path.parent.name for path in read].count("data") == 1
+    Path("data/text").write_text("xyz")
+    assert go(toy) == ["big", "all"]
+    assert [path.parent.name for path in read].count("data") == 2
+
+
+def test_a_kill_within_a_copy_publishes_nothing(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--reuse` copies the manifest first, here, and is killed: the next start does not take the half for a whole."""
+    go(toy, out="runs/a")
+
+    def half(source: Path, target: Path, **_: object) -> None:
+        target.mkdir(parents=True)
+        (target / "manifest.json").write_bytes((source / "manifest.json").read_bytes())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.copytree", half)
+        go(toy, out="runs/b", reuse=Path("runs/a"))
+    runner.recover(Path("runs/b"))
+    assert not Path("runs/b/one").exists()
+    assert go(toy, out="runs/b", reuse=Path("runs/a")) == []
+    assert not artifacts.damage(Path("runs/b/one")) and not any(Path("runs/b/.work").iterdir())
