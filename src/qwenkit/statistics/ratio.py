@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from qwenkit import draws
 from qwenkit.statistics.intervals import CHUNK, REPLICATES, Interval, as_scores
@@ -26,7 +27,8 @@ def ratio_interval(tops: Iterable[float], bottoms: Iterable[float], level: float
     value, count = float(top.sum() / bottom.sum()), len(top)
     if count == 1:
         return Interval(value, None, None, 1)
-    found, rows = [], max(1, CHUNK // count)
+    found: list[npt.NDArray[np.float64]] = []
+    rows = max(1, CHUNK // count)
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
         picks = (draws.uniform(seed, replicate, np.arange(count)[None, :]) * count).astype(np.int64)

@@ -31,7 +31,7 @@ error: --set tokeniser.extras=1: the recipe has no node `tokeniser`
         "run my.toml --set tokenizer.extra=1",
         """\
 error: --set tokenizer.extra=1: unknown key `tokenizer.extra`
-  expected: one of corpus, extras, held_out, kind, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
   nearest: extras
 """,
     ),

@@ -152,7 +152,7 @@ error: my.toml, line 1: `device` is "tpu"
         "run my.toml",
         """\
 error: my.toml, line 4: unknown key `tokenizer.vocab_sise`
-  expected: one of corpus, extras, held_out, kind, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
   nearest: vocab_size
 """,
     ),
@@ -162,7 +162,7 @@ error: my.toml, line 4: unknown key `tokenizer.vocab_sise`
         "run my.toml",
         """\
 error: my.toml, line 3: unknown kind `tokeniser`
-  expected: one of world, testsets, corpus, tokenizer, pretrain, sft, preference, reward, ppo, evaluate, report
+  expected: one of world, testsets, corpus, tokenizer, extend, pretrain, sft, preference, reward, ppo, evaluate, quantize, export, report
   nearest: tokenizer
 """,
     ),
@@ -238,7 +238,7 @@ error: my.toml, line 3: `world.scale` is "nanno"
 error: my.toml, line 4: `tokenizer.vocab_size` is 1
   expected: at least 256
 my.toml, line 5: unknown key `tokenizer.pad_too`
-  expected: one of corpus, extras, held_out, kind, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
   nearest: pad_to
 """,
     ),
