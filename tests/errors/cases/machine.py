@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line, however long)
 """What the machine does to a run: no device, a full disk, Ctrl-C, a fault of ours, a loss that is no number."""
 
 from __future__ import annotations

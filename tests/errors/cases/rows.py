@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line, however long)
 """Rows of text, chats, comparisons and prompts that say nothing a stage can use."""
 
 from __future__ import annotations
