@@ -176,7 +176,10 @@ def test_heavier_source_keeps_its_copy(tmp_path: Path) -> None:
 
 def test_repeated_lines_and_personal_data(tmp_path: Path) -> None:
     rows = [
-        {"id": place, "html": page(f"Subscribe to our letter at a@b.org now.\n{story(place, 'salt')}")}
+        {
+            "id": place,
+            "html": page(f"Subscribe to our letter, which comes every week, at a@b.org now.\n{story(place, 'salt')}"),
+        }
         for place in PLACES
     ]
     config = CorpusConfig(max_line_repeats=4, scrub_pii=True)
