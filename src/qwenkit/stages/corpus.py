@@ -17,7 +17,7 @@ from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.testsets import texts
 
-VERSION = 3  # 3: our own extraction of the main content; 2: answers, choices and comparisons of tests count as test texts
+VERSION = 3  # 3: our own extraction of pages; 2: answers, choices and comparisons of the tests count too
 DOCUMENTS = "documents.jsonl.gz"
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
