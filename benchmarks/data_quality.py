@@ -1,4 +1,4 @@
-"""The data engine on gold: language, near duplicates, editions, quality labels, decontamination, each with its interval.
+"""The data engine on gold: language, duplicates, editions, quality labels, decontamination, each with its interval.
 
     python benchmarks/data_quality.py [--json out.json]
 
@@ -166,7 +166,8 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> str:
 PEER = """
 import json, sys
 from datatrove.data import Document
-from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
+from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter
+from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
 c4 = C4QualityFilter(filter_no_terminal_punct=False)
 filters = [GopherRepetitionFilter(), GopherQualityFilter(), c4, FineWebQualityFilter()]
 def keeps(text):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit.data.units import ngram_hashes, unit_hashes, units
+from qwenkit.data.units import ngram_hashes, unit_hashes
 
 BITS = 16
 Floats = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ class QualityClassifier:
 
 def _features(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
     """Hashed columns of a text's units and pairs, and their weights: log counts scaled to length 1."""
-    hashes = unit_hashes([unit.casefold() for unit in units(text)])
+    hashes = unit_hashes(text).hashes
     grams = np.concatenate([ngram_hashes(hashes, 1), ngram_hashes(hashes, 2)])
     columns, counts = np.unique(grams >> np.uint64(64 - BITS), return_counts=True)
     values = 1 + np.log(counts)

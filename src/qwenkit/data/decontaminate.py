@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwenkit.data.units import Hashes, ngram_hashes, ngrams_by_size, unit_hashes, unit_spans, units
+from qwenkit.data.units import Hashes, Units, ngram_hashes, ngrams_by_size, unit_hashes
 
 GRAM, SHORTEST = 13, 8
 
@@ -39,7 +39,7 @@ class TestIndex:
         self.gram = gram
         self._tests: dict[int, dict[int, int]] = {}  # gram size -> hash -> number of the first text that holds it
         for number, text in enumerate(texts):
-            hashes = _hashes(text)
+            hashes = unit_hashes(text).hashes
             size = min(gram, len(hashes))
             if size >= min(shortest, gram):
                 table = self._tests.setdefault(size, {})
@@ -49,16 +49,12 @@ class TestIndex:
 
     def matches(self, document: str) -> list[Match]:
         """Spans of a document that overlap a test; touching spans of one test are joined."""
-        hashes = _hashes(document)
+        units = unit_hashes(document)
         found = []
-        for size, grams in ngrams_by_size(hashes, self._sorted):
+        for size, grams in ngrams_by_size(units.hashes, self._sorted):
             for at in np.flatnonzero(_contains(self._sorted[size], grams)).tolist():
                 found.append((at, at + size, self._tests[size][int(grams[at])]))
-        return _joined(sorted(found), document) if found else []
-
-
-def _hashes(text: str) -> Hashes:
-    return unit_hashes([unit.casefold() for unit in units(text)])
+        return _joined(sorted(found), units) if found else []
 
 
 def _contains(known: Hashes, grams: Hashes) -> np.ndarray:
@@ -67,13 +63,12 @@ def _contains(known: Hashes, grams: Hashes) -> np.ndarray:
     return known[at] == grams
 
 
-def _joined(found: list[tuple[int, int, int]], document: str) -> list[Match]:
+def _joined(found: list[tuple[int, int, int]], units: Units) -> list[Match]:
     """Unit ranges as character spans, overlapping ones of one test as one."""
-    spans = unit_spans(document)
     joined: list[list[int]] = []
     for start, stop, test in found:
         if joined and joined[-1][2] == test and start <= joined[-1][1]:
             joined[-1][1] = max(stop, joined[-1][1])
         else:
             joined.append([start, stop, test])
-    return [Match(spans[start][0], spans[stop - 1][1], test) for start, stop, test in joined]
+    return [Match(int(units.starts[start]), int(units.stops[stop - 1]), test) for start, stop, test in joined]

@@ -9,7 +9,8 @@ without spaces), 128 permutations, bands chosen so that a pair exactly at the th
 0.995 or more, every found pair verified by its exact Jaccard similarity. So there are no false pairs, and the answer is
 the same on every machine. A cluster is a connected component: a chain of small edits ends in one cluster.
 
-Shingles of all texts are held in memory: some 10^5 documents per process.
+Texts are hashed many at a time (`sketches`), because numpy's calls cost more than a short text's work. `clusters` does
+the same over files, for corpora that memory does not hold.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from qwenkit import draws
-from qwenkit.data.units import Hashes, ngram_hashes, normalise, unit_hashes, units
+from qwenkit.data.units import Hashes, mix, ngram_hashes, ngrams_by_size, normalise, unit_hashes
 from qwenkit.errors import UserError
 
 SHINGLE, PERMUTATIONS, RECALL = 5, 128, 0.995
+_BATCH = 100_000  # characters
 _SEED = 20230928  # fixed: signatures of two corpora can be compared
 
 
@@ -50,13 +53,17 @@ def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
 def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
     """Clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`."""
     texts = _checked(texts, threshold)
-    shingles = [shingle(text) for text in texts]
+    keys = sketches(texts, threshold)
+    shingles = lru_cache(maxsize=100_000)(lambda index: shingle(texts[index]))
     parent = list(range(len(texts)))
-    different: set[tuple[int, int]] = set()
-    for bucket in _buckets(shingles, threshold):
-        _join(bucket, shingles, threshold, parent, different)
+    join((bucket for column in keys.T for bucket in buckets(column)), shingles, threshold, parent)
+    return clusters_of(parent)
+
+
+def clusters_of(parent: list[int]) -> list[list[int]]:
+    """The groups of a union-find forest that have more than one member."""
     members: defaultdict[int, list[int]] = defaultdict(list)
-    for index in range(len(texts)):
+    for index in range(len(parent)):
         members[_root(parent, index)].append(index)
     return [cluster for _, cluster in sorted(members.items()) if len(cluster) > 1]
 
@@ -81,7 +88,7 @@ def best_copy(cluster: Sequence[int], texts: Sequence[str], priority: Sequence[f
 
 def shingle(text: str) -> Hashes:
     """Sorted distinct hashes of a text's 5-shingles."""
-    return np.unique(ngram_hashes(unit_hashes(units(normalise(text))), SHINGLE))
+    return np.unique(ngram_hashes(unit_hashes(normalise(text)).hashes, SHINGLE))
 
 
 def jaccard(left: Hashes, right: Hashes) -> float:
@@ -92,15 +99,59 @@ def jaccard(left: Hashes, right: Hashes) -> float:
     return common / (len(left) + len(right) - common)
 
 
+def sketches(texts: Sequence[str], threshold: float) -> Hashes:
+    """One row of band keys for each text: texts that agree in any column are candidates. 0: a text without units."""
+    bands, rows = bands_for(threshold)
+    keys = np.zeros((len(texts), bands), dtype=np.uint64)
+    for start, stop in _batches(texts):
+        signatures, filled = _signatures(texts[start:stop], bands * rows)
+        with np.errstate(over="ignore"):
+            state = np.full((stop - start, bands), _SEED, dtype=np.uint64)
+            for row in range(rows):
+                state = mix(state * np.uint64(3) + signatures[:, row::rows])
+        keys[start:stop] = np.where(filled[:, None], state | np.uint64(1), np.uint64(0))
+    return keys
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Ranges of texts that together fit a processor's cache."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) > _BATCH:
+            yield start, index
+            start, size = index, 0
+        size += len(text) + 1
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def _signatures(texts: Sequence[str], permutations: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]:
+    """MinHash signatures of some texts, and which of them have any unit. All are hashed as one long text."""
+    plain = [normalise(text) for text in texts]
+    hashes, starts, _ = unit_hashes("\n".join(plain))
+    ends = np.searchsorted(starts, np.cumsum([len(text) + 1 for text in plain]))
+    grams = dict(ngrams_by_size(hashes, {SHINGLE})).get(SHINGLE, hashes[:0])
+    found = np.empty((len(texts), permutations), dtype=np.uint32)
+    first = 0
+    for row, end in enumerate(ends.tolist()):
+        whole = end - first >= SHINGLE
+        found[row] = signature(
+            grams[first : end - SHINGLE + 1] if whole else ngram_hashes(hashes[first:end], SHINGLE), permutations
+        )
+        first = end
+    return found, np.diff(ends, prepend=0) > 0
+
+
 def signature(shingles: Hashes, permutations: int = PERMUTATIONS) -> npt.NDArray[np.uint32]:
-    """MinHash: under each of `permutations` hash functions, the smallest value of the set. Multiply-shift hashing."""
-    multiply, add = _permutations(permutations)
+    """MinHash: under each of `permutations` hash functions, the smallest value of the set (repeats do not matter)."""
+    multiply, add, table = _permutations(permutations)
+    values = (shingles >> np.uint64(32)).astype(np.uint32)[:, None]
     smallest = np.full(permutations, np.iinfo(np.uint32).max, dtype=np.uint32)
-    with np.errstate(over="ignore"):
-        for start in range(0, len(shingles), 4096):  # bounds the table to 4096 x 128 numbers
-            chunk = shingles[start : start + 4096, None]
-            table = ((chunk * multiply + add) >> np.uint64(32)).astype(np.uint32)
-            smallest = np.minimum(smallest, table.min(axis=0))
+    for start in range(0, len(values), len(table)):  # the table stays in the processor's cache
+        part = table[: len(values) - start]
+        np.multiply(values[start : start + len(part)], multiply, out=part)
+        np.add(part, add, out=part)
+        np.minimum(smallest, part.min(axis=0), out=smallest)
     return smallest
 
 
@@ -113,28 +164,35 @@ def bands_for(threshold: float, permutations: int = PERMUTATIONS, recall: float 
     return permutations, 1
 
 
-def _permutations(count: int) -> tuple[Hashes, Hashes]:
-    numbers = draws.bits(_SEED, np.arange(2)[:, None], np.arange(count))
-    return numbers[0] | np.uint64(1), numbers[1]
+@lru_cache(maxsize=4)
+def _permutations(count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Factors and summands of the permutations of 32-bit numbers (multiply by an odd one, add), and room to work."""
+    numbers = (draws.bits(_SEED, np.arange(2)[:, None], np.arange(count)) >> np.uint64(32)).astype(np.uint32)
+    return numbers[0] | np.uint32(1), numbers[1], np.empty((256, count), dtype=np.uint32)
 
 
-def _buckets(shingles: Sequence[Hashes], threshold: float) -> Iterator[list[int]]:
-    """Groups of texts whose signatures agree in a whole band."""
-    bands, rows = bands_for(threshold)
-    filled = [index for index, hashes in enumerate(shingles) if len(hashes)]
-    if len(filled) < 2:
-        return
-    signatures = np.stack([signature(shingles[index]) for index in filled])
-    for band in range(bands):
-        buckets: defaultdict[bytes, list[int]] = defaultdict(list)
-        for index, row in zip(filled, np.ascontiguousarray(signatures[:, band * rows : (band + 1) * rows])):
-            buckets[row.tobytes()].append(index)
-        yield from (bucket for bucket in buckets.values() if len(bucket) > 1)
+def buckets(keys: Hashes) -> Iterator[list[int]]:
+    """Groups of positions with equal keys, each ascending, in order of their first; key 0 is in none."""
+    order = np.argsort(keys, kind="stable")
+    order = order[np.searchsorted(keys[order], 1) :]
+    equal = np.concatenate([[False], keys[order][1:] == keys[order][:-1], [False]])
+    starts, stops = np.flatnonzero(equal[1:] & ~equal[:-1]), np.flatnonzero(equal[:-1] & ~equal[1:]) + 1
+    for start, stop in sorted(zip(starts.tolist(), stops.tolist()), key=lambda run: order[run[0]]):
+        yield order[start:stop].tolist()
+
+
+def join(
+    found: Iterable[Sequence[int]], shingles: Callable[[int], Hashes], threshold: float, parent: list[int]
+) -> None:
+    """Unite in `parent` the members of every bucket that are similar."""
+    different: set[tuple[int, int]] = set()
+    for bucket in found:
+        _join(bucket, shingles, threshold, parent, different)
 
 
 def _join(
-    bucket: list[int],
-    shingles: Sequence[Hashes],
+    bucket: Sequence[int],
+    shingles: Callable[[int], Hashes],
     threshold: float,
     parent: list[int],
     different: set[tuple[int, int]],
@@ -147,7 +205,7 @@ def _join(
             a, b = _root(parent, left), _root(parent, right)
             if a == b or (left, right) in different:
                 continue
-            if jaccard(shingles[left], shingles[right]) >= threshold:
+            if jaccard(shingles(left), shingles(right)) >= threshold:
                 parent[max(a, b)] = min(a, b)
             else:
                 different.add((left, right))
