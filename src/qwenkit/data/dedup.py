@@ -54,7 +54,7 @@ def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[i
     """Clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`."""
     texts = _checked(texts, threshold)
     keys = sketches(texts, threshold)
-    shingles = lru_cache(maxsize=100_000)(lambda index: shingle(texts[index]))
+    shingles = lru_cache(maxsize=100_000)(lambda index: shingle(str(texts[index])))
     parent = list(range(len(texts)))
     join((bucket for column in keys.T for bucket in buckets(column)), shingles, threshold, parent)
     return clusters_of(parent)
