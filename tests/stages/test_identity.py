@@ -11,7 +11,7 @@ from qwenkit.stages import KINDS, load_stage
 
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
-RUNTIME = {"minutes", "checkpoint_seconds", "evaluate_every"}
+RUNTIME = {"minutes", "runner", "checkpoint_seconds", "evaluate_every"}
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
 
 
@@ -32,7 +32,9 @@ def sample(config: type[StageConfig], key: str) -> Any:
         return default + "x"
     if isinstance(default, list):
         return [0.5] if default else ["x"]
-    return {"x": 2} if isinstance(default, dict) else 7
+    if isinstance(default, dict):
+        return {"x": "y"} if "dict[str, str]" in str(field.annotation) else {"x": 2}
+    return 7
 
 
 def build(config: type[StageConfig], **keys: Any) -> StageConfig:

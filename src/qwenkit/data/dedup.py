@@ -16,16 +16,15 @@ the same over files, for corpora that memory does not hold.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from qwenkit import draws
-from qwenkit.data.units import Hashes, mix, ngram_hashes, ngrams_by_size, normalise, unit_hashes
+from qwenkit.data.units import Hashes, mix, ngram_hashes, ngrams_by_size, normalise, unit_hashes, unit_hashes_together
 from qwenkit.errors import UserError
 
 SHINGLE, PERMUTATIONS, RECALL = 5, 128, 0.995
@@ -35,8 +34,12 @@ _SEED = 20230928  # fixed: signatures of two corpora can be compared
 
 def exact_key(text: str) -> bytes:
     """Digest of a text after normalisation: form, case, spacing and punctuation do not count."""
-    plain = re.sub(r"[^\w\s]", "", normalise(text))
-    return hashlib.blake2b(" ".join(plain.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return exact_digest(unit_hashes(normalise(text)).hashes.tobytes())
+
+
+def exact_digest(data: bytes) -> bytes:
+    """BLAKE2 in 16 bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
@@ -53,8 +56,8 @@ def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
 def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
     """Clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`."""
     texts = _checked(texts, threshold)
-    keys = sketches(texts, threshold)
-    shingles = lru_cache(maxsize=100_000)(lambda index: shingle(str(texts[index])))
+    _, keys = sketches(texts, threshold)
+    shingles = lru_cache(maxsize=100_000)(lambda index: shingle(texts[index]))
     parent = list(range(len(texts)))
     join((bucket for column in keys.T for bucket in buckets(column)), shingles, threshold, parent)
     return clusters_of(parent)
@@ -99,18 +102,30 @@ def jaccard(left: Hashes, right: Hashes) -> float:
     return common / (len(left) + len(right) - common)
 
 
-def sketches(texts: Sequence[str], threshold: float) -> Hashes:
-    """One row of band keys for each text: texts that agree in any column are candidates. 0: a text without units."""
+def sketches(texts: Sequence[str], threshold: float, near: bool = True) -> tuple[Hashes, Hashes]:
+    """Of each text its exact key in two numbers, and its band keys (0 if not `near`): texts that agree in any band are
+    candidates. 0: a text without units."""
     bands, rows = bands_for(threshold)
+    exact = np.zeros((len(texts), 2), dtype=np.uint64)
     keys = np.zeros((len(texts), bands), dtype=np.uint64)
     for start, stop in _batches(texts):
-        signatures, filled = _signatures(texts[start:stop], bands * rows)
-        with np.errstate(over="ignore"):
-            state = np.full((stop - start, bands), _SEED, dtype=np.uint64)
-            for row in range(rows):
-                state = mix(state * np.uint64(3) + signatures[:, row::rows])
-        keys[start:stop] = np.where(filled[:, None], state | np.uint64(1), np.uint64(0))
-    return keys
+        (hashes, _, _), ends = unit_hashes_together([normalise(text) for text in texts[start:stop]])
+        filled = np.diff(ends, prepend=0) > 0
+        parts = [hashes[first:end] for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
+        digests = b"".join(exact_digest(part.tobytes()) for part in parts)
+        exact[start:stop] = np.frombuffer(digests, dtype="<u8").reshape(-1, 2) * filled[:, None].astype(np.uint64)
+        if near:
+            signatures = _signatures(hashes, ends, bands * rows)
+            keys[start:stop] = np.where(filled[:, None], _band_keys(signatures, bands, rows), np.uint64(0))
+    return exact, keys
+
+
+def _band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> Hashes:
+    state = np.full((len(signatures), bands), _SEED, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for row in range(rows):
+            state = mix(state * np.uint64(3) + signatures[:, row::rows])
+    return state | np.uint64(1)
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -125,21 +140,17 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         yield start, len(texts)
 
 
-def _signatures(texts: Sequence[str], permutations: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]:
-    """MinHash signatures of some texts, and which of them have any unit. All are hashed as one long text."""
-    plain = [normalise(text) for text in texts]
-    hashes, starts, _ = unit_hashes("\n".join(plain))
-    ends = np.searchsorted(starts, np.cumsum([len(text) + 1 for text in plain]))
+def _signatures(hashes: Hashes, ends: npt.NDArray[np.int64], permutations: int) -> npt.NDArray[np.uint32]:
+    """MinHash signatures of texts whose units are given together."""
     grams = dict(ngrams_by_size(hashes, {SHINGLE})).get(SHINGLE, hashes[:0])
-    found = np.empty((len(texts), permutations), dtype=np.uint32)
+    found = np.empty((len(ends), permutations), dtype=np.uint32)
     first = 0
     for row, end in enumerate(ends.tolist()):
-        whole = end - first >= SHINGLE
-        found[row] = signature(
-            grams[first : end - SHINGLE + 1] if whole else ngram_hashes(hashes[first:end], SHINGLE), permutations
-        )
+        short = end - first < SHINGLE
+        own = ngram_hashes(hashes[first:end], SHINGLE) if short else grams[first : end - SHINGLE + 1]
+        found[row] = signature(own, permutations)
         first = end
-    return found, np.diff(ends, prepend=0) > 0
+    return found
 
 
 def signature(shingles: Hashes, permutations: int = PERMUTATIONS) -> npt.NDArray[np.uint32]:
@@ -227,14 +238,20 @@ def collapse_repeated_lines(text: str) -> str:
     return "\n".join(line for before, line in zip([None, *lines], lines) if line != before or not line.strip())
 
 
-def remove_repeated_lines(texts: Sequence[str], most: int) -> tuple[list[str], int]:
-    """Texts without the lines that stand in more than `most` of them (site furniture), and how many lines went."""
-    keys = [[exact_key(line) if line.strip() else b"" for line in text.split("\n")] for text in texts]
-    spread = Counter(key for lines in keys for key in set(lines) if key)
-    removed = 0
-    cleaned = []
-    for text, lines in zip(texts, keys):
-        kept = [line for line, key in zip(text.split("\n"), lines) if spread[key] <= most]
-        removed += len(lines) - len(kept)
-        cleaned.append("\n".join(kept))
-    return cleaned, removed
+def line_keys(text: str) -> list[int]:
+    """One number for each line of a text, equal for lines that are equal after normalisation; 0: nothing in it."""
+    hashes, starts, _ = unit_hashes(text)
+    if not len(hashes):
+        return [0] * (text.count("\n") + 1)
+    breaks = np.flatnonzero(np.array([char == "\n" for char in text])) if "\n" in text else np.empty(0, np.int64)
+    edges = np.concatenate([[0], np.searchsorted(starts, breaks), [len(starts)]])
+    with np.errstate(over="ignore"):
+        places = np.arange(len(hashes)) - np.repeat(edges[:-1], np.diff(edges))
+        sums = np.concatenate([[np.uint64(0)], np.cumsum(mix(hashes + places.astype(np.uint64)))])
+        keys = sums[edges[1:]] - sums[edges[:-1]]
+    return np.where(np.diff(edges) > 0, keys | np.uint64(1), np.uint64(0)).tolist()
+
+
+def without_lines(text: str, common: Collection[int]) -> str:
+    """A text without the lines that are known to stand in many texts."""
+    return "\n".join(line for line, key in zip(text.split("\n"), line_keys(text)) if key not in common)

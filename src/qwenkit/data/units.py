@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -75,15 +75,28 @@ def _classes() -> npt.NDArray[np.uint8]:
     return classes
 
 
+@lru_cache(maxsize=1)
+def _longer() -> dict[int, str]:
+    """Characters whose folding is longer than one, with its first."""
+    everything = (chr(code) for code in range(sys.maxunicode + 1))
+    return {ord(char): char.casefold()[0] for char in everything if len(char.casefold()) > 1}
+
+
 def _codes(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
+def unit_hashes_together(texts: Sequence[str]) -> tuple[Units, npt.NDArray[np.int64]]:
+    """The units of some texts, hashed as one long text, and where each text's units end: for many short texts."""
+    units = unit_hashes("\n".join(texts))
+    return units, np.searchsorted(units.starts, np.cumsum([len(text) + 1 for text in texts]))
+
+
 def unit_hashes(text: str) -> Units:
-    """Hashes and places of all units, case folded. A character whose folding is longer than one keeps its case."""
+    """Hashes and places of all units, case folded. Of a folding longer than one character the first counts."""
     folded = text.casefold()
     if len(folded) != len(text):
-        folded = "".join(char if len(char.casefold()) != 1 else char.casefold() for char in text)
+        folded = text.translate(_longer()).casefold()
     codes = _codes(folded)
     classes = _classes()[_codes(text)]
     before = np.concatenate([[np.uint8(0)], classes[:-1]]) if len(classes) else classes

@@ -1,24 +1,26 @@
 """`corpus`: raw pages and text to clean, deduplicated, decontaminated documents (report §2.1).
 
-Files: `documents.jsonl.gz` (id, text, source, kind, licence, language), `samples.jsonl` (kept beside dropped, for
-people to review), `quarantine.jsonl`, `contaminated.jsonl` with the matched spans.
+Files: `documents-00000.parquet`, ... (id, text, source, kind, licence, language, url, place, meta), `ledger.parquet`
+(what became of every document that was read), `attributes-00000.parquet`, ... (what each rule of quality saw),
+`samples.jsonl` (kept beside dropped, for people to review), `quarantine.jsonl`, `contaminated.jsonl` with the spans.
 """
 
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qwenkit.artifacts import stamp
-from qwenkit.config import StageConfig, content, edge
+from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.testsets import texts
 
-VERSION = 3  # 3: our own extraction of pages; 2: answers, choices and comparisons of the tests count too
-DOCUMENTS = "documents.jsonl.gz"
+VERSION = 3  # 3: our own extraction of pages, a ledger; 2: answers, choices and comparisons of tests count
+DOCUMENTS = "documents-*.parquet"
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
     ("text.jsonl", "text", "CC0-1.0"),
@@ -33,10 +35,19 @@ class Config(StageConfig):
     world: str | None = edge(None, doc="a world: its pages, text, instructions and real code")
     extra: list[str] = edge([], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", many=True)
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold")
+    filter: str | None = edge(None, doc="a learned filter of quality, from `qwenkit train-filter`")
+    kinds: dict[str, str] = content({}, doc='html, web, text, code or instruction, by source: {extra = "web"}')
+    licences: dict[str, str] = content({}, doc='licence of a source whose rows name none: {extra = "CC-BY-4.0"}')
+    allow_licences: list[str] = content([], doc="licences to keep; none: all")
     near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
     languages: list[str] = content([], doc="languages to keep; none: all")
-    scrub_pii: bool = content(False, doc="replace mail addresses, phone and card numbers")
+    rules: list[str] = content(["own"], doc="sets of rules for text from the web: own, gopher, c4, fineweb")
+    min_score: float = content(0.1, doc="of the learned filter: what scores less is dropped", ge=0, le=1)
+    max_line_repeats: int = content(0, doc="cut lines of pages that stand in more documents than this; 0: none", ge=0)
+    most_documents: int = content(0, doc="a 13-gram in more documents than this is no overlap; 0: all are", ge=0)
+    scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
     upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
+    runner: Literal["local", "ray"] = runtime("local", doc="where chunks are worked on: here, or on the cluster of Ray")
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -48,16 +59,35 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     settings = CorpusConfig(
         seed=work.seed,
         languages=tuple(config.languages) or None,
+        allow_licences=tuple(config.allow_licences) or None,
         near_threshold=config.near_threshold,
+        rules=tuple(config.rules),
+        classifier=str(inputs["filter"].path) if "filter" in inputs else None,
+        min_score=config.min_score,
+        max_line_repeats=config.max_line_repeats or None,
+        most_documents=config.most_documents or None,
         scrub_pii=config.scrub_pii,
     )
-    result = build_corpus(sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more))
+    result = build_corpus(
+        sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more),
+        folder=work.scratch / "chunks", workers=work.threads, runner=config.runner,
+    )  # fmt: skip
     _refuse_empty(sources, result, work.scratch)
-    write_jsonl(work.out / DOCUMENTS, result.documents)
-    write_jsonl(work.out / "samples.jsonl", result.samples)
-    write_jsonl(work.out / "quarantine.jsonl", result.quarantine.rows)
-    write_jsonl(work.out / "contaminated.jsonl", result.contaminated)
+    _write(result, work.out)
     return _result(result, tests)
+
+
+def _write(result: Any, out: Path) -> None:
+    """The documents in the files that they were made in, and the books."""
+    from qwenkit.data.tables import LEDGER, join
+
+    for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
+        for number, path in enumerate(files):
+            shutil.copyfile(path, out / f"{name}-{number:05d}.parquet")
+    join(result.ledger_files, out / "ledger.parquet", LEDGER)
+    write_jsonl(out / "samples.jsonl", result.samples)
+    write_jsonl(out / "quarantine.jsonl", result.quarantine.rows)
+    write_jsonl(out / "contaminated.jsonl", result.contaminated)
 
 
 def _refuse_empty(sources: list[Any], result: Any, scratch: Path) -> None:
@@ -87,27 +117,31 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
     for index, source in enumerate(many(inputs, "extra")):
         name = "extra" if index == 0 else f"extra{index}"
         kind = "code" if source.path.suffix == ".py" else "html" if ".warc" in source.path.name else "text"
-        found.append(make(name, source.path, kind, config.upsample.get(name, 1.0), "unknown"))
+        licence = config.licences.get(name, "unknown")
+        found.append(make(name, source.path, config.kinds.get(name, kind), config.upsample.get(name, 1.0), licence))
     if not found:
         raise UserError("no sources", expected="`world` or `extra`")
-    unknown = set(config.upsample) - {source.name for source in found}
-    if unknown:
-        raise UserError(
-            f"`upsample` names no source: {', '.join(sorted(unknown))}", expected=", ".join(s.name for s in found)
-        )
+    names = [source.name for source in found]
+    for key in ("upsample", "kinds", "licences"):
+        unknown = sorted(set(getattr(config, key)) - set(names))
+        if unknown:
+            raise UserError(f"`{key}` names no source: {', '.join(unknown)}", expected=", ".join(names))
     return found
 
 
 def _result(result: Any, tests: list[str]) -> Result:
     from qwenkit.data.decontaminate import TestIndex
 
-    rows, funnel = result.documents, result.funnel
-    index = TestIndex(tests)
-    overlap = sum(1 for row in rows if index.matches(row["text"]))
+    funnel, index = result.funnel, TestIndex(tests)
+    count = size = overlap = 0
+    for batch in result.batches():
+        count += len(batch)
+        size += sum(len(text.encode("utf-8", "replace")) for text in batch)
+        overlap += sum(index.holding(batch))
     dropped = sum(step["dropped"] for step in funnel if step["rule"] != "quarantined")
     metrics = {
         "kept": funnel[-1]["left"],
-        "documents": len(rows),
+        "documents": count,
         "dropped": dropped,
         "quarantined": len(result.quarantine),
         "funnel": funnel,
@@ -115,32 +149,37 @@ def _result(result: Any, tests: list[str]) -> Result:
         **{f"by_{key}": found for key, found in result.counts.items()},
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
-    size = sum(len(row["text"].encode()) for row in rows) / 1e6
     aside = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
     contaminated = sum(step["dropped"] for step in funnel if step["step"] == "decontaminate")
     return Result(
         metrics,
-        f"{len(rows)} documents, {size:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
+        f"{count} documents, {size / 1e6:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
         f"13-gram overlap with tests {overlap}",
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(path: Path, *stamp: int) -> tuple[Row, ...]:
-    """The rows of a file as it is now: another size or time is another file."""
-    return tuple(read_jsonl(path))
+def _cached(paths: tuple[Path, ...], *stamps: int) -> tuple[Row, ...]:
+    """The rows of some files as they are now: another size or time is another file."""
+    from qwenkit.data.tables import read_documents
+
+    return tuple(
+        row for path in paths for row in (read_documents(path) if path.suffix == ".parquet" else read_jsonl(path))
+    )
 
 
 def documents(corpus: Path) -> list[Row]:
-    """The documents of a corpus artifact, or of a plain JSONL file with `text`."""
-    path = corpus / DOCUMENTS if corpus.is_dir() else corpus
-    if not path.exists():
+    """The documents of a corpus artifact, or of a plain JSONL or Parquet file with `text`."""
+    paths = sorted(corpus.glob(DOCUMENTS)) if corpus.is_dir() else [corpus]
+    if not paths or not paths[0].exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with {DOCUMENTS}, or a JSONL file")
-    rows = [{"id": f"{path.stem}-{n}", **row} for n, row in enumerate(_cached(path.resolve(), *stamp(path)))]
+    stamps = [part for path in paths for part in stamp(path)]
+    found = _cached(tuple(path.resolve() for path in paths), *stamps)
+    rows = [{"id": f"{corpus.stem}-{n}", **row} for n, row in enumerate(found)]
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("text"), str):
-            raise UserError("missing key `text`", where=f"{path}, row {number}", expected="a text")
+            raise UserError("missing key `text`", where=f"{corpus}, row {number}", expected="a text")
         row["id"] = str(row["id"])
     if not rows:
-        raise UserError("no documents in this file", where=str(path), expected="one JSON object a line, with `text`")
+        raise UserError("no documents in this file", where=str(corpus), expected="one JSON object a line, with `text`")
     return rows
