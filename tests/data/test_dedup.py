@@ -116,6 +116,7 @@ def test_lines() -> None:
     assert without_lines(texts[1], {keys[0][0]}) == "\nsecond story" and line_keys("") == line_keys("--") == [0]
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_every_line_has_its_own_key(text: str) -> None:
     keys = line_keys(text)

@@ -17,6 +17,7 @@ import pytest
 
 from qwenkit.data import CorpusConfig, Source, build_corpus
 from qwenkit.data.chunks import Chunks
+from qwenkit.data.copies import equal_by_daft, equal_rows
 from qwenkit.data.corpus import CorpusResult
 from qwenkit.data.tables import read
 from qwenkit.errors import UserError
@@ -44,6 +45,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 
 
 QUESTION = "how many sailors went with the baker over the long bridge to the market in the winter of that year"
+MARKS = f"*/{'[0-9]' * 5}/mark.json"
 CONFIG = CorpusConfig(seed=3, chunk_bytes=20_000)
 
 
@@ -120,11 +122,11 @@ def test_kills_lose_no_more_than_a_chunk(
     """SIGKILL to the whole group whenever some more chunks are done; what was done is not touched again."""
     folder, killed = tmp_path / "work", 0
     while killed < kills:
-        before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/mark.json")}
+        before = {path: path.stat().st_mtime_ns for path in folder.glob(MARKS)}
         process = build(sources, folder, workers)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            if len(list(folder.glob("*/*/mark.json"))) > len(before):
+            if len(list(folder.glob(MARKS))) > len(before):
                 os.killpg(process.pid, signal.SIGKILL)
                 killed += 1
                 break
@@ -134,6 +136,15 @@ def test_kills_lose_no_more_than_a_chunk(
         if finished:
             break
     assert killed and digest(build_corpus(sources, [QUESTION], CONFIG, folder=folder)) == digest(expected)
+
+
+def test_daft_groups_as_sorting_does(sources: list[Source], tmp_path: Path) -> None:
+    pytest.importorskip("daft")
+    build_corpus(sources, [QUESTION], CONFIG, folder=tmp_path)
+    paths = [str(path) for path in sorted(tmp_path.glob("2-sign/*/signatures.parquet"))]
+    for columns in (["exact", "exact_low"], ["band_0"], ["band_7"], ["name"]):
+        found = sorted(group.tolist() for group in equal_by_daft(paths, columns, "daft"))
+        assert found == [group.tolist() for group in equal_rows(paths, columns, "local")] and found
 
 
 @pytest.mark.soak

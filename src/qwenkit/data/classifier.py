@@ -63,13 +63,23 @@ class QualityClassifier:
 
     def save(self, path: Path | str) -> None:
         """Write the weights as one `.npz` file."""
-        np.savez_compressed(path, weights=self.weights.astype(np.float32), bias=np.float64(self.bias))
+        with Path(path).open("wb") as file:
+            np.savez_compressed(file, weights=self.weights.astype(np.float32), bias=np.float64(self.bias))
 
     @classmethod
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
         with np.load(path) as data:
             return cls(data["weights"].astype(np.float64), float(data["bias"]))
+
+
+def agreement(good: Sequence[str], bad: Sequence[str]) -> float:
+    """Share of a fifth of the texts, set aside, that a filter taught by the rest puts on the right side."""
+    aside = [side[::5] for side in (good, bad)]
+    rest = [[text for n, text in enumerate(side) if n % 5] for side in (good, bad)]
+    scorer = QualityClassifier.train(*rest)
+    right = (scorer.scores(aside[0]) > 0.5).sum() + (scorer.scores(aside[1]) <= 0.5).sum()
+    return float(right / (len(aside[0]) + len(aside[1])))
 
 
 def _features(text: str) -> tuple[npt.NDArray[np.int64], Floats]:

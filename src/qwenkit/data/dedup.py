@@ -186,10 +186,15 @@ def buckets(keys: Hashes) -> Iterator[list[int]]:
     """Groups of positions with equal keys, each ascending, in order of their first; key 0 is in none."""
     order = np.argsort(keys, kind="stable")
     order = order[np.searchsorted(keys[order], 1) :]
-    equal = np.concatenate([[False], keys[order][1:] == keys[order][:-1], [False]])
-    starts, stops = np.flatnonzero(equal[1:] & ~equal[:-1]), np.flatnonzero(equal[:-1] & ~equal[1:]) + 1
-    for start, stop in sorted(zip(starts.tolist(), stops.tolist()), key=lambda run: order[run[0]]):
+    for start, stop in sorted(runs(keys[order][1:] == keys[order][:-1]), key=lambda run: order[run[0]]):
         yield order[start:stop].tolist()
+
+
+def runs(equal: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Ranges of a sorted array whose values are equal: `equal[i]` says that values i and i + 1 are."""
+    equal = np.concatenate([[False], equal, [False]])
+    starts, stops = np.flatnonzero(equal[1:] & ~equal[:-1]), np.flatnonzero(equal[:-1] & ~equal[1:]) + 1
+    return list(zip(starts.tolist(), stops.tolist()))
 
 
 def join(

@@ -103,15 +103,17 @@ def read_part(out: Path, split: Split, source: Source, config: CorpusConfig) -> 
     return {**books.mark(), **bad, "source": source.name}
 
 
-def _row(source: Source, document: Document) -> tuple[Row, float]:
-    """A document's row, and how sure its language is. A page is decoded and extracted; other text is only tidied, and
-    code left as it is."""
-    body = document.body
+def text_of(source: Source, document: Document) -> str:
+    """A document's text. A page is decoded and extracted; other text is only tidied, and code left as it is."""
     if source.kind == "html":
-        text = dedup.collapse_repeated_lines(extract_text(body, document.url, document.charset))
-    else:
-        text = body if isinstance(body, str) else body.decode("utf-8", "replace")
-        text = text.encode("utf-8", "replace").decode() if source.kind == "code" else tidy(text)
+        return dedup.collapse_repeated_lines(extract_text(document.body, document.url, document.charset))
+    text = document.body if isinstance(document.body, str) else document.body.decode("utf-8", "replace")
+    return text.encode("utf-8", "replace").decode() if source.kind == "code" else tidy(text)
+
+
+def _row(source: Source, document: Document) -> tuple[Row, float]:
+    """A document's row, and how sure its language is."""
+    text = text_of(source, document)
     fields = {key: value for key, value in document.fields.items() if isinstance(value, str | int | float | bool)}
     licence = str(fields.pop("licence", None) or fields.pop("license", None) or source.licence)
     language, sure = str(fields.pop("language", "") or ""), 1.0
