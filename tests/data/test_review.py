@@ -26,26 +26,13 @@ def corpus(tmp_path: Path) -> Path:
         ledger.add({**row, "id": "b", "step": "near_duplicates", "rule": "near_copy", "of": "a", "copies": 0})
     with Writer(tmp_path / "documents-00000.parquet", DOCUMENT) as documents:
         documents.add({"id": "a", "text": "héllo " * 40})
-    funnel = [
-        {"step": "read", "rule": "quarantined", "dropped": 1, "left": 2},
-        {"step": "near", "rule": "copy", "dropped": 1, "left": 1},
-    ]
+    lines = (("read", "quarantined", 1, 2), ("near", "copy", 1, 1))
+    funnel = [dict(zip(("step", "rule", "dropped", "left"), line)) for line in lines]
     sizes = {f"by_{key}": {"<x>": {"documents": 1, "characters": 240}} for key in ("source", "language", "licence")}
-    manifest = {
-        "node": "corpus",
-        "headline": "1 document",
-        "config": {"near_threshold": 0.8},
-        "metrics": {"funnel": funnel, **sizes},
-    }
-    write_json(tmp_path / "manifest.json", manifest)
-    sample = {
-        "step": "quality",
-        "rule": "length",
-        "id": "<b>",
-        "source": "s",
-        "seen": "3",
-        "text": "<script>alert(1)</script>",
-    }
+    manifest = {"node": "corpus", "headline": "1 document", "config": {"near_threshold": 0.8}}
+    write_json(tmp_path / "manifest.json", {**manifest, "metrics": {"funnel": funnel, **sizes}})
+    sample = {"step": "quality", "rule": "length", "id": "<b>", "source": "s", "seen": "3"}
+    sample["text"] = "<script>alert(1)</script>"
     write_jsonl(tmp_path / "samples.jsonl", [sample])
     return tmp_path
 
@@ -88,6 +75,5 @@ def test_steps_and_documents() -> None:
     for name in ("a", "b"):
         for step in steps_of(order, store, name, 1):
             assert any(found.split("~")[0] == name for found in documents_of(order, store, step, 1))
-    assert {name for step in range(order.rows_per_epoch) for name in documents_of(order, store, step, 1)} == set(
-        store.ids
-    )
+    seen = {name for step in range(order.rows_per_epoch) for name in documents_of(order, store, step, 1)}
+    assert seen == set(store.ids)

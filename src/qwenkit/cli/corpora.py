@@ -39,9 +39,8 @@ def explain(
         return
     for row in rows:
         fate = f"kept, {row['copies']} times" if row["step"] == "kept" else f"dropped by {row['step']} {row['rule']}"
-        terminal().print(
-            f"{row['id']} ({row['source']}, {row['place']}): {fate} {row['seen']}".rstrip(), highlight=False
-        )
+        line = f"{row['id']} ({row['source']}, {row['place']}): {fate} {row['seen']}"
+        terminal().print(line.rstrip(), highlight=False, markup=False)
     if steps is not None:
         print("steps of the first epoch:", ", ".join(map(str, steps)) or "none (held out, or not kept)")
 

@@ -5,9 +5,9 @@
     join_copies       pairs verified by exact Jaccard, clusters, the copy that is kept   (one task)
 
 Signatures are a few numbers a document, and a join sees one band of them at a time; texts are not read again but those
-of candidates. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a million rows);
-with `runner="ray"` Daft groups on the cluster. Groups are sorted by their first row, so the answer is the same everywhere. A
-row's number over all chunks is `chunk << 32 | row`.
+of candidates. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a million
+rows); with `runner="ray"` Daft groups on the cluster. Groups are sorted by their first row, so the answer is the same
+everywhere. A row's number over all chunks is `chunk << 32 | row`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qwenkit.data.order import Order
@@ -25,16 +23,11 @@ def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
     if not path.exists():
         raise UserError("no ledger here", where=str(corpus), expected="a corpus artifact with ledger.parquet")
     original = name.rpartition("~")[0] if name.rpartition("~")[2].isdigit() and "~" in name else name
-    table = pq.read_table(str(path))
-    found = table.filter(pc.is_in(table["id"], pa.array([name, original])))
-    copies = table.filter(pc.equal(table["of"], original))
-    if not len(found):
-        raise UserError(
-            f"no document {name!r} in this corpus",
-            where=str(path),
-            nearest=nearest(name, table["id"].to_pylist()[:100_000]),
-        )
-    return [*found.to_pylist(), *copies.to_pylist()]
+    rows = pq.read_table(str(path), filters=[("id", "in", [name, original])]).to_pylist()
+    if not rows:
+        known = pq.read_table(str(path), columns=["id"])["id"].slice(0, 100_000).to_pylist()
+        raise UserError(f"no document {name!r} in this corpus", where=str(path), nearest=nearest(name, known))
+    return rows + pq.read_table(str(path), filters=[("of", "=", original)]).to_pylist()
 
 
 def steps_of(order: Order, store: Store, name: str, batch_rows: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Reading a corpus (section 2.1, step 6: manual sampling and review): one page of its funnel, its curves and its samples.
+"""Reading a corpus (section 2.1, step 6: manual sampling and review): one page of funnel, curves and samples.
 
     page(Path("runs/nano/corpus"))              -> HTML, self-contained
     serve(folder, Path("review.jsonl"))         the same page on 127.0.0.1, where a reader's judgements are saved
@@ -80,10 +80,8 @@ def _lengths(corpus: Path) -> list[tuple[str, int]]:
         for group in range(file.metadata.num_row_groups):
             texts = file.read_row_group(group, columns=["text"])["text"].to_pylist()
             counts.update(max(0, len(text)).bit_length() for text in texts)
-    return [
-        (f"{2 ** max(0, bits - 1):,}", counts[bits])
-        for bits in range(min(counts, default=0), max(counts, default=-1) + 1)
-    ]
+    sizes = range(min(counts, default=0), max(counts, default=-1) + 1)
+    return [(f"{2 ** max(0, bits - 1):,}", counts[bits]) for bits in sizes]
 
 
 def bars(values: Sequence[tuple[str, int]], title: str) -> str:
@@ -91,7 +89,8 @@ def bars(values: Sequence[tuple[str, int]], title: str) -> str:
     most = max((count for _, count in values), default=1) or 1
     drawn = "".join(
         f"<rect x={n * 46} y={100 - 100 * count / most:.1f} width=40 height={100 * count / most:.1f} />"
-        f"<text x={n * 46 + 20} y=114>{label}</text><text x={n * 46 + 20} y={96 - 100 * count / most:.1f}>{count:,}</text>"
+        f"<text x={n * 46 + 20} y=114>{label}</text>"
+        f"<text x={n * 46 + 20} y={96 - 100 * count / most:.1f}>{count:,}</text>"
         for n, (label, count) in enumerate(values)
     )
     return f"<svg role=img aria-label='{title}' viewBox='0 -14 {max(1, len(values)) * 46} 134'>{drawn}</svg>"
@@ -130,13 +129,15 @@ def _samples(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         by_rule[row["step"], row["rule"]].append(row)
     for (step, rule), found in sorted(by_rule.items()):
-        cards = "".join(
-            f"<article data-id='{html.escape(row['id'], True)}' data-rule='{rule or step}'><h4>{html.escape(row['source'])} "
-            f"· {html.escape(row['id'])}</h4><p class=seen>{html.escape(row['seen'])}</p><pre>{html.escape(row['text'])}</pre>"
-            "<button data-say=right>right</button><button data-say=wrong>wrong</button></article>"
-            for row in found
-        )
+        cards = "".join(_card(row, rule or step) for row in found)
         yield f"<h3>{step} {rule}</h3><section>{cards}</section>"
+
+
+def _card(row: dict[str, Any], rule: str) -> str:
+    name, source, seen, text = (html.escape(row[key], True) for key in ("id", "source", "seen", "text"))
+    shown = f"<h4>{source} · {name}</h4><p class=seen>{seen}</p><pre>{text}</pre>"
+    buttons = "".join(f"<button data-say={say}>{say}</button>" for say in ("right", "wrong"))
+    return f'<article data-id="{name}" data-rule="{rule}">{shown}{buttons}</article>'
 
 
 def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
