@@ -31,7 +31,7 @@ def sample(config: type[StageConfig], key: str) -> Any:
     if isinstance(default, str):
         return default + "x"
     if isinstance(default, list):
-        return [0.5] if default else ["x"]
+        return [0.5] if "float" in str(field.annotation) else ["x"]
     if isinstance(default, dict):
         return {"x": "y"} if "dict[str, str]" in str(field.annotation) else {"x": 2}
     return 7

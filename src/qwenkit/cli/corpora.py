@@ -11,7 +11,7 @@ from qwenkit.cli.app import Json, app, as_folder, inspect_app, print_json, termi
 from qwenkit.errors import UserError
 
 
-@app.command(epilog="Example:  qwenkit explain page-00012 --run runs/nano")
+@app.command(epilog="Example:  qwenkit explain text-000012 --run runs/nano")
 def explain(
     document: Annotated[str | None, typer.Argument(help="a document's id", metavar="DOC")] = None,
     run: Annotated[Path, typer.Option(help="a run folder", parser=as_folder, metavar="RUN")] = Path("runs/nano"),

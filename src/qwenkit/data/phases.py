@@ -99,7 +99,7 @@ def read_part(out: Path, split: Split, source: Source, config: CorpusConfig) -> 
                 books.fate(row, *fate)
             else:
                 rows.add(row)
-    bad = {"quarantine": quarantine.rows, "bad": dict(sorted(quarantine.counts.items()))}
+    bad = {"quarantine": quarantine.rows, "bad": dict(quarantine.counts)}
     return {**books.mark(), **bad, "source": source.name}
 
 
