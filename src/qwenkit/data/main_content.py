@@ -144,7 +144,7 @@ class _Walk:
             self.children(node, owner, in_pre, link)
 
     def add(self, text: str | None, in_pre: bool, link: int) -> None:
-        if text:
+        if text and (self._parts or not text.isspace()):
             self._parts.append(text if in_pre else text.replace("\n", " "))
             if link:
                 self._links += len(text.strip())
