@@ -15,6 +15,7 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
+from qwenkit.stages.rows import identity
 from qwenkit.stages.testsets import texts
 
 VERSION = 2  # 2: answers, choices and comparisons of the tests count as test texts too
@@ -86,7 +87,8 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
             found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
     for index, source in enumerate(many(inputs, "extra")):
         name = "extra" if index == 0 else f"extra{index}"
-        kind = "code" if source.path.suffix == ".py" else "html" if ".warc" in source.path.name else "text"
+        file = source.path.name.lower()
+        kind = "code" if file.endswith(".py") else "html" if ".warc" in file else "text"
         found.append(make(name, source.path, kind, config.upsample.get(name, 1.0), "unknown"))
     if not found:
         raise UserError("no sources", expected="`world` or `extra`")
@@ -140,7 +142,7 @@ def documents(corpus: Path) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("text"), str):
             raise UserError("missing key `text`", where=f"{path}, row {number}", expected="a text")
-        row["id"] = str(row["id"])
+        row["id"] = identity(row["id"], f"{path}, row {number}")
     if not rows:
         raise UserError("no documents in this file", where=str(path), expected="one JSON object a line, with `text`")
     return rows

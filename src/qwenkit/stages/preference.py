@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError, within
-from qwenkit.records import Row, json_kind, read_json, read_jsonl, write_jsonl
+from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import copy_tokenizer
+from qwenkit.stages.rows import SIDES, check_pair, read_rows
 
 VERSION = 2
-SIDES = ("messages", "chosen", "rejected")
 
 
 class PairKeys(TrainingKeys):
@@ -47,23 +46,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def read_pairs(path: Path, name: str) -> list[Row]:
     """Comparison rows, each with an id; a row without its sides is a `UserError`."""
-    from qwenkit.chat.messages import check
-
-    path = path / name if path.is_dir() else path
-    rows = [{"id": f"pair-{n}", **row} for n, row in enumerate(read_jsonl(path))]
-    for number, row in enumerate(rows, 1):
-        missing = [key for key in SIDES if key not in row]
-        where = f"{path}, row {number}"
-        if missing:
-            raise UserError(f"missing key `{missing[0]}`", where=where, expected=", ".join(SIDES))
-        texts = [side for side in ("chosen", "rejected") if not isinstance(row[side], str)]
-        if texts:
-            raise UserError(f"`{texts[0]}` is {json_kind(row[texts[0]])}", where=where, expected="a text")
-        with within(where):
-            check(row["messages"], True, False)
-    if not rows:
-        raise UserError("no comparisons in this file", where=str(path), expected="one JSON object a line")
-    return rows
+    return read_rows(path / name if path.is_dir() else path, "comparisons", check_pair, SIDES, stem="pair")
 
 
 def load_scorer(path: Path, work: Work) -> Any:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError, within
+from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.preference import PairKeys, read_pairs, train_pairs
+from qwenkit.stages.rows import check_prompt, read_rows
 
 VERSION = 2
 
@@ -52,21 +53,14 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def read_prompts(path: Path, use: str) -> list[Row]:
     """Prompts with a rubric, those meant for this `use` (rl, reward) or for any; a row without one is a `UserError`."""
-    from qwenkit.chat.messages import check
-    from qwenkit.evaluation.rubric import check_rubric
-
     path = path / "prompts.jsonl" if path.is_dir() else path
-    rows = [row for row in read_jsonl(path) if row.get("use", use) == use]
-    for number, row in enumerate(rows, 1):
-        for key in ("id", "messages", "rubric"):
-            if key not in row:
-                raise UserError(f"missing key `{key}`", where=f"{path}, row {number}", expected="id, messages, rubric")
-        with within(f"{path}, row {number}"):
-            check(row["messages"], True, False)
-            check_rubric(row["rubric"])
-    if not rows:
-        raise UserError("no prompts in this file", where=str(path), expected="one JSON object a line")
-    return rows
+    rows = read_rows(path, "prompts", check_prompt, ("messages", "rubric"))
+    found = [row for row in rows if row.get("use") in (None, use)]
+    if not found:
+        raise UserError(
+            f"no prompt in this file is meant for `{use}`", where=str(path), expected=f'"use": "{use}", or none'
+        )
+    return found
 
 
 def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:

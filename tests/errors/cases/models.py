@@ -96,14 +96,14 @@ error: qwenkit ppo, runs/family/base: this folder holds a language model, not on
         lambda d: d.family().rows("tests/base.jsonl", {"id": "x"}),
         "evaluate --models runs/family/base --tests tests --threads 1 --out runs/o",
         """\
-error: qwenkit evaluate, tests/base.jsonl, row 1: missing key `prompt`
-  expected: id, prompt
+error: qwenkit evaluate, tests/base.jsonl, row 1: missing key `task`
+  expected: id, task, prompt
 """,
         started=True,
     ),
     Case(
         "two models of one name",
-        lambda d: d.family().rows("tests/base.jsonl", {"id": "x", "prompt": "", "answer": ""}),
+        lambda d: d.family().rows("tests/base.jsonl", {"id": "x", "task": "t", "prompt": "so", "answer": "yes"}),
         "evaluate --models runs/family/base,runs/../runs/family/base --tests tests --threads 1 --out runs/o",
         """\
 error: qwenkit evaluate: two models have one name
@@ -114,7 +114,7 @@ error: qwenkit evaluate: two models have one name
     ),
     Case(
         "two test sets of one name",
-        lambda d: d.rows("a/t.jsonl", {"id": "x"}).rows("b/t.jsonl", {"id": "x"}),
+        lambda d: d.rows("a/t.jsonl", {"prompt": "so"}).rows("b/t.jsonl", {"prompt": "so"}),
         "testsets --extra a/t.jsonl,b/t.jsonl --threads 1 --out runs/o",
         """\
 error: qwenkit testsets, b/t.jsonl: two test sets are named `t`

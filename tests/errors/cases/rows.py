@@ -210,7 +210,7 @@ error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
         SFT,
         """\
 error: qwenkit sft, bad.jsonl, row 2: missing key `messages`
-  expected: a list of role and content
+  expected: messages
 """,
         started=True,
     ),
