@@ -15,7 +15,7 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.rows import identity
+from qwenkit.stages.checks import identity
 from qwenkit.stages.testsets import texts
 
 VERSION = 2  # 2: answers, choices and comparisons of the tests count as test texts too

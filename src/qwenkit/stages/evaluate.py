@@ -14,7 +14,7 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.rows import check_base_test, check_chat_test, read_rows
+from qwenkit.stages.checks import check_base_test, check_chat_test, read_checked
 
 VERSION = 1
 SETS = {"base": (check_base_test, ("task", "prompt")), "chat": (check_chat_test, ("task", "messages", "rubric"))}
@@ -56,7 +56,7 @@ def _rows(path: Path, limit: int) -> list[Row]:
     if not path.exists():
         return []
     check, needed = SETS[path.stem]
-    rows = read_rows(path, "questions", check, needed, once=True)
+    rows = read_checked(path, "questions", check, needed, once=True)
     return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.checks import SIDES, check_pair, read_checked
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import copy_tokenizer
-from qwenkit.stages.rows import SIDES, check_pair, read_rows
 
-VERSION = 2
+VERSION = 3  # 3: the books count the pairs that measure, too
 
 
 class PairKeys(TrainingKeys):
@@ -46,7 +46,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def read_pairs(path: Path, name: str) -> list[Row]:
     """Comparison rows, each with an id; a row without its sides is a `UserError`."""
-    return read_rows(path / name if path.is_dir() else path, "comparisons", check_pair, SIDES, stem="pair")
+    return read_checked(path / name if path.is_dir() else path, "comparisons", check_pair, SIDES, stem="pair")
 
 
 def load_scorer(path: Path, work: Work) -> Any:
@@ -82,6 +82,7 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: li
     write_jsonl(work.out / "margins.jsonl", items)
     accuracy = accuracies(items, work.seed)
     metrics = {"pairs": len(pairs), **{k: v for k, v in counts.items() if k != "kept"}, "steps": steps,
+               "measured": {name: encode_pairs(found, tok, config.row)[1] for name, found in measured.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
     return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}")

@@ -13,10 +13,10 @@ from qwenkit.config import content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.checks import check_prompt, read_checked
 from qwenkit.stages.preference import PairKeys, read_pairs, train_pairs
-from qwenkit.stages.rows import check_prompt, read_rows
 
-VERSION = 2
+VERSION = 3  # 3: the books count the pairs that measure, too
 
 
 class Config(PairKeys):
@@ -54,7 +54,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 def read_prompts(path: Path, use: str) -> list[Row]:
     """Prompts with a rubric, those meant for this `use` (rl, reward) or for any; a row without one is a `UserError`."""
     path = path / "prompts.jsonl" if path.is_dir() else path
-    rows = read_rows(path, "prompts", check_prompt, ("messages", "rubric"))
+    rows = read_checked(path, "prompts", check_prompt, ("messages", "rubric"))
     found = [row for row in rows if row.get("use") in (None, use)]
     if not found:
         raise UserError(

@@ -14,11 +14,11 @@ from qwenkit.config import content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.checks import check_chat, read_checked
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import losses, save_chat_model
 from qwenkit.stages.testsets import overlap_13gram, texts
-from qwenkit.stages.rows import check_chat, read_rows
 from qwenkit.stages.tokenizer import split
 
 VERSION = 3  # 3: the overlap that is left is counted; 2: answers of the tests count as test texts; replay is counted
@@ -89,7 +89,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 def read_chats(path: Path) -> list[Row]:
     """Chats with `messages`, each with an id; a row without them, or with turns in no order, is a `UserError`."""
     path = path / "chat.jsonl" if path.is_dir() else path
-    return read_rows(path, "chats", check_chat, ["messages"], stem="chat")
+    return read_checked(path, "chats", check_chat, ["messages"], stem="chat")
 
 
 def clean(rows: list[Row], inputs: dict[str, Input]) -> tuple[list[Row], int]:

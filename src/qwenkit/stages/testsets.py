@@ -16,7 +16,7 @@ from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.rows import check_test, read_rows, texts_of
+from qwenkit.stages.checks import check_test, read_checked, texts_of
 
 VERSION = 1
 NAMES = ("base", "chat", "pairs")
@@ -59,7 +59,7 @@ def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
 
 def read(path: Path) -> list[Row]:
     """The rows of a test set; an empty set, a row that says nothing and a doubled id are refused."""
-    return read_rows(path, "questions", check_test, (), stem=path.stem, once=True)
+    return read_checked(path, "questions", check_test, (), stem=path.stem, once=True)
 
 
 def texts(testsets: Path) -> list[str]:

@@ -19,7 +19,7 @@ SIDES = ("messages", "chosen", "rejected")
 ASKED, ANSWERED = ("prompt", "question"), ("answer", "reference", "chosen", "rejected")
 
 
-def read_rows(
+def read_checked(
     path: Path, noun: str, check: Callable[[Row], None], needed: Iterable[str], *, stem: str = "", once: bool = False
 ) -> list[Row]:
     """Every row of a file, with its id and the keys it needs, each looked at by `check`. Rows without an id are called
