@@ -11,11 +11,12 @@ import hashlib
 import importlib.util
 import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, nearest
 
 MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 UNKNOWN = "und"
@@ -50,6 +51,17 @@ def detect_language(text: str) -> tuple[str, float]:
     text = text.encode(errors="replace").decode()  # a lone surrogate has no bytes
     labels, scores = _model().predict(text.lower() if text.isupper() else text, k=1)
     return (_iso(labels[0]), min(1.0, float(scores[0]))) if labels else (UNKNOWN, 0.0)
+
+
+def refuse_unknown(languages: Iterable[str]) -> None:
+    """Refuse codes that no text is ever given: nothing would be kept under them."""
+    labels, _ = _model().predict("a", k=-1)
+    known = {UNKNOWN, *map(_iso, labels)}
+    for code in languages:
+        if code not in known:
+            raise UserError(
+                f"`{code}` is no language", expected="codes of ISO 639, like en and zh", nearest=nearest(code, known)
+            )
 
 
 def _is_mail(word: str) -> bool:

@@ -17,14 +17,17 @@ from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import check_base_test, check_chat_test, read_checked
 
 VERSION = 1
+GIVES = ("exam",)
 SETS = {"base": (check_base_test, ("task", "prompt")), "chat": (check_chat_test, ("task", "messages", "rubric"))}
 
 
 class Config(StageConfig):
     """Who is examined, on what."""
 
-    models: list[str] = edge(doc="models, the first ones the earlier in the family", many=True, hub="model")
-    tests: str = edge(doc="test sets")
+    models: list[str] = edge(
+        doc="models, the first ones the earlier in the family", wants="model", hub="model", many=True, min_length=1
+    )
+    tests: str = edge(doc="test sets", wants="tests")
     max_tokens: int = content(64, doc="longest answer", ge=1)
     samples: int = content(12, doc="prompts whose answers by every model are shown in the report", ge=0)
     limit: int = content(0, doc="questions per set at most; 0: all", ge=0)

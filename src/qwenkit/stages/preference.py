@@ -16,6 +16,7 @@ from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import copy_tokenizer
 
 VERSION = 3  # 3: the books count the pairs that measure, too
+GIVES = ("scorer", "tokenizer")
 
 
 class PairKeys(TrainingKeys):
@@ -33,9 +34,9 @@ class PairKeys(TrainingKeys):
 class Config(PairKeys):
     """What to learn from."""
 
-    model: str = edge(doc="the base model", hub="model")
-    data: str = edge(doc="comparisons: JSONL with messages, chosen, rejected; or a world")
-    tests: str | None = edge(None, doc="test sets with pairs.jsonl")
+    model: str = edge(doc="the base model", wants=("model", "scorer"), hub="model")
+    data: str = edge(doc="comparisons: JSONL with messages, chosen, rejected; or a world", wants="comparisons")
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:

@@ -22,15 +22,16 @@ from qwenkit.stages.testsets import overlap_13gram, texts
 from qwenkit.stages.tokenizer import split
 
 VERSION = 3  # 3: the overlap that is left is counted; 2: answers of the tests count as test texts; replay is counted
+GIVES = ("model", "tokenizer")
 
 
 class Config(TrainingKeys):
     """What to learn from; defaults of the report (§3.1.2)."""
 
-    model: str = edge(doc="the base model", hub="model")
-    data: str = edge(doc="chats: a JSONL file with `messages`, or a world")
-    replay: str | None = edge(None, doc="a corpus whose documents are mixed in")
-    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold")
+    model: str = edge(doc="the base model", wants="model", hub="model")
+    data: str = edge(doc="chats: a JSONL file with `messages`, or a world", wants="chats")
+    replay: str | None = edge(None, doc="a corpus whose documents are mixed in", wants="documents")
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold", wants="tests")
     replay_share: float = content(0.2, doc="share of replayed tokens, where there is a replay (ours)", ge=0, lt=1)
     epochs: float = content(0, doc="passes over the chats; 0: as many as `steps` say", ge=0)
     steps: int = content(4000, doc="steps, where `epochs` is 0", ge=1)

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
@@ -19,22 +21,27 @@ from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import check_test, read_checked, texts_of
 
 VERSION = 1
+GIVES = ("tests", "comparisons")
 NAMES = ("base", "chat", "pairs")
 
 
 class Config(StageConfig):
     """Where the questions come from."""
 
-    world: str | None = edge(None, doc="a world, whose tests are taken")
-    extra: list[str] = edge([], doc="more test sets: JSONL files", many=True)
+    world: str | None = edge(None, doc="a world, whose tests are taken", wants="world")
+    extra: list[str] = edge([], doc="more test sets: JSONL files", wants="questions", many=True)
+
+    @model_validator(mode="after")
+    def _given(self) -> Config:
+        if not (self.world or self.extra):
+            raise ValueError("no test sets: neither `world` nor `extra`")
+        return self
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Copy every set; count its rows."""
     sets = [inputs["world"].file(f"tests/{name}.jsonl") for name in NAMES] if "world" in inputs else []
     sets += [source.path for source in many(inputs, "extra")]
-    if not sets:
-        raise UserError("no test sets", expected="`world` or `extra`")
     counts: dict[str, Any] = {}
     for path in sets:
         if path.stem in counts:

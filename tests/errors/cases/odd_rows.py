@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line, however long)
 """Odd rows: ids and texts of a wrong type, halves of characters, endless numbers, rubrics that no answer could meet, test
 sets that say nothing."""
 
