@@ -15,8 +15,20 @@ RUNTIME = {"minutes", "memory_mb", "checkpoint_seconds", "evaluate_every"}
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
 
 
+VALID = {"corpus": {"extra": ["a"]}, "testsets": {"extra": ["a"]}, "reward": {"data": "a"}, "ppo": {"corpus": "a"}}
+"""What a kind needs besides its required keys."""
+
+SAMPLES = {
+    "languages": ["en"], "upsample": {"extra": 2.0}, "hidden_size": 8192, "heads": 16, "kv_heads": 8,
+    "group_size": 64, "optimizer": "muon",
+}  # fmt: skip
+"""Other values of keys that not every other value would do for."""
+
+
 def sample(config: type[StageConfig], key: str) -> Any:
     """A value of the key that differs from its default and passes its limits."""
+    if key in SAMPLES:
+        return SAMPLES[key]
     field = config.model_fields[key]
     default = field.get_default(call_default_factory=True)
     if get_origin(field.annotation) is Literal:
@@ -35,7 +47,7 @@ def sample(config: type[StageConfig], key: str) -> Any:
 
 
 def build(config: type[StageConfig], **keys: Any) -> StageConfig:
-    required = {
+    required = VALID.get(config.__module__.rpartition(".")[2], {}) | {
         k: (["a"] if "list" in str(f.annotation) else "a") for k, f in config.model_fields.items() if f.is_required()
     }
     return config.model_validate({**required, **keys})
@@ -58,3 +70,13 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
     stage = load_stage(kind)
     assert isinstance(stage.VERSION, int) and stage.__doc__.startswith(f"`{kind}`")
     assert stage.Config.__doc__ and all(field.description for field in stage.Config.model_fields.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_edge_wants_what_some_kind_gives_or_a_person_has(kind: str) -> None:
+    """A new kind says what it gives, and at each edge what it wants: a wrong edge is refused with the recipe."""
+    of_people = {"anything", "text", "questions", "run"}
+    config, given = load_stage(kind).Config, {noun for other in KINDS for noun in load_stage(other).GIVES}
+    assert load_stage(kind).GIVES
+    for edge in config.edges():
+        assert config.wants(edge) and set(config.wants(edge)) <= given | of_people

@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from qwenkit import draws
@@ -43,6 +44,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "instruction": ("exact_duplicates", "decontaminate"),
 }
 _NO_LANGUAGE = "code"
+NAMED = ("licence", "language")  # columns of the user's that are taken over where they hold a text
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,9 @@ class _Build:
             text, counts = scrub(text)
             self.pii.update(counts)
         fields = {key: value for key, value in document.fields.items() if _is_plain(value)}
-        licence = fields.pop("licence", None) or source.licence
-        language = fields.pop("language", None) or (_NO_LANGUAGE if source.kind == "code" else "")
+        licence, language = (found if isinstance(found := fields.pop(key, None), str) else "" for key in NAMED)
+        licence = licence or source.licence
+        language = language or (_NO_LANGUAGE if source.kind == "code" else "")
         row = {"id": document.id, "text": text, "source": source.name, "kind": source.kind}
         row |= {"licence": licence, "language": language}
         return {**({"url": document.url} if document.url else {}), **fields, **row}
@@ -359,7 +362,8 @@ def _unique(name: str, source: str, seen: set[str]) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
+    """What a column of a document may hold; NaN, which others write where there is nothing, is no value."""
+    return isinstance(value, str | int | bool) or (isinstance(value, float) and isfinite(value))
 
 
 def _count(rows: Iterable[Row], key: str) -> dict[str, dict[str, int]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from qwenkit.errors import UserError, nearest
-from qwenkit.records import Quarantine, read_jsonl
+from qwenkit.records import Quarantine, name_of, read_jsonl
 
 CUT = "truncated file"
 KINDS = ("html", "web", "text", "code", "instruction")
@@ -166,7 +166,7 @@ def _parquet_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dic
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         quarantine.add(CUT, path, line=number + 1, sample=str(error))
 
 
@@ -182,8 +182,12 @@ def _rows(
             what = "no" if key is None else "not a text in"
             quarantine.add(f"{what} key {keys[0]!r}", path, line=number, sample=str(row))
             continue
+        name = f"{path.name}:{number}" if row.get("id") in (None, "") else name_of(row["id"])
+        if name is None:
+            quarantine.add("not a text in key 'id'", path, line=number, sample=str(row))
+            continue
         fields = {name: value for name, value in row.items() if name not in (key, "id", "url")}
-        yield Document(str(row.get("id") or f"{path.name}:{number}"), body, row.get("url"), fields=fields)
+        yield Document(name, body, row.get("url"), fields=fields)
 
 
 def _read_warc(path: Path, quarantine: Quarantine) -> Iterator[Document]:

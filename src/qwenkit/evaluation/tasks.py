@@ -51,7 +51,7 @@ def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
     """`right`: the choice of highest log-probability per UTF-8 byte (as `acc_norm`); `right_raw`: of highest sum."""
     rows = list(rows)
     for row in rows:
-        _check_choices(row)
+        check_choices(row)
     prompts = [row["prompt"] for row in rows for _ in row["choices"]]
     choices = [choice for row in rows for choice in row["choices"]]
     scores = iter(engine.score(prompts, choices) if rows else [])
@@ -136,12 +136,15 @@ def _summary(pairs: Iterable[tuple[str, float | None]], seed: int) -> dict[str, 
     return {name: mean_interval(groups[name], seed=seed)._asdict() for name in sorted(groups)}
 
 
-def _check_choices(row: Row) -> None:
+def check_choices(row: Row) -> None:
+    """Refuse a multiple-choice row without texts to choose from, or without the right one among them."""
     choices, gold = row.get("choices") or [], row.get("gold")
     where = f"test row {row['id']}"
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise UserError("`choices` holds something else than texts", where=where, expected="a list of texts")
     if len(choices) < 2 or not all(choices):
         raise UserError("a multiple-choice row needs two or more choices, none empty", where=where)
-    if not isinstance(gold, int) or not 0 <= gold < len(choices):
+    if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):
         raise UserError(f"gold is {gold!r}", where=where, expected=f"an index from 0 to {len(choices) - 1}")
 
 

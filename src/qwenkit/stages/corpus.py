@@ -10,15 +10,20 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from qwenkit.artifacts import stamp
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
+from qwenkit.stages.checks import identity
 from qwenkit.stages.testsets import texts
 
 VERSION = 2  # 2: answers, choices and comparisons of the tests count as test texts too
+GIVES = ("documents",)
 DOCUMENTS = "documents.jsonl.gz"
+MOST_COPIES = 1000
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
     ("text.jsonl", "text", "CC0-1.0"),
@@ -30,13 +35,40 @@ WORLD = (  # file, kind, licence
 class Config(StageConfig):
     """Where the text comes from and what is kept. Thresholds of the report's steps are ours: it gives none."""
 
-    world: str | None = edge(None, doc="a world: its pages, text, instructions and real code")
-    extra: list[str] = edge([], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", many=True)
-    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold")
+    world: str | None = edge(None, doc="a world: its pages, text, instructions and real code", wants="world")
+    extra: list[str] = edge(
+        [], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", wants="text", many=True
+    )
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold", wants="tests")
     near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
     languages: list[str] = content([], doc="languages to keep; none: all")
     scrub_pii: bool = content(False, doc="replace mail addresses, phone and card numbers")
     upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
+
+    @model_validator(mode="after")
+    def _known(self) -> Config:
+        """Sources and languages that do not exist are refused with the recipe."""
+        names = self.sources()
+        if not names:
+            raise ValueError("no sources: neither `world` nor `extra`")
+        for name, copies in self.upsample.items():
+            if name not in names:
+                raise ValueError(f"`upsample` names no source: {name}; there are {', '.join(names)}")
+            if not 0 < copies <= MOST_COPIES:
+                raise ValueError(f"`upsample` wants {copies:g} copies of {name}; from above 0 to {MOST_COPIES} can be")
+        if self.languages:
+            from qwenkit.data.language import refuse_unknown
+
+            try:
+                refuse_unknown(self.languages)
+            except UserError as error:
+                raise ValueError(error.text()) from None
+        return self
+
+    def sources(self) -> list[str]:
+        """The names of all sources: a world's files, and what `extra` names."""
+        own = ["extra" if index == 0 else f"extra{index}" for index in range(len(self.extra))]
+        return [*(name.split(".")[0] for name, _, _ in WORLD if self.world), *own]
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -84,17 +116,10 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
             stem = name.split(".")[0]
             weight = config.upsample.get(stem, 1.0)
             found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
-    for index, source in enumerate(many(inputs, "extra")):
-        name = "extra" if index == 0 else f"extra{index}"
-        kind = "code" if source.path.suffix == ".py" else "html" if ".warc" in source.path.name else "text"
+    for name, source in zip(config.sources()[len(found) :], many(inputs, "extra")):
+        file = source.path.name.lower()
+        kind = "code" if file.endswith(".py") else "html" if ".warc" in file else "text"
         found.append(make(name, source.path, kind, config.upsample.get(name, 1.0), "unknown"))
-    if not found:
-        raise UserError("no sources", expected="`world` or `extra`")
-    unknown = set(config.upsample) - {source.name for source in found}
-    if unknown:
-        raise UserError(
-            f"`upsample` names no source: {', '.join(sorted(unknown))}", expected=", ".join(s.name for s in found)
-        )
     return found
 
 
@@ -140,7 +165,7 @@ def documents(corpus: Path) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("text"), str):
             raise UserError("missing key `text`", where=f"{path}, row {number}", expected="a text")
-        row["id"] = str(row["id"])
+        row["id"] = identity(row["id"], f"{path}, row {number}")
     if not rows:
         raise UserError("no documents in this file", where=str(path), expected="one JSON object a line, with `text`")
     return rows

@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Row
@@ -21,15 +23,16 @@ from qwenkit.stages.reward import read_prompts
 from qwenkit.stages.tokenizer import split
 
 VERSION = 2
+GIVES = ("model", "tokenizer")
 
 
 class Config(StageConfig):
     """Defaults are the report's; what it does not give is marked ours."""
 
-    model: str = edge(doc="the chat model: policy and reference start from it", hub="model")
-    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", hub="model")
-    prompts: str = edge(doc="prompts: JSONL with messages and a rubric, or a world")
-    corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term")
+    model: str = edge(doc="the chat model: policy and reference start from it", wants="model", hub="model")
+    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", wants="scorer", hub="model")
+    prompts: str = edge(doc="prompts: JSONL with messages and a rubric, or a world", wants="prompts")
+    corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term", wants="documents")
     steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1)
     prompts_per_step: int = content(64, doc="prompts in a step (ours)", ge=1)
     samples_per_prompt: int = content(2, doc="responses to each prompt", ge=1)
@@ -59,6 +62,13 @@ class Config(StageConfig):
         0.01, doc="share of documents kept aside to measure their loss; as `held_out` of the base model", ge=0, lt=0.5
     )
     checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
+
+    @model_validator(mode="after")
+    def _given(self) -> Config:
+        if self.ptx_coef and not self.corpus:
+            mend = "name a corpus, or set ptx_coef = 0"
+            raise ValueError(f"`ptx_coef` is {self.ptx_coef:g}, but there is no `corpus`: {mend}")
+        return self
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -106,10 +116,6 @@ def corpus_split(config: Config, inputs: dict[str, Input], work: Work) -> tuple[
     """Documents for the pretraining term, and those that only measure; the same seed holds out what the base did."""
     if "corpus" in inputs:
         return split(documents(inputs["corpus"].path), config.corpus_held_out, work.stream("held-out"))
-    if config.ptx_coef:
-        raise UserError(
-            f"`ptx_coef` is {config.ptx_coef:g}, but there is no `corpus`", mend="name a corpus, or set ptx_coef = 0"
-        )
     return [], []
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError, within
-from qwenkit.records import Row, json_kind, read_json, read_jsonl, write_jsonl
+from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.checks import SIDES, check_pair, read_checked
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import copy_tokenizer
 
-VERSION = 2
-SIDES = ("messages", "chosen", "rejected")
+VERSION = 3  # 3: the books count the pairs that measure, too
+GIVES = ("scorer", "tokenizer")
 
 
 class PairKeys(TrainingKeys):
@@ -34,9 +34,9 @@ class PairKeys(TrainingKeys):
 class Config(PairKeys):
     """What to learn from."""
 
-    model: str = edge(doc="the base model", hub="model")
-    data: str = edge(doc="comparisons: JSONL with messages, chosen, rejected; or a world")
-    tests: str | None = edge(None, doc="test sets with pairs.jsonl")
+    model: str = edge(doc="the base model", wants=("model", "scorer"), hub="model")
+    data: str = edge(doc="comparisons: JSONL with messages, chosen, rejected; or a world", wants="comparisons")
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -47,23 +47,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def read_pairs(path: Path, name: str) -> list[Row]:
     """Comparison rows, each with an id; a row without its sides is a `UserError`."""
-    from qwenkit.chat.messages import check
-
-    path = path / name if path.is_dir() else path
-    rows = [{"id": f"pair-{n}", **row} for n, row in enumerate(read_jsonl(path))]
-    for number, row in enumerate(rows, 1):
-        missing = [key for key in SIDES if key not in row]
-        where = f"{path}, row {number}"
-        if missing:
-            raise UserError(f"missing key `{missing[0]}`", where=where, expected=", ".join(SIDES))
-        texts = [side for side in ("chosen", "rejected") if not isinstance(row[side], str)]
-        if texts:
-            raise UserError(f"`{texts[0]}` is {json_kind(row[texts[0]])}", where=where, expected="a text")
-        with within(where):
-            check(row["messages"], True, False)
-    if not rows:
-        raise UserError("no comparisons in this file", where=str(path), expected="one JSON object a line")
-    return rows
+    return read_checked(path / name if path.is_dir() else path, "comparisons", check_pair, SIDES, stem="pair")
 
 
 def load_scorer(path: Path, work: Work) -> Any:
@@ -99,6 +83,7 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: li
     write_jsonl(work.out / "margins.jsonl", items)
     accuracy = accuracies(items, work.seed)
     metrics = {"pairs": len(pairs), **{k: v for k, v in counts.items() if k != "kept"}, "steps": steps,
+               "measured": {name: encode_pairs(found, tok, config.row)[1] for name, found in measured.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
     return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}")

@@ -11,7 +11,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import model_validator
+
 from qwenkit.config import content, edge
+from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
@@ -22,15 +25,16 @@ if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
 VERSION = 1
+GIVES = ("model", "tokenizer")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 class Config(TrainingKeys):
     """The model's shape (defaults: Table 1, 7B), and how long it is trained."""
 
-    corpus: str = edge(doc="the corpus to learn")
-    tokenizer: str = edge(doc="the tokenizer of the whole family", hub="tokenizer")
-    tokens: float = content(2.4e12, doc="training tokens", gt=0)
+    corpus: str = edge(doc="the corpus to learn", wants="documents")
+    tokenizer: str = edge(doc="the tokenizer of the whole family", wants="tokenizer", hub="tokenizer")
+    tokens: float = content(2.4e12, doc="training tokens", gt=0, le=1e18)
     hidden_size: int = content(4096, doc="width", ge=8)
     layers: int = content(32, doc="blocks", ge=1)
     heads: int = content(32, doc="attention heads", ge=1)
@@ -40,6 +44,15 @@ class Config(TrainingKeys):
     rope_theta: float = content(10000.0, doc="base of the rotary frequencies", gt=0)
     rms_norm_eps: float = content(1e-6, doc="of RMSNorm", gt=0)
     held_out: float = content(0.01, doc="share of documents kept aside to measure the loss", ge=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        """A shape that cannot be built is refused with the recipe, not after all that comes before."""
+        try:
+            shape(self, vocab_rows=1, eot_id=0)
+        except UserError as error:
+            raise ValueError(error.what) from None
+        return self
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:

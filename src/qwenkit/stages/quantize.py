@@ -20,14 +20,17 @@ from qwenkit.stages.export import copy_settings
 from qwenkit.stages.pretrain import copy_tokenizer
 
 VERSION = 1
+GIVES = ("model", "tokenizer")
 
 
 class Config(StageConfig):
     """What is quantized, how, and on which text it is calibrated and measured."""
 
-    model: str = edge(doc="the model to quantize", hub="model")
-    texts: str = edge(doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures")
-    tests: str | None = edge(None, doc="test sets: base tasks before and after")
+    model: str = edge(doc="the model to quantize", wants="model", hub="model")
+    texts: str = edge(
+        doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures", wants="documents"
+    )
+    tests: str | None = edge(None, doc="test sets: base tasks before and after", wants="tests")
     bits: Literal[4, 8] = content(4, doc="of a weight")
     group_size: int = content(
         128, doc="columns that share a scale; -1: a whole row, for which 8 bits have a kernel", ge=-1

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError, within
-from qwenkit.records import Row, read_jsonl
+from qwenkit.errors import UserError
+from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.checks import check_chat, read_checked
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.keys import Schedule, TrainingKeys, train
 from qwenkit.stages.pretrain import losses, save_chat_model
@@ -21,15 +22,16 @@ from qwenkit.stages.testsets import overlap_13gram, texts
 from qwenkit.stages.tokenizer import split
 
 VERSION = 3  # 3: the overlap that is left is counted; 2: answers of the tests count as test texts; replay is counted
+GIVES = ("model", "tokenizer")
 
 
 class Config(TrainingKeys):
     """What to learn from; defaults of the report (§3.1.2)."""
 
-    model: str = edge(doc="the base model", hub="model")
-    data: str = edge(doc="chats: a JSONL file with `messages`, or a world")
-    replay: str | None = edge(None, doc="a corpus whose documents are mixed in")
-    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold")
+    model: str = edge(doc="the base model", wants="model", hub="model")
+    data: str = edge(doc="chats: a JSONL file with `messages`, or a world", wants="chats")
+    replay: str | None = edge(None, doc="a corpus whose documents are mixed in", wants="documents")
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold", wants="tests")
     replay_share: float = content(0.2, doc="share of replayed tokens, where there is a replay (ours)", ge=0, lt=1)
     epochs: float = content(0, doc="passes over the chats; 0: as many as `steps` say", ge=0)
     steps: int = content(4000, doc="steps, where `epochs` is 0", ge=1)
@@ -87,30 +89,19 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def read_chats(path: Path) -> list[Row]:
     """Chats with `messages`, each with an id; a row without them, or with turns in no order, is a `UserError`."""
-    from qwenkit.chat.messages import check
-
     path = path / "chat.jsonl" if path.is_dir() else path
-    rows = [{"id": f"chat-{n}", **row} for n, row in enumerate(read_jsonl(path))]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row.get("messages"), list):
-            raise UserError(
-                "missing key `messages`", where=f"{path}, row {number}", expected="a list of role and content"
-            )
-        with within(f"{path}, row {number}"):
-            check(row["messages"], False, False)
-    if not rows:
-        raise UserError("no chats in this file", where=str(path), expected="one JSON object a line, with `messages`")
-    return rows
+    return read_checked(path, "chats", check_chat, ["messages"], stem="chat")
 
 
 def clean(rows: list[Row], inputs: dict[str, Input]) -> tuple[list[Row], int]:
     """Drop chats that share a 13-gram with a test question (report §2.1); return the rest and the number dropped."""
     if "decontaminate" not in inputs:
         return rows, 0
+    from qwenkit.chat.messages import text
     from qwenkit.data.decontaminate import TestIndex
 
     tests = TestIndex(texts(inputs["decontaminate"].path))
-    kept = [row for row in rows if not any(tests.matches(m["content"]) for m in row["messages"])]
+    kept = [row for row in rows if not any(tests.matches(text(m)) for m in row["messages"])]
     return kept, len(rows) - len(kept)
 
 

@@ -13,6 +13,7 @@ from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 
 VERSION = 1
+GIVES = ("tokenizer",)
 CHATML_TOKENS = 3
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
 
@@ -20,11 +21,13 @@ GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
 class Config(StageConfig):
     """What the tokenizer learns from, and its size."""
 
-    corpus: str = edge(doc="the corpus to learn merges from")
-    vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256)
-    extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0)
+    corpus: str = edge(doc="the corpus to learn merges from", wants="documents")
+    vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256, le=2**24)
+    extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0, le=2**16)
     pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits), cl100k, or a regular expression")
-    pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
+    pad_to: int = content(
+        128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1, le=2**16
+    )
     held_out: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
 
 

@@ -304,7 +304,10 @@ error: my.toml, line 5: `tokenizer.corpus` = "corpus" is both a node and a path
     ),
     Case(
         "a cycle",
-        recipe('[a]\nkind = "tokenizer"\ncorpus = "b"\n[b]\nkind = "tokenizer"\ncorpus = "a"\n'),
+        recipe(
+            '[a]\nkind = "preference"\nmodel = "b"\ndata = "text.jsonl"\n'
+            '[b]\nkind = "preference"\nmodel = "a"\ndata = "text.jsonl"\n'
+        ),
         "run my.toml",
         """\
 error: my.toml, line 2: nodes wait for each other: a -> b -> a
@@ -317,7 +320,7 @@ error: my.toml, line 2: nodes wait for each other: a -> b -> a
         "run my.toml",
         """\
 error: my.toml, line 2: `my node` is no node name
-  expected: letters, digits, - and _
+  expected: letters, digits, - and _, at most 64
 """,
     ),
 ]
