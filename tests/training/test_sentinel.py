@@ -155,6 +155,30 @@ def test_a_lost_mask_stops_the_run(weights, content):
     assert torch.equal(before, training.weights) and training.named("alarm")[0]["id"] == "no-content"
 
 
+def mixed(content, replayed=2):
+    """Steps of two chats, whose marks are all supervised, and documents that are replayed among them."""
+    chats = [Example(f"chat{n}", [1, 2, 3], [1, 1, 1], content) for n in range(2)]
+    return Examples([*chats, *(Example(f"replay{n}", [4, 5, 6], [1, 1, 1]) for n in range(replayed))])
+
+
+def test_replay_does_not_hide_a_lost_mask():
+    """Plain text has no turns: it makes up for no answer, and a step of it alone is healthy."""
+    for store, alarm in ((mixed([False] * 3), True), (mixed([False, False, True]), False)):
+        training = Run()
+        batches = Batches(store, Order(store.digest, 0, store.lengths, 3, split=False), 4, micro_rows=1)
+        update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
+        if alarm:
+            with pytest.raises(Alarmed, match="no-content"):
+                run(update, training.state, 3, log=training.log)
+        else:
+            alone = [[batch for batch in batches(0) if batch.content is None]]
+            assert len(alone[0]) == 2
+            update(training.state, 0)
+            lm_update(training.model, training.optimizer, alone.__getitem__, build_schedule("constant", 3))(
+                training.state, 0
+            )
+
+
 def test_a_stop_alarm_saves_nothing_after_the_fault(tmp_path):
     training = Run()
 

@@ -39,7 +39,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     items = {}
     for number, (name, path) in enumerate(models.items()):
         work.progress(number, len(models), model=name)
-        items[name] = examine(path, tests, config)
+        items[name] = examine(path, tests, config, work.device)
         for set_name, answered in items[name].items():
             write_jsonl(work.out / f"{name}.{set_name}.jsonl", answered)
     metrics = {
@@ -68,13 +68,13 @@ def _rows(path: Path, limit: int) -> list[Row]:
     return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
 
 
-def examine(path: Path, tests: dict[str, list[Row]], config: Config) -> dict[str, list[Any]]:
+def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str) -> dict[str, list[Any]]:
     """All items of one model."""
     from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
     from qwenkit.evaluation import chat_exam, exact_match, multiple_choice
     from qwenkit.evaluation.rubric import score
 
-    engine = Engine(load_model(path), load_tokenizer(path))
+    engine = Engine(load_model(path, device=device), load_tokenizer(path))
     greedy = SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
     choices = [row for row in tests["base"] if row.get("choices")]
     open_ended = [row for row in tests["base"] if not row.get("choices")]
