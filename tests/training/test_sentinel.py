@@ -28,6 +28,11 @@ def healthy(step):
         "kl": 2 * fresh.random(),
         "entropy": 0.5 + fresh.random(),
         "response_tokens": 20 + 5 * fresh.random(),
+        "policy_loss": 0.05 * fresh.standard_normal(),
+        "policy_grad_norm": 0.3 * float(np.exp(0.5 * fresh.standard_normal())),
+        "value_loss": (0.1 + math.exp(-step / 30)) * float(np.exp(0.7 * fresh.standard_normal())),
+        "value_grad_norm": (1 + 20 * math.exp(-step / 30)) * float(np.exp(0.7 * fresh.standard_normal())),
+        "ptx_loss": 2 + 0.1 * fresh.standard_normal(),
     }
 
 
@@ -47,6 +52,11 @@ FAULTS = {
     "dead-learning-rate": lambda step: {"lr": 0.0},
     "repeated-batch": lambda step: {"batch": 149} if step == 155 else {},
     "throughput-stall": lambda step: {"tokens_per_second": 100.0} if step < 170 else {},
+    "policy-explosion": lambda step: {"policy_grad_norm": 3000.0} if step < 200 else {},
+    "value-explosion": lambda step: {"value_grad_norm": 10_000.0} if step < 200 else {},
+    "policy-loss-spike": lambda step: {"policy_loss": 500.0} if step < 200 else {},
+    "value-loss-explosion": lambda step: {"value_loss": 1000.0} if step < 200 else {},
+    "ptx-loss-spike": lambda step: {"ptx_loss": 5.0} if step < 200 else {},
     "kl-high": lambda step: {"kl": 30.0},
     "entropy-collapse": lambda step: {"entropy": 0.001},
     "length-runaway": lambda step: {"response_tokens": 20 + 0.5 * (step - 150)},

@@ -36,6 +36,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from qwenkit.chat.messages import text
 from qwenkit.errors import UserError, nearest
 
 POLITE = re.compile(
@@ -90,7 +91,7 @@ def score(row: Mapping[str, Any], answer: str) -> Score:
     rubric, answer = row["rubric"], answer.strip()
     if not answer:
         return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    asked = row["messages"][-1]["content"]
+    asked = text(row["messages"][-1])
     right = float(is_right(rubric, answer) and not echoes(answer, asked))
     parts = {
         "right": right,

@@ -8,7 +8,7 @@ first weights, `folder.py` reads and writes Hugging Face folders.
 """
 
 from qwenkit.model.config import ModelConfig
-from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar
+from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar, stored_dtype
 from qwenkit.model.grow import grow
 from qwenkit.model.init import init_weights
 from qwenkit.model.transformer import ScalarModel, Transformer
@@ -23,4 +23,5 @@ __all__ = [
     "load_scalar",
     "save_model",
     "save_scalar",
+    "stored_dtype",
 ]

@@ -14,8 +14,9 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError, within
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
+from qwenkit.stages.models import answers
 
-VERSION = 1
+VERSION = 2  # 2: the tools that a question offers are rendered
 
 
 class Config(StageConfig):
@@ -80,7 +81,9 @@ def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str
     open_ended = [row for row in tests["base"] if not row.get("choices")]
     return {
         "base": [*multiple_choice(engine, choices), *exact_match(engine, open_ended, greedy)],
-        "chat": chat_exam(engine, tests["chat"], lambda row, answer: score(row, answer)._asdict(), greedy),
+        "chat": chat_exam(
+            lambda rows: answers(engine, rows, greedy), tests["chat"], lambda row, answer: score(row, answer)._asdict()
+        ),
     }
 
 

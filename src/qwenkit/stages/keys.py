@@ -1,5 +1,5 @@
-"""Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B); what the
-report does not say is marked `ours`.
+"""Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B); what it
+does not say is marked `memo` (the technical memo of the first release) or `ours`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ class TrainingKeys(StageConfig):
     muon_lr: float = content(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
     schedule: Schedule = content("cosine", doc="shape of the decay")
     final_ratio: float = content(0.1, doc="last learning rate over the peak", ge=0, le=1)
-    warmup_steps: int = content(2000, doc="steps of linear warm-up (from the first release's memo)", ge=0)
-    weight_decay: float = content(0.1, doc="of matrices only", ge=0)
-    clip: float = content(1.0, doc="largest gradient norm", gt=0)
+    warmup_steps: int = content(2000, doc="steps of linear warm-up (memo)", ge=0)
+    weight_decay: float = content(0.1, doc="of matrices only (memo)", ge=0)
+    clip: float = content(1.0, doc="largest gradient norm (memo)", gt=0)
     beta1: float = content(0.9, doc="AdamW", ge=0, lt=1)
     beta2: float = content(0.95, doc="AdamW", ge=0, lt=1)
     eps: float = content(1e-8, doc="AdamW", gt=0)
     precision: Literal["fp32", "bf16"] = content("bf16", doc="of the matrix products; weights and sums stay in fp32")
     compile: bool = content(False, doc="compile the forward pass with torch.compile (ours)")
     checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
-    evaluate_every: int = runtime(0, doc="steps between held-out evaluations; 0: only at the end", ge=0)
+    evaluate_every: int = runtime(
+        0, doc="steps between held-out evaluations; 0: only at the start and at the end", ge=0
+    )
 
 
 def train(

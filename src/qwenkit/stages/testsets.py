@@ -59,13 +59,15 @@ def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
 
 def texts(testsets: Path) -> list[str]:
     """What no training document may hold of any set: questions and their answers, right and wrong."""
+    from qwenkit.chat.messages import text
+
     found: list[str] = []
     files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:
         raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
     for path in files:
         for row in read_jsonl(path):
-            found += [m["content"] for m in row.get("messages", [])]
+            found += [text(message) for message in row.get("messages", [])]
             found += [row[key] for key in ASKED + ANSWERED if isinstance(row.get(key), str)]
             found += row.get("choices", [])
-    return [text for text in found if text]
+    return [said for said in found if said]

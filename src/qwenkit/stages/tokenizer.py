@@ -5,14 +5,15 @@ The folder opens with `transformers.AutoTokenizer` and encodes the same ids ther
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 
-VERSION = 1
+VERSION = 2  # 2: copies of a document are held out together
 CHATML_TOKENS = 3
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
 
@@ -55,13 +56,20 @@ def vocab_rows(config: Config) -> int:
     return -(-(config.vocab_size + CHATML_TOKENS + config.extras) // config.pad_to) * config.pad_to
 
 
-def split(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(kept, held out): by a draw for each document, so that one document more moves no other."""
+def document_of(row: Row) -> str:
+    """The document that a row is: copies of one (`id~1`, up-sampled) share it."""
+    return row["id"].partition("~")[0]
+
+
+def split(
+    rows: list[Row], share: float, seed: int, name: Callable[[Row], str] = document_of
+) -> tuple[list[Row], list[Row]]:
+    """(kept, held out): by a draw for each name, so that one row more moves no other, and equal names stay together."""
     import zlib
 
     from qwenkit import draws
 
-    names = [zlib.crc32(row["id"].encode()) for row in rows]
+    names = [zlib.crc32(name(row).encode(errors="surrogatepass")) for row in rows]
     aside = draws.uniform(seed, names) < share
     return [r for r, out in zip(rows, aside) if not out], [r for r, out in zip(rows, aside) if out]
 

@@ -351,7 +351,7 @@ error: unknown mask 'quen'
         PAIRS,
         """\
 error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
-  expected: messages, chosen, rejected
+  expected: messages (or prompt), chosen, rejected
 """,
         started=True,
     ),
@@ -361,7 +361,7 @@ error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
         PAIRS,
         """\
 error: qwenkit preference, bad.jsonl, row 1: `chosen` is a number
-  expected: a text
+  expected: a text, or messages that end with the answer
 """,
         started=True,
     ),
@@ -376,12 +376,12 @@ error: qwenkit preference, bad.jsonl, row 1, message 1: nothing to answer: the l
         started=True,
     ),
     Case(
-        "a prompt without a rubric",
-        bad_rows(without(prompts()[0], "rubric")),
+        "a prompt without a question",
+        bad_rows(without(prompts()[0], "messages")),
         PPO,
         """\
-error: qwenkit ppo, bad.jsonl, row 1: missing key `rubric`
-  expected: id, messages, rubric
+error: qwenkit ppo, bad.jsonl, row 1: missing key `messages`
+  expected: messages, or prompt
 """,
         started=True,
     ),
