@@ -77,7 +77,7 @@ class Desk:
         config = stage.Config(**{name: str(path) for name, path in edges.items()}, **keys)
         inputs = {name: Input(name, path, "") for name, path in edges.items()}
         result = stage.run(config, inputs, work)
-        return SimpleNamespace(metrics=result.metrics, headline=result.headline, out=work.out)
+        return SimpleNamespace(**vars(result), out=work.out)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from qwenkit import platform
 from qwenkit.model import load_model, load_scalar
 from qwenkit.stages import ppo, preference, reward, sft
 from qwenkit.training import loop
@@ -161,3 +162,22 @@ def test_ppo_hands_its_keys_on(desk: Desk, folder: Callable[..., Path], monkeypa
 def test_watching_changes_no_byte(desk: Desk, folder: Callable[..., Path]) -> None:
     one, two = (run_preference(desk, folder, torch.bfloat16, evaluate_every=every) for every in (0, 1))
     assert (one.out / "model.safetensors").read_bytes() == (two.out / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_is_used_where_the_hardware_has_it(
+    native: bool, desk: Desk, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emulated it would be ten times slower; what is done instead is told."""
+    from qwenkit.alignment import PairwiseObjective
+
+    seen: set[bool] = set()
+    usual = PairwiseObjective.__call__
+    monkeypatch.setattr(
+        PairwiseObjective, "__call__",
+        lambda self, model, batch: seen.add(torch.is_autocast_enabled("cpu")) or usual(self, model, batch),
+    )  # fmt: skip
+    monkeypatch.setattr(platform, "has_bf16", lambda device: native)
+    done = run_preference(desk, folder, torch.float32)
+    assert seen == {native} and len(done.remarks) == (not native)
+    assert all("no instructions for bf16" in remark for remark in done.remarks)

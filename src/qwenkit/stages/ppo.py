@@ -15,6 +15,7 @@ from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.keys import remarks, usable
 from qwenkit.stages.models import STYLE, TRAINED, Style, answers, chat_tokenizer, prompt_ids, save_chat_model
 from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses, tokenize
 from qwenkit.stages.rows import prompt_of, read_prompts
@@ -39,7 +40,9 @@ class Config(StageConfig):
     max_tokens: int = content(512, doc="longest response (ours)", ge=1)
     temperature: float = content(1.0, doc="of sampling (ours)", gt=0)
     top_p: float = content(0.9, doc="of sampling", gt=0, le=1)
-    kl_coef: float = content(0.04, doc="price of a nat of KL to the reference", ge=0)
+    kl_coef: float = content(
+        0.04, doc="price of a nat of KL to the reference; paid token by token, within the reward (so ours)", ge=0
+    )
     reward_norm: Literal["mean", "mean_std", "none"] = content("mean", doc="mean: minus the running mean")
     missing_eos_penalty: float = content(1.0, doc="taken off a response that did not end its turn (ours)", ge=0)
     gamma: float = content(1.0, doc="discount of GAE (ours)", ge=0, le=1)
@@ -121,7 +124,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
-    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}")
+    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}", remarks(config.precision, work.device))
 
 
 def limits(settings: Any) -> dict[str, dict[str, float]]:
@@ -156,7 +159,7 @@ def make_trainer(
 
     shared = set(PPOConfig.__dataclass_fields__) & set(Config.model_fields) - {"seed"}
     settings = PPOConfig(
-        **{name: getattr(config, name) for name in shared},
+        **{**{name: getattr(config, name) for name in shared}, "precision": usable(config.precision, work.device)},
         max_response_tokens=config.max_tokens,
         seed=work.stream("ppo"),
     )

@@ -6,12 +6,12 @@ classification; `margins.jsonl` in it says of each measured pair how it was rank
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
-from qwenkit.stages.keys import Schedule, TrainingKeys, train
+from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
 from qwenkit.stages.rows import prompt_of, read_pairs
 
@@ -27,6 +27,14 @@ class PairKeys(TrainingKeys):
     lr: float = content(3e-6, doc="learning rate", gt=0)
     schedule: Schedule = content("constant", doc="the report: constant")
     warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
+    optimizer: Literal["adamw", "muon"] = content(
+        "adamw", doc="adamw, or muon for the matrices (ours, as in pretraining)"
+    )
+    weight_decay: float = content(0.1, doc="of matrices only (ours, as in pretraining)", ge=0)
+    clip: float = content(1.0, doc="largest gradient norm (ours, as in pretraining)", gt=0)
+    beta1: float = content(0.9, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
+    beta2: float = content(0.95, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
+    eps: float = content(1e-8, doc="AdamW (ours, as in pretraining)", gt=0)
     epochs: float = content(1.0, doc="passes over the pairs", gt=0)
     style: Style = content("own", doc=STYLE)
     held_out: float = content(0.05, doc="share of prompts whose pairs only measure the accuracy (ours)", ge=0, lt=0.5)
@@ -80,7 +88,7 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: li
     metrics = {"pairs": len(pairs), **{k: v for k, v in counts.items() if k != "kept"}, "steps": steps,
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}")
+    return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}", remarks(config.precision, work.device))
 
 
 def clean(row: Row) -> Row:

@@ -15,7 +15,7 @@ from qwenkit.config import content, edge
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
-from qwenkit.stages.keys import TrainingKeys, train
+from qwenkit.stages.keys import TrainingKeys, remarks, train
 from qwenkit.stages.models import save_tokenizer
 from qwenkit.stages.tokenizer import split
 
@@ -40,7 +40,7 @@ class Config(TrainingKeys):
     tie_embeddings: bool = content(False, doc="share input and output embeddings (the report: no)")
     rope_theta: float = content(10000.0, doc="base of the rotary frequencies", gt=0)
     rms_norm_eps: float = content(1e-6, doc="of RMSNorm", gt=0)
-    held_out: float = content(0.01, doc="share of documents kept aside to measure the loss", ge=0, lt=0.5)
+    held_out: float = content(0.01, doc="share of documents kept aside to measure the loss (ours)", ge=0, lt=0.5)
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -81,6 +81,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     return Result(
         metrics,
         f"{metrics['parameters'] / 1e6:.2f} M weights, {metrics['tokens'] / 1e6:.1f} M tokens; held-out loss {words}",
+        remarks(config.precision, work.device),
     )
 
 

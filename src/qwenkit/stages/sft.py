@@ -14,7 +14,7 @@ from qwenkit.config import content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
-from qwenkit.stages.keys import Schedule, TrainingKeys, train
+from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_chat_model
 from qwenkit.stages.pretrain import corpus_split, losses
 from qwenkit.stages.rows import read_chats
@@ -37,6 +37,8 @@ class Config(TrainingKeys):
     batch_rows: int = content(128, doc="rows in a batch", ge=1)
     lr: float = content(2e-6, doc="peak learning rate of AdamW", gt=0)
     warmup_steps: int = content(1430, doc="steps of linear warm-up", ge=0)
+    weight_decay: float = content(0.1, doc="of matrices only", ge=0)
+    clip: float = content(1.0, doc="largest gradient norm", gt=0)
     schedule: Schedule = content("constant", doc="after warm-up: constant (ours: the report names no decay)")
     dropout: float = content(0.1, doc="on residual branches", ge=0, lt=1)
     mask: Literal["qwen", "assistant"] = content("qwen", doc="qwen (the authors') or assistant")
@@ -86,7 +88,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         "train_loss": last.get("loss"), "heldout_loss": found,
     }  # fmt: skip
     words = ", ".join(f"{loss:.3f}" for loss in found.values())
-    return Result(metrics, f"{len(kept)} chats, {steps} steps; held-out loss {words}")
+    told = remarks(config.precision, work.device)
+    return Result(metrics, f"{len(kept)} chats, {steps} steps; held-out loss {words}", told)
 
 
 def clean(rows: list[Row], inputs: dict[str, Input]) -> tuple[list[Row], int]:

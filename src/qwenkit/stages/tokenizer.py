@@ -26,7 +26,7 @@ class Config(StageConfig):
     extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0)
     pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits), cl100k, or a regular expression")
     pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
-    held_out: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
+    held_out: float = content(0.02, doc="share of documents kept aside to measure compression (ours)", ge=0, lt=0.5)
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:

@@ -336,6 +336,16 @@ error: bad.jsonl, row 1, message 0: assistant at the start
 """,
     ),
     Case(
+        "inspect with an unknown style",
+        lambda d: d.family(),
+        "inspect mask chat.jsonl --tokenizer runs/family/base --style chatlm",
+        """\
+error: unknown chat style 'chatlm'
+  expected: qwen1, chatml, qwen3
+  nearest: chatml
+""",
+    ),
+    Case(
         "inspect with an unknown mask",
         lambda d: d.family(),
         "inspect mask chat.jsonl --tokenizer runs/family/base --mask quen",
