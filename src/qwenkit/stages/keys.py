@@ -45,8 +45,8 @@ class TrainingKeys(StageConfig):
 
 
 def usable(precision: str, device: str) -> str:
-    """The precision asked for, or fp32 where bf16 would be emulated. One machine always decides alike, and its processor
-    is fixed at a run's first start."""
+    """The precision asked for, or fp32 where bf16 would be emulated. One machine always decides alike, and a run stays
+    with its processor."""
     return "fp32" if precision == "bf16" and not platform.has_bf16(device) else precision
 
 
