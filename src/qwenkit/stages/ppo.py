@@ -21,9 +21,7 @@ from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses, toke
 from qwenkit.stages.rows import prompt_of, read_prompts
 from qwenkit.stages.tokenizer import split
 
-VERSION = (
-    3  # 3: trained in float32; prompts without a rubric; copies of a document held out together; tools are rendered
-)
+VERSION = 3  # 3: trained in float32; prompts without a rubric; copies of a document held out together; tools rendered
 OTHER_PRECISION = 1.0  # nats between a sampler and a policy that are known to differ in precision
 
 

@@ -20,7 +20,6 @@ from qwenkit.errors import UserError, within
 from qwenkit.records import Row, canonical, json_kind, read_rows
 
 SIDES = ("chosen", "rejected")
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 def read_chats(path: Path) -> list[Row]:
@@ -101,10 +100,11 @@ def _checked(
 
 
 def _rows(path: Path, name: str) -> Iterator[tuple[Path, int, Row]]:
-    """Rows of a file, or of a folder's file `name`, or of every file of rows in that folder; with file and number."""
+    """Rows of a file, of a folder's file `name`, or of all Parquet files (Hugging Face's parts) in a folder without
+    that; each with its file and number."""
     files = [path / name] if path.is_dir() else [path]
     if not files[0].exists() and path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES)) or files
+        files = sorted(path.glob("*.parquet")) or files
     for file in files:
         yield from ((file, number, row) for number, row in enumerate(read_rows(file), 1))
 
