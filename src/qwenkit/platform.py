@@ -53,8 +53,8 @@ def has_bf16(device: str) -> bool:
 
         return torch.cuda.is_bf16_supported(including_emulation=False)
     info = Path("/proc/cpuinfo")
-    words = set(info.read_text().split()) if info.exists() else set()
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    words = info.read_text().split() if info.exists() else []
+    return bool(set(words) & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def memory_bytes() -> int:

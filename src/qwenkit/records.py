@@ -195,11 +195,12 @@ def read_parquet(path: Path | str) -> Iterator[Row]:
 
     if not Path(path).is_file():
         raise UserError("no such file", where=str(path), expected="a Parquet file")
+    damage: tuple[type[Exception], ...] = (cast("Any", pa).ArrowException, OSError)
     try:
         batches = cast("Iterator[Any]", pq.ParquetFile(str(path)).iter_batches(batch_size=1024))
         for batch in batches:
             yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except damage as error:
         raise UserError(
             "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
         ) from error

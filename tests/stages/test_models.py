@@ -81,3 +81,11 @@ def test_answers_read_the_tools_of_their_own_row(folder: Callable[..., Path]) ->
     assert '"name": "add"' in engine.tok.decode(found[1].prompt_ids)
     plain = engine.chat([CHAT[:1]], SamplingParams.plain(max_tokens=2, temperature=0))
     assert plain[0].text == found[0].text
+
+
+def test_the_tokenizer_stage_knows_every_pattern_by_name() -> None:
+    """It lists them itself: a recipe is read without loading the tokenizer."""
+    from qwenkit.stages.tokenizer import NAMED
+    from qwenkit.tokenizer import PATTERNS
+
+    assert tuple(PATTERNS) == NAMED

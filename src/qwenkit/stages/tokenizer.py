@@ -5,8 +5,11 @@ The folder opens with `transformers.AutoTokenizer` and encodes the same ids ther
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import field_validator
 
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.records import Row
@@ -15,6 +18,7 @@ from qwenkit.stages.corpus import documents
 
 VERSION = 2  # 2: copies of a document are held out together
 CHATML_TOKENS = 3
+NAMED = ("qwen", "cl100k")
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
 
 
@@ -27,6 +31,14 @@ class Config(StageConfig):
     pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits), cl100k, or a regular expression")
     pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
     held_out: float = content(0.02, doc="share of documents kept aside to measure compression (ours)", ge=0, lt=0.5)
+
+    @field_validator("pattern")
+    @classmethod
+    def _no_other_name(cls, pattern: str) -> str:
+        """A misspelt name is refused before anything runs; whether an expression is one, only the engines can say."""
+        if re.fullmatch(r"[\w.-]*", pattern) and pattern not in NAMED:
+            raise ValueError(" or ".join(f"'{name}'" for name in NAMED) + ", or a regular expression")
+        return pattern
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:

@@ -249,7 +249,7 @@ my.toml, line 7: `chat.style` is "chatlm"
         "run my.toml",
         """\
 error: my.toml, line 4: `tokenizer.pattern` is "qwenn"
-  expected: 'qwen' or 'cl100k'
+  expected: 'qwen' or 'cl100k', or a regular expression
   nearest: qwen
 """,
     ),
