@@ -203,20 +203,24 @@ def read_json(path: Path | str) -> Any:
         raise UserError("broken JSON: a number too long, or nested too deeply", where=str(path)) from error
 
 
-def write_parquet(path: Path | str, rows: list[Row]) -> int:
-    """Write rows as one Parquet file (zstd); the column order is that of the first row."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(cast("Any", pa.Table).from_pylist(rows), str(path), compression="zstd")
-    return len(rows)
+def read_rows(path: Path | str) -> Iterator[Row]:
+    """Rows of a Parquet or a JSONL(.gz) file, by its suffix; a bad one is a `UserError`."""
+    return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
 
 
 def read_parquet(path: Path | str) -> Iterator[Row]:
-    """Rows of a Parquet file, one row group at a time."""
+    """Rows of a Parquet file, a thousand at a time."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(str(path))
-    batches = cast("Iterator[Any]", file.iter_batches(batch_size=1024))
-    for batch in batches:
-        yield from batch.to_pylist()
+    if not Path(path).is_file():
+        raise UserError("no such file", where=str(path), expected="a Parquet file")
+    damage: tuple[type[Exception], ...] = (cast("Any", pa).ArrowException, OSError)
+    try:
+        batches = cast("Iterator[Any]", pq.ParquetFile(str(path)).iter_batches(batch_size=1024))
+        for batch in batches:
+            yield from batch.to_pylist()
+    except damage as error:
+        raise UserError(
+            "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
+        ) from error

@@ -11,7 +11,7 @@ import pytest
 from qwenkit.artifacts import damage, read_manifest
 from qwenkit.records import Quarantine, read_jsonl, write_jsonl
 from tests.errors.cases.case import PAIRS
-from tests.errors.desk import Desk, call, chats, pairs, texts
+from tests.errors.desk import Desk, call, chats, texts
 
 TOKENIZER = 'threads = 1\n[tokenizer]\ncorpus = "text.jsonl"\nvocab_size = 300\n'
 
@@ -115,8 +115,9 @@ def test_gzip_of_chats_is_read(desk: Desk, tmp_path: Path) -> None:
 
 def test_every_comparison_stands_in_the_books(desk: Desk) -> None:
     """Those that measure too, and those of them that are too long."""
-    rows = [{"messages": pairs()[0]["messages"], "chosen": "yes" * (n % 40), "rejected": "no"} for n in range(80)]
-    rows += [{**rows[1], "chosen": "no"} for _ in range(20)]
+    asked = [[{"role": "user", "content": f"so {n}?"}] for n in range(80)]  # a prompt's pairs are held out together
+    rows = [{"messages": asked[n], "chosen": "yes" * (n % 40), "rejected": "no"} for n in range(80)]
+    rows += [{**rows[n], "chosen": "no"} for n in range(20)]
     desk.family().rows("mine.jsonl", *rows, {**rows[1], "id": 7}).rows("tests/pairs.jsonl", *rows[:40])
     assert call(f"{PAIRS.replace('bad.jsonl', 'mine.jsonl')} --held-out 0.4 --tests tests -q")[2] == ""
     books = read_manifest(desk.tmp / "runs/o/preference").metrics

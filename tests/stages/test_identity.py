@@ -40,7 +40,7 @@ def sample(config: type[StageConfig], key: str) -> Any:
     if isinstance(default, float):
         return default * 0.9 if default else 0.1
     if isinstance(default, str):
-        return default + "x"
+        return "[x]" if key == "pattern" else default + "x"
     if isinstance(default, list):
         return [0.5] if default else ["x"]
     return {"x": 2} if isinstance(default, dict) else 7

@@ -4,8 +4,8 @@ Three ways to ask: `multiple_choice` (log-probability of each choice), `exact_ma
 prompt), `chat_exam` (a chat model answers, a callable scores). An item keeps the row's id, the answer and every score
 component, so that two models are compared on the same items: `compare`, and never by two separate means.
 
-The engine is anything with `.score(prompts, continuations)`, `.generate(prompts, params)` and
-`.chat(conversations, params)`, as `qwenkit.inference.Engine`; this file imports no model and no tensor library.
+The engine is anything with `.score(prompts, continuations)` and `.generate(prompts, params)`, as
+`qwenkit.inference.Engine`; who renders chats gives their answers. This file imports no model and no tensor library.
 Caveat: `params` decide everything about an exam by generation; ask greedily (`temperature=0`) for numbers that repeat.
 """
 
@@ -42,10 +42,6 @@ class EngineLike(Protocol):
         """One output with `.text` for each prompt."""
         ...
 
-    def chat(self, conversations: list[list[dict[str, Any]]], params: Any) -> Sequence[Any]:
-        """One output with `.text` for each conversation."""
-        ...
-
 
 def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
     """`right`: the choice of highest log-probability per UTF-8 byte (as `acc_norm`); `right_raw`: of highest sum."""
@@ -80,11 +76,14 @@ def exact_match(engine: EngineLike, rows: Iterable[Row], params: Any) -> list[It
 
 
 def chat_exam(
-    engine: EngineLike, rows: Iterable[Row], score: Callable[[Row, str], Mapping[str, float | None]], params: Any
+    answers: Callable[[list[Row]], Sequence[Any]],
+    rows: Iterable[Row],
+    score: Callable[[Row, str], Mapping[str, float | None]],
 ) -> list[Item]:
-    """Every component that `score(row, answer)` gives; one that is None does not apply to that row and is left out."""
+    """Every component that `score(row, answer)` gives; one that is None does not apply to that row and is left out.
+    `answers(rows)` gives one output with `.text` for each row's chat."""
     rows = list(rows)
-    outputs = engine.chat([row["messages"] for row in rows], params) if rows else []
+    outputs = answers(rows) if rows else []
     items = []
     for row, output in zip(rows, outputs, strict=True):
         scored = score(row, output.text)

@@ -16,7 +16,7 @@ from qwenkit.lazy import lazy
 
 if TYPE_CHECKING:
     from qwenkit.model.config import ModelConfig
-    from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar
+    from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar, stored_dtype
     from qwenkit.model.init import init_weights
     from qwenkit.model.transformer import ScalarModel, Transformer
 
@@ -29,6 +29,7 @@ _HOME = {
     "load_scalar": "folder",
     "save_model": "folder",
     "save_scalar": "folder",
+    "stored_dtype": "folder",
 }
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "load_scalar",
     "save_model",
     "save_scalar",
+    "stored_dtype",
 ]
 __getattr__, __dir__ = lazy(__name__, _HOME)

@@ -15,7 +15,6 @@ from qwenkit.errors import UserError, nearest, within
 from qwenkit.records import Row, json_kind, name_of, read_jsonl
 
 USES = ("rl", "reward", "test")
-SIDES = ("messages", "chosen", "rejected")
 ASKED, ANSWERED = ("prompt", "question"), ("answer", "reference", "chosen", "rejected")
 
 
@@ -75,28 +74,23 @@ def require_text(row: Row, *keys: str, filled: bool = False) -> None:
             raise UserError(f"`{key}` is empty", expected="a text")
 
 
-def check_chat(row: Row) -> None:
-    """A conversation that a model could have had."""
-    from qwenkit.chat.messages import check
-
-    _messages(row)
-    check(row["messages"], False, False)
-
-
-def check_pair(row: Row) -> None:
-    """A question and two answers."""
-    _check_question(row)
-    require_text(row, "chosen", "rejected")
+def check_flipped(row: Row) -> None:
+    """Whether the sides of a comparison were exchanged on purpose is a truth."""
     if not isinstance(row.get("flipped", False), bool):
         raise UserError(f"`flipped` is {json_kind(row['flipped'])}", expected="true or false")
 
 
 def check_prompt(row: Row) -> None:
-    """A question, its rubric, and answers of others where there are any."""
+    """A question and its rubric."""
     from qwenkit.evaluation.rubric import check_rubric
 
     _check_question(row)
     check_rubric(row["rubric"])
+    check_prompt_keys(row)
+
+
+def check_prompt_keys(row: Row) -> None:
+    """What a prompt is meant for, and answers of others where there are any."""
     use = row.get("use")
     if use is not None and use not in USES:
         raise UserError(f"unknown use {use!r}", expected=", ".join(USES), nearest=nearest(str(use), USES))

@@ -15,8 +15,9 @@ from qwenkit.errors import UserError
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import check_base_test, check_chat_test, read_checked
+from qwenkit.stages.models import answers
 
-VERSION = 1
+VERSION = 2  # 2: the tools that a question offers are rendered
 GIVES = ("exam",)
 SETS = {"base": (check_base_test, ("task", "prompt")), "chat": (check_chat_test, ("task", "messages", "rubric"))}
 
@@ -44,7 +45,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     items = {}
     for number, (name, path) in enumerate(models.items()):
         work.progress(number, len(models), model=name)
-        items[name] = examine(path, tests, config)
+        items[name] = examine(path, tests, config, work.device)
         for set_name, answered in items[name].items():
             write_jsonl(work.out / f"{name}.{set_name}.jsonl", answered)
     metrics = {
@@ -63,19 +64,21 @@ def _rows(path: Path, limit: int) -> list[Row]:
     return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
 
 
-def examine(path: Path, tests: dict[str, list[Row]], config: Config) -> dict[str, list[Any]]:
+def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str) -> dict[str, list[Any]]:
     """All items of one model."""
     from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
     from qwenkit.evaluation import chat_exam, exact_match, multiple_choice
     from qwenkit.evaluation.rubric import score
 
-    engine = Engine(load_model(path), load_tokenizer(path))
+    engine = Engine(load_model(path, device=device), load_tokenizer(path))
     greedy = SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
     choices = [row for row in tests["base"] if row.get("choices")]
     open_ended = [row for row in tests["base"] if not row.get("choices")]
     return {
         "base": [*multiple_choice(engine, choices), *exact_match(engine, open_ended, greedy)],
-        "chat": chat_exam(engine, tests["chat"], lambda row, answer: score(row, answer)._asdict(), greedy),
+        "chat": chat_exam(
+            lambda rows: answers(engine, rows, greedy), tests["chat"], lambda row, answer: score(row, answer)._asdict()
+        ),
     }
 
 

@@ -17,7 +17,7 @@ from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.export import copy_settings
-from qwenkit.stages.pretrain import copy_tokenizer
+from qwenkit.stages.models import save_tokenizer
 
 VERSION = 1
 GIVES = ("model", "tokenizer")
@@ -61,7 +61,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
              lambda done, total: work.progress(done, total, now="block"))  # fmt: skip
     save_model(model, work.out)
     copy_settings(source, work.out)
-    copy_tokenizer(source, work.out)
+    save_tokenizer(tok, source, work.out)
     small = load_model(work.out, device=work.device)
     after = losses(Engine(small), aside)
     fast = speed(Engine(small))

@@ -71,6 +71,7 @@ def read(path: Path) -> list[Row]:
 
 def texts(testsets: Path) -> list[str]:
     """What no training document may hold of any set: questions and their answers, right and wrong."""
+
     found: list[str] = []
     files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:

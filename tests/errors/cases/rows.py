@@ -332,6 +332,16 @@ error: bad.jsonl, row 1, message 0: assistant at the start
 """,
     ),
     Case(
+        "inspect with an unknown style",
+        lambda d: d.family(),
+        "inspect mask chat.jsonl --tokenizer runs/family/base --style chatlm",
+        """\
+error: unknown chat style 'chatlm'
+  expected: qwen1, chatml, qwen3
+  nearest: chatml
+""",
+    ),
+    Case(
         "inspect with an unknown mask",
         lambda d: d.family(),
         "inspect mask chat.jsonl --tokenizer runs/family/base --mask quen",
@@ -347,7 +357,7 @@ error: unknown mask 'quen'
         PAIRS,
         """\
 error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
-  expected: messages, chosen, rejected
+  expected: messages (or prompt), chosen, rejected
 """,
         started=True,
     ),
@@ -357,7 +367,7 @@ error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
         PAIRS,
         """\
 error: qwenkit preference, bad.jsonl, row 1: `chosen` is a number
-  expected: a text
+  expected: a text, or messages that end with the answer
 """,
         started=True,
     ),
@@ -372,12 +382,12 @@ error: qwenkit preference, bad.jsonl, row 1, message 1: nothing to answer: the l
         started=True,
     ),
     Case(
-        "a prompt without a rubric",
-        bad_rows(without(prompts()[0], "rubric")),
+        "a prompt without a question",
+        bad_rows(without(prompts()[0], "messages")),
         PPO,
         """\
-error: qwenkit ppo, bad.jsonl, row 1: missing key `rubric`
-  expected: id, messages, rubric
+error: qwenkit ppo, bad.jsonl, row 1: missing key `messages`
+  expected: messages, or prompt
 """,
         started=True,
     ),
