@@ -4,7 +4,7 @@
 
 Every task of the chats, the preference pairs and the base tests, each kind of system message, in each language: a small
 fixed set of examples again and again, for at most `--seconds` of one thread's processor time (a busy machine gives a
-program less of a minute). `set right`: the share of the set that is answered rightly (greedy; `right` of the rubric,
+program less of a minute; the steps are planned by the pace of the first ones). `set right`: the share of the set that is answered rightly (greedy; `right` of the rubric,
 and the system message obeyed; base tests: the right one of four choices). When it is 1 the task is fitted, and training
 ends. `fresh right`: the same for examples that were not in the set, asked by the same phrasings, then. A task that no
 plan of `PLANS` fits is a finding: its examples contradict each other, the rubric refuses its answers, or the model is
@@ -52,8 +52,8 @@ from qwenkit.tokenizer import save_tokenizer, train_bpe
 from qwenkit.training import Alarmed, Batches
 
 RECIPE: Any = load_recipe("nano").nodes
-PLANS = ((1.0, 1 / 3), (1.0, 1.0), (0.4, 1.0), (2.0, 1.0))  # rates over the recipe's, and the share of the time
-BATCH_ROWS, LOOK_STEPS, CANDIDATES = 4, 25, 6000
+PLANS = ((1.0, 0.4), (1.0, 1.0), (0.4, 1.0), (2.0, 1.0))  # rates over the recipe's, and the share of the time
+BATCH_ROWS, PACE_STEPS, CANDIDATES = 4, 20, 6000
 SYSTEM = ("end", "brief", "language")
 GREEDY = SamplingParams.plain(temperature=0, max_tokens=RECIPE["exam"].config.max_tokens)
 TOLD = {"language": None, "parts": [], "limit": 99, "manners": "plain", "system": None}
@@ -133,20 +133,22 @@ class Fit:
     alarm: str = ""
 
 
-def fit(fit: Fit, tok: Any, known: list[Row], steps: int, seconds: float, look: Callable[[str], None]) -> Engine:
-    """Train for `steps`, or until the set is answered rightly; after each look the run is resumed."""
+def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], None]) -> Engine:
+    """Train for `steps`, or until the set is answered rightly: it is asked after a half, three quarters and the end."""
     base = RECIPE["base"].config
     peaks = {"lr": base.lr * fit.rate, "muon_lr": base.muon_lr * fit.rate}
     keys = base.model_copy(update={**peaks, "warmup_steps": min(10, steps), "compile": False})
     store = Examples(document(tok, row) for row in known)
     batches = Batches(store, Order(store.digest, fit.seed, store.lengths, keys.row, split=False), BATCH_ROWS)
     model = init_weights(Transformer(shape(keys, tok.vocab_size, tok.eot_id)), draws.derive(fit.seed, fit.task))
-    engine, nothing = Engine(model, tok), lambda *_, **__: None
+    engine, silent = Engine(model, tok), lambda *_, **__: None
+    name = f"{fit.task} {fit.language}, rate x{fit.rate:g}"
+    step = lambda done, total, loss: say(f"{name}, step {done} of {total}, loss {loss:.3f}")  # noqa: E731
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        work = Work(fit.task, place, place, place, fit.seed, 1, "cpu", nothing, nothing)
-        while fit.set_right < 1 and fit.steps < steps and fit.seconds < seconds:
-            started, until = time.process_time(), min(steps, fit.steps + LOOK_STEPS)
+        work = Work(fit.task, place, place, place, fit.seed, 1, "cpu", silent, step)
+        for until in (steps // 2, steps * 3 // 4, steps):
+            started = time.process_time()
             try:
                 train(keys, work, model, batches, steps, until=until)
             except Alarmed as stopped:
@@ -156,17 +158,18 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, seconds: float, look: 
             engine.update_weights()
             right = rightly(engine, known)
             fit.set_right = sum(right) / len(right)
-            look(f"{fit.task} {fit.language}: rate x{fit.rate:g}, {fit.seconds:.0f} s, set right {fit.set_right:.2f}")
+            if fit.set_right == 1:
+                break
     return engine
 
 
-def examine(pair: tuple[str, str], seed: int, tok: Any, given: argparse.Namespace, steps: int, look: Any) -> list[Fit]:
+def examine(pair: tuple[str, str], seed: int, tok: Any, given: argparse.Namespace, steps: int, say: Any) -> list[Fit]:
     """Train by one plan after the other until one fits the set; then ask what is fresh."""
     known, fresh = sets(*pair, seed, given.examples)
     tried: list[Fit] = []
     for rate, share in PLANS:
         tried.append(Fit(*pair, seed, rate, len(known)))
-        engine = fit(tried[-1], tok, known, max(1, int(steps * share)), given.seconds, look)
+        engine = fit(tried[-1], tok, known, max(1, int(steps * share)), say)
         tried[-1].fresh = rightly(engine, fresh)
         if tried[-1].set_right == 1:
             break
@@ -208,23 +211,23 @@ def main() -> None:
     torch.set_num_threads(1)
     tok = tokenizer(given.seeds[0])
     pace = Fit("sum", "en", 0)
-    fit(pace, tok, sets("sum", "en", 0, given.examples)[0], LOOK_STEPS, given.seconds, lambda _: None)
-    steps = int(given.seconds * pace.steps / pace.seconds)
+    fit(pace, tok, sets("sum", "en", 0, given.examples)[0], PACE_STEPS, lambda _: None)
+    steps = int(0.9 * given.seconds * pace.steps / pace.seconds)
     lines = ["| task | language | set | set right | seconds | rate | fresh right | verdict |", "|---|" + "---|" * 7]
     results: list[Fit] = []
-    columns = (TextColumn("{task.description:<50}"), BarColumn(28), TimeElapsedColumn(), TextColumn("left"))
+    settings = {"seconds": given.seconds, "seeds": given.seeds, "steps": steps, "torch": torch.__version__}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description:<60}"), BarColumn(28), TimeElapsedColumn(), TextColumn("left"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, width=150)) as bars:
         bar = bars.add_task("", total=len(pairs))
         for pair in pairs:
-            look = lambda said: bars.update(bar, description=said)  # noqa: E731
-            tried = [one for seed in given.seeds for one in examine(pair, seed, tok, given, steps, look)]
+            say = lambda text: bars.update(bar, description=text)  # noqa: E731
+            tried = [one for seed in given.seeds for one in examine(pair, seed, tok, given, steps, say)]
             results, lines = results + tried, [*lines, line(tried)]
             bars.console.print(lines[-1], markup=False, highlight=False)
             bars.advance(bar)
-    settings = {"seconds": given.seconds, "seeds": given.seeds, "steps": steps, "torch": torch.__version__}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    fits = [{**asdict(one), "fresh": mean_interval(one.fresh)._asdict()} for one in results]
-    write_json(given.out, {**settings, "fits": fits})
+            fits = [{**asdict(one), "fresh": mean_interval(one.fresh)._asdict()} for one in results]
+            write_json(given.out, {**settings, "fits": fits})
     print("\n".join(lines))
 
 

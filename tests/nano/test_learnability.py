@@ -59,8 +59,8 @@ def test_every_reference_is_right_and_can_be_learnt_and_written(name, language, 
 def test_a_small_set_is_fitted_and_another_is_not(name, language, tok):
     known, _ = learnability.sets(name, language, 3, 12)
     done, looks = learnability.Fit(name, language, 3), []
-    engine = learnability.fit(done, tok, known, 100, 60, looks.append)
-    assert done.set_right == 1 and 0 < done.steps <= 100 and 1 <= len(looks) <= 4
+    engine = learnability.fit(done, tok, known, 100, looks.append)
+    assert done.set_right == 1 and done.steps in (50, 75, 100) and len(looks) == done.steps
     if "rubric" in known[0]:
         rubrics = [row["rubric"] for row in known]
         known = [{**row, "rubric": rubric} for row, rubric in zip(known, [*rubrics[1:], rubrics[0]])]
