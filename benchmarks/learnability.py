@@ -4,11 +4,11 @@
 
 Every task of the chats, the preference pairs and the base tests, each kind of system message, in each language: a small
 fixed set of examples again and again, for at most `--seconds` of one thread's processor time (a busy machine gives a
-program less of a minute; the steps are planned by the pace of the first ones). `set right`: the share of the set that is answered rightly (greedy; `right` of the rubric,
-and the system message obeyed; base tests: the right one of four choices). When it is 1 the task is fitted, and training
-ends. `fresh right`: the same for examples that were not in the set, asked by the same phrasings, then. A task that no
-plan of `PLANS` fits is a finding: its examples contradict each other, the rubric refuses its answers, or the model is
-too small for it.
+program less of a minute; the steps are planned by the pace of the first ones). `set right`: the share of the set that
+is answered rightly (greedy; `right` of the rubric, and the system message obeyed; base tests: the right one of four
+choices). When it is 1 the task is fitted, and training ends. `fresh right`: the same for examples that were not in the
+set, asked by the same phrasings, then. A task that no plan of `PLANS` fits is a finding: its examples contradict each
+other, the rubric refuses its answers, or the model is too small for it.
 
 Training is the recipe's `base` node (shape, optimizer, rates, precision) in smaller batches, uncompiled; the tokenizer
 has seen the world's texts. `tell` has no rubric, for no test asks it: it is held to the letter of its answers, which
