@@ -4,7 +4,7 @@
 
 Every task of the chats, the preference pairs and the base tests, each kind of system message, in each language: a small
 fixed set of examples again and again, for at most `--seconds` of one thread's processor time (a busy machine gives a
-program less of a minute; the steps are planned by the pace of the first ones). `set right`: the share of the set that
+program less of a minute; steps are planned by the pace of the task before). `set right`: the share of the set that
 is answered rightly (greedy; `right` of the rubric, and the system message obeyed; base tests: the right one of four
 choices). When it is 1 the task is fitted, and training ends. `fresh right`: the same for examples that were not in the
 set, asked by the same phrasings, then. A task that no plan of `PLANS` fits is a finding: its examples contradict each
@@ -212,17 +212,18 @@ def main() -> None:
     tok = tokenizer(given.seeds[0])
     pace = Fit("sum", "en", 0)
     fit(pace, tok, sets("sum", "en", 0, given.examples)[0], PACE_STEPS, lambda _: None)
-    steps = int(0.9 * given.seconds * pace.steps / pace.seconds)
     lines = ["| task | language | set | set right | seconds | rate | fresh right | verdict |", "|---|" + "---|" * 7]
     results: list[Fit] = []
-    settings = {"seconds": given.seconds, "seeds": given.seeds, "steps": steps, "torch": torch.__version__}
+    settings = {"seconds": given.seconds, "seeds": given.seeds, "torch": torch.__version__}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description:<60}"), BarColumn(28), TimeElapsedColumn(), TextColumn("left"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, width=150)) as bars:
         bar = bars.add_task("", total=len(pairs))
         for pair in pairs:
             say = lambda text: bars.update(bar, description=text)  # noqa: E731
+            steps = int(0.9 * given.seconds * pace.steps / pace.seconds)
             tried = [one for seed in given.seeds for one in examine(pair, seed, tok, given, steps, say)]
+            pace = tried[-1] if tried[-1].steps >= PACE_STEPS else pace
             results, lines = results + tried, [*lines, line(tried)]
             bars.console.print(lines[-1], markup=False, highlight=False)
             bars.advance(bar)
