@@ -67,8 +67,10 @@ def train(
     objective: Callable[..., Any] | None = None,
     evaluate: Callable[..., Any] | None = None,
     vocab_size: int | None = None,
+    until: int | None = None,
 ) -> dict[str, Any]:
-    """Run the one loop with the stock update under these keys; returns the last step's metrics."""
+    """Run the one loop with the stock update under these keys; returns the last step's metrics. With `until` it ends
+    there, in the middle of a schedule of `steps`; another call with the same scratch folder goes on."""
     import torch
 
     from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, lm_update, loop
@@ -96,7 +98,7 @@ def train(
     return loop.run(
         update,
         RunState({"model": model}, {"optimizer": optimizer}),
-        steps,
+        steps if until is None else until,
         log=work.log,
         checkpoint_dir=work.scratch / "checkpoints",
         checkpoint_seconds=config.checkpoint_seconds,
