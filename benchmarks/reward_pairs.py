@@ -21,8 +21,9 @@ from typing import Any
 from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
 from qwenkit.artifacts import read_manifest
 from qwenkit.model import load_scalar
-from qwenkit.stages.preference import margins, read_pairs
-from qwenkit.stages.reward import read_prompts, scored
+from qwenkit.stages.preference import margins
+from qwenkit.stages.reward import scored
+from qwenkit.stages.rows import read_pairs, read_prompts
 from qwenkit.statistics import mean_interval
 
 PROMPTS, ANSWERS, MARGIN, ROW = 480, 4, 0.03, 256
@@ -31,7 +32,7 @@ WAYS = ("others=true,epochs=4,lr=5e-4", "others=true,pairs_per_prompt=2,epochs=4
 
 def own_pairs(run: Path) -> list[dict[str, Any]]:
     """Every two answers of the chat model to one prompt whose true scores differ."""
-    rows = read_prompts(run / "world", "rl")[-PROMPTS:]
+    rows = read_prompts(run / "world", "rl", rubric=True)[-PROMPTS:]
     engine = Engine(load_model(run / "chat"), load_tokenizer(run / "chat"))
     params = SamplingParams.plain(n=ANSWERS, temperature=1.0, top_p=0.95, max_tokens=64, seed=99)
     pairs: list[dict[str, Any]] = []

@@ -24,10 +24,8 @@ ROLES = ("content", "runtime", "edge")
 Lines = dict[tuple[str, ...], int | str]
 
 
-def _role(
-    role: str, default: Any, doc: str, many: bool = False, hub: str = "", books: bool = False, **extra: Any
-) -> Any:
-    about: Any = {"role": role, "many": many, "hub": hub, "books": books}
+def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
+    about = {"role": role, **{name: extra.pop(name, False) for name in ("many", "hub", "books", "wants")}}
     return Field(default, description=doc, json_schema_extra=about, **extra)
 
 
@@ -41,11 +39,21 @@ def runtime(default: Any = ..., *, doc: str, **limits: Any) -> Any:
     return _role("runtime", default, doc, **limits)
 
 
-def edge(default: Any = ..., *, doc: str, many: bool = False, hub: str = "", books: bool = False) -> Any:
+def edge(
+    default: Any = ...,
+    *,
+    doc: str,
+    wants: str | tuple[str, ...] = (),
+    many: bool = False,
+    hub: str = "",
+    books: bool = False,
+    **limits: Any,
+) -> Any:
     """A key that names another node or a path (a list of them with `many`); with `hub` also a model of the Hub, of
     which it needs the whole `model` or the `tokenizer`. With `books` the stage reads the manifest too, metrics and
-    headline, so all of it counts as its input."""
-    return _role("edge", default, doc, many=many, hub=hub, books=books)
+    headline, so all of it counts as its input. `wants` says what is read there, in the nouns that stages give
+    (`GIVES`): what gives none of them is refused."""
+    return _role("edge", default, doc, many=many, hub=hub, books=books, wants=wants, **limits)
 
 
 class StageConfig(BaseModel):
@@ -88,7 +96,13 @@ class StageConfig(BaseModel):
     @classmethod
     def from_hub(cls, name: str) -> str:
         """What an edge needs of a model of the Hub: `model`, `tokenizer`, or nothing where it cannot name one."""
-        return str(_extra(cls, name).get("hub", ""))
+        return str(_extra(cls, name).get("hub") or "")
+
+    @classmethod
+    def wants(cls, name: str) -> tuple[str, ...]:
+        """What is read at an edge: nouns, of which a stage must give one."""
+        found = _extra(cls, name).get("wants") or ()
+        return (found,) if isinstance(found, str) else tuple(found)
 
     @classmethod
     def reads_books(cls, name: str) -> bool:
@@ -146,6 +160,9 @@ def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: 
     if item["type"] == "missing":
         doc = cls.model_fields[key].description if key in cls.model_fields else ""
         return UserError(f"missing key `{node}.{key}`", where=place, expected=doc)
+    if not path:  # how values fit together
+        which = "" if place == f"qwenkit {node}" else f"`{node}`: "
+        return UserError(which + _expected(item), where=place)
     given, expected = item.get("input"), _expected(item)
     close = nearest(given, re.findall(r"'([^']*)'", expected)) if isinstance(given, str) else None
     verb = "is" if len(path) == len(item["loc"]) else "holds"
@@ -157,6 +174,7 @@ _WORDS = {
     "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
     "finite_number": "a finite number", "bool_type": "true or false", "string_type": "a text in quotes",
     "list_type": 'a list, like ["a", "b"]', "dict_type": "a table, like {code = 2}",
+    "too_short": "a list that is not empty",
 }  # fmt: skip
 
 
@@ -196,7 +214,10 @@ def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     """TOML text and the line of each of its keys; broken TOML is a `UserError` with the line."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, tomllib.TOMLDecodeError):
+            what = "brackets too deep" if isinstance(error, RecursionError) else "a number with too many digits"
+            raise UserError(f"broken TOML: {what}", where=where) from error
         found = re.search(r"at line (\d+)", str(error))
         line = found.group(1) if found else str(text.count("\n") + 1)
         message = re.sub(r"\s*\(at .*\)$", "", str(error))
@@ -259,11 +280,23 @@ def _whole(value: list[str]) -> bool:
 
 
 def parse_value(text: str) -> Any:
-    """The value of `--set key=value`: TOML where it parses, else a plain string."""
+    """The value of `--set key=value`: TOML where it parses, else a plain string. What TOML would pass over, a comment
+    or a second line, was meant to be something."""
+    shown = text if len(text) < 80 else f"{text[:60]}..."
+    refused = UserError(f"{toml_value(shown)} is no value", expected="one value: no comment, line or endless number")
+    if "\n" in text:
+        raise refused
     try:
-        return tomllib.loads(f"x = {text}")["x"]
+        value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError):
+        raise refused from None
+    try:
+        tomllib.loads(f"x = [{text}]")
+    except tomllib.TOMLDecodeError:
+        raise refused from None
+    return value
 
 
 def toml_value(value: Any) -> str:

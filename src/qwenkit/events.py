@@ -2,7 +2,7 @@
 
 Every line holds `event`, `time` (seconds since 1970), `attempt` (which start of the run), and where they apply
 `node` and `step`. A torn last line (the process was killed while writing) is cut when the log is opened again.
-Views keep the last attempt: `steps()` gives one row per (node, step).
+Views keep the last attempt: one row for each (node, step).
 """
 
 from __future__ import annotations
@@ -74,12 +74,3 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(row, dict) and "event" in row and "attempt" in row:
                 yield row
-
-
-def steps(path: Path, node: str, event: str = "step") -> list[dict[str, Any]]:
-    """The node's rows of one kind by step, the last attempt's where a step was done twice."""
-    latest: dict[int, dict[str, Any]] = {}
-    for row in read_events(path):
-        if row["event"] == event and row.get("node") == node and "step" in row:
-            latest[row["step"]] = row
-    return [latest[step] for step in sorted(latest)]

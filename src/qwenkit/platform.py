@@ -45,6 +45,18 @@ def cpu_model() -> str:
     return names[0] if names else _platform.processor() or "unknown"
 
 
+def has_bf16(device: str) -> bool:
+    """Whether matrix products in bf16 are native there. A CPU without instructions for them emulates them, 2.5 times
+    slower than float32 with AVX-512, ten times with AVX2 (benchmarks/precision.py)."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    info = Path("/proc/cpuinfo")
+    words = info.read_text().split() if info.exists() else []
+    return bool(set(words) & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def memory_bytes() -> int:
     """Physical memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -96,7 +108,8 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """The machine in words, without host names or paths."""
-    return {"cpu": cpu_model(), "cores": free_cores(), "memory_gb": round(memory_bytes() / 1e9, 1)}
+    memory_gb = round(memory_bytes() / 1e9, 1)
+    return {"cpu": cpu_model(), "cores": free_cores(), "memory_gb": memory_gb, "bf16": has_bf16("cpu")}
 
 
 def fingerprint(threads: int, device: str) -> dict[str, Any]:

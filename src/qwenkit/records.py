@@ -100,10 +100,12 @@ def parse_line(line: bytes, path: Path, number: int, quarantine: Quarantine | No
     try:
         row = json.loads(line.decode("utf-8-sig"))
         reason = None if isinstance(row, dict) else f"{json_kind(row)} where an object was expected"
+        if b"\\u" in line and not _encodable(json.dumps(row, ensure_ascii=False)):
+            reason = "a lone surrogate, which is half of a character"
     except UnicodeDecodeError:
         row, reason = None, "invalid UTF-8"
-    except (json.JSONDecodeError, RecursionError) as error:
-        row, reason = None, f"broken JSON ({getattr(error, 'msg', 'nested too deeply')})"
+    except (ValueError, RecursionError) as error:
+        row, reason = None, _broken(error, line, number)
     if reason is None:
         assert row is not None
         yield row
@@ -111,6 +113,22 @@ def parse_line(line: bytes, path: Path, number: int, quarantine: Quarantine | No
         raise UserError(reason, where=f"{path}, line {number}", expected="one JSON object a line")
     else:
         quarantine.add(reason.split(" (")[0], path, line=number, sample=line[:200].decode(errors="replace"))
+
+
+def _broken(error: Exception, line: bytes, number: int) -> str:
+    """Why a line is no JSON; the library's own words where they are for people."""
+    if number == 1 and line.lstrip().startswith(b"["):
+        return "a JSON list over several lines, where one object a line was expected"
+    words = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
+    return f"broken JSON ({getattr(error, 'msg', words)})"
+
+
+def name_of(value: Any) -> str | None:
+    """The id of a row as a text; a number counts as its digits, and None stands for what is no id."""
+    if isinstance(value, str):
+        return value or None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
+    return str(value) if is_number else None
 
 
 def json_kind(value: Any) -> str:
@@ -182,22 +200,28 @@ def read_json(path: Path | str) -> Any:
         raise UserError("invalid UTF-8", where=str(path)) from error
     except json.JSONDecodeError as error:
         raise UserError(f"broken JSON: {error.msg}", where=f"{path}, line {error.lineno}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError("broken JSON: a number too long, or nested too deeply", where=str(path)) from error
 
 
-def write_parquet(path: Path | str, rows: list[Row]) -> int:
-    """Write rows as one Parquet file (zstd); the column order is that of the first row."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(cast("Any", pa.Table).from_pylist(rows), str(path), compression="zstd")
-    return len(rows)
+def read_rows(path: Path | str) -> Iterator[Row]:
+    """Rows of a Parquet or a JSONL(.gz) file, by its suffix; a bad one is a `UserError`."""
+    return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
 
 
 def read_parquet(path: Path | str) -> Iterator[Row]:
-    """Rows of a Parquet file, one row group at a time."""
+    """Rows of a Parquet file, a thousand at a time."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(str(path))
-    batches = cast("Iterator[Any]", file.iter_batches(batch_size=1024))
-    for batch in batches:
-        yield from batch.to_pylist()
+    if not Path(path).is_file():
+        raise UserError("no such file", where=str(path), expected="a Parquet file")
+    damage: tuple[type[Exception], ...] = (cast("Any", pa).ArrowException, OSError)
+    try:
+        batches = cast("Iterator[Any]", pq.ParquetFile(str(path)).iter_batches(batch_size=1024))
+        for batch in batches:
+            yield from batch.to_pylist()
+    except damage as error:
+        raise UserError(
+            "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
+        ) from error

@@ -57,7 +57,7 @@ def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_sc
     """
     config = replace(QUICK, ptx_coef=0.5)
     ppo = build(make_policy, make_scalar, config, ptx=documents)
-    experience = ppo.judge(ppo.sample(0), ppo.state(), recompute=False)
+    experience = ppo.judge(ppo.sample(0), ppo.state())
     for model in (ppo.policy, ppo.value, ppo.reference):
         model.double()
     rows = list(range(16))
@@ -92,7 +92,7 @@ def test_the_pretraining_stream_is_read_once_for_each_policy_update(make_policy,
 
 def test_rows_cut_into_micro_batches_give_the_same_gradients(make_policy, make_scalar) -> None:
     ppo = build(make_policy, make_scalar)
-    experience = ppo.judge(ppo.sample(0), ppo.state(), recompute=False)
+    experience = ppo.judge(ppo.sample(0), ppo.state())
     for gradient_of, model in ((ppo.policy_gradient, ppo.policy), (ppo.value_gradient, ppo.value)):
         found = []
         for micro_tokens in (8, 10_000):
@@ -115,6 +115,53 @@ def test_a_sampler_that_does_not_compute_the_same_is_seen(make_policy, make_scal
     ppo = build(make_policy, make_scalar)
     ppo.engine.runner.model = make_policy(9)
     assert run(ppo, 1)[0]["sampling_logp_difference"] > 0.1
+
+
+@pytest.mark.parametrize("row", range(16))
+def test_a_sampler_that_errs_on_one_response_is_seen(make_policy, make_scalar, row: int) -> None:
+    """Whichever minibatch it falls into."""
+    ppo = build(make_policy, make_scalar, replace(QUICK, minibatches=4))
+    batch = ppo.sample(0)
+    batch.logprobs_BR[row, 0] += 0.3
+    ppo.sample = lambda step: batch
+    assert run(ppo, 1)[0]["sampling_logp_difference"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_metrics_are_means_over_the_updates_done(make_policy, make_scalar) -> None:
+    """Six responses in four minibatches: four updates, and the clip fraction of all of them is 1."""
+    config = replace(QUICK, prompts_per_step=3, minibatches=4, value_clip=1e-9, value_lr=1.0, epochs=2)
+    ppo = build(make_policy, make_scalar, config)
+    assert [len(part) for part in ppo.minibatches(0, 0)] == [1, 2, 1, 2]
+    learnt: list[dict[str, float]] = []
+    ppo.value_gradient = lambda experience, rows: {"value_loss": 1.0}  # type: ignore[method-assign]
+    ppo.policy_gradient = lambda experience, rows: learnt.append({"policy_loss": 2.0}) or learnt[-1]
+    metrics = run(ppo, 1)[0]
+    assert (metrics["value_loss"], metrics["policy_loss"], len(learnt)) == (1.0, 2.0, 8)
+
+
+def test_chunks_of_the_head_change_nothing(make_policy, make_scalar) -> None:
+    """Values, entropies and gradients; the logits of no more than a chunk are alive at once."""
+    ppo = build(make_policy, make_scalar)
+    batch, found, widest = ppo.sample(0), [], []
+    ppo.policy.lm_head.register_forward_hook(lambda module, args, out: widest.append(len(out)))
+    for chunk in (10_000, 7):
+        widest.clear()
+        ppo.policy.zero_grad()
+        logprobs, entropies = response_logprobs(ppo.policy, batch, chunk)
+        logprobs.square().sum().backward()
+        found.append([logprobs.detach(), entropies, gradient(ppo.policy)])
+    assert max(widest) == 7 and not entropies.requires_grad
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+def test_bf16_learns_beside_a_sampler_of_fp32(make_policy, make_scalar) -> None:
+    """Its ratio starts from its own log-probabilities, the reference reads as it does, and weights stay in fp32."""
+    config = replace(QUICK, precision="bf16", prompts_per_step=16, epochs=2, kl_coef=0.01)
+    ppo = build(make_policy, make_scalar, config)
+    metrics = run(ppo, 30)
+    assert metrics[0]["kl"] == 0 and 1e-5 < metrics[0]["sampling_logp_difference"] < 0.1
+    assert metrics[-1]["reward"] > metrics[0]["reward"] + 1
+    assert {x.dtype for model in (ppo.policy, ppo.value) for x in model.state_dict().values()} == {torch.float32}
 
 
 def test_response_logprobs_are_those_of_one_row_at_a_time(make_policy, make_scalar) -> None:
@@ -155,7 +202,7 @@ def test_missing_end_costs_its_penalty_and_is_scored_with_an_end(make_policy, ma
     config = replace(QUICK, max_response_tokens=2, missing_eos_penalty=3.0, kl_coef=0.0)
     ppo = build(make_policy, make_scalar, config, reward=reward)
     batch = ppo.sample(0)
-    experience = ppo.judge(batch, ppo.state(), recompute=False)
+    experience = ppo.judge(batch, ppo.state())
     assert all(text[-1] == IM_END and text.count(IM_END) == 1 for text in seen)
     cut = 1 - float(batch.finished_B.double().mean())
     assert cut > 0 and experience.metrics["normalised_reward"] == pytest.approx(-3 * cut)
@@ -215,7 +262,9 @@ def test_minibatches_hold_every_response_once(make_policy, make_scalar) -> None:
     assert parts == ppo.minibatches(4, 1) != ppo.minibatches(5, 1)
 
 
-@pytest.mark.parametrize("change", [{"minibatches": 99}, {"reward_norm": "median"}, {"epochs": 0}])
+@pytest.mark.parametrize(
+    "change", [{"minibatches": 99}, {"reward_norm": "median"}, {"epochs": 0}, {"precision": "fp8"}]
+)
 def test_settings_that_mean_nothing_are_refused(change: dict) -> None:
     with pytest.raises(UserError):
         replace(QUICK, **change)

@@ -21,8 +21,9 @@ class Letters:
 
     im_end_id = IM_END
 
-    def render(self, messages: list[dict]) -> SimpleNamespace:
+    def render(self, messages: list[dict], tools: list | None = None) -> SimpleNamespace:
         turns = [[ord(c) - 96 for c in message["content"]] + [IM_END, 0] for message in messages]
+        turns = [[20 + len(tools)], *turns] if tools else turns
         return SimpleNamespace(ids=[id for turn in turns for id in turn])
 
 
@@ -33,8 +34,15 @@ def texts(seed: int, count: int, low: int = 2, high: int = 12) -> list[list[int]
 
 
 def test_an_answer_ends_with_im_end_without_the_newline() -> None:
-    messages = [{"role": "user", "content": "ab"}]
-    assert answer_ids(Letters(), messages, "cd") == [1, 2, IM_END, 0, 3, 4, IM_END]
+    row = {"messages": [{"role": "user", "content": "ab"}]}
+    assert answer_ids(Letters(), row, "cd") == [1, 2, IM_END, 0, 3, 4, IM_END]
+    assert answer_ids(Letters(), row, {"role": "assistant", "content": "cd"}) == [1, 2, IM_END, 0, 3, 4, IM_END]
+
+
+def test_a_pair_reads_the_tools_that_its_row_offers() -> None:
+    row = {"id": "x", "messages": [], "chosen": "a", "rejected": "b", "tools": [{"name": "add"}]}
+    (pair,), _ = encode_pairs([row], Letters(), max_tokens=5)
+    assert (pair.chosen, pair.rejected) == ([21, 1, IM_END], [21, 2, IM_END])
 
 
 def test_long_pairs_are_dropped_and_counted_never_cut() -> None:
@@ -73,10 +81,10 @@ def test_micro_batches_sum_to_the_whole_batch(make_scalar) -> None:
     model = make_scalar().double()
     pairs = [Pair(a, b, str(i)) for i, (a, b) in enumerate(zip(texts(1, 12), texts(2, 12)))]
     gradients = []
-    for micro_tokens in (24, 10_000):
+    for micro_pairs in (5, None):
         model.zero_grad()
-        batches = PairBatches(pairs, 12, seed=0, micro_tokens=micro_tokens)(0)
-        assert sum(batch.weight for batch in batches) == 12
+        batches = PairBatches(pairs, 12, seed=0, micro_pairs=micro_pairs)(0)
+        assert [batch.weight for batch in batches] == ([5, 5, 2] if micro_pairs else [12])
         for batch in batches:
             PairwiseObjective()(model, batch)[0].backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
@@ -89,7 +97,8 @@ def test_every_pair_is_seen_once_an_epoch() -> None:
     seen = [row for step in range(5) for row in batches.rows(step)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
     assert PairBatches(pairs, 4, seed=1).rows(3) == batches.rows(3)
-    assert batches.steps_per_epoch == 3
+    assert [batches.steps(epochs) for epochs in (0.1, 0.4, 1, 1.25)] == [1, 1, 3, 4]
+    assert {row for step in range(batches.steps(1)) for row in batches.rows(step)} == set(range(10))
 
 
 def test_accuracy_counts_a_tie_as_half(make_scalar) -> None:

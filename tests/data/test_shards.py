@@ -54,7 +54,7 @@ def test_examples_carry_weights_and_content():
     store = Examples([Example("a", [1, 2, 3], [0, 1, 1], [False, False, True]), Example("b", [4, 5], [0, 0.5])])
     assert store.lengths.tolist() == [3, 2] and store.tokens(1, 0, 9).tolist() == [4, 5]
     assert store.weights(0, 1, 3).tolist() == [1, 1] and store.weights(1, 1, 2).tolist() == [0.5]
-    assert store.content(0, 0, 3).tolist() == [False, False, True] and store.content(1, 0, 2).tolist() == [False, True]
+    assert store.content(0, 0, 3).tolist() == [False, False, True] and store.content(1, 0, 2) is None
     assert store.without_content() == []
     assert Examples([Example("a", [1, 2], [1, 0], [False, True])]).without_content() == ["a"]
 

@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from qwenkit.config import StageConfig, default_text, toml_value
 from qwenkit.lineage.size import offered, short
@@ -64,13 +64,16 @@ def _values(config: type[StageConfig], name: str) -> str:
 
 
 def _number(value: float) -> str:
-    return "2^63" if value == 2**63 else f"{value:g}"
+    power = int(value).bit_length() - 1
+    return f"2^{power}" if value == 2**power >= 2**16 else f"{value:g}"
 
 
 def _type(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " or ".join(f"`{option}`" for option in inner)
+    if origin is Annotated:
+        return _type(inner[0])
     if origin is list:
         return f"list of {_type(inner[0])}s"
     if origin is dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.errors.cases import CASES, Case
+from tests.errors.cases.case import SFT
 from tests.errors.desk import Desk, call
 
 KEY = re.compile(r"-[0-9a-f]{12}(?=[/:])")
@@ -58,3 +60,20 @@ def test_message_of_a_real_process(case: Case, desk: Desk) -> None:
     command = [sys.executable, "-m", "qwenkit.cli", *case.command.split()]
     found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (found.stderr, found.returncode) == (case.stderr, case.code)
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written(desk: Desk) -> None:
+    """Simulated by the largest size of a file, which a quota would set as well; torch's own words for it are none."""
+    desk.family()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, usual[1]))
+    try:
+        code, _, err = call(f"{SFT.replace('bad.jsonl', 'chat.jsonl')} --warmup-steps 0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert (KEY.sub("-KEY", err), code) == (
+        "error: runs/o/.work/sft-KEY/checkpoints/step-00000001.part: the disk is full, `sft` stopped\n"
+        "  mend: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here\n", 2
+    )  # fmt: skip
+    assert not (desk.tmp / "runs/o/sft").exists()
+    assert call(f"{SFT.replace('bad.jsonl', 'chat.jsonl')} --warmup-steps 0 -q")[0] == 0

@@ -10,6 +10,7 @@ import pytest
 
 from qwenkit.artifacts import damage, read_manifest
 from qwenkit.records import Quarantine, read_jsonl, write_jsonl
+from tests.errors.cases.case import PAIRS
 from tests.errors.desk import Desk, call, chats, texts
 
 TOKENIZER = 'threads = 1\n[tokenizer]\ncorpus = "text.jsonl"\nvocab_size = 300\n'
@@ -110,3 +111,19 @@ def test_hidden_files_in_an_artifact_are_left_alone(desk: Desk) -> None:
 def test_gzip_of_chats_is_read(desk: Desk, tmp_path: Path) -> None:
     desk.family().write("c.jsonl.gz", gzip.compress("\n".join(json.dumps(row) for row in chats()).encode()))
     assert call("inspect mask c.jsonl.gz --tokenizer runs/family/base --limit 1")[0] == 0
+
+
+def test_every_comparison_stands_in_the_books(desk: Desk) -> None:
+    """Those that measure too, and those of them that are too long."""
+    asked = [[{"role": "user", "content": f"so {n}?"}] for n in range(80)]  # a prompt's pairs are held out together
+    rows = [{"messages": asked[n], "chosen": "yes" * (n % 40), "rejected": "no"} for n in range(80)]
+    rows += [{**rows[n], "chosen": "no"} for n in range(20)]
+    desk.family().rows("mine.jsonl", *rows, {**rows[1], "id": 7}).rows("tests/pairs.jsonl", *rows[:40])
+    assert call(f"{PAIRS.replace('bad.jsonl', 'mine.jsonl')} --held-out 0.4 --tests tests -q")[2] == ""
+    books = read_manifest(desk.tmp / "runs/o/preference").metrics
+    aside = books["measured"]["held out"]
+    assert aside["too_long"] > 0 and aside["same_text"] > 0
+    assert books["pairs"] + books["too_long"] + books["same_text"] + sum(aside.values()) == len(rows) + 1
+    assert sum(books["measured"]["unseen policies"].values()) == 40
+    measured = [row["set"] for row in read_jsonl(desk.tmp / "runs/o/preference/margins.jsonl")]
+    assert measured.count("held out") == aside["kept"]

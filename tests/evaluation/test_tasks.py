@@ -25,8 +25,8 @@ class Parrot:
         self.params = params
         return [SimpleNamespace(text=self.table[prompt]) for prompt in prompts]
 
-    def chat(self, conversations: list[list[dict[str, str]]], params: Any) -> list[SimpleNamespace]:
-        return self.generate([c[-1]["content"] for c in conversations], params)
+    def answers(self, rows: list[dict[str, Any]]) -> list[SimpleNamespace]:
+        return self.generate([row["messages"][-1]["content"] for row in rows], None)
 
 
 def choice_row(number: int, choices: list[str], gold: int) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_chat_exam_keeps_components_and_leaves_out_what_does_not_apply() -> None
         return {"right": float(text == "yes"), "system": 0.5 if row["task"] == "add" else None}
 
     engine = Parrot({f"q{i}": "yes" if i % 4 == 0 else "no" for i in range(40)})
-    items = chat_exam(engine, chat_rows(40), score, None)
+    items = chat_exam(engine.answers, chat_rows(40), score)
     summary = summarise(items)
     assert list(summary) == ["add", "facts"] and summary["add"]["mean"] == 0.5 and summary["facts"]["mean"] == 0
     assert summary["facts"]["low"] == 0 < summary["facts"]["high"] and summary["add"]["n"] == 20

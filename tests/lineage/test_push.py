@@ -129,6 +129,7 @@ def test_the_card_tells_base_licences_and_lineage(raised: Path, tmp_path: Path) 
     corpus = read_json(run / "tokenizer/manifest.json")
     corpus |= {"node": "corpus", "kind": "corpus", "metrics": {
         "by_licence": {"CC0-1.0": {"documents": 1200, "characters": 34567}},
+        "by_source": {"pages": {"documents": 1200, "characters": 34567}},
         "by_language": {"en": {}, "zh": {}, "code": {}},
     }}  # fmt: skip
     (run / "corpus").mkdir()
@@ -144,7 +145,7 @@ def test_the_card_tells_base_licences_and_lineage(raised: Path, tmp_path: Path) 
         *("library_name: transformers", "pipeline_tag: text-generation", "tags:", "- qwenkit"),
     ]
     assert "# chat" in body and "[org/first](https://huggingface.co/org/first)" in body
-    assert "| CC0-1.0 | 1,200 | 34,567 |" in body
+    assert "| CC0-1.0 | 1,200 | 34,567 |" in body and "| pages | 1,200 | 34,567 |" in body
     for node in ("chat", "base", "corpus"):
         manifest = read_manifest(run / node)
         assert f"| {node} | {manifest.kind} | {manifest.digest[:12]} | {manifest.headline} |" in body

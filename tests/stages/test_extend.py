@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qwenkit.artifacts import read_manifest
 from qwenkit.chat import ChatTokenizer, load_tokenizer
 from qwenkit.cli import main
-from qwenkit.model import ModelConfig, Transformer, grow, init_weights, load_model, save_model
+from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
+from qwenkit.model.grow import grow
 from qwenkit.records import read_json, write_json, write_jsonl
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 

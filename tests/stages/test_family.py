@@ -200,7 +200,7 @@ def test_the_report_joins_another_seed(family: Path, tmp_path: Path) -> None:
     page = (tmp_path / "joint" / "report.html").read_text()
     assert "Across seeds" in page and "chat-rlhf" in page
     assert "Across seeds" not in (family / "report.html").read_text()
-    for wrong, what in ((family, "has the seed 1 twice"), (family / "exam", "no run in this folder")):
+    for wrong, what in ((family, "has the seed 1 twice"), (family / "exam", "whose kind is evaluate")):
         said = qwenkit("report", "--of", family, "--seeds", wrong, "--out", tmp_path / "no", check=False)
         assert said.returncode == 2 and what in said.stderr, said.stderr
         assert not (tmp_path / "no" / "report").exists()

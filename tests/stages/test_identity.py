@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -11,17 +11,29 @@ from qwenkit.stages import KINDS, load_stage
 
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
-RUNTIME = {"minutes", "runner", "checkpoint_seconds", "evaluate_every"}
+RUNTIME = {"minutes", "memory_mb", "runner", "checkpoint_seconds", "evaluate_every"}
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
+
+
+VALID = {"corpus": {"extra": ["a"]}, "testsets": {"extra": ["a"]}, "reward": {"data": "a"}, "ppo": {"corpus": "a"}}
+"""What a kind needs besides its required keys."""
+
+SAMPLES = {
+    "languages": ["en"], "upsample": {"extra": 2.0}, "kinds": {"extra": "web"}, "licences": {"extra": "x"},
+    "rules": ["c4"], "hidden_size": 8192, "heads": 16, "kv_heads": 8,
+    "group_size": 64, "optimizer": "muon",
+}  # fmt: skip
+"""Other values of keys that not every other value would do for."""
 
 
 def sample(config: type[StageConfig], key: str) -> Any:
     """A value of the key that differs from its default and passes its limits."""
+    if key in SAMPLES:
+        return SAMPLES[key]
     field = config.model_fields[key]
     default = field.get_default(call_default_factory=True)
-    literal = [option for option in get_args(field.annotation) if isinstance(option, str)]
-    if literal:
-        return next(option for option in literal if option != default)
+    if get_origin(field.annotation) is Literal:
+        return next(option for option in get_args(field.annotation) if option != default)
     if isinstance(default, bool):
         return not default
     if isinstance(default, int):
@@ -29,7 +41,7 @@ def sample(config: type[StageConfig], key: str) -> Any:
     if isinstance(default, float):
         return default * 0.9 if default else 0.1
     if isinstance(default, str):
-        return default + "x"
+        return "[x]" if key == "pattern" else default + "x"
     if isinstance(default, list):
         return [0.5] if "float" in str(field.annotation) else ["x"]
     if isinstance(default, dict):
@@ -38,7 +50,7 @@ def sample(config: type[StageConfig], key: str) -> Any:
 
 
 def build(config: type[StageConfig], **keys: Any) -> StageConfig:
-    required = {
+    required = VALID.get(config.__module__.rpartition(".")[2], {}) | {
         k: (["a"] if "list" in str(f.annotation) else "a") for k, f in config.model_fields.items() if f.is_required()
     }
     return config.model_validate({**required, **keys})
@@ -61,3 +73,13 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
     stage = load_stage(kind)
     assert isinstance(stage.VERSION, int) and stage.__doc__.startswith(f"`{kind}`")
     assert stage.Config.__doc__ and all(field.description for field in stage.Config.model_fields.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_edge_wants_what_some_kind_gives_or_a_person_has(kind: str) -> None:
+    """A new kind says what it gives, and at each edge what it wants: a wrong edge is refused with the recipe."""
+    of_people = {"anything", "text", "questions", "run", "filter"}
+    config, given = load_stage(kind).Config, {noun for other in KINDS for noun in load_stage(other).GIVES}
+    assert load_stage(kind).GIVES
+    for edge in config.edges():
+        assert config.wants(edge) and set(config.wants(edge)) <= given | of_people

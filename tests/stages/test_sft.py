@@ -6,9 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from qwenkit.data.shards import Shards
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input
+from qwenkit.stages.pretrain import corpus_split, held_out_batches, tokenize
 from qwenkit.stages.sft import Config, clean, overlap, replay
+from qwenkit.stages.tokenizer import split
 
 ANSWER = "the seventh keeper of the northern light wrote down every ship that passed before dawn"
 
@@ -25,12 +28,12 @@ class Letters:
         return "".join(map(chr, ids))
 
 
-def replayed(tmp_path: Path, *texts: str, row: int = 8) -> tuple[list[Any], int]:
+def replayed(tmp_path: Path, *texts: str, row: int = 8, corpus_held_out: float = 0.0) -> tuple[list[Any], int]:
     write_jsonl(tmp_path / "text.jsonl", [{"id": n, "text": text} for n, text in enumerate(texts)])
     inputs = {"replay": Input("replay", tmp_path / "text.jsonl", "")}
-    config = Config(model="m", data="d", row=row, replay_share=0.5)
+    config = Config(model="m", data="d", row=row, replay_share=0.5, corpus_held_out=corpus_held_out)
     work: Any = SimpleNamespace(stream=lambda name: 1)
-    return replay(Letters(), inputs, config, work, chat_tokens=1000)
+    return replay(Letters(), inputs, config, work, chat_tokens=10_000)
 
 
 def test_documents_too_long_to_replay_are_counted(tmp_path: Path) -> None:
@@ -57,3 +60,59 @@ def test_what_is_left_of_the_tests_is_counted(tmp_path: Path) -> None:
     assert overlap(chats, [], Letters(), inputs) == {"overlap_13gram": 0}
     assert overlap(chats, [document], Letters(), inputs) == {"overlap_13gram": 1}
     assert overlap(chats, [document], Letters(), {}) == {}
+
+
+def test_content_in_parts_and_calls_without_content_are_compared_too(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": f"Well, {ANSWER}."}]
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    user = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+    chats = [{"messages": [user, {"role": "assistant", "content": parts}]}, {"messages": [user, call]}]
+    write_jsonl(tmp_path / "tests.jsonl", [chats[0]])
+    assert clean(chats, {"decontaminate": Input("decontaminate", tmp_path / "tests.jsonl", "")}) == (chats[1:], 1)
+
+
+def test_a_replay_leaves_out_what_the_base_model_was_measured_on(tmp_path: Path) -> None:
+    """The same rule, seed and share as in pretraining."""
+    texts = [f"text {n}" for n in range(200)]
+    found, _ = replayed(tmp_path, *texts, row=64, corpus_held_out=0.3)
+    inputs = Input("corpus", tmp_path / "text.jsonl", "")
+    _, aside = corpus_split(inputs, 0.3, SimpleNamespace(stream=lambda name: 1))  # type: ignore[arg-type]
+    measured = {f"replay/{row['id']}" for row in aside}
+    assert len(found) == 200 - len(measured) and len(measured) > 30
+    assert not measured & {example.id for example in found}
+    assert all(example.content is None for example in found)
+
+
+def test_copies_of_a_document_are_held_out_together() -> None:
+    """What `upsample` makes of a document (`id~1`) is the document."""
+    rows = [{"id": f"doc-{n}{copy}"} for n in range(100) for copy in ("", "~1", "~2")]
+    kept, aside = split(rows, 0.3, 1)
+    assert 0 < len(aside) < 300
+    assert not {row["id"].partition("~")[0] for row in kept} & {row["id"].partition("~")[0] for row in aside}
+
+
+def test_documents_without_a_source_are_measured() -> None:
+    rows = [
+        {"id": "a", "text": "one"},
+        {"id": "b", "text": "two", "source": None},
+        {"id": "c", "text": "x", "source": "web"},
+    ]
+    found = held_out_batches(Letters(), rows, row=16)
+    assert {name: sum(batch.tokens for batch in batches) for name, batches in found.items()} == {"text": 8, "web": 2}
+
+
+def test_documents_are_encoded_some_at_a_time(tmp_path: Path) -> None:
+    """Never a corpus's ids at once as lists; the shards are those of one document after the other."""
+    sizes: list[int] = []
+
+    class Batched(Letters):
+        def encode_batch(self, texts: list[str]) -> list[list[int]]:
+            sizes.append(len(texts))
+            return [self.encode(text) for text in texts]
+
+    rows = [{"id": f"{n}", "text": f"text {n}"} for n in range(2500)]
+    tokenize(Batched(), rows, tmp_path)
+    assert sizes == [1024, 1024, 452]
+    store = Shards(tmp_path)
+    assert store.ids == [row["id"] for row in rows]
+    assert store.tokens(2499, 0, 99).tolist() == [*map(ord, "text 2499"), 0]

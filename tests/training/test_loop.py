@@ -83,6 +83,25 @@ def test_a_signal_saves_and_the_rest_is_the_same(uninterrupted, tmp_path, number
     assert torch.equal(second.weights, uninterrupted.weights)
 
 
+@pytest.mark.parametrize("last", [6, 12])
+def test_an_interrupt_loses_no_evaluation(uninterrupted, tmp_path, last):
+    """Neither that of its own step nor the last one."""
+    options = {"checkpoint_dir": tmp_path, "evaluate": lambda state: {"at": state.step}, "evaluate_every": 3}
+    first, second = Run(), Run()
+    update = first.update
+
+    def signalled(state, step):
+        if step == last - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(state, step)
+
+    first.update = signalled
+    with pytest.raises(Interrupted):
+        train(first, **options)
+    train(second, **options)
+    assert [row["at"] for run in (first, second) for row in run.named("eval")] == [0, 3, 6, 9, 12]
+
+
 @pytest.fixture
 def foreground():
     """SIGINT as in a program of the foreground: a shell's background job inherits that it is ignored."""

@@ -64,6 +64,31 @@ def test_it_is_the_cross_entropy_of_torch(model):
     assert float(lm_objective(model, batch)[0]) == pytest.approx(float((nll * batch.weights_BT.flatten()).sum()))
 
 
+class Recording:
+    """A batch on no device yet; its copy on one knows it."""
+
+    weight, device = 2.0, None
+
+    def to(self, device):
+        moved = Recording()
+        moved.device = device
+        return moved
+
+
+def test_mean_loss_takes_batches_to_the_model(model):
+    """Where the weights are: a held-out batch is built in memory."""
+    seen = []
+
+    def objective(model, batch):
+        seen.append(batch.device)
+        return torch.tensor(1.0), {}
+
+    mean_loss(model, [Recording(), Recording()], objective)
+    assert seen == [next(model.parameters()).device] * 2
+    mean_loss(model.to("meta"), [Recording()], objective)
+    assert seen[2] == torch.device("meta")
+
+
 def test_mean_loss_is_per_token_and_leaves_the_mode(model):
     model.train()
     batches = held_out(make_store(), 32, 8, split=True)

@@ -28,6 +28,11 @@ def healthy(step):
         "kl": 2 * fresh.random(),
         "entropy": 0.5 + fresh.random(),
         "response_tokens": 20 + 5 * fresh.random(),
+        "policy_loss": 0.05 * fresh.standard_normal(),
+        "policy_grad_norm": 0.3 * float(np.exp(0.5 * fresh.standard_normal())),
+        "value_loss": (0.1 + math.exp(-step / 30)) * float(np.exp(0.7 * fresh.standard_normal())),
+        "value_grad_norm": (1 + 20 * math.exp(-step / 30)) * float(np.exp(0.7 * fresh.standard_normal())),
+        "ptx_loss": 2 + 0.1 * fresh.standard_normal(),
     }
 
 
@@ -47,6 +52,11 @@ FAULTS = {
     "dead-learning-rate": lambda step: {"lr": 0.0},
     "repeated-batch": lambda step: {"batch": 149} if step == 155 else {},
     "throughput-stall": lambda step: {"tokens_per_second": 100.0} if step < 170 else {},
+    "policy-explosion": lambda step: {"policy_grad_norm": 3000.0} if step < 200 else {},
+    "value-explosion": lambda step: {"value_grad_norm": 10_000.0} if step < 200 else {},
+    "policy-loss-spike": lambda step: {"policy_loss": 500.0} if step < 200 else {},
+    "value-loss-explosion": lambda step: {"value_loss": 1000.0} if step < 200 else {},
+    "ptx-loss-spike": lambda step: {"ptx_loss": 5.0} if step < 200 else {},
     "kl-high": lambda step: {"kl": 30.0},
     "entropy-collapse": lambda step: {"entropy": 0.001},
     "length-runaway": lambda step: {"response_tokens": 20 + 0.5 * (step - 150)},
@@ -153,6 +163,30 @@ def test_a_lost_mask_stops_the_run(weights, content):
     with pytest.raises(Alarmed, match="no-content"):
         run(update, training.state, 9, log=training.log)
     assert torch.equal(before, training.weights) and training.named("alarm")[0]["id"] == "no-content"
+
+
+def mixed(content, replayed=2):
+    """Steps of two chats, whose marks are all supervised, and documents that are replayed among them."""
+    chats = [Example(f"chat{n}", [1, 2, 3], [1, 1, 1], content) for n in range(2)]
+    return Examples([*chats, *(Example(f"replay{n}", [4, 5, 6], [1, 1, 1]) for n in range(replayed))])
+
+
+def test_replay_does_not_hide_a_lost_mask():
+    """Plain text has no turns: it makes up for no answer, and a step of it alone is healthy."""
+    for store, alarm in ((mixed([False] * 3), True), (mixed([False, False, True]), False)):
+        training = Run()
+        batches = Batches(store, Order(store.digest, 0, store.lengths, 3, split=False), 4, micro_rows=1)
+        update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
+        if alarm:
+            with pytest.raises(Alarmed, match="no-content"):
+                run(update, training.state, 3, log=training.log)
+        else:
+            alone = [[batch for batch in batches(0) if batch.content is None]]
+            assert len(alone[0]) == 2
+            update(training.state, 0)
+            lm_update(training.model, training.optimizer, alone.__getitem__, build_schedule("constant", 3))(
+                training.state, 0
+            )
 
 
 def test_a_stop_alarm_saves_nothing_after_the_fault(tmp_path):

@@ -1,6 +1,8 @@
 """A checkpoint gives back what was saved, whatever happens while it is written."""
 
+import errno
 import os
+import resource
 import signal
 
 import pytest
@@ -80,3 +82,27 @@ def test_a_kill_while_saving_leaves_the_one_before(tmp_path, moment):
 
 def test_an_empty_folder_holds_none(tmp_path):
     assert latest_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("most", [100, 3000, 100_000])
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path, most):
+    """Whether torch still knows why it could not write, or not: a user is told by the number of the error."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, usual[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            save_checkpoint({"a": torch.zeros(100_000)}, tmp_path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert caught.value.errno in (errno.ENOSPC, errno.EFBIG) and "step-00000001.part" in str(caught.value.filename)
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(save_checkpoint(TREE, tmp_path, 2).parent) == tmp_path / "step-00000002"
+
+
+def test_a_second_interrupt_while_saving_is_one(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(state_module.FileSystemWriter, "write_data", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(TREE, tmp_path, 1)

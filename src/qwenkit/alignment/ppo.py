@@ -24,7 +24,8 @@ State of a run: both models, both optimizers, the reward's running moments, the 
 (seed, step), so a resumed run is the uninterrupted one, bit for bit on a CPU.
 
 Metrics: `kl` is nats per response (k3), `sampling_logp_difference` the largest gap between the sampler's and the
-policy's log-probability of a token before the first update of a step: above 1e-3 the two do not compute the same.
+policy's log-probability of any token of a step, before its first update: above 1e-3 the two do not compute the same.
+Losses, norms and the like are means over the updates of a step; `entropy` is that of the policy that sampled.
 
 Legend: B responses, R response tokens (padded right), N real response tokens, T tokens of a row, V vocabulary.
 """
@@ -33,9 +34,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from qwenkit.alignment import objectives
 from qwenkit.alignment.objectives import RunningMoments
@@ -49,6 +52,8 @@ from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, cli
 
 Metrics = dict[str, float]
 REWARD_NORMS = ("mean", "mean_std", "none")
+PRECISIONS = ("fp32", "bf16")
+CHUNK = 2048  # tokens whose logits exist at once: of 152k words, 1.2 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +104,10 @@ class PPOConfig:
     """Ours: weight of the pretraining gradient. Too much hinders alignment, too little does nothing (the report gives
     no number). Without a `ptx` stream it must be 0."""
     recompute_logprobs: bool = False
-    """Ours: take the old log-probabilities from the policy's own forward pass and not from the sampler; for samplers of
-    lower precision."""
+    """Ours: take the old log-probabilities from the policy's own forward pass and not from the sampler; for a sampler
+    of another precision. In bf16 it is always so."""
+    precision: str = "fp32"
+    """Ours: of the matrix products in learning and judging, "fp32" or "bf16". Sampling is in that of the weights."""
     micro_tokens: int = 16384
     """Padded tokens in one forward pass; changes memory and speed, not the result (but for rounding)."""
     seed: int = 0
@@ -112,8 +119,14 @@ class PPOConfig:
                 raise UserError(f"{name} = {getattr(self, name)}", where="PPO", expected="1 or more")
         if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
             raise UserError(f"minibatches = {self.minibatches}, but a step has fewer responses", where="PPO")
-        if self.reward_norm not in REWARD_NORMS:
-            raise UserError(f"reward_norm = {self.reward_norm!r}", where="PPO", expected=", ".join(REWARD_NORMS))
+        for name, known in (("reward_norm", REWARD_NORMS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} = {getattr(self, name)!r}", where="PPO", expected=", ".join(known))
+
+    @property
+    def own_logprobs(self) -> bool:
+        """Whether the old log-probabilities are the policy's own."""
+        return self.recompute_logprobs or self.precision != "fp32"
 
 
 @dataclass
@@ -132,18 +145,29 @@ class Experience:
         return x_BR[rows][self.rollout.mask_BR[rows]]
 
 
-def response_logprobs(model: Transformer, batch: Rollout) -> tuple[Tensor, Tensor]:
-    """Log-probability of each response token [N], and the entropy at it [N] (without gradient)."""
-    logits_NV = model.head(batch.before(model.hidden(batch.ids_BT)))
-    logprobs_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)).log_softmax(-1)
-    with torch.no_grad():
-        entropy_N = objectives.entropy(logprobs_NV)
-    return logprobs_NV.gather(1, batch.tokens_N[:, None]).squeeze(1), entropy_N
+def response_logprobs(model: Transformer, batch: Rollout, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """Log-probability of each response token [N], and the entropy at it [N] (without gradient). A chunk's logits are
+    computed anew in the backward pass, so that those of a large vocabulary never exist all at once."""
+
+    def part(h_CD: Tensor, tokens_C: Tensor) -> tuple[Tensor, Tensor]:
+        logits_CV = model.head(h_CD)
+        logprobs_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)).log_softmax(-1)
+        with torch.no_grad():
+            entropy_C = objectives.entropy(logprobs_CV)
+        return logprobs_CV.gather(1, tokens_C[:, None]).squeeze(1), entropy_C
+
+    h_ND, tokens_N = batch.before(model.hidden(batch.ids_BT)), batch.tokens_N
+    if len(h_ND) <= chunk:
+        return part(h_ND, tokens_N)
+    pieces = zip(h_ND.split(chunk), tokens_N.split(chunk))
+    logprobs, entropies = zip(*(checkpoint(part, *piece, use_reentrant=False) for piece in pieces))
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def response_values(model: ScalarModel, batch: Rollout) -> Tensor:
     """The value [N] of the state before each response token."""
-    return batch.before(model.score(batch.ids_BT))
+    values_N = batch.before(model.score(batch.ids_BT))
+    return values_N.to(torch.promote_types(values_N.dtype, torch.float32))
 
 
 class PPO:
@@ -193,16 +217,14 @@ class PPO:
         self.policy.eval()
         self.value.eval()
         frozen = step < config.value_warmup_steps
-        experience = self.judge(self.sample(step), state, recompute=frozen or config.recompute_logprobs)
+        experience = self.judge(self.sample(step), state)
+        parts = [rows for epoch in range(config.epochs) for rows in self.minibatches(step, epoch)]
         sums: Metrics = {}
-        for epoch in range(config.epochs):
-            for part, rows in enumerate(self.minibatches(step, epoch)):
-                _add(sums, self._learn_value(experience, rows))
-                if not frozen:
-                    number = (step * config.epochs + epoch) * config.minibatches + part
-                    _add(sums, self._learn_policy(experience, rows, number))
-        updates = config.epochs * config.minibatches
-        metrics = {**{name: total / updates for name, total in sums.items()}, **experience.metrics}
+        for part, rows in enumerate(parts):
+            _add(sums, self._learn_value(experience, rows))
+            if not frozen:
+                _add(sums, self._learn_policy(experience, rows, step * len(parts) + part))
+        metrics = {**{name: total / len(parts) for name, total in sums.items()}, **experience.metrics}
         return {**metrics, "lr": self.policy_optimizer.lr, "policy_frozen": float(frozen)}
 
     def sample(self, step: int) -> Rollout:
@@ -214,8 +236,9 @@ class PPO:
                        im_end_id=self.im_end_id)  # fmt: skip
 
     @torch.no_grad()
-    def judge(self, batch: Rollout, state: RunState, recompute: bool) -> Experience:
-        """Rewards, values, advantages: everything that does not change while a step is learnt from."""
+    def judge(self, batch: Rollout, state: RunState) -> Experience:
+        """Rewards, values, advantages: everything that does not change while a step is learnt from. The policy reads
+        every response once more, so that a sampler that does not compute the same is seen on any token."""
         config, mask_BR = self.config, batch.mask_BR
         moments = RunningMoments(**state.numbers["reward"])
         scores_B = self.reward(batch.texts(self.im_end_id)).to(mask_BR.device)
@@ -225,11 +248,10 @@ class PPO:
         normalised_B = normalised_B - config.missing_eos_penalty * (~batch.finished_B)
 
         metrics = _describe(batch, scores_B, normalised_B)
-        old_BR = batch.logprobs_BR
-        if recompute:
-            old_BR, entropy_BR = self._map(batch, lambda part: response_logprobs(self.policy, part))
-            metrics["entropy"] = float(entropy_BR[mask_BR].mean())
-            metrics["sampling_logp_difference"] = float((old_BR - batch.logprobs_BR).abs().max())
+        own_BR, entropy_BR = self._map(batch, lambda part: response_logprobs(self.policy, part))
+        metrics["entropy"] = float(entropy_BR[mask_BR].mean())
+        metrics["sampling_logp_difference"] = float((own_BR - batch.logprobs_BR).abs().max())
+        old_BR = own_BR if config.own_logprobs else batch.logprobs_BR
         (ref_BR,) = self._map(batch, lambda part: response_logprobs(self.reference, part)[:1])
         (values_BR,) = self._map(batch, lambda part: (response_values(self.value, part),))
 
@@ -245,17 +267,18 @@ class PPO:
         return Experience(batch, old_BR, values_BR, advantages_BR, returns_BR, metrics)
 
     def minibatches(self, step: int, epoch: int) -> list[list[int]]:
-        """The rows of each update: a permutation, cut into equal parts (the last may be smaller)."""
-        count = self.config.prompts_per_step * self.config.samples_per_prompt
+        """The rows of each update: a permutation, cut into parts that differ by at most one row."""
+        count, parts = self.config.prompts_per_step * self.config.samples_per_prompt, self.config.minibatches
         order = permutation(derive(self.config.seed, "minibatches"), count, step, epoch).tolist()
-        size = -(-count // self.config.minibatches)
-        return [order[at : at + size] for at in range(0, count, size)]
+        cuts = [part * count // parts for part in range(parts + 1)]
+        return [order[start:stop] for start, stop in pairwise(cuts)]
 
     def value_gradient(self, experience: Experience, rows: Sequence[int]) -> Metrics:
         """Add the value loss's gradient over some rows."""
         total, sums = int(experience.rollout.mask_BR[rows].sum()), {}
         for micro in self._micro(experience.rollout, rows):
-            values_N = response_values(self.value, experience.rollout.select(micro))
+            with self._autocast():
+                values_N = response_values(self.value, experience.rollout.select(micro))
             old_N, returns_N = (experience.flat(x, micro) for x in (experience.values_BR, experience.returns_BR))
             loss_N, clipped_N = objectives.value_loss(values_N, old_N, returns_N, self.config.value_clip)
             (loss_N.sum() / total).backward()
@@ -267,17 +290,16 @@ class PPO:
         """Add the clipped surrogate's gradient over some rows."""
         total, sums = int(experience.rollout.mask_BR[rows].sum()), {}
         for micro in self._micro(experience.rollout, rows):
-            logprobs_N, entropy_N = response_logprobs(self.policy, experience.rollout.select(micro))
+            with self._autocast():
+                logprobs_N, _ = response_logprobs(self.policy, experience.rollout.select(micro))
             old_N, advantages_N = (
                 experience.flat(x, micro) for x in (experience.old_logprobs_BR, experience.advantages_BR)
             )
             loss_N, clipped_N = objectives.policy_loss(logprobs_N, old_N, advantages_N, self.config.policy_clip)
             (loss_N.sum() / total).backward()
             moved_N = objectives.kl_k3(old_N, logprobs_N)
-            parts = {"policy_loss": loss_N, "clip_fraction": clipped_N, "entropy": entropy_N, "update_kl": moved_N}
+            parts = {"policy_loss": loss_N, "clip_fraction": clipped_N, "update_kl": moved_N}
             _add(sums, {name: float(x_N.detach().sum()) / total for name, x_N in parts.items()})
-            change = float((logprobs_N.detach() - old_N).abs().max())
-            sums["largest_change"] = max(sums.get("largest_change", 0.0), change)
         return sums
 
     def ptx_gradient(self, number: int) -> Metrics:
@@ -288,7 +310,8 @@ class PPO:
         batches = [batch.to(device) for batch in self.ptx(number)]
         weight, total = sum(batch.weight for batch in batches), 0.0
         for batch in batches:
-            loss, _ = lm_objective(self.policy, batch)
+            with self._autocast():
+                loss, _ = lm_objective(self.policy, batch)
             (self.config.ptx_coef * loss / weight).backward()
             total += float(loss.detach())
         return {"ptx_loss": total / weight, "ptx_tokens": weight}
@@ -301,9 +324,6 @@ class PPO:
     def _learn_policy(self, experience: Experience, rows: Sequence[int], number: int) -> Metrics:
         metrics = self.policy_gradient(experience, rows)
         metrics.update(self.ptx_gradient(number))
-        change = metrics.pop("largest_change")
-        if number % (self.config.epochs * self.config.minibatches) == 0:  # no update yet: what differs is the sampler
-            experience.metrics.setdefault("sampling_logp_difference", change)
         loss = metrics["policy_loss"] + metrics.get("ptx_loss", 0.0)
         metrics["policy_grad_norm"] = self._step(self.policy_optimizer, loss, experience, rows)
         return metrics
@@ -319,6 +339,10 @@ class PPO:
         optimizer.zero_grad()
         return norm
 
+    def _autocast(self) -> torch.autocast:
+        device = next(self.policy.parameters()).device
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
     def _micro(self, batch: Rollout, rows: Sequence[int] | None = None) -> list[list[int]]:
         return length_batches(batch.lengths, self.config.micro_tokens, rows)
 
@@ -328,7 +352,9 @@ class PPO:
         for rows in self._micro(batch):
             at_BR = torch.zeros_like(batch.mask_BR)
             at_BR[rows] = batch.mask_BR[rows]
-            for i, x_N in enumerate(read(batch.select(sorted(rows)))):
+            with self._autocast():
+                read_N = read(batch.select(sorted(rows)))
+            for i, x_N in enumerate(read_N):
                 if i == len(found):
                     found.append(torch.zeros(at_BR.shape, dtype=x_N.dtype, device=x_N.device))
                 found[i][at_BR] = x_N

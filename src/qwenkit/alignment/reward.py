@@ -21,6 +21,7 @@ Legend: P pairs, B = 2P rows (the chosen sides, then the rejected), T tokens.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ class Renders(Protocol):
 
     im_end_id: int
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> Any:
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> Any:
         """The chat as ids (and more)."""
         ...
 
@@ -61,9 +62,10 @@ class Pair:
         return max(len(self.chosen), len(self.rejected))
 
 
-def answer_ids(tok: Renders, messages: Sequence[Mapping[str, Any]], answer: str) -> list[int]:
-    """The chat with `answer` as its last turn, ending with `<|im_end|>`."""
-    ids = list(tok.render([*messages, {"role": "assistant", "content": answer}]).ids)
+def answer_ids(tok: Renders, row: Mapping[str, Any], answer: str | Mapping[str, Any]) -> list[int]:
+    """A row's chat (`messages`, perhaps `tools`) with `answer` as its last turn, ending with `<|im_end|>`."""
+    last = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
+    ids = list(tok.render([*row["messages"], last], tools=row.get("tools")).ids)
     return ids[: len(ids) - ids[::-1].index(tok.im_end_id)]
 
 
@@ -72,7 +74,7 @@ def encode_pairs(rows: Iterable[Mapping[str, Any]], tok: Renders, max_tokens: in
     pairs: list[Pair] = []
     counts = Counter(kept=0, too_long=0, same_text=0)
     for row in rows:
-        pair = Pair(*(answer_ids(tok, row["messages"], row[side]) for side in ("chosen", "rejected")), id=row["id"])
+        pair = Pair(*(answer_ids(tok, row, row[side]) for side in ("chosen", "rejected")), id=row["id"])
         if pair.chosen == pair.rejected:
             counts["same_text"] += 1
         elif pair.tokens > max_tokens:
@@ -131,20 +133,19 @@ class PairBatches:
     """The micro-batches of a step, a pure function of (seed, step): every epoch is a new permutation, and a batch may
     reach over into the next, so that all are full and every pair is seen once an epoch.
 
-    Micro-batches go by length, both sides of a pair together, and hold at most `micro_tokens` padded tokens.
+    A micro-batch holds at most `micro_pairs` pairs (None: the whole batch), both sides of each, the longest first.
     """
 
-    def __init__(self, pairs: Sequence[Pair], batch_pairs: int, seed: int, micro_tokens: int = 16384) -> None:
+    def __init__(self, pairs: Sequence[Pair], batch_pairs: int, seed: int, micro_pairs: int | None = None) -> None:
         if not pairs:
             raise UserError("there is no comparison pair to learn from", expected="at least one pair within max_tokens")
-        self.pairs, self.batch_pairs, self.micro_tokens = pairs, batch_pairs, micro_tokens
+        self.pairs, self.batch_pairs, self.micro_pairs = pairs, batch_pairs, micro_pairs or batch_pairs
         self.seed = derive(seed, "pairs")
         self._epoch, self._order = -1, permutation(0, 0)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps after which every pair has been seen (the report: one epoch)."""
-        return -(-len(self.pairs) // self.batch_pairs)
+    def steps(self, epochs: float) -> int:
+        """Steps after which every pair has been seen so often (the report: once); the last batch may reach over."""
+        return max(1, math.ceil(epochs * len(self.pairs) / self.batch_pairs))
 
     def rows(self, step: int) -> list[int]:
         """Which pairs step `step` learns from."""
@@ -152,9 +153,9 @@ class PairBatches:
         return [self._row(*divmod(place, len(self.pairs))) for place in places]
 
     def __call__(self, step: int) -> list[PairBatch]:
-        rows = self.rows(step)
-        cuts = length_batches([self.pairs[row].tokens for row in rows], self.micro_tokens // 2)
-        return [PairBatch.of([self.pairs[rows[i]] for i in cut]) for cut in cuts]
+        found = sorted((self.pairs[row] for row in self.rows(step)), key=lambda pair: -pair.tokens)
+        size = self.micro_pairs
+        return [PairBatch.of(found[at : at + size]) for at in range(0, len(found), size)]
 
     def _row(self, epoch: int, place: int) -> int:
         if epoch != self._epoch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 _CALL = re.compile(r"\n?<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
 _THINK = re.compile(r"\A\s*(?:<think>)?(.*?)</think>\s*", re.DOTALL)
@@ -35,8 +35,12 @@ def parse_text(text: str, tools: Sequence[Any] | None = None) -> dict[str, Any]:
 
 def _name(tool: Any) -> Any:
     """The name of a tool, given as a function or bare."""
-    bare = tool.get("function", tool) if isinstance(tool, dict) else {}
-    return bare.get("name") if isinstance(bare, dict) else None
+    return _table(_table(tool).get("function", tool)).get("name")
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """A JSON object, or an empty one where something else stands."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _call(name: str, arguments: Any) -> dict[str, Any]:
@@ -49,10 +53,10 @@ def _hermes(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, An
 
     def take(found: re.Match[str]) -> str:
         try:
-            body = json.loads(found[1])
+            body = _table(json.loads(found[1]))
         except (ValueError, RecursionError):
             return found[0]
-        name = body.get("name") if isinstance(body, dict) else None
+        name = body.get("name")
         if not isinstance(name, str) or (offered is not None and name not in offered):
             return found[0]
         calls.append(_call(name, body.get("arguments", {})))

@@ -92,11 +92,13 @@ def _encode_run(tok: Tokenizer, run: Sequence[Piece]) -> tuple[list[int], list[P
     ids = tok.encode("".join(texts))
     if len(run) == 1:
         return ids, [head] * len(ids)
-    ends, end = [], 0
+    ends: list[int] = []
+    end = 0
     for part in texts:
         end += len(part.encode())
         ends.append(end)
-    owners, at, which = [], 0, 0
+    owners: list[Piece] = []
+    at, which = 0, 0
     for token in ids:
         while at >= ends[which] and which < len(run) - 1:
             which += 1
@@ -107,11 +109,13 @@ def _encode_run(tok: Tokenizer, run: Sequence[Piece]) -> tuple[list[int], list[P
 
 def _spans(owners: Sequence[Piece]) -> list[Span]:
     """Neighbouring tokens of the same turn and kind, joined. A `start` always opens a new span."""
-    turns, turn = [], 0
+    turns: list[tuple[int, str, str]] = []
+    turn = 0
     for piece in owners:
         turn += piece.part == "start"
         turns.append((turn, piece.role, "content" if piece.part == "content" else "markup"))
-    spans, at = [], 0
+    spans: list[Span] = []
+    at = 0
     for (_, role, kind), group in groupby(turns):
         stop = at + len(list(group))
         spans.append(Span(at, stop, role, kind))

@@ -56,7 +56,7 @@ def answer(engine: Any, tok: Any, params: Any, history: Messages, reserve: int =
     stream = engine.stream_chat(kept, params)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)
-    pieces = []
+    pieces: list[str] = []
     for piece in stream:
         pieces.append(piece)
         sys.stdout.write(piece)

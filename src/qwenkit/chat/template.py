@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..errors import UserError
 from ..tokenizer import Tokenizer, split_special
@@ -31,14 +31,19 @@ class Detected(NamedTuple):
     difference: str | None
 
 
+def _tojson(value: Any, **_: Any) -> str:
+    """The filter, whatever a template asks of its form."""
+    return to_json(value)
+
+
 @cache
 def _environment() -> Any:
     """jinja2 as transformers sets it up; imported here because most runs never render a template."""
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    env.filters["tojson"] = lambda value, **_: to_json(value)
+    env: Any = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    env.filters["tojson"] = _tojson
     env.globals["raise_exception"] = _refuse
     return env
 
@@ -98,9 +103,9 @@ def _replace(value: Any, table: dict[str, str]) -> Any:
             value = value.replace(old, new)
         return value
     if isinstance(value, dict):
-        return {key: _replace(item, table) for key, item in value.items()}
+        return {key: _replace(item, table) for key, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, (list, tuple)):
-        return [_replace(item, table) for item in value]
+        return [_replace(item, table) for item in cast("Sequence[Any]", value)]
     return value
 
 

@@ -24,7 +24,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(MISTAKE)
     except OSError as error:
-        mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
         _fail(UserError(error.strerror or str(error), where=error.filename and str(error.filename), mend=mend))
     except Exception as error:
         if not hasattr(error, "format_message"):

@@ -14,11 +14,12 @@ from qwenkit.cli.app import Json, as_reference, inspect_app, print_json, termina
     "mask", epilog="Example:  qwenkit inspect mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer"
 )
 def inspect_mask(
-    file: Annotated[Path, typer.Argument(help="chats as JSONL with `messages`")],
+    file: Annotated[Path, typer.Argument(help="chats with `messages`, JSONL or Parquet")],
     tokenizer: Annotated[
         str, typer.Option(help="a model or tokenizer folder, or org/name", parser=as_reference, metavar="MODEL")
     ],
     mask: Annotated[str, typer.Option(help="qwen (the authors') or assistant")] = "qwen",
+    style: Annotated[str, typer.Option(help="chat style: own (the folder's), qwen1, chatml or qwen3")] = "own",
     limit: Annotated[int, typer.Option(help="how many chats", min=1)] = 5,
     html: Annotated[Path | None, typer.Option(help="write an HTML page instead")] = None,
     as_json: Json = False,
@@ -28,11 +29,12 @@ def inspect_mask(
 
     from qwenkit.chat import load_tokenizer
     from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, units
-    from qwenkit.stages.sft import read_chats
+    from qwenkit.stages.rows import read_chats
 
     tok = load_tokenizer(tokenizer)
+    named = None if style == "own" else style
     rows = list(islice(read_chats(file), limit))
-    rendered = [tok.render(row["messages"], mask=mask) for row in rows]
+    rendered = [tok.render(row["messages"], tools=row.get("tools"), mask=mask, style=named) for row in rows]
     if html is not None:
         write_text(html, mask_html(rendered, tok))
         print(f"wrote {html}")

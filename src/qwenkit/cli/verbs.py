@@ -111,10 +111,12 @@ def _metavar(config: Any, key: str) -> str:
 
 def _value(config: Any, key: str, given: Any) -> Any:
     from qwenkit.config import parse_value
+    from qwenkit.errors import within
 
     if config.takes_many(key):
         return [path for item in given for path in item.split(",")]
-    return given if config.role(key) == "edge" else parse_value(given)
+    with within("--" + key.replace("_", "-")):
+        return given if config.role(key) == "edge" else parse_value(given)
 
 
 def register(arguments: list[str]) -> None:

@@ -18,7 +18,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from qwenkit.data.charset import decode
 from qwenkit.data.main_content import main_content
 
-_TITLE, _TITLE_END = re.compile(r"<title\b[^>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
+_TITLE, _TITLE_END = re.compile(r"<title\b[^<>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
 TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not tried
 
 
@@ -62,4 +62,4 @@ def tidy(text: str) -> str:
     """NFC, no control characters, no trailing spaces, at most one empty line in a row."""
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " "))
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]", "", text)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.M)).strip()
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?<![ \t])[ \t]+$", "", text, flags=re.M)).strip()

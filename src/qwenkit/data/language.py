@@ -11,15 +11,16 @@ import hashlib
 import importlib.util
 import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, nearest
 
 MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 UNKNOWN = "und"
-_LINKS = re.compile(r"https?://\S+|\S+@\S+\.\S+|[#@]\w+")
+_LINKS = re.compile(r"https?://\S+|[#@]\w+")
 _SCRIPTS = {
     "Han": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
     "ja": "\u3040-\u30ff",
@@ -40,15 +41,34 @@ _MANY_CHARS = 20  # above this many characters the model knows Chinese from Japa
 
 def detect_language(text: str) -> tuple[str, float]:
     """The language most of a text is written in, and how sure that is. No letters: ("und", 0.0)."""
-    text = " ".join(_LINKS.sub(" ", text).split())
+    text = " ".join(_LINKS.sub(" ", " ".join(word for word in text.split() if not _is_mail(word))).split())
     letters = sum(map(str.isalpha, text))
     if letters == 0:
         return UNKNOWN, 0.0
     by_script = _by_script(text, letters)
     if by_script:
         return by_script
+    text = text.encode(errors="replace").decode()  # a lone surrogate has no bytes
     labels, scores = _model().predict(text.lower() if text.isupper() else text, k=1)
     return (_iso(labels[0]), min(1.0, float(scores[0]))) if labels else (UNKNOWN, 0.0)
+
+
+def refuse_unknown(languages: Iterable[str]) -> None:
+    """Refuse codes that no text is ever given: nothing would be kept under them."""
+    labels, _ = _model().predict("a", k=-1)
+    known = {UNKNOWN, *map(_iso, labels)}
+    for code in languages:
+        if code not in known:
+            raise UserError(
+                f"`{code}` is no language", expected="codes of ISO 639, like en and zh", nearest=nearest(code, known)
+            )
+
+
+def _is_mail(word: str) -> bool:
+    """Whether a word has the form of a mail address. A pattern that tries every beginning would be quadratic in the
+    length of a word, and in texts without spaces that is the whole text."""
+    at = word.find("@", 1)
+    return at > 0 and word.find(".", at + 2, len(word) - 1) > 0
 
 
 def _by_script(text: str, letters: int) -> tuple[str, float] | None:

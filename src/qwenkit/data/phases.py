@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,10 @@ def text_of(source: Source, document: Document) -> str:
 def _row(source: Source, document: Document) -> tuple[Row, float]:
     """A document's row, and how sure its language is."""
     text = text_of(source, document)
-    fields = {key: value for key, value in document.fields.items() if isinstance(value, str | int | float | bool)}
-    licence = str(fields.pop("licence", None) or fields.pop("license", None) or source.licence)
-    language, sure = str(fields.pop("language", "") or ""), 1.0
+    fields = {key: value for key, value in document.fields.items() if _is_plain(value)}
+    licence, license_, language = (fields.pop(key, "") for key in ("licence", "license", "language"))
+    licence = _text(licence) or _text(license_) or source.licence
+    language, sure = _text(language), 1.0
     if not language:
         language, sure = (_NO_LANGUAGE, 1.0) if source.kind == "code" else detect_language(text)
     own = ("id", "text", "source", "kind", "url", "place", "meta")
@@ -124,6 +126,15 @@ def _row(source: Source, document: Document) -> tuple[Row, float]:
     row = {"id": document.id, "text": text, "source": source.name, "kind": source.kind, "licence": licence}
     row |= {"language": language, "url": document.url, "place": document.place}
     return {**row, "meta": json.dumps(meta, ensure_ascii=True) if meta else None}, sure
+
+
+def _is_plain(value: Any) -> bool:
+    """What a column of a document may hold; NaN, which others write where there is nothing, is no value."""
+    return isinstance(value, str | int | bool) or (isinstance(value, float) and isfinite(value))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _unwanted(row: Row, sure: float, source: Source, config: CorpusConfig) -> tuple[str, str, str] | None:

@@ -23,26 +23,10 @@ from typing import Any
 from qwenkit.data import remote, streams, warc
 from qwenkit.data.streams import CUT, MAX_RECORD, Damage, packing
 from qwenkit.errors import UserError, nearest
-from qwenkit.records import Quarantine, parse_line
+from qwenkit.records import Quarantine, name_of, parse_line
 
 KINDS = ("html", "web", "text", "code", "instruction")
-_TEXT_SUFFIXES = {
-    ".txt",
-    ".md",
-    ".rst",
-    ".py",
-    ".html",
-    ".htm",
-    ".c",
-    ".h",
-    ".cpp",
-    ".js",
-    ".ts",
-    ".go",
-    ".rs",
-    ".java",
-    ".sh",
-}
+_TEXT_SUFFIXES = set(".txt .md .rst .py .html .htm .c .h .cpp .js .ts .go .rs .java .sh".split())
 _ROW_SUFFIXES = {".jsonl", ".json", ".parquet", ".warc"}
 
 
@@ -295,7 +279,7 @@ def _parquet_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         quarantine.add(CUT, path, line=number + 1, sample=str(error))
 
 
@@ -311,10 +295,14 @@ def _rows(
             what = "no" if key is None else "not a text in"
             quarantine.add(f"{what} key {keys[0]!r}", path, line=number, sample=str(row))
             continue
-        fields = {name: value for name, value in row.items() if name not in (key, "id", "url")}
         place = f"{path.name}:{number}"
+        name = place if row.get("id") in (None, "") else name_of(row["id"])
+        if name is None:
+            quarantine.add("not a text in key 'id'", path, line=number, sample=str(row))
+            continue
+        fields = {name: value for name, value in row.items() if name not in (key, "id", "url")}
         url = row.get("url")
-        yield Document(str(row.get("id") or place), body, url if isinstance(url, str) else None, None, place, fields)
+        yield Document(name, body, url if isinstance(url, str) else None, None, place, fields)
 
 
 def _read_warc(path: Path, split: Split, quarantine: Quarantine) -> Iterator[Document]:

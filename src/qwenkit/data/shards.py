@@ -44,8 +44,9 @@ class Store(Protocol):
         """Loss weight of predicting each of these ids."""
         ...
 
-    def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Which of these ids are content that must be learnt: the sentinel stops where none is supervised."""
+    def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_] | None:
+        """Which of these ids are content of an assistant's turn, None in a document without turns: the sentinel stops
+        where a step has turns and none of their content is supervised."""
         ...
 
 
@@ -177,9 +178,8 @@ class Shards:
         """All one."""
         return np.ones(min(stop, int(self.lengths[document])) - start, np.float32)
 
-    def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """All of it: plain text is content."""
-        return np.ones(min(stop, int(self.lengths[document])) - start, np.bool_)
+    def content(self, document: int, start: int, stop: int) -> None:
+        """Plain text has no turns."""
 
     def documents(self) -> Iterator[tuple[str, npt.NDArray[np.uint32]]]:
         """Every document with its name, in the order written."""
@@ -196,7 +196,7 @@ class Shards:
 
 
 class Example(NamedTuple):
-    """A document for `Examples`. `content=None`: every weighted id counts as content."""
+    """A document for `Examples`. `content=None`: plain text, without turns."""
 
     id: str
     ids: Sequence[int]
@@ -215,6 +215,7 @@ class Examples:
         self._tokens = _flat([np.asarray(row.ids) for row in rows], "<u4")
         self._weights = _flat([np.asarray(row.weights) for row in rows], "<f4")
         self._content = _flat([_content(row) for row in rows], "?")
+        self._plain = np.array([row.content is None for row in rows], dtype=np.bool_)
         digest = hashlib.sha256()
         for array in (self.lengths, self._tokens, self._weights):
             digest.update(array.tobytes())
@@ -228,15 +229,16 @@ class Examples:
         """Loss weight of predicting each of these ids."""
         return self._weights[self._slice(document, start, stop)]
 
-    def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Which of these ids are content of an assistant's turn."""
-        return self._content[self._slice(document, start, stop)]
+    def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_] | None:
+        """Which of these ids are content of an assistant's turn; None of a plain text."""
+        return None if self._plain[document] else self._content[self._slice(document, start, stop)]
 
     def without_content(self) -> list[str]:
-        """Documents in which no content is supervised: a lost mask, a template that changed."""
+        """Chats in which no content is supervised: a lost mask, a template that changed."""
         supervised = self._content & (self._weights > 0)
         counts = np.concatenate([[0], np.cumsum(supervised)])
-        return [self.ids[i] for i in np.flatnonzero(counts[self._start + self.lengths] == counts[self._start])]
+        empty = counts[self._start + self.lengths] == counts[self._start]
+        return [self.ids[i] for i in np.flatnonzero(empty & ~self._plain)]
 
     def _slice(self, document: int, start: int, stop: int) -> slice:
         offset = int(self._start[document])
@@ -251,7 +253,7 @@ def _checked(example: Example) -> Example:
 
 
 def _content(row: Example) -> npt.NDArray[np.bool_]:
-    return np.asarray(row.weights) > 0 if row.content is None else np.asarray(row.content, dtype=np.bool_)
+    return np.zeros(len(row.ids), np.bool_) if row.content is None else np.asarray(row.content, dtype=np.bool_)
 
 
 def _flat(arrays: list[npt.NDArray], dtype: str) -> npt.NDArray:

@@ -32,10 +32,12 @@ The specification:
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from qwenkit.chat.messages import text
 from qwenkit.errors import UserError, nearest
 
 POLITE = re.compile(
@@ -70,11 +72,58 @@ _KEYS = ("language", "right", "parts", "limit", "manners", "system")
 _RIGHT = {"number": ("value",), "mention": ("any", "none"), "exact": ("value",), "json": ("value",), "refusal": ()}
 
 
+_SYSTEM = {"end": ("kind", "word"), "brief": ("kind",), "language": ("kind",)}
+
+
+def _anything(_: Any) -> bool:
+    return True
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and item for item in value)
+
+
+def _some_texts(value: Any) -> bool:
+    return _texts(value) and bool(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number_or_its_text(value: Any) -> bool:
+    try:
+        return _is_number(float(value) if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
+        return False
+
+
+def _filled(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_rule(value: Any) -> bool:
+    keys = _SYSTEM.get(str(value.get("kind"))) if isinstance(value, Mapping) else ()
+    return value is None or (bool(keys) and set(value) == set(keys) and all(map(_filled, value.values())))
+
+
+_Wanted = tuple[Callable[[Any], bool], str]
+_VALUES: dict[str, _Wanted] = {"number": (_number_or_its_text, "a number"), "exact": (_filled, "a text, not empty")}
+_WANTED: dict[str, _Wanted] = {
+    "right.none": (_texts, "a list of texts"),
+    "language": (lambda value: value in ("en", "zh", None), '"en", "zh" or null'),
+    "parts": (_texts, "a list of texts"),
+    "limit": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "manners": (lambda value: value in ("polite", "plain"), '"polite" or "plain"'),
+    "system": (_is_rule, 'null, or {"kind": "end", "word": ...}, {"kind": "brief"}, {"kind": "language"}'),
+}
+
+
 def check_rubric(rubric: Any) -> None:
     """Refuse a specification that no answer could be scored by, before anything is trained on it."""
     right = rubric.get("right") if isinstance(rubric, Mapping) else None
     kind = right.get("kind") if isinstance(right, Mapping) else None
-    if kind is None:
+    if not isinstance(right, Mapping) or not isinstance(kind, str):
         raise UserError("a rubric that does not say what is right", expected='{"right": {"kind": ...}, ...}')
     if kind not in _RIGHT:
         raise UserError(
@@ -83,6 +132,17 @@ def check_rubric(rubric: Any) -> None:
     missing = [key for key in _KEYS if key not in rubric] + [f"right.{k}" for k in _RIGHT[kind] if k not in right]
     if missing:
         raise UserError(f"missing key `rubric.{missing[0]}`", expected=", ".join(_KEYS))
+    unknown = [key for key in rubric if key not in _KEYS]
+    if unknown:
+        raise UserError(
+            f"unknown key `rubric.{unknown[0]}`", expected=", ".join(_KEYS), nearest=nearest(unknown[0], _KEYS)
+        )
+    values = {**{f"right.{key}": right[key] for key in _RIGHT[kind]}, **{key: rubric[key] for key in _KEYS}}
+    wants = {"right.value": _VALUES.get(kind), "right.any": (_some_texts, "a list of texts"), **_WANTED}
+    for key, value in values.items():
+        fits, expected = wants.get(key) or (_anything, "")
+        if not fits(value):
+            raise UserError(f"`rubric.{key}` is {json.dumps(value, ensure_ascii=False)}", expected=expected)
 
 
 def score(row: Mapping[str, Any], answer: str) -> Score:
@@ -90,7 +150,7 @@ def score(row: Mapping[str, Any], answer: str) -> Score:
     rubric, answer = row["rubric"], answer.strip()
     if not answer:
         return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    asked = row["messages"][-1]["content"]
+    asked = text(row["messages"][-1])
     right = float(is_right(rubric, answer) and not echoes(answer, asked))
     parts = {
         "right": right,

@@ -4,8 +4,8 @@ Three ways to ask: `multiple_choice` (log-probability of each choice), `exact_ma
 prompt), `chat_exam` (a chat model answers, a callable scores). An item keeps the row's id, the answer and every score
 component, so that two models are compared on the same items: `compare`, and never by two separate means.
 
-The engine is anything with `.score(prompts, continuations)`, `.generate(prompts, params)` and
-`.chat(conversations, params)`, as `qwenkit.inference.Engine`; this file imports no model and no tensor library.
+The engine is anything with `.score(prompts, continuations)` and `.generate(prompts, params)`, as
+`qwenkit.inference.Engine`; who renders chats gives their answers. This file imports no model and no tensor library.
 Caveat: `params` decide everything about an exam by generation; ask greedily (`temperature=0`) for numbers that repeat.
 """
 
@@ -42,16 +42,12 @@ class EngineLike(Protocol):
         """One output with `.text` for each prompt."""
         ...
 
-    def chat(self, conversations: list[list[dict[str, Any]]], params: Any) -> Sequence[Any]:
-        """One output with `.text` for each conversation."""
-        ...
-
 
 def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
     """`right`: the choice of highest log-probability per UTF-8 byte (as `acc_norm`); `right_raw`: of highest sum."""
     rows = list(rows)
     for row in rows:
-        _check_choices(row)
+        check_choices(row)
     prompts = [row["prompt"] for row in rows for _ in row["choices"]]
     choices = [choice for row in rows for choice in row["choices"]]
     scores = iter(engine.score(prompts, choices) if rows else [])
@@ -80,11 +76,14 @@ def exact_match(engine: EngineLike, rows: Iterable[Row], params: Any) -> list[It
 
 
 def chat_exam(
-    engine: EngineLike, rows: Iterable[Row], score: Callable[[Row, str], Mapping[str, float | None]], params: Any
+    answers: Callable[[list[Row]], Sequence[Any]],
+    rows: Iterable[Row],
+    score: Callable[[Row, str], Mapping[str, float | None]],
 ) -> list[Item]:
-    """Every component that `score(row, answer)` gives; one that is None does not apply to that row and is left out."""
+    """Every component that `score(row, answer)` gives; one that is None does not apply to that row and is left out.
+    `answers(rows)` gives one output with `.text` for each row's chat."""
     rows = list(rows)
-    outputs = engine.chat([row["messages"] for row in rows], params) if rows else []
+    outputs = answers(rows) if rows else []
     items = []
     for row, output in zip(rows, outputs, strict=True):
         scored = score(row, output.text)
@@ -136,12 +135,15 @@ def _summary(pairs: Iterable[tuple[str, float | None]], seed: int) -> dict[str, 
     return {name: mean_interval(groups[name], seed=seed)._asdict() for name in sorted(groups)}
 
 
-def _check_choices(row: Row) -> None:
+def check_choices(row: Row) -> None:
+    """Refuse a multiple-choice row without texts to choose from, or without the right one among them."""
     choices, gold = row.get("choices") or [], row.get("gold")
     where = f"test row {row['id']}"
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise UserError("`choices` holds something else than texts", where=where, expected="a list of texts")
     if len(choices) < 2 or not all(choices):
         raise UserError("a multiple-choice row needs two or more choices, none empty", where=where)
-    if not isinstance(gold, int) or not 0 <= gold < len(choices):
+    if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):
         raise UserError(f"gold is {gold!r}", where=where, expected=f"an index from 0 to {len(choices) - 1}")
 
 

@@ -39,7 +39,7 @@ CURVES = (  # title, unit, metrics of `step` events drawn together
     ("Pretraining loss mixed in", "nats per token", ("ptx_loss",)),
     ("Clipped ratios", "share", ("clip_fraction",)),
     ("Learning rate", "learning rate", ("lr",)),
-    ("Gradient norm", "norm before clipping", ("grad_norm",)),
+    ("Gradient norm", "norm before clipping", ("grad_norm", "policy_grad_norm", "value_grad_norm")),
     ("Throughput", "tokens per second", ("tokens_per_second",)),
 )
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")

@@ -67,14 +67,15 @@ def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir
             "It was trained from " + ", ".join(f"[{base}](https://huggingface.co/{base})" for base in bases) + "."
         )
     parts += ["## Use", *_use(folder)]
-    if data := _licences(ancestors):
-        parts += ["## Training data by licence", _table(("licence", "documents", "characters"), data)]
+    for counted in ("licence", "source"):
+        if data := _texts(ancestors, counted):
+            parts += [f"## Training data by {counted}", _table((counted, "documents", "characters"), data)]
     if ancestors:
         rows = [(name, found.kind, found.digest[:12], found.headline) for name, found in ancestors.items()]
         parts += ["## Lineage", _table(("node", "kind", "digest", ""), rows),
                   "`manifest.json` holds the key, the inputs and the digest of every file."]  # fmt: skip
         settings = [line for found in ancestors.values() if (line := _settings(found))]
-        parts += ["## Recipe", "What was set, where it is not the report's value:", "\n".join(settings)]
+        parts += ["## Recipe", "What was set, where it is not the default:", "\n".join(settings)]
     return "\n\n".join([*parts, MARK]) + "\n"
 
 
@@ -150,14 +151,14 @@ def _architecture(folder: Path) -> str:
     return next(map(str, sequence(read_object(folder / "config.json").get("architectures"))), "model")
 
 
-def _licences(ancestors: dict[str, Manifest]) -> list[tuple[Any, ...]]:
-    """Documents and characters of the corpora by licence."""
+def _texts(ancestors: dict[str, Manifest], counted: str) -> list[tuple[Any, ...]]:
+    """Documents and characters of the corpora, by licence or by source."""
     documents, characters = Counter[str](), Counter[str]()
     for manifest in ancestors.values():
-        for licence, found in manifest.metrics.get("by_licence", {}).items():
-            documents[licence] += found["documents"]
-            characters[licence] += found["characters"]
-    return [(licence, f"{documents[licence]:,}", f"{characters[licence]:,}") for licence in sorted(documents)]
+        for name, found in manifest.metrics.get(f"by_{counted}", {}).items():
+            documents[name] += found["documents"]
+            characters[name] += found["characters"]
+    return [(name, f"{documents[name]:,}", f"{characters[name]:,}") for name in sorted(documents)]
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from qwenkit.artifacts import MANIFEST
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
 from qwenkit.errors import UserError, nearest, within
 from qwenkit.hub import meant
-from qwenkit.stages import KINDS, load_stage
+from qwenkit.records import read_object
+from qwenkit.stages import KINDS, gives, load_stage
 
 SCHEMA = 1
+LONGEST_NAME = 64
+"""Of a node: it names a folder, and another with a key behind it."""
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str}
 
 
@@ -120,7 +124,8 @@ def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
                 nearest=nearest(parts[0], nodes),
             )
         table = data[parts[0]]
-    table[parts[-1]] = parse_value(text.strip())
+    with within(f"--set {key}"):
+        table[parts[-1]] = parse_value(text.strip())
     lines[tuple(parts)] = f"--set {change}"
 
 
@@ -165,6 +170,10 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
         if not isinstance(value, wanted) or isinstance(value, bool):
             words = {int: "a whole number", str: "a text in quotes"}[wanted]
             raise UserError(f"`{key}` is {toml_value(value)}", where=place, expected=words)
+    if run.get("schema", SCHEMA) < 1:
+        raise UserError(
+            f"`schema` is {run['schema']}", where=place_of(source, lines, ("schema",)), expected=f"{SCHEMA}"
+        )
     if run.get("schema", SCHEMA) > SCHEMA:
         raise UserError(
             f"recipe schema {run['schema']} is newer than this qwenkit",
@@ -175,8 +184,10 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
     for key, most in (("seed", 2**63 - 1), ("threads", 1024)):
         if not 0 <= run.get(key, 0) <= most:
             raise UserError(f"`{key}` is {run[key]}", where=place_of(source, lines, (key,)), expected=f"0 to {most}")
-    if run.get("out") == "":
-        raise UserError('`out` is ""', where=place_of(source, lines, ("out",)), expected="a folder, like runs/mine")
+    for key, expected in (("out", "a folder, like runs/mine"), ("title", "a name")):
+        if key in run and (not run[key].strip() or "\0" in run[key]):
+            place = place_of(source, lines, (key,))
+            raise UserError(f"`{key}` is {toml_value(run[key])}", where=place, expected=expected)
     if run.get("device", "cpu") not in ("cpu", "cuda"):
         raise UserError(
             f'`device` is "{run["device"]}"', where=place_of(source, lines, ("device",)), expected="cpu or cuda"
@@ -185,8 +196,9 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
 
 def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str, lines: Lines, base: Path) -> Node:
     place = place_of(source, lines, (name,))
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(f"`{name}` is no node name", where=place, expected="letters, digits, - and _")
+    if not name.replace("-", "").replace("_", "").isalnum() or len(name) > LONGEST_NAME:
+        expected = f"letters, digits, - and _, at most {LONGEST_NAME}"
+        raise UserError(f"`{name[:100]}` is no node name", where=place, expected=expected)
     kind = table.get("kind", name)
     if not isinstance(kind, str):
         raise UserError(
@@ -200,8 +212,36 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
         short = key.partition(".")[0]
         where = place_of(source, lines, (name, short))
         inputs[key] = resolve(reference, tables, base, where, f"{name}.{short}", config.from_hub(short) != "")
+        _refuse_other_kind(inputs[key], config, short, tables, where, f"{name}.{short}")
     node = Node(name, kind, config, inputs)
     return replace(node, absent=_absent(node, source, lines, base))
+
+
+def _refuse_other_kind(
+    found: tuple[str, str], config: StageConfig, key: str, tables: dict[str, Any], where: str, full: str
+) -> None:
+    """An edge to an artifact that cannot be read as what is wanted there: told now, not after the weeks before it."""
+    means, target = found
+    kind = str(tables[target].get("kind", target)) if means == "node" else kind_at(Path(target))
+    wanted, given = set(config.wants(key)), gives(kind)
+    if "anything" in wanted or not wanted or not given or wanted & set(given):
+        return
+    kinds = {name: str(table.get("kind", name)) for name, table in tables.items() if not full.startswith(f"{name}.")}
+    fitting = [name for name, kind in kinds.items() if wanted & set(gives(kind))]
+    raise UserError(
+        f"`{full}` names `{target}`, whose kind is {kind}",
+        where=where,
+        expected=f"{' or '.join(config.wants(key))}: {type(config).model_fields[key].description}",
+        nearest=nearest(target, fitting) or (fitting[0] if fitting else None),
+    )
+
+
+def kind_at(path: Path) -> str | None:
+    """The kind of an artifact outside the recipe; None where no manifest tells."""
+    try:
+        return str(read_object(path / MANIFEST).get("kind")) if (path / MANIFEST).is_file() else None
+    except UserError:
+        return None
 
 
 def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError]:
@@ -228,7 +268,7 @@ def resolve(
     """What a reference means: ("node", name), ("path", path), or ("hub", reference) where the key takes models of the
     Hub; two meanings or none is a `UserError`. What no node could be called, with a slash or a point in it, means a
     path that may be yet to come."""
-    path = (base / Path(reference).expanduser()) if reference else base
+    path = _path(reference, base, where, key)
     if reference in nodes:
         if path.exists():
             raise UserError(
@@ -250,6 +290,26 @@ def resolve(
         expected=f"a node of this recipe ({', '.join(others)}) or a path" if others else "a path that exists",
         nearest=nearest(reference, [*others, *_beside(reference, base)]),
     )
+
+
+def _path(reference: str, base: Path, where: str, key: str) -> Path:
+    """The path that a reference would mean: of a file or a folder, or of what is not there yet."""
+    try:
+        if "\0" in reference:
+            raise ValueError("it holds a zero byte")
+        path = base / Path(reference).expanduser()
+        odd = path.exists() and not (path.is_file() or path.is_dir())
+    except RuntimeError as error:
+        user = reference.split("/")[0]
+        raise UserError(f"`{key}`: there is no home {user}", where=where, expected="a node, or a path") from error
+    except (ValueError, OSError) as error:
+        why = (error.strerror if isinstance(error, OSError) else str(error)) or "it cannot be read"
+        what = f"`{key}` = {toml_value(reference)} is no path: {why.rstrip('.')}"
+        raise UserError(what, where=where, expected="a node, or a path") from error
+    if odd:
+        what = f"`{key}` names neither a file nor a folder: {reference}"
+        raise UserError(what, where=where, expected="a file or a folder")
+    return path
 
 
 def _beside(reference: str, base: Path) -> list[str]:

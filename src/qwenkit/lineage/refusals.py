@@ -33,6 +33,11 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     begun = {".lock", "run.json" + TEMPORARY}  # all that a kill in a run's first moments leaves
     if not run_dir.is_dir() or all(path.name in begun for path in run_dir.iterdir()):
         return
+    if (run_dir / artifacts.MANIFEST).exists():
+        raise UserError(
+            "the output folder is an artifact, and no run", where=str(run_dir),
+            expected="an empty or new folder, or a run of this recipe", mend="choose another with --out",
+        )  # fmt: skip
     if not (run_dir / "run.json").exists():
         raise UserError(
             "the output folder holds something that is no run",
@@ -47,7 +52,7 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     if not isinstance(threads, int) or "recipe" not in known:
         raise UserError(
             "a damaged run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
-            mend="remove the file and its folder, or choose another with --out",
+            mend="choose another with --out; what is whole in this folder, a new run takes with --reuse",
         )  # fmt: skip
     if known.get("recipe") != recipe.title:
         raise UserError(

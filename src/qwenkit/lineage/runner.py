@@ -313,8 +313,9 @@ def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Generator
 def disk_full(error: Exception) -> bool:
     """Whether a disk or a quota is full; libraries in other languages say so only in their text."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "No space left on device" in str(error) or "StorageFull" in str(error)
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    words = ("No space left on device", "StorageFull", "File too large", "FileTooLarge")
+    return any(word in str(error) for word in words)
 
 
 def save_trace(scratch: Path) -> str:

@@ -4,23 +4,43 @@
     model = init_weights(Transformer(ModelConfig(vocab_size=1536, hidden_size=128, ...)), seed=0)
 
 `transformer.py` shows a whole model in one file, `attention.py` holds the one rule of who sees whom, `init.py` the
-first weights, `folder.py` reads and writes Hugging Face folders.
+first weights, `folder.py` reads and writes Hugging Face folders. Names load on first use: a recipe checks
+the shape of a model without torch.
 """
 
-from qwenkit.model.config import ModelConfig
-from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar
-from qwenkit.model.grow import grow
-from qwenkit.model.init import init_weights
-from qwenkit.model.transformer import ScalarModel, Transformer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qwenkit.lazy import lazy
+
+if TYPE_CHECKING:
+    from qwenkit.model.config import ModelConfig
+    from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar, stored_dtype
+    from qwenkit.model.init import init_weights
+    from qwenkit.model.transformer import ScalarModel, Transformer
+
+_HOME = {
+    "ModelConfig": "config",
+    "ScalarModel": "transformer",
+    "Transformer": "transformer",
+    "init_weights": "init",
+    "load_model": "folder",
+    "load_scalar": "folder",
+    "save_model": "folder",
+    "save_scalar": "folder",
+    "stored_dtype": "folder",
+}
 
 __all__ = [
     "ModelConfig",
     "ScalarModel",
     "Transformer",
-    "grow",
     "init_weights",
     "load_model",
     "load_scalar",
     "save_model",
     "save_scalar",
+    "stored_dtype",
 ]
+__getattr__, __dir__ = lazy(__name__, _HOME)

@@ -91,6 +91,11 @@ def load_scalar(
     return _fill(model, path, form, _pick_dtype(dtype, found), _pick_device(device))
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype in which a folder's tensors are stored."""
+    return _pick_dtype("auto", read_config(folder))
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """What config.json says, or an error that says why there is none."""
     file = folder / "config.json"

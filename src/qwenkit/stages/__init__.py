@@ -1,7 +1,8 @@
 """Stages: one short file per kind, each a `Config`, a `VERSION` and one function `run(config, inputs, work)`.
 
 A stage is wiring: it reads its inputs, calls the rooms with plain values and writes into `work.out`. This is the only
-place where rooms meet. Modules are loaded when their kind is used, so the command line starts without torch.
+place where rooms meet. `GIVES` are the nouns that its artifact may be read as: the edge of
+another stage wants one of them. Modules are loaded when their kind is used, so the command line starts without torch.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ KINDS = {
     "export": "a model in another form (Hugging Face, the first Qwen's, GGUF), with a certificate",
     "report": "write the report card of the run",
 }
+
+
+def gives(kind: str | None) -> tuple[str, ...]:
+    """What the artifact of a kind may be read as; nothing is known of a kind that is none of ours."""
+    return getattr(load_stage(kind), "GIVES", ()) if kind in KINDS else ()
 
 
 def load_stage(kind: str, where: str | None = None) -> ModuleType:

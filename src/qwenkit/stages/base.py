@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit import draws
-from qwenkit.artifacts import MANIFEST, read_manifest
 from qwenkit.errors import UserError
 from qwenkit.events import Log
 from qwenkit.records import Row, read_json, read_jsonl, write_json
@@ -53,11 +52,6 @@ class Input:
     def rows(self, name: str) -> list[Row]:
         """All rows of one JSONL file of the input."""
         return list(read_jsonl(self.file(name)))
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The metrics of the artifact's manifest; empty for a path outside a run."""
-        return read_manifest(self.path).metrics if (self.path / MANIFEST).exists() else {}
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import functools
 import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from qwenkit.artifacts import stamp
 from qwenkit.config import StageConfig, content, edge, runtime
-from qwenkit.errors import UserError
-from qwenkit.records import Row, read_jsonl, write_jsonl
+from qwenkit.errors import UserError, refuse_unnamed
+from qwenkit.records import Row, read_rows, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.testsets import texts
+from qwenkit.stages.checks import identity
+from qwenkit.stages.testsets import overlap_13gram, texts
 
 VERSION = 3  # 3: our own extraction of pages, a ledger; 2: answers, choices and comparisons of tests count
+GIVES = ("documents",)
 DOCUMENTS = "documents-*.parquet"
+MOST_COPIES = 1000
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
     ("text.jsonl", "text", "CC0-1.0"),
@@ -32,10 +39,12 @@ WORLD = (  # file, kind, licence
 class Config(StageConfig):
     """Where the text comes from and what is kept. Thresholds of the report's steps are ours: it gives none."""
 
-    world: str | None = edge(None, doc="a world: its pages, text, instructions and real code")
-    extra: list[str] = edge([], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", many=True)
-    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold")
-    filter: str | None = edge(None, doc="a learned filter of quality, from `qwenkit train-filter`")
+    world: str | None = edge(None, doc="a world: its pages, text, instructions and real code", wants="world")
+    extra: list[str] = edge(
+        [], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", wants="text", many=True
+    )
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold", wants="tests")
+    filter: str | None = edge(None, doc="a learned filter of quality, from `qwenkit train-filter`", wants="filter")
     kinds: dict[str, str] = content({}, doc='html, web, text, code or instruction, by source: {extra = "web"}')
     licences: dict[str, str] = content({}, doc='licence of a source whose rows name none: {extra = "CC-BY-4.0"}')
     allow_licences: list[str] = content([], doc="licences to keep; none: all")
@@ -48,6 +57,43 @@ class Config(StageConfig):
     scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
     upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
     runner: Literal["local", "ray"] = runtime("local", doc="where chunks are worked on: here, or on the cluster of Ray")
+
+    @model_validator(mode="after")
+    def _known(self) -> Config:
+        """Sources and languages that do not exist are refused with the recipe."""
+        names = self.sources()
+        if not names:
+            raise ValueError("no sources: neither `world` nor `extra`")
+        for key in ("upsample", "kinds", "licences"):
+            for name in getattr(self, key):
+                if name not in names:
+                    raise ValueError(f"`{key}` names no source: {name}; there are {', '.join(names)}")
+        for name, copies in self.upsample.items():
+            if not 0 < copies <= MOST_COPIES:
+                raise ValueError(f"`upsample` wants {copies:g} copies of {name}; from above 0 to {MOST_COPIES} can be")
+        try:
+            self._known_words()
+        except UserError as error:
+            raise ValueError(error.text()) from None
+        return self
+
+    def _known_words(self) -> None:
+        """Languages, kinds of sources and sets of rules; what knows them is loaded only where some are given."""
+        if self.languages:
+            from qwenkit.data.language import refuse_unknown
+
+            refuse_unknown(self.languages)
+        if self.kinds or self.rules != ["own"]:
+            from qwenkit.data.quality import SETS
+            from qwenkit.data.readers import KINDS
+
+            refuse_unnamed("kind of source", self.kinds.values(), KINDS)
+            refuse_unnamed("set of rules", self.rules, SETS)
+
+    def sources(self) -> list[str]:
+        """The names of all sources: a world's files, and what `extra` names."""
+        own = ["extra" if index == 0 else f"extra{index}" for index in range(len(self.extra))]
+        return [*(name.split(".")[0] for name, _, _ in WORLD if self.world), *own]
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -114,30 +160,24 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
             stem = name.split(".")[0]
             weight = config.upsample.get(stem, 1.0)
             found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
-    for index, source in enumerate(many(inputs, "extra")):
-        name = "extra" if index == 0 else f"extra{index}"
-        kind = "code" if source.path.suffix == ".py" else "html" if ".warc" in source.path.name else "text"
+    for name, source in zip(config.sources()[len(found) :], many(inputs, "extra")):
+        file = source.path.name.lower()
+        kind = "code" if file.endswith(".py") else "html" if ".warc" in file else "text"
         licence = config.licences.get(name, "unknown")
         found.append(make(name, source.path, config.kinds.get(name, kind), config.upsample.get(name, 1.0), licence))
-    if not found:
-        raise UserError("no sources", expected="`world` or `extra`")
-    names = [source.name for source in found]
-    for key in ("upsample", "kinds", "licences"):
-        unknown = sorted(set(getattr(config, key)) - set(names))
-        if unknown:
-            raise UserError(f"`{key}` names no source: {', '.join(unknown)}", expected=", ".join(names))
     return found
 
 
 def _result(result: Any, tests: list[str]) -> Result:
-    from qwenkit.data.decontaminate import TestIndex
+    count = size = 0
 
-    funnel, index = result.funnel, TestIndex(tests)
-    count = size = overlap = 0
-    for batch in result.batches():
-        count += len(batch)
-        size += sum(len(text.encode("utf-8", "replace")) for text in batch)
-        overlap += sum(index.holding(batch))
+    def passing() -> Iterator[str]:
+        nonlocal count, size
+        for text in (text for batch in result.batches() for text in batch):
+            count, size = count + 1, size + len(text.encode("utf-8", "replace"))
+            yield text
+
+    overlap, funnel = overlap_13gram(passing(), tests), result.funnel
     dropped = sum(step["dropped"] for step in funnel if step["rule"] != "quarantined")
     metrics = {
         "kept": funnel[-1]["left"],
@@ -163,9 +203,8 @@ def _cached(paths: tuple[Path, ...], *stamps: int) -> tuple[Row, ...]:
     """The rows of some files as they are now: another size or time is another file."""
     from qwenkit.data.tables import read_documents
 
-    return tuple(
-        row for path in paths for row in (read_documents(path) if path.suffix == ".parquet" else read_jsonl(path))
-    )
+    read = {True: read_documents, False: read_rows}
+    return tuple(row for path in paths for row in read[fnmatch(path.name, DOCUMENTS)](path))
 
 
 def documents(corpus: Path) -> list[Row]:
@@ -179,7 +218,7 @@ def documents(corpus: Path) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("text"), str):
             raise UserError("missing key `text`", where=f"{corpus}, row {number}", expected="a text")
-        row["id"] = str(row["id"])
+        row["id"] = identity(row["id"], f"{corpus}, row {number}")
     if not rows:
         raise UserError("no documents in this file", where=str(corpus), expected="one JSON object a line, with `text`")
     return rows

@@ -11,18 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config import StageConfig, content, edge
-from qwenkit.errors import UserError, within
+from qwenkit.errors import UserError
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
+from qwenkit.stages.checks import check_base_test, check_chat_test, read_checked
+from qwenkit.stages.models import answers
 
-VERSION = 1
+VERSION = 2  # 2: the tools that a question offers are rendered
+GIVES = ("exam",)
+SETS = {"base": (check_base_test, ("task", "prompt")), "chat": (check_chat_test, ("task", "messages", "rubric"))}
 
 
 class Config(StageConfig):
     """Who is examined, on what."""
 
-    models: list[str] = edge(doc="models, the first ones the earlier in the family", many=True, hub="model")
-    tests: str = edge(doc="test sets")
+    models: list[str] = edge(
+        doc="models, the first ones the earlier in the family", wants="model", hub="model", many=True, min_length=1
+    )
+    tests: str = edge(doc="test sets", wants="tests")
     max_tokens: int = content(64, doc="longest answer", ge=1)
     samples: int = content(12, doc="prompts whose answers by every model are shown in the report", ge=0)
     limit: int = content(0, doc="questions per set at most; 0: all", ge=0)
@@ -30,7 +36,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Examine every model, then compare each with the one before it."""
-    tests = {name: _rows(inputs["tests"].path / f"{name}.jsonl", config.limit) for name in ("base", "chat")}
+    tests = {name: _rows(inputs["tests"].path / f"{name}.jsonl", config.limit) for name in SETS}
     if not any(tests.values()):
         raise UserError("neither base.jsonl nor chat.jsonl", where=str(inputs["tests"].path), expected="test sets")
     models = {source.called: source.path for source in many(inputs, "models")}
@@ -39,7 +45,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     items = {}
     for number, (name, path) in enumerate(models.items()):
         work.progress(number, len(models), model=name)
-        items[name] = examine(path, tests, config)
+        items[name] = examine(path, tests, config, work.device)
         for set_name, answered in items[name].items():
             write_jsonl(work.out / f"{name}.{set_name}.jsonl", answered)
     metrics = {
@@ -51,36 +57,28 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 
 def _rows(path: Path, limit: int) -> list[Row]:
-    from qwenkit.evaluation.rubric import check_rubric
-    from qwenkit.records import read_jsonl
-
-    rows = list(read_jsonl(path)) if path.exists() else []
-    needed = ("id", "messages", "rubric") if path.stem == "chat" else ("id", "prompt")
-    for number, row in enumerate(rows, 1):
-        missing = [key for key in needed if key not in row]
-        if path.stem == "base" and not row.get("choices") and "answer" not in row:
-            missing.append("answer")
-        if missing:
-            raise UserError(f"missing key `{missing[0]}`", where=f"{path}, row {number}", expected=", ".join(needed))
-        if path.stem == "chat":
-            with within(f"{path}, row {number}"):
-                check_rubric(row["rubric"])
+    if not path.exists():
+        return []
+    check, needed = SETS[path.stem]
+    rows = read_checked(path, "questions", check, needed, once=True)
     return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
 
 
-def examine(path: Path, tests: dict[str, list[Row]], config: Config) -> dict[str, list[Any]]:
+def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str) -> dict[str, list[Any]]:
     """All items of one model."""
     from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
     from qwenkit.evaluation import chat_exam, exact_match, multiple_choice
     from qwenkit.evaluation.rubric import score
 
-    engine = Engine(load_model(path), load_tokenizer(path))
+    engine = Engine(load_model(path, device=device), load_tokenizer(path))
     greedy = SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
     choices = [row for row in tests["base"] if row.get("choices")]
     open_ended = [row for row in tests["base"] if not row.get("choices")]
     return {
         "base": [*multiple_choice(engine, choices), *exact_match(engine, open_ended, greedy)],
-        "chat": chat_exam(engine, tests["chat"], lambda row, answer: score(row, answer)._asdict(), greedy),
+        "chat": chat_exam(
+            lambda rows: answers(engine, rows, greedy), tests["chat"], lambda row, answer: score(row, answer)._asdict()
+        ),
     }
 
 

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
 VERSION = 1
+GIVES = ("model", "tokenizer")
 CERTIFICATE = "certificate.json"
 
 
 class Config(StageConfig):
     """What becomes of which model."""
 
-    model: str = edge(doc="the model to export", hub="model")
+    model: str = edge(doc="the model to export", wants="model", hub="model")
     to: Literal["hf", "qwen1", "gguf"] = content("hf", doc="the form")
     longest: int = content(512, doc="tokens of the longest prompt that the certificate keeps", ge=32)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qwenkit.tokenizer import Tokenizer
 
 VERSION = 1
+GIVES = ("tokenizer", "model")
 EXTRA = "extra.tiktoken"
 _CHUNK = 1000
 
@@ -30,10 +31,16 @@ _CHUNK = 1000
 class Config(StageConfig):
     """What is extended, by which text, and by how much."""
 
-    tokenizer: str | None = edge(None, doc="the vocabulary: a folder, a tokenizer.json, a .tiktoken; none: the model's")
-    model: str | None = edge(None, doc="a model whose embeddings and head grow with its vocabulary")
-    corpus: str = edge(doc="text of what is new, to learn merges from: a corpus, JSONL, or a folder of text")
-    keep: list[str] = edge([], doc="text of what was there before: how much of it changes is measured", many=True)
+    tokenizer: str | None = edge(
+        None, doc="the vocabulary: a folder, a tokenizer.json, a .tiktoken; none: the model's", wants="tokenizer"
+    )
+    model: str | None = edge(None, doc="a model whose embeddings and head grow with its vocabulary", wants="model")
+    corpus: str = edge(
+        doc="text of what is new, to learn merges from: a corpus, JSONL, or a folder of text", wants="documents"
+    )
+    keep: list[str] = edge(
+        [], doc="text of what was there before: how much of it changes is measured", many=True, wants="documents"
+    )
     merges: int = content(10_000, doc="tokens to add", ge=1)
     min_count: int = content(2, doc="a pair that occurs less often is not joined (ours)", ge=1)
     pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
@@ -153,7 +160,8 @@ def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:
     import shutil
 
     from qwenkit.chat import ChatTokenizer
-    from qwenkit.model import grow, load_model, save_model
+    from qwenkit.model import load_model, save_model
+    from qwenkit.model.grow import grow
     from qwenkit.tokenizer import Tokenizer
 
     model = load_model(source, device="cpu")

@@ -1,5 +1,5 @@
-"""Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B); what the
-report does not say is marked `ours`.
+"""Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B); what it
+does not say is marked `memo` (the technical memo of the first release) or `ours`.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from qwenkit import platform
 from qwenkit.config import StageConfig, content, runtime
 from qwenkit.stages.base import Work
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 Schedule = Literal["cosine", "linear", "constant"]
+PRECISION = "of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
 
 
 class TrainingKeys(StageConfig):
@@ -28,16 +30,31 @@ class TrainingKeys(StageConfig):
     muon_lr: float = content(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
     schedule: Schedule = content("cosine", doc="shape of the decay")
     final_ratio: float = content(0.1, doc="last learning rate over the peak", ge=0, le=1)
-    warmup_steps: int = content(2000, doc="steps of linear warm-up (from the first release's memo)", ge=0)
-    weight_decay: float = content(0.1, doc="of matrices only", ge=0)
-    clip: float = content(1.0, doc="largest gradient norm", gt=0)
+    warmup_steps: int = content(2000, doc="steps of linear warm-up (memo)", ge=0)
+    weight_decay: float = content(0.1, doc="of matrices only (memo)", ge=0)
+    clip: float = content(1.0, doc="largest gradient norm (memo)", gt=0)
     beta1: float = content(0.9, doc="AdamW", ge=0, lt=1)
     beta2: float = content(0.95, doc="AdamW", ge=0, lt=1)
     eps: float = content(1e-8, doc="AdamW", gt=0)
-    precision: Literal["fp32", "bf16"] = content("bf16", doc="of the matrix products; weights and sums stay in fp32")
+    precision: Literal["fp32", "bf16"] = content("bf16", doc=PRECISION)
     compile: bool = content(False, doc="compile the forward pass with torch.compile (ours)")
     checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
-    evaluate_every: int = runtime(0, doc="steps between held-out evaluations; 0: only at the end", ge=0)
+    evaluate_every: int = runtime(
+        0, doc="steps between held-out evaluations; 0: only at the start and at the end", ge=0
+    )
+
+
+def usable(precision: str, device: str) -> str:
+    """The precision asked for, or fp32 where bf16 would be emulated. One machine always decides alike, and a run stays
+    with its processor."""
+    return "fp32" if precision == "bf16" and not platform.has_bf16(device) else precision
+
+
+def remarks(precision: str, device: str) -> tuple[str, ...]:
+    """What a stage says when it did not train in the precision asked for."""
+    if usable(precision, device) == precision:
+        return ()
+    return (f"trained in fp32: {platform.cpu_model()} has no instructions for bf16",)
 
 
 def train(
@@ -50,8 +67,10 @@ def train(
     objective: Callable[..., Any] | None = None,
     evaluate: Callable[..., Any] | None = None,
     vocab_size: int | None = None,
+    until: int | None = None,
 ) -> dict[str, Any]:
-    """Run the one loop with the stock update under these keys; returns the last step's metrics."""
+    """Run the one loop with the stock update under these keys; returns the last step's metrics. With `until` it ends
+    there, in the middle of a schedule of `steps`; another call with the same scratch folder goes on."""
     import torch
 
     from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, lm_update, loop
@@ -73,13 +92,13 @@ def train(
         build_schedule(config.schedule, steps, config.warmup_steps, config.final_ratio),
         objective=objective or lm_objective,
         clip=config.clip,
-        dtype=torch.bfloat16 if config.precision == "bf16" else None,
+        dtype=torch.bfloat16 if usable(config.precision, work.device) == "bf16" else None,
         compile=config.compile,
     )
     return loop.run(
         update,
         RunState({"model": model}, {"optimizer": optimizer}),
-        steps,
+        steps if until is None else until,
         log=work.log,
         checkpoint_dir=work.scratch / "checkpoints",
         checkpoint_seconds=config.checkpoint_seconds,

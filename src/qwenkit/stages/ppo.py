@@ -11,36 +11,46 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
-from qwenkit.stages.corpus import documents
-from qwenkit.stages.pretrain import held_out_batches, losses, save_chat_model, tokenize
-from qwenkit.stages.reward import read_prompts
+from qwenkit.stages.keys import remarks, usable
+from qwenkit.stages.models import STYLE, TRAINED, Style, answers, chat_tokenizer, prompt_ids, save_chat_model
+from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses, tokenize
+from qwenkit.stages.rows import prompt_of, read_prompts
 from qwenkit.stages.tokenizer import split
 
-VERSION = 2
+VERSION = 3  # 3: trained in float32; prompts without a rubric; copies of a document held out together; tools rendered
+GIVES = ("model", "tokenizer")
+OTHER_PRECISION = 1.0  # nats between a sampler and a policy that are known to differ in precision
 
 
 class Config(StageConfig):
     """Defaults are the report's; what it does not give is marked ours."""
 
-    model: str = edge(doc="the chat model: policy and reference start from it", hub="model")
-    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", hub="model")
-    prompts: str = edge(doc="prompts: JSONL with messages and a rubric, or a world")
-    corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term")
+    model: str = edge(doc="the chat model: policy and reference start from it", wants="model", hub="model")
+    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", wants="scorer", hub="model")
+    prompts: str = edge(doc="prompts, with or without a rubric: JSONL, Parquet, or a world", wants="prompts")
+    corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term", wants="documents")
     steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1)
     prompts_per_step: int = content(64, doc="prompts in a step (ours)", ge=1)
     samples_per_prompt: int = content(2, doc="responses to each prompt", ge=1)
     max_tokens: int = content(512, doc="longest response (ours)", ge=1)
     temperature: float = content(1.0, doc="of sampling (ours)", gt=0)
     top_p: float = content(0.9, doc="of sampling", gt=0, le=1)
-    kl_coef: float = content(0.04, doc="price of a nat of KL to the reference", ge=0)
+    kl_coef: float = content(
+        0.04, doc="price of a nat of KL to the reference; paid token by token, within the reward (so ours)", ge=0
+    )
     reward_norm: Literal["mean", "mean_std", "none"] = content("mean", doc="mean: minus the running mean")
     missing_eos_penalty: float = content(1.0, doc="taken off a response that did not end its turn (ours)", ge=0)
     gamma: float = content(1.0, doc="discount of GAE (ours)", ge=0, le=1)
     lam: float = content(0.95, doc="lambda of GAE (ours)", ge=0, le=1)
+    whiten_advantages: bool = content(
+        True, doc="advantages of a step get mean 0 and deviation 1: the learning rate knows no scale of rewards (ours)"
+    )
     policy_clip: float = content(0.2, doc="of the ratio (ours)", gt=0)
     value_clip: float = content(0.15, doc="of the value's step", gt=0)
     value_warmup_steps: int = content(50, doc="steps in which only the value model learns", ge=0)
@@ -49,31 +59,54 @@ class Config(StageConfig):
     micro_tokens: int = content(16384, doc="padded tokens in one forward pass; changes only rounding (ours)", ge=64)
     policy_lr: float = content(1e-6, doc="learning rate of the policy", gt=0)
     value_lr: float = content(5e-6, doc="learning rate of the value model", gt=0)
+    weight_decay: float = content(0.0, doc="of matrices; the KL penalty holds the policy already (ours)", ge=0)
+    max_grad_norm: float = content(1.0, doc="largest gradient norm of either model, as in SFT (ours)", gt=0)
+    recompute_logprobs: bool = content(
+        False,
+        doc="start the ratio from the policy's own log-probabilities, not the sampler's: where the two differ in"
+        " precision (ours)",
+    )
+    precision: Literal["fp32", "bf16"] = content(
+        "fp32",
+        doc="of the matrix products in learning; bf16 implies recompute_logprobs, for sampling stays in fp32 (ours)",
+    )
+    style: Style = content("own", doc=STYLE)
     ptx_coef: float = content(0.1, doc="weight of the pretraining gradient (ours: the report gives none)", ge=0)
     ptx_rows: int = content(8, doc="packed rows of pretraining text in each update (ours)", ge=1)
     row: int = content(2048, doc="tokens in such a row, and longest prompt with its response", ge=8)
     held_out: float = content(
-        0.2, doc="share of prompts kept aside to measure the true rubric before and after", ge=0, lt=0.9
+        0.2, doc="share of prompts with a rubric that only measure it, before and after (ours)", ge=0, lt=0.9
     )
     corpus_held_out: float = content(
-        0.01, doc="share of documents kept aside to measure their loss; as `held_out` of the base model", ge=0, lt=0.5
+        0.01,
+        doc="share of documents that only measure their loss; as `held_out` of the base model (ours)",
+        ge=0,
+        lt=0.5,
     )
     checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
+
+    @model_validator(mode="after")
+    def _given(self) -> Config:
+        if self.ptx_coef and not self.corpus:
+            mend = "name a corpus, or set ptx_coef = 0"
+            raise ValueError(f"`ptx_coef` is {self.ptx_coef:g}, but there is no `corpus`: {mend}")
+        return self
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Measure, train, measure, publish."""
     from qwenkit.alignment import score_texts
-    from qwenkit.chat import load_tokenizer
     from qwenkit.model import load_model, load_scalar
     from qwenkit.training import Sentinel, loop
 
-    folder = inputs["model"].path
-    tok = load_tokenizer(folder)
-    kept, aside = split(read_prompts(inputs["prompts"].path, "rl"), config.held_out, work.stream("held-out"))
-    policy, reference = (load_model(folder, device=work.device) for _ in range(2))
-    value, reward = (load_scalar(inputs["reward"].path, device=work.device) for _ in range(2))
-    texts, texts_aside = corpus_split(config, inputs, work)
+    folder, judge = inputs["model"].path, inputs["reward"].path
+    tok = chat_tokenizer(folder, config.style)
+    kept, aside = prompt_split(config, inputs, work)
+    # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
+    # stay as it is stored.
+    policy, reference = (load_model(folder, TRAINED, work.device) for _ in range(2))
+    value, reward = (load_scalar(judge, dtype, work.device) for dtype in (TRAINED, "auto"))
+    texts, texts_aside = corpus_texts(config, inputs, work)
     trainer = make_trainer(
         config, work, tok, kept, texts, policy, value, reference, functools.partial(score_texts, reward)
     )
@@ -86,26 +119,38 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         log=work.log,
         checkpoint_dir=work.scratch / "checkpoints",
         checkpoint_seconds=config.checkpoint_seconds,
-        sentinel=Sentinel(),
+        sentinel=Sentinel(overrides=limits(trainer.config)),
         progress=lambda done, total, **m: work.progress(done, total, reward=m["reward"], kl=m["kl"]),
         seed=work.seed,
     )
+    save_chat_model(policy, tok, folder, work.out)
     after = true_rubric(policy, tok, aside, config)
     loss = {"before": losses(reference, groups), "after": losses(policy, groups)}
-    save_chat_model(policy, tok, folder, work.out)
     metrics = {"steps": config.steps, "prompts": len(kept),
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
                "heldout_loss": loss["after"], "heldout_loss_before": loss["before"],
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
-    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}")
+    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}", remarks(config.precision, work.device))
 
 
-def corpus_split(config: Config, inputs: dict[str, Input], work: Work) -> tuple[list[Row], list[Row]]:
-    """Documents for the pretraining term, and those that only measure; the same seed holds out what the base did."""
+def limits(settings: Any) -> dict[str, dict[str, float]]:
+    """What the sentinel must bear: a policy with log-probabilities of its own has a sampler of another precision."""
+    return {"sampling-mismatch": {"threshold": OTHER_PRECISION}} if settings.own_logprobs else {}
+
+
+def prompt_split(config: Config, inputs: dict[str, Input], work: Work) -> tuple[list[Row], list[Row]]:
+    """(prompts to learn from, prompts that only measure the rubric); one without a rubric measures nothing."""
+    kept, aside = split(read_prompts(inputs["prompts"].path, "rl"), config.held_out, work.stream("held-out"), prompt_of)
+    measuring = [row for row in aside if row.get("rubric")]
+    return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
+
+
+def corpus_texts(config: Config, inputs: dict[str, Input], work: Work) -> tuple[list[Row], list[Row]]:
+    """Documents for the pretraining term, and those that only measure."""
     if "corpus" in inputs:
-        return split(documents(inputs["corpus"].path), config.corpus_held_out, work.stream("held-out"))
+        return corpus_split(inputs["corpus"], config.corpus_held_out, work)
     if config.ptx_coef:
         raise UserError(
             f"`ptx_coef` is {config.ptx_coef:g}, but there is no `corpus`", mend="name a corpus, or set ptx_coef = 0"
@@ -122,11 +167,11 @@ def make_trainer(
 
     shared = set(PPOConfig.__dataclass_fields__) & set(Config.model_fields) - {"seed"}
     settings = PPOConfig(
-        **{name: getattr(config, name) for name in shared},
+        **{**{name: getattr(config, name) for name in shared}, "precision": usable(config.precision, work.device)},
         max_response_tokens=config.max_tokens,
         seed=work.stream("ppo"),
     )
-    ids = [tok.render(row["messages"], add_generation_prompt=True).ids for row in rows]
+    ids = [prompt_ids(tok, row) for row in rows]
     shortest = min(map(len, ids), default=0)
     if shortest > config.row - config.max_tokens:
         raise UserError(
@@ -140,7 +185,7 @@ def make_trainer(
     def observe(batch: Any) -> dict[str, float]:
         texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
         found = mean_rubric([rows[prompts.rows[i]] for i in batch.prompts], texts)
-        return {"rubric": found.pop("total"), **{f"rubric_{name}": value for name, value in found.items()}}
+        return {"rubric" if name == "total" else f"rubric_{name}": value for name, value in found.items()}
 
     return PPO(
         policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id,
@@ -167,18 +212,19 @@ def true_rubric(model: Any, tok: Any, rows: list[Row], config: Config) -> dict[s
 
     if not rows:
         return {}
-    outputs = Engine(model, tok).chat(
-        [r["messages"] for r in rows], SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
-    )
+    greedy = SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
+    outputs = answers(Engine(model, tok), rows, greedy)
     return {name: round(v, 5) for name, v in mean_rubric(rows, [out.text for out in outputs]).items()}
 
 
-def mean_rubric(rows: list[Row], answers: list[str]) -> dict[str, float]:
-    """Mean of each part over the rows it applies to."""
+def mean_rubric(rows: list[Row], said: list[str]) -> dict[str, float]:
+    """Mean of each part over the rows that have a rubric and to which it applies."""
     from qwenkit.evaluation.rubric import score
 
     parts: dict[str, list[float]] = {}
-    for row, answer in zip(rows, answers):
+    for row, answer in zip(rows, said):
+        if not row.get("rubric"):
+            continue
         for name, found in score(row, answer)._asdict().items():
             if found is not None:
                 parts.setdefault(name, []).append(found)

@@ -6,17 +6,17 @@ classification; `margins.jsonl` in it says of each measured pair how it was rank
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError, within
-from qwenkit.records import Row, json_kind, read_json, read_jsonl, write_jsonl
+from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
-from qwenkit.stages.keys import Schedule, TrainingKeys, train
-from qwenkit.stages.pretrain import copy_tokenizer
+from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
+from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
+from qwenkit.stages.rows import prompt_of, read_pairs
 
-VERSION = 2
-SIDES = ("messages", "chosen", "rejected")
+VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
+GIVES = ("scorer", "tokenizer")
 
 
 class PairKeys(TrainingKeys):
@@ -24,19 +24,29 @@ class PairKeys(TrainingKeys):
 
     row: int = content(2048, doc="longest text in tokens; longer pairs are counted and left out", ge=8)
     batch_rows: int = content(64, doc="pairs in a batch", ge=1)
+    micro_rows: int = content(8, doc="pairs in one forward pass; the rest is accumulated (ours)", ge=1)
     lr: float = content(3e-6, doc="learning rate", gt=0)
     schedule: Schedule = content("constant", doc="the report: constant")
     warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
+    optimizer: Literal["adamw", "muon"] = content(
+        "adamw", doc="adamw, or muon for the matrices (ours, as in pretraining)"
+    )
+    weight_decay: float = content(0.1, doc="of matrices only (ours, as in pretraining)", ge=0)
+    clip: float = content(1.0, doc="largest gradient norm (ours, as in pretraining)", gt=0)
+    beta1: float = content(0.9, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
+    beta2: float = content(0.95, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
+    eps: float = content(1e-8, doc="AdamW (ours, as in pretraining)", gt=0)
     epochs: float = content(1.0, doc="passes over the pairs", gt=0)
-    held_out: float = content(0.05, doc="share of pairs kept aside to measure the accuracy", ge=0, lt=0.5)
+    style: Style = content("own", doc=STYLE)
+    held_out: float = content(0.05, doc="share of prompts whose pairs only measure the accuracy (ours)", ge=0, lt=0.5)
 
 
 class Config(PairKeys):
     """What to learn from."""
 
-    model: str = edge(doc="the base model", hub="model")
-    data: str = edge(doc="comparisons: JSONL with messages, chosen, rejected; or a world")
-    tests: str | None = edge(None, doc="test sets with pairs.jsonl")
+    model: str = edge(doc="the base model", wants=("model", "scorer"), hub="model")
+    data: str = edge(doc="comparisons with chosen and rejected: JSONL, Parquet, or a world", wants="comparisons")
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -45,63 +55,42 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     return train_pairs(config, inputs, work, rows)
 
 
-def read_pairs(path: Path, name: str) -> list[Row]:
-    """Comparison rows, each with an id; a row without its sides is a `UserError`."""
-    from qwenkit.chat.messages import check
-
-    path = path / name if path.is_dir() else path
-    rows = [{"id": f"pair-{n}", **row} for n, row in enumerate(read_jsonl(path))]
-    for number, row in enumerate(rows, 1):
-        missing = [key for key in SIDES if key not in row]
-        where = f"{path}, row {number}"
-        if missing:
-            raise UserError(f"missing key `{missing[0]}`", where=where, expected=", ".join(SIDES))
-        texts = [side for side in ("chosen", "rejected") if not isinstance(row[side], str)]
-        if texts:
-            raise UserError(f"`{texts[0]}` is {json_kind(row[texts[0]])}", where=where, expected="a text")
-        with within(where):
-            check(row["messages"], True, False)
-    if not rows:
-        raise UserError("no comparisons in this file", where=str(path), expected="one JSON object a line")
-    return rows
-
-
 def load_scorer(path: Path, work: Work) -> Any:
     """A scalar model as it is, or a language model with a new scalar head."""
     from qwenkit.model import ScalarModel, load_model, load_scalar
 
     architecture = read_json(path / "config.json").get("architectures", [""])[0]
     if architecture.endswith("ForSequenceClassification"):
-        return load_scalar(path, device=work.device)
-    return ScalarModel(load_model(path, device=work.device), seed=work.stream("head"))
+        return load_scalar(path, TRAINED, work.device)
+    return ScalarModel(load_model(path, TRAINED, work.device), seed=work.stream("head"))
 
 
 def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: list[Row]) -> Result:
     """One pass of pairwise training from `inputs["model"]`, measured and published."""
     from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
-    from qwenkit.chat import load_tokenizer
-    from qwenkit.model import save_scalar
     from qwenkit.stages.tokenizer import split
 
-    tok = load_tokenizer(inputs["model"].path)
-    kept, aside = split(rows, config.held_out, work.stream("held-out"))
-    pairs, counts = encode_pairs(kept, tok, config.row)
-    model = load_scorer(inputs["model"].path, work)
-    batches = PairBatches(pairs, config.batch_rows, work.stream("order"))
-    steps = max(1, round(config.epochs * len(pairs) / config.batch_rows))
-    last = train(config, work, model, batches, steps, objective=PairwiseObjective(), vocab_size=None)
-    save_scalar(model, work.out)
-    copy_tokenizer(inputs["model"].path, work.out)
+    tok = chat_tokenizer(inputs["model"].path, config.style)
+    kept, aside = split(rows, config.held_out, work.stream("held-out"), prompt_of)
     measured = {"held out": [clean(row) for row in aside]}
+    pairs, counts = encode_pairs(kept, tok, config.row)
+    watched, _ = encode_pairs(measured["held out"], tok, config.row)
+    model = load_scorer(inputs["model"].path, work)
+    batches = PairBatches(pairs, config.batch_rows, work.stream("order"), min(config.micro_rows, config.batch_rows))
+    steps = batches.steps(config.epochs)
+    evaluate = (lambda _: watch(model, watched)) if watched else None
+    last = train(config, work, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
+    save_scorer(model, tok, inputs["model"].path, work.out)
     if "tests" in inputs:
         measured["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
     items = [item for name, found in measured.items() for item in margins(model, tok, found, config.row, name)]
     write_jsonl(work.out / "margins.jsonl", items)
     accuracy = accuracies(items, work.seed)
     metrics = {"pairs": len(pairs), **{k: v for k, v in counts.items() if k != "kept"}, "steps": steps,
+               "measured": {name: encode_pairs(found, tok, config.row)[1] for name, found in measured.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}")
+    return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}", remarks(config.precision, work.device))
 
 
 def clean(row: Row) -> Row:
@@ -109,6 +98,19 @@ def clean(row: Row) -> Row:
     if not row.get("flipped"):
         return row
     return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "flipped": False}
+
+
+def watch(model: Any, pairs: list[Any]) -> dict[str, float]:
+    """Loss and accuracy on pairs held out, while the model trains."""
+    import torch
+
+    from qwenkit.alignment import pair_margins
+    from qwenkit.alignment.reward import pairwise_loss
+
+    margin_P = torch.tensor(pair_margins(model, pairs))
+    right = (margin_P > 0).double().mean() + 0.5 * (margin_P == 0).double().mean()
+    loss = pairwise_loss(margin_P, torch.zeros(())).mean()
+    return {"comparisons": round(float(loss), 5), "accuracy": round(float(right), 5)}
 
 
 def margins(model: Any, tok: Any, rows: list[Row], longest: int, name: str) -> list[Row]:

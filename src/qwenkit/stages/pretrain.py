@@ -7,30 +7,35 @@ held out, chosen by a draw for each, and its loss is measured by source.
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import model_validator
+
 from qwenkit.config import content, edge
+from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
-from qwenkit.stages.keys import TrainingKeys, train
+from qwenkit.stages.keys import TrainingKeys, remarks, train
+from qwenkit.stages.models import save_tokenizer
 from qwenkit.stages.tokenizer import split
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
-VERSION = 1
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+VERSION = 2  # 2: copies of a document are held out together; documents without a source are measured as "text"
+GIVES = ("model", "tokenizer")
+UNNAMED, ENCODED_AT_ONCE = "text", 1024
 
 
 class Config(TrainingKeys):
     """The model's shape (defaults: Table 1, 7B), and how long it is trained."""
 
-    corpus: str = edge(doc="the corpus to learn")
-    tokenizer: str = edge(doc="the tokenizer of the whole family", hub="tokenizer")
-    tokens: float = content(2.4e12, doc="training tokens", gt=0)
+    corpus: str = edge(doc="the corpus to learn", wants="documents")
+    tokenizer: str = edge(doc="the tokenizer of the whole family", wants="tokenizer", hub="tokenizer")
+    tokens: float = content(2.4e12, doc="training tokens", gt=0, le=1e18)
     hidden_size: int = content(4096, doc="width", ge=8)
     layers: int = content(32, doc="blocks", ge=1)
     heads: int = content(32, doc="attention heads", ge=1)
@@ -39,7 +44,16 @@ class Config(TrainingKeys):
     tie_embeddings: bool = content(False, doc="share input and output embeddings (the report: no)")
     rope_theta: float = content(10000.0, doc="base of the rotary frequencies", gt=0)
     rms_norm_eps: float = content(1e-6, doc="of RMSNorm", gt=0)
-    held_out: float = content(0.01, doc="share of documents kept aside to measure the loss", ge=0, lt=0.5)
+    held_out: float = content(0.01, doc="share of documents kept aside to measure the loss (ours)", ge=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        """A shape that cannot be built is refused with the recipe, not after all that comes before."""
+        try:
+            shape(self, vocab_rows=1, eot_id=0)
+        except UserError as error:
+            raise ValueError(error.what) from None
+        return self
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -53,7 +67,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.training import Batches
 
     tok = load_tokenizer(inputs["tokenizer"].path)
-    kept, aside = split(documents(inputs["corpus"].path), config.held_out, work.stream("held-out"))
+    kept, aside = corpus_split(inputs["corpus"], config.held_out, work)
     shards = work.phase("tokens", lambda out: tokenize(tok, kept, out))
     store = Shards(work.scratch / "tokens")
     order = Order(store.digest, work.seed, store.lengths, config.row, split=True)
@@ -65,7 +79,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=tok.vocab_size
     )
     save_model(model.to(torch.float32), work.out)
-    copy_tokenizer(inputs["tokenizer"].path, work.out)
+    save_tokenizer(tok, inputs["tokenizer"].path, work.out)
     found = losses(model, groups)
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -80,6 +94,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     return Result(
         metrics,
         f"{metrics['parameters'] / 1e6:.2f} M weights, {metrics['tokens'] / 1e6:.1f} M tokens; held-out loss {words}",
+        remarks(config.precision, work.device),
     )
 
 
@@ -112,22 +127,36 @@ def parameters(config: Config, vocab_rows: int) -> int:
     return config.layers * block + width + tables * vocab_rows * width
 
 
+def corpus_split(corpus: Input, share: float, work: Work) -> tuple[list[Row], list[Row]]:
+    """(documents to learn from, documents that only measure). One rule for every stage that reads a corpus: with the
+    seed and the share of the base model, what it never saw is never seen later either."""
+    return split(documents(corpus.path), share, work.stream("held-out"))
+
+
 def tokenize(tok: Any, rows: list[Row], out: Path) -> dict[str, Any]:
     """Documents to uint32 shards, in the corpus's order."""
     from qwenkit.data.shards import write_shards
 
-    texts = tok.encode_batch([row["text"] for row in rows])
-    return write_shards(((row["id"], ids) for row, ids in zip(rows, texts)), out, tok.eot_id)
+    return write_shards(_encoded(tok, rows), out, tok.eot_id)
+
+
+def _encoded(tok: Any, rows: list[Row]) -> Iterator[tuple[str, list[int]]]:
+    """Some documents at a time: as lists, the ids of a whole corpus are ten times as large as its text."""
+    for start in range(0, len(rows), ENCODED_AT_ONCE):
+        block = rows[start : start + ENCODED_AT_ONCE]
+        for row, ids in zip(block, tok.encode_batch([row["text"] for row in block])):
+            yield row["id"], ids
 
 
 def held_out_batches(tok: Any, rows: list[Row], row: int, limit: int = 200) -> dict[str, list[Any]]:
-    """Held-out documents as batches, by source; at most `limit` documents each."""
+    """Held-out documents as batches, by source (`text` where none is named); at most `limit` documents each."""
     from qwenkit.data.shards import Example, Examples
     from qwenkit.training import held_out
 
     found = {}
-    for source in sorted({r["source"] for r in rows if "source" in r}):
-        mine = [r for r in rows if r["source"] == source][:limit]
+    sources = [str(r.get("source") or UNNAMED) for r in rows]
+    for source in sorted(set(sources)):
+        mine = [r for r, name in zip(rows, sources) if name == source][:limit]
         ids = [[*tok.encode(r["text"]), tok.eot_id] for r in mine]
         found[source] = held_out(Examples(Example(r["id"], i, [1.0] * len(i)) for r, i in zip(mine, ids)), row, 8, True)
     return found
@@ -138,24 +167,3 @@ def losses(model: Any, groups: dict[str, list[Any]]) -> dict[str, float]:
     from qwenkit.training import mean_loss
 
     return {name: round(mean_loss(model, batches)["loss"], 5) for name, batches in groups.items()}
-
-
-def save_chat_model(model: Any, tok: Any, tokenizer: Path, out: Path) -> None:
-    """A chat model's folder: it stops at the end of its turn, and at the end of a text, in every engine."""
-    from dataclasses import replace
-
-    from qwenkit.model import save_model
-    from qwenkit.records import read_json, write_json
-
-    model.config = replace(model.config, dropout=0.0, eos_token_id=tok.im_end_id)
-    save_model(model, out)
-    defaults = read_json(out / "generation_config.json")
-    write_json(out / "generation_config.json", {**defaults, "eos_token_id": [tok.im_end_id, tok.eot_id]})
-    copy_tokenizer(tokenizer, out)
-
-
-def copy_tokenizer(source: Path, out: Path) -> None:
-    """Put the tokenizer's files beside the weights, so that the folder is whole."""
-    for name in TOKENIZER_FILES:
-        if (source / name).exists():
-            shutil.copyfile(source / name, out / name)

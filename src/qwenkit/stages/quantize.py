@@ -17,17 +17,20 @@ from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.export import copy_settings
-from qwenkit.stages.pretrain import copy_tokenizer
+from qwenkit.stages.models import save_tokenizer
 
 VERSION = 1
+GIVES = ("model", "tokenizer")
 
 
 class Config(StageConfig):
     """What is quantized, how, and on which text it is calibrated and measured."""
 
-    model: str = edge(doc="the model to quantize", hub="model")
-    texts: str = edge(doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures")
-    tests: str | None = edge(None, doc="test sets: base tasks before and after")
+    model: str = edge(doc="the model to quantize", wants="model", hub="model")
+    texts: str = edge(
+        doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures", wants="documents"
+    )
+    tests: str | None = edge(None, doc="test sets: base tasks before and after", wants="tests")
     bits: Literal[4, 8] = content(4, doc="of a weight")
     group_size: int = content(
         128, doc="columns that share a scale; -1: a whole row, for which 8 bits have a kernel", ge=-1
@@ -58,7 +61,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
              lambda done, total: work.progress(done, total, now="block"))  # fmt: skip
     save_model(model, work.out)
     copy_settings(source, work.out)
-    copy_tokenizer(source, work.out)
+    save_tokenizer(tok, source, work.out)
     small = load_model(work.out, device=work.device)
     after = losses(Engine(small), aside)
     fast = speed(Engine(small))

@@ -18,15 +18,20 @@ from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.seeds import join
 
 VERSION = 1
+GIVES = ("report",)
 
 
 class Config(StageConfig):
     """What the report is about."""
 
     of: list[str] = edge(
-        doc="the nodes whose results it gathers; a run folder stands for all its nodes", many=True, books=True
+        doc="the nodes whose results it gathers; a run folder stands for all its nodes",
+        many=True,
+        books=True,
+        wants="anything",
+        min_length=1,
     )
-    seeds: list[str] = edge([], doc="run folders of the same recipe with another seed", many=True)
+    seeds: list[str] = edge([], doc="run folders of the same recipe with another seed", many=True, wants="run")
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:

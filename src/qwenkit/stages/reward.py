@@ -7,79 +7,75 @@ them as annotators would, form pairs, and go on from the preference model.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError, within
+from qwenkit.errors import UserError
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
-from qwenkit.stages.preference import PairKeys, read_pairs, train_pairs
+from qwenkit.stages.models import answers, chat_tokenizer
+from qwenkit.stages.preference import PairKeys, train_pairs
+from qwenkit.stages.rows import read_pairs, read_prompts
 
-VERSION = 2
+VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
+GIVES = ("scorer", "tokenizer")
 
 
 class Config(PairKeys):
     """Where the pairs come from: a policy's answers to prompts with a rubric, or a file of comparisons."""
 
-    model: str = edge(doc="the preference model (or a base model, to do without PMP)", hub="model")
-    policy: str | None = edge(None, doc="the model whose answers are compared", hub="model")
-    prompts: str | None = edge(None, doc="prompts with a rubric: JSONL, or a world")
-    data: str | None = edge(None, doc="ready comparisons, instead of policy and prompts")
-    tests: str | None = edge(None, doc="test sets with pairs.jsonl")
+    model: str = edge(
+        doc="the preference model (or a base model, to do without PMP)", wants=("model", "scorer"), hub="model"
+    )
+    policy: str | None = edge(None, doc="the model whose answers are compared", wants="model", hub="model")
+    prompts: str | None = edge(None, doc="prompts with a rubric: JSONL, Parquet, or a world", wants="prompts")
+    data: str | None = edge(
+        None, doc="ready comparisons (JSONL, Parquet), instead of policy and prompts", wants="comparisons"
+    )
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
     pairs: int = content(800, doc="pairs to form (ours)", ge=1)
     prompt_count: int = content(600, doc="prompts to sample answers for (ours)", ge=1)
     answers: int = content(4, doc="answers for each prompt and temperature (ours)", ge=1)
-    temperatures: list[float] = content([0.7, 1.0], doc="sampling strategies (ours)")
-    max_tokens: int = content(512, doc="longest answer", ge=1)
+    temperatures: list[Annotated[float, Field(ge=0, le=100)]] = content(
+        [0.7, 1.0], doc="sampling strategies (ours)", min_length=1
+    )
+    max_tokens: int = content(512, doc="longest answer (ours)", ge=1)
     others: bool = content(True, doc="also compare the answers of other policies that the prompts carry (ours)")
     pairs_per_prompt: int = content(2, doc="pairs of one prompt at most, the widest first (ours)", ge=1)
-    strategy: str = content("adjacent", doc="which answers to compare: best_worst, adjacent or all (ours)")
+    strategy: Literal["best_worst", "adjacent", "all"] = content("adjacent", doc="which answers to compare (ours)")
     min_margin: float = content(0.05, doc="smallest difference in score that makes a pair (ours)", ge=0)
+
+    @model_validator(mode="after")
+    def _given(self) -> Config:
+        if not (self.data or (self.policy and self.prompts)):
+            raise ValueError("no comparisons: neither `data` nor both `policy` and `prompts`")
+        return self
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Form the pairs, or read them; then train as the preference model was."""
     if "data" in inputs:
         rows = read_pairs(inputs["data"].path, "pairs.jsonl")
-    elif "policy" in inputs and "prompts" in inputs:
+    else:
         work.phase("comparisons", lambda out: annotate(config, inputs, work, out))
         rows = list(read_jsonl(work.scratch / "comparisons" / "comparisons.jsonl"))
-    else:
-        raise UserError("no comparisons", expected="`data`, or `policy` and `prompts`")
     write_jsonl(work.out / "comparisons.jsonl", rows)
     return train_pairs(config, inputs, work, rows)
 
 
-def read_prompts(path: Path, use: str) -> list[Row]:
-    """Prompts with a rubric, those meant for this `use` (rl, reward) or for any; a row without one is a `UserError`."""
-    from qwenkit.chat.messages import check
-    from qwenkit.evaluation.rubric import check_rubric
-
-    path = path / "prompts.jsonl" if path.is_dir() else path
-    rows = [row for row in read_jsonl(path) if row.get("use", use) == use]
-    for number, row in enumerate(rows, 1):
-        for key in ("id", "messages", "rubric"):
-            if key not in row:
-                raise UserError(f"missing key `{key}`", where=f"{path}, row {number}", expected="id, messages, rubric")
-        with within(f"{path}, row {number}"):
-            check(row["messages"], True, False)
-            check_rubric(row["rubric"])
-    if not rows:
-        raise UserError("no prompts in this file", where=str(path), expected="one JSON object a line")
-    return rows
-
-
 def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:
     """Answers by every strategy, scored by the rubric; pairs of each prompt, at most `pairs` in all."""
-    from qwenkit import Engine, SamplingParams, draws, load_model, load_tokenizer
+    from qwenkit import Engine, SamplingParams, draws, load_model
     from qwenkit.alignment import make_pairs
 
-    prompts = read_prompts(inputs["prompts"].path, "reward")
+    prompts = read_prompts(inputs["prompts"].path, "reward", rubric=True)
     order = draws.permutation(work.stream("prompts"), len(prompts))[: config.prompt_count]
     chosen = [prompts[i] for i in order]
     folder = inputs["policy"].path
-    engine = Engine(load_model(folder, device=work.device), load_tokenizer(folder))
-    answers: list[list[dict[str, Any]]] = [[] for _ in chosen]
+    engine = Engine(load_model(folder, device=work.device), chat_tokenizer(folder, config.style))
+    answered: list[list[dict[str, Any]]] = [[] for _ in chosen]
     for number, temperature in enumerate(config.temperatures):
         params = SamplingParams.plain(
             n=config.answers, temperature=temperature, max_tokens=config.max_tokens, seed=work.stream("answers", number)
@@ -87,15 +83,13 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
         for start in range(0, len(chosen), 64):
             work.progress(number * len(chosen) + start, len(config.temperatures) * len(chosen), phase="annotate")
             block = chosen[start : start + 64]
-            outputs = engine.chat(
-                [r["messages"] for r in block], params, requests=list(range(start, start + len(block)))
-            )
-            for row, found, output in zip(block, answers[start:], outputs):
+            outputs = answers(engine, block, params, requests=list(range(start, start + len(block))))
+            for row, found, output in zip(block, answered[start:], outputs):
                 found += [scored(row, sample.text, f"T={temperature}") for sample in output.samples]
-    for row, found in zip(chosen, answers):
+    for row, found in zip(chosen, answered):
         others = row.get("candidates", []) if config.others else []
         found += [scored(row, other["text"], other["policy"]) for other in others]
-    rows = [{**row, "answers": found} for row, found in zip(chosen, answers)]
+    rows = [{**row, "answers": found} for row, found in zip(chosen, answered)]
     pairs, counts = make_pairs(
         rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=config.pairs_per_prompt
     )

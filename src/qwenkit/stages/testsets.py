@@ -6,66 +6,79 @@ Files: `base.jsonl` (continuations and multiple choice), `chat.jsonl` (instructi
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
-from qwenkit.records import read_jsonl
+from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work, many
+from qwenkit.stages.checks import check_test, read_checked, texts_of
 
 VERSION = 1
+GIVES = ("tests", "comparisons")
 NAMES = ("base", "chat", "pairs")
-ASKED, ANSWERED = ("prompt", "question"), ("answer", "reference", "chosen", "rejected")
 
 
 class Config(StageConfig):
     """Where the questions come from."""
 
-    world: str | None = edge(None, doc="a world, whose tests are taken")
-    extra: list[str] = edge([], doc="more test sets: JSONL files", many=True)
+    world: str | None = edge(None, doc="a world, whose tests are taken", wants="world")
+    extra: list[str] = edge([], doc="more test sets: JSONL files", wants="questions", many=True)
+
+    @model_validator(mode="after")
+    def _given(self) -> Config:
+        if not (self.world or self.extra):
+            raise ValueError("no test sets: neither `world` nor `extra`")
+        return self
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Copy every set; count its rows."""
     sets = [inputs["world"].file(f"tests/{name}.jsonl") for name in NAMES] if "world" in inputs else []
     sets += [source.path for source in many(inputs, "extra")]
-    if not sets:
-        raise UserError("no test sets", expected="`world` or `extra`")
     counts: dict[str, Any] = {}
     for path in sets:
         if path.stem in counts:
             raise UserError(f"two test sets are named `{path.stem}`", where=str(path), mend="rename one of the files")
-        counts[path.stem] = sum(1 for _ in read_jsonl(path))
+        counts[path.stem] = len(read(path))
         shutil.copyfile(path, work.out / f"{path.stem}.jsonl")
     total = sum(counts.values())
     return Result({"rows": counts}, f"{total} questions in {len(counts)} sets")
 
 
 def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
-    """How many training texts share 13 units with a test text. Most share nothing, so many are looked at as one; of
-    those that seem to, each is looked at alone."""
+    """How many training texts share 13 units with a test text; about a million characters are looked at together."""
     from qwenkit.data.decontaminate import TestIndex
 
-    index, found, rest = TestIndex(tests), 0, iter(training)
-    while many_texts := list(itertools.islice(rest, 500)):
-        if index.matches("\n".join(many_texts)):
-            found += sum(bool(index.matches(text)) for text in many_texts)
-    return found
+    index, found, size = TestIndex(tests), 0, 0
+    together: list[str] = []
+    for text in training:
+        together.append(text)
+        size += len(text)
+        if size >= 1 << 20:
+            found, size = found + sum(index.holding(together)), 0
+            together.clear()
+    return found + sum(index.holding(together))
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a test set; an empty set, a row that says nothing and a doubled id are refused."""
+    return read_checked(path, "questions", check_test, (), stem=path.stem, once=True)
 
 
 def texts(testsets: Path) -> list[str]:
     """What no training document may hold of any set: questions and their answers, right and wrong."""
+
     found: list[str] = []
     files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:
         raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
     for path in files:
-        for row in read_jsonl(path):
-            found += [m["content"] for m in row.get("messages", [])]
-            found += [row[key] for key in ASKED + ANSWERED if isinstance(row.get(key), str)]
-            found += row.get("choices", [])
+        for row in read(path):
+            found += texts_of(row)
     return [text for text in found if text]

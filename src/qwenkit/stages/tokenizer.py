@@ -5,27 +5,43 @@ The folder opens with `transformers.AutoTokenizer` and encodes the same ids ther
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
+
+from pydantic import field_validator
 
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.corpus import documents
 
-VERSION = 1
+VERSION = 2  # 2: copies of a document are held out together
+GIVES = ("tokenizer",)
 CHATML_TOKENS = 3
+NAMED = ("qwen", "cl100k")
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
 
 
 class Config(StageConfig):
     """What the tokenizer learns from, and its size."""
 
-    corpus: str = edge(doc="the corpus to learn merges from")
-    vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256)
-    extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0)
+    corpus: str = edge(doc="the corpus to learn merges from", wants="documents")
+    vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256, le=2**24)
+    extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0, le=2**16)
     pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits), cl100k, or a regular expression")
-    pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
-    held_out: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
+    pad_to: int = content(
+        128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1, le=2**16
+    )
+    held_out: float = content(0.02, doc="share of documents kept aside to measure compression (ours)", ge=0, lt=0.5)
+
+    @field_validator("pattern")
+    @classmethod
+    def _no_other_name(cls, pattern: str) -> str:
+        """A misspelt name is refused before anything runs; whether an expression is one, only the engines can say."""
+        if re.fullmatch(r"[\w.-]*", pattern) and pattern not in NAMED:
+            raise ValueError(" or ".join(f"'{name}'" for name in NAMED) + ", or a regular expression")
+        return pattern
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -55,13 +71,20 @@ def vocab_rows(config: Config) -> int:
     return -(-(config.vocab_size + CHATML_TOKENS + config.extras) // config.pad_to) * config.pad_to
 
 
-def split(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(kept, held out): by a draw for each document, so that one document more moves no other."""
+def document_of(row: Row) -> str:
+    """The document that a row is: copies of one (`id~1`, up-sampled) share it."""
+    return row["id"].partition("~")[0]
+
+
+def split(
+    rows: list[Row], share: float, seed: int, name: Callable[[Row], str] = document_of
+) -> tuple[list[Row], list[Row]]:
+    """(kept, held out): by a draw for each name, so that one row more moves no other, and equal names stay together."""
     import zlib
 
     from qwenkit import draws
 
-    names = [zlib.crc32(row["id"].encode()) for row in rows]
+    names = [zlib.crc32(name(row).encode(errors="surrogatepass")) for row in rows]
     aside = draws.uniform(seed, names) < share
     return [r for r, out in zip(rows, aside) if not out], [r for r, out in zip(rows, aside) if out]
 

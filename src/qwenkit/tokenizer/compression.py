@@ -106,7 +106,8 @@ def measure(
     sizes = {group: np.array([len(text.encode()) for text in found], np.int64) for group, found in texts.items()}
     if empty := [group for group, size in sizes.items() if not size.sum()]:
         raise UserError(f"no text of {', '.join(empty)}", expected="documents with text in them")
-    counts, used = {}, {}
+    counts: dict[str, dict[str, Counts]] = {}
+    used: dict[str, Counts] = {}
     for number, (name, tok) in enumerate(tokenizers.items()):
         counts[name], used[name] = _encode(tok, texts, name, number, len(tokenizers), progress)
     cells = [
@@ -129,7 +130,7 @@ def _encode(
     counts: dict[str, Counts] = {}
     total, done = sum(map(len, texts.values())), 0
     for group, found in texts.items():
-        lengths = []
+        lengths: list[int] = []
         for start in range(0, len(found), _BATCH):
             batch = tok.encode_batch(list(found[start : start + _BATCH]))
             flat = np.fromiter((i for ids in batch for i in ids), np.int64)
@@ -241,7 +242,7 @@ def _interval(value: Interval) -> str:
 
 def markdown(report: Report) -> str:
     """The report in Markdown."""
-    parts = []
+    parts: list[str] = []
     for title, head, rows in tables(report):
         lines = [head, ["---"] * len(head), *rows]
         body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -16,6 +16,7 @@ import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ IGNORED = 0  # id of padding and target of weight 0: any valid id will do
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch. `content` counts supervised ids that are content of an assistant's turn (or plain text)."""
+    """One micro-batch. `content` counts supervised ids that are content of an assistant's turn; None where there are
+    only documents without turns."""
 
     ids_BT: Tensor
     targets_BT: Tensor
@@ -38,7 +40,7 @@ class Batch:
     documents_BT: Tensor
     rows: tuple[Row, ...]
     names: tuple[str, ...]
-    content: int
+    content: int | None
 
     @property
     def weight(self) -> float:
@@ -75,7 +77,7 @@ def build_batch(store: Store, rows: Sequence[Row], length: int) -> Batch:
     targets = np.full(shape, IGNORED, np.int64)
     weights = np.zeros(shape, np.float32)
     documents = np.full(shape, -1, np.int64)
-    content = 0
+    content = None
     for b, row in enumerate(rows):
         at = 0
         for number, (document, start, stop) in enumerate(row.pieces):
@@ -86,11 +88,18 @@ def build_batch(store: Store, rows: Sequence[Row], length: int) -> Batch:
             there = slice(at, at + len(following))
             targets[b, there] = following
             weights[b, there] = store.weights(document, start + 1, stop + 1)
-            content += int((store.content(document, start + 1, stop + 1) & (weights[b, there] > 0)).sum())
+            marked = store.content(document, start + 1, stop + 1)
+            if marked is not None:
+                content = (content or 0) + int((marked & (weights[b, there] > 0)).sum())
             at += stop - start
     names = dict.fromkeys(store.ids[piece.document] for row in rows for piece in row.pieces)
     tensors = [torch.from_numpy(array) for array in (ids, targets, weights, documents)]
     return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
+
+
+def on_device(batch: Any, device: torch.device | str) -> Any:
+    """The batch on a device, where it has a `to`."""
+    return batch.to(device) if hasattr(batch, "to") else batch
 
 
 class Batches:
@@ -112,11 +121,6 @@ class Batches:
         mine = self.order.rows(step, self.batch_rows)[self.rank :: self.world]
         parts = [mine[at : at + self.micro_rows] for at in range(0, len(mine), self.micro_rows)]
         return [build_batch(self.store, part, self.order.row) for part in parts]
-
-    @property
-    def step_tokens(self) -> int:
-        """Room for tokens in one step, all workers together."""
-        return self.batch_rows * self.order.row
 
 
 def held_out(store: Store, row: int, batch_rows: int, split: bool) -> list[Batch]:

@@ -6,8 +6,8 @@
 (seed, step), so dropout is a pure function of the step and a resumed run draws what the uninterrupted one would.
 Events count updates done: the event of step n follows update number n - 1, and `eval` of step 0 is the start.
 
-The first Ctrl-C (or SIGTERM) ends the step, saves and raises `Interrupted`; the second stops at once. An alarm whose
-action is "stop" raises without saving, so the last checkpoint is a healthy one.
+The first Ctrl-C (or SIGTERM) ends the step (and an evaluation due after it), saves and raises `Interrupted`; the second
+stops at once. An alarm whose action is "stop" raises without saving, so the last checkpoint is a healthy one.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def run(
             _step(update, state, keeper.sentinel, log, seed)
             if progress:
                 progress(state.step, until, **state.numbers[LAST])
+            due = state.step == until or (evaluate_every and state.step % evaluate_every == 0)
+            if evaluate and due:  # before an interrupt is acted on: a resumed run never comes back to this step
+                _evaluate(evaluate, state, log)
             if caught:
                 keeper.save()
                 raise Interrupted(f"interrupted at step {state.step} of {until}; the state is saved")
-            due = state.step == until or (evaluate_every and state.step % evaluate_every == 0)
-            if evaluate and due:
-                _evaluate(evaluate, state, log)
             keeper.save_if_due(done=state.step == until)
     return state.numbers.get(LAST, {})
 

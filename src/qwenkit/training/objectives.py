@@ -2,9 +2,10 @@
 
     loss_sum, sums = lm_objective(model, batch)        # sum of w * nll over the batch
 
-So accumulation, packing and data parallelism give the same number (the mean of means would not). A model is anything
-with `hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the head, `chunk` of them at
-a time, and a chunk's logits are computed anew in the backward pass: with 152k words, logits are the largest tensor of a
+So accumulation and packing give the same number (the mean of means would not; over several workers the divisor would
+have to be summed too, but training is one process on one device). A model is anything with
+`hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the head, `chunk` of them at a
+time, and a chunk's logits are computed anew in the backward pass: with 152k words, logits are the largest tensor of a
 step.
 
 Legend: B rows, T tokens, N supervised tokens, D hidden width, V vocabulary.
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from qwenkit.training.batches import Batch
+from qwenkit.training.batches import Batch, on_device
 
 Sums = tuple[Tensor, dict[str, Tensor]]
 Objective = Callable[[Any, Any], Sums]
@@ -54,11 +55,11 @@ def lm_objective(model: Any, batch: Batch, isolate: bool = True, chunk: int = CH
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: Iterable[Any], objective: Objective = lm_objective) -> dict[str, float]:
     """Held-out `loss` (per supervised token) and `weight`; leaves the model's mode as it was."""
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     total, weight = 0.0, 0.0
     for batch in batches:
-        total += float(objective(model, batch)[0])
+        total += float(objective(model, on_device(batch, device))[0])
         weight += batch.weight
     model.train(was_training)
     return {"loss": total / max(weight, 1e-12), "weight": weight}

@@ -12,7 +12,9 @@ two stay. Tensors have flat names; everything else is one JSON text, so that not
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import re
 import shutil
 import warnings
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -73,7 +76,7 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     beside.mkdir(parents=True)
     tensors: dict[str, Any] = {}
     plain = json.dumps(_split(tree, "", tensors))
-    with _alone():
+    with _alone(beside):
         dcp.save({**tensors, PLAIN: plain}, storage_writer=FileSystemWriter(beside), no_dist=True)
     write_json(beside / COMPLETE, {"schema": 1, "step": step, "files": _hashes(beside)})
     fsync_tree(beside)
@@ -98,17 +101,29 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         name: torch.empty(entry.size, dtype=entry.properties.dtype) if isinstance(entry, TensorStorageMetadata) else ""
         for name, entry in entries.items()
     }
-    with _alone():
+    with _alone(path):
         dcp.load(flat, storage_reader=reader, no_dist=True)
     return _join(json.loads(flat.pop(PLAIN)), flat)
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One process is what is meant here: torch need not warn of it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+def _alone(folder: Path) -> Iterator[None]:
+    """One process is what is meant here: torch need not warn of it, nor wrap what went wrong in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            yield
+    except CheckpointException as error:
+        raise _cause(error, folder) from error
+
+
+def _cause(error: CheckpointException, folder: Path) -> BaseException:
+    """What a process met while it wrote or read. torch's archives forget why a file could not be written to its end:
+    the disk or a quota is full."""
+    cause = next(iter(error.failures.values()))[0]
+    if isinstance(cause, RuntimeError) and "inline_container" in str(cause):
+        cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(cause.errno, cause.strerror, str(folder)) if isinstance(cause, OSError) else cause
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from qwenkit.training.batches import on_device
 from qwenkit.training.objectives import Objective, lm_objective
 from qwenkit.training.optim import OptimizerSet
 from qwenkit.training.schedule import Schedule
@@ -37,8 +38,8 @@ class MicroBatch(Protocol):
         ...
 
     @property
-    def content(self) -> int:
-        """How much of what is learnt is content; zero in a whole step raises an alarm."""
+    def content(self) -> int | None:
+        """How much of what is learnt is content, None where none is expected; zero in a whole step raises an alarm."""
         ...
 
     @property
@@ -87,7 +88,7 @@ def lm_update(
 
     def update(state: RunState, step: int) -> Metrics:
         model.train()
-        micro = [batch.to(device) if hasattr(batch, "to") else batch for batch in batches(step)]
+        micro = [on_device(batch, device) for batch in batches(step)]
         weight = _supervised(micro)
         sums: dict[str, float] = {}
         for batch in micro:
@@ -127,7 +128,8 @@ def clip_gradients(optimizer: OptimizerSet, clip: float, where: Callable[[], str
 
 def _supervised(micro: Sequence[MicroBatch]) -> float:
     weight = sum(batch.weight for batch in micro)
-    if weight <= 0 or sum(batch.content for batch in micro) == 0:
+    expected = [batch.content for batch in micro if batch.content is not None]
+    if weight <= 0 or (expected and not any(expected)):
         raise_alarm("no-content", 0, _where(micro))
     return weight
 

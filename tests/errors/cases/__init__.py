@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from tests.errors.cases import artifacts, command_line, machine, models, recipes, rows, run_folders, tokens
+from tests.errors.cases import (
+    artifacts,
+    command_line,
+    machine,
+    misfits,
+    models,
+    odd_rows,
+    recipes,
+    rows,
+    run_folders,
+    tokens,
+)
 from tests.errors.cases.case import Case
 
 __all__ = ["CASES", "Case"]
 
 CASES: list[Case] = [
     case
-    for theme in (recipes, command_line, run_folders, artifacts, rows, models, tokens, machine)
+    for theme in (recipes, misfits, command_line, run_folders, artifacts, rows, odd_rows, models, tokens, machine)
     for case in theme.CASES
 ]

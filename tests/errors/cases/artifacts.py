@@ -145,10 +145,9 @@ error: qwenkit report, mine: no artifact of a run
         lambda desk: desk.family(),
         "report --of runs/family --seeds runs/family/chat --threads 1 --out runs/o",
         """\
-error: qwenkit report, runs/family/chat: no run in this folder
-  expected: a folder that `qwenkit run` made
+error: qwenkit report --seeds: `report.seeds` names `runs/family/chat`, whose kind is sft
+  expected: run: run folders of the same recipe with another seed
 """,
-        started=True,
     ),
     Case(
         "other seeds of nodes from two runs",

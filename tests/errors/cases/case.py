@@ -22,7 +22,7 @@ CORPUS = '[corpus]\nextra = ["text.jsonl"]\n'
 TRAIN = "--row 32 --batch-rows 2 --precision fp32 --threads 1 --out runs/o"
 SFT = f"sft --model runs/family/base --data bad.jsonl --steps 1 {TRAIN}"
 PAIRS = f"preference --model runs/family/base --data bad.jsonl {TRAIN}"
-PPO = "ppo --model runs/family/chat --reward runs/family/pmp --prompts bad.jsonl --steps 1 --threads 1 --out runs/o"
+PPO = "ppo --model runs/family/chat --reward runs/family/pmp --prompts bad.jsonl --steps 1 --ptx-coef 0 --threads 1 --out runs/o"
 WEIGHTS = "runs/family/base/model.safetensors"
 
 

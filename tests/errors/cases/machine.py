@@ -33,7 +33,7 @@ error: `tokenizer` failed: boom
         "run my.toml",
         """\
 error: runs/my/.work/tokenizer-KEY: the disk is full, `tokenizer` stopped
-  mend: free some space (`qwenkit clean`), then the same command goes on from here
+  mend: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here
 """,
         started=True,
     ),

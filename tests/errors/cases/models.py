@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.errors.cases.case import PPO, TRAIN, Case, bad_rows, foreign, tensors
+from tests.errors.cases.case import PPO, TRAIN, Case, foreign, tensors
 from tests.errors.desk import chats, prompts
 
 CASES = [
@@ -75,17 +75,15 @@ error: model: no tokenizer in this folder
         lambda d: d.family(),
         "run family.toml --only base --set base.hidden_size=18 --set base.heads=4",
         """\
-error: family.toml, [base], model configuration: hidden_size = 18 does not divide into 4 heads
-  expected: a shape that can be built
+error: family.toml, line 10: `base`: hidden_size = 18 does not divide into 4 heads
 """,
-        started=True,
     ),
     Case(
         "language model for a reward model",
-        bad_rows(*prompts()),
-        PPO.replace("runs/family/pmp", "runs/family/base") + " --ptx-coef 0 --row 64 --max-tokens 8",
+        lambda d: foreign(d).rows("bad.jsonl", *prompts()),
+        PPO.replace("runs/family/pmp", "model") + " --row 64 --max-tokens 8",
         """\
-error: qwenkit ppo, runs/family/base: this folder holds a language model, not one that scores
+error: qwenkit ppo, model: this folder holds a language model, not one that scores
   expected: a reward or preference model
   mend: a node of kind `reward` makes one
 """,
@@ -96,14 +94,14 @@ error: qwenkit ppo, runs/family/base: this folder holds a language model, not on
         lambda d: d.family().rows("tests/base.jsonl", {"id": "x"}),
         "evaluate --models runs/family/base --tests tests --threads 1 --out runs/o",
         """\
-error: qwenkit evaluate, tests/base.jsonl, row 1: missing key `prompt`
-  expected: id, prompt
+error: qwenkit evaluate, tests/base.jsonl, row 1: missing key `task`
+  expected: id, task, prompt
 """,
         started=True,
     ),
     Case(
         "two models of one name",
-        lambda d: d.family().rows("tests/base.jsonl", {"id": "x", "prompt": "", "answer": ""}),
+        lambda d: d.family().rows("tests/base.jsonl", {"id": "x", "task": "t", "prompt": "so", "answer": "yes"}),
         "evaluate --models runs/family/base,runs/../runs/family/base --tests tests --threads 1 --out runs/o",
         """\
 error: qwenkit evaluate: two models have one name
@@ -114,7 +112,7 @@ error: qwenkit evaluate: two models have one name
     ),
     Case(
         "two test sets of one name",
-        lambda d: d.rows("a/t.jsonl", {"id": "x"}).rows("b/t.jsonl", {"id": "x"}),
+        lambda d: d.rows("a/t.jsonl", {"prompt": "so"}).rows("b/t.jsonl", {"prompt": "so"}),
         "testsets --extra a/t.jsonl,b/t.jsonl --threads 1 --out runs/o",
         """\
 error: qwenkit testsets, b/t.jsonl: two test sets are named `t`

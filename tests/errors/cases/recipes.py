@@ -231,6 +231,29 @@ error: my.toml, line 3: `world.scale` is "nanno"
 """,
     ),
     Case(
+        "a mask and a style that are none",
+        recipe('[chat]\nkind = "sft"\nmodel = "base"\ndata = "text.jsonl"\nmask = "quen"\nstyle = "chatlm"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 6: `chat.mask` is "quen"
+  expected: 'qwen' or 'assistant'
+  nearest: qwen
+my.toml, line 7: `chat.style` is "chatlm"
+  expected: 'own', 'qwen1', 'chatml' or 'qwen3'
+  nearest: chatml
+""",
+    ),
+    Case(
+        "a pattern that is none",
+        recipe(TOKENIZER + 'pattern = "qwenn"\n'),
+        "run my.toml",
+        """\
+error: my.toml, line 4: `tokenizer.pattern` is "qwenn"
+  expected: 'qwen' or 'cl100k', or a regular expression
+  nearest: qwen
+""",
+    ),
+    Case(
         "two mistakes at once",
         recipe(TOKENIZER + "vocab_size = 1\npad_too = 8\n"),
         "run my.toml",
@@ -304,7 +327,10 @@ error: my.toml, line 5: `tokenizer.corpus` = "corpus" is both a node and a path
     ),
     Case(
         "a cycle",
-        recipe('[a]\nkind = "tokenizer"\ncorpus = "b"\n[b]\nkind = "tokenizer"\ncorpus = "a"\n'),
+        recipe(
+            '[a]\nkind = "preference"\nmodel = "b"\ndata = "text.jsonl"\n'
+            '[b]\nkind = "preference"\nmodel = "a"\ndata = "text.jsonl"\n'
+        ),
         "run my.toml",
         """\
 error: my.toml, line 2: nodes wait for each other: a -> b -> a
@@ -317,7 +343,7 @@ error: my.toml, line 2: nodes wait for each other: a -> b -> a
         "run my.toml",
         """\
 error: my.toml, line 2: `my node` is no node name
-  expected: letters, digits, - and _
+  expected: letters, digits, - and _, at most 64
 """,
     ),
 ]

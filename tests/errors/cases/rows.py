@@ -79,20 +79,16 @@ error: my.toml, [corpus], source extra: mine: no readable file in this folder
         recipe("[corpus]\n"),
         "run my.toml",
         """\
-error: my.toml, [corpus]: no sources
-  expected: `world` or `extra`
+error: my.toml, line 2: `corpus`: no sources: neither `world` nor `extra`
 """,
-        started=True,
     ),
     Case(
         "upsampled source that is none",
         recipe(CORPUS + "upsample = {cod = 2.0}\n"),
         "run my.toml",
         """\
-error: my.toml, [corpus]: `upsample` names no source: cod
-  expected: extra
+error: my.toml, line 2: `corpus`: `upsample` names no source: cod; there are extra
 """,
-        started=True,
     ),
     Case(
         "decontaminate against nothing",
@@ -210,7 +206,7 @@ error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
         SFT,
         """\
 error: qwenkit sft, bad.jsonl, row 2: missing key `messages`
-  expected: a list of role and content
+  expected: messages
 """,
         started=True,
     ),
@@ -336,6 +332,16 @@ error: bad.jsonl, row 1, message 0: assistant at the start
 """,
     ),
     Case(
+        "inspect with an unknown style",
+        lambda d: d.family(),
+        "inspect mask chat.jsonl --tokenizer runs/family/base --style chatlm",
+        """\
+error: unknown chat style 'chatlm'
+  expected: qwen1, chatml, qwen3
+  nearest: chatml
+""",
+    ),
+    Case(
         "inspect with an unknown mask",
         lambda d: d.family(),
         "inspect mask chat.jsonl --tokenizer runs/family/base --mask quen",
@@ -351,7 +357,7 @@ error: unknown mask 'quen'
         PAIRS,
         """\
 error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
-  expected: messages, chosen, rejected
+  expected: messages (or prompt), chosen, rejected
 """,
         started=True,
     ),
@@ -361,7 +367,7 @@ error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
         PAIRS,
         """\
 error: qwenkit preference, bad.jsonl, row 1: `chosen` is a number
-  expected: a text
+  expected: a text, or messages that end with the answer
 """,
         started=True,
     ),
@@ -376,12 +382,12 @@ error: qwenkit preference, bad.jsonl, row 1, message 1: nothing to answer: the l
         started=True,
     ),
     Case(
-        "a prompt without a rubric",
-        bad_rows(without(prompts()[0], "rubric")),
+        "a prompt without a question",
+        bad_rows(without(prompts()[0], "messages")),
         PPO,
         """\
-error: qwenkit ppo, bad.jsonl, row 1: missing key `rubric`
-  expected: id, messages, rubric
+error: qwenkit ppo, bad.jsonl, row 1: missing key `messages`
+  expected: messages, or prompt
 """,
         started=True,
     ),
@@ -409,12 +415,10 @@ error: qwenkit ppo, bad.jsonl, row 1: missing key `rubric.limit`
     Case(
         "ptx without a corpus",
         bad_rows(*prompts()),
-        PPO + " --row 64 --max-tokens 8",
+        PPO + " --ptx-coef 0.1",
         """\
-error: qwenkit ppo: `ptx_coef` is 0.1, but there is no `corpus`
-  mend: name a corpus, or set ptx_coef = 0
+error: qwenkit ppo: `ptx_coef` is 0.1, but there is no `corpus`: name a corpus, or set ptx_coef = 0
 """,
-        started=True,
     ),
     Case(
         "prompts that do not fit",

@@ -67,7 +67,7 @@ error: runs/family/run.json: written by a newer qwenkit (schema 9)
         """\
 error: runs/family/run.json: a damaged run.json: keys are missing
   expected: recipe, fixed.threads
-  mend: remove the file and its folder, or choose another with --out
+  mend: choose another with --out; what is whole in this folder, a new run takes with --reuse
 """,
     ),
     Case(
