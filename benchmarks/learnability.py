@@ -45,6 +45,7 @@ from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS, SYSTEM_TASKS, make,
 from qwenkit.records import Row, write_json
 from qwenkit.stages.base import Work
 from qwenkit.stages.keys import train
+from qwenkit.stages.models import answers
 from qwenkit.stages.pretrain import shape
 from qwenkit.stages.sft import example
 from qwenkit.statistics import mean_interval
@@ -113,7 +114,9 @@ def rightly(engine: Engine, several: list[Row]) -> list[float]:
     """1 for each question that is answered rightly."""
     if "prompt" in several[0]:
         return [item["components"]["right"] for item in multiple_choice(engine, several)]
-    scored = chat_exam(engine, several, lambda row, answer: score(row, answer)._asdict(), GREEDY)
+    scored = chat_exam(
+        lambda rows: answers(engine, rows, GREEDY), several, lambda row, answer: score(row, answer)._asdict()
+    )
     return [min(item["components"]["right"], item["components"]["system"]) for item in scored]
 
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.records import dumps
 
@@ -72,5 +72,13 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(row, dict) and "event" in row and "attempt" in row:
+            if _is_event(row):
                 yield row
+
+
+def _is_event(row: Any) -> bool:
+    if not isinstance(row, dict):
+        return False
+    found = cast("dict[str, Any]", row)
+    numbers = (found.get("attempt"), found.get("step", 0))
+    return isinstance(found.get("event"), str) and all(isinstance(number, int) for number in numbers)

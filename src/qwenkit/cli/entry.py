@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -13,6 +15,7 @@ from qwenkit.errors import INTERRUPTED, MISTAKE, QwenkitError, UserError
 
 def main() -> None:
     """Entry point: run the command line and turn errors into messages and exit codes."""
+    _make_writable()
     verbs.register(sys.argv[1:])
     try:
         code = app(standalone_mode=False, prog_name="qwenkit")
@@ -32,6 +35,16 @@ def main() -> None:
         _fail(_misused(error))
     if code:
         sys.exit(code)
+
+
+def _make_writable() -> None:
+    """Where an output was closed (`>&-`), write to nowhere; what its encoding cannot say is written as an escape."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (it is open as long as we are)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(error: QwenkitError) -> NoReturn:

@@ -191,7 +191,7 @@ class Engine:
 
     def abort(self, handle: int) -> None:
         """Forget a request; its rows are free at once. Unknown and finished ones are left alone."""
-        if handle in self._requests:
+        if _NUMBER.read(handle, "handle") in self._requests:
             self._forget([self._requests[handle]])
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:

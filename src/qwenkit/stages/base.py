@@ -98,3 +98,8 @@ def many(inputs: dict[str, Input], name: str) -> Iterator[Input]:
     while f"{name}.{index}" in inputs:
         yield inputs[f"{name}.{index}"]
         index += 1
+
+
+def told(label: str, words: str) -> str:
+    """A part of a headline; nothing where there is nothing to tell."""
+    return f"; {label} {words}" if words else ""

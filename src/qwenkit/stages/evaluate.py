@@ -128,4 +128,4 @@ def _headline(metrics: dict[str, Any]) -> str:
         rubric = found["rubric"].get("right")
         if rubric:
             parts.append(f"{name} {100 * rubric['mean']:.0f} %")
-    return "right: " + ", ".join(parts)
+    return "right: " + ", ".join(parts) if parts else f"{len(metrics['models'])} models on base tasks"

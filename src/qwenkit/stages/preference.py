@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, Work, told
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
 from qwenkit.stages.rows import prompt_of, read_pairs
@@ -90,7 +90,8 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: li
                "measured": {name: encode_pairs(found, tok, config.row)[1] for name, found in measured.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    return Result(metrics, f"{len(pairs)} pairs; accuracy: {words}", remarks(config.precision, work.device))
+    note = remarks(config.precision, work.device)
+    return Result(metrics, f"{len(pairs)} pairs{told('accuracy:', words)}", note)
 
 
 def clean(row: Row) -> Row:

@@ -16,7 +16,7 @@ from pydantic import model_validator
 from qwenkit.config import content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, Work, told
 from qwenkit.stages.corpus import documents
 from qwenkit.stages.keys import TrainingKeys, remarks, train
 from qwenkit.stages.models import save_tokenizer
@@ -93,7 +93,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     words = ", ".join(f"{name} {loss:.3f}" for name, loss in found.items())
     return Result(
         metrics,
-        f"{metrics['parameters'] / 1e6:.2f} M weights, {metrics['tokens'] / 1e6:.1f} M tokens; held-out loss {words}",
+        f"{metrics['parameters'] / 1e6:.2f} M weights, {metrics['tokens'] / 1e6:.1f} M tokens"
+        + told("held-out loss", words),
         remarks(config.precision, work.device),
     )
 

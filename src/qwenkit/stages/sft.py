@@ -13,7 +13,7 @@ from typing import Any, Literal
 from qwenkit.config import content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, Work, told
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_chat_model
 from qwenkit.stages.pretrain import corpus_split, losses
@@ -89,8 +89,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         "train_loss": last.get("loss"), "heldout_loss": found,
     }  # fmt: skip
     words = ", ".join(f"{loss:.3f}" for loss in found.values())
-    told = remarks(config.precision, work.device)
-    return Result(metrics, f"{len(kept)} chats, {steps} steps; held-out loss {words}", told)
+    note = remarks(config.precision, work.device)
+    return Result(metrics, f"{len(kept)} chats, {steps} steps{told('held-out loss', words)}", note)
 
 
 def clean(rows: list[Row], inputs: dict[str, Input]) -> tuple[list[Row], int]:

@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, Work, told
 from qwenkit.stages.corpus import documents
 
 VERSION = 2  # 2: copies of a document are held out together
@@ -63,7 +63,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     found = {group: value for group, value in ratio.items() if value is not None}
     metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": found}
     words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in found.items())
-    return Result(metrics, f"{config.vocab_size} tokens; bytes per token: {words}")
+    return Result(metrics, f"{config.vocab_size} tokens{told('bytes per token:', words)}")
 
 
 def vocab_rows(config: Config) -> int:

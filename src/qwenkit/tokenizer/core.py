@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import operator
 import os
 import re
 import struct
@@ -205,6 +206,7 @@ class Tokenizer:
 
         A name in `disallowed_special` ("all": every one that is not allowed) makes its text a mistake instead.
         """
+        _check_text(text)
         allowed = self._names(allowed_special)
         refused = self._names(disallowed_special) - allowed
         if refused:
@@ -219,7 +221,9 @@ class Tokenizer:
     ) -> list[list[int]]:
         """Ids of each text, on all cores; threads are handed chunks of texts, for a small one is not worth a call."""
         allowed, threads = self._names(allowed_special), threads or os.cpu_count() or 1
-        chunks = _chunks(texts)
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise UserError(f"texts = {_shown(texts)}", expected="a list of texts", mend="encode_batch([text])")
+        chunks = _chunks(map(_check_text, texts))
         if threads == 1 or len(chunks) < 2:
             return [self._encode(text, allowed) for chunk in chunks for text in chunk]
         with ThreadPoolExecutor(threads) as pool:
@@ -227,7 +231,12 @@ class Tokenizer:
             return [ids for chunk in found for ids in chunk]
 
     def _names(self, names: Collection[str] | str) -> frozenset[str]:
-        return self.special_names if names == "all" else self.special_names & set(names)
+        """Names of special tokens that a caller gave; others are passed over, as `tiktoken` does."""
+        if isinstance(names, str) and names == "all":
+            return self.special_names
+        if isinstance(names, str) or not isinstance(names, Collection):
+            raise UserError(f"{_shown(names)} is no list of special tokens", expected='names, or "all"')
+        return self.special_names & set(names)
 
     def _refuse(self, text: str, refused: frozenset[str]) -> None:
         found = next((part for part in split_special(self.normalize(text), refused) if part in refused), None)
@@ -264,7 +273,7 @@ class Tokenizer:
         """The bytes of ids, joined. Ids that mean nothing (padding rows) are a mistake."""
         skip = self._hidden_ids if skip_special_tokens else frozenset()
         try:
-            return b"".join(self._bytes[i] for i in map(int, ids) if i not in skip)
+            return b"".join(self._bytes[i] for i in map(_check_id, _check_list(ids)) if i not in skip)
         except KeyError as missing:
             raise UserError(
                 f"token id {missing.args[0]} means nothing in this tokenizer",
@@ -281,6 +290,33 @@ class Tokenizer:
     def stream(self, skip_special_tokens: bool = False) -> TextStream:
         """A decoder for ids that arrive one by one."""
         return TextStream(self, skip_special_tokens)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:60]}..."
+
+
+def _check_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"{_shown(text)} is no text", expected="a text")
+    return text
+
+
+def _check_list(ids: Any) -> Iterable[Any]:
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise UserError(f"{_shown(ids)} is no list of token ids", expected="whole numbers")
+    return ids
+
+
+def _check_id(value: Any) -> int:
+    """A token id, also one of numpy or torch; a fraction, a truth value or a text is none."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise UserError(f"{_shown(value)} is no token id", expected="whole numbers")
 
 
 def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
