@@ -76,3 +76,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a misspelt one, or None when nothing is close."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the first name that is not known."""
+    listed = sorted(known)
+    for name in names:
+        if name not in listed:
+            raise UserError(f"`{name}` is no {what}", expected=", ".join(listed), nearest=nearest(name, listed))

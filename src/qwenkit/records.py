@@ -84,7 +84,7 @@ def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterat
     try:
         for number, line in enumerate(_lines(path), 1):
             if line.strip():
-                yield from _parse(line, path, number, quarantine)
+                yield from parse_line(line, path, number, quarantine)
     except (EOFError, OSError, zlib.error) as error:
         reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
         if quarantine is None:
@@ -95,7 +95,8 @@ def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterat
         quarantine.add(reason, path, line=number + 1, sample=str(error))
 
 
-def _parse(line: bytes, path: Path, number: int, quarantine: Quarantine | None) -> Iterator[Row]:
+def parse_line(line: bytes, path: Path, number: int, quarantine: Quarantine | None) -> Iterator[Row]:
+    """The object in one line of JSONL; anything else goes to the quarantine, or is a `UserError` without one."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
         reason = None if isinstance(row, dict) else f"{json_kind(row)} where an object was expected"

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from qwenkit.data import CorpusConfig, CorpusResult, Source, build_corpus
+from qwenkit.data.classifier import QualityClassifier
 from qwenkit.data.corpus import funnel_lines
+from qwenkit.data.tables import read as read_tables
 from qwenkit.errors import UserError
 
 PLACES = ["Aln", "Bree", "Cove", "Dunmore", "Esk", "Firth", "Glen", "Hythe"]
@@ -176,13 +178,23 @@ def test_heavier_source_keeps_its_copy(tmp_path: Path) -> None:
 
 def test_repeated_lines_and_personal_data(tmp_path: Path) -> None:
     rows = [
-        {"id": place, "html": page(f"Subscribe to our letter at a@b.org now.\n{story(place, 'salt')}")}
+        {
+            "id": place,
+            "html": page(
+                "Subscribe to our letter, which comes every week, at a@b.org now.\n"
+                f"{story(place, 'salt')} Ask x@{place}.org."
+            ),
+        }
         for place in PLACES
     ]
     config = CorpusConfig(max_line_repeats=4, scrub_pii=True)
     result = build_corpus([Source("web", write(tmp_path / "w.jsonl", rows), "html")], config=config)
     assert len(result.documents) == 8 and not any("Subscribe" in row["text"] for row in result.documents)
     assert result.pii == {"email": 8}
+
+
+def tables_of(path: Path) -> list[dict]:
+    return [row for batch in read_tables(path) for row in batch]
 
 
 def test_learned_scorer_drops_what_resembles_the_rejected(tmp_path: Path) -> None:
@@ -197,7 +209,13 @@ def test_learned_scorer_drops_what_resembles_the_rejected(tmp_path: Path) -> Non
         Source("books", write(tmp_path / "g.jsonl", good)),
         Source("web", write(tmp_path / "b.jsonl", [*bad, *web]), "web", skip=("near_duplicates",)),
     ]
-    result = build_corpus(sources, config=CorpusConfig(quality_reference=("books",), min_score=0.4))
+    scorer = QualityClassifier.train([row["text"] for row in good], [row["text"] for row in bad])
+    scorer.save(tmp_path / "filter.npz")
+    result = build_corpus(sources, config=CorpusConfig(classifier=str(tmp_path / "filter.npz"), min_score=0.4))
+    assert {row["score"] > 0.4 for row in tables_of(result.attribute_files[1]) if row["score"] is not None} == {
+        True,
+        False,
+    }
     assert dropped(result) == {"unfinished_lines": 32, "low_score": 1}
 
 
@@ -208,7 +226,7 @@ def test_learned_scorer_drops_what_resembles_the_rejected(tmp_path: Path) -> Non
         (lambda s: ([s[0], s[0]], CONFIG), "2 sources are called 'web'"),
         (lambda s: ([Source("w", s[0].path, skip=("nearduplicates",))], CONFIG), "near_duplicates"),
         (lambda s: (s, CorpusConfig(thresholds={"lenght": (1, 2)})), "nearest: length"),
-        (lambda s: (s, CorpusConfig(quality_reference=("wbe",))), "unknown reference source 'wbe'"),
+        (lambda s: (s, CorpusConfig(rules=("goper",))), "nearest: gopher"),
     ],
 )
 def test_mistakes_are_named_before_reading(sources: list[Source], change, what: str) -> None:

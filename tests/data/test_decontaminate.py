@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenkit.data.decontaminate import TestIndex
@@ -57,3 +57,10 @@ def test_equals_brute_force(document: list[str], test: list[str]) -> None:
 
 def test_no_tests_no_matches() -> None:
     assert TestIndex([]).matches(TEST) == [] and TestIndex([TEST]).matches("") == []
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=20).map(" ".join), max_size=8))
+def test_together_as_one_by_one(texts: list[str]) -> None:
+    index = TestIndex(["a b c a b c a", "c c c c a"], gram=5, shortest=3)
+    assert index.holding(texts) == [bool(index.matches(text)) for text in texts]

@@ -19,9 +19,10 @@ from qwenkit.data.dedup import (
     collapse_repeated_lines,
     exact_duplicates,
     jaccard,
-    remove_repeated_lines,
+    line_keys,
     shingle,
     signature,
+    without_lines,
 )
 
 ZH = "杭州的西湖边上有一座小小的茶馆，茶馆的主人姓王，今年六十岁，每天早上五点起床，烧水，扫地，等第一位客人来喝茶。"
@@ -109,6 +110,14 @@ def test_best_copy_rule() -> None:
 
 def test_lines() -> None:
     assert collapse_repeated_lines("a\na\nb\n\n\nb\na") == "a\nb\n\n\nb\na"
-    texts = ["Menu\nfirst story", "menu!\nsecond story", "Menu\nthird story"]
-    assert remove_repeated_lines(texts, 2) == (["first story", "second story", "third story"], 3)
-    assert remove_repeated_lines(texts, 3) == (texts, 0)
+    texts = ["Menu\nfirst story", "menu!\n\nsecond story", "Menu\nthird story"]
+    keys = [line_keys(text) for text in texts]
+    assert keys[0][0] == keys[1][0] == keys[2][0] != keys[0][1] and keys[1][1] == 0
+    assert without_lines(texts[1], {keys[0][0]}) == "\nsecond story" and line_keys("") == line_keys("--") == [0]
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_every_line_has_its_own_key(text: str) -> None:
+    keys = line_keys(text)
+    assert keys == [line_keys(line)[0] for line in text.split("\n")]

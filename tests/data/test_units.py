@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenkit.data.units import is_unspaced, ngram_hashes, normalise, unit_hashes, unit_spans, units
+from qwenkit.data.units import is_unspaced, ngram_hashes, normalise, unit_hashes, units
 
 
 def test_words_and_characters_are_units() -> None:
     assert units("Hello, 世界! It's 3.5 km") == ["Hello", "世", "界", "It", "s", "3", "5", "km"]
 
 
+@settings(deadline=None)  # the table of characters is made at the first use
 @given(st.text())
 def test_spans_are_the_units(text: str) -> None:
-    assert [text[start:stop] for start, stop in unit_spans(text)] == units(text)
+    assert [text[start:stop] for start, stop in zip(*unit_hashes(text)[1:])] == units(text)
 
 
 @given(st.text())
@@ -25,15 +26,15 @@ def test_normalising_twice_changes_nothing_but_case_folding_of_compositions(text
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
-    hashes = ngram_hashes(unit_hashes(units("the quick brown fox jumps over")), 5)
+    hashes = ngram_hashes(unit_hashes("the quick brown fox jumps over").hashes, 5)
     assert len(hashes) == 2
-    assert hashes.tolist() == ngram_hashes(unit_hashes(units("the quick brown fox jumps over")), 5).tolist()
-    assert unit_hashes(["fox"]).tolist() == [0xFA0E0E6]
+    assert hashes.tolist() == ngram_hashes(unit_hashes("the quick brown fox jumps over").hashes, 5).tolist()
+    assert unit_hashes("The FOX, a fox").hashes.tolist()[1::2] == [0xF3F00CD89E121699] * 2
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=30), st.integers(1, 6))
 def test_equal_ngrams_have_equal_hashes_and_others_differ(words: list[str], size: int) -> None:
-    hashes = ngram_hashes(unit_hashes(words), size)
+    hashes = ngram_hashes(unit_hashes(" ".join(words)).hashes, size)
     grams = list(zip(*(words[offset:] for offset in range(min(size, max(1, len(words)))))))
     assert len(hashes) == len(grams)
     assert len(np.unique(hashes)) == len(set(grams))

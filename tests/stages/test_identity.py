@@ -11,7 +11,7 @@ from qwenkit.stages import KINDS, load_stage
 
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
-RUNTIME = {"minutes", "memory_mb", "checkpoint_seconds", "evaluate_every"}
+RUNTIME = {"minutes", "memory_mb", "runner", "checkpoint_seconds", "evaluate_every"}
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
 
 
@@ -19,7 +19,8 @@ VALID = {"corpus": {"extra": ["a"]}, "testsets": {"extra": ["a"]}, "reward": {"d
 """What a kind needs besides its required keys."""
 
 SAMPLES = {
-    "languages": ["en"], "upsample": {"extra": 2.0}, "hidden_size": 8192, "heads": 16, "kv_heads": 8,
+    "languages": ["en"], "upsample": {"extra": 2.0}, "kinds": {"extra": "web"}, "licences": {"extra": "x"},
+    "rules": ["c4"], "hidden_size": 8192, "heads": 16, "kv_heads": 8,
     "group_size": 64, "optimizer": "muon",
 }  # fmt: skip
 """Other values of keys that not every other value would do for."""
@@ -42,8 +43,10 @@ def sample(config: type[StageConfig], key: str) -> Any:
     if isinstance(default, str):
         return "[x]" if key == "pattern" else default + "x"
     if isinstance(default, list):
-        return [0.5] if default else ["x"]
-    return {"x": 2} if isinstance(default, dict) else 7
+        return [0.5] if "float" in str(field.annotation) else ["x"]
+    if isinstance(default, dict):
+        return {"x": "y"} if "dict[str, str]" in str(field.annotation) else {"x": 2}
+    return 7
 
 
 def build(config: type[StageConfig], **keys: Any) -> StageConfig:
@@ -75,7 +78,7 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_edge_wants_what_some_kind_gives_or_a_person_has(kind: str) -> None:
     """A new kind says what it gives, and at each edge what it wants: a wrong edge is refused with the recipe."""
-    of_people = {"anything", "text", "questions", "run"}
+    of_people = {"anything", "text", "questions", "run", "filter"}
     config, given = load_stage(kind).Config, {noun for other in KINDS for noun in load_stage(other).GIVES}
     assert load_stage(kind).GIVES
     for edge in config.edges():

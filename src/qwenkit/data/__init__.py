@@ -14,7 +14,7 @@ _HOME = {
     "detect_language": "language",
     "near_duplicates": "dedup",
     "build_corpus": "corpus",
-    "CorpusConfig": "corpus",
+    "CorpusConfig": "settings",
     "CorpusResult": "corpus",
     "Source": "readers",
 }

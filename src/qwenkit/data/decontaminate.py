@@ -11,12 +11,12 @@ sources, and for all others unless told not to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from qwenkit.data.units import Hashes, ngram_hashes, ngrams_by_size, unit_hashes, unit_spans, units
+from qwenkit.data.units import Hashes, Units, ngram_hashes, ngrams_by_size, unit_hashes, unit_hashes_together
 
 GRAM, SHORTEST = 13, 8
 
@@ -35,30 +35,46 @@ class TestIndex:
 
     __test__ = False  # the name is the field's; this is no test case
 
-    def __init__(self, texts: Iterable[str], gram: int = GRAM, shortest: int = SHORTEST) -> None:
+    def __init__(
+        self, texts: Iterable[str], gram: int = GRAM, shortest: int = SHORTEST, common: Hashes | None = None
+    ) -> None:
         self.gram = gram
         self._tests: dict[int, dict[int, int]] = {}  # gram size -> hash -> number of the first text that holds it
         for number, text in enumerate(texts):
-            hashes = _hashes(text)
+            hashes = unit_hashes(text).hashes
             size = min(gram, len(hashes))
             if size >= min(shortest, gram):
                 table = self._tests.setdefault(size, {})
                 for value in ngram_hashes(hashes, size).tolist():
                     table.setdefault(value, number)
+        for value in () if common is None else common.tolist():
+            self._tests.get(gram, {}).pop(value, None)
         self._sorted = {size: np.array(sorted(table), dtype=np.uint64) for size, table in self._tests.items()}
+
+    def grams_in(self, document: str) -> Hashes:
+        """The different full grams of the tests that a document holds: what a cut by document frequency counts."""
+        known = self._sorted.get(self.gram, np.empty(0, dtype=np.uint64))
+        grams = ngram_hashes(unit_hashes(document).hashes, self.gram)
+        return np.unique(grams[_contains(known, grams)]) if len(known) else known
+
+    def holding(self, texts: Sequence[str]) -> list[bool]:
+        """Which of some texts overlap a test, all looked at together."""
+        units, ends = unit_hashes_together(texts)
+        found = np.zeros(len(texts), dtype=np.bool_)
+        for size, grams in ngrams_by_size(units.hashes, self._sorted):
+            at = np.flatnonzero(_contains(self._sorted[size], grams))
+            text = np.searchsorted(ends, at, side="right")
+            found[text[text == np.searchsorted(ends, at + size - 1, side="right")]] = True
+        return found.tolist()
 
     def matches(self, document: str) -> list[Match]:
         """Spans of a document that overlap a test; touching spans of one test are joined."""
-        hashes = _hashes(document)
+        units = unit_hashes(document)
         found = []
-        for size, grams in ngrams_by_size(hashes, self._sorted):
+        for size, grams in ngrams_by_size(units.hashes, self._sorted):
             for at in np.flatnonzero(_contains(self._sorted[size], grams)).tolist():
                 found.append((at, at + size, self._tests[size][int(grams[at])]))
-        return _joined(sorted(found), document) if found else []
-
-
-def _hashes(text: str) -> Hashes:
-    return unit_hashes([unit.casefold() for unit in units(text)])
+        return _joined(sorted(found), units) if found else []
 
 
 def _contains(known: Hashes, grams: Hashes) -> np.ndarray:
@@ -67,13 +83,12 @@ def _contains(known: Hashes, grams: Hashes) -> np.ndarray:
     return known[at] == grams
 
 
-def _joined(found: list[tuple[int, int, int]], document: str) -> list[Match]:
+def _joined(found: list[tuple[int, int, int]], units: Units) -> list[Match]:
     """Unit ranges as character spans, overlapping ones of one test as one."""
-    spans = unit_spans(document)
     joined: list[list[int]] = []
     for start, stop, test in found:
         if joined and joined[-1][2] == test and start <= joined[-1][1]:
             joined[-1][1] = max(stop, joined[-1][1])
         else:
             joined.append([start, stop, test])
-    return [Match(spans[start][0], spans[stop - 1][1], test) for start, stop, test in joined]
+    return [Match(int(units.starts[start]), int(units.stops[stop - 1]), test) for start, stop, test in joined]

@@ -9,31 +9,37 @@ without spaces), 128 permutations, bands chosen so that a pair exactly at the th
 0.995 or more, every found pair verified by its exact Jaccard similarity. So there are no false pairs, and the answer is
 the same on every machine. A cluster is a connected component: a chain of small edits ends in one cluster.
 
-Shingles of all texts are held in memory: some 10^5 documents per process.
+Texts are hashed many at a time (`sketches`), because numpy's calls cost more than a short text's work. `clusters` does
+the same over files, for corpora that memory does not hold.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from qwenkit import draws
-from qwenkit.data.units import Hashes, ngram_hashes, normalise, unit_hashes, units
+from qwenkit.data.units import Hashes, mix, ngram_hashes, ngrams_by_size, normalise, unit_hashes, unit_hashes_together
 from qwenkit.errors import UserError
 
 SHINGLE, PERMUTATIONS, RECALL = 5, 128, 0.995
+_BATCH = 100_000  # characters
 _SEED = 20230928  # fixed: signatures of two corpora can be compared
 
 
 def exact_key(text: str) -> bytes:
     """Digest of a text after normalisation: form, case, spacing and punctuation do not count."""
-    plain = re.sub(r"[^\w\s]", "", normalise(text))
-    return hashlib.blake2b(" ".join(plain.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return exact_digest(unit_hashes(normalise(text)).hashes.tobytes())
+
+
+def exact_digest(data: bytes) -> bytes:
+    """BLAKE2 in 16 bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
@@ -50,13 +56,17 @@ def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
 def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
     """Clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`."""
     texts = _checked(texts, threshold)
-    shingles = [shingle(text) for text in texts]
+    _, keys = sketches(texts, threshold)
+    shingles = lru_cache(maxsize=100_000)(lambda index: shingle(texts[index]))
     parent = list(range(len(texts)))
-    different: set[tuple[int, int]] = set()
-    for bucket in _buckets(shingles, threshold):
-        _join(bucket, shingles, threshold, parent, different)
+    join((bucket for column in keys.T for bucket in buckets(column)), shingles, threshold, parent)
+    return clusters_of(parent)
+
+
+def clusters_of(parent: list[int]) -> list[list[int]]:
+    """The groups of a union-find forest that have more than one member."""
     members: defaultdict[int, list[int]] = defaultdict(list)
-    for index in range(len(texts)):
+    for index in range(len(parent)):
         members[_root(parent, index)].append(index)
     return [cluster for _, cluster in sorted(members.items()) if len(cluster) > 1]
 
@@ -81,7 +91,7 @@ def best_copy(cluster: Sequence[int], texts: Sequence[str], priority: Sequence[f
 
 def shingle(text: str) -> Hashes:
     """Sorted distinct hashes of a text's 5-shingles."""
-    return np.unique(ngram_hashes(unit_hashes(units(normalise(text))), SHINGLE))
+    return np.unique(ngram_hashes(unit_hashes(normalise(text)).hashes, SHINGLE))
 
 
 def jaccard(left: Hashes, right: Hashes) -> float:
@@ -92,15 +102,67 @@ def jaccard(left: Hashes, right: Hashes) -> float:
     return common / (len(left) + len(right) - common)
 
 
-def signature(shingles: Hashes, permutations: int = PERMUTATIONS) -> npt.NDArray[np.uint32]:
-    """MinHash: under each of `permutations` hash functions, the smallest value of the set. Multiply-shift hashing."""
-    multiply, add = _permutations(permutations)
-    smallest = np.full(permutations, np.iinfo(np.uint32).max, dtype=np.uint32)
+def sketches(texts: Sequence[str], threshold: float, near: bool = True) -> tuple[Hashes, Hashes]:
+    """Of each text its exact key in two numbers, and its band keys (0 if not `near`): texts that agree in any band are
+    candidates. 0: a text without units."""
+    bands, rows = bands_for(threshold)
+    exact = np.zeros((len(texts), 2), dtype=np.uint64)
+    keys = np.zeros((len(texts), bands), dtype=np.uint64)
+    for start, stop in _batches(texts):
+        (hashes, _, _), ends = unit_hashes_together([normalise(text) for text in texts[start:stop]])
+        filled = np.diff(ends, prepend=0) > 0
+        parts = [hashes[first:end] for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
+        digests = b"".join(exact_digest(part.tobytes()) for part in parts)
+        exact[start:stop] = np.frombuffer(digests, dtype="<u8").reshape(-1, 2) * filled[:, None].astype(np.uint64)
+        if near:
+            signatures = _signatures(hashes, ends, bands * rows)
+            keys[start:stop] = np.where(filled[:, None], _band_keys(signatures, bands, rows), np.uint64(0))
+    return exact, keys
+
+
+def _band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> Hashes:
+    state = np.full((len(signatures), bands), _SEED, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for start in range(0, len(shingles), 4096):  # bounds the table to 4096 x 128 numbers
-            chunk = shingles[start : start + 4096, None]
-            table = ((chunk * multiply + add) >> np.uint64(32)).astype(np.uint32)
-            smallest = np.minimum(smallest, table.min(axis=0))
+        for row in range(rows):
+            state = mix(state * np.uint64(3) + signatures[:, row::rows])
+    return state | np.uint64(1)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Ranges of texts that together fit a processor's cache."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) > _BATCH:
+            yield start, index
+            start, size = index, 0
+        size += len(text) + 1
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def _signatures(hashes: Hashes, ends: npt.NDArray[np.int64], permutations: int) -> npt.NDArray[np.uint32]:
+    """MinHash signatures of texts whose units are given together."""
+    grams = dict(ngrams_by_size(hashes, {SHINGLE})).get(SHINGLE, hashes[:0])
+    found = np.empty((len(ends), permutations), dtype=np.uint32)
+    first = 0
+    for row, end in enumerate(ends.tolist()):
+        short = end - first < SHINGLE
+        own = ngram_hashes(hashes[first:end], SHINGLE) if short else grams[first : end - SHINGLE + 1]
+        found[row] = signature(own, permutations)
+        first = end
+    return found
+
+
+def signature(shingles: Hashes, permutations: int = PERMUTATIONS) -> npt.NDArray[np.uint32]:
+    """MinHash: under each of `permutations` hash functions, the smallest value of the set (repeats do not matter)."""
+    multiply, add, table = _permutations(permutations)
+    values = (shingles >> np.uint64(32)).astype(np.uint32)[:, None]
+    smallest = np.full(permutations, np.iinfo(np.uint32).max, dtype=np.uint32)
+    for start in range(0, len(values), len(table)):  # the table stays in the processor's cache
+        part = table[: len(values) - start]
+        np.multiply(values[start : start + len(part)], multiply, out=part)
+        np.add(part, add, out=part)
+        np.minimum(smallest, part.min(axis=0), out=smallest)
     return smallest
 
 
@@ -113,28 +175,40 @@ def bands_for(threshold: float, permutations: int = PERMUTATIONS, recall: float 
     return permutations, 1
 
 
-def _permutations(count: int) -> tuple[Hashes, Hashes]:
-    numbers = draws.bits(_SEED, np.arange(2)[:, None], np.arange(count))
-    return numbers[0] | np.uint64(1), numbers[1]
+@lru_cache(maxsize=4)
+def _permutations(count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Factors and summands of the permutations of 32-bit numbers (multiply by an odd one, add), and room to work."""
+    numbers = (draws.bits(_SEED, np.arange(2)[:, None], np.arange(count)) >> np.uint64(32)).astype(np.uint32)
+    return numbers[0] | np.uint32(1), numbers[1], np.empty((256, count), dtype=np.uint32)
 
 
-def _buckets(shingles: Sequence[Hashes], threshold: float) -> Iterator[list[int]]:
-    """Groups of texts whose signatures agree in a whole band."""
-    bands, rows = bands_for(threshold)
-    filled = [index for index, hashes in enumerate(shingles) if len(hashes)]
-    if len(filled) < 2:
-        return
-    signatures = np.stack([signature(shingles[index]) for index in filled])
-    for band in range(bands):
-        buckets: defaultdict[bytes, list[int]] = defaultdict(list)
-        for index, row in zip(filled, np.ascontiguousarray(signatures[:, band * rows : (band + 1) * rows])):
-            buckets[row.tobytes()].append(index)
-        yield from (bucket for bucket in buckets.values() if len(bucket) > 1)
+def buckets(keys: Hashes) -> Iterator[list[int]]:
+    """Groups of positions with equal keys, each ascending, in order of their first; key 0 is in none."""
+    order = np.argsort(keys, kind="stable")
+    order = order[np.searchsorted(keys[order], 1) :]
+    for start, stop in sorted(runs(keys[order][1:] == keys[order][:-1]), key=lambda run: order[run[0]]):
+        yield order[start:stop].tolist()
+
+
+def runs(equal: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Ranges of a sorted array whose values are equal: `equal[i]` says that values i and i + 1 are."""
+    equal = np.concatenate([[False], equal, [False]])
+    starts, stops = np.flatnonzero(equal[1:] & ~equal[:-1]), np.flatnonzero(equal[:-1] & ~equal[1:]) + 1
+    return list(zip(starts.tolist(), stops.tolist()))
+
+
+def join(
+    found: Iterable[Sequence[int]], shingles: Callable[[int], Hashes], threshold: float, parent: list[int]
+) -> None:
+    """Unite in `parent` the members of every bucket that are similar."""
+    different: set[tuple[int, int]] = set()
+    for bucket in found:
+        _join(bucket, shingles, threshold, parent, different)
 
 
 def _join(
-    bucket: list[int],
-    shingles: Sequence[Hashes],
+    bucket: Sequence[int],
+    shingles: Callable[[int], Hashes],
     threshold: float,
     parent: list[int],
     different: set[tuple[int, int]],
@@ -147,7 +221,7 @@ def _join(
             a, b = _root(parent, left), _root(parent, right)
             if a == b or (left, right) in different:
                 continue
-            if jaccard(shingles[left], shingles[right]) >= threshold:
+            if jaccard(shingles(left), shingles(right)) >= threshold:
                 parent[max(a, b)] = min(a, b)
             else:
                 different.add((left, right))
@@ -169,14 +243,20 @@ def collapse_repeated_lines(text: str) -> str:
     return "\n".join(line for before, line in zip([None, *lines], lines) if line != before or not line.strip())
 
 
-def remove_repeated_lines(texts: Sequence[str], most: int) -> tuple[list[str], int]:
-    """Texts without the lines that stand in more than `most` of them (site furniture), and how many lines went."""
-    keys = [[exact_key(line) if line.strip() else b"" for line in text.split("\n")] for text in texts]
-    spread = Counter(key for lines in keys for key in set(lines) if key)
-    removed = 0
-    cleaned = []
-    for text, lines in zip(texts, keys):
-        kept = [line for line, key in zip(text.split("\n"), lines) if spread[key] <= most]
-        removed += len(lines) - len(kept)
-        cleaned.append("\n".join(kept))
-    return cleaned, removed
+def line_keys(text: str) -> list[int]:
+    """One number for each line of a text, equal for lines that are equal after normalisation; 0: nothing in it."""
+    hashes, starts, _ = unit_hashes(text)
+    if not len(hashes):
+        return [0] * (text.count("\n") + 1)
+    breaks = np.flatnonzero(np.array([char == "\n" for char in text])) if "\n" in text else np.empty(0, np.int64)
+    edges = np.concatenate([[0], np.searchsorted(starts, breaks), [len(starts)]])
+    with np.errstate(over="ignore"):
+        places = np.arange(len(hashes)) - np.repeat(edges[:-1], np.diff(edges))
+        sums = np.concatenate([[np.uint64(0)], np.cumsum(mix(hashes + places.astype(np.uint64)))])
+        keys = sums[edges[1:]] - sums[edges[:-1]]
+    return np.where(np.diff(edges) > 0, keys | np.uint64(1), np.uint64(0)).tolist()
+
+
+def without_lines(text: str, common: Collection[int]) -> str:
+    """A text without the lines that are known to stand in many texts."""
+    return "\n".join(line for line, key in zip(text.split("\n"), line_keys(text)) if key not in common)

@@ -18,21 +18,24 @@ from qwenkit import draws
 Row = dict[str, Any]
 
 
-def copies(weight: float, seed: int, number: int) -> int:
-    """How often document `number` of a source appears: the weight, rounded up or down at random, right on average."""
+def copies(weight: float, seed: int, source: str, name: str) -> int:
+    """How often a document of a source appears: the weight, rounded up or down by a draw that is the document's own."""
     whole = math.floor(weight)
-    return whole + int(draws.uniform(seed, number) < weight - whole)
+    if weight == whole:
+        return whole
+    return whole + int(draws.uniform(draws.derive(seed, "mixture", source, name), 0) < weight - whole)
+
+
+def repeat(row: Row, times: int) -> Iterator[Row]:
+    """A row so many times, the copies under ids of their own."""
+    for copy in range(times):
+        yield row if copy == 0 else {**row, "id": f"{row['id']}~{copy}"}
 
 
 def mix(rows: Iterable[Row], weights: Mapping[str, float], seed: int) -> Iterator[Row]:
     """Rows repeated by the weight of their source; a row drawn 0 times is left out."""
-    numbers: Counter[str] = Counter()
     for row in rows:
-        source = row["source"]
-        times = copies(weights.get(source, 1.0), draws.derive(seed, "mixture", source), numbers[source])
-        numbers[source] += 1
-        for copy in range(times):
-            yield row if copy == 0 else {**row, "id": f"{row['id']}~{copy}"}
+        yield from repeat(row, copies(weights.get(row["source"], 1.0), seed, row["source"], row["id"]))
 
 
 def shares(rows: Iterable[Row]) -> dict[str, float]:

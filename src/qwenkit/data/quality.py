@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -42,6 +42,7 @@ class View:
 
     def __init__(self, text: str, language: str = "und") -> None:
         self.text, self.language = text, language
+        self._grams: dict[int, Counter[tuple[str, ...]]] = {}
 
     @cached_property
     def unspaced(self) -> bool:
@@ -55,6 +56,16 @@ class View:
     def lines(self) -> list[str]:
         return [line.strip() for line in self.text.split("\n") if line.strip()]
 
+    @cached_property
+    def paragraphs(self) -> list[str]:
+        return [part.strip() for part in re.split(r"\n{2,}", self.text) if part.strip()]
+
+    def grams(self, size: int) -> Counter[tuple[str, ...]]:
+        """How often each n-gram of words occurs."""
+        if size not in self._grams:
+            self._grams[size] = Counter(zip(*(self.words[offset:] for offset in range(size))))
+        return self._grams[size]
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -67,17 +78,29 @@ class Rule:
     source: str
     scope: str = "any"
 
+    def applies_to(self, view: View) -> bool:
+        """Whether the text is of the writing or language that the rule is for."""
+        known = {"any": True, "spaced": not view.unspaced, "unspaced": view.unspaced}
+        return known.get(self.scope, self.scope == view.language)
+
     def broken_by(self, view: View) -> bool:
         """Whether the text lies outside the rule's range (a rule of other writing is never broken)."""
-        applies = {"any": True, "spaced": not view.unspaced, "unspaced": view.unspaced}
-        if not applies.get(self.scope, self.scope == view.language):
-            return False
-        return not self.low <= self.measure(view) <= self.high
+        return self.applies_to(view) and not self.low <= self.measure(view) <= self.high
 
 
 def first_broken(view: View, rules: Iterable[Rule]) -> Rule | None:
     """The first rule a text breaks."""
     return next((rule for rule in rules if rule.broken_by(view)), None)
+
+
+def measures(view: View, rules: Iterable[Rule]) -> dict[str, float]:
+    """What every rule that applies sees in a text: its attributes, kept beside the corpus."""
+    return {rule.name: float(rule.measure(view)) for rule in rules if rule.applies_to(view)}
+
+
+def broken(seen: Mapping[str, float], rules: Iterable[Rule]) -> Rule | None:
+    """The first rule that these attributes break: thresholds change without measuring again."""
+    return next((rule for rule in rules if rule.name in seen and not rule.low <= seen[rule.name] <= rule.high), None)
 
 
 # -- measures: prose -------------------------------------------------------------------------------------------------
@@ -91,7 +114,7 @@ def length(view: View) -> float:
 def mean_word_length(view: View) -> float:
     """Mean length of the words of spaced scripts (a Han character among them is no short word)."""
     lengths = [len(word) for word in view.words if len(word) > 1 or word.isascii()]
-    return _ratio(sum(lengths), len(lengths))
+    return ratio(sum(lengths), len(lengths))
 
 
 def longest_word(view: View) -> float:
@@ -102,15 +125,15 @@ def longest_word(view: View) -> float:
 
 def symbol_share(view: View) -> float:
     """Hash signs and ellipses per word."""
-    return _ratio(len(re.findall(r"#|\.\.\.|…", view.text)), len(view.words))
+    return ratio(len(re.findall(r"#|\.\.\.|…", view.text)), len(view.words))
 
 
 def bullet_lines(view: View) -> float:
-    return _line_share(view, lambda line: bool(_BULLET.match(line)))
+    return line_share(view, lambda line: bool(_BULLET.match(line)))
 
 
 def ellipsis_lines(view: View) -> float:
-    return _line_share(view, lambda line: line.endswith(("...", "…")))
+    return line_share(view, lambda line: line.endswith(("...", "…")))
 
 
 def unfinished_lines(view: View) -> float:
@@ -120,21 +143,21 @@ def unfinished_lines(view: View) -> float:
     """
     long = 80 if view.unspaced else 200
     open_lines = sum(len(line) for line in view.lines if len(line) < long and not _ENDS.search(line))
-    return _ratio(open_lines, sum(map(len, view.lines)))
+    return ratio(open_lines, sum(map(len, view.lines)))
 
 
 def lettered_words(view: View) -> float:
     """Share of words that hold a letter."""
-    return _ratio(sum(any(map(str.isalpha, word)) for word in view.words), len(view.words))
+    return ratio(sum(any(map(str.isalpha, word)) for word in view.words), len(view.words))
 
 
 def letters(view: View) -> float:
     """Share of letters among all characters but spaces."""
-    return _ratio(sum(map(str.isalpha, view.text)), sum(not char.isspace() for char in view.text))
+    return ratio(sum(map(str.isalpha, view.text)), sum(not char.isspace() for char in view.text))
 
 
 def capitals(view: View) -> float:
-    return _ratio(sum(map(str.isupper, view.text)), sum(map(str.isalpha, view.text)))
+    return ratio(sum(map(str.isupper, view.text)), sum(map(str.isalpha, view.text)))
 
 
 def stop_words(view: View) -> float:
@@ -146,28 +169,28 @@ def stop_words(view: View) -> float:
 def vowelless_words(view: View) -> float:
     """Share of the longer Latin words without a vowel: keyboard noise, scrambled bytes."""
     long = [word for word in view.words if len(word) > 3 and word.isascii() and word.isalpha()]
-    return _ratio(sum(not re.search("[aeiouy]", word) for word in long), len(long)) if len(long) > 4 else 0.0
+    return ratio(sum(not re.search("[aeiouy]", word) for word in long), len(long)) if len(long) > 4 else 0.0
 
 
 def strange_characters(view: View) -> float:
     """Replacement, control and private-use characters, and sequences of twice-decoded text, per character."""
     found = len(_STRANGE.findall(view.text)) + 2 * len(_MOJIBAKE.findall(view.text))
-    return _ratio(found, len(view.text))
+    return ratio(found, len(view.text))
 
 
 def boilerplate_lines(view: View) -> float:
-    return _line_share(view, lambda line: len(line) < 200 and bool(_BOILERPLATE.search(line)))
+    return line_share(view, lambda line: len(line) < 200 and bool(_BOILERPLATE.search(line)))
 
 
 def repeated_lines(view: View) -> float:
     """Share of lines that repeat an earlier one."""
-    return 1 - _ratio(len(set(view.lines)), len(view.lines)) if view.lines else 0.0
+    return 1 - ratio(len(set(view.lines)), len(view.lines)) if view.lines else 0.0
 
 
 def repeated_line_characters(view: View) -> float:
     """Share of characters in lines that repeat an earlier one."""
     once = sum(map(len, set(view.lines)))
-    return 1 - _ratio(once, sum(map(len, view.lines))) if view.lines else 0.0
+    return 1 - ratio(once, sum(map(len, view.lines))) if view.lines else 0.0
 
 
 def top_ngram(size: int) -> Callable[[View], float]:
@@ -179,8 +202,8 @@ def top_ngram(size: int) -> Callable[[View], float]:
     def measure(view: View) -> float:
         if length(view) < 50:
             return 0.0
-        gram, count = _ngrams(view, size).most_common(1)[0] if len(view.words) > size else ((), 0)
-        return _ratio(count * sum(map(len, gram)), sum(map(len, view.words))) if count > 2 else 0.0
+        gram, count = view.grams(size).most_common(1)[0] if len(view.words) > size else ((), 0)
+        return ratio(count * sum(map(len, gram)), sum(map(len, view.words))) if count > 2 else 0.0
 
     measure.__name__ = f"top_{size}_gram"
     return measure
@@ -190,8 +213,8 @@ def repeated_ngrams(size: int) -> Callable[[View], float]:
     """Measure: share of n-grams that are not the first of their kind."""
 
     def measure(view: View) -> float:
-        counts = _ngrams(view, size)
-        return 1 - _ratio(len(counts), counts.total()) if counts else 0.0
+        counts = view.grams(size)
+        return 1 - ratio(len(counts), counts.total()) if counts else 0.0
 
     measure.__name__ = f"repeated_{size}_grams"
     return measure
@@ -205,7 +228,7 @@ def offensive(view: View, listed: tuple[str, ...] | None = None) -> float:
         found = sum(min(3, text.replace(" ", "").count(word)) for word in unspaced)
     else:
         found = sum(min(3, f" {text} ".count(word)) for word in spaced)
-    return 100 * _ratio(found, max(20.0, length(view)))
+    return 100 * ratio(found, max(20.0, length(view)))
 
 
 @lru_cache(maxsize=1)
@@ -226,7 +249,7 @@ def _split_by_script(listed: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[st
 
 
 def mean_line_length(view: View) -> float:
-    return _ratio(sum(map(len, view.lines)), len(view.lines))
+    return ratio(sum(map(len, view.lines)), len(view.lines))
 
 
 def longest_line(view: View) -> float:
@@ -234,7 +257,7 @@ def longest_line(view: View) -> float:
 
 
 def alphanumeric(view: View) -> float:
-    return _ratio(sum(map(str.isalnum, view.text)), len(view.text))
+    return ratio(sum(map(str.isalnum, view.text)), len(view.text))
 
 
 def generated(view: View) -> float:
@@ -280,6 +303,17 @@ CODE_RULES: tuple[Rule, ...] = (
 )
 
 
+SETS = ("own", "gopher", "c4", "fineweb")
+
+
+def prose_rules(sets: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules of some sets, in their order; the published ones are in `published`."""
+    from qwenkit.data import published
+
+    known = {"own": RULES, "gopher": published.GOPHER, "c4": published.C4, "fineweb": published.FINEWEB}
+    return tuple(rule for name in sets for rule in known[name])
+
+
 def with_thresholds(rules: Sequence[Rule], thresholds: dict[str, tuple[float, float]]) -> tuple[Rule, ...]:
     """The rules with other ranges where `thresholds` names one."""
     return tuple(
@@ -288,13 +322,11 @@ def with_thresholds(rules: Sequence[Rule], thresholds: dict[str, tuple[float, fl
     )
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """A share; 0 of nothing."""
     return part / whole if whole else 0.0
 
 
-def _line_share(view: View, test: Callable[[str], bool]) -> float:
-    return _ratio(sum(map(test, view.lines)), len(view.lines))
-
-
-def _ngrams(view: View, size: int) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(view.words[offset:] for offset in range(size))))
+def line_share(view: View, test: Callable[[str], bool]) -> float:
+    """Share of the lines that pass a test."""
+    return ratio(sum(map(test, view.lines)), len(view.lines))

@@ -2,30 +2,32 @@
 
     quarantine = Quarantine()
     for document in read_documents(Source("web", Path("pages.warc.gz"), kind="html"), quarantine): ...
+    for split in splits(source, 16 << 20): ...      # parts of about 16 MB, each to be read by itself: read_split
 
 A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and
 `read = yielded + quarantined` holds for every file. A path that does not exist, an empty source or an unknown suffix is
-the user's mistake. WARC members are opened with fastwarc; a record shorter than its declared length is a cut one.
+the user's mistake. Large files are split: JSONL at lines, `.zst` at frames, Parquet at row groups, WARC at records; a
+`.jsonl.gz` is one part, because only its beginning can be found. A document knows its place: `file:line` or
+`file@offset`.
 """
 
 from __future__ import annotations
 
-import gzip
+import itertools
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from qwenkit.data import remote, streams, warc
+from qwenkit.data.streams import CUT, MAX_RECORD, Damage, packing
 from qwenkit.errors import UserError, nearest
-from qwenkit.records import Quarantine, name_of, read_jsonl
+from qwenkit.records import Quarantine, name_of, parse_line
 
-CUT = "truncated file"
 KINDS = ("html", "web", "text", "code", "instruction")
-_TEXT_SUFFIXES = {".txt", ".md", ".rst", ".py", ".html", ".htm"}
+_TEXT_SUFFIXES = set(".txt .md .rst .py .html .htm .c .h .cpp .js .ts .go .rs .java .sh".split())
 _ROW_SUFFIXES = {".jsonl", ".json", ".parquet", ".warc"}
-_PAGE_TYPES = ("text/", "application/xhtml", "application/xml")
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,123 @@ class Document:
     body: str | bytes
     url: str | None = None
     charset: str | None = None
+    place: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a source that is read by itself: files, or of one file the bytes (or row groups) `start` to `stop`.
+    `first` is the number of its first line or row; `skip`: it begins within a line that belongs to the part before."""
+
+    paths: tuple[str, ...]
+    start: int = 0
+    stop: int | None = None
+    first: int = 1
+    skip: bool = False
 
 
 def read_documents(source: Source, quarantine: Quarantine) -> Iterator[Document]:
     """Every document of a source, files in sorted order; bad records go to the quarantine."""
     kept = 0
     before = len(quarantine)
-    for path in source_files(Path(source.path), source.name):
-        for document in _read_file(path, source, quarantine):
+    for split in splits(source, 1 << 62):
+        for document in read_split(split, source, quarantine):
             kept += 1
             yield document
     if kept == 0 and len(quarantine) == before:
         raise UserError("no document in this source", where=f"source {source.name}: {source.path}")
+
+
+def splits(source: Source, size: int) -> list[Split]:
+    """The parts of a source, of about `size` bytes each: a function of the files and of `size` alone."""
+    found: list[Split] = []
+    together: list[str] = []
+    held = 0
+    for path in source_files(remote.fetched(source.path, source.name), source.name):
+        suffix = _suffix(path)
+        _known(path, suffix, source)
+        if suffix in _ROW_SUFFIXES:
+            found += _parts(path, suffix, size)
+            continue
+        held += path.stat().st_size
+        together.append(str(path))
+        if held >= size:
+            found.append(Split(tuple(together)))
+            together, held = [], 0
+    return found + ([Split(tuple(together))] if together else [])
+
+
+def _parts(path: Path, suffix: str, size: int) -> Iterator[Split]:
+    total, name = path.stat().st_size, (str(path),)
+    if suffix == ".parquet":
+        yield from _row_groups(path, size)
+    elif total <= size or (packing(path) == ".gz" and suffix != ".warc") or (packing(path) and suffix == ".json"):
+        yield Split(name)
+    elif suffix == ".warc":
+        edges = [*range(0, total, size), total]
+        yield from (Split(name, start, stop) for start, stop in itertools.pairwise(edges))
+    else:
+        yield from _lines_apart(path, size) if not packing(path) else _frames_apart(path, size)
+
+
+def _lines_apart(path: Path, size: int) -> Iterator[Split]:
+    """Parts of plain lines: each ends with the line that reaches its size."""
+    start, first, total = 0, 1, path.stat().st_size
+    with path.open("rb") as file:
+        while start < total:
+            count, last = 0, b""
+            file.seek(start)
+            left = size
+            while left > 0 and (data := file.read(min(streams.BLOCK, left))):
+                count, left = count + data.count(b"\n"), left - len(data)
+                last = data
+            while not last.endswith(b"\n") and (last := file.readline(streams.BLOCK)):
+                count += last.endswith(b"\n")
+            yield Split((str(path),), start, file.tell(), first)
+            start, first = file.tell(), first + count
+
+
+def _frames_apart(path: Path, size: int) -> Iterator[Split]:
+    """Parts of whole zstd frames. All is unpacked once to count lines: a file of one frame stays one part."""
+    start = at = 0
+    first = number = 1
+    skip = False
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        while at < total:
+            end, reason, last = at, "", b"\n"
+            for part in streams.member(file, streams.ZSTD, at):
+                if isinstance(part, bytes):
+                    number, last = number + part.count(b"\n"), part
+                else:
+                    end, reason = part
+            if reason:
+                break
+            at = end
+            if at - start >= size and at < total:
+                yield Split((str(path),), start, at, first, skip)
+                start, first, skip = at, number, not last.endswith(b"\n")
+    yield Split((str(path),), start, None if start == 0 else total, first, skip)
+
+
+def _row_groups(path: Path, size: int) -> Iterator[Split]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.ParquetFile(str(path)).metadata
+    except (pa.ArrowException, OSError):
+        yield Split((str(path),))
+        return
+    start = first = row = held = 0
+    for group in range(metadata.num_row_groups):
+        held += metadata.row_group(group).total_byte_size
+        row += metadata.row_group(group).num_rows
+        if held >= size and group + 1 < metadata.num_row_groups:
+            yield Split((str(path),), start, group + 1, first + 1)
+            start, first, held = group + 1, row, 0
+    yield Split((str(path),), start, metadata.num_row_groups, first + 1)
 
 
 def source_files(path: Path, name: str) -> list[Path]:
@@ -103,21 +209,12 @@ def _siblings(path: Path) -> list[str]:
 
 
 def _suffix(path: Path) -> str:
-    """The suffix that names the format, without a closing `.gz`."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    """The suffix that names the format, without a closing `.gz` or `.zst`."""
+    return (path.with_suffix("") if packing(path) else path).suffix.lower()
 
 
-def _read_file(path: Path, source: Source, quarantine: Quarantine) -> Iterator[Document]:
-    suffix = _suffix(path)
-    if suffix == ".warc":
-        yield from _read_warc(path, quarantine)
-    elif suffix == ".parquet":
-        yield from _rows(_parquet_rows(path, quarantine), path, source, quarantine)
-    elif suffix in (".jsonl", ".json"):
-        yield from _rows(_json_rows(path, quarantine), path, source, quarantine)
-    elif suffix in _TEXT_SUFFIXES:
-        yield from _read_text(path, source, quarantine)
-    else:
+def _known(path: Path, suffix: str, source: Source) -> None:
+    if suffix not in _TEXT_SUFFIXES | _ROW_SUFFIXES:
         raise UserError(
             f"unknown file type {path.name!r}",
             where=f"source {source.name}",
@@ -126,43 +223,59 @@ def _read_file(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
         )
 
 
+def read_split(split: Split, source: Source, quarantine: Quarantine) -> Iterator[Document]:
+    """The documents of one part of a source."""
+    for name in split.paths:
+        path = Path(name)
+        suffix = _suffix(path)
+        if suffix == ".warc":
+            yield from _read_warc(path, split, quarantine)
+        elif suffix == ".parquet":
+            yield from _rows(_parquet_rows(path, split, quarantine), path, source, quarantine)
+        elif suffix in _ROW_SUFFIXES:
+            yield from _rows(_json_rows(path, split, quarantine), path, source, quarantine)
+        else:
+            yield from _read_text(path, source, quarantine)
+
+
 def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[Document]:
     """A file is a document, named by its path below the source. Prose and code must be UTF-8, pages may be anything."""
-    root = Path(source.path)
+    root = remote.fetched(source.path, source.name)
     name = path.name if root == path else path.relative_to(root).as_posix()
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError, zlib.error):
-        quarantine.add(CUT, path)
-        return
-    if source.kind == "html":
-        yield Document(name, data)
-        return
-    try:
-        yield Document(name, data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        quarantine.add("invalid UTF-8", path, offset=error.start, sample=data[:200].decode(errors="replace"))
-
-
-def _json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with their line numbers (empty lines are not counted)."""
-    rows, number = read_jsonl(path, quarantine), 0
-    while True:
-        before = len(quarantine)
-        row = next(rows, None)
-        if row is None:
+    data = bytearray()
+    for part in streams.blocks(path):
+        if isinstance(part, Damage):
+            quarantine.add(part.reason, path, offset=part.offset)
             return
-        number += 1 + len(quarantine) - before
-        yield number, row
+        data += part
+        if len(data) > MAX_RECORD:
+            quarantine.add(streams.TOO_LONG, path)
+            return
+    if source.kind == "html":
+        yield Document(name, bytes(data), place=name)
+        return
+    try:
+        yield Document(name, bytes(data).decode("utf-8-sig"), place=name)
+    except UnicodeDecodeError as error:
+        quarantine.add("invalid UTF-8", path, offset=error.start, sample=bytes(data[:200]).decode(errors="replace"))
 
 
-def _parquet_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their line numbers; a file that holds one JSON list is read whole."""
+    for number, line in streams.lines(path, quarantine, split.start, split.stop, split.first, split.skip):
+        for row in parse_line(line, path, number, quarantine):
+            yield number, row
+
+
+def _parquet_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
+    number = split.first - 1
     try:
-        for batch in pq.ParquetFile(str(path)).iter_batches(batch_size=1024):
+        file = pq.ParquetFile(str(path))
+        groups = range(split.start, file.metadata.num_row_groups if split.stop is None else split.stop)
+        for batch in file.iter_batches(batch_size=1024, row_groups=list(groups)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
@@ -182,99 +295,28 @@ def _rows(
             what = "no" if key is None else "not a text in"
             quarantine.add(f"{what} key {keys[0]!r}", path, line=number, sample=str(row))
             continue
-        name = f"{path.name}:{number}" if row.get("id") in (None, "") else name_of(row["id"])
+        place = f"{path.name}:{number}"
+        name = place if row.get("id") in (None, "") else name_of(row["id"])
         if name is None:
             quarantine.add("not a text in key 'id'", path, line=number, sample=str(row))
             continue
         fields = {name: value for name, value in row.items() if name not in (key, "id", "url")}
-        yield Document(name, body, row.get("url"), fields=fields)
+        url = row.get("url")
+        yield Document(name, body, url if isinstance(url, str) else None, None, place, fields)
 
 
-def _read_warc(path: Path, quarantine: Quarantine) -> Iterator[Document]:
+def _read_warc(path: Path, split: Split, quarantine: Quarantine) -> Iterator[Document]:
     """Pages of a WARC file: complete HTTP responses with status 200 and a text content type."""
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
-
-    wanted = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion)
-    offset, whole = 0, True
-    with path.open("rb") as stream:
-        try:
-            for record in ArchiveIterator(stream, parse_http=False, quirks_mode=True):
-                offset = record.stream_pos
-                if record.record_type not in wanted:
-                    continue
-                document = _page(record)
-                if isinstance(document, Document):
-                    yield document
-                else:
-                    whole = document != CUT
-                    quarantine.add(document, path, offset=offset, sample=record.headers.get("WARC-Target-URI") or "")
-        except OSError as error:  # the member is damaged: what follows cannot be found again
-            quarantine.add("damaged WARC member", path, offset=offset, sample=str(error))
-            return
-        if whole and _ends_early(stream, offset):  # a record cut within its header is not even seen
-            quarantine.add(CUT, path, offset=offset)
-
-
-def _ends_early(stream: BinaryIO, offset: int) -> bool:
-    """Whether a file breaks off inside a gzip member at or after the last record that was read."""
-    stream.seek(offset)
-    data = stream.read()
-    while data.startswith(b"\x1f\x8b"):
-        member = zlib.decompressobj(wbits=31)
-        member.decompress(data)
-        if not member.eof:
-            return True
-        data = member.unused_data
-    return False
-
-
-def _page(record: Any) -> Document | str:
-    """The page in a WARC record, or the reason why there is none."""
-    declared = record.content_length
-    block = record.reader.read()
-    if len(block) < declared:
-        return CUT
-    kind, body = record.headers.get("Content-Type", ""), block
-    if block.startswith(b"HTTP/"):
-        head, body = (*re.split(rb"\r?\n\r?\n", block, maxsplit=1), b"")[:2]
-        status, http = _http_head(head)
-        if status != "200":
-            return "HTTP status is not 200"
-        kind, body = http.get("content-type", "text/html"), _undo_encodings(body, http)
-    if not kind.startswith(_PAGE_TYPES):
-        return "not a text page"
-    charset = re.search(r"charset=[\"']?([\w.:-]+)", kind, re.I)
-    identity = record.headers.get("WARC-Record-ID") or str(record.stream_pos)
-    url = (record.headers.get("WARC-Target-URI") or "").strip("<>") or None
-    return Document(identity.removeprefix("<urn:uuid:").strip("<>"), body, url, charset.group(1) if charset else None)
-
-
-def _http_head(head: bytes) -> tuple[str, dict[str, str]]:
-    """Status and headers, names in lower case."""
-    first, *lines = head.decode("latin-1").splitlines()
-    pairs = (line.partition(":") for line in lines)
-    return ([*first.split(), ""])[1], {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _undo_encodings(body: bytes, headers: dict[str, str]) -> bytes:
-    """Transfer and content encodings undone, where the bytes bear the headers out: crawlers often undo them first."""
-    if headers.get("transfer-encoding", "").lower() == "chunked" and re.match(rb"[0-9a-fA-F]+[^\n]{0,80}\r\n", body):
-        body = _join_chunks(body)
-    if body.startswith(b"\x1f\x8b"):
-        unzip = zlib.decompressobj(wbits=31)
-        try:
-            return unzip.decompress(body)
-        except zlib.error:
-            return body
-    return body
-
-
-def _join_chunks(body: bytes) -> bytes:
-    parts, at = [], 0
-    while match := re.compile(rb"([0-9a-fA-F]+)[^\n]{0,80}\r\n").match(body, at):
-        size = int(match.group(1), 16)
-        parts.append(body[match.end() : match.end() + size])
-        at = match.end() + size + 2
-        if size == 0:
-            break
-    return b"".join(parts)
+    for offset, record in warc.records(path, split.start, split.stop):
+        if isinstance(record, str):
+            quarantine.add(record, path, offset=offset)
+            continue
+        if record.headers.get("warc-type") not in ("response", "resource", "conversion"):
+            continue
+        found = warc.page(record)
+        if isinstance(found, str):
+            quarantine.add(found, path, offset=offset, sample=record.headers.get("warc-target-uri", ""))
+            continue
+        body, url, charset = found
+        name = re.sub(r"^<?urn:uuid:|[<>]", "", record.headers.get("warc-record-id", "")) or f"{path.name}@{offset}"
+        yield Document(name, body, url, charset, f"{path.name}@{offset}")

@@ -1,28 +1,32 @@
 """`corpus`: raw pages and text to clean, deduplicated, decontaminated documents (report §2.1).
 
-Files: `documents.jsonl.gz` (id, text, source, kind, licence, language), `samples.jsonl` (kept beside dropped, for
-people to review), `quarantine.jsonl`, `contaminated.jsonl` with the matched spans.
+Files: `documents-00000.parquet`, ... (id, text, source, kind, licence, language, url, place, meta), `ledger.parquet`
+(what became of every document that was read), `attributes-00000.parquet`, ... (what each rule of quality saw),
+`samples.jsonl` (kept beside dropped, for people to review), `quarantine.jsonl`, `contaminated.jsonl` with the spans.
 """
 
 from __future__ import annotations
 
 import functools
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from qwenkit.artifacts import stamp
-from qwenkit.config import StageConfig, content, edge
-from qwenkit.errors import UserError
-from qwenkit.records import Row, read_jsonl, write_jsonl
+from qwenkit.config import StageConfig, content, edge, runtime
+from qwenkit.errors import UserError, refuse_unnamed
+from qwenkit.records import Row, read_rows, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import identity
-from qwenkit.stages.testsets import texts
+from qwenkit.stages.testsets import overlap_13gram, texts
 
-VERSION = 2  # 2: answers, choices and comparisons of the tests count as test texts too
+VERSION = 3  # 3: our own extraction of pages, a ledger; 2: answers, choices and comparisons of tests count
 GIVES = ("documents",)
-DOCUMENTS = "documents.jsonl.gz"
+DOCUMENTS = "documents-*.parquet"
 MOST_COPIES = 1000
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
@@ -40,10 +44,19 @@ class Config(StageConfig):
         [], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", wants="text", many=True
     )
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold", wants="tests")
+    filter: str | None = edge(None, doc="a learned filter of quality, from `qwenkit train-filter`", wants="filter")
+    kinds: dict[str, str] = content({}, doc='html, web, text, code or instruction, by source: {extra = "web"}')
+    licences: dict[str, str] = content({}, doc='licence of a source whose rows name none: {extra = "CC-BY-4.0"}')
+    allow_licences: list[str] = content([], doc="licences to keep; none: all")
     near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
     languages: list[str] = content([], doc="languages to keep; none: all")
-    scrub_pii: bool = content(False, doc="replace mail addresses, phone and card numbers")
+    rules: list[str] = content(["own"], doc="sets of rules for text from the web: own, gopher, c4, fineweb")
+    min_score: float = content(0.1, doc="of the learned filter: what scores less is dropped", ge=0, le=1)
+    max_line_repeats: int = content(0, doc="cut lines of pages that stand in more documents than this; 0: none", ge=0)
+    most_documents: int = content(0, doc="a 13-gram in more documents than this is no overlap; 0: all are", ge=0)
+    scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
     upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
+    runner: Literal["local", "ray"] = runtime("local", doc="where chunks are worked on: here, or on the cluster of Ray")
 
     @model_validator(mode="after")
     def _known(self) -> Config:
@@ -51,19 +64,31 @@ class Config(StageConfig):
         names = self.sources()
         if not names:
             raise ValueError("no sources: neither `world` nor `extra`")
+        for key in ("upsample", "kinds", "licences"):
+            for name in getattr(self, key):
+                if name not in names:
+                    raise ValueError(f"`{key}` names no source: {name}; there are {', '.join(names)}")
         for name, copies in self.upsample.items():
-            if name not in names:
-                raise ValueError(f"`upsample` names no source: {name}; there are {', '.join(names)}")
             if not 0 < copies <= MOST_COPIES:
                 raise ValueError(f"`upsample` wants {copies:g} copies of {name}; from above 0 to {MOST_COPIES} can be")
+        try:
+            self._known_words()
+        except UserError as error:
+            raise ValueError(error.text()) from None
+        return self
+
+    def _known_words(self) -> None:
+        """Languages, kinds of sources and sets of rules; what knows them is loaded only where some are given."""
         if self.languages:
             from qwenkit.data.language import refuse_unknown
 
-            try:
-                refuse_unknown(self.languages)
-            except UserError as error:
-                raise ValueError(error.text()) from None
-        return self
+            refuse_unknown(self.languages)
+        if self.kinds or self.rules != ["own"]:
+            from qwenkit.data.quality import SETS
+            from qwenkit.data.readers import KINDS
+
+            refuse_unnamed("kind of source", self.kinds.values(), KINDS)
+            refuse_unnamed("set of rules", self.rules, SETS)
 
     def sources(self) -> list[str]:
         """The names of all sources: a world's files, and what `extra` names."""
@@ -80,16 +105,35 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     settings = CorpusConfig(
         seed=work.seed,
         languages=tuple(config.languages) or None,
+        allow_licences=tuple(config.allow_licences) or None,
         near_threshold=config.near_threshold,
+        rules=tuple(config.rules),
+        classifier=str(inputs["filter"].path) if "filter" in inputs else None,
+        min_score=config.min_score,
+        max_line_repeats=config.max_line_repeats or None,
+        most_documents=config.most_documents or None,
         scrub_pii=config.scrub_pii,
     )
-    result = build_corpus(sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more))
+    result = build_corpus(
+        sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more),
+        folder=work.scratch / "chunks", workers=work.threads, runner=config.runner,
+    )  # fmt: skip
     _refuse_empty(sources, result, work.scratch)
-    write_jsonl(work.out / DOCUMENTS, result.documents)
-    write_jsonl(work.out / "samples.jsonl", result.samples)
-    write_jsonl(work.out / "quarantine.jsonl", result.quarantine.rows)
-    write_jsonl(work.out / "contaminated.jsonl", result.contaminated)
+    _write(result, work.out)
     return _result(result, tests)
+
+
+def _write(result: Any, out: Path) -> None:
+    """The documents in the files that they were made in, and the books."""
+    from qwenkit.data.tables import LEDGER, join
+
+    for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
+        for number, path in enumerate(files):
+            shutil.copyfile(path, out / f"{name}-{number:05d}.parquet")
+    join(result.ledger_files, out / "ledger.parquet", LEDGER)
+    write_jsonl(out / "samples.jsonl", result.samples)
+    write_jsonl(out / "quarantine.jsonl", result.quarantine.rows)
+    write_jsonl(out / "contaminated.jsonl", result.contaminated)
 
 
 def _refuse_empty(sources: list[Any], result: Any, scratch: Path) -> None:
@@ -119,20 +163,25 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
     for name, source in zip(config.sources()[len(found) :], many(inputs, "extra")):
         file = source.path.name.lower()
         kind = "code" if file.endswith(".py") else "html" if ".warc" in file else "text"
-        found.append(make(name, source.path, kind, config.upsample.get(name, 1.0), "unknown"))
+        licence = config.licences.get(name, "unknown")
+        found.append(make(name, source.path, config.kinds.get(name, kind), config.upsample.get(name, 1.0), licence))
     return found
 
 
 def _result(result: Any, tests: list[str]) -> Result:
-    from qwenkit.data.decontaminate import TestIndex
+    count = size = 0
 
-    rows, funnel = result.documents, result.funnel
-    index = TestIndex(tests)
-    overlap = sum(1 for row in rows if index.matches(row["text"]))
+    def passing() -> Iterator[str]:
+        nonlocal count, size
+        for text in (text for batch in result.batches() for text in batch):
+            count, size = count + 1, size + len(text.encode("utf-8", "replace"))
+            yield text
+
+    overlap, funnel = overlap_13gram(passing(), tests), result.funnel
     dropped = sum(step["dropped"] for step in funnel if step["rule"] != "quarantined")
     metrics = {
         "kept": funnel[-1]["left"],
-        "documents": len(rows),
+        "documents": count,
         "dropped": dropped,
         "quarantined": len(result.quarantine),
         "funnel": funnel,
@@ -140,32 +189,36 @@ def _result(result: Any, tests: list[str]) -> Result:
         **{f"by_{key}": found for key, found in result.counts.items()},
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
-    size = sum(len(row["text"].encode()) for row in rows) / 1e6
     aside = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
     contaminated = sum(step["dropped"] for step in funnel if step["step"] == "decontaminate")
     return Result(
         metrics,
-        f"{len(rows)} documents, {size:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
+        f"{count} documents, {size / 1e6:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
         f"13-gram overlap with tests {overlap}",
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(path: Path, *stamp: int) -> tuple[Row, ...]:
-    """The rows of a file as it is now: another size or time is another file."""
-    return tuple(read_jsonl(path))
+def _cached(paths: tuple[Path, ...], *stamps: int) -> tuple[Row, ...]:
+    """The rows of some files as they are now: another size or time is another file."""
+    from qwenkit.data.tables import read_documents
+
+    read = {True: read_documents, False: read_rows}
+    return tuple(row for path in paths for row in read[fnmatch(path.name, DOCUMENTS)](path))
 
 
 def documents(corpus: Path) -> list[Row]:
-    """The documents of a corpus artifact, or of a plain JSONL file with `text`."""
-    path = corpus / DOCUMENTS if corpus.is_dir() else corpus
-    if not path.exists():
+    """The documents of a corpus artifact, or of a plain JSONL or Parquet file with `text`."""
+    paths = sorted(corpus.glob(DOCUMENTS)) if corpus.is_dir() else [corpus]
+    if not paths or not paths[0].exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with {DOCUMENTS}, or a JSONL file")
-    rows = [{"id": f"{path.stem}-{n}", **row} for n, row in enumerate(_cached(path.resolve(), *stamp(path)))]
+    stamps = [part for path in paths for part in stamp(path)]
+    found = _cached(tuple(path.resolve() for path in paths), *stamps)
+    rows = [{"id": f"{corpus.stem}-{n}", **row} for n, row in enumerate(found)]
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("text"), str):
-            raise UserError("missing key `text`", where=f"{path}, row {number}", expected="a text")
-        row["id"] = identity(row["id"], f"{path}, row {number}")
+            raise UserError("missing key `text`", where=f"{corpus}, row {number}", expected="a text")
+        row["id"] = identity(row["id"], f"{corpus}, row {number}")
     if not rows:
-        raise UserError("no documents in this file", where=str(path), expected="one JSON object a line, with `text`")
+        raise UserError("no documents in this file", where=str(corpus), expected="one JSON object a line, with `text`")
     return rows

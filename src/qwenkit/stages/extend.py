@@ -87,7 +87,7 @@ def read_texts(path: Path) -> list[Row]:
     from qwenkit.data.readers import Source, read_documents
     from qwenkit.records import Quarantine
 
-    if (path / DOCUMENTS).exists() or path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz"):
+    if any(path.glob(DOCUMENTS)) or path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz"):
         return documents(path)
     quarantine = Quarantine()
     rows = [{"id": d.id, **d.fields, "text": d.body} for d in read_documents(Source("text", path), quarantine)]

@@ -70,7 +70,7 @@ error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 ex
         "run my.toml",
         """\
 error: my.toml, [corpus], source extra: mine: no readable file in this folder
-  expected: .htm, .html, .json, .jsonl, .md, .parquet, .py, .rst, .txt, .warc
+  expected: .c, .cpp, .go, .h, .htm, .html, .java, .js, .json, .jsonl, .md, .parquet, .py, .rs, .rst, .sh, .ts, .txt, .warc
 """,
         started=True,
     ),

@@ -1,0 +1,251 @@
+"""The data engine beside datatrove, datasketch and rensa: near duplicates per core, and the way from pages to text.
+
+    PEERS_PYTHON=peers/bin/python python benchmarks/data_vs_peers.py --mb 200       # an environment of peers.txt
+
+Real text, nothing of it twice: gold sets in QWENKIT_TEST_DATA (books, poems, encyclopedia, news; English and Chinese),
+the sources of the running Python and of its packages, the distribution's documentation; pages: the gold pages and
+documentation in HTML (`--html FOLDER` for more). It is cut into five parts; every part is given to each program in
+turn, one process each, so the five rounds see 200 MB once. Times are of the processor, without start and imports.
+
+datatrove does what its own examples do: MinHash 5-grams, 14 bands of 8, four stages on disk. For the whole way it has
+no language identification (its model must be downloaded), which favours it. The last line is the lowest ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from qwenkit.data import CorpusConfig, Source, build_corpus
+from qwenkit.data.charset import decode
+
+DATA = Path(os.environ.get("QWENKIT_TEST_DATA", "../shared/data"))
+TEXTS = ("gutenberg", "chinese_novels", "chinese_poetry", "classical_modern_zh", "zh_wiki_qa", "dedup_minhash_articles",
+         "speeches_nltk", "wikitext2", "bible_parallel", "pretrain_samples")  # fmt: skip
+PAGES = ("web_article_benchmark", "web_daniel", "web_trafilatura", "web_readability")
+PARTS, PIECE = 5, 6000
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    """A file's bytes, unpacked; of an archive those of each member."""
+    if path.name.endswith(".tar.xz"):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None:
+                    yield file.read()
+    elif path.suffix == ".gz":
+        yield gzip.decompress(path.read_bytes())
+    else:
+        yield path.read_bytes()
+
+
+def texts() -> Iterator[str]:
+    """Documents of about 6,000 characters: real files cut at ends of lines."""
+    files = [path for name in TEXTS for path in sorted((DATA / name).rglob("*")) if path.is_file()]
+    roots = [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "/usr/share/doc", "/usr/share/perl"]
+    kinds = (".py", ".txt", ".rst", ".md", ".gz", ".c", ".h", ".pod", ".pm", ".pyi", ".xz", ".json", ".csv")
+    found = (path for root in roots for path in sorted(Path(root).rglob("*")))
+    files += [path for path in found if path.suffix in kinds and path.is_file()]
+    seen: set[bytes] = set()
+    for path in files:
+        try:
+            parts = list(contents(path))
+        except (OSError, EOFError, tarfile.TarError):
+            continue
+        for data in parts:
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+            for start in range(0, len(text), PIECE):
+                piece = text[start : start + PIECE]
+                key = hashlib.blake2b(piece.encode("utf-8", "replace")).digest()
+                if len(piece) > 200 and key not in seen:
+                    seen.add(key)
+                    yield piece
+
+
+def pages(more: Path | None) -> Iterator[str]:
+    for name in PAGES:
+        for path in sorted((DATA / name).glob("*.tar.xz")):
+            for data in contents(path):
+                if b"<html" in data[:5000].lower():
+                    yield decode(data)
+    folders = [Path("/usr/share/doc"), *([more] if more else [])]
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.html"))):
+        if path.is_file() and path.stat().st_size > 3000:
+            yield decode(path.read_bytes())
+
+
+def parts(found: Iterator[str], size: float, folder: Path, name: str, key: str) -> list[Path]:
+    """Five files of rows, documents dealt out in turn, in all `size` bytes."""
+    paths = [folder / f"{name}-{part}.jsonl" for part in range(PARTS)]
+    files = [path.open("w", encoding="utf-8") for path in paths]
+    written = 0
+    for number, text in enumerate(found):
+        text = text.encode("utf-8", "replace").decode()
+        written += len(text.encode())
+        files[number % PARTS].write(json.dumps({"id": f"{name}{number}", "text": text}, ensure_ascii=False) + "\n")
+        if written >= size:
+            break
+    for file in files:
+        file.close()
+    print(f"{name}: {written / 1e6:.0f} MB in {number + 1} documents", flush=True)
+    return paths
+
+
+def ours_near(path: Path) -> float:
+    """Signatures, bands, candidates verified, clusters: phases 2 and 3."""
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        last = ["", time.process_time()]
+
+        def watch(done: int, total: int, step: str) -> None:
+            now = time.process_time()
+            seconds[str(last[0])] = seconds.get(str(last[0]), 0.0) + now - float(last[1])
+            last[:] = [step, now]
+
+        build_corpus([Source("s", path, "text")], config=CorpusConfig(seed=1), progress=watch, folder=Path(folder))
+    return sum(value for step, value in seconds.items() if step.startswith(("2-", "3-")))
+
+
+def ours_whole(path: Path) -> float:
+    start = time.process_time()
+    config = CorpusConfig(seed=1, rules=("gopher", "c4", "fineweb"))
+    build_corpus([Source("s", path, "html", text_key="text")], config=config)
+    return time.process_time() - start
+
+
+PEER = """
+import json, shutil, sys, tempfile, time
+kind, path = sys.argv[1:3]
+rows = [json.loads(line) for line in open(path, encoding="utf-8")]
+
+def shingles(text):
+    words = text.split()
+    return {" ".join(words[i:i + 5]).encode("utf-8", "replace") for i in range(max(1, len(words) - 4))}
+
+def datasketch():
+    from datasketch import MinHash, MinHashLSH
+    lsh = MinHashLSH(threshold=0.8, num_perm=128)
+    start = time.process_time()
+    for row in rows:
+        sketch = MinHash(num_perm=128)
+        sketch.update_batch(list(shingles(row["text"])))
+        lsh.query(sketch)
+        lsh.insert(row["id"], sketch)
+    return time.process_time() - start
+
+def rensa():
+    from rensa import RMinHash, RMinHashLSH
+    lsh = RMinHashLSH(threshold=0.8, num_perm=128, num_bands=16)
+    start = time.process_time()
+    for number, row in enumerate(rows):
+        sketch = RMinHash(num_perm=128, seed=42)
+        sketch.update([part.decode("utf-8", "replace") for part in shingles(row["text"])])
+        lsh.query(sketch)
+        lsh.insert(number, sketch)
+    return time.process_time() - start
+
+def trove(whole):
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter
+    from datatrove.pipeline.dedup import MinhashDedupSignature
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from datatrove.pipeline.extractors import Trafilatura
+    from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter
+    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers import JsonlWriter
+    from datatrove.utils.word_tokenizers import load_word_tokenizer
+    load_word_tokenizer("eng").word_tokenize("warm")
+    folder, config = tempfile.mkdtemp(), MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
+    source, name = path.rsplit("/", 1)
+    def run(stage, *steps, tasks=1):
+        LocalPipelineExecutor(list(steps), tasks=tasks, workers=1, logging_dir=f"{folder}/log-{stage}").run()
+    start = time.process_time()
+    docs = lambda: JsonlReader(source, glob_pattern=name)
+    if whole:
+        run("clean", docs(), Trafilatura(timeout=10), GopherRepetitionFilter(), GopherQualityFilter(),
+            C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(), JsonlWriter(f"{folder}/clean"))
+        docs = lambda: JsonlReader(f"{folder}/clean")
+    run("sig", docs(), MinhashDedupSignature(f"{folder}/sig", config=config))
+    run("buckets", MinhashDedupBuckets(f"{folder}/sig", f"{folder}/buckets", config=config), tasks=14)
+    run("cluster", MinhashDedupCluster(f"{folder}/buckets", f"{folder}/remove", config=config))
+    run("filter", docs(), MinhashDedupFilter(f"{folder}/remove"), JsonlWriter(f"{folder}/out"))
+    seconds = time.process_time() - start
+    shutil.rmtree(folder)
+    return seconds
+
+import os, resource
+work = {"datasketch": datasketch, "rensa": rensa, "near": lambda: trove(False), "whole": lambda: trove(True)}[kind]
+before = resource.getrusage(resource.RUSAGE_CHILDREN)
+seconds = work()
+after = resource.getrusage(resource.RUSAGE_CHILDREN)
+print("SECONDS", seconds + after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+"""
+
+
+def peer(kind: str, path: Path) -> float:
+    """A peer's seconds on one part; nan, with the reason on stderr, where it does not run."""
+    python = os.environ.get("PEERS_PYTHON", sys.executable)
+    done = subprocess.run([python, "-c", PEER, kind, str(path)], capture_output=True, text=True)
+    found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("SECONDS")]
+    if not found:
+        print(f"{kind} did not run: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+    return float(found[0]) if found else float("nan")
+
+
+def table(title: str, paths: list[Path], programs: dict[str, object]) -> dict[str, float]:
+    """Median MB a second of each program over the parts, given in turn; the ratio of ours to each."""
+    rates: dict[str, list[float]] = {name: [] for name in programs}
+    for path in paths:
+        size = sum(len(json.loads(line)["text"].encode()) for line in path.open(encoding="utf-8")) / 1e6
+        for name, program in programs.items():
+            rates[name].append(size / program(path))  # type: ignore[operator]
+    medians = {name: float(np.median(values)) for name, values in rates.items()}
+    print(f"\n{title}\n| program | MB/s a core (range) | ours is so many times as fast |\n| --- | --- | --- |")
+    for name, values in rates.items():
+        ratio = medians["qwenkit"] / medians[name]
+        print(f"| {name} | {medians[name]:.2f} ({min(values):.2f}-{max(values):.2f}) | {ratio:.1f} |", flush=True)
+    return {name: medians["qwenkit"] / medians[name] for name in programs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mb", type=float, default=200, help="of text, and of pages")
+    parser.add_argument("--html", type=Path, help="a folder with more pages of documentation")
+    args = parser.parse_args()
+    if not DATA.is_dir():
+        print("no gold (set QWENKIT_TEST_DATA)")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        near = parts(texts(), args.mb * 1e6, Path(folder), "texts", "text")
+        whole = parts(pages(args.html), args.mb * 1e6, Path(folder), "pages", "text")
+        first = table(
+            "Signatures, LSH, clusters", near,
+            {"qwenkit": ours_near, **{k: (lambda p, k=k: peer(k, p)) for k in ("datasketch", "rensa")},
+             "datatrove": lambda p: peer("near", p)},
+        )  # fmt: skip
+        second = table("Pages to text", whole, {"qwenkit": ours_whole, "datatrove": lambda p: peer("whole", p)})
+        print(f"\nnear duplicates: ratio {first['datatrove']:.2f} (wanted 20)")
+        print(f"whole way: ratio {second['datatrove']:.2f} (wanted 5)")
+        print(f"ratio {min(first['datatrove'], second['datatrove']):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Commands about corpora: a document's fate, the review page, a filter of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwenkit.cli.app import Json, app, as_folder, inspect_app, print_json, terminal, write_text
+from qwenkit.errors import UserError
+
+
+@app.command(epilog="Example:  qwenkit explain text-000012 --run runs/nano")
+def explain(
+    document: Annotated[str | None, typer.Argument(help="a document's id", metavar="DOC")] = None,
+    run: Annotated[Path, typer.Option(help="a run folder", parser=as_folder, metavar="RUN")] = Path("runs/nano"),
+    node: Annotated[str, typer.Option(help="a corpus, or a pretraining whose steps are wanted too")] = "corpus",
+    step: Annotated[int | None, typer.Option(help="the documents that this step saw", min=0)] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what became of a document and which steps saw it; or which documents a step saw."""
+    from qwenkit.artifacts import read_manifest
+    from qwenkit.data import ledger
+    from qwenkit.stages.trace import corpus_of, trace
+
+    if (document is None) == (step is None):
+        raise UserError("a document or --step is wanted, and not both", where="qwenkit explain")
+    traced = trace(run, node) if step is not None or read_manifest(run / node).kind == "pretrain" else None
+    if document is None:
+        assert step is not None and traced is not None
+        seen = ledger.documents_of(traced[0], traced[1], step, traced[2])
+        print_json(seen) if as_json else print("\n".join(seen))
+        return
+    rows = ledger.fates(corpus_of(run, node), document)
+    steps = ledger.steps_of(*traced[:2], document, traced[2]) if traced else None
+    if as_json:
+        print_json({"fates": rows, "steps": steps})
+        return
+    for row in rows:
+        fate = f"kept, {row['copies']} times" if row["step"] == "kept" else f"dropped by {row['step']} {row['rule']}"
+        line = f"{row['id']} ({row['source']}, {row['place']}): {fate} {row['seen']}"
+        terminal().print(line.rstrip(), highlight=False, markup=False)
+    if steps is not None:
+        print("steps of the first epoch:", ", ".join(map(str, steps)) or "none (held out, or not kept)")
+
+
+@inspect_app.command("corpus", epilog="Example:  qwenkit inspect corpus runs/nano/corpus --html review.html")
+def inspect_corpus(
+    corpus: Annotated[Path, typer.Argument(help="a corpus", parser=as_folder, metavar="CORPUS")],
+    html: Annotated[Path, typer.Option(help="write the page here")] = Path("review.html"),
+    serve: Annotated[bool, typer.Option("--serve", help="show it on this machine and save judgements")] = False,
+    saved: Annotated[Path, typer.Option(help="where judgements are saved")] = Path("review.jsonl"),
+    summary: Annotated[bool, typer.Option("--summary", help="only sum up the saved judgements")] = False,
+    port: Annotated[int, typer.Option(help="0: a free one", min=0)] = 0,
+) -> None:
+    """Show a corpus's funnel, curves and samples of every rule, kept beside dropped, to be judged by people."""
+    from qwenkit.data import review
+
+    if summary:
+        print_json(review.summary(saved))
+    elif serve:
+        with review.serve(corpus, saved, port) as server:
+            print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})", flush=True)
+            server.serve_forever()
+    else:
+        write_text(html, review.page(corpus))
+        print(f"wrote {html}")
+
+
+@app.command("train-filter", epilog="Example:  qwenkit train-filter --good books --bad spam.jsonl --out filter.npz")
+def train_filter(
+    good: Annotated[Path, typer.Option(help="text that is wanted: a file or folder", metavar="PATH")],
+    bad: Annotated[Path, typer.Option(help="text that is not", metavar="PATH")],
+    out: Annotated[Path, typer.Option(help="the filter")],
+    limit: Annotated[int, typer.Option(help="documents of each side at most", min=20)] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """Learn a filter of quality for `corpus.filter` from text that is good and text that is not."""
+    from itertools import islice
+
+    from qwenkit.data.classifier import QualityClassifier, agreement
+    from qwenkit.data.phases import text_of
+    from qwenkit.data.readers import Source, read_documents
+    from qwenkit.records import Quarantine
+
+    sides = []
+    for name, path in (("good", good), ("bad", bad)):
+        source = Source(name, path, "html" if ".warc" in path.name else "web")
+        texts = [text_of(source, document) for document in islice(read_documents(source, Quarantine()), limit)]
+        if len(texts) < 20:
+            raise UserError(f"{len(texts)} documents cannot teach a filter", where=str(path), expected="at least 20")
+        sides.append(texts)
+    found = agreement(*sides)
+    QualityClassifier.train(*sides).save(out)
+    if as_json:
+        print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": found})
+    else:
+        print(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, right on {found:.1%} of a fifth set aside")

@@ -1,0 +1,143 @@
+"""Phases of work in chunks: each chunk has a folder of its own, renamed into place when it is whole.
+
+    work = Chunks(folder, workers=4)
+    marks = work.map("read", key, [(split, source), ...], read_part)     # read_part(out, split, source) -> mark
+
+A mark is a small JSON value; it lies in the chunk's folder with the digest of what else lies there. A kill loses the
+chunks that were being made, no more; another number of workers makes the same bytes. A phase whose `key` (all that its
+output depends on) has changed is made anew. `runner="ray"` runs the chunks as Ray's tasks on a shared file system.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from qwenkit.errors import Stopped, UserError
+from qwenkit.records import canonical, read_json, write_json
+
+Mark = dict[str, Any]
+Task = tuple[Any, ...]
+MARK, KEY = "mark.json", "key.json"
+
+
+class Chunks:
+    """Runs phases in a folder. Use as a context: the worker processes live as long."""
+
+    def __init__(
+        self, folder: Path, workers: int = 1, runner: str = "local", progress: Callable[..., None] | None = None
+    ) -> None:
+        self.folder, self.workers, self.runner = folder, max(1, workers), runner
+        self._progress = progress or (lambda done, total, **_: None)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Chunks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def path(self, phase: str, number: int, name: str) -> Path:
+        """A file of a finished chunk."""
+        return self.folder / phase / f"{number:05d}" / name
+
+    def map(self, phase: str, key: Any, tasks: Sequence[Task], work: Callable[..., Mark]) -> list[Mark]:
+        """Do what is not done of a phase; the marks of all chunks in their order."""
+        self._open(phase, hashlib.sha256(canonical(key)).hexdigest())
+        outs = [self.folder / phase / f"{number:05d}" for number in range(len(tasks))]
+        missing = [number for number, out in enumerate(outs) if not (out / MARK).exists()]
+        done = len(tasks) - len(missing)
+        self._progress(done, len(tasks), step=phase)
+        for _ in self._run(work, [(outs[number], tasks[number]) for number in missing], phase):
+            done += 1
+            self._progress(done, len(tasks), step=phase)
+        return [read_json(out / MARK) for out in outs]
+
+    def _open(self, phase: str, key: str) -> None:
+        """Throw away what another key has made."""
+        folder = self.folder / phase
+        if folder.exists() and not ((folder / KEY).exists() and read_json(folder / KEY) == key):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / KEY, key)
+
+    def _run(self, work: Callable[..., Mark], jobs: list[tuple[Path, Task]], phase: str) -> Iterator[None]:
+        if not jobs:
+            return
+        if self.runner == "ray":
+            yield from _on_ray(work, jobs)
+        elif self.workers == 1 or len(jobs) == 1:
+            for out, task in jobs:
+                make(work, out, task)
+                yield
+        else:
+            self._pool = self._pool or ProcessPoolExecutor(
+                self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_as_worker
+            )
+            try:
+                futures = [self._pool.submit(make, work, out, task) for out, task in jobs]
+                for future in as_completed(futures):
+                    future.result()
+                    yield
+            except BrokenProcessPool as error:
+                raise Stopped(f"a worker process of the phase `{phase}` was killed (out of memory?)") from error
+
+
+def _as_worker() -> None:
+    """A worker is one of several: its libraries start no threads, and an interrupt is the parent's."""
+    import signal
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
+    """Make one chunk beside its place, mark it and move it there."""
+    beside = out.with_name(out.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        mark = work(beside, *task)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if error.filename:
+            raise
+        raise UserError(error.strerror or str(error), where=str(beside), mend="free some space") from error
+    files = {path.name: _digest(path) for path in sorted(beside.iterdir())}
+    write_json(beside / MARK, {**mark, "digest": hashlib.sha256(canonical(files)).hexdigest()})
+    beside.replace(out)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _on_ray(work: Callable[..., Mark], jobs: list[tuple[Path, Task]]) -> Iterator[None]:
+    ray = import_ray()
+    task = ray.remote(make)
+    left = [task.remote(work, out, arguments) for out, arguments in jobs]
+    while left:
+        done, left = ray.wait(left, num_returns=1)
+        ray.get(done)
+        yield
+
+
+def import_ray() -> Any:
+    """Ray, connected: to the cluster of RAY_ADDRESS, or to one on this machine."""
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError('`runner = "ray"` needs Ray', mend="pip install 'qwenkit[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    return ray

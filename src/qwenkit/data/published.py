@@ -1,0 +1,144 @@
+"""Published rules of quality with their published thresholds (section 2.1, step 5), beside our own in `quality`.
+
+    GOPHER    Rae et al. 2021, Scaling Language Models, appendix A.1.1 and table A1: length, words, symbols, repetition
+    C4        Raffel et al. 2020, section 2.2: lines that end as sentences, lorem ipsum, braces, javascript, policies
+    FINEWEB   Penedo et al. 2024, section 3.6: the four rules that the authors found by comparing crawls
+
+Each is a pure measure of a text and the range it must lie in. They were made for English: rules of words mean nothing
+in scripts without spaces and are not asked there; lengths count a character of such a script as half a word. C4 cuts
+lines out; here the document is judged by what it would leave.
+"""
+
+from __future__ import annotations
+
+import re
+from math import inf
+
+from qwenkit.data.quality import (
+    Rule,
+    View,
+    bullet_lines,
+    ellipsis_lines,
+    length,
+    lettered_words,
+    line_share,
+    mean_word_length,
+    ratio,
+    repeated_line_characters,
+    repeated_lines,
+    stop_words,
+    symbol_share,
+)
+
+_TERMINAL = (".", "!", "?", '"', "”", "。", "！", "？", "」", "』")
+_SENTENCE = re.compile(r"[.!?]+(?:\s|[\"”']|$)|[。！？]+")
+_POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+
+
+def top_gram_characters(size: int):
+    """Measure: share of characters in the most frequent n-gram of words."""
+
+    def measure(view: View) -> float:
+        gram, count = view.grams(size).most_common(1)[0] if len(view.words) >= size else ((), 0)
+        return ratio(count * len(" ".join(gram)), len(view.text)) if count > 1 else 0.0
+
+    measure.__name__ = f"top_{size}_gram_characters"
+    return measure
+
+
+def repeated_gram_characters(size: int):
+    """Measure: share of characters in n-grams that stood before, none counted twice."""
+
+    def measure(view: View) -> float:
+        seen: set[tuple[str, ...]] = set()
+        at = repeated = 0
+        while at + size <= len(view.words):
+            gram = tuple(view.words[at : at + size])
+            if gram in seen:
+                repeated += sum(map(len, gram))
+                at += size
+            else:
+                seen.add(gram)
+                at += 1
+        return ratio(repeated, len(view.text))
+
+    measure.__name__ = f"repeated_{size}_gram_characters"
+    return measure
+
+
+def repeated_paragraphs(view: View) -> float:
+    return 1 - ratio(len(set(view.paragraphs)), len(view.paragraphs)) if view.paragraphs else 0.0
+
+
+def repeated_paragraph_characters(view: View) -> float:
+    once = sum(map(len, set(view.paragraphs)))
+    return 1 - ratio(once, sum(map(len, view.paragraphs))) if view.paragraphs else 0.0
+
+
+def sentences_kept(view: View) -> float:
+    """Sentences in the lines that C4 would keep: those of five words that end a sentence and speak of no script or
+    policy."""
+    return sum(len(_SENTENCE.findall(line)) for line in view.lines if _c4_keeps(line, view.unspaced))
+
+
+def _c4_keeps(line: str, unspaced: bool) -> bool:
+    low = line.lower()
+    long_enough = len(line) >= 10 if unspaced else len(line.split()) >= 5
+    return long_enough and line.endswith(_TERMINAL) and "javascript" not in low and not any(p in low for p in _POLICY)
+
+
+def lorem_ipsum(view: View) -> float:
+    return float("lorem ipsum" in view.text.lower())
+
+
+def braces(view: View) -> float:
+    return float("{" in view.text)
+
+
+def closed_lines(view: View) -> float:
+    return line_share(view, lambda line: line.endswith(_TERMINAL))
+
+
+def short_lines(view: View) -> float:
+    """Share of lines of at most 30 characters (15 in scripts without spaces, where a character says twice as much)."""
+    limit = 15 if view.unspaced else 30
+    return line_share(view, lambda line: len(line) <= limit)
+
+
+def lines_per_word(view: View) -> float:
+    return ratio(view.text.count("\n"), length(view))
+
+
+_RAE, _T5, _FINE = "Rae et al. 2021", "Raffel et al. 2020", "Penedo et al. 2024"
+GOPHER: tuple[Rule, ...] = (
+    Rule("gopher_length", length, 50, 100_000, _RAE),
+    Rule("gopher_mean_word_length", mean_word_length, 3, 10, _RAE, "spaced"),
+    Rule("gopher_symbols", symbol_share, 0, 0.1, _RAE),
+    Rule("gopher_bullet_lines", bullet_lines, 0, 0.9, _RAE),
+    Rule("gopher_ellipsis_lines", ellipsis_lines, 0, 0.3, _RAE),
+    Rule("gopher_lettered_words", lettered_words, 0.8, 1, _RAE),
+    Rule("gopher_stop_words", stop_words, 2, inf, _RAE, "en"),
+    Rule("gopher_repeated_lines", repeated_lines, 0, 0.3, _RAE),
+    Rule("gopher_repeated_line_characters", repeated_line_characters, 0, 0.2, _RAE),
+    Rule("gopher_repeated_paragraphs", repeated_paragraphs, 0, 0.3, _RAE),
+    Rule("gopher_repeated_paragraph_characters", repeated_paragraph_characters, 0, 0.2, _RAE),
+    *(
+        Rule(f"gopher_top_{size}_gram", top_gram_characters(size), 0, high, _RAE, "spaced")
+        for size, high in ((2, 0.20), (3, 0.18), (4, 0.16))
+    ),
+    *(
+        Rule(f"gopher_repeated_{size}_grams", repeated_gram_characters(size), 0, high, _RAE, "spaced")
+        for size, high in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+    ),
+)
+C4: tuple[Rule, ...] = (
+    Rule("c4_sentences", sentences_kept, 3, inf, _T5),
+    Rule("c4_lorem_ipsum", lorem_ipsum, 0, 0, _T5),
+    Rule("c4_braces", braces, 0, 0, _T5),
+)
+FINEWEB: tuple[Rule, ...] = (
+    Rule("fineweb_closed_lines", closed_lines, 0.12, 1, _FINE),
+    Rule("fineweb_short_lines", short_lines, 0, 0.67, _FINE),
+    Rule("fineweb_repeated_line_characters", repeated_line_characters, 0, 0.01, _FINE),
+    Rule("fineweb_lines_per_word", lines_per_word, 0, 0.3, _FINE),
+)

@@ -1,0 +1,86 @@
+"""What a corpus is built with: the numbers that the report leaves open, and which steps each kind of source takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from qwenkit.data import quality
+from qwenkit.data.decontaminate import GRAM, SHORTEST
+from qwenkit.data.readers import Source
+from qwenkit.errors import UserError, nearest
+
+STEPS: dict[str, tuple[str, ...]] = {
+    "html": ("language", "exact_duplicates", "near_duplicates", "lines", "quality", "classifier", "decontaminate"),
+    "web": ("language", "exact_duplicates", "near_duplicates", "quality", "classifier", "decontaminate"),
+    "text": ("language", "exact_duplicates", "near_duplicates", "quality", "decontaminate"),
+    "code": ("exact_duplicates", "near_duplicates", "quality", "decontaminate"),
+    "instruction": ("exact_duplicates", "decontaminate"),
+}
+ORDER = (
+    "licence",
+    "language",
+    "exact_duplicates",
+    "near_duplicates",
+    "lines",
+    "quality",
+    "classifier",
+    "decontaminate",
+)
+RUNNERS = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What the report leaves open. Every default is ours; `quality.RULES` gives the published thresholds."""
+
+    seed: int = 0
+    languages: tuple[str, ...] | None = None  # None: every language is kept, and labelled
+    min_confidence: float = 0.0  # of language identification
+    allow_licences: tuple[str, ...] | None = None  # None: every licence, and it is written down
+    near_threshold: float = 0.8  # Jaccard similarity of 5-shingles
+    max_line_repeats: int | None = None  # drop lines that stand in more documents than this (html only)
+    rules: tuple[str, ...] = ("own",)  # sets of rules for prose: own, gopher, c4, fineweb
+    thresholds: dict[str, tuple[float, float]] = field(default_factory=dict)  # rule name -> (low, high)
+    offensive_words: tuple[str, ...] | None = None  # None: the package's list
+    classifier: str | None = None  # a learned filter, as `QualityClassifier.save` writes it
+    min_score: float = 0.1  # of the learned filter
+    scrub_pii: bool = False
+    decontaminate_all: bool = True  # False: instruction sources only, as the report words it
+    gram: int = GRAM
+    shortest: int = SHORTEST
+    most_documents: int | None = None  # a gram in more documents than this is boilerplate and no overlap
+    samples_per_rule: int = 5  # kept for people to read: the report's manual review
+    chunk_bytes: int = 16 << 20  # of raw input; decides where output files end, so part of what is made
+
+
+def applies(step: str, source: Source, config: CorpusConfig) -> bool:
+    """Whether a step is taken for documents of a source."""
+    if step == "licence":
+        return config.allow_licences is not None
+    if step == "decontaminate" and source.kind != "instruction" and not config.decontaminate_all:
+        return False
+    if (step == "lines" and config.max_line_repeats is None) or (step == "classifier" and config.classifier is None):
+        return False
+    return step in STEPS[source.kind] and step not in source.skip
+
+
+def check(sources: Sequence[Source], config: CorpusConfig, runner: str) -> None:
+    """Names that mean nothing are the user's mistake, found before any reading."""
+    steps = sorted({step for kind in STEPS.values() for step in kind})
+    rules = [rule.name for rule in (*quality.prose_rules(tuple(quality.SETS)), *quality.CODE_RULES)]
+    if not sources:
+        raise UserError("no sources", expected="at least one")
+    for name, count in Counter(source.name for source in sources).items():
+        if count > 1:
+            raise UserError(f"{count} sources are called {name!r}", expected="a name for each source")
+    for what, given, known in (
+        ("step to skip", [step for source in sources for step in source.skip], steps),
+        ("quality rule", list(config.thresholds), rules),
+        ("set of rules", list(config.rules), list(quality.SETS)),
+        ("runner", [runner], list(RUNNERS)),
+    ):
+        for name in given:
+            if name not in known:
+                raise UserError(f"unknown {what} {name!r}", expected=", ".join(known), nearest=nearest(name, known))

@@ -1,0 +1,165 @@
+"""The corpus in chunks: any number of workers, any kill, any runner: the same bytes; a key redoes what it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qwenkit.data import CorpusConfig, Source, build_corpus
+from qwenkit.data.chunks import Chunks
+from qwenkit.data.copies import equal_by_daft, equal_rows
+from qwenkit.data.corpus import CorpusResult
+from qwenkit.data.tables import read
+from qwenkit.errors import UserError
+
+WORDS = "river town hill market winter sailor baker bridge story garden engine paper candle music letter".split()
+
+
+def text_of(seed: int, size: int = 120) -> str:
+    luck = random.Random(seed)
+    return " ".join(f"{luck.choice(WORDS)}{luck.randrange(40)}" for _ in range(size)) + "."
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
+    """Three files with copies, near copies, shared ids, a test question and a line that is no JSON."""
+    folder = tmp_path_factory.mktemp("raw")
+    for name in ("a", "b", "c"):
+        rows = [{"id": f"{n}", "text": text_of(n + 1000 * ord(name))} for n in range(80)]
+        rows += [{"text": rows[n]["text"]} for n in range(0, 20, 4)]
+        rows += [{"text": rows[n]["text"].replace("river", "brook", 1) + " end"} for n in range(20, 40, 4)]
+        rows += [{"text": text_of(999)}, {"text": text_of(7) + " " + QUESTION}]
+        lines = [json.dumps(row) for row in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join([*lines[:50], "{broken", *lines[50:]]) + "\n")
+    return [Source(name, folder / f"{name}.jsonl", weight=w) for name, w in (("a", 1.0), ("b", 2.0), ("c", 1.5))]
+
+
+QUESTION = "how many sailors went with the baker over the long bridge to the market in the winter of that year"
+MARKS = f"*/{'[0-9]' * 5}/mark.json"
+CONFIG = CorpusConfig(seed=3, chunk_bytes=20_000)
+
+
+def digest(result: CorpusResult) -> str:
+    """Over the bytes of every file and every book."""
+    whole = hashlib.sha256()
+    for path in (*result.document_files, *result.ledger_files, *result.attribute_files):
+        whole.update(path.read_bytes())
+    whole.update(json.dumps([result.funnel, result.samples, result.counts, result.contaminated]).encode())
+    return whole.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def expected(sources: list[Source]) -> CorpusResult:
+    return build_corpus(sources, [QUESTION], CONFIG)
+
+
+def test_books_of_many_chunks(sources: list[Source], expected: CorpusResult) -> None:
+    dropped = {row["rule"]: row["dropped"] for row in expected.funnel}
+    assert len(expected.document_files) > 6
+    assert dropped["quarantined"] == 3 and dropped["exact_copy"] == 15 + 4 and dropped["near_copy"] == 15
+    assert dropped["test_overlap"] == 1  # its three documents are copies of one
+    ids = [row["id"] for row in expected]
+    assert len(set(ids)) == len(ids) and "b/0" in ids
+    kept = next(row for row in expected if row["text"] == text_of(999))
+    assert kept["source"] == "b"  # of the largest weight
+    ledger = [row for path in expected.ledger_files for rows in read(path) for row in rows]
+    assert len(ledger) == 3 * 92 and sum(row["copies"] for row in ledger) == len(ids)
+    assert all(row["of"] in ids for row in ledger if row["rule"] == "near_copy" and "end" not in row["of"])
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_makes_the_same_bytes(
+    sources: list[Source], expected: CorpusResult, tmp_path: Path, workers: int
+) -> None:
+    assert digest(build_corpus(sources, [QUESTION], CONFIG, folder=tmp_path, workers=workers)) == digest(expected)
+
+
+def test_chunks_of_another_size_keep_the_same_documents(sources: list[Source], expected: CorpusResult) -> None:
+    other = build_corpus(sources, [QUESTION], CorpusConfig(seed=3, chunk_bytes=1 << 20))
+    assert other.documents == expected.documents and other.funnel == expected.funnel
+
+
+def test_other_thresholds_redo_the_last_phase_only(sources: list[Source], tmp_path: Path) -> None:
+    seen: dict[str, int] = {}
+    watch: Callable[..., None] = lambda done, total, step: seen.setdefault(step, done)  # noqa: E731
+    build_corpus(sources, [QUESTION], CONFIG, folder=tmp_path)
+    build_corpus(sources, [], CorpusConfig(seed=3, chunk_bytes=20_000, scrub_pii=True), watch, folder=tmp_path)
+    assert all(done > 0 for step, done in seen.items() if step != "4-clean") and seen["4-clean"] == 0
+
+
+BUILD = """
+import json, sys
+from qwenkit.data import build_corpus, CorpusConfig, Source
+if __name__ == "__main__":
+    rows, question, folder, workers, runner = json.loads(sys.argv[1])
+    sources = [Source(name, path, weight=weight) for name, path, weight in rows]
+    config = CorpusConfig(seed=3, chunk_bytes=20_000)
+    build_corpus(sources, [question], config, folder=__import__("pathlib").Path(folder), workers=workers, runner=runner)
+"""
+
+
+def build(sources: list[Source], folder: Path, workers: int, runner: str = "local") -> subprocess.Popen[bytes]:
+    script = folder.parent / "build.py"
+    script.write_text(BUILD)
+    given = [[[s.name, str(s.path), s.weight] for s in sources], QUESTION, str(folder), workers, runner]
+    return subprocess.Popen([sys.executable, str(script), json.dumps(given)], start_new_session=True)
+
+
+@pytest.mark.parametrize(("kills", "workers"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.soak)])
+def test_kills_lose_no_more_than_a_chunk(
+    sources: list[Source], expected: CorpusResult, tmp_path: Path, kills: int, workers: int
+) -> None:
+    """SIGKILL to the whole group whenever some more chunks are done; what was done is not touched again."""
+    folder, killed = tmp_path / "work", 0
+    while killed < kills:
+        before = {path: path.stat().st_mtime_ns for path in folder.glob(MARKS)}
+        process = build(sources, folder, workers)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(folder.glob(MARKS))) > len(before):
+                os.killpg(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.002)
+        finished = process.wait() == 0
+        assert all(path.stat().st_mtime_ns == time_ for path, time_ in before.items())
+        if finished:
+            break
+    assert killed and digest(build_corpus(sources, [QUESTION], CONFIG, folder=folder)) == digest(expected)
+
+
+def test_daft_groups_as_sorting_does(sources: list[Source], tmp_path: Path) -> None:
+    pytest.importorskip("daft")
+    build_corpus(sources, [QUESTION], CONFIG, folder=tmp_path)
+    paths = [str(path) for path in sorted(tmp_path.glob("2-sign/*/signatures.parquet"))]
+    for columns in (["exact", "exact_low"], ["band_0"], ["band_7"], ["name"]):
+        found = sorted(group.tolist() for group in equal_by_daft(paths, columns, "daft"))
+        assert found == [group.tolist() for group in equal_rows(paths, columns, "local")] and found
+
+
+@pytest.mark.soak
+def test_ray_makes_the_same_bytes(sources: list[Source], expected: CorpusResult, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    assert build(sources, tmp_path / "work", 2, "ray").wait() == 0
+    assert digest(build_corpus(sources, [QUESTION], CONFIG, folder=tmp_path / "work")) == digest(expected)
+
+
+def _fails(out: Path, error: int) -> dict:
+    (out / "half").write_text("x")
+    raise OSError(error, os.strerror(error))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No space left on device") as error:
+        Chunks(tmp_path).map("read", 1, [(28,)], _fails)
+    assert error.value.mend == "free some space" and not list((tmp_path / "read").glob("0*"))

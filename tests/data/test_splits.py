@@ -1,0 +1,130 @@
+"""Parts of files: read apart they are the whole, whatever their size; damage costs the record that it names."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from qwenkit.data import streams
+from qwenkit.data.readers import Source, read_documents, read_split, splits
+from qwenkit.errors import UserError
+from qwenkit.records import Quarantine
+from tests.data.test_readers import response
+
+ROWS = [{"text": f"row {n} 第{n}行 " + "x" * (n % 97)} for n in range(500)]
+
+
+def jsonl(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def write_all(folder: Path) -> list[Source]:
+    data = jsonl(ROWS)
+    (folder / "plain.jsonl").write_bytes(data)
+    (folder / "open-end.jsonl").write_bytes(data[:-1])
+    (folder / "one.jsonl.gz").write_bytes(gzip.compress(data))
+    frames = [zstandard.compress(data[at : at + 1000]) for at in range(0, len(data), 1000)]  # cut within lines
+    (folder / "frames.jsonl.zst").write_bytes(b"".join(frames))
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "rows.parquet", row_group_size=30)
+    pages = [response(f"p{n}", b"<p>" + row["text"].encode()) for n, row in enumerate(ROWS)]
+    (folder / "pages.warc.gz").write_bytes(b"".join(pages))
+    (folder / "pages.warc").write_bytes(b"".join(map(gzip.decompress, pages)))
+    (folder / "pages.warc.zst").write_bytes(b"".join(zstandard.compress(gzip.decompress(page)) for page in pages))
+    (folder / "many").mkdir()
+    for n, row in enumerate(ROWS[:50]):
+        (folder / "many" / f"{n:03}.txt").write_text(row["text"], encoding="utf-8")
+    html = {"pages.warc", "pages.warc.gz", "pages.warc.zst"}
+    return [Source(p.name, p, "html" if p.name in html else "text") for p in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize("size", [1, 700, 5_000, 1 << 30])
+def test_parts_are_the_whole(tmp_path: Path, size: int) -> None:
+    for source in write_all(tmp_path):
+        quarantine = Quarantine()
+        whole = [(d.id, d.body, d.place) for d in read_documents(source, quarantine)]
+        parts = splits(source, size)
+        apart = [(d.id, d.body, d.place) for part in parts for d in read_split(part, source, quarantine)]
+        assert apart == whole and len(whole) == (50 if source.name == "many" else 500), source.name
+        assert not quarantine and (size > 700 or source.name == "one.jsonl.gz" or len(parts) > 2)
+
+
+def damaged(data: bytes, at: int, length: int = 30) -> bytes:
+    return data[:at] + b"\x00" * length + data[at + length :]
+
+
+def read(path: Path, kind: str = "text") -> tuple[list[str], Counter[str]]:
+    quarantine = Quarantine()
+    found = [
+        d.body if isinstance(d.body, str) else d.body.decode()
+        for d in read_documents(Source("s", path, kind), quarantine)
+    ]
+    return found, quarantine.counts
+
+
+def test_a_corrupt_gzip_member_costs_only_itself(tmp_path: Path) -> None:
+    members = [gzip.compress(jsonl(ROWS[n : n + 100])) for n in range(0, 500, 100)]
+    (tmp_path / "x.jsonl.gz").write_bytes(b"".join([*members[:2], damaged(members[2], 200), *members[3:]]))
+    texts, bad = read(tmp_path / "x.jsonl.gz")
+    assert bad["damaged file"] == 1 and {row["text"] for row in ROWS[:200] + ROWS[300:]} <= set(texts)
+    pages = [response(f"p{n}", b"<p>" + b"abc %d" % n * 50) for n in range(5)]
+    (tmp_path / "x.warc.gz").write_bytes(b"".join([*pages[:2], damaged(pages[2], 100), *pages[3:]]))
+    texts, bad = read(tmp_path / "x.warc.gz", "html")
+    assert len(texts) == 4 and bad == {"damaged WARC member": 1}
+
+
+def test_a_plain_archive_cut_within_a_record_or_broken_in_one(tmp_path: Path) -> None:
+    pages = [gzip.decompress(response(f"p{n}", b"<p>page %d</p>" % n)) for n in range(5)]
+    (tmp_path / "cut.warc").write_bytes(b"".join(pages)[:-20])
+    assert len(read(tmp_path / "cut.warc", "html")[0]) == 4 and read(tmp_path / "cut.warc", "html")[1].total() == 1
+    broken = pages[2].replace(b"Content-Length", b"Content-Lenght")
+    (tmp_path / "broken.warc").write_bytes(b"".join([*pages[:2], broken, *pages[3:]]))
+    texts, bad = read(tmp_path / "broken.warc", "html")
+    assert len(texts) == 4 and bad == {"no length of the WARC record": 1}
+
+
+def test_a_huge_line_is_skipped_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_RECORD", 100_000)
+    monkeypatch.setattr(streams, "BLOCK", 10_000)
+    data = jsonl(ROWS[:3]) + b'{"text": "' + b"a" * 2_000_000 + b'"}\n' + jsonl(ROWS[3:6])
+    for name, packed in (
+        ("a.jsonl", data),
+        ("b.jsonl.gz", gzip.compress(data)),
+        ("c.jsonl.zst", zstandard.compress(data)),
+    ):
+        (tmp_path / name).write_bytes(packed)
+        texts, bad = read(tmp_path / name)
+        assert texts == [row["text"] for row in ROWS[:6]] and bad == {streams.TOO_LONG: 1}, name
+
+
+def test_zero_bytes_and_mixed_encodings(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "good"}',
+        b"\x00" * 50,
+        b'{"text": "a\x00b"}',
+        '{"text": "caf\xe9"}'.encode("latin-1"),
+        b'{"text": "end"}',
+    ]
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    texts, bad = read(tmp_path / "x.jsonl")
+    assert texts == ["good", "end"] and bad == {"broken JSON": 2, "invalid UTF-8": 1}
+
+
+def test_decompression_bombs_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenkit.data.warc.MAX_RECORD", 100_000)
+    bomb = response("bomb", gzip.compress(b"0" * 1_000_000), extra="Content-Encoding: gzip\r\n")
+    (tmp_path / "x.warc.gz").write_bytes(response("a", b"<p>a") + bomb + response("b", b"<p>b"))
+    texts, bad = read(tmp_path / "x.warc.gz", "html")
+    assert texts == ["<p>a", "<p>b"] and bad == {streams.TOO_LONG: 1}
+
+
+def test_remote_paths_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="cannot be fetched"):
+        list(read_documents(Source("web", "hf://datasets/qwenkit-no-such/no-such-set"), Quarantine()))
