@@ -26,8 +26,9 @@ GOLDEN = Path(__file__).parent / "golden"
 LATER = ["qwen2_gqa_tied", "qwen2_gqa_untied", "qwen2_yarn", "qwen2_moe", "qwen3_untied", "qwen3_moe"]
 VARIANTS = {"ntk_logn": (True, True), "ntk": (True, False), "logn": (False, True), "none": (False, False)}
 CLOSE = 2e-4
-EDGE = 0.02
-"""Levels are truncated: a last bit of attention decides at an edge, so from the second layer on some are one apart."""
+EDGE = 0.1
+"""Levels are truncated, and the greatest of a span lies on an edge: a last bit decides. Weights that differ by 1e-7 of
+themselves move these logits by 0.06; where the same kernels run, the prompt's are equal to the bit."""
 
 
 @cache
@@ -129,7 +130,7 @@ def test_a_cache_of_8_bits_is_theirs() -> None:
         assert apart.max() <= 1 and (apart > 0).float().mean() < 1e-3  # a truncation at an edge
         close(scale, wanted[f"l0.{name}scale"], 1e-6)
         close(zero, wanted[f"l0.{name}zero"], 1e-3)
-    close(stepwise(model, ids, 48, "int8"), wanted["step48to72.logits"], 5 * EDGE)
+    close(stepwise(model, ids, 48, "int8"), wanted["step48to72.logits"], EDGE)
     assert Engine(GOLDEN / "qwen1_kvquant").runner.cache.keys[0].name == "int8"
 
 

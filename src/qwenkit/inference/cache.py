@@ -42,6 +42,7 @@ class KVCache:
     ) -> None:
         self.longest = _blocks(config.max_length)
         shape = (rows, config.kv_heads, _blocks(length), config.head_size)
+        self.plain = KINDS[kind].plain
         self.keys = [KINDS[kind](shape, dtype, device) for _ in range(config.num_hidden_layers)]
         self.values = [KINDS[kind](shape, dtype, device) for _ in range(config.num_hidden_layers)]
 
@@ -99,6 +100,7 @@ class FreshRows:
 
     def __init__(self, cache: KVCache, rows_B: Tensor, lengths_B: Tensor) -> None:
         self.cache, self.rows_B, self.lengths_B = cache, rows_B, lengths_B
+        self.plain = cache.plain
 
     def positions_BT(self, T: int) -> Tensor:
         return torch.arange(T, device=self.rows_B.device)[None]
@@ -127,6 +129,7 @@ class NextTokens:
 
     def __init__(self, cache: KVCache, first: int, stored: list[int], lengths_B: Tensor) -> None:
         self.cache, self.lengths_B, self.longest = cache, lengths_B, max(stored)
+        self.plain = cache.plain
         self.rows = slice(first, first + len(stored))
         self.stored_B = torch.tensor(stored, device=cache.device)
         self.index_B1 = torch.arange(first, first + len(stored), device=cache.device)[:, None]

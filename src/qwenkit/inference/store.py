@@ -6,7 +6,8 @@
 
 `Int8` is the official rule: of every row, head and *call* the span of values is cut into 255 steps, and levels are
 truncated, not rounded. Attention reads the kept values in the call itself too, so it costs accuracy at once; memory is
-a little over a quarter of float32's, half of bf16's.
+a little over a quarter of float32's, half of bf16's. The greatest value of a span lies on an edge of the truncation by
+construction, so a last bit decides its level: attention is computed as the official code does, by plain products.
 
 Legend: R rows, G key/value heads, S slots, D head width, B rows of this call, T tokens.
 """
@@ -23,6 +24,7 @@ class Plain:
     """Values as the model makes them."""
 
     name: ClassVar[str] = "auto"
+    plain: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device | str) -> None:
         self.tensors = [torch.zeros(shape, dtype=dtype, device=device)]
@@ -40,6 +42,7 @@ class Int8(Plain):
     """Levels, and for each token the scale and zero of its call."""
 
     name: ClassVar[str] = "int8"
+    plain: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device | str) -> None:
         self.tensors = [torch.zeros(shape, dtype=torch.uint8, device=device)]

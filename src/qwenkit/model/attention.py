@@ -28,6 +28,9 @@ _SHORT = 1024  # tokens; above, the plain form's square of scores costs more mem
 class Cache(Protocol):
     """Keys and values of earlier tokens. Slot j of a row holds the token at position j."""
 
+    plain: bool
+    """Attention by plain matrix products, where another order of sums would show."""
+
     def positions_BT(self, T: int) -> Tensor:
         """Positions of the next T tokens of every row."""
         ...
@@ -67,15 +70,17 @@ def document_lengths(documents_BT: Tensor) -> Tensor:
     return same_BTT.sum(-1)
 
 
-def attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None, window: int | None = None) -> Tensor:
+def attention(
+    q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None, window: int | None = None, plain: bool = False
+) -> Tensor:
     """Softmax attention: where `mask` is true a query may see a key; without a mask causal, inside the window."""
     T = q_BHTD.shape[2]
     if mask is None and window is not None and window < T:
-        return _windowed(q_BHTD, k_BGSD, v_BGSD, window)
-    return _attend(q_BHTD, k_BGSD, v_BGSD, mask)
+        return _windowed(q_BHTD, k_BGSD, v_BGSD, window, plain)
+    return _attend(q_BHTD, k_BGSD, v_BGSD, mask, plain)
 
 
-def _windowed(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, window: int) -> Tensor:
+def _windowed(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, window: int, plain: bool) -> Tensor:
     """Blocks of queries, each with the keys that its window reaches."""
     T, parts = q_BHTD.shape[2], []
     for start in range(0, T, _BLOCK):
@@ -83,12 +88,14 @@ def _windowed(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, window: int) -> Te
         behind_TS = torch.arange(start, end)[:, None] - torch.arange(first, end)
         mask = ((behind_TS >= 0) & (behind_TS < window))[None, None].to(q_BHTD.device)
         keys, values = k_BGSD[:, :, first:end], v_BGSD[:, :, first:end]
-        parts.append(_attend(q_BHTD[:, :, start:end], keys, values, mask))
+        parts.append(_attend(q_BHTD[:, :, start:end], keys, values, mask, plain))
     return torch.cat(parts, dim=2)
 
 
-def _attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) -> Tensor:
+def _attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None, plain: bool) -> Tensor:
     dtype = q_BHTD.dtype
+    if plain:
+        return _plain(q_BHTD, k_BGSD, v_BGSD, mask)
     if q_BHTD.device.type != "cpu":
         return _fused(q_BHTD, k_BGSD, v_BGSD, mask)
     if dtype == torch.bfloat16 and q_BHTD.shape[2] == k_BGSD.shape[2] <= _SHORT:
@@ -105,10 +112,10 @@ def _fused(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) 
 
 
 def _plain(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) -> Tensor:
-    """Matrix products in bf16, softmax in float32: the fastest on a CPU for short rows, eager and compiled."""
-    groups, T = q_BHTD.shape[1] // k_BGSD.shape[1], q_BHTD.shape[2]
+    """Matrix products as they are, softmax in float32: for bf16 on a CPU the fastest for short rows, also compiled."""
+    groups, T, device = q_BHTD.shape[1] // k_BGSD.shape[1], q_BHTD.shape[2], q_BHTD.device
     k_BHSD, v_BHSD = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (k_BGSD, v_BGSD))
-    seen = torch.ones(T, T, dtype=torch.bool).tril() if mask is None else mask
-    hidden = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    seen = torch.ones(T, T, dtype=torch.bool, device=device).tril() if mask is None else mask
+    hidden = torch.zeros(seen.shape, device=device).masked_fill(~seen, float("-inf"))
     scores_BHTS = (q_BHTD * q_BHTD.shape[-1] ** -0.5) @ k_BHSD.transpose(-1, -2)
     return (scores_BHTS.float() + hidden).softmax(-1).to(v_BHSD.dtype) @ v_BHSD

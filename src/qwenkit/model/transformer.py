@@ -80,7 +80,8 @@ class Attention(nn.Module):
         q_BHTD, k_BGTD = rotary.query(q_BHTD), rotary.key(k_BGTD)
         if cache is not None:
             k_BGTD, v_BGTD = cache.extend(self.layer, k_BGTD, v_BGTD)
-        o_BHTD = attention(q_BHTD, k_BGTD, v_BGTD, view.mask, view.window)
+        plain = cache is not None and cache.plain
+        o_BHTD = attention(q_BHTD, k_BGTD, v_BGTD, view.mask, view.window, plain)
         return self.o_proj(o_BHTD.transpose(1, 2).reshape(B, T, -1))
 
 
