@@ -1,6 +1,7 @@
 """Several seeds of the nano family with two ablations, in one report: what is the recipe's, and what one seed's luck?
 
     python benchmarks/seeds.py --out runs/seeds [--seeds 1 2 3] [--recipe nano] [--parallel 2 --threads 1]
+                               [--reuse runs/nano]
 
 World, tests, corpus and tokenizer are those of the first seed for all: what varies is training. Beside the family stand
 
@@ -52,14 +53,13 @@ def table(item: tuple[str, dict[str, Any]]) -> str:
     return "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""])
 
 
-def raise_family(source: Path, out: Path, seed: int, first: int) -> Path:
-    """One seed's run; what the first seed has made is taken from it."""
+def raise_family(source: Path, out: Path, seed: int, first: int, reuse: Path | None, *more: str) -> Path:
+    """One seed's run; what the first seed has made is taken from it, and the first takes from `reuse`."""
     run = out / f"seed-{seed}"
+    known = reuse if seed == first else out / f"seed-{first}"
     changes = [f"seed={seed}", *(f"{name}.seed={first}" for name in SHARED)]
     command = ["run", str(source), "--out", str(run), "--quiet", *(part for c in changes for part in ("--set", c))]
-    if seed != first:
-        command += ["--reuse", str(out / f"seed-{first}")]
-    qwenkit(*command)
+    qwenkit(*command, *(("--reuse", str(known)) if known else ()), *more)
     return run
 
 
@@ -119,15 +119,16 @@ def main() -> None:
     parser.add_argument("--recipe", default="nano")
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time, after the first one's shared nodes")
     parser.add_argument("--threads", type=int, default=2, help="threads of each run")
+    parser.add_argument("--reuse", type=Path, help="a finished run of the recipe with the first seed: not made again")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     source = given.out / "recipe.toml"
     source.write_text(recipe(given.recipe, given.threads), encoding="utf-8")
     first, *_ = given.seeds
     if given.parallel > 1:
-        qwenkit("run", str(source), "--out", str(given.out / f"seed-{first}"), "--until", "tokenizer", "--quiet")
+        raise_family(source, given.out, first, first, given.reuse, "--until", "tokenizer")
     with ThreadPoolExecutor(given.parallel) as pool:
-        runs = list(pool.map(lambda seed: raise_family(source, given.out, seed, first), given.seeds))
+        runs = list(pool.map(lambda seed: raise_family(source, given.out, seed, first, given.reuse), given.seeds))
     others = [part for run in runs[1:] for part in ("--seeds", str(run))]
     qwenkit("report", "--of", str(runs[0]), *others, "--out", str(given.out / "report"))
     lines = list(ablations(runs))
