@@ -93,16 +93,21 @@ def bounds(prompt: int) -> tuple[float, float]:
     shapes = [(width, width), (kv, width), (kv, width), (width, width), (wide, width), (wide, width), (width, wide)]
     weights = [torch.randn(shape).bfloat16() for shape in shapes]
     inputs = {k: torch.randn(prompt, k).bfloat16() for k in (width, wide)}
-    start = time.perf_counter()
-    for _ in range(layers):
-        for weight in weights:
-            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
-    products = time.perf_counter() - start
+    def products() -> None:
+        for _ in range(layers):
+            for weight in weights:
+                torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+
     count = layers * sum(n * k for n, k in shapes) + SHAPE["vocab_size"] * width
     block = torch.ones(count // 2, dtype=torch.float32)  # as many bytes as the weights in bf16
+    return timed(products), timed(block.sum)
+
+
+def timed(job: Callable[[], Any]) -> float:
+    job()  # the first one warms up
     start = time.perf_counter()
-    block.sum()
-    return products, time.perf_counter() - start
+    job()
+    return time.perf_counter() - start
 
 
 def child(kind: str, folder: str, tokens: int) -> None:
