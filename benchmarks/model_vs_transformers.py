@@ -93,6 +93,7 @@ def bounds(prompt: int) -> tuple[float, float]:
     shapes = [(width, width), (kv, width), (kv, width), (width, width), (wide, width), (wide, width), (width, wide)]
     weights = [torch.randn(shape).bfloat16() for shape in shapes]
     inputs = {k: torch.randn(prompt, k).bfloat16() for k in (width, wide)}
+
     def products() -> None:
         for _ in range(layers):
             for weight in weights:
