@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -59,9 +58,9 @@ def made(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
     return folder
 
 
-def ours(model: Transformer, prompt: list[int], tokens: int) -> tuple[Job, Job]:
+def ours(folder: Path, prompt: list[int], tokens: int) -> tuple[Job, Job]:
     """Seconds of a prefill, and of a token of a longer answer."""
-    engine = Engine(model)
+    engine = Engine(folder)
 
     def answer(count: int) -> float:
         params = SamplingParams.plain(temperature=0, max_tokens=count, ignore_eos=True, logprobs=False)
@@ -119,10 +118,10 @@ def child(kind: str, folder: str, tokens: int) -> None:
 
         theirs(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval(), prompt, tokens)[1]()
     else:
-        ours(load_model(folder), prompt, tokens)[1]()
+        ours(Path(folder), prompt, tokens)[1]()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(json.dumps({
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": int(status["VmHWM"].split()[0]) / 1024,
         "anonymous_mb": int(status["RssAnon"].split()[0]) / 1024,
     }))  # fmt: skip
 
@@ -153,8 +152,8 @@ def main() -> None:
         prompt = [(7919 * i) % SHAPE["vocab_size"] for i in range(given.prompt)]
         peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
         jobs = {"transformers": theirs(peer, prompt, given.tokens)}
-        jobs |= {"ours": ours(load_model(folder), prompt, given.tokens)}
-        jobs |= {"ours int4": ours(load_model(small), prompt, given.tokens)}
+        jobs |= {"ours": ours(folder, prompt, given.tokens)}
+        jobs |= {"ours int4": ours(small, prompt, given.tokens)}
         seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in (*jobs, "bound")}
         for repeat in range(given.repeats + 1):
             for name, (prefill, decode) in jobs.items():

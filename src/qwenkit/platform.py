@@ -126,6 +126,15 @@ def refuse_device(device: str, where: str) -> None:
             raise UserError(f"no device `{device}` on this machine", where=where, mend='device = "cpu"')
 
 
+def available_memory() -> int | None:
+    """Bytes that a process can have without another one's being swapped out; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
 def set_threads(threads: int) -> None:
     """Fix torch's thread count, once, before any kernel runs."""
     import torch

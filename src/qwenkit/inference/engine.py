@@ -49,6 +49,7 @@ from qwenkit.inference.scoring import score
 from qwenkit.inference.sequence import Output, Request, Sequence, Writer
 from qwenkit.inference.store import KINDS
 from qwenkit.model import Transformer, load_model
+from qwenkit.model.packed import can_pack
 from qwenkit.records import read_object
 
 Prompt = str | Seq[int]
@@ -59,7 +60,9 @@ _COUNT, _NUMBER = integer(1), integer(0)
 class Engine:
     """A model, its tokenizer and the requests under way. `seed` is for requests that name none. Ids from `vocabulary`
     on (by default the tokenizer's size) only pad the embedding and are never drawn. `kv_cache="int8"` keeps keys and
-    values in 8 bits, as a first Qwen's folder may ask (`use_cache_quantization`); None: as the folder says."""
+    values in 8 bits, as a first Qwen's folder may ask (`use_cache_quantization`); None: as the folder says. `packed`
+    copies bf16 weights into the order that a CPU's products want (`model/packed.py`); None: where the engine loads the
+    folder itself, the CPU has such products and the copy has room."""
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Engine:
         seed: int = 0,
         vocabulary: int | None = None,
         kv_cache: str | None = None,
+        packed: bool | None = None,
     ) -> None:
         self.tok, self.seed = _checked_tokenizer(tok), _NUMBER.read(seed, "seed")
         model, file = (model, None) if isinstance(model, Transformer) else _from_folder(model)
@@ -87,7 +91,10 @@ class Engine:
         kind = kv_cache or ("int8" if config.get("use_cache_quantization") else "auto")
         if kind not in KINDS:
             raise UserError(f"kv_cache = {shown(kv_cache)}", expected=" or ".join(KINDS))
-        self.runner = ModelRunner(model, drawn, _COUNT.read(prefill_tokens, "prefill_tokens"), kind)
+        if packed and not can_pack(model):
+            raise UserError("this model cannot be packed", expected="bf16 weights, a CPU with bf16 products, and room")
+        packed = can_pack(model) if packed is None and file is not None else bool(packed)
+        self.runner = ModelRunner(model, drawn, _COUNT.read(prefill_tokens, "prefill_tokens"), kind, packed)
         self.scheduler = Scheduler(_COUNT.read(max_batch, "max_batch"), self.runner.cache.copy)
         self.version = 0
         self._requests: dict[int, Request] = {}
@@ -168,7 +175,7 @@ class Engine:
                 rows[i] = [*rows[i], *self._encode(text, f"continuation {i}")]
         for i, row in enumerate(rows):
             self._room(row, f"prompt {i}", needed=0)
-        return self._quietly(lambda: score(self.model, rows, starts, self.runner.prefill_tokens))
+        return self._quietly(lambda: score(self.runner.twin, rows, starts, self.runner.prefill_tokens))
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 
@@ -202,6 +209,7 @@ class Engine:
             state = _without_copy(state) if self.model.config.tie_word_embeddings else state
             _check_state(state, self.model.state_dict())
             self.model.load_state_dict(state)
+        self.runner.renew()
         self.version += 1
 
     # ---- what is asked ----------------------------------------------------------------------------------------------

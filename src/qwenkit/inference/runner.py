@@ -23,19 +23,29 @@ from qwenkit.inference.cache import KVCache
 from qwenkit.inference.sampling import added, discount, draw, end, own_logprobs, penalise, truncate
 from qwenkit.inference.sequence import Sequence
 from qwenkit.model import Transformer
+from qwenkit.model.packed import pack
 
 _ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
 _BUCKET = 32  # prompts are read together with those of the same length, rounded up to this
 
 
 class ModelRunner:
-    """A model and its cache; row i belongs to the i-th running sequence. Ids from `vocabulary` on are never drawn."""
+    """A model and its cache; row i belongs to the i-th running sequence. Ids from `vocabulary` on are never drawn.
 
-    def __init__(self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto") -> None:
-        self.model, self.vocabulary, self.prefill_tokens = model, vocabulary, prefill_tokens
+    `model` holds the weights, `twin` computes: the same, or its packed form."""
+
+    def __init__(
+        self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto", packed: bool = False
+    ) -> None:
+        self.model, self.vocabulary, self.prefill_tokens, self.packed = model, vocabulary, prefill_tokens, packed
+        self.renew()
         weight = model.model.embed_tokens.weight
         self.rows = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
         self.cache = KVCache(model.config, self.rows, 1, weight.dtype, weight.device, kv_cache)
+
+    def renew(self) -> None:
+        """Compute with the weights that the model has now."""
+        self.twin = pack(self.model) if self.packed else self.model
 
     def step(self, running: list[Sequence]) -> None:
         """One token more: for the rows that have none yet, if there are any, else for all."""
@@ -68,12 +78,12 @@ class ModelRunner:
         at once is read alone, in pieces: each sees all before it and nothing after."""
         lengths, size = [len(prompt) for prompt in prompts], max(self.prefill_tokens, _BUCKET)
         if lengths[0] <= size or len(prompts) > 1:
-            h_BTD = self.model.hidden(self._padded(prompts), cache=self.cache.fresh(rows, lengths))
+            h_BTD = self.twin.hidden(self._padded(prompts), cache=self.cache.fresh(rows, lengths))
             return torch.stack([h_BTD[i, length - 1] for i, length in enumerate(lengths)])
-        h_1TD = self.model.hidden(self._padded([prompts[0][:size]]), cache=self.cache.fresh(rows, lengths))
+        h_1TD = self.twin.hidden(self._padded([prompts[0][:size]]), cache=self.cache.fresh(rows, lengths))
         for start in range(size, lengths[0], size):
             piece = torch.tensor([prompts[0][start : start + size]], device=self.cache.device)
-            h_1TD = self.model.hidden(piece, cache=self.cache.next([start], lengths, first=rows[0]))
+            h_1TD = self.twin.hidden(piece, cache=self.cache.next([start], lengths, first=rows[0]))
         return h_1TD[:, -1]
 
     def _padded(self, prompts: list[tuple[int, ...]]) -> Tensor:
@@ -95,12 +105,12 @@ class ModelRunner:
         ids_B1 = torch.tensor([[s.ids[-1]] for s in running] + [[0]] * idle, device=self.cache.device)
         stored = [s.stored for s in running] + [0] * idle
         lengths = [len(s.prompt) for s in running] + [1] * idle
-        h_BD = self.model.hidden(ids_B1, cache=self.cache.next(stored, lengths))[:, 0]
+        h_BD = self.twin.hidden(ids_B1, cache=self.cache.next(stored, lengths))[:, 0]
         self._write(running, list(range(len(running))), h_BD)
 
     def _write(self, running: list[Sequence], rows: list[int], h_BD: Tensor) -> None:
         """Draw the next token of these rows from their last states; states behind them are padding."""
-        logits_BV = self.model.head(h_BD).float()[: len(rows)]
+        logits_BV = self.twin.head(h_BD).float()[: len(rows)]
         rows, logits_BV = self._finite(running, rows, logits_BV)
         if not rows:
             return

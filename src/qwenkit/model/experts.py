@@ -26,7 +26,12 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_BTC)) * self.up_proj(x_BTC))
+        gate_BTC, up_BTC = self.project(x_BTC)
+        return self.down_proj(F.silu(gate_BTC) * up_BTC)
+
+    def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        """What decides, and what passes."""
+        return self.gate_proj(x_BTC), self.up_proj(x_BTC)
 
 
 class SparseMLP(nn.Module):

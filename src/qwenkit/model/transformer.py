@@ -72,8 +72,7 @@ class Attention(nn.Module):
     def forward(self, x_BTC: Tensor, rotary: Rotary, view: View, cache: Cache | None) -> Tensor:
         B, T, _ = x_BTC.shape
         q_BHTD, k_BGTD, v_BGTD = (
-            proj(x_BTC).view(B, T, -1, self.head_dim).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            part_BTC.view(B, T, -1, self.head_dim).transpose(1, 2) for part_BTC in self.project(x_BTC)
         )
         if self.qk_norm:
             q_BHTD, k_BGTD = self.q_norm(q_BHTD), self.k_norm(k_BGTD)
@@ -83,6 +82,10 @@ class Attention(nn.Module):
         plain = cache is not None and cache.plain
         o_BHTD = attention(q_BHTD, k_BGTD, v_BGTD, view.mask, view.window, plain)
         return self.o_proj(o_BHTD.transpose(1, 2).reshape(B, T, -1))
+
+    def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, heads side by side."""
+        return self.q_proj(x_BTC), self.k_proj(x_BTC), self.v_proj(x_BTC)
 
 
 class Block(nn.Module):
@@ -203,9 +206,9 @@ class Transformer(nn.Module):
         return self.model(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
 
     def head(self, h_ND: Tensor) -> Tensor:
-        """Logits [..., V] of states [..., hidden]; with tied embeddings the table of the input is used."""
-        tied = self.config.tie_word_embeddings
-        return F.linear(h_ND, self.model.embed_tokens.weight) if tied else self.lm_head(h_ND)
+        """Logits [..., V] of states [..., hidden]; without a head of its own, the table of the input is used."""
+        own = hasattr(self, "lm_head")
+        return self.lm_head(h_ND) if own else F.linear(h_ND, self.model.embed_tokens.weight)
 
 
 class ScalarModel(nn.Module):

@@ -1,0 +1,81 @@
+"""Packed weights say the same, in every family, and the model that they were packed from stays as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from qwenkit.errors import UserError
+from qwenkit.inference import Engine, SamplingParams
+from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
+from qwenkit.model.config import Experts
+from qwenkit.model.gptq import quantize
+from qwenkit.model.packed import PackedLinear, can_pack, pack
+from qwenkit.model.quantized import Scheme
+
+PLAIN = ModelConfig(vocab_size=96, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
+                    num_key_value_heads=2, max_position_embeddings=64)  # fmt: skip
+EXPERTS = Experts(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, norm_topk_prob=True)
+CONFIGS = {
+    "untied": PLAIN,
+    "tied": replace(PLAIN, tie_word_embeddings=True),
+    "norms": replace(PLAIN, qk_norm=True, qkv_bias=False, head_dim=24),
+    "experts": replace(PLAIN, experts=EXPERTS),
+}
+
+
+def made(config: ModelConfig) -> Transformer:
+    return init_weights(Transformer(config), seed=0, std=0.2).bfloat16().eval()
+
+
+needs_products = pytest.mark.skipif(
+    not can_pack(made(PLAIN)), reason="this CPU has no bf16 products, or no room: nothing is packed here"
+)
+
+
+@needs_products
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_twin_says_the_same(name: str) -> None:
+    model, ids = made(CONFIGS[name]), torch.arange(60).view(2, 30)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    twin = pack(model)
+    with torch.no_grad():
+        exact, found = made(CONFIGS[name]).float()(ids), twin(ids).float()
+        near = (model(ids).float() - exact).abs().mean()
+    assert sum(isinstance(part, PackedLinear) for part in twin.modules()) > PLAIN.num_hidden_layers
+    assert (found - exact).abs().mean() < 1.5 * near  # as near to float32 as what is not packed
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@needs_products
+def test_what_is_quantized_stays_so() -> None:
+    model = quantize(made(PLAIN), Scheme(4, 32), None)
+    twin, ids = pack(model), torch.arange(30).view(1, 30)
+    assert [type(part) for part in twin.modules()].count(PackedLinear) == 1  # the head
+    with torch.no_grad():
+        assert (twin(ids).float() - model(ids).float()).abs().max() < 0.1
+
+
+@needs_products
+def test_an_engine_packs_what_it_loads_itself_and_follows_new_weights(tmp_path: Path) -> None:
+    save_model(made(PLAIN), tmp_path)
+    engine, params = Engine(tmp_path), SamplingParams.plain(temperature=0, max_tokens=8, ignore_eos=True)
+    given = Engine(made(PLAIN))
+    assert engine.runner.twin is not engine.model and given.runner.twin is given.model
+    other = init_weights(Transformer(PLAIN), seed=1, std=0.2).bfloat16()
+    (before,) = engine.generate([[1, 2, 3]], params)
+    engine.update_weights(other.state_dict())
+    (after,) = engine.generate([[1, 2, 3]], params)
+    (wanted,) = Engine(other, packed=True).generate([[1, 2, 3]], params)
+    assert after.ids == wanted.ids != before.ids
+
+
+def test_float32_is_never_packed(tmp_path: Path) -> None:
+    save_model(made(PLAIN).float(), tmp_path)
+    engine = Engine(tmp_path)
+    assert engine.runner.twin is engine.model
+    with pytest.raises(UserError, match="cannot be packed"):
+        Engine(tmp_path, packed=True)
