@@ -1,6 +1,6 @@
 """The data engine beside datatrove, datasketch and rensa: near duplicates per core, and the way from pages to text.
 
-    PEERS_PYTHON=peers/bin/python python benchmarks/data_vs_peers.py --mb 200       # an environment of peers.txt
+    PEERS_PYTHON=peers-data/bin/python python benchmarks/data_vs_peers.py --mb 200      # peers-data.txt
 
 Real text, nothing of it twice: gold sets in QWENKIT_TEST_DATA (books, poems, encyclopedia, news; English and Chinese),
 the sources of the running Python and of its packages, the distribution's documentation; pages: the gold pages and
