@@ -89,10 +89,10 @@ class KVCache:
         """For prompts of these lengths (padding aside) that enter empty rows."""
         return FreshRows(self, torch.tensor(rows, device=self.device), torch.tensor(lengths, device=self.device))
 
-    def next(self, stored: Sequence[int], lengths: Sequence[int], first: int = 0) -> NextTokens:
+    def next(self, stored: Sequence[int], lengths: Sequence[int], first: int = 0, idle: int = 0) -> NextTokens:
         """For the tokens that follow in rows `first`, `first` + 1, ..., which hold `stored` tokens each of a prompt of
-        `lengths` tokens and its answer."""
-        return NextTokens(self, first, list(stored), torch.tensor(lengths, device=self.device))
+        `lengths` tokens and its answer. The last `idle` of them only fill the batch: nothing is read for them."""
+        return NextTokens(self, first, list(stored), torch.tensor(lengths, device=self.device), idle)
 
 
 class FreshRows:
@@ -127,10 +127,10 @@ class FreshRows:
 class NextTokens:
     """The cache of one or more tokens that follow what neighbouring rows already hold."""
 
-    def __init__(self, cache: KVCache, first: int, stored: list[int], lengths_B: Tensor) -> None:
+    def __init__(self, cache: KVCache, first: int, stored: list[int], lengths_B: Tensor, idle: int) -> None:
         self.cache, self.lengths_B, self.longest = cache, lengths_B, max(stored)
-        self.plain = cache.plain
-        self.rows = slice(first, first + len(stored))
+        self.plain, self.busy = cache.plain, len(stored) - idle
+        self.rows = slice(first, first + self.busy)
         self.stored_B = torch.tensor(stored, device=cache.device)
         self.index_B1 = torch.arange(first, first + len(stored), device=cache.device)[:, None]
 
@@ -144,9 +144,10 @@ class NextTokens:
     def mask(self, T: int, window: int | None) -> Tensor | None:
         self.span = _blocks(self.longest + T)
         slots_S = torch.arange(self.span, device=self.stored_B.device)
-        seen_BTS = slots_S <= self.slots_BT[:, :, None]
+        last_BT1 = self.slots_BT[: self.busy, :, None]
+        seen_BTS = slots_S <= last_BT1
         if window is not None:
-            seen_BTS &= slots_S > self.slots_BT[:, :, None] - window
+            seen_BTS &= slots_S > last_BT1 - window
         return seen_BTS[:, None]
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,7 @@ class ModelRunner:
         ids_B1 = torch.tensor([[s.ids[-1]] for s in running] + [[0]] * idle, device=self.cache.device)
         stored = [s.stored for s in running] + [0] * idle
         lengths = [len(s.prompt) for s in running] + [1] * idle
-        h_BD = self.twin.hidden(ids_B1, cache=self.cache.next(stored, lengths))[:, 0]
+        h_BD = self.twin.hidden(ids_B1, cache=self.cache.next(stored, lengths, idle=idle))[:, 0]
         self._write(running, list(range(len(running))), h_BD)
 
     def _write(self, running: list[Sequence], rows: list[int], h_BD: Tensor) -> None:

@@ -45,7 +45,8 @@ class Cache(Protocol):
         ...
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T new keys and values of one layer; return all that the mask speaks of."""
+        """Store T new keys and values of one layer; return all that the mask speaks of: of fewer rows than came where
+        the last ones only fill the batch."""
         ...
 
 

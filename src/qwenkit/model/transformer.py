@@ -80,8 +80,10 @@ class Attention(nn.Module):
         if cache is not None:
             k_BGTD, v_BGTD = cache.extend(self.layer, k_BGTD, v_BGTD)
         plain = cache is not None and cache.plain
-        o_BHTD = attention(q_BHTD, k_BGTD, v_BGTD, view.mask, view.window, plain)
-        return self.o_proj(o_BHTD.transpose(1, 2).reshape(B, T, -1))
+        busy = len(k_BGTD)
+        o_BHTD = attention(q_BHTD[:busy], k_BGTD, v_BGTD, view.mask, view.window, plain)
+        o_BTC = o_BHTD.transpose(1, 2).reshape(busy, T, -1)
+        return self.o_proj(o_BTC if busy == B else F.pad(o_BTC, (0, 0, 0, 0, 0, B - busy)))
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, heads side by side."""
