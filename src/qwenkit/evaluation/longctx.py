@@ -156,11 +156,13 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
     import io
 
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name in _names(cells):
+    for number, name in enumerate(_names(cells)):
         row = [cell for cell in cells if cell.trick == name]
+        beside = 1.01 ** (number - 5)  # so that intervals of one length stand side by side
         means = [cell.perplexity.mean for cell in row]
         ends = [[cell.perplexity.low or cell.perplexity.mean for cell in row],
                 [cell.perplexity.high or cell.perplexity.mean for cell in row]]  # fmt: skip
@@ -169,12 +171,15 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
             [high - mean for mean, high in zip(means, ends[1])],
         ]
         axes.errorbar(
-            [cell.length for cell in row], means, yerr=errors, marker="o", markersize=3, capsize=2, label=name
-        )
+            [cell.length * beside for cell in row], means, yerr=errors, label=name, marker="o", markersize=3,
+            linewidth=1.2, elinewidth=0.6, linestyle=("-", "--")[number // 10 % 2],
+        )  # fmt: skip
     lengths = sorted({cell.length for cell in cells})
     axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="perplexity", title=title)
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     buffer = io.BytesIO()
