@@ -43,9 +43,15 @@ class ModelRunner:
         self.rows = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
         self.cache = KVCache(model.config, self.rows, 1, weight.dtype, weight.device, kv_cache)
 
+    @property
+    def twin(self) -> Transformer:
+        """What computes. The model's configuration may be set at any time, and is followed."""
+        self._twin.config = self.model.config
+        return self._twin
+
     def renew(self) -> None:
         """Compute with the weights that the model has now."""
-        self.twin = pack(self.model) if self.packed else self.model
+        self._twin = pack(self.model) if self.packed else self.model
 
     def step(self, running: list[Sequence]) -> None:
         """One token more: for the rows that have none yet, if there are any, else for all."""
