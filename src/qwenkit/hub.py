@@ -123,7 +123,7 @@ def _cache_name(repo: str) -> str:
 
 
 def _cached(repo: str) -> bool:
-    """Whether the cache holds files of a model. The library is not needed, and not loaded, where there is no cache."""
+    """Whether the cache holds files of a model."""
     from huggingface_hub import constants
 
     return (Path(constants.HF_HUB_CACHE) / _cache_name(repo) / "snapshots").is_dir()

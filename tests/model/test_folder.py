@@ -146,5 +146,5 @@ def test_missing_and_broken_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights are missing: model\.safetensors"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="broken JSON"):
         load_model(tmp_path)

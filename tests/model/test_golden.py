@@ -134,6 +134,17 @@ def test_a_cache_of_8_bits_is_theirs() -> None:
     assert Engine(GOLDEN / "qwen1_kvquant").runner.cache.keys[0].name == "int8"
 
 
+def test_a_prompt_in_pieces_stretches_no_span_of_8_bits() -> None:
+    """A piece of 40 tokens is read as 32: with padding to 64 the span was that of tokens that are not in the prompt."""
+    ids = vectors("qwen1_kvquant")[0]["input_ids"][0].tolist()
+    params = SamplingParams.plain(temperature=0, max_tokens=1, ignore_eos=True)
+    pieces, first = (Engine(GOLDEN / "qwen1_kvquant", prefill_tokens=size) for size in (40, 8192))
+    pieces.generate([ids[:60]], params)  # of 64 trained positions: no other rotation
+    first.generate([ids[:32]], params)
+    for a, b in zip(pieces.runner.cache.keys[0].tensors, first.runner.cache.keys[0].tensors):
+        assert torch.equal(a[0, :, :32], b[0, :, :32])
+
+
 def test_8_bits_are_cut_as_theirs() -> None:
     given, wanted = vectors("qwen1_kvquant")
     levels, scale, zero = quantize(given["unit.x"])

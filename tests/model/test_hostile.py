@@ -19,6 +19,8 @@ from qwenkit.model import Transformer, init_weights, load_model, save_model
 from tests.model.conftest import tiny
 
 HEAD = "model.safetensors"
+YARN = {"rope_type": "yarn", "factor": 4.0}
+WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
 
 
 @pytest.fixture(name="folder")
@@ -143,6 +145,19 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no type": (config(model_type=None), "model_type None is not supported"),
     "a type that is a list": (config(model_type=["qwen2"]), "is not supported"),
     "integers for weights": (rewritten(lambda t: t.update({"model.norm.weight": torch.ones(32).long()})), "integers"),
+    "a head that is no copy of what it is tied to": (config(tie_word_embeddings=True), "no copy of the embedding"),
+    "an index nested too deeply": (lambda f: (f / f"{HEAD}.index.json").write_text("[" * 10**5), "not an index"),
+    "an index of an endless name": (indexed("x" * 5000 + ".safetensors"), "the index names the file"),
+    "json nested too deeply": (lambda f: (f / "config.json").write_text("[" * 10**5), "nested too deeply"),
+    "a theta beyond numbers": (config(rope_theta=10**400), "rope_theta"),
+    "an eps beyond numbers": (config(rms_norm_eps=10**400), "rms_norm_eps"),
+    "windows of 10^9 layers": (config(**WINDOWS, num_hidden_layers=10**9), "num_hidden_layers = 1000000000 is beyond"),
+    "windows from no layer on": (config(**{**WINDOWS, "max_window_layers": None}), "max_window_layers = None"),
+    "yarn of texts": (
+        config(rope_scaling={"rope_type": "yarn", "original_max_position_embeddings": "x"}), "original_max_position"),
+    "yarn that weighs by a text": (config(rope_scaling={**YARN, "attention_factor": "x"}), "attention_factor = 'x'"),
+    "yarn over one frequency": (config(rope_theta=1.0, rope_scaling=YARN), "rope_theta = 1"),
+    "an end that is a text": (config(eos_token_id=[1, "x"]), "eos_token_id: 'x'"),
     "unknown tensor": (rewritten(lambda t: t.update(evil=torch.ones(1))), "unexpected: evil"),
 }  # fmt: skip
 
@@ -154,6 +169,30 @@ def test_a_bad_folder_is_refused_in_words(case: str, folder: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_model(folder)
     assert "Error" not in caught.value.text() and "Traceback" not in caught.value.text()
+
+
+PICKLED: dict[str, Callable[[], torch.Tensor]] = {
+    "sparse": lambda: torch.ones(32).to_sparse(),
+    "without data": lambda: torch.empty(32, device="meta"),
+    "of 8 bits": lambda: torch.ones(32).to(torch.float8_e4m3fn),
+    "one number said to be many": lambda: torch.ones(1).expand(32),
+}
+
+
+@pytest.mark.parametrize("kind", PICKLED)
+def test_a_pickle_of_odd_tensors_is_refused(kind: str, folder: Path) -> None:
+    torch.save({**pickled(folder), "model.norm.weight": PICKLED[kind]()}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"model\.norm\.weight is no plain tensor"):
+        load_model(folder)
+
+
+def test_a_first_qwen_whose_widths_are_texts_takes_no_memory(tmp_path: Path) -> None:
+    """A text times a number is that many texts."""
+    said = {"model_type": "qwen", "vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8,
+            "seq_length": 8, "num_attention_heads": "x", "kv_channels": 10**11}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="num_attention_heads = 'x'"):
+        load_model(tmp_path)
 
 
 def test_refusing_takes_no_memory(folder: Path) -> None:

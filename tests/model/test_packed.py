@@ -73,6 +73,19 @@ def test_an_engine_packs_what_it_loads_itself_and_follows_new_weights(tmp_path: 
     assert after.ids == wanted.ids != before.ids
 
 
+@needs_products
+def test_a_configuration_that_is_set_is_followed(tmp_path: Path) -> None:
+    """As `longctx` does: a twin that kept its own gave the same perplexity for every trick."""
+    save_model(made(PLAIN), tmp_path)
+    packed, plain, ids = Engine(tmp_path), Engine(tmp_path, packed=False), [list(range(60))]
+    first = packed.score(ids)
+    for engine in (packed, plain):
+        engine.model.config = replace(PLAIN, windows=(4, 4, 4))
+    assert packed.runner.twin is not packed.model
+    assert packed.score(ids)[0][30:] != first[0][30:]
+    assert packed.score(ids)[0] == pytest.approx(plain.score(ids)[0], abs=0.1)
+
+
 def test_float32_is_never_packed(tmp_path: Path) -> None:
     save_model(made(PLAIN).float(), tmp_path)
     engine = Engine(tmp_path)

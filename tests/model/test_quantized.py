@@ -152,6 +152,7 @@ def test_a_quantized_model_writes_like_the_whole_one_and_is_not_trained() -> Non
     [
         ({"quant_method": "awq", "bits": 4}, "quantized by 'awq'"),
         ({"quant_method": "gptq", "bits": 3}, "bits = 3"),
+        ({"quant_method": "gptq", "bits": 4.0, "group_size": 32}, "bits = 4.0"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 12}, "group_size = 12"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 64}, "qzeros is"),
         ({"quant_method": "gptq", "bits": 8, "group_size": 32}, "qweight is"),
@@ -164,6 +165,24 @@ def test_other_schemes_are_refused(said: Any, message: str, tmp_path: Path) -> N
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": said}))
     with pytest.raises(UserError, match=message):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_folder_says_whether_its_levels_lie_around_zero(symmetric: bool, tmp_path: Path) -> None:
+    """Engines that are told `sym` leave out the zeros."""
+    save_model(quantize(make("qwen2"), Scheme(4, 32), None, symmetric), tmp_path)
+    said = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert said["sym"] is symmetric
+
+
+@pytest.mark.parametrize("part", ["qzeros", "g_idx"])
+def test_levels_of_another_type_are_named(part: str, tmp_path: Path) -> None:
+    save_model(quantize(make("qwen2"), Scheme(4, 32), None), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = f"model.layers.0.mlp.up_proj.{part}"
+    save_file({**tensors, name: tensors[name].float()}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=f"{part} is torch.float32"):
         load_model(tmp_path)
 
 

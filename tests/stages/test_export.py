@@ -71,6 +71,33 @@ def test_the_first_qwen_goes_to_hugging_face_and_back(place: Path) -> None:
     assert "holds" in run(f"parity {out} first")
 
 
+def test_a_certificate_asks_no_more_than_the_exported_form_reads(place: Path) -> None:
+    """Of 16 trained positions: prompts of 32 tokens were asked, where the two forms must differ."""
+    folder("short", extension=Extension(seq_length=16, dynamic_ntk=True, logn=True))
+    run("export --model short --to hf --out runs/hf -q")
+    found = read_object("runs/hf/export/certificate.json")
+    assert max(map(len, found["prompts"])) == found["length"] == 16
+    assert found["parity"]["max_dlogp"] == 0 and found["parity"]["greedy_agreement"] == 1
+    assert "holds" in run("parity runs/hf/export short")
+
+
+@pytest.mark.parametrize(
+    "found", [{}, {"prompts": []}, {"prompts": [[1]], "top": [], "greedy": []}, {"prompts": "a", "top": 5, "greedy": 0}]
+)
+def test_what_is_no_certificate_is_refused(found: dict[str, Any], place: Path) -> None:
+    (folder("model") / "certificate.json").write_text(json.dumps(found))
+    code, _, err = call("parity model")
+    assert code == 2 and "this is no certificate" in err
+
+
+def test_models_of_other_vocabularies_are_not_asked_what_they_cannot_read(place: Path) -> None:
+    for name, size in (("large", 200), ("small", 96)):
+        config = ModelConfig(**{**SHAPE, "vocab_size": size, "max_position_embeddings": 64})
+        save_model(init_weights(Transformer(config), seed=4), name)
+    code, _, err = call("parity large small")
+    assert code == 2 and "it has 96 tokens" in err
+
+
 def test_a_broken_certificate_is_told(place: Path) -> None:
     first_qwen()
     run("export --model first --out runs/hf -q")

@@ -57,6 +57,8 @@ def longctx(
     from qwenkit.hub import resolve
     from qwenkit.inference import Engine
 
+    if plot is not None and not plot.parent.is_dir():  # said before the work, not after it
+        raise UserError("no such folder", where=str(plot.parent), expected="a folder for the plot")
     folder = resolve(model)
     engine = Engine(folder)
     config = engine.model.config

@@ -21,7 +21,7 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
 
     if len(folders) < 2 and not (folders[0] / CERTIFICATE).exists():
         raise UserError("one model, and no certificate in it", expected="two models or more, or an exported one")
-    held = [read_object(f / CERTIFICATE) if (f / CERTIFICATE).exists() else None for f in folders]
+    held = [_certificate(f / CERTIFICATE) if (f / CERTIFICATE).exists() else None for f in folders]
     known = next((found for found in held if found is not None), None)
     rows, reference, prompts = [], None, known["prompts"] if known else []
     for folder, own in zip(folders, held):
@@ -35,6 +35,9 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
             raise UserError(f"it reads {model.config.max_length} tokens", where=str(folder),
                             expected=f"room for the longest prompt, {max(map(len, prompts))} tokens",
                             mend="put the model with the fewest positions first")  # fmt: skip
+        if (largest := max(map(max, [*prompts, *(own["prompts"] if own else [])]))) >= model.config.vocab_size:
+            raise UserError(f"it has {model.config.vocab_size} tokens", where=str(folder),
+                            expected=f"the vocabulary of the prompts, which hold token {largest}")  # fmt: skip
         seen = parity.observe(model, prompts)
         reference = reference or seen
         kind = str(model.model.embed_tokens.weight.dtype).removeprefix("torch.")
@@ -44,6 +47,24 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
             "certificate": _held(own, model, prompts, seen, CLOSE[kind] if tolerance is None else tolerance),
         })  # fmt: skip
     return rows
+
+
+def _certificate(file: Path) -> dict[str, Any]:
+    """A certificate, after a look at what is read of it: the file may be anybody's."""
+    import torch
+
+    found = read_object(file)
+    try:
+        tops = [(torch.tensor(top["ids"]), torch.tensor(top["logprobs"])) for top in found["top"]]
+        rows = [*found["prompts"], *found["greedy"], *(ids.flatten().tolist() for ids, _ in tops)]
+        sound = all(isinstance(id, int) and id >= 0 for row in rows for id in row)
+        sound &= all(found["prompts"]) and all(a.shape == b.shape and a.dim() == 2 for a, b in tops)
+        sound &= 0 < len(found["prompts"]) == len(tops) == len(found["greedy"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        sound = False
+    if not sound:
+        raise UserError("this is no certificate", where=str(file), expected="what `qwenkit export` writes")
+    return found
 
 
 def _held(own: dict[str, Any] | None, model: Any, prompts: Any, seen: Any, tolerance: float) -> dict[str, Any] | None:

@@ -65,7 +65,12 @@ def prompts_of(tok: Any, vocabulary: int, longest: int) -> list[list[int]]:
         texts = [tok.encode(text) for text in TEXTS]
     joined = [id for text in texts for id in text]
     long = (joined * (1 + longest // len(joined)))[:longest]
-    return [*(text[: longest - ANSWER] for text in texts), long]
+    return [*(text[: longest - _answer(longest)] for text in texts), long]
+
+
+def _answer(longest: int) -> int:
+    """Tokens of a greedy answer where prompt and answer have so much room together."""
+    return min(ANSWER, max(1, longest - 8))
 
 
 @torch.inference_mode()
@@ -74,8 +79,8 @@ def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Seen:
     engine = Engine(model)
     logprobs = [model(torch.tensor([list(p)], device=engine.runner.cache.device)) for p in prompts]
     longest = max(map(len, prompts))  # what every form can read: an answer must not go beyond it in one of them
-    short = [list(p)[: max(1, longest - ANSWER)] for p in prompts]
-    params = SamplingParams.plain(temperature=0, max_tokens=ANSWER, ignore_eos=True)
+    short = [list(p)[: max(1, longest - _answer(longest))] for p in prompts]
+    params = SamplingParams.plain(temperature=0, max_tokens=_answer(longest), ignore_eos=True)
     greedy = [output.ids for output in engine.generate(short, params)]
     return Seen([list(p) for p in prompts], [x[0].float().log_softmax(-1).cpu() for x in logprobs], greedy)
 

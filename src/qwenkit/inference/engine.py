@@ -10,8 +10,9 @@
 
 Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
 queue at once. What a request gets does not depend on what else is in the batch: every draw is a function of (seed,
-request, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several threads
-(`runner.py` has the limits). The same call gives the same answers again; ask with another seed for others.
+request, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several threads,
+and for experts, which are given the tokens of all rows together (`runner.py` has the limits). The same call gives the
+same answers again; ask with another seed for others.
 
 Calls may be interleaved: whoever steps moves every request on, and each result waits for the call that asked for it.
 A call that fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN

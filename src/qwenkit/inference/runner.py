@@ -43,9 +43,15 @@ class ModelRunner:
         self.rows = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
         self.cache = KVCache(model.config, self.rows, 1, weight.dtype, weight.device, kv_cache)
 
+    @property
+    def twin(self) -> Transformer:
+        """What computes. The model's configuration may be set at any time, and is followed."""
+        self._twin.config = self.model.config
+        return self._twin
+
     def renew(self) -> None:
         """Compute with the weights that the model has now."""
-        self.twin = pack(self.model) if self.packed else self.model
+        self._twin = pack(self.model) if self.packed else self.model
 
     def step(self, running: list[Sequence]) -> None:
         """One token more: for the rows that have none yet, if there are any, else for all."""
@@ -76,7 +82,8 @@ class ModelRunner:
     def _read(self, prompts: list[tuple[int, ...]], rows: list[int]) -> Tensor:
         """Prompts into their rows of the cache; the state of the last token of each. One that is too long to be read
         at once is read alone, in pieces: each sees all before it and nothing after."""
-        lengths, size = [len(prompt) for prompt in prompts], max(self.prefill_tokens, _BUCKET)
+        lengths = [len(prompt) for prompt in prompts]
+        size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a piece has no padding: it would stretch 8-bit spans
         if lengths[0] <= size or len(prompts) > 1:
             h_BTD = self.twin.hidden(self._padded(prompts), cache=self.cache.fresh(rows, lengths))
             return torch.stack([h_BTD[i, length - 1] for i, length in enumerate(lengths)])

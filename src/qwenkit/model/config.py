@@ -27,6 +27,8 @@ LARGEST = {
     "max_position_embeddings": 2**31,
     "num_experts": 1024,
     "moe_intermediate_size": 2**22,
+    "seq_length": 2**31,
+    "original_max_position_embeddings": 2**31,
 }
 """Beyond these a number is a slip or an attack, not a model: it is refused before anything is built."""
 
@@ -158,12 +160,14 @@ class ModelConfig:
                 yield from _counts(self.experts, ("shared_expert_intermediate_size",))
         if self.yarn is not None:
             yield from _counts(self.yarn, ("original_max_position_embeddings",))
-            yield from _measures(self.yarn, ("factor", "beta_fast", "beta_slow"))
+            weighed = () if self.yarn.attention_factor is None else ("attention_factor",)
+            yield from _measures(self.yarn, ("factor", "beta_fast", "beta_slow", *weighed))
         if self.extension is not None:
             yield from _counts(self.extension, ("seq_length",))
         if self.windows is not None:
             sizes = [size for size in self.windows if size is not None]
-            yield from (f"windows: {size!r} is no number of tokens" for size in sizes if not _count(size))
+            yield from (f"windows: {size!r} is no number of tokens" for size in sizes
+                        if not _count(size) or size > LARGEST["max_position_embeddings"])  # fmt: skip
 
     def _shape(self) -> Iterator[str]:
         """How the values fit together."""
@@ -174,6 +178,10 @@ class ModelConfig:
             yield f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {self.kv_heads}"
         if self.head_size % 2:
             yield f"head_dim = {self.head_size} is odd, but rotary positions turn pairs of channels"
+        if self.head_size == 2 and self.extension is not None and self.extension.dynamic_ntk:
+            yield "head_dim = 2 has no base that dynamic NTK could raise"
+        if self.yarn is not None and self.rope_theta == 1:
+            yield "rope_theta = 1 turns all channels alike, so YaRN has none to tell apart"
         if not 0.0 <= self.dropout < 1.0:
             yield f"dropout = {self.dropout} is not in [0, 1)"
         if self.windows is not None and len(self.windows) != self.num_hidden_layers:
@@ -208,5 +216,5 @@ def _measures(part: object, names: tuple[str, ...]) -> Iterator[str]:
         value = getattr(part, name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             yield f"{name} = {value!r} is not a number"
-        elif not 0 < value < float("inf"):
-            yield f"{name} = {value!r} is not positive and finite"
+        elif not 0 < value <= 1e18:
+            yield f"{name} = {value!r:.60} is not a positive number up to 1e18"

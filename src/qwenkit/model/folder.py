@@ -13,7 +13,6 @@ are not supported are refused, not ignored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from qwenkit.model.quantized import Scheme
 from qwenkit.model.quantized_folder import Layers, give, layers_of, scheme_of, settings_of, take
 from qwenkit.model.transformer import ScalarModel, Transformer
 from qwenkit.model.weights import SHARD_BYTES, Tensors, write_json, write_shards
+from qwenkit.records import read_object
 
 Model = TypeVar("Model", Transformer, ScalarModel)
 
@@ -99,19 +99,13 @@ def stored_dtype(folder: Path) -> torch.dtype:
 def read_config(folder: Path) -> dict[str, Any]:
     """What config.json says, or an error that says why there is none."""
     file = folder / "config.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not (file.exists() or file.is_symlink()):
         raise UserError(
             "no model here: config.json is missing",
             where=str(folder),
             expected="a folder with config.json and *.safetensors",
-        ) from None
-    except ValueError as broken:
-        raise UserError(f"not valid JSON: {broken}", where=str(file)) from None
-    if not isinstance(found, dict):
-        raise UserError("not a JSON object", where=str(file))
-    return found
+        )
+    return read_object(file)
 
 
 def _described(folder: Path) -> tuple[dict[str, Any], ModelConfig, Format]:
@@ -137,6 +131,8 @@ def _fill(
         if scheme is not None:
             weights = take(model, weights, tensors, scheme, device)
         _check(weights, wanted, tensors, form, folder)
+        if isinstance(model, Transformer) and model.config.tie_word_embeddings:
+            _check_copy(tensors, folder)
         state: dict[str, Tensor] = {}
         for weight in weights:
             rows = [wanted[name].shape[0] for name in weight.ours]
@@ -169,6 +165,16 @@ def _check(weights: list[Weight], wanted: dict[str, Tensor], tensors: Tensors, f
     }
     if problems := [f"{kind}: {', '.join(names)}" for kind, names in groups.items() if names]:
         raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(folder))
+
+
+def _check_copy(tensors: Tensors, folder: Path) -> None:
+    """A head beside tied embeddings may only be a copy of their table: transformers would use it."""
+    heads = [name for name in tensors.shapes if name.endswith("lm_head.weight")]
+    tables = [tensors.read(name) for name in tensors.shapes if name.endswith(("embed_tokens.weight", "wte.weight"))]
+    pairs = [(tensors.read(head), table) for head in heads for table in tables]
+    if any(head.dtype != table.dtype or not torch.equal(head, table) for head, table in pairs):
+        raise UserError(f"{heads[0]} is no copy of the embedding, but config.json ties them", where=str(folder),
+                        expected="a copy, none at all, or tie_word_embeddings = false")  # fmt: skip
 
 
 def _rows(stack: Tensor) -> Tensor:

@@ -113,13 +113,14 @@ class QuantizedLinear(nn.Module):
         if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not self.in_order:
             return False
         if self.scheme.bits == 8:
-            return self.scheme.groups(self.in_features) == 1 and self._symmetric
+            return self.scheme.groups(self.in_features) == 1 and (self._kernel is not None or self.symmetric)
         whole = self.in_features % 64 == 0 and self.out_features % 64 == 0
         return self.scheme.bits == 4 and self.scheme.group_size in _KERNEL_GROUPS and whole
 
     @property
-    def _symmetric(self) -> bool:
-        return bool((self._zeros(slice(None)) == 2 ** (self.scheme.bits - 1)).all()) if self._kernel is None else True
+    def symmetric(self) -> bool:
+        """Whether every zero is the middle level."""
+        return bool((self._zeros(slice(None)) == 2 ** (self.scheme.bits - 1)).all())
 
     def _packed(self) -> tuple[str, Tensor, Tensor]:
         """What the kernel wants; made once."""
@@ -161,6 +162,10 @@ def rows_of(tensors: dict[str, Tensor], scheme: Scheme, rows: slice, where: str)
     wanted |= {"bias": (total,)} if "bias" in tensors else {}
     if wrong := [name for name, shape in wanted.items() if tuple(tensors[name].shape) != shape]:
         raise UserError(f"{wrong[0]} is {list(tensors[wrong[0]].shape)}, not {list(wanted[wrong[0]])}", where=where)
+    if odd := [name for name in ("qzeros", "g_idx") if tensors[name].is_floating_point()]:
+        raise UserError(f"{odd[0]} is {tensors[odd[0]].dtype}", where=where, expected="integers")
+    if odd := [name for name in ("scales", "bias") if name in tensors and not tensors[name].is_floating_point()]:
+        raise UserError(f"{odd[0]} is {tensors[odd[0]].dtype}", where=where, expected="floating point numbers")
     order = tensors["g_idx"]
     if int(order.min()) < 0 or int(order.max()) >= groups:
         raise UserError("g_idx names a group that is not there", where=where)

@@ -34,7 +34,8 @@ def scheme_of(found: dict[str, Any], where: str) -> Scheme | None:
             f"weights quantized by {method!r}", where=where, expected="gptq, or weights as they were trained"
         )
     bits, group = said.get("bits"), said.get("group_size", 128)
-    if bits not in (4, 8) or not isinstance(group, int) or (group != -1 and (group < 8 or group % 8)):
+    whole = isinstance(bits, int) and isinstance(group, int)
+    if not whole or bits not in (4, 8) or (group != -1 and (group < 8 or group % 8)):
         raise UserError(f"GPTQ with bits = {bits!r}, group_size = {group!r}", where=where,
                         expected="4 or 8 bits, groups of a multiple of 8 columns or -1")  # fmt: skip
     if said.get("checkpoint_format", "gptq") != "gptq":
@@ -48,8 +49,9 @@ def settings_of(layers: Layers) -> dict[str, Any]:
         return {}
     scheme = next(iter(layers.values())).scheme
     reordered = any(not layer.in_order for layer in layers.values())
+    symmetric = all(layer.symmetric for layer in layers.values())
     said = {"quant_method": "gptq", "bits": scheme.bits, "group_size": scheme.group_size, "desc_act": reordered,
-            "sym": True, "true_sequential": True, "checkpoint_format": "gptq"}  # fmt: skip
+            "sym": symmetric, "true_sequential": True, "checkpoint_format": "gptq"}  # fmt: skip
     return {"quantization_config": said}
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qwenkit.errors import UserError
+from qwenkit.records import read_object
 
 SHARD_BYTES = 5 * 10**9
 SAFE, PICKLED = ("model.safetensors", ".safetensors"), ("pytorch_model.bin", ".bin")
@@ -87,9 +88,21 @@ class Tensors:
             ) from error
         if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise UserError("does not hold tensors by name", where=str(file))
+        if odd := [str(name) for name, tensor in found.items() if not _plain_tensor(tensor)]:
+            raise UserError(f"{odd[0]} is no plain tensor", where=str(file),
+                            expected="floating point numbers of 16 bits or more, or integers, each stored")  # fmt: skip
         self.integers.update(name for name, tensor in found.items() if not tensor.is_floating_point())
         self._homes.update(dict.fromkeys(found, found))
         return {str(name): tensor.shape for name, tensor in found.items()}
+
+
+def _plain_tensor(tensor: Tensor) -> bool:
+    """Whether a pickle's tensor is numbers that lie in the file: not sparse, not one number said to be a thousand."""
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        return False
+    whole = not tensor.is_floating_point() and not tensor.is_complex()
+    return (whole or tensor.dtype in kinds) and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -106,8 +119,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _indexed(folder: Path, index: Path) -> list[Path]:
     try:
-        names = sorted({str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = sorted({str(name) for name in read_object(index)["weight_map"].values()})
+    except (UserError, KeyError, AttributeError):
         expected = '{"weight_map": {tensor: file}}'
         raise UserError("not an index of shards", where=str(index), expected=expected) from None
     if odd := [name for name in names if not _plain_name(name)]:
@@ -119,7 +132,8 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
 
 def _plain_name(name: str) -> bool:
     """Whether this names a shard in the index's own folder, and nothing elsewhere."""
-    return Path(name).name == name and "\\" not in name and name.endswith((SAFE[1], PICKLED[1]))
+    plain = Path(name).name == name and "\\" not in name and len(name) < 200
+    return plain and name.endswith((SAFE[1], PICKLED[1]))
 
 
 def _damaged(file: Path) -> UserError:

@@ -1,8 +1,8 @@
 """Folder formats: how each family spells its configuration and its tensors, in both directions.
 
     form = format_of(config_json, where)             # by `model_type`
-    config = form.read(config_json);   form.write(config, dtype)
-    for weight in form.weights(model_names, present): ...
+    config = form.read_config(config_json);   form.write_config(config)
+    for weight in form.renames(model_names, present): ...
 
 | model_type             | families                                          | here        |
 | ---------------------- | ------------------------------------------------- | ----------- |

@@ -61,9 +61,16 @@ def pick(found: Mapping[str, Any], names: Mapping[str, str], needed: Iterable[st
     if missing := [spelled[name] for name in needed if name not in values]:
         raise UserError(f"missing: {', '.join(missing)}", nearest=nearest(missing[0], found))
     for name in ("bos_token_id", "eos_token_id"):
-        if isinstance(values.get(name), list):
-            values[name] = values[name][0] if values[name] else None
+        several = values.get(name) if isinstance(values.get(name), list) else [values.get(name)]
+        if odd := [id for id in several or () if id is not None and not is_whole(id)]:
+            raise UserError(f"{spelled[name]}: {odd[0]!r}", expected="a token id, or a list of them")
+        values[name] = several[0] if several else None
     return values
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value of `config.json` is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def refuse(found: Mapping[str, Any], wrong: Mapping[str, bool]) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwenkit.errors import UserError
-from qwenkit.model.config import ModelConfig, Yarn
-from qwenkit.model.formats.base import Format, cannot_say, identity, pick, refuse
+from qwenkit.model.config import LARGEST, ModelConfig, Yarn
+from qwenkit.model.formats.base import Format, cannot_say, identity, is_whole, pick, refuse
 
 NAMES = {
     name: name
@@ -58,7 +58,7 @@ def common(found: dict[str, Any], family: str) -> dict[str, Any]:
             f"hidden_act {found.get('hidden_act')!r}": found.get("hidden_act", "silu") != "silu",
             "mlp_bias": bool(found.get("mlp_bias")),
             "attention_bias": family != "qwen2" and bool(found.get("attention_bias")),
-            "pretraining_tp above 1": (found.get("pretraining_tp") or 1) > 1,
+            "pretraining_tp other than 1": found.get("pretraining_tp") not in (None, 1),
         },
     )
     return values
@@ -79,7 +79,7 @@ def _number(value: Any, name: str, default: float) -> float:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{name} = {value!r} is not a number")
-    return float(value)
+    return float(value) if abs(value) < 2**1000 else value  # what is beyond is refused with the other values
 
 
 def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
@@ -88,7 +88,10 @@ def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
     refuse(rope, {name: rope.get(name) is not None for name in ("mscale", "mscale_all_dim")})
     original = rope.get("original_max_position_embeddings") or positions
     given = {name: rope[name] for name in _YARN if rope.get(name) is not None}
-    given.setdefault("factor", positions / original)
+    if "factor" not in given:
+        if not all(is_whole(length) and 0 < length <= 2**31 for length in (positions, original)):
+            raise UserError(f"original_max_position_embeddings = {original!r}", expected="a number of tokens")
+        given["factor"] = positions / original
     return Yarn(original_max_position_embeddings=original, **given)
 
 
@@ -97,6 +100,10 @@ def windows(found: Mapping[str, Any], family: str, layers: int) -> tuple[int | N
     if not found.get("use_sliding_window") or found.get("sliding_window") is None:
         return None
     size, below = found["sliding_window"], found.get("max_window_layers", 28)
+    if not is_whole(below):
+        raise UserError(f"max_window_layers = {below!r}", expected="a whole number")
+    if not is_whole(layers) or layers > LARGEST["num_hidden_layers"]:
+        return None  # refused with the other values
     kinds = found.get("layer_types")
     if kinds is not None and family != "qwen3_moe":
         if not isinstance(kinds, list) or len(kinds) != layers:

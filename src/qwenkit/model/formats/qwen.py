@@ -13,7 +13,7 @@ from typing import Any
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import Extension, ModelConfig
-from qwenkit.model.formats.base import Format, Weight, cannot_say, pick, refuse
+from qwenkit.model.formats.base import Format, Weight, cannot_say, is_whole, pick, refuse
 
 NAMES = {
     "vocab_size": "vocab_size",
@@ -53,16 +53,17 @@ LAYER = {
 def _read(found: dict[str, Any]) -> ModelConfig:
     values = pick(found, NAMES, ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"))
     for name in ("intermediate_size", "seq_length"):
-        if not isinstance(found.get(name), int):
+        if not is_whole(found.get(name)):
             raise UserError(f"{name} = {found.get(name)!r}", expected="a whole number")
-    heads = values["num_attention_heads"] * values.get("head_dim", 0)
+    heads, width = values["num_attention_heads"], values.get("head_dim")
+    together = heads * width if is_whole(heads) and is_whole(width) else None  # another kind is refused below
     refuse(
         found,
         {
             f"rotary_pct {found.get('rotary_pct')}": found.get("rotary_pct", 1.0) != 1.0,
             "no_bias = false": found.get("no_bias") is False,
             "scale_attn_weights = false": found.get("scale_attn_weights") is False,
-            "kv_channels x num_attention_heads other than hidden_size": heads not in (0, values["hidden_size"]),
+            "kv_channels x num_attention_heads other than hidden_size": together not in (None, values["hidden_size"]),
             "an odd intermediate_size": found["intermediate_size"] % 2 == 1,
         },
     )
