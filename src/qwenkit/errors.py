@@ -39,7 +39,7 @@ class QwenkitError(Exception):
             lines.append(f"  nearest: {self.nearest}")
         if self.mend:
             lines.append(f"  mend: {self.mend}")
-        return "\n".join(lines)
+        return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in "\n".join(lines))
 
 
 class UserError(QwenkitError):

@@ -200,3 +200,20 @@ def test_released_sizes_have_the_reports_parameters(
     counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
     assert sum(counts.values()) == total
     assert total - counts["model.embed_tokens.weight"] - counts["lm_head.weight"] == inner
+
+
+def test_windows_that_name_no_size_have_the_size_of_transformers(tmp_path: Path) -> None:
+    save_model(init_weights(Transformer(ModelConfig(**SIZES)), seed=0), tmp_path)  # type: ignore[arg-type]
+    said = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**said, "use_sliding_window": True, "max_window_layers": 1}))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert load_model(tmp_path).config.windows == (None, 4096, 4096, 4096)
+    assert theirs.sliding_window == 4096 and theirs.layer_types.count("sliding_attention") == 3
+
+
+def test_a_cache_of_8_bits_is_kept_by_the_folder(tmp_path: Path) -> None:
+    shape = {**SIZES, "num_key_value_heads": None}
+    config = ModelConfig(**shape, extension=Extension(seq_length=32), int8_cache=True, model_type="qwen")  # type: ignore[arg-type]
+    save_model(init_weights(Transformer(config), seed=0), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["use_cache_quantization"] is True
+    assert load_model(tmp_path).config.int8_cache

@@ -6,6 +6,7 @@ import json
 import pickle
 import resource
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,29 @@ def test_a_pickle_with_a_program_is_refused_and_not_run(protocol: str, folder: P
         file.write_bytes(pickle.dumps(tensors))
     else:
         torch.save(tensors, file, _use_new_zipfile_serialization=protocol == "zip")
-    with pytest.raises(UserError, match="not a plain file of tensors"):
+    message = (
+        "not a plain file of tensors" if protocol == "zip" else "a pickle of before torch 1.6, or no file of tensors"
+    )
+    with pytest.raises(UserError, match=message):
         load_model(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_compressed_archive_is_not_mapped(folder: Path) -> None:
+    torch.save(pickled(folder), folder / "plain.bin")
+    with zipfile.ZipFile(folder / "plain.bin") as plain:
+        with zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as packed:
+            for member in plain.namelist():
+                packed.writestr(member, plain.read(member))
+    with pytest.raises(UserError, match="the archive is compressed"):
+        load_model(folder)
+
+
+def test_what_a_file_says_reaches_no_terminal_as_it_is(folder: Path) -> None:
+    rewritten(lambda tensors: tensors.update({"\x1b[2Jevil\n名": torch.ones(1)}))(folder)
+    with pytest.raises(UserError) as caught:
+        load_model(folder)
+    assert "\\x1b[2Jevil" in caught.value.text() and "名" in caught.value.text()
 
 
 def cut(folder: Path) -> None:
@@ -157,6 +178,8 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
         config(rope_scaling={"rope_type": "yarn", "original_max_position_embeddings": "x"}), "original_max_position"),
     "yarn that weighs by a text": (config(rope_scaling={**YARN, "attention_factor": "x"}), "attention_factor = 'x'"),
     "yarn over one frequency": (config(rope_theta=1.0, rope_scaling=YARN), "rope_theta = 1"),
+    "a switch in quotes": (config(use_sliding_window="false"), "use_sliding_window = 'false'"),
+    "a tie in quotes": (config(tie_word_embeddings="yes"), "tie_word_embeddings = 'yes'"),
     "an end that is a text": (config(eos_token_id=[1, "x"]), "eos_token_id: 'x'"),
     "unknown tensor": (rewritten(lambda t: t.update(evil=torch.ones(1))), "unexpected: evil"),
 }  # fmt: skip

@@ -35,7 +35,8 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
             raise UserError(f"it reads {model.config.max_length} tokens", where=str(folder),
                             expected=f"room for the longest prompt, {max(map(len, prompts))} tokens",
                             mend="put the model with the fewest positions first")  # fmt: skip
-        if (largest := max(map(max, [*prompts, *(own["prompts"] if own else [])]))) >= model.config.vocab_size:
+        largest = max(id for prompt in [*prompts, *(own["prompts"] if own else [])] for id in prompt)
+        if largest >= model.config.vocab_size:
             raise UserError(f"it has {model.config.vocab_size} tokens", where=str(folder),
                             expected=f"the vocabulary of the prompts, which hold token {largest}")  # fmt: skip
         seen = parity.observe(model, prompts)

@@ -79,12 +79,13 @@ def combinations(config: ModelConfig, trained: int, windows: Sequence[int | None
 def grid(config: ModelConfig, trained: int) -> list[Trick]:
     """dynamic NTK and LogN with windows of several sizes: the lowest layer's, and how far it grows to the top."""
     layers = config.num_hidden_layers
-    found = []
+    found: dict[str, Trick] = {}  # few layers make some of them the same
     for first in (trained // 2, trained, 2 * trained):
         for doublings in (0, 1, 2, 3, 8):
             sizes = tuple(first << round(doublings * layer / max(1, layers - 1)) for layer in range(layers))
-            found.append(Trick(f"{sizes[0]} to {sizes[-1]}", True, True, sizes))
-    return found
+            name = f"{sizes[0]} to {sizes[-1]}"
+            found[name] = Trick(name, True, True, sizes)
+    return list(found.values())
 
 
 def measure(

@@ -61,7 +61,7 @@ _COUNT, _NUMBER = integer(1), integer(0)
 class Engine:
     """A model, its tokenizer and the requests under way. `seed` is for requests that name none. Ids from `vocabulary`
     on (by default the tokenizer's size) only pad the embedding and are never drawn. `kv_cache="int8"` keeps keys and
-    values in 8 bits, as a first Qwen's folder may ask (`use_cache_quantization`); None: as the folder says. `packed`
+    values in 8 bits, as a first Qwen's folder may ask (`use_cache_quantization`); None: as the model says. `packed`
     copies bf16 weights into the order that a CPU's products want (`model/packed.py`); None: where the engine loads the
     folder itself, the CPU has such products and the copy has room."""
 
@@ -89,7 +89,7 @@ class Engine:
         rows = model.config.vocab_size
         known = getattr(tok, "n_tokens", rows)
         drawn = integer(1, min(rows, known)).read(known if vocabulary is None else vocabulary, "tokens to draw from")
-        kind = kv_cache or ("int8" if config.get("use_cache_quantization") else "auto")
+        kind = kv_cache or ("int8" if model.config.int8_cache else "auto")
         if kind not in KINDS:
             raise UserError(f"kv_cache = {shown(kv_cache)}", expected=" or ".join(KINDS))
         if packed and not can_pack(model):

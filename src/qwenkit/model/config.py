@@ -102,6 +102,8 @@ class ModelConfig:
     extension: Extension | None = None
     windows: tuple[int | None, ...] | None = None
     """For each layer how many tokens a query sees, itself included; None: all before it."""
+    int8_cache: bool = False
+    """Keys and values are kept in 8 bits when it writes (the first Qwen's `use_cache_quantization`)."""
     max_position_embeddings: int = 2048
     initializer_range: float = 0.02
     dropout: float = 0.0

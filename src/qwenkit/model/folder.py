@@ -105,7 +105,10 @@ def read_config(folder: Path) -> dict[str, Any]:
             where=str(folder),
             expected="a folder with config.json and *.safetensors",
         )
-    return read_object(file)
+    found, older = read_object(file), folder / "quantize_config.json"
+    if "quantization_config" not in found and older.exists():  # where GPTQ's tools wrote it first
+        found["quantization_config"] = {"quant_method": "gptq", **read_object(older)}
+    return found
 
 
 def _described(folder: Path) -> tuple[dict[str, Any], ModelConfig, Format]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -78,7 +79,10 @@ class Tensors:
     def _pickled(self, file: Path) -> dict[str, torch.Size]:
         """A pickle is a program: torch runs none of it that is not a tensor."""
         try:
+            _refuse_packed(file)
             found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except UserError:
+            raise
         except Exception as error:  # whatever a hostile or cut file makes of the reader
             raise UserError(
                 "not a plain file of tensors, or damaged",
@@ -94,6 +98,18 @@ class Tensors:
         self.integers.update(name for name, tensor in found.items() if not tensor.is_floating_point())
         self._homes.update(dict.fromkeys(found, found))
         return {str(name): tensor.shape for name, tensor in found.items()}
+
+
+def _refuse_packed(file: Path) -> None:
+    """Tensors are mapped where they lie: in an archive that is compressed, or none, they do not."""
+    if not zipfile.is_zipfile(file):
+        raise UserError("a pickle of before torch 1.6, or no file of tensors", where=str(file),
+                        expected="a zip archive, as torch.save writes it",
+                        mend="use the model's *.safetensors, or load it with torch and save it again")  # fmt: skip
+    with zipfile.ZipFile(file) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise UserError("the archive is compressed", where=str(file), expected="tensors as they are",
+                            mend="use the model's *.safetensors")  # fmt: skip
 
 
 def _plain_tensor(tensor: Tensor) -> bool:

@@ -65,7 +65,19 @@ def pick(found: Mapping[str, Any], names: Mapping[str, str], needed: Iterable[st
         if odd := [id for id in several or () if id is not None and not is_whole(id)]:
             raise UserError(f"{spelled[name]}: {odd[0]!r}", expected="a token id, or a list of them")
         values[name] = several[0] if several else None
+    if "tie_word_embeddings" in values:
+        values["tie_word_embeddings"] = flag(found, "tie_word_embeddings")
     return values
+
+
+def flag(found: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    """A switch of `config.json`: "false" in quotes would count as true."""
+    value = found.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise UserError(f"{name} = {value!r}", expected="true or false")
+    return value
 
 
 def is_whole(value: Any) -> bool:

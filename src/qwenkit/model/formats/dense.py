@@ -11,7 +11,7 @@ from typing import Any
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import LARGEST, ModelConfig, Yarn
-from qwenkit.model.formats.base import Format, cannot_say, identity, is_whole, pick, refuse
+from qwenkit.model.formats.base import Format, cannot_say, flag, identity, is_whole, pick, refuse
 
 NAMES = {
     name: name
@@ -97,9 +97,9 @@ def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
 
 def windows(found: Mapping[str, Any], family: str, layers: int) -> tuple[int | None, ...] | None:
     """Windows by layer. Each family chose other layers; a list of `layer_types` says it outright."""
-    if not found.get("use_sliding_window") or found.get("sliding_window") is None:
+    size, below = found.get("sliding_window", 4096), found.get("max_window_layers", 28)  # as transformers' classes
+    if not flag(found, "use_sliding_window") or size is None:
         return None
-    size, below = found["sliding_window"], found.get("max_window_layers", 28)
     if not is_whole(below):
         raise UserError(f"max_window_layers = {below!r}", expected="a whole number")
     if not is_whole(layers) or layers > LARGEST["num_hidden_layers"]:

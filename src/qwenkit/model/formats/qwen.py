@@ -13,7 +13,7 @@ from typing import Any
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import Extension, ModelConfig
-from qwenkit.model.formats.base import Format, Weight, cannot_say, is_whole, pick, refuse
+from qwenkit.model.formats.base import Format, Weight, cannot_say, flag, is_whole, pick, refuse
 
 NAMES = {
     "vocab_size": "vocab_size",
@@ -69,14 +69,15 @@ def _read(found: dict[str, Any]) -> ModelConfig:
     )
     extension = Extension(
         seq_length=found["seq_length"],
-        dynamic_ntk=bool(found.get("use_dynamic_ntk")),
-        logn=bool(found.get("use_logn_attn")),
+        dynamic_ntk=flag(found, "use_dynamic_ntk"),
+        logn=flag(found, "use_logn_attn"),
     )
     return ModelConfig(
         **{"max_position_embeddings": 8192, **values},
         intermediate_size=found["intermediate_size"] // 2,
         extension=extension,
         windows=_windows(found.get("windows")),
+        int8_cache=flag(found, "use_cache_quantization"),
         model_type="qwen",
     )
 
@@ -108,6 +109,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "seq_length": extension.seq_length,
         "use_dynamic_ntk": extension.dynamic_ntk,
         "use_logn_attn": extension.logn,
+        "use_cache_quantization": config.int8_cache,
         **({} if config.windows is None else {"windows": list(config.windows)}),
         "rotary_pct": 1.0,
         "no_bias": True,

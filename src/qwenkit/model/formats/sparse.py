@@ -12,7 +12,7 @@ from typing import Any
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import Experts, ModelConfig
-from qwenkit.model.formats.base import Format, Weight, cannot_say
+from qwenkit.model.formats.base import Format, Weight, cannot_say, flag
 from qwenkit.model.formats.dense import common, common_settings
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -35,8 +35,10 @@ def _read(found: dict[str, Any], family: str) -> ModelConfig:
     dense = found.get("mlp_only_layers") or []
     if not isinstance(dense, list) or not all(isinstance(layer, int) for layer in dense):
         raise UserError(f"mlp_only_layers = {dense!r}", expected="a list of layers")
+    if "norm_topk_prob" in values:
+        values["norm_topk_prob"] = flag(values, "norm_topk_prob")
     experts = Experts(**values, mlp_only_layers=tuple(dense))
-    biased = bool(found.get("qkv_bias", True)) if family == "qwen2_moe" else False
+    biased = flag(found, "qkv_bias", True) if family == "qwen2_moe" else False
     return ModelConfig(**common(found, family), experts=experts, qkv_bias=biased, qk_norm=family == "qwen3_moe")
 
 
