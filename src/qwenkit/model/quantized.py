@@ -6,8 +6,8 @@
     layer = from_levels(levels_NK, scales_NG, zeros_NG, scheme, bias)         # made here: `training/gptq.py`
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
-else the weight is made whole again for each call, a slice of rows at a time: exact in the type of the input, and
-slower. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
+else, and for many rows of input, the weight is made whole again for each call, a slice of rows at a time: exact in the
+type of the input. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
 
 The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
 packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
@@ -28,6 +28,7 @@ from qwenkit.errors import UserError
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")
 _SLICE = 2**24  # weights that are made whole at once
+_MANY = 128  # rows from which on a whole weight and one product are faster than the kernel (measured at 4864 x 896)
 _KERNEL_GROUPS = (32, 64, 128, 256)
 
 
@@ -68,7 +69,7 @@ class QuantizedLinear(nn.Module):
         self._kernel: tuple[str, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._has_kernel(x):
+        if not self._has_kernel(x) or x.shape[:-1].numel() >= _MANY:
             return self._exact(x)
         if self._kernel is None:
             self._kernel = self._packed()
@@ -88,12 +89,21 @@ class QuantizedLinear(nn.Module):
 
     def weight(self, rows: slice = slice(None)) -> Tensor:
         """The weights of these rows made whole, [R, K] in float32."""
+        levels_RK, zeros_RG, scales_RG = self._levels(rows), self._zeros(rows).float(), self.scales[:, rows].t().float()
+        groups = zeros_RG.shape[1]
+        if self.in_order and self.in_features % groups == 0:
+            levels_RGK = levels_RK.view(len(levels_RK), groups, -1).float()
+            return levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None]).view_as(levels_RK)
         group_K = self.g_idx.long()
-        levels_RK, zeros_RG, scales_RG = self._levels(rows), self._zeros(rows), self.scales[:, rows].t().float()
         return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
 
     def _levels(self, rows: slice) -> Tensor:
-        return split_words(self.qweight[:, rows], self.scheme.bits, 0).t()
+        """[R, K] as bytes: those of a word lie in the order of their columns."""
+        words = self.qweight[:, rows].contiguous()
+        bytes_RK = words.view(torch.uint8).view(*words.shape, 4).transpose(0, 1)
+        if self.scheme.bits == 4:
+            bytes_RK = torch.stack((bytes_RK & 15, bytes_RK >> 4), dim=-1)
+        return bytes_RK.reshape(words.shape[1], self.in_features)
 
     def _zeros(self, rows: slice) -> Tensor:
         most = 2**self.scheme.bits - 1
@@ -128,7 +138,7 @@ class QuantizedLinear(nn.Module):
         if self.scheme.bits == 8:
             levels_NK = (self._levels(rows) - 128).to(torch.int8).contiguous()
             return "int8", levels_NK, self.scales[0].bfloat16().contiguous()
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self._levels(rows).contiguous(), 1)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self._levels(rows).int(), 1)
         scales_GN = self.scales.float()
         offsets_GN = (8.0 - self._zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
