@@ -82,9 +82,12 @@ def _chunks(texts: Iterable[str]) -> list[list[str]]:
 
 def _has_endless_space(text: str) -> bool:
     """Whether a run of white space is long enough to exhaust tiktoken's cutter, whose limit is near 10^6."""
-    if not any(text[at].isspace() for at in range(_ENDLESS - 1, len(text), _ENDLESS)):
-        return False  # so long a run holds one of these places
-    return any(run.end() - run.start() >= _ENDLESS for run in re.finditer(r"\s+", text))
+    for at in range(_ENDLESS - 1, len(text), _ENDLESS):  # so long a run holds one of these places
+        if text[at].isspace():
+            before, after = text[at + 1 - _ENDLESS : at + 1], text[at + 1 : at + _ENDLESS]
+            if len(before) - len(before.rstrip()) + len(after) - len(after.lstrip()) >= _ENDLESS:
+                return True
+    return False
 
 
 class TextStream:
