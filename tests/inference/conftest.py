@@ -27,8 +27,8 @@ class Bytes:
         names = {id: b"" if skip_special_tokens else name.encode() for name, id in self.special.items()}
         return b"".join(names.get(id, bytes([id % 256])) for id in ids).decode(errors="replace")
 
-    def stream(self) -> _Stream:
-        return _Stream()
+    def stream(self, skip_special_tokens: bool = False) -> _Stream:
+        return _Stream(skip_special_tokens)
 
     def render(
         self, messages: list[dict[str, str]], tools: list[str] | None = None, add_generation_prompt: bool = False
@@ -46,11 +46,12 @@ class _Rendered:
 class _Stream:
     """Whole characters only."""
 
-    def __init__(self) -> None:
+    def __init__(self, skip_special_tokens: bool) -> None:
+        self.skip = skip_special_tokens
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, id: int) -> str:
-        return self.decoder.decode(Bytes().decode([id]).encode() if id >= 256 else bytes([id]))
+        return self.decoder.decode(Bytes().decode([id], self.skip).encode() if id >= 256 else bytes([id]))
 
     def flush(self) -> str:
         return self.decoder.decode(b"", final=True)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
+from qwenkit.inference.sequence import Writer
 from qwenkit.model import Transformer, save_model
+from qwenkit.tokenizer import Tokenizer
 
 from .conftest import GREEDY, Bytes, full_forward
 
@@ -167,3 +169,14 @@ def test_a_tied_models_state_may_name_its_head(model: Transformer) -> None:
         engine.update_weights({**state, "other": state["model.norm.weight"]})
     with pytest.raises(UserError, match=r"lm_head\.weight"):
         Engine(copy.deepcopy(model)).update_weights(state)
+
+
+def test_added_tokens_that_are_not_called_special_stay_in_an_answer_that_is_written_bit_by_bit() -> None:
+    """With a stop text or as a stream, text is what `decode` gives of the whole: `<tool_call>` is part of it."""
+    names = {"<|endoftext|>": 256, "<|im_end|>": 257, "<tool_call>": 258}
+    tok = Tokenizer({bytes([b]): b for b in range(256)}, names, visible={"<tool_call>"})
+    ids = tok.encode("a<tool_call>{}<|im_end|>", "all")
+    for skip in (True, False):
+        writer = Writer(tok, SamplingParams(stop=["never"], skip_special_tokens=skip))
+        assert not any([writer.push(id) for id in ids])
+        assert writer.finish() == tok.decode(ids, skip_special_tokens=skip)

@@ -16,6 +16,7 @@ from qwenkit.cli import main
 from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
 from qwenkit.model.grow import grow
 from qwenkit.records import read_json, write_json, write_jsonl
+from qwenkit.stages.tokenizer import bytes_per_token
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 
 ENGLISH = ["It is the question of the model, and the model answers it.\n", "语言模型回答问题，也写代码。\n"] * 4
@@ -131,3 +132,9 @@ def test_mistakes_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (folder / "bad" / "x.txt").write_bytes(b"\xff\xfe\x00")
     assert run(monkeypatch, folder, "--tokenizer", "tokenizer", "--corpus", "bad") == 2
     assert "cannot be read as text" in capsys.readouterr().err
+
+
+def test_texts_that_are_empty_have_no_compression() -> None:
+    tok = train_bpe(["ab ab"], 257)
+    assert bytes_per_token(tok, []) is bytes_per_token(tok, ["", ""]) is None
+    assert bytes_per_token(tok, ["", "ab"]) == 2

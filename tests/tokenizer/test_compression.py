@@ -119,3 +119,15 @@ def test_mistakes_are_named(tiny: Tokenizer) -> None:
         measure({"old": tiny}, TEXTS, "ol")
     with pytest.raises(UserError, match="no text of zh"):
         measure({"old": tiny}, {"zh": ["", ""]}, "old")
+
+
+def test_documents_without_text_are_left_out(tiny: Tokenizer) -> None:
+    cell = measure({"old": tiny}, {"el": ["", *GREEK, *[""] * 40]}, "old").of("old", "el")
+    assert cell == measure({"old": tiny}, {"el": GREEK}, "old").of("old", "el")
+
+
+def test_scripts_come_in_one_order(tiny: Tokenizer, longer: Tokenizer) -> None:
+    """Scripts that the first vocabulary lacks stood in the order of a set, another in every process."""
+    text = markdown(measure({"tiny": tiny, "longer": longer}, TEXTS, "tiny"))
+    rows = [line.strip("| ").split(" | ") for line in text.split("## ")[3].splitlines()[4:] if line]
+    assert rows == sorted(rows, key=lambda row: (-int(row[1]), -int(row[2]), row[0]))

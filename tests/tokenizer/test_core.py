@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -108,3 +109,33 @@ def test_a_vocabulary_with_a_gap_or_a_double_is_refused(tiny: Tokenizer) -> None
     del ranks[b"\x00"]
     with pytest.raises(UserError, match="lacks 1 single bytes"):
         Tokenizer(ranks, tiny.special)
+
+
+def test_what_is_disallowed_is_refused_even_where_it_is_allowed(tiny: Tokenizer) -> None:
+    text = "a<|im_end|>"
+    for allowed, disallowed in (("all", {"<|im_end|>"}), ({"<|im_end|>"}, ["<|im_end|>"]), ((), {"a<"})):
+        with pytest.raises(UserError, match="disallowed"):
+            tiny.encode(text, allowed, disallowed)
+    assert tiny.encode(text, "all", "all") == tiny.encode(text, "all", {"<|im_start|>"}) == tiny.encode(text, "all")
+
+
+def test_padding_rows_are_skipped_with_special_tokens(tiny: Tokenizer) -> None:
+    ids = [*tiny.encode("hi"), tiny.n_tokens, tiny.vocab_size + 5]
+    assert tiny.decode(ids, skip_special_tokens=True) == tiny.decode(ids[:-2], errors=None) == "hi"
+    with pytest.raises(UserError, match="token id -1"):
+        tiny.decode([-1], skip_special_tokens=True)
+
+
+def test_long_runs_of_space_are_found_in_one_pass(tiny: Tokenizer) -> None:
+    text = (" " * 499_999 + "a") * 3
+    start = time.process_time()
+    tiny.encode(text)
+    assert time.process_time() - start < 20, "the time grew with the square of a run's length: minutes"
+
+
+def test_ids_that_no_vocabulary_can_have_are_refused(tiny: Tokenizer) -> None:
+    for special in ({"<|endoftext|>": -1}, {"<|endoftext|>": 2**31}, {"<|endoftext|>": 400.0}):
+        with pytest.raises(UserError, match="is no token id"):
+            Tokenizer(tiny.ranks, special)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="without a name"):
+        Tokenizer(tiny.ranks, {"": 400})

@@ -120,6 +120,10 @@ def test_a_pattern_of_ones_own() -> None:
         train_bpe(TEXTS, 300, r"\p{L}+")
     with pytest.raises(UserError, match="every engine takes"):
         train_bpe(TEXTS, 300, r"(unclosed")
+    with pytest.raises(UserError, match="matches nothing"):
+        train_bpe(TEXTS, 300, r"(?=q)|q|[^q]+")
+    with pytest.raises(UserError, match="engines read this pattern differently"):
+        train_bpe(TEXTS, 300, r"\s+$|\s+|\S+")
     with pytest.raises(UserError, match="captures groups"):
         train_bpe(TEXTS, 300, r"(\p{L}+)|\P{L}+")
 

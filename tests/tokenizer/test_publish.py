@@ -15,7 +15,7 @@ from tiktoken.load import load_tiktoken_bpe
 from transformers import AutoTokenizer
 
 from qwenkit.errors import UserError
-from qwenkit.tokenizer import Tokenizer, extend_bpe, load, normalize, save_tiktoken, save_tokenizer
+from qwenkit.tokenizer import Tokenizer, extend_bpe, load, normalize, ranks_text, save_tiktoken, save_tokenizer
 from qwenkit.tokenizer.bytelevel import strays, to_printable
 from qwenkit.tokenizer.learn import bpe
 from qwenkit.tokenizer.publish import tokenizer_json
@@ -314,3 +314,21 @@ def test_two_vocabularies_in_a_folder_are_named(tiny: Tokenizer, tmp_path: Path)
     save_tokenizer(tiny, tmp_path)
     with pytest.raises(UserError, match="goes with a"):
         load(tmp_path, extra_vocab=tmp_path / "a.tiktoken")
+
+
+def test_an_id_far_away_leaves_no_room_for_endless_special_tokens(tiny: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "far.tiktoken"
+    path.write_bytes(ranks_text(tiny.ranks | {b"far away": 2_000_000_000}))
+    assert len(load(path).special) == 3 + 2**16
+    with pytest.raises(UserError, match=r"absent: no such file"):
+        load(path, extra_vocab=tmp_path / "absent")
+
+
+@pytest.mark.parametrize("key", ["merges", "vocab"])
+@pytest.mark.parametrize("value", [[5], [["a", "b", "c"]], {"a": "b"}])
+def test_a_file_of_another_form_is_a_mistake(tiny: Tokenizer, tmp_path: Path, key: str, value: Any) -> None:
+    content = tokenizer_json(tiny)
+    content["model"][key] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError):
+        load(tmp_path)

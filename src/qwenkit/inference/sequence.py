@@ -181,14 +181,14 @@ class Writer:
     """The text of an answer while it grows: whole characters only, cut at the first stop text."""
 
     def __init__(self, tok: Any, params: SamplingParams) -> None:
-        self.stream, self.stop, self.inclusive = tok.stream(), params.stop or (), params.include_stop_str_in_output
-        self.skipped = frozenset(tok.special.values()) if params.skip_special_tokens else frozenset()
+        self.stream = tok.stream(params.skip_special_tokens)
+        self.stop, self.inclusive = params.stop or (), params.include_stop_str_in_output
         self.text, self.emitted = "", 0
         self.held = max((len(text) for text in self.stop), default=1) - 1
 
     def push(self, id: int, early: bool = False) -> bool:
         """Add a token's text; true when it completes a stop text, which an early one cannot."""
-        return id not in self.skipped and self._add(self.stream.push(id), early)
+        return self._add(self.stream.push(id), early)
 
     def finish(self) -> str:
         """The whole text, with what half a character has become."""

@@ -95,8 +95,6 @@ def group_of(row: Row) -> str:
 
 
 def bytes_per_token(tok: Any, texts: list[str]) -> float | None:
-    """UTF-8 bytes for each token; None without texts."""
-    if not texts:
-        return None
+    """UTF-8 bytes for each token; None without text."""
     tokens = sum(len(ids) for ids in tok.encode_batch(texts))
-    return round(sum(len(text.encode()) for text in texts) / tokens, 4)
+    return round(sum(len(text.encode()) for text in texts) / tokens, 4) if tokens else None

@@ -96,13 +96,14 @@ def measure(
     rare_below: int = 3,
     progress: Progress | None = None,
 ) -> Report:
-    """Encode everything with every tokenizer, and count."""
+    """Encode everything with every tokenizer, and count. Documents without text tell nothing and are left out."""
     if baseline not in tokenizers:
         raise UserError(
             f"the baseline {baseline!r} is none of the tokenizers",
             expected=", ".join(tokenizers),
             nearest=nearest(baseline, tokenizers),
         )
+    texts = {group: [text for text in found if text] for group, found in texts.items()}
     sizes = {group: np.array([len(text.encode()) for text in found], np.int64) for group, found in texts.items()}
     if empty := [group for group, size in sizes.items() if not size.sum()]:
         raise UserError(f"no text of {', '.join(empty)}", expected="documents with text in them")
@@ -226,7 +227,8 @@ def tables(report: Report) -> list[Table]:
 
 
 def _scripts(inventories: Sequence[Inventory]) -> list[list[str]]:
-    order = sorted({s for each in inventories for s in each.scripts}, key=lambda s: -inventories[0].scripts.get(s, 0))
+    scripts = {script for each in inventories for script in each.scripts}
+    order = sorted(scripts, key=lambda script: ([-each.scripts.get(script, 0) for each in inventories], script))
     return [[name, *(str(each.scripts.get(name, 0)) for each in inventories)] for name in order]
 
 

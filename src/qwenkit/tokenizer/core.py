@@ -82,7 +82,12 @@ def _chunks(texts: Iterable[str]) -> list[list[str]]:
 
 def _has_endless_space(text: str) -> bool:
     """Whether a run of white space is long enough to exhaust tiktoken's cutter, whose limit is near 10^6."""
-    return len(text) >= _ENDLESS and re.search(rf"\s{{{_ENDLESS}}}", text) is not None
+    for at in range(_ENDLESS - 1, len(text), _ENDLESS):  # so long a run holds one of these places
+        if text[at].isspace():
+            before, after = text[at + 1 - _ENDLESS : at + 1], text[at + 1 : at + _ENDLESS]
+            if len(before) - len(before.rstrip()) + len(after) - len(after.lstrip()) >= _ENDLESS:
+                return True
+    return False
 
 
 class TextStream:
@@ -204,11 +209,13 @@ class Tokenizer:
     ) -> list[int]:
         """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all".
 
-        A name in `disallowed_special` ("all": every one that is not allowed) makes its text a mistake instead.
+        Text that `disallowed_special` lists is a mistake, as in tiktoken: also where it is allowed, and where it is no
+        special token. "all" means every special token that is not allowed.
         """
         _check_text(text)
         allowed = self._names(allowed_special)
-        refused = self._names(disallowed_special) - allowed
+        every = isinstance(disallowed_special, str) and disallowed_special == "all"
+        refused = self.special_names - allowed if every else _listed(disallowed_special)
         if refused:
             self._refuse(text, refused)
         return self._encode(text, allowed)
@@ -231,20 +238,16 @@ class Tokenizer:
             return [ids for chunk in found for ids in chunk]
 
     def _names(self, names: Collection[str] | str) -> frozenset[str]:
-        """Names of special tokens that a caller gave; others are passed over, as `tiktoken` does."""
-        if isinstance(names, str) and names == "all":
-            return self.special_names
-        if isinstance(names, str) or not isinstance(names, Collection):
-            raise UserError(f"{_shown(names)} is no list of special tokens", expected='names, or "all"')
-        return self.special_names & set(names)
+        """Names of special tokens that are allowed; others are passed over, as `tiktoken` does."""
+        return self.special_names if isinstance(names, str) and names == "all" else self.special_names & _listed(names)
 
     def _refuse(self, text: str, refused: frozenset[str]) -> None:
         found = next((part for part in split_special(self.normalize(text), refused) if part in refused), None)
         if found is not None:
             raise UserError(
-                f"the text holds the special token {found}",
+                f"the text holds the disallowed special token {found}",
                 expected="text without it",
-                mend="allow it by name (allowed_special), or do not disallow it: then it is plain text",
+                mend="do not disallow it: then it is plain text, or that token where `allowed_special` names it",
             )
 
     def _encode(self, text: str, allowed: frozenset[str]) -> list[int]:
@@ -270,10 +273,11 @@ class Tokenizer:
         return self._encoding._core_bpe.encode_single_piece(piece)
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
-        """The bytes of ids, joined. Ids that mean nothing (padding rows) are a mistake."""
-        skip = self._hidden_ids if skip_special_tokens else frozenset()
+        """The bytes of ids, joined. Ids that mean nothing are a mistake; those beyond all tokens (padding rows) are
+        skipped with the special ones, as the authors' code does."""
+        skip, end = (self._hidden_ids, self.n_tokens) if skip_special_tokens else (frozenset(), float("inf"))
         try:
-            return b"".join(self._bytes[i] for i in map(_check_id, _check_list(ids)) if i not in skip)
+            return b"".join(self._bytes[i] for i in map(_check_id, _check_list(ids)) if i not in skip and i < end)
         except KeyError as missing:
             raise UserError(
                 f"token id {missing.args[0]} means nothing in this tokenizer",
@@ -281,15 +285,21 @@ class Tokenizer:
             ) from None
 
     def decode(
-        self, ids: Sequence[int] | Iterable[int] | int, errors: str = "replace", skip_special_tokens: bool = False
+        self, ids: Sequence[int] | Iterable[int] | int, errors: str | None = None, skip_special_tokens: bool = False
     ) -> str:
-        """The text of ids: bytes joined first, then read as UTF-8 with `errors`."""
+        """The text of ids: bytes joined first, then read as UTF-8 with `errors` (none: "replace")."""
         ids = [ids] if isinstance(ids, int) else ids
-        return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors)
+        return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors or "replace")
 
     def stream(self, skip_special_tokens: bool = False) -> TextStream:
         """A decoder for ids that arrive one by one."""
         return TextStream(self, skip_special_tokens)
+
+
+def _listed(names: Any) -> frozenset[str]:
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise UserError(f"{_shown(names)} is no list of special tokens", expected='names, or "all"')
+    return frozenset(names)
 
 
 def _shown(value: object) -> str:
@@ -325,6 +335,10 @@ def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
     if missing:
         raise UserError(f"the vocabulary lacks {len(missing)} single bytes, the first is 0x{missing[0]:02x}")
     ids = [*ranks.values(), *special.values()]
+    if odd := [i for i in ids if type(i) is not int or not 0 <= i < 2**31]:
+        raise UserError(f"{_shown(odd[0])} is no token id", expected="whole numbers from 0 to 2147483647")
+    if "" in special:
+        raise UserError("a special token without a name", expected="one character at the least")
     if len(set(ids)) < len(ids):
         twice = next(i for n, i in enumerate(sorted(ids)) if i == sorted(ids)[n - 1])
         raise UserError(f"token id {twice} is used twice", expected="one token for each id")

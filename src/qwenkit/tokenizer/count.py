@@ -94,6 +94,8 @@ def _count(batch: list[str], pattern: str, nfc: bool) -> Counter[str]:
         if sum(map(len, pieces)) != len(text):
             raise UserError("this pattern leaves out text", where=_dropped(cut, text), expected="a match everywhere")
         found.update(pieces)
+    if "" in found:
+        raise UserError("this pattern matches nothing at all somewhere", expected="at least a character in each match")
     return found
 
 

@@ -26,6 +26,8 @@ from .tiktoken_file import load_tiktoken
 def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
     """A tokenizer from a folder or a file; an extra vocabulary goes with a `.tiktoken` one."""
     path, extra = Path(path), Path(extra_vocab) if extra_vocab else None
+    if extra is not None and not extra.is_file():
+        raise UserError("no such file", where=str(extra), expected="an extra vocabulary in the form of a .tiktoken")
     if path.is_dir():
         return _load_folder(path, extra)
     if not path.is_file():
@@ -99,8 +101,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _load_json(path: Path, rows: int | None = None) -> Tokenizer:
-    """tokenizer.json of a byte-level BPE."""
+    """tokenizer.json; one that is not of the form that `tokenizers` writes is told of, not a fault of ours."""
     content = _read_json(path)
+    try:
+        return _byte_level(content, path, rows)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not a tokenizer as `tokenizers` writes it: {error}", where=str(path)) from None
+
+
+def _byte_level(content: dict[str, Any], path: Path, rows: int | None) -> Tokenizer:
     model = content.get("model") or {}
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise UserError(f"a {model.get('type', 'nameless')} tokenizer", where=str(path), expected="a byte-level BPE")

@@ -59,7 +59,7 @@ class ImageTokenizer(Tokenizer):
         return [*path, *[self.special[PAD]] * (SLOTS - len(path))]
 
     def decode(
-        self, ids: Sequence[int] | Iterable[int] | int, errors: str = "replace", skip_special_tokens: bool = False
+        self, ids: Sequence[int] | Iterable[int] | int, errors: str | None = None, skip_special_tokens: bool = False
     ) -> str:
         """The text of ids, with the paths of pictures in it."""
         ids = [ids] if isinstance(ids, int) else list(map(int, ids))

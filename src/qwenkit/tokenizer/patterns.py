@@ -26,6 +26,7 @@ PATTERNS: dict[str, str] = {
 }
 
 ENDOFTEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+_PROBE = "The CAT's 1234567 \u0663\u2167x_y  \n e\u0301t\u00e9 \u4e2d\u6587\uff0c\u0e44\u0e17\u0e22 \r\n\n\t ok!!\n  "
 OFFICIAL_EXTRAS = 205
 """Qwen's `<|extra_0|>` .. `<|extra_204|>`: 208 special tokens in all."""
 
@@ -51,6 +52,14 @@ def resolve(pattern: str) -> str:
         raise UserError(
             f"not a regular expression that every engine takes: {error}", where=f"pattern {pattern!r}"
         ) from None
+    cut = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated").pre_tokenize_str(_PROBE)
+    own = regex.findall(pattern, _PROBE)
+    if not groups and "".join(own) == _PROBE and own != [piece for piece, _ in cut]:
+        raise UserError(
+            "the engines read this pattern differently",
+            where=f"pattern {pattern!r}",
+            expected="one that cuts alike everywhere: `$`, for one, is the end of a line in `tokenizers`",
+        )
     if groups:
         raise UserError("the pattern captures groups", where=f"pattern {pattern!r}", mend="write (?:...) for (...)")
     return pattern

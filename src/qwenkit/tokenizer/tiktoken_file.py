@@ -24,6 +24,8 @@ from .patterns import special_names
 QWEN_MULTIPLE = 128
 """The released models round 151,851 tokens up to 151,936 rows."""
 CHATML_TOKENS = 3
+_MOST_EXTRAS = 2**16
+"""More `<|extra_N|>` than that no gap between ranks can mean."""
 
 
 class Family(NamedTuple):
@@ -88,7 +90,7 @@ def _qwen_special(ranks: Mapping[bytes, int]) -> dict[str, int]:
     above = min((i for i in taken if i > first), default=None)
     if above is None:
         return {name: first + i for i, name in enumerate(special_names())}
-    names = special_names(max(0, above - first - CHATML_TOKENS))[: above - first]
+    names = special_names(min(max(0, above - first - CHATML_TOKENS), _MOST_EXTRAS))[: above - first]
     return {name: first + i for i, name in enumerate(names)}
 
 
