@@ -62,8 +62,8 @@ def _named(references: list[str]) -> dict[str, str]:
     paths = [Path(reference).resolve() for reference in references]
     short = [path.stem if path.is_file() else path.name for path in paths]
     names = short if len(set(short)) == len(short) else references
-    if len(set(names)) < len(names):
-        raise UserError("the same tokenizer twice", where=max(names, key=names.count))
+    if len(set(paths)) < len(paths):
+        raise UserError("the same tokenizer twice", where=str(max(paths, key=paths.count)))
     return dict(zip(names, references))
 
 

@@ -28,6 +28,12 @@ def batch(
     allowed_special: Collection[str] | str = frozenset(),
 ) -> dict[str, list[list[int]]]:
     """Ids of every text with the masks beside them: 1 in `attention_mask` is text, 0 padding."""
+    if padding not in (True, False, "max_length"):
+        raise UserError(f"padding = {padding!r}", expected='True, False or "max_length"')
+    if padding_side not in ("left", "right"):
+        raise UserError(f"padding_side = {padding_side!r}", expected='"left" or "right"')
+    if max_length is not None and (isinstance(max_length, bool) or max_length < 0):
+        raise UserError(f"max_length = {max_length!r}", expected="a number of tokens")
     if (truncation and max_length is None) or (padding == "max_length" and max_length is None):
         raise UserError("no max_length to cut or to pad to", expected="max_length=N")
     rows = tok.encode_batch(texts, allowed_special)

@@ -30,7 +30,7 @@ import regex
 import tiktoken
 
 from ..errors import UserError, nearest
-from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS
+from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, refuse_unknown
 
 DEFAULT_MULTIPLE = 64
 _ENDLESS = 500_000
@@ -125,6 +125,7 @@ class Tokenizer:
         special_first: bool = False,
         nfc: bool = True,
     ) -> None:
+        refuse_unknown(pattern)
         self.ranks, self.special, self.pattern = dict(ranks), dict(special), pattern
         self.visible, self.special_first, self.nfc = frozenset(visible), special_first, nfc
         _check_ids(self.ranks, self.special)

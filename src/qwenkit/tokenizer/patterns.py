@@ -36,13 +36,18 @@ def special_names(extras: int = OFFICIAL_EXTRAS) -> tuple[str, ...]:
     return (ENDOFTEXT, IM_START, IM_END, *(f"<|extra_{i}|>" for i in range(extras)))
 
 
-def resolve(pattern: str) -> str:
-    """The regular expression of a pattern's name, or a pattern of one's own once the three engines have taken it."""
-    if pattern in PATTERNS:
-        return PATTERNS[pattern]
-    if re.fullmatch(r"[\w.-]+", pattern):
+def refuse_unknown(pattern: str) -> None:
+    """What looks like a name and is none would be an expression that finds itself and loses all other text."""
+    if pattern not in PATTERNS and re.fullmatch(r"[\w.-]+", pattern):
         expected = " or ".join(PATTERNS) + ", or a regular expression"
         raise UserError(f"unknown pattern {pattern!r}", expected=expected, nearest=nearest(pattern, PATTERNS))
+
+
+def resolve(pattern: str) -> str:
+    """The regular expression of a pattern's name, or a pattern of one's own once the three engines have taken it."""
+    refuse_unknown(pattern)
+    if pattern in PATTERNS:
+        return PATTERNS[pattern]
     bytes_only = {bytes([b]): b for b in range(256)}
     try:
         groups = regex.compile(pattern).groups
