@@ -293,22 +293,38 @@ def _parquet_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[
         last = number + file.metadata.row_group(group).num_rows
         try:
             for batch in file.iter_batches(batch_size=1024, row_groups=[group], columns=columns):
-                for row in batch.to_struct_array():
+                for row in _batch_rows(batch):
                     number += 1
-                    try:
-                        yield number, row.as_py()
-                    except (pa.ArrowException, ValueError, OverflowError) as error:
-                        quarantine.add("a row with a value that cannot be read", path, line=number, sample=str(error))
+                    if isinstance(row, dict):
+                        yield number, row
+                    else:
+                        quarantine.add("a row with a value that cannot be read", path, line=number, sample=str(row))
         except (pa.ArrowException, OSError) as error:
             quarantine.add("damaged row group", path, line=number + 1, sample=str(error))
         number = last
 
 
-def _of_no_use(kind: Any) -> bool:
-    """Whether a column's values are of no kind that a document's row may hold: times may not even be Python's."""
-    import pyarrow.types as is_
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """The rows of a batch; instead of one that cannot be Python's, why."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):  # of pyarrow's own too
+        rows = map(_as_row, batch.to_struct_array())
+    yield from rows
 
-    return is_.is_temporal(kind)
+
+def _as_row(scalar: Any) -> dict[str, Any] | Exception:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError) as error:
+        return error
+
+
+def _of_no_use(kind: Any) -> bool:
+    """Whether a column holds times: no field of a document is one, and they may lie outside Python's."""
+    import pyarrow.types
+
+    return pyarrow.types.is_temporal(kind)
 
 
 def _rows(
