@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,12 @@ from qwenkit.data import CorpusConfig, Source, build_corpus, detect_language
 from qwenkit.data.charset import decode
 from qwenkit.data.extract import extract_text, tidy
 from qwenkit.data.language import UNKNOWN
+from qwenkit.data.main_content import main_content
 from qwenkit.data.pii import scrub
+from qwenkit.data.published import sentences_kept
+from qwenkit.data.quality import View
 from qwenkit.data.readers import read_documents
+from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 from qwenkit.stages import corpus
 from qwenkit.stages.base import Input
@@ -86,3 +91,88 @@ def test_capital_suffixes_are_suffixes(tmp_path: Path) -> None:
     found = _sources(corpus.Config(extra=["x"]), {"extra.0": Input("extra.0", tmp_path / "PAGES.WARC", "")}, Source)
     assert [source.kind for source in found] == ["html"]
     assert len(list(read_documents(found[0], Quarantine()))) == 1
+
+
+def _warc(pages: list[bytes], length: str | None = None, head: bytes = b"Content-Type: text/html") -> list[bytes]:
+    """Records of pages; the second declares another `length`."""
+    found = []
+    for number, page in enumerate(pages):
+        block = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + page
+        said = length if length is not None and number == 1 else str(len(block))
+        names = (
+            f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number}>\r\nContent-Length: {said}\r\n\r\n"
+        )
+        found.append(names.encode() + block + b"\r\n\r\n")
+    return found
+
+
+PAGES = [b"<p>The town hall opens at nine in the morning, page %d.</p>" % n * 9 for n in range(5)]
+
+
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "9" * 30, "9" * 12, "1500", "20", "-1", ""])
+def test_a_false_length_costs_its_own_record_only(tmp_path: Path, length: str) -> None:
+    (tmp_path / "a.warc").write_bytes(b"".join(_warc(PAGES, length)))
+    quarantine = Quarantine()
+    found = [page.id for page in read_documents(Source("s", tmp_path / "a.warc", "html"), quarantine)]
+    assert [name for name in found if name != "1"] == ["0", "2", "3", "4"]
+    assert length == "20" or len(quarantine) == 1
+
+
+@pytest.mark.parametrize("lost", [1, 4, 50, 500])
+def test_a_record_cut_amid_a_warc_does_not_take_the_next(tmp_path: Path, lost: int) -> None:
+    parts = _warc(PAGES)
+    (tmp_path / "a.warc").write_bytes(b"".join([*parts[:2], parts[2][:-lost], *parts[3:]]))
+    quarantine = Quarantine()
+    found = [page.id for page in read_documents(Source("s", tmp_path / "a.warc", "html"), quarantine)]
+    assert {"0", "1", "3", "4"} <= set(found) and len(found) + len(quarantine) == 5
+
+
+@pytest.mark.parametrize(
+    "head", [b"Transfer-Encoding: chunked", b"content-type: Text/HTML", b"Content-Type: text/html; charset=idna"]
+)
+def test_odd_headers_of_a_page(tmp_path: Path, head: bytes) -> None:
+    pages = [b"f" * 24 + b"\r\n" + page + b" caf\xe9" for page in PAGES]
+    (tmp_path / "a.warc").write_bytes(b"".join(_warc(pages, head=head)))
+    assert build_corpus([Source("s", tmp_path / "a.warc", "html")]).funnel[0]["left"] == 5
+
+
+@pytest.mark.parametrize("claim", ["idna", "punycode", "undefined", "base64", "utf-16"])
+def test_codecs_that_are_no_encodings_of_pages(claim: str) -> None:
+    assert decode("Das Rathaus öffnet um neun Uhr früh.".encode("latin-1"), claim).endswith("früh.")
+
+
+def test_long_numbered_lists_and_runs_of_marks_are_linear() -> None:
+    main_content("<p>The town hall opens at nine, they said.</p><ol>" + "<li>a" * 50_000)
+    sentences_kept(View("a b c d e " + _long("!") + "x."))
+
+
+def test_parquet_rows_and_groups_cost_themselves_only(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, size = tmp_path / "a.parquet", 4000
+    texts = pa.array([b"\xff" if n == 3 else b"text %d" % n for n in range(size)], pa.binary()).view(pa.string())
+    when = pa.array([1_700_000_000_123_456_789] * size, pa.timestamp("ns"))
+    pq.write_table(pa.table({"text": texts, "when": when}), path, row_group_size=1000)
+    column = pq.ParquetFile(path).metadata.row_group(2).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.dictionary_page_offset : column.dictionary_page_offset + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    quarantine = Quarantine()
+    found = [document.place for document in read_documents(Source("s", path), quarantine)]
+    assert len(found) == 2999 and found[-1] == "a.parquet:4000" and "a.parquet:2001" not in found
+    assert quarantine.counts == {"a row with a value that cannot be read": 1, "damaged row group": 1}
+
+
+def test_no_two_documents_have_one_id(tmp_path: Path) -> None:
+    ids = ["x", "x", "s/x", "x", "s/x#2", "s/x"]
+    rows = [json.dumps({"id": name, "text": f"Page {n} of the town hall."}) for n, name in enumerate(ids)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    found = [row["id"] for row in build_corpus([Source("s", tmp_path / "a.jsonl")]).documents]
+    assert len(set(found)) == len(ids) and {"x", "s/x", "s/x#2"} <= set(found)
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("A text.")
+    with pytest.raises(UserError, match="not UTF-8"):
+        build_corpus([Source("s", tmp_path)])

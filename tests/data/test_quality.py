@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from qwenkit.data.classifier import QualityClassifier
+from qwenkit.data.pii import scrub
+from qwenkit.data.published import GOPHER
 from qwenkit.data.quality import CODE_RULES, RULES, View, first_broken, offensive, with_thresholds
+from qwenkit.errors import UserError
 
 EN = (
     "The town of Alnmouth lies where the river meets the sea. It was founded in the twelfth century by a lord who\n"
@@ -144,3 +147,23 @@ def test_rules_agree_with_human_labels(real_data: Path) -> None:
     rows = [json.loads(line) for line in data.splitlines()]
     dropped = {label: [bool(broken(row["text"], "en")) for row in rows if row["label"] == label] for label in (0, 1)}
     assert np.mean(dropped[1]) < 0.04 < 0.06 < np.mean(dropped[0])
+
+
+def test_published_rules_count_what_their_papers_count() -> None:
+    words = " ".join(f"{a}{b}" for a in ("river", "town", "market", "garden") for b in range(20))
+    assert broken(f"{words} the of", "en", GOPHER) is None
+    assert broken(f"{words} is in a was for the", "en", GOPHER) == "gopher_stop_words"
+    assert broken(f"{words} the of" + " #" * 7 + " ..." * 7 + " end.", "en", GOPHER) is None
+    assert broken(f"{words} the of" + " #" * 9, "en", GOPHER) == "gopher_symbols"
+
+
+def test_a_file_that_is_no_filter_is_said(tmp_path: Path) -> None:
+    (tmp_path / "f.npz").write_text("no filter")
+    with pytest.raises(UserError, match="no filter"):
+        QualityClassifier.load(tmp_path / "f.npz")
+
+
+def test_identity_numbers_and_keys_are_masked() -> None:
+    assert scrub("id 11010519491231002X, no 110105194912310021")[0] == "id <identity>, no 110105194912310021"
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"
+    assert scrub(f"AKIAIOSFODNN7EXAMPLE ghp_{'a1' * 18} {key} sk-ly")[0] == "<key> <key> <key> sk-ly"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -48,10 +50,15 @@ def test_judgements_are_saved_and_summed_up(corpus: Path) -> None:
     with review.serve(corpus, saved) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/"
+        idle = socket.create_connection(server.server_address)  # as browsers open in advance
         assert b"1 document" in urllib.request.urlopen(url, timeout=10).read()
         for name, say in (("a", "right"), ("b", "right"), ("b", "wrong")):
             data = json.dumps({"id": name, "rule": "length", "say": say}).encode()
             assert urllib.request.urlopen(url, data=data, timeout=10).status == 204
+        for bad in (b"[" * 9000, json.dumps({"id": "a", "rule": "length", "say": "perhaps"}).encode()):
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                urllib.request.urlopen(url, data=bad, timeout=10)
+        idle.close()
         server.shutdown()
     assert review.summary(saved) == {"length": {"right": 1, "wrong": 1}}
 

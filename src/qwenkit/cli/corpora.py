@@ -27,13 +27,16 @@ def explain(
     if (document is None) == (step is None):
         raise UserError("a document or --step is wanted, and not both", where="qwenkit explain")
     traced = trace(run, node) if step is not None or read_manifest(run / node).kind == "pretrain" else None
+    ran = int(read_manifest(run / node).metrics["steps"]) if traced else 0
     if document is None:
         assert step is not None and traced is not None
+        if step >= ran:
+            raise UserError(f"`{node}` has no step {step}", where=str(run), expected=f"0 to {ran - 1}")
         seen = ledger.documents_of(traced[0], traced[1], step, traced[2])
         print_json(seen) if as_json else print("\n".join(seen))
         return
     rows = ledger.fates(corpus_of(run, node), document)
-    steps = ledger.steps_of(*traced[:2], document, traced[2]) if traced else None
+    steps = [s for s in ledger.steps_of(*traced[:2], document, traced[2]) if s < ran] if traced else None
     if as_json:
         print_json({"fates": rows, "steps": steps})
         return
@@ -42,7 +45,10 @@ def explain(
         line = f"{row['id']} ({row['source']}, {row['place']}): {fate} {row['seen']}"
         terminal().print(line.rstrip(), highlight=False, markup=False)
     if steps is not None:
-        print("steps of the first epoch:", ", ".join(map(str, steps)) or "none (held out, or not kept)")
+        print(
+            "steps of the first epoch:",
+            ", ".join(map(str, steps)) or "none (held out, not kept, or not reached)",
+        )
 
 
 @inspect_app.command("corpus", epilog="Example:  qwenkit inspect corpus runs/nano/corpus --html review.html")
@@ -52,7 +58,7 @@ def inspect_corpus(
     serve: Annotated[bool, typer.Option("--serve", help="show it on this machine and save judgements")] = False,
     saved: Annotated[Path, typer.Option(help="where judgements are saved")] = Path("review.jsonl"),
     summary: Annotated[bool, typer.Option("--summary", help="only sum up the saved judgements")] = False,
-    port: Annotated[int, typer.Option(help="0: a free one", min=0)] = 0,
+    port: Annotated[int, typer.Option(help="0: a free one", min=0, max=65_535)] = 0,
 ) -> None:
     """Show a corpus's funnel, curves and samples of every rule, kept beside dropped, to be judged by people."""
     from qwenkit.data import review

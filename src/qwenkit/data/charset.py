@@ -59,7 +59,7 @@ def _known(name: str) -> str | None:
     """The encoding's name as browsers read it (`gb2312` is `gb18030`, `latin-1` is `windows-1252`), or None."""
     try:
         mapped = map_encoding_to_html5(name, fallback_utf8=False) or name
-        "".encode(mapped)
+        b"a\xe9".decode(mapped, "replace")  # some of Python's codecs are of no use for pages, and raise here
         return {"gbk": "gb18030"}.get(mapped, mapped)
     except (LookupError, TypeError, ValueError):
         return None

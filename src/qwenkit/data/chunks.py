@@ -10,6 +10,7 @@ output depends on) has changed is made anew. `runner="ray"` runs the chunks as R
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -110,7 +111,10 @@ def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
         shutil.rmtree(beside, ignore_errors=True)
         if error.filename:
             raise
-        raise UserError(error.strerror or str(error), where=str(beside), mend="free some space") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise UserError(
+            error.strerror or str(error), where=str(beside), mend="free some space" if full else None
+        ) from error
     files = {path.name: _digest(path) for path in sorted(beside.iterdir())}
     write_json(beside / MARK, {**mark, "digest": hashlib.sha256(canonical(files)).hexdigest()})
     beside.replace(out)

@@ -11,6 +11,7 @@ and topics that neither side showed.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwenkit.data.units import ngram_hashes, unit_hashes
+from qwenkit.errors import UserError
 
 BITS = 16
 Floats = npt.NDArray[np.float64]
@@ -69,8 +71,13 @@ class QualityClassifier:
     @classmethod
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
-        with np.load(path) as data:
-            return cls(data["weights"].astype(np.float64), float(data["bias"]))
+        try:
+            with np.load(path) as data:
+                return cls(data["weights"].astype(np.float64), float(data["bias"]))
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+            raise UserError(
+                "no filter", where=str(path), expected="a file that `qwenkit train-filter` wrote"
+            ) from error
 
 
 def agreement(good: Sequence[str], bad: Sequence[str]) -> float:

@@ -145,7 +145,7 @@ def join_copies(
     pairs.sort(key=lambda pair: pair[2])
     taken = _taken_ids([str(path) for path in signatures], runner)
     ids = _ids(rows, {pair[3] for pair in pairs} | {doc for group in taken for doc in group})
-    names = _new_names(taken, ids, [name for name, _ in sources])
+    names = _new_names(taken, ids, [name for name, _ in sources], _hashed_names(signatures))
     ids |= names
     columns = {"doc": [p[2] for p in pairs], "step": [p[0] for p in pairs], "rule": [p[1] for p in pairs]}
     columns["of"] = [ids[p[3]] for p in pairs]
@@ -211,16 +211,28 @@ def _ids(rows: Sequence[Path], docs: set[int]) -> dict[int, str]:
     return found
 
 
-def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[str]) -> dict[int, str]:
-    """Ids made of the source's name and a number, for rows whose id an earlier row has."""
+def _hashed_names(signatures: Sequence[Path]) -> Docs:
+    """The hashes of all ids, sorted."""
+    return np.sort(
+        np.concatenate([pq.read_table(str(path), columns=["name"])["name"].to_numpy() for path in signatures])
+    )
+
+
+def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[str], known: Docs) -> dict[int, str]:
+    """Ids made of the source's name and a number, for rows whose id an earlier row has; none is another row's own."""
     names: dict[int, str] = {}
     given: Counter[str] = Counter()
+    used: set[str] = set()
     for group in taken:
         for doc in group[1:]:
             if ids[doc] == ids[group[0]]:
                 name = f"{sources[doc >> 32]}/{ids[doc]}"
-                given[name] += 1
-                names[doc] = name if given[name] == 1 else f"{name}#{given[name]}"
+                new = ""
+                while not new or _among(np.array([dedup.name_key(new)]), known)[0] or new in used:
+                    given[name] += 1
+                    new = name if given[name] == 1 else f"{name}#{given[name]}"
+                names[doc] = new
+                used.add(new)
     return names
 
 

@@ -42,6 +42,11 @@ def exact_digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
+def name_key(name: str) -> int:
+    """A number for an id."""
+    return int.from_bytes(exact_digest(name.encode("utf-8", "replace"))[:8], "little", signed=True)
+
+
 def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
     """For every text that repeats an earlier one after normalisation: its index and the first one's."""
     first: dict[bytes, int] = {}

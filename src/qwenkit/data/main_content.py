@@ -67,6 +67,7 @@ _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _PARSER = lxml.etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
 NONE, NOISE, COMMENTS = 0, 1, 2
+_MOST_NUMBERED = 1000
 
 
 @dataclass(slots=True)
@@ -213,7 +214,8 @@ def _bullet(node: Any) -> str:
     parent = node.getparent()
     if parent is None or parent.tag != "ol":
         return "- "
-    return f"{1 + sum(1 for _ in node.itersiblings('li', preceding=True))}. "
+    number = 1 + sum(1 for _ in itertools.islice(node.itersiblings("li", preceding=True), _MOST_NUMBERED))
+    return f"{number}. " if number <= _MOST_NUMBERED else "- "  # counting from the first would be quadratic
 
 
 def _tex(node: Any) -> str:

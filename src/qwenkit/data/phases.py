@@ -170,10 +170,8 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
             docs = (number << 32) + np.arange(done, done + len(batch))
             keys, columns = dedup.sketches(texts, config.near_threshold, near)
             keys = keys if exact else np.zeros_like(keys)
-            names = [
-                int.from_bytes(dedup.exact_digest(row["id"].encode("utf-8", "replace"))[:8], "little") for row in batch
-            ]
-            table = [docs, np.array(list(map(len, texts)), np.int32), np.array(names, np.uint64).view(np.int64)]
+            names = np.array([dedup.name_key(row["id"]) for row in batch], np.int64)
+            table = [docs, np.array(list(map(len, texts)), np.int32), names]
             table += [column.view(np.int64) for column in (*keys.T.copy(), *columns.T.copy())]
             writer.write_table(pa.table(dict(zip([name for name, _ in fields], table)), schema=pa.schema(fields)))
             if applies("lines", source, config):

@@ -1,8 +1,10 @@
-"""Personal data masked in place: mail addresses, telephone and payment-card numbers, IP addresses.
+"""Personal data masked in place: mail and IP addresses, numbers of telephones, cards and identity, and keys.
 
 Not in the report; an option of `build_corpus` (`scrub_pii`), off by default. `scrub(text) -> (text, counts)` puts
-`<email>`, `<phone>`, `<card>`, `<ip>` where they stood. A card number must pass Luhn's check and an IPv4 address be in
-range and not private, so that ordinary long numbers and version strings stay. Names and street addresses are not found.
+`<email>`, `<phone>`, `<card>`, `<ip>`, `<identity>`, `<key>` where they stood. Numbers of cards and of Chinese
+residents must pass their checks and an IPv4 address be in range and not private, so that ordinary long numbers and
+version strings stay; keys are those with a form of their own (AWS, GitHub, OpenAI, Google, PEM). Names, street
+addresses, IPv6 and identity numbers without a check are not found.
 """
 
 from __future__ import annotations
@@ -25,6 +27,20 @@ _PHONE = re.compile(
 )
 
 
+_IDENTITY = re.compile(r"(?<![\w.-])\d{17}[\dXx](?!\w|[.-]\d)", re.ASCII)
+_KEY = re.compile(
+    r"(?<![\w-])(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255}|sk-[\w-]{20,255}|AIza[\w-]{35})"
+    r"(?![\w-])|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s]{0,10000}-----END [A-Z ]{0,30}PRIVATE KEY-----",
+    re.ASCII,
+)
+
+
+def resident(digits: str) -> bool:
+    """Whether a number passes the check of Chinese resident identity (ISO 7064, MOD 11-2)."""
+    values = [10 if digit in "Xx" else int(digit) for digit in digits]
+    return sum(value * pow(2, 17 - place, 11) for place, value in enumerate(values)) % 11 == 1
+
+
 def luhn(digits: str) -> bool:
     """Whether a number passes the check of payment cards."""
     numbers = [int(digit) for digit in reversed(digits) if digit.isdigit()]
@@ -35,8 +51,10 @@ def scrub(text: str) -> tuple[str, Counter[str]]:
     """The text with personal data masked, and how much of each kind there was."""
     counts: Counter[str] = Counter()
     checks = (
+        ("key", _KEY, lambda found: True),
         ("email", _EMAIL, lambda found: True),
         ("ip", _IP, _public_address),
+        ("identity", _IDENTITY, resident),
         ("card", _CARD, luhn),
         ("phone", _PHONE, lambda found: True),
     )

@@ -2,11 +2,12 @@
 
     GOPHER    Rae et al. 2021, Scaling Language Models, appendix A.1.1 and table A1: length, words, symbols, repetition
     C4        Raffel et al. 2020, section 2.2: lines that end as sentences, lorem ipsum, braces, javascript, policies
-    FINEWEB   Penedo et al. 2024, section 3.6: the four rules that the authors found by comparing crawls
+    FINEWEB   Penedo et al. 2024, section 3.6, with the values of the authors' code (datatrove's FineWebQualityFilter)
 
 Each is a pure measure of a text and the range it must lie in. They were made for English: rules of words mean nothing
-in scripts without spaces and are not asked there; lengths count a character of such a script as half a word. C4 cuts
-lines out; here the document is judged by what it would leave.
+in scripts without spaces and are not asked there; lengths count a character of such a script as half a word. Words are
+those of `units`, so a run of signs is none. C4 cuts lines out; here the document is judged by what it would leave, and
+C4's list of bad words is left to `quality.offensive`, which is in the set "own" only.
 """
 
 from __future__ import annotations
@@ -26,13 +27,23 @@ from qwenkit.data.quality import (
     ratio,
     repeated_line_characters,
     repeated_lines,
-    stop_words,
-    symbol_share,
 )
 
 _TERMINAL = (".", "!", "?", '"', "”", "。", "！", "？", "」", "』")
-_SENTENCE = re.compile(r"[.!?]+(?:\s|[\"”']|$)|[。！？]+")
+_SENTENCE = re.compile(r"(?<![.!?])[.!?]+(?:\s|[\"”']|$)|[。！？]+")
+_GOPHER_WORDS = frozenset("the be to of and that have with".split())
 _POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+
+
+def gopher_stop_words(view: View) -> float:
+    """How many of the eight words of the paper the text has."""
+    return len(_GOPHER_WORDS.intersection(view.words))
+
+
+def gopher_symbols(view: View) -> float:
+    """Hash signs or ellipses per word, whichever are more: the paper sets its limit for either."""
+    counts = (len(re.findall(pattern, view.text)) for pattern in ("#", r"\.\.\.|…"))
+    return ratio(max(counts), len(view.words))
 
 
 def top_gram_characters(size: int):
@@ -113,11 +124,11 @@ _RAE, _T5, _FINE = "Rae et al. 2021", "Raffel et al. 2020", "Penedo et al. 2024"
 GOPHER: tuple[Rule, ...] = (
     Rule("gopher_length", length, 50, 100_000, _RAE),
     Rule("gopher_mean_word_length", mean_word_length, 3, 10, _RAE, "spaced"),
-    Rule("gopher_symbols", symbol_share, 0, 0.1, _RAE),
+    Rule("gopher_symbols", gopher_symbols, 0, 0.1, _RAE),
     Rule("gopher_bullet_lines", bullet_lines, 0, 0.9, _RAE),
     Rule("gopher_ellipsis_lines", ellipsis_lines, 0, 0.3, _RAE),
     Rule("gopher_lettered_words", lettered_words, 0.8, 1, _RAE),
-    Rule("gopher_stop_words", stop_words, 2, inf, _RAE, "en"),
+    Rule("gopher_stop_words", gopher_stop_words, 2, inf, _RAE, "en"),
     Rule("gopher_repeated_lines", repeated_lines, 0, 0.3, _RAE),
     Rule("gopher_repeated_line_characters", repeated_line_characters, 0, 0.2, _RAE),
     Rule("gopher_repeated_paragraphs", repeated_paragraphs, 0, 0.3, _RAE),

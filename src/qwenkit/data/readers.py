@@ -194,14 +194,25 @@ def source_files(path: Path, name: str) -> list[Path]:
             "no such file or folder", where=f"source {name}: {path}", nearest=nearest(path.name, _siblings(path))
         )
     if path.is_file():
-        return [path]
+        return [_named_in_utf8(path, name)]
     known = _TEXT_SUFFIXES | _ROW_SUFFIXES
     found = [file for file in path.rglob("*") if file.is_file() and _suffix(file) in known]
     if not found:
         raise UserError(
             "no readable file in this folder", where=f"source {name}: {path}", expected=", ".join(sorted(known))
         )
-    return sorted(found, key=lambda file: file.relative_to(path).as_posix())
+    return sorted((_named_in_utf8(file, name) for file in found), key=lambda file: file.relative_to(path).as_posix())
+
+
+def _named_in_utf8(path: Path, name: str) -> Path:
+    """The path: a document is called after it, and ids are texts."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"a file name that is not UTF-8: {path.name!a}", where=f"source {name}", mend="rename it"
+        ) from None
+    return path
 
 
 def _siblings(path: Path) -> list[str]:
@@ -261,7 +272,7 @@ def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
 
 
 def _json_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with their line numbers; a file that holds one JSON list is read whole."""
+    """Rows with their line numbers."""
     for number, line in streams.lines(path, quarantine, split.start, split.stop, split.first, split.skip):
         for row in parse_line(line, path, number, quarantine):
             yield number, row
@@ -274,13 +285,46 @@ def _parquet_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[
     number = split.first - 1
     try:
         file = pq.ParquetFile(str(path))
-        groups = range(split.start, file.metadata.num_row_groups if split.stop is None else split.stop)
-        for batch in file.iter_batches(batch_size=1024, row_groups=list(groups)):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        quarantine.add(CUT, path, line=number + 1, sample=str(error))
+    except (pa.ArrowException, OSError) as error:
+        quarantine.add(CUT, path, line=split.first, sample=str(error))
+        return
+    columns = [field.name for field in file.schema_arrow if field.name == "id" or not _of_no_use(field.type)]
+    for group in range(split.start, file.metadata.num_row_groups if split.stop is None else split.stop):
+        last = number + file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(batch_size=1024, row_groups=[group], columns=columns):
+                for row in _batch_rows(batch):
+                    number += 1
+                    if isinstance(row, dict):
+                        yield number, row
+                    else:
+                        quarantine.add("a row with a value that cannot be read", path, line=number, sample=str(row))
+        except (pa.ArrowException, OSError) as error:
+            quarantine.add("damaged row group", path, line=number + 1, sample=str(error))
+        number = last
+
+
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """The rows of a batch; instead of one that cannot be Python's, why."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):  # of pyarrow's own too
+        rows = map(_as_row, batch.to_struct_array())
+    yield from rows
+
+
+def _as_row(scalar: Any) -> dict[str, Any] | Exception:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError) as error:
+        return error
+
+
+def _of_no_use(kind: Any) -> bool:
+    """Whether a column holds times: no field of a document is one, and they may lie outside Python's."""
+    import pyarrow.types
+
+    return pyarrow.types.is_temporal(kind)
 
 
 def _rows(

@@ -150,9 +150,11 @@ def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
 
         def do_POST(self) -> None:
             try:
-                given = json.loads(self.rfile.read(min(10_000, int(self.headers.get("Content-Length", 0)))))
+                given = json.loads(self.rfile.read(min(10_000, max(0, int(self.headers.get("Content-Length", 0))))))
                 row = {key: str(given[key]) for key in ("id", "rule", "say")}
-            except (ValueError, KeyError, TypeError):
+                if row["say"] not in ("right", "wrong"):
+                    raise ValueError(row["say"])
+            except (ValueError, KeyError, TypeError, RecursionError):
                 return self._answer(400, b"")
             with saved.open("a", encoding="utf-8") as file:
                 file.write(dumps(row) + "\n")
@@ -168,7 +170,13 @@ def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: the page's own reader is its only visitor."""
 
-    return socketserver.TCPServer(("127.0.0.1", port), Handler)
+    return _Server(("127.0.0.1", port), Handler)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """A thread for each connection: browsers open one in advance and leave it idle, and it must not hold up others."""
+
+    daemon_threads = True
 
 
 def summary(saved: Path) -> dict[str, dict[str, int]]:

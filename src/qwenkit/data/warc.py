@@ -4,7 +4,7 @@
 
 In a `.warc.gz` every record is a gzip member of its own, so a part of a file is the members that begin in it, and a
 damaged member costs itself only. Headers may end their lines with LF alone, as some crawls have it. A record shorter
-than it declares is a cut one.
+than it declares is a cut one: reading goes on at the next that begins, even inside the length it declared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any, BinaryIO, NamedTuple
 from qwenkit.data.streams import CUT, DAMAGED, GZIP, MAX_RECORD, TOO_LONG, ZSTD, begins, find_member, member, packing
 
 OPENING = b"WARC/"
+WRONG_LENGTH = "a WARC record of another length than it declares"
 _NEXT = re.compile(rb"(?<=\n\n)WARC/|(?<=\r\n\r\n)WARC/")
+_TORN = re.compile(_NEXT.pattern + rb"|WARC/[0-9.]{1,5}\r?\nWARC-")  # also in the middle of a line, after a cut
 
 
 class Record(NamedTuple):
@@ -67,9 +69,15 @@ def _plain(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[int, Record 
         record = _record(file)
         if record is None:
             return
-        yield at, record
         end = _skip_blank(file)
-        at = end if end is None or begins(file, OPENING, end) else _find(file, end)
+        if end is not None and begins(file, OPENING, end):
+            yield at, record
+            at = end
+            continue
+        after = _find(file, at + len(OPENING), _TORN)
+        swallowed = after is not None and (end is None or after < end)
+        yield at, WRONG_LENGTH if swallowed else record
+        at = after
 
 
 def _record(file: BinaryIO) -> Record | str | None:
@@ -86,7 +94,7 @@ def _record(file: BinaryIO) -> Record | str | None:
     if not line:
         return CUT
     size = headers.get("content-length", "")
-    if not size.isdigit():
+    if not re.fullmatch("[0-9]{1,15}", size):
         return "no length of the WARC record"
     if int(size) > MAX_RECORD:
         file.seek(int(size), 1)
@@ -106,17 +114,17 @@ def _skip_blank(file: BinaryIO) -> int | None:
             return at
 
 
-def _find(file: BinaryIO, at: int) -> int | None:
-    """The next record that begins at or after a place, by the empty line before it."""
+def _find(file: BinaryIO, at: int, opening: re.Pattern[bytes] = _NEXT) -> int | None:
+    """The next record that begins at or after a place, by the empty line before it or another `opening`."""
     base = max(0, at - 4)
     file.seek(base)
     held = b""
     while data := file.read(1 << 20):
         held += data
-        found = _NEXT.search(held)
+        found = opening.search(held)
         if found:
             return base + found.start()
-        base, held = base + len(held) - 4, held[-4:]
+        base, held = base + max(0, len(held) - 32), held[-32:]
     return None
 
 
@@ -132,7 +140,7 @@ def page(record: Record) -> tuple[bytes, str | None, str | None] | str:
         if unpacked is None:
             return TOO_LONG
         kind, body = http.get("content-type", "text/html"), unpacked
-    if not kind.startswith(("text/", "application/xhtml", "application/xml")):
+    if not kind.lower().startswith(("text/", "application/xhtml", "application/xml")):
         return "not a text page"
     charset = re.search(r"charset=[\"']?([\w.:-]+)", kind, re.I)
     url = record.headers.get("warc-target-uri", "").strip("<>") or None
@@ -164,7 +172,7 @@ def _undo_encodings(body: bytes, headers: dict[str, str]) -> bytes | None:
 def _join_chunks(body: bytes) -> bytes:
     parts, at = [], 0
     while match := re.compile(rb"([0-9a-fA-F]+)[^\n]{0,80}\r\n").match(body, at):
-        size = int(match.group(1), 16)
+        size = min(int(match.group(1), 16), len(body))
         parts.append(body[match.end() : match.end() + size])
         at = match.end() + size + 2
         if size == 0:
