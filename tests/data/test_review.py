@@ -58,6 +58,9 @@ def test_judgements_are_saved_and_summed_up(corpus: Path) -> None:
         for bad in (b"[" * 9000, json.dumps({"id": "a", "rule": "length", "say": "perhaps"}).encode()):
             with pytest.raises(urllib.error.HTTPError, match="400"):
                 urllib.request.urlopen(url, data=bad, timeout=10)
+        elsewhere = urllib.request.Request(url, data=b"{}", headers={"Origin": "http://other.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(elsewhere, timeout=10)
         idle.close()
         server.shutdown()
     assert review.summary(saved) == {"length": {"right": 1, "wrong": 1}}
@@ -84,3 +87,10 @@ def test_steps_and_documents() -> None:
             assert any(found.split("~")[0] == name for found in documents_of(order, store, step, 1))
     seen = {name for step in range(order.rows_per_epoch) for name in documents_of(order, store, step, 1)}
     assert seen == set(store.ids)
+
+
+def test_a_saved_row_that_is_no_judgement_is_named(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "review.jsonl", [{"id": "a", "say": "right"}])
+    with pytest.raises(UserError, match="no rule") as caught:
+        review.summary(tmp_path / "review.jsonl")
+    assert "review.jsonl:1" in caught.value.text()

@@ -9,6 +9,7 @@ beside both: `benchmarks/extraction.py`, docs/data.md.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import unicodedata
@@ -19,7 +20,11 @@ from qwenkit.data.charset import decode
 from qwenkit.data.main_content import main_content
 
 _TITLE, _TITLE_END = re.compile(r"<title\b[^<>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
+_NESTING = re.compile(
+    r"<(/?)(?:div|span|section|article|table|blockquote|ul|ol|dl|b|i|em|strong|font|center|form)\b", re.I
+)
 TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not tried
+TOO_DEEP = 2000  # elements inside each other beyond which it is not: its time is quadratic in them
 
 
 def extract_text(html: bytes | str, url: str | None = None, encoding: str | None = None) -> str:
@@ -31,7 +36,7 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
         return ""
     text, share = main_content(page)
     text = tidy(text)
-    if not doubtful(text, share) or len(page) > TOO_LONG:
+    if not doubtful(text, share) or len(page) > TOO_LONG or too_deep(page):
         return text
     careful = tidy(extract_careful(page, url)) or tidy(extract_fast(page))
     return careful if len(careful) > len(text) else text
@@ -40,6 +45,12 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
 def doubtful(text: str, share: float) -> bool:
     """The cheap confidence test: very little text, or little of the sentences that the page has."""
     return len(text) < 100 or share < 0.15
+
+
+def too_deep(page: str) -> bool:
+    """Whether more than `TOO_DEEP` elements are open at once."""
+    steps = (-1 if tag[1] else 1 for tag in _NESTING.finditer(page))
+    return max(itertools.accumulate(steps), default=0) > TOO_DEEP
 
 
 def extract_fast(page: str) -> str:

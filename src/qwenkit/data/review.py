@@ -149,6 +149,8 @@ def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
             self._answer(200 if self.path == "/" else 404, body if self.path == "/" else b"")
 
         def do_POST(self) -> None:
+            if self.headers.get("Origin", f"http://{self.headers.get('Host')}") != f"http://{self.headers.get('Host')}":
+                return self._answer(403, b"")  # another site's page, not ours
             try:
                 given = json.loads(self.rfile.read(min(10_000, max(0, int(self.headers.get("Content-Length", 0))))))
                 row = {key: str(given[key]) for key in ("id", "rule", "say")}
@@ -181,7 +183,11 @@ class _Server(socketserver.ThreadingTCPServer):
 
 def summary(saved: Path) -> dict[str, dict[str, int]]:
     """Of every rule, how many of its samples were judged right and wrong; a later judgement replaces an earlier one."""
-    last = {(row["rule"], row["id"]): row["say"] for row in read_jsonl(saved)}
+    last: dict[tuple[str, str], str] = {}
+    for number, row in enumerate(read_jsonl(saved), 1):
+        if missing := [key for key in ("rule", "id", "say") if not isinstance(row.get(key), str)]:
+            raise UserError(f"no {missing[0]}", where=f"{saved}:{number}", expected="a judgement: id, rule and say")
+        last[row["rule"], row["id"]] = row["say"]
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for (rule, _), say in sorted(last.items()):
         counts[rule][say] += 1

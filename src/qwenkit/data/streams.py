@@ -35,7 +35,8 @@ class Damage(NamedTuple):
 
 def packing(path: Path) -> str:
     """`.gz`, `.zst` or nothing."""
-    return path.suffix if path.suffix in (".gz", ".zst") else ""
+    suffix = path.suffix.lower()
+    return suffix if suffix in (".gz", ".zst") else ""
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes | Damage]:

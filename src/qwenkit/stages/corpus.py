@@ -8,6 +8,7 @@ Files: `documents-00000.parquet`, ... (id, text, source, kind, licence, language
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -24,7 +25,7 @@ from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import identity
 from qwenkit.stages.testsets import overlap_13gram, texts
 
-VERSION = 3  # 3: our own extraction of pages, a ledger; 2: answers, choices and comparisons of tests count
+VERSION = 4  # 4: rules as published, more told apart in WARC and Parquet; 3: our own extraction, a ledger; 2: answers, choices and comparisons of tests count
 GIVES = ("documents",)
 DOCUMENTS = "documents-*.parquet"
 MOST_COPIES = 1000
@@ -162,7 +163,8 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
             found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
     for name, source in zip(config.sources()[len(found) :], many(inputs, "extra")):
         file = source.path.name.lower()
-        kind = "code" if file.endswith(".py") else "html" if ".warc" in file else "text"
+        page = ".warc" in file or re.search(r"\.html?(\.gz|\.zst)?$", file)
+        kind = "code" if file.endswith(".py") else "html" if page else "text"
         licence = config.licences.get(name, "unknown")
         found.append(make(name, source.path, config.kinds.get(name, kind), config.upsample.get(name, 1.0), licence))
     return found

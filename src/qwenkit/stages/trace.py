@@ -46,7 +46,11 @@ def trace(run: Path, node: str) -> tuple[Any, Any, int]:
 
 
 def _input(run: Path, manifest: Any, name: str) -> Path:
-    node = manifest.inputs.get(name, {}).get("node")
+    if name not in manifest.inputs:
+        raise UserError(
+            f"`{manifest.node}` has no {name}", where=str(run), expected="a corpus, or what learnt from one"
+        )
+    node = manifest.inputs[name].get("node")
     if not node:
         raise UserError(f"the {name} of `{manifest.node}` lies outside this run", where=str(run))
     return run / node
