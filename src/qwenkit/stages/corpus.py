@@ -25,7 +25,7 @@ from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import identity
 from qwenkit.stages.testsets import overlap_13gram, texts
 
-VERSION = 4  # 4: rules as published, more told apart in WARC and Parquet; 3: our own extraction, a ledger; 2: answers, choices and comparisons of tests count
+VERSION = 4  # 4: rules as published, damaged records told apart; 3: our own extraction, a ledger; 2: answers count as tests
 GIVES = ("documents",)
 DOCUMENTS = "documents-*.parquet"
 MOST_COPIES = 1000
