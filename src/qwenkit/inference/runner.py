@@ -4,7 +4,8 @@ A step changes a sequence only at its end, when its token is known; one that was
 
 The same bits in any company, as measured (`benchmarks/batch_bits.py`): in float32 on a CPU with one thread, at every
 width tried; with two threads up to an intermediate size of 688, in bf16 up to 352. In wider models, and in those with
-experts, the last bits follow the batch, whatever the padding; accelerators and packed weights were not measured. So only float32 on a CPU is padded.
+experts, the last bits follow the batch, whatever the padding; accelerators and packed weights were not measured. So
+only float32 on a CPU is padded.
 
 Legend: R rows of the cache, B sequences of this step, T tokens, D hidden width, V vocabulary.
 """
