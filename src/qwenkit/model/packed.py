@@ -2,9 +2,10 @@
 
     twin = pack(model)      # shares all that is no matrix; the model itself stays as it is
 
-torch reorders a matrix at every call. Done once, a prompt of 512 tokens takes 164 ms of matrix products where it took
-276, and one token 33 where it took 45 (Qwen2-0.5B's shape, two cores). Queries, keys and values are one product, gate
-and up another. What is packed is a copy: memory of our own, as large as the weights.
+torch reorders a matrix at every call. Done once, a prompt of 512 tokens takes 161 to 174 ms of matrix products where it
+took 178 to 193, and one token 36 to 39 where it took 49 to 53 (Qwen2-0.5B's shape, two cores, three runs of
+`benchmarks/packed_products.py`). Queries, keys and values are one product, gate and up another. What is packed is a
+copy: memory of our own, as large as the weights.
 
 Legend: B rows, T tokens, C channels.
 """
