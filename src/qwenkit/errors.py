@@ -78,9 +78,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse the first name that is not known."""
+def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str], expected: str | None = None) -> None:
+    """Refuse the first name that is not known; `expected` says it shorter where the known ones are many."""
     listed = sorted(known)
     for name in names:
         if name not in listed:
-            raise UserError(f"`{name}` is no {what}", expected=", ".join(listed), nearest=nearest(name, listed))
+            close = nearest(name, listed)
+            raise UserError(f"`{name}` is no {what}", expected=expected or ", ".join(listed), nearest=close)

@@ -86,11 +86,9 @@ def reset_peak() -> None:
 
 def peak_mb() -> int:
     """The largest resident size since `reset_peak` (or since the start), in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        if found:
-            return int(found[0]) // 1000
+    found = _kilobytes("/proc/self/status", "VmHWM")
+    if found is not None:
+        return found // 1000
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1_000_000 if sys.platform == "darwin" else 1000)
 
@@ -128,11 +126,16 @@ def refuse_device(device: str, where: str) -> None:
 
 def available_memory() -> int | None:
     """Bytes that a process can have without another one's being swapped out; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+    found = _kilobytes("/proc/meminfo", "MemAvailable")
+    return None if found is None else found * 1024
+
+
+def _kilobytes(file: str, name: str) -> int | None:
+    """A line of a file in /proc; None where the system has no such file or line."""
+    if not Path(file).exists():
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    lines = Path(file).read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
 def set_threads(threads: int) -> None:

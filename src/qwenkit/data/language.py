@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import UserError, nearest
+from qwenkit.errors import UserError, refuse_unnamed
 
 MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 UNKNOWN = "und"
@@ -56,12 +56,7 @@ def detect_language(text: str) -> tuple[str, float]:
 def refuse_unknown(languages: Iterable[str]) -> None:
     """Refuse codes that no text is ever given: nothing would be kept under them."""
     labels, _ = _model().predict("a", k=-1)
-    known = {UNKNOWN, *map(_iso, labels)}
-    for code in languages:
-        if code not in known:
-            raise UserError(
-                f"`{code}` is no language", expected="codes of ISO 639, like en and zh", nearest=nearest(code, known)
-            )
+    refuse_unnamed("language", languages, {UNKNOWN, *map(_iso, labels)}, "codes of ISO 639, like en and zh")
 
 
 def _is_mail(word: str) -> bool:

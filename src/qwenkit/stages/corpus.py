@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
@@ -203,10 +203,14 @@ def _result(result: Any, tests: list[str]) -> Result:
 @functools.lru_cache(maxsize=2)
 def _cached(paths: tuple[Path, ...], *stamps: int) -> tuple[Row, ...]:
     """The rows of some files as they are now: another size or time is another file."""
+    return tuple(row for path in paths for row in _rows(path))
+
+
+def _rows(path: Path) -> Iterable[Row]:
+    """The rows of a corpus's own file, or of anybody's."""
     from qwenkit.data.tables import read_documents
 
-    read = {True: read_documents, False: read_rows}
-    return tuple(row for path in paths for row in read[fnmatch(path.name, DOCUMENTS)](path))
+    return read_documents(path) if fnmatch(path.name, DOCUMENTS) else read_rows(path)
 
 
 def documents(corpus: Path) -> list[Row]:
