@@ -22,6 +22,7 @@ from qwenkit.data.dedup import (
     line_keys,
     shingle,
     signature,
+    signatures_of,
     without_lines,
 )
 
@@ -82,6 +83,34 @@ def test_minhash_estimates_jaccard() -> None:
     mixed = [draws.bits(0, values.astype(np.int64)) for values in (left, right)]
     agree = np.mean(signature(mixed[0], 2048) == signature(mixed[1], 2048))
     assert abs(agree - 750 / 1250) < 0.04
+
+
+@pytest.mark.parametrize("size", [4, 10, 40, 150, 1000])
+def test_sets_of_every_size_are_found_as_by_independent_permutations(size: int) -> None:
+    """Each value agrees with the probability of the similarity, and bands find as many pairs as theory says."""
+    bands, rows = bands_for(0.8)
+    for similarity in (0.4, 0.6, 0.7, 0.8):
+        common = round(2 * size * similarity / (1 + similarity))
+        exact, pairs = common / (2 * size - common), 1000
+        values = draws.bits(5, np.arange(pairs)[:, None], common, np.arange(2 * size - common))
+        owner = np.repeat(np.arange(pairs), size)
+        sides = (values[:, :size], values[:, size - common :])
+        left, right = (signatures_of(side.ravel(), owner, pairs, bands * rows) for side in sides)
+        equal = left == right
+        found = equal.reshape(pairs, rows, bands).all(axis=1).any(axis=1).mean()
+        assert equal.mean() == pytest.approx(exact, abs=0.006)
+        assert found == pytest.approx(1 - (1 - exact**rows) ** bands, abs=0.05)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=30), max_size=8))
+def test_a_signature_is_the_sets_alone(sets: list[list[int]]) -> None:
+    """Whatever else is signed with it, in whatever order, with whatever repeats; of no shingles it is empty."""
+    flat = np.array([value for values in sets for value in values * 2], dtype=np.uint64)
+    owner = np.repeat(np.arange(len(sets)), [2 * len(values) for values in sets])
+    together = signatures_of(flat, owner, len(sets), 32)
+    for row, values in zip(together, sets):
+        assert row.tolist() == signature(np.array(sorted(set(values)), dtype=np.uint64), 32).tolist()
+        assert (row == 2**32 - 1).all() == (not values)
 
 
 @given(st.floats(0.3, 0.99))

@@ -23,6 +23,7 @@ from qwenkit.data.units import ngram_hashes, unit_hashes
 from qwenkit.errors import UserError
 
 BITS = 16
+_FORM = 2  # of the features: another hash of units is another filter
 Floats = npt.NDArray[np.float64]
 
 
@@ -66,13 +67,16 @@ class QualityClassifier:
     def save(self, path: Path | str) -> None:
         """Write the weights as one `.npz` file."""
         with Path(path).open("wb") as file:
-            np.savez_compressed(file, weights=self.weights.astype(np.float32), bias=np.float64(self.bias))
+            weights = self.weights.astype(np.float32)
+            np.savez_compressed(file, weights=weights, bias=np.float64(self.bias), form=np.int64(_FORM))
 
     @classmethod
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
         try:
             with np.load(path) as data:
+                if int(data["form"]) != _FORM:
+                    raise KeyError("form")
                 return cls(data["weights"].astype(np.float64), float(data["bias"]))
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
             raise UserError(

@@ -5,9 +5,13 @@
     best_copy(cluster, texts)               -> which one to keep
 
 The report names the methods, not their parameters. Ours: 5-shingles of units (`units`: words, characters of scripts
-without spaces), 128 permutations, bands chosen so that a pair exactly at the threshold is found with probability
-0.995 or more, every found pair verified by its exact Jaccard similarity. So there are no false pairs, and the answer is
-the same on every machine. A cluster is a connected component: a chain of small edits ends in one cluster.
+without spaces), signatures of 128 values, bands chosen so that a pair exactly at the threshold is found with
+probability 0.995 or more, every found pair verified by its exact Jaccard similarity. So there are no false pairs, and
+the answer is the same on every machine. A cluster is a connected component: a chain of small edits ends in one cluster.
+
+Signatures are fast similarity sketches (Dahlgaard, Knudsen and Thorup, "Fast Similarity Sketching", FOCS 2017): each
+value of two texts is equal with the probability of their similarity, as with 128 permutations (Broder's MinHash), but
+a shingle is thrown into one bin instead of being compared in all of them.
 
 Texts are hashed many at a time (`sketches`), because numpy's calls cost more than a short text's work. `clusters` does
 the same over files, for corpora that memory does not hold.
@@ -23,18 +27,18 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit import draws
-from qwenkit.data.units import Hashes, mix, ngram_hashes, ngrams_by_size, normalise, unit_hashes, unit_hashes_together
+from qwenkit.data.units import Hashes, mix, ngram_hashes, ngrams_by_size, normal_hashes, unit_hashes
 from qwenkit.errors import UserError
 
-SHINGLE, PERMUTATIONS, RECALL = 5, 128, 0.995
+SHINGLE, VALUES, RECALL = 5, 128, 0.995
 _BATCH = 100_000  # characters
+_THROWS, _EMPTY = 8, np.uint32(0xFFFFFFFF)
 _SEED = 20230928  # fixed: signatures of two corpora can be compared
 
 
 def exact_key(text: str) -> bytes:
     """Digest of a text after normalisation: form, case, spacing and punctuation do not count."""
-    return exact_digest(unit_hashes(normalise(text)).hashes.tobytes())
+    return exact_digest(normal_hashes([text])[0].tobytes())
 
 
 def exact_digest(data: bytes) -> bytes:
@@ -96,7 +100,7 @@ def best_copy(cluster: Sequence[int], texts: Sequence[str], priority: Sequence[f
 
 def shingle(text: str) -> Hashes:
     """Sorted distinct hashes of a text's 5-shingles."""
-    return np.unique(ngram_hashes(unit_hashes(normalise(text)).hashes, SHINGLE))
+    return np.unique(ngram_hashes(normal_hashes([text])[0], SHINGLE))
 
 
 def jaccard(left: Hashes, right: Hashes) -> float:
@@ -114,13 +118,13 @@ def sketches(texts: Sequence[str], threshold: float, near: bool = True) -> tuple
     exact = np.zeros((len(texts), 2), dtype=np.uint64)
     keys = np.zeros((len(texts), bands), dtype=np.uint64)
     for start, stop in _batches(texts):
-        (hashes, _, _), ends = unit_hashes_together([normalise(text) for text in texts[start:stop]])
+        hashes, ends = normal_hashes(texts[start:stop])
         filled = np.diff(ends, prepend=0) > 0
         parts = [hashes[first:end] for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
         digests = b"".join(exact_digest(part.tobytes()) for part in parts)
         exact[start:stop] = np.frombuffer(digests, dtype="<u8").reshape(-1, 2) * filled[:, None].astype(np.uint64)
         if near:
-            signatures = _signatures(hashes, ends, bands * rows)
+            signatures = signatures_of(*_shingles(hashes, ends), stop - start, bands * rows)
             keys[start:stop] = np.where(filled[:, None], _band_keys(signatures, bands, rows), np.uint64(0))
     return exact, keys
 
@@ -145,46 +149,78 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         yield start, len(texts)
 
 
-def _signatures(hashes: Hashes, ends: npt.NDArray[np.int64], permutations: int) -> npt.NDArray[np.uint32]:
-    """MinHash signatures of texts whose units are given together."""
-    grams = dict(ngrams_by_size(hashes, {SHINGLE})).get(SHINGLE, hashes[:0])
-    found = np.empty((len(ends), permutations), dtype=np.uint32)
-    first = 0
-    for row, end in enumerate(ends.tolist()):
-        short = end - first < SHINGLE
-        own = ngram_hashes(hashes[first:end], SHINGLE) if short else grams[first : end - SHINGLE + 1]
-        found[row] = signature(own, permutations)
-        first = end
-    return found
+def _shingles(hashes: Hashes, ends: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """Shingles of texts whose units are given together, and the number of the text that each is of."""
+    counts = np.diff(ends, prepend=0)
+    grams = ngram_hashes(hashes, SHINGLE) if len(hashes) >= SHINGLE else hashes[:0]
+    owner = np.repeat(np.arange(len(ends)), counts)[: len(grams)]
+    within = np.arange(len(grams)) + SHINGLE <= ends[owner]
+    short = np.flatnonzero((counts > 0) & (counts < SHINGLE))
+    own = [ngram_hashes(hashes[ends[text] - counts[text] : ends[text]], SHINGLE) for text in short.tolist()]
+    return np.concatenate([grams[within], *own]), np.concatenate([owner[within], short])
 
 
-def signature(shingles: Hashes, permutations: int = PERMUTATIONS) -> npt.NDArray[np.uint32]:
-    """MinHash: under each of `permutations` hash functions, the smallest value of the set (repeats do not matter)."""
-    multiply, add, table = _permutations(permutations)
-    values = (shingles >> np.uint64(32)).astype(np.uint32)[:, None]
-    smallest = np.full(permutations, np.iinfo(np.uint32).max, dtype=np.uint32)
-    for start in range(0, len(values), len(table)):  # the table stays in the processor's cache
-        part = table[: len(values) - start]
-        np.multiply(values[start : start + len(part)], multiply, out=part)
-        np.add(part, add, out=part)
-        np.minimum(smallest, part.min(axis=0), out=smallest)
-    return smallest
+def signatures_of(shingles: Hashes, owner: npt.NDArray[np.int64], texts: int, values: int) -> npt.NDArray[np.uint32]:
+    """[texts, values]: the signature of each text. `owner` is the number of a shingle's text; repeats do not matter.
+
+    Every shingle is thrown into a bin, and of those in it the smallest number stays. Texts with empty bins throw theirs
+    again, into empty bins only; what is empty after some throws takes the smallest number of all under a hash of its
+    own. So a value is always the first of the text's shingles in one random order, which is the bin's.
+    """
+    found = np.full(texts * values, _EMPTY)
+    for throw in range(_THROWS):
+        thrown = _again(shingles, np.uint64(throw)) if throw else shingles
+        places = owner * values + (((thrown >> np.uint64(32)) * np.uint64(values)) >> np.uint64(32)).astype(np.int64)
+        free = slice(None) if throw == 0 else found[places] == _EMPTY
+        np.minimum.at(found, places[free], thrown[free].astype(np.uint32))
+        left = (found.reshape(texts, values) == _EMPTY).any(axis=1)[owner]
+        shingles, owner = shingles[left], owner[left]
+        if throw == 0:
+            shingles, owner = _distinct(shingles, owner)
+    _fill(found.reshape(texts, values), shingles, owner)
+    return found.reshape(texts, values)
 
 
-def bands_for(threshold: float, permutations: int = PERMUTATIONS, recall: float = RECALL) -> tuple[int, int]:
+def _again(shingles: Hashes, throw: npt.NDArray[np.uint64] | np.uint64) -> Hashes:
+    """Other numbers for the shingles."""
+    with np.errstate(over="ignore"):
+        return mix(shingles + throw * np.uint64(_SEED))
+
+
+def _distinct(shingles: Hashes, owner: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """Each shingle of a text once, sorted by text."""
+    order = np.lexsort((shingles, owner))
+    shingles, owner = shingles[order], owner[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (shingles[1:] != shingles[:-1]) | (owner[1:] != owner[:-1])
+    return shingles[new], owner[new]
+
+
+def _fill(found: npt.NDArray[np.uint32], shingles: Hashes, owner: npt.NDArray[np.int64]) -> None:
+    """Give empty bins of texts that have shingles the smallest number under the bin's own hash."""
+    known, first, counts = np.unique(owner, return_index=True, return_counts=True)
+    which, bins = np.nonzero(found[known] == _EMPTY)
+    if not len(which):
+        return
+    sizes = counts[which]
+    starts = np.cumsum(sizes) - sizes
+    at = np.arange(int(sizes.sum())) - np.repeat(starts - first[which], sizes)
+    thrown = _again(shingles[at], np.repeat((_THROWS + bins).astype(np.uint64), sizes))
+    found[known[which], bins] = np.minimum.reduceat(thrown.astype(np.uint32), starts)
+
+
+def signature(shingles: Hashes, values: int = VALUES) -> npt.NDArray[np.uint32]:
+    """The signature of one set of shingles."""
+    return signatures_of(shingles, np.zeros(len(shingles), dtype=np.int64), 1, values)[0]
+
+
+def bands_for(threshold: float, values: int = VALUES, recall: float = RECALL) -> tuple[int, int]:
     """(bands, rows): the most selective banding that finds a pair at the threshold with probability `recall`."""
-    for rows in range(permutations, 0, -1):
-        bands = permutations // rows
+    for rows in range(values, 0, -1):
+        bands = values // rows
         if 1 - (1 - threshold**rows) ** bands >= recall:
             return bands, rows
-    return permutations, 1
-
-
-@lru_cache(maxsize=4)
-def _permutations(count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Factors and summands of the permutations of 32-bit numbers (multiply by an odd one, add), and room to work."""
-    numbers = (draws.bits(_SEED, np.arange(2)[:, None], np.arange(count)) >> np.uint64(32)).astype(np.uint32)
-    return numbers[0] | np.uint32(1), numbers[1], np.empty((256, count), dtype=np.uint32)
+    return values, 1
 
 
 def buckets(keys: Hashes) -> Iterator[list[int]]:

@@ -2,9 +2,10 @@
 
 Shingles (deduplication, section 2.1), 13-grams (decontamination, section 3.1 of GPT-3, cited there), the learned filter
 and the repetition rules all see a text as this one sequence of units, so Chinese and English are measured alike.
-`units` gives them as texts, `unit_hashes` as 64-bit numbers with their places, from whole arrays of code points at
-once: ten times as fast. Hashes are the same on every machine, unlike `hash`; n-grams are hashed by splitmix64 over
-those of their units.
+`units` gives them as texts, `unit_hashes` as 64-bit numbers with their places, `normal_hashes` those of some texts in
+normal form: both look whole arrays of code points up in tables. Hashes are the same on every machine, unlike `hash`:
+that of a unit sums over its characters a random number of the character times one of its place, that of an n-gram is a
+polynomial in those of its units; both end in splitmix64.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ UNSPACED = (
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _UNSPACED = re.compile(rf"[{UNSPACED}]")
 _GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_PLACE = np.uint64(0xA0761D6478BD642F)
+_PLACES = 4096  # later characters of a unit take the numbers of places from the beginning again
+_ORDINARY = 0x32400  # no character above has another form
 
 
 def normalise(text: str) -> str:
     """One form for comparing: NFKC, case folded, every run of white space one space."""
     if text.isascii():
         return " ".join(text.lower().split())
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(_form(text).split())
+
+
+def _form(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def units(text: str) -> list[str]:
@@ -63,53 +69,118 @@ class Units(NamedTuple):
     stops: npt.NDArray[np.int64]
 
 
+class _Table(NamedTuple):
+    """Of every code point: what it is in a text, what it counts for in a hash (0 outside units), and whether its form
+    depends on its neighbours or is longer than one character."""
+
+    kinds: npt.NDArray[np.uint8]
+    numbers: Hashes
+    odd: npt.NDArray[np.bool_]
+
+
+_NONE, _WORD, _WHOLE = range(3)  # stands in no unit; in a word; is a unit by itself
+
+
 @lru_cache(maxsize=1)
-def _classes() -> npt.NDArray[np.uint8]:
-    """Of every code point: 0 stands in no unit, 1 in a word, 2 is a unit by itself."""
+def _plain() -> npt.NDArray[np.uint8]:
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    classes = np.zeros(len(everything), dtype=np.uint8)
+    kinds = np.zeros(len(everything), dtype=np.uint8)
     for match in re.finditer(r"\w+", everything):
-        classes[match.start() : match.end()] = 1
+        kinds[match.start() : match.end()] = _WORD
     for match in _UNSPACED.finditer(everything):
-        classes[match.start()] = 2
-    return classes
+        kinds[match.start()] = _WHOLE
+    return kinds
 
 
 @lru_cache(maxsize=1)
-def _longer() -> dict[int, str]:
-    """Characters whose folding is longer than one, with its first."""
-    everything = (chr(code) for code in range(sys.maxunicode + 1))
-    return {ord(char): char.casefold()[0] for char in everything if len(char.casefold()) > 1}
+def _folded() -> _Table:
+    """Characters as they stand, counted as their case folding: the first character of it."""
+    codes = np.arange(sys.maxunicode + 1)
+    codes[:_ORDINARY] = [ord(chr(code).casefold()[0]) for code in range(_ORDINARY)]
+    return _table(_plain(), codes, np.zeros(len(codes), dtype=np.bool_))
 
 
-def _codes(text: str) -> npt.NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+@lru_cache(maxsize=1)
+def _normal() -> _Table:
+    """Characters as what `normalise` makes of them. Odd are those that join with or move past others, and those that
+    become several of which one is in a unit."""
+    kinds, codes = _plain(), np.arange(sys.maxunicode + 1)
+    odd = np.zeros(len(codes), dtype=np.bool_)
+    odd[0x1160:0x1200] = True  # parts of Korean syllables
+    for code in range(_ORDINARY):
+        form = _form(chr(code))
+        if len(form) == 1:
+            codes[code] = ord(form)
+        elif any(kinds[ord(char)] for char in form):
+            odd[code] = True
+        else:
+            codes[code] = ord(" ")
+        pair = unicodedata.decomposition(chr(code)).split()
+        if len(pair) == 2 and "<" not in pair[0]:
+            odd[int(pair[1], 16)] = True
+        odd[code] |= unicodedata.combining(chr(code)) > 0
+    codes[odd] = np.flatnonzero(odd)
+    return _table(kinds[codes], codes, odd)
+
+
+def _table(kinds: npt.NDArray[np.uint8], codes: npt.NDArray[np.int64], odd: npt.NDArray[np.bool_]) -> _Table:
+    with np.errstate(over="ignore"):
+        return _Table(kinds, np.where(kinds == _NONE, np.uint64(0), mix(codes.astype(np.uint64) * _GOLDEN)), odd)
+
+
+@lru_cache(maxsize=1)
+def _places() -> Hashes:
+    """An odd number for each place of a character in its unit."""
+    with np.errstate(over="ignore"):
+        return mix(np.arange(1, _PLACES + 1, dtype=np.uint64) * _M1) | np.uint64(1)
+
+
+def _codes(text: str) -> npt.NDArray[np.intp]:
+    """Code points, as what tables are indexed by fastest."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.intp)
+
+
+def _hashed(codes: npt.NDArray[np.intp], table: _Table) -> Units:
+    """The units among some characters."""
+    kinds = table.kinds[codes]
+    alone, inner = kinds == _WHOLE, kinds == _WORD
+    first, last = inner.copy(), inner.copy()
+    first[1:] &= ~inner[:-1]
+    last[:-1] &= ~inner[1:]
+    starts, stops = np.flatnonzero(alone | first), np.flatnonzero(alone | last) + 1
+    if not len(starts):
+        return Units(np.empty(0, dtype=np.uint64), starts, starts)
+    begin = int(starts[0])
+    places = np.arange(begin, len(codes)) - np.repeat(starts, np.diff(starts, append=len(codes)))
+    with np.errstate(over="ignore"):
+        terms = table.numbers[codes[begin:]] * _places()[places & (_PLACES - 1)]
+        return Units(mix(np.add.reduceat(terms, starts - begin)), starts, stops)
+
+
+def unit_hashes(text: str) -> Units:
+    """Hashes and places of all units, case folded. Of a folding longer than one character the first counts."""
+    return _hashed(_codes(text), _folded())
 
 
 def unit_hashes_together(texts: Sequence[str]) -> tuple[Units, npt.NDArray[np.int64]]:
     """The units of some texts, hashed as one long text, and where each text's units end: for many short texts."""
     units = unit_hashes("\n".join(texts))
-    return units, np.searchsorted(units.starts, np.cumsum([len(text) + 1 for text in texts]))
+    return units, _ends(units, texts)
 
 
-def unit_hashes(text: str) -> Units:
-    """Hashes and places of all units, case folded. Of a folding longer than one character the first counts."""
-    folded = text.casefold()
-    if len(folded) != len(text):
-        folded = text.translate(_longer()).casefold()
-    codes = _codes(folded)
-    classes = _classes()[_codes(text)]
-    before = np.concatenate([[np.uint8(0)], classes[:-1]]) if len(classes) else classes
-    starts = np.flatnonzero((classes == 2) | ((classes == 1) & (before != 1)))
-    if not len(starts):
-        return Units(np.empty(0, dtype=np.uint64), starts, starts)
-    inside = np.flatnonzero(classes)
-    first = np.searchsorted(inside, starts)
-    counts = np.diff(np.append(first, len(inside)))
-    places = np.arange(len(inside), dtype=np.uint64) - np.repeat(first.astype(np.uint64), counts)
-    with np.errstate(over="ignore"):
-        terms = mix(codes[inside].astype(np.uint64) * _GOLDEN + places * _PLACE)
-        return Units(mix(np.add.reduceat(terms, first)), starts, starts + counts)
+def normal_hashes(texts: Sequence[str]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """The same of the texts in normal form, without places: `unit_hashes(normalise(text)).hashes` of each."""
+    table, codes = _normal(), _codes("\n".join(texts))
+    if len(at := np.flatnonzero(table.odd[codes])):
+        owners = set(np.searchsorted(np.cumsum([len(text) + 1 for text in texts]), at, side="right").tolist())
+        texts = [normalise(text) if number in owners else text for number, text in enumerate(texts)]
+        codes = _codes("\n".join(texts))
+    units = _hashed(codes, table)
+    return units.hashes, _ends(units, texts)
+
+
+def _ends(units: Units, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    return np.searchsorted(units.starts, np.cumsum([len(text) + 1 for text in texts]))
 
 
 def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
@@ -121,12 +192,11 @@ def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
 
 
 def ngrams_by_size(hashes: Hashes, sizes: Collection[int]) -> Iterator[tuple[int, Hashes]]:
-    """(size, hashes of its n-grams in order) for every wanted size, in one pass: an n-gram's hash is made from that of
-    the one shorter by a unit. A text shorter than a size has none of it."""
-    state = np.full(len(hashes), _GOLDEN, dtype=np.uint64)
+    """(size, hashes of its n-grams in order) for every wanted size, in one pass: an n-gram's number is made from that
+    of the one shorter by a unit. A text shorter than a size has none of it."""
+    state = np.zeros(len(hashes), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for size in range(1, min(len(hashes), max(sizes, default=0)) + 1):
-            count = len(hashes) - size + 1
-            state = mix(state[:count] * np.uint64(3) + hashes[size - 1 :] + _GOLDEN)
+            state = state[: len(hashes) - size + 1] * _GOLDEN + hashes[size - 1 :]
             if size in sizes:
-                yield size, state
+                yield size, mix(state)
