@@ -27,7 +27,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit.data.units import Hashes, mix, ngram_hashes, ngrams_by_size, normal_hashes, unit_hashes
+from qwenkit.data.units import Hashes, mix, ngram_hashes, normal_hashes, unit_hashes
 from qwenkit.errors import UserError
 
 SHINGLE, VALUES, RECALL = 5, 128, 0.995

@@ -25,7 +25,7 @@ from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import identity
 from qwenkit.stages.testsets import overlap_13gram, texts
 
-VERSION = 5  # 5: texts are hashed another way; 4: rules as published; 3: our own extraction, a ledger; 2: answers and choices of tests count too
+VERSION = 5  # 5: other hashes of texts; 4: rules as published; 3: our own extraction, a ledger; 2: answers of tests too
 GIVES = ("documents",)
 DOCUMENTS = "documents-*.parquet"
 MOST_COPIES = 1000
