@@ -4,8 +4,9 @@
 
 Real text, nothing of it twice: gold sets in QWENKIT_TEST_DATA (books, poems, encyclopedia, news; English and Chinese),
 the sources of the running Python and of its packages, the distribution's documentation; pages: the gold pages and
-documentation in HTML (`--html FOLDER` for more). It is cut into five parts; every part is given to each program in
-turn, one process each, so the five rounds see 200 MB once. Times are of the processor, without start and imports.
+documentation in HTML (`--html FOLDER` for more: unpacked packages such as python3-doc, git-doc, debian-handbook). It
+is cut into five parts; every part is given to each program in turn, so the five rounds see 200 MB once. Times are of
+the processor, children included, without start and imports; ours in the first part holds the making of its tables.
 
 datatrove does what its own examples do: MinHash 5-grams, 14 bands of 8, four stages on disk. For the whole way it has
 no language identification (its model must be downloaded), which favours it. The last line is the lowest ratio.
@@ -24,7 +25,8 @@ import sysconfig
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ TEXTS = ("gutenberg", "chinese_novels", "chinese_poetry", "classical_modern_zh",
          "speeches_nltk", "wikitext2", "bible_parallel", "pretrain_samples")  # fmt: skip
 PAGES = ("web_article_benchmark", "web_daniel", "web_trafilatura", "web_readability")
 PARTS, PIECE = 5, 6000
+Seconds = dict[str, float]  # of each stage
 
 
 def contents(path: Path) -> Iterator[bytes]:
@@ -91,7 +94,7 @@ def pages(more: Path | None) -> Iterator[str]:
             yield decode(path.read_bytes())
 
 
-def parts(found: Iterator[str], size: float, folder: Path, name: str, key: str) -> list[Path]:
+def parts(found: Iterator[str], size: float, folder: Path, name: str) -> list[Path]:
     """Five files of rows, documents dealt out in turn, in all `size` bytes."""
     paths = [folder / f"{name}-{part}.jsonl" for part in range(PARTS)]
     files = [path.open("w", encoding="utf-8") for path in paths]
@@ -108,30 +111,35 @@ def parts(found: Iterator[str], size: float, folder: Path, name: str, key: str) 
     return paths
 
 
-def ours_near(path: Path) -> float:
-    """Signatures, bands, candidates verified, clusters: phases 2 and 3."""
-    seconds: dict[str, float] = {}
+def ours(path: Path, kind: str, config: CorpusConfig, phases: dict[str, str]) -> Seconds:
+    """Seconds of each stage; `phases` names the stage of the phases whose names begin so."""
+    seconds = dict.fromkeys(phases.values(), 0.0)
+    last = [time.process_time(), ""]
+
+    def watch(done: int, total: int, step: str) -> None:
+        now = time.process_time()
+        if stage := phases.get(str(last[1])[:2]):
+            seconds[stage] += now - float(last[0])
+        last[:] = [now, step]
+
     with tempfile.TemporaryDirectory() as folder:
-        last = ["", time.process_time()]
-
-        def watch(done: int, total: int, step: str) -> None:
-            now = time.process_time()
-            seconds[str(last[0])] = seconds.get(str(last[0]), 0.0) + now - float(last[1])
-            last[:] = [step, now]
-
-        build_corpus([Source("s", path, "text")], config=CorpusConfig(seed=1), progress=watch, folder=Path(folder))
-    return sum(value for step, value in seconds.items() if step.startswith(("2-", "3-")))
+        build_corpus([Source("s", path, kind, text_key="text")], config=config, progress=watch, folder=Path(folder))
+    return seconds
 
 
-def ours_whole(path: Path) -> float:
-    start = time.process_time()
-    config = CorpusConfig(seed=1, rules=("gopher", "c4", "fineweb"))
-    build_corpus([Source("s", path, "html", text_key="text")], config=config)
-    return time.process_time() - start
+def ours_near(path: Path) -> Seconds:
+    """Signatures, bands, candidates verified, clusters."""
+    return ours(path, "text", CorpusConfig(seed=1), {"2-": "near duplicates", "3-": "near duplicates"})
+
+
+def ours_whole(path: Path) -> Seconds:
+    """Text and language; near duplicates; the published rules of quality."""
+    phases = {"1-": "text out of pages", "2-": "near duplicates", "3-": "near duplicates", "4-": "quality"}
+    return ours(path, "html", CorpusConfig(seed=1, rules=("gopher", "c4", "fineweb")), phases)
 
 
 PEER = """
-import json, shutil, sys, tempfile, time
+import json, resource, shutil, sys, tempfile, time
 kind, path = sys.argv[1:3]
 rows = [json.loads(line) for line in open(path, encoding="utf-8")]
 
@@ -148,7 +156,7 @@ def datasketch():
         sketch.update_batch(list(shingles(row["text"])))
         lsh.query(sketch)
         lsh.insert(row["id"], sketch)
-    return time.process_time() - start
+    return {"near duplicates": time.process_time() - start}
 
 def rensa():
     from rensa import RMinHash, RMinHashLSH
@@ -159,7 +167,7 @@ def rensa():
         sketch.update([part.decode("utf-8", "replace") for part in shingles(row["text"])])
         lsh.query(sketch)
         lsh.insert(number, sketch)
-    return time.process_time() - start
+    return {"near duplicates": time.process_time() - start}
 
 def trove(whole):
     from datatrove.executor import LocalPipelineExecutor
@@ -175,76 +183,91 @@ def trove(whole):
     load_word_tokenizer("eng").word_tokenize("warm")
     folder, config = tempfile.mkdtemp(), MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
     source, name = path.rsplit("/", 1)
+    seconds = {}
     def run(stage, *steps, tasks=1):
-        LocalPipelineExecutor(list(steps), tasks=tasks, workers=1, logging_dir=f"{folder}/log-{stage}").run()
-    start = time.process_time()
+        start = used()
+        log = f"{folder}/log-{len(seconds)}-{time.time()}"
+        LocalPipelineExecutor(list(steps), tasks=tasks, workers=1, logging_dir=log).run()
+        seconds[stage] = seconds.get(stage, 0.0) + used() - start
     docs = lambda: JsonlReader(source, glob_pattern=name)
     if whole:
-        run("clean", docs(), Trafilatura(timeout=10), GopherRepetitionFilter(), GopherQualityFilter(),
+        run("text out of pages", docs(), Trafilatura(timeout=10), JsonlWriter(f"{folder}/text"))
+        run("quality", JsonlReader(f"{folder}/text"), GopherRepetitionFilter(), GopherQualityFilter(),
             C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(), JsonlWriter(f"{folder}/clean"))
         docs = lambda: JsonlReader(f"{folder}/clean")
-    run("sig", docs(), MinhashDedupSignature(f"{folder}/sig", config=config))
-    run("buckets", MinhashDedupBuckets(f"{folder}/sig", f"{folder}/buckets", config=config), tasks=14)
-    run("cluster", MinhashDedupCluster(f"{folder}/buckets", f"{folder}/remove", config=config))
-    run("filter", docs(), MinhashDedupFilter(f"{folder}/remove"), JsonlWriter(f"{folder}/out"))
-    seconds = time.process_time() - start
+    near = "near duplicates"
+    run(near, docs(), MinhashDedupSignature(f"{folder}/sig", config=config))
+    run(near, MinhashDedupBuckets(f"{folder}/sig", f"{folder}/buckets", config=config), tasks=14)
+    run(near, MinhashDedupCluster(f"{folder}/buckets", f"{folder}/remove", config=config))
+    run(near, docs(), MinhashDedupFilter(f"{folder}/remove"), JsonlWriter(f"{folder}/out"))
     shutil.rmtree(folder)
     return seconds
 
-import os, resource
+def used():
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
 work = {"datasketch": datasketch, "rensa": rensa, "near": lambda: trove(False), "whole": lambda: trove(True)}[kind]
-before = resource.getrusage(resource.RUSAGE_CHILDREN)
-seconds = work()
-after = resource.getrusage(resource.RUSAGE_CHILDREN)
-print("SECONDS", seconds + after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+print("SECONDS", json.dumps(work()))
 """
 
 
-def peer(kind: str, path: Path) -> float:
-    """A peer's seconds on one part; nan, with the reason on stderr, where it does not run."""
+def peer(kind: str, path: Path) -> Seconds:
+    """A peer's seconds on one part; none, with the reason on stderr, where it does not run."""
     python = os.environ.get("PEERS_PYTHON", sys.executable)
     done = subprocess.run([python, "-c", PEER, kind, str(path)], capture_output=True, text=True)
-    found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("SECONDS")]
+    found = [line.removeprefix("SECONDS ") for line in done.stdout.splitlines() if line.startswith("SECONDS ")]
     if not found:
         print(f"{kind} did not run: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-    return float(found[0]) if found else float("nan")
+    return json.loads(found[0]) if found else {}
 
 
-def table(title: str, paths: list[Path], programs: dict[str, object]) -> dict[str, float]:
-    """Median MB a second of each program over the parts, given in turn; the ratio of ours to each."""
-    rates: dict[str, list[float]] = {name: [] for name in programs}
+def table(title: str, paths: list[Path], programs: dict[str, Callable[[Path], Seconds]]) -> dict[str, float]:
+    """Of each stage and of all together: median MB a second of each program over the parts, given in turn, and how many
+    times as fast ours is. Returns the ratios of the whole."""
+    rates: dict[tuple[str, str], list[float]] = {}
     for path in paths:
         size = sum(len(json.loads(line)["text"].encode()) for line in path.open(encoding="utf-8")) / 1e6
         for name, program in programs.items():
-            rates[name].append(size / program(path))  # type: ignore[operator]
-    medians = {name: float(np.median(values)) for name, values in rates.items()}
-    print(f"\n{title}\n| program | MB/s a core (range) | ours is so many times as fast |\n| --- | --- | --- |")
-    for name, values in rates.items():
-        ratio = medians["qwenkit"] / medians[name]
-        print(f"| {name} | {medians[name]:.2f} ({min(values):.2f}-{max(values):.2f}) | {ratio:.1f} |", flush=True)
-    return {name: medians["qwenkit"] / medians[name] for name in programs}
+            seconds = program(path)
+            print(f"# {path.name} {name} {json.dumps(seconds)}", file=sys.stderr, flush=True)
+            for stage, value in {**seconds, "all": sum(seconds.values()) or float("nan")}.items():
+                rates.setdefault((stage, name), []).append(size / value)
+    stages = dict.fromkeys(stage for stage, _ in rates)
+    print(f"\n{title}\n| stage | program | MB/s a core (range) | ours is so many times as fast |")
+    print("| --- | --- | --- | --- |")
+    ratios: dict[str, float] = {}
+    for stage, name in ((stage, name) for stage in stages if len(stages) > 2 or stage == "all" for name in programs):
+        if values := rates.get((stage, name)):
+            ratio = float(np.median(rates[stage, "qwenkit"]) / np.median(values))
+            print(f"| {stage} | {name} | {np.median(values):.2f} ({min(values):.2f}-{max(values):.2f}) | {ratio:.1f} |")
+            ratios[name] = ratio
+    return ratios
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mb", type=float, default=200, help="of text, and of pages")
     parser.add_argument("--html", type=Path, help="a folder with more pages of documentation")
+    parser.add_argument("--only", choices=("near", "whole"), help="one table")
     args = parser.parse_args()
     if not DATA.is_dir():
         print("no gold (set QWENKIT_TEST_DATA)")
         return
+    ratios = {}
     with tempfile.TemporaryDirectory() as folder:
-        near = parts(texts(), args.mb * 1e6, Path(folder), "texts", "text")
-        whole = parts(pages(args.html), args.mb * 1e6, Path(folder), "pages", "text")
-        first = table(
-            "Signatures, LSH, clusters", near,
-            {"qwenkit": ours_near, **{k: (lambda p, k=k: peer(k, p)) for k in ("datasketch", "rensa")},
-             "datatrove": lambda p: peer("near", p)},
-        )  # fmt: skip
-        second = table("Pages to text", whole, {"qwenkit": ours_whole, "datatrove": lambda p: peer("whole", p)})
-        print(f"\nnear duplicates: ratio {first['datatrove']:.2f} (wanted 20)")
-        print(f"whole way: ratio {second['datatrove']:.2f} (wanted 5)")
-        print(f"ratio {min(first['datatrove'], second['datatrove']):.2f}")
+        if args.only != "whole":
+            near = parts(texts(), args.mb * 1e6, Path(folder), "texts")
+            peers = {kind: partial(peer, kind) for kind in ("datasketch", "rensa")}
+            programs = {"qwenkit": ours_near, **peers, "datatrove": partial(peer, "near")}
+            ratios["near duplicates"] = table("Signatures, LSH, clusters", near, programs)["datatrove"], 20
+        if args.only != "near":
+            whole = parts(pages(args.html), args.mb * 1e6, Path(folder), "pages")
+            programs = {"qwenkit": ours_whole, "datatrove": partial(peer, "whole")}
+            ratios["whole way"] = table("Pages to text", whole, programs)["datatrove"], 5
+    for name, (ratio, wanted) in ratios.items():
+        print(f"{name}: ratio {ratio:.2f} (wanted {wanted})")
+    print(f"ratio {min(ratio for ratio, _ in ratios.values()):.2f}")
 
 
 if __name__ == "__main__":
