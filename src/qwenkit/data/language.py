@@ -41,12 +41,13 @@ _MANY_CHARS = 20  # above this many characters the model knows Chinese from Japa
 
 def detect_language(text: str) -> tuple[str, float]:
     """The language most of a text is written in, and how sure that is. No letters: ("und", 0.0)."""
-    text = " ".join(_LINKS.sub(" ", " ".join(word for word in text.split() if not _is_mail(word))).split())
+    if "@" in text:
+        text = " ".join(word for word in text.split() if not _is_mail(word))
+    text = " ".join(_LINKS.sub(" ", text).split())
     letters = sum(map(str.isalpha, text))
     if letters == 0:
         return UNKNOWN, 0.0
-    by_script = _by_script(text, letters)
-    if by_script:
+    if not text.isascii() and (by_script := _by_script(text, letters)):
         return by_script
     text = text.encode(errors="replace").decode()  # a lone surrogate has no bytes
     labels, scores = _model().predict(text.lower() if text.isupper() else text, k=1)
