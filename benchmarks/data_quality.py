@@ -45,7 +45,7 @@ def wilson(right: int, total: int) -> str:
 
 def lines(path: Path) -> list[str]:
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [line for line in raw.decode("utf-8", "replace").splitlines() if line.strip()]
+    return [line for line in raw.decode("utf-8", "replace").split("\n") if line.strip()]
 
 
 def rows(name: str) -> list[dict[str, Any]]:

@@ -40,6 +40,22 @@ def test_short_tests_match_whole_and_very_short_ones_never() -> None:
     assert index.matches("the capital of norland is Bree, they say. What is it?") == []
 
 
+def test_counting_is_no_overlap_and_other_numbers_are() -> None:
+    index = TestIndex(
+        ["(1, 2, 3, 4, 5, 6, 7, 8)", "3 1 4 1 5 9 2 6 5", "Count: " + ", ".join(map(str, range(0, 60, 2)))]
+    )
+    assert index.matches("[[1, 2, 3], [4, 5, 6], [7, 8, 9]] and " + " ".join(map(str, range(0, 60, 2)))) == []
+    assert len(index.matches("[3, 1, 4], [1, 5, 9], [2, 6, 5]")) == 1
+
+
+def test_what_many_documents_hold_can_be_left_out_whatever_its_length() -> None:
+    tests = [TEST, "def factorial(n): return n * factorial(n - 1)"]
+    common = TestIndex(tests).grams_in(f"{tests[1]} {FILLER}")
+    index = TestIndex(tests, common=common)
+    assert len(common) == 1 and len(TestIndex(tests).matches(tests[1])) == 1
+    assert index.matches(tests[1]) == [] and len(index.matches(TEST)) == 1
+
+
 def test_touching_spans_of_one_test_are_joined() -> None:
     [match] = TestIndex([TEST]).matches(TEST)
     assert (match.start, match.stop) == (0, len(TEST) - 1)

@@ -5,18 +5,21 @@
 
 A gram is 13 units (`units`): words without case and punctuation, single characters of scripts without spaces. A test
 text shorter than 13 units, but of at least `shortest`, is matched whole: otherwise short tests could never be found.
+Numbers in equal steps (1, 2, 3, ...) are counting, and no test's own; what else everybody writes (a recursive factorial,
+"if you have any other questions") is found by how many documents hold it: `common`, GPT-3 has it from more than 10.
 The report applies this to instruction data and to the tests it reports; `build_corpus` always does so for instruction
 sources, and for all others unless told not to.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from qwenkit.data.units import Hashes, Units, ngram_hashes, ngrams_by_size, unit_hashes, unit_hashes_together
+from qwenkit.data.units import Hashes, Units, ngram_hashes, ngrams_by_size, unit_hashes, unit_hashes_together, units
 
 GRAM, SHORTEST = 13, 8
 
@@ -45,23 +48,26 @@ class TestIndex:
             size = min(gram, len(hashes))
             if size >= min(shortest, gram):
                 table = self._tests.setdefault(size, {})
-                for value in ngram_hashes(hashes, size).tolist():
-                    table.setdefault(value, number)
+                counting = _counting(text, size)
+                for at, value in enumerate(ngram_hashes(hashes, size).tolist()):
+                    if at not in counting:
+                        table.setdefault(value, number)
         for value in () if common is None else common.tolist():
-            self._tests.get(gram, {}).pop(value, None)
+            for table in self._tests.values():
+                table.pop(value, None)
         self._sorted = {size: np.array(sorted(table), dtype=np.uint64) for size, table in self._tests.items()}
 
     def grams_in(self, document: str) -> Hashes:
-        """The different full grams of the tests that a document holds: what a cut by document frequency counts."""
-        known = self._sorted.get(self.gram, np.empty(0, dtype=np.uint64))
-        grams = ngram_hashes(unit_hashes(document).hashes, self.gram)
-        return np.unique(grams[_contains(known, grams)]) if len(known) else known
+        """The different grams of the tests that a document holds: what a cut by document frequency counts."""
+        found = ngrams_by_size(unit_hashes(document).hashes, self._sorted)
+        held = [grams[_contains(self._sorted[size], grams)] for size, grams in found]
+        return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *held]))
 
     def holding(self, texts: Sequence[str]) -> list[bool]:
         """Which of some texts overlap a test, all looked at together."""
-        units, ends = unit_hashes_together(texts)
+        hashed, ends = unit_hashes_together(texts)
         found = np.zeros(len(texts), dtype=np.bool_)
-        for size, grams in ngrams_by_size(units.hashes, self._sorted):
+        for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
             at = np.flatnonzero(_contains(self._sorted[size], grams))
             text = np.searchsorted(ends, at, side="right")
             found[text[text == np.searchsorted(ends, at + size - 1, side="right")]] = True
@@ -69,21 +75,31 @@ class TestIndex:
 
     def matches(self, document: str) -> list[Match]:
         """Spans of a document that overlap a test; touching spans of one test are joined."""
-        units = unit_hashes(document)
+        hashed = unit_hashes(document)
         found = []
-        for size, grams in ngrams_by_size(units.hashes, self._sorted):
+        for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
             for at in np.flatnonzero(_contains(self._sorted[size], grams)).tolist():
                 found.append((at, at + size, self._tests[size][int(grams[at])]))
-        return _joined(sorted(found), units) if found else []
+        return _joined(sorted(found), hashed) if found else []
+
+
+def _counting(text: str, size: int) -> set[int]:
+    """Where the grams of a text begin that are numbers in equal steps."""
+    numbers = [int(unit) if unit.isdecimal() and len(unit) < 16 else None for unit in units(text)]
+    steps = [None if None in pair else pair[1] - pair[0] for pair in itertools.pairwise(numbers)]  # type: ignore[operator]
+    runs = (set(steps[at : at + size - 1]) for at in range(len(numbers) - size + 1))
+    return {at for at, run in enumerate(runs) if len(run) == 1 and None not in run}
 
 
 def _contains(known: Hashes, grams: Hashes) -> np.ndarray:
     """Which grams are in a sorted table."""
+    if not len(known):
+        return np.zeros(len(grams), dtype=np.bool_)
     at = np.minimum(np.searchsorted(known, grams), len(known) - 1)
     return known[at] == grams
 
 
-def _joined(found: list[tuple[int, int, int]], units: Units) -> list[Match]:
+def _joined(found: list[tuple[int, int, int]], hashed: Units) -> list[Match]:
     """Unit ranges as character spans, overlapping ones of one test as one."""
     joined: list[list[int]] = []
     for start, stop, test in found:
@@ -91,4 +107,4 @@ def _joined(found: list[tuple[int, int, int]], units: Units) -> list[Match]:
             joined[-1][1] = max(stop, joined[-1][1])
         else:
             joined.append([start, stop, test])
-    return [Match(int(units.starts[start]), int(units.stops[stop - 1]), test) for start, stop, test in joined]
+    return [Match(int(hashed.starts[start]), int(hashed.stops[stop - 1]), test) for start, stop, test in joined]
