@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from data_quality import DATA, lines, load, members, strings
 
+from data_quality import DATA, lines, load, members, strings
 from qwenkit.data.decontaminate import TestIndex
 
 TESTS = ("gsm8k/test", "math/", "math_small_evals", "math23k_math401", "humaneval/", "mbpp", "cruxeval", "bbh/bbh",
@@ -93,7 +93,7 @@ def pieces(name: str) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sample", type=int, default=100)
     parser.add_argument("--most-documents", type=int, default=0, help="grams in more documents than this do not count")
     args = parser.parse_args()
@@ -115,7 +115,8 @@ def main() -> None:
     draw = np.random.default_rng(0).permutation(len(found))[: args.sample]
     for number, at in enumerate(draw.tolist(), 1):
         name, text, match = found[at]
-        around = f"{text[max(0, match.start - 150) : match.start]}⟦{text[match.start : match.stop]}⟧{text[match.stop :][:150]}"
+        before, after = text[max(0, match.start - 150) : match.start], text[match.stop :][:150]
+        around = f"{before}⟦{text[match.start : match.stop]}⟧{after}"
         test, question = tests[match.test]
         print(f"\n== {number} {name}: {around!r}\n-- {test}: {question[:600]!r}")
 

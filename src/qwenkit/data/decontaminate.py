@@ -5,8 +5,8 @@
 
 A gram is 13 units (`units`): words without case and punctuation, single characters of scripts without spaces. A test
 text shorter than 13 units, but of at least `shortest`, is matched whole: otherwise short tests could never be found.
-Numbers in equal steps (1, 2, 3, ...) are counting, and no test's own; what else everybody writes (a recursive factorial,
-"if you have any other questions") is found by how many documents hold it: `common`, GPT-3 has it from more than 10.
+Numbers in equal steps (1, 2, 3, ...) are counting, and no test's own; what else everybody writes (a factorial, "if you
+have any other questions") is known by how many documents hold it: `common`, which in GPT-3 is more than 10.
 The report applies this to instruction data and to the tests it reports; `build_corpus` always does so for instruction
 sources, and for all others unless told not to.
 """
