@@ -63,3 +63,11 @@ def test_gold_sentences(real_data: Path) -> None:
                 right += sum(detect_language(line)[0] == language for line in lines)
                 total += len(lines)
     assert total > 1500 and right / total > 0.97
+
+
+def test_a_long_text_is_judged_by_pieces_from_all_over_it() -> None:
+    english = "The ships of the northern lords followed the river until they came to the harbour of the town. "
+    chinese = "北方领主的船只沿着河流把木材运到小镇的港口，人们都在那里等着。"
+    assert detect_language(chinese) == ("zh", 1.0)  # which the model takes for Ukrainian
+    mostly_chinese = english * 30 + chinese * 3000
+    assert detect_language(mostly_chinese)[0] == "zh" and detect_language(english * 3000 + chinese * 30)[0] == "en"

@@ -1,0 +1,96 @@
+"""How often a text repeats itself: n-grams of its words, counted by sorting their hashes.
+
+    grams = Grams(["to", "be", "or", "not", "to", "be"])
+    grams.distinct(2), grams.total(2)      -> 4, 5
+    grams.top(2)                           -> 0, 2: the most frequent is words[0:2], and stands there twice
+    grams.repeated({2: 0})                 -> characters in 2-grams that stood before
+
+Every rule of repetition (Gopher's, and ours after them) asks one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from qwenkit.data.units import Hashes, mix, ngrams_by_size
+
+
+class Grams:
+    """The n-grams of some words."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        numbers: dict[str, int] = {}
+        codes = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.uint64, len(words))
+        self._words = mix(codes + np.uint64(1))
+        self._ends = np.cumsum([0, *map(len, words)])
+        self._hashes: dict[int, Hashes] = {}
+        self._sorted: dict[int, Hashes] = {}
+
+    def hashes(self, size: int) -> Hashes:
+        """A number for each n-gram, equal for equal ones, in their order."""
+        if size not in self._hashes:
+            self._hashes[size] = dict(ngrams_by_size(self._words, {size})).get(size, self._words[:0])
+        return self._hashes[size]
+
+    def total(self, size: int) -> int:
+        """How many n-grams there are."""
+        return max(0, len(self._words) - size + 1)
+
+    def distinct(self, size: int) -> int:
+        """How many different ones."""
+        order = self._in_order(size)
+        return len(order) and 1 + int(np.count_nonzero(order[1:] != order[:-1]))
+
+    def top(self, size: int) -> tuple[int, int]:
+        """Where the most frequent n-gram first stands (of several the first), and how often; (0, 0) of none."""
+        order = self._in_order(size)
+        if not len(order):
+            return 0, 0
+        starts = np.flatnonzero(np.concatenate([[True], order[1:] != order[:-1]]))
+        counts = np.diff(starts, append=len(order))
+        best = order[starts[counts == counts.max()]]
+        return int(np.flatnonzero(_among(self.hashes(size), best))[0]), int(counts.max())
+
+    def characters(self, start: int, size: int) -> int:
+        """Of the words of an n-gram together, without what stands between them."""
+        return int(self._ends[start + size] - self._ends[start])
+
+    def repeated(self, sizes: Collection[int]) -> dict[int, int]:
+        """Of each size, the characters in n-grams that stood before; none counted twice: after one that did, the next
+        begins behind it. What repeats at a size repeats at every smaller one, so few places are looked at."""
+        found: dict[int, int] = {}
+        places = np.arange(len(self._words))
+        for size in sorted(sizes):
+            hashes, order = self.hashes(size), self._in_order(size)
+            twice = order[1:][order[1:] == order[:-1]]
+            places = places[places < len(hashes)]
+            places = places[_among(hashes[places], twice)]
+            found[size] = self._walk(places.tolist(), hashes[places].tolist(), size)
+        return found
+
+    def _walk(self, places: list[int], keys: list[int], size: int) -> int:
+        seen: set[int] = set()
+        free = characters = 0
+        for place, key in zip(places, keys):
+            if place < free:
+                continue
+            if key in seen:
+                characters += self.characters(place, size)
+                free = place + size
+            seen.add(key)
+        return characters
+
+    def _in_order(self, size: int) -> Hashes:
+        if size not in self._sorted:
+            self._sorted[size] = np.sort(self.hashes(size))
+        return self._sorted[size]
+
+
+def _among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
+    """Which values are in a sorted array."""
+    if not len(known):
+        return np.zeros(len(values), dtype=np.bool_)
+    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
