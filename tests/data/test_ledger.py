@@ -46,10 +46,9 @@ def test_steps_and_documents_of_all_epochs(tmp_path: Path) -> None:
         assert len(copies) == 1 + number % 2
         found = steps_of(order, copies, batch_rows, steps)
         for copy, document in enumerate(copies):
-            expected = [
-                s for s, rows in enumerate(shown) for row in rows if (row["id"], row["copy"]) == (f"d{number}", copy)
-            ]
-            assert found[document] == expected and len(expected) >= 2
+            name = (f"d{number}", copy)
+            seen = [step for step, rows in enumerate(shown) for row in rows if (row["id"], row["copy"]) == name]
+            assert found[document] == seen and len(seen) >= 2
     pieces = [piece for rows in shown for row in rows if row["id"] == "d22" for piece in row["pieces"]]
     assert sum(stop - start for start, stop in pieces) in range(2 * 26, 3 * 26 + 1)
     assert shown[0][0]["place"].startswith("x.jsonl:")
