@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from qwenkit.lineage.model_card import model_card
 from qwenkit.records import read_json, write_json, write_jsonl
+from qwenkit.stages.trace import trace
+from qwenkit.training import Batches
 from tests.errors.desk import TRAIN, WORDS, call
 
 RECIPE = f"""\
@@ -84,6 +87,19 @@ def test_documents_and_steps_tell_the_same(folder: Path) -> None:
             assert [step for step in row["steps"] if step % 29 == 0] == seen
     assert copies["user~7"] == 0 and {1, 2} <= set(copies.values())  # held out; taken once; taken twice
     assert [row["id"] for row in explain(folder, "user~7")["fates"]] == ["user~7", "again"]
+
+
+def test_the_steps_are_those_that_were_trained_on(folder: Path) -> None:
+    """By the fingerprints of their tokens, which the training wrote into its log."""
+    run = folder / "runs/traced"
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    logged = {event["step"]: event["batch"] for event in events if event["event"] == "step"}
+    with trace(run, "base") as traced:
+        batches = Batches(traced.store, traced.order, traced.batch_rows)
+        assert len(logged) == traced.steps
+        for step in range(0, traced.steps, 17):
+            (micro,) = batches(step)
+            assert zlib.crc32(micro.fingerprint.to_bytes(8, "little")) == logged[step + 1]
 
 
 def test_words_for_people(folder: Path) -> None:
