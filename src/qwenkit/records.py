@@ -66,10 +66,15 @@ class Quarantine:
         return self.counts.total()
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as file:
-        yield from file
+        file.seek(start)
+        for line in file:
+            yield line
+            start += len(line)
+            if stop is not None and start >= stop:
+                return
 
 
 def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
@@ -77,14 +82,21 @@ def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterat
 
     A gzip file that ends too early gives its whole lines and one quarantined record, `truncated file`.
     """
-    path = Path(path)
+    return (row for _, row in numbered_jsonl(Path(path), quarantine))
+
+
+def numbered_jsonl(
+    path: Path, quarantine: Quarantine | None = None, start: int = 0, stop: int | None = None, before: int = 0
+) -> Iterator[tuple[int, Row]]:
+    """The same with the number of each row's line, of a whole file or of its bytes `start` to `stop`, which `before`
+    lines precede."""
     if not path.is_file():
         raise UserError("no such file", where=str(path), expected="a JSONL file")
-    number = 0
+    number = before
     try:
-        for number, line in enumerate(_lines(path), 1):
+        for number, line in enumerate(_lines(path, start, stop), before + 1):
             if line.strip():
-                yield from parse_line(line, path, number, quarantine)
+                yield from ((number, row) for row in parse_line(line, path, number, quarantine))
     except (EOFError, OSError, zlib.error) as error:
         reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
         if quarantine is None:
@@ -209,8 +221,8 @@ def read_rows(path: Path | str) -> Iterator[Row]:
     return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
 
 
-def read_parquet(path: Path | str) -> Iterator[Row]:
-    """Rows of a Parquet file, a thousand at a time."""
+def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]:
+    """Rows of a Parquet file, or of some of its row groups, a thousand at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -218,7 +230,7 @@ def read_parquet(path: Path | str) -> Iterator[Row]:
         raise UserError("no such file", where=str(path), expected="a Parquet file")
     damage: tuple[type[Exception], ...] = (cast("Any", pa).ArrowException, OSError)
     try:
-        batches = cast("Iterator[Any]", pq.ParquetFile(str(path)).iter_batches(batch_size=1024))
+        batches = cast("Iterator[Any]", pq.ParquetFile(str(path)).iter_batches(1024, groups))
         for batch in batches:
             yield from batch.to_pylist()
     except damage as error:

@@ -14,7 +14,7 @@ from qwenkit.data import CorpusConfig, CorpusResult, Source, build_corpus
 from qwenkit.data.classifier import QualityClassifier
 from qwenkit.data.corpus import funnel_lines
 from qwenkit.data.tables import read as read_tables
-from qwenkit.errors import UserError
+from qwenkit.errors import Stopped, UserError
 
 PLACES = ["Aln", "Bree", "Cove", "Dunmore", "Esk", "Firth", "Glen", "Hythe"]
 TRADES = ["wool", "timber", "salt", "wine"]
@@ -93,8 +93,24 @@ CONFIG = CorpusConfig(seed=3, languages=("en", "zh"))
 def test_losses_are_told_by_source(tmp_path: Path) -> None:
     mine = write(tmp_path / "mine.jsonl", [{"text": "one text of my own"}, {"text": "one text of my own"}, "{", "["])
     other = write(tmp_path / "other.jsonl", [{"text": "   "}, {"text": "one more text that is all different"}])
-    lost = build_corpus([Source("mine", mine), Source("other", other)]).lost
-    assert lost == {"mine": {"broken JSON": 2, "exact_copy": 1}, "other": {"no_text": 1}}
+    found = build_corpus([Source("mine", mine), Source("other", other)]).sources
+    assert found == {
+        "mine": {"read": 4, "kept": 1, "dropped": {"exact_copy": 1}, "quarantined": {"broken JSON": 2}},
+        "other": {"read": 2, "kept": 1, "dropped": {"no_text": 1}, "quarantined": {}},
+    }
+
+
+def test_books_that_do_not_add_up_are_refused(tmp_path: Path) -> None:
+    """Also where Python was told to pass over assertions."""
+    mine = write(tmp_path / "mine.jsonl", [{"text": "one text of my own"}, {"text": "two texts of my own, no copy"}])
+    other = write(tmp_path / "other.jsonl", [{"text": "one more text that is all different"}])
+    sources = [Source("mine", mine), Source("other", other)]
+    build_corpus(sources, folder=tmp_path / "work")
+    mark = tmp_path / "work/1-read/00000/mark.json"
+    mark.write_text(mark.read_text().replace('"read": 2', '"read": 3'))
+    with pytest.raises(Stopped, match="lost or counted twice") as caught:
+        build_corpus(sources, folder=tmp_path / "work")
+    assert caught.value.where == "mine: 3 read, 2 kept, 0 dropped, 0 quarantined"
 
 
 def dropped(result: CorpusResult) -> dict[str, int]:
@@ -173,7 +189,16 @@ def test_heavier_source_keeps_its_copy(tmp_path: Path) -> None:
     text = story("Aln", "wool")
     light = Source("light", write(tmp_path / "a.jsonl", [{"id": "1", "text": text}]))
     heavy = Source("heavy", write(tmp_path / "b.jsonl", [{"id": "1", "text": text + " "}]), weight=2)
-    assert [row["id"] for row in build_corpus([light, heavy]).documents] == ["heavy/1", "heavy/1~1"]
+    found = build_corpus([light, heavy]).documents
+    assert [(row["id"], row["copy"]) for row in found] == [("heavy/1", 0), ("heavy/1", 1)]
+
+
+def test_a_copy_is_no_document_of_a_like_name(tmp_path: Path) -> None:
+    """Whatever signs an id is made of, it names one document, and its copies are numbered."""
+    rows = [{"id": name, "text": story(*words)} for name, *words in (("a", "Aln", "wool"), ("a~1", "Wye", "salt"))]
+    result = build_corpus([Source("mine", write(tmp_path / "a.jsonl", rows), weight=2)])
+    assert [(row["id"], row["copy"]) for row in result] == [("a", 0), ("a", 1), ("a~1", 0), ("a~1", 1)]
+    assert len({(row["id"], row["text"]) for row in result}) == 2
 
 
 def test_repeated_lines_and_personal_data(tmp_path: Path) -> None:

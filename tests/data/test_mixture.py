@@ -17,7 +17,7 @@ def test_weights_are_met() -> None:
     counts = Counter(row["source"] for row in mixed)
     assert counts["a"] == pytest.approx(2500, abs=60) and counts["b"] == pytest.approx(300, abs=60)
     assert counts["c"] == 1000
-    assert len({row["id"] for row in mixed}) == len(mixed)
+    assert len({(row["id"], row["copy"]) for row in mixed}) == len(mixed)
     assert sum(shares(mixed).values()) == pytest.approx(1)
 
 

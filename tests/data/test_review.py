@@ -1,4 +1,4 @@
-"""The review page, judgements on it, a document's fate."""
+"""The review page and judgements on it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 
 from qwenkit.data import review
-from qwenkit.data.ledger import documents_of, fates, steps_of
-from qwenkit.data.order import Order
-from qwenkit.data.shards import Example, Examples
 from qwenkit.data.tables import DOCUMENT, LEDGER, Writer
 from qwenkit.errors import UserError
 from qwenkit.records import write_json, write_jsonl
@@ -71,22 +68,6 @@ def test_measured_curve_follows_theory() -> None:
     expected = dict(theory)
     assert all(abs(share - expected[round(s, 2)]) < 0.25 for s, share in measured if round(s, 2) in expected)
     assert measured[-1][1] == 1 and measured[0][1] < 0.1
-
-
-def test_fates_both_ways(corpus: Path) -> None:
-    assert [row["id"] for row in fates(corpus, "a")] == ["a", "b"] == [row["id"] for row in fates(corpus, "a~1")]
-    with pytest.raises(UserError, match="no document 'c'"):
-        fates(corpus, "c")
-
-
-def test_steps_and_documents() -> None:
-    store = Examples(Example(name, [1] * 9, [1.0] * 9) for name in ("a", "a~1", "b", "c"))
-    order = Order(store.digest, 1, store.lengths, 12, split=True)
-    for name in ("a", "b"):
-        for step in steps_of(order, store, name, 1):
-            assert any(found.split("~")[0] == name for found in documents_of(order, store, step, 1))
-    seen = {name for step in range(order.rows_per_epoch) for name in documents_of(order, store, step, 1)}
-    assert seen == set(store.ids)
 
 
 def test_a_saved_row_that_is_no_judgement_is_named(tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from qwenkit.data.shards import Shards
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input
-from qwenkit.stages.pretrain import corpus_split, held_out_batches, tokenize
+from qwenkit.stages.documents import split
+from qwenkit.stages.pretrain import corpus_split, held_out_batches
 from qwenkit.stages.sft import Config, clean, overlap, replay
-from qwenkit.stages.tokenizer import split
 
 ANSWER = "the seventh keeper of the northern light wrote down every ship that passed before dawn"
 
@@ -84,11 +83,11 @@ def test_a_replay_leaves_out_what_the_base_model_was_measured_on(tmp_path: Path)
 
 
 def test_copies_of_a_document_are_held_out_together() -> None:
-    """What `upsample` makes of a document (`id~1`) is the document."""
-    rows = [{"id": f"doc-{n}{copy}"} for n in range(100) for copy in ("", "~1", "~2")]
+    """What `upsample` makes of a document has its id; another id is another document, whatever signs are in it."""
+    rows = [{"id": f"doc-{n}", "copy": copy} for n in range(100) for copy in range(3)]
     kept, aside = split(rows, 0.3, 1)
-    assert 0 < len(aside) < 300
-    assert not {row["id"].partition("~")[0] for row in kept} & {row["id"].partition("~")[0] for row in aside}
+    assert 0 < len(aside) < 300 and not {row["id"] for row in kept} & {row["id"] for row in aside}
+    assert all(split([{"id": f"user~{n}"} for n in range(100)], 0.3, 1))
 
 
 def test_documents_without_a_source_are_measured() -> None:
@@ -99,20 +98,3 @@ def test_documents_without_a_source_are_measured() -> None:
     ]
     found = held_out_batches(Letters(), rows, row=16)
     assert {name: sum(batch.tokens for batch in batches) for name, batches in found.items()} == {"text": 8, "web": 2}
-
-
-def test_documents_are_encoded_some_at_a_time(tmp_path: Path) -> None:
-    """Never a corpus's ids at once as lists; the shards are those of one document after the other."""
-    sizes: list[int] = []
-
-    class Batched(Letters):
-        def encode_batch(self, texts: list[str]) -> list[list[int]]:
-            sizes.append(len(texts))
-            return [self.encode(text) for text in texts]
-
-    rows = [{"id": f"{n}", "text": f"text {n}"} for n in range(2500)]
-    tokenize(Batched(), rows, tmp_path)
-    assert sizes == [1024, 1024, 452]
-    store = Shards(tmp_path)
-    assert store.ids == [row["id"] for row in rows]
-    assert store.tokens(2499, 0, 99).tolist() == [*map(ord, "text 2499"), 0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,29 +27,52 @@ def explain(
 
     if (document is None) == (step is None):
         raise UserError("a document or --step is wanted, and not both", where="qwenkit explain")
-    traced = trace(run, node) if step is not None or read_manifest(run / node).kind == "pretrain" else None
-    ran = int(read_manifest(run / node).metrics["steps"]) if traced else 0
     if document is None:
-        assert step is not None and traced is not None
-        if step >= ran:
-            raise UserError(f"`{node}` has no step {step}", where=str(run), expected=f"0 to {ran - 1}")
-        seen = ledger.documents_of(traced[0], traced[1], step, traced[2])
-        print_json(seen) if as_json else print("\n".join(seen))
+        assert step is not None
+        with trace(run, node) as traced:
+            if step >= traced.steps:
+                raise UserError(f"`{node}` has no step {step}", where=str(run), expected=f"0 to {traced.steps - 1}")
+            rows = ledger.seen_in(traced.order, traced.store, step, traced.batch_rows)
+        print_json(rows) if as_json else _tell(map(_piece_line, rows))
         return
-    rows = ledger.fates(corpus_of(run, node), document)
-    steps = [s for s in ledger.steps_of(*traced[:2], document, traced[2]) if s < ran] if traced else None
+    fates, shown = ledger.fates(corpus_of(run, node), document), None
+    if read_manifest(run / node).kind == "pretrain":
+        with trace(run, node) as traced:
+            numbers = traced.store.find(document)
+            steps = ledger.steps_of(traced.order, numbers, traced.batch_rows, traced.steps)
+            shown = [{**row, "steps": steps[n]} for n, row in zip(numbers, traced.store.origins(numbers))]
     if as_json:
-        print_json({"fates": rows, "steps": steps})
-        return
-    for row in rows:
-        fate = f"kept, {row['copies']} times" if row["step"] == "kept" else f"dropped by {row['step']} {row['rule']}"
-        line = f"{row['id']} ({row['source']}, {row['place']}): {fate} {row['seen']}"
-        terminal().print(line.rstrip(), highlight=False, markup=False)
-    if steps is not None:
-        print(
-            "steps of the first epoch:",
-            ", ".join(map(str, steps)) or "none (held out, not kept, or not reached)",
-        )
+        print_json({"fates": fates, "tokens": shown})
+    else:
+        _tell([*map(_fate_line, fates), *map(_token_line, shown or [])])
+        if shown == []:
+            _tell([f"`{node}` did not learn it: it was not kept, or is held out to measure the loss"])
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        terminal().print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+
+def _fate_line(row: dict[str, Any]) -> str:
+    fate = f"kept, {row['copies']} times" if row["step"] == "kept" else f"dropped by {row['step']} {row['rule']}"
+    return f"{row['id']} ({row['source']}, {row['place']}): {fate} {row['seen']}"
+
+
+def _origin(row: dict[str, Any]) -> str:
+    copy = f", copy {row['copy']}" if row["copy"] else ""
+    return f"{row['id']}{copy} ({row['source']}, {row['place']}, {row['licence']})"
+
+
+def _token_line(row: dict[str, Any]) -> str:
+    steps = ", ".join(map(str, row["steps"])) or "none: it was not reached"
+    place = f"tokens {row['start']} to {row['start'] + row['length']} of shard {row['shard']}"
+    return f"{_origin(row)}: {place}; steps {steps}"
+
+
+def _piece_line(row: dict[str, Any]) -> str:
+    pieces = ", ".join(f"{start} to {stop}" for start, stop in row["pieces"])
+    return f"{_origin(row)}: tokens {pieces} of its {row['length']}; shard {row['shard']} from {row['start']}"
 
 
 @inspect_app.command("corpus", epilog="Example:  qwenkit inspect corpus runs/nano/corpus --html review.html")

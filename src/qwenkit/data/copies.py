@@ -31,6 +31,12 @@ from qwenkit.errors import UserError
 
 Docs = npt.NDArray[np.int64]
 EXACT, BUCKETS, NEEDED = "exact.npz", "buckets.npz", "needed.npy"
+COPY = pa.schema([("row", pa.int64()), *((key, pa.string()) for key in ("step", "rule", "of", "name"))])
+
+
+def copies_of(joined: Path, number: int) -> Path:
+    """The file of what the join says of one chunk: a row for each row that is a copy, or has another id."""
+    return joined / f"copies-{number:05d}.parquet"
 
 
 def find_candidates(
@@ -133,8 +139,8 @@ def join_copies(
     config: CorpusConfig,
     runner: str,
 ) -> dict[str, Any]:
-    """The fate of every copy; new ids for rows whose id is taken; the lines that stand in too many documents.
-    `sources`: of each chunk the name and weight of its source."""
+    """The fate of every copy and new ids for rows whose id is taken, a file for each chunk that has some; and the lines
+    that stand in too many documents. `sources`: of each chunk the name and weight of its source."""
     exact = np.load(candidates / EXACT)
     pairs = [
         ("exact_duplicates", "exact_copy", *pair) for pair in zip(exact["copies"].tolist(), exact["originals"].tolist())
@@ -142,18 +148,17 @@ def join_copies(
     for cluster in _clusters(candidates, shingles, config.near_threshold):
         best = _best(cluster, signatures, [weight for _, weight in sources])
         pairs += [("near_duplicates", "near_copy", int(doc), best) for doc in cluster if doc != best]
-    pairs.sort(key=lambda pair: pair[2])
     taken = _taken_ids([str(path) for path in signatures], runner)
     ids = _ids(rows, {pair[3] for pair in pairs} | {doc for group in taken for doc in group})
     names = _new_names(taken, ids, [name for name, _ in sources], _hashed_names(signatures))
     ids |= names
-    columns = {"doc": [p[2] for p in pairs], "step": [p[0] for p in pairs], "rule": [p[1] for p in pairs]}
-    columns["of"] = [ids[p[3]] for p in pairs]
-    text = [(key, pa.string()) for key in ("step", "rule", "of")]
-    pq.write_table(pa.table(columns, schema=pa.schema([("doc", pa.int64()), *text])), str(out / "copies.parquet"))
-    schema = pa.schema([("doc", pa.int64()), ("name", pa.string())])
-    renamed = pa.table({"doc": sorted(names), "name": [names[doc] for doc in sorted(names)]}, schema=schema)
-    pq.write_table(renamed, str(out / "names.parquet"))
+    found: dict[int, dict[str, Any]] = {doc: {"name": name} for doc, name in names.items()}
+    for step, rule, doc, original in pairs:
+        found.setdefault(doc, {}).update(step=step, rule=rule, of=ids[original])
+    for number, docs in itertools.groupby(sorted(found), key=lambda doc: doc >> 32):
+        with tables.Writer(copies_of(out, number), COPY) as file:
+            for doc in docs:
+                file.add({"row": doc & 0xFFFFFFFF, **found[doc]})
     if config.max_line_repeats is not None:
         np.save(out / "lines.npy", _common_lines(signatures, config.max_line_repeats))
     return {"copies": len(pairs), "renamed": len(names)}

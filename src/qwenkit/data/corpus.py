@@ -26,18 +26,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from qwenkit.data import copies, phases, tables
 from qwenkit.data.chunks import Chunks, Mark
 from qwenkit.data.decontaminate import TestIndex
 from qwenkit.data.readers import Source, Split, splits
 from qwenkit.data.settings import ORDER, CorpusConfig, applies, check
-from qwenkit.errors import UserError
+from qwenkit.errors import Stopped, UserError
 from qwenkit.records import Quarantine, write_json
 
 Row = dict[str, Any]
 Progress = Callable[..., None]
-_READING = ("extract", "licence", "language")  # steps of the first phase
+FORM = 2  # of what lies between the phases: another form is read by nobody, so all is made anew
 
 
 @dataclass
@@ -50,7 +51,7 @@ class CorpusResult:
     funnel: list[Row]
     samples: list[Row]
     counts: dict[str, dict[str, dict[str, int]]]
-    lost: dict[str, Counter[str]]  # by source: how many records each rule dropped, or each reason put aside
+    sources: dict[str, Row]  # by source: read = kept + dropped (by rule) + quarantined (by reason)
     quarantine: Quarantine
     contaminated: list[Row]
     pii: Counter[str]
@@ -128,7 +129,7 @@ class _Build:
         kinds = [[s.name, s.kind, s.licence, s.text_key, list(s.skip)] for s in self.sources]
         config = self.config
         return [
-            files, stamps, kinds, config.seed, config.languages, config.min_confidence, config.allow_licences,
+            FORM, files, stamps, kinds, config.seed, config.languages, config.min_confidence, config.allow_licences,
             config.samples_per_rule,
         ]  # fmt: skip
 
@@ -184,27 +185,39 @@ class _Build:
     def result(self, held: Any) -> CorpusResult:
         """Every chunk's books as one, closed: a document that nobody accounts for is an error."""
         numbers = range(len(self.parts))
-        steps = self._steps()
-        read = sum(mark["read"] for mark in self.read)
-        dropped = sum(steps.values())
-        kept = sum(1 for n in numbers for rows in self._ledger(n) for row in rows if row["step"] == phases.KEPT)
-        assert read == kept + dropped, "a document was lost without a rule"
+        sources = self._sources()
+        _refuse_open_books(sources)
         return CorpusResult(
             [self.work.path("4-clean", n, phases.DOCUMENTS) for n in numbers],
             [self.work.path(phase, n, phases.LEDGER) for n in numbers for phase in ("1-read", "4-clean")],
             [self.work.path("4-clean", n, phases.ATTRIBUTES) for n in numbers],
-            self._funnel(read, steps),
+            self._funnel(),
             self._samples(),
             self._sizes(),
-            self._lost(),
+            sources,
             self._quarantine(),
             [row for mark in self.clean for row in mark["contaminated"]],
             sum((Counter(mark["pii"]) for mark in self.clean), Counter()),
             held,
         )
 
-    def _ledger(self, number: int) -> Iterator[list[Row]]:
-        return tables.read(self.work.path("4-clean", number, phases.LEDGER), ["step"])
+    def _sources(self) -> dict[str, Row]:
+        """What became of each source. Kept is what the ledger says, not what is left."""
+        found: dict[str, Row] = {
+            s.name: {"read": 0, "kept": 0, "dropped": Counter(), "quarantined": Counter()} for s in self.sources
+        }
+        for number, mark in enumerate(self.read):
+            row, bad = found[mark["source"]], Counter(mark["bad"])
+            row["quarantined"] += bad
+            row["read"] += mark["read"] + bad.total()
+            steps = pq.read_table(str(self.work.path("4-clean", number, phases.LEDGER)), columns=["step"])["step"]
+            row["kept"] += steps.to_pylist().count(phases.KEPT)
+        for mark in [*self.read, *self.clean]:
+            for _, rule, source, count in mark["counts"]:
+                found[source]["dropped"][rule] += count
+        for row in found.values():  # plain tables, which can be written as JSON
+            row["dropped"], row["quarantined"] = dict(row["dropped"]), dict(row["quarantined"])
+        return found
 
     def _steps(self) -> Counter[tuple[str, str]]:
         """How many documents each rule of each step dropped."""
@@ -214,11 +227,11 @@ class _Build:
                 found[step, rule] += count
         return found
 
-    def _funnel(self, read: int, dropped: Counter[tuple[str, str]]) -> list[Row]:
+    def _funnel(self) -> list[Row]:
         """One line for every rule that dropped something, or one for a step that dropped nothing."""
+        dropped, left = self._steps(), sum(mark["read"] for mark in self.read)
         put_aside = sum(sum(mark["bad"].values()) for mark in self.read)
-        funnel: list[Row] = [{"step": "read", "rule": "quarantined", "dropped": put_aside, "left": read}]
-        left = read
+        funnel: list[Row] = [{"step": "read", "rule": "quarantined", "dropped": put_aside, "left": left}]
         for step in ("extract", *ORDER, "mixture"):
             if step in ("licence", "lines", "classifier") and not any(
                 applies(step, s, self.config) for s in self.sources
@@ -250,21 +263,24 @@ class _Build:
             for key, sums in found.items()
         }
 
-    def _lost(self) -> dict[str, Counter[str]]:
-        lost: dict[str, Counter[str]] = {source.name: Counter() for source in self.sources}
-        for mark in self.read:
-            lost[mark["source"]].update(mark["bad"])
-        for mark in [*self.read, *self.clean]:
-            for _, rule, source, count in mark["counts"]:
-                lost[source][rule] += count
-        return lost
-
     def _quarantine(self) -> Quarantine:
         quarantine = Quarantine()
         for mark in self.read:
             quarantine.counts.update(mark["bad"])
             quarantine.rows += mark["quarantine"][: max(0, quarantine.keep - len(quarantine.rows))]
         return quarantine
+
+
+def _refuse_open_books(sources: dict[str, Row]) -> None:
+    """Refuse a corpus in which a document was lost, or counted twice: read = kept + dropped + quarantined."""
+    told = []
+    for name, row in sources.items():
+        dropped, aside = sum(row["dropped"].values()), sum(row["quarantined"].values())
+        if row["read"] != row["kept"] + dropped + aside:
+            told.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {aside} quarantined")
+    if told:
+        books = "read = kept + dropped + quarantined"
+        raise Stopped("documents were lost or counted twice", where="; ".join(told), expected=books)
 
 
 def _stamp(path: str | None) -> list[Any]:

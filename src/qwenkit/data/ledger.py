@@ -1,41 +1,51 @@
 """What became of a document, and where it is: from its file to the tokens of a step, and back.
 
-fates(corpus, "page-00012")           -> rows of the ledger with this id, or of copies that were dropped for it
-steps_of(order, store, "page-00012")  -> the steps of an epoch that show it
-documents_of(order, store, 17, rows)  -> the documents of a step
+fates(corpus, "page-00012")                 -> rows of the ledger with this id, and of copies that were dropped for it
+store.find("page-00012")                    -> its numbers in the token store, one for each copy of it
+steps_of(order, numbers, batch_rows, steps) -> the steps that show each of them, in all epochs of a run
+seen_in(order, store, 17, batch_rows)       -> the documents of a step: where they came from, and which of their tokens
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from qwenkit.data.order import Order
-from qwenkit.data.shards import Store
+from qwenkit.data.shards import Shards
 from qwenkit.errors import UserError, nearest
 
 
 def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
-    """The ledger's rows of a document (a copy's id, `a~1`, is its original's), and of the copies dropped for it."""
+    """The ledger's rows of a document, and of the copies dropped for it."""
     path = corpus / "ledger.parquet"
     if not path.exists():
         raise UserError("no ledger here", where=str(corpus), expected="a corpus artifact with ledger.parquet")
-    original = name.rpartition("~")[0] if name.rpartition("~")[2].isdigit() and "~" in name else name
-    rows = pq.read_table(str(path), filters=[("id", "in", [name, original])]).to_pylist()
+    rows = pq.read_table(str(path), filters=[("id", "=", name)]).to_pylist()
     if not rows:
         known = pq.read_table(str(path), columns=["id"])["id"].slice(0, 100_000).to_pylist()
         raise UserError(f"no document {name!r} in this corpus", where=str(path), nearest=nearest(name, known))
-    return rows + pq.read_table(str(path), filters=[("of", "=", original)]).to_pylist()
+    return rows + pq.read_table(str(path), filters=[("of", "=", name)]).to_pylist()
 
 
-def steps_of(order: Order, store: Store, name: str, batch_rows: int) -> list[int]:
-    """The steps of the first epoch that show a document or its copies."""
-    numbers = [n for n, known in enumerate(store.ids) if known == name or known.rpartition("~")[0] == name]
-    return sorted({step for number in numbers for step in order.find(number, batch_rows)})
+def steps_of(order: Order, documents: Sequence[int], batch_rows: int, steps: int) -> dict[int, list[int]]:
+    """For each of some documents the steps that show it, of the first `steps`: an epoch is packed once for all."""
+    found: dict[int, set[int]] = {document: set() for document in documents}
+    for epoch in range(math.ceil(order.epoch_of(steps, batch_rows)) if documents else 0):
+        for document, seen in found.items():
+            seen.update(step for step in order.find(document, batch_rows, epoch) if step < steps)
+    return {document: sorted(seen) for document, seen in found.items()}
 
 
-def documents_of(order: Order, store: Store, step: int, batch_rows: int) -> list[str]:
-    """The documents of a step."""
-    return [store.ids[number] for number in order.trace(step, batch_rows)]
+def seen_in(order: Order, store: Shards, step: int, batch_rows: int) -> list[dict[str, Any]]:
+    """The documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
+    pieces: dict[int, list[tuple[int, int]]] = {}
+    for row in order.rows(step, batch_rows):
+        for document, start, stop in row.pieces:
+            pieces.setdefault(document, []).append((start, stop))
+    numbers = sorted(pieces)
+    return [{**row, "pieces": sorted(pieces[number])} for number, row in zip(numbers, store.origins(numbers))]

@@ -2,8 +2,8 @@
 
 The report up-samples chosen sources and mixes multi-task instruction data into pretraining, and gives no weights. Ours
 are the recipe's: weight 1 takes every document once, 2.5 every document twice and a random half a third time, 0.3 a
-random 30 %. Copies get an id of their own (`id~1`), because a shard knows each document by its id. The place of
-documents in training is not decided here: the order of the data room shuffles them anew in every epoch.
+random 30 %. Copies keep the document's id and are told apart by their number, `copy`: 0, 1, 2. The place of documents
+in training is not decided here: the order of the data room shuffles them anew in every epoch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def copies(weight: float, seed: int, source: str, name: str) -> int:
 
 
 def repeat(row: Row, times: int) -> Iterator[Row]:
-    """A row so many times, the copies under ids of their own."""
+    """A row so many times, numbered."""
     for copy in range(times):
-        yield row if copy == 0 else {**row, "id": f"{row['id']}~{copy}"}
+        yield {**row, "copy": copy}
 
 
 def mix(rows: Iterable[Row], weights: Mapping[str, float], seed: int) -> Iterator[Row]:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from qwenkit import draws
 from qwenkit.data import dedup, mixture, quality, tables
 from qwenkit.data.classifier import QualityClassifier
+from qwenkit.data.copies import copies_of
 from qwenkit.data.decontaminate import Match, TestIndex
 from qwenkit.data.extract import extract_text, tidy
 from qwenkit.data.language import detect_language
@@ -38,7 +39,7 @@ from qwenkit.records import Quarantine
 Row = dict[str, Any]
 Fate = tuple[str, str, str, str]  # step, rule, what was seen, of which document
 ROWS, LEDGER, SIGNATURES = "rows.parquet", "ledger.parquet", "signatures.parquet"
-DOCUMENTS, ATTRIBUTES, COPIES = "documents.parquet", "attributes.parquet", "copies.parquet"
+DOCUMENTS, ATTRIBUTES = "documents.parquet", "attributes.parquet"
 KEPT = "kept"
 _NO_LANGUAGE = "code"
 
@@ -121,7 +122,7 @@ def _row(source: Source, document: Document) -> tuple[Row, float]:
     language, sure = _text(language), 1.0
     if not language:
         language, sure = (_NO_LANGUAGE, 1.0) if source.kind == "code" else detect_language(text)
-    own = ("id", "text", "source", "kind", "url", "place", "meta")
+    own = ("id", "text", "source", "kind", "url", "place", "meta", "copy")
     meta = {key: value for key, value in fields.items() if key not in own}
     row = {"id": document.id, "text": text, "source": source.name, "kind": source.kind, "licence": licence}
     row |= {"language": language, "url": document.url, "place": document.place}
@@ -225,12 +226,10 @@ def clean_part(
 
 def _copies(joined: Path, number: int) -> tuple[dict[int, Fate], dict[int, str]]:
     """Of a chunk: the rows that are copies, as a fate; and the rows that got another id."""
-    low, high = number << 32, (number + 1) << 32
-    wanted = [("doc", ">=", low), ("doc", "<", high)]
-    copies = pq.read_table(str(joined / COPIES), filters=wanted).to_pylist()
-    names = pq.read_table(str(joined / "names.parquet"), filters=wanted).to_pylist()
-    fates = {row["doc"] - low: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in copies}
-    return fates, {row["doc"] - low: row["name"] for row in names}
+    path = copies_of(joined, number)
+    found = pq.read_table(str(path)).to_pylist() if path.exists() else []
+    fates = {row["row"]: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in found if row["step"]}
+    return fates, {row["row"]: row["name"] for row in found if row["name"]}
 
 
 class _Judge:

@@ -1,12 +1,16 @@
 """Token stores: documents as uint32 ids, on disk (`Shards`) or in memory with loss weights (`Examples`).
 
-    write_shards([("doc-1", [5, 6, 7]), ...], out, eot_id)    # -> metrics
-    store = Shards(out)
-    store.lengths, store.ids, store.tokens(0, 0, 4), store.digest
+    with ShardWriter(folder / "00000", eot_id) as shard:      # a chunk of documents; any process may write any chunk
+        shard.add({"id": "doc-1", "source": "web"}, [5, 6, 7])
+    join_shards(folder, 1)                                    # when all are written -> documents, tokens, digest
+    store = Shards(folder)
+    store.lengths, store.ids, store.tokens(0, 0, 4), store.digest, store.find("doc-1"), store.origins([0])
 
-A folder holds `tokens-00000.bin`, ... (little-endian uint32, nothing else) and `index.parquet` (columns id, shard,
-start, length; the digest of the token bytes in its metadata). Every document ends with `eot_id`. Shards are read
-through memory maps: opening costs the index, not the tokens.
+Each shard is a folder with `tokens.bin` (little-endian uint32, nothing else) and its `index.parquet`; the index of all
+lies beside them, with the shard's number and, in its metadata, the digest of tokens and lengths, which knows nothing of
+where the shards are cut. A row of the index is a document: which it is, where it came from and under which licence, and
+which tokens are its own. Every document ends with `eot_id`. Tokens are read through memory maps: opening costs the
+index, not the tokens.
 
 Weights follow the renderer: `weights[i]` is the loss weight of predicting `ids[i]`, and `content[i]` says whether
 `ids[i]` is content of an assistant's turn, which the sentinel counts.
@@ -17,16 +21,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from qwenkit.data import tables
 from qwenkit.errors import UserError
+from qwenkit.records import TEMPORARY
 
-SCHEMA = 1
-SHARD_TOKENS = 1 << 28
+SCHEMA = 2
+TOKENS, INDEX = "tokens.bin", "index.parquet"
+_MAPS, _BLOCK = 1024, 1 << 20  # shards that are mapped at once; bytes that are hashed at once
+_ORIGIN = [("id", pa.string()), ("copy", pa.int32()), *((key, pa.string()) for key in ("source", "licence", "place"))]
+_SHARD = pa.schema([*_ORIGIN, ("start", pa.int64()), ("length", pa.int64())])
+_WHOLE = _SHARD.insert(len(_ORIGIN), pa.field("shard", pa.int32()))
 
 
 class Store(Protocol):
@@ -50,31 +64,29 @@ class Store(Protocol):
         ...
 
 
-def write_shards(
-    documents: Iterable[tuple[str, Sequence[int]]], out: Path, eot_id: int, shard_tokens: int = SHARD_TOKENS
-) -> dict[str, int | str]:
-    """Write documents in their order, each closed by `eot_id`; returns documents, tokens, longest, shards, digest."""
-    out.mkdir(parents=True, exist_ok=True)
-    names: list[str] = []
-    places: list[tuple[int, int, int]] = []
-    digest = hashlib.sha256()
-    with _ShardWriter(out, shard_tokens) as writer:
-        for name, ids in documents:
-            data = _closed(ids, eot_id, name)
-            digest.update(data.tobytes())
-            names.append(name)
-            places.append((*writer.append(data), len(data)))
-    columns = np.array(places, dtype=np.int64).reshape(-1, 3)
-    digest.update(columns[:, 2].tobytes())
-    _write_index(out / "index.parquet", names, columns, digest.hexdigest())
-    lengths = columns[:, 2]
-    return {
-        "documents": len(names),
-        "tokens": int(lengths.sum()),
-        "longest": int(lengths.max(initial=0)),
-        "shards": writer.shard + 1,
-        "digest": digest.hexdigest(),
-    }
+class ShardWriter:
+    """Writes one shard, document by document."""
+
+    def __init__(self, out: Path, eot_id: int) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self._eot_id, self._written = eot_id, 0
+        self._tokens, self._index = (out / TOKENS).open("wb"), tables.Writer(out / INDEX, _SHARD)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._index.__exit__()
+        self._tokens.close()
+
+    def add(self, row: dict[str, Any], ids: Sequence[int]) -> int:
+        """Write a document, closed by `eot_id`; `row` has its `id`, and `copy`, `source`, `licence`, `place` if known.
+        Returns its length."""
+        data = _closed(ids, self._eot_id, row["id"])
+        self._tokens.write(data.tobytes())
+        self._index.add({"copy": 0, **row, "start": self._written, "length": len(data)})
+        self._written += len(data)
+        return len(data)
 
 
 def _closed(ids: Sequence[int], eot_id: int, name: str) -> npt.NDArray[np.uint32]:
@@ -86,93 +98,92 @@ def _closed(ids: Sequence[int], eot_id: int, name: str) -> npt.NDArray[np.uint32
     return data.astype("<u4")
 
 
-class _ShardWriter:
-    """Appends documents to the open shard, and opens the next when it is full. A document is never cut."""
-
-    def __init__(self, out: Path, shard_tokens: int) -> None:
-        self.out, self.limit, self.shard, self.written = out, shard_tokens, 0, 0
-        self._file = self._open()
-
-    def __enter__(self) -> _ShardWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def append(self, data: npt.NDArray[np.uint32]) -> tuple[int, int]:
-        """Write one document; returns its shard and its start there."""
-        if self.written and self.written + len(data) > self.limit:
-            self._close()
-            self.shard, self.written = self.shard + 1, 0
-            self._file = self._open()
-        start, self.written = self.written, self.written + len(data)
-        self._file.write(data.tobytes())
-        return self.shard, start
-
-    def _open(self) -> BinaryIO:
-        return _shard_path(self.out, self.shard).open("wb")
-
-    def _close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+def shard_folder(folder: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"{shard:05d}"
 
 
-def _shard_path(folder: Path, shard: int) -> Path:
-    return folder / f"tokens-{shard:05d}.bin"
+def join_shards(folder: Path, shards: int) -> dict[str, int | str]:
+    """Index the finished shards of a folder as one, in their order; tokens stay where they are. Returns documents,
+    tokens and digest."""
+    beside = folder / (INDEX + TEMPORARY)
+    lengths = [np.empty(0, np.int64)]
+    digest = hashlib.sha256()
+    with pq.ParquetWriter(str(beside), _WHOLE, compression="zstd") as writer:
+        for shard in range(shards):
+            _hash(digest, shard_folder(folder, shard) / TOKENS)
+            table = pq.read_table(str(shard_folder(folder, shard) / INDEX))
+            lengths.append(table["length"].to_numpy())
+            number = pa.array(np.full(len(table), shard, np.int32))
+            writer.write_table(table.add_column(len(_ORIGIN), "shard", number).cast(_WHOLE))
+        whole = np.concatenate(lengths)
+        digest.update(whole.tobytes())
+        writer.add_key_value_metadata({"qwenkit.schema": str(SCHEMA), "qwenkit.digest": digest.hexdigest()})
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    beside.replace(folder / INDEX)
+    return {"documents": len(whole), "tokens": int(whole.sum()), "digest": digest.hexdigest()}
 
 
-def _write_index(path: Path, names: list[str], columns: npt.NDArray[np.int64], digest: str) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _hash(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        while data := file.read(_BLOCK):
+            digest.update(data)
 
-    table = pa.table(
-        {
-            "id": pa.array(names, pa.string()),
-            "shard": pa.array(columns[:, 0].astype(np.int32)),
-            "start": pa.array(columns[:, 1]),
-            "length": pa.array(columns[:, 2]),
-        }
-    )
-    metadata = {"qwenkit.schema": str(SCHEMA), "qwenkit.digest": digest}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+class Names(Sequence[str]):
+    """Names as Arrow holds them: a few bytes each beside their letters, where Python's texts take sixty."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        return self.column[number].to_pylist() if isinstance(number, slice) else self.column[number].as_py()
 
 
 class Shards:
     """A folder of shards, memory-mapped. Every token but a document's first is learnt, so weights are all one."""
 
     def __init__(self, path: Path | str) -> None:
-        import pyarrow.parquet as pq
-
         self.path = Path(path)
-        index = self.path / "index.parquet"
+        index = self.path / INDEX
         if not index.exists():
-            raise UserError("this is no folder of token shards", where=str(path), expected="a file index.parquet in it")
-        table = pq.read_table(index)
-        metadata = table.schema.metadata or {}
-        self.ids: list[str] = table["id"].to_pylist()
+            raise UserError("this is no folder of token shards", where=str(path), expected=f"a file {INDEX} in it")
+        file = pq.ParquetFile(str(index))
+        table = file.read(columns=["id", "shard", "start", "length"])
+        self.ids = Names(table["id"])
         self.lengths = table["length"].to_numpy().astype(np.int64)
-        self._shard = table["shard"].to_numpy()
-        self._start = table["start"].to_numpy()
-        self.digest = metadata.get(b"qwenkit.digest", b"").decode()
-        self._maps = [self._map(shard) for shard in range(int(self._shard.max(initial=-1)) + 1)]
+        self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
+        self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
+        self._check_sizes()
+        self._map = lru_cache(maxsize=_MAPS)(self._mapped)
 
-    def _map(self, shard: int) -> npt.NDArray[np.uint32]:
-        path = _shard_path(self.path, shard)
-        expected = 4 * int(self.lengths[self._shard == shard].sum())
-        found = path.stat().st_size if path.exists() else 0
-        if found != expected:
-            raise UserError(
-                f"the shard holds {found} bytes, its index says {expected}",
-                where=str(path),
-                mend="the file is cut or foreign: write the shards again",
-            )
-        return np.memmap(path, dtype="<u4", mode="r")
+    def _check_sizes(self) -> None:
+        tokens = np.bincount(self._shard, weights=self.lengths) if len(self._shard) else []
+        for shard, expected in enumerate(int(4 * count) for count in tokens):
+            path = shard_folder(self.path, shard) / TOKENS
+            found = path.stat().st_size if path.exists() else 0
+            if found != expected:
+                raise UserError(
+                    f"the shard holds {found} bytes, its index says {expected}",
+                    where=str(path),
+                    mend="the file is cut or foreign: write the shards again",
+                )
+
+    def _mapped(self, shard: int) -> npt.NDArray[np.uint32]:
+        return np.memmap(shard_folder(self.path, shard) / TOKENS, dtype="<u4", mode="r")
 
     def tokens(self, document: int, start: int, stop: int) -> npt.NDArray[np.uint32]:
         """Ids [start, stop) of a document."""
         offset, stop = int(self._start[document]), min(stop, int(self.lengths[document]))
-        return self._maps[self._shard[document]][offset + start : offset + stop]
+        return self._map(int(self._shard[document]))[offset + start : offset + stop]
 
     def weights(self, document: int, start: int, stop: int) -> npt.NDArray[np.float32]:
         """All one."""
@@ -180,6 +191,15 @@ class Shards:
 
     def content(self, document: int, start: int, stop: int) -> None:
         """Plain text has no turns."""
+
+    def find(self, name: str) -> list[int]:
+        """The numbers of the documents of this name: several where it was up-sampled."""
+        compute: Any = pc  # which has no types
+        return compute.indices_nonzero(compute.equal(self.ids.column, name)).to_pylist()
+
+    def origins(self, documents: Sequence[int]) -> list[dict[str, Any]]:
+        """Rows of the index: which document, where it came from, and where its tokens are."""
+        return pq.read_table(str(self.path / INDEX)).take(pa.array(documents, pa.int64())).to_pylist()
 
     def documents(self) -> Iterator[tuple[str, npt.NDArray[np.uint32]]]:
         """Every document with its name, in the order written."""

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 Row = dict[str, Any]
 DOCUMENT = pa.schema(
     [(name, pa.string()) for name in ("id", "text", "source", "kind", "licence", "language", "url", "place", "meta")]
+    + [("copy", pa.int32())]
 )
 LEDGER = pa.schema(
     [(name, pa.string()) for name in ("id", "source", "place", "step", "rule", "seen", "of")] + [("copies", pa.int32())]

@@ -68,8 +68,9 @@ def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir
         )
     parts += ["## Use", *_use(folder)]
     for counted in ("licence", "source"):
-        if data := _texts(ancestors, counted):
-            parts += [f"## Training data by {counted}", _table((counted, "documents", "characters"), data)]
+        head, rows = _texts(ancestors, counted)
+        if rows:
+            parts += [f"## Training data by {counted}", _table(head, rows)]
     if ancestors:
         rows = [(name, found.kind, found.digest[:12], found.headline) for name, found in ancestors.items()]
         parts += ["## Lineage", _table(("node", "kind", "digest", ""), rows),
@@ -151,14 +152,19 @@ def _architecture(folder: Path) -> str:
     return next(map(str, sequence(read_object(folder / "config.json").get("architectures"))), "model")
 
 
-def _texts(ancestors: dict[str, Manifest], counted: str) -> list[tuple[Any, ...]]:
-    """Documents and characters of the corpora, by licence or by source."""
-    documents, characters = Counter[str](), Counter[str]()
+def _texts(ancestors: dict[str, Manifest], counted: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Head and rows of the table of training data, by licence or by source: the tokens of the pretraining with their
+    share, or where it lies elsewhere the characters of the corpora."""
+    size = "tokens" if any(f"tokens_by_{counted}" in found.metrics for found in ancestors.values()) else "characters"
+    key = f"tokens_by_{counted}" if size == "tokens" else f"by_{counted}"
+    documents, sizes = Counter[str](), Counter[str]()
     for manifest in ancestors.values():
-        for name, found in manifest.metrics.get(f"by_{counted}", {}).items():
+        for name, found in manifest.metrics.get(key, {}).items():
             documents[name] += found["documents"]
-            characters[name] += found["characters"]
-    return [(name, f"{documents[name]:,}", f"{characters[name]:,}") for name in sorted(documents)]
+            sizes[name] += found[size]
+    total = sizes.total() or 1
+    rows = [(name, f"{documents[name]:,}", f"{n:,}", f"{n / total:.2%}") for name, n in sizes.most_common()]
+    return (counted, "documents", size, "share"), rows
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -7,28 +7,25 @@ Files: `documents-00000.parquet`, ... (id, text, source, kind, licence, language
 
 from __future__ import annotations
 
-import functools
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
-from qwenkit.artifacts import stamp
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError, refuse_unnamed
-from qwenkit.records import Row, read_rows, write_jsonl
+from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.checks import identity
 from qwenkit.stages.testsets import overlap_13gram, texts
 
-VERSION = 5  # 5: other hashes of texts; 4: rules as published; 3: our own extraction, a ledger; 2: answers of tests too
+VERSION = 5  # 5: copies have a number, a table of each source, other hashes of texts; 4: rules as published
 GIVES = ("documents",)
-DOCUMENTS = "documents-*.parquet"
 MOST_COPIES = 1000
+RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
     ("text.jsonl", "text", "CC0-1.0"),
@@ -57,7 +54,7 @@ class Config(StageConfig):
     most_documents: int = content(0, doc="a 13-gram in more documents than this is no overlap; 0: all are", ge=0)
     scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
     upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
-    runner: Literal["local", "ray"] = runtime("local", doc="where chunks are worked on: here, or on the cluster of Ray")
+    runner: Literal["local", "ray"] = runtime("local", doc=RUNNER)
 
     @model_validator(mode="after")
     def _known(self) -> Config:
@@ -144,7 +141,8 @@ def _refuse_empty(sources: list[Any], result: Any, scratch: Path) -> None:
         return
     write_jsonl(scratch / "quarantine.jsonl", result.quarantine.rows)
     write_jsonl(scratch / "samples.jsonl", result.samples)
-    reasons = {source.name: result.lost[source.name].most_common(3) for source in empty}
+    lost = {source.name: result.sources[source.name] for source in empty}
+    reasons = {name: Counter(row["dropped"] | row["quarantined"]).most_common(3) for name, row in lost.items()}
     words = [f"{name} ({', '.join(f'{count} {why}' for why, count in found)})" for name, found in reasons.items()]
     raise UserError(
         "nothing is kept of the source " + ", nor of ".join(words),
@@ -187,6 +185,7 @@ def _result(result: Any, tests: list[str]) -> Result:
         "dropped": dropped,
         "quarantined": len(result.quarantine),
         "funnel": funnel,
+        "sources": result.sources,
         "overlap_13gram": overlap,
         **{f"by_{key}": found for key, found in result.counts.items()},
     }
@@ -198,33 +197,3 @@ def _result(result: Any, tests: list[str]) -> Result:
         f"{count} documents, {size / 1e6:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
         f"13-gram overlap with tests {overlap}",
     )
-
-
-@functools.lru_cache(maxsize=2)
-def _cached(paths: tuple[Path, ...], *stamps: int) -> tuple[Row, ...]:
-    """The rows of some files as they are now: another size or time is another file."""
-    return tuple(row for path in paths for row in _rows(path))
-
-
-def _rows(path: Path) -> Iterable[Row]:
-    """The rows of a corpus's own file, or of anybody's."""
-    from qwenkit.data.tables import read_documents
-
-    return read_documents(path) if fnmatch(path.name, DOCUMENTS) else read_rows(path)
-
-
-def documents(corpus: Path) -> list[Row]:
-    """The documents of a corpus artifact, or of a plain JSONL or Parquet file with `text`."""
-    paths = sorted(corpus.glob(DOCUMENTS)) if corpus.is_dir() else [corpus]
-    if not paths or not paths[0].exists():
-        raise UserError("no corpus here", where=str(corpus), expected=f"a folder with {DOCUMENTS}, or a JSONL file")
-    stamps = [part for path in paths for part in stamp(path)]
-    found = _cached(tuple(path.resolve() for path in paths), *stamps)
-    rows = [{"id": f"{corpus.stem}-{n}", **row} for n, row in enumerate(found)]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row.get("text"), str):
-            raise UserError("missing key `text`", where=f"{corpus}, row {number}", expected="a text")
-        row["id"] = identity(row["id"], f"{corpus}, row {number}")
-    if not rows:
-        raise UserError("no documents in this file", where=str(corpus), expected="one JSON object a line, with `text`")
-    return rows

@@ -16,13 +16,13 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Progress, Result, Work, many
-from qwenkit.stages.corpus import DOCUMENTS, documents
-from qwenkit.stages.tokenizer import bytes_per_token, group_of, split
+from qwenkit.stages.documents import DOCUMENTS, documents, split
+from qwenkit.stages.tokenizer import bytes_per_token, group_of
 
 if TYPE_CHECKING:
     from qwenkit.tokenizer import Tokenizer
 
-VERSION = 1
+VERSION = 2  # 2: documents are told apart by their whole id
 GIVES = ("tokenizer", "model")
 EXTRA = "extra.tiktoken"
 _CHUNK = 1000
@@ -88,7 +88,7 @@ def read_texts(path: Path) -> list[Row]:
     from qwenkit.records import Quarantine
 
     if any(path.glob(DOCUMENTS)) or path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz"):
-        return documents(path)
+        return list(documents(path))
     quarantine = Quarantine()
     rows = [{"id": d.id, **d.fields, "text": d.body} for d in read_documents(Source("text", path), quarantine)]
     if len(quarantine) or not all(isinstance(row["text"], str) for row in rows):

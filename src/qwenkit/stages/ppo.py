@@ -17,13 +17,14 @@ from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.documents import split
 from qwenkit.stages.keys import remarks, usable
 from qwenkit.stages.models import STYLE, TRAINED, Style, answers, chat_tokenizer, prompt_ids, save_chat_model
-from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses, tokenize
+from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses
 from qwenkit.stages.rows import prompt_of, read_prompts
-from qwenkit.stages.tokenizer import split
+from qwenkit.stages.tokens import tokenize
 
-VERSION = 3  # 3: trained in float32; prompts without a rubric; copies of a document held out together; tools rendered
+VERSION = 4  # 4: documents are told apart by their whole id; 3: trained in float32; prompts without a rubric
 GIVES = ("model", "tokenizer")
 OTHER_PRECISION = 1.0  # nats between a sampler and a policy that are known to differ in precision
 
@@ -106,9 +107,9 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     # stay as it is stored.
     policy, reference = (load_model(folder, TRAINED, work.device) for _ in range(2))
     value, reward = (load_scalar(judge, dtype, work.device) for dtype in (TRAINED, "auto"))
-    texts, texts_aside = corpus_texts(config, inputs, work)
+    store, texts_aside = corpus_texts(config, inputs, work)
     trainer = make_trainer(
-        config, work, tok, kept, texts, policy, value, reference, functools.partial(score_texts, reward)
+        config, work, tok, kept, store, policy, value, reference, functools.partial(score_texts, reward)
     )
     groups = held_out_batches(tok, texts_aside, config.row)
     before = work.phase("before", lambda _: true_rubric(reference, tok, aside, config))
@@ -147,19 +148,22 @@ def prompt_split(config: Config, inputs: dict[str, Input], work: Work) -> tuple[
     return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
 
 
-def corpus_texts(config: Config, inputs: dict[str, Input], work: Work) -> tuple[list[Row], list[Row]]:
-    """Documents for the pretraining term, and those that only measure."""
-    if "corpus" in inputs:
-        return corpus_split(inputs["corpus"], config.corpus_held_out, work)
-    if config.ptx_coef:
-        raise UserError(
-            f"`ptx_coef` is {config.ptx_coef:g}, but there is no `corpus`", mend="name a corpus, or set ptx_coef = 0"
-        )
-    return [], []
+def corpus_texts(config: Config, inputs: dict[str, Input], work: Work) -> tuple[Any, list[Row]]:
+    """The tokens of the pretraining term, where it has weight, and the documents that only measure."""
+    if "corpus" not in inputs:
+        return None, []
+    if not config.ptx_coef:
+        return None, corpus_split(inputs["corpus"], config.corpus_held_out, work)[1]
+    seed = work.stream("held-out")
+    store, aside, _ = tokenize(
+        inputs["corpus"], inputs["model"], config.corpus_held_out, seed, work.scratch,
+        workers=work.threads, progress=work.progress,
+    )  # fmt: skip
+    return store, aside
 
 
 def make_trainer(
-    config: Config, work: Work, tok: Any, rows: list[Row], texts: list[Row], policy: Any, value: Any, reference: Any,
+    config: Config, work: Work, tok: Any, rows: list[Row], store: Any, policy: Any, value: Any, reference: Any,
     reward: Any,
 ) -> Any:  # fmt: skip
     """The PPO of the alignment room with prompts, pretraining stream and the rubric as an observer."""
@@ -180,7 +184,7 @@ def make_trainer(
             mend="raise `row`, or lower `max_tokens`",
         )
     prompts = Prompts(ids, config.prompts_per_step, work.seed, max_tokens=config.row - config.max_tokens)
-    ptx = pretraining_stream(config, work, tok, texts) if config.ptx_coef else None
+    ptx = None if store is None else pretraining_stream(config, work, store)
 
     def observe(batch: Any) -> dict[str, float]:
         texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
@@ -194,14 +198,11 @@ def make_trainer(
     )  # fmt: skip
 
 
-def pretraining_stream(config: Config, work: Work, tok: Any, texts: list[Row]) -> Any:
+def pretraining_stream(config: Config, work: Work, store: Any) -> Any:
     """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
     from qwenkit.data.order import Order
-    from qwenkit.data.shards import Shards
     from qwenkit.training import Batches
 
-    work.phase("tokens", lambda out: tokenize(tok, texts, out))
-    store = Shards(work.scratch / "tokens")
     order = Order(store.digest, work.stream("ptx"), store.lengths, config.row, split=True)
     return Batches(store, order, config.ptx_rows)
 

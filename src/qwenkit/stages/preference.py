@@ -68,7 +68,7 @@ def load_scorer(path: Path, work: Work) -> Any:
 def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: list[Row]) -> Result:
     """One pass of pairwise training from `inputs["model"]`, measured and published."""
     from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
-    from qwenkit.stages.tokenizer import split
+    from qwenkit.stages.documents import split
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
     kept, aside = split(rows, config.held_out, work.stream("held-out"), prompt_of)

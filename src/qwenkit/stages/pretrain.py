@@ -7,27 +7,25 @@ held out, chosen by a draw for each, and its loss is measured by source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from qwenkit.config import content, edge
+from qwenkit.config import content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work, told
-from qwenkit.stages.corpus import documents
+from qwenkit.stages.corpus import RUNNER
+from qwenkit.stages.documents import documents, split
 from qwenkit.stages.keys import TrainingKeys, remarks, train
 from qwenkit.stages.models import save_tokenizer
-from qwenkit.stages.tokenizer import split
+from qwenkit.stages.tokens import MEASURED, UNNAMED, tokenize
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
-VERSION = 2  # 2: copies of a document are held out together; documents without a source are measured as "text"
+VERSION = 3  # 3: documents are told apart by their whole id; 2: copies of a document are held out together
 GIVES = ("model", "tokenizer")
-UNNAMED, ENCODED_AT_ONCE = "text", 1024
 
 
 class Config(TrainingKeys):
@@ -45,6 +43,7 @@ class Config(TrainingKeys):
     rope_theta: float = content(10000.0, doc="base of the rotary frequencies", gt=0)
     rms_norm_eps: float = content(1e-6, doc="of RMSNorm", gt=0)
     held_out: float = content(0.01, doc="share of documents kept aside to measure the loss (ours)", ge=0, lt=0.5)
+    runner: Literal["local", "ray"] = runtime("local", doc=RUNNER)
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -62,14 +61,14 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.order import Order
-    from qwenkit.data.shards import Shards
     from qwenkit.model import Transformer, init_weights, save_model
     from qwenkit.training import Batches
 
     tok = load_tokenizer(inputs["tokenizer"].path)
-    kept, aside = corpus_split(inputs["corpus"], config.held_out, work)
-    shards = work.phase("tokens", lambda out: tokenize(tok, kept, out))
-    store = Shards(work.scratch / "tokens")
+    store, aside, counted = tokenize(
+        inputs["corpus"], inputs["tokenizer"], config.held_out, work.stream("held-out"), work.scratch,
+        workers=work.threads, runner=config.runner, progress=work.progress,
+    )  # fmt: skip
     order = Order(store.digest, work.seed, store.lengths, config.row, split=True)
     steps = max(1, round(config.tokens / (config.batch_rows * config.row)))
     model = init_weights(Transformer(shape(config, tok.vocab_size, tok.eot_id)), work.stream("init")).to(work.device)
@@ -85,7 +84,9 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": steps,
         "tokens": steps * config.batch_rows * config.row,
-        "corpus_tokens": shards["tokens"],
+        "corpus_tokens": int(store.lengths.sum()),
+        "corpus_digest": store.digest,
+        **{f"tokens_by_{key}": rows for key, rows in counted.items()},
         "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
         "train_loss": last.get("loss"),
         "heldout_loss": found,
@@ -131,25 +132,10 @@ def parameters(config: Config, vocab_rows: int) -> int:
 def corpus_split(corpus: Input, share: float, work: Work) -> tuple[list[Row], list[Row]]:
     """(documents to learn from, documents that only measure). One rule for every stage that reads a corpus: with the
     seed and the share of the base model, what it never saw is never seen later either."""
-    return split(documents(corpus.path), share, work.stream("held-out"))
+    return split(list(documents(corpus.path)), share, work.stream("held-out"))
 
 
-def tokenize(tok: Any, rows: list[Row], out: Path) -> dict[str, Any]:
-    """Documents to uint32 shards, in the corpus's order."""
-    from qwenkit.data.shards import write_shards
-
-    return write_shards(_encoded(tok, rows), out, tok.eot_id)
-
-
-def _encoded(tok: Any, rows: list[Row]) -> Iterator[tuple[str, list[int]]]:
-    """Some documents at a time: as lists, the ids of a whole corpus are ten times as large as its text."""
-    for start in range(0, len(rows), ENCODED_AT_ONCE):
-        block = rows[start : start + ENCODED_AT_ONCE]
-        for row, ids in zip(block, tok.encode_batch([row["text"] for row in block])):
-            yield row["id"], ids
-
-
-def held_out_batches(tok: Any, rows: list[Row], row: int, limit: int = 200) -> dict[str, list[Any]]:
+def held_out_batches(tok: Any, rows: list[Row], row: int, limit: int = MEASURED) -> dict[str, list[Any]]:
     """Held-out documents as batches, by source (`text` where none is named); at most `limit` documents each."""
     from qwenkit.data.shards import Example, Examples
     from qwenkit.training import held_out

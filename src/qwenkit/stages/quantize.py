@@ -15,7 +15,7 @@ from typing import Any, Literal
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, Work
-from qwenkit.stages.corpus import documents
+from qwenkit.stages.documents import documents
 from qwenkit.stages.export import copy_settings
 from qwenkit.stages.models import save_tokenizer
 

@@ -6,7 +6,7 @@ The folder opens with `transformers.AutoTokenizer` and encodes the same ids ther
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import field_validator
@@ -14,9 +14,9 @@ from pydantic import field_validator
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work, told
-from qwenkit.stages.corpus import documents
+from qwenkit.stages.documents import blocks, documents, split
 
-VERSION = 2  # 2: copies of a document are held out together
+VERSION = 3  # 3: a document is what its id says, whatever signs are in it; 2: copies are held out together
 GIVES = ("tokenizer",)
 CHATML_TOKENS = 3
 NAMED = ("qwen", "cl100k")
@@ -48,9 +48,16 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Train on all but the held-out documents, publish, measure bytes per token."""
     from qwenkit.tokenizer import save_tokenizer, train_bpe
 
-    kept, aside = split(documents(inputs["corpus"].path), config.held_out, work.stream("held-out"))
+    aside: list[Row] = []
+
+    def learnt() -> Iterator[str]:
+        for block in blocks(documents(inputs["corpus"].path)):
+            kept, held = split(block, config.held_out, work.stream("held-out"))
+            aside.extend(held)
+            yield from (row["text"] for row in kept)
+
     tok = train_bpe(
-        [row["text"] for row in kept],
+        learnt(),
         config.vocab_size,
         config.pattern,
         extras=config.extras,
@@ -69,24 +76,6 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 def vocab_rows(config: Config) -> int:
     """Rows of the embedding of a tokenizer that is yet to be trained."""
     return -(-(config.vocab_size + CHATML_TOKENS + config.extras) // config.pad_to) * config.pad_to
-
-
-def document_of(row: Row) -> str:
-    """The document that a row is: copies of one (`id~1`, up-sampled) share it."""
-    return row["id"].partition("~")[0]
-
-
-def split(
-    rows: list[Row], share: float, seed: int, name: Callable[[Row], str] = document_of
-) -> tuple[list[Row], list[Row]]:
-    """(kept, held out): by a draw for each name, so that one row more moves no other, and equal names stay together."""
-    import zlib
-
-    from qwenkit import draws
-
-    names = [zlib.crc32(name(row).encode(errors="surrogatepass")) for row in rows]
-    aside = draws.uniform(seed, names) < share
-    return [r for r, out in zip(rows, aside) if not out], [r for r, out in zip(rows, aside) if out]
 
 
 def group_of(row: Row) -> str:

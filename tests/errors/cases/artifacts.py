@@ -33,7 +33,7 @@ error: runs/family/base/model.safetensors: missing
         ),
         "verify runs/family",
         """\
-error: runs/family/base/manifest.json, line 42: broken JSON: Unterminated string starting at
+error: runs/family/base/manifest.json, line 47: broken JSON: Unterminated string starting at
 runs/family/chat/notes.txt: not in the manifest
 runs/family/pmp/config.json: missing
   mend: remove the folder; the next `qwenkit run` makes it again
@@ -89,7 +89,7 @@ error: runs/family/base: a damaged artifact: model.safetensors: its bytes change
         lambda d: d.family().cut("runs/family/base/manifest.json"),
         "verify runs/family",
         """\
-error: runs/family/base/manifest.json, line 42: broken JSON: Unterminated string starting at
+error: runs/family/base/manifest.json, line 47: broken JSON: Unterminated string starting at
   mend: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
