@@ -29,18 +29,18 @@ def explain(
         raise UserError("a document or --step is wanted, and not both", where="qwenkit explain")
     if document is None:
         assert step is not None
-        with trace(run, node) as traced:
-            if step >= traced.steps:
-                raise UserError(f"`{node}` has no step {step}", where=str(run), expected=f"0 to {traced.steps - 1}")
-            rows = ledger.seen_in(traced.order, traced.store, step, traced.batch_rows)
+        traced = trace(run, node)
+        if step >= traced.steps:
+            raise UserError(f"`{node}` has no step {step}", where=str(run), expected=f"0 to {traced.steps - 1}")
+        rows = ledger.seen_in(traced.order, traced.index, step, traced.batch_rows)
         print_json(rows) if as_json else _tell(map(_piece_line, rows))
         return
     fates, shown = ledger.fates(corpus_of(run, node), document), None
     if read_manifest(run / node).kind == "pretrain":
-        with trace(run, node) as traced:
-            numbers = traced.store.find(document)
-            steps = ledger.steps_of(traced.order, numbers, traced.batch_rows, traced.steps)
-            shown = [{**row, "steps": steps[n]} for n, row in zip(numbers, traced.store.origins(numbers))]
+        traced = trace(run, node)
+        numbers = traced.index.find(document)
+        steps = ledger.steps_of(traced.order, numbers, traced.batch_rows, traced.steps)
+        shown = [{**row, "steps": steps[n]} for n, row in zip(numbers, traced.index.origins(numbers))]
     if as_json:
         print_json({"fates": fates, "tokens": shown})
     else:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from qwenkit.data.order import Order
-from qwenkit.data.shards import Shards
+from qwenkit.data.shards import Index
 from qwenkit.errors import UserError, nearest
 
 
@@ -41,7 +41,7 @@ def steps_of(order: Order, documents: Sequence[int], batch_rows: int, steps: int
     return {document: sorted(seen) for document, seen in found.items()}
 
 
-def seen_in(order: Order, store: Shards, step: int, batch_rows: int) -> list[dict[str, Any]]:
+def seen_in(order: Order, store: Index, step: int, batch_rows: int) -> list[dict[str, Any]]:
     """The documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
     pieces: dict[int, list[tuple[int, int]]] = {}
     for row in order.rows(step, batch_rows):

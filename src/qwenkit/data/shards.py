@@ -148,20 +148,37 @@ class Names(Sequence[str]):
         return self.column[number].to_pylist() if isinstance(number, slice) else self.column[number].as_py()
 
 
-class Shards:
-    """A folder of shards, memory-mapped. Every token but a document's first is learnt, so weights are all one."""
+class Index:
+    """The index of some shards, which is enough to say what is where: the tokens themselves may be gone."""
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        index = self.path / INDEX
-        if not index.exists():
-            raise UserError("this is no folder of token shards", where=str(path), expected=f"a file {INDEX} in it")
-        file = pq.ParquetFile(str(index))
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            what, expected = "this is no folder of token shards", f"a file {path.name} in it"
+            raise UserError(what, where=str(path.parent), expected=expected)
+        self.index = path
+        file = pq.ParquetFile(str(path))
         table = file.read(columns=["id", "shard", "start", "length"])
         self.ids = Names(table["id"])
         self.lengths = table["length"].to_numpy().astype(np.int64)
         self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
         self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
+
+    def find(self, name: str) -> list[int]:
+        """The numbers of the documents of this name: several where it was up-sampled."""
+        compute: Any = pc  # which has no types
+        return compute.indices_nonzero(compute.equal(self.ids.column, name)).to_pylist()
+
+    def origins(self, documents: Sequence[int]) -> list[dict[str, Any]]:
+        """Rows of the index: which document, where it came from, and where its tokens are."""
+        return pq.read_table(str(self.index)).take(pa.array(documents, pa.int64())).to_pylist()
+
+
+class Shards(Index):
+    """A folder of shards, memory-mapped. Every token but a document's first is learnt, so weights are all one."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        super().__init__(self.path / INDEX)
         self._check_sizes()
         self._map = lru_cache(maxsize=_MAPS)(self._mapped)
 
@@ -191,15 +208,6 @@ class Shards:
 
     def content(self, document: int, start: int, stop: int) -> None:
         """Plain text has no turns."""
-
-    def find(self, name: str) -> list[int]:
-        """The numbers of the documents of this name: several where it was up-sampled."""
-        compute: Any = pc  # which has no types
-        return compute.indices_nonzero(compute.equal(self.ids.column, name)).to_pylist()
-
-    def origins(self, documents: Sequence[int]) -> list[dict[str, Any]]:
-        """Rows of the index: which document, where it came from, and where its tokens are."""
-        return pq.read_table(str(self.path / INDEX)).take(pa.array(documents, pa.int64())).to_pylist()
 
     def documents(self) -> Iterator[tuple[str, npt.NDArray[np.uint32]]]:
         """Every document with its name, in the order written."""

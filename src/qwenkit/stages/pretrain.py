@@ -7,6 +7,7 @@ held out, chosen by a draw for each, and its loss is measured by source.
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
@@ -24,8 +25,9 @@ from qwenkit.stages.tokens import MEASURED, UNNAMED, tokenize
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
-VERSION = 3  # 3: documents are told apart by their whole id; 2: copies of a document are held out together
+VERSION = 4  # 4: the artifact keeps the index of its tokens; 3: documents are told apart by their whole id
 GIVES = ("model", "tokenizer")
+INDEX = "tokens.parquet"  # of each document where it came from and how long it is: with it the order can be told again
 
 
 class Config(TrainingKeys):
@@ -79,6 +81,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     )
     save_model(model.to(torch.float32), work.out)
     save_tokenizer(tok, inputs["tokenizer"].path, work.out)
+    shutil.copyfile(store.index, work.out / INDEX)
     found = losses(model, groups)
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
