@@ -221,7 +221,7 @@ def test_learned_scorer_drops_what_resembles_the_rejected(tmp_path: Path) -> Non
 
 def test_each_filter_has_its_own_least_score(tmp_path: Path) -> None:
     texts = [story(place, "wool") for place in PLACES]
-    rude = [f"You stupid people of {place}, you are all thieves, and I hate you." for place in PLACES]
+    rude = [f"You greedy people of {place}, you are all thieves, and I hate you." for place in PLACES]
     dull = [f"Prices of wool in {place}: up, down, up, down, and up again." for place in PLACES]
     for name, bad in (("rude", rude), ("dull", dull)):
         QualityClassifier.train(texts, bad).save(tmp_path / f"{name}.npz")
