@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,21 @@ def test_each_filter_has_its_own_least_score(tmp_path: Path) -> None:
 def test_mistakes_are_named_before_reading(sources: list[Source], change, what: str) -> None:
     with pytest.raises(UserError, match=what):
         build_corpus(*change(sources)[:1], config=change(sources)[1])
+
+
+def test_every_source_has_kept_samples_and_its_own_of_every_rule(tmp_path: Path) -> None:
+    sources = []
+    for name in ("one", "two"):
+        rows = [{"id": f"{name}{n}", "text": f"{story(PLACES[n], name)} It has {n} gates."} for n in range(8)]
+        rows += [{"id": f"{name}-short{n}", "text": f"Too short {n}, {name}."} for n in range(4)]
+        sources.append(Source(name, write(tmp_path / f"{name}.jsonl", rows), "web", skip=("near_duplicates",)))
+    result = build_corpus(sources, config=CorpusConfig(samples_per_rule=3))
+    counts = Counter((row["source"], row["step"], row["rule"]) for row in result.samples)
+    wanted = [(name, *fate) for name in ("one", "two") for fate in (("kept", ""), ("quality", "length"))]
+    assert counts == dict.fromkeys(wanted, 3)
+
+
+def test_an_overlap_is_told_with_what_stands_around_it(sources: list[Source]) -> None:
+    (leak,) = [row for row in build_corpus(sources, TESTS, CONFIG).contaminated if row["id"] == "leak"]
+    assert (leak["before"], leak["after"]) == ("Home\nHe asked: ", "?")
+    assert leak["matched"].startswith("which of the northern lords")

@@ -43,6 +43,7 @@ ROWS, LEDGER, SIGNATURES = "rows.parquet", "ledger.parquet", "signatures.parquet
 DOCUMENTS, ATTRIBUTES, COPIES = "documents.parquet", "attributes.parquet", "copies.parquet"
 KEPT = "kept"
 _NO_LANGUAGE = "code"
+_AROUND = 200  # characters kept before and after an overlap
 
 
 @dataclass
@@ -367,5 +368,8 @@ def _common(joined: str) -> frozenset[int]:
 
 
 def _match(row: Row, match: Match) -> Row:
-    span = {"start": match.start, "stop": match.stop, "matched": row["text"][match.start : match.stop]}
-    return {"id": row["id"], "source": row["source"], "test": match.test, **span}
+    """An overlap with what stands around it, so that a reader can say whether it gives the test away."""
+    text, start, stop = row["text"], match.start, match.stop
+    around = {"before": text[max(0, start - _AROUND) : start], "after": text[stop : stop + _AROUND]}
+    span = {"start": start, "stop": stop, "matched": text[start:stop]}
+    return {"id": row["id"], "source": row["source"], "test": match.test, **span, **around}

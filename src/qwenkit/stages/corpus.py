@@ -23,12 +23,12 @@ from qwenkit.errors import UserError, refuse_unnamed
 from qwenkit.records import Row, read_rows, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.checks import identity
-from qwenkit.stages.testsets import overlap_13gram, texts
+from qwenkit.stages.testsets import named_texts, overlap_13gram
 
 VERSION = 5  # 5: rules and personal data, samples by source; 4: rules as published; 3: extraction, a ledger; 2: answers
 GIVES = ("documents",)
 DOCUMENTS = "documents-*.parquet"
-MOST_COPIES = 1000
+MOST_COPIES, MOST_SHOWN = 1000, 2000
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
     ("text.jsonl", "text", "CC0-1.0"),
@@ -121,7 +121,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.data.wordlist import read_lists
 
     sources = _sources(config, inputs, Source)
-    tests = texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
+    named = named_texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
+    tests = [text for _, text in named]
     settings = CorpusConfig(
         seed=work.seed,
         languages=tuple(config.languages) or None,
@@ -141,12 +142,12 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         folder=work.scratch / "chunks", workers=work.threads, runner=config.runner,
     )  # fmt: skip
     _refuse_empty(sources, result, work.scratch)
-    _write(result, work.out)
+    _write(result, named, work.out)
     return _result(result, tests)
 
 
-def _write(result: Any, out: Path) -> None:
-    """The documents in the files that they were made in, and the books."""
+def _write(result: Any, tests: list[tuple[str, str]], out: Path) -> None:
+    """The documents in the files that they were made in, and the books; an overlap is written beside its test."""
     from qwenkit.data.tables import LEDGER, join
 
     for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
@@ -155,7 +156,9 @@ def _write(result: Any, out: Path) -> None:
     join(result.ledger_files, out / "ledger.parquet", LEDGER)
     write_jsonl(out / "samples.jsonl", result.samples)
     write_jsonl(out / "quarantine.jsonl", result.quarantine.rows)
-    write_jsonl(out / "contaminated.jsonl", result.contaminated)
+    asked = ({"test_name": name, "test_text": text[:MOST_SHOWN]} for name, text in tests)
+    beside = dict(enumerate(asked))
+    write_jsonl(out / "contaminated.jsonl", ({**row, **beside[row["test"]]} for row in result.contaminated))
 
 
 def _refuse_empty(sources: list[Any], result: Any, scratch: Path) -> None:
@@ -210,6 +213,7 @@ def _result(result: Any, tests: list[str]) -> Result:
         "funnel": funnel,
         "overlap_13gram": overlap,
         **{f"by_{key}": found for key, found in result.counts.items()},
+        "lost": {source: dict(sorted(reasons.items())) for source, reasons in result.lost.items()},
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
     aside = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
