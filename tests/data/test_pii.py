@@ -8,7 +8,7 @@ import pytest
 
 from qwenkit.data.pii import account, card, luhn, resident, scrub
 
-PEM = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIE\n-----END RSA PRIVATE KEY-----"
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"
 
 
@@ -52,7 +52,8 @@ def test_personal_data_is_masked(text: str, masked: str) -> None:
         "12345 + 67890 = 80235, +9.869604, +1.12345679, +000000120, 1284480000*x, 13340783196*x, tail -n +123457",
         "+86 12 and 86 138, 2138123456789",
         "sk-learn, sk_live_short, xoxo-hugs-and-kisses, eyJ.eyJ.x, hf_hub_download_of_files, AKIAlower",
-        "-----BEGIN PUBLIC KEY-----\nMIIE\n-----END PUBLIC KEY-----",
+        "-----BEGIN PUBLIC KEY-----\nMIIEpAIBAAKCAQEA\n-----END PUBLIC KEY-----",
+        "between -----BEGIN PRIVATE KEY----- and -----END PRIVATE KEY-----",
     ],
 )
 def test_near_misses_stay(text: str) -> None:

@@ -69,7 +69,7 @@ class Books:
         """Keep a random few, by a draw that is the document's own."""
         luck = draws.derive(self.seed, step, rule, row["source"], row["place"])
         shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": seen}
-        entry = (-luck, row["place"], {**shown, "text": row["text"][:400]})
+        entry = (-luck, row["place"], {**shown, "text": row["text"][:1000]})
         kept = self.samples[step, rule, row["source"]]
         if len(kept) < self.keep:
             heapq.heappush(kept, entry)

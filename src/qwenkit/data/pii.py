@@ -128,6 +128,11 @@ def _telephone(found: str) -> bool:
     return not signed and sum(map(str.isdigit, found)) >= 8
 
 
+def _key(found: str) -> bool:
+    """Whether a private key holds one; prose may name the lines around it."""
+    return not found.startswith("-----") or bool(re.search(r"[A-Za-z0-9+/=]{16}", found))
+
+
 def _always(found: str) -> bool:
     return True
 
@@ -148,7 +153,7 @@ _KEY_MARKS = (
 )  # fmt: skip
 Kind = tuple[str, re.Pattern[str], Callable[[str], bool]]
 _KINDS: tuple[tuple[Callable[[str], bool], tuple[Kind, ...]], ...] = (
-    (_sign_of_key, (("key", _KEY, _always),)),
+    (_sign_of_key, (("key", _KEY, _key),)),
     (_sign("@"), (("email", _EMAIL, _always),)),
     (_sign(r"[23][\da-fA-F]{3}:"), (("ip", _IP6, _public_address),)),
     (_sign(r"[A-Z]{2}\d\d"), (("account", _ACCOUNT, account),)),
