@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from qwenkit import statistics
 from qwenkit.data import detect_language, near_duplicates
 from qwenkit.data.classifier import QualityClassifier
 from qwenkit.data.decontaminate import TestIndex
 from qwenkit.data.dedup import jaccard, shingle
-from qwenkit.data.quality import RULES, View, first_broken
+from qwenkit.data.pii import scrub
+from qwenkit.data.published import C4, FINEWEB, GOPHER
+from qwenkit.data.quality import RULES, Rule, View, first_broken, prose_rules
 from qwenkit.data.units import units
+from qwenkit.data.wordlist import WordLists, read_lists
 
 DATA = Path(os.environ.get("QWENKIT_TEST_DATA", "../shared/data"))
 LARGE = "ar bg cs de el en es fr he hi it ja ko nl pl pt ru zh".split()
@@ -37,10 +42,8 @@ LARGE = "ar bg cs de el en es fr he hi it ja ko nl pl pt ru zh".split()
 
 def wilson(right: int, total: int) -> str:
     """A share with its 95 % interval."""
-    z, p = 1.96, right / max(1, total)
-    centre, half = p + z * z / 2 / total, z * np.sqrt(p * (1 - p) / total + z * z / 4 / total**2)
-    scale = 1 + z * z / total
-    return f"{100 * p:.1f} % ({100 * (centre - half) / scale:.1f}-{100 * (centre + half) / scale:.1f}, n={total})"
+    share, low, high, _ = statistics.wilson(right, total)
+    return f"{100 * share:.1f} % ({100 * (low or 0):.1f}-{100 * (high or 0):.1f}, n={total})"
 
 
 def lines(path: Path) -> list[str]:
@@ -130,11 +133,20 @@ def plagiarism() -> dict[str, str]:
 
 
 def quality() -> dict[str, str]:
-    """Human labels of web pages: what the rules drop of each side, the learned filter's AUC, a published filter."""
+    """Human labels of web pages: what the rules drop of each side, the learned filter's AUC, a published filter; and
+    what a list of bad words drops of them and of an encyclopedia."""
     pages = rows("quality_dclm/majority_data.jsonl.gz")
     good, bad = ([row["text"] for row in pages if str(row["label"]) == label] for label in "10")
-    dropped = [sum(bool(first_broken(View(t, detect_language(t)[0]), RULES)) for t in side) for side in (good, bad)]
-    found = {"our rules": f"drop good {wilson(dropped[0], len(good))}, bad {wilson(dropped[1], len(bad))}"}
+    found = {"our rules": told([breaking(RULES, side) for side in (good, bad)], good, bad)}
+    published_here = prose_rules(("gopher", "c4", "fineweb"))
+    found["Gopher, C4 and FineWeb, ours"] = told([breaking(published_here, side) for side in (good, bad)], good, bad)
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(DATA / "badwords" / "lists.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+        lists = WordLists(read_lists(Path(folder)))
+    hits = [sum(bool(lists.counts(text, "en")) for text in side) for side in (good, bad)]
+    found["C4's words"] = told(hits, good, bad)
+    wiki = pages_of("zh")
+    found["C4's words, zh Wikipedia"] = wilson(sum(bool(lists.counts(text, "zh")) for text in wiki), len(wiki))
     scores, labels = [], []
     for half in (0, 1):
         scorer = QualityClassifier.train(good[half::2], bad[half::2])
@@ -144,8 +156,16 @@ def quality() -> dict[str, str]:
     found["learned filter, other half"] = auc(np.array(scores), np.array(labels))
     peer = os.environ.get("PEERS_PYTHON")
     if peer:
-        found["datatrove's Gopher + C4 + FineWeb rules"] = published(peer, good, bad)
+        found |= published(peer, good, bad)
     return found
+
+
+def breaking(rules: tuple[Rule, ...], texts: list[str]) -> int:
+    return sum(bool(first_broken(View(text, detect_language(text)[0]), rules)) for text in texts)
+
+
+def told(dropped: list[int], good: list[str], bad: list[str]) -> str:
+    return f"drop good {wilson(dropped[0], len(good))}, bad {wilson(dropped[1], len(bad))}"
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> str:
@@ -168,24 +188,30 @@ import json, sys
 from datatrove.data import Document
 from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter
 from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
-c4 = C4QualityFilter(filter_no_terminal_punct=False)
-filters = [GopherRepetitionFilter(), GopherQualityFilter(), c4, FineWebQualityFilter()]
-def keeps(text):
-    for one in filters:
-        answer = one.filter(Document(text=text, id="0"))
-        if (answer[0] if isinstance(answer, tuple) else answer) is not True:
-            return False
-    return True
-print(json.dumps([sum(not keeps(text) for text in side) for side in json.load(sys.stdin)]))
+c4 = C4QualityFilter(min_num_sentences=3, min_words_per_line=5)  # as in the authors' code
+filters = [GopherQualityFilter(), GopherRepetitionFilter(), c4, FineWebQualityFilter()]
+def drops(one, text):
+    answer = one.filter(Document(text=text, id="0"))
+    return (answer[0] if isinstance(answer, tuple) else answer) is not True
+print(json.dumps([[drops(one, text) for one in filters] for text in json.load(sys.stdin)]))
 """
 
 
-def published(python: str, good: list[str], bad: list[str]) -> str:
-    answer = subprocess.run([python, "-c", PEER], input=json.dumps([good, bad]), capture_output=True, text=True)
+def published(python: str, good: list[str], bad: list[str]) -> dict[str, str]:
+    """datatrove's filters on the same pages, and on how many ours of the same source say the same."""
+    answer = subprocess.run([python, "-c", PEER], input=json.dumps([*good, *bad]), capture_output=True, text=True)
     if answer.returncode:
-        return f"did not run: {answer.stderr.strip().splitlines()[-1][:200]}"
-    dropped = json.loads(answer.stdout.splitlines()[-1])
-    return f"drop good {wilson(dropped[0], len(good))}, bad {wilson(dropped[1], len(bad))}"
+        return {"datatrove": f"did not run: {answer.stderr.strip().splitlines()[-1][:200]}"}
+    theirs = json.loads(answer.stdout.splitlines()[-1])
+    dropped = [sum(any(each) for each in side) for side in (theirs[: len(good)], theirs[len(good) :])]
+    found = {"Gopher, C4 and FineWeb, datatrove's": told(dropped, good, bad)}
+    repetition = tuple(rule for rule in GOPHER if "repeated" in rule.name or "top" in rule.name)
+    other = tuple(rule for rule in GOPHER if rule not in repetition)
+    sets = {"Gopher's quality": other, "Gopher's repetition": repetition, "C4": C4, "FineWeb": FINEWEB}
+    for number, (name, rules) in enumerate(sets.items()):
+        same = sum(bool(breaking(rules, [text])) == said[number] for text, said in zip([*good, *bad], theirs))
+        found[f"{name}: ours says what datatrove's says"] = f"on {same} of {len(theirs)} pages"
+    return found
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -270,6 +296,21 @@ def pages_of(what: str) -> list[str]:
     return sorted({text for text in found if len(text) > 200})
 
 
+def personal_data() -> dict[str, str]:
+    """What is masked of texts, of which most hold none."""
+    found = {}
+    standard_library = sorted(Path(json.__file__).parents[1].rglob("*.py"))[::4]
+    for name, texts in (
+        ("web pages", pages_of("dclm")),
+        ("zh Wikipedia", pages_of("zh")),
+        ("gsm8k", [" ".join(strings(row)) for row in rows("gsm8k/train.jsonl.gz")]),
+        ("Python's library", [path.read_text(encoding="utf-8", errors="replace") for path in standard_library]),
+    ):
+        counts = sum((scrub(text)[1] for text in texts), Counter())
+        found[name] = f"{dict(sorted(counts.items()))} in {sum(map(len, texts)) / 1e6:.1f} million characters"
+    return found
+
+
 PARTS = {
     "language": language,
     "planted articles": planted_articles,
@@ -278,6 +319,7 @@ PARTS = {
     "quality": quality,
     "known overlaps": known_overlaps,
     "planted tests": planted_tests,
+    "personal data": personal_data,
 }
 
 

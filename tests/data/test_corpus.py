@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +237,28 @@ def test_learned_scorer_drops_what_resembles_the_rejected(tmp_path: Path) -> Non
     ]
     scorer = QualityClassifier.train([row["text"] for row in good], [row["text"] for row in bad])
     scorer.save(tmp_path / "filter.npz")
-    result = build_corpus(sources, config=CorpusConfig(classifier=str(tmp_path / "filter.npz"), min_score=0.4))
+    result = build_corpus(sources, config=CorpusConfig(classifiers=((str(tmp_path / "filter.npz"), 0.4),)))
     assert {row["score"] > 0.4 for row in tables_of(result.attribute_files[1]) if row["score"] is not None} == {
         True,
         False,
     }
     assert dropped(result) == {"unfinished_lines": 32, "low_score": 1}
+
+
+def test_each_filter_has_its_own_least_score(tmp_path: Path) -> None:
+    texts = [story(place, "wool") for place in PLACES]
+    rude = [f"You greedy people of {place}, you are all thieves, and I hate you." for place in PLACES]
+    dull = [f"Prices of wool in {place}: up, down, up, down, and up again." for place in PLACES]
+    for name, bad in (("rude", rude), ("dull", dull)):
+        QualityClassifier.train(texts, bad).save(tmp_path / f"{name}.npz")
+    web = Source("web", write(tmp_path / "w.jsonl", [{"text": t} for t in (texts[0], rude[0], dull[0])]), "web")
+    paths = [str(tmp_path / f"{name}.npz") for name in ("rude", "dull")]
+    both = build_corpus([web], config=CorpusConfig(classifiers=((paths[0], 0.3), (paths[1], 0.4))))
+    assert dropped(both) == {"low_score": 1, "low_score1": 1}
+    assert dropped(build_corpus([web], config=CorpusConfig(classifiers=((paths[0], 0.3), (paths[1], 0.0))))) == {
+        "low_score": 1
+    }
+    assert {"score", "score1"} <= set(tables_of(both.attribute_files[0])[0])
 
 
 @pytest.mark.parametrize(
@@ -257,3 +274,21 @@ def test_learned_scorer_drops_what_resembles_the_rejected(tmp_path: Path) -> Non
 def test_mistakes_are_named_before_reading(sources: list[Source], change, what: str) -> None:
     with pytest.raises(UserError, match=what):
         build_corpus(*change(sources)[:1], config=change(sources)[1])
+
+
+def test_every_source_has_kept_samples_and_its_own_of_every_rule(tmp_path: Path) -> None:
+    sources = []
+    for name in ("one", "two"):
+        rows = [{"id": f"{name}{n}", "text": f"{story(PLACES[n], name)} It has {n} gates."} for n in range(8)]
+        rows += [{"id": f"{name}-short{n}", "text": f"Too short {n}, {name}."} for n in range(4)]
+        sources.append(Source(name, write(tmp_path / f"{name}.jsonl", rows), "web", skip=("near_duplicates",)))
+    result = build_corpus(sources, config=CorpusConfig(samples_per_rule=3))
+    counts = Counter((row["source"], row["step"], row["rule"]) for row in result.samples)
+    wanted = [(name, *fate) for name in ("one", "two") for fate in (("kept", ""), ("quality", "length"))]
+    assert counts == dict.fromkeys(wanted, 3)
+
+
+def test_an_overlap_is_told_with_what_stands_around_it(sources: list[Source]) -> None:
+    (leak,) = [row for row in build_corpus(sources, TESTS, CONFIG).contaminated if row["id"] == "leak"]
+    assert (leak["before"], leak["after"]) == ("Home\nHe asked: ", "?")
+    assert leak["matched"].startswith("which of the northern lords")

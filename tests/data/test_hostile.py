@@ -15,7 +15,6 @@ from qwenkit.data.charset import decode
 from qwenkit.data.extract import extract_text, tidy
 from qwenkit.data.language import UNKNOWN
 from qwenkit.data.main_content import main_content
-from qwenkit.data.pii import scrub
 from qwenkit.data.published import sentences_kept
 from qwenkit.data.quality import View
 from qwenkit.data.readers import read_documents
@@ -58,11 +57,6 @@ def test_bytes_of_open_tags(unit: str) -> None:
 
 def test_spaces_before_a_word() -> None:
     assert tidy("a" + " " * LONG + "b" + " " * LONG) == "a" + " " * LONG + "b"
-
-
-@pytest.mark.parametrize("unit", ["x.", "1-", "1 ", "+1 ", "a@"])
-def test_personal_data(unit: str) -> None:
-    assert scrub(_long(unit))[0] == _long(unit)
 
 
 def test_odd_rows_do_not_spoil_the_others(tmp_path: Path) -> None:

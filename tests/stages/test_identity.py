@@ -15,11 +15,17 @@ RUNTIME = {"minutes", "memory_mb", "runner", "checkpoint_seconds", "evaluate_eve
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
 
 
-VALID = {"corpus": {"extra": ["a"]}, "testsets": {"extra": ["a"]}, "reward": {"data": "a"}, "ppo": {"corpus": "a"}}
+VALID = {
+    "corpus": {"extra": ["a"], "filter": ["a"]},
+    "testsets": {"extra": ["a"]},
+    "reward": {"data": "a"},
+    "ppo": {"corpus": "a"},
+}
 """What a kind needs besides its required keys."""
 
 SAMPLES = {
     "languages": ["en"], "upsample": {"extra": 2.0}, "kinds": {"extra": "web"}, "licences": {"extra": "x"},
+    "min_scores": {"filter": 0.5},
     "rules": ["c4"], "hidden_size": 8192, "heads": 16, "kv_heads": 8,
     "group_size": 64, "optimizer": "muon",
 }  # fmt: skip
@@ -78,7 +84,7 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_edge_wants_what_some_kind_gives_or_a_person_has(kind: str) -> None:
     """A new kind says what it gives, and at each edge what it wants: a wrong edge is refused with the recipe."""
-    of_people = {"anything", "text", "questions", "run", "filter"}
+    of_people = {"anything", "text", "questions", "run", "filter", "words"}
     config, given = load_stage(kind).Config, {noun for other in KINDS for noun in load_stage(other).GIVES}
     assert load_stage(kind).GIVES
     for edge in config.edges():

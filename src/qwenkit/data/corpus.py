@@ -115,7 +115,8 @@ class _Build:
         joined = [sign, [source.weight for source in self.sources]]
         self._join(joined)
         tests = self._write_tests()
-        clean = [joined, asdict(self.config), tests, _stamp(self.config.classifier)]
+        read_later = [*(path for path, _ in self.config.classifiers), *_files(self.config.perplexity_model)]
+        clean = [joined, asdict(self.config), tests, *map(_stamp, read_later)]
         folder = self.work.folder / "3-join" / "00000"
         cleaning = [
             (n, self._rows(n), source, self.config, folder, self.work.folder / "tests")
@@ -233,7 +234,7 @@ class _Build:
         put_aside = sum(sum(mark["bad"].values()) for mark in self.read)
         funnel: list[Row] = [{"step": "read", "rule": "quarantined", "dropped": put_aside, "left": left}]
         for step in ("extract", *ORDER, "mixture"):
-            if step in ("licence", "lines", "classifier") and not any(
+            if step in ("licence", "lines", "classifier", "perplexity") and not any(
                 applies(step, s, self.config) for s in self.sources
             ):
                 continue
@@ -243,11 +244,11 @@ class _Build:
         return funnel
 
     def _samples(self) -> list[Row]:
-        """The luckiest few of every rule over all chunks."""
-        found: dict[tuple[str, str], list[Any]] = {}
+        """The luckiest few of every rule and source over all chunks."""
+        found: dict[tuple[str, str, str], list[Any]] = {}
         for mark in [*self.read, *self.clean]:
             for luck, place, row in mark["samples"]:
-                found.setdefault((row["step"], row["rule"]), []).append((-luck, place, row))
+                found.setdefault((row["step"], row["rule"], row["source"]), []).append((-luck, place, row))
         most = self.config.samples_per_rule
         return [entry[2] for key in sorted(found) for entry in sorted(found[key], key=lambda e: e[:2])[:most]]
 
@@ -283,10 +284,13 @@ def _refuse_open_books(sources: dict[str, Row]) -> None:
         raise Stopped("documents were lost or counted twice", where="; ".join(told), expected=books)
 
 
-def _stamp(path: str | None) -> list[Any]:
+def _files(folder: str | None) -> list[str]:
+    """The files of a folder; none of none."""
+    return [] if folder is None else sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def _stamp(path: str) -> list[Any]:
     """A file's name, size and time: while they stand, its bytes are taken to stand too."""
-    if path is None:
-        return []
     stat = Path(path).stat()
     return [path, stat.st_size, stat.st_mtime_ns]
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,12 @@ from qwenkit.data.copies import copies_of
 from qwenkit.data.decontaminate import Match, TestIndex
 from qwenkit.data.extract import extract_text, tidy
 from qwenkit.data.language import detect_language
+from qwenkit.data.perplexity import Perplexity
 from qwenkit.data.pii import scrub
+from qwenkit.data.published import bad_words
 from qwenkit.data.readers import Document, Source, Split, read_split
 from qwenkit.data.settings import CorpusConfig, applies
+from qwenkit.data.wordlist import WordLists
 from qwenkit.records import Quarantine
 
 Row = dict[str, Any]
@@ -42,18 +44,19 @@ ROWS, LEDGER, SIGNATURES = "rows.parquet", "ledger.parquet", "signatures.parquet
 DOCUMENTS, ATTRIBUTES = "documents.parquet", "attributes.parquet"
 KEPT = "kept"
 _NO_LANGUAGE = "code"
+_AROUND = 200  # characters kept before and after an overlap
 
 
 @dataclass
 class Books:
-    """The fate of every document of a chunk: counts, the ledger's rows, and a few samples of every rule."""
+    """The fate of every document of a chunk: counts, the ledger's rows, a few samples of every rule and source."""
 
     seed: int
     keep: int
     ledger: tables.Writer
     read: int = 0
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # step, rule, source
-    samples: defaultdict[tuple[str, str], list[Any]] = field(default_factory=lambda: defaultdict(list))
+    samples: defaultdict[tuple[str, str, str], list[Any]] = field(default_factory=lambda: defaultdict(list))
 
     def fate(self, row: Row, step: str, rule: str, seen: str = "", of: str = "", copies: int = 0) -> None:
         """Write down what became of a document."""
@@ -61,15 +64,14 @@ class Books:
             self.counts[step, rule, row["source"]] += 1
         place = {key: row[key] for key in ("id", "source", "place")}
         self.ledger.add({**place, "step": step, "rule": rule, "seen": seen, "of": of, "copies": copies})
-        if step != KEPT or copies:
-            self._sample(row, step, rule, seen or of)
+        self._sample(row, step, rule, seen or of)
 
     def _sample(self, row: Row, step: str, rule: str, seen: str) -> None:
         """Keep a random few, by a draw that is the document's own."""
         luck = draws.derive(self.seed, step, rule, row["source"], row["place"])
         shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": seen}
-        entry = (-luck, row["place"], {**shown, "text": row["text"][:400]})
-        kept = self.samples[step, rule]
+        entry = (-luck, row["place"], {**shown, "text": row["text"][:1000]})
+        kept = self.samples[step, rule, row["source"]]
         if len(kept) < self.keep:
             heapq.heappush(kept, entry)
         elif kept and entry[:2] > kept[0][:2]:
@@ -207,9 +209,11 @@ def clean_part(
         for batch in tables.read(rows):
             for at, row in enumerate(batch, done):
                 row["id"] = names.get(at, row["id"])
-            fates = [copies.get(at) or judge.fate(row, pii, attributes) for at, row in enumerate(batch, done)]
+            fates = [copies.get(at) or judge.fate(row, pii) for at, row in enumerate(batch, done)]
+            fates = judge.overlaps(batch, judge.unlikely(batch, fates))
+            judge.write_attributes(attributes)
             done += len(batch)
-            for row, fate in zip(batch, judge.overlaps(batch, fates)):
+            for row, fate in zip(batch, fates):
                 if fate:
                     books.fate(row, *fate)
                     continue
@@ -238,35 +242,56 @@ class _Judge:
     def __init__(self, source: Source, config: CorpusConfig, joined: Path, tests: Path) -> None:
         self.config = config
         self.rules = _rules(source, config) if applies("quality", source, config) else ()
-        self.schema = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in self._columns(source))])
-        self.scorer = _scorer(str(config.classifier)) if applies("classifier", source, config) else None
+        self.scorers = _scorers(config) if applies("classifier", source, config) else {}
+        self.model = _model(str(config.perplexity_model)) if applies("perplexity", source, config) else None
         self.tests = _tests(str(tests), config) if applies("decontaminate", source, config) else None
         self.common = _common(str(joined)) if applies("lines", source, config) else frozenset()
         self.contaminated: list[Row] = []
+        self._seen: dict[str, Row] = {}  # attributes of the documents of a batch
+        columns = [*(rule.name for rule in self.rules), *self.scorers, *(["bits_per_byte"] if self.model else [])]
+        self.schema = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in columns)])
 
-    def _columns(self, source: Source) -> list[str]:
-        return [*(rule.name for rule in self.rules), *(["score"] if applies("classifier", source, self.config) else [])]
-
-    def fate(self, row: Row, pii: Counter[str], attributes: tables.Writer) -> Fate | None:
-        """The (step, rule, what was seen) that drops a document, but for overlaps. Its text may become another."""
+    def fate(self, row: Row, pii: Counter[str]) -> Fate | None:
+        """The (step, rule, what was seen) that drops a document by itself. Its text may become another."""
         if self.common:
             row["text"] = dedup.without_lines(row["text"], self.common)
             if not row["text"].strip():
                 return "lines", "only_repeated_lines", "", ""
-        if self.rules or self.scorer:
-            seen = quality.measures(quality.View(row["text"], row["language"]), self.rules)
-            rule = quality.broken(seen, self.rules)
-            if self.scorer and not rule:
-                seen["score"] = self.scorer.score(row["text"])
-            attributes.add({"id": row["id"], **seen})
-            if rule:
-                return "quality", rule.name, f"{seen[rule.name]:.3g} not in [{rule.low:g}, {rule.high:g}]", ""
-            if seen.get("score", 1.0) < self.config.min_score:
-                return "classifier", "low_score", f"{seen['score']:.3f}", ""
+        if fate := self._quality(row):
+            return fate
         if self.config.scrub_pii:
             row["text"], counts = scrub(row["text"])
             pii.update(counts)
         return None
+
+    def _quality(self, row: Row) -> Fate | None:
+        seen = quality.measures(quality.View(row["text"], row["language"]), self.rules)
+        self._seen[row["id"]] = seen
+        if rule := quality.broken(seen, self.rules):
+            return "quality", rule.name, f"{seen[rule.name]:.3g} not in [{rule.low:g}, {rule.high:g}]", ""
+        for name, (scorer, least) in self.scorers.items():
+            seen[name] = scorer.score(row["text"])
+            if seen[name] < least:
+                return "classifier", f"low_{name}", f"{seen[name]:.3f}", ""
+        return None
+
+    def unlikely(self, rows: list[Row], fates: list[Fate | None]) -> list[Fate | None]:
+        """The fates of some documents with those whose bits per byte are out of the range; scored together."""
+        left = [n for n, fate in enumerate(fates) if fate is None] if self.model else []
+        if not self.model or not left:
+            return fates
+        low, high = self.config.bits_per_byte
+        for n, bits in zip(left, self.model.bits_per_byte([rows[n]["text"] for n in left])):
+            self._seen[rows[n]["id"]]["bits_per_byte"] = bits
+            if bits is not None and not low <= bits <= (inf if high is None else high):
+                fates[n] = ("perplexity", "too_likely" if bits < low else "too_unlikely", f"{bits:.3f} bits a byte", "")
+        return fates
+
+    def write_attributes(self, attributes: tables.Writer) -> None:
+        """What was seen in the documents of a batch; nothing where nothing is looked at."""
+        for name, seen in self._seen.items() if len(self.schema) > 1 else ():
+            attributes.add({"id": name, **seen})
+        self._seen = {}
 
     def overlaps(self, rows: list[Row], fates: list[Fate | None]) -> list[Fate | None]:
         """The fates of some documents with those that overlap a test; all are looked at together."""
@@ -285,18 +310,39 @@ def _rules(source: Source, config: CorpusConfig) -> tuple[quality.Rule, ...]:
     """The rules that judge a source: all of prose for what comes from the web, few for what was chosen by hand."""
     if source.kind == "code":
         return quality.with_thresholds(quality.CODE_RULES, config.thresholds)
-    prose = quality.with_thresholds(quality.prose_rules(config.rules), config.thresholds)
-    if config.offensive_words is not None:
-        measure: Callable[[quality.View], float] = partial(quality.offensive, listed=config.offensive_words)
-        prose = tuple(replace(rule, measure=measure) if rule.name == "offensive" else rule for rule in prose)
+    prose = _with_lists(quality.with_thresholds(quality.prose_rules(config.rules), config.thresholds), config)
     if source.kind == "text":
         return tuple(rule for rule in prose if rule.name in quality.CHOSEN_TEXT)
     return prose
 
 
-@lru_cache(maxsize=2)
+def _with_lists(rules: tuple[quality.Rule, ...], config: CorpusConfig) -> tuple[quality.Rule, ...]:
+    """The rules with a person's lists of words: beside the package's for the rate, alone for C4's rule, which is left
+    out where none is given."""
+    given = config.offensive_words
+    if not given:
+        return tuple(rule for rule in rules if rule.name != "c4_bad_words")
+    measures = {
+        "offensive": partial(quality.offensive, lists=WordLists({**quality.packaged_words(), **given})),
+        "c4_bad_words": partial(bad_words, lists=WordLists(given)),
+    }
+    return tuple(replace(rule, measure=measures.get(rule.name, rule.measure)) for rule in rules)
+
+
+def _scorers(config: CorpusConfig) -> dict[str, tuple[QualityClassifier, float]]:
+    """The learned filters and their least scores, under the names of their attributes: score, score1, ..."""
+    numbered = enumerate(config.classifiers)
+    return {f"score{n or ''}": (_scorer(path), least) for n, (path, least) in numbered}
+
+
+@lru_cache(maxsize=8)
 def _scorer(path: str) -> QualityClassifier:
     return QualityClassifier.load(path)
+
+
+@lru_cache(maxsize=1)
+def _model(folder: str) -> Perplexity:
+    return Perplexity(folder)
 
 
 @lru_cache(maxsize=2)
@@ -321,5 +367,8 @@ def _common(joined: str) -> frozenset[int]:
 
 
 def _match(row: Row, match: Match) -> Row:
-    span = {"start": match.start, "stop": match.stop, "matched": row["text"][match.start : match.stop]}
-    return {"id": row["id"], "source": row["source"], "test": match.test, **span}
+    """An overlap with what stands around it, so that a reader can say whether it gives the test away."""
+    text, start, stop = row["text"], match.start, match.stop
+    around = {"before": text[max(0, start - _AROUND) : start], "after": text[stop : stop + _AROUND]}
+    span = {"start": start, "stop": stop, "matched": text[start:stop]}
+    return {"id": row["id"], "source": row["source"], "test": match.test, **span, **around}

@@ -1,70 +1,97 @@
 """Published rules of quality with their published thresholds (section 2.1, step 5), beside our own in `quality`.
 
     GOPHER    Rae et al. 2021, Scaling Language Models, appendix A.1.1 and table A1: length, words, symbols, repetition
-    C4        Raffel et al. 2020, section 2.2: lines that end as sentences, lorem ipsum, braces, javascript, policies
-    FINEWEB   Penedo et al. 2024, section 3.6, with the values of the authors' code (datatrove's FineWebQualityFilter)
+    C4        Raffel et al. 2020, section 2.2: lines that end as sentences, words, lorem ipsum, braces, scripts
+    FINEWEB   Penedo et al. 2024, section 3.6
 
 Each is a pure measure of a text and the range it must lie in. They were made for English: rules of words mean nothing
-in scripts without spaces and are not asked there; lengths count a character of such a script as half a word. Words are
-those of `units`, so a run of signs is none. C4 cuts lines out; here the document is judged by what it would leave, and
-C4's list of bad words is left to `quality.offensive`, which is in the set "own" only.
+in scripts without spaces and are not asked there; lengths count a character of such a script as half a word. Where the
+sources leave a choice or disagree:
+
+* Gopher's words are what spaces part, so `***` is a word without letters; its bullets are signs, and `1.` is none. The
+  characters of n-grams are counted as datatrove counts them, against all characters of the text.
+* C4: five words a line and three sentences, no line that ends in `...` or has a word of more than 1000 characters, as
+  in the authors' code (editions of the paper have other numbers). C4 cuts lines out; here the document is judged by
+  what it would leave. Quotes and full stops of Chinese and Japanese end a sentence too.
+* C4's `c4_bad_words` needs the list (`offensive_words`), which is not ours to give; without one it is left out.
+* FineWeb: 0.01 for repeated lines' characters, as in the authors' code (the paper's text has 0.1). Words are those of
+  `units`, where the code counts signs of punctuation too, so `fineweb_lines_per_word` is a little stricter.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from math import inf
 
 from qwenkit.data.quality import (
     Rule,
     View,
-    bullet_lines,
     ellipsis_lines,
     length,
-    lettered_words,
     line_share,
-    mean_word_length,
     ratio,
     repeated_line_characters,
     repeated_lines,
 )
+from qwenkit.data.wordlist import WordLists
 
 _TERMINAL = (".", "!", "?", '"', "”", "。", "！", "？", "」", "』")
 _SENTENCE = re.compile(r"(?<![.!?])[.!?]+(?:\s|[\"”']|$)|[。！？]+")
+_BULLETS = tuple("-*•‣·●○■◦–")
+_CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 _GOPHER_WORDS = frozenset("the be to of and that have with".split())
 _POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
 
+def gopher_length(view: View) -> float:
+    """Words; a character of a script without spaces counts as half a word."""
+    return len(view.tokens) / (2 if view.unspaced else 1)
+
+
+def gopher_mean_word_length(view: View) -> float:
+    return ratio(sum(map(len, view.tokens)), len(view.tokens))
+
+
+def gopher_lettered_words(view: View) -> float:
+    """Share of words that hold a letter."""
+    return ratio(sum(any(map(str.isalpha, word)) for word in view.tokens), len(view.tokens))
+
+
+def gopher_bullet_lines(view: View) -> float:
+    return line_share(view, lambda line: line.startswith(_BULLETS))
+
+
 def gopher_stop_words(view: View) -> float:
     """How many of the eight words of the paper the text has."""
-    return len(_GOPHER_WORDS.intersection(view.words))
+    return len(_GOPHER_WORDS.intersection(view.tokens))
 
 
 def gopher_symbols(view: View) -> float:
     """Hash signs or ellipses per word, whichever are more: the paper sets its limit for either."""
     counts = (len(re.findall(pattern, view.text)) for pattern in ("#", r"\.\.\.|…"))
-    return ratio(max(counts), len(view.words))
+    return ratio(max(counts), len(view.tokens))
 
 
-def top_gram_characters(size: int):
+def top_gram_characters(size: int) -> Callable[[View], float]:
     """Measure: share of characters in the most frequent n-gram of words."""
 
     def measure(view: View) -> float:
-        gram, count = view.grams(size).most_common(1)[0] if len(view.words) >= size else ((), 0)
+        gram, count = next(iter(view.grams(size, True).most_common(1)), ((), 0))
         return ratio(count * len(" ".join(gram)), len(view.text)) if count > 1 else 0.0
 
     measure.__name__ = f"top_{size}_gram_characters"
     return measure
 
 
-def repeated_gram_characters(size: int):
+def repeated_gram_characters(size: int) -> Callable[[View], float]:
     """Measure: share of characters in n-grams that stood before, none counted twice."""
 
     def measure(view: View) -> float:
         seen: set[tuple[str, ...]] = set()
-        at = repeated = 0
-        while at + size <= len(view.words):
-            gram = tuple(view.words[at : at + size])
+        words, at, repeated = view.tokens, 0, 0
+        while at + size <= len(words):
+            gram = tuple(words[at : at + size])
             if gram in seen:
                 repeated += sum(map(len, gram))
                 at += size
@@ -78,24 +105,31 @@ def repeated_gram_characters(size: int):
 
 
 def repeated_paragraphs(view: View) -> float:
-    return 1 - ratio(len(set(view.paragraphs)), len(view.paragraphs)) if view.paragraphs else 0.0
+    return ratio(len(view.paragraphs) - len(set(view.paragraphs)), len(view.paragraphs))
 
 
 def repeated_paragraph_characters(view: View) -> float:
-    once = sum(map(len, set(view.paragraphs)))
-    return 1 - ratio(once, sum(map(len, view.paragraphs))) if view.paragraphs else 0.0
+    whole = sum(map(len, view.paragraphs))
+    return ratio(whole - sum(map(len, set(view.paragraphs))), whole)
 
 
 def sentences_kept(view: View) -> float:
     """Sentences in the lines that C4 would keep: those of five words that end a sentence and speak of no script or
     policy."""
-    return sum(len(_SENTENCE.findall(line)) for line in view.lines if _c4_keeps(line, view.unspaced))
+    lines = (_CITATION.sub("", line).rstrip() for line in view.lines)
+    return sum(len(_SENTENCE.findall(line)) for line in lines if _c4_keeps(line, view.unspaced))
 
 
 def _c4_keeps(line: str, unspaced: bool) -> bool:
-    low = line.lower()
-    long_enough = len(line) >= 10 if unspaced else len(line.split()) >= 5
-    return long_enough and line.endswith(_TERMINAL) and "javascript" not in low and not any(p in low for p in _POLICY)
+    low, words = line.lower(), line.split()
+    long_enough = len(line) >= 10 if unspaced else len(words) >= 5 and max(map(len, words)) <= 1000
+    whole = line.endswith(_TERMINAL) and not line.endswith("...")
+    return whole and long_enough and "javascript" not in low and not any(part in low for part in _POLICY)
+
+
+def bad_words(view: View, lists: WordLists | None = None) -> float:
+    """How many different words of the list of the text's language it holds; C4 drops a page that holds one."""
+    return len(lists.counts(view.text, view.language)) if lists else 0.0
 
 
 def lorem_ipsum(view: View) -> float:
@@ -122,12 +156,12 @@ def lines_per_word(view: View) -> float:
 
 _RAE, _T5, _FINE = "Rae et al. 2021", "Raffel et al. 2020", "Penedo et al. 2024"
 GOPHER: tuple[Rule, ...] = (
-    Rule("gopher_length", length, 50, 100_000, _RAE),
-    Rule("gopher_mean_word_length", mean_word_length, 3, 10, _RAE, "spaced"),
+    Rule("gopher_length", gopher_length, 50, 100_000, _RAE),
+    Rule("gopher_mean_word_length", gopher_mean_word_length, 3, 10, _RAE, "spaced"),
     Rule("gopher_symbols", gopher_symbols, 0, 0.1, _RAE),
-    Rule("gopher_bullet_lines", bullet_lines, 0, 0.9, _RAE),
+    Rule("gopher_bullet_lines", gopher_bullet_lines, 0, 0.9, _RAE),
     Rule("gopher_ellipsis_lines", ellipsis_lines, 0, 0.3, _RAE),
-    Rule("gopher_lettered_words", lettered_words, 0.8, 1, _RAE),
+    Rule("gopher_lettered_words", gopher_lettered_words, 0.8, 1, _RAE),
     Rule("gopher_stop_words", gopher_stop_words, 2, inf, _RAE, "en"),
     Rule("gopher_repeated_lines", repeated_lines, 0, 0.3, _RAE),
     Rule("gopher_repeated_line_characters", repeated_line_characters, 0, 0.2, _RAE),
@@ -146,6 +180,7 @@ C4: tuple[Rule, ...] = (
     Rule("c4_sentences", sentences_kept, 3, inf, _T5),
     Rule("c4_lorem_ipsum", lorem_ipsum, 0, 0, _T5),
     Rule("c4_braces", braces, 0, 0, _T5),
+    Rule("c4_bad_words", bad_words, 0, 0, _T5),
 )
 FINEWEB: tuple[Rule, ...] = (
     Rule("fineweb_closed_lines", closed_lines, 0.12, 1, _FINE),

@@ -2,11 +2,12 @@
 
     page(Path("runs/nano/corpus"))              -> HTML, self-contained
     serve(folder, Path("review.jsonl"))         the same page on 127.0.0.1, where a reader's judgements are saved
-    summary(Path("review.jsonl"))               -> per rule: how often the readers agreed with it
+    summary(Path("review.jsonl"))               -> by rule and source: how often the readers agreed, with intervals
 
-For every rule the page shows documents that it dropped, and beside them some that were kept; "right" and "wrong" are a
-reader's judgement of what the rule did. The S-curve shows how likely a pair of a given similarity is to be compared:
-theory, and pairs of random sets with that similarity.
+For every source and rule the page shows documents that the rule dropped, and beside them some of that source that were
+kept; and every document that overlaps a test (of many, a random hundred) beside the test. "Right" and "wrong" are a
+reader's judgement of what was done: wrong overlaps are false positives. The S-curve shows how likely a pair of a given
+similarity is to be compared: theory, and pairs of random sets with that similarity.
 """
 
 from __future__ import annotations
@@ -15,21 +16,26 @@ import html
 import json
 import socketserver
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qwenkit import draws
 from qwenkit.data import dedup
 from qwenkit.errors import UserError
 from qwenkit.records import dumps, read_json, read_jsonl
+from qwenkit.statistics import wilson
 
+Row = dict[str, Any]
 Points = list[tuple[float, float]]
+KEPT, OVERLAP = "kept", "test_overlap"
+_MOST_OVERLAPS, _MOST_SPANS, _MOST_BARS = 100, 3, 15
 
 
 def page(corpus: Path, threshold: float = 0.8) -> str:
@@ -38,50 +44,86 @@ def page(corpus: Path, threshold: float = 0.8) -> str:
         raise UserError("no corpus here", where=str(corpus), expected="a folder with samples.jsonl and manifest.json")
     manifest = read_json(corpus / "manifest.json")
     metrics, threshold = manifest["metrics"], manifest["config"].get("near_threshold", threshold)
-    style = resources.files("qwenkit.data").joinpath("review.css").read_text(encoding="utf-8")
-    script = resources.files("qwenkit.data").joinpath("review.js").read_text(encoding="utf-8")
+    home = resources.files("qwenkit.data")
+    style, script = (home.joinpath(name).read_text(encoding="utf-8") for name in ("review.css", "review.js"))
     parts = [
-        f"<h1>{html.escape(manifest['node'])}</h1><p>{html.escape(manifest['headline'])}</p>",
+        f"<h1>{_said(manifest['node'])}</h1><p>{_said(manifest['headline'])}</p><div id=summary></div>",
         "<h2>Funnel</h2>" + _funnel(metrics["funnel"]),
+        "<h2>Sources</h2>" + _sources(metrics["sources"]),
         *(f"<h2>By {key}</h2>" + _sizes(metrics[f"by_{key}"]) for key in ("source", "language", "licence")),
-        "<h2>Length</h2>" + bars(_lengths(corpus), "documents of so many characters"),
+        "<h2>Languages</h2>" + bars(_languages(metrics["by_language"]), "documents of a language"),
+        "<h2>Length</h2>" + bars(_lengths(corpus), "documents of so many characters and more"),
         "<h2>Near duplicates: the S-curve</h2>" + _curve(threshold),
+        *_overlaps(corpus / "contaminated.jsonl"),
         "<h2>Samples</h2>" + "".join(_samples(read_jsonl(corpus / "samples.jsonl"))),
     ]
-    head = f"<meta charset=utf-8><title>{html.escape(manifest['node'])}: review</title><style>{style}</style>"
+    head = f"<title>{_said(manifest['node'])}: review</title><style>{style}</style>"
+    head = f'<meta charset=utf-8><meta name=viewport content="width=device-width">{head}'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}<script>{script}</script></body></html>\n"
 
 
-def _funnel(rows: Sequence[dict[str, Any]]) -> str:
-    read = max(1, rows[0]["left"] + rows[0]["dropped"])
+def _said(value: object) -> str:
+    """What others wrote, as text of the page."""
+    return html.escape(str(value), True)
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; it scrolls by itself where the window is narrow."""
+    lines = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}" for row in rows)
+    return f"<div class=wide><table><tr>{''.join(f'<th>{name}' for name in names)}{lines}</table></div>"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"<i style='width:{100 * part / max(1, whole):.1f}%'></i>"
+
+
+def _funnel(rows: Sequence[Row]) -> str:
+    read = rows[0]["left"] + rows[0]["dropped"]
     cells = (
-        f"<tr><td>{row['step']}<td>{row['rule']}<td>{row['dropped']:,}<td>{row['left']:,}"
-        f"<td><i style='width:{100 * row['left'] / read:.1f}%'></i>"
+        (_said(row["step"]), _said(row["rule"]), f"{row['dropped']:,}", f"{row['left']:,}", _share(row["left"], read))
         for row in rows
     )
-    return f"<table><tr><th>step<th>rule<th>dropped<th>left<th class=bar>{''.join(cells)}</table>"
+    return _table(("step", "rule", "dropped", "left", ""), cells)
+
+
+def _sources(found: dict[str, Row]) -> str:
+    """What became of each source's records."""
+    rows = []
+    for source, row in sorted(found.items()):
+        dropped, aside = Counter(row["dropped"]), Counter(row["quarantined"])
+        numbers = (row["read"], row["kept"], dropped.total(), aside.total())
+        named = ", ".join(f"{_said(rule)} {count:,}" for rule, count in (dropped + aside).most_common())
+        rows.append((_said(source), *(f"{number:,}" for number in numbers), named))
+    return _table(("source", "read", "kept", "dropped", "quarantined", "by"), rows)
 
 
 def _sizes(found: dict[str, dict[str, int]]) -> str:
-    total = max(1, sum(size["characters"] for size in found.values()))
+    total = sum(size["characters"] for size in found.values())
     cells = (
-        f"<tr><td>{html.escape(name)}<td>{size['documents']:,}<td>{size['characters']:,}"
-        f"<td><i style='width:{100 * size['characters'] / total:.1f}%'></i>"
+        (_said(name), f"{size['documents']:,}", f"{size['characters']:,}", _share(size["characters"], total))
         for name, size in found.items()
     )
-    return f"<table><tr><th><th>documents<th>characters<th class=bar>{''.join(cells)}</table>"
+    return _table(("", "documents", "characters", ""), cells)
+
+
+def _languages(found: dict[str, dict[str, int]]) -> list[tuple[str, int]]:
+    """Documents of the commonest languages, the others together."""
+    counts = Counter({name: size["documents"] for name, size in found.items()}).most_common()
+    others = sum(count for _, count in counts[_MOST_BARS:])
+    return counts[:_MOST_BARS] + ([("others", others)] if others else [])
 
 
 def _lengths(corpus: Path) -> list[tuple[str, int]]:
     """How many documents have 2^n characters and more, up to twice that."""
-    counts: Counter[int] = Counter()
+    counts = np.zeros(64, dtype=np.int64)
     for path in sorted(corpus.glob("documents-*.parquet")):
         file = pq.ParquetFile(str(path))
         for group in range(file.metadata.num_row_groups):
-            texts = file.read_row_group(group, columns=["text"])["text"].to_pylist()
-            counts.update(max(0, len(text)).bit_length() for text in texts)
-    sizes = range(min(counts, default=0), max(counts, default=-1) + 1)
-    return [(f"{2 ** max(0, bits - 1):,}", counts[bits]) for bits in sizes]
+            sizes = pc.utf8_length(file.read_row_group(group, columns=["text"])["text"])  # pyright: ignore
+            counts += np.bincount(np.frexp(sizes.to_numpy())[1], minlength=64)
+    used = np.flatnonzero(counts)
+    between = range(used[0], used[-1] + 1) if len(used) else ()
+    return [(f"{2 ** max(0, bits - 1):,}", int(counts[bits])) for bits in between]
 
 
 def bars(values: Sequence[tuple[str, int]], title: str) -> str:
@@ -89,11 +131,13 @@ def bars(values: Sequence[tuple[str, int]], title: str) -> str:
     most = max((count for _, count in values), default=1) or 1
     drawn = "".join(
         f"<rect x={n * 46} y={100 - 100 * count / most:.1f} width=40 height={100 * count / most:.1f} />"
-        f"<text x={n * 46 + 20} y=114>{label}</text>"
+        f"<text x={n * 46 + 20} y=114>{_said(label)}</text>"
         f"<text x={n * 46 + 20} y={96 - 100 * count / most:.1f}>{count:,}</text>"
         for n, (label, count) in enumerate(values)
     )
-    return f"<svg role=img aria-label='{title}' viewBox='0 -14 {max(1, len(values)) * 46} 134'>{drawn}</svg>"
+    width = max(6, len(values)) * 46
+    words = f"<text x={width / 2} y=132>{_said(title)}</text>"
+    return f"<svg role=img aria-label='{_said(title)}' viewBox='0 -14 {width} 152' width={width}>{drawn}{words}</svg>"
 
 
 def s_curve(threshold: float, pairs: int = 200, size: int = 200) -> tuple[Points, Points]:
@@ -119,25 +163,69 @@ def _curve(threshold: float) -> str:
     theory, measured = s_curve(threshold)
     line = " ".join(f"{400 * x:.1f},{200 - 200 * y:.1f}" for x, y in theory)
     dots = "".join(f"<circle cx={400 * x:.1f} cy={200 - 200 * y:.1f} r=3 />" for x, y in measured)
-    mark = f"<line x1={400 * threshold} x2={400 * threshold} y1=0 y2=200 />"
+    mark = f"<line class=mark x1={400 * threshold} x2={400 * threshold} y1=0 y2=200 />"
+    axes = "<line x1=0 x2=400 y1=200 y2=200 /><line x1=0 x2=0 y1=0 y2=200 />"
+    for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
+        x, y = 400 * tick, 200 - 200 * tick
+        axes += f"<line x1={x:g} x2={x:g} y1=200 y2=204 /><text x={x:g} y=214>{tick:g}</text>"
+        axes += f"<line x1=-4 x2=0 y1={y:g} y2={y:g} /><text class=left x=-7 y={y + 3:g}>{tick:g}</text>"
+    axes += "<text x=200 y=230>Jaccard similarity of two documents</text>"
+    axes += "<text x=-100 y=-32 transform='rotate(-90)'>chance that they are compared</text>"
     words = "<p>Line: theory. Dots: pairs of random sets. Upright: the threshold. Found pairs are then verified.</p>"
-    return f"<svg viewBox='-10 -10 430 230'><polyline points='{line}' />{dots}{mark}</svg>{words}"
+    box = "viewBox='-46 -10 460 246' width=460"
+    return f"<svg role=img aria-label='S-curve' {box}>{axes}<polyline points='{line}' />{mark}{dots}</svg>{words}"
 
 
-def _samples(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    by_rule: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+def _overlaps(path: Path) -> Iterator[str]:
+    """Every document that was dropped for a test beside the test; of more than a hundred a random hundred."""
+    documents: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in read_jsonl(path) if path.exists() else ():
+        documents[row["source"], row["id"]].append(row)
+    luckiest = sorted(documents, key=lambda name: draws.derive(0, "overlap", *name))[:_MOST_OVERLAPS]
+    if luckiest:
+        yield f"<h2>Overlaps with tests</h2><p>{len(luckiest)} of {len(documents)} documents. Wrong: the document "
+        yield "does not give the test away, and was lost for nothing.</p><section>"
+        yield "".join(_overlap(documents[name]) for name in sorted(luckiest)) + "</section>"
+
+
+def _overlap(spans: Sequence[Row]) -> str:
+    shown = ""
+    for row in spans[:_MOST_SPANS]:
+        before, matched, after, test = (_said(row.get(key, "")) for key in ("before", "matched", "after", "test_text"))
+        name = row.get("test_name", row["test"])
+        shown += f"<pre>{before}<mark>{matched}</mark>{after}</pre><h5>test {_said(name)}</h5><pre>{test}</pre>"
+    more = f"<p>and {len(spans) - _MOST_SPANS} more places</p>" if len(spans) > _MOST_SPANS else ""
+    return _article(spans[0], OVERLAP, shown + more)
+
+
+def _samples(rows: Iterable[Row]) -> Iterator[str]:
+    """By source: what each rule dropped on the left, what was kept on the right. Overlaps are shown above."""
+    sources: defaultdict[str, defaultdict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        by_rule[row["step"], row["rule"]].append(row)
-    for (step, rule), found in sorted(by_rule.items()):
-        cards = "".join(_card(row, rule or step) for row in found)
-        yield f"<h3>{step} {rule}</h3><section>{cards}</section>"
+        if row["rule"] != OVERLAP:
+            sources[row["source"]][row["step"], row["rule"]].append(row)
+    for source, rules in sorted(sources.items()):
+        kept = "".join(_sample(row, KEPT) for row in rules.pop((KEPT, ""), []))
+        dropped = "".join(
+            f"<h4>{_said(step)} {_said(rule)}</h4>" + "".join(_sample(row, rule or step) for row in found)
+            for (step, rule), found in sorted(rules.items())
+        )
+        sides = (
+            (f"<h4>{name}</h4>{cards}" if cards else f"<h4>{name}: none</h4>")
+            for name, cards in (("dropped", dropped), ("kept", kept))
+        )
+        yield f"<h3>{_said(source)}</h3><div class=beside>{''.join(f'<div>{side}</div>' for side in sides)}</div>"
 
 
-def _card(row: dict[str, Any], rule: str) -> str:
-    name, source, seen, text = (html.escape(row[key], True) for key in ("id", "source", "seen", "text"))
-    shown = f"<h4>{source} · {name}</h4><p class=seen>{seen}</p><pre>{text}</pre>"
+def _sample(row: Row, rule: str) -> str:
+    return _article(row, rule, f"<p class=seen>{_said(row['seen'])}</p><pre>{_said(row['text'])}</pre>")
+
+
+def _article(row: Row, rule: str, shown: str) -> str:
+    name, source = _said(row["id"]), _said(row["source"])
     buttons = "".join(f"<button data-say={say}>{say}</button>" for say in ("right", "wrong"))
-    return f'<article data-id="{name}" data-rule="{rule}">{shown}{buttons}</article>'
+    data = f'data-id="{name}" data-source="{source}" data-rule="{_said(rule)}"'
+    return f"<article {data}><h5>{source} · {name}</h5>{shown}{buttons}</article>"
 
 
 def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
@@ -146,6 +234,9 @@ def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path == "/said":
+                told = {"said": judgements(saved), "summary": summary(saved)} if saved.exists() else {"said": []}
+                return self._answer(200, dumps(told).encode(), "application/json")
             self._answer(200 if self.path == "/" else 404, body if self.path == "/" else b"")
 
         def do_POST(self) -> None:
@@ -153,7 +244,7 @@ def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
                 return self._answer(403, b"")  # another site's page, not ours
             try:
                 given = json.loads(self.rfile.read(min(10_000, max(0, int(self.headers.get("Content-Length", 0))))))
-                row = {key: str(given[key]) for key in ("id", "rule", "say")}
+                row = {key: str(given[key]) for key in ("id", "source", "rule", "say")}
                 if row["say"] not in ("right", "wrong"):
                     raise ValueError(row["say"])
             except (ValueError, KeyError, TypeError, RecursionError):
@@ -162,9 +253,9 @@ def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
                 file.write(dumps(row) + "\n")
             return self._answer(204, b"")
 
-        def _answer(self, status: int, data: bytes) -> None:
+        def _answer(self, status: int, data: bytes, kind: str = "text/html") -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -181,14 +272,38 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
-def summary(saved: Path) -> dict[str, dict[str, int]]:
-    """Of every rule, how many of its samples were judged right and wrong; a later judgement replaces an earlier one."""
-    last: dict[tuple[str, str], str] = {}
+def judgements(saved: Path) -> list[dict[str, str]]:
+    """What readers said, in order; a later judgement of a document replaces an earlier one."""
+    last: dict[tuple[str, str, str], dict[str, str]] = {}
+    keys = ("rule", "source", "id", "say")
     for number, row in enumerate(read_jsonl(saved), 1):
-        if missing := [key for key in ("rule", "id", "say") if not isinstance(row.get(key), str)]:
-            raise UserError(f"no {missing[0]}", where=f"{saved}:{number}", expected="a judgement: id, rule and say")
-        last[row["rule"], row["id"]] = row["say"]
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for (rule, _), say in sorted(last.items()):
-        counts[rule][say] += 1
-    return {rule: {"right": said["right"], "wrong": said["wrong"]} for rule, said in counts.items()}
+        if missing := [key for key in keys if not isinstance(row.get(key), str)]:
+            expected = "a judgement: id, source, rule and say"
+            raise UserError(f"no {missing[0]}", where=f"{saved}:{number}", expected=expected)
+        last[row["rule"], row["source"], row["id"]] = {key: row[key] for key in keys}
+    return list(last.values())
+
+
+def summary(saved: Path) -> dict[str, Any]:
+    """How many judgements were right and wrong, with the share of right ones and its 95 % interval (Wilson): of every
+    rule, every source, and every rule of every source; and the share of overlaps with tests that are none."""
+    rows = judgements(saved)
+    return {
+        "by_rule": _agreed(rows, lambda row: row["rule"]),
+        "by_source": _agreed(rows, lambda row: row["source"]),
+        "by_source_and_rule": _agreed(rows, lambda row: f"{row['source']} {row['rule']}"),
+        "false_positives": _agreed((row for row in rows if row["rule"] == OVERLAP), lambda row: "overlaps", "wrong"),
+    }
+
+
+def _agreed(
+    rows: Iterable[dict[str, str]], key: Callable[[dict[str, str]], str], counted: str = "right"
+) -> dict[str, dict[str, float | None]]:
+    said: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        said[key(row)][row["say"]] += 1
+    found = {}
+    for name, counts in sorted(said.items()):
+        share, low, high, _ = wilson(counts[counted], counts.total())
+        found[name] = {"right": counts["right"], "wrong": counts["wrong"], "share": share, "low": low, "high": high}
+    return found

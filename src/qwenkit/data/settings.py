@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from qwenkit.data import quality
 from qwenkit.data.decontaminate import GRAM, SHORTEST
 from qwenkit.data.readers import Source
+from qwenkit.data.wordlist import Lists
 from qwenkit.errors import UserError, nearest
 
+_JUDGED = ("quality", "classifier", "perplexity")
 STEPS: dict[str, tuple[str, ...]] = {
-    "html": ("language", "exact_duplicates", "near_duplicates", "lines", "quality", "classifier", "decontaminate"),
-    "web": ("language", "exact_duplicates", "near_duplicates", "quality", "classifier", "decontaminate"),
+    "html": ("language", "exact_duplicates", "near_duplicates", "lines", *_JUDGED, "decontaminate"),
+    "web": ("language", "exact_duplicates", "near_duplicates", *_JUDGED, "decontaminate"),
     "text": ("language", "exact_duplicates", "near_duplicates", "quality", "decontaminate"),
     "code": ("exact_duplicates", "near_duplicates", "quality", "decontaminate"),
     "instruction": ("exact_duplicates", "decontaminate"),
@@ -24,8 +26,7 @@ ORDER = (
     "exact_duplicates",
     "near_duplicates",
     "lines",
-    "quality",
-    "classifier",
+    *_JUDGED,
     "decontaminate",
 )
 RUNNERS = ("local", "ray")
@@ -43,9 +44,10 @@ class CorpusConfig:
     max_line_repeats: int | None = None  # drop lines that stand in more documents than this (html only)
     rules: tuple[str, ...] = ("own",)  # sets of rules for prose: own, gopher, c4, fineweb
     thresholds: dict[str, tuple[float, float]] = field(default_factory=dict)  # rule name -> (low, high)
-    offensive_words: tuple[str, ...] | None = None  # None: the package's list
-    classifier: str | None = None  # a learned filter, as `QualityClassifier.save` writes it
-    min_score: float = 0.1  # of the learned filter
+    offensive_words: Lists = field(default_factory=dict)  # by language; "" replaces the package's list
+    classifiers: tuple[tuple[str, float], ...] = ()  # learned filters, each a file with its least score
+    perplexity_model: str | None = None  # a model's folder, by which texts are scored
+    bits_per_byte: tuple[float, float | None] = (0.0, None)  # what it may give a text; None: no limit
     scrub_pii: bool = False
     decontaminate_all: bool = True  # False: instruction sources only, as the report words it
     gram: int = GRAM
@@ -61,7 +63,8 @@ def applies(step: str, source: Source, config: CorpusConfig) -> bool:
         return config.allow_licences is not None
     if step == "decontaminate" and source.kind != "instruction" and not config.decontaminate_all:
         return False
-    if (step == "lines" and config.max_line_repeats is None) or (step == "classifier" and config.classifier is None):
+    asked = {"lines": config.max_line_repeats, "classifier": config.classifiers, "perplexity": config.perplexity_model}
+    if step in asked and not asked[step]:
         return False
     return step in STEPS[source.kind] and step not in source.skip
 

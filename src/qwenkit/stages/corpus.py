@@ -20,11 +20,11 @@ from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError, refuse_unnamed
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.testsets import overlap_13gram, texts
+from qwenkit.stages.testsets import named_texts, overlap_13gram
 
-VERSION = 5  # 5: copies have a number, a table of each source, other hashes of texts; 4: rules as published
+VERSION = 5  # 5: copies have a number, a table of each source, samples by source, other hashes; 4: rules as published
 GIVES = ("documents",)
-MOST_COPIES = 1000
+MOST_COPIES, MOST_SHOWN = 1000, 2000
 RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
@@ -42,14 +42,23 @@ class Config(StageConfig):
         [], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", wants="text", many=True
     )
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold", wants="tests")
-    filter: str | None = edge(None, doc="a learned filter of quality, from `qwenkit train-filter`", wants="filter")
+    filter: list[str] = edge([], doc="learned filters, from `qwenkit train-filter`", wants="filter", many=True)
+    offensive_words: str | None = edge(
+        None, doc="words no page should hold, one a line: a file, or a folder of files named en, zh, ...", wants="words"
+    )
+    perplexity_model: str | None = edge(
+        None, doc="a model that scores text from the web in bits per byte", wants="model", hub="model"
+    )
     kinds: dict[str, str] = content({}, doc='html, web, text, code or instruction, by source: {extra = "web"}')
     licences: dict[str, str] = content({}, doc='licence of a source whose rows name none: {extra = "CC-BY-4.0"}')
     allow_licences: list[str] = content([], doc="licences to keep; none: all")
     near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
     languages: list[str] = content([], doc="languages to keep; none: all")
     rules: list[str] = content(["own"], doc="sets of rules for text from the web: own, gopher, c4, fineweb")
-    min_score: float = content(0.1, doc="of the learned filter: what scores less is dropped", ge=0, le=1)
+    min_score: float = content(0.1, doc="of the learned filters: what scores less is dropped", ge=0, le=1)
+    min_scores: dict[str, float] = content({}, doc="another least score of one filter: {filter1 = 0.5}")
+    min_bits_per_byte: float = content(0.0, doc="of the model: text that it finds likelier is dropped", ge=0)
+    max_bits_per_byte: float = content(0.0, doc="text that it finds less likely is dropped; 0: none", ge=0)
     max_line_repeats: int = content(0, doc="cut lines of pages that stand in more documents than this; 0: none", ge=0)
     most_documents: int = content(0, doc="a 13-gram in more documents than this is no overlap; 0: all are", ge=0)
     scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
@@ -76,7 +85,8 @@ class Config(StageConfig):
         return self
 
     def _known_words(self) -> None:
-        """Languages, kinds of sources and sets of rules; what knows them is loaded only where some are given."""
+        """Filters, languages, kinds of sources, sets of rules; what knows them is loaded only where some are given."""
+        refuse_unnamed("filter", self.min_scores, _numbered("filter", self.filter))
         if self.languages:
             from qwenkit.data.language import refuse_unknown
 
@@ -90,24 +100,36 @@ class Config(StageConfig):
 
     def sources(self) -> list[str]:
         """The names of all sources: a world's files, and what `extra` names."""
-        own = ["extra" if index == 0 else f"extra{index}" for index in range(len(self.extra))]
-        return [*(name.split(".")[0] for name, _, _ in WORLD if self.world), *own]
+        return [*(name.split(".")[0] for name, _, _ in WORLD if self.world), *_numbered("extra", self.extra)]
+
+    def least_scores(self) -> list[float]:
+        """What each filter must give a text at least."""
+        return [self.min_scores.get(name, self.min_score) for name in _numbered("filter", self.filter)]
+
+
+def _numbered(name: str, values: list[str]) -> list[str]:
+    """What the values of a list are called: `extra`, `extra1`, ..."""
+    return [f"{name}{number or ''}" for number, _ in enumerate(values)]
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Build the corpus and write it with its books."""
     from qwenkit.data import CorpusConfig, Source, build_corpus
+    from qwenkit.data.wordlist import read_lists
 
     sources = _sources(config, inputs, Source)
-    tests = texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
+    named = named_texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
+    tests = [text for _, text in named]
     settings = CorpusConfig(
         seed=work.seed,
         languages=tuple(config.languages) or None,
         allow_licences=tuple(config.allow_licences) or None,
         near_threshold=config.near_threshold,
         rules=tuple(config.rules),
-        classifier=str(inputs["filter"].path) if "filter" in inputs else None,
-        min_score=config.min_score,
+        offensive_words=read_lists(inputs["offensive_words"].path) if "offensive_words" in inputs else {},
+        classifiers=tuple(zip((str(given.path) for given in many(inputs, "filter")), config.least_scores())),
+        perplexity_model=str(inputs["perplexity_model"].path) if "perplexity_model" in inputs else None,
+        bits_per_byte=(config.min_bits_per_byte, config.max_bits_per_byte or None),
         max_line_repeats=config.max_line_repeats or None,
         most_documents=config.most_documents or None,
         scrub_pii=config.scrub_pii,
@@ -117,12 +139,12 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         folder=work.scratch / "chunks", workers=work.threads, runner=config.runner,
     )  # fmt: skip
     _refuse_empty(sources, result, work.scratch)
-    _write(result, work.out)
+    _write(result, named, work.out)
     return _result(result, tests)
 
 
-def _write(result: Any, out: Path) -> None:
-    """The documents in the files that they were made in, and the books."""
+def _write(result: Any, tests: list[tuple[str, str]], out: Path) -> None:
+    """The documents in the files that they were made in, and the books; an overlap is written beside its test."""
     from qwenkit.data.tables import LEDGER, join
 
     for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
@@ -131,7 +153,9 @@ def _write(result: Any, out: Path) -> None:
     join(result.ledger_files, out / "ledger.parquet", LEDGER)
     write_jsonl(out / "samples.jsonl", result.samples)
     write_jsonl(out / "quarantine.jsonl", result.quarantine.rows)
-    write_jsonl(out / "contaminated.jsonl", result.contaminated)
+    asked = ({"test_name": name, "test_text": text[:MOST_SHOWN]} for name, text in tests)
+    beside = dict(enumerate(asked))
+    write_jsonl(out / "contaminated.jsonl", ({**row, **beside[row["test"]]} for row in result.contaminated))
 
 
 def _refuse_empty(sources: list[Any], result: Any, scratch: Path) -> None:

@@ -73,12 +73,16 @@ def read(path: Path) -> list[Row]:
 
 def texts(testsets: Path) -> list[str]:
     """What no training document may hold of any set: questions and their answers, right and wrong."""
+    return [text for _, text in named_texts(testsets)]
 
-    found: list[str] = []
+
+def named_texts(testsets: Path) -> list[tuple[str, str]]:
+    """The same, each after the name of the question that it is of: `chat/17`."""
+    found: list[tuple[str, str]] = []
     files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:
         raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
     for path in files:
         for row in read(path):
-            found += texts_of(row)
-    return [text for text in found if text]
+            found += ((f"{path.stem}/{row['id']}", text) for text in texts_of(row) if text)
+    return found
