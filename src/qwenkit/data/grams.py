@@ -3,14 +3,14 @@
     grams = Grams(["to", "be", "or", "not", "to", "be"])
     grams.distinct(2), grams.total(2)      -> 4, 5
     grams.top(2)                           -> 0, 2: the most frequent is words[0:2], and stands there twice
-    grams.repeated({2: 0})                 -> characters in 2-grams that stood before
+    grams.repeated(2)                      -> 4: characters in 2-grams that stood before
 
 Every rule of repetition (Gopher's, and ours after them) asks one of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ class Grams:
         self._ends = np.cumsum([0, *map(len, words)])
         self._hashes: dict[int, Hashes] = {}
         self._sorted: dict[int, Hashes] = {}
+        self._places = {0: np.arange(len(words))}  # of each size, where n-grams begin that stand there twice
 
     def hashes(self, size: int) -> Hashes:
         """A number for each n-gram, equal for equal ones, in their order."""
@@ -58,18 +59,14 @@ class Grams:
         """Of the words of an n-gram together, without what stands between them."""
         return int(self._ends[start + size] - self._ends[start])
 
-    def repeated(self, sizes: Collection[int]) -> dict[int, int]:
-        """Of each size, the characters in n-grams that stood before; none counted twice: after one that did, the next
-        begins behind it. What repeats at a size repeats at every smaller one, so few places are looked at."""
-        found: dict[int, int] = {}
-        places = np.arange(len(self._words))
-        for size in sorted(sizes):
-            hashes, order = self.hashes(size), self._in_order(size)
-            twice = order[1:][order[1:] == order[:-1]]
-            places = places[places < len(hashes)]
-            places = places[_among(hashes[places], twice)]
-            found[size] = self._walk(places.tolist(), hashes[places].tolist(), size)
-        return found
+    def repeated(self, size: int) -> int:
+        """Characters in n-grams that stood before; none counted twice: after one that did, the next begins behind it.
+        What repeats at a size repeats at every smaller one, so after the smallest few places are looked at."""
+        hashes, order = self.hashes(size), self._in_order(size)
+        places = self._places[max(known for known in self._places if known < size)]
+        places = places[places < len(hashes)]
+        self._places[size] = places = places[_among(hashes[places], order[1:][order[1:] == order[:-1]])]
+        return self._walk(places.tolist(), hashes[places].tolist(), size)
 
     def _walk(self, places: list[int], keys: list[int], size: int) -> int:
         seen: set[int] = set()

@@ -77,8 +77,9 @@ def top_gram_characters(size: int) -> Callable[[View], float]:
     """Measure: share of characters in the most frequent n-gram of words."""
 
     def measure(view: View) -> float:
-        gram, count = next(iter(view.grams(size, True).most_common(1)), ((), 0))
-        return ratio(count * len(" ".join(gram)), len(view.text)) if count > 1 else 0.0
+        start, count = view.token_grams.top(size)
+        characters = view.token_grams.characters(start, size) + size - 1  # with the spaces between
+        return ratio(count * characters, len(view.text)) if count > 1 else 0.0
 
     measure.__name__ = f"top_{size}_gram_characters"
     return measure
@@ -88,17 +89,7 @@ def repeated_gram_characters(size: int) -> Callable[[View], float]:
     """Measure: share of characters in n-grams that stood before, none counted twice."""
 
     def measure(view: View) -> float:
-        seen: set[tuple[str, ...]] = set()
-        words, at, repeated = view.tokens, 0, 0
-        while at + size <= len(words):
-            gram = tuple(words[at : at + size])
-            if gram in seen:
-                repeated += sum(map(len, gram))
-                at += size
-            else:
-                seen.add(gram)
-                at += 1
-        return ratio(repeated, len(view.text))
+        return ratio(view.token_grams.repeated(size), len(view.text))
 
     measure.__name__ = f"repeated_{size}_gram_characters"
     return measure

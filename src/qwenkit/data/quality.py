@@ -16,13 +16,13 @@ words pass, `top_n_gram` those under 50.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import resources
 from math import inf
 
+from qwenkit.data.grams import Grams
 from qwenkit.data.units import is_unspaced, units
 from qwenkit.data.wordlist import Lists, WordLists, read_lists
 
@@ -45,7 +45,6 @@ class View:
 
     def __init__(self, text: str, language: str = "und") -> None:
         self.text, self.language = text, language
-        self._grams: dict[tuple[int, bool], Counter[tuple[str, ...]]] = {}
 
     @cached_property
     def unspaced(self) -> bool:
@@ -68,12 +67,15 @@ class View:
     def paragraphs(self) -> list[str]:
         return [part.strip() for part in re.split(r"\n{2,}", self.text) if part.strip()]
 
-    def grams(self, size: int, of_tokens: bool = False) -> Counter[tuple[str, ...]]:
-        """How often each n-gram of words, or of tokens, occurs."""
-        if (size, of_tokens) not in self._grams:
-            words = self.tokens if of_tokens else self.words
-            self._grams[size, of_tokens] = Counter(zip(*(words[offset:] for offset in range(size))))
-        return self._grams[size, of_tokens]
+    @cached_property
+    def grams(self) -> Grams:
+        """How the text repeats its words."""
+        return Grams(self.words)
+
+    @cached_property
+    def token_grams(self) -> Grams:
+        """How the text repeats its tokens."""
+        return Grams(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -211,8 +213,10 @@ def top_ngram(size: int) -> Callable[[View], float]:
     def measure(view: View) -> float:
         if length(view) < 50:
             return 0.0
-        gram, count = view.grams(size).most_common(1)[0] if len(view.words) > size else ((), 0)
-        return ratio(count * sum(map(len, gram)), sum(map(len, view.words))) if count > 2 else 0.0
+        grams = view.grams
+        start, count = grams.top(size)
+        whole = grams.characters(0, len(view.words))
+        return ratio(count * grams.characters(start, size), whole) if count > 2 else 0.0
 
     measure.__name__ = f"top_{size}_gram"
     return measure
@@ -222,8 +226,8 @@ def repeated_ngrams(size: int) -> Callable[[View], float]:
     """Measure: share of n-grams that are not the first of their kind."""
 
     def measure(view: View) -> float:
-        counts = view.grams(size)
-        return ratio(counts.total() - len(counts), counts.total())
+        total = view.grams.total(size)
+        return ratio(total - view.grams.distinct(size), total)
 
     measure.__name__ = f"repeated_{size}_grams"
     return measure
