@@ -111,10 +111,3 @@ def test_gold_articles(real_data: Path) -> None:
 def _f1(got: str, gold: str) -> float:
     left, right = (Counter(zip(*(units(text)[offset:] for offset in range(4)))) for text in (got, gold))
     return 2 * (left & right).total() / max(1, left.total() + right.total())
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("depth", [5_000, 100_000])
-def test_a_page_nested_without_end_takes_no_time(depth: int) -> None:
-    words = "Here is some text that stands very deep. "
-    assert extract_text("<div>" * depth + words + "</div>" * depth) in ("", words.strip())
