@@ -47,9 +47,9 @@ def test_a_lone_surrogate_has_no_say() -> None:
 
 
 TOWN = "<p>The town hall opens at nine in the morning, and the market closes at noon on every day but Sunday.</p>"
-OPENING = """<b> <div> <a> <p><b> </div> </p> & &amp; &nosuch &#x41; <td> <table><tr><td> <dl><dt>a<dd> <ul><li> <ol><li>a
-<font><i>x \ud800 <!-- <! <? <![CDATA[ <script> <script>x</script <math> <svg> <select><option> <form> <body> <br>
-<h1>a</h1> <a><p>x</a> <b><p>x</b> <frameset> <p>a</p> . 中，""".split()
+OPENING = """<b> <div> <a> <p><b> </div> </p> & &amp; &nosuch &#x41; <td> <table><tr><td> <dl><dt>a<dd> <ul><li>
+<ol><li>a <font><i>x \ud800 <!-- <! <? <![CDATA[ <script> <script>x</script <math> <svg> <select><option> <form> <body>
+<h1>a</h1> <a><p>x</a> <b><p>x</b> <br> <frameset> <p>a</p> . 中，""".split()
 
 
 @pytest.mark.timeout(60)
@@ -63,12 +63,12 @@ def test_pages_of_one_thing(unit: str) -> None:
 @pytest.mark.parametrize(
     ("tag", "simple"),
     [
-        ("<p %s>" % " ".join(f"a{n}=b" for n in range(100_000)), False),
+        (f"<p {' '.join(f'a{n}=b' for n in range(100_000))}>", False),
         ("<div>" * 100_000 + "<b>" * 100_000, False),
         ("<br>" * 30_000, False),
-        ("<p title='%s'>" % ("<p> " * 600_000), False),
-        ("<body a=1>" * 1000 + "<p title='%s'>" % ("<p> " * 1000), True),
-        ("<div class='%s' style='%s'>" % (_long("aB x-"), "display " * 9), True),
+        (f"<p title='{'<p> ' * 600_000}'>", False),
+        ("<body a=1>" * 1000 + f"<p title='{'<p> ' * 1000}'>", True),
+        (f"<div class='{_long('aB x-')}' style='{'display ' * 9}'>", True),
     ],
     ids=["attributes", "depth", "tags", "length", "many", "names"],
 )

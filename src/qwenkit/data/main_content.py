@@ -1,13 +1,13 @@
 """The main content of a page by the weight of its sentences (section 2.1, step 1): the fast tier of `extract`.
 
-    text, share, simple = main_content(page)      # share: how much of the page's prose it holds; low: doubtful
+    found = main_content(page)      # a `Content`: the text, and how far to trust it
 
-One walk, along with lxml's parser, cuts the page into blocks (paragraphs, items, cells, headings, code); a block of sentences has *mass*, its
-characters outside links. From the body we go down as long as one child holds most of the mass: that is the root. Parts
-whose tag, role or class names them (navigation, shares, related stories, comments) are left out unless they hold most
-of the page. In the root, blocks that are mostly links go, and so do short ones outside the first and last sentence.
-Lists, tables, code and TeX are written so that they can be read.
-Time and memory are linear in the page, whatever is in it.
+One walk, along with lxml's parser, cuts the page into blocks (paragraphs, items, cells, headings, code); a block of
+sentences has *mass*, its characters outside links. From the body we go down as long as one child holds most of the
+mass: that is the root. Parts whose tag, role or class names them (navigation, shares, related stories, comments) are
+left out unless they hold most of the page. In the root, blocks that are mostly links go, and so do short ones outside
+the first and last sentence. Lists, tables, code and TeX are written so that they can be read. Time and memory are
+linear in the page, whatever is in it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import NamedTuple, cast
 import lxml.etree
 
 _SKIP = frozenset(
-    "script style noscript template title math iframe object embed svg canvas video audio button select option textarea "
-    "input map area dialog datalist progress meter figcaption applet frameset".split()
+    "script style noscript template title math iframe object embed svg canvas video audio button select option "
+    "textarea input map area dialog datalist progress meter figcaption applet frameset".split()
 )
 _BLOCK = frozenset(
     "address article aside blockquote center dd details div dl dt fieldset figure footer form h1 h2 h3 h4 h5 h6 "
