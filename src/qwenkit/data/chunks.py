@@ -10,7 +10,6 @@ output depends on) has changed is made anew. `runner="ray"` runs the chunks as R
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import multiprocessing
 import os
@@ -109,12 +108,9 @@ def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
         mark = work(beside, *task)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        if error.filename:
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise UserError(
-            error.strerror or str(error), where=str(beside), mend="free some space" if full else None
-        ) from error
+        if error.filename is None:  # writers in other languages do not say where: what is read, its readers name
+            raise OSError(error.errno, error.strerror or str(error), str(out.parent.parent)) from error
+        raise
     files = {path.name: _digest(path) for path in sorted(beside.iterdir())}
     write_json(beside / MARK, {**mark, "digest": hashlib.sha256(canonical(files)).hexdigest()})
     beside.replace(out)
