@@ -51,6 +51,13 @@ def test_byte_order_marks() -> None:
     assert decode("\ufeffhé".encode("utf-16-le")) == "hé" and decode("\ufeffhé".encode()) == "hé"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "iso2022_jp"])
+def test_encodings_without_a_mark(encoding: str) -> None:
+    page = f"<html><body><p>{WRITING['ja'][0]}</p></body></html>"
+    assert decode(page.encode(encoding)) == page
+    assert decode(b"a\x1b$Bcolour\x1b[0m \0") == "a\x1b$Bcolour\x1b[0m \0"
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_some_text(data: bytes) -> None:

@@ -116,6 +116,14 @@ def test_what_is_not_read_of_a_folder_is_counted_and_named(tmp_path: Path, monke
     assert result.funnel[0] == {"step": "read", "rule": "quarantined", "dropped": 10, "left": 1}
 
 
+def test_texts_in_utf_16(tmp_path: Path) -> None:
+    text = "The town hall — forty miles away."
+    for name, data in (("a", text.encode("utf-16")), ("b", text.encode("utf-16-be")), ("c", b"\xff\xfe\x00\xd8")):
+        (tmp_path / f"{name}.txt").write_bytes(data)
+    documents, bad = read(Source("s", tmp_path))
+    assert [d.body for d in documents] == [text, text] and bad == {"invalid UTF-16": 1}
+
+
 def _refused(path: str) -> None:
     raise PermissionError(13, "Permission denied", path)
 

@@ -14,6 +14,7 @@ knows its place: `file:line` or `file@offset`.
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import os
 import re
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.data import remote, streams, warc
+from qwenkit.data.charset import utf_16
 from qwenkit.data.json_files import is_document, values
 from qwenkit.data.streams import CUT, MAX_RECORD, Damage, packing
 from qwenkit.errors import UserError, nearest
@@ -297,7 +299,8 @@ def _read_file(path: Path, split: Split, source: Source, quarantine: Quarantine)
 
 
 def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[Document]:
-    """A file is a document, named by its path below the source. Prose and code must be UTF-8, pages may be anything."""
+    """A file is a document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as Windows
+    writes it; pages may be anything."""
     root = remote.fetched(source.path, source.name)
     name = path.name if root == path else path.relative_to(root).as_posix()
     data = bytearray()
@@ -312,10 +315,13 @@ def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
     if source.kind == "html":
         yield Document(name, bytes(data), place=name)
         return
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if marked else utf_16(bytes(data[:1000])) or "utf-8-sig"
     try:
-        yield Document(name, bytes(data).decode("utf-8-sig"), place=name)
+        yield Document(name, bytes(data).decode(encoding), place=name)
     except UnicodeDecodeError as error:
-        quarantine.add("invalid UTF-8", path, offset=error.start, sample=bytes(data[:200]).decode(errors="replace"))
+        reason = "invalid UTF-16" if encoding.startswith("utf-16") else "invalid UTF-8"
+        quarantine.add(reason, path, offset=error.start, sample=bytes(data[:200]).decode(errors="replace"))
 
 
 def _json_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
