@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -162,3 +163,17 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(tmp_path: Path) -> None:
         Chunks(tmp_path).map("read", 1, [(28,)], _fails)
     assert (error.value.errno, error.value.filename) == (28, str(tmp_path))
     assert not list((tmp_path / "read").glob("0*"))
+
+
+def test_a_table_that_does_not_fit_is_a_full_disk(tmp_path: Path) -> None:
+    rows = [{"text": random.Random(n).randbytes(3000).hex()} for n in range(999)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            build_corpus([Source("s", tmp_path / "in.jsonl")], folder=tmp_path / "work")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(tmp_path / "work") and not list((tmp_path / "work/1-read").glob("0*"))
+    assert build_corpus([Source("s", tmp_path / "in.jsonl")], folder=tmp_path / "work").funnel[-1]["left"] == 999
