@@ -33,7 +33,7 @@ _LINKABLE = frozenset("ul ol table div section p dl".split())
 _PLAIN = frozenset("p td th pre li dd".split())
 _CONTAINERS = frozenset("div section article main td span".split())
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
-_NOISE_TAGS = frozenset("nav footer aside menu".split())
+_NOISE_TAGS = frozenset("nav footer aside menu form".split())
 _NOISE_ROLES = frozenset(
     "navigation complementary contentinfo banner search dialog menu menubar toolbar tablist alert".split()
 )
@@ -68,8 +68,28 @@ _BODY = _names(
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SENTENCE = re.compile(r"[.!?;:,،؟。！？；，：、…](?:\s|[\"'”’」』)\]]|$)|[。！？，、]")
+_AFTER = re.compile(
+    r"""\W*(?:(?:\d+|add|all|leave|post|read|reader|your|show|view|a|no|the|user|\W)*\s*(?:comments?|reply)\b
+    |(?:the\ )?(?:latest|other|more|top|related|recent|similar|popular|trending)\s(?:\w+\s)?(?:news|stories|articles|posts|headlines)\b
+    |most\s(?:read|popular|viewed|commented)|you\s(?:may|might)\salso\slike|share\sthis\b
+    |相关(?:新闻|阅读|文章|报道|链接|推荐|专题)|推荐阅读|热门|最新(?:新闻|文章|评论)|网友评论|发表评论|我要评论|更多(?:新闻|精彩)|延伸阅读
+    |相關(?:新聞|閱讀|文章|報導)|(?:все|другие|последние|похожие|новые|интересные|главные|популярные)\s(?:\w+\s)?(?:новости|материалы|статьи|публикации)
+    |(?:добавить|оставить|ваш|все|написать)?\s*(?:комментари[ийяев]+|отзывы)\b|обсуждение|обсудить|читают\sсейчас|самое\s(?:читаемое|популярное)|новости\sпартн
+    |(?:dodaj|wybrane|wasze|twój|wszystkie|skomentuj)?\s*(?:komentarze?|opinie)\b|skomentuj|(?:najnowsze|inne|pozostałe|podobne|powiązane)\s(?:wiadomości|artykuły|newsy|tematy)|najczęściej\sczytane
+    |(?:τελευταία|άλλα|σχετικά|περισσότερα|πρόσφατα)\s(?:νέα|άρθρα|θέματα)|σχόλια|σχετικά\b|δημοφιλή
+    |(?:kommentare?|commentaires?|comentarios?|commenti|comentários?|yorumlar)\b
+    |(?:ähnliche|weitere|verwandte|neueste)\s(?:artikel|themen|beiträge|nachrichten)|articles\s(?:similaires|liés)|noticias\srelacionadas
+    ).{0,30}$""",
+    re.I | re.X,
+)
+_RIGHTS = re.compile(
+    r"""\W*(?:(?:©|\(c\)|copyright)\D{0,12}(?:19|20)\d\d|all\srights\sreserved|все\sправа\sзащищены|wszelkie\sprawa
+    |版权(?:所有|声明)|με\sεπιφύλαξη|tous\sdroits|alle\srechte|todos\slos\sderechos)""",
+    re.I | re.X,
+)
 _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
+SHARE = 0.15
 NONE, NOISE, COMMENTS = 0, 1, 2
 _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 _MOST_ELEMENTS = 1_000_000  # beyond them tags are taken for inline ones: the text stays, and memory is bounded
@@ -145,7 +165,7 @@ class _Walk:
         if len(self._open) > self.deepest:
             self.deepest = len(self._open)
         if block:
-            self._here = (self._element(tag, attributes), tag, in_pre or tag == "pre", False)
+            self._here = (self._element(tag, attributes), tag, in_pre or tag == "pre", in_link)
         elif tag == "br":
             self._parts.append("\n")
             self._here = (owner, "", in_pre, in_link)
@@ -384,7 +404,9 @@ def _inside(elements: list[_Element], dropped: list[bool], root: int) -> list[bo
 
 
 def _trim(blocks: list[_Block]) -> list[_Block]:
-    """From the first block of sentences to the last, and the tables, code and short lines without links after it."""
+    """From the first block of sentences to the last, and the tables, code and short lines without links after it; but
+    nothing of what follows the page's text: other stories, comments, rights."""
+    blocks = blocks[: _end(blocks)]
     heavy = [n for n, block in enumerate(blocks) if block.mass]
     if not heavy:
         return []
@@ -392,6 +414,16 @@ def _trim(blocks: list[_Block]) -> list[_Block]:
     while last < len(blocks) and blocks[last].kind in _PLAIN and not blocks[last].links:
         last += 1
     return blocks[heavy[0] : last]
+
+
+def _end(blocks: list[_Block]) -> int:
+    """Where a heading such as "Comments" or a line of rights ends the text, if some of it came before."""
+    least, before = SHARE * sum(block.mass for block in blocks), 0.0
+    for number, block in enumerate(blocks):
+        if before > least and (len(block.text) <= 60 and _AFTER.match(block.text) or _RIGHTS.match(block.text)):
+            return number
+        before += block.mass
+    return len(blocks)
 
 
 def _lead(blocks: list[_Block], chosen: list[_Block], dropped: list[bool]) -> list[_Block]:
