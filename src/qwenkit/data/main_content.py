@@ -89,7 +89,7 @@ _RIGHTS = re.compile(
 )
 _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
-SHARE = 0.15
+SOME = 0.25
 NONE, NOISE, COMMENTS = 0, 1, 2
 _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 _MOST_ELEMENTS = 1_000_000  # beyond them tags are taken for inline ones: the text stays, and memory is bounded
@@ -417,10 +417,12 @@ def _trim(blocks: list[_Block]) -> list[_Block]:
 
 
 def _end(blocks: list[_Block]) -> int:
-    """Where a heading such as "Comments" or a line of rights ends the text, if some of it came before."""
-    least, before = SHARE * sum(block.mass for block in blocks), 0.0
-    for number, block in enumerate(blocks):
-        if before > least and (len(block.text) <= 60 and _AFTER.match(block.text) or _RIGHTS.match(block.text)):
+    """Where a heading such as "Comments" or a line of rights ends the text: below the page's own heading, and after
+    some of its sentences."""
+    top = max((n for n, block in enumerate(blocks) if block.kind == "h1"), default=0)
+    least, before = SOME * sum(block.mass for block in blocks[top:]), 0.0
+    for number, block in enumerate(blocks[top:], top):
+        if before > least and ((len(block.text) <= 60 and _AFTER.match(block.text)) or _RIGHTS.match(block.text)):
             return number
         before += block.mass
     return len(blocks)
