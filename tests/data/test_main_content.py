@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from qwenkit.data.main_content import main_content
 
 RIVER = "The river rises in the hills above the town, and it runs for forty miles to the sea without a single bridge."
@@ -65,3 +67,36 @@ def test_a_page_without_sentences_gives_what_is_no_menu() -> None:
 def test_deep_text_is_found() -> None:
     found = main_content(page("<div><b>" * 50_000 + f"<p>{RIVER}"))
     assert found.text == RIVER and not found.simple
+
+
+ENDS = """Comments (3)|Leave a comment|12 comments|Latest news|Related stories|相关阅读|Комментарии:|Другие новости раздела
+Wybrane komentarze|Τελευταία Νέα|Kommentare|© 2012 The Aln Post|All rights reserved.|Все права защищены.|版权所有"""
+
+
+@pytest.mark.parametrize("end", ENDS.replace("\n", "|").split("|"))
+def test_the_text_ends_where_other_things_begin(end: str) -> None:
+    found = main_content(page(f"<h1>Aln</h1><p>{RIVER}<p>{FISH}<h3>{end}</h3><p>{OTHER}")).text
+    assert found == f"{RIVER}\n\n{FISH}"
+
+
+@pytest.mark.parametrize(
+    "line", ["Comments on the river", "© Reuters", "More than a river", "Related by blood, they say so"]
+)
+def test_lines_that_only_look_like_an_end(line: str) -> None:
+    found = main_content(page(f"<h1>Aln</h1><p>{RIVER}<p>{FISH}<h3>{line}</h3><p>{OTHER}")).text
+    assert found.endswith(OTHER)
+
+
+def test_an_end_above_the_heading_is_none() -> None:
+    assert main_content(page(f"<p>{OTHER}<h3>Comments</h3><h1>Aln</h1><p>{RIVER}<p>{FISH}")).text.endswith(FISH)
+
+
+def test_forms_and_blocks_in_links_are_no_prose() -> None:
+    link = f'<a href="/next"><div><p>{OTHER}</p></div></a>'
+    found = main_content(page(f"<div><p>{RIVER}<p>{FISH}{link}<form><p>{OTHER[::-1]}</form></div>")).text
+    assert found == f"{RIVER}\n\n{FISH}"
+
+
+def test_headings_and_cells_right_above_the_first_sentence_stay() -> None:
+    body = f"<h1>Aln</h1><h2>Things</h2><table><tr><td>Rod<td>2 metres</table><p>{RIVER}<p>{FISH}"
+    assert main_content(page(body)).text.startswith("Things\n\nRod | 2 metres\n\n")

@@ -31,6 +31,7 @@ _BLOCK = frozenset(
 )
 _LINKABLE = frozenset("ul ol table div section p dl".split())
 _PLAIN = frozenset("p td th pre li dd".split())
+_ABOVE = frozenset("h2 h3 h4 h5 h6 td th li".split())
 _CONTAINERS = frozenset("div section article main td span".split())
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 _NOISE_TAGS = frozenset("nav footer aside menu form".split())
@@ -69,27 +70,32 @@ _BODY = _names(
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SENTENCE = re.compile(r"[.!?;:,،؟。！？；，：、…](?:\s|[\"'”’」』)\]]|$)|[。！？，、]")
 _AFTER = re.compile(
-    r"""\W*(?:(?:\d+|add|all|leave|post|read|reader|your|show|view|a|no|the|user|\W)*\s*(?:comments?|reply)\b
-    |(?:the\ )?(?:latest|other|more|top|related|recent|similar|popular|trending)\s(?:\w+\s)?(?:news|stories|articles|posts|headlines)\b
-    |most\s(?:read|popular|viewed|commented)|you\s(?:may|might)\salso\slike|share\sthis\b
-    |相关(?:新闻|阅读|文章|报道|链接|推荐|专题)|推荐阅读|热门|最新(?:新闻|文章|评论)|网友评论|发表评论|我要评论|更多(?:新闻|精彩)|延伸阅读
-    |相關(?:新聞|閱讀|文章|報導)|(?:все|другие|последние|похожие|новые|интересные|главные|популярные)\s(?:\w+\s)?(?:новости|материалы|статьи|публикации)
-    |(?:добавить|оставить|ваш|все|написать)?\s*(?:комментари[ийяев]+|отзывы)\b|обсуждение|обсудить|читают\sсейчас|самое\s(?:читаемое|популярное)|новости\sпартн
-    |(?:dodaj|wybrane|wasze|twój|wszystkie|skomentuj)?\s*(?:komentarze?|opinie)\b|skomentuj|(?:najnowsze|inne|pozostałe|podobne|powiązane)\s(?:wiadomości|artykuły|newsy|tematy)|najczęściej\sczytane
-    |(?:τελευταία|άλλα|σχετικά|περισσότερα|πρόσφατα)\s(?:νέα|άρθρα|θέματα)|σχόλια|σχετικά\b|δημοφιλή
-    |(?:kommentare?|commentaires?|comentarios?|commenti|comentários?|yorumlar)\b
-    |(?:ähnliche|weitere|verwandte|neueste)\s(?:artikel|themen|beiträge|nachrichten)|articles\s(?:similaires|liés)|noticias\srelacionadas
+    r"""\W*(?:
+    (?:(?:\d+|add|all|leave|post|read|reader|your|show|view|a|no|the|user)\W+)*(?:comments?|reply)\b(?!\s(?:on|from|by|of)\b)
+    | (?:the\ )?(?:latest|other|more|top|related|recent|similar|popular)\s(?:\w+\s)?(?:news|stories|articles|posts)\b
+    | most\s(?:read|popular|viewed|commented) | you\s(?:may|might)\salso\slike | share\sthis\b
+    | 相[关關][新阅文报链推专聞閱報鏈專] | 推荐阅读 | 热门 | 最新(?:新闻|文章|评论) | (?:网友|发表|我要)评论 | 更多新闻
+    | 延伸阅读
+    | (?:все|другие|последние|похожие|новые|интересные|популярные)\s(?:\w+\s)?(?:новости|материалы|статьи|публикации)
+    | (?:(?:добавить|оставить|ваш|все|написать)\s)?(?:комментари[ийяев]+|отзывы)\b | обсуждение | обсудить
+    | читают\sсейчас | самое\s(?:читаемое|популярное) | новости\sпартн
+    | (?:(?:dodaj|wybrane|wasze|twój|wszystkie)\s)?(?:komentarze?|opinie)\b | skomentuj | najczęściej\sczytane
+    | (?:najnowsze|inne|pozostałe|podobne|powiązane)\s(?:wiadomości|artykuły|newsy|tematy)
+    | (?:τελευταία|άλλα|σχετικά|περισσότερα|πρόσφατα)\s(?:νέα|άρθρα|θέματα) | σχόλια | σχετικά\b | δημοφιλή
+    | (?:kommentare?|commentaires?|comentarios?|commenti|comentários?|yorumlar)\b
+    | (?:ähnliche|weitere|verwandte|neueste)\s(?:artikel|themen|beiträge|nachrichten)
+    | articles\s(?:similaires|liés) | noticias\srelacionadas
     ).{0,30}$""",
     re.I | re.X,
-)
+)  # short lines that head what follows a page's text
 _RIGHTS = re.compile(
-    r"""\W*(?:(?:©|\(c\)|copyright)\D{0,12}(?:19|20)\d\d|all\srights\sreserved|все\sправа\sзащищены|wszelkie\sprawa
-    |版权(?:所有|声明)|με\sεπιφύλαξη|tous\sdroits|alle\srechte|todos\slos\sderechos)""",
+    r"""\W*(?:(?:©|\(c\)|copyright)\D{0,12}(?:19|20)\d\d | all\srights\sreserved | все\sправа\sзащищены
+    | wszelkie\sprawa | 版权(?:所有|声明) | με\sεπιφύλαξη | tous\sdroits | alle\srechte | todos\slos\sderechos)""",
     re.I | re.X,
 )
 _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
-SOME = 0.25
+_SOME = 0.25  # of a page's sentences, that must stand above what follows its text
 NONE, NOISE, COMMENTS = 0, 1, 2
 _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 _MOST_ELEMENTS = 1_000_000  # beyond them tags are taken for inline ones: the text stays, and memory is bounded
@@ -404,23 +410,26 @@ def _inside(elements: list[_Element], dropped: list[bool], root: int) -> list[bo
 
 
 def _trim(blocks: list[_Block]) -> list[_Block]:
-    """From the first block of sentences to the last, and the tables, code and short lines without links after it; but
-    nothing of what follows the page's text: other stories, comments, rights."""
+    """From the first block of sentences, with the headings, items and cells right above it, to the last, with the
+    tables, code and short lines without links below it; but nothing of what follows the page's text: other stories,
+    comments, rights."""
     blocks = blocks[: _end(blocks)]
     heavy = [n for n, block in enumerate(blocks) if block.mass]
     if not heavy:
         return []
-    last = heavy[-1] + 1
+    first, last = heavy[0], heavy[-1] + 1
+    while first > 0 and blocks[first - 1].kind in _ABOVE and not blocks[first - 1].links:
+        first -= 1
     while last < len(blocks) and blocks[last].kind in _PLAIN and not blocks[last].links:
         last += 1
-    return blocks[heavy[0] : last]
+    return blocks[first:last]
 
 
 def _end(blocks: list[_Block]) -> int:
     """Where a heading such as "Comments" or a line of rights ends the text: below the page's own heading, and after
     some of its sentences."""
     top = max((n for n, block in enumerate(blocks) if block.kind == "h1"), default=0)
-    least, before = SOME * sum(block.mass for block in blocks[top:]), 0.0
+    least, before = _SOME * sum(block.mass for block in blocks[top:]), 0.0
     for number, block in enumerate(blocks[top:], top):
         if before > least and ((len(block.text) <= 60 and _AFTER.match(block.text)) or _RIGHTS.match(block.text)):
             return number
