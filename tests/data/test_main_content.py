@@ -69,7 +69,8 @@ def test_deep_text_is_found() -> None:
     assert found.text == RIVER and not found.simple
 
 
-ENDS = """Comments (3)|Leave a comment|12 comments|Latest news|Related stories|相关阅读|Комментарии:|Другие новости раздела
+ENDS = """Comments (3)|Leave a comment|12 comments|Latest news|Related stories|相关阅读|Комментарии:
+Другие новости раздела
 Wybrane komentarze|Τελευταία Νέα|Kommentare|© 2012 The Aln Post|All rights reserved.|Все права защищены.|版权所有"""
 
 

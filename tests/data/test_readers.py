@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,13 +200,17 @@ def test_warc_pages_and_what_is_none(tmp_path: Path) -> None:
         response("zip", gzip.compress(b"<p>zipped</p>"), extra="Content-Encoding: gzip\r\n"),
         response("liar", b"<p>plain</p>", extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
         response("chunks", chunked, extra="Transfer-Encoding: chunked\r\n"),
+        response("deflate", zlib.compress(b"<p>deflated</p>"), extra="Content-Encoding: deflate\r\n"),
+        response("packed", b"\x8b\x12\x80<p>\xff\xfe", extra="Content-Encoding: br\r\n"),
+        response("unpacked", "<p>déjà</p>".encode("latin-1"), extra="Content-Encoding: br\r\n"),
         response("gbk", "<p>你好</p>".encode("gbk"), kind='text/html; charset="GBK"'),
     ]
     (tmp_path / "x.warc.gz").write_bytes(b"".join(records))
     documents, bad = read(Source("s", tmp_path / "x.warc.gz", "html"))
     assert [d.body for d in documents[:4]] == [b"<p>one</p>", b"<p>zipped</p>", b"<p>plain</p>", b"<p>AB</p>"]
-    assert (documents[0].id, documents[0].url, documents[4].charset) == ("one", "http://one/", "GBK")
-    assert bad == {"HTTP status is not 200": 1, "not a text page": 1}
+    assert (documents[0].id, documents[0].url, documents[-1].charset) == ("one", "http://one/", "GBK")
+    assert [d.body for d in documents[4:6]] == [b"<p>deflated</p>", b"<p>d\xe9j\xe0</p>"]
+    assert bad == {"HTTP status is not 200": 1, "not a text page": 1, "a page packed in a way that is not read": 1}
 
 
 @pytest.mark.parametrize("lost", [5, 40, 150])
