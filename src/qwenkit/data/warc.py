@@ -176,12 +176,11 @@ def _is_binary(body: bytes) -> bool:
     """Whether a page's bytes are neither markup nor text in UTF-8 (but for a last character that is cut)."""
     if body.lstrip().startswith(b"<"):
         return False
-    head = codecs.getincrementaldecoder("utf-8")()
     try:
-        head.decode(body[:500])
-        return False
+        codecs.getincrementaldecoder("utf-8")().decode(body[:500])
     except UnicodeDecodeError:
         return True
+    return False
 
 
 def _join_chunks(body: bytes) -> bytes:
