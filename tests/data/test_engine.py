@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from qwenkit.data.chunks import Chunks
 from qwenkit.data.copies import equal_by_daft, equal_rows
 from qwenkit.data.corpus import CorpusResult
 from qwenkit.data.tables import read
-from qwenkit.errors import UserError
 
 WORDS = "river town hill market winter sailor baker bridge story garden engine paper candle music letter".split()
 
@@ -159,6 +159,21 @@ def _fails(out: Path, error: int) -> dict:
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No space left on device") as error:
+    with pytest.raises(OSError, match="No space left on device") as error:
         Chunks(tmp_path).map("read", 1, [(28,)], _fails)
-    assert error.value.mend == "free some space" and not list((tmp_path / "read").glob("0*"))
+    assert (error.value.errno, error.value.filename) == (28, str(tmp_path))
+    assert not list((tmp_path / "read").glob("0*"))
+
+
+def test_a_table_that_does_not_fit_is_a_full_disk(tmp_path: Path) -> None:
+    rows = [{"text": random.Random(n).randbytes(3000).hex()} for n in range(999)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            build_corpus([Source("s", tmp_path / "in.jsonl")], folder=tmp_path / "work")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(tmp_path / "work") and not list((tmp_path / "work/1-read").glob("0*"))
+    assert build_corpus([Source("s", tmp_path / "in.jsonl")], folder=tmp_path / "work").funnel[-1]["left"] == 999

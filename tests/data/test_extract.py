@@ -51,6 +51,13 @@ def test_byte_order_marks() -> None:
     assert decode("\ufeffhé".encode("utf-16-le")) == "hé" and decode("\ufeffhé".encode()) == "hé"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "iso2022_jp"])
+def test_encodings_without_a_mark(encoding: str) -> None:
+    page = f"<html><body><p>{WRITING['ja'][0]}</p></body></html>"
+    assert decode(page.encode(encoding)) == page
+    assert decode(b"a\x1b$Bcolour\x1b[0m \0") == "a\x1b$Bcolour\x1b[0m \0"
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_some_text(data: bytes) -> None:
@@ -111,10 +118,3 @@ def test_gold_articles(real_data: Path) -> None:
 def _f1(got: str, gold: str) -> float:
     left, right = (Counter(zip(*(units(text)[offset:] for offset in range(4)))) for text in (got, gold))
     return 2 * (left & right).total() / max(1, left.total() + right.total())
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("depth", [5_000, 100_000])
-def test_a_page_nested_without_end_takes_no_time(depth: int) -> None:
-    words = "Here is some text that stands very deep. "
-    assert extract_text("<div>" * depth + words + "</div>" * depth) in ("", words.strip())

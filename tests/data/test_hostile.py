@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qwenkit.data import CorpusConfig, Source, build_corpus, detect_language
+from qwenkit.data import CorpusConfig, Source, build_corpus, detect_language, extract
 from qwenkit.data.charset import decode
 from qwenkit.data.extract import extract_text, tidy
 from qwenkit.data.language import UNKNOWN
@@ -45,9 +45,39 @@ def test_a_lone_surrogate_has_no_say() -> None:
     assert detect_language("The town hall opens at nine \ud800 in the morning.")[0] == "en"
 
 
-@pytest.mark.parametrize("unit", ["<ul", "<title", "<title>", "<"])
-def test_pages_of_open_tags(unit: str) -> None:
+TOWN = "<p>The town hall opens at nine in the morning, and the market closes at noon on every day but Sunday.</p>"
+OPENING = """<b> <div> <a> <p><b> </div> </p> & &amp; &nosuch &#x41; <td> <table><tr><td> <dl><dt>a<dd> <ul><li>
+<ol><li>a <font><i>x \ud800 <!-- <! <? <![CDATA[ <script> <script>x</script <math> <svg> <select><option> <form> <body>
+<h1>a</h1> <a><p>x</a> <b><p>x</b> <br> <frameset> <p>a</p> . 中，""".split()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("unit", [*OPENING, "\0", "\n"])
+def test_pages_of_one_thing(unit: str) -> None:
     extract_text(_long(unit))
+    assert "opens at nine" in extract_text(TOWN + _long(unit)[: LONG // 4])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("tag", "simple"),
+    [
+        (f"<p {' '.join(f'a{n}=b' for n in range(100_000))}>", False),
+        ("<div>" * 100_000 + "<b>" * 100_000, False),
+        ("<br>" * 30_000, False),
+        (f"<p title='{'<p> ' * 600_000}'>", False),
+        ("<body a=1>" * 1000 + f"<p title='{'<p> ' * 1000}'>", True),
+        (f"<div class='{_long('aB x-')}' style='{'display ' * 9}'>", True),
+    ],
+    ids=["attributes", "depth", "tags", "length", "many", "names"],
+)
+def test_the_second_tier_is_spared_what_it_does_not_end_with(
+    tag: str, simple: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(extract, "extract_careful", lambda page, url: asked.append(page) or "")
+    assert extract_text(tag + "<p>Aln, forty miles of river, in all.") == "Aln, forty miles of river, in all."
+    assert bool(asked) == simple
 
 
 @pytest.mark.parametrize("unit", ["<", "<a ", "<script>", "<style", "</title", "<meta charset= "])

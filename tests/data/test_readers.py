@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import zlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
+from qwenkit.data import build_corpus, json_files, streams
 from qwenkit.data.readers import Document, Source, read_documents
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
@@ -76,7 +81,114 @@ def test_folder_is_read_in_sorted_order(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"\x89PNG")
     documents, bad = read(Source("s", tmp_path))
     assert [(d.id, d.body) for d in documents] == [("a.md", "first"), ("b/z.txt", "zed")]
-    assert bad == {"invalid UTF-8": 1}
+    assert bad == {"invalid UTF-8": 1, "a file of unknown type": 1}
+
+
+def test_what_is_not_read_of_a_folder_is_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sub/rows.jsonl", ".git", "closed"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "sub/rows.jsonl/a.txt").write_text("A text below a folder that is called like a file.")
+    for name in ("sub/x.pdf", "README", ".git/a.txt", "closed/b.txt", "locked.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "dangling.txt").symlink_to("nowhere")
+    (tmp_path / "circle.txt").symlink_to("circle.txt")
+    (tmp_path / "sub/loop").symlink_to("..")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / os.fsdecode(b"caf\xe9.pdf")).touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path))
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: _refused(path) if str(path).endswith("closed") else real(path))
+    quarantine = Quarantine()
+    found = [document.id for document in read_documents(Source("s", tmp_path), quarantine)]
+    assert found == ["sub/rows.jsonl/a.txt"]
+    assert {row["sample"]: row["reason"] for row in quarantine.rows} == {
+        "sub/x.pdf": "a file of unknown type",
+        "README": "a file of unknown type",
+        "caf\ufffd.pdf": "a file of unknown type",
+        ".git": "a hidden folder",
+        "closed": "a folder that cannot be opened",
+        "locked.txt": "a file that may not be read",
+        "dangling.txt": "a link to nothing",
+        "circle.txt": "a link to nothing",
+        "sub/loop": "a link to a folder",
+        "pipe.txt": "no plain file",
+    }
+    result = build_corpus([Source("s", tmp_path)])
+    assert result.funnel[0] == {"step": "read", "rule": "quarantined", "dropped": 10, "left": 1}
+
+
+def test_texts_in_utf_16(tmp_path: Path) -> None:
+    text = "The town hall — forty miles away."
+    for name, data in (("a", text.encode("utf-16")), ("b", text.encode("utf-16-be")), ("c", b"\xff\xfe\x00\xd8")):
+        (tmp_path / f"{name}.txt").write_bytes(data)
+    documents, bad = read(Source("s", tmp_path))
+    assert [d.body for d in documents] == [text, text] and bad == {"invalid UTF-16": 1}
+
+
+def _refused(path: str) -> None:
+    raise PermissionError(13, "Permission denied", path)
+
+
+ROWS = [{"text": f'row {n}, [with] {{marks}} and \\"}} quotes', "n": [n, {"a": "]"}]} for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        json.dumps(ROWS),
+        json.dumps(ROWS, indent=2),
+        "\ufeff\n " + json.dumps(ROWS, indent="\t"),
+        "[" + ",\n".join(map(json.dumps, ROWS)) + "]\n",
+        "\n".join(json.dumps(row, indent=1) for row in ROWS),
+        "\n".join(map(json.dumps, ROWS)),
+    ],
+    ids=["list", "pretty", "mark", "list of lines", "objects", "lines"],
+)
+@pytest.mark.parametrize("suffix", [".json", ".json.gz", ".json.zst"])
+@pytest.mark.parametrize("block", [1 << 20, 30])
+def test_a_json_file_is_what_it_is(
+    tmp_path: Path, written: str, suffix: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = gzip.compress if suffix.endswith("gz") else zstandard.compress if suffix.endswith("zst") else bytes
+    (tmp_path / f"x{suffix}").write_bytes(pack(written.encode()))
+    monkeypatch.setattr(json_files, "BLOCK", block)
+    monkeypatch.setattr(streams, "BLOCK", block)
+    documents, bad = read(Source("s", tmp_path / f"x{suffix}"))
+    assert [d.body for d in documents] == [row["text"] for row in ROWS] and not bad
+    assert documents[2].place == f"x{suffix}:3" or written.startswith("\ufeff")
+
+
+def test_damage_in_a_json_file_is_told_once(tmp_path: Path) -> None:
+    good, path = json.dumps(ROWS, indent=1), tmp_path / "x.json"
+    for broken, kept, reasons in (
+        (good[:-60], 4, {"broken JSON, not read beyond": 1}),
+        (good.replace('"row 2', 'row 2"'), 2, {"broken JSON, not read beyond": 1}),
+        (good.replace("row 2", "row \udcff"), 4, {"invalid UTF-8": 1}),
+        (good.replace('"text": "row 2', '"txt": "row 2'), 4, {"no key 'text'": 1}),
+        (
+            "[1, null, " + good[1:],
+            5,
+            dict.fromkeys((f"{x} where an object was expected" for x in ("a number", "null")), 1),
+        ),
+        ("[" * 100_000, 0, {"broken JSON, not read beyond": 1}),
+        ('{"text": "cut\n' + json.dumps(ROWS[0]), 1, {"broken JSON": 1}),
+    ):
+        path.write_bytes(broken.encode("utf-8", "surrogateescape"))
+        documents, bad = read(Source("s", path))
+        assert (len(documents), bad) == (kept, reasons)
+
+
+def test_a_disk_that_fails_is_named_by_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("A text.")
+
+    def fails(*_: object) -> Iterator[bytes]:
+        yield b"A "
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(streams, "blocks", fails)
+    with pytest.raises(UserError, match=r"x\.txt: the file cannot be read \(Input/output error\)"):
+        build_corpus([Source("s", path)])
 
 
 def test_warc_pages_and_what_is_none(tmp_path: Path) -> None:
@@ -88,13 +200,17 @@ def test_warc_pages_and_what_is_none(tmp_path: Path) -> None:
         response("zip", gzip.compress(b"<p>zipped</p>"), extra="Content-Encoding: gzip\r\n"),
         response("liar", b"<p>plain</p>", extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
         response("chunks", chunked, extra="Transfer-Encoding: chunked\r\n"),
+        response("deflate", zlib.compress(b"<p>deflated</p>"), extra="Content-Encoding: deflate\r\n"),
+        response("packed", b"\x8b\x12\x80<p>\xff\xfe", extra="Content-Encoding: br\r\n"),
+        response("unpacked", "<p>déjà</p>".encode("latin-1"), extra="Content-Encoding: br\r\n"),
         response("gbk", "<p>你好</p>".encode("gbk"), kind='text/html; charset="GBK"'),
     ]
     (tmp_path / "x.warc.gz").write_bytes(b"".join(records))
     documents, bad = read(Source("s", tmp_path / "x.warc.gz", "html"))
     assert [d.body for d in documents[:4]] == [b"<p>one</p>", b"<p>zipped</p>", b"<p>plain</p>", b"<p>AB</p>"]
-    assert (documents[0].id, documents[0].url, documents[4].charset) == ("one", "http://one/", "GBK")
-    assert bad == {"HTTP status is not 200": 1, "not a text page": 1}
+    assert (documents[0].id, documents[0].url, documents[-1].charset) == ("one", "http://one/", "GBK")
+    assert [d.body for d in documents[4:6]] == [b"<p>deflated</p>", b"<p>d\xe9j\xe0</p>"]
+    assert bad == {"HTTP status is not 200": 1, "not a text page": 1, "a page packed in a way that is not read": 1}
 
 
 @pytest.mark.parametrize("lost", [5, 40, 150])

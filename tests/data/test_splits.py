@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from qwenkit.data import streams
+from qwenkit.data import remote, streams
 from qwenkit.data.readers import Source, read_documents, read_split, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
@@ -128,3 +128,54 @@ def test_remote_paths_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="cannot be fetched"):
         list(read_documents(Source("web", "hf://datasets/qwenkit-no-such/no-such-set"), Quarantine()))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "", "sub"])
+def test_stores_are_copied_to_disk_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    store, asked = tmp_path / "store", []
+    (store / "sub").mkdir(parents=True)
+    (store / "a.jsonl").write_text('{"text": "A row."}')
+    (store / "sub/b.txt").write_text("A text.")
+
+    def from_uri(uri: str) -> tuple[fs.FileSystem, str]:
+        asked.append(uri)
+        return fs.LocalFileSystem(), str(store / uri.partition("?")[0].removeprefix("gs://bucket/"))
+
+    monkeypatch.setattr(remote, "_opened", from_uri)
+    monkeypatch.setenv("QWENKIT_CACHE", str(tmp_path / "cache"))
+    source = Source("web", f"gcs://bucket/{name}")
+    found = [[document.body for document in read_documents(source, Quarantine())] for _ in range(2)]
+    assert found[0] == found[1] == {"a.jsonl": ["A row."], "": ["A row.", "A text."], "sub": ["A text."]}[name]
+    assert asked == [f"gs://bucket/{name}"]
+
+
+def test_a_copy_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    monkeypatch.setattr(fs, "copy_files", lambda *_, **__: open(tmp_path / "no" / "such"))  # noqa: SIM115
+    monkeypatch.setattr(remote, "_opened", lambda _: (fs.LocalFileSystem(), str(tmp_path)))
+    monkeypatch.setenv("QWENKIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"cannot be fetched .*No such file") as error:
+        list(read_documents(Source("web", "s3://bucket/a"), Quarantine()))
+    assert error.value.where == "source web: s3://bucket/a" and not list((tmp_path / "cache").iterdir())
+
+
+def test_a_part_of_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.txt").write_text("A text.")
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: asked.append((a, k)) or str(tmp_path))
+    source = Source("web", "hf://datasets/org/name/data/")
+    assert [document.id for document in read_documents(source, Quarantine())] == ["a.txt"]
+    assert {str(call) for call in asked} == {
+        "(('org/name',), {'repo_type': 'dataset', 'allow_patterns': ['data', 'data/*']})"
+    }
+
+
+def test_a_name_that_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no name of a data set"):
+        list(read_documents(Source("web", "hf://datasets/org"), Quarantine()))

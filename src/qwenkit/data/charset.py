@@ -5,7 +5,8 @@
 Pages lie about their encoding: GBK under "utf-8", Latin-1 under nothing. What is valid UTF-8 is UTF-8 (other text is
 almost never so by accident). Otherwise the claimed, the page's own, a guessed and the usual encodings compete: the
 letters outside ASCII are read in each, and the reading that looks most like writing wins. The claim decides only ties.
-Caveat: 7-bit encodings (ISO-2022-JP, HZ) and UTF-16 without a byte-order mark are not recognised.
+UTF-16 is known by its mark or by the NUL bytes between its letters, ISO-2022-JP by its escapes. Caveat: other 7-bit
+encodings (HZ, UTF-7) are taken for ASCII.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encodi
 _META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{2,30})", re.I)
 _TAG = re.compile(rb"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>", re.I | re.S)
 _HIGH = re.compile(rb"[^\n]{0,40}[\x80-\xff][^\n]{0,200}")
+_JAPANESE = re.compile(rb"\x1b\$[@B][\x21-\x7e]{2,}\x1b\([BJ]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
@@ -27,8 +29,10 @@ def decode(data: bytes, claimed: str | None = None) -> str:
     for bom, name in _BOMS:
         if data.startswith(bom):
             return data[len(bom) :].decode(name, "replace")
+    if wide := utf_16(data):
+        return data.decode(wide, "replace")
     try:
-        return data.decode("utf-8")
+        return data.decode("iso2022_jp" if _JAPANESE.search(data) else "utf-8")
     except UnicodeDecodeError:
         pass
     if _nearly_utf8(data):
@@ -36,6 +40,14 @@ def decode(data: bytes, claimed: str | None = None) -> str:
     sample = b"\n".join(_HIGH.findall(_TAG.sub(b"\n", data)))[:20_000] or data[:20_000]
     best = max(_candidates(data, sample, claimed), key=lambda name: plausibility(sample, name), default="windows-1252")
     return bytes_to_str(data, best, errors="replace", fallback_encodings=())
+
+
+def utf_16(data: bytes) -> str | None:
+    """The name of UTF-16 without a mark, or None: every other of its bytes is NUL in ASCII, which all markup is."""
+    nuls = [data[start:1000:2].count(0) for start in (0, 1)]
+    if max(nuls) < 0.3 * len(data[:1000:2]) or min(nuls) > 0.1 * max(nuls):
+        return None
+    return "utf-16-be" if nuls[0] > nuls[1] else "utf-16-le"
 
 
 def _nearly_utf8(data: bytes) -> bool:

@@ -10,7 +10,6 @@ output depends on) has changed is made anew. `runner="ray"` runs the chunks as R
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import Stopped, UserError
+from qwenkit.errors import QwenkitError, Stopped, UserError
 from qwenkit.records import canonical, read_json, write_json
 
 Mark = dict[str, Any]
@@ -101,23 +100,30 @@ def _as_worker() -> None:
 
 
 def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
-    """Make one chunk beside its place, mark it and move it there."""
+    """Make one chunk beside its place, mark it and move it there. A full disk is told by the folder of all phases."""
     beside = out.with_name(out.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         mark = work(beside, *task)
-    except OSError as error:
+        files = {path.name: _digest(path) for path in sorted(beside.iterdir())}
+        write_json(beside / MARK, {**mark, "digest": hashlib.sha256(canonical(files)).hexdigest()})
+    except Exception as error:
         shutil.rmtree(beside, ignore_errors=True)
-        if error.filename:
+        fault = _of_disk(error)
+        if fault is None:
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise UserError(
-            error.strerror or str(error), where=str(beside), mend="free some space" if full else None
-        ) from error
-    files = {path.name: _digest(path) for path in sorted(beside.iterdir())}
-    write_json(beside / MARK, {**mark, "digest": hashlib.sha256(canonical(files)).hexdigest()})
+        name = str(fault.filename or beside)
+        place = out.parent.parent if name.startswith(str(beside)) else name
+        raise OSError(fault.errno, fault.strerror or str(fault), str(place)) from error
     beside.replace(out)
+
+
+def _of_disk(error: BaseException | None) -> OSError | None:
+    """The fault of a disk behind an error: a file that cannot be written whole often cannot be closed either."""
+    while error is not None and not isinstance(error, (OSError, QwenkitError)):
+        error = error.__context__
+    return error if isinstance(error, OSError) else None
 
 
 def _digest(path: Path) -> str:

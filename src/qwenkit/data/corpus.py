@@ -125,7 +125,9 @@ class _Build:
         self.clean = self.work.map("4-clean", clean, cleaning, phases.clean_part)
 
     def _reading_key(self) -> list[Any]:
-        files = [[list(split.paths), split.start, split.stop, source.name] for split, source in self.parts]
+        files = [
+            [list(split.paths), split.start, split.stop, split.unread, source.name] for split, source in self.parts
+        ]
         stamps = [_stamp(name) for split, _ in self.parts for name in split.paths]
         kinds = [[s.name, s.kind, s.licence, s.text_key, list(s.skip)] for s in self.sources]
         config = self.config

@@ -3,28 +3,21 @@
     extract_text(body, url="https://...", encoding="utf-8") -> str
 
 Bytes are decoded first (`decode`), and no header is believed without proof. Then two tiers: `main_content`, our own;
-and where its answer is `doubtful`, trafilatura, and resiliparse where that finds nothing either. Measured on gold
-beside both: `benchmarks/extraction.py`, docs/data.md.
+and where its answer is `doubtful`, trafilatura, but of `simple` pages only: its time is quadratic in the depth of a
+page and in the attributes of a tag. Measured on gold beside it: `benchmarks/extraction.py`, docs/data.md.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 import unicodedata
-
-from resiliparse.extract.html2text import extract_plain_text
 
 from qwenkit.data.charset import decode
 from qwenkit.data.main_content import main_content
 
 _TITLE, _TITLE_END = re.compile(r"<title\b[^<>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
-_NESTING = re.compile(
-    r"<(/?)(?:div|span|section|article|table|blockquote|ul|ol|dl|b|i|em|strong|font|center|form)\b", re.I
-)
-TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not tried
-TOO_DEEP = 2000  # elements inside each other beyond which it is not: its time is quadratic in them
+TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not asked
 
 
 def extract_text(html: bytes | str, url: str | None = None, encoding: str | None = None) -> str:
@@ -34,28 +27,17 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
         page = _TITLE.sub(r"\g<0></title>", page, count=1)
     if not page.strip():
         return ""
-    text, share = main_content(page)
-    text = tidy(text)
-    if not doubtful(text, share) or len(page) > TOO_LONG or too_deep(page):
+    found = main_content(page)
+    text = tidy(found.text)
+    if not doubtful(text, found.share) or len(page) > TOO_LONG or not found.simple:
         return text
-    careful = tidy(extract_careful(page, url)) or tidy(extract_fast(page))
-    return careful if len(careful) > len(text) else text
+    careful = tidy(extract_careful(page, url))
+    return careful if len(careful) > len(text) or (careful and not found.share) else text
 
 
 def doubtful(text: str, share: float) -> bool:
     """The cheap confidence test: very little text, or little of the sentences that the page has."""
     return len(text) < 100 or share < 0.15
-
-
-def too_deep(page: str) -> bool:
-    """Whether more than `TOO_DEEP` elements are open at once."""
-    steps = (-1 if tag[1] else 1 for tag in _NESTING.finditer(page))
-    return max(itertools.accumulate(steps), default=0) > TOO_DEEP
-
-
-def extract_fast(page: str) -> str:
-    """Resiliparse's main content."""
-    return extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False, comments=False)
 
 
 def extract_careful(page: str, url: str | None = None) -> str:

@@ -1,41 +1,47 @@
 """The main content of a page by the weight of its sentences (section 2.1, step 1): the fast tier of `extract`.
 
-    text, share = main_content(page)      # share: how much of the page's prose the answer holds; low: doubtful
+    found = main_content(page)      # a `Content`: the text, and how far to trust it
 
-One walk cuts the page into blocks (paragraphs, items, cells, headings, code); a block of sentences has *mass*, its
-characters outside links. From the body we go down as long as one child holds most of the mass: that is the root. Parts
-whose tag, role or class names them (navigation, shares, related stories, comments) are left out unless they hold most
-of the page. In the root, blocks that are mostly links go, and so do short ones outside the first and last sentence.
-Lists, tables, code and TeX are written so that they can be read. lxml parses; nothing else of it is used.
+One walk, along with lxml's parser, cuts the page into blocks (paragraphs, items, cells, headings, code); a block of
+sentences has *mass*, its characters outside links. From the body we go down as long as one child holds most of the
+mass: that is the root. Parts whose tag, role or class names them (navigation, shares, related stories, comments) are
+left out unless they hold most of the page. In the root, blocks that are mostly links go, and so do short ones outside
+the first and last sentence. Lists, tables, code and TeX are written so that they can be read. Time and memory are
+linear in the page, whatever is in it.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple, cast
 
 import lxml.etree
 
 _SKIP = frozenset(
-    "script style noscript template head iframe object embed svg canvas video audio button select option textarea "
-    "input map area dialog datalist progress meter figcaption applet frameset".split()
+    "script style noscript template title math iframe object embed svg canvas video audio button select option "
+    "textarea input map area dialog datalist progress meter figcaption applet frameset".split()
 )
 _BLOCK = frozenset(
-    "address article aside blockquote body center dd details div dl dt fieldset figure footer form h1 h2 h3 h4 h5 h6 "
-    "header hgroup hr html legend li main menu nav ol p pre section summary table tbody td tfoot th thead tr ul "
+    "address article aside blockquote center dd details div dl dt fieldset figure footer form h1 h2 h3 h4 h5 h6 "
+    "header hgroup hr legend li main menu nav ol p pre section summary table tbody td tfoot th thead tr ul "
     "caption".split()
 )
 _LINKABLE = frozenset("ul ol table div section p dl".split())
 _PLAIN = frozenset("p td th pre li dd".split())
+_ABOVE = frozenset("h2 h3 h4 h5 h6 td th li".split())
 _CONTAINERS = frozenset("div section article main td span".split())
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
-_NOISE_TAGS = frozenset("nav footer aside menu".split())
+_NOISE_TAGS = frozenset("nav footer aside menu form".split())
 _NOISE_ROLES = frozenset(
     "navigation complementary contentinfo banner search dialog menu menubar toolbar tablist alert".split()
 )
+
+
+_Open = tuple[int, str, bool, bool]
+"""Where the walk stands: in which element, in which block (no name: inside a line), in code, in a link."""
 
 
 def _names(words: str) -> re.Pattern[str]:
@@ -63,11 +69,46 @@ _BODY = _names(
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SENTENCE = re.compile(r"[.!?;:,،؟。！？；，：、…](?:\s|[\"'”’」』)\]]|$)|[。！？，、]")
+_AFTER = re.compile(
+    r"""\W*(?:
+    (?:(?:\d+|add|all|leave|post|read|reader|your|show|view|a|no|the|user)\W+)*(?:comments?|reply)\b(?!\s(?:on|from|by|of)\b)
+    | (?:the\ )?(?:latest|other|more|top|related|recent|similar|popular)\s(?:\w+\s)?(?:news|stories|articles|posts)\b
+    | most\s(?:read|popular|viewed|commented) | you\s(?:may|might)\salso\slike | share\sthis\b
+    | 相[关關][新阅文报链推专聞閱報鏈專] | 推荐阅读 | 热门 | 最新(?:新闻|文章|评论) | (?:网友|发表|我要)评论 | 更多新闻
+    | 延伸阅读
+    | (?:все|другие|последние|похожие|новые|интересные|популярные)\s(?:\w+\s)?(?:новости|материалы|статьи|публикации)
+    | (?:(?:добавить|оставить|ваш|все|написать)\s)?(?:комментари[ийяев]+|отзывы)\b | обсуждение | обсудить
+    | читают\sсейчас | самое\s(?:читаемое|популярное) | новости\sпартн
+    | (?:(?:dodaj|wybrane|wasze|twój|wszystkie)\s)?(?:komentarze?|opinie)\b | skomentuj | najczęściej\sczytane
+    | (?:najnowsze|inne|pozostałe|podobne|powiązane)\s(?:wiadomości|artykuły|newsy|tematy)
+    | (?:τελευταία|άλλα|σχετικά|περισσότερα|πρόσφατα)\s(?:νέα|άρθρα|θέματα) | σχόλια | σχετικά\b | δημοφιλή
+    | (?:kommentare?|commentaires?|comentarios?|commenti|comentários?|yorumlar)\b
+    | (?:ähnliche|weitere|verwandte|neueste)\s(?:artikel|themen|beiträge|nachrichten)
+    | articles\s(?:similaires|liés) | noticias\srelacionadas
+    ).{0,30}$""",
+    re.I | re.X,
+)  # short lines that head what follows a page's text
+_RIGHTS = re.compile(
+    r"""\W*(?:(?:©|\(c\)|copyright)\D{0,12}(?:19|20)\d\d | all\srights\sreserved | все\sправа\sзащищены
+    | wszelkie\sprawa | 版权(?:所有|声明) | με\sεπιφύλαξη | tous\sdroits | alle\srechte | todos\slos\sderechos)""",
+    re.I | re.X,
+)
 _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
-_PARSER = lxml.etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
+_SOME = 0.25  # of a page's sentences, that must stand above what follows its text
 NONE, NOISE, COMMENTS = 0, 1, 2
-_MOST_NUMBERED = 1000
+_LONGEST_NAME = 500  # characters of a class or an id that are looked at
+_MOST_ELEMENTS = 1_000_000  # beyond them tags are taken for inline ones: the text stays, and memory is bounded
+MOST_TAGS, MOST_DEEP, MOST_ATTRIBUTES = 20_000, 1000, 1000  # of a simple page
+
+
+class Content(NamedTuple):
+    """`text`: the main content; `share`: of the page's sentences that it holds (0 where there are none); `simple`:
+    whether the page is one that other parsers end with, some being quadratic in depth or in attributes."""
+
+    text: str
+    share: float
+    simple: bool
 
 
 @dataclass(slots=True)
@@ -81,6 +122,7 @@ class _Element:
     mass: float = 0.0
     size: int = 0
     links: int = 0
+    items: int = 0
 
 
 @dataclass(slots=True)
@@ -95,62 +137,93 @@ class _Block:
     mass: float = 0.0
 
 
-@dataclass(slots=True)
 class _Walk:
-    """The page as elements and blocks, in document order."""
+    """The page as elements and blocks, in document order: what the parser tells of, tag by tag.
 
-    elements: list[_Element] = field(default_factory=list)
-    blocks: list[_Block] = field(default_factory=list)
-    _parts: list[str] = field(default_factory=list)
-    _links: int = 0
-    _prefix: str = ""
+    Without a tree there is no limit of depth, and a tag of ever so many attributes takes no more than its length.
+    """
 
-    def element(self, node: Any, parent: int, tag: str, in_pre: bool) -> None:
-        """Note a block element and walk what it holds."""
-        index = len(self.elements)
-        noise, body = _named(node, tag)
-        self.elements.append(_Element(parent, tag, noise, body))
-        self.flush(parent)
-        if tag == "li":
-            self._prefix = _bullet(node)
-        in_pre = in_pre or tag == "pre"
-        self.add(node.text, in_pre, 0)
-        self.children(node, index, in_pre, 0)
-        self.flush(index, "pre" if in_pre else tag)
+    def __init__(self) -> None:
+        self.elements = [_Element(-1, "body", NONE, False)]
+        self.blocks: list[_Block] = []
+        self.title = ""
+        self.tags = self.deepest = self.attributes = 0
+        self._open: list[_Open] = []
+        self._here: _Open = (0, "", False, False)
+        self._aside: _Aside | None = None
+        self._parts: list[str] = []
+        self._links = 0
+        self._prefix = ""
 
-    def children(self, node: Any, owner: int, in_pre: bool, link: int) -> None:
-        for child in node:
-            tag = child.tag
-            if not isinstance(tag, str):
-                pass
-            elif tag in _SKIP:
-                if tag == "script" and (child.get("type") or "").startswith("math/tex"):
-                    self.add(f" ${child.text}$ ", in_pre, link)
-            elif tag in _BLOCK:
-                style = child.get("style")
-                if child.get("hidden") is None and not (style and _HIDDEN.search(style)):
-                    self.element(child, owner, tag, in_pre)
-            else:
-                self.inline(child, tag, owner, in_pre, link)
-            self.add(child.tail, in_pre, link)
-
-    def inline(self, node: Any, tag: str, owner: int, in_pre: bool, link: int) -> None:
-        if tag == "br":
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.tags += 1
+        if len(attributes) > self.attributes:
+            self.attributes = len(attributes)
+        if self._aside is not None:
+            self._aside.start(tag, attributes)
+            return
+        block = tag in _BLOCK and len(self.elements) < _MOST_ELEMENTS
+        if tag in _SKIP or (block and attributes and _is_hidden(attributes)):
+            self._aside = _Aside(tag, attributes)
+            return
+        owner, _, in_pre, in_link = self._here
+        self._open.append(self._here)
+        if len(self._open) > self.deepest:
+            self.deepest = len(self._open)
+        if block:
+            self._here = (self._element(tag, attributes), tag, in_pre or tag == "pre", in_link)
+        elif tag == "br":
             self._parts.append("\n")
-        elif tag == "math":
-            self.add(_tex(node), in_pre, link)
+            self._here = (owner, "", in_pre, in_link)
         else:
-            link = 1 if tag == "a" and node.get("href") is not None else link
-            self.add(node.text, in_pre, link)
-            self.children(node, owner, in_pre, link)
+            self._here = (owner, "", in_pre, in_link or (tag == "a" and "href" in attributes))
 
-    def add(self, text: str | None, in_pre: bool, link: int) -> None:
-        if text and (self._parts or not text.isspace()):
+    def end(self, tag: str) -> None:
+        if self._aside is not None:
+            if self._aside.end():
+                self._back(self._aside)
+            return
+        owner, block, in_pre, _ = self._here
+        if block:
+            self._flush(owner, "pre" if in_pre else block)
+        self._here = self._open.pop()
+
+    def data(self, text: str) -> None:
+        if self._aside is not None:
+            self._aside.data(text)
+        elif self._parts or not text.isspace():
+            _, _, in_pre, in_link = self._here
             self._parts.append(text if in_pre else text.replace("\n", " "))
-            if link:
+            if in_link:
                 self._links += len(text.strip())
 
-    def flush(self, owner: int, tag: str | None = None) -> None:
+    def close(self) -> _Walk:
+        """The end of the page."""
+        while self._open:
+            self.end("")
+        self._flush(0, "body")
+        return self
+
+    def _element(self, tag: str, attributes: dict[str, str]) -> int:
+        """Note a block element; its number."""
+        parent = self._here[0]
+        self._flush(parent)
+        self.elements.append(_Element(parent, tag, *_named(tag, attributes)))
+        if tag == "li":
+            above = self.elements[parent]
+            above.items += 1
+            self._prefix = f"{above.items}. " if above.tag == "ol" else "- "
+        return len(self.elements) - 1
+
+    def _back(self, aside: _Aside) -> None:
+        """What is made of an element that was put aside."""
+        self._aside = None
+        if aside.tag == "title":
+            self.title = self.title or aside.text()
+        elif formula := aside.formula():
+            self.data(formula)
+
+    def _flush(self, owner: int, tag: str | None = None) -> None:
         """Close the open block: what was gathered belongs to `owner`."""
         if not self._parts:
             return
@@ -163,43 +236,82 @@ class _Walk:
         self._parts, self._links = [], 0
 
 
-def main_content(page: str) -> tuple[str, float]:
-    """The main content as text, and the share of the page's sentences that it holds (0 where there are none)."""
-    body = _parse(page)
-    if body is None:
-        return "", 0.0
-    walk = _Walk()
-    try:
-        walk.element(body, -1, "body", False)
-    except RecursionError:  # nested thousands deep: no page that people wrote
-        return "", 0.0
+class _Aside:
+    """An element whose text is none of the page's: titles and formulas are taken from it, the rest is let go."""
+
+    def __init__(self, tag: str, attributes: dict[str, str]) -> None:
+        self.tag, self._depth = tag, 1
+        self._math = tag == "math" or (tag == "script" and attributes.get("type", "").startswith("math/tex"))
+        self._alt = attributes.get("alttext", "")
+        self._note = 0  # the depth of a note that gives the formula in TeX
+        self._parts: list[str] = []
+        self._tex: list[str] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        if self._math and tag == "annotation" and "tex" in attributes.get("encoding", "").lower():
+            self._note = self._note or self._depth
+
+    def end(self) -> bool:
+        """One element less is open; whether that was the last."""
+        if self._note == self._depth:
+            self._note = 0
+        self._depth -= 1
+        return not self._depth
+
+    def data(self, text: str) -> None:
+        if self._math or self.tag == "title":
+            (self._tex if self._note else self._parts).append(text)
+
+    def text(self) -> str:
+        return "".join(self._parts)
+
+    def formula(self) -> str:
+        """Its TeX where the page has it, else its characters; "" if it is no formula."""
+        tex = "".join(self._tex).strip() or (self.text() if self.tag == "script" else "")
+        return f" ${tex}$ " if tex else self._alt or self.text()
+
+
+def main_content(page: str) -> Content:
+    """The main content of a page."""
+    walk = _parse(page)
+    if walk is None:
+        return Content("", 0.0, True)
     elements, blocks = walk.elements, walk.blocks
-    _weigh(elements, blocks, _title(body))
+    _weigh(elements, blocks, _stems(walk.title))
+    simple = walk.tags <= MOST_TAGS and walk.deepest <= MOST_DEEP and walk.attributes <= MOST_ATTRIBUTES
     total = elements[0].mass
-    if not total:
-        return "", 0.0
     dropped = _dropped(elements, total)
-    root = _root(elements, dropped)
-    chosen = _trim([block for block in blocks if _kept(block, elements, dropped, root)])
+    if not total:
+        rest = [block for block in blocks if not dropped[block.owner] and 2 * block.links < len(block.text)]
+        return Content(_write(rest, elements), 0.0, simple)
+    inside = _inside(elements, dropped, _root(elements, dropped))
+    chosen = _trim([block for block in blocks if inside[block.owner]])
     chosen = _lead(blocks, chosen, dropped) + chosen
-    return _write(chosen, elements), sum(block.mass for block in chosen) / total
+    return Content(_write(chosen, elements), sum(block.mass for block in chosen) / total, simple)
 
 
-def _parse(page: str) -> Any:
-    """The page's body as lxml sees it, or None."""
+def _parse(page: str) -> _Walk | None:
+    """The page, walked through; None where there is none."""
+    parser = lxml.etree.HTMLParser(encoding="utf-8", target=_Walk(), huge_tree=True)
     try:
-        tree = lxml.etree.fromstring(page.encode("utf-8", "replace"), _PARSER)
+        return cast("_Walk", lxml.etree.fromstring(page.encode("utf-8", "replace"), parser))
     except (lxml.etree.LxmlError, ValueError):
         return None
-    return tree.find("body") if tree is not None and tree.tag == "html" else tree
 
 
-def _named(node: Any, tag: str) -> tuple[int, bool]:
+def _is_hidden(attributes: dict[str, str]) -> bool:
+    return "hidden" in attributes or bool(_HIDDEN.search(attributes.get("style", "")))
+
+
+def _named(tag: str, attributes: dict[str, str]) -> tuple[int, bool]:
     """What an element's tag, role, class and id say it is."""
-    if tag in _NOISE_TAGS or node.get("role") in _NOISE_ROLES or node.get("aria-hidden") == "true":
+    if not attributes:
+        return (NOISE if tag in _NOISE_TAGS else NONE), tag == "article"
+    if tag in _NOISE_TAGS or attributes.get("role") in _NOISE_ROLES or attributes.get("aria-hidden") == "true":
         return NOISE, False
-    noise, body = _by_name(node.get("class") or "", node.get("id") or "")
-    body = tag in _CONTAINERS and (body or tag == "article" or node.get("itemprop") == "articleBody")
+    noise, body = _by_name(attributes.get("class", "")[:_LONGEST_NAME], attributes.get("id", "")[:_LONGEST_NAME])
+    body = tag in _CONTAINERS and (body or tag == "article" or attributes.get("itemprop") == "articleBody")
     return (NONE if body and noise == NOISE else noise), body
 
 
@@ -210,33 +322,10 @@ def _by_name(kind: str, name: str) -> tuple[int, bool]:
     return noise, bool(_BODY.search(names))
 
 
-def _bullet(node: Any) -> str:
-    parent = node.getparent()
-    if parent is None or parent.tag != "ol":
-        return "- "
-    number = 1 + sum(1 for _ in itertools.islice(node.itersiblings("li", preceding=True), _MOST_NUMBERED))
-    return f"{number}. " if number <= _MOST_NUMBERED else "- "  # counting from the first would be quadratic
-
-
-def _tex(node: Any) -> str:
-    """A formula: its TeX where the page has it, else its characters."""
-    for note in node.iter("annotation"):
-        if "tex" in (note.get("encoding") or "").lower() and note.text:
-            return f" ${note.text.strip()}$ "
-    return node.get("alttext") or "".join(node.itertext())
-
-
 def _squeeze(text: str) -> str:
     if "\n" not in text:
         return " ".join(text.split())
     return "\n".join(line for line in (" ".join(part.split()) for part in text.split("\n")) if line)
-
-
-def _title(body: Any) -> frozenset[str]:
-    """The stems of the page's title: sentences that share them are what the page is about."""
-    page = body.getparent()
-    title = page.find("head/title") if page is not None else None
-    return _stems("".join(title.itertext())) if title is not None else frozenset()
 
 
 def _stems(text: str) -> frozenset[str]:
@@ -309,28 +398,43 @@ def _root(elements: list[_Element], dropped: list[bool]) -> int:
     return next(i for i in marked if mass[i] >= 0.3 * most)
 
 
-def _kept(block: _Block, elements: list[_Element], dropped: list[bool], root: int) -> bool:
-    """Whether a block lies in the root, in no dropped part and in no small part that is mostly links."""
-    if dropped[block.owner]:
-        return False
-    index = block.owner
-    while index > root:
-        element = elements[index]
-        if element.tag in _LINKABLE and element.links > 0.6 * element.size and element.mass < 0.2 * elements[root].mass:
-            return False
-        index = element.parent
-    return index == root
+def _inside(elements: list[_Element], dropped: list[bool], root: int) -> list[bool]:
+    """Which elements lie in the root, in no dropped part and in no small part that is mostly links."""
+    inside: list[bool] = []
+    least = 0.2 * elements[root].mass
+    for index, element in enumerate(elements):
+        links = element.tag in _LINKABLE and element.links > 0.6 * element.size and element.mass < least
+        above = element.parent >= 0 and inside[element.parent]
+        inside.append(not dropped[index] and (index == root or (above and not links)))
+    return inside
 
 
 def _trim(blocks: list[_Block]) -> list[_Block]:
-    """From the first block of sentences to the last, and the tables, code and short lines without links after it."""
+    """From the first block of sentences, with the headings, items and cells right above it, to the last, with the
+    tables, code and short lines without links below it; but nothing of what follows the page's text: other stories,
+    comments, rights."""
+    blocks = blocks[: _end(blocks)]
     heavy = [n for n, block in enumerate(blocks) if block.mass]
     if not heavy:
         return []
-    last = heavy[-1] + 1
+    first, last = heavy[0], heavy[-1] + 1
+    while first > 0 and blocks[first - 1].kind in _ABOVE and not blocks[first - 1].links:
+        first -= 1
     while last < len(blocks) and blocks[last].kind in _PLAIN and not blocks[last].links:
         last += 1
-    return blocks[heavy[0] : last]
+    return blocks[first:last]
+
+
+def _end(blocks: list[_Block]) -> int:
+    """Where a heading such as "Comments" or a line of rights ends the text: below the page's own heading, and after
+    some of its sentences."""
+    top = max((n for n, block in enumerate(blocks) if block.kind == "h1"), default=0)
+    least, before = _SOME * sum(block.mass for block in blocks[top:]), 0.0
+    for number, block in enumerate(blocks[top:], top):
+        if before > least and ((len(block.text) <= 60 and _AFTER.match(block.text)) or _RIGHTS.match(block.text)):
+            return number
+        before += block.mass
+    return len(blocks)
 
 
 def _lead(blocks: list[_Block], chosen: list[_Block], dropped: list[bool]) -> list[_Block]:

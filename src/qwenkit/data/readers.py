@@ -5,15 +5,18 @@
     for split in splits(source, 16 << 20): ...      # parts of about 16 MB, each to be read by itself: read_split
 
 A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and
-`read = yielded + quarantined` holds for every file. A path that does not exist, an empty source or an unknown suffix is
-the user's mistake. Large files are split: JSONL at lines, `.zst` at frames, Parquet at row groups, WARC at records; a
-`.jsonl.gz` is one part, because only its beginning can be found. A document knows its place: `file:line` or
-`file@offset`.
+`read = yielded + quarantined` holds for every file. So does what lies in a folder and is not read: files of unknown
+type, pipes, links to nothing. A path that does not exist, an empty source, an unknown suffix of a single file and a
+disk that fails are said at once. Large files are split: JSONL at lines, `.zst` at frames, Parquet at row groups, WARC
+at records; a `.jsonl.gz` is one part, because only its beginning can be found, and so is a JSON document. A document
+knows its place: `file:line` or `file@offset`.
 """
 
 from __future__ import annotations
 
+import codecs
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.data import remote, streams, warc
+from qwenkit.data.charset import utf_16
+from qwenkit.data.json_files import is_document, values
 from qwenkit.data.streams import CUT, MAX_RECORD, Damage, packing
 from qwenkit.errors import UserError, nearest
 from qwenkit.records import Quarantine, name_of, parse_line
@@ -28,6 +33,8 @@ from qwenkit.records import Quarantine, name_of, parse_line
 KINDS = ("html", "web", "text", "code", "instruction")
 _TEXT_SUFFIXES = set(".txt .md .rst .py .html .htm .c .h .cpp .js .ts .go .rs .java .sh".split())
 _ROW_SUFFIXES = {".jsonl", ".json", ".parquet", ".warc"}
+_KNOWN_SUFFIXES = _TEXT_SUFFIXES | _ROW_SUFFIXES
+UNKNOWN = "a file of unknown type"
 
 
 @dataclass(frozen=True)
@@ -75,13 +82,15 @@ class Document:
 @dataclass(frozen=True)
 class Split:
     """A part of a source that is read by itself: files, or of one file the bytes (or row groups) `start` to `stop`.
-    `first` is the number of its first line or row; `skip`: it begins within a line that belongs to the part before."""
+    `first` is the number of its first line or row; `skip`: it begins within a line that belongs to the part before.
+    `unread`: (path below the source, why) of what lies there and is not read."""
 
     paths: tuple[str, ...]
     start: int = 0
     stop: int | None = None
     first: int = 1
     skip: bool = False
+    unread: tuple[tuple[str, str], ...] = ()
 
 
 def read_documents(source: Source, quarantine: Quarantine) -> Iterator[Document]:
@@ -101,9 +110,9 @@ def splits(source: Source, size: int) -> list[Split]:
     found: list[Split] = []
     together: list[str] = []
     held = 0
-    for path in source_files(remote.fetched(source.path, source.name), source.name):
+    paths, unread = source_files(remote.fetched(source.path, source.name), source.name)
+    for path in paths:
         suffix = _suffix(path)
-        _known(path, suffix, source)
         if suffix in _ROW_SUFFIXES:
             found += _parts(path, suffix, size)
             continue
@@ -112,14 +121,16 @@ def splits(source: Source, size: int) -> list[Split]:
         if held >= size:
             found.append(Split(tuple(together)))
             together, held = [], 0
-    return found + ([Split(tuple(together))] if together else [])
+    if together:
+        found.append(Split(tuple(together)))
+    return found + ([Split((), unread=tuple(unread))] if unread else [])
 
 
 def _parts(path: Path, suffix: str, size: int) -> Iterator[Split]:
     total, name = path.stat().st_size, (str(path),)
     if suffix == ".parquet":
         yield from _row_groups(path, size)
-    elif total <= size or (packing(path) == ".gz" and suffix != ".warc") or (packing(path) and suffix == ".json"):
+    elif total <= size or (packing(path) == ".gz" and suffix != ".warc") or _is_document(path):
         yield Split(name)
     elif suffix == ".warc":
         edges = [*range(0, total, size), total]
@@ -187,30 +198,67 @@ def _row_groups(path: Path, size: int) -> Iterator[Split]:
     yield Split((str(path),), start, metadata.num_row_groups, first + 1)
 
 
-def source_files(path: Path, name: str) -> list[Path]:
-    """The files of a source: the path itself, or every file below it with a known suffix, sorted by relative path."""
+def source_files(path: Path, name: str) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The files of a source, that is itself or those below it, sorted by relative path; and of what else lies there its
+    relative path, and why it is not read."""
+    where = f"source {name}: {path}"
     if not path.exists():
-        raise UserError(
-            "no such file or folder", where=f"source {name}: {path}", nearest=nearest(path.name, _siblings(path))
-        )
-    if path.is_file():
-        return [_named_in_utf8(path, name)]
-    known = _TEXT_SUFFIXES | _ROW_SUFFIXES
-    found = [file for file in path.rglob("*") if file.is_file() and _suffix(file) in known]
+        raise UserError("no such file or folder", where=where, nearest=nearest(path.name, _siblings(path)))
+    if not path.is_dir():
+        why = _unreadable(path)
+        if why == UNKNOWN:
+            known = sorted(_KNOWN_SUFFIXES)
+            raise UserError(f"unknown file type {path.name!r}", where=f"source {name}", expected=", ".join(known),
+                            nearest=nearest(_suffix(path), known))  # fmt: skip
+        if why:
+            raise UserError(why, where=where, expected="a file or a folder that can be read")
+        return [_named_in_utf8(path, name)], []
+    below, unread = _below(path)
+    why = {file: reason for file in below if (reason := _unreadable(file))} | unread
+    found = [_named_in_utf8(file, name) for file in below if file not in why]
     if not found:
-        raise UserError(
-            "no readable file in this folder", where=f"source {name}: {path}", expected=", ".join(sorted(known))
-        )
-    return sorted((_named_in_utf8(file, name) for file in found), key=lambda file: file.relative_to(path).as_posix())
+        raise UserError("no readable file in this folder", where=where, expected=", ".join(sorted(_KNOWN_SUFFIXES)))
+    other = [(os.fsencode(file.relative_to(path)).decode("utf-8", "replace"), reason) for file, reason in why.items()]
+    return sorted(found, key=lambda file: file.relative_to(path).as_posix()), sorted(other)
+
+
+def _below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """What lies below a folder and is no folder; and the folders that are not entered, with why."""
+    found: list[Path] = []
+    closed: dict[Path, str] = {}
+
+    def refused(error: OSError) -> None:
+        closed[Path(error.filename)] = "a folder that cannot be opened"
+
+    for base, folders, files in os.walk(folder, onerror=refused):
+        found += [Path(base, name) for name in files]
+        for path in (Path(base, name) for name in folders):
+            if path.is_symlink():
+                closed[path] = "a link to a folder"
+            elif path.name.startswith("."):
+                closed[path] = "a hidden folder"
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return found, closed
+
+
+def _unreadable(path: Path) -> str:
+    """Why a path is no file to read, or nothing."""
+    if path.is_symlink() and not path.exists():
+        return "a link to nothing"
+    if not path.is_file():
+        return "no plain file"
+    if _suffix(path) not in _KNOWN_SUFFIXES:
+        return UNKNOWN
+    return "" if os.access(path, os.R_OK) else "a file that may not be read"
 
 
 def _named_in_utf8(path: Path, name: str) -> Path:
     """The path: a document is called after it, and ids are texts."""
     try:
-        path.name.encode()
+        str(path).encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"a file name that is not UTF-8: {path.name!a}", where=f"source {name}", mend="rename it"
+            f"a file name that is not UTF-8: {str(path)!a}", where=f"source {name}", mend="rename it"
         ) from None
     return path
 
@@ -224,33 +272,35 @@ def _suffix(path: Path) -> str:
     return (path.with_suffix("") if packing(path) else path).suffix.lower()
 
 
-def _known(path: Path, suffix: str, source: Source) -> None:
-    if suffix not in _TEXT_SUFFIXES | _ROW_SUFFIXES:
-        raise UserError(
-            f"unknown file type {path.name!r}",
-            where=f"source {source.name}",
-            expected=", ".join(sorted(_TEXT_SUFFIXES | _ROW_SUFFIXES)),
-            nearest=nearest(suffix, _TEXT_SUFFIXES | _ROW_SUFFIXES),
-        )
-
-
 def read_split(split: Split, source: Source, quarantine: Quarantine) -> Iterator[Document]:
     """The documents of one part of a source."""
+    for name, why in split.unread:
+        quarantine.add(why, name, sample=name)
     for name in split.paths:
-        path = Path(name)
-        suffix = _suffix(path)
-        if suffix == ".warc":
-            yield from _read_warc(path, split, quarantine)
-        elif suffix == ".parquet":
-            yield from _rows(_parquet_rows(path, split, quarantine), path, source, quarantine)
-        elif suffix in _ROW_SUFFIXES:
-            yield from _rows(_json_rows(path, split, quarantine), path, source, quarantine)
-        else:
-            yield from _read_text(path, source, quarantine)
+        try:
+            yield from _read_file(Path(name), split, source, quarantine)
+        except OSError as error:  # of reading: what is done with a document does not come by here
+            raise UserError(
+                f"the file cannot be read ({error.strerror or error})", where=f"source {source.name}: {name}",
+                mend="look after the disk or the network it lies on; the same command then goes on",
+            ) from error  # fmt: skip
+
+
+def _read_file(path: Path, split: Split, source: Source, quarantine: Quarantine) -> Iterator[Document]:
+    suffix = _suffix(path)
+    if suffix == ".warc":
+        yield from _read_warc(path, split, quarantine)
+    elif suffix == ".parquet":
+        yield from _rows(_parquet_rows(path, split, quarantine), path, source, quarantine)
+    elif suffix in _ROW_SUFFIXES:
+        yield from _rows(_json_rows(path, split, quarantine), path, source, quarantine)
+    else:
+        yield from _read_text(path, source, quarantine)
 
 
 def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[Document]:
-    """A file is a document, named by its path below the source. Prose and code must be UTF-8, pages may be anything."""
+    """A file is a document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as Windows
+    writes it; pages may be anything."""
     root = remote.fetched(source.path, source.name)
     name = path.name if root == path else path.relative_to(root).as_posix()
     data = bytearray()
@@ -265,17 +315,28 @@ def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[D
     if source.kind == "html":
         yield Document(name, bytes(data), place=name)
         return
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if marked else utf_16(bytes(data[:1000])) or "utf-8-sig"
     try:
-        yield Document(name, bytes(data).decode("utf-8-sig"), place=name)
+        yield Document(name, bytes(data).decode(encoding), place=name)
     except UnicodeDecodeError as error:
-        quarantine.add("invalid UTF-8", path, offset=error.start, sample=bytes(data[:200]).decode(errors="replace"))
+        reason = "invalid UTF-16" if encoding.startswith("utf-16") else "invalid UTF-8"
+        quarantine.add(reason, path, offset=error.start, sample=bytes(data[:200]).decode(errors="replace"))
 
 
 def _json_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with their line numbers."""
-    for number, line in streams.lines(path, quarantine, split.start, split.stop, split.first, split.skip):
+    """Rows with their numbers: of lines, or in a document."""
+    if _is_document(path):
+        found = values(path, quarantine)
+    else:
+        found = streams.lines(path, quarantine, split.start, split.stop, split.first, split.skip)
+    for number, line in found:
         for row in parse_line(line, path, number, quarantine):
             yield number, row
+
+
+def _is_document(path: Path) -> bool:
+    return _suffix(path) == ".json" and is_document(path)
 
 
 def _parquet_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -2,18 +2,22 @@
 
     folder = fetched("hf://datasets/org/name", "web")
 
-They are fetched whole to a folder once (the Hub's own cache, or `QWENKIT_CACHE`), and read from there like any other;
-without a network that is an error of the user's, said at once. Everything else is a path and returned as one.
+They are fetched whole to disk once (the Hub's own cache, or `QWENKIT_CACHE`), never to memory, and read from there like
+any other; without a network that is an error of the user's, said at once. Everything else is a path.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 from qwenkit.errors import UserError
 
+_PATIENCE = "retry_limit_seconds=10"  # else GCS asks for a quarter of an hour where there is no network
 _HUB, _STORES = "hf://datasets/", ("s3://", "gs://", "gcs://")
 
 
@@ -29,35 +33,55 @@ def fetched(path: Path | str, name: str) -> Path:
 
 def _from_hub(rest: str, name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     organisation, repository, *below = [*rest.split("/"), ""][:2] + rest.split("/")[2:]
-    repo, inner = f"{organisation}/{repository}", "/".join(below)
+    repo, inner = f"{organisation}/{repository}", "/".join(below).rstrip("/")
     try:
-        folder = snapshot_download(repo, repo_type="dataset", allow_patterns=[f"{inner}*"] if inner else None)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            "this data set cannot be fetched",
-            where=f"source {name}: {_HUB}{rest}",
-            mend="fetch it where there is a network",
-        ) from error
+        folder = snapshot_download(repo, repo_type="dataset", allow_patterns=[inner, f"{inner}/*"] if inner else None)
+    except HFValidationError as error:
+        raise UserError("no name of a data set", where=f"source {name}: {_HUB}{rest}",
+                        expected=f"{_HUB}ORG/NAME, or a file or folder in it") from error  # fmt: skip
+    except OSError as error:  # all of the Hub's are, and those of the network
+        raise _unfetched("data set", f"source {name}: {_HUB}{rest}", error) from error
     return Path(folder) / inner
 
 
 def _from_store(text: str, name: str) -> Path:
+    """A folder, or a file, copied block by block to a folder of its own; a copy that broke off is made anew."""
     from pyarrow import fs
 
     cache = Path(os.environ.get("QWENKIT_CACHE", Path.home() / ".cache" / "qwenkit"))
     target = cache / hashlib.sha256(text.encode()).hexdigest()[:16]
+    address = text.replace("gcs://", "gs://", 1)
     if not target.exists():
         beside = target.with_name(target.name + ".part")
-        beside.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
         try:
-            store, inner = fs.FileSystem.from_uri(text.replace("gcs://", "gs://", 1))
-            fs.copy_files(inner, str(beside), source_filesystem=store)
+            store, inner = _opened(address)
+            is_file = store.get_file_info(inner).type == fs.FileType.File
+            to = beside / Path(inner).name if is_file else beside
+            fs.copy_files(inner, str(to), source_filesystem=store)
         except (OSError, ValueError) as error:
-            raise UserError(
-                "this path cannot be fetched", where=f"source {name}: {text}", mend="check the network and the keys"
-            ) from error
+            shutil.rmtree(beside, ignore_errors=True)
+            raise _unfetched("path", f"source {name}: {text}", error) from error
         beside.rename(target)
-    return target
+    one = target / Path(address.partition("?")[0]).name
+    return one if one.is_file() else target
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it."""
+    from pyarrow import fs
+
+    mark = "&" if "?" in address else "?"
+    return fs.FileSystem.from_uri(address + (f"{mark}{_PATIENCE}" if address.startswith("gs://") else ""))
+
+
+def _unfetched(what: str, where: str, error: Exception) -> Exception:
+    """What to say of a copy that failed; of a full disk what is said of others."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"this {what} cannot be fetched ({reason})", where=where, mend="check the network and the keys")

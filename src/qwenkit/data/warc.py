@@ -9,6 +9,7 @@ than it declares is a cut one: reading goes on at the next that begins, even ins
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import zlib
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 from qwenkit.data.streams import CUT, DAMAGED, GZIP, MAX_RECORD, TOO_LONG, ZSTD, begins, find_member, member, packing
 
 OPENING = b"WARC/"
+PACKED = "a page packed in a way that is not read"
 WRONG_LENGTH = "a WARC record of another length than it declares"
 _NEXT = re.compile(rb"(?<=\n\n)WARC/|(?<=\r\n\r\n)WARC/")
 _TORN = re.compile(_NEXT.pattern + rb"|WARC/[0-9.]{1,5}\r?\nWARC-")  # also in the middle of a line, after a cut
@@ -137,8 +139,8 @@ def page(record: Record) -> tuple[bytes, str | None, str | None] | str:
         if status != "200":
             return "HTTP status is not 200"
         unpacked = _undo_encodings(body, http)
-        if unpacked is None:
-            return TOO_LONG
+        if isinstance(unpacked, str):
+            return unpacked
         kind, body = http.get("content-type", "text/html"), unpacked
     if not kind.lower().startswith(("text/", "application/xhtml", "application/xml")):
         return "not a text page"
@@ -154,19 +156,31 @@ def _http_head(head: bytes) -> tuple[str, dict[str, str]]:
     return ([*first.split(), ""])[1], {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def _undo_encodings(body: bytes, headers: dict[str, str]) -> bytes | None:
+def _undo_encodings(body: bytes, headers: dict[str, str]) -> bytes | str:
     """Transfer and content encodings undone, where the bytes bear the headers out: crawlers often undo them first.
-    None: a bomb."""
+    A text says why that is not possible: a bomb, or an encoding that is not read."""
     if headers.get("transfer-encoding", "").lower() == "chunked" and re.match(rb"[0-9a-fA-F]+[^\n]{0,80}\r\n", body):
         body = _join_chunks(body)
-    if body.startswith(GZIP[:2]):
-        unzip: Any = zlib.decompressobj(wbits=31)
+    packing = headers.get("content-encoding", "").strip().lower()
+    if body.startswith(GZIP[:2]) or packing == "deflate":
+        unzip: Any = zlib.decompressobj(wbits=47)  # gzip's or zlib's
         try:
             unpacked = unzip.decompress(body, MAX_RECORD)
         except zlib.error:
             return body
-        return None if unzip.unconsumed_tail else unpacked
-    return body
+        return TOO_LONG if unzip.unconsumed_tail else unpacked
+    return PACKED if packing in ("br", "zstd", "compress") and _is_binary(body) else body
+
+
+def _is_binary(body: bytes) -> bool:
+    """Whether a page's bytes are neither markup nor text in UTF-8 (but for a last character that is cut)."""
+    if body.lstrip().startswith(b"<"):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(body[:500])
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _join_chunks(body: bytes) -> bytes:
