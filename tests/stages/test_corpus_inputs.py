@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,9 +20,9 @@ STORY = "The {0} of the town was old, and it stood at the river. Nobody knew who
 QUESTION = "Which of the northern lords sent his ships along the river to fetch timber in the winter of that year?"
 
 
-def run(desk: Desk, edges: dict[str, Path], **keys: object) -> Path:
+def run(desk: Desk, edges: dict[str, Path], **keys: Any) -> Path:
     work = desk.work()
-    given = {name.partition(".")[0]: [] for name in edges if "." in name}
+    given: dict[str, Any] = {name.partition(".")[0]: [] for name in edges if "." in name}
     for name, path in edges.items():
         given[name.partition(".")[0]] = [*given[name.partition(".")[0]], str(path)] if "." in name else str(path)
     config = corpus.Config(**given, **keys)
