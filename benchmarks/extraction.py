@@ -125,15 +125,16 @@ def speeds(pages: list[bytes], rounds: int = 5) -> dict[str, list[float]]:
     return rates
 
 
-RESILIPARSE: dict[str, bool] = {
-    "main_content": True,
-    "preserve_formatting": True,
-    "alt_texts": False,
-    "comments": False,
-}
+def resiliparse(html: bytes) -> str:
+    page = decode(html)
+    return extract.tidy(
+        extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False, comments=False)
+    )
+
+
 EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     "qwenkit": extract.extract_text,
-    "resiliparse": lambda html: extract.tidy(extract_plain_text(decode(html), **RESILIPARSE)),
+    "resiliparse": resiliparse,
     "trafilatura": lambda html: extract.tidy(extract.extract_careful(decode(html))),
 }
 

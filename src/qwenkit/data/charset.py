@@ -45,7 +45,7 @@ def decode(data: bytes, claimed: str | None = None) -> str:
 def utf_16(data: bytes) -> str | None:
     """The name of UTF-16 without a mark, or None: every other of its bytes is NUL in ASCII, which all markup is."""
     nuls = [data[start:1000:2].count(0) for start in (0, 1)]
-    if max(nuls) < 0.3 * len(data[:1000:2]) or min(nuls) > 0.1 * max(nuls):
+    if len(data) < 64 or max(nuls) < 0.3 * len(data[:1000:2]) or min(nuls) > 0.1 * max(nuls):
         return None
     return "utf-16-be" if nuls[0] > nuls[1] else "utf-16-le"
 
