@@ -9,9 +9,12 @@ decides it for all who ask. Hidden files, which desktops leave everywhere, are n
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import os
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,6 +171,22 @@ def stamp(path: Path) -> list[int]:
     """Size and time of a file: while they stand, its bytes are taken to stand too."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Generator[None]:
+    """Hold a folder alone; refuse a second process. `what` it is called in messages."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"the {what} cannot be made", where=str(folder), expected="a folder one may write") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is working in this {what}", where=str(folder)) from error
+        yield
 
 
 def fsync_tree(folder: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from qwenkit.data.chunks import Chunks
 from qwenkit.data.copies import equal_by_daft, equal_rows
 from qwenkit.data.corpus import CorpusResult
 from qwenkit.data.tables import read
+from qwenkit.errors import UserError
 
 WORDS = "river town hill market winter sailor baker bridge story garden engine paper candle music letter".split()
 
@@ -89,12 +91,24 @@ def test_chunks_of_another_size_keep_the_same_documents(sources: list[Source], e
     assert other.documents == expected.documents and other.funnel == expected.funnel
 
 
-def test_other_thresholds_redo_the_last_phase_only(sources: list[Source], tmp_path: Path) -> None:
+def test_other_thresholds_are_asked_of_what_was_measured(sources: list[Source], tmp_path: Path) -> None:
+    """No phase but the last is made again, in this process too; and the answer is that of a build from nothing."""
     seen: dict[str, int] = {}
     watch: Callable[..., None] = lambda done, total, step: seen.setdefault(step, done)  # noqa: E731
+    sources = [replace(source, kind="web") for source in sources]
     build_corpus(sources, [QUESTION], CONFIG, folder=tmp_path)
-    build_corpus(sources, [], CorpusConfig(seed=3, chunk_bytes=20_000, scrub_pii=True), watch, folder=tmp_path)
+    ranges = {"length": (0, 120), "stop_words_en": (0, 100)}
+    other = CorpusConfig(seed=3, chunk_bytes=20_000, scrub_pii=True, thresholds=ranges)
+    again = build_corpus(sources, [], other, watch, folder=tmp_path)
     assert all(done > 0 for step, done in seen.items() if step != "4-clean") and seen["4-clean"] == 0
+    fresh = build_corpus(sources, [], other)
+    assert (again.documents, again.funnel) == (fresh.documents, fresh.funnel) and again.documents
+    assert next(row["dropped"] for row in again.funnel if row["rule"] == "length") > 0
+
+
+def test_a_folder_of_chunks_is_one_builds_own(sources: list[Source], tmp_path: Path) -> None:
+    with Chunks(tmp_path), pytest.raises(UserError, match="another process is working in this folder"):
+        build_corpus(sources, folder=tmp_path)
 
 
 BUILD = """

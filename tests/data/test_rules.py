@@ -217,3 +217,9 @@ def test_every_rule_has_its_case() -> None:
 def test_numbered_lines_are_no_bullets_of_gopher() -> None:
     text = marked(lambda line: f"1. {line}", 20)(20)
     assert broken(GOPHER, text, "en") == [] and "bullet_lines" in broken(RULES, text, "en")
+
+
+@pytest.mark.parametrize("text", ["", "one", "two words", "a b c", "\n", "的", "。" * 9])
+def test_texts_too_short_for_a_measure_are_measured(text: str) -> None:
+    for rule in (rule for rules in SETS.values() for rule in rules):
+        assert rule.measure(View(text, "en")) >= 0

@@ -11,7 +11,7 @@ from qwenkit.stages import KINDS, load_stage
 
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
-RUNTIME = {"minutes", "memory_mb", "runner", "checkpoint_seconds", "evaluate_every"}
+RUNTIME = {"minutes", "memory_mb", "runner", "chunks", "checkpoint_seconds", "evaluate_every"}
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
 
 
@@ -50,6 +50,8 @@ def sample(config: type[StageConfig], key: str) -> Any:
         return "[x]" if key == "pattern" else default + "x"
     if isinstance(default, list):
         return [0.5] if "float" in str(field.annotation) else ["x"]
+    if key == "thresholds":
+        return {"length": [20, 1000]}
     if isinstance(default, dict):
         return {"x": "y"} if "dict[str, str]" in str(field.annotation) else {"x": 2}
     return 7

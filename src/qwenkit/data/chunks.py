@@ -17,9 +17,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from qwenkit.artifacts import locked
 from qwenkit.errors import QwenkitError, Stopped, UserError
 from qwenkit.records import canonical, read_json, write_json
 
@@ -29,7 +31,7 @@ MARK, KEY = "mark.json", "key.json"
 
 
 class Chunks:
-    """Runs phases in a folder. Use as a context: the worker processes live as long."""
+    """Runs phases in a folder, which is its own meanwhile. Use as a context: the worker processes live as long."""
 
     def __init__(
         self, folder: Path, workers: int = 1, runner: str = "local", progress: Callable[..., None] | None = None
@@ -37,13 +39,16 @@ class Chunks:
         self.folder, self.workers, self.runner = folder, max(1, workers), runner
         self._progress = progress or (lambda done, total, **_: None)
         self._pool: ProcessPoolExecutor | None = None
+        self._held = ExitStack()
 
     def __enter__(self) -> Chunks:
+        self._held.enter_context(locked(self.folder, "folder of chunks"))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        self._held.close()
 
     def path(self, phase: str, number: int, name: str) -> Path:
         """A file of a finished chunk."""

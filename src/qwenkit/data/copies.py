@@ -30,13 +30,22 @@ from qwenkit.data.settings import CorpusConfig
 from qwenkit.errors import UserError
 
 Docs = npt.NDArray[np.int64]
-EXACT, BUCKETS, NEEDED = "exact.npz", "buckets.npz", "needed.npy"
+Fate = tuple[str, str, str, str]  # step, rule, what was seen, of which document
+EXACT, BUCKETS, NEEDED, LINES = "exact.npz", "buckets.npz", "needed.npy", "lines.npy"
 COPY = pa.schema([("row", pa.int64()), *((key, pa.string()) for key in ("step", "rule", "of", "name"))])
 
 
 def copies_of(joined: Path, number: int) -> Path:
     """The file of what the join says of one chunk: a row for each row that is a copy, or has another id."""
     return joined / f"copies-{number:05d}.parquet"
+
+
+def fates_and_names(joined: Path, number: int) -> tuple[dict[int, Fate], dict[int, str]]:
+    """Of a chunk: the rows that are copies, as a fate; and the rows that got another id."""
+    path = copies_of(joined, number)
+    found = pq.read_table(str(path)).to_pylist() if path.exists() else []
+    fates = {row["row"]: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in found if row["step"]}
+    return fates, {row["row"]: row["name"] for row in found if row["name"]}
 
 
 def find_candidates(
@@ -160,7 +169,7 @@ def join_copies(
             for doc in docs:
                 file.add({"row": doc & 0xFFFFFFFF, **found[doc]})
     if config.max_line_repeats is not None:
-        np.save(out / "lines.npy", _common_lines(signatures, config.max_line_repeats))
+        np.save(out / LINES, _common_lines(signatures, config.max_line_repeats))
     return {"copies": len(pairs), "renamed": len(names)}
 
 

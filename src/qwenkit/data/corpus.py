@@ -9,15 +9,17 @@ rules, text chosen by hand is only checked for broken characters and abuse, inst
 decontaminated. `Source.skip` leaves out more. Near duplicates are sought over all sources together, as the report's
 memo has it; of a cluster the copy from the source of the largest weight stays, then the longest, then the first.
 
-The work is done in phases, each in chunks of the input with an output of its own (`chunks`, `phases`, `copies`): a kill
+The work is done in phases (`phases`, `copies`, `gauge`), each in chunks of the input with an output of its own: a kill
 loses the chunk that was being made; any number of workers makes the same bytes; memory holds a chunk for each worker,
 and some numbers for each document. Called again with the same `folder`, only what has changed is made anew: other
-thresholds redo the last phase.
+thresholds are asked of what was measured.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,15 +32,15 @@ import pyarrow.parquet as pq
 
 from qwenkit.data import copies, phases, tables
 from qwenkit.data.chunks import Chunks, Mark
-from qwenkit.data.decontaminate import TestIndex
+from qwenkit.data.gauge import ATTRIBUTES, measure_part, stamps
 from qwenkit.data.readers import Source, Split, splits
 from qwenkit.data.settings import ORDER, CorpusConfig, applies, check
 from qwenkit.errors import Stopped, UserError
-from qwenkit.records import Quarantine, write_json
+from qwenkit.records import Quarantine
 
 Row = dict[str, Any]
 Progress = Callable[..., None]
-FORM = 2  # of what lies between the phases: another form is read by nobody, so all is made anew
+FORM = 3  # of what lies between the phases: another form is read by nobody, so all is made anew
 
 
 @dataclass
@@ -114,25 +116,17 @@ class _Build:
         self.work.map("2-sign", sign, signing, phases.sign_part)
         joined = [sign, [source.weight for source in self.sources]]
         self._join(joined)
-        tests = self._write_tests()
-        read_later = [*(path for path, _ in self.config.classifiers), *_files(self.config.perplexity_model)]
-        clean = [joined, asdict(self.config), tests, *map(_stamp, read_later)]
-        folder = self.work.folder / "3-join" / "00000"
-        cleaning = [
-            (n, self._rows(n), source, self.config, folder, self.work.folder / "tests")
-            for n, (_, source) in enumerate(self.parts)
-        ]
-        self.clean = self.work.map("4-clean", clean, cleaning, phases.clean_part)
+        self._clean(joined, self._measure(joined))
 
     def _reading_key(self) -> list[Any]:
         files = [
             [list(split.paths), split.start, split.stop, split.unread, source.name] for split, source in self.parts
         ]
-        stamps = [_stamp(name) for split, _ in self.parts for name in split.paths]
+        times = [stamps(Path(name)) for split, _ in self.parts for name in split.paths]
         kinds = [[s.name, s.kind, s.licence, s.text_key, list(s.skip)] for s in self.sources]
         config = self.config
         return [
-            FORM, files, stamps, kinds, config.seed, config.languages, config.min_confidence, config.allow_licences,
+            FORM, files, times, kinds, config.seed, config.languages, config.min_confidence, config.allow_licences,
             config.samples_per_rule,
         ]  # fmt: skip
 
@@ -162,26 +156,57 @@ class _Build:
         joining = [(pairs, shingles, rows, signatures, names, self.config, work.runner)]
         work.map("3-join", key, joining, copies.join_copies)
 
-    def _write_tests(self) -> str:
-        """The test texts and the grams that are boilerplate, where the workers find them."""
-        folder = self.work.folder / "tests"
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "tests.json", self.tests)
-        (folder / "common.npy").unlink(missing_ok=True)
-        digest = hashlib.sha256((folder / "tests.json").read_bytes()).hexdigest()
-        if self.config.most_documents is not None:
-            np.save(folder / "common.npy", self._boilerplate(self.config.most_documents))
-        return digest
+    def _measure(self, joined: list[Any]) -> list[Any]:
+        """What rules, filters and a model see. The key, which is returned, has no thresholds."""
+        config, folder = self.config, self.work.folder / "3-join" / "00000"
+        files = [path for path, _ in config.classifiers] + [config.perplexity_model] * bool(config.perplexity_model)
+        seen_by = [list(config.rules), config.offensive_words, [[path, *stamps(Path(str(path)))] for path in files]]
+        key = [joined, config.max_line_repeats, *seen_by]
+        tasks = [(n, self._rows(n), source, config, folder) for n, (_, source) in enumerate(self.parts)]
+        self.work.map("4-measure", key, tasks, measure_part)
+        return key
 
-    def _boilerplate(self, most: int) -> np.ndarray:
-        """Grams of the tests that stand in more than `most` documents."""
-        index, spread = TestIndex(self.tests, self.config.gram, self.config.shortest), Counter[int]()
-        for number, (_, source) in enumerate(self.parts):
-            if applies("decontaminate", source, self.config):
-                for batch in tables.read(self._rows(number), ["text"]):
-                    for row in batch:
-                        spread.update(index.grams_in(row["text"]).tolist())
-        return np.array(sorted(gram for gram, count in spread.items() if count > most), dtype=np.uint64)
+    def _clean(self, joined: list[Any], measured: list[Any]) -> None:
+        """What is left, by thresholds and tests."""
+        folder = self.work.folder / "3-join" / "00000"
+        tests = self._written(json.dumps(self.tests).encode(), "json")
+        common = self._common(joined, tests)
+        tasks = [
+            (n, self._rows(n), source, self.config, folder, self._attributes(n), tests, common)
+            for n, (_, source) in enumerate(self.parts)
+        ]
+        key = [measured, asdict(self.config), tests.name, common and common.name]
+        self.clean = self.work.map("4-clean", key, tasks, phases.clean_part)
+
+    def _attributes(self, number: int) -> Path:
+        return self.work.path("4-measure", number, ATTRIBUTES)
+
+    def _written(self, data: bytes, suffix: str) -> Path:
+        """A file for the workers, named after what is in it."""
+        path = self.work.folder / "tests" / f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_bytes() != data:
+            path.write_bytes(data)
+        return path
+
+    def _common(self, joined: list[Any], tests: Path) -> Path | None:
+        """The grams of the tests that stand in more than `most_documents` documents, in a file."""
+        config, most = self.config, self.config.most_documents
+        if most is None:
+            return None
+        folder = self.work.folder / "3-join" / "00000"
+        apply = [(n, source) for n, (_, source) in enumerate(self.parts) if applies("decontaminate", source, config)]
+        key = [joined, tests.name, config.gram, config.shortest, [n for n, _ in apply]]
+        self.work.map(
+            "4-spread", key, [(n, self._rows(n), config, folder, tests) for n, _ in apply], phases.spread_part
+        )
+        spread: Counter[int] = Counter()
+        for place in range(len(apply)):
+            with np.load(self.work.path("4-spread", place, phases.SPREAD)) as found:
+                spread.update(dict(zip(found["grams"].tolist(), found["counts"].tolist())))
+        data = io.BytesIO()
+        np.save(data, np.array(sorted(gram for gram, count in spread.items() if count > most), dtype=np.uint64))
+        return self._written(data.getvalue(), "npy")
 
     # -- the books ---------------------------------------------------------------------------------------------------
 
@@ -193,7 +218,7 @@ class _Build:
         return CorpusResult(
             [self.work.path("4-clean", n, phases.DOCUMENTS) for n in numbers],
             [self.work.path(phase, n, phases.LEDGER) for n in numbers for phase in ("1-read", "4-clean")],
-            [self.work.path("4-clean", n, phases.ATTRIBUTES) for n in numbers],
+            [self._attributes(n) for n in numbers],
             self._funnel(),
             self._samples(),
             self._sizes(),
@@ -284,17 +309,6 @@ def _refuse_open_books(sources: dict[str, Row]) -> None:
     if told:
         books = "read = kept + dropped + quarantined"
         raise Stopped("documents were lost or counted twice", where="; ".join(told), expected=books)
-
-
-def _files(folder: str | None) -> list[str]:
-    """The files of a folder; none of none."""
-    return [] if folder is None else sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
-
-
-def _stamp(path: str) -> list[Any]:
-    """A file's name, size and time: while they stand, its bytes are taken to stand too."""
-    stat = Path(path).stat()
-    return [path, stat.st_size, stat.st_mtime_ns]
 
 
 def funnel_lines(funnel: Iterable[Row]) -> Iterator[str]:

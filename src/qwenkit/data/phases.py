@@ -1,8 +1,10 @@
-"""What is done to one chunk in each phase of a corpus (`corpus` joins them; `copies` does what needs all chunks).
+"""What is done to one chunk in each phase of a corpus (`corpus` joins them; `copies` does what needs all chunks, and
+`gauge` measures what `clean_part` judges).
 
     read_part     a part of a source: documents, text out of pages, language         -> rows, ledger
     sign_part     exact keys and MinHash bands of those rows                         -> signatures
-    clean_part    of what is no copy: quality, personal data, tests, mixture         -> documents, ledger, attributes
+    spread_part   grams of the tests in those that are no copies                     -> in how many documents each is
+    clean_part    of what is no copy: quality, personal data, tests, mixture         -> documents, ledger
 
 Each is a pure function of its arguments and files: no order, no state, no clock. A document is in the ledger once, with
 what became of it: by that `read = kept + dropped by each rule + quarantined` can be counted to the record.
@@ -13,8 +15,9 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -25,23 +28,20 @@ import pyarrow.parquet as pq
 
 from qwenkit import draws
 from qwenkit.data import dedup, mixture, quality, tables
-from qwenkit.data.classifier import QualityClassifier
-from qwenkit.data.copies import copies_of
+from qwenkit.data.copies import Fate, fates_and_names
 from qwenkit.data.decontaminate import Match, TestIndex
 from qwenkit.data.extract import extract_text, tidy
+from qwenkit.data.gauge import BITS, common_lines, filters_of, rules_of, stamps, without
 from qwenkit.data.language import detect_language
-from qwenkit.data.perplexity import Perplexity
 from qwenkit.data.pii import scrub
-from qwenkit.data.published import bad_words
 from qwenkit.data.readers import Document, Source, Split, read_split
 from qwenkit.data.settings import CorpusConfig, applies
-from qwenkit.data.wordlist import WordLists
+from qwenkit.errors import Stopped
 from qwenkit.records import Quarantine
 
 Row = dict[str, Any]
-Fate = tuple[str, str, str, str]  # step, rule, what was seen, of which document
 ROWS, LEDGER, SIGNATURES = "rows.parquet", "ledger.parquet", "signatures.parquet"
-DOCUMENTS, ATTRIBUTES = "documents.parquet", "attributes.parquet"
+SPREAD, DOCUMENTS = "spread.npz", "documents.parquet"
 KEPT = "kept"
 _NO_LANGUAGE = "code"
 _AROUND = 200  # characters kept before and after an overlap
@@ -191,27 +191,48 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
 # -- phase 4: quality, personal data, overlap, mixture ---------------------------------------------------------------
 
 
+def spread_part(out: Path, number: int, rows: Path, config: CorpusConfig, joined: Path, tests: Path) -> dict[str, Any]:
+    """In how many documents of a chunk each gram of the tests stands, copies left out."""
+    index, (copies, _) = index_of(tests, config), fates_and_names(joined, number)
+    found = [np.empty(0, dtype=np.uint64)]
+    done = 0
+    for batch in tables.read(rows, ["text"]):
+        found += [index.grams_in(row["text"]) for at, row in enumerate(batch, done) if at not in copies]
+        done += len(batch)
+    grams, counts = np.unique(np.concatenate(found), return_counts=True)
+    np.savez(out / SPREAD, grams=grams, counts=counts)
+    return {"grams": len(grams)}
+
+
 def clean_part(
-    out: Path, number: int, rows: Path, source: Source, config: CorpusConfig, joined: Path, tests: Path
+    out: Path,
+    number: int,
+    rows: Path,
+    source: Source,
+    config: CorpusConfig,
+    joined: Path,
+    measured: Path,
+    tests: Path,
+    common: Path | None,
 ) -> dict[str, Any]:
-    """What is left of a chunk, and the fate of all its rows."""
-    judge = _Judge(source, config, joined, tests)
-    copies, names = _copies(joined, number)
+    """What is left of a chunk, and the fate of all its rows. `tests` and `common`: see `index_of`."""
+    index = index_of(tests, config, common) if applies("decontaminate", source, config) else None
+    judge = _Judge(source, config, joined, index)
+    copies, names = fates_and_names(joined, number)
+    attributes = (row for batch in tables.read(measured) for row in batch)
     pii: Counter[str] = Counter()
     sizes: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     done = 0
     with (
         tables.Writer(out / DOCUMENTS, tables.DOCUMENT) as documents,
         tables.Writer(out / LEDGER, tables.LEDGER) as ledger,
-        tables.Writer(out / ATTRIBUTES, judge.schema) as attributes,
     ):
         books = Books(config.seed, config.samples_per_rule, ledger)
         for batch in tables.read(rows):
             for at, row in enumerate(batch, done):
                 row["id"] = names.get(at, row["id"])
-            fates = [copies.get(at) or judge.fate(row, pii) for at, row in enumerate(batch, done)]
-            fates = judge.overlaps(batch, judge.unlikely(batch, fates))
-            judge.write_attributes(attributes)
+            fates = [copies.get(at) or judge.fate(row, attributes, pii) for at, row in enumerate(batch, done)]
+            fates = judge.overlaps(batch, fates)
             done += len(batch)
             for row, fate in zip(batch, fates):
                 if fate:
@@ -228,70 +249,50 @@ def clean_part(
     return {**books.mark(), "sizes": counted, "pii": dict(sorted(pii.items())), "contaminated": judge.contaminated}
 
 
-def _copies(joined: Path, number: int) -> tuple[dict[int, Fate], dict[int, str]]:
-    """Of a chunk: the rows that are copies, as a fate; and the rows that got another id."""
-    path = copies_of(joined, number)
-    found = pq.read_table(str(path)).to_pylist() if path.exists() else []
-    fates = {row["row"]: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in found if row["step"]}
-    return fates, {row["row"]: row["name"] for row in found if row["name"]}
-
-
 class _Judge:
-    """The steps that look at one document of a source at a time."""
+    """The steps that look at one document of a source at a time, with what was measured of it."""
 
-    def __init__(self, source: Source, config: CorpusConfig, joined: Path, tests: Path) -> None:
-        self.config = config
-        self.rules = _rules(source, config) if applies("quality", source, config) else ()
-        self.scorers = _scorers(config) if applies("classifier", source, config) else {}
-        self.model = _model(str(config.perplexity_model)) if applies("perplexity", source, config) else None
-        self.tests = _tests(str(tests), config) if applies("decontaminate", source, config) else None
-        self.common = _common(str(joined)) if applies("lines", source, config) else frozenset()
+    def __init__(self, source: Source, config: CorpusConfig, joined: Path, tests: TestIndex | None) -> None:
+        self.config, self.tests = config, tests
+        self.rules = quality.with_thresholds(rules_of(source, config), config.thresholds)
+        self.least = {name: least for name, (_, least) in filters_of(source, config).items()}
+        self.model = applies("perplexity", source, config)
+        self.common = common_lines(source, config, joined)
         self.contaminated: list[Row] = []
-        self._seen: dict[str, Row] = {}  # attributes of the documents of a batch
-        columns = [*(rule.name for rule in self.rules), *self.scorers, *(["bits_per_byte"] if self.model else [])]
-        self.schema = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in columns)])
 
-    def fate(self, row: Row, pii: Counter[str]) -> Fate | None:
+    def fate(self, row: Row, attributes: Iterator[Row], pii: Counter[str]) -> Fate | None:
         """The (step, rule, what was seen) that drops a document by itself. Its text may become another."""
+        seen = self._next(row, attributes)
         if self.common:
-            row["text"] = dedup.without_lines(row["text"], self.common)
+            row["text"] = without(row["text"], self.common)
             if not row["text"].strip():
                 return "lines", "only_repeated_lines", "", ""
-        if fate := self._quality(row):
+        if fate := self._quality(seen):
             return fate
         if self.config.scrub_pii:
             row["text"], counts = scrub(row["text"])
             pii.update(counts)
         return None
 
-    def _quality(self, row: Row) -> Fate | None:
-        seen = quality.measures(quality.View(row["text"], row["language"]), self.rules)
-        self._seen[row["id"]] = seen
+    def _next(self, row: Row, attributes: Iterator[Row]) -> dict[str, float]:
+        """What was measured of a document: attributes lie in the order of the rows."""
+        if not (self.rules or self.least or self.model):
+            return {}
+        seen = next(attributes)
+        if seen.pop("id") != row["id"]:
+            raise Stopped("attributes of other documents", where=f"{row['source']}, {row['place']}")
+        return {name: value for name, value in seen.items() if value is not None}
+
+    def _quality(self, seen: dict[str, float]) -> Fate | None:
         if rule := quality.broken(seen, self.rules):
             return "quality", rule.name, f"{seen[rule.name]:.3g} not in [{rule.low:g}, {rule.high:g}]", ""
-        for name, (scorer, least) in self.scorers.items():
-            seen[name] = scorer.score(row["text"])
+        for name, least in self.least.items():
             if seen[name] < least:
                 return "classifier", f"low_{name}", f"{seen[name]:.3f}", ""
-        return None
-
-    def unlikely(self, rows: list[Row], fates: list[Fate | None]) -> list[Fate | None]:
-        """The fates of some documents with those whose bits per byte are out of the range; scored together."""
-        left = [n for n, fate in enumerate(fates) if fate is None] if self.model else []
-        if not self.model or not left:
-            return fates
         low, high = self.config.bits_per_byte
-        for n, bits in zip(left, self.model.bits_per_byte([rows[n]["text"] for n in left])):
-            self._seen[rows[n]["id"]]["bits_per_byte"] = bits
-            if bits is not None and not low <= bits <= (inf if high is None else high):
-                fates[n] = ("perplexity", "too_likely" if bits < low else "too_unlikely", f"{bits:.3f} bits a byte", "")
-        return fates
-
-    def write_attributes(self, attributes: tables.Writer) -> None:
-        """What was seen in the documents of a batch; nothing where nothing is looked at."""
-        for name, seen in self._seen.items() if len(self.schema) > 1 else ():
-            attributes.add({"id": name, **seen})
-        self._seen = {}
+        if BITS in seen and not low <= (bits := seen[BITS]) <= (inf if high is None else high):
+            return "perplexity", "too_likely" if bits < low else "too_unlikely", f"{bits:.3f} bits a byte", ""
+        return None
 
     def overlaps(self, rows: list[Row], fates: list[Fate | None]) -> list[Fate | None]:
         """The fates of some documents with those that overlap a test; all are looked at together."""
@@ -306,64 +307,16 @@ class _Judge:
         return fates
 
 
-def _rules(source: Source, config: CorpusConfig) -> tuple[quality.Rule, ...]:
-    """The rules that judge a source: all of prose for what comes from the web, few for what was chosen by hand."""
-    if source.kind == "code":
-        return quality.with_thresholds(quality.CODE_RULES, config.thresholds)
-    prose = _with_lists(quality.with_thresholds(quality.prose_rules(config.rules), config.thresholds), config)
-    if source.kind == "text":
-        return tuple(rule for rule in prose if rule.name in quality.CHOSEN_TEXT)
-    return prose
-
-
-def _with_lists(rules: tuple[quality.Rule, ...], config: CorpusConfig) -> tuple[quality.Rule, ...]:
-    """The rules with a person's lists of words: beside the package's for the rate, alone for C4's rule, which is left
-    out where none is given."""
-    given = config.offensive_words
-    if not given:
-        return tuple(rule for rule in rules if rule.name != "c4_bad_words")
-    measures = {
-        "offensive": partial(quality.offensive, lists=WordLists({**quality.packaged_words(), **given})),
-        "c4_bad_words": partial(bad_words, lists=WordLists(given)),
-    }
-    return tuple(replace(rule, measure=measures.get(rule.name, rule.measure)) for rule in rules)
-
-
-def _scorers(config: CorpusConfig) -> dict[str, tuple[QualityClassifier, float]]:
-    """The learned filters and their least scores, under the names of their attributes: score, score1, ..."""
-    numbered = enumerate(config.classifiers)
-    return {f"score{n or ''}": (_scorer(path), least) for n, (path, least) in numbered}
-
-
-@lru_cache(maxsize=8)
-def _scorer(path: str) -> QualityClassifier:
-    return QualityClassifier.load(path)
-
-
-@lru_cache(maxsize=1)
-def _model(folder: str) -> Perplexity:
-    return Perplexity(folder)
+def index_of(tests: Path, config: CorpusConfig, common: Path | None = None) -> TestIndex:
+    """The index of the test texts in a file, without the grams in another."""
+    ignored = () if common is None else (str(common), *stamps(common))
+    return _index((str(tests), *stamps(tests)), ignored, config.gram, config.shortest)
 
 
 @lru_cache(maxsize=2)
-def _cached_tests(path: str, gram: int, shortest: int, common: str) -> TestIndex:
-    texts = json.loads(Path(path).read_text(encoding="utf-8"))
-    ignored = np.load(common) if common else None
-    return TestIndex(texts, gram, shortest, ignored)
-
-
-def _tests(folder: str, config: CorpusConfig) -> TestIndex:
-    common = Path(folder) / "common.npy"
-    return _cached_tests(
-        str(Path(folder) / "tests.json"), config.gram, config.shortest, str(common) if common.exists() else ""
-    )
-
-
-@lru_cache(maxsize=2)
-def _common(joined: str) -> frozenset[int]:
-    """Keys of the lines that stand in too many documents."""
-    path = Path(joined) / "lines.npy"
-    return frozenset(np.load(path).tolist()) if path.exists() else frozenset()
+def _index(tests: tuple[Any, ...], common: tuple[Any, ...], gram: int, shortest: int) -> TestIndex:
+    texts = json.loads(Path(tests[0]).read_text(encoding="utf-8"))
+    return TestIndex(texts, gram, shortest, np.load(common[0]) if common else None)
 
 
 def _match(row: Row, match: Match) -> Row:

@@ -78,8 +78,10 @@ def top_gram_characters(size: int) -> Callable[[View], float]:
 
     def measure(view: View) -> float:
         start, count = view.token_grams.top(size)
+        if count < 2:
+            return 0.0
         characters = view.token_grams.characters(start, size) + size - 1  # with the spaces between
-        return ratio(count * characters, len(view.text)) if count > 1 else 0.0
+        return ratio(count * characters, len(view.text))
 
     measure.__name__ = f"top_{size}_gram_characters"
     return measure

@@ -319,6 +319,11 @@ def prose_rules(sets: Sequence[str]) -> tuple[Rule, ...]:
     return tuple(rule for name in sets for rule in known[name])
 
 
+def rule_names(sets: Sequence[str]) -> list[str]:
+    """The names of all rules that may judge a text: those of some sets, and those of code."""
+    return [rule.name for rule in (*prose_rules(sets), *CODE_RULES)]
+
+
 def with_thresholds(rules: Sequence[Rule], thresholds: dict[str, tuple[float, float]]) -> tuple[Rule, ...]:
     """The rules with other ranges where `thresholds` names one."""
     return tuple(

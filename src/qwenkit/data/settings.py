@@ -72,7 +72,7 @@ def applies(step: str, source: Source, config: CorpusConfig) -> bool:
 def check(sources: Sequence[Source], config: CorpusConfig, runner: str) -> None:
     """Names that mean nothing are the user's mistake, found before any reading."""
     steps = sorted({step for kind in STEPS.values() for step in kind})
-    rules = [rule.name for rule in (*quality.prose_rules(tuple(quality.SETS)), *quality.CODE_RULES)]
+    rules = quality.rule_names(quality.SETS)
     if not sources:
         raise UserError("no sources", expected="at least one")
     for name, count in Counter(source.name for source in sources).items():

@@ -10,8 +10,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qwenkit.artifacts import MANIFEST
-from qwenkit.lineage.runner import locked
+from qwenkit.artifacts import MANIFEST, locked
 from qwenkit.lineage.status import refuse_no_run
 
 
@@ -26,7 +25,7 @@ class Cleaned:
 def clean(run_dir: Path, unfinished: bool = False) -> Cleaned:
     """Remove what no run will read again; with `unfinished` also what a run would go on with."""
     refuse_no_run(run_dir)
-    with locked(run_dir):
+    with locked(run_dir, "run folder"):
         scratch = sorted((run_dir / ".work").glob("*"))
         kept = [folder for folder in scratch if not unfinished and not overtaken(folder, run_dir)]
         gone = [*(run_dir / ".old").glob("*"), *(folder for folder in scratch if folder not in kept)]

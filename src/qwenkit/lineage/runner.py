@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import shutil
 import time
 import traceback
@@ -72,7 +71,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     size.refuse_too_large(recipe, wanted, [run_dir, *([options.reuse] if options.reuse else [])])
     if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
-    with locked(run_dir):
+    with artifacts.locked(run_dir, "run folder"):
         recover(run_dir)
         refuse_missing_parents(recipe, run_dir, wanted)
         verdicts = plan(recipe, options)
@@ -129,25 +128,6 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
         for name in working:
             for reference, what in recipe.nodes[name].from_hub().items():
                 hub.fetch(reference, commits[reference], what)
-
-
-@contextlib.contextmanager
-def locked(run_dir: Path) -> Generator[None, None, None]:
-    """Hold the run folder alone; refuse a second process."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / ".lock").open("a+")
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UserError(
-            "the run folder cannot be made", where=str(run_dir), expected="a folder one may write"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise UserError("another process is working in this run folder", where=str(run_dir)) from error
-    with lock:
-        yield
 
 
 def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:

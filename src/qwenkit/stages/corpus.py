@@ -55,6 +55,9 @@ class Config(StageConfig):
     near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
     languages: list[str] = content([], doc="languages to keep; none: all")
     rules: list[str] = content(["own"], doc="sets of rules for text from the web: own, gopher, c4, fineweb")
+    thresholds: dict[str, list[float]] = content(
+        {}, doc="another range of a rule's measure: {length = [50, 100000]}; nothing is measured again"
+    )
     min_score: float = content(0.1, doc="of the learned filters: what scores less is dropped", ge=0, le=1)
     min_scores: dict[str, float] = content({}, doc="another least score of one filter: {filter1 = 0.5}")
     min_bits_per_byte: float = content(0.0, doc="of the model: text that it finds likelier is dropped", ge=0)
@@ -64,6 +67,7 @@ class Config(StageConfig):
     scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
     upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
     runner: Literal["local", "ray"] = runtime("local", doc=RUNNER)
+    chunks: str = runtime("", doc="a folder where chunks stay: other thresholds or tests begin there; empty: they go")
 
     @model_validator(mode="after")
     def _known(self) -> Config:
@@ -91,12 +95,16 @@ class Config(StageConfig):
             from qwenkit.data.language import refuse_unknown
 
             refuse_unknown(self.languages)
-        if self.kinds or self.rules != ["own"]:
-            from qwenkit.data.quality import SETS
+        for name, limits in self.thresholds.items():
+            if len(limits) != 2 or not limits[0] <= limits[1]:
+                raise UserError(f"thresholds.{name} = {limits}", expected="the lowest and the highest value to keep")
+        if self.kinds or self.thresholds or self.rules != ["own"]:
+            from qwenkit.data.quality import SETS, rule_names
             from qwenkit.data.readers import KINDS
 
             refuse_unnamed("kind of source", self.kinds.values(), KINDS)
             refuse_unnamed("set of rules", self.rules, SETS)
+            refuse_unnamed("quality rule", self.thresholds, rule_names(self.rules))
 
     def sources(self) -> list[str]:
         """The names of all sources: a world's files, and what `extra` names."""
@@ -126,6 +134,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         allow_licences=tuple(config.allow_licences) or None,
         near_threshold=config.near_threshold,
         rules=tuple(config.rules),
+        thresholds={name: (low, high) for name, (low, high) in config.thresholds.items()},
         offensive_words=read_lists(inputs["offensive_words"].path) if "offensive_words" in inputs else {},
         classifiers=tuple(zip((str(given.path) for given in many(inputs, "filter")), config.least_scores())),
         perplexity_model=str(inputs["perplexity_model"].path) if "perplexity_model" in inputs else None,
@@ -134,9 +143,10 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         most_documents=config.most_documents or None,
         scrub_pii=config.scrub_pii,
     )
+    folder = Path(config.chunks) if config.chunks else work.scratch / "chunks"
     result = build_corpus(
         sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more),
-        folder=work.scratch / "chunks", workers=work.threads, runner=config.runner,
+        folder=folder, workers=work.threads, runner=config.runner,
     )  # fmt: skip
     _refuse_empty(sources, result, work.scratch)
     _write(result, named, work.out)
