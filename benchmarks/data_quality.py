@@ -52,6 +52,8 @@ def lines(path: Path) -> list[str]:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
+    if ".json." in name:
+        return load(DATA / name)["example"]
     return [json.loads(line) for line in lines(DATA / name)]
 
 
@@ -233,7 +235,12 @@ OVERLAPS = (  # test set, training set that holds its questions, what joins two 
     ("math/test.jsonl.gz", "agieval/math.jsonl.gz", "problem"),
     ("quality_dclm/majority_data.jsonl.gz", "quality_dclm/agreement_data.jsonl.gz", "text"),
     ("gsm8k/train.jsonl.gz", "flan_cot/gsm8k_train.tsv.gz", "question"),
-)
+    *(("mbpp/mbpp.jsonl.gz", f"mbxp_mathqax/mbxp/{name}", "text") for name in (
+        "mbcpp_release_v1.2.jsonl.gz", "mbgp_release_v1.1.jsonl.gz", "mbjp_release_v1.2.jsonl.gz",
+        "mbjsp_release_v1.2.jsonl.gz", "mbtsp_release_v1.2.jsonl.gz")),
+    *((f"gaokao_bench/Objective_Questions/2010-2022_{name}.json.gz", f"agieval/gaokao-{subject}.jsonl.gz", "question")
+      for name, subject in (("Biology_MCQs", "biology"), ("Chemistry_MCQs", "chemistry"), ("Math_I_MCQs", "mathqa"))),
+)  # fmt: skip
 
 
 def known_overlaps() -> dict[str, str]:
@@ -250,7 +257,7 @@ def known_overlaps() -> dict[str, str]:
         long = [w for w in wanted if len(w.split()) >= 8]
         true = {n for n, text in enumerate(plain) if any(w[:200] in text for w in long)}
         hit = {n for n, text in enumerate(texts) if index.matches(text)}
-        found[f"{test.split('/')[0]} in {training.split('/')[0]}"] = (
+        found[f"{test.split('/')[0]} in {training.split('.')[0]}"] = (
             f"{len(true & hit)} of {len(true)} known overlaps found; {len(hit - true)} others of {len(texts)} rows"
         )
     return found

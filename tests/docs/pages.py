@@ -75,12 +75,16 @@ def _type(annotation: Any) -> str:
     if origin is Annotated:
         return _type(inner[0])
     if origin is list:
-        return f"list of {_type(inner[0])}s"
+        return f"list of {_several(_type(inner[0]))}"
     if origin is dict:
-        return f"table of {_type(inner[1])}s"
+        return f"table of {_several(_type(inner[1]))}"
     if origin in (Union, types.UnionType):
         return _type(next(option for option in inner if option is not type(None)))
     return WORDS[annotation.__name__]
+
+
+def _several(kind: str) -> str:
+    return kind.replace("list of", "lists of") if kind.startswith("list of") else f"{kind}s"
 
 
 def alarms() -> str:
