@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,3 +82,8 @@ def test_no_tests_no_matches() -> None:
 def test_together_as_one_by_one(texts: list[str]) -> None:
     index = TestIndex(["a b c a b c a", "c c c c a"], gram=5, shortest=3)
     assert index.holding(texts) == [bool(index.matches(text)) for text in texts]
+
+
+def test_a_test_in_decomposed_letters_is_found() -> None:
+    text = "Nguyễn Thị Hồng đã viết một bài báo về lịch sử của thành phố Hồ Chí Minh vào năm ngoái"
+    assert TestIndex([unicodedata.normalize("NFD", text)]).matches(text)

@@ -191,3 +191,41 @@ def test_a_table_that_does_not_fit_is_a_full_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert error.value.filename == str(tmp_path / "work") and not list((tmp_path / "work/1-read").glob("0*"))
     assert build_corpus([Source("s", tmp_path / "in.jsonl")], folder=tmp_path / "work").funnel[-1]["left"] == 999
+
+
+def _rows(path: Path, texts: dict[str, str]) -> Source:
+    path.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    return Source(path.stem, path)
+
+
+def test_a_folder_of_chunks_is_asked_again_in_one_process(tmp_path: Path) -> None:
+    """The longest copy stays, also where the file of a former build said that another one was the longest."""
+    text, work = text_of(1, 200), tmp_path / "work"
+    for longest, other in (("b", "a"), ("a", "b")):
+        source = _rows(tmp_path / "rows.jsonl", dict(sorted({longest: text + " and more", other: text}.items())))
+        assert [row["id"] for row in build_corpus([source], folder=work).documents] == [longest]
+
+
+def test_another_path_of_a_source_is_another_name_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "root" / "below").mkdir(parents=True)
+    (tmp_path / "root" / "below" / "a.txt").write_text(text_of(2))
+    for path, name in ((tmp_path / "root", "below/a.txt"), (tmp_path / "root" / "below", "a.txt")):
+        assert [row["id"] for row in build_corpus([Source("s", path)], folder=tmp_path / "work").documents] == [name]
+
+
+def test_a_kill_while_a_former_key_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(out: Path, number: int) -> dict:
+        (out / "data").write_text(str(number))
+        return {}
+
+    def dies(folder: Path) -> None:
+        (folder / "00000" / "data").unlink()
+        raise KeyboardInterrupt
+
+    with Chunks(tmp_path) as work:
+        work.map("phase", "old", [(1,)], write)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("shutil.rmtree", dies)
+            work.map("phase", "new", [(1,)], write)
+        work.map("phase", "old", [(1,)], write)
+        assert work.path("phase", 0, "data").read_text() == "1"

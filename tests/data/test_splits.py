@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from qwenkit.data import remote, streams
+from qwenkit.data import build_corpus, remote, streams
 from qwenkit.data.readers import Source, read_documents, read_split, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
@@ -179,3 +179,29 @@ def test_a_part_of_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_name_that_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no name of a data set"):
         list(read_documents(Source("web", "hf://datasets/org"), Quarantine()))
+
+
+def test_archives_with_plain_ends_of_lines_are_cut_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    head = b"WARC/1.0\nWARC-Type: resource\nContent-Type: text/html\nContent-Length: 11\n\n"
+    path.write_bytes((head + b"<p>Page</p>\n\n") * 3)
+    source = Source("a", path, "html")
+    whole = [document.place for document in read_documents(source, Quarantine())]
+    for size in range(20, path.stat().st_size):
+        parts = splits(source, size)
+        assert [d.place for part in parts for d in read_split(part, source, Quarantine())] == whole, size
+
+
+def test_an_empty_frame_within_a_line(tmp_path: Path) -> None:
+    data, pack = jsonl([{"text": f"row {n}"} for n in range(4)]), zstandard.ZstdCompressor().compress
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(pack(data[:25]) + pack(b"") + pack(data[25:]))
+    quarantine, source = Quarantine(), Source("a", path)
+    assert len([d for part in splits(source, 1) for d in read_split(part, source, quarantine)]) == 4
+    assert not quarantine
+
+
+def test_an_archive_packed_as_a_whole_has_equal_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(gzip.compress(b"".join(gzip.decompress(response(f"page-{n}", b"<p>Page</p>")) for n in range(4))))
+    assert build_corpus([Source("a", path, "html")]).sources["a"]["read"] == 4

@@ -50,3 +50,10 @@ def test_equal_ngrams_have_equal_hashes_and_others_differ(words: list[str], size
 
 def test_scripts_without_spaces() -> None:
     assert is_unspaced("今天天气很好 OK") and is_unspaced("สวัสดีชาวโลก") and not is_unspaced("hello 世界 and more")
+
+
+def test_vowel_signs_are_parts_of_words() -> None:
+    """Without them an Indic word falls into its consonants: words that differ are equal, and all words are short."""
+    assert units("हिन्दी में लिखा") == ["हिन्दी", "में", "लिखा"]
+    assert unit_hashes("काला").hashes.tolist() != unit_hashes("कीली").hashes.tolist()
+    assert units("I ❤️ it") == ["I", "it"]

@@ -70,6 +70,7 @@ class Chunks:
         """Throw away what another key has made."""
         folder = self.folder / phase
         if folder.exists() and not ((folder / KEY).exists() and read_json(folder / KEY) == key):
+            (folder / KEY).unlink(missing_ok=True)  # first: what a kill leaves half deleted is no phase of the old key
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / KEY, key)

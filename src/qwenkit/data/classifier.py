@@ -23,7 +23,7 @@ from qwenkit.data.units import ngram_hashes, unit_hashes
 from qwenkit.errors import UserError
 
 BITS = 16
-_FORM = 2  # of the features: another hash of units is another filter
+_FORM = 3  # of the features: another hash of units is another filter
 Floats = npt.NDArray[np.float64]
 
 

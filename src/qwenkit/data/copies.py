@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qwenkit.artifacts import stamp
 from qwenkit.data import chunks, dedup, tables
 from qwenkit.data.settings import CorpusConfig
 from qwenkit.errors import UserError
@@ -199,13 +200,14 @@ def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> l
 
 def _best(cluster: Docs, signatures: Sequence[Path], weights: Sequence[float]) -> int:
     """The copy to keep: of the source of the largest weight, then the longest, then the first."""
-    sizes = [int(_sizes(str(signatures[doc >> 32]))[doc & 0xFFFFFFFF]) for doc in cluster.tolist()]
+    paths = [signatures[doc >> 32] for doc in cluster.tolist()]
+    sizes = [int(_sizes(str(path), *stamp(path))[doc & 0xFFFFFFFF]) for path, doc in zip(paths, cluster.tolist())]
     order = np.lexsort((cluster, -np.array(sizes), -np.array(weights)[cluster >> 32]))
     return int(cluster[order[0]])
 
 
 @lru_cache(maxsize=256)
-def _sizes(path: str) -> npt.NDArray[np.int32]:
+def _sizes(path: str, *_: int) -> npt.NDArray[np.int32]:
     return pq.read_table(path, columns=["size"])["size"].to_numpy()
 
 

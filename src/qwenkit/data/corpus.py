@@ -40,7 +40,7 @@ from qwenkit.records import Quarantine
 
 Row = dict[str, Any]
 Progress = Callable[..., None]
-FORM = 3  # of what lies between the phases: another form is read by nobody, so all is made anew
+FORM = 4  # of what lies between the phases: another form is read by nobody, so all is made anew
 
 
 @dataclass
@@ -123,7 +123,7 @@ class _Build:
             [list(split.paths), split.start, split.stop, split.unread, source.name] for split, source in self.parts
         ]
         times = [stamps(Path(name)) for split, _ in self.parts for name in split.paths]
-        kinds = [[s.name, s.kind, s.licence, s.text_key, list(s.skip)] for s in self.sources]
+        kinds = [[s.name, str(s.path), s.kind, s.licence, s.text_key, list(s.skip)] for s in self.sources]
         config = self.config
         return [
             FORM, files, times, kinds, config.seed, config.languages, config.min_confidence, config.allow_licences,

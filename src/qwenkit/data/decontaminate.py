@@ -14,6 +14,7 @@ sources, and for all others unless told not to.
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ class TestIndex:
     ) -> None:
         self.gram = gram
         self._tests: dict[int, dict[int, int]] = {}  # gram size -> hash -> number of the first text that holds it
-        for number, text in enumerate(texts):
+        for number, text in enumerate(unicodedata.normalize("NFC", text) for text in texts):  # as documents are
             hashes = unit_hashes(text).hashes
             size = min(gram, len(hashes))
             if size >= min(shortest, gram):

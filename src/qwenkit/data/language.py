@@ -82,11 +82,11 @@ def _by_script(text: str, letters: int) -> tuple[str, float] | None:
     counts = Counter({name: len(pattern.findall(text)) for name, pattern in _SCRIPT.items()})
     han, kana = counts.pop("Han"), counts["ja"]
     if kana and (han + kana) * 2 > letters and kana * 10 >= han:
-        return "ja", (han + kana) / letters
+        return "ja", min(1.0, (han + kana) / letters)
     if han * 2 > letters and (kana * 50 < han) and letters <= _MANY_CHARS:
         return "zh", han / letters
     name, count = counts.most_common(1)[0]
-    return (name, count / letters) if count * 2 > letters else None
+    return (name, min(1.0, count / letters)) if count * 2 > letters else None  # signs are counted, and no letters
 
 
 def _iso(label: str) -> str:

@@ -55,11 +55,13 @@ class Books:
     keep: int
     ledger: tables.Writer
     read: int = 0
+    fated: int = 0
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # step, rule, source
     samples: defaultdict[tuple[str, str, str], list[Any]] = field(default_factory=lambda: defaultdict(list))
 
     def fate(self, row: Row, step: str, rule: str, seen: str = "", of: str = "", copies: int = 0) -> None:
         """Write down what became of a document."""
+        self.fated += 1
         if step != KEPT:
             self.counts[step, rule, row["source"]] += 1
         place = {key: row[key] for key in ("id", "source", "place")}
@@ -70,7 +72,7 @@ class Books:
         """Keep a random few, by a draw that is the document's own."""
         luck = draws.derive(self.seed, step, rule, row["source"], row["place"])
         shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": seen}
-        entry = (-luck, row["place"], {**shown, "text": row["text"][:1000]})
+        entry = (-luck, row["place"], self.fated, {**shown, "text": row["text"][:1000]})  # places may be equal
         kept = self.samples[step, rule, row["source"]]
         if len(kept) < self.keep:
             heapq.heappush(kept, entry)
@@ -83,7 +85,7 @@ class Books:
         return {
             "read": self.read,
             "counts": counts,
-            "samples": [e for k in sorted(self.samples) for e in self.samples[k]],
+            "samples": [[luck, place, row] for _, few in sorted(self.samples.items()) for luck, place, _, row in few],
         }
 
 

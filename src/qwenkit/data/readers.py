@@ -160,11 +160,11 @@ def _frames_apart(path: Path, size: int) -> Iterator[Split]:
     """Parts of whole zstd frames. All is unpacked once to count lines: a file of one frame stays one part."""
     start = at = 0
     first = number = 1
-    skip = False
+    skip, last = False, b"\n"
     total = path.stat().st_size
     with path.open("rb") as file:
         while at < total:
-            end, reason, last = at, "", b"\n"
+            end, reason = at, ""
             for part in streams.member(file, streams.ZSTD, at):
                 if isinstance(part, bytes):
                     number, last = number + part.count(b"\n"), part

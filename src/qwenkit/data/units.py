@@ -26,7 +26,13 @@ Hashes = npt.NDArray[np.uint64]
 UNSPACED = (
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
-_UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+_SIGNS = "".join(  # vowel signs and accents are parts of words, which `\w` leaves out; selectors of emoji are none
+    chr(code)
+    for code in range(0x300, 0x20000)
+    if unicodedata.category(chr(code)) in ("Mn", "Mc")
+    and not (0xFE00 <= code <= 0xFE0F or re.match(f"[{UNSPACED}]", chr(code)))
+)
+_UNIT = re.compile(rf"[{UNSPACED}]|(?:[^\W{UNSPACED}]|[{_SIGNS}])+")
 _UNSPACED = re.compile(rf"[{UNSPACED}]")
 _GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _PLACES = 4096  # later characters of a unit take the numbers of places from the beginning again
@@ -85,7 +91,7 @@ _NONE, _WORD, _WHOLE = range(3)  # stands in no unit; in a word; is a unit by it
 def _plain() -> npt.NDArray[np.uint8]:
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     kinds = np.zeros(len(everything), dtype=np.uint8)
-    for match in re.finditer(r"\w+", everything):
+    for match in re.finditer(rf"[\w{_SIGNS}]+", everything):
         kinds[match.start() : match.end()] = _WORD
     for match in _UNSPACED.finditer(everything):
         kinds[match.start()] = _WHOLE

@@ -123,7 +123,7 @@ def _find(file: BinaryIO, at: int, opening: re.Pattern[bytes] = _NEXT) -> int | 
     held = b""
     while data := file.read(1 << 20):
         held += data
-        found = opening.search(held)
+        found = opening.search(held, max(0, at - base))
         if found:
             return base + found.start()
         base, held = base + max(0, len(held) - 32), held[-32:]

@@ -62,9 +62,10 @@ def tokenize(
 
 def encode_part(out: Path, part: Part, tokenizer: Path, share: float, seed: int) -> dict[str, Any]:
     """Tokens of a part of the corpus, and its held-out documents."""
+    from qwenkit.data.gauge import stamps
     from qwenkit.data.shards import ShardWriter
 
-    tok = _tokenizer(tokenizer)
+    tok = _tokenizer(tokenizer, *stamps(tokenizer))
     documents, tokens = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     aside: list[Row] = []
     read = 0
@@ -91,7 +92,7 @@ def _origin(row: Row) -> Row:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, *_: int) -> Any:
     from qwenkit.chat import load_tokenizer
 
     return load_tokenizer(folder)
