@@ -47,9 +47,11 @@ def _encodable(text: str) -> bool:
 
 @dataclass
 class Quarantine:
-    """Records that could not be read, each with its reason and place. `keep` bounds the samples, never the counts."""
+    """Records that could not be read, each with its reason and place. `keep` bounds the samples, never the counts.
+    Files are called by their path below `root`; others by their name."""
 
     keep: int = 1000
+    root: Path | None = None
     counts: Counter[str] = field(default_factory=Counter)
     rows: list[Row] = field(default_factory=list)
 
@@ -60,7 +62,11 @@ class Quarantine:
         self.counts[reason] += 1
         if len(self.rows) < self.keep:
             place = {key: value for key, value in (("line", line), ("offset", offset)) if value is not None}
-            self.rows.append({"reason": reason, "file": Path(file).name, **place, "sample": sample[:200]})
+            self.rows.append({"reason": reason, "file": self.named(Path(file)), **place, "sample": sample[:200]})
+
+    def named(self, file: Path) -> str:
+        """What a file is called for people."""
+        return file.relative_to(self.root).as_posix() if self.root and self.root in file.parents else file.name
 
     def __len__(self) -> int:
         return self.counts.total()

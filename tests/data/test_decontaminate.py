@@ -58,6 +58,12 @@ def test_what_many_documents_hold_can_be_left_out_whatever_its_length() -> None:
     assert index.matches(tests[1]) == [] and len(index.matches(TEST)) == 1
 
 
+def test_wide_letters_and_soft_hyphens_hide_nothing() -> None:
+    wide = "".join(chr(ord(char) + 0xFEE0) if "!" < char <= "~" else char for char in TEST)
+    assert len(TestIndex([TEST]).matches(wide)) == 1 and TestIndex([TEST]).holding([wide]) == [True]
+    assert len(TestIndex([TEST.replace("which", "wh\xadich").replace("river", "ri\xadver")]).matches(TEST)) == 1
+
+
 def test_touching_spans_of_one_test_are_joined() -> None:
     [match] = TestIndex([TEST]).matches(TEST)
     assert (match.start, match.stop) == (0, len(TEST) - 1)

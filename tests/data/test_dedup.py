@@ -23,6 +23,7 @@ from qwenkit.data.dedup import (
     shingle,
     signature,
     signatures_of,
+    sketches,
     without_lines,
 )
 
@@ -121,6 +122,32 @@ def test_bands_find_pairs_at_the_threshold(threshold: float) -> None:
 
 def test_many_copies_are_quick_and_one_cluster() -> None:
     assert near_duplicates([EN] * 3000) == [list(range(3000))]
+
+
+def test_pages_of_one_template_are_not_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are copies among them missed."""
+    rng = np.random.default_rng(0)
+    frame = " ".join(f"frame{n}" for n in range(400))
+    pages = [f"{frame} " + " ".join(f"own{n}" for n in rng.integers(0, 10**9, 70)) for _ in range(400)]
+    pages += [pages[7] + " end", pages[300].replace("frame3 ", "")]
+    count = 0
+
+    def counted(left: np.ndarray, right: np.ndarray) -> float:
+        nonlocal count
+        count += 1
+        return jaccard(left, right)
+
+    monkeypatch.setattr("qwenkit.data.dedup.jaccard", counted)
+    assert near_duplicates(pages) == [[7, 400], [300, 401]]
+    assert count < 400 * 16 * 12  # all pairs are 80,000, and every band would find its own
+
+
+def test_signs_tell_code_and_sums_apart() -> None:
+    texts = ["return a + b", "return a - b", "return  a + b"]
+    loose, _ = sketches(texts, 0.8, False)
+    strict, _ = sketches(texts, 0.8, False, strict=True)
+    assert len({*map(tuple, loose.tolist())}) == 1 and (strict[0] == strict[2]).all()
+    assert strict[0].tolist() != strict[1].tolist()
 
 
 def test_empty_and_tiny_texts() -> None:

@@ -86,3 +86,8 @@ def test_a_megabyte_made_to_be_slow_ends_in_seconds(unit: str) -> None:
     scrub(unit * (1_000_000 // len(unit)))
     scrub((unit * 300 + " ") * (1_000_000 // (300 * len(unit))))
     assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize("text", ["![logo](logo@2x.png)", "import vue@3.2.js", "git clone git@host.org:team/code.git"])
+def test_files_and_repositories_are_no_addresses(text: str) -> None:
+    assert scrub(text) == (text, {})

@@ -134,6 +134,7 @@ CASES: list[tuple[str, str, Callable[..., str], object, object]] = [
     ("own", "strange_characters", lambda n: Words().line(140) + " the of" + "\ufffd" * n, 6, 4),
     ("own", "mean_word_length", lambda n: Words().line(60, n) + " the of it.", 2, 4),
     ("own", "mean_word_length", lambda n: Words().line(60, n) + " the of it.", 11, 10),
+    ("own", "mean_word_length_other", lambda n: Words().line(60, n) + " the of it.", 17, 15),
     ("own", "longest_word", lambda n: Words().line(100) + " the of " + "a" * n, 151, 150),
     ("own", "symbol_share", mixed(lambda n: "#", 98), 11, 10),
     ("own", "bullet_lines", marked(lambda line: f"1. {line}", 20), 19, 18),
@@ -205,7 +206,8 @@ def broken(rules: tuple[Rule, ...], text: str, language: str) -> list[str]:
 def test_a_rule_is_broken_alone_and_just_not(
     name: str, rule: str, make: Callable[..., str], trips: object, spares: object
 ) -> None:
-    language = "zh" if rule.endswith("_zh") else "code" if name == "code" else "en"
+    ends = {"_zh": "zh", "_other": "ko"}
+    language = "code" if name == "code" else next((ends[end] for end in ends if rule.endswith(end)), "en")
     assert broken(SETS[name], make(trips), language) == [rule]
     assert broken(SETS[name], make(spares), language) == []
 

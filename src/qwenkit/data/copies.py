@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from qwenkit.artifacts import stamp
 from qwenkit.data import chunks, dedup, tables
 from qwenkit.data.settings import CorpusConfig
+from qwenkit.data.units import among
 from qwenkit.errors import UserError
 
 Docs = npt.NDArray[np.int64]
@@ -66,7 +67,7 @@ def find_candidates(
     bands, _ = dedup.bands_for(config.near_threshold)
     for band in range(bands):
         for group in equal_rows(names, [f"band_{band}"], runner):
-            left = group[~_among(group, copied)]
+            left = group[~among(group, copied)]
             if len(left) > 1:
                 buckets.append(left)
     bounds = np.cumsum([0, *map(len, buckets)])
@@ -117,12 +118,6 @@ def _daft(runner: str) -> Any:
         chunks.import_ray()
         daft.set_runner_ray(noop_if_initialized=True)
     return daft
-
-
-def _among(values: Docs, known: Docs) -> npt.NDArray[np.bool_]:
-    """Which values are in a sorted array."""
-    at = np.minimum(np.searchsorted(known, values), max(0, len(known) - 1))
-    return known[at] == values if len(known) else np.zeros(len(values), dtype=np.bool_)
 
 
 def shingle_part(out: Path, number: int, rows: Path, needed: Path) -> dict[str, Any]:
@@ -244,7 +239,7 @@ def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[st
             if ids[doc] == ids[group[0]]:
                 name = f"{sources[doc >> 32]}/{ids[doc]}"
                 new = ""
-                while not new or _among(np.array([dedup.name_key(new)]), known)[0] or new in used:
+                while not new or among(np.array([dedup.name_key(new)]), known)[0] or new in used:
                     given[name] += 1
                     new = name if given[name] == 1 else f"{name}#{given[name]}"
                 names[doc] = new

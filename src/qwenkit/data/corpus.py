@@ -83,14 +83,16 @@ def build_corpus(
     folder: Path | None = None,
     workers: int = 1,
     runner: str = "local",
+    version: int = 0,
 ) -> CorpusResult:
-    """Raw sources in, clean documents out, each missing one accounted for. `progress(done, total, step=...)`."""
+    """Raw sources in, clean documents out, each missing one accounted for. `progress(done, total, step=...)`. In a
+    `folder` that is there already, what another `version` of the steps has made is made anew."""
     config = config or CorpusConfig()
     check(sources, config, runner)
     held = None if folder is not None else tempfile.TemporaryDirectory(prefix="qwenkit-corpus-")
     base = folder if folder is not None else Path(str(held and held.name))
     with Chunks(base, workers, runner, progress) as work:
-        build = _Build(work, list(sources), config, list(test_texts))
+        build = _Build(work, list(sources), config, list(test_texts), version)
         build.run()
         return build.result(held)
 
@@ -98,8 +100,10 @@ def build_corpus(
 class _Build:
     """One build: what its phases are given, and the books that are closed at its end."""
 
-    def __init__(self, work: Chunks, sources: list[Source], config: CorpusConfig, tests: list[str]) -> None:
-        self.work, self.sources, self.config, self.tests = work, sources, config, tests
+    def __init__(
+        self, work: Chunks, sources: list[Source], config: CorpusConfig, tests: list[str], version: int
+    ) -> None:
+        self.work, self.sources, self.config, self.tests, self.version = work, sources, config, tests, version
         self.parts: list[tuple[Split, Source]] = [
             (split, source) for source in sources for split in splits(source, config.chunk_bytes)
         ]
@@ -126,8 +130,8 @@ class _Build:
         kinds = [[s.name, str(s.path), s.kind, s.licence, s.text_key, list(s.skip)] for s in self.sources]
         config = self.config
         return [
-            FORM, files, times, kinds, config.seed, config.languages, config.min_confidence, config.allow_licences,
-            config.samples_per_rule,
+            FORM, self.version, files, times, kinds, config.seed, config.languages, config.min_confidence,
+            config.allow_licences, config.samples_per_rule,
         ]  # fmt: skip
 
     def _rows(self, number: int) -> Path:

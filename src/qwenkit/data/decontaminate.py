@@ -20,7 +20,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwenkit.data.units import Hashes, Units, ngram_hashes, ngrams_by_size, unit_hashes, unit_hashes_together, units
+from qwenkit.data.units import (
+    Hashes,
+    Units,
+    among,
+    ngram_hashes,
+    ngrams_by_size,
+    unit_hashes,
+    unit_hashes_together,
+    units,
+)
 
 GRAM, SHORTEST = 13, 8
 
@@ -44,7 +53,8 @@ class TestIndex:
     ) -> None:
         self.gram = gram
         self._tests: dict[int, dict[int, int]] = {}  # gram size -> hash -> number of the first text that holds it
-        for number, text in enumerate(unicodedata.normalize("NFC", text) for text in texts):  # as documents are
+        tidied = (unicodedata.normalize("NFC", text.replace("\xad", "")) for text in texts)  # as documents are
+        for number, text in enumerate(tidied):
             hashes = unit_hashes(text).hashes
             size = min(gram, len(hashes))
             if size >= min(shortest, gram):
@@ -61,7 +71,7 @@ class TestIndex:
     def grams_in(self, document: str) -> Hashes:
         """The different grams of the tests that a document holds: what a cut by document frequency counts."""
         found = ngrams_by_size(unit_hashes(document).hashes, self._sorted)
-        held = [grams[_contains(self._sorted[size], grams)] for size, grams in found]
+        held = [grams[among(grams, self._sorted[size])] for size, grams in found]
         return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *held]))
 
     def holding(self, texts: Sequence[str]) -> list[bool]:
@@ -69,7 +79,7 @@ class TestIndex:
         hashed, ends = unit_hashes_together(texts)
         found = np.zeros(len(texts), dtype=np.bool_)
         for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
-            at = np.flatnonzero(_contains(self._sorted[size], grams))
+            at = np.flatnonzero(among(grams, self._sorted[size]))
             text = np.searchsorted(ends, at, side="right")
             found[text[text == np.searchsorted(ends, at + size - 1, side="right")]] = True
         return found.tolist()
@@ -79,7 +89,7 @@ class TestIndex:
         hashed = unit_hashes(document)
         found = []
         for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
-            for at in np.flatnonzero(_contains(self._sorted[size], grams)).tolist():
+            for at in np.flatnonzero(among(grams, self._sorted[size])).tolist():
                 found.append((at, at + size, self._tests[size][int(grams[at])]))
         return _joined(sorted(found), hashed) if found else []
 
@@ -90,14 +100,6 @@ def _counting(text: str, size: int) -> set[int]:
     steps = [None if None in pair else pair[1] - pair[0] for pair in itertools.pairwise(numbers)]  # type: ignore[operator]
     runs = (set(steps[at : at + size - 1]) for at in range(len(numbers) - size + 1))
     return {at for at, run in enumerate(runs) if len(run) == 1 and None not in run}
-
-
-def _contains(known: Hashes, grams: Hashes) -> np.ndarray:
-    """Which grams are in a sorted table."""
-    if not len(known):
-        return np.zeros(len(grams), dtype=np.bool_)
-    at = np.minimum(np.searchsorted(known, grams), len(known) - 1)
-    return known[at] == grams
 
 
 def _joined(found: list[tuple[int, int, int]], hashed: Units) -> list[Match]:

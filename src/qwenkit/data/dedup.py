@@ -33,6 +33,7 @@ from qwenkit.errors import UserError
 SHINGLE, VALUES, RECALL = 5, 128, 0.995
 _BATCH = 100_000  # characters
 _THROWS, _EMPTY = 8, np.uint32(0xFFFFFFFF)
+_MOST_NEIGHBOURS = 16
 _SEED = 20230928  # fixed: signatures of two corpora can be compared
 
 
@@ -111,17 +112,19 @@ def jaccard(left: Hashes, right: Hashes) -> float:
     return common / (len(left) + len(right) - common)
 
 
-def sketches(texts: Sequence[str], threshold: float, near: bool = True) -> tuple[Hashes, Hashes]:
+def sketches(texts: Sequence[str], threshold: float, near: bool = True, strict: bool = False) -> tuple[Hashes, Hashes]:
     """Of each text its exact key in two numbers, and its band keys (0 if not `near`): texts that agree in any band are
-    candidates. 0: a text without units."""
+    candidates. 0: a text without units. `strict` keys are of all but spacing: a sign can be what a sum or code says."""
     bands, rows = bands_for(threshold)
     exact = np.zeros((len(texts), 2), dtype=np.uint64)
     keys = np.zeros((len(texts), bands), dtype=np.uint64)
     for start, stop in _batches(texts):
         hashes, ends = normal_hashes(texts[start:stop])
         filled = np.diff(ends, prepend=0) > 0
-        parts = [hashes[first:end] for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
-        digests = b"".join(exact_digest(part.tobytes()) for part in parts)
+        parts = [hashes[first:end].tobytes() for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
+        if strict:
+            parts = [" ".join(text.split()).encode("utf-8", "surrogatepass") for text in texts[start:stop]]
+        digests = b"".join(map(exact_digest, parts))
         exact[start:stop] = np.frombuffer(digests, dtype="<u8").reshape(-1, 2) * filled[:, None].astype(np.uint64)
         if near:
             signatures = signatures_of(*_shingles(hashes, ends), stop - start, bands * rows)
@@ -254,8 +257,11 @@ def _join(
     parent: list[int],
     different: set[tuple[int, int]],
 ) -> None:
-    """Unite the members of a bucket that are similar. Neighbours first: n copies are united by n - 1 comparisons."""
-    for gap in range(1, len(bucket)):
+    """Unite the members of a bucket that are similar. Neighbours first: n copies are united by n - 1 comparisons, and
+    members are compared with so many of their neighbours at most: pages of one template, thousands in a bucket, would
+    all be compared with all. Real copies among them agree in bands of their own words too, and meet in small buckets.
+    """
+    for gap in range(1, min(len(bucket), _MOST_NEIGHBOURS + 1)):
         if len({_root(parent, index) for index in bucket}) == 1:
             return
         for left, right in zip(bucket, bucket[gap:]):

@@ -52,7 +52,7 @@ def extract_careful(page: str, url: str | None = None) -> str:
 
 
 def tidy(text: str) -> str:
-    """NFC, no control characters, no trailing spaces, at most one empty line in a row."""
+    """NFC, no control characters or soft hyphens, no trailing spaces, at most one empty line in a row."""
     text = unicodedata.normalize("NFC", re.sub(r"\r\n|[\r\x0b\x0c\x85]", "\n", text).replace("\xa0", " "))
-    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]", "", text)
+    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\ufeff]", "", text)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?<![ \t])[ \t]+$", "", text, flags=re.M)).strip()

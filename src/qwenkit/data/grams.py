@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from qwenkit.data.units import Hashes, mix, ngrams_by_size
+from qwenkit.data.units import Hashes, among, mix, ngrams_by_size
 
 
 class Grams:
@@ -53,7 +52,7 @@ class Grams:
         starts = np.flatnonzero(np.concatenate([[True], order[1:] != order[:-1]]))
         counts = np.diff(starts, append=len(order))
         best = order[starts[counts == counts.max()]]
-        return int(np.flatnonzero(_among(self.hashes(size), best))[0]), int(counts.max())
+        return int(np.flatnonzero(among(self.hashes(size), best))[0]), int(counts.max())
 
     def characters(self, start: int, size: int) -> int:
         """Of the words of an n-gram together, without what stands between them."""
@@ -65,7 +64,7 @@ class Grams:
         hashes, order = self.hashes(size), self._in_order(size)
         places = self._places[max(known for known in self._places if known < size)]
         places = places[places < len(hashes)]
-        self._places[size] = places = places[_among(hashes[places], order[1:][order[1:] == order[:-1]])]
+        self._places[size] = places = places[among(hashes[places], order[1:][order[1:] == order[:-1]])]
         return self._walk(places.tolist(), hashes[places].tolist(), size)
 
     def _walk(self, places: list[int], keys: list[int], size: int) -> int:
@@ -84,10 +83,3 @@ class Grams:
         if size not in self._sorted:
             self._sorted[size] = np.sort(self.hashes(size))
         return self._sorted[size]
-
-
-def _among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
-    """Which values are in a sorted array."""
-    if not len(known):
-        return np.zeros(len(values), dtype=np.bool_)
-    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values

@@ -173,7 +173,7 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
         for batch in tables.read(rows, ["id", "text"]):
             texts = [row["text"] for row in batch]
             docs = (number << 32) + np.arange(done, done + len(batch))
-            keys, columns = dedup.sketches(texts, config.near_threshold, near)
+            keys, columns = dedup.sketches(texts, config.near_threshold, near, source.kind in ("code", "instruction"))
             keys = keys if exact else np.zeros_like(keys)
             names = np.array([dedup.name_key(row["id"]) for row in batch], np.int64)
             table = [docs, np.array(list(map(len, texts)), np.int32), names]

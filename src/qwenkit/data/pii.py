@@ -18,7 +18,10 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,24}(?![\w-])", re.ASCII)
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,24}(?![\w-]|:[\w./~])", re.ASCII
+)  # before a colon and a path it is where a repository lies
+_FILES = frozenset("png jpg jpeg gif webp svg ico avif css js mjs json map".split())  # of `logo@2x.png`, `vue@3.2.js`
 _IP = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)", re.ASCII)
 _IP6 = re.compile(r"(?<![\w:.])[23][\da-fA-F]{3}(?::[\da-fA-F]{0,4}){2,7}(?![\w:])", re.ASCII)  # 2000::/3: all in use
 _CARD = re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){13,18}(?!\w|[.-]\d)", re.ASCII)
@@ -137,6 +140,11 @@ def _always(found: str) -> bool:
     return True
 
 
+def _is_address(found: str) -> bool:
+    """Whether what ends like an address of mail is no name of a file."""
+    return found.rpartition(".")[2].lower() not in _FILES
+
+
 def _sign(pattern: str) -> Callable[[str], bool]:
     """Whether a text has what every piece of a kind has: most texts have none, and this is found many times faster."""
     compiled = re.compile(pattern, re.ASCII)
@@ -154,7 +162,7 @@ _KEY_MARKS = (
 Kind = tuple[str, re.Pattern[str], Callable[[str], bool]]
 _KINDS: tuple[tuple[Callable[[str], bool], tuple[Kind, ...]], ...] = (
     (_sign_of_key, (("key", _KEY, _key),)),
-    (_sign("@"), (("email", _EMAIL, _always),)),
+    (_sign("@"), (("email", _EMAIL, _is_address),)),
     (_sign(r"[23][\da-fA-F]{3}:"), (("ip", _IP6, _public_address),)),
     (_sign(r"[A-Z]{2}\d\d"), (("account", _ACCOUNT, account),)),
     (

@@ -274,7 +274,8 @@ def generated(view: View) -> float:
 RULES: tuple[Rule, ...] = (
     Rule("length", length, 10, 100_000, "Gopher (50 there)"),
     Rule("strange_characters", strange_characters, 0, 0.005, "CCNet-like; U+FFFD and mojibake"),
-    Rule("mean_word_length", mean_word_length, 3, 10, "Gopher", "spaced"),
+    Rule("mean_word_length", mean_word_length, 3, 10, "Gopher", "en"),
+    Rule("mean_word_length_other", mean_word_length, 2, 15, "own: Korean words are short, Malayalam long", "spaced"),
     Rule("longest_word", longest_word, 0, 150, "own: keys and base64 (C4: 1000)", "spaced"),
     Rule("symbol_share", symbol_share, 0, 0.1, "Gopher (either sign by itself there)"),
     Rule("bullet_lines", bullet_lines, 0, 0.9, "Gopher (bullets alone there, no numbers)"),

@@ -274,8 +274,10 @@ def _suffix(path: Path) -> str:
 
 def read_split(split: Split, source: Source, quarantine: Quarantine) -> Iterator[Document]:
     """The documents of one part of a source."""
+    root = remote.fetched(source.path, source.name)
+    quarantine.root = root
     for name, why in split.unread:
-        quarantine.add(why, name, sample=name)
+        quarantine.add(why, root / name, sample=name)
     for name in split.paths:
         try:
             yield from _read_file(Path(name), split, source, quarantine)
@@ -301,8 +303,7 @@ def _read_file(path: Path, split: Split, source: Source, quarantine: Quarantine)
 def _read_text(path: Path, source: Source, quarantine: Quarantine) -> Iterator[Document]:
     """A file is a document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as Windows
     writes it; pages may be anything."""
-    root = remote.fetched(source.path, source.name)
-    name = path.name if root == path else path.relative_to(root).as_posix()
+    name = quarantine.named(path)
     data = bytearray()
     for part in streams.blocks(path):
         if isinstance(part, Damage):
@@ -400,7 +401,7 @@ def _rows(
             what = "no" if key is None else "not a text in"
             quarantine.add(f"{what} key {keys[0]!r}", path, line=number, sample=str(row))
             continue
-        place = f"{path.name}:{number}"
+        place = f"{quarantine.named(path)}:{number}"
         name = place if row.get("id") in (None, "") else name_of(row["id"])
         if name is None:
             quarantine.add("not a text in key 'id'", path, line=number, sample=str(row))
@@ -423,5 +424,6 @@ def _read_warc(path: Path, split: Split, quarantine: Quarantine) -> Iterator[Doc
             quarantine.add(found, path, offset=offset, sample=record.headers.get("warc-target-uri", ""))
             continue
         body, url, charset = found
-        name = re.sub(r"^<?urn:uuid:|[<>]", "", record.headers.get("warc-record-id", "")) or f"{path.name}@{offset}"
-        yield Document(name, body, url, charset, f"{path.name}@{offset}")
+        place = f"{quarantine.named(path)}@{offset}"
+        name = re.sub(r"^<?urn:uuid:|[<>]", "", record.headers.get("warc-record-id", "")) or place
+        yield Document(name, body, url, charset, place)

@@ -15,7 +15,7 @@ import sys
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -100,9 +100,10 @@ def _plain() -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def _folded() -> _Table:
-    """Characters as they stand, counted as their case folding: the first character of it."""
+    """Characters as they stand, counted as their normal form; where that is longer, as the first of their folding."""
     codes = np.arange(sys.maxunicode + 1)
-    codes[:_ORDINARY] = [ord(chr(code).casefold()[0]) for code in range(_ORDINARY)]
+    forms = ((code, _form(chr(code))) for code in range(_ORDINARY))
+    codes[:_ORDINARY] = [ord(form if len(form) == 1 else chr(code).casefold()[0]) for code, form in forms]
     return _table(_plain(), codes, np.zeros(len(codes), dtype=np.bool_))
 
 
@@ -164,8 +165,15 @@ def _hashed(codes: npt.NDArray[np.intp], table: _Table) -> Units:
 
 
 def unit_hashes(text: str) -> Units:
-    """Hashes and places of all units, case folded. Of a folding longer than one character the first counts."""
+    """Hashes and places of all units, in normal form as far as a character has one of one character."""
     return _hashed(_codes(text), _folded())
+
+
+def among(values: npt.NDArray[Any], known: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which values are in a sorted array."""
+    if not len(known):
+        return np.zeros(len(values), dtype=np.bool_)
+    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 def unit_hashes_together(texts: Sequence[str]) -> tuple[Units, npt.NDArray[np.int64]]:

@@ -146,7 +146,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     folder = Path(config.chunks) if config.chunks else work.scratch / "chunks"
     result = build_corpus(
         sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more),
-        folder=folder, workers=work.threads, runner=config.runner,
+        folder=folder, workers=work.threads, runner=config.runner, version=VERSION,
     )  # fmt: skip
     _refuse_empty(sources, result, work.scratch)
     _write(result, named, work.out)
