@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,3 +192,25 @@ def test_a_table_that_does_not_fit_is_a_full_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert error.value.filename == str(tmp_path / "work") and not list((tmp_path / "work/1-read").glob("0*"))
     assert build_corpus([Source("s", tmp_path / "in.jsonl")], folder=tmp_path / "work").funnel[-1]["left"] == 999
+
+
+def test_chunks_are_not_written_into_a_source(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A note on the weather of the town.")
+    for folder in (tmp_path, tmp_path / "chunks"):
+        with pytest.raises(UserError, match="lies in a source"):
+            build_corpus([Source("notes", tmp_path)], folder=folder)
+    assert len(build_corpus([Source("notes", tmp_path)], folder=tmp_path / ".chunks").documents) == 1
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"near_threshold": 0.0}, {"near_threshold": 1.5}, {"chunk_bytes": 0}, {"thresholds": {"length": (5.0, 1.0)}}],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path: Path, keys: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        build_corpus([Source("notes", tmp_path)], config=CorpusConfig(**keys))
+
+
+def test_no_source_weighs_without_end(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="weight inf"):
+        Source("notes", tmp_path, weight=float("inf"))
