@@ -179,7 +179,7 @@ def locked(folder: Path, what: str) -> Generator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+")
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"the {what} cannot be made", where=str(folder), expected="a folder one may write") from error
     with lock:
         try:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,3 +230,25 @@ def test_a_kill_while_a_former_key_is_thrown_away(tmp_path: Path, monkeypatch: p
             work.map("phase", "new", [(1,)], write)
         work.map("phase", "old", [(1,)], write)
         assert work.path("phase", 0, "data").read_text() == "1"
+
+
+def test_chunks_are_not_written_into_a_source(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A note on the weather of the town.")
+    for folder in (tmp_path, tmp_path / "chunks"):
+        with pytest.raises(UserError, match="lies in a source"):
+            build_corpus([Source("notes", tmp_path)], folder=folder)
+    assert len(build_corpus([Source("notes", tmp_path)], folder=tmp_path / ".chunks").documents) == 1
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"near_threshold": 0.0}, {"near_threshold": 1.5}, {"chunk_bytes": 0}, {"thresholds": {"length": (5.0, 1.0)}}],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path: Path, keys: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        build_corpus([Source("notes", tmp_path)], config=CorpusConfig(**keys))
+
+
+def test_no_source_weighs_without_end(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="weight inf"):
+        Source("notes", tmp_path, weight=float("inf"))

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from qwenkit.data import build_corpus, json_files, streams
-from qwenkit.data.readers import Document, Source, read_documents
+from qwenkit.data.readers import Document, Source, read_documents, read_split, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 
@@ -247,3 +247,39 @@ def test_mistakes_of_the_user(tmp_path: Path, source, what: str) -> None:
         read(source(tmp_path))
     if "pagse" in str(error.value):
         assert error.value.nearest == "pages.jsonl"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_member_whose_first_bytes_are_damaged_is_told(tmp_path: Path, suffix: str, last: bool) -> None:
+    pack = gzip.compress if suffix == ".gz" else zstandard.compress
+    first, second, third = (pack(f'{{"text": "row {n}"}}\n'.encode()) for n in range(3))
+    path = tmp_path / f"rows.jsonl{suffix}"
+    path.write_bytes(first + b"\1" + second[1:] + (b"" if last else third))
+    quarantine = Quarantine()
+    found = [document.body for document in read_documents(Source("rows", path), quarantine)]
+    assert found == ["row 0"] + ["row 2"] * (not last)
+    assert [(row["reason"], row["offset"]) for row in quarantine.rows] == [("damaged file", len(first))]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "filling"),
+    [(".gz", bytes(5)), (".zst", bytes(5)), (".zst", b"\x50\x2a\x4d\x18\3\0\0\0abc")],
+)
+def test_what_holds_nothing_may_stand_between_members(tmp_path: Path, suffix: str, filling: bytes) -> None:
+    pack = gzip.compress if suffix == ".gz" else zstandard.compress
+    path = tmp_path / f"rows.jsonl{suffix}"
+    path.write_bytes(pack(b'{"text": "one"}\n') + filling + pack(b'{"text": "two"}\n') + filling)
+    quarantine, source = Quarantine(), Source("rows", path)
+    for size in (1, 1 << 20):
+        parts = splits(source, size)
+        found = [document.body for part in parts for document in read_split(part, source, quarantine)]
+        assert (found, quarantine.rows) == (["one", "two"], [])
+
+
+def test_a_damaged_first_byte_of_a_packed_record_is_told(tmp_path: Path) -> None:
+    record = b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\ntext\r\n\r\n"
+    member, path, quarantine = gzip.compress(record), tmp_path / "pages.warc.gz", Quarantine()
+    path.write_bytes(member + b"\1" + member[1:] + member)
+    assert len(list(read_documents(Source("pages", path, "html"), quarantine))) == 2
+    assert [(row["reason"], row["offset"]) for row in quarantine.rows] == [("damaged WARC member", len(member))]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from qwenkit.data.classifier import QualityClassifier
 from qwenkit.records import read_jsonl, write_jsonl
-from qwenkit.stages import corpus
+from qwenkit.stages import corpus, testsets
 from qwenkit.stages.base import Input
 from tests.stages.conftest import Desk
 
@@ -79,3 +79,19 @@ def test_an_overlap_stands_beside_its_test(desk: Desk, tmp_path: Path) -> None:
 def test_a_score_for_a_filter_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValidationError, match="`filter1` is no filter"):
         corpus.Config(extra=["a"], filter=["f.npz"], min_scores={"filter1": 0.5})
+
+
+def test_packed_test_sets_stand_unpacked_beside_the_others(desk: Desk, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "sums.jsonl.gz", [{"question": QUESTION}])
+    work = desk.work()
+    given = Input("extra.0", tmp_path / "sums.jsonl.gz", "")
+    testsets.run(testsets.Config(extra=[str(given.path)]), {"extra.0": given}, work)
+    assert [path.name for path in work.out.iterdir()] == ["sums.jsonl"]
+    assert testsets.texts(work.out) == [QUESTION]
+
+
+def test_what_was_masked_is_counted(desk: Desk) -> None:
+    path = desk.rows("mail.jsonl", [{"text": STORY.format("house") + " Write to somebody@example.org."}])
+    config = corpus.Config(extra=[str(path)], scrub_pii=True)
+    result = corpus.run(config, {"extra.0": Input("extra.0", path, "")}, desk.work())
+    assert sum(result.metrics["scrubbed"].values()) == 1

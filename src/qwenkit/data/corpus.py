@@ -89,6 +89,7 @@ def build_corpus(
     `folder` that is there already, what another `version` of the steps has made is made anew."""
     config = config or CorpusConfig()
     check(sources, config, runner)
+    _refuse_within(sources, folder)
     held = None if folder is not None else tempfile.TemporaryDirectory(prefix="qwenkit-corpus-")
     base = folder if folder is not None else Path(str(held and held.name))
     with Chunks(base, workers, runner, progress) as work:
@@ -301,6 +302,14 @@ class _Build:
             quarantine.counts.update(mark["bad"])
             quarantine.rows += mark["quarantine"][: max(0, quarantine.keep - len(quarantine.rows))]
         return quarantine
+
+
+def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:
+    """Refuse to write the chunks into a source: the next build would read them as its files."""
+    for path in [Path(source.path).resolve() for source in sources] if folder else []:
+        within = path.is_dir() and folder and folder.resolve().is_relative_to(path)
+        if within and not any(part[0] == "." for part in folder.resolve().relative_to(path).parts):  # hidden: not read
+            raise UserError("the folder of chunks lies in a source", where=str(folder), expected="a folder of its own")
 
 
 def _refuse_open_books(sources: dict[str, Row]) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -63,8 +64,8 @@ class Source:
                 expected=f"one of {', '.join(KINDS)}",
                 nearest=nearest(self.kind, KINDS),
             )
-        if not self.weight > 0:
-            raise UserError(f"weight {self.weight}", where=f"source {self.name}", expected="a number above 0")
+        if not 0 < self.weight < math.inf:
+            raise UserError(f"weight {self.weight}", where=f"source {self.name}", expected="a finite number above 0")
 
 
 @dataclass

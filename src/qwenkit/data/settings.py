@@ -70,11 +70,18 @@ def applies(step: str, source: Source, config: CorpusConfig) -> bool:
 
 
 def check(sources: Sequence[Source], config: CorpusConfig, runner: str) -> None:
-    """Names that mean nothing are the user's mistake, found before any reading."""
+    """Names that mean nothing and numbers that cannot be are the user's mistake, found before any reading."""
     steps = sorted({step for kind in STEPS.values() for step in kind})
     rules = quality.rule_names(quality.SETS)
     if not sources:
         raise UserError("no sources", expected="at least one")
+    if not 0 < config.near_threshold <= 1:
+        raise UserError(f"near_threshold {config.near_threshold}", expected="a number above 0, 1 at most")
+    if config.chunk_bytes < 1:
+        raise UserError(f"chunk_bytes {config.chunk_bytes}", expected="a number above 0")
+    for name, (low, high) in config.thresholds.items():
+        if not low <= high:
+            raise UserError(f"thresholds of {name}: {low:g}, {high:g}", expected="the lowest and the highest to keep")
     for name, count in Counter(source.name for source in sources).items():
         if count > 1:
             raise UserError(f"{count} sources are called {name!r}", expected="a name for each source")

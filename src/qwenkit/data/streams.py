@@ -23,6 +23,7 @@ BLOCK = 1 << 20
 MAX_RECORD = 64 << 20  # bytes of one line, page or file
 CUT, DAMAGED, TOO_LONG = "truncated file", "damaged file", "record longer than 64 MB"
 GZIP, ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
+SKIPPED = b"\x2a\x4d\x18"  # after a byte 0x5N: a frame of zstd that holds no data, as parallel packers write
 
 
 class Damage(NamedTuple):
@@ -54,7 +55,7 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[byte
 
 
 def _unpacked(file: BinaryIO, magic: bytes, start: int, stop: int | None) -> Iterator[bytes | Damage]:
-    at: int | None = start
+    at: int | None = start and after_filling(file, magic, start)
     size = file.seek(0, 2)
     if not size:
         yield Damage(0, CUT, "an empty file")
@@ -65,9 +66,11 @@ def _unpacked(file: BinaryIO, magic: bytes, start: int, stop: int | None) -> Ite
                 yield part
             else:
                 end, reason = part
-        if reason:
-            yield Damage(at, reason)
-        at = find_member(file, magic, end if not reason else at + 1) if reason or not begins(file, magic, end) else end
+        end = end if reason else after_filling(file, magic, end)
+        lost = not reason and end < size and not begins(file, magic, end)
+        if reason or (lost and (stop is None or end < stop)):
+            yield Damage(end if lost else at, reason or DAMAGED)
+        at = find_member(file, magic, end if lost else at + 1) if reason or lost else end
 
 
 def member(file: BinaryIO, magic: bytes, at: int) -> Iterator[bytes | tuple[int, str]]:
@@ -97,6 +100,19 @@ def begins(file: BinaryIO, magic: bytes, at: int) -> bool:
     """Whether these bytes stand at a place of a file."""
     file.seek(at)
     return file.read(len(magic)) == magic
+
+
+def after_filling(file: BinaryIO, magic: bytes, at: int) -> int:
+    """Where that ends which may stand between members and holds nothing: zeros, and frames that zstd skips."""
+    while True:
+        file.seek(at)
+        data = file.read(BLOCK)
+        if magic == ZSTD and len(data) >= 8 and data[0] >> 4 == 5 and data[1:4] == SKIPPED:
+            at += 8 + int.from_bytes(data[4:8], "little")
+        elif data.startswith(b"\0"):
+            at += len(data) - len(data.lstrip(b"\0"))
+        else:
+            return at
 
 
 def find_member(file: BinaryIO, magic: bytes, at: int, opening: bytes = b"") -> int | None:

@@ -17,7 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from qwenkit.data.streams import CUT, DAMAGED, GZIP, MAX_RECORD, TOO_LONG, ZSTD, begins, find_member, member, packing
+from qwenkit.data.streams import (
+    CUT,
+    DAMAGED,
+    GZIP,
+    MAX_RECORD,
+    TOO_LONG,
+    ZSTD,
+    after_filling,
+    begins,
+    find_member,
+    member,
+    packing,
+)  # fmt: skip
 
 OPENING = b"WARC/"
 PACKED = "a page packed in a way that is not read"
@@ -60,6 +72,9 @@ def _packed(file: BinaryIO, magic: bytes, start: int, stop: int) -> Iterator[tup
             yield at, (reason if reason != DAMAGED else "damaged WARC member")
         else:
             yield from ((at, record) for _, record in _plain(io.BytesIO(bytes(data)), 0, len(data)))
+        end = end if reason else after_filling(file, magic, end)
+        if not reason and end < stop and not begins(file, magic, end):
+            yield end, "damaged WARC member"
         whole = not reason and begins(file, magic, end)
         at = end if whole else find_member(file, magic, max(end, at + 1), OPENING)
 

@@ -221,6 +221,7 @@ def _result(result: Any, tests: list[str]) -> Result:
         "funnel": funnel,
         "sources": result.sources,
         "overlap_13gram": overlap,
+        "scrubbed": dict(result.pii),
         **{f"by_{key}": found for key, found in result.counts.items()},
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]

@@ -6,6 +6,7 @@ Files: `base.jsonl` (continuations and multiple choice), `chat.jsonl` (instructi
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,10 +44,13 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     sets += [source.path for source in many(inputs, "extra")]
     counts: dict[str, Any] = {}
     for path in sets:
-        if path.stem in counts:
-            raise UserError(f"two test sets are named `{path.stem}`", where=str(path), mend="rename one of the files")
-        counts[path.stem] = len(read(path))
-        shutil.copyfile(path, work.out / f"{path.stem}.jsonl")
+        stem = path.with_suffix("").stem if path.suffix == ".gz" else path.stem
+        if stem in counts:
+            raise UserError(f"two test sets are named `{stem}`", where=str(path), mend="rename one of the files")
+        counts[stem] = len(read(path))
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as rows, (work.out / f"{stem}.jsonl").open("wb") as out:
+            shutil.copyfileobj(rows, out)
     total = sum(counts.values())
     return Result({"rows": counts}, f"{total} questions in {len(counts)} sets")
 
