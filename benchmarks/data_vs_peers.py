@@ -123,7 +123,7 @@ def ours(path: Path, kind: str, config: CorpusConfig, phases: dict[str, str]) ->
         last[:] = [now, step]
 
     with tempfile.TemporaryDirectory() as folder:
-        build_corpus([Source("s", path, kind, text_key="text")], config=config, progress=watch, folder=Path(folder))
+        build_corpus([Source("s", path, kind, text_keys=("text",))], config=config, progress=watch, folder=Path(folder))
     return seconds
 
 

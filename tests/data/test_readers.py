@@ -283,3 +283,19 @@ def test_a_damaged_first_byte_of_a_packed_record_is_told(tmp_path: Path) -> None
     path.write_bytes(member + b"\1" + member[1:] + member)
     assert len(list(read_documents(Source("pages", path, "html"), quarantine))) == 2
     assert [(row["reason"], row["offset"]) for row in quarantine.rows] == [("damaged WARC member", len(member))]
+
+
+def test_a_text_may_be_made_of_several_columns_and_of_messages(tmp_path: Path) -> None:
+    rows = [
+        {"question": "What is it?", "answer": "A harbour.", "id": "a"},
+        {"question": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], "answer": "x"},
+        {"question": "What?", "answer": 3},
+        {"question": "What?"},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quarantine = Quarantine()
+    source = Source("s", path, "instruction", text_keys=("question", "answer"))
+    found = list(read_documents(source, quarantine))
+    assert [document.body for document in found] == ["What is it?\n\nA harbour.", "Hi\n\nHello\n\nx"]
+    assert quarantine.counts == {"not a text in key 'answer'": 1, "no key 'answer'": 1}

@@ -16,7 +16,7 @@ RUNTIME = {"minutes", "memory_mb", "runner", "chunks", "checkpoint_seconds", "ev
 
 
 VALID = {
-    "corpus": {"extra": ["a"], "filter": ["a"]},
+    "corpus": {"extra": ["a"], "filter": ["a"], "perplexity_model": "a", "decontaminate": "a"},
     "testsets": {"extra": ["a"]},
     "reward": {"data": "a"},
     "ppo": {"corpus": "a"},
@@ -25,7 +25,7 @@ VALID = {
 
 SAMPLES = {
     "languages": ["en"], "upsample": {"extra": 2.0}, "kinds": {"extra": "web"}, "licences": {"extra": "x"},
-    "min_scores": {"filter": 0.5},
+    "min_scores": {"filter": 0.5}, "text_keys": {"extra": ["question"]}, "thresholds": {"length": [20, 1000]},
     "rules": ["c4"], "hidden_size": 8192, "heads": 16, "kv_heads": 8,
     "group_size": 64, "optimizer": "muon",
 }  # fmt: skip
@@ -50,8 +50,6 @@ def sample(config: type[StageConfig], key: str) -> Any:
         return "[x]" if key == "pattern" else default + "x"
     if isinstance(default, list):
         return [0.5] if "float" in str(field.annotation) else ["x"]
-    if key == "thresholds":
-        return {"length": [20, 1000]}
     if isinstance(default, dict):
         return {"x": "y"} if "dict[str, str]" in str(field.annotation) else {"x": 2}
     return 7

@@ -55,7 +55,8 @@ def _tell(lines: Iterable[str]) -> None:
 
 
 def _fate_line(row: dict[str, Any]) -> str:
-    fate = f"kept, {row['copies']} times" if row["step"] == "kept" else f"dropped by {row['step']} {row['rule']}"
+    times = "" if row["copies"] == 1 else f", {row['copies']} times"
+    fate = f"kept{times}" if row["step"] == "kept" else f"dropped by {row['step']} {row['rule']}"
     return f"{row['id']} ({row['source']}, {row['place']}): {fate} {row['seen']}"
 
 
@@ -114,6 +115,10 @@ def train_filter(
     from qwenkit.data.readers import Source, read_documents
     from qwenkit.records import Quarantine
 
+    if good.resolve() == bad.resolve():
+        raise UserError(
+            "both sides are the same text", where=str(good), expected="text that is wanted, and text that is not"
+        )
     sides = []
     for name, path in (("good", good), ("bad", bad)):
         source = Source(name, path, "html" if ".warc" in path.name else "web")

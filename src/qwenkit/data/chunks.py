@@ -40,6 +40,7 @@ class Chunks:
         self._progress = progress or (lambda done, total, **_: None)
         self._pool: ProcessPoolExecutor | None = None
         self._held = ExitStack()
+        self._names: dict[str, list[str]] = {}
 
     def __enter__(self) -> Chunks:
         self._held.enter_context(locked(self.folder, "folder of chunks"))
@@ -52,12 +53,17 @@ class Chunks:
 
     def path(self, phase: str, number: int, name: str) -> Path:
         """A file of a finished chunk."""
-        return self.folder / phase / f"{number:05d}" / name
+        return self.folder / phase / self._names[phase][number] / name
 
-    def map(self, phase: str, key: Any, tasks: Sequence[Task], work: Callable[..., Mark]) -> list[Mark]:
-        """Do what is not done of a phase; the marks of all chunks in their order."""
-        self._open(phase, hashlib.sha256(canonical(key)).hexdigest())
-        outs = [self.folder / phase / f"{number:05d}" for number in range(len(tasks))]
+    def map(
+        self, phase: str, key: Any, tasks: Sequence[Task], work: Callable[..., Mark], own: Sequence[Any] | None = None
+    ) -> list[Mark]:
+        """Do what is not done of a phase; the marks of all chunks in their order. With `own` every chunk has a key of
+        its own beside that of the phase, and stays while that stands, wherever it comes to be among the others."""
+        self._open(phase, _digest_of(key))
+        names = [f"{n:05d}" for n in range(len(tasks))] if own is None else [_digest_of(each)[:16] for each in own]
+        self._names[phase] = names
+        outs = [self.folder / phase / name for name in names]
         missing = [number for number, out in enumerate(outs) if not (out / MARK).exists()]
         done = len(tasks) - len(missing)
         self._progress(done, len(tasks), step=phase)
@@ -95,6 +101,10 @@ class Chunks:
                     yield
             except BrokenProcessPool as error:
                 raise Stopped(f"a worker process of the phase `{phase}` was killed (out of memory?)") from error
+
+
+def _digest_of(key: Any) -> str:
+    return hashlib.sha256(canonical(key)).hexdigest()
 
 
 def _as_worker() -> None:

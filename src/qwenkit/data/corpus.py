@@ -113,26 +113,29 @@ class _Build:
 
     def run(self) -> None:
         """The five phases. The key of each is what its bytes depend on."""
-        read = self._reading_key()
-        self.read = self.work.map("1-read", read, [(*part, self.config) for part in self.parts], phases.read_part)
+        read = [self._reading_key(split, source) for split, source in self.parts]
+        tasks = [(*part, self.config) for part in self.parts]
+        self.read = self.work.map("1-read", FORM, tasks, phases.read_part, own=read)
         self._refuse_silent_sources()
-        sign = [read, self.config.near_threshold, self.config.max_line_repeats, [list(s.skip) for s in self.sources]]
+        sign = [
+            FORM,
+            read,
+            self.config.near_threshold,
+            self.config.max_line_repeats,
+            [list(s.skip) for s in self.sources],
+        ]
         signing = [(n, self._rows(n), source, self.config) for n, (_, source) in enumerate(self.parts)]
         self.work.map("2-sign", sign, signing, phases.sign_part)
         joined = [sign, [source.weight for source in self.sources]]
         self._join(joined)
         self._clean(joined, self._measure(joined))
 
-    def _reading_key(self) -> list[Any]:
-        files = [
-            [list(split.paths), split.start, split.stop, split.unread, source.name] for split, source in self.parts
-        ]
-        times = [stamps(Path(name)) for split, _ in self.parts for name in split.paths]
-        kinds = [[s.name, str(s.path), s.kind, s.licence, s.text_key, list(s.skip)] for s in self.sources]
-        config = self.config
+    def _reading_key(self, split: Split, source: Source) -> list[Any]:
+        """What the rows of a part depend on: other parts, and other sources, play no part."""
+        config, times = self.config, [stamps(Path(name)) for name in split.paths]
         return [
-            FORM, self.version, files, times, kinds, config.seed, config.languages, config.min_confidence,
-            config.allow_licences, config.samples_per_rule,
+            self.version, asdict(split), times, {**asdict(source), "path": str(source.path)}, config.seed,
+            config.languages, config.min_confidence, config.allow_licences, config.samples_per_rule,
         ]  # fmt: skip
 
     def _rows(self, number: int) -> Path:
@@ -306,9 +309,11 @@ class _Build:
 
 def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:
     """Refuse to write the chunks into a source: the next build would read them as its files."""
-    for path in [Path(source.path).resolve() for source in sources] if folder else []:
-        within = path.is_dir() and folder and folder.resolve().is_relative_to(path)
-        if within and not any(part[0] == "." for part in folder.resolve().relative_to(path).parts):  # hidden: not read
+    if folder is None:
+        return
+    for path in (Path(source.path).resolve() for source in sources):
+        below = folder.resolve().relative_to(path).parts if folder.resolve().is_relative_to(path) else (".",)
+        if path.is_dir() and not any(part.startswith(".") for part in below):  # what is hidden is not read
             raise UserError("the folder of chunks lies in a source", where=str(folder), expected="a folder of its own")
 
 

@@ -45,7 +45,9 @@ class Source:
     Kinds: `html` pages; `web` text that somebody took out of pages; `text` that was chosen by hand (books, your own);
     `code`; `instruction` data. Prose rules of quality judge the first two only.
 
-    `skip` names steps that are not applied to it, beyond those its kind leaves out (`corpus.STEPS`).
+    `text_keys` are the columns of rows that make a text together, a paragraph each: ("question", "answer"). A list of
+    messages gives what they say. `skip` names steps that are not applied to it, beyond those its kind leaves out
+    (`settings.STEPS`).
     """
 
     name: str
@@ -53,7 +55,7 @@ class Source:
     kind: str = "text"
     weight: float = 1.0
     licence: str = "unknown"
-    text_key: str | None = None
+    text_keys: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -393,23 +395,38 @@ def _of_no_use(kind: Any) -> bool:
 def _rows(
     rows: Iterator[tuple[int, dict[str, Any]]], path: Path, source: Source, quarantine: Quarantine
 ) -> Iterator[Document]:
-    """Documents out of rows with a text column (`text`; for pages `html`, else `body`, else `text`)."""
-    keys = (source.text_key,) if source.text_key else ("html", "body", "text") if source.kind == "html" else ("text",)
+    """Documents out of rows with a text column (`text`; for pages `html`, else `body`, else `text`), or with those that
+    the source names."""
+    usual = ("html", "body", "text") if source.kind == "html" else ("text",)
     for number, row in rows:
-        key = next((key for key in keys if key in row), None)
-        body = row.get(key) if key else None
-        if not isinstance(body, str | bytes):
-            what = "no" if key is None else "not a text in"
-            quarantine.add(f"{what} key {keys[0]!r}", path, line=number, sample=str(row))
+        keys = source.text_keys or (next((key for key in usual if key in row), usual[0]),)
+        parts = [_said(row.get(key)) for key in keys]
+        if None in parts:
+            key = keys[parts.index(None)]
+            what = "not a text in" if key in row else "no"
+            quarantine.add(f"{what} key {key!r}", path, line=number, sample=str(row))
             continue
         place = f"{quarantine.named(path)}:{number}"
         name = place if row.get("id") in (None, "") else name_of(row["id"])
         if name is None:
             quarantine.add("not a text in key 'id'", path, line=number, sample=str(row))
             continue
-        fields = {name: value for name, value in row.items() if name not in (key, "id", "url")}
+        fields = {name: value for name, value in row.items() if name not in (*keys, "id", "url")}
         url = row.get("url")
-        yield Document(name, body, url if isinstance(url, str) else None, None, place, fields)
+        body = parts[0] if len(parts) == 1 else "\n\n".join(map(_text, filter(None, parts)))
+        yield Document(name, body or "", url if isinstance(url, str) else None, None, place, fields)
+
+
+def _text(part: str | bytes) -> str:
+    return part if isinstance(part, str) else part.decode("utf-8", "replace")
+
+
+def _said(value: Any) -> str | bytes | None:
+    """The text in a value: itself, or what the messages in a list say; None: neither."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        said = [each.get("content", each.get("value")) for each in value]
+        return "\n\n".join(said) if all(isinstance(each, str) for each in said) else None
+    return value if isinstance(value, str | bytes) else None
 
 
 def _read_warc(path: Path, split: Split, quarantine: Quarantine) -> Iterator[Document]:

@@ -15,7 +15,9 @@ from qwenkit.errors import UserError, nearest, within
 from qwenkit.records import Row, json_kind, name_of, read_jsonl
 
 USES = ("rl", "reward", "test")
-ASKED, ANSWERED = ("prompt", "question"), ("answer", "reference", "chosen", "rejected")
+ASKED = ("prompt", "question")
+ANSWERED = ("answer", "reference", "chosen", "rejected", "problem", "solution", "canonical_solution", "text", "code",
+            "instruction", "input", "output", "passage", "context")  # fmt: skip
 
 
 def read_checked(

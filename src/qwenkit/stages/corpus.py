@@ -26,6 +26,12 @@ VERSION = 6  # 6: vowel signs are in words, control characters end lines; 5: cop
 GIVES = ("documents",)
 MOST_COPIES, MOST_SHOWN = 1000, 2000
 RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
+WITH = {  # keys that are about what another key gives
+    "min_score": "filter",
+    "min_bits_per_byte": "perplexity_model",
+    "max_bits_per_byte": "perplexity_model",
+    "most_documents": "decontaminate",
+}
 WORLD = (  # file, kind, licence
     ("pages.warc.gz", "html", "CC0-1.0"),
     ("text.jsonl", "text", "CC0-1.0"),
@@ -50,6 +56,9 @@ class Config(StageConfig):
         None, doc="a model that scores text from the web in bits per byte", wants="model", hub="model"
     )
     kinds: dict[str, str] = content({}, doc='html, web, text, code or instruction, by source: {extra = "web"}')
+    text_keys: dict[str, list[str]] = content(
+        {}, doc='columns that make the text of a source, if not `text`: {extra = ["question", "answer"]}'
+    )
     licences: dict[str, str] = content({}, doc='licence of a source whose rows name none: {extra = "CC-BY-4.0"}')
     allow_licences: list[str] = content([], doc="licences to keep; none: all")
     near_threshold: float = content(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
@@ -75,13 +84,16 @@ class Config(StageConfig):
         names = self.sources()
         if not names:
             raise ValueError("no sources: neither `world` nor `extra`")
-        for key in ("upsample", "kinds", "licences"):
+        for key in ("upsample", "kinds", "text_keys", "licences"):
             for name in getattr(self, key):
                 if name not in names:
                     raise ValueError(f"`{key}` names no source: {name}; there are {', '.join(names)}")
         for name, copies in self.upsample.items():
             if not 0 < copies <= MOST_COPIES:
                 raise ValueError(f"`upsample` wants {copies:g} copies of {name}; from above 0 to {MOST_COPIES} can be")
+        for key, needs in WITH.items():
+            if getattr(self, key) != type(self).model_fields[key].get_default() and not getattr(self, needs):
+                raise ValueError(f"`{key}` does nothing without `{needs}`")
         try:
             self._known_words()
         except UserError as error:
@@ -197,8 +209,9 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
         file = source.path.name.lower()
         page = ".warc" in file or re.search(r"\.html?(\.gz|\.zst)?$", file)
         kind = "code" if file.endswith(".py") else "html" if page else "text"
-        licence = config.licences.get(name, "unknown")
-        found.append(make(name, source.path, config.kinds.get(name, kind), config.upsample.get(name, 1.0), licence))
+        licence, keys = config.licences.get(name, "unknown"), tuple(config.text_keys.get(name, ()))
+        weight = config.upsample.get(name, 1.0)
+        found.append(make(name, source.path, config.kinds.get(name, kind), weight, licence, keys))
     return found
 
 

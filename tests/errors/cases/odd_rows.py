@@ -368,7 +368,7 @@ error: qwenkit testsets, bad.jsonl: no questions in this file
         TESTSETS,
         """\
 error: qwenkit testsets, bad.jsonl, row 2: a row that says nothing of a test
-  expected: one of messages, prompt, question, answer, reference, chosen, rejected, choices
+  expected: one of messages, prompt, question, answer, reference, chosen, rejected, problem, solution, canonical_solution, text, code, instruction, input, output, passage, context, choices
 """,
         started=True,
     ),
@@ -398,7 +398,7 @@ error: qwenkit testsets, bad.jsonl, row 3: the id `x` stands in row 1 too
         "run my.toml",
         """\
 error: my.toml, [corpus], bad.jsonl, row 1: a row that says nothing of a test
-  expected: one of messages, prompt, question, answer, reference, chosen, rejected, choices
+  expected: one of messages, prompt, question, answer, reference, chosen, rejected, problem, solution, canonical_solution, text, code, instruction, input, output, passage, context, choices
 """,
         started=True,
     ),
