@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from qwenkit.data.classifier import QualityClassifier
+from qwenkit.errors import UserError
 from qwenkit.records import read_jsonl, write_jsonl
 from qwenkit.stages import corpus, testsets
 from qwenkit.stages.base import Input
@@ -95,3 +96,18 @@ def test_what_was_masked_is_counted(desk: Desk) -> None:
     config = corpus.Config(extra=[str(path)], scrub_pii=True)
     result = corpus.run(config, {"extra.0": Input("extra.0", path, "")}, desk.work())
     assert sum(result.metrics["scrubbed"].values()) == 1
+
+
+def test_a_source_that_cannot_be_read_ends_the_build_when_all_is_read(desk: Desk, web: Path, tmp_path: Path) -> None:
+    odd = desk.rows("odd.jsonl", [{"question": "What?"}] * 3)
+    with pytest.raises(UserError, match=r"nothing is kept of the source extra1 \(3 no key 'text'\)"):
+        run(desk, {"extra.0": web, "extra.1": odd}, chunks=str(tmp_path / "chunks"))
+    assert [path.name for path in (tmp_path / "chunks").iterdir() if path.name[0] != "."] == ["1-read"]
+    given = fates(run(desk, {"extra.0": web, "extra.1": odd}, text_keys={"extra1": ["question"]}))
+    assert len(given) == 7
+
+
+@pytest.mark.parametrize("keys", [{"min_score": 0.5}, {"max_bits_per_byte": 2.0}, {"most_documents": 10}])
+def test_limits_that_do_nothing_are_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="does nothing without"):
+        corpus.Config(extra=["a"], **keys)

@@ -84,27 +84,44 @@ def build_corpus(
     workers: int = 1,
     runner: str = "local",
     version: int = 0,
+    strict: bool = False,
 ) -> CorpusResult:
     """Raw sources in, clean documents out, each missing one accounted for. `progress(done, total, step=...)`. In a
-    `folder` that is there already, what another `version` of the steps has made is made anew."""
+    `folder` that is there already, what another `version` of the steps has made is made anew. `strict`: a source of
+    which no record can be read ends the build when all are read (`NothingRead`)."""
     config = config or CorpusConfig()
     check(sources, config, runner)
     _refuse_within(sources, folder)
     held = None if folder is not None else tempfile.TemporaryDirectory(prefix="qwenkit-corpus-")
     base = folder if folder is not None else Path(str(held and held.name))
     with Chunks(base, workers, runner, progress) as work:
-        build = _Build(work, list(sources), config, list(test_texts), version)
+        build = _Build(work, list(sources), config, list(test_texts), version, strict)
         build.run()
         return build.result(held)
+
+
+class NothingRead(UserError):
+    """Of some sources no record can be read: `lost` says why, the quarantine where."""
+
+    def __init__(self, lost: dict[str, Counter[str]], quarantine: Quarantine) -> None:
+        super().__init__("nothing can be read of the source " + ", nor of ".join(lost))
+        self.lost, self.quarantine = lost, quarantine
 
 
 class _Build:
     """One build: what its phases are given, and the books that are closed at its end."""
 
     def __init__(
-        self, work: Chunks, sources: list[Source], config: CorpusConfig, tests: list[str], version: int
+        self,
+        work: Chunks,
+        sources: list[Source],
+        config: CorpusConfig,
+        tests: list[str],
+        version: int,
+        strict: bool,
     ) -> None:
-        self.work, self.sources, self.config, self.tests, self.version = work, sources, config, tests, version
+        self.work, self.sources, self.config, self.tests = work, sources, config, tests
+        self.version, self.strict = version, strict
         self.parts: list[tuple[Split, Source]] = [
             (split, source) for source in sources for split in splits(source, config.chunk_bytes)
         ]
@@ -117,13 +134,7 @@ class _Build:
         tasks = [(*part, self.config) for part in self.parts]
         self.read = self.work.map("1-read", FORM, tasks, phases.read_part, own=read)
         self._refuse_silent_sources()
-        sign = [
-            FORM,
-            read,
-            self.config.near_threshold,
-            self.config.max_line_repeats,
-            [list(s.skip) for s in self.sources],
-        ]
+        sign = [FORM, read, self.config.near_threshold, self.config.max_line_repeats]
         signing = [(n, self._rows(n), source, self.config) for n, (_, source) in enumerate(self.parts)]
         self.work.map("2-sign", sign, signing, phases.sign_part)
         joined = [sign, [source.weight for source in self.sources]]
@@ -142,12 +153,17 @@ class _Build:
         return self.work.path("1-read", number, phases.ROWS)
 
     def _refuse_silent_sources(self) -> None:
-        found: Counter[str] = Counter()
+        """Sources without any record; if `strict`, also those of which none can be read: before the long work."""
+        read, bad = Counter[str](), {source.name: Counter[str]() for source in self.sources}
         for mark in self.read:
-            found[mark["source"]] += mark["read"] + sum(mark["bad"].values())
+            read[mark["source"]] += mark["read"]
+            bad[mark["source"]].update(mark["bad"])
+        unread = {name: found for name, found in bad.items() if not read[name]}
         for source in self.sources:
-            if not found[source.name]:
+            if source.name in unread and not unread[source.name]:
                 raise UserError("no document in this source", where=f"source {source.name}: {source.path}")
+        if unread and self.strict:
+            raise NothingRead(unread, self._quarantine())
 
     def _join(self, key: list[Any]) -> None:
         """Copies over all chunks: candidates, their shingles, clusters."""

@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError, refuse_unnamed
-from qwenkit.records import write_jsonl
+from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.testsets import named_texts, overlap_13gram
 
@@ -135,6 +135,7 @@ def _numbered(name: str, values: list[str]) -> list[str]:
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Build the corpus and write it with its books."""
     from qwenkit.data import CorpusConfig, Source, build_corpus
+    from qwenkit.data.corpus import NothingRead
     from qwenkit.data.wordlist import read_lists
 
     sources = _sources(config, inputs, Source)
@@ -156,11 +157,17 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         scrub_pii=config.scrub_pii,
     )
     folder = Path(config.chunks) if config.chunks else work.scratch / "chunks"
-    result = build_corpus(
-        sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more),
-        folder=folder, workers=work.threads, runner=config.runner, version=VERSION,
-    )  # fmt: skip
-    _refuse_empty(sources, result, work.scratch)
+    try:
+        result = build_corpus(
+            sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more),
+            folder=folder, workers=work.threads, runner=config.runner, version=VERSION, strict=True,
+        )  # fmt: skip
+    except NothingRead as error:
+        raise _empty(sources, error.lost, error.quarantine.rows, [], work.scratch) from None
+    empty = {name: row for name, row in result.sources.items() if name not in result.counts["source"]}
+    if empty:
+        lost = {name: Counter(row["dropped"] | row["quarantined"]) for name, row in empty.items()}
+        raise _empty(sources, lost, result.quarantine.rows, result.samples, work.scratch)
     _write(result, named, work.out)
     return _result(result, tests)
 
@@ -180,19 +187,17 @@ def _write(result: Any, tests: list[tuple[str, str]], out: Path) -> None:
     write_jsonl(out / "contaminated.jsonl", ({**row, **beside[row["test"]]} for row in result.contaminated))
 
 
-def _refuse_empty(sources: list[Any], result: Any, scratch: Path) -> None:
-    """A source that gives nothing was named for nothing: say why, and leave what it lost for reading."""
-    empty = [source for source in sources if source.name not in result.counts["source"]]
-    if not empty:
-        return
-    write_jsonl(scratch / "quarantine.jsonl", result.quarantine.rows)
-    write_jsonl(scratch / "samples.jsonl", result.samples)
-    lost = {source.name: result.sources[source.name] for source in empty}
-    reasons = {name: Counter(row["dropped"] | row["quarantined"]).most_common(3) for name, row in lost.items()}
+def _empty(
+    sources: list[Any], lost: dict[str, Counter[str]], quarantine: list[Row], samples: list[Row], scratch: Path
+) -> UserError:
+    """A source that gives nothing was named for nothing: why, with what it lost left for reading."""
+    write_jsonl(scratch / "quarantine.jsonl", quarantine)
+    write_jsonl(scratch / "samples.jsonl", samples)
+    reasons = {name: found.most_common(3) for name, found in lost.items()}
     words = [f"{name} ({', '.join(f'{count} {why}' for why, count in found)})" for name, found in reasons.items()]
-    raise UserError(
+    return UserError(
         "nothing is kept of the source " + ", nor of ".join(words),
-        where=", ".join(str(source.path) for source in empty),
+        where=", ".join(str(source.path) for source in sources if source.name in lost),
         expected="text that can be read and passes the rules",
         mend=f"read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
     )
