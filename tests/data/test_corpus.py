@@ -96,8 +96,14 @@ def test_losses_are_told_by_source(tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", [{"text": "   "}, {"text": "one more text that is all different"}])
     found = build_corpus([Source("mine", mine), Source("other", other)]).sources
     assert found == {
-        "mine": {"read": 4, "kept": 1, "dropped": {"exact_copy": 1}, "quarantined": {"broken JSON": 2}},
-        "other": {"read": 2, "kept": 1, "dropped": {"no_text": 1}, "quarantined": {}},
+        "mine": {
+            "file": "mine.jsonl",
+            "read": 4,
+            "kept": 1,
+            "dropped": {"exact_copy": 1},
+            "quarantined": {"broken JSON": 2},
+        },
+        "other": {"file": "other.jsonl", "read": 2, "kept": 1, "dropped": {"no_text": 1}, "quarantined": {}},
     }
 
 
@@ -107,7 +113,8 @@ def test_books_that_do_not_add_up_are_refused(tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", [{"text": "one more text that is all different"}])
     sources = [Source("mine", mine), Source("other", other)]
     build_corpus(sources, folder=tmp_path / "work")
-    mark = next((tmp_path / "work/1-read").glob("*/mark.json"))
+    marks = (tmp_path / "work/1-read").glob("*/mark.json")
+    mark = next(path for path in marks if '"source": "mine"' in path.read_text())
     mark.write_text(mark.read_text().replace('"read": 2', '"read": 3'))
     with pytest.raises(Stopped, match="lost or counted twice") as caught:
         build_corpus(sources, folder=tmp_path / "work")

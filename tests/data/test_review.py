@@ -62,14 +62,14 @@ def test_kept_documents_stand_beside_the_dropped_of_their_source(corpus: Path) -
 def test_every_source_has_a_line_that_adds_up(corpus: Path) -> None:
     manifest = read_json(corpus / "manifest.json")
     manifest["metrics"]["sources"] = {
-        "s": {"read": 4, "kept": 1, "dropped": {"near_copy": 1}, "quarantined": {"broken JSON": 2}},
-        "silent": {"read": 3, "kept": 0, "dropped": {}, "quarantined": {"cut gzip": 3}},
+        "s": {"file": "s.jsonl", "read": 4, "kept": 1, "dropped": {"near_copy": 1}, "quarantined": {"broken JSON": 2}},
+        "silent": {"file": "silent", "read": 3, "kept": 0, "dropped": {}, "quarantined": {"cut gzip": 3}},
     }
     manifest["metrics"]["funnel"][0]["rule"] = "<rule>"
     write_json(corpus / "manifest.json", manifest)
     page = review.page(corpus)
-    assert "<td>s<td>4<td>1<td>1<td>2<td>broken JSON 2, near_copy 1" in page
-    assert "<td>silent<td>3<td>0<td>0<td>3<td>cut gzip 3" in page
+    assert "<td>s<td>s.jsonl<td>4<td>1<td>1<td>2<td>broken JSON 2, near_copy 1" in page
+    assert "<td>silent<td>silent<td>3<td>0<td>0<td>3<td>cut gzip 3" in page
     assert "&lt;rule&gt;" in page and "<rule>" not in page
 
 

@@ -256,7 +256,8 @@ class _Build:
     def _sources(self) -> dict[str, Row]:
         """What became of each source. Kept is what the ledger says, not what is left."""
         found: dict[str, Row] = {
-            s.name: {"read": 0, "kept": 0, "dropped": Counter(), "quarantined": Counter()} for s in self.sources
+            s.name: {"file": Path(s.path).name, "read": 0, "kept": 0, "dropped": Counter(), "quarantined": Counter()}
+            for s in self.sources
         }
         for number, mark in enumerate(self.read):
             row, bad = found[mark["source"]], Counter(mark["bad"])

@@ -49,7 +49,7 @@ def page(corpus: Path, threshold: float = 0.8) -> str:
     parts = [
         f"<h1>{_said(manifest['node'])}</h1><p>{_said(manifest['headline'])}</p><div id=summary></div>",
         "<h2>Funnel</h2>" + _funnel(metrics["funnel"]),
-        "<h2>Sources</h2>" + _sources(metrics["sources"], manifest["config"].get("extra", [])),
+        "<h2>Sources</h2>" + _sources(metrics["sources"]),
         *(f"<h2>By {key}</h2>" + _sizes(metrics[f"by_{key}"]) for key in ("source", "language", "licence")),
         "<h2>Languages</h2>" + bars(_languages(metrics["by_language"]), "documents of a language"),
         "<h2>Length</h2>" + bars(_lengths(corpus), "documents of so many characters and more"),
@@ -86,16 +86,15 @@ def _funnel(rows: Sequence[Row]) -> str:
     return _table(("step", "rule", "dropped", "left", ""), cells)
 
 
-def _sources(found: dict[str, Row], paths: Sequence[str]) -> str:
-    """What became of each source's records, in the order of the recipe; `paths` of those called extra, extra1, ..."""
-    known = {f"extra{number or ''}": path for number, path in enumerate(paths)}
+def _sources(found: dict[str, Row]) -> str:
+    """What became of each source's records, in the order of the recipe."""
     rows = []
     for source, row in found.items():
         dropped, aside = Counter(row["dropped"]), Counter(row["quarantined"])
         numbers = (row["read"], row["kept"], dropped.total(), aside.total())
         named = ", ".join(f"{_said(rule)} {count:,}" for rule, count in (dropped + aside).most_common())
-        rows.append((_said(source), *(f"{number:,}" for number in numbers), named, _said(known.get(source, ""))))
-    return _table(("source", "read", "kept", "dropped", "quarantined", "by", "path"), rows)
+        rows.append((_said(source), _said(row["file"]), *(f"{number:,}" for number in numbers), named))
+    return _table(("source", "file", "read", "kept", "dropped", "quarantined", "by"), rows)
 
 
 def _sizes(found: dict[str, dict[str, int]]) -> str:
