@@ -1,8 +1,8 @@
 """Pretraining data, section 2.1 of the report: from raw bytes to rows of token ids.
 
-Reading order: `readers` -> `extract`, `language` -> `dedup`, `copies` -> `gauge` (`quality`, `published`, `classifier`) ->
-`pii`, `decontaminate`, `mixture`, as `phases` of `corpus.build_corpus`; `review` for people; then `shards`, `packer` and
-`order` hand tokens to training. Names load on first use, so that importing this room costs nothing.
+Reading order: `readers` -> `extract`, `language` -> `dedup`, `copies` -> `gauge` (`quality`, `published`, `classifier`)
+-> `pii`, `decontaminate`, `mixture`, as the `phases` of `corpus.build_corpus`; `review` for people; then `shards`,
+`packer` and `order` hand tokens to training. Names load on first use, so that importing this room costs nothing.
 """
 
 from __future__ import annotations
