@@ -13,7 +13,6 @@ import pytest
 
 from qwenkit.data import CorpusConfig, CorpusResult, Source, build_corpus
 from qwenkit.data.classifier import QualityClassifier
-from qwenkit.data.corpus import funnel_lines
 from qwenkit.data.tables import read as read_tables
 from qwenkit.errors import Stopped, UserError
 
@@ -153,7 +152,6 @@ def test_books_balance_and_rows_are_complete(sources: list[Source]) -> None:
     assert sum(part["documents"] for part in result.counts["source"].values()) == len(result.documents)
     assert {(row["id"], row["source"]) for row in result.contaminated} == {("leak", "web"), ("leaked", "tasks")}
     assert {row["rule"] for row in result.samples} >= {"offensive", "near_copy", "test_overlap", ""}
-    assert len(list(funnel_lines(result.funnel))) == len(result.funnel)
 
 
 def test_two_builds_are_equal(sources: list[Source]) -> None:

@@ -28,17 +28,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from qwenkit.data import copies, phases, tables
+from qwenkit.data import books, copies, phases, tables
+from qwenkit.data.books import Row
 from qwenkit.data.chunks import Chunks, Mark
 from qwenkit.data.gauge import ATTRIBUTES, measure_part, stamps
 from qwenkit.data.readers import Source, Split, splits
-from qwenkit.data.settings import ORDER, CorpusConfig, applies, check
-from qwenkit.errors import Stopped, UserError
+from qwenkit.data.settings import CorpusConfig, applies, check
+from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 
-Row = dict[str, Any]
 Progress = Callable[..., None]
 FORM = 4  # of what lies between the phases: another form is read by nobody, so all is made anew
 
@@ -163,7 +162,7 @@ class _Build:
             if source.name in unread and not unread[source.name]:
                 raise UserError("no document in this source", where=f"source {source.name}: {source.path}")
         if unread and self.strict:
-            raise NothingRead(unread, self._quarantine())
+            raise NothingRead(unread, books.quarantine_of(self.read))
 
     def _join(self, key: list[Any]) -> None:
         """Copies over all chunks: candidates, their shingles, clusters."""
@@ -237,91 +236,21 @@ class _Build:
     def result(self, held: Any) -> CorpusResult:
         """Every chunk's books as one, closed: a document that nobody accounts for is an error."""
         numbers = range(len(self.parts))
-        sources = self._sources()
-        _refuse_open_books(sources)
+        read, clean, config = self.read, self.clean, self.config
+        ledgers = [self.work.path("4-clean", n, phases.LEDGER) for n in numbers]
         return CorpusResult(
             [self.work.path("4-clean", n, phases.DOCUMENTS) for n in numbers],
             [self.work.path(phase, n, phases.LEDGER) for n in numbers for phase in ("1-read", "4-clean")],
             [self._attributes(n) for n in numbers],
-            self._funnel(),
-            self._samples(),
-            self._sizes(),
-            sources,
-            self._quarantine(),
-            [row for mark in self.clean for row in mark["contaminated"]],
-            sum((Counter(mark["pii"]) for mark in self.clean), Counter()),
+            books.funnel_of(self.sources, config, read, clean),
+            books.samples_of([*read, *clean], config.samples_per_rule),
+            books.sizes_of(clean),
+            books.sources_of(self.sources, read, clean, ledgers),
+            books.quarantine_of(read),
+            [row for mark in clean for row in mark["contaminated"]],
+            sum((Counter(mark["pii"]) for mark in clean), Counter()),
             held,
         )
-
-    def _sources(self) -> dict[str, Row]:
-        """What became of each source. Kept is what the ledger says, not what is left."""
-        found: dict[str, Row] = {
-            s.name: {"file": Path(s.path).name, "read": 0, "kept": 0, "dropped": Counter(), "quarantined": Counter()}
-            for s in self.sources
-        }
-        for number, mark in enumerate(self.read):
-            row, bad = found[mark["source"]], Counter(mark["bad"])
-            row["quarantined"] += bad
-            row["read"] += mark["read"] + bad.total()
-            steps = pq.read_table(str(self.work.path("4-clean", number, phases.LEDGER)), columns=["step"])["step"]
-            row["kept"] += steps.to_pylist().count(phases.KEPT)
-        for mark in [*self.read, *self.clean]:
-            for _, rule, source, count in mark["counts"]:
-                found[source]["dropped"][rule] += count
-        for row in found.values():  # plain tables, which can be written as JSON
-            row["dropped"], row["quarantined"] = dict(row["dropped"]), dict(row["quarantined"])
-        return found
-
-    def _steps(self) -> Counter[tuple[str, str]]:
-        """How many documents each rule of each step dropped."""
-        found: Counter[tuple[str, str]] = Counter()
-        for mark in [*self.read, *self.clean]:
-            for step, rule, _, count in mark["counts"]:
-                found[step, rule] += count
-        return found
-
-    def _funnel(self) -> list[Row]:
-        """One line for every rule that dropped something, or one for a step that dropped nothing."""
-        dropped, left = self._steps(), sum(mark["read"] for mark in self.read)
-        put_aside = sum(sum(mark["bad"].values()) for mark in self.read)
-        funnel: list[Row] = [{"step": "read", "rule": "quarantined", "dropped": put_aside, "left": left}]
-        for step in ("extract", *ORDER, "mixture"):
-            if step in ("licence", "lines", "classifier", "perplexity") and not any(
-                applies(step, s, self.config) for s in self.sources
-            ):
-                continue
-            for rule, count in sorted((r, c) for (s, r), c in dropped.items() if s == step) or [("", 0)]:
-                left -= count
-                funnel.append({"step": step, "rule": rule, "dropped": count, "left": left})
-        return funnel
-
-    def _samples(self) -> list[Row]:
-        """The luckiest few of every rule and source over all chunks."""
-        found: dict[tuple[str, str, str], list[Any]] = {}
-        for mark in [*self.read, *self.clean]:
-            for luck, place, row in mark["samples"]:
-                found.setdefault((row["step"], row["rule"], row["source"]), []).append((-luck, place, row))
-        most = self.config.samples_per_rule
-        return [entry[2] for key in sorted(found) for entry in sorted(found[key], key=lambda e: e[:2])[:most]]
-
-    def _sizes(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Documents and characters by source, language and licence, largest first."""
-        found: dict[str, dict[str, list[int]]] = {key: {} for key in ("source", "language", "licence")}
-        for mark in self.clean:
-            for key, value, documents, characters in mark["sizes"]:
-                sums = found[key].setdefault(value, [0, 0])
-                sums[0], sums[1] = sums[0] + documents, sums[1] + characters
-        return {
-            key: {v: {"documents": d, "characters": c} for v, (d, c) in sorted(sums.items(), key=lambda i: -i[1][1])}
-            for key, sums in found.items()
-        }
-
-    def _quarantine(self) -> Quarantine:
-        quarantine = Quarantine()
-        for mark in self.read:
-            quarantine.counts.update(mark["bad"])
-            quarantine.rows += mark["quarantine"][: max(0, quarantine.keep - len(quarantine.rows))]
-        return quarantine
 
 
 def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:
@@ -332,21 +261,3 @@ def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:
         below = folder.resolve().relative_to(path).parts if folder.resolve().is_relative_to(path) else (".",)
         if path.is_dir() and not any(part.startswith(".") for part in below):  # what is hidden is not read
             raise UserError("the folder of chunks lies in a source", where=str(folder), expected="a folder of its own")
-
-
-def _refuse_open_books(sources: dict[str, Row]) -> None:
-    """Refuse a corpus in which a document was lost, or counted twice: read = kept + dropped + quarantined."""
-    told = []
-    for name, row in sources.items():
-        dropped, aside = sum(row["dropped"].values()), sum(row["quarantined"].values())
-        if row["read"] != row["kept"] + dropped + aside:
-            told.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {aside} quarantined")
-    if told:
-        books = "read = kept + dropped + quarantined"
-        raise Stopped("documents were lost or counted twice", where="; ".join(told), expected=books)
-
-
-def funnel_lines(funnel: Iterable[Row]) -> Iterator[str]:
-    """The funnel as aligned lines of text."""
-    for row in funnel:
-        yield f"{row['step']:<18} {row['rule']:<26} {row['dropped']:>9,} {row['left']:>9,}"

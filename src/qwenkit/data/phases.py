@@ -12,11 +12,9 @@ what became of it: by that `read = kept + dropped by each rule + quarantined` ca
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
@@ -26,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenkit import draws
 from qwenkit.data import dedup, mixture, quality, tables
+from qwenkit.data.books import KEPT, Books, Row
 from qwenkit.data.copies import Fate, fates_and_names
 from qwenkit.data.decontaminate import Match, TestIndex
 from qwenkit.data.extract import extract_text, tidy
@@ -39,54 +37,10 @@ from qwenkit.data.settings import CorpusConfig, applies
 from qwenkit.errors import Stopped
 from qwenkit.records import Quarantine
 
-Row = dict[str, Any]
 ROWS, LEDGER, SIGNATURES = "rows.parquet", "ledger.parquet", "signatures.parquet"
 SPREAD, DOCUMENTS = "spread.npz", "documents.parquet"
-KEPT = "kept"
 _NO_LANGUAGE = "code"
 _AROUND = 200  # characters kept before and after an overlap
-
-
-@dataclass
-class Books:
-    """The fate of every document of a chunk: counts, the ledger's rows, a few samples of every rule and source."""
-
-    seed: int
-    keep: int
-    ledger: tables.Writer
-    read: int = 0
-    fated: int = 0
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # step, rule, source
-    samples: defaultdict[tuple[str, str, str], list[Any]] = field(default_factory=lambda: defaultdict(list))
-
-    def fate(self, row: Row, step: str, rule: str, seen: str = "", of: str = "", copies: int = 0) -> None:
-        """Write down what became of a document."""
-        self.fated += 1
-        if step != KEPT:
-            self.counts[step, rule, row["source"]] += 1
-        place = {key: row[key] for key in ("id", "source", "place")}
-        self.ledger.add({**place, "step": step, "rule": rule, "seen": seen, "of": of, "copies": copies})
-        self._sample(row, step, rule, seen or of)
-
-    def _sample(self, row: Row, step: str, rule: str, seen: str) -> None:
-        """Keep a random few, by a draw that is the document's own."""
-        luck = draws.derive(self.seed, step, rule, row["source"], row["place"])
-        shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": seen}
-        entry = (-luck, row["place"], self.fated, {**shown, "text": row["text"][:1000]})  # places may be equal
-        kept = self.samples[step, rule, row["source"]]
-        if len(kept) < self.keep:
-            heapq.heappush(kept, entry)
-        elif kept and entry[:2] > kept[0][:2]:
-            heapq.heapreplace(kept, entry)
-
-    def mark(self) -> dict[str, Any]:
-        """What the chunk's mark says of its books."""
-        counts = [[*key, count] for key, count in sorted(self.counts.items())]
-        return {
-            "read": self.read,
-            "counts": counts,
-            "samples": [[luck, place, row] for _, few in sorted(self.samples.items()) for luck, place, _, row in few],
-        }
 
 
 # -- phase 1: read, extract, language --------------------------------------------------------------------------------
