@@ -135,6 +135,8 @@ def test_the_card_tells_base_licences_and_lineage(raised: Path, tmp_path: Path) 
     (run / "corpus").mkdir()
     write_json(run / "corpus/manifest.json", corpus)
     base = read_json(run / "base/manifest.json")
+    for counted, name in (("licence", "CC0-1.0"), ("source", "pages")):
+        base["metrics"][f"tokens_by_{counted}"] = {name: {"documents": 1200, "tokens": 34567}}
     base["inputs"] = {"corpus": {"node": "corpus", "digest": corpus["digest"]},
                       "model": {"node": "", "digest": "0" * 40, "hub": "org/first"}}  # fmt: skip
     write_json(run / "base/manifest.json", base)
@@ -145,7 +147,7 @@ def test_the_card_tells_base_licences_and_lineage(raised: Path, tmp_path: Path) 
         *("library_name: transformers", "pipeline_tag: text-generation", "tags:", "- qwenkit"),
     ]
     assert "# chat" in body and "[org/first](https://huggingface.co/org/first)" in body
-    assert "| CC0-1.0 | 1,200 | 34,567 |" in body and "| pages | 1,200 | 34,567 |" in body
+    assert "| CC0-1.0 | 1,200 | 34,567 | 100.00% |" in body and "| pages | 1,200 | 34,567 |" in body
     for node in ("chat", "base", "corpus"):
         manifest = read_manifest(run / node)
         assert f"| {node} | {manifest.kind} | {manifest.digest[:12]} | {manifest.headline} |" in body
