@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qwenkit.data.classifier import QualityClassifier
+from qwenkit.data.language import detect_language
 from qwenkit.data.published import GOPHER
 from qwenkit.data.quality import CODE_RULES, RULES, View, first_broken, offensive, with_thresholds
 from qwenkit.data.wordlist import WordLists
@@ -162,3 +164,12 @@ def test_a_file_that_is_no_filter_is_said(tmp_path: Path) -> None:
     (tmp_path / "f.npz").write_text("no filter")
     with pytest.raises(UserError, match="no filter"):
         QualityClassifier.load(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("name", ["hin", "ben", "tam", "khm", "mya", "tha", "lao", "bod", "amh", "kor", "div", "vie"])
+def test_declarations_in_other_scripts_are_kept(name: str, real_data: Path) -> None:
+    with zipfile.ZipFile(real_data / "udhr2" / "udhr2.zip") as archive:
+        if f"udhr2/{name}.txt" not in archive.namelist():
+            pytest.skip("not among the declarations here")
+        text = archive.read(f"udhr2/{name}.txt").decode("utf-8", "replace")
+    assert first_broken(View(text, detect_language(text)[0]), RULES) is None

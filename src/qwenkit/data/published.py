@@ -28,6 +28,7 @@ from qwenkit.data.quality import (
     Rule,
     View,
     ellipsis_lines,
+    has_letter,
     length,
     line_share,
     ratio,
@@ -55,7 +56,7 @@ def gopher_mean_word_length(view: View) -> float:
 
 def gopher_lettered_words(view: View) -> float:
     """Share of words that hold a letter."""
-    return ratio(sum(any(map(str.isalpha, word)) for word in view.tokens), len(view.tokens))
+    return ratio(sum(map(has_letter, view.tokens)), len(view.tokens))
 
 
 def gopher_bullet_lines(view: View) -> float:

@@ -23,7 +23,7 @@ from importlib import resources
 from math import inf
 
 from qwenkit.data.grams import Grams
-from qwenkit.data.units import is_unspaced, units
+from qwenkit.data.units import SIGN, is_unspaced, units
 from qwenkit.data.wordlist import Lists, WordLists, read_lists
 
 _ENDS = re.compile(r"[.!?。！？…;；:：\"'”’」』)）\]】|]\s*$")
@@ -36,6 +36,7 @@ _BOILERPLATE = re.compile(
     r"|版权所有|请启用 ?javascript|页面不存在",
     re.I,
 )
+_LETTERS_ALONE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _STOP_EN = frozenset(("the", "be", "to", "of", "and", "that", "have", "with", "is", "in", "a", "was", "for"))
 _STOP_ZH = frozenset("的一是不了在有人我他这为之大来以个中上们到说和地也")
 
@@ -130,7 +131,7 @@ def mean_word_length(view: View) -> float:
 
 def longest_word(view: View) -> float:
     """Longest run without a space, links aside: keys, base64, words glued together."""
-    plain = re.sub(r"https?://\S+", "", view.text)
+    plain = re.sub(r"https?://\S+|[\u0f0b\u1361]", " ", view.text)  # Tibetan and Ethiopic signs between words
     return max(map(len, plain.split()), default=0)
 
 
@@ -157,14 +158,20 @@ def unfinished_lines(view: View) -> float:
     return ratio(open_lines, sum(map(len, view.lines)))
 
 
+def has_letter(word: str) -> bool:
+    """Whether a word has a letter, or a vowel sign, which in some scripts is a unit of its own."""
+    return any(map(str.isalpha, word)) or bool(not word.isascii() and SIGN.search(word))
+
+
 def lettered_words(view: View) -> float:
     """Share of words that hold a letter; a run of signs is no word."""
-    return ratio(sum(any(map(str.isalpha, word)) for word in view.words), len(view.words))
+    return ratio(sum(map(has_letter, view.words)), len(view.words))
 
 
 def letters(view: View) -> float:
     """Share of letters among all characters but spaces."""
-    return ratio(sum(map(str.isalpha, view.text)), sum(not char.isspace() for char in view.text))
+    found = sum(map(str.isalpha, view.text)) + (0 if view.text.isascii() else len(SIGN.findall(view.text)))
+    return ratio(found, sum(not char.isspace() for char in view.text))
 
 
 def capitals(view: View) -> float:
@@ -223,11 +230,13 @@ def top_ngram(size: int) -> Callable[[View], float]:
 
 
 def repeated_ngrams(size: int) -> Callable[[View], float]:
-    """Measure: share of n-grams that are not the first of their kind."""
+    """Measure: share of n-grams that are not the first of their kind. Where units are letters (Thai, Lao, Khmer,
+    Myanmar), three of them stand for one: five letters are hardly a word."""
 
     def measure(view: View) -> float:
-        total = view.grams.total(size)
-        return ratio(total - view.grams.distinct(size), total)
+        span = 3 * size if view.unspaced and 2 * len(_LETTERS_ALONE.findall(view.text)) > len(view.words) else size
+        total = view.grams.total(span)
+        return ratio(total - view.grams.distinct(span), total)
 
     measure.__name__ = f"repeated_{size}_grams"
     return measure

@@ -26,14 +26,15 @@ Hashes = npt.NDArray[np.uint64]
 UNSPACED = (
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
-_SIGNS = "".join(  # vowel signs and accents are parts of words, which `\w` leaves out; selectors of emoji are none
+_MARKS = "".join(  # vowel signs and accents, which `\w` leaves out; selectors of emoji are none
     chr(code)
     for code in range(0x300, 0x20000)
-    if unicodedata.category(chr(code)) in ("Mn", "Mc")
-    and not (0xFE00 <= code <= 0xFE0F or re.match(f"[{UNSPACED}]", chr(code)))
+    if unicodedata.category(chr(code)) in ("Mn", "Mc") and not 0xFE00 <= code <= 0xFE0F
 )
+_SIGNS = re.sub(f"[{UNSPACED}]", "", _MARKS)  # those that are part of words, and no units by themselves
 _UNIT = re.compile(rf"[{UNSPACED}]|(?:[^\W{UNSPACED}]|[{_SIGNS}])+")
 _UNSPACED = re.compile(rf"[{UNSPACED}]")
+SIGN = re.compile(f"[{_MARKS}]")
 _GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _PLACES = 4096  # later characters of a unit take the numbers of places from the beginning again
 _ORDINARY = 0x32400  # no character above has another form
