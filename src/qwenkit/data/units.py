@@ -33,6 +33,7 @@ _MARKS = "".join(  # vowel signs and accents, which `\w` leaves out; selectors o
 )
 _SIGNS = re.sub(f"[{UNSPACED}]", "", _MARKS)  # those that are part of words, and no units by themselves
 _UNIT = re.compile(rf"[{UNSPACED}]|(?:[^\W{UNSPACED}]|[{_SIGNS}])+")
+_UNSIGNED = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")  # the same where no sign is: three times as fast
 _UNSPACED = re.compile(rf"[{UNSPACED}]")
 SIGN = re.compile(f"[{_MARKS}]")
 _GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -53,7 +54,7 @@ def _form(text: str) -> str:
 
 def units(text: str) -> list[str]:
     """Words (runs of letters, digits, marks) and single characters of scripts without spaces; punctuation is left."""
-    return _UNIT.findall(text)
+    return (_UNSIGNED if text.isascii() or not SIGN.search(text) else _UNIT).findall(text)
 
 
 def is_unspaced(text: str) -> bool:
