@@ -173,6 +173,12 @@ def stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+def stamps(path: Path) -> list[int]:
+    """Sizes and times of a file, or of the files of a folder: while they stand, what was read of it stands too."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [number for file in files for number in stamp(file)]
+
+
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Generator[None]:
     """Hold a folder alone; refuse a second process. `what` it is called in messages."""

@@ -227,6 +227,21 @@ def read_rows(path: Path | str) -> Iterator[Row]:
     return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
 
 
+def row_groups(path: Path, size: int) -> Iterator[tuple[int, int, int]]:
+    """Parts of a Parquet file of about `size` bytes: first row group, the one after the last, and the rows before."""
+    import pyarrow.parquet as pq
+
+    metadata: Any = pq.ParquetFile(str(path)).metadata
+    groups, start, before, rows, held = int(metadata.num_row_groups), 0, 0, 0, 0
+    for group in range(groups):
+        held += int(metadata.row_group(group).total_byte_size)
+        rows += int(metadata.row_group(group).num_rows)
+        if held >= size and group + 1 < groups:
+            yield start, group + 1, before
+            start, before, held = group + 1, rows, 0
+    yield start, groups, before
+
+
 def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]:
     """Rows of a Parquet file, or of some of its row groups, a thousand at a time."""
     import pyarrow as pa

@@ -7,10 +7,8 @@ import json
 import os
 import random
 import resource
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from qwenkit.data.copies import equal_by_daft, equal_rows
 from qwenkit.data.corpus import CorpusResult
 from qwenkit.data.tables import read
 from qwenkit.errors import UserError
+from tests.kills import kill_often
 
 WORDS = "river town hill market winter sailor baker bridge story garden engine paper candle music letter".split()
 
@@ -144,21 +143,8 @@ def test_kills_lose_no_more_than_a_chunk(
     sources: list[Source], expected: CorpusResult, tmp_path: Path, kills: int, workers: int
 ) -> None:
     """SIGKILL to the whole group whenever some more chunks are done; what was done is not touched again."""
-    folder, killed = tmp_path / "work", 0
-    while killed < kills:
-        before = {path: path.stat().st_mtime_ns for path in folder.glob(MARKS)}
-        process = build(sources, folder, workers)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list(folder.glob(MARKS))) > len(before):
-                os.killpg(process.pid, signal.SIGKILL)
-                killed += 1
-                break
-            time.sleep(0.002)
-        finished = process.wait() == 0
-        assert all(path.stat().st_mtime_ns == time_ for path, time_ in before.items())
-        if finished:
-            break
+    folder = tmp_path / "work"
+    killed = kill_often(folder, MARKS, kills, lambda: build(sources, folder, workers), lambda: 0.0)
     assert killed and digest(build_corpus(sources, [QUESTION], CONFIG, folder=folder)) == digest(expected)
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +22,7 @@ from qwenkit.stages.base import Input
 from qwenkit.stages.documents import Part, parts, read_part, split
 from qwenkit.stages.tokens import MEASURED, Tokens, encode_part, tokenize
 from qwenkit.tokenizer import save_tokenizer, train_bpe
+from tests.kills import kill_often
 from tests.stages.conftest import TEXTS
 
 PART, SHARE, SEED = 3000, 0.2, 7
@@ -170,22 +168,8 @@ def test_kills_lose_no_more_than_a_chunk(
     desk: Path, tmp_path: Path, expected: tuple[Tokens, str], kills: int, workers: int
 ) -> None:
     """SIGKILL to the whole group at a random moment after some more chunks are done; those are not touched again."""
-    folder, killed, luck = tmp_path / "work", 0, random.Random(workers)
-    while killed < kills:
-        before = {path: path.stat().st_mtime_ns for path in folder.glob(MARKS)}
-        process = build(desk, folder, workers)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list(folder.glob(MARKS))) > len(before):
-                time.sleep(luck.random() / 500)
-                os.killpg(process.pid, signal.SIGKILL)
-                killed += process.wait() < 0
-                break
-            time.sleep(0.001)
-        finished = process.wait() == 0
-        assert all(path.stat().st_mtime_ns == time_ for path, time_ in before.items())
-        if finished:
-            break
+    folder, luck = tmp_path / "work", random.Random(workers)
+    killed = kill_often(folder, MARKS, kills, lambda: build(desk, folder, workers), lambda: luck.random() / 500)
     assert killed
     work(desk, folder)
     assert digest(folder) == expected[1] and Shards(folder / "tokens").verify()

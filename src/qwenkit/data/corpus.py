@@ -29,10 +29,11 @@ from typing import Any
 
 import numpy as np
 
+from qwenkit.artifacts import stamps
 from qwenkit.data import books, copies, phases, tables
 from qwenkit.data.books import Row
 from qwenkit.data.chunks import Chunks, Mark
-from qwenkit.data.gauge import ATTRIBUTES, measure_part, stamps
+from qwenkit.data.gauge import ATTRIBUTES, measure_part
 from qwenkit.data.readers import Source, Split, splits
 from qwenkit.data.settings import CorpusConfig, applies, check
 from qwenkit.errors import UserError

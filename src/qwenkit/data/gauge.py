@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qwenkit.artifacts import stamp
+from qwenkit.artifacts import stamps
 from qwenkit.data import dedup, quality, tables
 from qwenkit.data.classifier import QualityClassifier
 from qwenkit.data.copies import LINES, fates_and_names
@@ -113,12 +113,6 @@ def _model_of(config: CorpusConfig) -> Perplexity:
 @lru_cache(maxsize=1)
 def _model(folder: str, *_: int) -> Perplexity:
     return Perplexity(folder)
-
-
-def stamps(path: Path) -> list[int]:
-    """Sizes and times of a file, or of the files of a folder: while they stand, what was read of it stands too."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [number for file in files for number in stamp(file)]
 
 
 def common_lines(source: Source, config: CorpusConfig, joined: Path) -> frozenset[int]:

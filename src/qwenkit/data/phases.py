@@ -24,12 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qwenkit.artifacts import stamps
 from qwenkit.data import dedup, mixture, quality, tables
 from qwenkit.data.books import KEPT, Books, Row
 from qwenkit.data.copies import Fate, fates_and_names
 from qwenkit.data.decontaminate import Match, TestIndex
 from qwenkit.data.extract import extract_text, tidy
-from qwenkit.data.gauge import BITS, common_lines, filters_of, rules_of, stamps, without
+from qwenkit.data.gauge import BITS, common_lines, filters_of, rules_of, without
 from qwenkit.data.language import detect_language
 from qwenkit.data.pii import scrub
 from qwenkit.data.readers import Document, Source, Split, read_split

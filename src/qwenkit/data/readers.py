@@ -29,7 +29,7 @@ from qwenkit.data.charset import utf_16
 from qwenkit.data.json_files import is_document, values
 from qwenkit.data.streams import CUT, MAX_RECORD, Damage, packing
 from qwenkit.errors import UserError, nearest
-from qwenkit.records import Quarantine, name_of, parse_line
+from qwenkit.records import Quarantine, name_of, parse_line, row_groups
 
 KINDS = ("html", "web", "text", "code", "instruction")
 _TEXT_SUFFIXES = set(".txt .md .rst .py .html .htm .c .h .cpp .js .ts .go .rs .java .sh".split())
@@ -184,21 +184,11 @@ def _frames_apart(path: Path, size: int) -> Iterator[Split]:
 
 def _row_groups(path: Path, size: int) -> Iterator[Split]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        metadata = pq.ParquetFile(str(path)).metadata
-    except (pa.ArrowException, OSError):
+        yield from (Split((str(path),), start, stop, rows + 1) for start, stop, rows in row_groups(path, size))
+    except (pa.ArrowException, OSError):  # reading will say what is wrong with it
         yield Split((str(path),))
-        return
-    start = first = row = held = 0
-    for group in range(metadata.num_row_groups):
-        held += metadata.row_group(group).total_byte_size
-        row += metadata.row_group(group).num_rows
-        if held >= size and group + 1 < metadata.num_row_groups:
-            yield Split((str(path),), start, group + 1, first + 1)
-            start, first, held = group + 1, row, 0
-    yield Split((str(path),), start, metadata.num_row_groups, first + 1)
 
 
 def source_files(path: Path, name: str) -> tuple[list[Path], list[tuple[str, str]]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from qwenkit import draws
 from qwenkit.errors import UserError
-from qwenkit.records import Row, numbered_jsonl, read_parquet
+from qwenkit.records import Row, numbered_jsonl, read_parquet, row_groups
 from qwenkit.stages.checks import identity
 
 DOCUMENTS = "documents-*.parquet"
@@ -67,19 +67,11 @@ def _lines(path: Path, size: int) -> Iterator[Part]:
 
 def _row_groups(path: Path, size: int) -> Iterator[Part]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        metadata = pq.ParquetFile(str(path)).metadata
+        yield from (Part(path, start, stop, rows, rows) for start, stop, rows in row_groups(path, size))
     except (pa.ArrowException, OSError):  # reading will say what is wrong with it
         yield Part(path)
-        return
-    start = before = rows = held = 0
-    for group in range(metadata.num_row_groups):
-        held, rows = held + metadata.row_group(group).total_byte_size, rows + metadata.row_group(group).num_rows
-        if held >= size or group + 1 == metadata.num_row_groups:
-            yield Part(path, start, group + 1, before, before)
-            start, before, held = group + 1, rows, 0
 
 
 def read_part(part: Part) -> Iterator[Row]:

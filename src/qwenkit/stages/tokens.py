@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qwenkit.artifacts import stamps
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input
 from qwenkit.stages.documents import Part, blocks, empty, parts, read_part, split
@@ -62,7 +63,6 @@ def tokenize(
 
 def encode_part(out: Path, part: Part, tokenizer: Path, share: float, seed: int) -> dict[str, Any]:
     """Tokens of a part of the corpus, and its held-out documents."""
-    from qwenkit.data.gauge import stamps
     from qwenkit.data.shards import ShardWriter
 
     tok = _tokenizer(tokenizer, *stamps(tokenizer))
