@@ -231,7 +231,8 @@ def row_groups(path: Path, size: int) -> Iterator[tuple[int, int, int]]:
     """Parts of a Parquet file of about `size` bytes: first row group, the one after the last, and the rows before."""
     import pyarrow.parquet as pq
 
-    metadata: Any = pq.ParquetFile(str(path)).metadata
+    parquet: Any = pq  # which has no types
+    metadata = parquet.ParquetFile(str(path)).metadata
     groups, start, before, rows, held = int(metadata.num_row_groups), 0, 0, 0, 0
     for group in range(groups):
         held += int(metadata.row_group(group).total_byte_size)
