@@ -142,9 +142,9 @@ def test_metrics_are_means_over_the_updates_done(make_policy, make_scalar) -> No
 def test_chunks_of_the_head_change_nothing(make_policy, make_scalar) -> None:
     """Values, entropies and gradients; the logits of no more than a chunk are alive at once.
 
-    In float64, where sums in another order differ by nothing that shows: what is left is attention, which is float32 on a
-    CPU. It rounds a gradient that differs in its last bits by at most one unit each way in each of its products, so the
-    two gradients differ by some float32 units of their length; a chunk lost or counted twice differs by whole percents.
+    In float64, where sums in another order differ by nothing that shows: what is left is attention, which is float32
+    on a CPU. It may round a gradient that differs in its last bits to the next float32 number, so the two differ by
+    some float32 units of their length at most; a chunk lost or counted twice differs by whole percents.
     """
     ppo = build(lambda seed: make_policy(seed).double(), make_scalar)
     batch, found, widest = ppo.sample(0), [], []
