@@ -60,4 +60,4 @@ def small_vocabulary(folder: Path) -> None:
     ]
     rows = (json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines)
     (folder / "texts.jsonl").write_text("".join(rows), encoding="utf-8")
-    save_tiktoken(train_bpe(lines[:200], 300), folder / "qwen.tiktoken")
+    save_tiktoken(train_bpe(lines[:200], 300), folder / "qwen.tiktoken", ranks_only=True)
