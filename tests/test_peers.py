@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -55,9 +56,9 @@ def small_vocabulary(folder: Path) -> None:
     """Texts of both languages and a vocabulary learnt from them."""
     from qwenkit.tokenizer import save_tiktoken, train_bpe
 
-    lines = [
-        f"The river {n} runs past {n * 7} mills and {n * 3} towns. 河流{n}经过{n * 7}座磨坊。" * 3 for n in range(4000)
-    ]
+    draw = random.Random(5)
+    words = ["".join(draw.choices("bcdfghklmnprstvwaeiou河流经过座磨坊", k=draw.randint(2, 8))) for _ in range(3000)]
+    lines = [" ".join(draw.choices(words, k=60)) + "." for _ in range(3000)]
     rows = (json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines)
     (folder / "texts.jsonl").write_text("".join(rows), encoding="utf-8")
     save_tiktoken(train_bpe(lines[:200], 300), folder / "qwen.tiktoken", ranks_only=True)
