@@ -272,7 +272,7 @@ def test_changes_are_written_into_a_recipe_of_ones_own(bare: Path) -> None:
     mine, text = load_recipe("my.toml"), Path("my.toml").read_text()
     assert mine.nodes["corpus"].inputs == {"extra.0": ("path", "texts")}
     assert mine.nodes["base"].config.model_dump()["beta1"] == 0.8 and mine.threads == 1
-    assert text.count("extra = ") == 1 and "# Section 2.1" in text
+    assert text.count("\nextra = ") == 1 and "# Section 2.1" in text
 
 
 @pytest.mark.parametrize(
