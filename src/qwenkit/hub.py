@@ -98,6 +98,11 @@ def commit(reference: str) -> str:
     return resolve(reference, what="config").name
 
 
+def is_commit(value: object) -> bool:
+    """Whether a value names a commit, in full."""
+    return isinstance(value, str) and _COMMIT.fullmatch(value) is not None
+
+
 def fetch(reference: str, commit: str, what: str = "model") -> Path:
     """A commit of a model, whatever its name means now."""
     return _fetch(repo_of(reference), commit, what)

@@ -9,21 +9,23 @@ the line or offset, and goes on; `read = kept + quarantined` holds for every rea
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from qwenkit.errors import UserError
 
 Row = dict[str, Any]
 TEMPORARY = ".tmp"
-"""What a file is called, behind its name, while `write_json` writes it: a kill may leave one."""
+"""What a file is called, behind its name, while `replacing` writes it: a kill may leave one."""
 
 
 def canonical(value: Any) -> bytes:
@@ -158,35 +160,57 @@ def json_kind(value: Any) -> str:
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
-    """Write rows to `path` (gzip by suffix, without a time stamp) and return their number. fsynced at the end."""
+    """Write rows to `path` (gzip by suffix, without a time stamp) and return their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with path.open("wb") as raw:
+    with replacing(path) as raw:
         file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
         for row in rows:
             file.write(dumps(row).encode() + b"\n")
             count += 1
         if file is not raw:
             file.close()
-        raw.flush()
-        os.fsync(raw.fileno())
     return count
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write one indented JSON file through a temporary name, so that a kill leaves the old file or the new one."""
+    """Write one indented JSON file; a kill leaves the old file or the new one."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    write_bytes(path, (text if _encodable(text) else json.dumps(value, indent=1)).encode() + b"\n")
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file in one go; a kill or a full disk leaves the old file or none."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
+    """The one way to write over a file: through a temporary name beside it, flushed to the disk and renamed. A kill, a
+    full disk or an error leaves what stood there, never a part; an `OSError` names the file. A link is replaced and
+    never followed. What is no plain file (a pipe, a terminal) is written to as it is."""
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+        return
     beside = path.with_name(path.name + TEMPORARY)
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+        beside.unlink(missing_ok=True)  # of a kill, or a link that somebody laid there
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        if path.is_file() and not path.is_symlink():
+            shutil.copymode(path, beside)
         beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 

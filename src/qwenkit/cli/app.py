@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ import typer
 from rich.console import Console
 
 from qwenkit.errors import UserError
+from qwenkit.records import write_bytes
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk or a quota that is full."""
 
 app = typer.Typer(
     help="The Qwen Technical Report as running software.",
@@ -62,14 +67,19 @@ def print_json(value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole, or say why not and leave none."""
-    existed = path.exists()
+    """Write a file whole, or say why not and leave what stood there."""
+    with written(path):
+        write_bytes(path.resolve(), text.encode(errors="replace"))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What keeps an answer from its file, in words that name the file."""
     try:
-        path.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
-        if not existed and path.is_file():
-            path.unlink()
-        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path)) from error
+        mend = "free some space; what stood there before is left" if error.errno in FULL else None
+        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path), mend=mend) from error
 
 
 def minutes_text(value: float | None) -> str:

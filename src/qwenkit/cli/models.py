@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, bar, print_json
+from qwenkit.cli.app import Json, app, as_reference, bar, print_json, written
 from qwenkit.errors import Stopped, UserError
+from qwenkit.records import write_bytes
 
 Model = Annotated[
     str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
@@ -72,7 +73,8 @@ def longctx(
     with bar() as moved:
         cells = room.measure(engine, ids, sizes, length, tricks, moved)
     if plot is not None:
-        plot.write_bytes(room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
+        with written(plot):
+            write_bytes(plot.resolve(), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
     if as_json:
         print_json({"model": model, "trained": length, "tokens": len(ids), "cells": room.plain(cells)})
         return

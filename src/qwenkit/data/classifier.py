@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from qwenkit.data.units import ngram_hashes, unit_hashes
 from qwenkit.errors import UserError
+from qwenkit.records import replacing
 
 BITS = 16
 _FORM = 3  # of the features: another hash of units is another filter
@@ -66,7 +67,7 @@ class QualityClassifier:
 
     def save(self, path: Path | str) -> None:
         """Write the weights as one `.npz` file."""
-        with Path(path).open("wb") as file:
+        with replacing(path) as file:
             weights = self.weights.astype(np.float32)
             np.savez_compressed(file, weights=weights, bias=np.float64(self.bias), form=np.int64(_FORM))
 

@@ -37,7 +37,7 @@ from qwenkit.data.gauge import ATTRIBUTES, measure_part
 from qwenkit.data.readers import Source, Split, splits
 from qwenkit.data.settings import CorpusConfig, applies, check
 from qwenkit.errors import UserError
-from qwenkit.records import Quarantine
+from qwenkit.records import Quarantine, write_bytes
 
 Progress = Callable[..., None]
 FORM = 4  # of what lies between the phases: another form is read by nobody, so all is made anew
@@ -210,7 +210,7 @@ class _Build:
         path = self.work.folder / "tests" / f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_bytes() != data:
-            path.write_bytes(data)
+            write_bytes(path, data)
         return path
 
     def _common(self, joined: list[Any], tests: Path) -> Path | None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwenkit.artifacts import refuse_not_utf8
 from qwenkit.data import remote, streams, warc
 from qwenkit.data.charset import utf_16
 from qwenkit.data.json_files import is_document, values
@@ -247,12 +248,7 @@ def _unreadable(path: Path) -> str:
 
 def _named_in_utf8(path: Path, name: str) -> Path:
     """The path: a document is called after it, and ids are texts."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"a file name that is not UTF-8: {str(path)!a}", where=f"source {name}", mend="rename it"
-        ) from None
+    refuse_not_utf8(path, f"source {name}")
     return path
 
 

@@ -69,11 +69,65 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
     return found
 
 
+class Watch:
+    """Whether what a node reads stays what its digests say, from before they were taken to after the work: what came of
+    other bytes must not stand under them. A file that nobody touched is known by its signature, another is hashed
+    again."""
+
+    def __init__(self, node: Node, run_dir: Path) -> None:
+        self._node, self._run_dir = node, run_dir
+        self._before = {name: self._signatures(target) for name, target in self._outside()}
+
+    def _outside(self) -> list[tuple[str, Path]]:
+        return [(name, Path(target)) for name, (kind, target) in self._node.inputs.items() if kind == "path"]
+
+    def _signatures(self, path: Path) -> dict[Path, list[int]] | None:
+        try:
+            return {file: artifacts.signature(file) for file in artifacts.outside_files(path)}
+        except OSError:
+            return None
+
+    def changed(self, inputs: Mapping[str, Input]) -> Input | None:
+        """The first input that is no more what it was."""
+        return next((inputs[name] for name in self._node.inputs if not self._stands(inputs[name])), None)
+
+    def _stands(self, item: Input) -> bool:
+        if item.hub:
+            return True
+        if item.node is None and self._before[item.name] == self._signatures(item.path) is not None:
+            return True
+        books = self._node.config.reads_books(item.name)
+        try:
+            if item.node is not None:
+                artifacts.refuse_damaged(item.path, "")
+                return digest_of(item.path, books) == item.digest
+            return outside_digest(item.path, books) == item.digest
+        except (UserError, OSError):
+            return False
+
+    def refuse(self, inputs: Mapping[str, Input]) -> None:
+        """Refuse to publish what was made of an input that changed."""
+        if item := self.changed(inputs):
+            raise self.error(item)
+
+    def error(self, item: Input) -> UserError:
+        """What is said of an input that changed."""
+        return UserError(
+            f"the input `{item.title}` changed while `{self._node.name}` worked", where=str(item.path),
+            expected="data that stays as it is until the work is done",
+            mend="nothing was published; the same command begins again with what is there now",
+        )  # fmt: skip
+
+
 def pinned(run_dir: Path) -> dict[str, str]:
     """The commit of each model of the Hub that the run began with: a branch may move on, a run stays with its own."""
     path = run_dir / "run.json"
     found: Any = read_object(path).get("hub", {}) if path.exists() else {}
-    return cast("dict[str, str]", found) if isinstance(found, dict) else {}
+    known = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    for reference, commit in known.items():
+        if not hub.is_commit(commit):
+            raise UserError(f"damaged: {commit!r} is no commit of {reference}", where=str(path), expected="40 digits")
+    return known
 
 
 def outside_digest(path: Path, books: bool = False) -> str:

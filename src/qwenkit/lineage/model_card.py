@@ -11,7 +11,6 @@ people, so it is no content of the artifact: its owner may write on, and no dige
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from qwenkit.artifacts import CARD, MANIFEST, Manifest
 from qwenkit.config import toml_value
 from qwenkit.errors import UserError
 from qwenkit.lineage.view import sequence
-from qwenkit.records import read_object
+from qwenkit.records import read_object, write_bytes
 from qwenkit.stages import KINDS, load_stage
 
 MARK = "<!-- written by qwenkit -->"
@@ -34,10 +33,7 @@ def write_model_card(folder: Path, run_dir: Path) -> None:
     """Put a card into the folder of a model that has none; `run_dir` holds what it was made from."""
     path = folder / CARD
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and not path.exists():
-        with path.open("w", encoding="utf-8") as file:
-            file.write(model_card(folder, run_dir=run_dir))
-            file.flush()
-            os.fsync(file.fileno())
+        write_bytes(path, model_card(folder, run_dir=run_dir).encode(errors="replace"))
 
 
 def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | None:

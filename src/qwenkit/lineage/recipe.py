@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from qwenkit.artifacts import MANIFEST
+from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
 from qwenkit.errors import UserError, nearest, within
 from qwenkit.hub import meant
@@ -20,8 +20,6 @@ from qwenkit.records import read_object
 from qwenkit.stages import KINDS, gives, load_stage
 
 SCHEMA = 1
-LONGEST_NAME = 64
-"""Of a node: it names a folder, and another with a key behind it."""
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str}
 
 
@@ -214,7 +212,7 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
 
 def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str, lines: Lines, base: Path) -> Node:
     place = place_of(source, lines, (name,))
-    if not name.replace("-", "").replace("_", "").isalnum() or len(name) > LONGEST_NAME:
+    if not is_node_name(name):
         expected = f"letters, digits, - and _, at most {LONGEST_NAME}"
         raise UserError(f"`{name[:100]}` is no node name", where=place, expected=expected)
     kind = table.get("kind", name)

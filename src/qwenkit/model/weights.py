@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qwenkit.errors import UserError
-from qwenkit.records import read_object
+from qwenkit.records import read_object, write_bytes
 
 SHARD_BYTES = 5 * 10**9
 SAFE, PICKLED = ("model.safetensors", ".safetensors"), ("pytorch_model.bin", ".bin")
@@ -198,4 +198,4 @@ def _shard_name(number: int, count: int) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """A configuration file, as people read it."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
