@@ -33,6 +33,8 @@ from .patterns import ENDOFTEXT
 from .tiktoken_file import ranks_text
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+TEMPLATES = "additional_chat_templates"
+"""A folder beside `TEMPLATE` that holds templates with other names."""
 RANKS = "qwen.tiktoken"
 
 
@@ -84,9 +86,16 @@ def _dump(obj: dict[str, Any]) -> str:
 
 def _added(tok: Tokenizer) -> list[dict[str, Any]]:
     """Special tokens as `tokenizers` describes them, by id; normalized: they are looked for after NFC."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not tok.special_first}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
     return [
-        {"id": i, "content": name, **flags, "special": name not in tok.visible}
+        {
+            "id": i,
+            "content": name,
+            **flags,
+            **(tok.edges[name]._asdict() if name in tok.edges else {}),
+            "normalized": name not in tok.first,
+            "special": name not in tok.visible,
+        }
         for name, i in sorted(tok.special.items(), key=lambda item: item[1])
     ]
 
