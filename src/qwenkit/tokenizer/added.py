@@ -11,6 +11,7 @@ before the next begins. Some added tokens take the white space beside them, or s
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -86,12 +87,10 @@ def stretches(
 
 def _slice(parts: Sequence[Part], starts: Sequence[int], start: int, stop: int) -> list[Part]:
     """What lies between two places of the joined text, still by part."""
-    if len(parts) == 1:
-        return [parts[0]._replace(text=parts[0].text[start:stop])]
+    first, last = bisect_right(starts, start) - 1, bisect_left(starts, stop)
     cut = (
-        part._replace(text=part.text[max(0, start - first) : max(0, stop - first)])
-        for part, first in zip(parts, starts)
-        if first < stop and first + len(part.text) > start
+        part._replace(text=part.text[max(0, start - begin) : stop - begin])
+        for part, begin in zip(parts[first:last], starts[first:last])
     )
     return [part for part in cut if part.text]
 

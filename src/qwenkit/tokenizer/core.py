@@ -9,9 +9,9 @@ is `normalize(text)`, not always `text`.
 
 Later families add four things, which a folder's files tell: added tokens that are not called special (`visible`), which
 are there after `skip_special_tokens`; added tokens that are looked for before NFC (`special_first`: all, none or their
-names); added tokens that mind the text beside them (`edges`); and vocabularies without NFC (`nfc=False`, as cl100k). Of
-the visible ones, some are marks that belong to a program's text (`<think>`, `<tool_call>`, `<|fim_prefix|>`); the rest are
-`words`, and one token each in any text, as in `tokenizers`.
+names); added tokens that mind the text beside them (`edges`); and vocabularies without NFC (`nfc=False`, as cl100k).
+Of the visible ones, some are marks that belong to a program's text (`<think>`, `<tool_call>`, `<|fim_prefix|>`); the
+rest are `words`, and one token each in any text, as in `tokenizers`.
 """
 
 from __future__ import annotations
