@@ -5,8 +5,8 @@ A piece is a stretch of text that belongs to one part of one turn:
     start "<|im_start|>" | header "user\\n" | content "..." | end "<|im_end|>" | newline "\\n"
 
 `qwen1` and `chatml` have the same pieces and differ in how they are encoded (see `render`). `qwen3` adds thinking:
-an answer after the last question is preceded by its `<think>` block, earlier ones lose theirs. Tool calls are
-Hermes-style JSON between `<tool_call>` marks, the same in all three.
+an answer after the last question is preceded by its `<think>` block, earlier ones lose theirs and are not trained then.
+Tool calls are Hermes-style JSON between `<tool_call>` marks, the same in all three.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def pieces(
         elif message["role"] == "assistant":
             thinks, weight = style == "qwen3", trained(message)
             turn = _turn("assistant", _answer(message, thinks, index > question, after is None))
+            weight = 0.0 if thinks and _loses_thought(message, index, question) else weight
             out += [piece._replace(weight=weight) for piece in turn]
         else:
             out += _turn(message["role"], [Piece(text(message), message["role"], "content", False)])
@@ -72,6 +73,18 @@ def pieces(
     if add_generation_prompt:
         out += [Piece(IM_START, "assistant", "start"), Piece("assistant\n", "assistant", "header")]
     return out
+
+
+def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
+    """The messages whose answers are shown without their thoughts, and so not as the model wrote them."""
+    if style != "qwen3":
+        return ()
+    question = max((i for i, m in enumerate(messages) if _asks(m)), default=-1)
+    return tuple(i for i, m in enumerate(messages) if m["role"] == "assistant" and _loses_thought(m, i, question))
+
+
+def _loses_thought(message: Message, index: int, question: int) -> bool:
+    return index <= question and bool(_split_thought(message, text(message))[0].strip())
 
 
 def _asks(message: Message) -> bool:

@@ -5,8 +5,8 @@
 For every answer the template renders the messages before it with the generation prompt, and the messages up to it.
 Where the first begins the second, and the second begins the whole, what lies between is the answer as it is served, so
 it can be trained: its text, and the token that ends the turn. `{% generation %}` tags say it directly. A template that
-takes the thoughts out of earlier answers (R1's, QwQ's, Qwen3's) shows these otherwise than it asked for them: they stand
-in the text without loss (`Rendered.untrained`), and where the last answer itself does not agree, the conversation is
+takes the thoughts out of earlier answers (R1's, QwQ's) shows these otherwise than it asked for them: they stand in the
+text without loss (`Rendered.untrained`), and where the last answer itself does not agree, the conversation is
 refused with the first token that differs.
 
 Of marks, the mask `qwen` also trains `<|im_start|>`, `<|im_end|>` and the newline after it in every turn that the

@@ -41,7 +41,7 @@ from .messages import Message, check
 from .parse import parse_text
 from .probes import Probe
 from .render import Rendered, Span, encode_pieces
-from .styles import STYLES, pieces
+from .styles import STYLES, pieces, untrained
 from .traced import Traced
 
 
@@ -105,7 +105,7 @@ class ChatTokenizer(Tokenizer):
         if template is None:
             style = style or self.style or "chatml"
             found = pieces(messages, tools, style, add_generation_prompt, continue_final_message)
-            return encode_pieces(self, found, style, mask)
+            return encode_pieces(self, found, style, mask)._replace(untrained=untrained(messages, style))
         traced = Traced(self, template, messages, tools or None, self.names, variables or {}, add_generation_prompt)
         traced = traced.with_all()
         if add_generation_prompt:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, cast
@@ -28,6 +28,7 @@ _MOST = 32
 _SIGNS = range(0xF0000, 0xFFFFE)
 _WAYS = ((1, 1), (0, 1), (1, 0))
 """Whether a sign stands before a covered name, and whether one stands after it."""
+_BARE: tuple[Mapping[str, Any], ...] = ({}, {"content": None}, {"content": ""})
 _ALIKE = {"K": "[K\u212a]", ";": "[;\u037e]", "`": "[`\u1fef]"}
 """What a normal form makes an ASCII character of."""
 Stretch = tuple[int, int]
@@ -51,13 +52,12 @@ class Traced:
         """The same with the first messages only."""
         return replace(self, messages=self.messages[:count], add_generation_prompt=add_generation_prompt)
 
-    null_content: bool = False
-    """Whether the content of a mere call is null, as R1's template wants it, or not there, as transformers has it."""
+    bare: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the content of a mere call is: absent, as transformers has it; null, as R1's template wants it; or empty."""
 
     @cached_property
     def _shown(self) -> list[dict[str, Any]]:
-        shown = [for_template(message) for message in self.messages]
-        return [{"content": None, **message} for message in shown] if self.null_content else shown
+        return [{**self.bare, **for_template(message)} for message in self.messages]
 
     def _rendered(self, messages: Any, tools: Any, variables: Mapping[str, Any]) -> str:
         known = {**self.names, **variables}
@@ -70,26 +70,30 @@ class Traced:
 
     def with_all(self) -> Traced:
         """The same, once it is sure that tools and calls are in the text: lost silently, they would be missed late."""
-        lost = self._lost()
-        if lost is not None and (other := replace(self, null_content=True))._lost() is None:
-            return other
-        if lost is not None:
-            raise UserError(
-                f"the chat template does not show {lost}",
-                expected="a template that knows of tools",
-                mend='name a chat style that does, for example style = "chatml"',
-            )
-        return self
+        every = all("content" in message for message in self.messages)
+        forms = [self] if every else [replace(self, bare=bare) for bare in _BARE]
+        reasons = [form._lost() for form in forms]
+        if None in reasons:
+            return forms[reasons.index(None)]
+        raise reasons[-1] or UserError("the chat template fails on this conversation")
 
-    def _lost(self) -> str | None:
-        """What may be taken away without a trace, in words."""
-        bare = [{key: value for key, value in message.items() if key != "tool_calls"} for message in self._shown]
-        with contextlib.suppress(UserError):
-            if self.tools and self._rendered(self._shown, None, self.variables) == self.text:
-                return "the tools"
-        with contextlib.suppress(UserError):
-            if bare != self._shown and self._rendered(bare, self.tools, self.variables) == self.text:
-                return "the tool calls"
+    def _lost(self) -> UserError | None:
+        """What is wrong with the text: there is none, or something may be taken away without a trace."""
+        try:
+            text = self.text
+        except UserError as error:
+            return error
+        without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in self._shown]
+        trials = {"tools": (self._shown, None), "tool calls": (without, self.tools)}
+        for what, (messages, tools) in trials.items():
+            if (messages, tools) != (self._shown, self.tools):
+                with contextlib.suppress(UserError):
+                    if self._rendered(messages, tools, self.variables) == text:
+                        return UserError(
+                            f"the chat template does not show the {what}",
+                            expected="a template that knows of tools",
+                            mend='name a chat style that does, for example style = "chatml"',
+                        )
         return None
 
     def pieces(self, stretches: Sequence[tuple[Stretch, Piece]] = ()) -> list[Piece]:
