@@ -117,16 +117,23 @@ class ChatTokenizer(Tokenizer):
         """The template that renders a conversation, or None where a style does."""
         own = self.tool_template if tools and self.tool_template is not None else self.chat_template
         if variables:
-            if style is not None or own is None:
-                raise UserError(
-                    f"variables ({', '.join(map(str, variables))}), and no chat template that would read them",
-                    expected="a folder with a chat template, rendered in its own style",
-                )
-            templates.check_variables(own, variables)
+            if style is not None:
+                raise UserError("a style and variables at once", expected="one of the two: styles read no variables")
+            self.check_variables(variables, own)
             return own
         if style is not None or own is None:
             return None
         return own if own is not self.chat_template or self.style is None else None
+
+    def check_variables(self, variables: Mapping[str, Any], template: str | None = None) -> None:
+        """Refuse variables that the chat template does not read: they would change nothing, silently."""
+        template = self.chat_template if template is None else template
+        if template is None:
+            raise UserError(
+                f"variables ({', '.join(map(str, variables))}), and no chat template that would read them",
+                expected="a folder with a chat template, rendered in its own style",
+            )
+        templates.check_variables(template, variables)
 
     def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Any] | None = None) -> dict[str, Any]:
         """The message that a model wrote, up to its first turn mark. Never raises on what a model can write. The
@@ -135,6 +142,16 @@ class ChatTokenizer(Tokenizer):
         for mark in dict.fromkeys((IM_END, IM_START, ENDOFTEXT, *self._ends)):
             text = text.split(mark, 1)[0]
         return parse_text(text, tools)
+
+    @property
+    def im_end_id(self) -> int:
+        """`<|im_end|>`, or what closes a turn where a folder has no such token: its end of a text."""
+        return self.end_ids[0] if IM_END not in self.special and self.end_ids else super().im_end_id
+
+    @property
+    def eot_id(self) -> int:
+        """`<|endoftext|>`, or what the folder calls its end of a text."""
+        return self.end_ids[0] if ENDOFTEXT not in self.special and self.end_ids else super().eot_id
 
     @property
     def _ends(self) -> list[str]:
