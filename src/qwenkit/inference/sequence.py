@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -174,25 +176,34 @@ class Sequence:
             return self.writer.finish()
         stopped = self.finish_reason == "stop" and self.request.stops.issuperset(self.ids[-1:])
         ids = self.ids[:-1] if stopped and not self.params.include_stop_str_in_output else self.ids
-        return tok.decode(ids, skip_special_tokens=self.params.skip_special_tokens)
+        stream = tok.stream(self.params.skip_special_tokens)  # an id that means nothing is no reason to stop the others
+        return "".join([*map(stream.push, ids), stream.flush()])
 
 
 class Writer:
-    """The text of an answer while it grows: whole characters only, cut at the first stop text."""
+    """The text of an answer while it grows: whole characters only, cut at the first stop text.
+
+    Stop texts are looked for in what was written: where special tokens are left out of the text, also in the text with
+    them, so that a stop text may be a special token's or lie across one.
+    """
 
     def __init__(self, tok: Any, params: SamplingParams) -> None:
         self.stream = tok.stream(params.skip_special_tokens)
         self.stop, self.inclusive = params.stop or (), params.include_stop_str_in_output
         self.text, self.emitted = "", 0
         self.held = max((len(text) for text in self.stop), default=1) - 1
+        self.full = tok.stream(False) if params.skip_special_tokens and self.stop else None
+        self.written = ""
+        self.places: list[tuple[int, int]] = [(0, 0)]
+        """How long `written` and `text` were after each token."""
 
     def push(self, id: int, early: bool = False) -> bool:
         """Add a token's text; true when it completes a stop text, which an early one cannot."""
-        return self._add(self.stream.push(id), early)
+        return self._add(self.stream.push(id), self.full.push(id) if self.full is not None else "", early)
 
     def finish(self) -> str:
         """The whole text, with what half a character has become."""
-        if not self._add(self.stream.flush()):
+        if not self._add(self.stream.flush(), self.full.flush() if self.full is not None else ""):
             self.held = 0
         return self.text
 
@@ -202,14 +213,29 @@ class Writer:
         piece, self.emitted = self.text[self.emitted : end], end
         return piece
 
-    def _add(self, text: str, early: bool = False) -> bool:
-        old, self.text = len(self.text), self.text + text
-        if early or not text:
+    def _add(self, text: str, written: str, early: bool = False) -> bool:
+        old, self.text = (len(self.text), len(self.written)), self.text + text
+        self.written += written
+        if self.full is not None:
+            self.places.append((len(self.written), len(self.text)))
+        if early or not (text or written):
             return False
-        found = [(self.text.find(stop, max(0, old - len(stop) + 1)), len(stop)) for stop in self.stop]
-        if not (cuts := [cut for cut in found if cut[0] >= 0]):
+        cuts = [*self._found(self.text, old[0], lambda place: place),
+                *self._found(self.written, old[1], self._shown_at)]  # fmt: skip
+        if not cuts:
             return False
-        place, length = min(cuts)
-        self.text, self.held = self.text[: place + length * self.inclusive], 0
+        place, _, stop = min(cuts)
+        self.text, self.held = self.text[:place] + stop * self.inclusive, 0
         self.stop = ()
         return True
+
+    def _found(self, text: str, old: int, shown: Callable[[int], int]) -> list[tuple[int, int, str]]:
+        """Stop texts that the newest token completes: where the shown text ends before each, how long it is, and it."""
+        found = [(text.find(stop, max(0, old - len(stop) + 1)), stop) for stop in self.stop if len(text) > old]
+        return [(shown(place), len(stop), stop) for place, stop in found if place >= 0]
+
+    def _shown_at(self, place: int) -> int:
+        """The place in the shown text of a place in what was written; a token that is left out has one place only."""
+        after = bisect_right(self.places, (place, len(self.text)))
+        written, shown = self.places[after - 1]
+        return min(shown + place - written, self.places[after][1])
