@@ -13,6 +13,7 @@ refused, and whoever knows that it changes nothing says so.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -24,9 +25,9 @@ GENERAL = frozenset({"model_type", "architectures", "dtype", "torch_dtype", "qua
 
 _GENERATION = (
     "bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size "
-    "exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length max_new_tokens "
-    "min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores remove_invalid_values "
-    "repetition_penalty return_dict_in_generate suppress_tokens temperature top_k top_p typical_p"
+    "exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length "
+    "max_new_tokens min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores "
+    "remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens temperature top_k top_p typical_p"
 ).split()
 _TRAINING = (
     "attention_dropout attn_dropout_prob attn_pdrop bias_dropout_fusion classifier_dropout emb_dropout_prob embd_pdrop "
@@ -95,7 +96,7 @@ def refuse_unknown(found: Mapping[str, Any], read: Iterable[str], family: str, n
     neutral = {**NEUTRAL, **FAMILY_NEUTRAL.get(family, {})}
     odd = [key for key, value in found.items() if key not in known and not _harmless(key, value, neutral, family)]
     if odd:
-        shown = listed([f"{key} = {found[key]!r:.60}" for key in odd])
+        shown = listed([f"{key} = {json.dumps(found[key]):.60}" for key in odd])
         raise UserError(
             f"this may change what is computed and is not supported here: {shown}",
             expected="what the released models say",

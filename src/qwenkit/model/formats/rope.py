@@ -1,8 +1,8 @@
 """How a `config.json` spells the rotation: `rope_theta` and `rope_scaling`, or `rope_parameters`, which holds both.
 
 Checkpoints on the Hub have the older spelling, newer libraries write the newer one, and a folder may have both: its
-owner switched YaRN on by hand. transformers then takes `rope_scaling` in the place of `rope_parameters`. It is taken here
-too where the newer one says nothing else; otherwise both are named and refused, and so are two bases of the rotation.
+owner switched YaRN on by hand. transformers then takes `rope_scaling` in the place of `rope_parameters`. It is taken
+here too where the newer one says nothing else; otherwise both are named and refused, and so are two bases.
 """
 
 from __future__ import annotations
