@@ -25,8 +25,8 @@ _TOLD = frozenset((
     "bits group_size desc_act sym static_groups true_sequential damp_percent damp_auto_increment batch_size "
     "block_name_to_quantize cache_block_outputs dataset disable_exllama exllama_config max_input_length meta "
     "model_file_base_name model_name_or_path model_seqlen module_name_preceding_first_block "
-    "modules_in_block_to_quantize pad_token_id tokenizer use_cuda_fp16 use_exllama backend version quantizer hyb_act mse "
-    "act_group_aware offload_to_disk"
+    "modules_in_block_to_quantize pad_token_id tokenizer use_cuda_fp16 use_exllama backend version quantizer hyb_act "
+    "mse act_group_aware offload_to_disk"
 ).split())  # fmt: skip
 """Of these the tensors tell by themselves (order and zeros of the groups), or they say how they were made."""
 _PLAIN: dict[str, tuple[Any, ...]] = {

@@ -195,11 +195,13 @@ def _instead(folder: Path) -> str | None:
 
 def _indexed(index: Path) -> list[str]:
     """The names of the files in an index."""
-    content = read_object(index)
+    expected = '{"weight_map": {tensor: file}}'
     try:
-        names = sorted({str(name) for name in content["weight_map"].values()})
+        names = sorted({str(name) for name in read_object(index)["weight_map"].values()})
+    except UserError as error:
+        what = f"not an index of shards: {error.what}"
+        raise UserError(what, where=error.where, expected=expected, mend=error.mend) from None
     except (KeyError, AttributeError):
-        expected = '{"weight_map": {tensor: file}}'
         raise UserError("not an index of shards", where=str(index), expected=expected) from None
     if odd := [name for name in names if not _plain_name(name)]:
         raise UserError(f"the index names the file {odd[0]!r:.200}", where=str(index), expected="shards beside it")
