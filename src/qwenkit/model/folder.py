@@ -25,7 +25,7 @@ from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import resolve
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.fitting import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
-from qwenkit.model.formats import Format, Weight, as_qwen2, format_for, format_of
+from qwenkit.model.formats import FORMATS, Format, Weight, as_qwen2, format_for, format_of
 from qwenkit.model.formats.keys import accepted
 from qwenkit.model.quantized import Scheme
 from qwenkit.model.quantized_folder import Layers, both_said, give, layers_of, scheme_of, settings_of, take
@@ -171,8 +171,11 @@ def _architecture(found: dict[str, Any], form: Format) -> str:
 
 
 def _refuse_architecture(found: dict[str, Any], form: Format, accept_unknown: Iterable[str]) -> None:
-    """Another class than the family's computes something else: other engines go by this name."""
-    known = {form.head(False), form.head(True), f"{form.architecture}Model"}
+    """A class of none of the families computes something else: other engines go by this name. Which of the families it
+    is `model_type` says, as in transformers, and the tensors bear it out."""
+    known = {
+        name for each in FORMATS.values() for name in (each.head(False), each.head(True), f"{each.architecture}Model")
+    }
     if (name := _architecture(found, form)) not in known and "architectures" not in accepted(accept_unknown):
         raise UserError(f"architectures {name!r:.100} is not supported for model_type {form.model_type!r}",
                         expected=f"{form.head(False)}, or {form.head(True)} for a model that scores",
