@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..tokenizer import IM_END, IM_START
-from .messages import Message, calls, text, to_json
+from .messages import Message, calls, text, to_json, trained
 
 STYLES = ("qwen1", "chatml", "qwen3")
 
@@ -31,12 +31,14 @@ TOOLS_TAIL = (
 
 
 class Piece(NamedTuple):
-    """A stretch of text. In markup, names of special tokens are special tokens; in content they are text."""
+    """A stretch of text. In markup, names of special tokens are special tokens; in content they are text. `weight` is
+    that of its whole turn."""
 
     text: str
     role: str
     part: str
     markup: bool = True
+    weight: float = 1.0
 
 
 def pieces(
@@ -53,15 +55,16 @@ def pieces(
         system = text(messages[0]) if messages[0]["role"] == "system" else None
         out += _turn("system", _system_with_tools(system, tools))
         rest = rest if system is None else rest[1:]
-    question = max((i for i, m in rest if m["role"] == "user"), default=-1)
+    question = max((i for i, m in rest if _asks(m)), default=-1)
     for index, message in rest:
         after = messages[index + 1]["role"] if index + 1 < len(messages) else None
         before = messages[index - 1]["role"] if index else None
         if message["role"] == "tool":
             out += _tool_turn(message, first=before != "tool", last=after != "tool")
         elif message["role"] == "assistant":
-            thinks = style == "qwen3"
-            out += _turn("assistant", _answer(message, thinks, index > question, after is None))
+            thinks, weight = style == "qwen3", trained(message)
+            turn = _turn("assistant", _answer(message, thinks, index > question, after is None))
+            out += [piece._replace(weight=weight) for piece in turn]
         else:
             out += _turn(message["role"], [Piece(text(message), message["role"], "content", False)])
     if continue_final_message:
@@ -69,6 +72,12 @@ def pieces(
     if add_generation_prompt:
         out += [Piece(IM_START, "assistant", "start"), Piece("assistant\n", "assistant", "header")]
     return out
+
+
+def _asks(message: Message) -> bool:
+    """Whether a turn is a question of the user's: a tool's result may stand in a user's turn as well."""
+    said = text(message) if message["role"] == "user" else None
+    return said is not None and not (said.startswith("<tool_response>") and said.endswith("</tool_response>"))
 
 
 def _turn(role: str, body: Iterable[Piece]) -> list[Piece]:
@@ -86,7 +95,7 @@ def _system_with_tools(system: str | None, tools: Sequence[Any]) -> list[Piece]:
     return [
         *own,
         Piece(TOOLS_HEAD, "system", "content"),
-        Piece(signatures, "system", "content", False),
+        Piece(signatures, "tools", "content", False),
         Piece(TOOLS_TAIL, "system", "content"),
     ]
 
