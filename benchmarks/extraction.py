@@ -197,7 +197,7 @@ EXTRACTORS: dict[str, Callable[[bytes], str]] = {
 
 
 def arguments() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pages", type=int, default=10_000, help="at most this many pages of each set")
     parser.add_argument("--save", type=Path, help="write every page's score there")
     parser.add_argument("--against", type=Path, help="compare with the scores that were saved there")
