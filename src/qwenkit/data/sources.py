@@ -165,7 +165,7 @@ def _unnamed(path: Path) -> str:
     """Why a file that can be opened has no form."""
     if path.name.startswith("."):
         return "a hidden file"
-    return UNKNOWN if path.stat().st_size else "an empty file"
+    return UNKNOWN if path.stat().st_size or _by_name(path) is None else "an empty file"
 
 
 def _named_in_utf8(file: File, name: str) -> File:

@@ -7,6 +7,8 @@ Files: `documents-00000.parquet`, ... (id, text, source, kind, licence, language
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -195,12 +197,15 @@ def _empty(
     write_jsonl(scratch / "quarantine.jsonl", quarantine)
     write_jsonl(scratch / "samples.jsonl", samples)
     reasons = {name: found.most_common(3) for name, found in lost.items()}
+    keys = {name: re.findall(r", but a text in '([^']+)'", " ".join(found)) for name, found in lost.items()}
+    named = ", ".join(f"{name} = {json.dumps([found[0]])}" for name, found in keys.items() if found)
+    hint = f"text_keys = {{{named}}} takes the text from there; or " if named else ""
     words = [f"{name} ({', '.join(f'{count} {why}' for why, count in found)})" for name, found in reasons.items()]
     return UserError(
         "nothing is kept of the source " + ", nor of ".join(words),
         where=", ".join(str(source.path) for source in sources if source.name in lost),
         expected="text that can be read and passes the rules",
-        mend=f"read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
+        mend=f"{hint}read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
     )
 
 
@@ -257,8 +262,8 @@ def _told_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
     """What the files of each source were taken for, of which nobody said it."""
     parts = []
     for name, kinds in taken.items():
-        files = (
-            f"{', '.join(f'{n} {suffix}' for suffix, n in counts.items())} as {kind}" for kind, counts in kinds.items()
-        )
+        files = [
+            f"{', '.join(f'{n} {suffix}' for suffix, n in found.items())} as {kind}" for kind, found in kinds.items()
+        ]
         parts.append(f"; {name}: {', '.join(files)}")
     return "".join(parts)
