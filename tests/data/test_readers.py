@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from qwenkit.data import build_corpus, json_files, streams
+from qwenkit import compression
+from qwenkit.data import build_corpus, json_files
 from qwenkit.data.readers import Document, Source, read_documents, read_split, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
@@ -152,7 +153,7 @@ def test_a_json_file_is_what_it_is(
     pack = gzip.compress if suffix.endswith("gz") else zstandard.compress if suffix.endswith("zst") else bytes
     (tmp_path / f"x{suffix}").write_bytes(pack(written.encode()))
     monkeypatch.setattr(json_files, "BLOCK", block)
-    monkeypatch.setattr(streams, "BLOCK", block)
+    monkeypatch.setattr(compression, "BLOCK", block)
     documents, bad = read(Source("s", tmp_path / f"x{suffix}"))
     assert [d.body for d in documents] == [row["text"] for row in ROWS] and not bad
     assert documents[2].place == f"x{suffix}:3" or written.startswith("\ufeff")
@@ -186,7 +187,7 @@ def test_a_disk_that_fails_is_named_by_the_file(tmp_path: Path, monkeypatch: pyt
         yield b"A "
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(streams, "blocks", fails)
+    monkeypatch.setattr(compression, "blocks", fails)
     with pytest.raises(UserError, match=r"x\.txt: the file cannot be read \(Input/output error\)"):
         build_corpus([Source("s", path)])
 

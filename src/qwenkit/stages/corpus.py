@@ -262,8 +262,6 @@ def _told_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
     """What the files of each source were taken for, of which nobody said it."""
     parts = []
     for name, kinds in taken.items():
-        files = [
-            f"{', '.join(f'{n} {suffix}' for suffix, n in found.items())} as {kind}" for kind, found in kinds.items()
-        ]
-        parts.append(f"; {name}: {', '.join(files)}")
+        files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in found.items()) for kind, found in kinds.items()}
+        parts.append(f"; {name}: " + ", ".join(f"{found} as {kind}" for kind, found in files.items()))
     return "".join(parts)
