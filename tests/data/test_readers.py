@@ -165,7 +165,11 @@ def test_damage_in_a_json_file_is_told_once(tmp_path: Path) -> None:
         (good[:-60], 4, {"broken JSON, not read beyond": 1}),
         (good.replace('"row 2', 'row 2"'), 2, {"broken JSON, not read beyond": 1}),
         (good.replace("row 2", "row \udcff"), 4, {"invalid UTF-8": 1}),
-        (good.replace('"text": "row 2', '"txt": "row 2'), 4, {"no key 'text'": 1}),
+        (
+            good.replace('"text": "row 2', '"txt": "row 2'),
+            4,
+            {"no key 'text', but a text in 'txt' (name it in `text_keys`)": 1},
+        ),
         (
             "[1, null, " + good[1:],
             5,
@@ -202,7 +206,7 @@ def test_warc_pages_and_what_is_none(tmp_path: Path) -> None:
         response("liar", b"<p>plain</p>", extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
         response("chunks", chunked, extra="Transfer-Encoding: chunked\r\n"),
         response("deflate", zlib.compress(b"<p>deflated</p>"), extra="Content-Encoding: deflate\r\n"),
-        response("packed", b"\x8b\x12\x80<p>\xff\xfe", extra="Content-Encoding: br\r\n"),
+        response("packed", b"\x1f\x9d\x90<\xe0\xc1\x83\x05", extra="Content-Encoding: compress\r\n"),
         response("unpacked", "<p>déjà</p>".encode("latin-1"), extra="Content-Encoding: br\r\n"),
         response("gbk", "<p>你好</p>".encode("gbk"), kind='text/html; charset="GBK"'),
     ]

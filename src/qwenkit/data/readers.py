@@ -36,6 +36,7 @@ from qwenkit.records import Quarantine, name_of, row_groups
 __all__ = ["AUTO", "KINDS", "Document", "Source", "Split", "read_documents", "read_split", "splits"]
 
 _PAGES = ("response", "resource", "conversion")
+_MOST_OTHERS = 5
 _NO_PAGES = ("warcinfo", "request", "metadata")  # which are about pages, and are none
 
 
@@ -229,11 +230,15 @@ def _rows(
     the source names."""
     usual = ("html", "body", "text") if split.kind == "html" else ("text",)
     file = quarantine.named(path)
+    others: set[str] = set()  # columns that reasons name
     for number, row in rows:
         keys = source.text_keys or (next((key for key in usual if key in row), usual[0]),)
         parts = [said(value_of(row, key)) for key in keys]
         if None in parts:
-            reason = _no_text(row, keys[parts.index(None)], bool(source.text_keys))
+            likely = None if source.text_keys else likely_key(row)
+            if likely and (likely in others or len(others) < _MOST_OTHERS):
+                others.add(likely)
+            reason = _no_text(row, keys[parts.index(None)], likely if likely in others else None)
             quarantine.add(reason, path, line=number, sample=str(row))
             continue
         place = f"{file}:{number}"
@@ -248,11 +253,10 @@ def _rows(
         yield Document(name, body or "", url, None, place, fields, _form_of(split.kind))
 
 
-def _no_text(row: dict[str, Any], key: str, is_named: bool) -> str:
+def _no_text(row: dict[str, Any], key: str, likely: str | None) -> str:
     """Why a row has no text, and the key that would give it one."""
     if key in row:
         return f"not a text in key {key!r}"
-    likely = None if is_named else likely_key(row)
     return f"no key {key!r}" + (f", but a text in {likely!r} (name it in `text_keys`)" if likely else "")
 
 
