@@ -185,7 +185,9 @@ def _odd(data: dict[str, Any]) -> str | None:
     for name, digest in data["files"].items():
         if not is_content_name(name) or not isinstance(digest, str):
             return f"{name!r} is no content file"
-    return next((f"the input {name!r} names nothing" for name, row in data["inputs"].items() if not _is_input(row)), None)
+    return next(
+        (f"the input {name!r} names nothing" for name, row in data["inputs"].items() if not _is_input(row)), None
+    )
 
 
 def _is_input(row: Any) -> bool:

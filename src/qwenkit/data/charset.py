@@ -21,12 +21,12 @@ _META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{2,30})", 
 _TAG = re.compile(rb"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>", re.I | re.S)
 _HIGH = re.compile(rb"[^\n]{0,40}[\x80-\xff][^\n]{0,200}")
 _JAPANESE = re.compile(rb"\x1b\$[@B][\x21-\x7e]{2,}\x1b\([BJ]")
-_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
 def decode(data: bytes, claimed: str | None = None) -> str:
     """Bytes as text. What is valid UTF-8 is UTF-8; else the most plausible of claimed, guessed and usual encodings."""
-    for bom, name in _BOMS:
+    for bom, name in BOMS:
         if data.startswith(bom):
             return data[len(bom) :].decode(name, "replace")
     if wide := utf_16(data):

@@ -8,7 +8,9 @@ _NUMBERS = re.compile(r"[\d\s]*\d[\d\s]*\Z")
 _BRACKETED = re.compile(r"[\[(［〔【].{0,40}[\])］〕】][:：\d\s,;–-]*\Z", re.S)
 _SIGN = re.compile(r"[*†‡§¶‖#↑→⁎※\s]+\Z")
 _AMOUNT = re.compile(r"[+\-−–±]?\d[\d.,]*\Z")
-_ORDINAL = re.compile(r"(?:st|nd|rd|th|[eèao]|er|[eè]re|re|n?d|nde|i?[eè]me|m[eo]|r|l?le|gr|te|tm|sm|mc|ª|º|[®™])s?\.?\Z", re.I)
+_ORDINAL = re.compile(
+    r"(?:st|nd|rd|th|[eèao]|er|[eè]re|re|n?d|nde|i?[eè]me|m[eo]|r|l?le|gr|te|tm|sm|mc|ª|º|[®™])s?\.?\Z", re.I
+)
 _FOOTNOTE = re.compile(r"#?[\w:.-]*(?:fn|foot|note|cite|ref|ftn|bib|doc-noteref|doc-backlink)", re.I)
 _MARK = re.compile(r"[\[(［〔]?\s*(?:\d{1,3}|[a-z]{1,2}|[*†‡§¶]+)\s*[\])］〕]?\Z")
 _LETTER, _AFTER_WORD = re.compile(r"(?:^|[^\w])[\w)\]]\Z"), re.compile(r"[\w)\]}]\Z")

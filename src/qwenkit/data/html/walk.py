@@ -87,7 +87,9 @@ class Walk:
     def __init__(self) -> None:
         self.elements = [Element(-1, "body", 0, -1)]
         self.blocks: list[Block] = []
-        self.names: dict[int, tuple[str, str]] = {}  # class and id of elements that have an id, or whose names hint at something
+        self.names: dict[
+            int, tuple[str, str]
+        ] = {}  # class and id of elements that have an id, or whose names hint at something
         self.columns: dict[int, int] = {}  # the column that a cell stands in
         self.title = ""
         self.deepest = self.attributes = 0

@@ -147,8 +147,10 @@ def _sections(walk: Walk, blocks: list[Block]) -> set[int]:
 
 def _is_named_after(walk: Walk, number: int, heading: Block | None) -> bool:
     name = walk.names.get(number, ("", ""))[1]
-    return bool(name) and heading is not None and _NOT_LETTERS.sub("", name.casefold()) == _NOT_LETTERS.sub(
-        "", heading.text.casefold()
+    return (
+        bool(name)
+        and heading is not None
+        and _NOT_LETTERS.sub("", name.casefold()) == _NOT_LETTERS.sub("", heading.text.casefold())
     )
 
 
