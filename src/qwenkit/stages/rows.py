@@ -151,3 +151,15 @@ def _answer(side: Any, name: str, context: list[Row]) -> tuple[list[Row], str | 
     whole = not context or any(before[at : at + len(context)] == context for at in range(len(before)))
     answer = last if last.get("tool_calls") or not isinstance(last.get("content"), str) else last["content"]
     return (before if whole else [*context, *before]), answer
+
+
+def parts(path: Path, kind: str, size: int = 16 << 20) -> list[Any]:
+    """TEMPORARY."""
+    return [(path, kind)]
+
+
+def read_part(part: Any, quarantine: Any) -> Iterator[Row]:
+    """TEMPORARY."""
+    path, kind = part
+    name = "pmp_pairs.jsonl" if (path / "pmp_pairs.jsonl").exists() else "pairs.jsonl"
+    yield from read_chats(path) if kind == "chats" else read_pairs(path, name)
