@@ -9,13 +9,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from qwenkit.data.chats import read
+from qwenkit.data import chats
+from qwenkit.data.chats import Part, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, canonical
 from qwenkit.stages.checks import check_flipped, check_prompt_keys
+
+__all__ = ["parts", "prompt_of", "read_chats", "read_pairs", "read_part", "read_prompts"]
 
 
 def read_chats(path: Path, bad: Quarantine | None = None) -> list[Row]:
@@ -36,6 +39,11 @@ def read_prompts(path: Path, use: str, rubric: bool = False, bad: Quarantine | N
 def read_pairs(path: Path, name: str, bad: Quarantine | None = None) -> list[Row]:
     """Comparisons, each with an id, `messages`, and `chosen` and `rejected` as a text or a message."""
     return _some(path, "pairs", bad, check_flipped, (name,), "no comparisons in this file", "one JSON object a line")
+
+
+def read_part(part: Part, bad: Quarantine) -> Iterator[Row]:
+    """The rows of one of `parts`; those that do not fit go to the quarantine."""
+    return chats.read_part(part, bad, check_flipped if part.kind == "pairs" else None)
 
 
 def check_asked(use: str, rubric: bool) -> Callable[[Row], None]:
@@ -64,7 +72,7 @@ def _some(
     path: Path, kind: str, bad: Quarantine | None, check: Callable[[Row], None] | None, own: tuple[str, ...],
     empty: str, expected: str,
 ) -> list[Row]:  # fmt: skip
-    found = [{key: row[key] for key in row if key != "place"} for row in read(path, kind, bad, check, own)]
+    found = [{key: row[key] for key in row if key != "place"} for row in chats.read(path, kind, bad, check, own)]
     if not found and not bad:
         raise UserError(empty, where=str(path), expected=expected)
     return found
