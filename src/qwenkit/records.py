@@ -17,11 +17,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from qwenkit.errors import UserError
+from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, decode, is_pointer, open_file, read_bytes, refuse_special
 
 Row = dict[str, Any]
+LEVELS, DIGITS, CONTAINERS = 200, 300, 4_000_000
+"""What a JSON text may hold at most: brackets inside each other, digits of a number (more overflow a float), lists and
+objects in all. Whoever walks a value may recurse, and nobody wrote more by hand."""
+LINE_BYTES = 256 * MEGABYTE
+"""The longest line of JSONL that is read; a file without ends of lines would take all memory."""
 TEMPORARY = ".tmp"
 """What a file is called, behind its name, while `write_json` writes it: a kill may leave one."""
 
@@ -73,14 +79,26 @@ class Quarantine:
 
 
 def _lines(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
+    with open_file(path, "a JSONL file") as raw:
+        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
         file.seek(start)
-        for line in file:
+        while line := file.readline(LINE_BYTES + 1):
             yield line
             start += len(line)
+            if len(line) > LINE_BYTES and not line.endswith(b"\n"):
+                start += _pass_line(file)
             if stop is not None and start >= stop:
                 return
+
+
+def _pass_line(file: BinaryIO) -> int:
+    """Read on to the end of the line, and return how many bytes that were."""
+    passed = 0
+    while piece := file.readline(MEGABYTE):
+        passed += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return passed
 
 
 def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
@@ -96,8 +114,6 @@ def numbered_jsonl(
 ) -> Iterator[tuple[int, Row]]:
     """The same with the number of each row's line, of a whole file or of its bytes `start` to `stop`, which `before`
     lines precede."""
-    if not path.is_file():
-        raise UserError("no such file", where=str(path), expected="a JSONL file")
     number = before
     try:
         for number, line in enumerate(_lines(path, start, stop), before + 1):
@@ -115,30 +131,85 @@ def numbered_jsonl(
 
 def parse_line(line: bytes, path: Path, number: int, quarantine: Quarantine | None) -> Iterator[Row]:
     """The object in one line of JSONL; anything else goes to the quarantine, or is a `UserError` without one."""
+    row: Any = None
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = _value(line.decode("utf-8-sig")) if len(line) <= LINE_BYTES else _too_long()
         reason = None if isinstance(row, dict) else f"{json_kind(row)} where an object was expected"
-        if b"\\u" in line and not _encodable(json.dumps(row, ensure_ascii=False)):
-            reason = "a lone surrogate, which is half of a character"
     except UnicodeDecodeError:
-        row, reason = None, "invalid UTF-8"
+        reason = "invalid UTF-8"
     except (ValueError, RecursionError) as error:
-        row, reason = None, _broken(error, line, number)
+        reason = _broken(error, line, number)
     if reason is None:
-        assert row is not None
         yield row
     elif quarantine is None:
+        if number == 1 and is_pointer(path):
+            reason = "a git-lfs pointer, not the file itself"
         raise UserError(reason, where=f"{path}, line {number}", expected="one JSON object a line")
     else:
         quarantine.add(reason.split(" (")[0], path, line=number, sample=line[:200].decode(errors="replace"))
+
+
+class _Refused(ValueError):
+    """What JSON allows and no reader of ours does, in words."""
+
+
+def _too_long() -> None:
+    raise _Refused(f"a line of more than {LINE_BYTES // MEGABYTE} MB")
+
+
+def _number(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise _Refused("broken JSON (a number with too many digits)")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    """An object whose keys stand once. Of two values nobody knows which one was meant; twice the same does no harm."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if found[key] != value:
+                raise _Refused(f"a key that stands twice (`{key}`)")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_int=_number, object_pairs_hook=_object)
+
+
+def _value(text: str) -> Any:
+    """The value of a JSON text within the limits; a `ValueError` or a `RecursionError` otherwise."""
+    brackets = text.count("[") + text.count("{")
+    if brackets > CONTAINERS:
+        raise _Refused("broken JSON (too many lists and objects)")
+    value = _DECODER.decode(text)
+    if brackets > LEVELS and _is_deep(value):
+        raise RecursionError
+    if "\\u" in text and not _encodable(json.dumps(value, ensure_ascii=False)):
+        raise _Refused("a lone surrogate, which is half of a character")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level: list[Any] = [value]
+    for _ in range(LEVELS):
+        level = [
+            item
+            for held in level
+            for item in (cast("Row", held).values() if isinstance(held, dict) else cast("list[Any]", held))
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _broken(error: Exception, line: bytes, number: int) -> str:
     """Why a line is no JSON; the library's own words where they are for people."""
     if number == 1 and line.lstrip().startswith(b"["):
         return "a JSON list over several lines, where one object a line was expected"
-    words = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
-    return f"broken JSON ({getattr(error, 'msg', words)})"
+    if isinstance(error, _Refused):
+        return str(error)
+    return f"broken JSON ({getattr(error, 'msg', 'nested too deeply')})"
 
 
 def name_of(value: Any) -> str | None:
@@ -205,21 +276,21 @@ def read_object(path: Path | str) -> Row:
     return cast("Row", value)
 
 
-def read_json(path: Path | str) -> Any:
-    """One JSON file, or a `UserError` naming the line where it breaks."""
-    path = Path(path)
+def read_json(path: Path | str, limit: int = CONFIG_BYTES) -> Any:
+    """One JSON file of at most `limit` bytes, or a `UserError` naming the line where it breaks."""
+    return parse_json(decode(read_bytes(path, limit), str(path)), path)
+
+
+def parse_json(text: str, where: Place) -> Any:
+    """The value of a JSON text from anywhere, or a `UserError`; `where` it comes from stands in the message."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError("no such file", where=str(path)) from error
-    except OSError as error:
-        raise UserError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise UserError("invalid UTF-8", where=str(path)) from error
+        return _value(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"broken JSON: {error.msg}", where=f"{path}, line {error.lineno}") from error
+        raise UserError(f"broken JSON: {error.msg}", where=f"{where}, line {error.lineno}") from error
+    except _Refused as error:
+        raise UserError(str(error), where=str(where)) from error
     except (ValueError, RecursionError) as error:
-        raise UserError("broken JSON: a number too long, or nested too deeply", where=str(path)) from error
+        raise UserError("broken JSON (nested too deeply)", where=str(where)) from error
 
 
 def read_rows(path: Path | str) -> Iterator[Row]:
@@ -249,6 +320,7 @@ def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]
     import pyarrow.parquet as pq
 
     if not Path(path).is_file():
+        refuse_special(path, "a Parquet file")
         raise UserError("no such file", where=str(path), expected="a Parquet file")
     damage: tuple[type[Exception], ...] = (cast("Any", pa).ArrowException, OSError)
     try:
@@ -256,6 +328,8 @@ def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]
         for batch in batches:
             yield from batch.to_pylist()
     except damage as error:
+        if is_pointer(path):
+            raise UserError("a git-lfs pointer, not the file itself", where=str(path), mend="git lfs pull") from error
         raise UserError(
             "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
         ) from error

@@ -106,8 +106,9 @@ def test_a_folder_of_files_and_a_damaged_one(tmp_path: Path) -> None:
     assert len(read_chats(tmp_path)) == 2
     write_jsonl(tmp_path / "chat.jsonl", [{"messages": [USER, YES]}])
     assert len(read_chats(tmp_path)) == 1
-    with pytest.raises(UserError, match="no such file") as refused:
-        read_pairs(tmp_path / "..", "pairs.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no file of rows in this folder") as refused:
+        read_pairs(tmp_path / "empty", "pairs.jsonl")
     assert "pairs.jsonl" in refused.value.text()
     cut = tmp_path / "train-00000.parquet"
     cut.write_bytes(cut.read_bytes()[:-9])

@@ -139,10 +139,10 @@ def _parts(path: Path, suffix: str, size: int) -> Iterator[Split]:
         edges = [*range(0, total, size), total]
         yield from (Split(name, start, stop) for start, stop in itertools.pairwise(edges))
     else:
-        yield from _lines_apart(path, size) if not packing(path) else _frames_apart(path, size)
+        yield from lines_apart(path, size) if not packing(path) else _frames_apart(path, size)
 
 
-def _lines_apart(path: Path, size: int) -> Iterator[Split]:
+def lines_apart(path: Path, size: int) -> Iterator[Split]:
     """Parts of plain lines: each ends with the line that reaches its size."""
     start, first, total = 0, 1, path.stat().st_size
     with path.open("rb") as file:
@@ -206,16 +206,16 @@ def source_files(path: Path, name: str) -> tuple[list[Path], list[tuple[str, str
         if why:
             raise UserError(why, where=where, expected="a file or a folder that can be read")
         return [_named_in_utf8(path, name)], []
-    below, unread = _below(path)
-    why = {file: reason for file in below if (reason := _unreadable(file))} | unread
-    found = [_named_in_utf8(file, name) for file in below if file not in why]
+    inside, unread = below(path)
+    why = {file: reason for file in inside if (reason := _unreadable(file))} | unread
+    found = [_named_in_utf8(file, name) for file in inside if file not in why]
     if not found:
         raise UserError("no readable file in this folder", where=where, expected=", ".join(sorted(_KNOWN_SUFFIXES)))
     other = [(os.fsencode(file.relative_to(path)).decode("utf-8", "replace"), reason) for file, reason in why.items()]
     return sorted(found, key=lambda file: file.relative_to(path).as_posix()), sorted(other)
 
 
-def _below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+def below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     """What lies below a folder and is no folder; and the folders that are not entered, with why."""
     found: list[Path] = []
     closed: dict[Path, str] = {}
@@ -286,7 +286,7 @@ def _read_file(path: Path, split: Split, source: Source, quarantine: Quarantine)
     if suffix == ".warc":
         yield from _read_warc(path, split, quarantine)
     elif suffix == ".parquet":
-        yield from _rows(_parquet_rows(path, split, quarantine), path, source, quarantine)
+        yield from _rows(parquet_rows(path, split, quarantine), path, source, quarantine)
     elif suffix in _ROW_SUFFIXES:
         yield from _rows(_json_rows(path, split, quarantine), path, source, quarantine)
     else:
@@ -333,7 +333,7 @@ def _is_document(path: Path) -> bool:
     return _suffix(path) == ".json" and is_document(path)
 
 
-def _parquet_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_rows(path: Path, split: Split, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -11,7 +11,7 @@ than `MAX_RECORD` is skipped to its end and put aside.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -142,8 +142,15 @@ def lines(
 
     `skip` leaves out the end of a line that began before `start`; a packed part's last line is read to its end.
     """
-    number, held, dropping = first, bytearray(), skip
     parts = _with_end_of_line(path, start, stop) if packing(path) and stop is not None else blocks(path, start, stop)
+    yield from lines_of(parts, path, quarantine, first, skip)
+
+
+def lines_of(
+    parts: Iterable[bytes | Damage], path: Path, quarantine: Quarantine, first: int = 1, skip: bool = False
+) -> Iterator[tuple[int, bytes]]:
+    """The same of blocks that somebody read already; `path` is what they are called."""
+    number, held, dropping = first, bytearray(), skip
     for part in parts:
         if isinstance(part, Damage):
             quarantine.add(
