@@ -97,10 +97,10 @@ def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], l
         raise UserError("no such file or folder", where=where, nearest=nearest(path.name, _siblings(path)))
     if not path.is_dir():
         return [_one(path, name, kind)], []
-    below, unread = _below(path)
-    why = {file: reason for file in below if (reason := _unreadable(file))} | unread
-    found = {file: form for file in below if file not in why and (form := _form(file, kind))}
-    why |= {file: _unnamed(file) for file in below if file not in why and file not in found}
+    inside, unread = below(path)
+    why = {file: reason for file in inside if (reason := _unreadable(file))} | unread
+    found = {file: form for file in inside if file not in why and (form := _form(file, kind))}
+    why |= {file: _unnamed(file) for file in inside if file not in why and file not in found}
     if any(file.form in _ROWS and not _BESIDE.fullmatch(file.path.name) for file in found.values()):
         beside = [file for file in found if _BESIDE.fullmatch(unpacked_name(file).name)]
         why |= dict.fromkeys(beside, DESCRIPTION)
@@ -134,7 +134,7 @@ def _told(why: dict[Path, str]) -> str:
     return ", ".join(f"{reasons.count(reason)} x {reason}" for reason in dict.fromkeys(reasons))
 
 
-def _below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+def below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     """What lies below a folder and is no folder; and the folders that are not entered, with why."""
     found: list[Path] = []
     closed: dict[Path, str] = {}

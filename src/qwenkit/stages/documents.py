@@ -113,13 +113,17 @@ def empty(corpus: Path) -> UserError:
     return UserError("no documents in this file", where=str(corpus), expected="one JSON object a line, with `text`")
 
 
-def blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _letters(row: Row) -> int:
+    return len(row["text"])
+
+
+def blocks(rows: Iterable[Row], letters: Callable[[Row], int] = _letters) -> Iterator[list[Row]]:
     """Documents some at a time, in bounded memory."""
     block: list[Row] = []
     size = 0
     for row in rows:
         block.append(row)
-        size += len(row["text"])
+        size += letters(row)
         if len(block) == _ROWS or size >= _CHARACTERS:
             yield block
             block, size = [], 0

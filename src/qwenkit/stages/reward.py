@@ -13,13 +13,14 @@ from pydantic import Field, model_validator
 
 from qwenkit.config import content, edge
 from qwenkit.errors import UserError
-from qwenkit.records import Row, read_jsonl, write_jsonl
+from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.models import answers, chat_tokenizer
 from qwenkit.stages.preference import PairKeys, train_pairs
 from qwenkit.stages.rows import read_pairs, read_prompts
 
-VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
+VERSION = 5  # 5: pairs keep the tools of their prompt; 4: trained in float32; a prompt's pairs are held out together
+COMPARISONS = "comparisons.jsonl"
 GIVES = ("scorer", "tokenizer")
 
 
@@ -56,13 +57,12 @@ class Config(PairKeys):
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Form the pairs, or read them; then train as the preference model was."""
-    if "data" in inputs:
-        rows = read_pairs(inputs["data"].path, "pairs.jsonl")
-    else:
+    if "data" not in inputs:
         work.phase("comparisons", lambda out: annotate(config, inputs, work, out))
-        rows = list(read_jsonl(work.scratch / "comparisons" / "comparisons.jsonl"))
-    write_jsonl(work.out / "comparisons.jsonl", rows)
-    return train_pairs(config, inputs, work, rows)
+        formed = work.scratch / "comparisons" / COMPARISONS
+        inputs = {**inputs, "data": Input("data", formed, digest="formed here")}
+    write_jsonl(work.out / COMPARISONS, read_pairs(inputs["data"].path, "pairs.jsonl"))
+    return train_pairs(config, inputs, work)
 
 
 def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
             mend="a policy that answers some prompts rightly, more prompts, or a smaller min_margin",
         )
     pairs = pairs[: config.pairs]
-    write_jsonl(out / "comparisons.jsonl", pairs)
+    write_jsonl(out / COMPARISONS, pairs)
     return {"counts": counts, "pairs": len(pairs)}
 
 

@@ -1,0 +1,179 @@
+"""Parts of a source that are read apart, and the rows of each as this package's own.
+
+    parts(path, "chats", 16 << 20) -> list[Part]     # a function of the files and of the size alone
+    read_part(part, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
+
+JSON lines are split at lines and Parquet at row groups; a packed file, a JSON document and a table of CSV are one part
+each, read as a stream. A row without an id is called by its place: `chat-0` in a file of its own, `name-0` among
+several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenkit.compression import CUT, DAMAGED, packing
+from qwenkit.data import row_files, streams
+from qwenkit.data.chats import files, formats
+from qwenkit.data.chats.forms import converted
+from qwenkit.data.json_files import BROKEN, is_document
+from qwenkit.errors import UserError, within
+from qwenkit.records import Quarantine, Row, dumps, name_of, row_groups
+
+PART_BYTES = 16 << 20
+Check = Callable[[Row], None]
+_DAMAGE = {CUT, DAMAGED, "damaged row group"}
+_STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else all of it. `first` is
+    the number of its first row (of JSON lines: line); `stem` begins the names of rows without an id."""
+
+    path: Path
+    root: Path
+    kind: str
+    format: str
+    stem: str
+    start: int = 0
+    stop: int | None = None
+    first: int = 1
+
+
+def parts(path: Path, kind: str, size: int = PART_BYTES, own: Sequence[str] = ()) -> list[Part]:
+    """The parts of a source's files, of about `size` bytes each; `own` is the file of an artifact that holds them."""
+    found = files.find(path, kind, own)
+    return [part for file in found.taken for part in _parts(file, found, kind, size)]
+
+
+def _parts(path: Path, found: files.Files, kind: str, size: int) -> Iterator[Part]:
+    form = formats.format_of(path)
+    stem = _STEMS[kind] if len(found.taken) == 1 else found.named(path)
+    edges: Iterator[tuple[int, int | None, int]] = iter([(0, None, 1)])
+    if form == "parquet":
+        edges = _groups(path, size)
+    elif form == "json" and path.stat().st_size > size and _is_of_plain_lines(path):
+        edges = ((lines.start, lines.stop, lines.lines + 1) for lines in streams.line_parts(path, size))
+    for start, stop, first in edges:
+        yield Part(path, found.root, kind, form, stem, start, stop, first)
+
+
+def _is_of_plain_lines(path: Path) -> bool:
+    """Whether a file can be cut at its lines."""
+    return packing(path) is None and not streams.is_wide(path) and not is_document(path)
+
+
+def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:
+    import pyarrow as pa
+
+    try:
+        yield from ((start, stop, rows + 1) for start, stop, rows in row_groups(path, size))
+    except (pa.ArrowException, OSError):
+        raise unreadable(path, "Parquet") from None
+
+
+def read(
+    path: Path, kind: str, quarantine: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Every row of a source; see `read_part`."""
+    for part in parts(path, kind, own=own):
+        yield from read_part(part, quarantine, check)
+
+
+def read_part(part: Part, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
+    """The rows of a part. What does not fit, or what `check` refuses, goes to the quarantine; without one the first is
+    a `UserError` with its file and number."""
+    gate = _Gate(quarantine)
+    gate.root = part.root
+    called = gate.named(part.path)
+    for number, raw in raw_rows(part, gate):
+        try:
+            row = {**_own(part, number, raw), "place": f"{called}:{number}"}
+            if check is not None:
+                check(row)
+        except UserError as error:
+            if quarantine is None:
+                with within(f"{part.path}, row {number}"):
+                    raise
+            gate.refused(error, part, number, raw)
+            continue
+        yield row
+
+
+def _own(part: Part, number: int, raw: Row) -> Row:
+    """A row in our form, with its id."""
+    if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
+        raise UserError(f"`id` is {'empty' if raw['id'] == '' else 'no text'}", expected="a text or a number")
+    row = converted(raw, part.kind).row
+    name = row.get("id")
+    return {**row, "id": f"{part.stem}-{number - 1}" if name is None else name_of(name)}
+
+
+class _Gate(Quarantine):
+    """Hands bad records on to a quarantine. A damaged file is refused, and without a quarantine all that is bad."""
+
+    def __init__(self, quarantine: Quarantine | None) -> None:
+        super().__init__()
+        self.behind = quarantine
+
+    def add(
+        self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = ""
+    ) -> None:
+        if reason in _DAMAGE:
+            raise formats.damaged(Path(file), reason)
+        if reason == BROKEN:
+            what = f"broken JSON in row {line}, and what follows it cannot be told apart"
+            raise UserError(what, where=str(file), mend="mend that row, or write one object a line")
+        if self.behind is None:
+            raise UserError(reason, where=f"{file}, row {line}", expected="one JSON object a line")
+        self.behind.root = self.root
+        self.behind.add(reason, file, line=line, offset=offset, sample=sample)
+
+    def refused(self, error: UserError, part: Part, number: int, raw: Row) -> None:
+        """A row that does not fit, by the reason; where in the row stands before its sample."""
+        sample = dumps_safe(raw)
+        self.add(error.what, part.path, line=number, sample=f"{error.where}: {sample}" if error.where else sample)
+
+
+def dumps_safe(row: Row) -> str:
+    """A row as text for people, whatever it holds."""
+    try:
+        return dumps(row)
+    except (TypeError, ValueError, RecursionError):
+        return str(row)
+
+
+def raw_rows(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    """The rows of a part as they are written, with their numbers."""
+    try:
+        yield from _READERS[part.format](part, quarantine)
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror or error})", where=str(part.path)) from error
+
+
+def _json(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return row_files.json_rows(part.path, quarantine, part.start, part.stop, part.first)
+
+
+def _parquet(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return row_files.parquet_rows(part.path, quarantine, part.start, part.stop, part.first)
+
+
+def _csv(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return row_files.csv_rows(part.path, quarantine)
+
+
+def _arrow(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return formats.arrow(part.path)
+
+
+def unreadable(path: Path, form: str) -> UserError:
+    """What is said of a file of columns that its library refuses."""
+    return UserError(f"damaged file: it cannot be read as {form}", where=str(path), mend="fetch or write it again")
+
+
+_READERS: dict[str, Any] = {"json": _json, "parquet": _parquet, "csv": _csv, "arrow": _arrow}
