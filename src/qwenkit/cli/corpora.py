@@ -91,7 +91,9 @@ def inspect_corpus(
     if summary:
         print_json(review.summary(saved))
     elif serve:
-        with review.serve(corpus, saved, port) as server:
+        from qwenkit.data.review_server import serve as serve_page
+
+        with serve_page(corpus, saved, port) as server:
             print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})", flush=True)
             server.serve_forever()
     else:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qwenkit import artifacts, hub, platform
-from qwenkit.artifacts import MANIFEST, Manifest
+from qwenkit.artifacts import Manifest
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog, Log
