@@ -115,7 +115,7 @@ def signature(path: Path) -> list[int]:
     """What changes when anybody writes to a file or puts another in its place, its size and times put back or not. It
     is good as long as nobody copies the file: `stamp` is for what is kept."""
     stat = path.stat()
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def is_node_name(name: object) -> bool:
@@ -240,6 +240,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"missing key `{missing[0]}`", where=str(folder / RUN))
     return {"planned_minutes": None, "planned_mb": None, **{key: value for key, value in run.items() if key != "files"}}
+
+
+def refuse_changed(path: Path, before: list[int], where: str) -> None:
+    """Refuse a file whose signature is another than before: what was read of it may be of neither."""
+    if not path.exists() or signature(path) != before:
+        raise UserError(
+            "the file changed while it was read", where=where, expected="data that stays as it is until it is read",
+            mend="the same command begins again with what is there now",
+        )  # fmt: skip
 
 
 def stamp(path: Path) -> list[int]:

@@ -214,11 +214,22 @@ def plain_name(text: str) -> str:
 
 
 def publishable(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it."""
+    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it. A link
+    that leads out of the folder is refused: behind it may lie what its owner never meant to give away."""
     safe = any(folder.glob("*.safetensors"))
     patterns = [*_FILES["model"], *([] if safe else _PICKLES), "manifest.json", "README.md", "LICENSE*", "NOTICE*"]
-    found = sorted(path for path in folder.iterdir() if path.is_file())
-    return {path.name: path for path in found if any(fnmatch(path.name, pattern) for pattern in patterns)}
+    named = sorted(path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in patterns))
+    for path in named:
+        if path.is_symlink() and not _within(path, folder):
+            raise UserError("a link that leads out of the folder", where=str(path), expected="a file",
+                            mend="put the file itself there, or take the link away")  # fmt: skip
+    return {path.name: path for path in named if path.is_file()}
+
+
+def _within(link: Path, folder: Path) -> bool:
+    """Whether a link leads to a file that lies in the folder for all to see."""
+    target = link.resolve()
+    return target.parent == folder.resolve() and not target.name.startswith(".")
 
 
 def upload(

@@ -79,6 +79,15 @@ class Quarantine:
     def __len__(self) -> int:
         return self.counts.total()
 
+    def words(self) -> str:
+        """What was put aside, in a line: how many, why, and where the first one is."""
+        if not self:
+            return ""
+        first = self.rows[0] if self.rows else {}
+        place = "".join(f", {key} {first[key]}" for key in ("line", "offset") if key in first)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
+        return f"{len(self):,} quarantined, which cannot be read: {reasons}; first {first.get('file', '')}{place}"
+
 
 def _lines(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
     with open_file(path, "a JSONL file") as raw:

@@ -49,7 +49,7 @@ def test_scratch_that_an_artifact_has_overtaken_goes(toy: Path) -> None:
     go(toy)
     (RUN / ".work").rmdir()
     shutil.move("kept", RUN / ".work")
-    assert clean(RUN).kept == {old.name: 101, again.name: 1001}  # nothing says that they are of the past
+    assert list(clean(RUN).kept) == [old.name, again.name]  # nothing says that they are of the past
     with pytest.raises(Stopped):
         go(toy, "two.text=explode")
     go(toy, "two.text=c")
@@ -57,7 +57,7 @@ def test_scratch_that_an_artifact_has_overtaken_goes(toy: Path) -> None:
     new = scratch("two-fedcba987654", 10)
     os.utime(RUN / "two/manifest.json", (2**33, 2**33))
     found = clean(RUN)
-    assert found.freed > 100 and found.kept == {again.name: 1001, new.name: 10}
+    assert found.freed > 100 and list(found.kept) == [again.name, new.name]
     assert sorted(path.name for path in (RUN / ".work").iterdir()) == [again.name, new.name]
 
 

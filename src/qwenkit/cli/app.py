@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from qwenkit.errors import UserError
-from qwenkit.records import write_bytes
+from qwenkit.records import Quarantine, write_bytes
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says of a disk or a quota that is full."""
@@ -56,9 +56,9 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no bars and no lines
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="more lines: paths, keys, and why a node runs")]
 
 
-def terminal() -> Console:
+def terminal(stderr: bool = False) -> Console:
     """Where answers for people go: wrapped at the window, never in a pipe."""
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
 
 
 def print_json(value: Any) -> None:
@@ -80,6 +80,12 @@ def written(path: Path) -> Iterator[None]:
     except OSError as error:
         mend = "free some space; what stood there before is left" if error.errno in FULL else None
         raise UserError(f"the file cannot be written ({error.strerror})", where=str(path), mend=mend) from error
+
+
+def tell_quarantined(name: Path, quarantine: Quarantine) -> None:
+    """A line about the records of a file or folder that could not be read, beside the answer and not in it."""
+    if quarantine:
+        terminal(stderr=True).print(f"{name}: {quarantine.words()}", markup=False, highlight=False)
 
 
 def minutes_text(value: float | None) -> str:

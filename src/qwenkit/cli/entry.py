@@ -18,6 +18,7 @@ def main() -> None:
     _make_writable()
     verbs.register(sys.argv[1:])
     try:
+        _refuse_not_utf8(sys.argv[1:])
         code = app(standalone_mode=False, prog_name="qwenkit")
     except QwenkitError as error:
         _fail(error)
@@ -35,6 +36,16 @@ def main() -> None:
         _fail(_misused(error))
     if code:
         sys.exit(code)
+
+
+def _refuse_not_utf8(arguments: list[str]) -> None:
+    """Names and texts go into manifests, ids and pages, which are texts: other bytes are refused at the door."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            what = f"an argument that is not UTF-8: {argument!a}"
+            raise UserError(what, where="qwenkit", mend="rename the file, or give its folder") from None
 
 
 def _make_writable() -> None:

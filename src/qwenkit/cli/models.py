@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, bar, print_json, written
+from qwenkit.cli.app import Json, app, as_reference, bar, print_json, tell_quarantined, written
 from qwenkit.errors import Stopped, UserError
-from qwenkit.records import write_bytes
+from qwenkit.records import Quarantine, write_bytes
 
 Model = Annotated[
     str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
@@ -87,14 +87,18 @@ def longctx(
         tricks = room.grid(config, length)
     else:
         tricks = room.combinations(config, length, [size or None for size in _numbers(windows)] if windows else None)
-    ids = _tokens(folder, text, limit)
+    ids, lost = _tokens(folder, text, limit)
+    tell_quarantined(text, lost)
+    if not ids:
+        raise UserError("no document can be read", where=str(text), expected="text to measure by")
     with bar() as moved:
         cells = room.measure(engine, ids, sizes, length, tricks, moved)
     if plot is not None:
         with written(plot):
             write_bytes(plot.resolve(), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
     if as_json:
-        print_json({"model": model, "trained": length, "tokens": len(ids), "cells": room.plain(cells)})
+        print_json({"model": model, "trained": length, "tokens": len(ids), "quarantined": dict(lost.counts),
+                    "cells": room.plain(cells)})  # fmt: skip
         return
     print(
         f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces"
@@ -142,11 +146,10 @@ def _numbers(text: str) -> list[int]:
         raise UserError(f"{text!r}", expected="whole numbers by commas, such as 256,512") from None
 
 
-def _tokens(model: Path, text: Path, limit: int) -> list[int]:
-    """The documents of a path one after another, as ids, each followed by the end of text."""
+def _tokens(model: Path, text: Path, limit: int) -> tuple[list[int], Quarantine]:
+    """The documents of a path one after another, as ids, each followed by the end of text; and what cannot be read."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.readers import Source, read_documents
-    from qwenkit.records import Quarantine
 
     tok, ids, quarantine = load_tokenizer(model), [], Quarantine()
     for document in read_documents(Source("text", text), quarantine):
@@ -154,4 +157,4 @@ def _tokens(model: Path, text: Path, limit: int) -> list[int]:
         ids += [*tok.encode(body), tok.eot_id]
         if len(ids) >= limit:
             break
-    return ids[:limit]
+    return ids[:limit], quarantine

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from qwenkit.artifacts import stamps
+from qwenkit.artifacts import signature, stamps
 from qwenkit.data import books, copies, phases, tables
 from qwenkit.data.books import Row
 from qwenkit.data.chunks import Chunks, Mark
@@ -129,13 +129,14 @@ class _Build:
             for source in sources
             for split in splits(source, config.chunk_bytes)
         ]
+        self.seen = [[signature(Path(name)) for name in split.paths] for split, _ in self.parts]
         self.read: list[Mark] = []
         self.clean: list[Mark] = []
 
     def run(self) -> None:
         """The five phases. The key of each is what its bytes depend on."""
         read = [self._reading_key(split, source) for split, source in self.parts]
-        tasks = [(*part, self.config) for part in self.parts]
+        tasks = [(*part, self.config, seen) for part, seen in zip(self.parts, self.seen)]
         self.read = self.work.map("1-read", FORM, tasks, phases.read_part, own=read)
         self._refuse_silent_sources()
         sign = [FORM, read, self.config.near_threshold, self.config.max_line_repeats]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenkit.artifacts import stamps
+from qwenkit.artifacts import refuse_changed, stamps
 from qwenkit.data import dedup, mixture, quality, tables
 from qwenkit.data.books import KEPT, Books, Row
 from qwenkit.data.charset import decode
@@ -48,9 +48,13 @@ _AROUND = 200  # characters kept before and after an overlap
 # -- phase 1: read, extract, language --------------------------------------------------------------------------------
 
 
-def read_part(out: Path, split: Split, source: Source, config: CorpusConfig) -> dict[str, Any]:
-    """Documents of a part of a source as rows; those without text or of an unwanted language end here."""
+def read_part(
+    out: Path, split: Split, source: Source, config: CorpusConfig, seen: Sequence[list[int]] = ()
+) -> dict[str, Any]:
+    """Documents of a part of a source as rows; those without text or of an unwanted language end here. Files that are
+    no more those that were `seen` when the build began are refused: their digests are taken."""
     quarantine = Quarantine()
+    _refuse_changed(split, source, seen)
     with tables.Writer(out / ROWS, tables.DOCUMENT) as rows, tables.Writer(out / LEDGER, tables.LEDGER) as ledger:
         books = Books(config.seed, config.samples_per_rule, ledger)
         for document in read_split(split, source, quarantine):
@@ -61,8 +65,14 @@ def read_part(out: Path, split: Split, source: Source, config: CorpusConfig) -> 
                 books.fate(row, *fate)
             else:
                 rows.add(row)
+    _refuse_changed(split, source, seen)
     bad = {"quarantine": quarantine.rows, "bad": dict(quarantine.counts)}
     return {**books.mark(), **bad, "source": source.name}
+
+
+def _refuse_changed(split: Split, source: Source, seen: Sequence[list[int]]) -> None:
+    for name, before in zip(split.paths, seen):
+        refuse_changed(Path(name), before, f"source {source.name}: {name}")
 
 
 def text_of(source: Source, document: Document) -> str:

@@ -115,7 +115,7 @@ def load_latest(folder: Path, told: Callable[[str], None]) -> dict[str, Any] | N
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The tree that was saved, its tensors in memory on the CPU; a `UserError` for what `save_checkpoint` never wrote."""
+    """The tree that was saved, its tensors in memory on the CPU; a `UserError` for what we never wrote."""
     try:
         reader = Reader(path)
         entries = reader.read_metadata().state_dict_metadata
