@@ -101,12 +101,12 @@ def _tagged(traced: Traced, found: list[Stretch], turns: list[int]) -> list[Answ
 
 
 def _turn_end(traced: Traced, stop: int, limit: int) -> int:
-    """Where a turn ends whose text ends at `stop`: behind the token that follows at once, and its newline."""
-    text = traced.text
-    name = next((name for name in _ends(traced) if text.startswith(name, stop)), "")
-    after = stop + len(name)
-    newline = bool(name) and text.startswith("\n", after)
-    return min(after + newline, limit)
+    """Where a turn ends whose text ends at `stop`: behind its last token, or the one that follows at once; and behind a
+    newline after that."""
+    text, ends, typed = traced.text, _ends(traced), {start for start, _ in traced.typed}
+    held = any(text.endswith(name, 0, stop) and stop - len(name) not in typed for name in ends)
+    after = stop + len("" if held else next((name for name in ends if text.startswith(name, stop)), ""))
+    return min(after + ((held or after > stop) and text.startswith("\n", after)), limit)
 
 
 def _ends(traced: Traced) -> list[str]:
