@@ -155,10 +155,15 @@ def test_generation_tags_say_what_is_trained(tmp_path: Path) -> None:
         assert trained(tok, messages) == "d<|im_end|>"
 
 
-def test_a_template_without_a_prompt_of_its_own_trains_all_that_follows(tmp_path: Path) -> None:
-    turn = "{{ 'Q: ' + m.content if m.role == 'user' else ' A: ' + m.content + eos_token }}"
-    tok = folder(tmp_path, "{% for m in messages %}" + turn + "{% endfor %}", MARKS, eos_token="<|endoftext|>")
-    assert trained(tok, talk("a", "b", "c", "d")) == " A: b<|endoftext|> A: d<|endoftext|>"
+def test_a_template_without_a_prompt_of_its_own(tmp_path: Path) -> None:
+    """An answer that follows the question at once is one; where a heading comes before it, no prompt ends with that."""
+    turn = "{{ '[INST] ' + m.content + ' [/INST]' if m.role == 'user' else ' ' + m.content + eos_token }}"
+    every = "{% for m in messages %}" + turn + "{% endfor %}"
+    tok = folder(tmp_path / "a", every, MARKS, eos_token="<|endoftext|>")
+    assert trained(tok, talk("a", "b", "c", "d")) == " b<|endoftext|> d<|endoftext|>"
+    tok = folder(tmp_path / "b", every.replace("else ' '", "else 'A: '"), MARKS, eos_token="<|endoftext|>")
+    with pytest.raises(UserError, match="the template has no prompt for an answer"):
+        tok.render(talk("a", "b"))
 
 
 # ---- how much a turn is trained -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..tokenizer import IM_END, IM_START
 from .messages import trained
 from .render import Rendered, encode_pieces
 from .styles import Piece
-from .template import first_difference, has_generation_tags
+from .template import first_difference, has_generation_tags, reads
 from .traced import Stretch, Traced
 
 
@@ -71,7 +71,20 @@ def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
             return None, first_difference(traced.tok, theirs, ours, told, "the whole chat")
     if len(ended) < len(prompt) or not ended.startswith(prompt):
         return None, "the prompt of this answer is longer than the chat with it"
+    if not _begins(traced, at, ended[len(prompt) :]):
+        return None, "the template has no prompt for an answer, whose heading the model would have to write"
     return Answer(len(prompt), len(ended), at, trained(traced.messages[at])), ""
+
+
+def _begins(traced: Traced, at: int, answer: str) -> bool:
+    """Whether a stretch begins with what the assistant said, where the template leaves out `add_generation_prompt`."""
+    message = traced.messages[at]
+    said = [message.get(key, "").strip() for key in ("content", "reasoning_content")]
+    return (
+        reads(traced.template, "add_generation_prompt")
+        or not said[0]
+        or answer.lstrip().startswith(tuple(text for text in (*said, "<think>") if text))
+    )
 
 
 def _refusal(at: int, difference: str) -> UserError:
