@@ -232,9 +232,7 @@ class Writer:
         if not found:
             return False
         place, _, stop = min(found)
-        begun = (
-            self.stream.flush() if place == len(self.text) else ""
-        )  # half a character before a token that is left out
+        begun = self.stream.flush() if place > len(self.text) else ""  # half a character before a name
         self.text, self.held, self.ended = self.text[:place] + begun + stop * self.inclusive, 0, True
         return True
 
@@ -250,7 +248,7 @@ class Writer:
     def _shown(self, place: int, stop: str) -> int | None:
         """Where in the text a stop text of what was written begins; None where it begins or ends within a name."""
         end, hidden = place + len(stop), 0
-        for start, after, _ in self.left_out:
+        for start, after in self.left_out:
             if start < place < after or start < end < after:
                 return None
             hidden += (after - start) * (after <= place)
