@@ -111,6 +111,11 @@ def _read_by(template: str) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(environment().parse(template)))
 
 
+def reads(template: str, name: str) -> bool:
+    """Whether a template reads a variable at all."""
+    return name in _read_by(template)
+
+
 def check_variables(template: str, variables: Mapping[str, Any]) -> None:
     """Refuse a variable that the template never reads, and one that is not for a caller to give."""
     for name in variables:

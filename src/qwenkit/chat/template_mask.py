@@ -24,7 +24,7 @@ from ..tokenizer import IM_END, IM_START
 from .messages import trained
 from .render import Rendered, encode_pieces
 from .styles import Piece
-from .template import first_difference, has_generation_tags
+from .template import first_difference, has_generation_tags, reads
 from .traced import Stretch, Traced
 
 
@@ -71,7 +71,20 @@ def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
             return None, first_difference(traced.tok, theirs, ours, told, "the whole chat")
     if len(ended) < len(prompt) or not ended.startswith(prompt):
         return None, "the prompt of this answer is longer than the chat with it"
+    if not _begins(traced, at, ended[len(prompt) :]):
+        return None, "the template has no prompt for an answer, whose heading the model would have to write"
     return Answer(len(prompt), len(ended), at, trained(traced.messages[at])), ""
+
+
+def _begins(traced: Traced, at: int, answer: str) -> bool:
+    """Whether a stretch begins with what the assistant said, where the template leaves out `add_generation_prompt`."""
+    message = traced.messages[at]
+    said = [message.get(key, "").strip() for key in ("content", "reasoning_content")]
+    return (
+        reads(traced.template, "add_generation_prompt")
+        or not said[0]
+        or answer.lstrip().startswith(tuple(text for text in (*said, "<think>") if text))
+    )
 
 
 def _refusal(at: int, difference: str) -> UserError:
@@ -101,12 +114,12 @@ def _tagged(traced: Traced, found: list[Stretch], turns: list[int]) -> list[Answ
 
 
 def _turn_end(traced: Traced, stop: int, limit: int) -> int:
-    """Where a turn ends whose text ends at `stop`: behind the token that follows at once, and its newline."""
-    text = traced.text
-    name = next((name for name in _ends(traced) if text.startswith(name, stop)), "")
-    after = stop + len(name)
-    newline = bool(name) and text.startswith("\n", after)
-    return min(after + newline, limit)
+    """Where a turn ends whose text ends at `stop`: behind its last token, or the one that follows at once; and behind a
+    newline after that."""
+    text, ends, typed = traced.text, _ends(traced), {start for start, _ in traced.typed}
+    held = any(text.endswith(name, 0, stop) and stop - len(name) not in typed for name in ends)
+    after = stop + len("" if held else next((name for name in ends if text.startswith(name, stop)), ""))
+    return min(after + ((held or after > stop) and text.startswith("\n", after)), limit)
 
 
 def _ends(traced: Traced) -> list[str]:

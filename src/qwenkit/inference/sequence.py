@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -184,27 +183,42 @@ class Writer:
     """The text of an answer while it grows: whole characters only, cut at the first stop text.
 
     Stop texts are looked for in what was written: where special tokens are left out of the text, also in the text with
-    them, so that a stop text may be a special token's or lie across one.
+    them, so that a stop text may be a special token's or lie across one. A token that is left out counts as a whole: no
+    stop text begins or ends within its name.
     """
 
     def __init__(self, tok: Any, params: SamplingParams) -> None:
         self.stream = tok.stream(params.skip_special_tokens)
         self.stop, self.inclusive = params.stop or (), params.include_stop_str_in_output
-        self.text, self.emitted = "", 0
+        self.text, self.emitted, self.ended = "", 0, False
         self.held = max((len(text) for text in self.stop), default=1) - 1
+        self.tok = tok
         self.full = tok.stream(False) if params.skip_special_tokens and self.stop else None
         self.written = ""
-        self.places: list[tuple[int, int]] = [(0, 0)]
-        """How long `written` and `text` were after each token."""
+        self.left_out: list[tuple[int, int]] = []
+        """Where the names of tokens that the text leaves out begin and end in `written`."""
 
     def push(self, id: int, early: bool = False) -> bool:
         """Add a token's text; true when it completes a stop text, which an early one cannot."""
-        return self._add(self.stream.push(id), self.full.push(id) if self.full is not None else "", early)
+        old, text = len(self.text), self.stream.push(id)
+        self.text += text
+        found = self._in_text(old)
+        if self.full is not None:
+            old, more = len(self.written), self.full.push(id)
+            self.written += more
+            if more and not text:
+                name = self.tok.decode([id])
+                self.left_out.append((len(self.written) - len(name), len(self.written)))
+            found += self._in_written(old)
+        return not early and self._cut(found)
 
     def finish(self) -> str:
         """The whole text, with what half a character has become."""
-        if not self._add(self.stream.flush(), self.full.flush() if self.full is not None else ""):
-            self.held = 0
+        if not self.ended:
+            old, rest = len(self.text), self.stream.flush()
+            self.text += rest
+            if not self._cut(self._in_text(old)):
+                self.held = 0
         return self.text
 
     def piece(self) -> str:
@@ -213,29 +227,37 @@ class Writer:
         piece, self.emitted = self.text[self.emitted : end], end
         return piece
 
-    def _add(self, text: str, written: str, early: bool = False) -> bool:
-        old, self.text = (len(self.text), len(self.written)), self.text + text
-        self.written += written
-        if self.full is not None:
-            self.places.append((len(self.written), len(self.text)))
-        if early or not (text or written):
+    def _cut(self, found: list[tuple[int, int, str]]) -> bool:
+        """End the text before the first stop text, if there is one."""
+        if not found:
             return False
-        cuts = [*self._found(self.text, old[0], lambda place: place),
-                *self._found(self.written, old[1], self._shown_at)]  # fmt: skip
-        if not cuts:
-            return False
-        place, _, stop = min(cuts)
-        self.text, self.held = self.text[:place] + stop * self.inclusive, 0
-        self.stop = ()
+        place, _, stop = min(found)
+        begun = self.stream.flush() if place > len(self.text) else ""  # half a character before a name
+        self.text, self.held, self.ended = self.text[:place] + begun + stop * self.inclusive, 0, True
         return True
 
-    def _found(self, text: str, old: int, shown: Callable[[int], int]) -> list[tuple[int, int, str]]:
-        """Stop texts that the newest token completes: where the shown text ends before each, how long it is, and it."""
-        found = [(text.find(stop, max(0, old - len(stop) + 1)), stop) for stop in self.stop if len(text) > old]
-        return [(shown(place), len(stop), stop) for place, stop in found if place >= 0]
+    def _in_text(self, old: int) -> list[tuple[int, int, str]]:
+        """Stop texts that what is new in the text completes: where each begins, how long it is, and it."""
+        return [(place, len(stop), stop) for stop in self.stop for place in _places(self.text, stop, old)]
 
-    def _shown_at(self, place: int) -> int:
-        """The place in the shown text of a place in what was written; a token that is left out has one place only."""
-        after = bisect_right(self.places, (place, len(self.text)))
-        written, shown = self.places[after - 1]
-        return min(shown + place - written, self.places[after][1])
+    def _in_written(self, old: int) -> list[tuple[int, int, str]]:
+        """The same in what was written, by the places where the text would be cut."""
+        places = ((place, stop) for stop in self.stop for place in _places(self.written, stop, old))
+        return [(shown, len(stop), stop) for place, stop in places if (shown := self._shown(place, stop)) is not None]
+
+    def _shown(self, place: int, stop: str) -> int | None:
+        """Where in the text a stop text of what was written begins; None where it begins or ends within a name."""
+        end, hidden = place + len(stop), 0
+        for start, after in self.left_out:
+            if start < place < after or start < end < after:
+                return None
+            hidden += (after - start) * (after <= place)
+        return place - hidden
+
+
+def _places(text: str, stop: str, old: int) -> Iterator[int]:
+    """Where a stop text begins in a text, of those that end in what is new."""
+    place = text.find(stop, max(0, old - len(stop) + 1))
+    while place >= 0:
+        yield place
+        place = text.find(stop, place + 1)
