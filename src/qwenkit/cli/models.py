@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, bar, print_json
+from qwenkit.cli.app import ACCEPT, Json, accepting_names, app, as_reference, bar, print_json
 from qwenkit.errors import Stopped, UserError
 
+Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 Model = Annotated[
     str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
 ]
@@ -23,6 +24,7 @@ def chat(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy", min=0.0)] = None,
     max_tokens: Annotated[int | None, typer.Option(help="longest answer", min=1)] = None,
     seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    accept_unknown: Accept = "",
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
     from qwenkit.chat import load_tokenizer
@@ -32,7 +34,8 @@ def chat(
 
     folder = resolve(model)
     tok = load_tokenizer(folder)
-    engine = Engine(folder, tok)
+    with accepting_names(accept_unknown):
+        engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt)
 
@@ -50,6 +53,7 @@ def longctx(
     ] = None,
     limit: Annotated[int, typer.Option(help="tokens of text at most", min=2)] = 200_000,
     plot: Annotated[Path | None, typer.Option(help="draw the table as SVG into this file")] = None,
+    accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
     """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
@@ -60,7 +64,8 @@ def longctx(
     if plot is not None and not plot.parent.is_dir():  # said before the work, not after it
         raise UserError("no such folder", where=str(plot.parent), expected="a folder for the plot")
     folder = resolve(model)
-    engine = Engine(folder)
+    with accepting_names(accept_unknown):
+        engine = Engine(folder)
     config = engine.model.config
     length = trained or (config.extension.seq_length if config.extension else config.max_position_embeddings)
     sizes = _numbers(lengths) if lengths else [length << doubling for doubling in range(4)]
@@ -98,6 +103,7 @@ def parity(
     tolerance: Annotated[
         float | None, typer.Option(help="largest difference of a certificate's log-probabilities")
     ] = None,
+    accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
     """Do forms of a model say the same? Compares all with the first, and each with the certificate that it carries;
@@ -105,7 +111,8 @@ def parity(
     from qwenkit.cli.parity import check, show
     from qwenkit.hub import resolve
 
-    rows = check([resolve(model) for model in models], dtype, tolerance)
+    with accepting_names(accept_unknown):
+        rows = check([resolve(model) for model in models], dtype, tolerance)
     if as_json:
         print_json(rows)
     else:

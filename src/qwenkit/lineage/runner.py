@@ -37,6 +37,7 @@ from qwenkit.lineage.refusals import (
     refuse_missing_parents,
     refuse_outside,
 )
+from qwenkit.model.formats.keys import accepting
 from qwenkit.records import read_json, write_json
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input, Progress, Work
@@ -231,7 +232,8 @@ def work_node(
     work = Work(node.name, run_dir, scratch, out, seed, threads, recipe.device, log.bind(node=node.name), progress)
     stage = load_stage(node.kind)
     with reported(node, recipe.source, scratch, log):
-        result = stage.run(node.config, inputs, work)
+        with accepting(recipe.accept_unknown):
+            result = stage.run(node.config, inputs, work)
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
             "config": node.config.identity(), "metrics": result.metrics, "headline": result.headline,
