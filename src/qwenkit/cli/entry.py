@@ -59,7 +59,8 @@ def _show_notices() -> None:
         else:
             shown(message, category, *place, **more)
 
-    warnings.showwarning = show
+    if shown.__module__ != __name__:
+        warnings.showwarning = show
 
 
 def _fail(error: QwenkitError) -> NoReturn:
