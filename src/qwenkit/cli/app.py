@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import sys
@@ -103,3 +104,18 @@ def bar() -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None)
         yield lambda done, total, note: bars.update(task, completed=done, total=total, description=note)
+
+
+ACCEPT = "keys of a model's config.json that are not known here and change nothing, by commas"
+
+
+def as_names(text: str) -> list[str]:
+    """Names that were given by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def accepting_names(text: str) -> contextlib.AbstractContextManager[None]:
+    """What is loaded inside the block may say these keys, by commas."""
+    from qwenkit.model.formats.keys import accepting
+
+    return accepting(as_names(text))

@@ -6,16 +6,18 @@ import errno
 import io
 import os
 import sys
+import warnings
 from typing import Any, NoReturn
 
 from qwenkit.cli import runs, models, hubbing, tokens, inspecting, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
 from qwenkit.cli.app import app
-from qwenkit.errors import INTERRUPTED, MISTAKE, QwenkitError, UserError
+from qwenkit.errors import INTERRUPTED, MISTAKE, Notice, QwenkitError, UserError
 
 
 def main() -> None:
     """Entry point: run the command line and turn errors into messages and exit codes."""
     _make_writable()
+    _show_notices()
     verbs.register(sys.argv[1:])
     try:
         _refuse_not_utf8(sys.argv[1:])
@@ -56,6 +58,20 @@ def _make_writable() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (it is open as long as we are)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _show_notices() -> None:
+    """A notice is a line for people; what libraries warn of stays as it is."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *place, **more)
+
+    if shown.__module__ != __name__:
+        warnings.showwarning = show
 
 
 def _fail(error: QwenkitError) -> NoReturn:

@@ -8,10 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, bar, print_json, tell_quarantined, written
+from qwenkit.cli.app import (
+    ACCEPT,
+    Json,
+    accepting_names,
+    app,
+    as_reference,
+    bar,
+    print_json,
+    tell_quarantined,
+    written,
+)
 from qwenkit.errors import Stopped, UserError
 from qwenkit.records import Quarantine, write_bytes
 
+Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 Model = Annotated[
     str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
 ]
@@ -28,6 +39,7 @@ def chat(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
+    accept_unknown: Accept = "",
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
     from qwenkit.chat import load_tokenizer
@@ -40,7 +52,8 @@ def chat(
     tok = load_tokenizer(folder)
     if variables:
         tok.check_variables(variables)  # said before the model is read
-    engine = Engine(folder, tok)
+    with accepting_names(accept_unknown):
+        engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt, variables)
 
@@ -69,6 +82,7 @@ def longctx(
     ] = None,
     limit: Annotated[int, typer.Option(help="tokens of text at most", min=2)] = 200_000,
     plot: Annotated[Path | None, typer.Option(help="draw the table as SVG into this file")] = None,
+    accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
     """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
@@ -79,7 +93,8 @@ def longctx(
     if plot is not None and not plot.parent.is_dir():  # said before the work, not after it
         raise UserError("no such folder", where=str(plot.parent), expected="a folder for the plot")
     folder = resolve(model)
-    engine = Engine(folder)
+    with accepting_names(accept_unknown):
+        engine = Engine(folder)
     config = engine.model.config
     length = trained or (config.extension.seq_length if config.extension else config.max_position_embeddings)
     sizes = _numbers(lengths) if lengths else [length << doubling for doubling in range(4)]
@@ -122,6 +137,7 @@ def parity(
     tolerance: Annotated[
         float | None, typer.Option(help="largest difference of a certificate's log-probabilities")
     ] = None,
+    accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
     """Do forms of a model say the same? Compares all with the first, and each with the certificate that it carries;
@@ -129,7 +145,8 @@ def parity(
     from qwenkit.cli.parity import check, show
     from qwenkit.hub import resolve
 
-    rows = check([resolve(model) for model in models], dtype, tolerance)
+    with accepting_names(accept_unknown):
+        rows = check([resolve(model) for model in models], dtype, tolerance)
     if as_json:
         print_json(rows)
     else:

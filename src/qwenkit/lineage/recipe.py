@@ -20,7 +20,8 @@ from qwenkit.records import read_object
 from qwenkit.stages import KINDS, gives, load_stage
 
 SCHEMA = 1
-RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str}
+RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
+            "accept_unknown": list}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Recipe:
     title: str
     about: str
     nodes: dict[str, Node]
+    accept_unknown: tuple[str, ...] = ()
+    """Keys of a model's config.json that nothing here knows and that change nothing: they are passed over."""
 
 
 def packaged() -> dict[str, Path]:
@@ -162,6 +165,7 @@ def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe
         title=run.get("title", _stem(source)),
         about=run.get("about", ""),
         nodes=_ordered(nodes, source, lines),
+        accept_unknown=tuple(run.get("accept_unknown", ())),
     )
 
 
@@ -184,8 +188,11 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
             )
         wanted = RUN_KEYS[key]
         if not isinstance(value, wanted) or isinstance(value, bool):
-            words = {int: "a whole number", str: "a text in quotes"}[wanted]
+            words = {int: "a whole number", str: "a text in quotes", list: 'a list, like ["is_causal"]'}[wanted]
             raise UserError(f"`{key}` is {toml_value(value)}", where=place, expected=words)
+    if not all(isinstance(name, str) for name in run.get("accept_unknown", ())):
+        place = place_of(source, lines, ("accept_unknown",))
+        raise UserError("`accept_unknown` holds what is no text", where=place, expected='a list, like ["is_causal"]')
     if run.get("schema", SCHEMA) < 1:
         raise UserError(
             f"`schema` is {run['schema']}", where=place_of(source, lines, ("schema",)), expected=f"{SCHEMA}"

@@ -37,6 +37,7 @@ from qwenkit.lineage.refusals import (
     refuse_missing_parents,
     refuse_outside,
 )
+from qwenkit.model.formats.keys import accepting
 from qwenkit.records import read_json, write_json
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input, Progress, Work
@@ -244,7 +245,8 @@ def work_node(
     with reported(node, recipe.source, folder, log), standing(watch, inputs, folder):
         if inputs and graph.key_of(node, inputs, recipe) != found.key:
             raise watch.error(next(iter(inputs.values())))
-        result = stage.run(node.config, inputs, work)
+        with accepting(recipe.accept_unknown):
+            result = stage.run(node.config, inputs, work)
         watch.refuse(inputs)
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
