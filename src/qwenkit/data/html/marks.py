@@ -8,10 +8,14 @@ _NUMBERS = re.compile(r"[\d\s]*\d[\d\s]*\Z")
 _BRACKETED = re.compile(r"[\[(［〔【].{0,40}[\])］〕】][:：\d\s,;–-]*\Z", re.S)
 _SIGN = re.compile(r"[*†‡§¶‖#↑→⁎※\s]+\Z")
 _AMOUNT = re.compile(r"[+\-−–±]?\d[\d.,]*\Z")
-_ORDINAL = re.compile(r"(?:st|nd|rd|th|[eèao]|er|[eè]re|re|n?d|nde|i?[eè]me|m[eo]|r|l?le|gr|te|tm|sm|mc|ª|º|[®™])s?\.?\Z", re.I)
+_ORDINAL = re.compile(
+    r"(?:st|nd|rd|th|[eèao]|er|[eè]re|re|n?d|nde|i?[eè]me|m[eo]|r|l?le|gr|te|tm|sm|mc|ª|º|[®™])s?\.?\Z", re.I
+)
 _FOOTNOTE = re.compile(r"#?[\w:.-]*(?:fn|foot|note|cite|ref|ftn|bib|doc-noteref|doc-backlink)", re.I)
 _MARK = re.compile(r"[\[(［〔]?\s*(?:\d{1,3}|[a-z]{1,2}|[*†‡§¶]+)\s*[\])］〕]?\Z")
-_LETTER, _AFTER_WORD = re.compile(r"(?:^|[^\w])[\w)\]]\Z"), re.compile(r"[\w)\]}]\Z")
+_EXPONENTS = frozenset("nkxyijmpqNKLMT")
+_LETTER = re.compile(r"(?:^|\W)(?:[^\W\d_]|[)\]])\Z")
+_AFTER_WORD = re.compile(r"[\w)\]}]\Z")
 
 
 def are_numbers(parts: list[str]) -> bool:
@@ -36,7 +40,8 @@ def _raised(text: str, before: str, *, linked: bool) -> str:
     if _AMOUNT.match(bare):
         return "^" + bare
     if bare.isalpha():
-        return text if _ORDINAL.match(bare) or not _LETTER.search(before) else "^" + bare
+        power = _LETTER.search(before) or (before[-1:].isdecimal() and bare in _EXPONENTS)
+        return "^" + bare if power and not _ORDINAL.match(bare) else text
     return text if not any(map(str.isalnum, bare)) else f"^({bare})" if len(bare) < 30 else text
 
 

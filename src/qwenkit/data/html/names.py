@@ -32,6 +32,7 @@ _NOISE_ROLES = frozenset(
 
 NOISE, COMMENTS, BODY, HIDDEN, BY_ID = 1, 2, 4, 8, 16
 LINE_NUMBERS, CODE_LINE, UNSEEN, FORMULA, PREVIEW, BUTTON, NOTE, NOTE_MARK = 32, 64, 128, 256, 512, 1024, 2048, 4096
+BARE = {**dict.fromkeys(_NOISE_TAGS, NOISE), "article": BODY}  # what a tag says without attributes
 _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 
 
@@ -110,25 +111,27 @@ def _meaning(word: str) -> int:
 
 def hints(tag: str, attributes: dict[str, str]) -> int:
     """What an element's tag, role, class, id and style say it is."""
-    if not attributes:
-        return NOISE if tag in _NOISE_TAGS else BODY if tag == "article" else 0
-    by_class = meaning(attributes["class"]) if "class" in attributes else 0
-    hidden = HIDDEN if is_hidden(attributes) or attributes.get("aria-hidden") == "true" else 0
-    if tag in _NOISE_TAGS or attributes.get("role") in _NOISE_ROLES:
-        return (0 if by_class & NOTE and not by_class & (NOISE | COMMENTS) else NOISE) | hidden
+    get = attributes.get
+    found = _hints(tag, get("class", ""), get("id", ""), get("role", ""), get("itemprop", ""))
+    if ("style" in attributes and is_hidden(attributes)) or "hidden" in attributes or get("aria-hidden") == "true":
+        return found | HIDDEN
+    return found
+
+
+@lru_cache(maxsize=20_000)
+def _hints(tag: str, kind: str, name: str, role: str, itemprop: str) -> int:
+    by_class = meaning(kind)
+    named = by_class & (NOISE | COMMENTS)
+    if tag in _NOISE_TAGS or role in _NOISE_ROLES:
+        return by_class & ~BODY if by_class & NOTE and not named else NOISE
     found = by_class
-    if "id" in attributes and tag not in HEADINGS:
-        by_id = meaning(attributes["id"])
-        if by_id & (NOISE | COMMENTS) and not by_class & (NOISE | COMMENTS):
-            found |= BY_ID
-        found |= by_id
-    if tag in _CONTAINERS:
-        if tag == "article" or attributes.get("itemprop") == "articleBody":
-            found |= BODY
-    else:
+    if name and tag not in HEADINGS:
+        by_id = meaning(name)
+        found |= by_id | (BY_ID if by_id & (NOISE | COMMENTS) and not named else 0)
+    if tag not in _CONTAINERS:
         found &= ~BODY
-    if found & COMMENTS:
+    elif tag == "article" or itemprop == "articleBody":
+        found |= BODY
+    if found & COMMENTS or found & BODY:
         found &= ~NOISE
-    if found & BODY and not found & COMMENTS:
-        found &= ~NOISE
-    return found | hidden
+    return found
