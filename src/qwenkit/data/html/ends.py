@@ -43,6 +43,7 @@ _SPOKEN = re.compile(r"\W*[\"“„«»‘「『]|.*[.。,;”»」』]\W*\Z", r
 _SOME = 0.25  # of a page's sentences, that must stand above what follows its text
 _MUCH = 0.5  # of the mass above a line: where as much follows it among its like, the text goes on
 _LONGEST_END, _LONGEST_RIGHTS = 60, 100
+_PROSE = frozenset("p pre dd".split())
 _ITEMS = frozenset("li dd dt td pre".split())
 _FEWEST_ITEMS, _LONGEST_SECTION, _DEEP = 2, 200, 100
 _MOST_DOUBTS = 50  # lines that look like an end and are none; a page with more of them is not worth the time
@@ -121,25 +122,27 @@ def _is_end(block: Block) -> bool:
 
 def _goes_on(blocks: list[Block], walk: Walk, number: int, before: float) -> bool:
     """Whether the text goes on below a line that reads like its end: with much more in the same part of the page, or
-    with other sections of the line's own rank."""
+    with other sections of the line's own rank, or as the last of several."""
     block, after = blocks[number], blocks[number + 1 :]
     parent = walk.parents[block.owner]
-    if block.kind in HEADINGS and _has_peers(block, after, walk):
+    same = sum(b.mass for b in after if b.kind in _PROSE and walk.parents[b.owner] == parent)
+    if same >= _MUCH * before:
         return True
-    same = sum(b.mass for b in after if b.kind in PLAIN and walk.parents[b.owner] == parent)
-    return same >= _MUCH * before
+    if block.kind not in HEADINGS:
+        return False
+    return _peers(block, after, walk) > 0 or (same > 0 and _peers(block, blocks[:number], walk) > 1)
 
 
-def _has_peers(block: Block, after: Sequence[Block], walk: Walk) -> bool:
-    """Whether a section with a heading of the same rank, in the same part or in the one beside it, follows, and holds
-    sentences; but none of the sections that follow texts."""
-    peer = False
-    for other in after:
+def _peers(block: Block, others: Sequence[Block], walk: Walk) -> int:
+    """How many sections with headings of the same rank, in the same part or in the one beside it, hold sentences; but
+    none of the sections that follow texts."""
+    count, peer = 0, False
+    for other in others:
         if other.kind == block.kind:
             peer = _are_beside(block, other, walk) and not _is_end(other)
         elif peer and other.mass:
-            return True
-    return False
+            count, peer = count + 1, False
+    return count
 
 
 def _are_beside(one: Block, other: Block, walk: Walk) -> bool:

@@ -22,6 +22,7 @@ LINKABLE = frozenset("ul ol table div section p dl".split())
 PLAIN = frozenset("p td th pre li dd".split())
 ABOVE = frozenset("h2 h3 h4 h5 h6 td th li".split())
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
+HEADED = HEADINGS | {"dt", "summary", "legend"}  # where a button is a heading
 PREFORMATTED = frozenset("pre listing xmp".split())
 CELLS = frozenset("td th".split())
 _CONTAINERS = frozenset("div section article main td span".split())
@@ -31,7 +32,7 @@ _NOISE_ROLES = frozenset(
 )
 
 NOISE, COMMENTS, BODY, HIDDEN, BY_ID = 1, 2, 4, 8, 16
-LINE_NUMBERS, CODE_LINE, UNSEEN, FORMULA, PREVIEW, BUTTON, NOTE, NOTE_MARK = 32, 64, 128, 256, 512, 1024, 2048, 4096
+LINE_NUMBERS, CODE_LINE, UNSEEN, FORMULA, BUTTON, NOTE = 32, 64, 128, 256, 512, 1024
 BARE = {**dict.fromkeys(_NOISE_TAGS, NOISE), "article": BODY}  # what a tag says without attributes
 _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 
@@ -66,14 +67,12 @@ _OTHERS = (
         UNSEEN,
         _names(
             r"""sr-only screen-?reader(?:-?\w+)* visually-?hidden assistive-?text offscreen element-invisible
-            mw-editsection edit-?section headerlink hash-link anchorjs-link copybtn noprint"""
+            mw-editsection edit-?section headerlink hash-link anchorjs-link copybtn noprint math-?jax[-_]preview"""
         ),
     ),
     (FORMULA, _names(r"katex math-?jax mjx-container mwe-math-element math-element latex tex mwe-math\w* equation")),
-    (PREVIEW, _names("math-?jax-preview")),
     (BUTTON, _names(r"accordion\w* faq\w* collaps\w* question\w* toggle-?title disclosure\w*")),
     (NOTE, _names(r"notes? tip tips hint warning caution important danger admonition\w* callout\w*")),
-    (NOTE_MARK, _names(r"footnote\w* fn\w* noteref cite-?ref\w* references?")),
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _INVISIBLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)

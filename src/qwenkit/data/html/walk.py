@@ -21,10 +21,10 @@ from qwenkit.data.html.names import (
     CELLS,
     CODE_LINE,
     FORMULA,
+    HEADED,
     HEADINGS,
     LINE_NUMBERS,
     PREFORMATTED,
-    PREVIEW,
     SKIP,
     UNSEEN,
     hints,
@@ -230,7 +230,7 @@ class Walk:
 
     def _is_heading(self, attributes: dict[str, str]) -> bool:
         """Whether a button opens the part that it names, so that it is the heading of it."""
-        if self.tags[self._owner] in HEADINGS or meaning(attributes.get("class", "")) & BUTTON:
+        if self.tags[self._owner] in HEADED or meaning(attributes.get("class", "")) & BUTTON:
             return True
         return "collapse" in (attributes.get("data-toggle"), attributes.get("data-bs-toggle"))
 
@@ -254,7 +254,7 @@ class Walk:
         found = meaning(attributes["class"]) if "class" in attributes else 0
         if is_hidden(attributes) or found & UNSEEN:
             self._aside = Aside(tag, attributes)
-        elif found & (FORMULA | PREVIEW):
+        elif found & FORMULA:
             self._watch("formula")
         elif found & LINE_NUMBERS and self._pre:
             self._watch("numbers")

@@ -33,7 +33,8 @@ _PANEL = re.compile(
 )
 _NOT_LETTERS, _DIGITS = re.compile(r"[\W_]+"), re.compile(r"\d")
 _NAMED = NOISE | COMMENTS
-_NOISE_SHARE, _COMMENTS_SHARE = 0.4, 0.9  # of a page's mass: a name is not believed of a part that holds more
+_NOISE_SHARE, _TAG_SHARE, _COMMENTS_SHARE = 0.4, 0.7, 0.9  # of a page's mass: a name is not believed of a part that holds more
+_FIRM = frozenset(("footer", "nav"))  # tags that say more than a name
 _NEARLY_ALL = 0.8  # of the mass: what holds as much is the page, hidden or not
 
 
@@ -142,7 +143,7 @@ def dropped(walk: Walk, blocks: list[Block], mass: list[float]) -> list[bool]:
     for number in range(1, len(walk.tags)):
         gone, hints = out[walk.parents[number]], walk.hints[number]
         if not gone and hints & _NAMED:
-            limit = _COMMENTS_SHARE if hints & COMMENTS else _NOISE_SHARE
+            limit = _COMMENTS_SHARE if hints & COMMENTS else _TAG_SHARE if walk.tags[number] in _FIRM else _NOISE_SHARE
             gone = mass[number] <= limit * mass[0] and number not in sections
         out.append(gone)
     return out
