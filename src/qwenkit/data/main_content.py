@@ -34,17 +34,17 @@ def main_content(page: str) -> Content:
     walked = walk(page)
     if walked is None:
         return Content("", 0.0, True)
-    elements, simple = walked.elements, _is_simple(page, walked)
-    walked.blocks = lines.joined(walked.blocks, elements)
+    walked.blocks = lines.joined(walked.blocks, walked.parents)
     weight.weigh_blocks(walked.blocks, walked.title)
     blocks = weight.seen(walked)
-    weight.add_up(elements, blocks)
-    total, dropped = elements[0].mass, weight.dropped(walked, blocks)
+    weights = weight.add_up(walked, blocks)
+    total, simple = weights.mass[0], _is_simple(page, walked)
+    dropped = weight.dropped(walked, blocks, weights.mass)
     if not total:
         rest = [block for block in blocks if not dropped[block.owner] and 2 * block.links < len(block.text)]
         return Content(write(rest, walked), 0.0, simple)
-    inside = weight.inside(elements, dropped, weight.roots(walked, blocks, dropped))
-    chosen = ends.trim([block for block in blocks if inside[block.owner]], elements)
+    inside = weight.inside(walked, weights, dropped, weight.roots(walked, blocks, dropped))
+    chosen = ends.trim([block for block in blocks if inside[block.owner]], walked)
     chosen = ends.lead(blocks, chosen, dropped) + chosen
     return Content(write(chosen, walked), sum(block.mass for block in chosen) / total, simple)
 

@@ -13,7 +13,9 @@ _ORDINAL = re.compile(
 )
 _FOOTNOTE = re.compile(r"#?[\w:.-]*(?:fn|foot|note|cite|ref|ftn|bib|doc-noteref|doc-backlink)", re.I)
 _MARK = re.compile(r"[\[(［〔]?\s*(?:\d{1,3}|[a-z]{1,2}|[*†‡§¶]+)\s*[\])］〕]?\Z")
-_LETTER, _AFTER_WORD = re.compile(r"(?:^|[^\w])[\w)\]]\Z"), re.compile(r"[\w)\]}]\Z")
+_EXPONENTS = frozenset("nkxyijmpqNKLMT")
+_LETTER = re.compile(r"(?:^|\W)(?:[^\W\d_]|[)\]])\Z")
+_AFTER_WORD = re.compile(r"[\w)\]}]\Z")
 
 
 def are_numbers(parts: list[str]) -> bool:
@@ -38,7 +40,8 @@ def _raised(text: str, before: str, *, linked: bool) -> str:
     if _AMOUNT.match(bare):
         return "^" + bare
     if bare.isalpha():
-        return text if _ORDINAL.match(bare) or not _LETTER.search(before) else "^" + bare
+        power = _LETTER.search(before) or (before[-1:].isdecimal() and bare in _EXPONENTS)
+        return "^" + bare if power and not _ORDINAL.match(bare) else text
     return text if not any(map(str.isalnum, bare)) else f"^({bare})" if len(bare) < 30 else text
 
 

@@ -22,6 +22,7 @@ LINKABLE = frozenset("ul ol table div section p dl".split())
 PLAIN = frozenset("p td th pre li dd".split())
 ABOVE = frozenset("h2 h3 h4 h5 h6 td th li".split())
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
+HEADED = HEADINGS | {"dt", "summary", "legend"}  # where a button is a heading
 PREFORMATTED = frozenset("pre listing xmp".split())
 CELLS = frozenset("td th".split())
 _CONTAINERS = frozenset("div section article main td span".split())
@@ -31,7 +32,8 @@ _NOISE_ROLES = frozenset(
 )
 
 NOISE, COMMENTS, BODY, HIDDEN, BY_ID = 1, 2, 4, 8, 16
-LINE_NUMBERS, CODE_LINE, UNSEEN, FORMULA, PREVIEW, BUTTON, NOTE, NOTE_MARK = 32, 64, 128, 256, 512, 1024, 2048, 4096
+LINE_NUMBERS, CODE_LINE, UNSEEN, FORMULA, BUTTON, NOTE = 32, 64, 128, 256, 512, 1024
+BARE = {**dict.fromkeys(_NOISE_TAGS, NOISE), "article": BODY}  # what a tag says without attributes
 _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 
 
@@ -65,14 +67,12 @@ _OTHERS = (
         UNSEEN,
         _names(
             r"""sr-only screen-?reader(?:-?\w+)* visually-?hidden assistive-?text offscreen element-invisible
-            mw-editsection edit-?section headerlink hash-link anchorjs-link copybtn noprint"""
+            mw-editsection edit-?section headerlink hash-link anchorjs-link copybtn noprint math-?jax[-_]preview"""
         ),
     ),
     (FORMULA, _names(r"katex math-?jax mjx-container mwe-math-element math-element latex tex mwe-math\w* equation")),
-    (PREVIEW, _names("math-?jax-preview")),
     (BUTTON, _names(r"accordion\w* faq\w* collaps\w* question\w* toggle-?title disclosure\w*")),
     (NOTE, _names(r"notes? tip tips hint warning caution important danger admonition\w* callout\w*")),
-    (NOTE_MARK, _names(r"footnote\w* fn\w* noteref cite-?ref\w* references?")),
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _INVISIBLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
@@ -110,25 +110,27 @@ def _meaning(word: str) -> int:
 
 def hints(tag: str, attributes: dict[str, str]) -> int:
     """What an element's tag, role, class, id and style say it is."""
-    if not attributes:
-        return NOISE if tag in _NOISE_TAGS else BODY if tag == "article" else 0
-    by_class = meaning(attributes["class"]) if "class" in attributes else 0
-    hidden = HIDDEN if is_hidden(attributes) or attributes.get("aria-hidden") == "true" else 0
-    if tag in _NOISE_TAGS or attributes.get("role") in _NOISE_ROLES:
-        return (0 if by_class & NOTE and not by_class & (NOISE | COMMENTS) else NOISE) | hidden
+    get = attributes.get
+    found = _hints(tag, get("class", ""), get("id", ""), get("role", ""), get("itemprop", ""))
+    if ("style" in attributes and is_hidden(attributes)) or "hidden" in attributes or get("aria-hidden") == "true":
+        return found | HIDDEN
+    return found
+
+
+@lru_cache(maxsize=20_000)
+def _hints(tag: str, kind: str, name: str, role: str, itemprop: str) -> int:
+    by_class = meaning(kind)
+    named = by_class & (NOISE | COMMENTS)
+    if tag in _NOISE_TAGS or role in _NOISE_ROLES:
+        return by_class & ~BODY if by_class & NOTE and not named else NOISE
     found = by_class
-    if "id" in attributes and tag not in HEADINGS:
-        by_id = meaning(attributes["id"])
-        if by_id & (NOISE | COMMENTS) and not by_class & (NOISE | COMMENTS):
-            found |= BY_ID
-        found |= by_id
-    if tag in _CONTAINERS:
-        if tag == "article" or attributes.get("itemprop") == "articleBody":
-            found |= BODY
-    else:
+    if name and tag not in HEADINGS:
+        by_id = meaning(name)
+        found |= by_id | (BY_ID if by_id & (NOISE | COMMENTS) and not named else 0)
+    if tag not in _CONTAINERS:
         found &= ~BODY
-    if found & COMMENTS:
+    elif tag == "article" or itemprop == "articleBody":
+        found |= BODY
+    if found & COMMENTS or found & BODY:
         found &= ~NOISE
-    if found & BODY and not found & COMMENTS:
-        found &= ~NOISE
-    return found | hidden
+    return found

@@ -13,21 +13,16 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from qwenkit.data.html.names import (
-    BODY,
-    BY_ID,
-    COMMENTS,
-    HEADINGS,
-    HIDDEN,
-    LINKABLE,
-    NOISE,
-)
-from qwenkit.data.html.walk import Block, Element, Walk
+from qwenkit.data.html.names import BODY, BY_ID, COMMENTS, HEADINGS, HIDDEN, LINKABLE, NOISE
+from qwenkit.data.html.walk import Block, Walk
 
 _SENTENCE = re.compile(
-    r"[.!?;:,،؛؟。！？；，：、…।॥۔։።၊။།](?:\s|[\"'”’»」』)\]]|$)|[。！？，、।۔]|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{15}"
+    "[.!?;:,\u060c\u061b\u061f。！？；，：、…\u0964\u0965\u06d4\u0589\u1362\u104a\u104b\u17d4]"
+    r"(?:\s|[\"'”’»」』)\]]|$)|[。！？，、\u0964\u06d4]"
 )
+_UNMARKED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{15}")  # Thai, Lao, Myanmar, Khmer
 WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 _WIDE_RUN, _WORD = re.compile(f"{WIDE.pattern}+"), re.compile(r"[^\W\d_]{4,}")
 _LEAST = 45  # characters of a sentence
@@ -36,7 +31,11 @@ _PANEL = re.compile(
     r"|toggle\w*|expand\w*|(?:read-?)?more(?:-?text)?|full-?(?:text|story|content)|answers?)(?:$|[\s_-])",
     re.I,
 )
-_NOT_LETTERS = re.compile(r"[\W_]+")
+_NOT_LETTERS, _DIGITS = re.compile(r"[\W_]+"), re.compile(r"\d")
+_NAMED = NOISE | COMMENTS
+_NOISE_SHARE, _TAG_SHARE, _COMMENTS_SHARE = 0.4, 0.7, 0.9  # of a page's mass: a name is not believed of a part that holds more
+_FIRM = frozenset(("footer", "nav"))  # tags that say more than a name
+_NEARLY_ALL = 0.8  # of the mass: what holds as much is the page, hidden or not
 
 
 def weigh_blocks(blocks: list[Block], title: str) -> None:
@@ -49,15 +48,22 @@ def weigh_blocks(blocks: list[Block], title: str) -> None:
 def _mass(block: Block, subject: frozenset[str]) -> float:
     """Characters outside links of a block of sentences, Han ones threefold; more of it on the subject of the title,
     less in items and teasers. 0: not sentences."""
-    text = block.text
+    text, links = block.text, block.links
     size = len(text)
-    wide = 0 if size < _LEAST // 3 or text.isascii() else len(WIDE.findall(text))
-    if size + 2 * wide < _LEAST or 2 * block.links >= size or block.kind in HEADINGS or not _SENTENCE.search(text):
+    if 2 * links >= size or size < _LEAST // 3 or block.kind in HEADINGS:
         return 0.0
-    mass = (size - block.links) * (1 + 2 * wide / size)
+    wide = 0 if text.isascii() else len(WIDE.findall(text))
+    if size + 2 * wide < _LEAST or not is_sentence(text):
+        return 0.0
+    mass = (size - links) * (1 + 2 * wide / size)
     if block.kind == "li" or text.endswith(("...", "…")):
         mass *= 0.5
     return mass * (1 + min(3, len(subject & stems(text)))) if subject else mass
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a text has the marks of sentences; that of scripts which have none, whether it is long enough."""
+    return bool(_SENTENCE.search(text)) or (not text.isascii() and bool(_UNMARKED.search(text)))
 
 
 def stems(text: str) -> frozenset[str]:
@@ -71,58 +77,74 @@ def stems(text: str) -> frozenset[str]:
 
 def seen(walk: Walk) -> list[Block]:
     """The blocks without those that are hidden for good."""
-    elements = walk.elements
-    if not any(element.hints & HIDDEN for element in elements):
+    if not any(hints & HIDDEN for hints in walk.hints):
         return walk.blocks
-    hidden = [-1] * len(elements)  # the outermost hidden element around each
-    for number, element in enumerate(elements[1:], 1):
-        above = hidden[element.parent]
-        hidden[number] = above if above >= 0 else number if element.hints & HIDDEN else -1
+    hidden = _outermost(walk)
     mass: dict[int, float] = {}
     for block in walk.blocks:
         mass[hidden[block.owner]] = mass.get(hidden[block.owner], 0.0) + block.mass
     total, shown = sum(mass.values()), {block.text for block in walk.blocks if hidden[block.owner] < 0}
-    kept = {n for n, held in mass.items() if n < 0 or 2 * held > total or (held and _is_panel(walk, n))}
+    most = {n for n, held in mass.items() if held > _NEARLY_ALL * total}
+    kept = {n for n, held in mass.items() if n in most or (held and _is_panel(walk, n))}
     return [
         block
         for block in walk.blocks
-        if (n := hidden[block.owner]) < 0 or (n in kept and (2 * mass[n] > total or block.text not in shown))
+        if (n := hidden[block.owner]) < 0 or n in most or (n in kept and block.text not in shown)
     ]
+
+
+def _outermost(walk: Walk) -> list[int]:
+    """The outermost hidden element around each; -1 where none is."""
+    found = [-1]
+    for number in range(1, len(walk.tags)):
+        above = found[walk.parents[number]]
+        found.append(number if above < 0 and walk.hints[number] & HIDDEN else above)
+    return found
 
 
 def _is_panel(walk: Walk, number: int) -> bool:
     """Whether a hidden element is one that a click on the page shows."""
-    element = walk.elements[number]
-    kind, name = walk.names.get(number, ("", ""))
-    return not element.hints & (NOISE | COMMENTS) and bool(_PANEL.search(f"{kind} {name}"))
+    if number < 0 or walk.hints[number] & (NOISE | COMMENTS):
+        return False
+    return bool(_PANEL.search(" ".join(walk.names.get(number, ()))))
 
 
-def add_up(elements: list[Element], blocks: list[Block]) -> None:
-    """Sum up the mass, the size and the links of blocks along the tree."""
+class Weights(NamedTuple):
+    """The mass, the size and the links of each element, all of its inside summed up."""
+
+    mass: list[float]
+    size: list[int]
+    links: list[int]
+
+
+def add_up(walk: Walk, blocks: list[Block]) -> Weights:
+    """Sum up the blocks along the tree."""
+    count, parents = len(walk.tags), walk.parents
+    mass, size, links = [0.0] * count, [0] * count, [0] * count
     for block in blocks:
-        element = elements[block.owner]
-        size = len(block.text)
-        element.mass += block.mass
-        element.size += size
-        element.links += min(size, block.links)
-    for element in reversed(elements[1:]):
-        if element.size:
-            parent = elements[element.parent]
-            parent.mass += element.mass
-            parent.size += element.size
-            parent.links += element.links
+        owner, length = block.owner, len(block.text)
+        mass[owner] += block.mass
+        size[owner] += length
+        links[owner] += min(length, block.links)
+    for number in range(count - 1, 0, -1):
+        if size[number]:
+            parent = parents[number]
+            mass[parent] += mass[number]
+            size[parent] += size[number]
+            links[parent] += links[number]
+    return Weights(mass, size, links)
 
 
-def dropped(walk: Walk, blocks: list[Block]) -> list[bool]:
+def dropped(walk: Walk, blocks: list[Block], mass: list[float]) -> list[bool]:
     """Which elements lie in a part named as none of the content. A name is not believed of most of the page, nor that
     of a section whose name is its heading."""
-    elements = walk.elements
-    total, sections = elements[0].mass, _sections(walk, blocks)
-    out: list[bool] = []
-    for number, element in enumerate(elements):
-        hints, gone = element.hints, element.parent >= 0 and out[element.parent]
-        if not gone and hints & (NOISE | COMMENTS):
-            gone = element.mass <= (0.9 if hints & COMMENTS else 0.4) * total and number not in sections
+    sections = _sections(walk, blocks)
+    out = [False]
+    for number in range(1, len(walk.tags)):
+        gone, hints = out[walk.parents[number]], walk.hints[number]
+        if not gone and hints & _NAMED:
+            limit = _COMMENTS_SHARE if hints & COMMENTS else _TAG_SHARE if walk.tags[number] in _FIRM else _NOISE_SHARE
+            gone = mass[number] <= limit * mass[0] and number not in sections
         out.append(gone)
     return out
 
@@ -130,47 +152,40 @@ def dropped(walk: Walk, blocks: list[Block]) -> list[bool]:
 def _sections(walk: Walk, blocks: list[Block]) -> set[int]:
     """Elements that are named after the heading which they begin with, as others beside them are: what the name says is
     what they are about, and no hint at what they are."""
-    elements, found = walk.elements, set[int]()
-    if not any(element.hints & BY_ID for element in elements):
-        return found
-    first: dict[int, Block] = {}
+    if not any(hints & BY_ID for hints in walk.hints):
+        return set()
+    same: dict[int, list[int]] = {}  # by parent
+    headed: set[int] = set()
     for block in blocks:
-        if block.kind in HEADINGS:
-            first.setdefault(elements[block.owner].parent, block)
-    named = {n: _is_named_after(walk, n, first.get(n)) for n in range(len(elements)) if elements[n].tag != "body"}
-    count: dict[int, int] = {}
-    for number, same in named.items():
-        if same:
-            count[elements[number].parent] = count.get(elements[number].parent, 0) + 1
-    return {n for n, same in named.items() if same and elements[n].hints & BY_ID and count[elements[n].parent] > 1}
+        section = walk.parents[block.owner]
+        if block.kind in HEADINGS and section > 0 and section not in headed:
+            headed.add(section)
+            if _letters(walk.names.get(section, ("", ""))[1]) == _letters(block.text) != "":
+                same.setdefault(walk.parents[section], []).append(section)
+    return {n for beside in same.values() if len(beside) > 1 for n in beside if walk.hints[n] & BY_ID}
 
 
-def _is_named_after(walk: Walk, number: int, heading: Block | None) -> bool:
-    name = walk.names.get(number, ("", ""))[1]
-    return (
-        bool(name)
-        and heading is not None
-        and _NOT_LETTERS.sub("", name.casefold()) == _NOT_LETTERS.sub("", heading.text.casefold())
-    )
+def _letters(text: str) -> str:
+    return _NOT_LETTERS.sub("", text.casefold())
 
 
 def roots(walk: Walk, blocks: list[Block], out: list[bool]) -> list[int]:
     """The smallest element that holds most of the mass that is not dropped; or those in it named as the text."""
-    elements = walk.elements
-    mass = [0.0] * len(elements)
+    count, parents = len(walk.tags), walk.parents
+    mass = [0.0] * count
     for block in blocks:
         if not out[block.owner]:
             mass[block.owner] += block.mass
-    best = [0] * len(elements)  # the heaviest child
-    for number in range(len(elements) - 1, 0, -1):
-        parent = elements[number].parent
+    best = [0] * count  # the heaviest child
+    for number in range(count - 1, 0, -1):
+        parent = parents[number]
         mass[parent] += mass[number]
         if not best[parent] or mass[number] > mass[best[parent]]:
             best[parent] = number
     root = 0
     while best[root] and best[best[root]] and mass[best[root]] >= 0.8 * mass[root]:
         root = best[root]
-    marked = [n for n in range(root, len(elements)) if elements[n].hints & BODY and not out[n]]
+    marked = [n for n in range(root, count) if walk.hints[n] & BODY and not out[n]]
     most = max((mass[n] for n in marked), default=0.0)
     if not most or most < 0.3 * mass[root]:
         return [root]
@@ -210,8 +225,8 @@ def _is_one_page(before: list[Block], parts: list[list[Block]], subject: frozens
 
 def _stop(walk: Walk, number: int) -> int:
     """The first element after those that lie in this one."""
-    elements, stop = walk.elements, number + 1
-    while stop < len(elements) and elements[stop].parent >= number:
+    stop = number + 1
+    while stop < len(walk.parents) and walk.parents[stop] >= number:
         stop += 1
     return stop
 
@@ -219,16 +234,21 @@ def _stop(walk: Walk, number: int) -> int:
 def _kind(walk: Walk, number: int) -> str:
     """What parts of one kind have in common: the tag and the first word of the class."""
     kind = walk.names.get(number, ("", ""))[0].split()
-    return walk.elements[number].tag + (" " + re.sub(r"\d", "", kind[0]) if kind else "")
+    return walk.tags[number] + (" " + _DIGITS.sub("", kind[0]) if kind else "")
 
 
-def inside(elements: list[Element], out: list[bool], tops: Iterable[int]) -> list[bool]:
+def inside(walk: Walk, weights: Weights, out: list[bool], tops: Iterable[int]) -> list[bool]:
     """Which elements lie in the roots, in no dropped part and in no small part that is mostly links."""
-    found: list[bool] = []
+    mass, size, links = weights
     chosen = set(tops)
-    least = 0.2 * sum(elements[top].mass for top in chosen)
-    for number, element in enumerate(elements):
-        links = element.tag in LINKABLE and element.links > 0.6 * element.size and element.mass < least
-        above = element.parent >= 0 and found[element.parent]
-        found.append(not out[number] and (number in chosen or (above and not links)))
+    least = 0.2 * sum(mass[top] for top in chosen)
+    found = [0 in chosen]
+    for number in range(1, len(walk.tags)):
+        if number in chosen:
+            found.append(not out[number])
+        elif not found[walk.parents[number]] or out[number]:
+            found.append(False)
+        else:
+            few = links[number] > 0.6 * size[number] and mass[number] < least
+            found.append(not (few and walk.tags[number] in LINKABLE))
     return found

@@ -21,7 +21,7 @@ def write(blocks: list[Block], walk: Walk) -> str:
         found = list(group)
         is_row = row >= 0 and _is_line(found, walk)
         if is_row:
-            table = walk.elements[row].parent
+            table = walk.parents[row]
             if len(found) > 1:
                 wide.add(table)
             lines = [(_line(found, row, walk) if table in wide else found[0].prefix + found[0].text, found[0])]
@@ -37,22 +37,22 @@ def write(blocks: list[Block], walk: Walk) -> str:
 
 def _row(block: Block, walk: Walk) -> int:
     """The row of a table that a block lies in; -1 if none, or if it is code."""
-    cell = walk.elements[block.owner].cell
-    return walk.elements[cell].parent if cell >= 0 and not block.pre else -1
+    cell = walk.cells[block.owner]
+    return walk.parents[cell] if cell >= 0 and not block.pre else -1
 
 
 def _is_line(row: list[Block], walk: Walk) -> bool:
     """Whether a row is written as a line: one entry to a cell. Other tables are there for the layout."""
-    if len({walk.elements[block.owner].cell for block in row}) < len(row):
+    if len({walk.cells[block.owner] for block in row}) < len(row):
         return False
     return all(block.kind in CELLS for block in row) or sum(len(block.text) > _PARAGRAPH for block in row) < 2
 
 
 def _line(row: list[Block], number: int, walk: Walk) -> str:
     """A row of a table, its empty cells too."""
-    cells = [""] * min(_WIDEST, walk.elements[number].items)
+    cells = [""] * min(_WIDEST, walk.items[number])
     for block in row:
-        column = walk.columns[walk.elements[block.owner].cell]
+        column = walk.columns[walk.cells[block.owner]]
         cells[column : column + 1] = [block.prefix + " ".join(block.text.split("\n"))]
     return " | ".join(cells)
 
