@@ -31,7 +31,9 @@ _ENDS = re.compile(rf"[{ENDS};；:：\u061b{CLOSING}|]\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*•‣·●○■◦–]|\d{1,3}[.)、])\s*")
 _STANZA, _VERSE = 20, 16  # lines of a stanza, words of a line
 _STRANGE = re.compile(r"[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
-_MOJIBAKE = re.compile(r"[ÃÂ][\x80-\xbf¡-¿]|â€|ï¿½|锟斤拷|烫烫烫|å[\x80-\xbf¡-¿]")
+_MOJIBAKE = re.compile(
+    r"[ÃÂ][\x80-\xbf¡-¿]|â€|ï¿½|锟斤拷|烫烫烫|å[\x80-\xbf¡-¿]|(?:[РС][\u0080-\u00bf\u0402-\u040f\u0452-\u045f\u2013-\u203a€№™]){2}"
+)
 _BOILERPLATE = re.compile(
     r"lorem ipsum|javascript (?:is|must be|to be)? ?(?:disabled|enabled)|enable javascript|cookies? policy"
     r"|terms of use|all rights reserved|404 not found|page not found|access denied"
