@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import zstandard
 
+from qwenkit.files import open_file
+
 BLOCK = 1 << 20
 CUT, DAMAGED = "truncated file", "damaged file"
 WIDEST = 1 << 31  # bytes that zstd may look back (`--long=31`, the most there is); it holds as much as it has unpacked
@@ -53,7 +55,7 @@ class Damage(NamedTuple):
 
 def packing(path: Path) -> Packing | None:
     """How a file is packed: by its first bytes; a file whose first bytes are spoilt by its name."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return _packing(file.read(_HEAD), path)
 
 
@@ -81,7 +83,7 @@ def unpacked_name(path: Path) -> Path:
 def opened(path: Path) -> BinaryIO:
     """A file's bytes, unpacked. A damaged file gives what comes before, then an `OSError`; a cut one an `EOFError`."""
     if packing(path) is None:
-        return path.open("rb")
+        return open_file(path)
     return io.BufferedReader(_Unpacked(path), BLOCK)
 
 
@@ -110,7 +112,7 @@ class _Unpacked(io.RawIOBase):
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes | Damage]:
     """A file's bytes from `start` to `stop`, unpacked. Members and frames that begin before `stop` are read whole."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if (kind := _packing(file.read(_HEAD), path)) is not None:
             yield from _unpacked(file, kind, start, stop)
             return

@@ -14,6 +14,7 @@ from typing import Any
 from qwenkit.compression import DAMAGED, PACKINGS, unpacked_name
 from qwenkit.data import streams
 from qwenkit.errors import UserError
+from qwenkit.files import LFS, open_file, refuse_pointer
 from qwenkit.records import Row
 
 FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
@@ -29,6 +30,9 @@ def stem_of(path: Path) -> str:
 
 def format_of(path: Path, ask: bool = True) -> str:
     """The format of a file; one that is not known is a `UserError`, or nothing unless asked."""
+    if ask:
+        with open_file(path) as file:
+            refuse_pointer(file.read(len(LFS)), path)
     known = FORMATS.get(unpacked_name(path).suffix.lower()) or (_by_content(path) if ask else "")
     if not known and ask:
         raise UserError(
