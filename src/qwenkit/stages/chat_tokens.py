@@ -24,11 +24,12 @@ from typing import Any
 
 from qwenkit.artifacts import stamps
 from qwenkit.chat import TooLong
+from qwenkit.data.chats.parts import PART_BYTES, Part, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input
 from qwenkit.stages.documents import blocks, document_of, split
-from qwenkit.stages.rows import parts, prompt_of, read_part
+from qwenkit.stages.rows import prompt_of, read_part
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong
@@ -75,15 +76,17 @@ def tokenize_rows(
     plan: Plan,
     folder: Path,
     *,
+    own: Sequence[str] = (),
     workers: int = 1,
     progress: Callable[..., None] | None = None,
 ) -> Tokens:
-    """Tokenize the chats or pairs of `inputs["data"]`; what is done already in the folder stays."""
+    """Tokenize the chats or pairs of `inputs["data"]`, or of an artifact's `own` file of them; what is done already in
+    the folder stays."""
     from qwenkit.data.chunks import Chunks
 
-    found = list(parts(inputs["data"].path, kind))
+    found = parts(inputs["data"].path, kind, PART_BYTES, own)
     digests = [inputs[name].digest for name in ("data", "model", "decontaminate") if name in inputs]
-    key = [digests, plan.key(), len(found)]
+    key = [digests, plan.key(), [[part.path.name, part.start, part.stop] for part in found]]
     with Chunks(folder, workers, progress=progress) as work:
         marks = work.map(kind, key, [(part, plan) for part in found], ENCODE[kind])
         aside, bad = (
@@ -152,7 +155,7 @@ def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[s
     return {"documents": len(numbers)}
 
 
-def encode_chats(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
+def encode_chats(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
     """The chats of a part as a shard with loss weights."""
     from qwenkit.data.weighted import ExampleWriter
 
@@ -166,9 +169,9 @@ def encode_chats(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
                 return NO_ANSWER
             counts["parts"] += len(learnt)
             counts["cut"] += bool(learnt and (left_out or len(examples) > 1))
-            counts["turns_left_out"] += left_out
+            counts["turns_left_out"] += left_out if learnt else 0
             for example in learnt:
-                counts["tokens"] += shard.add_example(example, place=row.get("place"))
+                counts["tokens"] += shard.add_example(example, place=row["place"])
             return "kept" if learnt else "too_long"
 
         return _encode(out, part, plan, write, document_of)
@@ -199,7 +202,7 @@ def example(tok: Any, row: Row, mask: str) -> Any:
     return Example(row["id"], r.ids, r.weights, content)
 
 
-def encode_comparisons(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
+def encode_comparisons(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
     """The pairs of a part as a shard of texts: the chosen one, then the rejected one, of each."""
     from qwenkit.alignment.encoding import encode_pair
     from qwenkit.data.shards import ShardWriter
@@ -213,7 +216,7 @@ def encode_comparisons(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
             if pair is not None:
                 counts["cut"] += was_cut
                 for ids in (pair.chosen, pair.rejected):
-                    counts["tokens"] += shard.add({"id": pair.id, "place": row.get("place")}, ids)
+                    counts["tokens"] += shard.add({"id": pair.id, "place": row["place"]}, ids)
             return outcome
 
         return _encode(out, part, plan, write, prompt_of)
@@ -223,7 +226,7 @@ ENCODE: dict[str, Callable[..., dict[str, Any]]] = {"chats": encode_chats, "pair
 
 
 def _encode(
-    out: Path, part: Any, plan: Plan, write: Callable[[Row, Counter[str]], str], name: Callable[[Row], str]
+    out: Path, part: Part, plan: Plan, write: Callable[[Row, Counter[str]], str], name: Callable[[Row], str]
 ) -> dict[str, Any]:
     """Read a part, set apart what overlaps a test and what is held out, and write the rest; `write` says what became of
     a row."""
@@ -240,7 +243,8 @@ def _encode(
             if outcome in OUTCOMES:
                 counts[outcome] += 1
             else:
-                quarantine.add(outcome, str(row.get("place") or row["id"]), sample=str(row["messages"]))
+                file, _, line = row["place"].rpartition(":")
+                quarantine.add(outcome, file, line=int(line), sample=str(row["messages"]))
         counts["overlap_13gram"] += overlapping(kept, plan.tests)
     counts["quarantined"] = len(quarantine)
     counts["read"] = sum(counts[outcome] for outcome in OUTCOMES)

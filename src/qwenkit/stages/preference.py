@@ -56,7 +56,7 @@ class Config(PairKeys):
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
-    return train_pairs(config, inputs, work)
+    return train_pairs(config, inputs, work, "pmp_pairs.jsonl")
 
 
 def load_scorer(path: Path, work: Work) -> Any:
@@ -69,14 +69,16 @@ def load_scorer(path: Path, work: Work) -> Any:
     return ScalarModel(load_model(path, TRAINED, work.device), seed=work.stream("head"))
 
 
-def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Result:
-    """One pass of pairwise training from `inputs["model"]` on `inputs["data"]`, measured and published."""
+def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, own: str) -> Result:
+    """One pass of pairwise training from `inputs["model"]` on `inputs["data"]` (an artifact's `own` file of pairs),
+    measured and published."""
     from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
     plan = Plan(inputs["model"].path, config.style, config.row, config.too_long, config.held_out,
                 work.stream("held-out"))  # fmt: skip
-    tokens = tokenize_rows("pairs", inputs, plan, work.scratch, workers=work.threads, progress=work.progress)
+    tokens = tokenize_rows("pairs", inputs, plan, work.scratch, own=(own,), workers=work.threads,
+                           progress=work.progress)  # fmt: skip
     pairs = open_pairs(tokens)
     measured = {"held out": [clean(row) for row in tokens.aside]}
     watched, _ = encode_pairs(measured["held out"], tok, config.row, config.too_long)

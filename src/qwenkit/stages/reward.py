@@ -20,7 +20,7 @@ from qwenkit.stages.preference import PairKeys, train_pairs
 from qwenkit.stages.rows import read_pairs, read_prompts
 
 VERSION = 5  # 5: pairs keep the tools of their prompt; 4: trained in float32; a prompt's pairs are held out together
-COMPARISONS = "comparisons.jsonl"
+COMPARISONS, PAIRS = "comparisons.jsonl", "pairs.jsonl"
 GIVES = ("scorer", "tokenizer")
 
 
@@ -61,8 +61,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         work.phase("comparisons", lambda out: annotate(config, inputs, work, out))
         formed = work.scratch / "comparisons" / COMPARISONS
         inputs = {**inputs, "data": Input("data", formed, digest="formed here")}
-    write_jsonl(work.out / COMPARISONS, read_pairs(inputs["data"].path, "pairs.jsonl"))
-    return train_pairs(config, inputs, work)
+    write_jsonl(work.out / COMPARISONS, read_pairs(inputs["data"].path, PAIRS))
+    return train_pairs(config, inputs, work, PAIRS)
 
 
 def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:
