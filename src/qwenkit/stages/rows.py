@@ -1,4 +1,4 @@
-"""Chats, prompts and comparisons as stages read them: `data.chats` in every form, and what a stage asks of them besides.
+"""Chats, prompts and comparisons as stages read them: `data.chats`, and what a stage asks of them besides.
 
     read_chats(path, bad)                      # `messages` that end with an answer
     read_prompts(path, "rl", bad=bad)          # that wait for one; with `rubric=True` each needs a rubric

@@ -8,7 +8,8 @@
 Kinds: `chats` end with an answer, `prompts` wait for one, `pairs` have `chosen` and `rejected`. A row that does not fit
 goes to the quarantine with its file, number and reason (`read = kept + quarantined`); without a quarantine it is an
 error. A damaged file and a folder whose training split is unclear are always errors. Reading order: `files` (which
-files a source holds), `formats` (bytes and rows of each), `parts`, `turns` (messages), `forms` and `pairs` (rows).
+files a source holds), `formats` (bytes and rows of each), `reading` (parts), `turns` (messages), `forms`
+and `pairs` (rows), `summary` (all of it for people).
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ _HOME = {
     "KINDS": "files",
     "Files": "files",
     "find": "files",
-    "Part": "parts",
-    "parts": "parts",
-    "read": "parts",
-    "read_part": "parts",
-    "Survey": "describe",
-    "describe": "describe",
-    "survey": "describe",
+    "Part": "reading",
+    "parts": "reading",
+    "read": "reading",
+    "read_part": "reading",
+    "Summary": "summary",
+    "describe": "summary",
 }
 
 __all__ = list(_HOME)

@@ -7,7 +7,7 @@
 | messages | `messages` (or `conversations`, `conversation`, `dialogue`) with role and content |
 | sharegpt | the same with from and value, as LLaMA-Factory and the released Qwen's finetuning have them |
 | alpaca | `instruction`, `input`, `output` (`response`; `context` as the input), `history`, `system` |
-| prompt and answer | `prompt`, `query` or `question` (`input`), with `completion`, `response`, `answer` or `output`, texts or messages |
+| prompt and answer | `prompt`, `query`, `question` or `input`, with `completion`, `response`, `answer` or `output` |
 | instances | `instruction` with one of `instances` |
 | oasst tree | `prompt` with ranked `replies`: the path of the best |
 

@@ -5,7 +5,7 @@
 | chosen and rejected | beside `messages`, `conversations`, `prompt`, `question` ...: a text, a message or messages |
 | whole chats | `chosen` and `rejected` are conversations that differ in what they end with |
 | transcripts | the same as texts of `Human:` and `Assistant:` turns, as HH-RLHF has them |
-| response and rejected | `rejected_response` beside a chat or a question with its answer; `response_chosen`, `response_rejected` |
+| response and rejected | `rejected_response` beside a chat with its answer; `response_chosen`, `response_rejected` |
 | two outputs and a label | `output_1`, `output_2` and `preference` or `label`, 1 or 2 |
 | oasst tree | the best and the worst of the ranked replies to the first question |
 """

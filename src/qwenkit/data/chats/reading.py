@@ -4,7 +4,8 @@
     read_part(part, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
 
 JSON lines are split at lines and Parquet at row groups; a packed file, a JSON document and a table of CSV are one part
-each, read as a stream. A row without an id is called by its place: `chat-0` in a file of its own, `name-0` among several.
+each, read as a stream. A row without an id is called by its place: `chat-0` in a file of its own, `name-0` among
+several.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else all of it. `first` is the
-    number of its first row (of JSON lines: line); `stem` begins the names of rows without an id."""
+    """A part of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else all of it. `first` is
+    the number of its first row (of JSON lines: line); `stem` begins the names of rows without an id."""
 
     path: Path
     root: Path
@@ -78,8 +79,8 @@ def read(
 
 
 def read_part(part: Part, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
-    """The rows of a part. What does not fit, or what `check` refuses, goes to the quarantine; without one the first is a
-    `UserError` with its file and number."""
+    """The rows of a part. What does not fit, or what `check` refuses, goes to the quarantine; without one the first is
+    a `UserError` with its file and number."""
     gate = _Gate(quarantine)
     gate.root = part.root
     called = gate.named(part.path)
