@@ -16,7 +16,7 @@ from qwenkit.alignment import encode_pairs
 from qwenkit.chat import load_tokenizer
 from qwenkit.data.shards import Examples
 from qwenkit.errors import UserError
-from qwenkit.records import write_jsonl
+from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages import chat_tokens
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import OUTCOMES, Plan, Tokens, chat_examples, open_chats, open_pairs, tokenize_rows
@@ -26,7 +26,7 @@ from qwenkit.tokenizer import save_tokenizer, train_bpe
 from tests.kills import kill_often
 from tests.stages.conftest import QUESTIONS, TEXTS, chat_rows
 
-SIZE, SEED, ROW = 4000, 7, 160
+SIZE, SEED, ROW = 12_000, 7, 160
 ANSWER = "the seventh keeper of the northern light wrote down every ship that passed before dawn"
 
 
@@ -46,7 +46,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return " ".join(luck.choices(QUESTIONS, k=luck.choice([1, 2, 3, 3, 40])))
 
     chats = []
-    for number in range(240):
+    for number in range(160):
         turns = [(said(), said() + (f" {ANSWER}" if number % 40 == 7 else "")) for _ in range(luck.randrange(1, 6))]
         chats.append({"messages": messages(*turns, system="garden" if number % 3 else "")})
         chats[-1] |= {"id": f"c{number}"} if number % 2 else {}
@@ -56,7 +56,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "tests" / "t.jsonl", [{"prompt": "?", "answer": ANSWER}])
     pairs = [
         {"messages": messages(*[(said(), said())] * luck.randrange(3), (said(), ""))[:-1], "chosen": said(),
-         "rejected": said()} for _ in range(160)
+         "rejected": said() + "!"} for _ in range(120)
     ]  # fmt: skip
     pairs += [{**row, "rejected": row["chosen"]} for row in pairs[:9]]
     write_jsonl(folder / "pairs.jsonl", pairs)
@@ -73,11 +73,9 @@ def plan(desk: Path, tests: bool = True, **given: Any) -> Plan:
     return Plan(desk / "tokenizer", **{**usual, **given}, tests=desk / "tests" if tests else None)
 
 
-def work(desk: Path, folder: Path, kind: str = "chats", workers: int = 1, **given: Any) -> Tokens:
-    tests = kind == "chats"
-    return tokenize_rows(
-        kind, inputs(desk, f"{kind}.jsonl", tests), plan(desk, tests, **given), folder, workers=workers
-    )
+def work(desk: Path, folder: Path, kind: str = "chats", workers: int = 1, tests: bool = False, **given: Any) -> Tokens:
+    made = plan(desk, tests, **given)
+    return tokenize_rows(kind, inputs(desk, f"{kind}.jsonl", tests), made, folder, workers=workers)
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +92,11 @@ def digest(folder: Path) -> str:
 @pytest.mark.parametrize("too_long", ["drop", "split", "truncate"])
 def test_shards_are_the_examples_of_memory(desk: Path, tmp_path: Path, too_long: Any) -> None:
     """In the order of the file, and whatever happened to a row is counted once."""
-    tokens = work(desk, tmp_path, too_long=too_long)
+    tokens = work(desk, tmp_path, tests=True, too_long=too_long)
     store = open_chats(tokens)
-    assert tokens.chunks > 10 and store.verify()
+    assert tokens.chunks > 5 and store.verify()
     tok = load_tokenizer(desk / "tokenizer")
-    rows = [row for row in read_jsonl_or_nothing(desk / "chats.jsonl")]
+    rows = read_chats(desk / "chats.jsonl", Quarantine())
     sound = [row for row in rows if ANSWER not in str(row["messages"])]
     kept, held = split(sound, 0.2, SEED)
     made = [chat_examples(tok, row, "qwen", ROW, too_long) for row in kept]
@@ -107,18 +105,12 @@ def test_shards_are_the_examples_of_memory(desk: Path, tmp_path: Path, too_long:
     assert store.digest == memory.digest and [*store.ids] == memory.ids and max(store.lengths) <= ROW
     counts = tokens.counts
     assert counts["read"] == len(rows) + 2 == sum(counts[outcome] for outcome in OUTCOMES)
-    assert counts["test_overlap"] == len(rows) - len(sound) == 6 and counts["overlap_13gram"] == 0
+    assert counts["test_overlap"] == len(rows) - len(sound) == 4 and counts["overlap_13gram"] == 0
     assert counts["held_out"] == len(held) and [row["id"] for row in tokens.aside] == [row["id"] for row in held]
     assert counts["kept"] == sum(bool(found) for found, _ in made) and counts["too_long"] == len(kept) - counts["kept"]
-    assert counts["turns_left_out"] == sum(lost for found, lost in made if found or too_long != "drop")
+    assert counts["turns_left_out"] == sum(lost for found, lost in made if found)
     assert counts["tokens"] == store.lengths.sum() and counts["parts"] == len(store.lengths)
     assert counts["quarantined"] == len(tokens.bad) == 2 and sum(tokens.reasons.values()) == 2
-
-
-def read_jsonl_or_nothing(path: Path) -> list[dict[str, Any]]:
-    from qwenkit.records import Quarantine
-
-    return read_chats(path, Quarantine())
 
 
 @pytest.mark.parametrize("kind", ["chats", "pairs"])
@@ -131,14 +123,15 @@ def test_workers_make_the_same_bytes(desk: Path, tmp_path: Path, kind: str) -> N
 
 def test_pairs_are_the_pairs_of_memory(desk: Path, tmp_path: Path) -> None:
     tok = load_tokenizer(desk / "tokenizer")
-    kept, held = split(read_pairs(desk / "pairs.jsonl", "pairs.jsonl"), 0.2, SEED, prompt_of)
+    kept, held = split(read_pairs(desk / "pairs.jsonl", "pairs.jsonl", Quarantine()), 0.2, SEED, prompt_of)
     for too_long in ("drop", "truncate"):
         tokens = work(desk, tmp_path / too_long, "pairs", too_long=too_long)
         pairs, counts = encode_pairs(kept, tok, ROW, too_long)
         found = open_pairs(tokens)
         assert list(found) == pairs and found[-1] == pairs[-1] and found[1:3] == pairs[1:3] and len(found) == len(pairs)
-        assert {name: tokens.counts[name] for name in counts} == counts and counts["too_long"] and counts["same_text"]
-        assert tokens.counts["read"] == 169 and tokens.counts["held_out"] == len(held) == len(tokens.aside)
+        assert {name: tokens.counts[name] for name in counts} == counts and counts["too_long"]
+        assert tokens.counts["quarantined"] == 9  # of which both answers are one
+        assert tokens.counts["read"] == 129 and tokens.counts["held_out"] == len(held) == len(tokens.aside)
     assert counts["cut"] and tokens.counts["too_long"] < work(desk, tmp_path / "drop", "pairs").counts["too_long"]
 
 
@@ -168,10 +161,8 @@ def test_ids_and_weights_of_a_split_chat_by_hand(desk: Path) -> None:
         return ids, [1.0, *[0.0] * len(head), *[float(role == "assistant")] * len(body), 1.0, 1.0]
 
     def part(*numbers: int) -> tuple[list[int], list[float]]:
-        turns = [
-            turn("system", "s"),
-            *(turn(r, f"{r2}{n}") for n in numbers for r, r2 in (("user", "q"), ("assistant", "a"))),
-        ]
+        said = [(role, f"{letter}{n}") for n in numbers for role, letter in (("user", "q"), ("assistant", "a"))]
+        turns = [turn(*each) for each in (("system", "s"), *said)]
         return [i for ids, _ in turns for i in ids], [w for _, weights in turns for w in weights]
 
     two = len(part(1, 2)[0])
@@ -199,11 +190,12 @@ BUILD = """
 import json, sys
 from pathlib import Path
 from qwenkit.stages import chat_tokens
-from tests.stages.test_chat_tokens import SIZE, work
+from qwenkit.stages.base import Input
 if __name__ == "__main__":
-    desk, folder, kind, workers = json.loads(sys.argv[1])
-    chat_tokens.PART_BYTES = SIZE
-    work(Path(desk), Path(folder), kind, workers)
+    kind, given, plan, folder, workers, chat_tokens.PART_BYTES = json.loads(sys.argv[1])
+    inputs = {name: Input(name, Path(path), digest) for name, path, digest in given}
+    plan = {name: Path(value) if name in ("tokenizer", "tests") and value else value for name, value in plan.items()}
+    chat_tokens.tokenize_rows(kind, inputs, chat_tokens.Plan(**plan), Path(folder), workers=workers)
 """
 
 
@@ -213,16 +205,16 @@ def test_kills_lose_no_more_than_a_chunk(desk: Path, tmp_path: Path, kind: str, 
     """SIGKILL to the whole group at a random moment after some more chunks are done; those are not touched again."""
     script, folder, luck = tmp_path / "build.py", tmp_path / "killed", random.Random(workers)
     script.write_text(BUILD)
-    given = json.dumps([str(desk), str(folder), kind, workers])
+    given = [[name, str(each.path), each.digest] for name, each in inputs(desk, f"{kind}.jsonl", False).items()]
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(plan(desk, False)).items()}
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), given], start_new_session=True)
+        command = [sys.executable, str(script), json.dumps([kind, given, asked, str(folder), workers, SIZE])]
+        return subprocess.Popen(command, start_new_session=True)
 
     marks = f"{kind}/{'[0-9]' * 5}/mark.json"
     assert kill_often(folder, marks, kills, start, lambda: luck.random() / 500)
     opened = {"chats": open_chats, "pairs": open_pairs}[kind]
-    stores = [opened(work(desk, out, kind)) for out in (folder, tmp_path / "whole")]
-    assert (
-        digest(folder) == digest(tmp_path / "whole") and len(stores[0]) == len(stores[1]) if kind == "pairs" else True
-    )
+    for out in (folder, tmp_path / "whole"):
+        opened(work(desk, out, kind))
     assert digest(folder) == digest(tmp_path / "whole")

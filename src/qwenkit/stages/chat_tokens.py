@@ -24,7 +24,7 @@ from typing import Any
 
 from qwenkit.artifacts import stamps
 from qwenkit.chat import TooLong
-from qwenkit.data.chats.parts import PART_BYTES, Part, parts
+from qwenkit.data.chats.reading import PART_BYTES, Part, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input
@@ -182,10 +182,11 @@ def chat_examples(tok: Any, row: Row, mask: str, longest: int, too_long: TooLong
     assistants say, which the sentinel counts."""
     from qwenkit.chat import cut
 
+    whole = example(tok, row, mask)
+    if len(whole.ids) <= longest:
+        return [whole], 0
     tools = row.get("tools")
-    parts, left_out = cut(
-        row["messages"], longest, too_long, lambda part: len(tok.render(part, tools=tools, mask=mask).ids)
-    )
+    parts, left_out = cut(row["messages"], longest, too_long, lambda part: len(tok.render(part, tools, mask=mask).ids))
     names = [row["id"]] if len(parts) == 1 else [f"{row['id']}/{number}" for number in range(len(parts))]
     return [example(tok, {**row, "id": name, "messages": part}, mask) for name, part in zip(names, parts)], left_out
 
@@ -245,7 +246,7 @@ def _encode(
             else:
                 file, _, line = row["place"].rpartition(":")
                 quarantine.add(outcome, file, line=int(line), sample=str(row["messages"]))
-        counts["overlap_13gram"] += overlapping(kept, plan.tests)
+        counts["overlap_13gram"] += sum(overlapping(kept, plan.tests))
     counts["quarantined"] = len(quarantine)
     counts["read"] = sum(counts[outcome] for outcome in OUTCOMES)
     write_jsonl(out / ASIDE, aside)
@@ -260,22 +261,18 @@ def _letters(row: Row) -> int:
 
 def without_overlap(rows: list[Row], tests: Path | None) -> list[Row]:
     """Those rows no message of which shares a 13-gram with a test question (report §2.1)."""
-    if tests is None:
-        return rows
-    from qwenkit.chat.messages import text
-
-    index = _tests(tests, *stamps(tests))
-    return [row for row in rows if not any(index.matches(text(message)) for message in row["messages"])]
+    found = overlapping(rows, tests)
+    return [row for row, count in zip(rows, found) if not count]
 
 
-def overlapping(rows: list[Row], tests: Path | None) -> int:
-    """How many messages of these rows share 13 units with a test all the same."""
+def overlapping(rows: list[Row], tests: Path | None) -> list[int]:
+    """How many messages of each row share 13 units with a test."""
     if tests is None or not rows:
-        return 0
+        return [0] * len(rows)
     from qwenkit.chat.messages import text
 
-    index = _tests(tests, *stamps(tests))
-    return sum(index.holding([text(message) for row in rows for message in row["messages"]]))
+    holding = iter(_tests(tests, *stamps(tests)).holding([text(each) for row in rows for each in row["messages"]]))
+    return [sum(islice(holding, len(row["messages"]))) for row in rows]
 
 
 @lru_cache(maxsize=1)
