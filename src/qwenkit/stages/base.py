@@ -100,6 +100,11 @@ def many(inputs: dict[str, Input], name: str) -> Iterator[Input]:
         index += 1
 
 
+def sources(inputs: dict[str, Input], name: str) -> list[Path]:
+    """Where an edge that takes several sources as one is read: at the one that it names, or at all of them."""
+    return [inputs[name].path] if name in inputs else [item.path for item in many(inputs, name)]
+
+
 def told(label: str, words: str) -> str:
     """A part of a headline; nothing where there is nothing to tell."""
     return f"; {label} {words}" if words else ""

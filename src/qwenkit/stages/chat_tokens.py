@@ -27,9 +27,9 @@ from qwenkit.chat import TooLong
 from qwenkit.data.chats.reading import PART_BYTES, Part, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
-from qwenkit.stages.base import Input
+from qwenkit.stages.base import Input, sources
 from qwenkit.stages.documents import blocks, document_of, split
-from qwenkit.stages.rows import prompt_of, read_part
+from qwenkit.stages.rows import called, prompt_of, read_part, refuse_bad
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong
@@ -76,16 +76,18 @@ def tokenize_rows(
     plan: Plan,
     folder: Path,
     *,
-    own: Sequence[str] = (),
+    max_bad: float = 1.0,
     workers: int = 1,
     progress: Callable[..., None] | None = None,
 ) -> Tokens:
-    """Tokenize the chats or pairs of `inputs["data"]`, or of an artifact's `own` file of them; what is done already in
-    the folder stays."""
+    """Tokenize the chats or pairs of `inputs["data"]`; what is done already in the folder stays. More rows that cannot
+    be used than `max_bad` bears end it."""
     from qwenkit.data.chunks import Chunks
 
-    found = parts(inputs["data"].path, kind, PART_BYTES, own)
-    digests = [inputs[name].digest for name in ("data", "model", "decontaminate") if name in inputs]
+    source = sources(inputs, "data")
+    found = parts(source, kind, PART_BYTES)
+    read = ("data", "model", "decontaminate")
+    digests = [item.digest for name, item in inputs.items() if name.partition(".")[0] in read]
     key = [digests, plan.key(), [[part.path.name, part.start, part.stop] for part in found]]
     with Chunks(folder, workers, progress=progress) as work:
         marks = work.map(kind, key, [(part, plan) for part in found], ENCODE[kind])
@@ -97,20 +99,27 @@ def tokenize_rows(
     for mark in marks:
         counts.update(mark["counts"])
         reasons.update(mark["reasons"])
-    return some(Tokens(folder, kind, len(found), counts, reasons, aside, bad), inputs["data"].path)
+    refuse_bad(source, counts["read"], reasons, bad, max_bad)
+    return some(Tokens(folder, kind, len(found), counts, reasons, aside, bad), called(source))
 
 
-def some(tokens: Tokens, source: Path) -> Tokens:
+def put_aside(tokens: Tokens, out: Path) -> None:
+    """Write down beside a model which rows were not usable, where there are any."""
+    if tokens.bad:
+        write_jsonl(out / QUARANTINE, tokens.bad)
+
+
+def some(tokens: Tokens, source: str) -> Tokens:
     """The same; a `UserError` where nothing is left to learn from."""
     if tokens.counts["kept"]:
         return tokens
     if not tokens.counts["read"]:
-        raise UserError(f"no {tokens.kind} here", where=str(source), expected="one JSON object a line")
+        raise UserError(f"no {tokens.kind} here", where=source, expected="one JSON object a line")
     words = [f"{tokens.counts[name]} {name.replace('_', ' ')}" for name in OUTCOMES if tokens.counts[name]]
     why = [f"{reason} ({count})" for reason, count in tokens.reasons.most_common(3)]
     raise UserError(
         f"none of {tokens.counts['read']} {tokens.kind} is left to learn from: {', '.join([*words, *why])}",
-        where=str(source),
+        where=source,
         mend="raise `row`, or set `too_long`" if tokens.counts["too_long"] else "",
     )
 

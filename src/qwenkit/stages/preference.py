@@ -11,11 +11,11 @@ from typing import Any, Literal
 from qwenkit.alignment.encoding import PairTooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
-from qwenkit.stages.base import Input, Result, Work, told
-from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, tokenize_rows
+from qwenkit.stages.base import Input, Result, Work, sources, told
+from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, put_aside, tokenize_rows
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
-from qwenkit.stages.rows import read_pairs
+from qwenkit.stages.rows import PAIRS, max_bad, notes, read_pairs
 
 VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
 GIVES = ("scorer", "tokenizer")
@@ -44,19 +44,20 @@ class PairKeys(TrainingKeys):
     epochs: float = content(1.0, doc="passes over the pairs", gt=0)
     style: Style = content("own", doc=STYLE)
     held_out: float = content(0.05, doc="share of prompts whose pairs only measure the accuracy (ours)", ge=0, lt=0.5)
+    max_bad: float = max_bad()
 
 
 class Config(PairKeys):
     """What to learn from."""
 
     model: str = edge(doc="the base model", wants=("model", "scorer"), hub="model")
-    data: str = edge(doc="comparisons with chosen and rejected: JSONL, Parquet, or a world", wants="comparisons")
+    data: str = edge(doc=PAIRS, wants="comparisons", several=True)
     tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
-    return train_pairs(config, inputs, work, "pmp_pairs.jsonl")
+    return train_pairs(config, inputs, work)
 
 
 def load_scorer(path: Path, work: Work) -> Any:
@@ -69,15 +70,14 @@ def load_scorer(path: Path, work: Work) -> Any:
     return ScalarModel(load_model(path, TRAINED, work.device), seed=work.stream("head"))
 
 
-def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, own: str) -> Result:
-    """One pass of pairwise training from `inputs["model"]` on `inputs["data"]` (an artifact's `own` file of pairs),
-    measured and published."""
+def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Result:
+    """One pass of pairwise training from `inputs["model"]` on `inputs["data"]`, measured and published."""
     from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
     plan = Plan(inputs["model"].path, config.style, config.row, config.too_long, config.held_out,
                 work.stream("held-out"))  # fmt: skip
-    tokens = tokenize_rows("pairs", inputs, plan, work.scratch, own=(own,), workers=work.threads,
+    tokens = tokenize_rows("pairs", inputs, plan, work.scratch, max_bad=config.max_bad, workers=work.threads,
                            progress=work.progress)  # fmt: skip
     pairs = open_pairs(tokens)
     measured = {"held out": [clean(row) for row in tokens.aside]}
@@ -88,6 +88,7 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, own: str
     evaluate = (lambda _: watch(model, watched)) if watched else None
     last = train(config, work, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
     save_scorer(model, tok, inputs["model"].path, work.out)
+    put_aside(tokens, work.out)
     if "tests" in inputs:
         measured["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
     encoded = {name: encode_pairs(found, tok, config.row, config.too_long) for name, found in measured.items()}
@@ -97,7 +98,7 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, own: str
     metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in encoded.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    note = remarks(config.precision, work.device)
+    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "data"), "pairs"))
     return Result(metrics, f"{headline(metrics)}{told('accuracy:', words)}", note)
 
 

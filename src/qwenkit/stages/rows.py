@@ -9,44 +9,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from qwenkit.data import chats
-from qwenkit.data.chats import Part, parts
+from qwenkit.config import runtime
+from qwenkit.data.chats import reading
+from qwenkit.data.chats.reading import Check, Part, Source, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, canonical
 from qwenkit.stages.checks import check_flipped, check_prompt_keys
 
-__all__ = ["parts", "prompt_of", "read_chats", "read_pairs", "read_part", "read_prompts"]
+CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
+PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
+PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
+FIRST_ROWS = 2000
+"""So many rows of a source are looked at before anything is trained, and for what people should know of it."""
+__all__ = ["Part", "parts"]
 
 
-def read_chats(path: Path, bad: Quarantine | None = None) -> list[Row]:
+def read_chats(path: Source, bad: Quarantine | None = None) -> list[Row]:
     """Chats, each with an id."""
-    return _some(path, "chats", bad, None, (), "no chats in this file", "one JSON object a line, with `messages`")
+    found = list(rows(path, "chats", bad))
+    return found if found or bad else _none(path, "no chats in this file", "one JSON object a line, with `messages`")
 
 
-def read_prompts(path: Path, use: str, rubric: bool = False, bad: Quarantine | None = None) -> list[Row]:
-    """Prompts meant for this `use` (rl, reward) or for any; `rubric`: a row without one does not fit."""
-    empty = f"no prompt in this file is meant for `{use}`"
-    rows = _some(path, "prompts", bad, check_asked(use, rubric), (), empty, f'"use": "{use}", or none')
-    rows = [row for row in rows if row.get("use") in (use, None)]
-    if not rows:
-        raise UserError(empty, where=str(path), expected=f'"use": "{use}", or none')
-    return rows
-
-
-def read_pairs(path: Path, name: str, bad: Quarantine | None = None) -> list[Row]:
+def read_pairs(path: Source, name: str, bad: Quarantine | None = None) -> list[Row]:
     """Comparisons, each with an id, `messages`, and `chosen` and `rejected` as a text or a message."""
-    return _some(path, "pairs", bad, check_flipped, (name,), "no comparisons in this file", "one JSON object a line")
+    found = list(rows(path, "pairs", bad, check_flipped, (name,)))
+    return found if found or bad else _none(path, "no comparisons in this file", "one JSON object a line")
+
+
+def read_prompts(
+    path: Source, use: str, rubric: bool = False, bad: Quarantine | None = None, most: float = 1.0
+) -> list[Row]:
+    """Prompts meant for this `use` (rl, reward) or for any; `rubric`: a row without one does not fit. At `most` such a
+    share of all may go to the quarantine."""
+    found = list(rows(path, "prompts", bad, check_asked(use, rubric)))
+    if bad is not None:
+        refuse_bad(path, len(found) + len(bad), bad.counts, bad.rows, most)
+    meant = [row for row in found if row.get("use") in (use, None)]
+    return meant or _none(path, f"no prompt in this file is meant for `{use}`", f'"use": "{use}", or none')
+
+
+def rows(
+    source: Source, kind: str, bad: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
+) -> Iterator[Row]:
+    """The rows of a source one after the other, without the places that they came from."""
+    for row in reading.read(source, kind, bad, check, own):
+        yield {key: row[key] for key in row if key != "place"}
+
+
+def _none(source: Source, what: str, expected: str) -> Any:
+    raise UserError(what, where=called(source), expected=expected)
 
 
 def read_part(part: Part, bad: Quarantine) -> Iterator[Row]:
     """The rows of one of `parts`; those that do not fit go to the quarantine."""
-    return chats.read_part(part, bad, check_flipped if part.kind == "pairs" else None)
+    return reading.read_part(part, bad, check_flipped if part.kind == "pairs" else None)
 
 
-def check_asked(use: str, rubric: bool) -> Callable[[Row], None]:
+def check_asked(use: str, rubric: bool) -> Check:
     """What a prompt for this use must have besides its messages."""
 
     def check(row: Row) -> None:
@@ -63,16 +87,45 @@ def check_asked(use: str, rubric: bool) -> Callable[[Row], None]:
     return check
 
 
+def called(source: Source) -> str:
+    """A source in a message."""
+    return str(source) if isinstance(source, Path) else ", ".join(map(str, source))
+
+
+def max_bad() -> Any:
+    """The key of every stage that reads rows of people's: what is learnt does not depend on it, only whether it is."""
+    return runtime(0.01, doc="largest share of rows that cannot be used; above it the node ends (ours)", ge=0, le=1)
+
+
+def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Sequence[Row], most: float) -> None:
+    """End where more rows were put aside than is borne, with the reasons and examples."""
+    bad = sum(counts.values())
+    if bad <= most * read:
+        return
+    reasons = Counter(counts).most_common(5)
+    examples = {row["reason"]: _place(row) for row in reversed(rows)}
+    lines = [f"  {count} {reason}" + (f" (first: {examples[reason]})" if reason in examples else "")
+             for reason, count in reasons]  # fmt: skip
+    more = [f"  and {len(counts) - 5} more reasons"] if len(counts) > 5 else []
+    raise UserError(
+        "\n".join([f"{bad} of {read} rows cannot be used ({100 * bad / read:.3g} %)", *lines, *more]),
+        where=called(source),
+        expected=f"at most {100 * most:.3g} % of them (`max_bad` = {most:g})",
+        mend="`qwenkit inspect data` tells of every row; mend the data, or raise max_bad",
+    )
+
+
+def notes(source: Source, kind: str) -> tuple[str, ...]:
+    """What people should know of a source that is read: files that are not, and keys that change nothing."""
+    from qwenkit.data.chats import describe
+
+    return tuple(describe(source, kind, FIRST_ROWS).notes())
+
+
+def _place(row: Row) -> str:
+    return f"{row['file']}, row {row['line']}" if "line" in row else str(row["file"])
+
+
 def prompt_of(row: Row) -> str:
     """A name that rows with equal prompts share: whoever divides rows must not put one prompt on both sides."""
     return canonical([row["messages"], row.get("tools")]).decode()
-
-
-def _some(
-    path: Path, kind: str, bad: Quarantine | None, check: Callable[[Row], None] | None, own: tuple[str, ...],
-    empty: str, expected: str,
-) -> list[Row]:  # fmt: skip
-    found = [{key: row[key] for key in row if key != "place"} for row in chats.read(path, kind, bad, check, own)]
-    if not found and not bad:
-        raise UserError(empty, where=str(path), expected=expected)
-    return found

@@ -15,11 +15,12 @@ from typing import Any, Literal
 from qwenkit.chat import TooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work, told
-from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, tokenize_rows
+from qwenkit.stages.base import Input, Result, Work, sources, told
+from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, put_aside, tokenize_rows
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_chat_model
 from qwenkit.stages.pretrain import losses
+from qwenkit.stages.rows import CHATS, max_bad, notes
 from qwenkit.stages.testsets import overlap_13gram, texts
 from qwenkit.stages.tokens import tokenize
 
@@ -31,7 +32,7 @@ class Config(TrainingKeys):
     """What to learn from; defaults of the report (§3.1.2)."""
 
     model: str = edge(doc="the base model", wants="model", hub="model")
-    data: str = edge(doc="chats with `messages`: JSONL, Parquet, or a world", wants="chats")
+    data: str = edge(doc=CHATS, wants="chats", several=True)
     replay: str | None = edge(None, doc="a corpus whose documents are mixed in", wants="documents")
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold", wants="tests")
     replay_share: float = content(0.2, doc="share of replayed tokens, where there is a replay (ours)", ge=0, lt=1)
@@ -53,6 +54,7 @@ class Config(TrainingKeys):
     corpus_held_out: float = content(
         0.01, doc="share of documents that are never replayed; as `held_out` of the base model (ours)", ge=0, lt=0.5
     )
+    max_bad: float = max_bad()
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -64,8 +66,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.training import Batches
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
-    tokens = tokenize_rows("chats", inputs, plan(config, inputs, work), work.scratch, workers=work.threads,
-                           progress=work.progress)  # fmt: skip
+    tokens = tokenize_rows("chats", inputs, plan(config, inputs, work), work.scratch, max_bad=config.max_bad,
+                           workers=work.threads, progress=work.progress)  # fmt: skip
     documents, numbers, replay_too_long = replay(inputs, config, work, tokens.counts["tokens"])
     store = open_chats(tokens, documents, numbers)
     order = Order(store.digest, work.seed, store.lengths, config.row, split=False)
@@ -76,6 +78,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     model.config = replace(model.config, dropout=config.dropout)
     last = train(config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=None)
     save_chat_model(model, tok, inputs["model"].path, work.out)
+    put_aside(tokens, work.out)
     found = losses(model, groups)
     metrics = {
         **books(tokens), "replayed_documents": len(numbers), "replay_too_long": replay_too_long, "steps": steps,
@@ -85,7 +88,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         "train_loss": last.get("loss"), "heldout_loss": found,
     }  # fmt: skip
     words = ", ".join(f"{loss:.3f}" for loss in found.values())
-    note = remarks(config.precision, work.device)
+    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "data"), "chats"))
     return Result(metrics, f"{headline(metrics)}, {steps} steps{told('held-out loss', words)}", note)
 
 

@@ -4,13 +4,15 @@
 
 A file that is named itself is taken. Of a folder, the split is told by words in the names, of a file before those of
 the folders it lies in: `train`, `training`; `test`, `validation`, `valid`, `val`, `dev`, `eval`, `holdout`
-(and 训练, 测试, 验证). With a training split only that is taken; without one, what names no split. What is unclear is refused: the two
-beside each other, a name of both, one split in two formats. `README.md` of the Hub's data sets may name the files of
-the split. A run's artifact has its own file (`chat.jsonl`, `prompts.jsonl`, `pairs.jsonl`), which comes first.
+(and 训练, 测试, 验证). With a training split only that is taken; without one, what names no split. What is unclear is
+refused: the two beside each other, a name of both, one split in two formats. `README.md` of the Hub's data sets may
+name the files of the split. A run's artifact has its own file (`chat.jsonl`, `prompts.jsonl`, `pairs.jsonl`), which
+comes first.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from qwenkit.data.chats.card import train_files
 from qwenkit.data.chats.formats import SUFFIXES, format_of, stem_of
 from qwenkit.data.readers import below
 from qwenkit.errors import UserError, nearest
+from qwenkit.files import refuse_special
 
 KINDS = ("chats", "prompts", "pairs")
 OWN = {"chats": ("chat.jsonl",), "prompts": ("prompts.jsonl",), "pairs": ("pmp_pairs.jsonl", "pairs.jsonl")}
@@ -50,16 +53,37 @@ class Files:
 
     def named(self, path: Path) -> str:
         """A file as people call it: by its path below the source."""
-        return path.relative_to(self.root).as_posix() if path != self.root else path.name
+        return path.relative_to(self.root).as_posix() if self.root in path.parents else path.name
 
 
-def find(path: Path, kind: str, own: Sequence[str] = ()) -> Files:
-    """The files of a source; what cannot be read or is unclear is a `UserError`. `own`: an artifact's file."""
+def find(source: Path | Sequence[Path], kind: str, own: Sequence[str] = ()) -> Files:
+    """The files of a source, which is a path or some; what cannot be read or is unclear is a `UserError`. `own`: the
+    file of an artifact."""
+    if isinstance(source, Path):
+        return _find(source, kind, own)
+    found = [_find(path, kind, own) for path in source]
+    if len(found) == 1:
+        return found[0]
+    root = Path(os.path.commonpath([path.absolute() for path in source]))
+    taken = [file.absolute() for each in found for file in each.taken]
+    twice = next((file for number, file in enumerate(taken) if file in taken[:number]), None)
+    if twice is not None:
+        raise UserError("a file that is named twice", where=str(twice), mend="name it once")
+    left = [(f"{each.root.name}/{name}", why) for each in found for name, why in each.left]
+    splits: dict[str, list[str]] = {}
+    for each in found:
+        for name, names in each.splits.items():
+            splits.setdefault(name, []).extend(names)
+    return Files(root, tuple(taken), "", tuple(left), splits)
+
+
+def _find(path: Path, kind: str, own: Sequence[str]) -> Files:
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError("no such file", where=str(path), expected=f"a file or a folder with {NOUNS[kind]}",
                         nearest=nearest(path.name, beside))  # fmt: skip
     if not path.is_dir():
+        refuse_special(path, f"a file or a folder with {NOUNS[kind]}")
         format_of(path)
         name = split_of((stem_of(path),))
         return Files(path, (path,), name, (), {name: [path.name]})
@@ -74,7 +98,7 @@ def find(path: Path, kind: str, own: Sequence[str] = ()) -> Files:
 def _of_folder(path: Path, kind: str, own: Sequence[str]) -> Files:
     files, left = _data_files(path)
     if not files:
-        what = "no file of rows in this folder" + (f"; what lies there: {_some([n for n, _ in left])}" if left else "")
+        what = "no file of rows in this folder" + (f"; what lies there: {some([n for n, _ in left])}" if left else "")
         raise UserError(what, where=str(path), expected=f"{own[-1]}, or files that end in {', '.join(SUFFIXES)}")
     named = train_files(path, files)
     splits: dict[str, list[Path]] = {}
@@ -113,13 +137,14 @@ def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
     if "train" in splits and "" in splits:
         names = [file.relative_to(path).as_posix() for file in splits[""]]
         raise UserError(
-            f"beside a training split lie files that name no split: {_some(names)}", where=str(path),
+            f"beside a training split lie files that name no split: {some(names)}", where=str(path),
             mend="name the files that are meant, separated by commas, or put the others elsewhere",
         )  # fmt: skip
     name = "train" if "train" in splits else ""
     if name not in splits:
+        names = " and ".join(f"`{name}`" for name in sorted(splits))
         raise UserError(
-            f"only {' and '.join(f'`{name}`' for name in sorted(splits))} files are in this folder, and no training split",
+            f"only {names} files are in this folder, and no training split",
             where=str(path), expected="files called train-..., or of no split",
             mend="name a file itself if it is meant all the same",
         )  # fmt: skip
@@ -171,5 +196,6 @@ def _no_data(file: Path) -> str:
     return "" if format_of(file, ask=False) else "a file of another type"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """A few names, and how many there are besides."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from qwenkit.data import json_files, streams
 from qwenkit.errors import UserError
+from qwenkit.files import LFS, open_file, refuse_pointer
 from qwenkit.records import Quarantine, Row
 
 FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
@@ -33,8 +34,9 @@ _MEND = "fetch or write it again"
 
 def packing(path: Path) -> str:
     """What packs a file, by its first bytes: `gzip`, `zstd`, `bzip2`, `xz` or nothing."""
-    with path.open("rb") as file:
-        head = file.read(6)
+    with open_file(path) as file:
+        head = file.read(len(LFS))
+    refuse_pointer(head, path)
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
 
 

@@ -34,12 +34,19 @@ MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 COMMON = {"id", "tools", "functions", "system", "weight", "use", "rubric", "candidates", "flipped", *SWITCHES}
 
 
+COLUMNS = frozenset({*TURN_KEYS, *QUESTIONS, *ANSWERS, *SIDES, "input", "history", "instances", "output_1", "response_chosen",
+                     "chosen_response", "rejected_response"})  # fmt: skip
+"""Of which a table has at least one."""
+
+
 class Converted(NamedTuple):
-    """A row of ours, the form that it came in, and which of its keys were read."""
+    """A row of ours, the form that it came in, which of its keys were read, and how many turns after the last answer
+    were left out."""
 
     form: str
     row: Row
     read: frozenset[str]
+    left_out: int = 0
 
 
 class Dialogue(NamedTuple):
@@ -66,7 +73,7 @@ def converted(raw: Row, kind: str) -> Converted:
 
 
 def as_chat(row: Row) -> Converted:
-    """A conversation that ends with an answer."""
+    """A conversation that ends with an answer: what follows the last one teaches nothing, and is left out."""
     found = chat(row)
     if found is None:
         if all(row.get(side) is not None for side in SIDES):
@@ -74,12 +81,16 @@ def as_chat(row: Row) -> Converted:
                             mend="`preference` and `reward` learn from comparisons")  # fmt: skip
         raise missing(row, "messages", "messages, conversations, instruction and output, or prompt and completion")
     _refuse_bad_answer(row)
-    messages = weighted(with_system(found.messages, row), row)
-    check(messages, False, False)
-    if messages[-1]["role"] != "assistant":
-        raise UserError(f"no answer at the end: the last turn is {messages[-1]['role']}", expected="an assistant's")
+    whole = weighted(with_system(found.messages, row), row)
+    check(whole, False, False)
+    messages = whole
+    while messages and messages[-1]["role"] != "assistant":
+        messages = messages[:-1]
+    if not messages:
+        raise UserError("a chat without an answer", expected="an assistant's turn")
     _refuse_untrained(messages)
-    return Converted(found.form, ours(row, messages, found.read), frozenset(found.read) | COMMON)
+    read = frozenset(found.read) | COMMON | {"label", "kto_tag"}
+    return Converted(found.form, ours(row, messages, found.read), read, len(whole) - len(messages))
 
 
 def as_prompt(row: Row) -> Converted:
@@ -253,6 +264,9 @@ def tools_of(row: Row) -> list[Any] | None:
 
 def missing(row: Row, key: str, expected: str) -> UserError:
     """What is said of a row that has no form."""
+    if isinstance(row.get("text"), str):
+        return UserError("a document with `text`, where rows of another form were expected", expected=expected,
+                         mend="`corpus` and `pretrain` learn from documents")  # fmt: skip
     return UserError(f"missing key `{key}`", expected=expected, mend=_has(row))
 
 

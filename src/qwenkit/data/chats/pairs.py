@@ -43,8 +43,6 @@ def as_pair(row: Row) -> Converted:
     form, found, sides, read = _parts(row)
     before, chosen, rejected = _joined(found, sides, row)
     check(before, True, False)
-    if chosen == rejected:
-        raise UserError("`chosen` and `rejected` are one answer", expected="two answers")
     kept = ours(row, before, tuple(key for key in read if key not in SIDES))
     return Converted(form, {**kept, "chosen": chosen, "rejected": rejected}, frozenset(read) | COMMON)
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from qwenkit.data import readers, streams
 from qwenkit.data.chats import files, formats
-from qwenkit.data.chats.forms import converted
+from qwenkit.data.chats.forms import COLUMNS, Converted, converted
 from qwenkit.data.json_files import BROKEN
 from qwenkit.errors import UserError, within
 from qwenkit.records import Quarantine, Row, dumps, name_of, parse_line, row_groups
 
 PART_BYTES = 16 << 20
+Source = Path | Sequence[Path]
 Check = Callable[[Row], None]
 _DAMAGE = {streams.CUT, streams.DAMAGED, "damaged row group"}
 _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
@@ -43,9 +44,10 @@ class Part:
     first: int = 1
 
 
-def parts(path: Path, kind: str, size: int = PART_BYTES, own: Sequence[str] = ()) -> list[Part]:
-    """The parts of a source's files, of about `size` bytes each; `own` is the file of an artifact that holds them."""
-    found = files.find(path, kind, own)
+def parts(source: Source, kind: str, size: int = PART_BYTES, own: Sequence[str] = ()) -> list[Part]:
+    """The parts of a source's files, of about `size` bytes each; `own` is the file of an artifact that holds them. A
+    source is a path, or some that are read one after the other."""
+    found = files.find(source, kind, own)
     return [part for file in found.taken for part in _parts(file, found, kind, size)]
 
 
@@ -71,40 +73,49 @@ def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:
 
 
 def read(
-    path: Path, kind: str, quarantine: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
+    source: Source, kind: str, quarantine: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
 ) -> Iterator[Row]:
     """Every row of a source; see `read_part`."""
-    for part in parts(path, kind, own=own):
+    for part in parts(source, kind, own=own):
         yield from read_part(part, quarantine, check)
 
 
 def read_part(part: Part, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
     """The rows of a part. What does not fit, or what `check` refuses, goes to the quarantine; without one the first is
     a `UserError` with its file and number."""
+    for _, found in read_forms(part, quarantine, check):
+        yield found.row
+
+
+def read_forms(
+    part: Part, quarantine: Quarantine | None = None, check: Check | None = None
+) -> Iterator[tuple[Row, Converted]]:
+    """The same with each row as it was written, and the form that it came in."""
     gate = _Gate(quarantine)
     gate.root = part.root
     called = gate.named(part.path)
     for number, raw in raw_rows(part, gate):
         try:
-            row = {**_own(part, number, raw), "place": f"{called}:{number}"}
+            found = _own(part, number, raw, f"{called}:{number}")
             if check is not None:
-                check(row)
+                check(found.row)
         except UserError as error:
             if quarantine is None:
                 with within(f"{part.path}, row {number}"):
                     raise
             gate.refused(error, part, number, raw)
             continue
-        yield row
+        yield raw, found
 
 
-def _own(part: Part, number: int, raw: Row) -> Row:
-    """A row in our form, with its id."""
+def _own(part: Part, number: int, raw: Row, place: str) -> Converted:
+    """A row in our form, with its id and place."""
     if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
         raise UserError(f"`id` is {'empty' if raw['id'] == '' else 'no text'}", expected="a text or a number")
-    row = converted(raw, part.kind).row
-    name = row.get("id")
-    return {**row, "id": f"{part.stem}-{number - 1}" if name is None else name_of(name)}
+    found = converted(raw, part.kind)
+    name = found.row.get("id")
+    called = f"{part.stem}-{number - 1}" if name is None else name_of(name)
+    return found._replace(row={**found.row, "id": called, "place": place})
 
 
 class _Gate(Quarantine):
@@ -164,7 +175,15 @@ def _parquet(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
 
 
 def _csv(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    return formats.table(part.path, quarantine)
+    for number, row in formats.table(part.path, quarantine):
+        if not COLUMNS & row.keys():
+            names = ", ".join(name[:40] for name in list(row)[:6])
+            raise UserError(
+                f"the first line of the table names no column that is known, but: {names}", where=str(part.path),
+                expected="messages; instruction and output; prompt and completion; question and answer; ...",
+                mend="write the names of the columns into the first line",
+            )  # fmt: skip
+        yield number, row
 
 
 def _arrow(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:

@@ -54,7 +54,12 @@ def parsed(value: Any, key: str) -> Any:
 
 def turn(message: Any, where: str) -> Row:
     """One message; what is not read in it stays in it."""
-    if type(message) is dict and message.keys() == _PLAIN and message["role"] in _OURS:
+    if (
+        type(message) is dict
+        and message.keys() == _PLAIN
+        and message["role"] in _OURS
+        and type(message["content"]) is str
+    ):
         return message  # as most are: nothing to find out
     if not isinstance(message, Mapping):
         raise UserError("not a message", where=where, expected='{"role": ..., "content": ...}')
