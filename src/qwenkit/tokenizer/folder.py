@@ -10,15 +10,17 @@ but differently. That a file's merges do is proved when it is read (`bytelevel.s
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, within
+from ..files import read_text
+from ..records import json_kind, read_object
 from .bytelevel import from_printable, is_complete, strays
 from .core import DEFAULT_MULTIPLE, Tokenizer
-from .patterns import PATTERNS
+from .patterns import PATTERNS, refuse_unusable
 from .publish import CONFIG, TEMPLATE, TOKENIZER
 from .tiktoken_file import load_tiktoken
 
@@ -40,23 +42,26 @@ def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json of a folder, or nothing."""
-    return _read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    return read_object(folder / CONFIG) if (folder / CONFIG).exists() else {}
 
 
 def read_template(folder: Path) -> str | None:
     """The folder's chat template, from its own file or from tokenizer_config.json."""
-    if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text("utf-8")
+    if (folder / TEMPLATE).exists():
+        return read_text(folder / TEMPLATE)
     template = read_config(folder).get("chat_template")
     if isinstance(template, list):
-        template = next((t["template"] for t in template if t.get("name") == "default"), None)
+        named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
+        template = next((t.get("template") for t in named), None)
+    if template is not None and not isinstance(template, str):
+        raise UserError(f"`chat_template` is {json_kind(template)}", where=str(folder / CONFIG), expected="a template")
     return template
 
 
 def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
     """tokenizer.json first; else the only .tiktoken file, with what tokenizer_config.json says of it."""
     rows = _rows(folder)
-    if (folder / TOKENIZER).is_file():
+    if (folder / TOKENIZER).exists():
         _refuse_extra(extra, folder)
         return _load_json(folder / TOKENIZER, rows)
     found = sorted(folder.glob("*.tiktoken"))
@@ -69,10 +74,11 @@ def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
             mend="name the file; an extra vocabulary goes beside it as extra_vocab" if found else None,
         )
     config = read_config(folder)
-    known = {key: config[key] for key in ("pattern", "nfc") if key in config}
-    if added := config.get("added_tokens_decoder"):
-        known |= _added([{"id": int(i), **entry} for i, entry in added.items()], folder / CONFIG)
-    return load_tiktoken(found[0], extra, vocab_size=rows, **known)
+    with _as_written(folder / CONFIG):
+        known = {key: config[key] for key in ("pattern", "nfc") if key in config}
+        if added := config.get("added_tokens_decoder"):
+            known |= _added([{"id": int(i), **entry} for i, entry in added.items()], folder / CONFIG)
+        return load_tiktoken(found[0], extra, vocab_size=rows, **known)
 
 
 def _refuse_extra(extra: Path | None, path: Path) -> None:
@@ -86,27 +92,26 @@ def _refuse_extra(extra: Path | None, path: Path) -> None:
 
 def _rows(folder: Path) -> int | None:
     """Embedding rows: the model's own word first, then the tokenizer's."""
-    model = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    model = read_object(folder / "config.json") if (folder / "config.json").exists() else {}
     return model.get("vocab_size") or read_config(folder).get("model_vocab_size")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable as JSON: {error}", where=str(path)) from None
-    if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=str(path))
-    return content
-
-
 def _load_json(path: Path, rows: int | None = None) -> Tokenizer:
-    """tokenizer.json; one that is not of the form that `tokenizers` writes is told of, not a fault of ours."""
-    content = _read_json(path)
-    try:
+    content = read_object(path)
+    with _as_written(path):
         return _byte_level(content, path, rows)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"not a tokenizer as `tokenizers` writes it: {error}", where=str(path)) from None
+
+
+@contextlib.contextmanager
+def _as_written(path: Path) -> Generator[None, None, None]:
+    """A file that is not of the form that `tokenizers` writes is told of, and no fault of ours."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        what = "not a tokenizer as `tokenizers` writes it: a value is of another kind than what belongs there"
+        raise UserError(what, where=str(path)) from None
 
 
 def _byte_level(content: dict[str, Any], path: Path, rows: int | None) -> Tokenizer:
@@ -171,7 +176,11 @@ def _pattern(content: dict[str, Any], path: Path) -> str:
     behaviour = (splits[0].get("behavior"), bool(splits[0].get("invert")))
     if behaviour not in (("Isolated", False), ("Removed", True)):
         raise UserError(f"the pattern is used as {behaviour[0]}", where=str(path), expected="Isolated")
-    return next((name for name, known in PATTERNS.items() if known == regex), regex)
+    name = next((name for name, known in PATTERNS.items() if known == regex), None)
+    if name is None:
+        with within(str(path)):
+            refuse_unusable(regex)
+    return name or regex
 
 
 def _check_merges(model: dict[str, Any], vocab: Mapping[str, int], path: Path) -> None:
