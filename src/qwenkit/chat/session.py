@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, visible
 from .window import fit
 
 Messages = list[dict[str, str]]
@@ -24,6 +24,9 @@ def talk(engine: Any, tok: Any, params: Any, system: str | None, prompt: str | N
     history = list(start)
     print("/clear forgets, /quit leaves")
     while (line := read_line()) is not None:
+        if _is_torn(line):
+            print(f"error: the line is not {_encoding()}: it was passed over", file=sys.stderr)
+            continue
         if line == "/quit":
             break
         if line == "/clear":
@@ -43,11 +46,28 @@ def turn(engine: Any, tok: Any, params: Any, history: Messages) -> Messages:
 
 def read_line() -> str | None:
     """One line of the user's, or None at the end of the input."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed", expected="lines to answer", mend="qwenkit chat MODEL -p TEXT")
     try:
         return input("> ")
     except EOFError:
         print()
         return None
+    except UnicodeDecodeError:
+        return _TORN
+
+
+_TORN = "\udcff"
+
+
+def _is_torn(line: str) -> bool:
+    """Whether bytes were no text: backspace in a terminal may leave half a character, a file may be in any encoding.
+    The command line lets such bytes pass, for a line lost in decoding would take the next ones with it."""
+    return any("\udc80" <= sign <= "\udcff" for sign in line)
+
+
+def _encoding() -> str:
+    return (sys.stdin.encoding or "text").upper()
 
 
 def answer(engine: Any, tok: Any, params: Any, history: Messages, reserve: int = 64) -> str:
@@ -59,7 +79,7 @@ def answer(engine: Any, tok: Any, params: Any, history: Messages, reserve: int =
     pieces: list[str] = []
     for piece in stream:
         pieces.append(piece)
-        sys.stdout.write(piece)
+        sys.stdout.write(visible(piece))
         sys.stdout.flush()
     print()
     return "".join(pieces)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_folder, inspect_app, print_json, terminal, write_text
+from qwenkit.cli.app import Json, app, as_folder, inspect_app, print_json, say, terminal, write_text
 from qwenkit.errors import UserError
 
 
@@ -92,11 +92,11 @@ def inspect_corpus(
         print_json(review.summary(saved))
     elif serve:
         with review.serve(corpus, saved, port) as server:
-            print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})", flush=True)
+            say(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})")
             server.serve_forever()
     else:
         write_text(html, review.page(corpus))
-        print(f"wrote {html}")
+        say(f"wrote {html}")
 
 
 @app.command("train-filter", epilog="Example:  qwenkit train-filter --good books --bad spam.jsonl --out filter.npz")
@@ -131,4 +131,4 @@ def train_filter(
     if as_json:
         print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": found})
     else:
-        print(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, right on {found:.1%} of a fifth set aside")
+        say(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, right on {found:.1%} of a fifth set aside")

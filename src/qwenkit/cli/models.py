@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, bar, print_json
+from qwenkit.cli.app import Json, app, as_reference, bar, print_json, say
 from qwenkit.errors import Stopped, UserError
 
 Model = Annotated[
@@ -76,12 +76,10 @@ def longctx(
     if as_json:
         print_json({"model": model, "trained": length, "tokens": len(ids), "cells": room.plain(cells)})
         return
-    print(
-        f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces"
-    )
-    print(room.table(cells))
+    say(f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces")
+    say(room.table(cells))
     if plot is not None:
-        print(f"plot: {plot}")
+        say(f"plot: {plot}")
 
 
 @app.command(epilog="Example:  qwenkit parity runs/nano/chat runs/chat-hf/export runs/chat-int8/quantize")
@@ -109,7 +107,7 @@ def parity(
     if as_json:
         print_json(rows)
     else:
-        print(show(rows))
+        say(show(rows))
     if broken := [row["model"] for row in rows if row["certificate"] and not row["certificate"]["holds"]]:
         raise Stopped(f"the certificate does not hold: {', '.join(broken)}",
                       mend="export it again, or look what has changed in the folder")  # fmt: skip
