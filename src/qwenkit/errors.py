@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 DONE, STOPPED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+_MOVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str, escape: Callable[[str], str] = lambda sign: ascii(sign)[1:-1]) -> str:
+    """Text of anybody's as a terminal may have it: what moves the cursor, sets a title or turns the direction of
+    reading around stands there as an escape. Line ends and tabs stay, as do the joiners that scripts need."""
+    return _MOVES.sub(lambda found: escape(found[0]), text)
 
 
 class QwenkitError(Exception):

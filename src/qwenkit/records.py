@@ -194,14 +194,15 @@ def _value(text: str) -> Any:
     if brackets > CONTAINERS:
         raise _Refused("broken JSON (too many lists and objects)")
     value = _DECODER.decode(text)
-    if brackets > LEVELS and _is_deep(value):
+    if brackets > LEVELS and is_deep(value):
         raise RecursionError
     if "\\u" in text and not _encodable(json.dumps(value, ensure_ascii=False)):
         raise _Refused("a lone surrogate, which is half of a character")
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def is_deep(value: Any) -> bool:
+    """Whether lists and tables lie in each other more than `LEVELS` times; found without recursion."""
     level: list[Any] = [value]
     for _ in range(LEVELS):
         level = [

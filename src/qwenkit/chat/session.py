@@ -7,13 +7,11 @@ character that was half deleted, a file in another encoding) is explained, and t
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, visible
 from .window import fit
 
 Messages = list[dict[str, str]]
@@ -36,15 +34,14 @@ def talk(
         return
     history = list(start)
     print("/clear forgets, /quit leaves")
-    _read_any_bytes()
     while (line := read_line()) is not None:
+        if _is_torn(line):
+            print(f"error: the line is not {_encoding()}: it was passed over", file=sys.stderr)
+            continue
         if line == "/quit":
             break
         if line == "/clear":
             history = list(start)
-        elif _broken(line):
-            encoding = getattr(sys.stdin, "encoding", None) or "this terminal's encoding"
-            print(f"error: this line is no text in {encoding}; it was not asked", file=sys.stderr)
         elif line.strip():
             history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], variables)
 
@@ -59,26 +56,29 @@ def turn(engine: Any, tok: Any, params: Any, history: Messages, variables: Mappi
 
 
 def read_line() -> str | None:
-    """One line of the user's, or None at the end of the input; an input that is closed is at its end."""
-    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed when the program began
-        return None
+    """One line of the user's, or None at the end of the input."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed", expected="lines to answer", mend="qwenkit chat MODEL -p TEXT")
     try:
         return input("> ")
     except EOFError:
         print()
         return None
+    except UnicodeDecodeError:
+        return _TORN
 
 
-def _read_any_bytes() -> None:
-    """Bytes that are no text come as half characters, which `_broken` sees, and break no reading."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        with contextlib.suppress(io.UnsupportedOperation):
-            sys.stdin.reconfigure(errors="surrogateescape")
+_TORN = "\udcff"
 
 
-def _broken(line: str) -> bool:
-    """Whether a line holds what stood for no character."""
-    return any("\ud800" <= sign <= "\udfff" for sign in line)
+def _is_torn(line: str) -> bool:
+    """Whether bytes were no text: backspace in a terminal may leave half a character, a file may be in any encoding.
+    The command line lets such bytes pass, for a line lost in decoding would take the next ones with it."""
+    return any("\udc80" <= sign <= "\udcff" for sign in line)
+
+
+def _encoding() -> str:
+    return (sys.stdin.encoding or "text").upper()
 
 
 def answer(
@@ -98,7 +98,7 @@ def answer(
     pieces: list[str] = []
     for piece in stream:
         pieces.append(piece)
-        sys.stdout.write(piece)
+        sys.stdout.write(visible(piece))
         sys.stdout.flush()
     print()
     return "".join(pieces)

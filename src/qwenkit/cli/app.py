@@ -13,8 +13,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, visible
+from qwenkit.files import CONFIG_BYTES, MEGABYTE
 from qwenkit.records import Quarantine, write_bytes
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,14 +59,43 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no bars and no lines
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="more lines: paths, keys, and why a node runs")]
 
 
+class _Screen(Console):
+    """A console for text of anybody's: no brackets are markup, no colons an emoji, and nothing moves the cursor. What
+    is to be bold or red comes as a `rich.text.Text`."""
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        return super().render_str(visible(text), **given)
+
+
 def terminal(stderr: bool = False) -> Console:
     """Where answers for people go: wrapped at the window, never in a pipe."""
-    return Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
+    return _Screen(
+        soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty(), stderr=stderr,
+        markup=False, emoji=False, highlight=False,
+    )  # fmt: skip
+
+
+def say(text: str) -> None:
+    """A plain answer for people."""
+    print(visible(text), flush=True)
 
 
 def print_json(value: Any) -> None:
-    """An answer for programs."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """An answer for programs. What a terminal would obey stands in it as JSON's own escapes: the value is the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    print(visible(text, lambda sign: f"\\u{ord(sign):04x}"))
+
+
+def read_stdin() -> str:
+    """All of standard input, where it is text and not endless."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed", expected="a text")
+    text = sys.stdin.read(CONFIG_BYTES + 1)
+    if len(text) > CONFIG_BYTES:
+        raise UserError(f"standard input does not end within {CONFIG_BYTES // MEGABYTE} MB", expected="a smaller text")
+    if any("\udc80" <= sign <= "\udcff" for sign in text):  # the bytes that `entry` lets pass
+        raise UserError(f"standard input is not {sys.stdin.encoding.upper()}", expected="a text in that encoding")
+    return text
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,10 +131,12 @@ def bar() -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = terminal()
-    columns = (TextColumn("{task.description}"), BarColumn(28), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(28), TextColumn("left"), TimeRemainingColumn()
+    )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None)
-        yield lambda done, total, note: bars.update(task, completed=done, total=total, description=note)
+        yield lambda done, total, note: bars.update(task, completed=done, total=total, description=visible(note))
 
 
 ACCEPT = "keys of a model's config.json that are not known here and change nothing, by commas"

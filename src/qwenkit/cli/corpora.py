@@ -14,6 +14,7 @@ from qwenkit.cli.app import (
     as_folder,
     inspect_app,
     print_json,
+    say,
     tell_quarantined,
     terminal,
     write_text,
@@ -104,11 +105,11 @@ def inspect_corpus(
         from qwenkit.data.review_server import serve as serve_page
 
         with serve_page(corpus, saved, port) as server:
-            print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})", flush=True)
+            say(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})")
             server.serve_forever()
     else:
         write_text(html, review.page(corpus))
-        print(f"wrote {html}")
+        say(f"wrote {html}")
 
 
 @app.command("train-filter", epilog="Example:  qwenkit train-filter --good books --bad spam.jsonl --out filter.npz")
@@ -146,4 +147,4 @@ def train_filter(
         counts = {name: dict(quarantine.counts) for name, quarantine in lost.items()}
         print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": found, "quarantined": counts})
     else:
-        print(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, right on {found:.1%} of a fifth set aside")
+        say(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, right on {found:.1%} of a fifth set aside")

@@ -16,6 +16,7 @@ from qwenkit.cli.app import (
     as_reference,
     bar,
     print_json,
+    say,
     tell_quarantined,
     written,
 )
@@ -115,12 +116,10 @@ def longctx(
         print_json({"model": model, "trained": length, "tokens": len(ids), "quarantined": dict(lost.counts),
                     "cells": room.plain(cells)})  # fmt: skip
         return
-    print(
-        f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces"
-    )
-    print(room.table(cells))
+    say(f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces")
+    say(room.table(cells))
     if plot is not None:
-        print(f"plot: {plot}")
+        say(f"plot: {plot}")
 
 
 @app.command(epilog="Example:  qwenkit parity runs/nano/chat runs/chat-hf/export runs/chat-int8/quantize")
@@ -150,7 +149,7 @@ def parity(
     if as_json:
         print_json(rows)
     else:
-        print(show(rows))
+        say(show(rows))
     if broken := [row["model"] for row in rows if row["certificate"] and not row["certificate"]["holds"]]:
         raise Stopped(f"the certificate does not hold: {', '.join(broken)}",
                       mend="export it again, or look what has changed in the folder")  # fmt: skip

@@ -11,16 +11,17 @@ What changes no id but is asked for and not done is named in `remarks`, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, within
 from ..records import read_object
 from .added import Edges
 from .bytelevel import from_printable, is_complete, strays
 from .core import DEFAULT_MULTIPLE, Tokenizer
-from .patterns import GPT2, PATTERNS, refuse_broken
+from .patterns import GPT2, PATTERNS, refuse_unusable
 from .publish import CONFIG, TOKENIZER
 from .settings import ADDED, read_config, read_names, read_optional, remarks
 from .tiktoken_file import load_tiktoken
@@ -70,10 +71,11 @@ def _load_ranks(folder: Path, found: Sequence[Path], extra: Path | None, rows: i
             mend="name the file; an extra vocabulary goes beside it as extra_vocab" if found else None,
         )
     config = read_config(folder)
-    known = {key: config[key] for key in ("pattern", "nfc") if key in config}
-    if added := _told_added(folder, {}):
-        known |= _added(added, folder / CONFIG)
-    return load_tiktoken(found[0], extra, vocab_size=rows, **known)
+    with _as_written(folder / CONFIG):
+        known = {key: config[key] for key in ("pattern", "nfc") if key in config}
+        if added := _told_added(folder, {}):
+            known |= _added(added, folder / CONFIG)
+        return load_tiktoken(found[0], extra, vocab_size=rows, **known)
 
 
 def _refuse_extra(extra: Path | None, path: Path) -> None:
@@ -98,11 +100,20 @@ def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) 
 
 
 def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
-    """tokenizer.json; one that is not of the form that `tokenizers` writes is told of, not a fault of ours."""
-    try:
+    with _as_written(path):
         return _byte_level(content, path, rows, folder)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"not a tokenizer as `tokenizers` writes it: {error}", where=str(path)) from None
+
+
+@contextlib.contextmanager
+def _as_written(path: Path) -> Generator[None, None, None]:
+    """A file that is not of the form that `tokenizers` writes is told of, and no fault of ours."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        what = "not a tokenizer as `tokenizers` writes it: a value is of another kind than what belongs there"
+        raise UserError(what, where=str(path)) from None
 
 
 def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
@@ -302,7 +313,11 @@ def _pattern(content: dict[str, Any], path: Path) -> str:
     behaviour = (splits[0].get("behavior"), bool(splits[0].get("invert")))
     if behaviour not in (("Isolated", False), ("Removed", True)):
         raise UserError(f"the pattern is used as {behaviour[0]}", where=str(path), expected="Isolated")
-    return next((name for name, known in PATTERNS.items() if known == regex), None) or refuse_broken(regex, str(path))
+    name = next((name for name, known in PATTERNS.items() if known == regex), None)
+    if name is None:
+        with within(str(path)):
+            refuse_unusable(regex)
+    return name or regex
 
 
 def _check_merges(model: dict[str, Any], vocab: Mapping[str, int], path: Path) -> None:
