@@ -70,7 +70,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # broken, of too many digits, or nested too deeply
                 continue
             if _is_event(row):
                 yield row
