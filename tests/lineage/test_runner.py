@@ -289,15 +289,17 @@ def test_a_manifest_that_cannot_be_is_damage(toy: Path, changes: dict[str, objec
     assert go(toy) == ["two"]
 
 
-@pytest.mark.parametrize("name", ["attempts.json", "out/manifest.json", "out/run.json"])
-@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "{}"])
+DAMAGED = {"attempts.json": "", "out/manifest.json": "{", "out/run.json": "[]", "out/text": "half"}
+
+
+@pytest.mark.parametrize(("name", "text"), DAMAGED.items(), ids=DAMAGED)
 def test_damaged_work_is_done_again(toy: Path, name: str, text: str) -> None:
     go(toy)
     node = Path("runs/toy/big")
     scratch = Path("runs/toy/.work") / f"big-{read_manifest(node).key[:12]}"
     scratch.mkdir(parents=True)
     shutil.move(node, scratch / "out")
-    (scratch / "out/text").write_text("half")
+    (scratch / "out/text").write_text("HALF")
     (scratch / name).write_text(text)
     assert go(toy) == ["big"] and not damage(node) and not scratch.exists()
 
@@ -370,6 +372,7 @@ def test_work_that_broke_off_on_changed_data_is_no_work_to_go_on_with(
 def test_a_note_is_told_with_the_headline(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def noted(config: object, inputs: object, work: Work) -> Result:
         work.log("note", text="a checkpoint is passed over")
+        (work.out / "text").write_text("x")
         return Result(remarks=("quick",))
 
     monkeypatch.setattr(load_stage("double"), "run", noted)
@@ -391,7 +394,7 @@ def test_a_name_that_is_not_utf8_is_refused(toy: Path) -> None:
     Path("data").mkdir()
     Path(os.fsdecode(b"data/\xff.txt")).write_text("x")
     toy.write_text(toy.read_text().replace('source = "one"', 'source = "./data"'))
-    with pytest.raises(UserError, match=r"a file name that is not UTF-8: 'data/\\udcff.txt'"):
+    with pytest.raises(UserError, match=r"a file name that is not UTF-8: '.*data/\\udcff.txt'"):
         go(toy)
     with pytest.raises(UserError, match="not UTF-8"):
         go(toy, out=os.fsdecode(b"runs/\xff"))
