@@ -12,6 +12,7 @@ and topics that neither side showed.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from qwenkit.errors import UserError
 from qwenkit.records import replacing
 
 BITS = 16
+_MOST = 1 << 21  # bytes of a filter's file, packed or not
 _FORM = 3  # of the features: another hash of units is another filter
 Floats = npt.NDArray[np.float64]
 
@@ -75,11 +77,29 @@ class QualityClassifier:
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
         try:
+            if (
+                Path(path).stat().st_size > _MOST
+                or sum(part.file_size for part in zipfile.ZipFile(path).filelist) > _MOST
+            ):
+                raise ValueError("larger than any filter")
             with np.load(path) as data:
                 if int(data["form"]) != _FORM:
                     raise KeyError("form")
-                return cls(data["weights"].astype(np.float64), float(data["bias"]))
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+                found = cls(data["weights"].astype(np.float64), float(data["bias"]))
+            if found.weights.shape != (2**BITS,) or not np.isfinite([*found.weights, found.bias]).all():
+                raise ValueError("other weights")
+            return found
+        except (
+            ValueError,
+            NotImplementedError,
+            zlib.error,
+            OverflowError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise UserError(
                 "no filter", where=str(path), expected="a file that `qwenkit train-filter` wrote"
             ) from error

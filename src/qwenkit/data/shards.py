@@ -172,12 +172,14 @@ class Index:
             what, expected = "this is no folder of token shards", f"a file {path.name} in it"
             raise UserError(what, where=str(path.parent), expected=expected)
         self.index = path
-        file = pq.ParquetFile(str(path))
-        table = file.read(columns=["id", "shard", "start", "length"])
-        self.ids = Names(table["id"])
-        self.lengths = table["length"].to_numpy().astype(np.int64)
-        self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
-        self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
+        with tables.sound(path):
+            file = pq.ParquetFile(str(path))
+            tables.refuse_other_columns(file.schema_arrow, _WHOLE)
+            table = file.read(columns=["id", "shard", "start", "length"])
+            self.ids = Names(table["id"])
+            self.lengths = table["length"].to_numpy().astype(np.int64)
+            self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
+            self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
 
     def find(self, name: str) -> list[int]:
         """The numbers of the documents of this name: several where it was up-sampled."""

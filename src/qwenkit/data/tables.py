@@ -58,10 +58,17 @@ def sound(path: Path) -> Iterator[None]:
     """What cannot be read of a Parquet file that may come from anywhere, in words."""
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(
             "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
         ) from error
+
+
+def refuse_other_columns(found: pa.Schema, known: pa.Schema) -> None:
+    """A `KeyError` where a file lacks a column that is read, or has others in its place: for `sound` to tell."""
+    for field in known:
+        if found.field(field.name).type != field.type:
+            raise KeyError(field.name)
 
 
 def read(path: Path, columns: list[str] | None = None) -> Iterator[list[Row]]:

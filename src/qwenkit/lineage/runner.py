@@ -122,7 +122,7 @@ def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, st
 
 
 def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working: list[str]) -> None:
-    """Write the commits down, then bring the files of those that are worked with, before any work begins."""
+    """Write the commits down, then bring the files of those that are worked with, before any work, and hash them."""
     if not commits:
         return
     path = run_dir / "run.json"
@@ -130,7 +130,7 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
     with within(recipe.source):
         for name in working:
             for reference, what in recipe.nodes[name].from_hub().items():
-                hub.fetch(reference, commits[reference], what)
+                hub.refuse_changed(hub.fetch(reference, commits[reference], what))
 
 
 def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:
