@@ -90,7 +90,7 @@ def answer(
     reserve: int = 64,
 ) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
-    more = {"variables": variables} if variables else {}
+    more: dict[str, Any] = {"variables": variables} if variables else {}
     kept = fit(tok, history, engine.max_window, engine.max_length - reserve, **more)
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
