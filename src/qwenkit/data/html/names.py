@@ -110,11 +110,20 @@ def _meaning(word: str) -> int:
 
 def hints(tag: str, attributes: dict[str, str]) -> int:
     """What an element's tag, role, class, id and style say it is."""
+    kind = attributes.get("class", "")
+    if len(attributes) == 1 and kind:
+        return by_class(tag, kind)
     get = attributes.get
-    found = _hints(tag, get("class", ""), get("id", ""), get("role", ""), get("itemprop", ""))
+    found = _hints(tag, kind, get("id", ""), get("role", ""), get("itemprop", ""))
     if ("style" in attributes and is_hidden(attributes)) or "hidden" in attributes or get("aria-hidden") == "true":
         return found | HIDDEN
     return found
+
+
+@lru_cache(maxsize=20_000)
+def by_class(tag: str, kind: str) -> int:
+    """The same of an element that has a class only, as most have."""
+    return _hints(tag, kind, "", "", "")
 
 
 @lru_cache(maxsize=20_000)

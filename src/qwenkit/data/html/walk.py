@@ -252,8 +252,11 @@ class Walk:
     def _named(self, tag: str, attributes: dict[str, str]) -> None:
         """A tag inside a line whose names may say that it is not to be seen, or is no text."""
         found = meaning(attributes["class"]) if "class" in attributes else 0
-        if is_hidden(attributes) or found & UNSEEN:
+        hidden = ("style" in attributes or "hidden" in attributes) and is_hidden(attributes)
+        if hidden or found & UNSEEN:
             self._aside = Aside(tag, attributes)
+        elif not found:
+            return
         elif found & FORMULA:
             self._watch("formula")
         elif found & LINE_NUMBERS and self._pre:
@@ -329,7 +332,7 @@ class Walk:
             kind, text = "pre", text.replace(BREAK, "\n").strip("\n")
         else:
             kind, text = self.tags[self._owner], squeeze(text) if BREAK in text else " ".join(text.split())
-        if text and not text.isspace():
+        if text and (kind != "pre" or not text.isspace()):
             self.blocks.append(Block(self._owner, kind, text, self._links, self._prefix, self._code))
             self._prefix = ""
         self._parts, self._links = [], 0

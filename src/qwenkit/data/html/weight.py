@@ -13,11 +13,13 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from qwenkit.data.html.names import BODY, BY_ID, COMMENTS, HEADINGS, HIDDEN, LINKABLE, NOISE
 from qwenkit.data.html.walk import Block, Walk
 
+Subject = list[tuple[str, re.Pattern[str] | None]]
 _SENTENCE = re.compile(
     "[.!?;:,\u060c\u061b\u061f。！？；，：、…\u0964\u0965\u06d4\u0589\u1362\u104a\u104b\u17d4]"
     r"(?:\s|[\"'”’»」』)\]]|$)|[。！？，、\u0964\u06d4]"
@@ -25,6 +27,7 @@ _SENTENCE = re.compile(
 _UNMARKED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{15}")  # Thai, Lao, Myanmar, Khmer
 WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 _WIDE_RUN, _WORD = re.compile(f"{WIDE.pattern}+"), re.compile(r"[^\W\d_]{4,}")
+_STEM, _MOST_SHARED = 6, 3  # letters of a stem; stems of the title that count
 _LEAST = 45  # characters of a sentence
 _PANEL = re.compile(
     r"(?:^|[\s_-])(?:tabs?|tab-?(?:pane|panel|content)s?|panels?|panes?|collaps\w*|accordion\w*|spoiler\w*"
@@ -33,32 +36,53 @@ _PANEL = re.compile(
 )
 _NOT_LETTERS, _DIGITS = re.compile(r"[\W_]+"), re.compile(r"\d")
 _NAMED = NOISE | COMMENTS
-_NOISE_SHARE, _TAG_SHARE, _COMMENTS_SHARE = 0.4, 0.7, 0.9  # of a page's mass: a name is not believed of a part that holds more
+_NOISE_SHARE, _TAG_SHARE, _COMMENTS_SHARE = 0.4, 0.7, 0.9  # of the mass: of a part with more no name is believed
 _FIRM = frozenset(("footer", "nav"))  # tags that say more than a name
 _NEARLY_ALL = 0.8  # of the mass: what holds as much is the page, hidden or not
 
 
 def weigh_blocks(blocks: list[Block], title: str) -> None:
     """The mass of each block."""
-    subject = stems(title)
+    subject = _subject(title)
     for block in blocks:
-        block.mass = _mass(block, subject)
+        size = len(block.text)
+        if 2 * block.links < size >= _LEAST // 3 and block.kind not in HEADINGS:
+            block.mass = _mass(block.text, size - block.links, block.kind == "li", subject)
 
 
-def _mass(block: Block, subject: frozenset[str]) -> float:
+def _mass(text: str, unlinked: int, is_item: bool, subject: Subject) -> float:
     """Characters outside links of a block of sentences, Han ones threefold; more of it on the subject of the title,
     less in items and teasers. 0: not sentences."""
-    text, links = block.text, block.links
     size = len(text)
-    if 2 * links >= size or size < _LEAST // 3 or block.kind in HEADINGS:
-        return 0.0
     wide = 0 if text.isascii() else len(WIDE.findall(text))
     if size + 2 * wide < _LEAST or not is_sentence(text):
         return 0.0
-    mass = (size - links) * (1 + 2 * wide / size)
-    if block.kind == "li" or text.endswith(("...", "…")):
+    mass = unlinked * (1 + 2 * wide / size)
+    if is_item or text.endswith(("...", "…")):
         mass *= 0.5
-    return mass * (1 + min(3, len(subject & stems(text)))) if subject else mass
+    return mass * (1 + _shared(text, subject)) if subject else mass
+
+
+def _subject(title: str) -> Subject:
+    """What a title is about: each stem with the pattern of words that begin with it, and pairs of Han characters."""
+    return [(stem, None if WIDE.match(stem) else _word(stem)) for stem in stems(title)]
+
+
+@lru_cache(maxsize=2000)
+def _word(stem: str) -> re.Pattern[str]:
+    end = "" if len(stem) == _STEM else r"(?![^\W\d_])"
+    return re.compile(rf"(?<![^\W\d_]){re.escape(stem)}{end}")
+
+
+def _shared(text: str, subject: Subject) -> int:
+    """How much of a subject a text is about: stems that it shares, at most three."""
+    text, found = text.casefold(), 0
+    for stem, word in subject:
+        if stem in text and (word is None or word.search(text)):
+            found += 1
+            if found == _MOST_SHARED:
+                break
+    return found
 
 
 def is_sentence(text: str) -> bool:
@@ -69,7 +93,7 @@ def is_sentence(text: str) -> bool:
 def stems(text: str) -> frozenset[str]:
     """What words begin with, and pairs of Han characters."""
     text = text.casefold()
-    found = {word[:6] for word in _WORD.findall(text)}
+    found = {word[:_STEM] for word in _WORD.findall(text)}
     if not text.isascii():
         found.update(a + b for run in _WIDE_RUN.findall(text) for a, b in itertools.pairwise(run))
     return frozenset(found)
@@ -210,17 +234,17 @@ def _row(walk: Walk, blocks: list[Block], first: int, marked: list[int]) -> list
             before.append(block)
         elif block.owner < stops[place]:
             parts[place].append(block)
-    return like if _is_one_page(before, parts, stems(walk.title)) else [first]
+    return like if _is_one_page(before, parts, _subject(walk.title)) else [first]
 
 
-def _is_one_page(before: list[Block], parts: list[list[Block]], subject: frozenset[str]) -> bool:
+def _is_one_page(before: list[Block], parts: list[list[Block]], subject: Subject) -> bool:
     """Whether parts are of one page, and not pages of their own: told by where its heading is, and by its subject."""
     own = sum(part[0].kind in HEADINGS for part in parts if part)
     if own == len(parts) or any(block.kind == "h1" for part in parts[1:] for block in part):
         return False
     if any(block.kind == "h1" for block in before):
         return True
-    return not subject or any(subject & stems(block.text) for part in parts[1:] for block in part)
+    return not subject or any(_shared(block.text, subject) for part in parts[1:] for block in part)
 
 
 def _stop(walk: Walk, number: int) -> int:
