@@ -152,7 +152,6 @@ def test_a_long_window_of_zstd_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".jsonl.gz"])
 def test_rows_in_other_unicode(tmp_path: Path, encoding: str, suffix: str) -> None:
     rows = [{"id": str(n), "text": f"Zeile {n}, für Müller"} for n in range(50)]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if suffix == ".csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, ["id", "text"])
