@@ -56,12 +56,8 @@ def test_what_fits_is_left_as_it_is() -> None:
 def test_a_turn_is_a_question_with_all_that_follows() -> None:
     """Calls, results and the answer after them stay together."""
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
-    used = [
-        {"role": "user", "content": "q"},
-        call,
-        {"role": "tool", "content": "r"},
-        {"role": "assistant", "content": "a"},
-    ]
+    asked, told, said = ({"role": r, "content": c} for r, c in (("user", "q"), ("tool", "r"), ("assistant", "a")))
+    used = [asked, call, told, said]
     parts, lost = cut([*chat("xx"), *used, *used], 6, "split", words)
     assert (shown(parts), lost) == (["xxxx", "qraqra"], 0) and parts[1] == [*used, *used]
 

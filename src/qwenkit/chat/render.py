@@ -99,9 +99,11 @@ def _encode_run(tok: Tokenizer, run: Sequence[Piece]) -> tuple[list[int], list[P
         ends.append(end)
     owners: list[Piece] = []
     at, which = 0, 0
-    for token in ids:
+    for number, token in enumerate(ids):
         while at >= ends[which] and which < len(run) - 1:
             which += 1
+        if which == len(run) - 1:  # the rest is its: most of a turn is content, and no byte of it need be counted
+            return ids, owners + [run[which]] * (len(ids) - number)
         owners.append(run[which])
         at += len(tok.decode_bytes([token]))
     return ids, owners

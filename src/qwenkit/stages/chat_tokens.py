@@ -24,11 +24,12 @@ from typing import Any
 
 from qwenkit.artifacts import stamps
 from qwenkit.chat import TooLong
+from qwenkit.data.chats.reading import PART_BYTES, Part, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, sources
 from qwenkit.stages.documents import blocks, document_of, split
-from qwenkit.stages.rows import called, parts, prompt_of, read_part, refuse_bad
+from qwenkit.stages.rows import called, prompt_of, read_part, refuse_bad
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong
@@ -75,7 +76,7 @@ def tokenize_rows(
     plan: Plan,
     folder: Path,
     *,
-    max_bad: float,
+    max_bad: float = 1.0,
     workers: int = 1,
     progress: Callable[..., None] | None = None,
 ) -> Tokens:
@@ -84,10 +85,10 @@ def tokenize_rows(
     from qwenkit.data.chunks import Chunks
 
     source = sources(inputs, "data")
-    found = parts(source, kind)
+    found = parts(source, kind, PART_BYTES)
     read = ("data", "model", "decontaminate")
     digests = [item.digest for name, item in inputs.items() if name.partition(".")[0] in read]
-    key = [digests, plan.key(), len(found)]
+    key = [digests, plan.key(), [[part.path.name, part.start, part.stop] for part in found]]
     with Chunks(folder, workers, progress=progress) as work:
         marks = work.map(kind, key, [(part, plan) for part in found], ENCODE[kind])
         aside, bad = (
@@ -163,7 +164,7 @@ def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[s
     return {"documents": len(numbers)}
 
 
-def encode_chats(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
+def encode_chats(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
     """The chats of a part as a shard with loss weights."""
     from qwenkit.data.weighted import ExampleWriter
 
@@ -177,9 +178,9 @@ def encode_chats(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
                 return NO_ANSWER
             counts["parts"] += len(learnt)
             counts["cut"] += bool(learnt and (left_out or len(examples) > 1))
-            counts["turns_left_out"] += left_out
+            counts["turns_left_out"] += left_out if learnt else 0
             for example in learnt:
-                counts["tokens"] += shard.add_example(example, place=row.get("place"))
+                counts["tokens"] += shard.add_example(example, place=row["place"])
             return "kept" if learnt else "too_long"
 
         return _encode(out, part, plan, write, document_of)
@@ -190,10 +191,11 @@ def chat_examples(tok: Any, row: Row, mask: str, longest: int, too_long: TooLong
     assistants say, which the sentinel counts."""
     from qwenkit.chat import cut
 
+    whole = example(tok, row, mask)
+    if len(whole.ids) <= longest:
+        return [whole], 0
     tools = row.get("tools")
-    parts, left_out = cut(
-        row["messages"], longest, too_long, lambda part: len(tok.render(part, tools=tools, mask=mask).ids)
-    )
+    parts, left_out = cut(row["messages"], longest, too_long, lambda part: len(tok.render(part, tools, mask=mask).ids))
     names = [row["id"]] if len(parts) == 1 else [f"{row['id']}/{number}" for number in range(len(parts))]
     return [example(tok, {**row, "id": name, "messages": part}, mask) for name, part in zip(names, parts)], left_out
 
@@ -210,7 +212,7 @@ def example(tok: Any, row: Row, mask: str) -> Any:
     return Example(row["id"], r.ids, r.weights, content)
 
 
-def encode_comparisons(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
+def encode_comparisons(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
     """The pairs of a part as a shard of texts: the chosen one, then the rejected one, of each."""
     from qwenkit.alignment.encoding import encode_pair
     from qwenkit.data.shards import ShardWriter
@@ -224,7 +226,7 @@ def encode_comparisons(out: Path, part: Any, plan: Plan) -> dict[str, Any]:
             if pair is not None:
                 counts["cut"] += was_cut
                 for ids in (pair.chosen, pair.rejected):
-                    counts["tokens"] += shard.add({"id": pair.id, "place": row.get("place")}, ids)
+                    counts["tokens"] += shard.add({"id": pair.id, "place": row["place"]}, ids)
             return outcome
 
         return _encode(out, part, plan, write, prompt_of)
@@ -234,7 +236,7 @@ ENCODE: dict[str, Callable[..., dict[str, Any]]] = {"chats": encode_chats, "pair
 
 
 def _encode(
-    out: Path, part: Any, plan: Plan, write: Callable[[Row, Counter[str]], str], name: Callable[[Row], str]
+    out: Path, part: Part, plan: Plan, write: Callable[[Row, Counter[str]], str], name: Callable[[Row], str]
 ) -> dict[str, Any]:
     """Read a part, set apart what overlaps a test and what is held out, and write the rest; `write` says what became of
     a row."""
@@ -251,8 +253,9 @@ def _encode(
             if outcome in OUTCOMES:
                 counts[outcome] += 1
             else:
-                quarantine.add(outcome, str(row.get("place") or row["id"]), sample=str(row["messages"]))
-        counts["overlap_13gram"] += overlapping(kept, plan.tests)
+                file, _, line = row["place"].rpartition(":")
+                quarantine.add(outcome, file, line=int(line), sample=str(row["messages"]))
+        counts["overlap_13gram"] += sum(overlapping(kept, plan.tests))
     counts["quarantined"] = len(quarantine)
     counts["read"] = sum(counts[outcome] for outcome in OUTCOMES)
     write_jsonl(out / ASIDE, aside)
@@ -267,22 +270,18 @@ def _letters(row: Row) -> int:
 
 def without_overlap(rows: list[Row], tests: Path | None) -> list[Row]:
     """Those rows no message of which shares a 13-gram with a test question (report §2.1)."""
-    if tests is None:
-        return rows
-    from qwenkit.chat.messages import text
-
-    index = _tests(tests, *stamps(tests))
-    return [row for row in rows if not any(index.matches(text(message)) for message in row["messages"])]
+    found = overlapping(rows, tests)
+    return [row for row, count in zip(rows, found) if not count]
 
 
-def overlapping(rows: list[Row], tests: Path | None) -> int:
-    """How many messages of these rows share 13 units with a test all the same."""
+def overlapping(rows: list[Row], tests: Path | None) -> list[int]:
+    """How many messages of each row share 13 units with a test."""
     if tests is None or not rows:
-        return 0
+        return [0] * len(rows)
     from qwenkit.chat.messages import text
 
-    index = _tests(tests, *stamps(tests))
-    return sum(index.holding([text(message) for row in rows for message in row["messages"]]))
+    holding = iter(_tests(tests, *stamps(tests)).holding([text(each) for row in rows for each in row["messages"]]))
+    return [sum(islice(holding, len(row["messages"]))) for row in rows]
 
 
 @lru_cache(maxsize=1)
