@@ -51,7 +51,7 @@ def environment() -> Any:
     class Generation(Extension):
         """`{% generation %} ... {% endgeneration %}`: what an assistant wrote."""
 
-        tags: ClassVar = {"generation"}
+        tags: ClassVar = {"generation"}  # pyright: ignore[reportIncompatibleVariableOverride]
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -67,8 +67,13 @@ def environment() -> Any:
     )
     env.filters["tojson"] = _tojson
     env.globals["raise_exception"] = _refuse
-    env.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    env.globals["strftime_now"] = _now
     return env
+
+
+def _now(form: str) -> str:
+    """The time of the day, as a template wants it written."""
+    return datetime.now().strftime(form)
 
 
 def _refuse(message: str) -> None:

@@ -124,7 +124,7 @@ def _turn_end(traced: Traced, stop: int, limit: int) -> int:
 
 def _ends(traced: Traced) -> list[str]:
     """Names that may end a turn, the longest first: special tokens, and what the folder calls its end."""
-    own = {traced.names.get("eos_token")} & traced.tok.special_names
+    own = traced.tok.special_names & {str(traced.names.get("eos_token"))}
     return sorted((traced.tok.special_names - traced.tok.visible) | own, key=len, reverse=True)
 
 
