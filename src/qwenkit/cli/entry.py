@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from qwenkit.cli import runs, models, hubbing, tokens, inspecting, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
+from qwenkit.cli import runs, models, hubbing, tokens, inspecting, inspect_data, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
 from qwenkit.cli.app import app
 from qwenkit.errors import INTERRUPTED, MISTAKE, QwenkitError, UserError
 

@@ -36,6 +36,7 @@ from qwenkit.lineage.refusals import (
     refuse_folders,
     refuse_missing_parents,
     refuse_outside,
+    refuse_rows,
 )
 from qwenkit.records import read_json, write_json
 from qwenkit.stages import load_stage
@@ -92,6 +93,7 @@ def plan(recipe: Recipe, options: Options) -> list[graph.Verdict]:
     """What a run would do with every wanted node, and why."""
     wanted = graph.select(recipe, list(options.only), options.until)
     refuse_folders(recipe, wanted, options.reuse)
+    refuse_rows(recipe, wanted)
     verdicts = graph.judge(recipe, recipe.out, wanted, options.reuse)
     if any(verdict.works for verdict in verdicts):
         refuse_drift(recipe, recipe.out, options.allow_drift)

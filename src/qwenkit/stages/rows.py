@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from qwenkit.artifacts import stamps
 from qwenkit.config import runtime
 from qwenkit.data.chats import reading
 from qwenkit.data.chats.reading import Check, Part, Source, parts
@@ -113,6 +115,38 @@ def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Seque
         expected=f"at most {100 * most:.3g} % of them (`max_bad` = {most:g})",
         mend="`qwenkit inspect data` tells of every row; mend the data, or raise max_bad",
     )
+
+
+_READ_AS = {"chats": "chats", "comparisons": "pairs", "prompts": "prompts"}
+
+
+def refuse_first_rows(stage: str, wants: Sequence[str], source: Sequence[Path], most: float) -> None:
+    """Look at the first rows of what a stage of this kind would read from outside: what tells there that it cannot be
+    used is a `UserError` now, and not after the weeks before it. A small source is weighed as a whole."""
+    kind = next((_READ_AS[want] for want in wants if want in _READ_AS), None)
+    if kind is not None:
+        _look(stage, kind, tuple(source), most, tuple(stamp for path in source for stamp in stamps(path)))
+    elif "documents" in wants and stage != "extend":  # which reads plain text too
+        from qwenkit.stages.documents import documents
+
+        for path in source:
+            next(documents(path))
+
+
+@lru_cache(maxsize=64)
+def _look(stage: str, kind: str, source: tuple[Path, ...], most: float, _: tuple[int, ...]) -> None:
+    """The same of chats, prompts or pairs, once while their files stay as they are."""
+    from qwenkit.data.chats import describe
+
+    asked = {"reward": check_asked("reward", True), "ppo": check_asked("rl", False)}.get(stage)
+    check = check_flipped if kind == "pairs" else asked if kind == "prompts" else None
+    found = describe(list(source), kind, FIRST_ROWS, check)
+    if not found.read:
+        _none(source, f"no {kind} here", "one JSON object a line")
+    if not found.kept:
+        next(reading.read(list(source), kind, None, check))  # says of the first row what is wrong with it
+    if found.complete:
+        refuse_bad(source, found.read, found.quarantine.counts, found.quarantine.rows, most)
 
 
 def notes(source: Source, kind: str) -> tuple[str, ...]:

@@ -34,8 +34,8 @@ MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 COMMON = {"id", "tools", "functions", "system", "weight", "use", "rubric", "candidates", "flipped", *SWITCHES}
 
 
-COLUMNS = frozenset({*TURN_KEYS, *QUESTIONS, *ANSWERS, *SIDES, "input", "history", "instances", "output_1", "response_chosen",
-                     "chosen_response", "rejected_response"})  # fmt: skip
+COLUMNS = frozenset((*TURN_KEYS, *QUESTIONS, *ANSWERS, *SIDES, "input", "history", "instances", "output_1",
+                     "response_chosen", "chosen_response", "rejected_response"))  # fmt: skip
 """Of which a table has at least one."""
 
 

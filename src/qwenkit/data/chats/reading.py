@@ -166,7 +166,24 @@ def _json(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
     else:
         found = formats.lines(part.path, quarantine, part.start, part.stop, part.first)
     for number, line in found:
-        yield from ((number, row) for row in parse_line(line, part.path, number, quarantine))
+        for row in parse_line(line, part.path, number, quarantine):
+            inside = _inside(row, part.path) if number == 1 else None
+            yield from enumerate(inside, 1) if inside is not None else ((number, row),)
+
+
+def _inside(row: Row, path: Path) -> list[Row] | None:
+    """The rows of a document that holds them in a list under some name; None where it is a row itself."""
+    if COLUMNS & row.keys() or "text" in row:
+        return None
+    lists = {name: value for name, value in row.items() if _is_rows(value)}
+    if len(lists) > 1:
+        raise UserError(f"an object with several lists of rows: {', '.join(lists)}", where=str(path),
+                        mend="write the rows that are meant into a file of their own")  # fmt: skip
+    return next(iter(lists.values()), None)
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
 
 
 def _parquet(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:

@@ -67,6 +67,7 @@ class Summary:
     keys: Counter[str] = field(default_factory=Counter)
     untrained: int = 0
     tools: int = 0
+    left_out: int = 0
     characters: Sample = field(default_factory=Sample)
     turns: Sample = field(default_factory=Sample)
     tokens: Sample = field(default_factory=Sample)
@@ -88,6 +89,8 @@ class Summary:
         told += [f"not read: {files.some(names)} ({reason})" for reason, names in why.items()]
         told += [f"`{key}` stands in {count} of {self.kept} rows and changes nothing here"
                  for key, count in sorted(self.keys.items()) if key.rpartition(".")[2] in SUSPECTS]  # fmt: skip
+        if self.left_out:
+            told.append(f"what follows the last answer is left out: {self.left_out} of {self.kept} rows")
         return told
 
     def plain(self) -> dict[str, Any]:
@@ -114,8 +117,8 @@ def describe(
     measure: Callable[[Row], int] | None = None,
     own: Sequence[str] = (),
 ) -> Summary:
-    """Read a source, or its first rows, and tell what it is; `measure` gives a row's tokens. Nothing is refused but what
-    no row can be read from."""
+    """Read a source, or its first rows, and tell what it is; `measure` gives a row's tokens. Nothing is refused but
+    what no row can be read from."""
     found = files.find(source, kind or "chats", own)
     parts = reading.parts(source, kind or "chats", 1 << 62, own)
     kind = kind or _kind_of(parts)
@@ -123,11 +126,11 @@ def describe(
              for path in found.taken}  # fmt: skip
     summary = Summary(kind, found, names)
     rows = (each for part in parts for each in _of(part, kind, summary, check))
-    for raw, converted_row in rows:
-        _count(summary, raw, converted_row, measure)
+    for raw, row in rows:
         if limit is not None and summary.read >= limit:
-            summary.complete = next(rows, None) is None
+            summary.complete = False
             break
+        _count(summary, raw, row, measure)
     return summary
 
 
@@ -138,8 +141,8 @@ def _of(
 
     forms = summary.forms.setdefault(summary.files.named(part.path), Counter())
     for raw, found in reading.read_forms(replace(part, kind=kind), summary.quarantine, check):
-        forms[found.form] += 1
         yield raw, found
+        forms[found.form] += 1
 
 
 def _count(summary: Summary, raw: Row, found: Converted, measure: Callable[[Row], int] | None) -> None:
@@ -153,6 +156,7 @@ def _count(summary: Summary, raw: Row, found: Converted, measure: Callable[[Row]
     summary.roles.update(message["role"] for message in messages)
     summary.untrained += sum(m["role"] == "assistant" and m.get("weight", 1) == 0 for m in messages)
     summary.tools += bool(row.get("tools"))
+    summary.left_out += bool(found.left_out)
     answers = [row[side] for side in SIDES if summary.kind == "pairs" and isinstance(row[side], str)]
     summary.characters.add(sum(len(text(m)) for m in messages) + sum(map(len, answers)))
     summary.turns.add(len(row["messages"]))

@@ -76,6 +76,8 @@ def turn(message: Any, where: str) -> Row:
     if role == "call":
         return _weighted({"role": "assistant", "content": "", "tool_calls": _calls(content, where), **rest}, where)
     row: Row = {"role": role, "content": content, **rest}
+    if role == "assistant" and isinstance(content, list):
+        row = _taken_apart(row, where)
     if isinstance(row.get("function_call"), Mapping):
         row["tool_calls"] = [{"type": "function", "function": row.pop("function_call")}]
     if content is None:
@@ -100,6 +102,22 @@ def _content(content: Any) -> Any:
     if not isinstance(content, list):
         return content
     return [_part(part) for part in content]
+
+
+def _taken_apart(row: Row, where: str) -> Row:
+    """An answer whose thoughts and tool calls stand among the parts of its content."""
+    kinds = {"reasoning": "thoughts", "thinking": "thoughts", "tool_call": "calls", "function_call": "calls"}
+    found: dict[str, list[Any]] = {"thoughts": [], "calls": [], "rest": []}
+    for part in row["content"]:
+        kind = kinds.get(str(part.get("type")), "rest") if isinstance(part, Mapping) else "rest"
+        found[kind].append(part)
+    said = [part.get("text", part.get("value", part.get("thinking"))) for part in found["thoughts"]]
+    row = {**row, "content": found["rest"]}
+    if said and all(isinstance(each, str) for each in said):
+        row["reasoning_content"] = "\n".join(said)
+    if found["calls"]:
+        row["tool_calls"] = [call for part in found["calls"] for call in _calls(part.get("value"), where)]
+    return row
 
 
 def _part(part: Any) -> Any:
