@@ -7,6 +7,8 @@ character that was half deleted, a file in another encoding) is explained, and t
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -28,20 +30,21 @@ def talk(
     """Ask once (`prompt`), or read lines until the end of the input. `variables` are for the folder's chat template."""
     start: Messages = [{"role": "system", "content": system}] if system else []
     for remark in getattr(tok, "remarks", ()):
-        print(f"note: {remark}", file=sys.stderr)
+        print(f"note: {visible(remark)}", file=sys.stderr)
     if prompt is not None:
         answer(engine, tok, params, [*start, {"role": "user", "content": prompt}], variables)
         return
     history = list(start)
     print("/clear forgets, /quit leaves")
+    _read_any_bytes()
     while (line := read_line()) is not None:
-        if _is_torn(line):
-            print(f"error: the line is not {_encoding()}: it was passed over", file=sys.stderr)
-            continue
         if line == "/quit":
             break
         if line == "/clear":
             history = list(start)
+        elif _broken(line):
+            encoding = getattr(sys.stdin, "encoding", None) or "this terminal's encoding"
+            print(f"error: this line is no text in {encoding}; it was not asked", file=sys.stderr)
         elif line.strip():
             history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], variables)
 
@@ -56,29 +59,26 @@ def turn(engine: Any, tok: Any, params: Any, history: Messages, variables: Mappi
 
 
 def read_line() -> str | None:
-    """One line of the user's, or None at the end of the input."""
-    if sys.stdin is None:
-        raise UserError("standard input is closed", expected="lines to answer", mend="qwenkit chat MODEL -p TEXT")
+    """One line of the user's, or None at the end of the input; an input that is closed is at its end."""
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed when the program began
+        return None
     try:
         return input("> ")
     except EOFError:
         print()
         return None
-    except UnicodeDecodeError:
-        return _TORN
 
 
-_TORN = "\udcff"
+def _read_any_bytes() -> None:
+    """Bytes that are no text come as half characters, which `_broken` sees, and break no reading."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        with contextlib.suppress(io.UnsupportedOperation):
+            sys.stdin.reconfigure(errors="surrogateescape")
 
 
-def _is_torn(line: str) -> bool:
-    """Whether bytes were no text: backspace in a terminal may leave half a character, a file may be in any encoding.
-    The command line lets such bytes pass, for a line lost in decoding would take the next ones with it."""
-    return any("\udc80" <= sign <= "\udcff" for sign in line)
-
-
-def _encoding() -> str:
-    return (sys.stdin.encoding or "text").upper()
+def _broken(line: str) -> bool:
+    """Whether a line holds what stood for no character."""
+    return any("\ud800" <= sign <= "\udfff" for sign in line)
 
 
 def answer(
@@ -90,7 +90,7 @@ def answer(
     reserve: int = 64,
 ) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
-    more: dict[str, Any] = {"variables": variables} if variables else {}
+    more = {"variables": variables} if variables else {}
     kept = fit(tok, history, engine.max_window, engine.max_length - reserve, **more)
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):

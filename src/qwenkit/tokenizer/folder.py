@@ -11,17 +11,17 @@ What changes no id but is asked for and not done is named in `remarks`, once.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, within
+from ..errors import UserError
+from ..files import read_text
 from ..records import read_object
 from .added import Edges
 from .bytelevel import from_printable, is_complete, strays
 from .core import DEFAULT_MULTIPLE, Tokenizer
-from .patterns import GPT2, PATTERNS, refuse_unusable
+from .patterns import GPT2, PATTERNS, refuse_broken
 from .publish import CONFIG, TOKENIZER
 from .settings import ADDED, read_config, read_names, read_optional, remarks
 from .tiktoken_file import load_tiktoken
@@ -49,7 +49,7 @@ def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
     tell."""
     rows = _rows(folder)
     found = sorted(folder.glob("*.tiktoken"))
-    if (folder / TOKENIZER).is_file():
+    if (folder / TOKENIZER).exists():
         _refuse_extra(extra, folder)
         tok = _load_json(folder / TOKENIZER, rows, folder)
     elif not found and (folder / VOCAB).is_file():
@@ -71,11 +71,10 @@ def _load_ranks(folder: Path, found: Sequence[Path], extra: Path | None, rows: i
             mend="name the file; an extra vocabulary goes beside it as extra_vocab" if found else None,
         )
     config = read_config(folder)
-    with _as_written(folder / CONFIG):
-        known = {key: config[key] for key in ("pattern", "nfc") if key in config}
-        if added := _told_added(folder, {}):
-            known |= _added(added, folder / CONFIG)
-        return load_tiktoken(found[0], extra, vocab_size=rows, **known)
+    known = {key: config[key] for key in ("pattern", "nfc") if key in config}
+    if added := _told_added(folder, {}):
+        known |= _added(added, folder / CONFIG)
+    return load_tiktoken(found[0], extra, vocab_size=rows, **known)
 
 
 def _refuse_extra(extra: Path | None, path: Path) -> None:
@@ -100,18 +99,12 @@ def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) 
 
 
 def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
-    with _as_written(path):
-        return _byte_level(content, path, rows, folder)
-
-
-@contextlib.contextmanager
-def _as_written(path: Path) -> Generator[None, None, None]:
-    """A file that is not of the form that `tokenizers` writes is told of, and no fault of ours."""
+    """tokenizer.json; one that is not of the form that `tokenizers` writes is told of, not a fault of ours."""
     try:
-        yield
+        return _byte_level(content, path, rows, folder)
     except KeyError as error:
         raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
-    except (AttributeError, TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError, OverflowError):  # whose words are a programmer's
         what = "not a tokenizer as `tokenizers` writes it: a value is of another kind than what belongs there"
         raise UserError(what, where=str(path)) from None
 
@@ -179,10 +172,7 @@ def _merges(path: Path) -> list[str]:
     """The lines of merges.txt, but for the first where it only names a version."""
     if not path.is_file():
         raise UserError("no such file", where=str(path), expected=f"the merges that go with {VOCAB}")
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise UserError("not a text in UTF-8", where=str(path), expected="two tokens a line") from None
+    lines = read_text(path, expected="two tokens a line").split("\n")
     return [
         line.strip() for n, line in enumerate(lines) if line.strip() and not (n == 0 and line.startswith("#version:"))
     ]
@@ -313,11 +303,7 @@ def _pattern(content: dict[str, Any], path: Path) -> str:
     behaviour = (splits[0].get("behavior"), bool(splits[0].get("invert")))
     if behaviour not in (("Isolated", False), ("Removed", True)):
         raise UserError(f"the pattern is used as {behaviour[0]}", where=str(path), expected="Isolated")
-    name = next((name for name, known in PATTERNS.items() if known == regex), None)
-    if name is None:
-        with within(str(path)):
-            refuse_unusable(regex)
-    return name or regex
+    return next((name for name, known in PATTERNS.items() if known == regex), None) or refuse_broken(regex, str(path))
 
 
 def _check_merges(model: dict[str, Any], vocab: Mapping[str, int], path: Path) -> None:
