@@ -123,7 +123,7 @@ def describe(
     found = files.find(source, kind or "chats", own)
     parts = reading.parts(source, kind or "chats", 1 << 62, own)
     kind = kind or _kind_of(parts)
-    names = {found.named(path): formats.format_of(path) + (kind.suffix if (kind := packing(path)) else "")
+    names = {found.named(path): formats.format_of(path) + (packed.suffix if (packed := packing(path)) else "")
              for path in found.taken}  # fmt: skip
     summary = Summary(kind, found, names)
     rows = (each for part in parts for each in _of(part, kind, summary, check))
