@@ -139,7 +139,8 @@ def is_run(folder: Path) -> bool:
 def run_artifacts(run_dir: Path) -> dict[str, Manifest]:
     """The published artifacts of a run by node. A report is a view of the others and no part of what a run is: two
     runs may each report the other."""
-    found = {path.parent.name: read_manifest(path.parent) for path in sorted(run_dir.glob(f"*/{MANIFEST}"))}
+    folders = (path.parent for path in sorted(run_dir.glob(f"*/{MANIFEST}")) if is_node_name(path.parent.name))
+    found = {folder.name: read_manifest(folder) for folder in folders}
     return {name: manifest for name, manifest in found.items() if manifest.kind != "report"}
 
 
@@ -192,9 +193,9 @@ def _odd(data: dict[str, Any]) -> str | None:
 
 def _is_input(row: Any) -> bool:
     """Whether an input has a digest, and names a node or nothing."""
-    if not isinstance(row, dict) or not all(isinstance(value, str) for value in cast("dict[str, Any]", row).values()):
-        return False
-    return "digest" in row and (not row.get("node") or is_node_name(row["node"]))
+    found = cast("dict[str, object]", row) if isinstance(row, dict) else {}
+    node = found.get("node") or ""
+    return "digest" in found and all(isinstance(v, str) for v in found.values()) and (not node or is_node_name(node))
 
 
 def is_newer(folder: Path) -> bool:

@@ -190,8 +190,9 @@ def test_a_licence_is_an_identifier(raised: Path, licence: str) -> None:
     folder = raised / "runs/family/chat"
     with pytest.raises(UserError, match="is no licence"):
         card_to_give(folder, "me/chat", licence)
-    for fine in ("apache-2.0", "cc-by-sa-4.0", "other", "MIT", "gpl-3.0+"):
-        assert f"\nlicense: {fine}\n" in (card_to_give(folder, "me/chat", fine) or "")
+    for fine in ("apache-2.0", "cc-by-sa-4.0", "other", "MIT", "gpl-3.0+", "no", "1.0"):
+        written = fine if len(fine) > 3 or fine == "MIT" else f"'{fine}'"
+        assert f"\nlicense: {written}\n" in (card_to_give(folder, "me/chat", fine) or "")
 
 
 def test_names_from_a_manifest_write_no_metadata(raised: Path, tmp_path: Path) -> None:

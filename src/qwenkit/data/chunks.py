@@ -21,9 +21,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +30,7 @@ from typing import Any
 
 from qwenkit.artifacts import locked
 from qwenkit.errors import QwenkitError, Stopped, UserError
+from qwenkit.platform import end_with_parent
 from qwenkit.records import canonical, read_json, write_json
 
 Mark = dict[str, Any]
@@ -130,32 +128,10 @@ def _digest_of(key: Any) -> str:
 
 def _as_worker(parent: int) -> None:
     """A worker is one of several: its libraries start no threads, an interrupt is the parent's, and it ends with the
-    parent, even where that one is killed: else it would go on writing beside those of the next start."""
+    parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not _dies_with_parent():
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it was killed before we could ask to be told
-        os._exit(1)
-
-
-def _dies_with_parent() -> bool:
-    """Ask Linux to kill this process when its parent ends; False where that cannot be asked."""
-    if not sys.platform.startswith("linux"):
-        return False
-    import ctypes
-
-    set_signal_of_parents_death = 1
-    try:
-        return ctypes.CDLL(None, use_errno=True).prctl(set_signal_of_parents_death, signal.SIGKILL, 0, 0, 0) == 0
-    except (OSError, AttributeError):
-        return False
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
+    end_with_parent(parent)
 
 
 def make(work: Callable[..., Mark], out: Path, task: Task) -> None:

@@ -27,6 +27,9 @@ from qwenkit.records import replacing
 BITS = 16
 _MOST = 1 << 21  # bytes of a filter's file, packed or not
 _FORM = 3  # of the features: another hash of units is another filter
+_NO_FILTER = (ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, OverflowError,
+              zipfile.BadZipFile, zlib.error)  # fmt: skip
+"""What reading a file that is no filter ends in."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -77,11 +80,9 @@ class QualityClassifier:
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
         try:
-            if (
-                Path(path).stat().st_size > _MOST
-                or sum(part.file_size for part in zipfile.ZipFile(path).filelist) > _MOST
-            ):
-                raise ValueError("larger than any filter")
+            with zipfile.ZipFile(path) as packed:
+                if sum(part.file_size for part in packed.filelist) > _MOST:
+                    raise ValueError("larger than any filter")
             with np.load(path) as data:
                 if int(data["form"]) != _FORM:
                     raise KeyError("form")
@@ -89,17 +90,7 @@ class QualityClassifier:
             if found.weights.shape != (2**BITS,) or not np.isfinite([*found.weights, found.bias]).all():
                 raise ValueError("other weights")
             return found
-        except (
-            ValueError,
-            NotImplementedError,
-            zlib.error,
-            OverflowError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-            TypeError,
-            AttributeError,
-        ) as error:
+        except _NO_FILTER as error:
             raise UserError(
                 "no filter", where=str(path), expected="a file that `qwenkit train-filter` wrote"
             ) from error

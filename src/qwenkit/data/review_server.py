@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from qwenkit.data.review import SAYS, judgements, page, summary
@@ -121,7 +121,7 @@ def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
             return self._answer(204, b"")
 
         def _hosts(self) -> set[str]:
-            port = self.server.server_address[1]
+            port = cast("tuple[str, int]", self.server.server_address)[1]
             return {f"{name}:{port}" for name in _NAMES} | (set(_NAMES) if port == 80 else set())
 
         def _of_us(self) -> bool:

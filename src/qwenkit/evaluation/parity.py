@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -135,7 +135,7 @@ def _top(x_TV: Tensor) -> dict[str, Any]:
 
 def checked(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """A certificate, after a look at all that is read of it: the file may be anybody's."""
-    prompts, greedy, top = (found.get(name) for name in ("prompts", "greedy", "top"))
+    prompts, greedy, top = (cast("Any", found.get(name)) for name in ("prompts", "greedy", "top"))
     sound = all(isinstance(rows, list) for rows in (prompts, greedy, top))
     sound = sound and 0 < len(prompts) == len(greedy) == len(top)
     sound = sound and all(map(_are_ids, prompts)) and all(row == [] or _are_ids(row) for row in greedy)

@@ -69,39 +69,48 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
     return found
 
 
+def _place(kind: str, target: str, run_dir: Path) -> Path:
+    """Where an input lies."""
+    if kind == "hub":
+        return hub.snapshot(target, pinned(run_dir).get(target, ""))
+    return run_dir / target if kind == "node" else Path(target)
+
+
+def _signatures(path: Path) -> dict[Path, list[int]] | None:
+    """What the file system says of every file of an input; None where it cannot be asked."""
+    try:
+        return {file: artifacts.signature(file) for file in artifacts.outside_files(path)}
+    except OSError:
+        return None
+
+
 class Watch:
     """Whether what a node reads stays what its digests say, from before they were taken to after the work: what came of
     other bytes must not stand under them. A file that nobody touched is known by its signature, another is hashed
     again."""
 
     def __init__(self, node: Node, run_dir: Path) -> None:
-        self._node, self._run_dir = node, run_dir
-        self._before = {name: self._signatures(target) for name, target in self._outside()}
-
-    def _outside(self) -> list[tuple[str, Path]]:
-        return [(name, Path(target)) for name, (kind, target) in self._node.inputs.items() if kind == "path"]
-
-    def _signatures(self, path: Path) -> dict[Path, list[int]] | None:
-        try:
-            return {file: artifacts.signature(file) for file in artifacts.outside_files(path)}
-        except OSError:
-            return None
+        self._node = node
+        self._before = {
+            name: _signatures(_place(kind, target, run_dir)) for name, (kind, target) in node.inputs.items()
+        }
 
     def changed(self, inputs: Mapping[str, Input]) -> Input | None:
         """The first input that is no more what it was."""
-        return next((inputs[name] for name in self._node.inputs if not self._stands(inputs[name])), None)
+        return next((item for name, item in inputs.items() if not self._stands(name, item)), None)
 
-    def _stands(self, item: Input) -> bool:
-        if item.hub:
+    def _stands(self, name: str, item: Input) -> bool:
+        if (before := self._before.get(name)) is not None and before == _signatures(item.path):
             return True
-        if item.node is None and self._before[item.name] == self._signatures(item.path) is not None:
-            return True
-        books = self._node.config.reads_books(item.name)
         try:
-            if item.node is not None:
-                artifacts.refuse_damaged(item.path, "")
-                return digest_of(item.path, books) == item.digest
-            return outside_digest(item.path, books) == item.digest
+            if item.hub:
+                hub.refuse_changed(item.path)
+                return True
+            books = self._node.config.reads_books(name)
+            artifact = (item.path / MANIFEST).exists()
+            if artifact and any(not line.endswith(artifacts.STRAY) for line in artifacts.damage(item.path)):
+                return False
+            return digest_of(item.path, books) == item.digest
         except (UserError, OSError):
             return False
 

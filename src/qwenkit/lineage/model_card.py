@@ -49,7 +49,7 @@ def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | N
         return None
     text = re.sub(r"^# .*$", lambda _: f"# {repo.rpartition('/')[2]}", text, count=1, flags=re.M)
     if license:
-        text = text.replace(UNSTATED, f"Licence: {license}.", 1).replace("---\n", f"---\nlicense: {license}\n", 1)
+        text = text.replace(UNSTATED, f"Licence: {license}.", 1).replace("---\n", f"---\n{_yaml(license=license)}", 1)
     return text
 
 
@@ -125,20 +125,25 @@ def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
 
 
 def _metadata(folder: Path, bases: list[str], license: str | None, ancestors: dict[str, Manifest]) -> str:
-    """The block that the Hub reads, as YAML is written."""
-    from huggingface_hub.utils import yaml_dump
-
+    """The block that the Hub reads."""
     scores = _architecture(folder).endswith("ForSequenceClassification")
     found = {str(name) for manifest in ancestors.values() for name in mapping(manifest.metrics.get("by_language"))}
-    values = {
-        "license": license,
-        "base_model": bases,
-        "language": sorted(name for name in found if re.fullmatch("[a-z]{2}", name)),
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification" if scores else "text-generation",
-        "tags": ["qwenkit"],
-    }
-    return f"---\n{yaml_dump({key: value for key, value in values.items() if value}, sort_keys=False)}---"
+    lines = _yaml(
+        license=license,
+        base_model=bases,
+        language=sorted(name for name in found if re.fullmatch("[a-z]{2}", name)),
+        library_name="transformers",
+        pipeline_tag="text-classification" if scores else "text-generation",
+        tags=["qwenkit"],
+    )
+    return f"---\n{lines}---"
+
+
+def _yaml(**values: Any) -> str:
+    """Values as YAML, those that are there: `no` is a language there, and not a truth value."""
+    from huggingface_hub.utils import yaml_dump
+
+    return yaml_dump({key: value for key, value in values.items() if value}, sort_keys=False)
 
 
 def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
