@@ -74,8 +74,9 @@ def test_what_may_change_what_is_computed_is_refused_by_its_name(key: str, folde
     with pytest.raises(UserError, match=key) as refused:
         load_model(folder)
     assert f"--accept-unknown {key}" in refused.value.text()
-    load_model(folder, accept_unknown=[key])
-    with accepting([key]):
+    with pytest.warns(Notice, match=f"passed over as you say: {key}"):
+        load_model(folder, accept_unknown=[key])
+    with accepting([key]), pytest.warns(Notice, match=f"passed over as you say: {key}"):
         load_model(folder)
     with pytest.raises(UserError, match=key):
         load_model(folder)

@@ -146,10 +146,15 @@ def test_an_index_may_name_the_only_file(folder: Path) -> None:
     load_model(folder)
 
 
+def test_what_is_left_of_pickles_does_not_matter(folder: Path) -> None:
+    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}')
+    load_model(folder)
+
+
 def test_safetensors_go_before_pickles_and_it_is_told(folder: Path) -> None:
     wanted = load_model(folder).state_dict()
     torch.save({name: torch.zeros_like(tensor) for name, tensor in load_file(folder / HEAD).items()}, folder / PICKLE)
-    with pytest.warns(Notice, match=r"pytorch_model\.bin is passed over"):
+    with pytest.warns(Notice, match=r"pytorch_model\.bin are passed over"):
         assert equal(folder, wanted)
 
 

@@ -154,13 +154,15 @@ def _plain_tensor(tensor: Tensor) -> bool:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights, in the order of transformers: safetensors before pickles."""
-    sets = [files for single, _ in (SAFE, PICKLED) if (files := _one_set(folder, single))]
-    if not sets:
+    files = _one_set(folder, SAFE[0])
+    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if files and pickles:
+        notice(f"the weights are those of {files[0].name}; {listed(pickles, 2)} are passed over", str(folder))
+    files = files or _one_set(folder, PICKLED[0])
+    if not files:
         raise UserError(f"weights are missing: {SAFE[0]}", where=str(folder),
                         expected="model.safetensors, or shards with their index", mend=_instead(folder))  # fmt: skip
-    if len(sets) > 1:
-        notice(f"the weights are those of {sets[0][0].name}; {sets[1][0].name} is passed over", str(folder))
-    return sets[0]
+    return files
 
 
 def _one_set(folder: Path, single: str) -> list[Path]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from qwenkit.errors import UserError, listed
+from qwenkit.errors import UserError, listed, notice
 
 GENERAL = frozenset({"model_type", "architectures", "dtype", "torch_dtype", "quantization_config"})
 """Read of every folder, whatever its family."""
@@ -92,10 +92,12 @@ def accepted(names: Iterable[str] = ()) -> frozenset[str]:
 
 def refuse_unknown(found: Mapping[str, Any], read: Iterable[str], family: str, names: Iterable[str] = ()) -> None:
     """Refuse what a config.json says that nothing here reads and that may change what is computed."""
-    known = GENERAL | frozenset(read) | accepted(names)
+    known, agreed = GENERAL | frozenset(read), accepted(names)
     neutral = {**NEUTRAL, **FAMILY_NEUTRAL.get(family, {})}
     odd = [key for key, value in found.items() if key not in known and not _harmless(key, value, neutral, family)]
-    if odd:
+    if passed := [key for key in odd if key in agreed]:
+        notice(f"not known here, and passed over as you say: {listed(passed)}", "config.json")
+    if odd := [key for key in odd if key not in agreed]:
         shown = listed([f"{key} = {json.dumps(found[key]):.60}" for key in odd])
         raise UserError(
             f"this may change what is computed and is not supported here: {shown}",

@@ -34,8 +34,8 @@ def _read(found: dict[str, Any], family: str) -> ModelConfig:
     if family == "qwen2_moe" and found.get("shared_expert_intermediate_size") is not None:
         values["shared_expert_intermediate_size"] = found["shared_expert_intermediate_size"]
     dense = found.get("mlp_only_layers") or []
-    if not isinstance(dense, list) or not all(is_whole(layer) for layer in dense):
-        raise UserError(f"mlp_only_layers = {dense!r}", expected="a list of layers")
+    if not isinstance(dense, list) or len(dense) > 1024 or not all(is_whole(layer) for layer in dense):
+        raise UserError(f"mlp_only_layers = {dense!r:.100}", expected="a list of layers")
     if "norm_topk_prob" in values:
         values["norm_topk_prob"] = flag(values, "norm_topk_prob")
     experts = Experts(**values, mlp_only_layers=tuple(dense))
