@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,3 +101,64 @@ def test_answers_as_the_authors_read_them_without_the_losses(qwen: ChatTokenizer
         elif row["errors"] == "replace":
             assert got.strip() == row["text"]
     assert noted == DIFFERS.keys()
+
+
+TOOLS = [{"function": {"name": "f"}}, {"name": "g"}]
+
+
+def called(*calls: tuple[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": name, "arguments": arguments}} for name, arguments in calls]
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        ('<tool_call>\n{"name": "f", "arguments": {"s": "</tool_call> b"}}\n</tool_call>', "",
+         [("f", {"s": "</tool_call> b"})]),
+        ('<tool_call>{"name": "f", "arguments": {"s": "<tool_call>"}}</tool_call>', "", [("f", {"s": "<tool_call>"})]),
+        ('<tool_call>{"name": "f", "arguments": {"s": "</think>"}}</tool_call>', "", [("f", {"s": "</think>"})]),
+        ('<tool_call>\n{"name": "f", "parameters": {"s": 1}}\n</tool_call>', "", [("f", {"s": 1})]),
+        ('<tool_call>{"name": "f", "arguments": "{\\"s\\": 1}"}</tool_call>', "", [("f", {"s": 1})]),
+        ('<tool_call>{"type": "function", "function": {"name": "f", "arguments": {}}}</tool_call>', "", [("f", {})]),
+        ('Now\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<tool_call>{"name": "g", "arguments": {}}',
+         "Now", [("f", {}), ("g", {})]),
+        ('<tool_call>{"name": "f", "arguments": {}}\n{"name": "g", "arguments": {}}</tool_call> so', " so",
+         [("f", {}), ("g", {})]),
+    ],
+)  # fmt: skip
+def test_calls_end_where_their_json_ends(text: str, content: str, calls: list[tuple[str, Any]]) -> None:
+    assert parse_text(text, TOOLS) == {"role": "assistant", "content": content, "tool_calls": called(*calls)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "f"}</tool_call>',
+        '<tool_call>{"name": "f", "arguments": null}</tool_call>',
+        '<tool_call>{"name": "f", "arguments": "not an object"}</tool_call>',
+        '<tool_call>{"name": "f", "arguments": [1]}</tool_call>',
+        '<tool_call>{"name": "f", "arguments": {"a": NaN}}</tool_call>',
+        '<tool_call>{"name": "f", "arguments": {}} is how a call looks',
+        '<tool_call>{"name": "f", "arguments": {"s": "cut',
+        "<tool_call></tool_call>",
+        "<tool_call>" + "[" * 100_000,
+        '<tool_call>{"name": "f", "arguments": {"n": ' + "9" * 5000 + "}}</tool_call>",
+    ],
+)
+def test_what_is_no_whole_call_stays_text(text: str) -> None:
+    assert parse_text(text, TOOLS) == {"role": "assistant", "content": text}
+
+
+def test_a_call_in_a_thought_is_none() -> None:
+    call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    for begun in ("<think>\n", ""):
+        got = parse_text(f"{begun}perhaps {call}\n</think>\n\n{call}", TOOLS)
+        assert got == {
+            "role": "assistant",
+            "content": "",
+            "reasoning_content": f"perhaps {call}",
+            "tool_calls": called(("f", {})),
+        }
+    assert parse_text(f"<think>\ncut {call}", TOOLS) == {
+        "role": "assistant", "content": "", "reasoning_content": f"cut {call}"
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,3 +77,31 @@ def test_a_question_that_cannot_be_asked_costs_no_conversation(
     assert "much" not in engine.prompts[-1] and "you said one" in engine.prompts[-1]
     said = capsys.readouterr()
     assert said.err.startswith("error: prompt: ") and "you said two" in said.out
+
+
+def test_a_line_that_is_no_text_is_said_and_the_next_one_read(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, typed = Echo(tiny), io.TextIOWrapper(io.BytesIO(b"caf\xe9 \xe4\xbd\nnext\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", typed)
+    talk(engine, tiny, None, None, None)
+    said = capsys.readouterr()
+    assert said.err == "error: this line is no text in utf-8; it was not asked\n" and "you said next" in said.out
+
+
+def test_a_closed_input_is_at_its_end(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    talk(Echo(tiny), tiny, None, None, None)
+    assert capsys.readouterr().out == "/clear forgets, /quit leaves\n"
+
+
+def test_what_the_folder_asks_for_in_vain_is_said_once(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tok = ChatTokenizer(tiny)
+    tok.remarks = ("a setting is not known here",)
+    _type(monkeypatch, "one", "two")
+    talk(Echo(tok), tok, None, None, None)
+    assert capsys.readouterr().err == "note: a setting is not known here\n"

@@ -16,6 +16,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.inference.params import folder_defaults
 from qwenkit.model import Transformer, save_model
+from qwenkit.tokenizer import Tokenizer
 
 from .conftest import GREEDY, Bytes, full_forward
 
@@ -135,3 +136,95 @@ def test_the_first_qwens_own_settings_are_checked(
     with pytest.raises(UserError) as caught:
         Engine(tmp_path, None).generate([[1]])
     assert message in str(caught.value)
+
+
+SPOKEN = Tokenizer({bytes([b]): b for b in range(256)}, {"<|endoftext|>": 256, "<|im_end|>": 257, "<|gap|>": 262})
+"""Ids 258 to 261 mean nothing, 263 is padding."""
+
+
+class Dictated:
+    """An engine's model that says what it is told: the logits of the next of these ids are the largest."""
+
+    def __init__(self, model: Transformer, ids: list[int]) -> None:
+        self.engine, self.ids = Engine(model, SPOKEN), ids
+
+    def __call__(self, **settings: Any) -> Any:
+        """One output; every step's token is dictated by a bias that holds for it alone."""
+        params = SamplingParams.plain(temperature=0.0, ignore_eos=True, max_tokens=len(self.ids), **settings)
+        (settled,) = self.engine._settled(params, 1)
+        request = self.engine._request([65], settled, 0, where="prompt")
+        (sequence,) = request.sequences
+        for id in self.ids:
+            if sequence.finish_reason is None:
+                sequence.append(id, 0.0)
+        return sequence.finished(SPOKEN)
+
+
+@pytest.mark.parametrize(
+    ("written", "stop", "shown", "kept", "count"),
+    [
+        ([104, 105, 257, 120], ["<|im_end|>"], "hi", "hi<|im_end|>", 3),
+        ([104, 257, 105, 120], ["i"], "h", "hi", 3),
+        ([104, 257, 105, 120], ["h<|im_end|>i"], "", "h<|im_end|>i", 3),
+        ([104, 257, 105, 120], ["hi"], "", "hi", 3),
+        ([104, 257, 257, 120], ["end|><|im", "x"], "h", "hx", 4),
+        ([104, 257, 257, 120], ["<|im_end|><|im_end|>"], "h", "h<|im_end|><|im_end|>", 3),
+        ([*"一二".encode(), 257], ["二"], "一", "一二", 6),
+        ([*"一".encode()[:2], 257, 65], ["<|im_end|>"], "\ufffd", "\ufffd<|im_end|>", 3),
+        ([97, 97, 98, 97, 97, 98, 99], ["aabc", "abaabc"], "a", "aabaabc", 7),
+        ([*b"<|im_end|>", 65], ["<|im_end|>"], "", "<|im_end|>", 10),
+        ([97, 256, 98], ["c"], "ab", "ab", 3),
+        ([97, 115, 0xE4, 0xB8], ["s"], "a", "as", 2),
+        ([97, *"一".encode()[:2], 98], ["b"], "a\ufffd", "a\ufffdb", 4),
+    ],
+)
+def test_stop_texts_are_found_in_what_was_written(
+    model: Transformer, written: list[int], stop: list[str], shown: str, kept: str, count: int
+) -> None:
+    said = Dictated(model, written)
+    out = said(stop=stop)
+    assert (out.text, len(out.ids)) == (shown, count)
+    assert said(stop=stop, include_stop_str_in_output=True).text == kept
+
+
+def test_a_stop_text_that_is_shown_is_found_once(model: Transformer) -> None:
+    said = Dictated(model, [104, 257, 105])
+    assert said(stop=["<|im_end|>"], skip_special_tokens=False).text == "h"
+    assert said(stop=["i"], skip_special_tokens=False, include_stop_str_in_output=True).text == "h<|i"
+
+
+def test_an_id_that_means_nothing_ends_nobodys_answer(model: Transformer) -> None:
+    """It shows as U+FFFD, as a stray byte does; others in the batch are not touched."""
+    for settings in ({}, {"stop": ["zz"]}, {"skip_special_tokens": False}):
+        plain = SamplingParams.plain(temperature=0.0, max_tokens=3, ignore_eos=True, **settings)
+        odd = replace(plain, logit_bias={259: 100.0})
+        alone = Engine(model, SPOKEN).generate([[65]], plain)[0]
+        both = Engine(model, SPOKEN).generate([[65], [65]], [plain, odd])
+        assert (both[0].ids, both[0].text) == (alone.ids, alone.text)
+        assert (both[1].ids, both[1].text) == ([259] * 3, "\ufffd" * 3)
+        assert "".join(Engine(model, SPOKEN).stream([65], odd)) == "\ufffd" * 3
+
+
+def test_a_folder_that_knows_another_end(model: Transformer, tmp_path: Path) -> None:
+    """No `<|endoftext|>`, no ChatML: the tokenizer's own `eos_token` ends an answer."""
+    from qwenkit.chat import ChatTokenizer
+
+    save_model(model, tmp_path)
+    plain = Tokenizer(SPOKEN.ranks, {"<eos>": 256})
+    tok = ChatTokenizer(plain, None, "{{ messages[0].content }}", names={"eos_token": "<eos>"})
+    assert 256 in Engine(tmp_path, tok).eos
+    asked = SamplingParams.plain(temperature=0.0, max_tokens=5, logit_bias={256: 100.0})
+    assert Engine(tmp_path, tok).chat([[{"role": "user", "content": "a"}]], asked)[0].ids == [256]
+
+
+def test_variables_reach_the_chat_template(model: Transformer) -> None:
+    from qwenkit.chat import ChatTokenizer
+
+    tok = ChatTokenizer(SPOKEN, None, "{{ messages[0].content }}{{ '!' if loud }}")
+    engine, chat = Engine(model, tok), [{"role": "user", "content": "a"}]
+    params = SamplingParams.plain(max_tokens=1)
+    assert engine.chat([chat], params, variables={"loud": True})[0].prompt_ids == [97, 33]
+    assert engine.chat([chat], params)[0].prompt_ids == [97]
+    assert isinstance("".join(engine.stream_chat(chat, params, variables={"loud": True})), str)
+    with pytest.raises(UserError, match="conversation 0: the chat template does not read a variable 'lod'"):
+        engine.chat([chat], params, variables={"lod": True})

@@ -40,6 +40,24 @@ def test_an_unknown_template_is_trained_under_a_style_that_is_named(desk: Desk, 
     assert "<|im_start|>user" in tok.decode(tok.render(CHAT).ids)
 
 
+def test_a_template_with_a_system_turn_of_its_own_is_trained_as_it_is_served(
+    desk: Desk, folder: Callable[..., Path]
+) -> None:
+    source = folder()
+    brief = "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    template = brief + (source / "chat_template.jinja").read_text()
+    (source / "chat_template.jinja").write_text(template)
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tool_use.jinja").write_text(template + "{#- tools -#}")
+    done = desk.run(sft, {"model": source, "data": desk.rows("chat.jsonl", chat_rows())}, **SMALL, steps=1, lr=1e-4)
+    trained, served = load_tokenizer(source), load_tokenizer(done.out)
+    assert served.style is None and (served.chat_template, served.tool_template) == (
+        template,
+        template + "{#- tools -#}",
+    )
+    assert served.render(CHAT).ids == trained.render(CHAT).ids and "Be brief." in served.decode(served.render(CHAT).ids)
+
+
 @pytest.mark.parametrize("style", ["own", "chatml", "qwen1"])
 def test_what_is_rendered_for_training_is_what_the_published_folder_renders(
     style: str, folder: Callable[..., Path], tmp_path: Path

@@ -81,4 +81,8 @@ def _counts(rendered: Rendered) -> str:
         if (span.role, span.kind) == ("assistant", "content")
         for i in range(span.start, span.stop)
     )
-    return f"{len(rendered.ids)} tokens, {trained} trained, {content} of them assistant content"
+    words = f"{len(rendered.ids)} tokens, {trained} trained, {content} of them assistant content"
+    if not rendered.untrained:
+        return words
+    numbers = ", ".join(map(str, rendered.untrained))
+    return f"{words}; message {numbers} not trained: the template changes it once it is history"

@@ -7,11 +7,19 @@
 A system turn only comes first; user and assistant take turns; tool results follow an assistant turn with tool calls.
 Anything else is refused with the number of the message: a turn in the wrong place trains a model on what it never
 sees.
+
+`content` is a string, or a list of text parts, or null beside tool calls; the arguments of a call are an object or its
+JSON text; thoughts are `reasoning_content` (or `reasoning`, `thinking`). OpenAI's other names are read as what they are
+(`developer`: system, `function`: tool, `function_call`: a tool call). An assistant's turn may say how much it is
+trained: `weight`, a number of which 0 is not at all, or `train`, true or false; elsewhere the two are checked and mean
+nothing. Other keys are handed on to a folder's own template and shown by no style; one that is nearly a known name is
+refused.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,16 +27,44 @@ from ..errors import UserError, nearest
 
 Message = Mapping[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
+RENAMED = {"developer": "system", "function": "tool"}
+"""OpenAI's other names of roles."""
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""Names that thoughts come under; the first is the one that templates read."""
+_KEYS = ("role", "content", "tool_calls", "function_call", "weight", "train", *THOUGHTS)
+_OTHER_KEYS = frozenset(("tool_call_id", "name", "id", "refusal", "audio", "annotations"))
 
 
-def check(messages: Sequence[Message], add_generation_prompt: bool, continue_final_message: bool) -> None:
-    """Refuse a conversation whose shape is wrong, naming the message."""
+def check(messages: Sequence[Message], add_generation_prompt: bool, continue_final_message: bool) -> list[Message]:
+    """The conversation in the plain form that `normal` gives; a wrong shape is refused, naming the message."""
     if not messages:
         raise UserError("the conversation has no messages", expected="at least a user message")
+    found: list[Message] = []
     for index, message in enumerate(messages):
         _check_message(index, message)
-        _check_place(index, message["role"], messages[index - 1] if index else None)
-    _check_end(messages, add_generation_prompt, continue_final_message)
+        found.append(normal(message))
+        _check_place(index, found[-1]["role"], found[-2] if index else None)
+    _check_end(found, add_generation_prompt, continue_final_message)
+    return found
+
+
+def normal(message: Message) -> dict[str, Any]:
+    """A checked message without keys that are null, its names and roles the present ones, its content a string."""
+    found = {key: value for key, value in message.items() if value is not None}
+    found["role"] = RENAMED.get(found["role"], found["role"])
+    if call := found.pop("function_call", None):
+        found["tool_calls"] = [{"type": "function", "function": call}]
+    if "content" in found or not found.get("tool_calls"):
+        found["content"] = text(message)
+    thought = next((found[key] for key in THOUGHTS if key in found), None)
+    return found if thought is None else {**found, "reasoning_content": thought}
+
+
+def trained(message: Message) -> float:
+    """How much an assistant's turn is trained, 1 where it does not say; other turns say nothing of it."""
+    if message["role"] != "assistant":
+        return 1.0
+    return 0.0 if message.get("train") is False else float(message.get("weight", 1.0))
 
 
 def _check_message(index: int, message: Message) -> None:
@@ -37,17 +73,54 @@ def _check_message(index: int, message: Message) -> None:
     if not isinstance(message, Mapping) or "role" not in message:
         raise UserError("not a message", where=where, expected='{"role": ..., "content": ...}')
     role = message["role"]
-    if role not in ROLES:
+    if not isinstance(role, str) or RENAMED.get(role, role) not in ROLES:
         raise UserError(
             f"unknown role {role!r}",
             where=where,
             expected=", ".join(ROLES),
             nearest=nearest(str(role), ROLES),
         )
-    if message.get("tool_calls") and role != "assistant":
+    _check_keys(message, where)
+    if (message.get("tool_calls") or message.get("function_call")) and role != "assistant":
         raise UserError(f"tool calls in a {role} turn", where=where, expected="tool calls in assistant turns only")
+    if message.get("tool_calls") and message.get("function_call"):
+        raise UserError("both tool_calls and function_call", where=where, expected="one of the two")
     calls(message, where)
     text(message, where)
+    for key in THOUGHTS:
+        if message.get(key) is not None and not isinstance(message[key], str):
+            raise UserError(f"{key} is {_kind(message[key])}", where=where, expected="a string")
+    _check_training(message, where)
+
+
+def _check_keys(message: Message, where: str) -> None:
+    """A key that is nearly one which means something would be lost in silence."""
+    for key in message:
+        if not isinstance(key, str):
+            raise UserError(f"a key is {_kind(key)}", where=where, expected="names of keys")
+        if key not in _KEYS and key not in _OTHER_KEYS and (near := _near(key)):
+            raise UserError(f"unknown key {key!r}", where=where, expected=", ".join(_KEYS), nearest=near)
+
+
+def _near(key: str) -> str | None:
+    """The key that another one only misspells."""
+    plain = key.strip().lower().replace("-", "_").replace(" ", "_")
+    return next((known for known in _KEYS if plain in (known, known + "s", known.removesuffix("s"))), None)
+
+
+def _check_training(message: Message, where: str) -> None:
+    """`weight` and `train` by themselves and together."""
+    weight, train = message.get("weight"), message.get("train")
+    if train is not None and not isinstance(train, bool):
+        raise UserError(f"train is {_kind(train)}", where=where, expected="true or false")
+    if weight is None:
+        return
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise UserError(f"weight is {_kind(weight)}", where=where, expected="a number, 0 for a turn not trained")
+    if not (0 <= weight < 2**31 and math.isfinite(weight)):
+        raise UserError(f"weight = {str(weight)[:20]}", where=where, expected="0 or more")
+    if train is not None and train != (weight > 0):
+        raise UserError(f"weight = {weight} and train = {str(train).lower()}", where=where, expected="one of the two")
 
 
 def _check_place(index: int, role: str, before: Message | None) -> None:
@@ -82,7 +155,7 @@ def text(message: Message, where: str = "message") -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    if content is None and message.get("tool_calls"):
+    if content is None and (message.get("tool_calls") or message.get("function_call")):
         return ""
     if isinstance(content, list):
         return "".join(_part(part, where) for part in content)
@@ -117,7 +190,8 @@ def _kind(content: object) -> str:
 
 def calls(message: Message, where: str = "message") -> list[tuple[str, str]]:
     """(name, arguments as JSON text) of each tool call of a message."""
-    made = message.get("tool_calls")
+    old = message.get("function_call")
+    made = message.get("tool_calls") if old is None else [{"function": old}]
     if made is not None and not isinstance(made, (list, tuple)):
         raise UserError(f"tool_calls is {_kind(made)}", where=where, expected="a list of tool calls")
     return [_call(call, where) for call in made or ()]
@@ -131,7 +205,7 @@ def _call(call: Any, where: str) -> tuple[str, str]:
     function = call.get("function", call)
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise UserError("a tool call without a name", where=where, expected=expected)
-    arguments = function.get("arguments", {})
+    arguments = {} if function.get("arguments") is None else function["arguments"]
     if isinstance(arguments, str):
         return function["name"], arguments
     try:
@@ -143,3 +217,27 @@ def _call(call: Any, where: str) -> tuple[str, str]:
 def to_json(value: object) -> str:
     """JSON as chat templates write it: Chinese stays Chinese."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def for_template(message: Message) -> dict[str, Any]:
+    """A normal message as a folder's own template sees it: as transformers hands it on, and the arguments of calls as
+    objects, which templates go through or write as JSON themselves. How a turn is trained is none of its business."""
+    found = {key: value for key, value in message.items() if key not in ("weight", "train")}
+    if "reasoning_content" in found:
+        found = {"thinking": found["reasoning_content"], **found}
+    if found.get("tool_calls"):
+        found["tool_calls"] = [_as_object(call) for call in found["tool_calls"]]
+    return found
+
+
+def _as_object(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool call whose arguments are an object, if their text is the JSON of one."""
+    function = call.get("function", call)
+    arguments = function.get("arguments")
+    try:
+        read = json.loads(arguments) if isinstance(arguments, str) else None
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        return dict(call)
+    return {**call, "function": {**function, "arguments": read}} if "function" in call else {**call, "arguments": read}

@@ -2,28 +2,30 @@
 
 Three formats of Qwen's are read: `<tool_call>` JSON (Hermes), `<think>` blocks (Qwen3) and, where tools were
 offered, the ReAct lines of the first Qwen (`Action:`, `Action Input:`, `Final Answer:`). `parse_text` never raises:
-whatever cannot be read stays in the content. A call of a tool that was not offered stays there too.
+whatever cannot be read stays in the content. So does a call of a tool that was not offered, and one without arguments
+that can be read: a call is acted upon, and nothing is put into it that the model did not write.
+
+A call ends where its JSON ends, so an argument may hold `</tool_call>`; the closing tag may be missing at the end of a
+text. What stands in a thought is no call, also where the thought was cut.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-_CALL = re.compile(r"\n?<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
-_THINK = re.compile(r"\A\s*(?:<think>)?(.*?)</think>\s*", re.DOTALL)
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_BLANK = " \t\r\n"
 
 
 def parse_text(text: str, tools: Sequence[Any] | None = None) -> dict[str, Any]:
     """A message dict with role, content and, where there are any, tool_calls and reasoning_content."""
     message: dict[str, Any] = {"role": "assistant"}
     offered = None if tools is None else {_name(tool) for tool in tools}
-    thought = _THINK.match(text)
-    if thought:
-        message["reasoning_content"] = thought[1].strip("\n")
-        text = text[thought.end() :]
+    thought, text = _thought(text, offered)
+    if thought is not None:
+        message["reasoning_content"] = thought
     text, calls = _hermes(text, offered)
     if not calls and tools:
         text, calls = _react(text, offered)
@@ -31,6 +33,18 @@ def parse_text(text: str, tools: Sequence[Any] | None = None) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     return message
+
+
+def _thought(text: str, offered: set[Any] | None) -> tuple[str | None, str]:
+    """The thought at the head of a text, and the rest. It may have begun in the prompt, or never have ended."""
+    begun = text.lstrip().startswith("<think>")
+    body = text.lstrip().removeprefix("<think>") if begun else text
+    end = body.find("</think>")
+    if begun and end < 0:
+        return body.strip("\n"), ""
+    if end < 0 or (not begun and any(start < end < stop for start, stop, _ in _blocks(text, offered))):
+        return None, text
+    return body[:end].strip("\n"), body[end + len("</think>") :].lstrip()
 
 
 def _name(tool: Any) -> Any:
@@ -48,21 +62,69 @@ def _call(name: str, arguments: Any) -> dict[str, Any]:
 
 
 def _hermes(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
-    """Cut out every `<tool_call>` block that is a JSON object with a known name."""
+    """Cut out every `<tool_call>` block that holds calls which can be read."""
+    kept: list[str] = []
     calls: list[dict[str, Any]] = []
+    done = 0
+    for start, stop, found in _blocks(text, offered):
+        kept.append(text[done:start].removesuffix("\n"))
+        calls += found
+        done = stop
+    return "".join([*kept, text[done:]]), calls
 
-    def take(found: re.Match[str]) -> str:
+
+def _blocks(text: str, offered: set[Any] | None) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
+    """Where blocks of calls begin and end, and their calls. One that cannot be read whole is none."""
+    start = text.find(OPEN)
+    while start >= 0:
+        stop, calls = _block(text, start + len(OPEN), offered)
+        if calls:
+            yield start, stop, calls
+        start = text.find(OPEN, stop if calls else start + len(OPEN))
+
+
+def _block(text: str, at: int, offered: set[Any] | None) -> tuple[int, list[dict[str, Any]]]:
+    """The calls from here on, and where their block ends: at its closing tag, another block, or the end of the text."""
+    calls: list[dict[str, Any]] = []
+    while True:
+        at = _past_blank(text, at)
+        if text.startswith(CLOSE, at):
+            return at + len(CLOSE), calls
+        if calls and (at == len(text) or text.startswith(OPEN, at)):
+            return at, calls
         try:
-            body = _table(json.loads(found[1]))
+            value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            return found[0]
-        name = body.get("name")
-        if not isinstance(name, str) or (offered is not None and name not in offered):
-            return found[0]
-        calls.append(_call(name, body.get("arguments", {})))
-        return ""
+            return at, []
+        call = _read_call(value, offered)
+        if call is None:
+            return at, []
+        calls.append(call)
 
-    return _CALL.sub(take, text), calls
+
+def _past_blank(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _BLANK:
+        at += 1
+    return at
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
+
+
+def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
+    """A call with a known name and arguments that are an object, or its JSON text; models also call them `parameters`,
+    as the description of a tool does."""
+    body = _table(_table(value).get("function", value))
+    name, arguments = body.get("name"), body.get("arguments", body.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = _loads(arguments)
+    if not isinstance(name, str) or not isinstance(arguments, dict) or (offered is not None and name not in offered):
+        return None
+    return _call(name, arguments)
 
 
 def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
@@ -82,6 +144,6 @@ def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any
 def _loads(arguments: str) -> Any:
     """Arguments as an object where they are one, else as the text that the model wrote."""
     try:
-        return json.loads(arguments)
+        return _DECODER.decode(arguments)
     except (ValueError, RecursionError):
         return arguments

@@ -5,18 +5,21 @@ two special tokens as one string, as a published template does: there, content t
 a token with the header's newline. Such a token belongs to the header and is not trained, because at generation the
 header is given.
 
+A name that somebody typed is no mark: `counting` says which names count in whose text.
+
 Masks: `qwen` is the authors' (turn marks and the newline after a turn are targets for every role, and assistant
-content); `assistant` trains assistant content and its `<|im_end|>` only.
+content); `assistant` trains assistant content and its `<|im_end|>` only. A turn's own `weight` is a factor of all that
+is trained in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from ..errors import UserError, nearest
-from ..tokenizer import Tokenizer, split_special
+from ..tokenizer import Part, Tokenizer
 from .styles import Piece
 
 MASKS = ("qwen", "assistant")
@@ -32,25 +35,39 @@ class Span(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """`weights[i]` is the loss weight of predicting `ids[i]`; `images` are the pictures, in order (none here)."""
+    """`weights[i]` is the loss weight of predicting `ids[i]`; `images` are the pictures, in order (none here).
+    `untrained` are the messages whose answers are not trained because the folder's template shows them otherwise once
+    they are history (it takes their thoughts out): the model would learn an answer that it is never to give."""
 
     ids: list[int]
     weights: list[float]
     spans: list[Span]
     images: list[str]
+    untrained: tuple[int, ...] = ()
 
 
 def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str, mask: str) -> Rendered:
     """Ids, weights and spans of a conversation's pieces."""
     if mask not in MASKS:
         raise UserError(f"unknown mask {mask!r}", expected=" or ".join(MASKS), nearest=nearest(mask, MASKS))
+    parts = [Part(piece.text, counting(tok, piece), at) for at, piece in enumerate(pieces)]
     ids: list[int] = []
-    owners: list[Piece] = []
-    for run in _runs(tok, pieces, alone=style == "qwen1"):
-        run_ids, run_owners = _encode_run(tok, run)
-        ids += run_ids
-        owners += run_owners
-    return Rendered(ids, [float(_is_target(piece, mask)) for piece in owners], _spans(owners), [])
+    whose: list[int] = []
+    for together in [[part] for part in parts] if style == "qwen1" else [parts]:
+        more, owners = tok.encode_parts(together)
+        ids += more
+        whose += owners
+    weights = [_is_target(piece, mask) * piece.weight for piece in pieces]
+    return Rendered(ids, [weights[owner] for owner in whose], _spans(pieces, whose), [])
+
+
+def counting(tok: Tokenizer, piece: Piece) -> frozenset[str]:
+    """Names that are tokens in a piece: every one in what a program wrote; in what people wrote the vocabulary's own
+    words. An assistant's answer is text of the model's, which writes `<think>` as one token, and a system turn is the
+    operator's; special tokens, and marks of turns, are never theirs."""
+    if piece.markup:
+        return tok.special_names
+    return tok.spoken if piece.role in ("assistant", "system") else tok.words
 
 
 def _is_target(piece: Piece, mask: str) -> bool:
@@ -60,65 +77,16 @@ def _is_target(piece: Piece, mask: str) -> bool:
     return own or (piece.role == "assistant" and piece.part == "end")
 
 
-def _runs(tok: Tokenizer, pieces: Sequence[Piece], alone: bool) -> Iterator[list[Piece]]:
-    """Pieces that are encoded as one string: a special token, or everything between two of them."""
-    run: list[Piece] = []
-    for piece in _atoms(tok, pieces):
-        special = piece.markup and piece.text in tok.special
-        if run and (special or alone):
-            yield run
-            run = []
-        run.append(piece)
-        if special:
-            yield run
-            run = []
-    if run:
-        yield run
-
-
-def _atoms(tok: Tokenizer, pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Pieces with the special tokens inside markup cut out as pieces of their own; empty pieces are dropped."""
-    for piece in pieces:
-        parts = split_special(piece.text, tok.special_names) if piece.markup else [piece.text]
-        yield from (piece._replace(text=part) for part in parts if part)
-
-
-def _encode_run(tok: Tokenizer, run: Sequence[Piece]) -> tuple[list[int], list[Piece]]:
-    """Ids of a run and, for each, the piece in which its first byte lies."""
-    head = run[0]
-    if head.markup and head.text in tok.special:
-        return [tok.special[head.text]], [head]
-    texts = [tok.normalize(piece.text) for piece in run]
-    ids = tok.encode("".join(texts))
-    if len(run) == 1:
-        return ids, [head] * len(ids)
-    ends: list[int] = []
-    end = 0
-    for part in texts:
-        end += len(part.encode())
-        ends.append(end)
-    owners: list[Piece] = []
-    at, which = 0, 0
-    for number, token in enumerate(ids):
-        while at >= ends[which] and which < len(run) - 1:
-            which += 1
-        if which == len(run) - 1:  # the rest is its: most of a turn is content, and no byte of it need be counted
-            return ids, owners + [run[which]] * (len(ids) - number)
-        owners.append(run[which])
-        at += len(tok.decode_bytes([token]))
-    return ids, owners
-
-
-def _spans(owners: Sequence[Piece]) -> list[Span]:
+def _spans(pieces: Sequence[Piece], whose: Sequence[int]) -> list[Span]:
     """Neighbouring tokens of the same turn and kind, joined. A `start` always opens a new span."""
     turns: list[tuple[int, str, str]] = []
     turn = 0
-    for piece in owners:
+    for piece in pieces:
         turn += piece.part == "start"
         turns.append((turn, piece.role, "content" if piece.part == "content" else "markup"))
     spans: list[Span] = []
     at = 0
-    for (_, role, kind), group in groupby(turns):
+    for (_, role, kind), group in groupby(whose, turns.__getitem__):
         stop = at + len(list(group))
         spans.append(Span(at, stop, role, kind))
         at = stop

@@ -1,12 +1,16 @@
 """A conversation in the terminal: streamed answers, history, `/clear` and `/quit`.
 
 The engine is handed in; this file only keeps the history and prints. The oldest turns are forgotten, and that is said,
-when the conversation no longer fits the model's context or the folder's `max_window_size`.
+when the conversation no longer fits the model's context or the folder's `max_window_size`. A line that is no text (a
+character that was half deleted, a file in another encoding) is explained, and the next one is read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError
@@ -15,34 +19,49 @@ from .window import fit
 Messages = list[dict[str, str]]
 
 
-def talk(engine: Any, tok: Any, params: Any, system: str | None, prompt: str | None) -> None:
-    """Ask once (`prompt`), or read lines until the end of the input."""
+def talk(
+    engine: Any,
+    tok: Any,
+    params: Any,
+    system: str | None,
+    prompt: str | None,
+    variables: Mapping[str, Any] | None = None,
+) -> None:
+    """Ask once (`prompt`), or read lines until the end of the input. `variables` are for the folder's chat template."""
     start: Messages = [{"role": "system", "content": system}] if system else []
+    for remark in getattr(tok, "remarks", ()):
+        print(f"note: {remark}", file=sys.stderr)
     if prompt is not None:
-        answer(engine, tok, params, [*start, {"role": "user", "content": prompt}])
+        answer(engine, tok, params, [*start, {"role": "user", "content": prompt}], variables)
         return
     history = list(start)
     print("/clear forgets, /quit leaves")
+    _read_any_bytes()
     while (line := read_line()) is not None:
         if line == "/quit":
             break
         if line == "/clear":
             history = list(start)
+        elif _broken(line):
+            encoding = getattr(sys.stdin, "encoding", None) or "this terminal's encoding"
+            print(f"error: this line is no text in {encoding}; it was not asked", file=sys.stderr)
         elif line.strip():
-            history = turn(engine, tok, params, [*history, {"role": "user", "content": line}])
+            history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], variables)
 
 
-def turn(engine: Any, tok: Any, params: Any, history: Messages) -> Messages:
+def turn(engine: Any, tok: Any, params: Any, history: Messages, variables: Mapping[str, Any] | None = None) -> Messages:
     """The history with its answer; a question that cannot be asked is explained and forgotten."""
     try:
-        return [*history, {"role": "assistant", "content": answer(engine, tok, params, history)}]
+        return [*history, {"role": "assistant", "content": answer(engine, tok, params, history, variables)}]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return history[:-1]
 
 
 def read_line() -> str | None:
-    """One line of the user's, or None at the end of the input."""
+    """One line of the user's, or None at the end of the input; an input that is closed is at its end."""
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed when the program began
+        return None
     try:
         return input("> ")
     except EOFError:
@@ -50,10 +69,31 @@ def read_line() -> str | None:
         return None
 
 
-def answer(engine: Any, tok: Any, params: Any, history: Messages, reserve: int = 64) -> str:
+def _read_any_bytes() -> None:
+    """Bytes that are no text come as half characters, which `_broken` sees, and break no reading."""
+    stdin: Any = sys.stdin
+    if isinstance(stdin, io.TextIOWrapper):
+        with contextlib.suppress(io.UnsupportedOperation):
+            stdin.reconfigure(errors="surrogateescape")
+
+
+def _broken(line: str) -> bool:
+    """Whether a line holds what stood for no character."""
+    return any("\ud800" <= sign <= "\udfff" for sign in line)
+
+
+def answer(
+    engine: Any,
+    tok: Any,
+    params: Any,
+    history: Messages,
+    variables: Mapping[str, Any] | None = None,
+    reserve: int = 64,
+) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
-    kept = fit(tok, history, engine.max_window, engine.max_length - reserve)
-    stream = engine.stream_chat(kept, params)
+    more: dict[str, Any] = {"variables": variables} if variables else {}
+    kept = fit(tok, history, engine.max_window, engine.max_length - reserve, **more)
+    stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)
     pieces: list[str] = []

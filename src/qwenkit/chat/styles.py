@@ -5,8 +5,8 @@ A piece is a stretch of text that belongs to one part of one turn:
     start "<|im_start|>" | header "user\\n" | content "..." | end "<|im_end|>" | newline "\\n"
 
 `qwen1` and `chatml` have the same pieces and differ in how they are encoded (see `render`). `qwen3` adds thinking:
-an answer after the last question is preceded by its `<think>` block, earlier ones lose theirs. Tool calls are
-Hermes-style JSON between `<tool_call>` marks, the same in all three.
+an answer after the last question is preceded by its `<think>` block, earlier ones lose theirs and are not trained then.
+Tool calls are Hermes-style JSON between `<tool_call>` marks, the same in all three.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..tokenizer import IM_END, IM_START
-from .messages import Message, calls, text, to_json
+from .messages import Message, calls, text, to_json, trained
 
 STYLES = ("qwen1", "chatml", "qwen3")
 
@@ -31,12 +31,14 @@ TOOLS_TAIL = (
 
 
 class Piece(NamedTuple):
-    """A stretch of text. In markup, names of special tokens are special tokens; in content they are text."""
+    """A stretch of text. In markup, names of special tokens are special tokens; in content they are text. `weight` is
+    that of its whole turn."""
 
     text: str
     role: str
     part: str
     markup: bool = True
+    weight: float = 1.0
 
 
 def pieces(
@@ -53,15 +55,17 @@ def pieces(
         system = text(messages[0]) if messages[0]["role"] == "system" else None
         out += _turn("system", _system_with_tools(system, tools))
         rest = rest if system is None else rest[1:]
-    question = max((i for i, m in rest if m["role"] == "user"), default=-1)
+    question = max((i for i, m in rest if _asks(m)), default=-1)
     for index, message in rest:
         after = messages[index + 1]["role"] if index + 1 < len(messages) else None
         before = messages[index - 1]["role"] if index else None
         if message["role"] == "tool":
             out += _tool_turn(message, first=before != "tool", last=after != "tool")
         elif message["role"] == "assistant":
-            thinks = style == "qwen3"
-            out += _turn("assistant", _answer(message, thinks, index > question, after is None))
+            thinks, weight = style == "qwen3", trained(message)
+            turn = _turn("assistant", _answer(message, thinks, index > question, after is None))
+            weight = 0.0 if thinks and _loses_thought(message, index, question) else weight
+            out += [piece._replace(weight=weight) for piece in turn]
         else:
             out += _turn(message["role"], [Piece(text(message), message["role"], "content", False)])
     if continue_final_message:
@@ -69,6 +73,24 @@ def pieces(
     if add_generation_prompt:
         out += [Piece(IM_START, "assistant", "start"), Piece("assistant\n", "assistant", "header")]
     return out
+
+
+def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
+    """The messages whose answers are shown without their thoughts, and so not as the model wrote them."""
+    if style != "qwen3":
+        return ()
+    question = max((i for i, m in enumerate(messages) if _asks(m)), default=-1)
+    return tuple(i for i, m in enumerate(messages) if m["role"] == "assistant" and _loses_thought(m, i, question))
+
+
+def _loses_thought(message: Message, index: int, question: int) -> bool:
+    return index <= question and bool(_split_thought(message, text(message))[0].strip())
+
+
+def _asks(message: Message) -> bool:
+    """Whether a turn is a question of the user's: a tool's result may stand in a user's turn as well."""
+    said = text(message) if message["role"] == "user" else None
+    return said is not None and not (said.startswith("<tool_response>") and said.endswith("</tool_response>"))
 
 
 def _turn(role: str, body: Iterable[Piece]) -> list[Piece]:
@@ -86,7 +108,7 @@ def _system_with_tools(system: str | None, tools: Sequence[Any]) -> list[Piece]:
     return [
         *own,
         Piece(TOOLS_HEAD, "system", "content"),
-        Piece(signatures, "system", "content", False),
+        Piece(signatures, "tools", "content", False),
         Piece(TOOLS_TAIL, "system", "content"),
     ]
 

@@ -1,27 +1,30 @@
-"""A folder's own chat template: render with it, and find out which style it is.
+"""A folder's own chat template: run it, and find out which style it is.
 
-`detect` renders probe conversations with the template and compares ids with each style's. Equal ids on all of them
-name the style; otherwise the first difference is kept, to be shown when someone wants to train with it. Templates
-run in jinja2's sandbox, as in transformers. Caveat: a template is a program of whoever published the folder; the
+`render_text` is the one place where a template is compiled and run. It runs in jinja2's sandbox, in the world that
+transformers makes for it: the names of the folder's special tokens are variables, so is whatever a caller adds
+(`enable_thinking`), and there are `raise_exception`, `strftime_now`, `{% generation %}`, `{% break %}`. `detect`
+renders probe conversations with the template and compares ids with each style's: equal ids on all of them name the
+style, otherwise the first difference is kept. Caveat: a template is a program of whoever published the folder; the
 sandbox keeps it from files and attributes, not from looping.
-
-Special tokens that a user typed stay text here, as in every style: they are covered while the template runs. Other
-libraries parse them; `docs/formats.md` says how to be safe there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
-from ..errors import UserError
-from ..tokenizer import Tokenizer, split_special
-from .messages import Message, to_json
+from ..errors import UserError, nearest
+from ..tokenizer import Tokenizer
+from .messages import Message, for_template, normal
 from .probes import PROBES, Probe
-from .render import Rendered, Span
 
 Ids = Callable[[Probe, str], list[int]]
+GENERATION_MARKS = "qwenkit_generation_marks"
+"""A variable with two strings, put before and after what `{% generation %}` holds."""
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", GENERATION_MARKS)
 
 
 class Detected(NamedTuple):
@@ -31,21 +34,46 @@ class Detected(NamedTuple):
     difference: str | None
 
 
-def _tojson(value: Any, **_: Any) -> str:
-    """The filter, whatever a template asks of its form."""
-    return to_json(value)
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """The filter as transformers has it: Chinese stays Chinese, and nothing is escaped for a page."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
     """jinja2 as transformers sets it up; imported here because most runs never render a template."""
-    from jinja2.ext import loopcontrols
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    env: Any = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    class Generation(Extension):
+        """`{% generation %} ... {% endgeneration %}`: what an assistant wrote."""
+
+        tags: ClassVar = {"generation"}  # pyright: ignore[reportIncompatibleVariableOverride]
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            call = self.call_method("_held", [nodes.Name(GENERATION_MARKS, "load")])
+            return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+        def _held(self, marks: Any, caller: Callable[[], str]) -> str:
+            return f"{marks[0]}{caller()}{marks[1]}" if marks else caller()
+
+    env: Any = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+    )
     env.filters["tojson"] = _tojson
     env.globals["raise_exception"] = _refuse
+    env.globals["strftime_now"] = _now
     return env
+
+
+def _now(form: str) -> str:
+    """The time of the day, as a template wants it written."""
+    return datetime.now().strftime(form)
 
 
 def _refuse(message: str) -> None:
@@ -57,7 +85,7 @@ def _compiled(template: str) -> Any:
     from jinja2 import TemplateError
 
     try:
-        return _environment().from_string(template)
+        return environment().from_string(template)
     except TemplateError as error:
         raise UserError(f"the chat template does not compile: {error}") from None
 
@@ -67,52 +95,57 @@ def render_text(
     messages: Sequence[Message],
     tools: Sequence[Any] | None = None,
     add_generation_prompt: bool = False,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text that a template makes of a conversation."""
+    """The text that a template makes of a conversation; `variables` are further names that it may read."""
     from jinja2 import TemplateError
 
+    given = {"documents": None, **(variables or {}), "messages": list(messages), "tools": tools or None}
     try:
-        return _compiled(template).render(
-            messages=list(messages), tools=tools or None, add_generation_prompt=add_generation_prompt
-        )
+        return _compiled(template).render(**given, add_generation_prompt=add_generation_prompt)
     except (TemplateError, TypeError) as error:
         raise UserError(f"the chat template fails on this conversation: {error}") from None
 
 
-def render_ids(
-    tok: Tokenizer, template: str, messages: Sequence[Message], tools: Sequence[Any] | None, add_generation_prompt: bool
-) -> Rendered:
-    """A prompt by the folder's own template, nothing of it trained. What users wrote is never parsed."""
-    hidden = {name: f"\ue000{i}\ue001" for i, name in enumerate(tok.special)}
-    rendered = render_text(template, _replace(messages, hidden), _replace(tools, hidden), add_generation_prompt)
-    ids: list[int] = []
-    for part in split_special(rendered, tok.special_names):
-        if part in tok.special:
-            ids.append(tok.special[part])
-        else:
-            for name, cover in hidden.items():
-                part = part.replace(cover, name)
-            ids += tok.encode(part)
-    return Rendered(ids, [0.0] * len(ids), [Span(0, len(ids), "prompt", "markup")], [])
+@cache
+def _read_by(template: str) -> frozenset[str]:
+    """Names of the variables that a template reads."""
+    from jinja2 import meta
+
+    _compiled(template)
+    return frozenset(meta.find_undeclared_variables(environment().parse(template)))
 
 
-def _replace(value: Any, table: dict[str, str]) -> Any:
-    """A copy of a JSON value with every string rewritten."""
-    if isinstance(value, str):
-        for old, new in table.items():
-            value = value.replace(old, new)
-        return value
-    if isinstance(value, dict):
-        return {key: _replace(item, table) for key, item in cast("dict[str, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_replace(item, table) for item in cast("Sequence[Any]", value)]
-    return value
+def reads(template: str, name: str) -> bool:
+    """Whether a template reads a variable at all."""
+    return name in _read_by(template)
 
 
-def detect(tok: Tokenizer, template: str, styles: Sequence[str], render: Ids) -> Detected:
+def check_variables(template: str, variables: Mapping[str, Any]) -> None:
+    """Refuse a variable that the template never reads, and one that is not for a caller to give."""
+    for name in variables:
+        if name in _GIVEN and name != "documents":
+            raise UserError(f"the variable {name} is not one to give", expected="other variables of the chat template")
+        known = sorted(_read_by(template) - {*_GIVEN} - environment().globals.keys())
+        if name not in _read_by(template):
+            raise UserError(
+                f"the chat template does not read a variable {name!r}",
+                expected=", ".join(known) or "none: this template reads no variables",
+                nearest=nearest(str(name), known),
+            )
+
+
+def has_generation_tags(template: str) -> bool:
+    """Whether the template itself says which text is an assistant's."""
+    return "endgeneration" in template
+
+
+def detect(
+    tok: Tokenizer, template: str, styles: Sequence[str], render: Ids, variables: Mapping[str, Any] | None = None
+) -> Detected:
     """The first style whose ids equal the template's on every probe."""
     best: tuple[int, str] = (-1, "")
-    texts = [_probe_ids(tok, template, probe) for probe in PROBES]
+    texts = [_probe_ids(tok, template, probe, variables) for probe in PROBES]
     for style in styles:
         agreed, difference = _compare(tok, texts, style, render)
         if difference is None:
@@ -122,10 +155,11 @@ def detect(tok: Tokenizer, template: str, styles: Sequence[str], render: Ids) ->
     return Detected(None, best[1])
 
 
-def _probe_ids(tok: Tokenizer, template: str, probe: Probe) -> list[int] | str:
+def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Mapping[str, Any] | None) -> list[int] | str:
     """The template's ids of a probe, or what it says when it refuses."""
     try:
-        text = render_text(template, probe.messages, probe.tools, probe.add_generation_prompt)
+        messages = [for_template(normal(message)) for message in probe.messages]
+        text = render_text(template, messages, probe.tools, probe.add_generation_prompt, variables)
     except UserError as error:
         return error.what
     return tok.encode(text, "all")
@@ -138,14 +172,16 @@ def _compare(tok: Tokenizer, theirs: Sequence[list[int] | str], style: str, rend
             return number, f"probe {number}: {wanted}"
         ours = render(probe, style)
         if ours != wanted:
-            return number, f"probe {number}, against style {style}: {_first_difference(tok, wanted, ours)}"
+            difference = first_difference(tok, wanted, ours, "the template", "the style")
+            return number, f"probe {number}, against style {style}: {difference}"
     return len(theirs), None
 
 
-def _first_difference(tok: Tokenizer, theirs: list[int], ours: list[int]) -> str:
+def first_difference(tok: Tokenizer, theirs: list[int], ours: list[int], them: str, us: str) -> str:
+    """Two renderings' first differing token, in words."""
     shared = zip(theirs, ours, strict=False)
     at = next((i for i, (a, b) in enumerate(shared) if a != b), min(len(theirs), len(ours)))
-    return f"token {at}: the template has {_show(tok, theirs, at)}, the style has {_show(tok, ours, at)}"
+    return f"token {at}: {them} has {_show(tok, theirs, at)}, {us} has {_show(tok, ours, at)}"
 
 
 def _show(tok: Tokenizer, ids: list[int], at: int) -> str:

@@ -6,41 +6,75 @@
     tok.parse(answer_ids)                         # {"role": "assistant", "content": ..., "tool_calls": ...}
 
 A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise. A folder with
-a template of another style (`tok.style is None`) generates by its template; training with it is refused unless a
-style is named. No system turn given means none rendered.
+a template of another style (`tok.style is None`) is rendered by its template, and the template itself places the loss
+mask (`template_mask`); where it cannot, training is refused unless a style is named. No system turn given means none
+rendered, but for one that a folder's template puts in by itself. `variables` are read by the template:
+`tok.render(messages, variables={"enable_thinking": False})`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
 from ..hub import resolve
-from ..tokenizer import IM_END, IM_START, Tokenizer, chatml_template, load, read_config, read_template, save_tokenizer
+from ..tokenizer import (
+    ENDOFTEXT,
+    IM_END,
+    IM_START,
+    Tokenizer,
+    chatml_template,
+    load,
+    read_config,
+    read_names,
+    read_templates,
+    save_tokenizer,
+)
+from ..tokenizer.core import UNKNOWN
+from ..tokenizer.settings import DEFAULT, TOOL_USE
 from . import template as templates
+from . import template_mask
 from .messages import Message, check
 from .parse import parse_text
 from .probes import Probe
-from .render import Rendered, encode_pieces
-from .styles import STYLES, pieces
+from .render import Rendered, Span, encode_pieces
+from .styles import STYLES, pieces, untrained
+from .traced import Traced
 
 
 class ChatTokenizer(Tokenizer):
-    """A tokenizer with a chat style, and its folder's chat template where there is one."""
+    """A tokenizer with a chat style, and its folder's chat template where there is one.
 
-    def __init__(self, tok: Tokenizer, style: str | None = "chatml", chat_template: str | None = None) -> None:
+    `tool_template` is the one for chats that offer tools, where a folder has two; `names` are what a template may call
+    special tokens by (`eos_token`).
+    """
+
+    def __init__(
+        self,
+        tok: Tokenizer,
+        style: str | None = "chatml",
+        chat_template: str | None = None,
+        tool_template: str | None = None,
+        names: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(tok.ranks, tok.special, tok.pattern, vocab_size=tok.vocab_size, **tok.flags)
-        self.chat_template = chat_template
-        self._given_style = style
+        self.chat_template, self.tool_template, self.names = chat_template, tool_template, dict(names or {})
+        self._given_style, self.remarks = style, tok.remarks
+        written = f"{chat_template or ''} {tool_template or ''}"
+        self.words = frozenset(name for name in self.words if name not in written)
+
+    def over(self, tok: Tokenizer) -> ChatTokenizer:
+        """The same chats over another vocabulary."""
+        return ChatTokenizer(tok, self.style, self.chat_template, self.tool_template, self.names)
 
     @cached_property
     def _detected(self) -> templates.Detected:
         if self.chat_template is None or self._given_style is not None:
             return templates.Detected(self._given_style, None)
-        return templates.detect(self, self.chat_template, STYLES, self._probe)
+        return templates.detect(self, self.chat_template, STYLES, self._probe, self.names)
 
     def _probe(self, probe: Probe, style: str) -> list[int]:
         return encode_pieces(
@@ -60,40 +94,84 @@ class ChatTokenizer(Tokenizer):
         continue_final_message: bool = False,
         mask: str = "qwen",
         style: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> Rendered:
-        """A conversation as ids with loss weights. User text is never parsed as special tokens."""
-        check(messages, add_generation_prompt, continue_final_message)
-        style = style or self.style
-        if style is None and add_generation_prompt and self.chat_template is not None:
-            return templates.render_ids(self, self.chat_template, messages, tools, add_generation_prompt)
-        if style is None:
-            raise UserError(
-                "this folder's chat template is none of the styles known here, so a loss mask cannot be placed",
-                where=self._detected.difference,
-                expected="a template equal to " + ", ".join(STYLES),
-                mend='name the style to train with, for example style = "chatml"',
-            )
-        if style not in STYLES:
+        """A conversation as ids with loss weights. Marks that people typed are never parsed. `variables` are for the
+        folder's own template, which then renders the conversation."""
+        messages = check(messages, add_generation_prompt, continue_final_message)
+        if style is not None and style not in STYLES:
             raise UserError(f"unknown chat style {style!r}", expected=", ".join(STYLES), nearest=nearest(style, STYLES))
-        found = pieces(messages, tools, style, add_generation_prompt, continue_final_message)
-        return encode_pieces(self, found, style, mask)
+        template = self._template(tools, style, variables or {})
+        if template is None:
+            style = style or self.style or "chatml"
+            found = pieces(messages, tools, style, add_generation_prompt, continue_final_message)
+            return encode_pieces(self, found, style, mask)._replace(untrained=untrained(messages, style))
+        traced = Traced(self, template, messages, tools or None, self.names, variables or {}, add_generation_prompt)
+        traced = traced.with_all()
+        if add_generation_prompt:
+            ids = encode_pieces(self, traced.pieces(), "chatml", mask).ids
+            return Rendered(ids, [0.0] * len(ids), [Span(0, len(ids), "prompt", "markup")], [])
+        return template_mask.rendered(traced, mask, continue_final_message)
+
+    def _template(self, tools: Sequence[Any] | None, style: str | None, variables: Mapping[str, Any]) -> str | None:
+        """The template that renders a conversation, or None where a style does."""
+        own = self.tool_template if tools and self.tool_template is not None else self.chat_template
+        if variables:
+            if style is not None:
+                raise UserError("a style and variables at once", expected="one of the two: styles read no variables")
+            self.check_variables(variables, own)
+            return own
+        if style is not None or own is None:
+            return None
+        return own if own is not self.chat_template or self.style is None else None
+
+    def check_variables(self, variables: Mapping[str, Any], template: str | None = None) -> None:
+        """Refuse variables that the chat template does not read: they would change nothing, silently."""
+        template = self.chat_template if template is None else template
+        if template is None:
+            raise UserError(
+                f"variables ({', '.join(map(str, variables))}), and no chat template that would read them",
+                expected="a folder with a chat template, rendered in its own style",
+            )
+        templates.check_variables(template, variables)
 
     def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Any] | None = None) -> dict[str, Any]:
         """The message that a model wrote, up to its first turn mark. Never raises on what a model can write. The
         authors' own reading strips blanks, and drops the last token of an answer that was cut; here both stay."""
         text = ids_or_text if isinstance(ids_or_text, str) else self._known_text(ids_or_text)
-        for mark in (IM_END, IM_START, "<|endoftext|>"):
+        for mark in dict.fromkeys((IM_END, IM_START, ENDOFTEXT, *self._ends)):
             text = text.split(mark, 1)[0]
         return parse_text(text, tools)
 
+    @property
+    def im_end_id(self) -> int:
+        """`<|im_end|>`, or what closes a turn where a folder has no such token: its end of a text."""
+        return self.end_ids[0] if IM_END not in self.special and self.end_ids else super().im_end_id
+
+    @property
+    def eot_id(self) -> int:
+        """`<|endoftext|>`, or what the folder calls its end of a text."""
+        return self.end_ids[0] if ENDOFTEXT not in self.special and self.end_ids else super().eot_id
+
+    @property
+    def _ends(self) -> list[str]:
+        """What the folder calls the end of a text, where that is one token."""
+        return [name for name in (self.names.get("eos_token"),) if name in self.special]
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens by which the folder says that a text ends."""
+        return [self.special[name] for name in self._ends]
+
     def _known_text(self, ids: Iterable[int]) -> str:
         """Text of ids, padding rows shown as U+FFFD: an untrained model may well choose one."""
-        known = b"".join(self._bytes.get(int(i), b"\xef\xbf\xbd") for i in ids)
-        return known.decode("utf-8", "replace")
+        return self.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
-    def save(self, folder: str | Path, eos_token: str = "<|endoftext|>") -> None:
-        """Write the tokenizer, with its template and style, as a Hugging Face folder."""
-        save_tokenizer(self, folder, self.chat_template, eos_token, self._given_style or self.style or "")
+    def save(self, folder: str | Path, eos_token: str | None = None) -> None:
+        """Write the tokenizer, with its templates, style and names, as a Hugging Face folder."""
+        more = {} if self.tool_template is None else {TOOL_USE: self.tool_template}
+        style = self._given_style or self.style or ""
+        save_tokenizer(self, folder, self.chat_template, eos_token, style, names=self.names, templates=more)
 
 
 def load_tokenizer(
@@ -105,9 +183,15 @@ def load_tokenizer(
     tok = load(path, extra_vocab)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")
-    template = read_template(path)
+    found, names = read_templates(path), read_names(path)
+    template = found.get(DEFAULT)
     if template is None:
-        return ChatTokenizer(tok, "chatml" if (path / "tokenizer.json").is_file() else "qwen1")
-    if template == chatml_template() and read_config(path).get("chat_style") in STYLES:
-        return ChatTokenizer(tok, read_config(path)["chat_style"], template)
-    return ChatTokenizer(tok, None, template)
+        return ChatTokenizer(tok, "qwen1" if _is_first(path) else "chatml", names=names)
+    style = read_config(path).get("chat_style")
+    known = style if template == chatml_template() and isinstance(style, str) and style in STYLES else None
+    return ChatTokenizer(tok, known, template, found.get(TOOL_USE), names)
+
+
+def _is_first(folder: Path) -> bool:
+    """Whether the vocabulary is the first Qwen's file."""
+    return not (folder / "tokenizer.json").is_file() and any(folder.glob("*.tiktoken"))

@@ -12,7 +12,7 @@ Caveat: a chat template that puts in a system turn of its own has it counted wit
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..tokenizer import ENDOFTEXT, IM_END, IM_START
@@ -20,8 +20,10 @@ from .messages import Message
 
 
 def turn_ends(tok: Any) -> tuple[int, ...]:
-    """The tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text."""
-    return tuple(tok.special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in tok.special)
+    """The tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text, and what
+    the folder calls its end."""
+    marks = [tok.special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in tok.special]
+    return tuple(dict.fromkeys((*marks, *getattr(tok, "end_ids", ()))))
 
 
 def fit(
@@ -30,11 +32,13 @@ def fit(
     max_window: int | None = None,
     room: int | None = None,
     tools: Sequence[Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> list[Message]:
     """The conversation without as many of its oldest turns as must go; `tools` are counted with the system turn."""
+    more = {"variables": variables} if variables else {}
 
     def size(kept: Sequence[Message], tools: Sequence[Any] | None = tools) -> int:
-        return len(tok.render(kept, tools, add_generation_prompt=True).ids)
+        return len(tok.render(kept, tools, add_generation_prompt=True, **more).ids)
 
     everything = size(messages)  # refuses what is no conversation
     head, turns = cut_turns(messages)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +24,9 @@ def chat(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy", min=0.0)] = None,
     max_tokens: Annotated[int | None, typer.Option(help="longest answer", min=1)] = None,
     seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    variable: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
+    ] = None,
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
     from qwenkit.chat import load_tokenizer
@@ -30,11 +34,25 @@ def chat(
     from qwenkit.hub import resolve
     from qwenkit.inference import Engine, SamplingParams
 
+    variables = dict(map(_variable, variable or ()))
     folder = resolve(model)
     tok = load_tokenizer(folder)
+    if variables:
+        tok.check_variables(variables)  # said before the model is read
     engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
-    talk(engine, tok, params, system, prompt)
+    talk(engine, tok, params, system, prompt, variables)
+
+
+def _variable(text: str) -> tuple[str, Any]:
+    """A name and its value: JSON, or the text as it is."""
+    name, sign, value = text.partition("=")
+    if not (sign and name.isidentifier()):
+        raise UserError(f"--variable {text}", expected="NAME=VALUE, such as enable_thinking=false")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
 
 
 @app.command(epilog="Example:  qwenkit longctx runs/nano/base --text notes --lengths 256,512,1024,2048")

@@ -52,6 +52,7 @@ from qwenkit.inference.store import KINDS
 from qwenkit.model import Transformer, load_model
 from qwenkit.model.packed import can_pack
 from qwenkit.records import read_object
+from qwenkit.tokenizer import ENDOFTEXT
 
 Prompt = str | Seq[int]
 
@@ -136,13 +137,16 @@ class Engine:
         tools: Seq[Any] | None = None,
         *,
         requests: Seq[int] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[Output]:
         """Answers to conversations, all of which are offered the same tools; an answer ends with its turn or with the
-        text. Where the folder names a `max_window_size`, the oldest turns are dropped until the rest fits it;
-        `prompt_ids` are what was read."""
+        text. `variables` are for the folder's chat template, such as `{"enable_thinking": False}`. Where the folder
+        names a `max_window_size`, the oldest turns are dropped until the rest fits; `prompt_ids` are what was read."""
         self._tokenizer("chat")
         conversations = items(conversations, "conversations", "a list of lists of messages", mend="chat([messages])")
-        prompts = [self._rendered(messages, tools, f"conversation {i}") for i, messages in enumerate(conversations)]
+        prompts = [
+            self._rendered(messages, tools, f"conversation {i}", variables) for i, messages in enumerate(conversations)
+        ]
         each = [self._turn(settled) for settled in self._settled(params, len(prompts))]
         return self.generate(prompts, each, requests=requests)
 
@@ -155,11 +159,16 @@ class Engine:
         return self._pieces(request, writer)
 
     def stream_chat(
-        self, messages: Seq[Mapping[str, Any]], params: SamplingParams | None = None, tools: Seq[Any] | None = None
+        self,
+        messages: Seq[Mapping[str, Any]],
+        params: SamplingParams | None = None,
+        tools: Seq[Any] | None = None,
+        *,
+        variables: Mapping[str, Any] | None = None,
     ) -> Iterator[str]:
         """The pieces of the answer that `chat([messages], params, tools)` gives, as they are written."""
         self._tokenizer("chat")
-        return self.stream(self._rendered(messages, tools, "conversation"), self._turn(self._settle(params)))
+        return self.stream(self._rendered(messages, tools, "conversation", variables), self._turn(self._settle(params)))
 
     def score(self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None = None) -> list[list[float]]:
         """The model's log-probability of each token: of the continuations given the prompts, or, without any, of the
@@ -241,14 +250,17 @@ class Engine:
             return params
         return replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *turn_ends(self.tok)))
 
-    def _rendered(self, messages: Seq[Mapping[str, Any]], tools: Seq[Any] | None, where: str) -> list[int]:
+    def _rendered(
+        self, messages: Seq[Mapping[str, Any]], tools: Seq[Any] | None, where: str, variables: Mapping[str, Any] | None
+    ) -> list[int]:
         """The prompt that a conversation makes, without what the folder's window leaves no place for."""
         messages = items(messages, where, "a list of messages", mend="chat([messages])")
         tools = None if tools is None else items(tools, "tools", "a list of tools")
+        more: dict[str, Any] = {"variables": variables} if variables else {}
         with within(where):
             if self.max_window is not None:
-                messages = fit(self.tok, messages, self.max_window, tools=tools)
-            return self.tok.render(messages, tools, add_generation_prompt=True).ids
+                messages = fit(self.tok, messages, self.max_window, tools=tools, **more)
+            return self.tok.render(messages, tools, add_generation_prompt=True, **more).ids
 
     def _request(self, prompt: Prompt, params: SamplingParams, number: int, where: str) -> Request:
         """A request with its samples, not yet queued."""
@@ -401,7 +413,8 @@ def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any], config: 
     rows, chat = model.config.vocab_size, _is_chat(settings)
     named = token_ids(_as_ids(settings.get("eos_token_id")), rows, where="eos_token_id")
     own = [*_as_ids(model.config.eos_token_id), *_as_ids(config.get("eos_token_id"))]
-    own += _as_ids(getattr(tok, "eot_id", None))
+    own += _as_ids(tok.special.get(ENDOFTEXT)) if hasattr(tok, "special") else []
+    own += getattr(tok, "end_ids", ())
     own += turn_ends(tok) if chat and tok is not None else ()
     return list(dict.fromkeys([*named, *(id for id in own if id < rows)]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -174,26 +175,50 @@ class Sequence:
             return self.writer.finish()
         stopped = self.finish_reason == "stop" and self.request.stops.issuperset(self.ids[-1:])
         ids = self.ids[:-1] if stopped and not self.params.include_stop_str_in_output else self.ids
-        return tok.decode(ids, skip_special_tokens=self.params.skip_special_tokens)
+        stream = tok.stream(self.params.skip_special_tokens)  # an id that means nothing is no reason to stop the others
+        return "".join([*map(stream.push, ids), stream.flush()])
 
 
 class Writer:
-    """The text of an answer while it grows: whole characters only, cut at the first stop text."""
+    """The text of an answer while it grows: whole characters only, cut at the first stop text.
+
+    Stop texts are looked for in what was written: where special tokens are left out of the text, also in the text with
+    them, so that a stop text may be a special token's or lie across one. A token that is left out counts as a whole: no
+    stop text begins or ends within its name.
+    """
 
     def __init__(self, tok: Any, params: SamplingParams) -> None:
         self.stream = tok.stream(params.skip_special_tokens)
         self.stop, self.inclusive = params.stop or (), params.include_stop_str_in_output
-        self.text, self.emitted = "", 0
+        self.text, self.emitted, self.ended = "", 0, False
         self.held = max((len(text) for text in self.stop), default=1) - 1
+        self.tok = tok
+        self.full = tok.stream(False) if params.skip_special_tokens and self.stop else None
+        self.written = ""
+        self.left_out: list[tuple[int, int]] = []
+        """Where the names of tokens that the text leaves out begin and end in `written`."""
 
     def push(self, id: int, early: bool = False) -> bool:
         """Add a token's text; true when it completes a stop text, which an early one cannot."""
-        return self._add(self.stream.push(id), early)
+        old, text = len(self.text), self.stream.push(id)
+        self.text += text
+        found = self._in_text(old)
+        if self.full is not None:
+            old, more = len(self.written), self.full.push(id)
+            self.written += more
+            if more and not text:
+                name = self.tok.decode([id])
+                self.left_out.append((len(self.written) - len(name), len(self.written)))
+            found += self._in_written(old)
+        return not early and self._cut(found)
 
     def finish(self) -> str:
         """The whole text, with what half a character has become."""
-        if not self._add(self.stream.flush()):
-            self.held = 0
+        if not self.ended:
+            old, rest = len(self.text), self.stream.flush()
+            self.text += rest
+            if not self._cut(self._in_text(old)):
+                self.held = 0
         return self.text
 
     def piece(self) -> str:
@@ -202,14 +227,37 @@ class Writer:
         piece, self.emitted = self.text[self.emitted : end], end
         return piece
 
-    def _add(self, text: str, early: bool = False) -> bool:
-        old, self.text = len(self.text), self.text + text
-        if early or not text:
+    def _cut(self, found: list[tuple[int, int, str]]) -> bool:
+        """End the text before the first stop text, if there is one."""
+        if not found:
             return False
-        found = [(self.text.find(stop, max(0, old - len(stop) + 1)), len(stop)) for stop in self.stop]
-        if not (cuts := [cut for cut in found if cut[0] >= 0]):
-            return False
-        place, length = min(cuts)
-        self.text, self.held = self.text[: place + length * self.inclusive], 0
-        self.stop = ()
+        place, _, stop = min(found)
+        begun = self.stream.flush() if place > len(self.text) else ""  # half a character before a name
+        self.text, self.held, self.ended = self.text[:place] + begun + stop * self.inclusive, 0, True
         return True
+
+    def _in_text(self, old: int) -> list[tuple[int, int, str]]:
+        """Stop texts that what is new in the text completes: where each begins, how long it is, and it."""
+        return [(place, len(stop), stop) for stop in self.stop for place in _places(self.text, stop, old)]
+
+    def _in_written(self, old: int) -> list[tuple[int, int, str]]:
+        """The same in what was written, by the places where the text would be cut."""
+        places = ((place, stop) for stop in self.stop for place in _places(self.written, stop, old))
+        return [(shown, len(stop), stop) for place, stop in places if (shown := self._shown(place, stop)) is not None]
+
+    def _shown(self, place: int, stop: str) -> int | None:
+        """Where in the text a stop text of what was written begins; None where it begins or ends within a name."""
+        end, hidden = place + len(stop), 0
+        for start, after in self.left_out:
+            if start < place < after or start < end < after:
+                return None
+            hidden += (after - start) * (after <= place)
+        return place - hidden
+
+
+def _places(text: str, stop: str, old: int) -> Iterator[int]:
+    """Where a stop text begins in a text, of those that end in what is new."""
+    place = text.find(stop, max(0, old - len(stop) + 1))
+    while place >= 0:
+        yield place
+        place = text.find(stop, place + 1)

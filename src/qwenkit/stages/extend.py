@@ -49,7 +49,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Learn from all but the held-out documents, publish, measure what is gained and what changes."""
-    from qwenkit.chat import ChatTokenizer, load_tokenizer
+    from qwenkit.chat import load_tokenizer
     from qwenkit.tokenizer import extend_bpe
 
     source = inputs.get("tokenizer") or inputs.get("model")
@@ -66,7 +66,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         workers=work.threads,
         progress=work.progress,
     )
-    new = ChatTokenizer(new, old.style, old.chat_template)
+    new = old.over(new)
     if "model" in inputs:
         new = grow_model(inputs["model"].path, old, new, work.out)
     publish(old, new, work.out)
@@ -159,7 +159,6 @@ def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:
     """Write the model with rows for every new token; returns the tokenizer with the model's number of rows."""
     import shutil
 
-    from qwenkit.chat import ChatTokenizer
     from qwenkit.model import load_model, save_model
     from qwenkit.model.grow import grow
     from qwenkit.tokenizer import Tokenizer
@@ -177,4 +176,4 @@ def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:
     if (source / "generation_config.json").exists():
         shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
     wide = Tokenizer(new.ranks, new.special, new.pattern, vocab_size=rows, **new.flags)
-    return ChatTokenizer(wide, new.style, new.chat_template)
+    return new.over(wide)

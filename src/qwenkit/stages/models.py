@@ -96,13 +96,15 @@ def save_tokenizer(tok: Any, source: Path, out: Path) -> None:
     were rendered by; anew where the source has no tokenizer.json."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.tokenizer import chatml_template, read_config, read_template
-    from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TOKENIZER
+    from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES, TOKENIZER
 
     if not (source / TOKENIZER).is_file():
         tok.save(out)
         return
-    for name in (TOKENIZER, CONFIG, TEMPLATE):
-        if (source / name).exists():
+    more = sorted(path.relative_to(source) for path in (source / TEMPLATES).glob("*.jinja"))
+    for name in (TOKENIZER, CONFIG, TEMPLATE, *more):
+        if (source / name).is_file():
+            (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, out / name)
     template = tok.chat_template or chatml_template()
     if template != read_template(source) or load_tokenizer(source).style != tok.style:

@@ -7,9 +7,11 @@
 with "all". Nothing raises: lone surrogates become U+FFFD. Caveat: text is NFC-normalised, so `decode(encode(text))`
 is `normalize(text)`, not always `text`.
 
-Later families add three things, which a folder's tokenizer.json tells: added tokens that are not called special
-(`<tool_call>`, `<think>`: `visible`, they are there after `skip_special_tokens`), added tokens that are looked for
-before NFC (`special_first`), and vocabularies without NFC (`nfc=False`, as cl100k).
+Later families add four things, which a folder's files tell: added tokens that are not called special (`visible`), which
+are there after `skip_special_tokens`; added tokens that are looked for before NFC (`special_first`: all, none or their
+names); added tokens that mind the text beside them (`edges`); and vocabularies without NFC (`nfc=False`, as cl100k).
+Of the visible ones, some are marks that belong to a program's text (`<think>`, `<tool_call>`, `<|fim_prefix|>`); the
+rest are `words`, and one token each in any text, as in `tokenizers`.
 """
 
 from __future__ import annotations
@@ -18,23 +20,26 @@ import codecs
 import hashlib
 import operator
 import os
-import re
 import struct
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any
 
 import regex
 import tiktoken
 
 from ..errors import UserError, nearest
-from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, refuse_unknown
+from .added import Edges, Part, Token, split_special, stretches
+from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, is_control, is_mark, refuse_unknown
 
 DEFAULT_MULTIPLE = 64
-_ENDLESS = 500_000
 _NONE: frozenset[str] = frozenset()
+_ENDLESS = 500_000
+UNKNOWN = "\ufffd".encode()
+"""What an id shows that means nothing: an untrained model may well choose one."""
 _CHUNK = 1 << 16
 """Characters that a thread encodes at once: one text each would cost more than the texts."""
 
@@ -48,18 +53,6 @@ def normalize(text: str, nfc: bool = True) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def split_special(text: str, names: frozenset[str]) -> list[str]:
-    """Text cut around names of special tokens (the longest where two fit); empty parts are dropped."""
-    parts = _cutter(names).split(text) if names else [text]
-    return [part for part in parts if part]
-
-
-@lru_cache(maxsize=64)
-def _cutter(names: frozenset[str]) -> re.Pattern[str]:
-    longest_first = sorted(names, key=lambda name: (-len(name), name))
-    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
 
 @lru_cache(maxsize=8)
@@ -99,7 +92,7 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """The text that this id completes; may be empty."""
-        return self._decoder.decode(self._tok.decode_bytes([token_id], self._skip))
+        return self._decoder.decode(self._tok.decode_bytes([token_id], self._skip, unknown=UNKNOWN))
 
     def flush(self) -> str:
         """What is left of an unfinished character (U+FFFD), at the end of the stream."""
@@ -122,12 +115,16 @@ class Tokenizer:
         vocab_size: int | None = None,
         multiple: int = DEFAULT_MULTIPLE,
         visible: Collection[str] = (),
-        special_first: bool = False,
+        special_first: bool | Collection[str] = False,
+        edges: Mapping[str, Edges] | None = None,
         nfc: bool = True,
     ) -> None:
         refuse_unknown(pattern)
         self.ranks, self.special, self.pattern = dict(ranks), dict(special), pattern
-        self.visible, self.special_first, self.nfc = frozenset(visible), special_first, nfc
+        self.visible, self.edges, self.nfc = frozenset(visible), dict(edges or {}), nfc
+        every = frozenset(special)
+        named = {*special_first} if not isinstance(special_first, bool) else every if special_first else _NONE
+        self.first = every & named
         _check_ids(self.ranks, self.special)
         self.n_tokens = 1 + max([*self.ranks.values(), *self.special.values()])
         self.vocab_size = vocab_size or -(-self.n_tokens // multiple) * multiple
@@ -137,12 +134,24 @@ class Tokenizer:
                 expected=f"at least {self.n_tokens}",
             )
         self.special_names = frozenset(self.special)
+        self.remarks: tuple[str, ...] = ()
+        """What the files that it came from ask for and is not done, in words."""
+        self.words = frozenset(name for name in self.visible if not is_mark(name))
+        """Added tokens that are one token wherever a text holds them."""
+        self.spoken = frozenset(name for name in self.visible if not is_control(name))
+        """What an assistant may write as one token: the words, and marks such as `<think>`."""
         self._hidden_ids = frozenset(i for name, i in self.special.items() if name not in self.visible)
 
     @property
     def flags(self) -> dict[str, Any]:
         """How special tokens and normal forms are treated: the keyword arguments that make an equal tokenizer."""
-        return {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
+        found = {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
+        return {**found, "edges": self.edges} if self.edges else found
+
+    @property
+    def special_first(self) -> bool | frozenset[str]:
+        """Whether added tokens are looked for before NFC: all of them, none, or those named."""
+        return bool(self.first) if self.first in (_NONE, self.special_names) else self.first
 
     @property
     def regex(self) -> str:
@@ -170,7 +179,10 @@ class Tokenizer:
         for table in (self.ranks, special):
             for token, i in sorted(table.items(), key=lambda item: item[1]):
                 sha.update(struct.pack("<II", i, len(token)) + token)
-        sha.update(repr((sorted(self.visible), self.special_first, self.nfc)).encode())
+        first = self.special_first if isinstance(self.special_first, bool) else sorted(self.first)
+        sha.update(repr((sorted(self.visible), first, self.nfc)).encode())
+        if self.edges:
+            sha.update(repr(sorted((name, *edge) for name, edge in self.edges.items())).encode())
         return sha.hexdigest()
 
     @property
@@ -208,7 +220,8 @@ class Tokenizer:
         allowed_special: Collection[str] | str = frozenset(),
         disallowed_special: Collection[str] | str = frozenset(),
     ) -> list[int]:
-        """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all".
+        """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all"; `words` are one
+        token each wherever they stand.
 
         Text that `disallowed_special` lists is a mistake, as in tiktoken: also where it is allowed, and where it is no
         special token. "all" means every special token that is not allowed.
@@ -239,8 +252,10 @@ class Tokenizer:
             return [ids for chunk in found for ids in chunk]
 
     def _names(self, names: Collection[str] | str) -> frozenset[str]:
-        """Names of special tokens that are allowed; others are passed over, as `tiktoken` does."""
-        return self.special_names if isinstance(names, str) and names == "all" else self.special_names & _listed(names)
+        """Names that count in a text: the words, and the special tokens that are allowed; what is no name is passed
+        over, as `tiktoken` does."""
+        every = isinstance(names, str) and names == "all"
+        return self.special_names if every else self.words | (self.special_names & _listed(names))
 
     def _refuse(self, text: str, refused: frozenset[str]) -> None:
         found = next((part for part in split_special(self.normalize(text), refused) if part in refused), None)
@@ -252,16 +267,54 @@ class Tokenizer:
             )
 
     def _encode(self, text: str, allowed: frozenset[str]) -> list[int]:
-        """Special tokens are cut out after NFC, or before it; what lies between them is encoded by itself."""
-        if not allowed:
-            return self._ordinary(self.normalize(text))
+        return self.encode_parts([Part(text, allowed)])[0] if allowed else self._ordinary(self.normalize(text))
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Ids of a text in which no name counts, not even a word's."""
+        return self._ordinary(self.normalize(text))
+
+    def encode_parts(self, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
+        """Ids of parts of one text, and the owner of each: of the part in which its first byte lies. In every part only
+        the names count that it allows. Names are cut out before NFC or after it; what lies between two is encoded as
+        one string, whatever parts it is of."""
+        names = frozenset[str]().union(*(part.allowed for part in parts))
         ids: list[int] = []
-        for part in split_special(text if self.special_first else self.normalize(text), allowed):
-            if part in allowed:
-                ids.append(self.special[part])
+        owners: list[int] = []
+        for raw in stretches(parts, {name: name for name in self.first & names}, self.edges):
+            if isinstance(raw, Token):
+                found: Iterable[Token | list[Part]] = [raw]
             else:
-                ids += self._ordinary(self.normalize(part) if self.special_first else part)
-        return ids
+                normal = [part._replace(text=self.normalize(part.text)) for part in raw]
+                found = stretches(normal, self._looks(names - self.first), self.edges)
+            for stretch in found:
+                if isinstance(stretch, Token):
+                    ids.append(self.special[stretch.name])
+                    owners.append(stretch.owner)
+                else:
+                    more = self.encode_ordinary("".join(part.text for part in stretch))
+                    ids += more
+                    owners += self._owners(more, stretch)
+        return ids, owners
+
+    def _looks(self, names: frozenset[str]) -> dict[str, str]:
+        """Names by how they look in a normal form."""
+        return {self.normalize(name): name for name in names}
+
+    def _owners(self, ids: Sequence[int], parts: Sequence[Part]) -> list[int]:
+        """Of each id the owner of the part in which its first byte lies."""
+        if len(parts) == 1:
+            return [parts[0].owner] * len(ids)
+        ends = list(accumulate(len(part.text.encode()) for part in parts))
+        owners: list[int] = []
+        at, which = 0, 0
+        for number, token in enumerate(ids):
+            while at >= ends[which] and which < len(parts) - 1:
+                which += 1
+            if which == len(parts) - 1:  # the rest is its: most of a turn is content, whose bytes nobody need count
+                return owners + [parts[which].owner] * (len(ids) - number)
+            owners.append(parts[which].owner)
+            at += len(self._bytes[token])
+        return owners
 
     def _ordinary(self, text: str) -> list[int]:
         """Ids of normalised text. tiktoken's cutter panics on a million spaces in a row; Python's `regex` does not."""
@@ -273,12 +326,17 @@ class Tokenizer:
         """Ids of bytes that the pattern does not cut."""
         return self._encoding._core_bpe.encode_single_piece(piece)
 
-    def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
-        """The bytes of ids, joined. Ids that mean nothing are a mistake; those beyond all tokens (padding rows) are
-        skipped with the special ones, as the authors' code does."""
+    def decode_bytes(
+        self, ids: Iterable[int], skip_special_tokens: bool = False, unknown: bytes | None = None
+    ) -> bytes:
+        """The bytes of ids, joined. Ids that mean nothing are a mistake, unless `unknown` says what they show; those
+        beyond all tokens (padding rows) are skipped with the special ones, as the authors' code does."""
         skip, end = (self._hidden_ids, self.n_tokens) if skip_special_tokens else (frozenset(), float("inf"))
+        known = (i for i in map(_check_id, _check_list(ids)) if i not in skip and i < end)
+        if unknown is not None:
+            return b"".join(self._bytes.get(i, unknown) for i in known)
         try:
-            return b"".join(self._bytes[i] for i in map(_check_id, _check_list(ids)) if i not in skip and i < end)
+            return b"".join(self._bytes[i] for i in known)
         except KeyError as missing:
             raise UserError(
                 f"token id {missing.args[0]} means nothing in this tokenizer",

@@ -3,24 +3,29 @@
     tok = load(path)            # qwenkit.chat.load_tokenizer adds rendering
     tok = load("qwen.tiktoken", extra_vocab="qwen_extra.tiktoken")
 
-A folder may hold either file; the model's `config.json` beside it, when there is one, gives the number of embedding
-rows. Files that are not byte-level BPE, or whose merges do not give what ranks give, are refused: they would encode,
-but differently. That a file's merges do is proved when it is read (`bytelevel.strays`).
+A folder may hold either file, or vocab.json with merges.txt; the model's `config.json` beside it, when there is one,
+gives the number of embedding rows. Files that are not byte-level BPE, or whose merges do not give what ranks give, are
+refused: they would encode, but differently. That a file's merges do is proved when it is read (`bytelevel.strays`).
+What changes no id but is asked for and not done is named in `remarks`, once.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..records import read_object
+from .added import Edges
 from .bytelevel import from_printable, is_complete, strays
 from .core import DEFAULT_MULTIPLE, Tokenizer
-from .patterns import PATTERNS
-from .publish import CONFIG, TEMPLATE, TOKENIZER
+from .patterns import GPT2, PATTERNS, refuse_broken
+from .publish import CONFIG, TOKENIZER
+from .settings import ADDED, read_config, read_names, read_optional, remarks
 from .tiktoken_file import load_tiktoken
+
+VOCAB, MERGES = "vocab.json", "merges.txt"
 
 
 def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
@@ -38,40 +43,36 @@ def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
     return _load_json(path)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json of a folder, or nothing."""
-    return _read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-
-
-def read_template(folder: Path) -> str | None:
-    """The folder's chat template, from its own file or from tokenizer_config.json."""
-    if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text("utf-8")
-    template = read_config(folder).get("chat_template")
-    if isinstance(template, list):
-        template = next((t["template"] for t in template if t.get("name") == "default"), None)
-    return template
-
-
 def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
-    """tokenizer.json first; else the only .tiktoken file, with what tokenizer_config.json says of it."""
+    """tokenizer.json first; else the only .tiktoken file, or vocab.json with merges.txt; with what the other files
+    tell."""
     rows = _rows(folder)
+    found = sorted(folder.glob("*.tiktoken"))
     if (folder / TOKENIZER).is_file():
         _refuse_extra(extra, folder)
-        return _load_json(folder / TOKENIZER, rows)
-    found = sorted(folder.glob("*.tiktoken"))
+        tok = _load_json(folder / TOKENIZER, rows, folder)
+    elif not found and (folder / VOCAB).is_file():
+        _refuse_extra(extra, folder)
+        tok = _guarded(_slow(folder), folder / VOCAB, rows, folder)
+    else:
+        tok = _load_ranks(folder, found, extra, rows)
+    tok.remarks = (*tok.remarks, *remarks(folder))
+    return tok
+
+
+def _load_ranks(folder: Path, found: Sequence[Path], extra: Path | None, rows: int | None) -> Tokenizer:
     if len(found) != 1:
         names = ", ".join(file.name for file in found)
         raise UserError(
             f"several vocabularies and no {TOKENIZER}: {names}" if found else "no tokenizer in this folder",
             where=str(folder),
-            expected=f"{TOKENIZER}, or one .tiktoken file",
+            expected=f"{TOKENIZER}, or one .tiktoken file, or {VOCAB} with {MERGES}",
             mend="name the file; an extra vocabulary goes beside it as extra_vocab" if found else None,
         )
     config = read_config(folder)
     known = {key: config[key] for key in ("pattern", "nfc") if key in config}
-    if added := config.get("added_tokens_decoder"):
-        known |= _added([{"id": int(i), **entry} for i, entry in added.items()], folder / CONFIG)
+    if added := _told_added(folder, {}):
+        known |= _added(added, folder / CONFIG)
     return load_tiktoken(found[0], extra, vocab_size=rows, **known)
 
 
@@ -86,60 +87,186 @@ def _refuse_extra(extra: Path | None, path: Path) -> None:
 
 def _rows(folder: Path) -> int | None:
     """Embedding rows: the model's own word first, then the tokenizer's."""
-    model = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return model.get("vocab_size") or read_config(folder).get("model_vocab_size")
+    found = read_optional(folder / "config.json").get("vocab_size") or read_config(folder).get("model_vocab_size")
+    if found is not None and (type(found) is not int or not 0 < found < 2**31):
+        raise UserError(f"vocab_size = {str(found)[:40]}", where=str(folder), expected="a number of rows")
+    return found
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable as JSON: {error}", where=str(path)) from None
-    if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=str(path))
-    return content
+def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) -> Tokenizer:
+    return _guarded(read_object(path), path, rows, folder)
 
 
-def _load_json(path: Path, rows: int | None = None) -> Tokenizer:
+def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
     """tokenizer.json; one that is not of the form that `tokenizers` writes is told of, not a fault of ours."""
-    content = _read_json(path)
     try:
-        return _byte_level(content, path, rows)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return _byte_level(content, path, rows, folder)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"not a tokenizer as `tokenizers` writes it: {error}", where=str(path)) from None
 
 
-def _byte_level(content: dict[str, Any], path: Path, rows: int | None) -> Tokenizer:
+def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
     model = content.get("model") or {}
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise UserError(f"a {model.get('type', 'nameless')} tokenizer", where=str(path), expected="a byte-level BPE")
     _refuse_other_rules(content, path)
-    known = _added(content.get("added_tokens") or [], path)
+    own = {entry["id"]: entry for entry in content.get("added_tokens") or []}
+    if folder is not None:
+        own |= {entry["id"]: entry for entry in _told_added(folder, own, model["vocab"])}
+    known = _added(own.values(), path)
     vocab = {token: i for token, i in model["vocab"].items() if token not in known["special"]}
+    for name, i in known["special"].items():
+        if (other := model["vocab"].get(name, i)) != i:
+            raise UserError(f"the added token {name!r} is {i} and {other}", where=str(path), expected="one id")
     try:
         ranks = {from_printable(token): i for token, i in vocab.items()}
         _check_merges(model, vocab, path)
     except KeyError as error:
         raise UserError(f"{error.args[0]!r} is not a byte-level token", where=str(path)) from None
     nfc = content.get("normalizer") is not None
-    return Tokenizer(
+    tok = Tokenizer(
         ranks, pattern=_pattern(content, path), vocab_size=rows, multiple=DEFAULT_MULTIPLE, nfc=nfc, **known
+    )
+    tok.remarks = tuple(_remarks(content))
+    return tok
+
+
+# ---- vocab.json and merges.txt --------------------------------------------------------------------------------------
+
+_CLASSES = {"Qwen2Tokenizer": ("qwen", True), "PreTrainedTokenizer": ("qwen", True), "GPT2Tokenizer": (GPT2, False)}
+"""What the older form leaves to the class that reads it: the pattern, and whether text is brought to NFC."""
+
+
+def _slow(folder: Path) -> dict[str, Any]:
+    """The older form as tokenizer.json would say it. Two classes of transformers read it; one that is not named is
+    Qwen's."""
+    named = str(read_config(folder).get("tokenizer_class") or "Qwen2Tokenizer")
+    if named.removesuffix("Fast") not in _CLASSES:
+        raise UserError(
+            f"tokenizer_class = {named[:60]!r} over {VOCAB} and {MERGES}",
+            where=str(folder),
+            expected="Qwen2Tokenizer or GPT2Tokenizer",
+            mend=f"save the tokenizer with a {TOKENIZER}",
+        )
+    pattern, nfc = _CLASSES[named.removesuffix("Fast")]
+    regex = PATTERNS.get(pattern, pattern)
+    return {
+        "normalizer": {"type": "NFC"} if nfc else None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated"},
+                {"type": "ByteLevel", "use_regex": False},
+            ],
+        },
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": read_object(folder / VOCAB), "merges": _merges(folder / MERGES)},
+    }
+
+
+def _merges(path: Path) -> list[str]:
+    """The lines of merges.txt, but for the first where it only names a version."""
+    if not path.is_file():
+        raise UserError("no such file", where=str(path), expected=f"the merges that go with {VOCAB}")
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise UserError("not a text in UTF-8", where=str(path), expected="two tokens a line") from None
+    return [
+        line.strip() for n, line in enumerate(lines) if line.strip() and not (n == 0 and line.startswith("#version:"))
+    ]
+
+
+# ---- added tokens ---------------------------------------------------------------------------------------------------
+
+_FLAGS = {"special": False, "normalized": True, "lstrip": False, "rstrip": False, "single_word": False}
+
+
+def _told_added(
+    folder: Path, own: Mapping[int, Mapping[str, Any]], vocab: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """Added tokens that the files beside the vocabulary tell of. They agree with those of the vocabulary's own file."""
+    config, where = read_config(folder), str(folder / CONFIG)
+    found = {}
+    for i, entry in (config.get("added_tokens_decoder") or {}).items():
+        if not str(i).isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+            raise UserError("an added token that is not one", where=where, expected='"id": {"content": ...}')
+        found[int(i)] = {**_FLAGS, **entry, "id": int(i)}
+    names = read_names(folder)
+    marks = [name for name in [*names.values(), *names.get("additional_special_tokens", ())] if isinstance(name, str)]
+    for name, i in read_optional(folder / ADDED).items():
+        rules = {"special": name in marks, "normalized": name not in marks}
+        found.setdefault(i, {**_FLAGS, **rules, **own.get(i, {}), "id": i, "content": name})
+        if found[i]["content"] != name:
+            _disagree(i, found[i]["content"], name, folder / ADDED)
+    for i, entry in found.items():
+        if i in own:
+            _compare(own[i], entry, where)
+    contents = {entry["content"] for entry in [*own.values(), *found.values()]}
+    for name in dict.fromkeys(marks):  # named, and only in the vocabulary: transformers makes it an added token
+        if vocab is not None and name not in contents and name in vocab and not own:
+            found[vocab[name]] = {**_FLAGS, "special": True, "normalized": False, "id": vocab[name], "content": name}
+    return list(found.values())
+
+
+def _compare(own: Mapping[str, Any], told: Mapping[str, Any], where: str) -> None:
+    """Refuse two descriptions of an id that would make a text into other ids, or ids into another text."""
+    if own["content"] != told["content"]:
+        _disagree(told["id"], own["content"], told["content"], where)
+    for flag, usual in _FLAGS.items():
+        if bool(own.get(flag, usual)) != bool(told.get(flag, usual)):
+            raise UserError(
+                f"the added token {told['content']!r} has {flag} = {str(bool(told.get(flag, usual))).lower()} here and "
+                f"the other in {TOKENIZER}",
+                where=where,
+                expected="one of them",
+                mend="save the tokenizer again with the program that made it",
+            )
+
+
+def _disagree(i: object, one: object, other: object, where: object) -> None:
+    raise UserError(
+        f"the added token {i} is {str(one)[:60]!r} in one file and {str(other)[:60]!r} in another",
+        where=str(where),
+        expected="one name for each id",
+        mend="save the tokenizer again with the program that made it",
     )
 
 
-def _added(entries: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
+def _added(entries: Any, path: Path) -> dict[str, Any]:
     """Added tokens, as arguments of `Tokenizer`."""
-    found = {entry["content"]: entry for entry in entries}
-    if odd := [name for name, e in found.items() if any(e.get(key) for key in ("single_word", "lstrip", "rstrip"))]:
-        raise UserError(f"the added token {odd[0]!r} takes or needs white space around it", where=str(path))
-    first = {not entry.get("normalized", True) for entry in found.values()}
-    if len(first) > 1:
-        raise UserError("some added tokens are looked for before NFC and some after it", where=str(path))
+    found: dict[str, Mapping[str, Any]] = {}
+    for entry in entries:
+        if found.setdefault(entry["content"], entry)["id"] != entry["id"]:
+            raise UserError(f"the added token {entry['content']!r} has two ids", where=str(path), expected="one")
+    edges = {name: Edges(*(bool(entry.get(key)) for key in Edges._fields)) for name, entry in found.items()}
     return {
         "special": {name: entry["id"] for name, entry in found.items()},
         "visible": {name for name, entry in found.items() if not entry.get("special", True)},
-        "special_first": first == {True},
+        "special_first": {name for name, entry in found.items() if not entry.get("normalized", True)},
+        "edges": {name: edge for name, edge in edges.items() if any(edge)},
     }
+
+
+# ---- rules that would change ids ------------------------------------------------------------------------------------
+
+_KEYS = frozenset(
+    "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model".split()
+)
+_MODEL_KEYS = frozenset(
+    "type dropout unk_token continuing_subword_prefix end_of_word_suffix fuse_unk byte_fallback ignore_merges vocab "
+    "merges".split()
+)
+
+
+def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
+    """What tokenizer.json asks for and is not done, or is not known here."""
+    unknown = [*(content.keys() - _KEYS), *(f"model.{key}" for key in content["model"].keys() - _MODEL_KEYS)]
+    for key in sorted(key for key in unknown if not key.split(".")[-1].startswith("_")):
+        yield f"{TOKENIZER}: {key[:60]} is not known here, and passed over"
+    steps = _steps(content.get("post_processor") or {}, "processors")
+    if odd := [step for step in steps if step.get("type") not in ("ByteLevel", None)]:
+        yield f"{TOKENIZER}: tokens put around every text ({str(odd[0].get('type'))[:40]}) are not put there here"
 
 
 def _refuse_other_rules(content: dict[str, Any], path: Path) -> None:
@@ -147,6 +274,9 @@ def _refuse_other_rules(content: dict[str, Any], path: Path) -> None:
     model, normalizer = content["model"], content.get("normalizer")
     if normalizer is not None and _steps(normalizer, "normalizers") != [{"type": "NFC"}]:
         raise UserError("text is normalised in another way than NFC", where=str(path), expected='"NFC" or nothing')
+    decoders = {step.get("type") for step in _steps(content.get("decoder") or {}, "decoders")}
+    if decoders - {"ByteLevel", None}:
+        raise UserError("tokens become text in another way than byte by byte", where=str(path), expected="ByteLevel")
     asked = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback")
     if odd := [key for key in asked if model.get(key)]:
         raise UserError(f"not supported in a model of type BPE: {', '.join(odd)}", where=str(path))
@@ -162,7 +292,8 @@ def _pattern(content: dict[str, Any], path: Path) -> str:
     splits = [step for step in steps if step.get("type") == "Split"]
     regex = (splits[0].get("pattern") or {}).get("Regex") if len(splits) == 1 else None
     again = [step for step in steps if step.get("type") == "ByteLevel" and step.get("use_regex", True)]
-    if regex is None or again or any(step.get("add_prefix_space") for step in steps):
+    other = [step for step in steps if step.get("type") not in ("Split", "ByteLevel")]
+    if regex is None or again or other or any(step.get("add_prefix_space") for step in steps):
         raise UserError(
             "text is not cut by one pattern",
             where=str(path),
@@ -171,7 +302,7 @@ def _pattern(content: dict[str, Any], path: Path) -> str:
     behaviour = (splits[0].get("behavior"), bool(splits[0].get("invert")))
     if behaviour not in (("Isolated", False), ("Removed", True)):
         raise UserError(f"the pattern is used as {behaviour[0]}", where=str(path), expected="Isolated")
-    return next((name for name, known in PATTERNS.items() if known == regex), regex)
+    return next((name for name, known in PATTERNS.items() if known == regex), None) or refuse_broken(regex, str(path))
 
 
 def _check_merges(model: dict[str, Any], vocab: Mapping[str, int], path: Path) -> None:

@@ -25,10 +25,31 @@ PATTERNS: dict[str, str] = {
     "cl100k": _HEAD + r"\p{N}{1,3}" + _TAIL,
 }
 
+GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""How GPT-2's tokenizers cut, where a folder leaves it to their class."""
+
 ENDOFTEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _PROBE = "The CAT's 1234567 \u0663\u2167x_y  \n e\u0301t\u00e9 \u4e2d\u6587\uff0c\u0e44\u0e17\u0e22 \r\n\n\t ok!!\n  "
+_BYTES_ONLY = {bytes([b]): b for b in range(256)}
 OFFICIAL_EXTRAS = 205
 """Qwen's `<|extra_0|>` .. `<|extra_204|>`: 208 special tokens in all."""
+
+
+MARKS = frozenset(
+    f"<{slash}{name}>" for name in ("think", "tool_call", "tool_response", "tools") for slash in ("", "/")
+)
+"""What the chat styles write around thoughts and calls; in the vocabularies of later families each is a token."""
+_CONTROL = re.compile(r"<[|\uff5c].*[|\uff5c]>", re.DOTALL)
+
+
+def is_control(name: str) -> bool:
+    """Whether an added token looks like one that only programs write, `<|fim_prefix|>` or R1's `<｜User｜>`."""
+    return _CONTROL.fullmatch(name) is not None
+
+
+def is_mark(name: str) -> bool:
+    """Whether an added token belongs to what programs write, so that one that a user typed stays text."""
+    return name in MARKS or is_control(name)
 
 
 def special_names(extras: int = OFFICIAL_EXTRAS) -> tuple[str, ...]:
@@ -43,16 +64,25 @@ def refuse_unknown(pattern: str) -> None:
         raise UserError(f"unknown pattern {pattern!r}", expected=expected, nearest=nearest(pattern, PATTERNS))
 
 
+def refuse_broken(pattern: str, where: str) -> str:
+    """A folder's own pattern, once the engines that run it here have taken it."""
+    try:
+        regex.compile(pattern)
+        tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=_BYTES_ONLY, special_tokens={})
+    except Exception as error:
+        raise UserError(f"the pattern is not a regular expression: {error}", where=where) from None
+    return pattern
+
+
 def resolve(pattern: str) -> str:
     """The regular expression of a pattern's name, or a pattern of one's own once the three engines have taken it."""
     refuse_unknown(pattern)
     if pattern in PATTERNS:
         return PATTERNS[pattern]
-    bytes_only = {bytes([b]): b for b in range(256)}
     try:
         groups = regex.compile(pattern).groups
         tokenizers.Regex(pattern)
-        tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=bytes_only, special_tokens={})
+        tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=_BYTES_ONLY, special_tokens={})
     except Exception as error:
         raise UserError(
             f"not a regular expression that every engine takes: {error}", where=f"pattern {pattern!r}"

@@ -22,6 +22,7 @@ U+0338 is one there and none here.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from .patterns import ENDOFTEXT
 from .tiktoken_file import ranks_text
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+TEMPLATES = "additional_chat_templates"
+"""A folder beside `TEMPLATE` that holds templates with other names."""
 RANKS = "qwen.tiktoken"
 
 
@@ -45,11 +48,14 @@ def save_tokenizer(
     tok: Tokenizer,
     folder: str | Path,
     chat_template: str | None = None,
-    eos_token: str = ENDOFTEXT,
+    eos_token: str | None = None,
     chat_style: str = "chatml",
     form: str = "json",
+    names: Mapping[str, Any] | None = None,
+    templates: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the three files into a folder. Equal tokenizers give equal bytes."""
+    """Write the three files into a folder. Equal tokenizers give equal bytes. `names` are what a template calls special
+    tokens by, `templates` further ones by name."""
     if form not in ("json", "tiktoken"):
         raise UserError(f"unknown form {form!r}", expected="json or tiktoken")
     folder = Path(folder)
@@ -60,7 +66,7 @@ def save_tokenizer(
         "bos_token": None,
         "chat_style": chat_style,
         "clean_up_tokenization_spaces": False,
-        "eos_token": eos_token,
+        "eos_token": ENDOFTEXT,
         "errors": "replace",
         "model_vocab_size": tok.vocab_size,
         "pad_token": ENDOFTEXT,
@@ -68,6 +74,8 @@ def save_tokenizer(
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": None,
         **({"pattern": tok.pattern, "nfc": tok.nfc} if form == "tiktoken" else {}),
+        **(names or {}),
+        **({} if eos_token is None else {"eos_token": eos_token}),
     }
     template = chatml_template() if chat_template is None else chat_template
     if form == "json":
@@ -76,6 +84,9 @@ def save_tokenizer(
         (folder / RANKS).write_bytes(ranks_text(tok.ranks))
     (folder / CONFIG).write_text(_dump(config), encoding="utf-8", newline="\n")
     (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
+    for name, other in (templates or {}).items():
+        (folder / TEMPLATES).mkdir(exist_ok=True)
+        (folder / TEMPLATES / f"{name}.jinja").write_text(other, encoding="utf-8", newline="\n")
 
 
 def _dump(obj: dict[str, Any]) -> str:
@@ -84,9 +95,16 @@ def _dump(obj: dict[str, Any]) -> str:
 
 def _added(tok: Tokenizer) -> list[dict[str, Any]]:
     """Special tokens as `tokenizers` describes them, by id; normalized: they are looked for after NFC."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not tok.special_first}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
     return [
-        {"id": i, "content": name, **flags, "special": name not in tok.visible}
+        {
+            "id": i,
+            "content": name,
+            **flags,
+            **(tok.edges[name]._asdict() if name in tok.edges else {}),
+            "normalized": name not in tok.first,
+            "special": name not in tok.visible,
+        }
         for name, i in sorted(tok.special.items(), key=lambda item: item[1])
     ]
 

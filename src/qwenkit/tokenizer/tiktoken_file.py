@@ -122,7 +122,7 @@ def _refuse_loss(tok: Tokenizer, path: Path) -> None:
         "its special tokens": (family.special or _qwen_special(tok.ranks)) != tok.special,
         "its pattern": family.pattern != tok.pattern,
         "its normal form": family.nfc != tok.nfc,
-        "how its special tokens are treated": tok.special_first or bool(tok.visible),
+        "how its special tokens are treated": bool(tok.first or tok.visible or tok.edges),
     }
     if lost := [name for name, is_lost in differs.items() if is_lost]:
         raise UserError(

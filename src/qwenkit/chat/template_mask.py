@@ -1,0 +1,205 @@
+"""A loss mask placed by a folder's own template: an answer is what the template adds to its own prompt.
+
+    answers(traced)       # which stretch of the text each assistant's turn is, and which turns cannot be trained
+
+For every answer the template renders the messages before it with the generation prompt, and the messages up to it.
+Where the first begins the second, and the second begins the whole, what lies between is the answer as it is served, so
+it can be trained: its text, and the token that ends the turn. `{% generation %}` tags say it directly. A template that
+takes the thoughts out of earlier answers (R1's, QwQ's) shows these otherwise than it asked for them: they stand in the
+text without loss (`Rendered.untrained`), and where the last answer itself does not agree, the conversation is
+refused with the first token that differs.
+
+Of marks, the mask `qwen` also trains `<|im_start|>`, `<|im_end|>` and the newline after it in every turn that the
+conversation has; a system turn that the template puts in by itself has no loss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..errors import UserError
+from ..tokenizer import IM_END, IM_START
+from .messages import trained
+from .render import Rendered, encode_pieces
+from .styles import Piece
+from .template import first_difference, has_generation_tags, reads
+from .traced import Stretch, Traced
+
+
+class Answer(NamedTuple):
+    """What an assistant's message is in the text, with the end of its turn, and how much it is trained."""
+
+    start: int
+    stop: int
+    message: int
+    weight: float
+
+
+def answers(traced: Traced) -> tuple[list[Answer], tuple[int, ...]]:
+    """The answers that can be trained, and the messages whose answers cannot."""
+    turns = [at for at, message in enumerate(traced.messages) if message["role"] == "assistant"]
+    if has_generation_tags(traced.template) and (found := traced.generated()):
+        return _tagged(traced, found, turns), ()
+    placed: list[Answer] = []
+    untrained: list[int] = []
+    for at in turns:
+        answer, difference = _placed(traced, at)
+        if answer is not None:
+            placed.append(answer)
+        elif trained(traced.messages[at]) == 0:
+            continue
+        elif at == turns[-1]:
+            raise _refusal(at, difference)
+        else:
+            untrained.append(at)
+    return placed, tuple(untrained)
+
+
+def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
+    """Where the answer of a message is, or why that cannot be seen."""
+    whole, last = traced.text, at == len(traced.messages) - 1
+    try:
+        prompt = traced.before(at, True).text
+        ended = whole if last else traced.before(at + 1).text
+    except UserError as error:
+        return None, error.what
+    for part, told in ((prompt, "the prompt of this answer"), (ended, "the chat up to this answer")):
+        if not whole.startswith(part):
+            theirs, ours = (traced.tok.encode(text, "all") for text in (part, whole))
+            return None, first_difference(traced.tok, theirs, ours, told, "the whole chat")
+    if len(ended) < len(prompt) or not ended.startswith(prompt):
+        return None, "the prompt of this answer is longer than the chat with it"
+    if not _begins(traced, at, ended[len(prompt) :]):
+        return None, "the template has no prompt for an answer, whose heading the model would have to write"
+    return Answer(len(prompt), len(ended), at, trained(traced.messages[at])), ""
+
+
+def _begins(traced: Traced, at: int, answer: str) -> bool:
+    """Whether a stretch begins with what the assistant said, where the template leaves out `add_generation_prompt`."""
+    message = traced.messages[at]
+    said = [message.get(key, "").strip() for key in ("content", "reasoning_content")]
+    return (
+        reads(traced.template, "add_generation_prompt")
+        or not said[0]
+        or answer.lstrip().startswith(tuple(text for text in (*said, "<think>") if text))
+    )
+
+
+def _refusal(at: int, difference: str) -> UserError:
+    return UserError(
+        "this folder's chat template is none of the styles known here, and it shows an answer otherwise than it asks "
+        "for it, so a loss mask cannot be placed",
+        where=f"message {at}, {difference}",
+        expected="a template that begins a chat with the prompt of its last answer",
+        mend='name the style to train with, for example style = "chatml"',
+    )
+
+
+def _tagged(traced: Traced, found: list[Stretch], turns: list[int]) -> list[Answer]:
+    """The answers that the template's tags hold, each with the end of its turn."""
+    one_each = len(found) == len(turns)
+    if not one_each and any(trained(traced.messages[at]) != 1 for at in turns):
+        raise UserError(
+            f"{len(found)} stretches between the template's generation tags for {len(turns)} answers",
+            expected="one for each answer, where answers say how much they are trained",
+        )
+    stops = [start for start, _ in found[1:]] + [len(traced.text)]
+    return [
+        Answer(start, _turn_end(traced, stop, limit), turns[n] if one_each else -1,
+               trained(traced.messages[turns[n]]) if one_each else 1.0)
+        for n, ((start, stop), limit) in enumerate(zip(found, stops))
+    ]  # fmt: skip
+
+
+def _turn_end(traced: Traced, stop: int, limit: int) -> int:
+    """Where a turn ends whose text ends at `stop`: behind its last token, or the one that follows at once; and behind a
+    newline after that."""
+    text, ends, typed = traced.text, _ends(traced), {start for start, _ in traced.typed}
+    held = any(text.endswith(name, 0, stop) and stop - len(name) not in typed for name in ends)
+    after = stop + len("" if held else next((name for name in ends if text.startswith(name, stop)), ""))
+    return min(after + ((held or after > stop) and text.startswith("\n", after)), limit)
+
+
+def _ends(traced: Traced) -> list[str]:
+    """Names that may end a turn, the longest first: special tokens, and what the folder calls its end."""
+    own = traced.tok.special_names & {str(traced.names.get("eos_token"))}
+    return sorted((traced.tok.special_names - traced.tok.visible) | own, key=len, reverse=True)
+
+
+def rendered(traced: Traced, mask: str, continue_final_message: bool = False) -> Rendered:
+    """The conversation with its loss; `continue_final_message` leaves out the end of the last answer's turn."""
+    placed, untrained = answers(traced)
+    found = pieces(traced, placed)
+    if continue_final_message:
+        if not placed or placed[-1].message not in (-1, len(traced.messages) - 1):
+            raise UserError("the chat template does not show where the last answer ends", expected="one that does")
+        while found and not (found[-1].role == "assistant" and found[-1].part == "content"):
+            found.pop()
+    return encode_pieces(traced.tok, found, "chatml", mask)._replace(untrained=untrained)
+
+
+def pieces(traced: Traced, placed: list[Answer]) -> list[Piece]:
+    """The whole text as pieces with their roles."""
+    marks = _Marks(traced, placed)
+    return traced.pieces(sorted([*marks.outside(), *marks.inside()], key=lambda item: item[0]))
+
+
+class _Marks:
+    """Marks and answers of a text as stretches."""
+
+    def __init__(self, traced: Traced, placed: list[Answer]) -> None:
+        self.traced, self.placed = traced, placed
+        self.typed = {start for start, _ in traced.typed}
+        self.ends = re.compile("|".join(map(re.escape, _ends(traced))) or "(?!)")
+
+    def inside(self) -> Iterator[tuple[Stretch, Piece]]:
+        """Of every answer: its text, the token that ends it, the newline after that."""
+        for start, stop, _, weight in self.placed:
+            text = self.traced.text
+            body, end = self._end(start, stop)
+            if start < body:
+                yield (start, body), Piece("", "assistant", "content", weight=weight)
+            if body < end:
+                yield (body, end), Piece("", "assistant", "end", weight=weight)
+            if end < stop:
+                newline = text[end : end + 1] == "\n"
+                yield (end, end + 1 if newline else stop), Piece("", "assistant", "newline" if newline else "header",
+                                                                 weight=weight)  # fmt: skip
+
+    def _end(self, start: int, stop: int) -> tuple[int, int]:
+        """The last token that the template wrote in an answer, if only white space follows it."""
+        text = self.traced.text
+        found = [match for match in self.ends.finditer(text, start, stop) if match.start() not in self.typed]
+        if found and not text[found[-1].end() : stop].strip():
+            return found[-1].span()
+        return stop, stop
+
+    def outside(self) -> Iterator[tuple[Stretch, Piece]]:
+        """ChatML's marks of the other turns. A system turn that no message asked for has none."""
+        text, done = self.traced.text, self._own_system()
+        for match in re.finditer(f"{re.escape(IM_START)}|{re.escape(IM_END)}", text):
+            start, stop = match.span()
+            if start < done or start in self.typed or any(a.start <= start < a.stop for a in self.placed):
+                continue
+            begins = match[0] == IM_START
+            weight = self._weight(start) if begins else 1.0
+            yield (start, stop), Piece("", "prompt", "start" if begins else "end", weight=weight)
+            if not begins and text.startswith("\n", stop):
+                yield (stop, stop + 1), Piece("", "prompt", "newline")
+
+    def _weight(self, start: int) -> float:
+        """That of the answer whose turn opens here, 1 where none does."""
+        answer = next((a for a in self.placed if a.start > start), None)
+        opens = answer is not None and IM_START not in self.traced.text[start + 1 : answer.start]
+        return answer.weight if answer is not None and opens else 1.0
+
+    def _own_system(self) -> int:
+        """Where the template's own system turn ends, 0 where there is none."""
+        text, opening = self.traced.text, f"{IM_START}system"
+        begin = text.find(IM_START)
+        if self.traced.messages[0]["role"] == "system" or not text.startswith(opening, max(begin, 0)):
+            return 0
+        following = text.find(IM_START, begin + 1)
+        return following if following >= 0 else len(text)

@@ -1,0 +1,224 @@
+"""A folder's template over a conversation, and which of its text people wrote.
+
+The template sees the messages as they are, so that whatever it looks for in them (`'</think>' in content`), cuts out
+or counts is as in transformers. What people typed is no mark all the same: where a name of a mark stands in their text,
+the conversation is rendered again with private signs beside it, and where they come out, that name is text. If the
+template's own logic minds the signs, they are put otherwise (only before the name, only after it), or one by one; the
+text must come out the same, or the conversation is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any, cast
+
+from ..errors import UserError
+from ..tokenizer import Tokenizer
+from .messages import Message, for_template
+from .styles import Piece
+from .template import GENERATION_MARKS, render_text
+
+_MOST = 32
+"""So many names are followed one by one; a conversation with more that cannot be followed together is refused."""
+_SIGNS = range(0xF0000, 0xFFFFE)
+_WAYS = ((1, 1), (0, 1), (1, 0))
+"""Whether a sign stands before a covered name, and whether one stands after it."""
+_BARE: tuple[Mapping[str, Any], ...] = ({}, {"content": None}, {"content": ""})
+_ALIKE = {"K": "[K\u212a]", ";": "[;\u037e]", "`": "[`\u1fef]"}
+"""What a normal form makes an ASCII character of."""
+Stretch = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A template, a conversation that is checked and normal, and all else that the template reads."""
+
+    tok: Tokenizer
+    template: str
+    messages: Sequence[Message]
+    tools: Sequence[Any] | None
+    names: Mapping[str, Any]
+    """The folder's names of special tokens: what they stand for are tokens."""
+    variables: Mapping[str, Any]
+    """What the caller adds: text, as the messages are."""
+    add_generation_prompt: bool = False
+
+    def before(self, count: int, add_generation_prompt: bool = False) -> Traced:
+        """The same with the first messages only."""
+        return replace(self, messages=self.messages[:count], add_generation_prompt=add_generation_prompt)
+
+    bare: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the content of a mere call is: absent, as transformers has it; null, as R1's template wants it; or empty."""
+
+    @cached_property
+    def _shown(self) -> list[dict[str, Any]]:
+        return [{**self.bare, **for_template(message)} for message in self.messages]
+
+    def _rendered(self, messages: Any, tools: Any, variables: Mapping[str, Any]) -> str:
+        known = {**self.names, **variables}
+        return render_text(self.template, messages, tools, self.add_generation_prompt, known)
+
+    @cached_property
+    def text(self) -> str:
+        """What the template makes of it."""
+        return self._rendered(self._shown, self.tools, self.variables)
+
+    def with_all(self) -> Traced:
+        """The same, once it is sure that tools and calls are in the text: lost silently, they would be missed late."""
+        every = all("content" in message for message in self.messages)
+        forms = [self] if every else [replace(self, bare=bare) for bare in _BARE]
+        reasons = [form._lost() for form in forms]
+        if None in reasons:
+            return forms[reasons.index(None)]
+        raise reasons[-1] or UserError("the chat template fails on this conversation")
+
+    def _lost(self) -> UserError | None:
+        """What is wrong with the text: there is none, or something may be taken away without a trace."""
+        try:
+            text = self.text
+        except UserError as error:
+            return error
+        without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in self._shown]
+        trials = {"tools": (self._shown, None), "tool calls": (without, self.tools)}
+        for what, (messages, tools) in trials.items():
+            if (messages, tools) != (self._shown, self.tools):
+                with contextlib.suppress(UserError):
+                    if self._rendered(messages, tools, self.variables) == text:
+                        return UserError(
+                            f"the chat template does not show the {what}",
+                            expected="a template that knows of tools",
+                            mend='name a chat style that does, for example style = "chatml"',
+                        )
+        return None
+
+    def pieces(self, stretches: Sequence[tuple[Stretch, Piece]] = ()) -> list[Piece]:
+        """The text as pieces: names that people typed are content, the rest is markup, cut at the given stretches,
+        which are in order and give their pieces role, part and weight."""
+        cuts = sorted({0, len(self.text), *(at for stretch, _ in stretches for at in stretch),
+                       *(at for stretch in self.typed for at in stretch)})  # fmt: skip
+        typed, rest = {start for start, _ in self.typed}, list(stretches)
+        found: list[Piece] = []
+        for start, stop in pairwise(cuts):
+            while rest and rest[0][0][1] <= start:
+                rest.pop(0)
+            inside = bool(rest) and rest[0][0][0] <= start
+            like = rest[0][1] if inside else Piece("", "prompt", "header")
+            guarded = start in typed
+            found.append(like._replace(text=self.text[start:stop], markup=not guarded))
+        return found
+
+    # ---- names that people typed ------------------------------------------------------------------------------------
+
+    @cached_property
+    def typed(self) -> list[Stretch]:
+        """Where a mark's name in the text is of a message's, a tool's or a variable's."""
+        count = self._covered(lambda name, _: name)[1]
+        if not count:
+            return []
+        for way in _WAYS:
+            if (found := self._try(way, None)) is not None:
+                return found
+        if count > _MOST:
+            raise self._unclear()
+        one_by_one = (
+            next((got for way in _WAYS if (got := self._try(way, n)) is not None), None) for n in range(count)
+        )
+        stretches: set[Stretch] = set()
+        for found in one_by_one:
+            if found is None:
+                raise self._unclear()
+            stretches.update(found)
+        return sorted(stretches)
+
+    def _unclear(self) -> UserError:
+        return UserError(
+            "a message holds the name of a special token, and what the chat template makes of it cannot be followed",
+            expected="text without such names",
+            mend='break them, as in "< |im_end|>"',
+        )
+
+    def _try(self, way: tuple[int, int], only: int | None) -> list[Stretch] | None:
+        """Where the names come out that are covered in a way: all, or one of them. None: the text is another then."""
+        opening, closing = (sign * shown for sign, shown in zip(self._signs, way))
+        covered, _ = self._covered(lambda name, n: f"{opening}{name}{closing}" if only in (None, n) else name)
+        try:
+            marked = self._rendered(*covered)
+        except UserError:
+            return None
+        text, found = _uncovered(marked, re.compile(opening + _names(self.tok.special_names).pattern + closing))
+        return found if text == self.text else None
+
+    @cached_property
+    def _signs(self) -> str:
+        """Two private signs that nothing here holds."""
+        everything = self.text + repr((self._shown, self.tools, self.variables)) + self.template
+        free = (chr(code) for code in _SIGNS if chr(code) not in everything)
+        return next(free) + next(free)
+
+    def _covered(self, cover: Callable[[str, int], str]) -> tuple[tuple[Any, Any, Mapping[str, Any]], int]:
+        """Messages, tools and variables with the names that count as typed covered; and how many there are."""
+        seen = 0
+
+        def text(allowed: frozenset[str]) -> Callable[[str], str]:
+            pattern = _names(self.tok.special_names)
+
+            def one(match: re.Match[str]) -> str:
+                nonlocal seen
+                if match[0] in allowed:
+                    return match[0]
+                seen += 1
+                return cover(match[0], seen - 1)
+
+            return lambda value: pattern.sub(one, value)
+
+        theirs, own = text(self.tok.words), text(self.tok.spoken)
+        messages = [_each(m, own if m["role"] in ("assistant", "system") else theirs) for m in self._shown]
+        tools = None if self.tools is None else _each(self.tools, theirs)
+        return (messages, tools, _each(self.variables, theirs)), seen
+
+    # ---- what the template itself calls an assistant's --------------------------------------------------------------
+
+    def generated(self) -> list[Stretch]:
+        """What stands between the template's own `{% generation %}` tags; nothing where that cannot be seen."""
+        signs = self._signs
+        marked = self._rendered(self._shown, self.tools, {**self.variables, GENERATION_MARKS: [*signs]})
+        text, found = _uncovered(marked, re.compile(f"{signs[0]}([^{signs}]*){signs[1]}"))
+        return found if text == self.text else []
+
+
+@lru_cache(maxsize=64)
+def _names(names: frozenset[str]) -> re.Pattern[str]:
+    """Finds names, also where they become one only in a normal form."""
+    longest_first = sorted(names, key=lambda name: (-len(name), name))
+    spelled = ("".join(_ALIKE.get(sign) or re.escape(sign) for sign in name) for name in longest_first)
+    return re.compile(f"({'|'.join(spelled)})" if names else "((?!))")
+
+
+def _uncovered(marked: str, pattern: re.Pattern[str]) -> tuple[str, list[Stretch]]:
+    """The text without signs, and where in it the groups were that stood beside signs."""
+    parts: list[str] = []
+    found: list[Stretch] = []
+    length = at = 0
+    for match in pattern.finditer(marked):
+        parts += [marked[at : match.start()], match[1]]
+        length += match.start() - at
+        found.append((length, length + len(match[1])))
+        length, at = found[-1][1], match.end()
+    return "".join([*parts, marked[at:]]), found
+
+
+def _each(value: Any, text: Callable[[str], str]) -> Any:
+    """A JSON value with every string in it rewritten, keys of objects too."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {text(key) if isinstance(key, str) else key: _each(item, text) for key, item in items}
+    if isinstance(value, (list, tuple)):
+        return [_each(item, text) for item in cast("Sequence[Any]", value)]
+    return value

@@ -1,0 +1,185 @@
+"""What a tokenizer's folder says beside its vocabulary: chat templates, names of special tokens, settings.
+
+    read_templates(folder)      # {"default": "...", "tool_use": "..."}
+    read_names(folder)          # {"eos_token": "<|im_end|>", ...}: what a template may call by these names
+    remarks(folder)             # what the folder asks for and is not done here, in words
+
+Two places that say the same thing agree or are refused: which of them another program would take is anybody's guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..records import json_kind, read_object
+from .patterns import ENDOFTEXT
+from .publish import CONFIG, TEMPLATE, TEMPLATES
+
+DEFAULT, TOOL_USE = "default", "tool_use"
+ADDED, SPECIAL_MAP = "added_tokens.json", "special_tokens_map.json"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json of a folder, or nothing."""
+    return read_optional(folder / CONFIG)
+
+
+def read_optional(path: Path) -> dict[str, Any]:
+    """A JSON object of a file, or an empty one where there is no file."""
+    return read_object(path) if path.is_file() else {}
+
+
+# ---- chat templates -------------------------------------------------------------------------------------------------
+
+
+def read_template(folder: Path) -> str | None:
+    """The folder's chat template, from its own file or from tokenizer_config.json."""
+    return read_templates(folder).get(DEFAULT)
+
+
+def read_templates(folder: Path) -> dict[str, str]:
+    """The folder's chat templates by name."""
+    told, files = _told_templates(folder), _template_files(folder)
+    for name in told.keys() & files.keys():
+        if _body(told[name]) != _body(files[name]):
+            raise UserError(
+                f"two chat templates called {name}, and they differ: one in {CONFIG}, one in a file of its own",
+                where=str(folder),
+                expected="one, or the same twice",
+                mend=f"remove `chat_template` from {CONFIG}: other programs take the file",
+            )
+    if files and (lost := sorted(told.keys() - files.keys() - {DEFAULT})):
+        raise UserError(
+            f"the chat template {lost[0]} stands only in {CONFIG}, the others in files of their own",
+            where=str(folder),
+            expected=f"every template in a file: other programs pass over those in {CONFIG} then",
+            mend=f"write it to {TEMPLATES}/{lost[0]}.jinja",
+        )
+    found = {**told, **files}
+    if found and DEFAULT not in found:
+        raise UserError(
+            f"chat templates {', '.join(sorted(found))}, and none for a plain chat",
+            where=str(folder),
+            expected=f"one called {DEFAULT}",
+        )
+    return found
+
+
+def _body(template: str) -> str:
+    """A template without its last newline, which says nothing."""
+    return template.replace("\r\n", "\n").removesuffix("\n")
+
+
+def _told_templates(folder: Path) -> dict[str, str]:
+    """Those of tokenizer_config.json: one text, or a list with names."""
+    told = read_config(folder).get("chat_template")
+    where, expected = str(folder / CONFIG), 'a template, or a list of {"name": ..., "template": ...}'
+    if told is None:
+        return {}
+    if isinstance(told, str):
+        return {DEFAULT: told}
+    if isinstance(told, dict):
+        told = [{"name": name, "template": text} for name, text in told.items()]
+    if not isinstance(told, list):
+        raise UserError(f"chat_template is {json_kind(told)}", where=where, expected=expected)
+    found: dict[str, str] = {}
+    for entry in told:
+        name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise UserError("an entry of chat_template is not a template with its name", where=where, expected=expected)
+        if found.get(name, text) != text:
+            raise UserError(f"two chat templates called {name}, and they differ", where=where, expected="one")
+        found[name] = text
+    return found
+
+
+def _template_files(folder: Path) -> dict[str, str]:
+    files = {DEFAULT: folder / TEMPLATE}
+    files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    found: dict[str, str] = {}
+    for name, file in files.items():
+        if file.is_file():
+            try:
+                found[name] = file.read_text("utf-8")
+            except UnicodeDecodeError:
+                raise UserError("not a text in UTF-8", where=str(file), expected="a chat template") from None
+    return found
+
+
+# ---- names of special tokens ----------------------------------------------------------------------------------------
+
+
+def read_names(folder: Path) -> dict[str, Any]:
+    """What a chat template may call special tokens by, as in transformers: `eos_token` and its like are texts,
+    `additional_special_tokens` is a list of them."""
+    config = read_config(folder)
+    if "added_tokens_decoder" not in config:
+        config = {**config, **read_optional(folder / SPECIAL_MAP)}
+    if str(config.get("tokenizer_class")).startswith("Qwen2Tokenizer"):
+        config = {**dict.fromkeys(("unk_token", "eos_token", "pad_token"), ENDOFTEXT), **config}
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    own = extra if isinstance(extra, dict) else {}
+    named = {key: _content(value) for key, value in {**config, **own}.items() if key.endswith("_token") or key in own}
+    names = {key: name for key, name in named.items() if name is not None}
+    listed = [name for value in (extra if isinstance(extra, list) else []) if (name := _content(value)) is not None]
+    return {**names, **({"additional_special_tokens": listed} if listed else {})}
+
+
+def _content(value: Any) -> str | None:
+    """A token's text, given bare or with its rules."""
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) and value else None
+
+
+# ---- what is asked for and not done ---------------------------------------------------------------------------------
+
+_READ = frozenset(
+    "added_tokens_decoder additional_special_tokens chat_style chat_template extra_special_tokens model_vocab_size nfc "
+    "pattern tokenizer_class model_specific_special_tokens".split()
+)
+_HARMLESS = frozenset(
+    "auto_map backend fast_tokenizer_files from_slow init_inputs is_local legacy local_files_only max_length "
+    "model_input_names model_max_length name_or_path pad_to_multiple_of pad_token_type_id padding_side processor_class "
+    "response_schema return_token_type_ids revision special_tokens_map_file stride tokenizer_file tokenizer_type "
+    "tokenize_chinese_chars transformers_version truncation_side truncation_strategy trust_remote_code use_fast "
+    "use_default_system_prompt verbose vocab_file merges_file max_len sp_model_kwargs".split()
+)
+"""They say how texts are cut to length, padded, or which program wrote them; ids are the same."""
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_bos_token": (False, None),
+    "add_eos_token": (False, None),
+    "add_prefix_space": (False, None),
+    "clean_up_tokenization_spaces": (False, None),
+    "do_lower_case": (False, None),
+    "errors": ("replace", None),
+    "fix_mistral_regex": (False, None, True),
+    "split_special_tokens": (False, None),
+    "spaces_between_special_tokens": (False, None),
+    "trim_offsets": (False, True, None),
+    "unk_id": (None,),
+}
+"""Settings of which one value is what is done here."""
+
+
+def remarks(folder: Path) -> tuple[str, ...]:
+    """What tokenizer_config.json asks for and is not done, or is not known here."""
+    return tuple(_remarks(read_config(folder), read_templates(folder)))
+
+
+def _remarks(config: Mapping[str, Any], templates: Mapping[str, str]) -> Iterator[str]:
+    for key, value in config.items():
+        if key in _NEUTRAL:
+            if value not in _NEUTRAL[key]:
+                yield f"{CONFIG}: {key} = {str(value)[:40]} is not done here"
+        elif not (key in _READ or key in _HARMLESS or key.startswith("_") or _is_stamp(key)):
+            yield f"{CONFIG}: {key[:60]} is not known here, and passed over"
+    for name in sorted(templates.keys() - {DEFAULT, TOOL_USE}):
+        yield f"the chat template {name[:60]} is not used here"
+
+
+def _is_stamp(key: str) -> bool:
+    """Names of tokens, and what programs write to say that they were there."""
+    return key.endswith(("_token", "_version", "_class", "_fixed", "_token_id"))
