@@ -138,8 +138,9 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
     put_aside = f"; {len(bad)} prompts not usable and put aside" if bad else ""
+    too_long = f"; {trainer.prompts.too_long} prompts too long and left out" if trainer.prompts.too_long else ""
     note = (*remarks(config.precision, work.device), *notes(sources(inputs, "prompts"), "prompts"))
-    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{put_aside}", note)
+    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{put_aside}{too_long}", note)
 
 
 def limits(settings: Any) -> dict[str, dict[str, float]]:
