@@ -138,7 +138,8 @@ def mutated_template(rng: random.Random, data: bytes) -> bytes:
     asked = ("{{ 1/0 }}", "{% for i in range(99) %}", "{% endfor %}", "{{ messages }}", "{{ messages[9].x.y }}",
              "{{ 'a' * 9999 }}", "{% if x %}", "{% endif %}", "{{ [1]|slice(0)|list }}", "{{ none + 1 }}", "{%", "{{ ",
              "{{ 'é'.encode('ascii') }}", "{{ 'x'|round }}", "{{ 9.0**9999 }}", "{% macro r() %}{{ r() }}{% endmacro %}"
-             "{{ r() }}", "{% include 'x' %}", "{{ raise_exception(1) }}", "{{ messages|tojson(indent='x') }}")  # fmt: skip
+             "{{ r() }}", "{% include 'x' %}", "{{ raise_exception(1) }}",
+             "{{ messages|tojson(indent='x') }}")  # fmt: skip
     text, at = data.decode(), rng.randrange(len(data.decode()) + 1)
     if rng.randrange(3) == 0:
         return mutated_bytes(rng, data)

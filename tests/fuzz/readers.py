@@ -17,7 +17,7 @@ from qwenkit.records import Quarantine, read_parquet
 from tests.fuzz import mutate
 
 CHATS = [
-    {"id": f"c{i}", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": f"question {i}"},
+    {"id": f"c{i}", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": f"ask {i}"},
                                  {"role": "assistant", "content": "an answer"}]}
     for i in range(3)
 ]  # fmt: skip
@@ -261,7 +261,8 @@ READERS: dict[str, Reader] = {
     "tokenizer": Reader(model, "tokenizer.json", mutate.mutated_json, _tokenizer, "inspect tokens hi --tokenizer {}"),
     "tokenizer_config": Reader(model, "tokenizer_config.json", mutate.mutated_json, _tokenizer,
                                "chat {} -p hi --max-tokens 1"),
-    "safetensors": Reader(model, "model.safetensors", mutate.mutated_bytes, _load_model, "chat {} -p hi --max-tokens 1"),
+    "safetensors": Reader(model, "model.safetensors", mutate.mutated_bytes, _load_model,
+                          "chat {} -p hi --max-tokens 1"),
     "template": Reader(model, "chat_template.jinja", mutate.mutated_template, _template,
                        "chat {} -p hi --max-tokens 1"),
     "tiktoken": Reader(write("qwen.tiktoken", _ranks()), "qwen.tiktoken", mutate.mutated_bytes, _tiktoken,

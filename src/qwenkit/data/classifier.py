@@ -11,7 +11,10 @@ and topics that neither side showed.
 
 from __future__ import annotations
 
+import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +24,18 @@ import numpy.typing as npt
 
 from qwenkit.data.units import ngram_hashes, unit_hashes
 from qwenkit.errors import UserError
+from qwenkit.files import read_bytes
 
 BITS = 16
 _FORM = 3  # of the features: another hash of units is another filter
 Floats = npt.NDArray[np.float64]
+
+
+_BROKEN = (
+    ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, NotImplementedError, RuntimeError, MemoryError,
+    SyntaxError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What numpy and zipfile raise over a broken file: each reader inside them has words of its own."""
 
 
 @dataclass
@@ -73,12 +84,13 @@ class QualityClassifier:
     @classmethod
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
+        held = io.BytesIO(read_bytes(path, expected="a file that `qwenkit train-filter` wrote"))
         try:
-            with np.load(path) as data:
-                if int(data["form"]) != _FORM:
+            with np.load(held) as data:
+                if int(data["form"]) != _FORM or data["weights"].shape != (2**BITS,):
                     raise KeyError("form")
                 return cls(data["weights"].astype(np.float64), float(data["bias"]))
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+        except _BROKEN as error:
             raise UserError(
                 "no filter", where=str(path), expected="a file that `qwenkit train-filter` wrote"
             ) from error
