@@ -61,7 +61,7 @@ def environment() -> Any:
     class Generation(Extension):
         """`{% generation %} ... {% endgeneration %}`: what an assistant wrote."""
 
-        tags: ClassVar = {"generation"}
+        tags: ClassVar = {"generation"}  # pyright: ignore[reportIncompatibleVariableOverride]
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -77,8 +77,12 @@ def environment() -> Any:
     )
     env.filters["tojson"] = _tojson
     env.globals["raise_exception"] = _refuse
-    env.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    env.globals["strftime_now"] = _now
     return env
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _refuse(message: str) -> None:
@@ -266,7 +270,8 @@ def serve() -> None:
     processor's time for each question, should our caller be gone and nobody end us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment()
-    _named("{{ messages }}"), _rendered("{{ messages|tojson }}", {"messages": []})  # loads what is loaded late
+    _named("{{ messages }}")
+    _rendered("{{ messages|tojson }}", {"messages": []})  # loads what is loaded late
     for what, most in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(what, (most, most))

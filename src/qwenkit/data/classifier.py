@@ -11,6 +11,8 @@ and topics that neither side showed.
 
 from __future__ import annotations
 
+import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -22,6 +24,7 @@ import numpy.typing as npt
 
 from qwenkit.data.units import ngram_hashes, unit_hashes
 from qwenkit.errors import UserError
+from qwenkit.files import read_bytes
 from qwenkit.records import replacing
 
 BITS = 16
@@ -31,6 +34,10 @@ _NO_FILTER = (ValueError, KeyError, EOFError, TypeError, AttributeError, NotImpl
               zipfile.BadZipFile, zlib.error)  # fmt: skip
 """What reading a file that is no filter ends in."""
 Floats = npt.NDArray[np.float64]
+
+
+)  # fmt: skip
+"""What numpy and zipfile raise over a broken file: each reader inside them has words of its own."""
 
 
 @dataclass
@@ -79,11 +86,12 @@ class QualityClassifier:
     @classmethod
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
+        held = io.BytesIO(read_bytes(path, expected="a file that `qwenkit train-filter` wrote"))
         try:
-            with zipfile.ZipFile(path) as packed:
+            with zipfile.ZipFile(held) as packed:
                 if sum(part.file_size for part in packed.filelist) > _MOST:
                     raise ValueError("larger than any filter")
-            with np.load(path) as data:
+            with np.load(held) as data:
                 if int(data["form"]) != _FORM:
                     raise KeyError("form")
                 found = cls(data["weights"].astype(np.float64), float(data["bias"]))
