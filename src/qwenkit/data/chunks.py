@@ -30,8 +30,8 @@ from typing import Any
 
 from qwenkit.artifacts import locked
 from qwenkit.errors import QwenkitError, Stopped, UserError
-from qwenkit.platform import end_with_parent
 from qwenkit.records import canonical, read_json, write_json
+from qwenkit.workers import end_with_parent
 
 Mark = dict[str, Any]
 Task = tuple[Any, ...]

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import regex
 
 from ..errors import UserError
-from ..platform import end_with_parent
+from ..workers import end_with_parent
 from .core import normalize
 
 Progress = Callable[[int, int | None], None]
