@@ -60,11 +60,11 @@ def test_every_rule_survives_publishing(ruled: Path, tmp_path: Path) -> None:
 
 
 def test_words_are_tokens_in_any_text_and_marks_are_not(tmp_path: Path) -> None:
-    names = {**LATER, "<|fim_prefix|>": False, "<col>": False, "<answer>": False}
-    tok = load_tokenizer(publish(tmp_path, names, "{{ messages[0].content }}<answer>"))
-    assert tok.words == {"<col>"}
+    names = {**LATER, "<|fim_prefix|>": False, "<col>": False, "<answer>": False, "helper": False}
+    tok = load_tokenizer(publish(tmp_path, names, "{{ messages[0].content }}<answer>I, your helper"))
+    assert tok.words == {"<col>", "helper"}
     for name in names:
-        assert (tok.encode(name) == [tok.special[name]]) == (name == "<col>")
+        assert (tok.encode(name) == [tok.special[name]]) == (name in tok.words)
         assert tok.encode_batch([name]) == [tok.encode(name)]
     assert tok.encode("<col>", allowed_special={"<|im_end|>"}) == [tok.special["<col>"]]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..tokenizer import ENDOFTEXT, IM_END, IM_START
-from .messages import Message
+from .messages import Message, check
 
 
 def turn_ends(tok: Any) -> tuple[int, ...]:
@@ -35,12 +35,13 @@ def fit(
     variables: Mapping[str, Any] | None = None,
 ) -> list[Message]:
     """The conversation without as many of its oldest turns as must go; `tools` are counted with the system turn."""
+    messages = check(messages, True, False)
     more = {"variables": variables} if variables else {}
 
     def size(kept: Sequence[Message], tools: Sequence[Any] | None = tools) -> int:
         return len(tok.render(kept, tools, add_generation_prompt=True, **more).ids)
 
-    everything = size(messages)  # refuses what is no conversation
+    everything = size(messages)
     head, turns = _turns(messages)
     question = size(turns[-1], tools=None)
 
