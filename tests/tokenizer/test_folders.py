@@ -144,6 +144,14 @@ def test_added_tokens_that_disagree_are_refused(tmp_path: Path, change: dict[str
     assert message in str(refused.value)
 
 
+def test_an_id_that_two_added_tokens_have_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path)
+    twice = content([*added(MARKS), {**FLAGS, "id": 258, "content": "<col>", "special": False, "normalized": False}])
+    write(tmp_path / "tokenizer.json", twice)
+    with pytest.raises(UserError, match="token id 258 is used twice"):
+        load(tmp_path)
+
+
 def test_an_added_token_that_only_the_settings_name_is_added(tmp_path: Path) -> None:
     publish(tmp_path)
     told = json.loads((tmp_path / "tokenizer_config.json").read_text())
