@@ -9,21 +9,29 @@ the line or offset, and goes on; `read = kept + quarantined` holds for every rea
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
-import zlib
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
+from qwenkit.compression import opened
 from qwenkit.errors import UserError
+from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, decode, is_pointer, read_bytes, refuse_special
 
 Row = dict[str, Any]
+LEVELS, DIGITS, CONTAINERS = 200, 300, 4_000_000
+"""What a JSON text may hold at most: brackets inside each other, digits of a number (more overflow a float), lists and
+objects in all. Whoever walks a value may recurse, and nobody wrote more by hand."""
+LINE_BYTES = 256 * MEGABYTE
+"""The longest line of JSONL that is read; a file without ends of lines would take all memory."""
 TEMPORARY = ".tmp"
-"""What a file is called, behind its name, while `write_json` writes it: a kill may leave one."""
+"""What a file is called, behind its name, while `replacing` writes it: a kill may leave one."""
 
 
 def canonical(value: Any) -> bytes:
@@ -71,22 +79,44 @@ class Quarantine:
     def __len__(self) -> int:
         return self.counts.total()
 
+    def words(self) -> str:
+        """What was put aside, in a line: how many, why, and where the first one is."""
+        if not self:
+            return ""
+        first = self.rows[0] if self.rows else {}
+        place = "".join(f", {key} {first[key]}" for key in ("line", "offset") if key in first)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
+        return f"{len(self):,} quarantined, which cannot be read: {reasons}; first {first.get('file', '')}{place}"
+
 
 def _lines(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        file.seek(start)
-        for line in file:
+    refuse_special(path, "a JSONL file")
+    with opened(path) as file:
+        if start:
+            file.seek(start)
+        while line := file.readline(LINE_BYTES + 1):
             yield line
             start += len(line)
+            if len(line) > LINE_BYTES and not line.endswith(b"\n"):
+                start += _pass_line(file)
             if stop is not None and start >= stop:
                 return
 
 
-def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
-    """Rows of a JSONL(.gz) file. Bad lines go to the quarantine; without one, the first bad line is a `UserError`.
+def _pass_line(file: BinaryIO) -> int:
+    """Read on to the end of the line, and return how many bytes that were."""
+    passed = 0
+    while piece := file.readline(MEGABYTE):
+        passed += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return passed
 
-    A gzip file that ends too early gives its whole lines and one quarantined record, `truncated file`.
+
+def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
+    """Rows of a JSONL file, packed or not. A bad line goes to the quarantine; without one, the first is a `UserError`.
+
+    A packed file that ends too early gives its whole lines and one quarantined record, `truncated file`.
     """
     return (row for _, row in numbered_jsonl(Path(path), quarantine))
 
@@ -96,14 +126,12 @@ def numbered_jsonl(
 ) -> Iterator[tuple[int, Row]]:
     """The same with the number of each row's line, of a whole file or of its bytes `start` to `stop`, which `before`
     lines precede."""
-    if not path.is_file():
-        raise UserError("no such file", where=str(path), expected="a JSONL file")
     number = before
     try:
         for number, line in enumerate(_lines(path, start, stop), before + 1):
             if line.strip():
                 yield from ((number, row) for row in parse_line(line, path, number, quarantine))
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError) as error:
         reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
         if quarantine is None:
             raise UserError(
@@ -115,30 +143,86 @@ def numbered_jsonl(
 
 def parse_line(line: bytes, path: Path, number: int, quarantine: Quarantine | None) -> Iterator[Row]:
     """The object in one line of JSONL; anything else goes to the quarantine, or is a `UserError` without one."""
+    row: Any = None
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = _value(line.decode("utf-8-sig")) if len(line) <= LINE_BYTES else _too_long()
         reason = None if isinstance(row, dict) else f"{json_kind(row)} where an object was expected"
-        if b"\\u" in line and not _encodable(json.dumps(row, ensure_ascii=False)):
-            reason = "a lone surrogate, which is half of a character"
     except UnicodeDecodeError:
-        row, reason = None, "invalid UTF-8"
+        reason = "invalid UTF-8"
     except (ValueError, RecursionError) as error:
-        row, reason = None, _broken(error, line, number)
+        reason = _broken(error, line, number)
     if reason is None:
-        assert row is not None
         yield row
     elif quarantine is None:
+        if number == 1 and is_pointer(path):
+            reason = "a git-lfs pointer, not the file itself"
         raise UserError(reason, where=f"{path}, line {number}", expected="one JSON object a line")
     else:
         quarantine.add(reason.split(" (")[0], path, line=number, sample=line[:200].decode(errors="replace"))
+
+
+class _Refused(ValueError):
+    """What JSON allows and no reader of ours does, in words."""
+
+
+def _too_long() -> None:
+    raise _Refused(f"a line of more than {LINE_BYTES // MEGABYTE} MB")
+
+
+def _number(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise _Refused("broken JSON (a number with too many digits)")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    """An object whose keys stand once. Of two values nobody knows which one was meant; twice the same does no harm."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if found[key] != value:
+                raise _Refused(f"a key that stands twice (`{key}`)")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_int=_number, object_pairs_hook=_object)
+
+
+def _value(text: str) -> Any:
+    """The value of a JSON text within the limits; a `ValueError` or a `RecursionError` otherwise."""
+    brackets = text.count("[") + text.count("{")
+    if brackets > CONTAINERS:
+        raise _Refused("broken JSON (too many lists and objects)")
+    value = _DECODER.decode(text)
+    if brackets > LEVELS and is_deep(value):
+        raise RecursionError
+    if "\\u" in text and not _encodable(json.dumps(value, ensure_ascii=False)):
+        raise _Refused("a lone surrogate, which is half of a character")
+    return value
+
+
+def is_deep(value: Any) -> bool:
+    """Whether lists and tables lie in each other more than `LEVELS` times; found without recursion."""
+    level: list[Any] = [value]
+    for _ in range(LEVELS):
+        level = [
+            item
+            for held in level
+            for item in (cast("Row", held).values() if isinstance(held, dict) else cast("list[Any]", held))
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _broken(error: Exception, line: bytes, number: int) -> str:
     """Why a line is no JSON; the library's own words where they are for people."""
     if number == 1 and line.lstrip().startswith(b"["):
         return "a JSON list over several lines, where one object a line was expected"
-    words = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
-    return f"broken JSON ({getattr(error, 'msg', words)})"
+    if isinstance(error, _Refused):
+        return str(error)
+    return f"broken JSON ({getattr(error, 'msg', 'nested too deeply')})"
 
 
 def name_of(value: Any) -> str | None:
@@ -158,35 +242,57 @@ def json_kind(value: Any) -> str:
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
-    """Write rows to `path` (gzip by suffix, without a time stamp) and return their number. fsynced at the end."""
+    """Write rows to `path` (gzip by suffix, without a time stamp) and return their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with path.open("wb") as raw:
+    with replacing(path) as raw:
         file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
         for row in rows:
             file.write(dumps(row).encode() + b"\n")
             count += 1
         if file is not raw:
             file.close()
-        raw.flush()
-        os.fsync(raw.fileno())
     return count
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write one indented JSON file through a temporary name, so that a kill leaves the old file or the new one."""
+    """Write one indented JSON file; a kill leaves the old file or the new one."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    write_bytes(path, (text if _encodable(text) else json.dumps(value, indent=1)).encode() + b"\n")
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file in one go; a kill or a full disk leaves the old file or none."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
+    """The one way to write over a file: through a temporary name beside it, flushed to the disk and renamed. A kill, a
+    full disk or an error leaves what stood there, never a part; an `OSError` names the file. A link is replaced and
+    never followed. What is no plain file (a pipe, a terminal) is written to as it is."""
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+        return
     beside = path.with_name(path.name + TEMPORARY)
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+        beside.unlink(missing_ok=True)  # of a kill, or a link that somebody laid there
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        if path.is_file() and not path.is_symlink():
+            shutil.copymode(path, beside)
         beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
@@ -205,25 +311,25 @@ def read_object(path: Path | str) -> Row:
     return cast("Row", value)
 
 
-def read_json(path: Path | str) -> Any:
-    """One JSON file, or a `UserError` naming the line where it breaks."""
-    path = Path(path)
+def read_json(path: Path | str, limit: int = CONFIG_BYTES) -> Any:
+    """One JSON file of at most `limit` bytes, or a `UserError` naming the line where it breaks."""
+    return parse_json(decode(read_bytes(path, limit), str(path)), path)
+
+
+def parse_json(text: str, where: Place) -> Any:
+    """The value of a JSON text from anywhere, or a `UserError`; `where` it comes from stands in the message."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError("no such file", where=str(path)) from error
-    except OSError as error:
-        raise UserError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise UserError("invalid UTF-8", where=str(path)) from error
+        return _value(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"broken JSON: {error.msg}", where=f"{path}, line {error.lineno}") from error
+        raise UserError(f"broken JSON: {error.msg}", where=f"{where}, line {error.lineno}") from error
+    except _Refused as error:
+        raise UserError(str(error), where=str(where)) from error
     except (ValueError, RecursionError) as error:
-        raise UserError("broken JSON: a number too long, or nested too deeply", where=str(path)) from error
+        raise UserError("broken JSON (nested too deeply)", where=str(where)) from error
 
 
 def read_rows(path: Path | str) -> Iterator[Row]:
-    """Rows of a Parquet or a JSONL(.gz) file, by its suffix; a bad one is a `UserError`."""
+    """Rows of a Parquet or a JSONL file, by its suffix; a bad one is a `UserError`."""
     return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
 
 
@@ -249,6 +355,7 @@ def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]
     import pyarrow.parquet as pq
 
     if not Path(path).is_file():
+        refuse_special(path, "a Parquet file")
         raise UserError("no such file", where=str(path), expected="a Parquet file")
     damage: tuple[type[Exception], ...] = (cast("Any", pa).ArrowException, OSError)
     try:
@@ -256,6 +363,8 @@ def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]
         for batch in batches:
             yield from batch.to_pylist()
     except damage as error:
+        if is_pointer(path):
+            raise UserError("a git-lfs pointer, not the file itself", where=str(path), mend="git lfs pull") from error
         raise UserError(
             "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
         ) from error

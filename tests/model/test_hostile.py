@@ -170,8 +170,8 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an index nested too deeply": (lambda f: (f / f"{HEAD}.index.json").write_text("[" * 10**5), "not an index"),
     "an index of an endless name": (indexed("x" * 5000 + ".safetensors"), "the index names the file"),
     "json nested too deeply": (lambda f: (f / "config.json").write_text("[" * 10**5), "nested too deeply"),
-    "a theta beyond numbers": (config(rope_theta=10**400), "rope_theta"),
-    "an eps beyond numbers": (config(rms_norm_eps=10**400), "rms_norm_eps"),
+    "a theta beyond numbers": (config(rope_theta=10**400), "too many digits"),
+    "an eps beyond numbers": (config(rms_norm_eps=10**400), "too many digits"),
     "windows of 10^9 layers": (config(**WINDOWS, num_hidden_layers=10**9), "num_hidden_layers = 1000000000 is beyond"),
     "windows from no layer on": (config(**{**WINDOWS, "max_window_layers": None}), "max_window_layers = None"),
     "yarn of texts": (

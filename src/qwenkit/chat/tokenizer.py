@@ -167,11 +167,12 @@ class ChatTokenizer(Tokenizer):
         """Text of ids, padding rows shown as U+FFFD: an untrained model may well choose one."""
         return self.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
-    def save(self, folder: str | Path, eos_token: str | None = None) -> None:
-        """Write the tokenizer, with its templates, style and names, as a Hugging Face folder."""
+    def save(self, folder: str | Path, eos_token: str | None = None, form: str = "json") -> None:
+        """Write the tokenizer, with its templates, style and names, as a Hugging Face folder; `form` "tiktoken": as the
+        first Qwen's."""
         more = {} if self.tool_template is None else {TOOL_USE: self.tool_template}
         style = self._given_style or self.style or ""
-        save_tokenizer(self, folder, self.chat_template, eos_token, style, names=self.names, templates=more)
+        save_tokenizer(self, folder, self.chat_template, eos_token, style, form, self.names, more)
 
 
 def _is_word(name: str) -> bool:

@@ -307,9 +307,11 @@ class Tokenizer:
         ends = list(accumulate(len(part.text.encode()) for part in parts))
         owners: list[int] = []
         at, which = 0, 0
-        for token in ids:
+        for number, token in enumerate(ids):
             while at >= ends[which] and which < len(parts) - 1:
                 which += 1
+            if which == len(parts) - 1:  # the rest is its: most of a turn is content, whose bytes nobody need count
+                return owners + [parts[which].owner] * (len(ids) - number)
             owners.append(parts[which].owner)
             at += len(self._bytes[token])
         return owners

@@ -1,0 +1,114 @@
+"""The one gate for files that somebody brings: what kind of file it is, how large it may be, and which text it holds.
+
+    with open_file(path) as file: ...           # a regular file, whatever links lead to it
+    data = read_bytes(path)                     # at most CONFIG_BYTES, unless another limit is given
+    text = read_text(path)                      # UTF-8, with or without a mark at its beginning
+
+A device never ends, a pipe waits for ever, and git-lfs leaves three lines of text in place of a large file: each
+is refused in words before anything is read. Nothing here trusts the size that a file claims to have.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from typing import BinaryIO
+
+from qwenkit.errors import UserError
+
+MEGABYTE = 1 << 20
+CONFIG_BYTES = 64 * MEGABYTE
+"""What a settings-like file may hold at most. The largest tokenizer.json in use is half of it."""
+LFS = b"version https://git-lfs.github.com/spec/"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}  # fmt: skip
+Place = str | os.PathLike[str]
+
+
+def open_file(path: Place, expected: str | None = None) -> BinaryIO:
+    """Open a regular file to read its bytes; anything else is a `UserError`. `expected` says what it should be."""
+    where = str(path)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+    except FileNotFoundError as error:
+        raise UserError("no such file", where=where, expected=expected) from error
+    except ValueError as error:
+        raise UserError("not a path: it holds a NUL character", where=where) from error
+    except OSError as error:
+        refuse_special(path, expected)  # a socket cannot be opened at all
+        raise unreadable(error, path) from error
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        raise _not_a_file(kind, where, expected)
+    return os.fdopen(handle, "rb")
+
+
+def refuse_special(path: Place, expected: str | None = None) -> None:
+    """Refuse what is there and is not a file, where a library opens it by its name."""
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return
+    if kind != stat.S_IFREG:
+        raise _not_a_file(kind, str(path), expected)
+
+
+def _not_a_file(kind: int, where: str, expected: str | None) -> UserError:
+    return UserError(f"{_KINDS.get(kind, 'no file')}, where a file was expected", where=where, expected=expected)
+
+
+def unreadable(error: OSError, path: Place) -> UserError:
+    """What the system says when it does not read a file, in words."""
+    return UserError(f"the file cannot be read ({error.strerror or 'the disk fails'})", where=str(path))
+
+
+def read_bytes(path: Place, limit: int = CONFIG_BYTES, expected: str | None = None) -> bytes:
+    """All bytes of a regular file, which may hold `limit` at most and is no pointer of git-lfs."""
+    with open_file(path, expected) as file:
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise unreadable(error, path) from error
+    if len(data) > limit:
+        raise UserError(
+            f"the file is larger than {limit / MEGABYTE:.3g} MB", where=str(path), expected=expected or "a smaller file"
+        )
+    refuse_pointer(data, path)
+    return data
+
+
+def refuse_pointer(head: bytes, path: Place) -> None:
+    """Refuse what git-lfs leaves where the file itself was not fetched; `head` is how the file begins."""
+    if head.startswith(LFS):
+        raise UserError("a git-lfs pointer, not the file itself", where=str(path), mend="git lfs pull")
+
+
+def is_pointer(path: Place) -> bool:
+    """Whether a file is what git-lfs leaves in its place, for readers that a library does the reading for."""
+    try:
+        with open_file(path) as file:
+            return file.read(len(LFS)) == LFS
+    except (UserError, OSError):
+        return False
+
+
+def read_text(path: Place, limit: int = CONFIG_BYTES, expected: str | None = None) -> str:
+    """The text of a small file. Ends of lines are a newline each, however they are written."""
+    text = decode(read_bytes(path, limit, expected), str(path))
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decode(data: bytes, where: str) -> str:
+    """UTF-8 bytes as text, without the mark that some editors put first; a `UserError` names the line that is not."""
+    if data.startswith(_UTF16):
+        raise UserError("UTF-16, where UTF-8 was expected", where=where, mend="save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError("invalid UTF-8", where=f"{where}, line {line}") from error
