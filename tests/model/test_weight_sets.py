@@ -169,7 +169,7 @@ def test_a_pointer_of_git_lfs_is_called_one(name: str, folder: Path) -> None:
 
 
 def test_what_is_no_folder_or_holds_other_forms_is_told(folder: Path) -> None:
-    with pytest.raises(UserError, match="a file, where a model's folder was expected"):
+    with pytest.raises(UserError, match="name the folder, not a file in it"):
         load_model(folder / HEAD)
     (folder / HEAD).rename(folder / "model.gguf")
     with pytest.raises(UserError, match=r"model\.gguf cannot be read"):

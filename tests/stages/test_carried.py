@@ -13,7 +13,7 @@ from qwenkit.chat import load_tokenizer
 from qwenkit.model import load_model
 from qwenkit.model.config import Yarn
 from qwenkit.records import read_object
-from qwenkit.stages.models import save_chat_model, save_settings
+from qwenkit.stages.models import copy_papers, save_chat_model, save_settings
 from tests.errors.desk import call
 from tests.stages.test_export import folder, run
 
@@ -108,6 +108,19 @@ def test_a_chat_model_keeps_how_its_source_draws() -> None:
     assert {key: drawn[key] for key in DRAWN} == DRAWN
     assert (drawn["eos_token_id"], drawn["chat_format"]) == ([tok.im_end_id, tok.eot_id, 5], "chatml")
     assert (out / "LICENSE").exists() and read_object(out / "tokenizer_config.json")["model_max_length"] == 128
+
+
+def test_a_licence_that_leads_out_of_the_folder_is_not_published(tmp_path: Path) -> None:
+    made, cache = tmp_path / "m", tmp_path / "models--a--b"
+    (tmp_path / "secret").write_text("mine")
+    for folder_ in (made, cache / "snapshots/1", cache / "blobs", tmp_path / "out"):
+        folder_.mkdir(parents=True)
+    (made / "LICENSE").symlink_to(tmp_path / "secret")
+    (cache / "blobs/x").write_text("ours")
+    (cache / "snapshots/1/NOTICE.txt").symlink_to(cache / "blobs/x")
+    for source_ in (made, cache / "snapshots/1", tmp_path / "none"):
+        copy_papers(source_, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["NOTICE.txt"]
 
 
 def test_settings_that_are_not_there_leave_what_was_written(tmp_path: Path) -> None:

@@ -114,9 +114,6 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What config.json says, or an error that says why there is none."""
-    if folder.is_file():
-        raise UserError("a file, where a model's folder was expected", where=str(folder),
-                        expected="a folder with config.json and *.safetensors")  # fmt: skip
     refuse_adapter(folder)
     file = folder / "config.json"
     if not (file.exists() or file.is_symlink()):
@@ -124,6 +121,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             "no model here: config.json is missing",
             where=str(folder),
             expected="a folder with config.json and *.safetensors",
+            mend="name the folder, not a file in it" if folder.is_file() else None,
         )
     found, older = read_object(file), folder / "quantize_config.json"
     if older.exists():  # where GPTQ's tools wrote it first

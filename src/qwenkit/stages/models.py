@@ -125,8 +125,16 @@ def save_settings(source: Path, out: Path, rows: int, ends: Sequence[int] = ()) 
 def copy_papers(source: Path, out: Path) -> None:
     """Licence and notices go with whatever is made of a model."""
     for path in sorted(source.iterdir()) if source.is_dir() else ():
-        if path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")) and path.is_file() and not path.is_symlink():
+        if path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")) and _own(path, source):
             (out / path.name).write_bytes(read_bytes(path))
+
+
+def _own(path: Path, source: Path) -> bool:
+    """Whether this is a file of the folder itself, or of the cache that the folder is a snapshot of: a link that leads
+    elsewhere would publish a file of its owner's."""
+    place, home = path.resolve(), source.resolve()
+    cache = home.parents[1] if len(home.parents) > 1 and home.parent.name == "snapshots" else home
+    return path.is_file() and (place.is_relative_to(home) or place.is_relative_to(cache))
 
 
 def save_tokenizer(tok: Any, source: Path, out: Path, form: str = "json") -> None:
@@ -138,7 +146,7 @@ def save_tokenizer(tok: Any, source: Path, out: Path, form: str = "json") -> Non
 
     if form == "json" and (source / TOKENIZER).is_file():
         for name in (TOKENIZER, CONFIG, TEMPLATE, *_BESIDE):
-            if (source / name).is_file():
+            if (source / name).is_file() and (name not in _BESIDE or _own(source / name, source)):
                 (out / name).write_bytes(read_bytes(source / name))
         template = tok.chat_template or chatml_template()
         if template != read_template(source) or load_tokenizer(source).style != tok.style:
