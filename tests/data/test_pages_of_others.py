@@ -17,7 +17,7 @@ def text_of(body: str, title: str = "Keeping bees") -> str:
     return extract_text(f"<!DOCTYPE html><html><head><meta charset=utf-8><title>{title}</title></head>{body}</html>")
 
 
-def check(body: str, kept: str | list[str], gone: str | list[str] = ()) -> None:
+def check(body: str, kept: str | list[str], gone: str | list[str] = "\0") -> None:
     text = text_of(body)
     kept, gone = ([part] if isinstance(part, str) else part for part in (kept, gone))
     assert not [part for part in kept if part not in text], text
@@ -328,6 +328,14 @@ what he|saw there in a book of his own. It was lost in the war, but a copy turne
             f"<div id=pf1>{''.join(form.format(line) for line in lines)}</div>",
             "lower valley was made by a teacher, who walked from farm",
         )
+
+
+def test_lines_that_are_paragraphs_stay_so() -> None:
+    people = [f"魏东升{n}居住在龙泉，他是一名飞行员。城里的孩子们都熟悉这个故事，大家也都知道他。" for n in range(4)]
+    body = "".join(
+        f"<p>{line}</p>" for line in [*people, "韦明珠 律师", "朱丽华 飞行员", "云彩霞 裁缝", "周文海 飞行员"]
+    )
+    check(f"<div>{body}</div>", ["\n\n".join(people), "韦明珠 律师\n\n朱丽华 飞行员\n\n云彩霞 裁缝"])
 
 
 def test_wiki_marks_and_lists_go() -> None:
