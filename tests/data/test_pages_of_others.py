@@ -6,7 +6,7 @@ import pytest
 
 from qwenkit.data.extract import extract_text
 
-BEES = """<p>A hive is opened on a warm day without wind, because the brood gets cold within minutes when the lid is off.</p>
+BEES = """<p>A hive is opened on a warm day without wind, because the brood gets cold when the lid is off.</p>
 <p>Whoever works slowly is stung less, and smoke is needed only when the guards at the entrance become restless.</p>"""
 WAX = """<p>Wax is melted in a bath of water, never over a flame, and it is poured through a cloth into a wet mould.</p>
 <p>The cakes are ready when they come loose by themselves, which takes a night in winter and longer in summer.</p>"""
@@ -17,7 +17,7 @@ def text_of(body: str, title: str = "Keeping bees") -> str:
     return extract_text(f"<!DOCTYPE html><html><head><meta charset=utf-8><title>{title}</title></head>{body}</html>")
 
 
-def check(body: str, kept: str | list[str], gone: str | list[str] = ()) -> None:
+def check(body: str, kept: str | list[str], gone: str | list[str] = "\0") -> None:
     text = text_of(body)
     kept, gone = ([part] if isinstance(part, str) else part for part in (kept, gone))
     assert not [part for part in kept if part not in text], text
@@ -57,22 +57,25 @@ def test_inside_a_line(line: str, kept: str, gone: str | list[str]) -> None:
 
 
 MATH = "<math><msup><mi>x</mi><mn>2</mn></msup><mo>+</mo><mfrac><mi>a</mi><mi>b</mi></mfrac></math>"
-TEX = "<math alttext='x^2'><semantics><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></semantics></math>"
+TEX = "<math><semantics><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></semantics></math>"
 FORMULAS = [
     (MATH, r"$x^2+\frac{a}{b}$"),
     (TEX, "$x^2$"),
     ("<math alttext='x^2'><mi>x</mi></math>", "$x^2$"),
     (
-        f"<span class=mwe-math-element><span style='display:none'>{TEX}</span><img alt='{{\\displaystyle x^2}}' src=x></span>",
+        "<span class=mwe-math-element><span style='display:none'>"
+        f"{TEX}</span><img alt='{{\\displaystyle x^2}}' src=x></span>",
         "$x^2$",
     ),
     ("<span class=MathJax_Preview>x2</span><span class=MathJax>x2</span><script type='math/tex'>x^2</script>", "$x^2$"),
     (
-        f"<mjx-container class=MathJax><mjx-math>x2</mjx-math><mjx-assistive-mml>{TEX}</mjx-assistive-mml></mjx-container>",
+        "<mjx-container class=MathJax><mjx-math>x2</mjx-math>"
+        f"<mjx-assistive-mml>{TEX}</mjx-assistive-mml></mjx-container>",
         "$x^2$",
     ),
     (
-        f"<span class=katex-display><span class=katex><span class=katex-mathml>{TEX}</span><span class=katex-html>x2</span></span></span>",
+        f"<span class=katex-display><span class=katex><span class=katex-mathml>{TEX}</span>"
+        "<span class=katex-html>x2</span></span></span>",
         "$x^2$",
     ),
     ("<img src='https://latex.codecogs.com/svg.latex?x%5E2'>", "$x^2$"),
@@ -99,7 +102,8 @@ CODES = [
     f"<td class=rouge-code><pre>{CODE}\n</pre></td></tr></table>",
     "<pre><code class=hljs><table class=hljs-ln>"
     + "".join(
-        f"<tr><td class='hljs-ln-line hljs-ln-numbers' data-line-number={n}></td><td class='hljs-ln-line hljs-ln-code'>{line}</td></tr>"
+        f"<tr><td class='hljs-ln-line hljs-ln-numbers' data-line-number={n}></td>"
+        f"<td class='hljs-ln-line hljs-ln-code'>{line}</td></tr>"
         for n, line in ROWS
     )
     + "</table></code></pre>",
@@ -153,7 +157,7 @@ SECTION = (
 
 @pytest.mark.parametrize(
     "heading",
-    "Comments|Related articles|Комментарии|Обсуждение|Kommentare|Commentaires|相关文献|热门话题|Opinie|Latest news in brief".split(
+    "Comments|Related articles|Комментарии|Обсуждение|Kommentare|相关文献|热门话题|Opinie|Latest news in brief".split(
         "|"
     ),
 )
@@ -166,11 +170,11 @@ def test_a_section_in_the_middle_ends_nothing(heading: str, shape: str) -> None:
 
 ENDINGS = [
     (
-        "<h3>Comments (2)</h3><div class=c><b>Bo</b><p>I had bees too, once, but they flew away in the second summer.</p></div>",
+        "<h3>Comments (2)</h3><div class=c><b>Bo</b><p>I had bees too, but they flew away in the second summer.</p></div>",
         "Bo",
     ),
     (
-        "<div><h3>Related stories</h3><p>The mayor opened a bridge, and the whole town came to see it on Sunday.</p></div>",
+        "<div><h3>Related stories</h3><p>The mayor opened a bridge, and all came to see it on Sunday.</p></div>",
         "mayor",
     ),
     ("<h3>相关新闻</h3><p>The mayor opened a bridge, and the whole town came to see it on Sunday.</p>", "mayor"),
@@ -214,7 +218,8 @@ def test_sections_named_after_their_headings_stay() -> None:
     names = ("Cookies", "Search", "Related", "Newsletter", "Comments")
     for tag, extra in (("section", ""), ("div", "class=section")):
         parts = "".join(
-            f"<{tag} {extra} id='{n.lower()}'><h2>{n}<a class=headerlink href='#x'>¶</a></h2>{SECTION}<p>{n} too.</p></{tag}>"
+            f"<{tag} {extra} id='{n.lower()}'><h2>{n}<a class=headerlink href='#x'>¶</a></h2>"
+            f"{SECTION}<p>{n} too.</p></{tag}>"
             for n in names
         )
         check(f"<main><h1>Client</h1>{BEES}{parts}{WAX}</main>", [f"{n} too." for n in names], "¶")
@@ -285,10 +290,14 @@ def test_buttons_that_are_headings_stay(form: str) -> None:
 
 def test_recipes() -> None:
     items = "".join(f"<li>{item}</li>" for item in ("200 g honey", "3 eggs", "a pinch of salt"))
-    method = "<ol><li>Warm the honey in a pot of copper, but never let it boil, or it turns brown.</li><li>Beat the eggs into it, one after the other, until it is as pale as cream.</li></ol>"
+    steps = (
+        "Warm the honey in a pot of copper, but never let it boil.",
+        "Beat the eggs into it, until it is pale as cream.",
+    )
+    method = "<ol>" + "".join(f"<li>{step}</li>" for step in steps * 2) + "</ol>"
     ways = [
         f"<h3>Ingredients</h3><ul>{items}</ul><p>Time: 10 min</p><h3>Method</h3>{method}",
-        f"<div class=left><h2>Ingredients</h2><ul>{items}</ul></div><div class=right><h2>Method</h2>{method}{BEES}</div>",
+        f"<div class=a><h2>Ingredients</h2><ul>{items}</ul></div><div class=b><h2>Method</h2>{method}{BEES}</div>",
     ]
     for way in ways:
         kept = ["Ingredients", "200 g honey", "3 eggs", "Beat the eggs"]
@@ -301,7 +310,7 @@ def test_letters_poems_and_lists_of_terms() -> None:
     check(
         f"<article><h1>Letter</h1><p>Dear Bo,</p>{BEES}<p>Yours,</p><p>Ann</p></article>", ["Dear Bo,", "Yours,", "Ann"]
     )
-    poem = "<p>The bees come home at evening,<br>and no one calls them in;<br>the light goes over the garden<br>as it has always been.</p>"
+    poem = "<p>The bees come home at evening,<br>and no one calls them in;<br>the light goes over the garden.</p>"
     check(f"<article><h1>Evening</h1>{poem}{poem}</article>", "evening,\nand no one calls them in;\nthe light")
     terms = "<dl><dt>Drone</dt><dd>A male bee, without a sting.</dd><dt>Super</dt><dd>A box for honey.</dd></dl>"
     check(article(terms), "Drone\nA male bee, without a sting.\nSuper\nA box for honey.")
@@ -320,14 +329,22 @@ def test_text_to_copy_stays() -> None:
 
 
 def test_lines_of_a_page_made_from_pdf() -> None:
-    words = """The first survey of hives in the lower val-|ley was made by a teacher, who walked from|farm to farm and wrote down
-what he|saw there in a book of his own. It was lost in the war, but a copy turned up in|1964. 	It is read to this day."""
+    words = """The first survey of hives in the lower val-|ley was made by a teacher, who walked from|farm to farm and
+wrote down what he|saw there in a book of his own. It was lost in the war, but a copy turned up in|1964."""
     lines = [" ".join(line.split()) for line in words.split("|")]
     for form in ("<div class=t>{}</div>", "<p class=s1>{}</p>"):
         check(
             f"<div id=pf1>{''.join(form.format(line) for line in lines)}</div>",
             "lower valley was made by a teacher, who walked from farm",
         )
+
+
+def test_lines_that_are_paragraphs_stay_so() -> None:
+    people = [f"魏东升{n}居住在龙泉，他是一名飞行员。城里的孩子们都熟悉这个故事，大家也都知道他。" for n in range(4)]
+    body = "".join(
+        f"<p>{line}</p>" for line in [*people, "韦明珠 律师", "朱丽华 飞行员", "云彩霞 裁缝", "周文海 飞行员"]
+    )
+    check(f"<div>{body}</div>", ["\n\n".join(people), "韦明珠 律师\n\n朱丽华 飞行员\n\n云彩霞 裁缝"])
 
 
 def test_wiki_marks_and_lists_go() -> None:

@@ -11,7 +11,8 @@ from qwenkit.data.html.walk import Block
 _KINDS = frozenset(("div", "p"))
 _LONGEST, _FEWEST = 160, 4  # characters of a line; lines of a run
 _MEAN = 30  # characters of a line, on the average, of a text that was broken because its lines were full
-_FULL = 0.7  # of the longest line: a shorter one that ends a sentence ends the paragraph
+_FULL = 0.7  # of the longest line: a shorter one is not full
+_MOST = 0.6  # of the lines that end in no full stop
 _ENDED = re.compile(r"[.!?:;。！？：；…”\"»」)]\s*\Z")
 _WIDE_END, _HYPHEN = re.compile("[\u3040-\u30ff\u3400-\u9fff，、]\\Z"), re.compile(r"[^\W\d_][-\u2010\xad]\Z")
 
@@ -40,21 +41,23 @@ def _runs(blocks: list[Block], parents: list[int]) -> Iterator[list[Block]]:
 
 
 def _is_broken(run: list[Block]) -> bool:
-    """Whether lines end where they were full: most that end in no full stop go on with a small letter."""
+    """Whether lines end where they were full: most end in no full stop, and most of these go on with a small letter,
+    or, in scripts that have none, are as long as the longest."""
     texts = [block.text for block in run]
     if sum(map(len, texts)) < len(texts) * (_MEAN if texts[0].isascii() else _MEAN // 2):
         return False
+    full = _FULL * max(map(len, texts))
     open_ends = [(a, b) for a, b in itertools.pairwise(texts) if not _ENDED.search(a)]
-    going_on = sum(b[0].islower() or bool(_WIDE_END.search(a)) for a, b in open_ends)
-    return going_on >= 2 and going_on >= 0.6 * len(open_ends) and len(open_ends) >= len(texts) // 3
+    going_on = sum(b[0].islower() or bool(_WIDE_END.search(a) and len(a) >= full) for a, b in open_ends)
+    return len(open_ends) >= len(texts) // 2 and going_on >= max(2, _MOST * len(open_ends))
 
 
 def _paragraphs(run: list[Block]) -> list[Block]:
-    """Lines put together; a short one at the end of a sentence ends a paragraph."""
+    """Lines put together; a short one that no small letter follows ends a paragraph."""
     full = _FULL * max(len(block.text) for block in run)
     found, texts = [run[0]], [[run[0].text]]
     for before, block in itertools.pairwise(run):
-        if len(before.text) < full and _ENDED.search(before.text):
+        if len(before.text) < full and not block.text[0].islower():
             found.append(block)
             texts.append([block.text])
         else:
