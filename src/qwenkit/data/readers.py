@@ -37,6 +37,7 @@ __all__ = ["AUTO", "KINDS", "Document", "Source", "Split", "read_documents", "re
 
 _PAGES = ("response", "resource", "conversion")
 _MOST_OTHERS = 5
+_LEAST = 512  # bytes of a part of a packed archive
 _NO_PAGES = ("warcinfo", "request", "metadata")  # which are about pages, and are none
 
 
@@ -116,7 +117,7 @@ def _parts(file: File, size: int) -> Iterator[Split]:
         yield Split(name)
     elif file.form == WARC:
         total = path.stat().st_size
-        cut = [*range(0, total, size), total]
+        cut = [*range(0, total, max(size, _LEAST)), total]
         ends = itertools.pairwise(cut) if kind else warc.edges(path, size)
         yield from (Split(name, start, stop) for start, stop in ends)
     elif is_document(path):

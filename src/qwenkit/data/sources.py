@@ -45,6 +45,7 @@ _BESIDE = re.compile(
     r"|dataset_?(?:infos?|dict)\.json|state\.json",
     re.I,
 )  # of a folder of rows or archives
+_KNOWN = f".txt, .md, .html, .jsonl, .json, .csv, .parquet, .warc, .wet, code; packed ({', '.join(PACKINGS)}) or not"
 UNKNOWN = "a file of unknown type"
 DESCRIPTION = "a description beside data"
 
@@ -108,7 +109,7 @@ def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], l
     if not files:
         held = _told(why)
         raise UserError("no readable file in this folder" + (f"; there are {held}" if held else ""), where=where,
-                        expected=_known())  # fmt: skip
+                        expected=_KNOWN)  # fmt: skip
     other = [(os.fsencode(file.relative_to(path)).decode("utf-8", "replace"), reason) for file, reason in why.items()]
     return sorted(files, key=lambda file: file.path.relative_to(path).as_posix()), sorted(other)
 
@@ -119,13 +120,9 @@ def _one(path: Path, name: str, kind: str) -> File:
         raise UserError(why, where=f"source {name}: {path}", expected="a file or a folder that can be read")
     file = _form(path, kind) if path.stat().st_size else _by_name(path)
     if file is None:
-        raise UserError(f"unknown file type {path.name!r}", where=f"source {name}", expected=_known(),
+        raise UserError(f"unknown file type {path.name!r}", where=f"source {name}", expected=_KNOWN,
                         nearest=nearest(suffix_of(path), _FORMS))  # fmt: skip
     return _named_in_utf8(file, name)
-
-
-def _known() -> str:
-    return f"{', '.join(sorted(_FORMS))}; packed ({', '.join(PACKINGS)}) or not"
 
 
 def _told(why: dict[Path, str]) -> str:
