@@ -10,8 +10,10 @@ several.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +90,14 @@ def read_part(part: Part, quarantine: Quarantine | None = None, check: Check | N
 
 
 def read_forms(
-    part: Part, quarantine: Quarantine | None = None, check: Check | None = None
+    part: Part, quarantine: Quarantine | None = None, check: Check | None = None, most: int | None = None
 ) -> Iterator[tuple[Row, Converted]]:
-    """The same with each row as it was written, and the form that it came in."""
-    gate = _Gate(quarantine)
+    """The same with each row as it was written, and the form that it came in; of the first rows, where `most` are to be
+    looked at."""
+    gate = _Gate(quarantine, most)
     gate.root = part.root
     called = gate.named(part.path)
-    for number, raw in raw_rows(part, gate):
+    for number, raw in islice(gate.until_enough(raw_rows(part, gate)), most):
         try:
             found = _own(part, number, raw, f"{called}:{number}")
             if check is not None:
@@ -103,7 +106,8 @@ def read_forms(
             if quarantine is None:
                 with within(f"{part.path}, row {number}"):
                     raise
-            gate.refused(error, part, number, raw)
+            with contextlib.suppress(_Enough):  # the rows themselves end
+                gate.refused(error, part, number, raw)
             continue
         yield raw, found
 
@@ -118,12 +122,21 @@ def _own(part: Part, number: int, raw: Row, place: str) -> Converted:
     return found._replace(row={**found.row, "id": called, "place": place})
 
 
+class _Enough(Exception):
+    """So many bad rows were to be looked at, and no more."""
+
+
 class _Gate(Quarantine):
     """Hands bad records on to a quarantine. A damaged file is refused, and without a quarantine all that is bad."""
 
-    def __init__(self, quarantine: Quarantine | None) -> None:
+    def __init__(self, quarantine: Quarantine | None, most: int | None = None) -> None:
         super().__init__()
-        self.behind = quarantine
+        self.behind, self.most, self.passed = quarantine, most, 0
+
+    def until_enough(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+        """Rows up to the first bad one that is one too many."""
+        with contextlib.suppress(_Enough):
+            yield from rows
 
     def add(
         self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = ""
@@ -135,8 +148,11 @@ class _Gate(Quarantine):
             raise UserError(what, where=str(file), mend="mend that row, or write one object a line")
         if self.behind is None:
             raise UserError(reason, where=f"{file}, row {line}", expected="one JSON object a line")
+        self.passed += 1
         self.behind.root = self.root
         self.behind.add(reason, file, line=line, offset=offset, sample=sample)
+        if self.passed == self.most:
+            raise _Enough
 
     def refused(self, error: UserError, part: Part, number: int, raw: Row) -> None:
         """A row that does not fit, by the reason; where in the row stands before its sample."""

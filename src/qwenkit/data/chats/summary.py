@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -125,24 +125,16 @@ def describe(
     names = {found.named(path): " ".join(filter(None, (formats.format_of(path), formats.packing(path))))
              for path in found.taken}  # fmt: skip
     summary = Summary(kind, found, names)
-    rows = (each for part in parts for each in _of(part, kind, summary, check))
-    for raw, row in rows:
+    for part in parts:
+        left = None if limit is None else limit - summary.read
+        forms = summary.forms.setdefault(found.named(part.path), Counter())
+        for raw, row in reading.read_forms(replace(part, kind=kind), summary.quarantine, check, left):
+            forms[row.form] += 1
+            _count(summary, raw, row, measure)
         if limit is not None and summary.read >= limit:
             summary.complete = False
             break
-        _count(summary, raw, row, measure)
     return summary
-
-
-def _of(
-    part: reading.Part, kind: str, summary: Summary, check: reading.Check | None
-) -> Iterator[tuple[Row, Converted]]:
-    from dataclasses import replace
-
-    forms = summary.forms.setdefault(summary.files.named(part.path), Counter())
-    for raw, found in reading.read_forms(replace(part, kind=kind), summary.quarantine, check):
-        yield raw, found
-        forms[found.form] += 1
 
 
 def _count(summary: Summary, raw: Row, found: Converted, measure: Callable[[Row], int] | None) -> None:
