@@ -9,6 +9,7 @@ A key without a role is an error when the class is made, so no key can slip out 
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticUndefined
 
 from qwenkit.errors import UserError, nearest
+from qwenkit.files import MEGABYTE, read_text
+from qwenkit.records import LEVELS, is_deep
 
 ROLES = ("content", "runtime", "edge")
+RECIPE_BYTES = MEGABYTE
+"""What a recipe may hold at most: nobody reads more, and the lines of its keys are found one by one."""
 Lines = dict[tuple[str, ...], int | str]
 
 
@@ -216,24 +221,24 @@ def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
 
 def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
     """A TOML file and the line of each of its keys."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(
-            "no such recipe", where=str(path), mend="`qwenkit init my.toml --from nano` writes one"
-        ) from error
-    except IsADirectoryError as error:
-        raise UserError("a folder, where a recipe file was expected", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError("invalid UTF-8", where=f"{path}, line {line}", expected="a recipe saved as UTF-8") from error
+    if not os.path.lexists(path):
+        raise UserError("no such recipe", where=str(path), mend="`qwenkit init my.toml --from nano` writes one")
+    text = read_text(path, RECIPE_BYTES, "a recipe, which is a TOML file")
     return parse_toml(text, str(path))
+
+
+_CHAIN = re.compile(rf"""\.(?:\s*[\w"'-]{{1,100}}\s*\.){{{LEVELS}}}""")
+"""A key of hundreds of parts, over which the library takes time with the square of their number."""
 
 
 def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     """TOML text and the line of each of its keys; broken TOML is a `UserError` with the line."""
     try:
+        if _CHAIN.search(text):
+            raise RecursionError
         data = tomllib.loads(text)
+        if is_deep(data):
+            raise RecursionError
     except (ValueError, RecursionError) as error:
         if not isinstance(error, tomllib.TOMLDecodeError):
             what = "brackets too deep" if isinstance(error, RecursionError) else "a number with too many digits"
@@ -270,19 +275,18 @@ def key_lines(text: str) -> Lines:
     """Line numbers of table headers and keys, which no TOML library gives. Multi-line values are passed over."""
     lines: Lines = {}
     table: tuple[str, ...] = ()
-    pending: list[str] = []
+    quote, depth = "", 0
     for number, line in enumerate(text.split("\n"), 1):
-        if pending:
-            pending.append(line)
-        elif header := _HEADER.match(line):
-            table = _parts(header["path"])
-            lines.setdefault(table, number)
-            continue
-        elif key := _KEY.match(line):
+        if not quote and not depth:
+            if header := _HEADER.match(line):
+                table = _parts(header["path"])
+                lines.setdefault(table, number)
+                continue
+            if not (key := _KEY.match(line)):
+                continue
             lines.setdefault(table + _parts(key["path"]), number)
-            pending = [line[key.end("path") :].lstrip()[1:]]
-        if pending and _whole(pending):
-            pending = []
+            line = line[key.end() :]
+        quote, depth = _open_after(line, quote, depth)
     return lines
 
 
@@ -290,13 +294,25 @@ def _parts(path: str) -> tuple[str, ...]:
     return tuple(part.strip("\"'") for part in _PART.findall(path))
 
 
-def _whole(value: list[str]) -> bool:
-    """Whether the lines gathered so far are a complete TOML value."""
-    try:
-        tomllib.loads("x = " + "\n".join(value))
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
+_MARKS = re.compile(r"""\"{3}|'{3}|"(?:[^"\\]|\\.)*"|'[^']*'|\#.*|[\[\]{}]""")
+_ENDS = {'"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*"{3,5}'), "'''": re.compile(r"(?:[^']|'(?!''))*'{3,5}")}
+
+
+def _open_after(line: str, quote: str, depth: int) -> tuple[str, int]:
+    """Which quotes and how many brackets are open behind a line of a value, given those before it."""
+    at = 0
+    while True:
+        if quote:
+            found = _ENDS[quote].match(line, at)
+            quote = "" if found else quote
+        else:
+            found = _MARKS.search(line, at)
+            mark = found[0] if found else ""
+            quote = mark if mark in _ENDS else ""
+            depth += (mark in ("[", "{")) - (mark in ("]", "}"))
+        if found is None:
+            return quote, depth
+        at = found.end()
 
 
 def parse_value(text: str) -> Any:

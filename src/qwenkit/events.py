@@ -7,13 +7,14 @@ Views keep the last attempt: one row for each (node, step).
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from qwenkit.records import dumps
+from qwenkit.files import MEGABYTE, open_file
+from qwenkit.records import Quarantine, dumps, numbered_jsonl
 
 SCHEMA = 1
 KINDS = frozenset(
@@ -53,32 +54,28 @@ class EventLog:
 
 
 def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+    with open_file(path) as file:
+        size = whole = file.seek(0, os.SEEK_END)
+        while whole:
+            start = max(0, whole - MEGABYTE)
+            file.seek(start)
+            at = file.read(whole - start).rfind(b"\n")
+            whole = start + at + 1
+            if at >= 0:
+                break
+    if whole < size:
+        os.truncate(path, whole)
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole event, oldest first; a line that is no JSON object is passed over."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if _is_event(row):
-                yield row
+    """Every whole event, oldest first; a line that is no event of ours is passed over."""
+    if os.path.lexists(path):
+        yield from (row for _, row in numbered_jsonl(path, Quarantine(keep=0)) if _is_event(row))
 
 
-def _is_event(row: Any) -> bool:
-    if not isinstance(row, dict):
-        return False
-    found = cast("dict[str, Any]", row)
-    numbers = (found.get("attempt"), found.get("step", 0))
-    return isinstance(found.get("event"), str) and all(isinstance(number, int) for number in numbers)
+def _is_event(row: dict[str, Any]) -> bool:
+    numbers = (row.get("attempt"), row.get("step", 0))
+    words = (row.get("event"), row.get("node", ""))
+    return all(isinstance(word, str) for word in words) and all(type(number) is int for number in numbers)

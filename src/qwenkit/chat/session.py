@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, visible
 from .window import fit
 
 Messages = list[dict[str, str]]
@@ -30,7 +30,7 @@ def talk(
     """Ask once (`prompt`), or read lines until the end of the input. `variables` are for the folder's chat template."""
     start: Messages = [{"role": "system", "content": system}] if system else []
     for remark in getattr(tok, "remarks", ()):
-        print(f"note: {remark}", file=sys.stderr)
+        print(f"note: {visible(remark)}", file=sys.stderr)
     if prompt is not None:
         answer(engine, tok, params, [*start, {"role": "user", "content": prompt}], variables)
         return
@@ -71,10 +71,9 @@ def read_line() -> str | None:
 
 def _read_any_bytes() -> None:
     """Bytes that are no text come as half characters, which `_broken` sees, and break no reading."""
-    stdin: Any = sys.stdin
-    if isinstance(stdin, io.TextIOWrapper):
+    if isinstance(sys.stdin, io.TextIOWrapper):
         with contextlib.suppress(io.UnsupportedOperation):
-            stdin.reconfigure(errors="surrogateescape")
+            sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def _broken(line: str) -> bool:
@@ -91,7 +90,7 @@ def answer(
     reserve: int = 64,
 ) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
-    more: dict[str, Any] = {"variables": variables} if variables else {}
+    more = {"variables": variables} if variables else {}
     kept = fit(tok, history, engine.max_window, engine.max_length - reserve, **more)
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
@@ -99,7 +98,7 @@ def answer(
     pieces: list[str] = []
     for piece in stream:
         pieces.append(piece)
-        sys.stdout.write(piece)
+        sys.stdout.write(visible(piece))
         sys.stdout.flush()
     print()
     return "".join(pieces)

@@ -1,29 +1,26 @@
 """A folder's own chat template: run it, and find out which style it is.
 
-`render_text` is the one place where a template is compiled and run. It runs in jinja2's sandbox, in the world that
-transformers makes for it: the names of the folder's special tokens are variables, so is whatever a caller adds
-(`enable_thinking`), and there are `raise_exception`, `strftime_now`, `{% generation %}`, `{% break %}`. `detect`
-renders probe conversations with the template and compares ids with each style's: equal ids on all of them name the
-style, otherwise the first difference is kept. Caveat: a template is a program of whoever published the folder; the
-sandbox keeps it from files and attributes, not from looping.
+`render_text` is the one place where a template is run: by `qwenkit.templates`, in a process apart unless it is our own,
+in the world that transformers makes for it. The names of the folder's special tokens are variables, so is whatever a
+caller adds (`enable_thinking`), and there are `raise_exception`, `strftime_now`, `{% generation %}`, `{% break %}`.
+`detect` renders probe conversations with the template and compares ids with each style's: equal ids on all of them name
+the style, otherwise the first difference is kept.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
+from ..templates import GENERATION_MARKS, environment, names_read, render, trust
 from ..tokenizer import Tokenizer
+from ..tokenizer.publish import chatml_template
 from .messages import Message, for_template, normal
 from .probes import PROBES, Probe
 
 Ids = Callable[[Probe, str], list[int]]
-GENERATION_MARKS = "qwenkit_generation_marks"
-"""A variable with two strings, put before and after what `{% generation %}` holds."""
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", GENERATION_MARKS)
 
 
@@ -34,60 +31,9 @@ class Detected(NamedTuple):
     difference: str | None
 
 
-def _tojson(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """The filter as transformers has it: Chinese stays Chinese, and nothing is escaped for a page."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
 @cache
-def environment() -> Any:
-    """jinja2 as transformers sets it up; imported here because most runs never render a template."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %} ... {% endgeneration %}`: what an assistant wrote."""
-
-        tags: ClassVar = {"generation"}  # pyright: ignore[reportIncompatibleVariableOverride]
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            call = self.call_method("_held", [nodes.Name(GENERATION_MARKS, "load")])
-            return nodes.CallBlock(call, [], [], body).set_lineno(line)
-
-        def _held(self, marks: Any, caller: Callable[[], str]) -> str:
-            return f"{marks[0]}{caller()}{marks[1]}" if marks else caller()
-
-    env: Any = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
-    )
-    env.filters["tojson"] = _tojson
-    env.globals["raise_exception"] = _refuse
-    env.globals["strftime_now"] = _now
-    return env
-
-
-def _now(form: str) -> str:
-    """The time of the day, as a template wants it written."""
-    return datetime.now().strftime(form)
-
-
-def _refuse(message: str) -> None:
-    raise UserError(f"the chat template refuses this conversation: {message}")
-
-
-@cache
-def _compiled(template: str) -> Any:
-    from jinja2 import TemplateError
-
-    try:
-        return environment().from_string(template)
-    except TemplateError as error:
-        raise UserError(f"the chat template does not compile: {error}") from None
+def _trust_ours() -> None:
+    trust([chatml_template()])
 
 
 def render_text(
@@ -98,27 +44,14 @@ def render_text(
     variables: Mapping[str, Any] | None = None,
 ) -> str:
     """The text that a template makes of a conversation; `variables` are further names that it may read."""
-    from jinja2 import TemplateError
-
+    _trust_ours()
     given = {"documents": None, **(variables or {}), "messages": list(messages), "tools": tools or None}
-    try:
-        return _compiled(template).render(**given, add_generation_prompt=add_generation_prompt)
-    except (TemplateError, TypeError) as error:
-        raise UserError(f"the chat template fails on this conversation: {error}") from None
-
-
-@cache
-def _read_by(template: str) -> frozenset[str]:
-    """Names of the variables that a template reads."""
-    from jinja2 import meta
-
-    _compiled(template)
-    return frozenset(meta.find_undeclared_variables(environment().parse(template)))
+    return render(template, {**given, "add_generation_prompt": add_generation_prompt})
 
 
 def reads(template: str, name: str) -> bool:
     """Whether a template reads a variable at all."""
-    return name in _read_by(template)
+    return name in names_read(template)
 
 
 def check_variables(template: str, variables: Mapping[str, Any]) -> None:
@@ -126,8 +59,8 @@ def check_variables(template: str, variables: Mapping[str, Any]) -> None:
     for name in variables:
         if name in _GIVEN and name != "documents":
             raise UserError(f"the variable {name} is not one to give", expected="other variables of the chat template")
-        known = sorted(_read_by(template) - {*_GIVEN} - environment().globals.keys())
-        if name not in _read_by(template):
+        known = sorted(names_read(template) - {*_GIVEN} - environment().globals.keys())
+        if name not in names_read(template):
             raise UserError(
                 f"the chat template does not read a variable {name!r}",
                 expected=", ".join(known) or "none: this template reads no variables",

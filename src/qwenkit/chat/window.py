@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..tokenizer import ENDOFTEXT, IM_END, IM_START
-from .messages import Message
+from .messages import RENAMED, Message, check
 
 
 def turn_ends(tok: Any) -> tuple[int, ...]:
@@ -35,12 +35,13 @@ def fit(
     variables: Mapping[str, Any] | None = None,
 ) -> list[Message]:
     """The conversation without as many of its oldest turns as must go; `tools` are counted with the system turn."""
+    messages = check(messages, True, False)
     more = {"variables": variables} if variables else {}
 
     def size(kept: Sequence[Message], tools: Sequence[Any] | None = tools) -> int:
         return len(tok.render(kept, tools, add_generation_prompt=True, **more).ids)
 
-    everything = size(messages)  # refuses what is no conversation
+    everything = size(messages)
     head, turns = cut_turns(messages)
     question = size(turns[-1], tools=None)
 
@@ -57,7 +58,7 @@ def fit(
 
 def cut_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
     """The system turn, and the rest cut before each user message."""
-    head = [message for message in messages[:1] if message["role"] == "system"]
+    head = [message for message in messages[:1] if RENAMED.get(message["role"], message["role"]) == "system"]
     turns: list[list[Message]] = []
     for message in messages[len(head) :]:
         if message["role"] == "user":

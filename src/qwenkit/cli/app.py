@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, visible
+from qwenkit.files import CONFIG_BYTES, MEGABYTE
+from qwenkit.records import Quarantine, write_bytes
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk or a quota that is full."""
 
 app = typer.Typer(
     help="The Qwen Technical Report as running software.",
@@ -51,25 +59,65 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no bars and no lines
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="more lines: paths, keys, and why a node runs")]
 
 
-def terminal() -> Console:
+class _Screen(Console):
+    """A console for text of anybody's: no brackets are markup, no colons an emoji, and nothing moves the cursor. What
+    is to be bold or red comes as a `rich.text.Text`."""
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        return super().render_str(visible(text), **given)
+
+
+def terminal(stderr: bool = False) -> Console:
     """Where answers for people go: wrapped at the window, never in a pipe."""
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return _Screen(
+        soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty(), stderr=stderr,
+        markup=False, emoji=False, highlight=False,
+    )  # fmt: skip
+
+
+def say(text: str) -> None:
+    """A plain answer for people."""
+    print(visible(text), flush=True)
 
 
 def print_json(value: Any) -> None:
-    """An answer for programs."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """An answer for programs. What a terminal would obey stands in it as JSON's own escapes: the value is the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    print(visible(text, lambda sign: f"\\u{ord(sign):04x}"))
+
+
+def read_stdin() -> str:
+    """All of standard input, where it is text and not endless."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed", expected="a text")
+    text = sys.stdin.read(CONFIG_BYTES + 1)
+    if len(text) > CONFIG_BYTES:
+        raise UserError(f"standard input does not end within {CONFIG_BYTES // MEGABYTE} MB", expected="a smaller text")
+    if any("\udc80" <= sign <= "\udcff" for sign in text):  # the bytes that `entry` lets pass
+        raise UserError(f"standard input is not {sys.stdin.encoding.upper()}", expected="a text in that encoding")
+    return text
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole, or say why not and leave none."""
-    existed = path.exists()
+    """Write a file whole, or say why not and leave what stood there."""
+    with written(path):
+        write_bytes(path.resolve(), text.encode(errors="replace"))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What keeps an answer from its file, in words that name the file."""
     try:
-        path.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
-        if not existed and path.is_file():
-            path.unlink()
-        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path)) from error
+        mend = "free some space; what stood there before is left" if error.errno in FULL else None
+        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path), mend=mend) from error
+
+
+def tell_quarantined(name: Path, quarantine: Quarantine) -> None:
+    """A line about the records of a file or folder that could not be read, beside the answer and not in it."""
+    if quarantine:
+        terminal(stderr=True).print(f"{name}: {quarantine.words()}", markup=False, highlight=False)
 
 
 def minutes_text(value: float | None) -> str:
@@ -83,7 +131,24 @@ def bar() -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = terminal()
-    columns = (TextColumn("{task.description}"), BarColumn(28), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(28), TextColumn("left"), TimeRemainingColumn()
+    )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None)
-        yield lambda done, total, note: bars.update(task, completed=done, total=total, description=note)
+        yield lambda done, total, note: bars.update(task, completed=done, total=total, description=visible(note))
+
+
+ACCEPT = "keys of a model's config.json that are not known here and change nothing, by commas"
+
+
+def as_names(text: str) -> list[str]:
+    """Names that were given by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def accepting_names(text: str) -> contextlib.AbstractContextManager[None]:
+    """What is loaded inside the block may say these keys, by commas."""
+    from qwenkit.model.formats.keys import accepting
+
+    return accepting(as_names(text))

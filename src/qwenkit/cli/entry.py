@@ -2,55 +2,132 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
-from typing import Any, NoReturn
+import warnings
+from typing import Any
 
 from qwenkit.cli import runs, models, hubbing, tokens, inspecting, inspect_data, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
 from qwenkit.cli.app import app
-from qwenkit.errors import INTERRUPTED, MISTAKE, QwenkitError, UserError
+from qwenkit.errors import INTERRUPTED, MISTAKE, Notice, QwenkitError, UserError, visible
 
 
 def main() -> None:
     """Entry point: run the command line and turn errors into messages and exit codes."""
     _make_writable()
+    _show_notices()
     verbs.register(sys.argv[1:])
     try:
-        code = app(standalone_mode=False, prog_name="qwenkit")
-    except QwenkitError as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(MISTAKE)
+        code = _answer()
+        sys.stdout.flush()  # at the latest now: the interpreter would tell of a full disk in words of its own
+    except BrokenPipeError:  # whoever read the answer has seen enough
+        code = MISTAKE
     except OSError as error:
-        mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
-        _fail(UserError(error.strerror or str(error), where=error.filename and str(error.filename), mend=mend))
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(_misused(error))
+        code = _tell(_unwritable(error))
+    _forget_outputs()
     if code:
         sys.exit(code)
 
 
+def _refuse_not_utf8(arguments: list[str]) -> None:
+    """Names and texts go into manifests, ids and pages, which are texts: other bytes are refused at the door."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            what = f"an argument that is not UTF-8: {argument!a}"
+            raise UserError(what, where="qwenkit", mend="rename the file, or give its folder") from None
+
+
+def _answer() -> int:
+    """Run the command and tell what went wrong; the exit code."""
+    try:
+        _refuse_not_utf8(sys.argv[1:])
+        return app(standalone_mode=False, prog_name="qwenkit") or 0
+    except QwenkitError as error:
+        return _tell(error)
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is None:
+            sys.stdout.flush()  # raises again where standard output is at fault
+        return _tell(_of_the_system(error))
+    except MemoryError:
+        return _tell(UserError("there is not enough memory for this", mend="free some, or ask for less at once"))
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _tell(_misused(error))
+
+
+def _of_the_system(error: OSError) -> UserError:
+    mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
+    return UserError(error.strerror or str(error), where=error.filename and str(error.filename), mend=mend)
+
+
+def _unwritable(error: OSError) -> UserError:
+    return UserError(f"standard output cannot be written ({error.strerror})")
+
+
 def _make_writable() -> None:
-    """Where an output was closed (`>&-`), write to nowhere; what its encoding cannot say is written as an escape."""
+    """Where an output was closed (`>&-`), write to nowhere; what its encoding cannot say is written as an escape, and
+    bytes of the input that are no text pass, to be told of where they are read."""
+    for handle in (0, 1, 2):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number: else a model's file would get that of an output
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (it is open as long as we are)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
 
 
-def _fail(error: QwenkitError) -> NoReturn:
-    sys.stdout.flush()
-    print(f"error: {error.text()}", file=sys.stderr)
-    sys.exit(error.exit_code)
+def _show_notices() -> None:
+    """A notice is a line for people; what libraries warn of stays as it is."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            print(f"note: {visible(str(message))}", file=sys.stderr)
+        else:
+            shown(message, category, *place, **more)
+
+    if shown.__module__ != __name__:
+        warnings.showwarning = show
+
+
+def _tell(error: QwenkitError) -> int:
+    """Print an error behind what was answered before it; its exit code."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        print(f"error: {error.text()}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _forget_outputs() -> None:
+    """What could not be written goes nowhere: the interpreter flushes once more when it ends, and would complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(nowhere, stream.fileno())
+                stream.flush()
+            os.close(nowhere)
 
 
 def _misused(error: Any) -> UserError:

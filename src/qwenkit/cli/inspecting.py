@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, as_reference, inspect_app, print_json, terminal, write_text
+from qwenkit.cli.app import Json, as_reference, inspect_app, print_json, read_stdin, say, terminal, write_text
 
 
 @inspect_app.command(
@@ -37,7 +37,7 @@ def inspect_mask(
     rendered = [tok.render(row["messages"], tools=row.get("tools"), mask=mask, style=named) for row in rows]
     if html is not None:
         write_text(html, mask_html(rendered, tok))
-        print(f"wrote {html}")
+        say(f"wrote {html}")
         return
     if as_json:
         shown = ([unit._asdict() for unit in units(item, tok)] for item in rendered)
@@ -64,16 +64,14 @@ def inspect_tokens(
     as_json: Json = False,
 ) -> None:
     """Show how a text is cut: every token in another colour."""
-    import sys
-
     from qwenkit.hub import resolve
     from qwenkit.tokenizer import load, show
 
     tok, allowed = load(resolve(tokenizer, None, "tokenizer")), "all" if special else ()
-    text = sys.stdin.read() if text == "-" else text
+    text = read_stdin() if text == "-" else text
     if html is not None:
         write_text(html, show.tokens_html(tok, [text], allowed))
-        print(f"wrote {html}")
+        say(f"wrote {html}")
     elif as_json:
         print_json(show.tokens_plain(tok, text, allowed))
     else:

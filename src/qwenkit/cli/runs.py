@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from qwenkit.cli.app import (
     Changes,
@@ -19,6 +18,7 @@ from qwenkit.cli.app import (
     as_folder,
     minutes_text,
     print_json,
+    say,
     terminal,
     write_text,
 )
@@ -67,7 +67,7 @@ def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool, verbose:
     from qwenkit.lineage.runner import run_recipe
     from qwenkit.lineage.screen import Terminal
 
-    console = Console(stderr=True) if as_json else terminal()
+    console = terminal(stderr=as_json)
     screen = Terminal(console, quiet, verbose)
     rows: list[dict[str, Any]] = []
     show, screen.end = screen.end, lambda found: (rows.extend(found), show(found))[1]  # type: ignore[method-assign]
@@ -114,7 +114,7 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
         minutes = minutes_text(node.config.minutes if v.works else None)
         memory = str(node.config.memory_mb or "") if v.works else ""
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind != "node"])
-        table.add_row(v.node, node.kind, reads, state, escape(v.why), minutes, memory)
+        table.add_row(v.node, node.kind, reads, state, v.why, minutes, memory)
     terminal().print(table)
     for v in verdicts:
         if v.node in known:
@@ -135,22 +135,27 @@ def recipes(as_json: Json = False) -> None:
     table = Table("recipe", "parameters", "tokens", "what it makes", "your data", box=None, pad_edge=False)
     for row in rows:
         data = ", ".join(row["data"]) or "none"
-        table.add_row(row["recipe"], short(row["parameters"]), short(row["tokens"]), row["about"], data)
+        size = [short(row[key]) if row[key] else "yours" for key in ("parameters", "tokens")]
+        table.add_row(row["recipe"], *size, row["about"], data)
     terminal().print(table)
 
 
-@app.command(epilog="Example:  qwenkit init my.toml --from nano")
+@app.command(epilog="Example:  qwenkit init my.toml --from own --set corpus.extra=texts --set chat.data=chats.json")
 def init(
     path: Annotated[Path, typer.Argument(help="the recipe file to write")],
     source: Annotated[str, typer.Option("--from", help="the recipe to start from")] = "nano",
+    changes: Changes = None,
 ) -> None:
     """Write a recipe of your own, a copy of one that comes with qwenkit; its run folder is named after the file."""
-    from qwenkit.lineage.recipe import own_copy
+    from qwenkit.lineage.recipe import load_recipe, own_copy
 
     if path.exists():
         raise UserError("the file exists already", where=str(path), mend="choose another name, or remove it")
-    write_text(path, own_copy(source, path))
-    terminal().print(f"wrote {path}; raise it with: qwenkit run {path}", highlight=False)
+    write_text(path, own_copy(source, path, changes))
+    absent = [problem for node in load_recipe(str(path)).nodes.values() for problem in node.absent]
+    terminal().print(f"wrote {path}; raise it with: qwenkit run {path}")
+    for problem in absent:
+        terminal().print(f"before that: {problem.text()}")
 
 
 @app.command(epilog="Example:  qwenkit status runs/nano")
@@ -175,7 +180,7 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
                 row.state,
                 *minutes,
                 row.digest[:12],
-                escape("; ".join(filter(None, (row.detail + again, row.older_code)))),
+                "; ".join(filter(None, (row.detail + again, row.older_code))),
             )
         terminal().print(table)
         for alarm in found.alarms:
@@ -197,7 +202,7 @@ def verify(
         print_json({str(folder): lines for folder, lines in found.items()})
     for folder, lines in found.items() if not as_json else ():
         word = ("NEWER" if is_newer(folder) else "DAMAGED") if lines else "whole"
-        print(f"{word:<9}{'' if lines else read_manifest(folder).digest[:12]:<12}", folder)
+        say(f"{word:<9}{'' if lines else read_manifest(folder).digest[:12]:<12} {folder}")
     wrong = [line for lines in found.values() for line in lines]
     if wrong:
         raise UserError("\n".join(wrong), mend=status.mend_of(found))
@@ -218,6 +223,6 @@ def clean(
     if as_json:
         print_json(asdict(found))
         return
-    print(f"freed {found.freed / 1e6:.1f} MB")
+    say(f"freed {found.freed / 1e6:.1f} MB")
     for name, size in found.kept.items():
-        print(f"kept {name} ({size / 1e6:.1f} MB): the next run goes on from there; --unfinished removes it")
+        say(f"kept {name} ({size / 1e6:.1f} MB): the next run goes on from there; --unfinished removes it")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_folder, as_reference, bar, print_json, write_text
+from qwenkit.cli.app import Json, app, as_folder, as_reference, bar, print_json, say, write_text
 from qwenkit.errors import UserError
 
 FILES = ("compression.md", "compression.svg", "compression.html", "compression.json")
@@ -52,9 +52,9 @@ def compression(
     if as_json:
         print_json(found.plain())
         return
-    print(room.markdown(found))
+    say(room.markdown(found))
     if out is not None:
-        print(f"wrote {', '.join(str(out / name) for name in FILES)}")
+        say(f"wrote {', '.join(str(out / name) for name in FILES)}")
 
 
 def _named(references: list[str]) -> dict[str, str]:

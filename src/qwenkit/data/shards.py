@@ -40,6 +40,7 @@ TOKENS, INDEX = "tokens.bin", "index.parquet"
 _MAPS, _BLOCK = 1024, 1 << 20  # shards that are mapped at once; bytes that are hashed at once
 _ORIGIN = [("id", pa.string()), ("copy", pa.int32()), *((key, pa.string()) for key in ("source", "licence", "place"))]
 _SHARD = pa.schema([*_ORIGIN, ("start", pa.int64()), ("length", pa.int64())])
+_NUMBER = pa.field("shard", pa.int32())
 
 
 class Store(Protocol):
@@ -124,7 +125,7 @@ def join_indexes(
     """One index of all shards of this schema, each row with its shard's number, and the `digest_of` all lengths."""
     beside = folder / (INDEX + TEMPORARY)
     lengths = [np.empty(0, np.int64)]
-    whole = schema.insert(len(_ORIGIN), pa.field("shard", pa.int32()))
+    whole = schema.insert(len(_ORIGIN), _NUMBER)
     with pq.ParquetWriter(str(beside), whole, compression="zstd") as writer:
         for shard in range(shards):
             table = pq.read_table(str(shard_folder(folder, shard) / INDEX))
@@ -172,12 +173,14 @@ class Index:
             what, expected = "this is no folder of token shards", f"a file {path.name} in it"
             raise UserError(what, where=str(path.parent), expected=expected)
         self.index = path
-        file = pq.ParquetFile(str(path))
-        table = file.read(columns=["id", "shard", "start", "length"])
-        self.ids = Names(table["id"])
-        self.lengths = table["length"].to_numpy().astype(np.int64)
-        self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
-        self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
+        with tables.sound(path):
+            file = pq.ParquetFile(str(path))
+            tables.refuse_other_columns(file.schema_arrow, _SHARD.append(_NUMBER))
+            table = file.read(columns=["id", "shard", "start", "length"])
+            self.ids = Names(table["id"])
+            self.lengths = table["length"].to_numpy().astype(np.int64)
+            self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
+            self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
 
     def find(self, name: str) -> list[int]:
         """The numbers of the documents of this name: several where it was up-sampled."""

@@ -204,7 +204,7 @@ def _exact(right: Mapping[str, Any], answer: str) -> bool:
 def _json(right: Mapping[str, Any], answer: str) -> bool:
     try:
         return json.loads(answer) == right["value"]
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

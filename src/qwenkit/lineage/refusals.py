@@ -20,7 +20,9 @@ SCHEMA = 1
 
 def refuse_folders(recipe: Recipe, wanted: list[str], reuse: Path | None) -> None:
     """The run's folder, and the one that `--reuse` names: of this recipe, a run, and of no newer qwenkit."""
+    artifacts.refuse_not_utf8(recipe.out, "--out")
     refuse_foreign(recipe.out, recipe)
+    artifacts.refuse_links(recipe.out)
     if reuse is not None:
         refuse_no_run(reuse, f"--reuse {reuse}")
     for run_dir in (recipe.out, *([reuse] if reuse else [])):

@@ -11,8 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from qwenkit.artifacts import Manifest
+from qwenkit.errors import visible
 from qwenkit.lineage.graph import Verdict
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.stages.base import Progress as Report
@@ -39,7 +41,8 @@ class Terminal:
         planned = f", about {sum(m for m in minutes if m):.0f} minutes" if any(minutes) else ""
         taken = f", {reused} reused" if reused else ""
         if not self.quiet:
-            self.console.print(f"[bold]{recipe.title}[/]: {len(todo)} of {len(verdicts)} nodes to run{taken}{planned}")
+            rest = f": {len(todo)} of {len(verdicts)} nodes to run{taken}{planned}"
+            self.console.print(Text.assemble((visible(recipe.title), "bold"), rest))
             if recipe.about:
                 self._line(recipe.about)
         self.out = recipe.out
@@ -48,23 +51,24 @@ class Terminal:
             self._line(f"{v.node:<12} {WORDS.get(v.state, v.state):<10} key {key:<13}  {v.why}")
         if self.console.is_terminal and not self.quiet and todo:
             self.bars = Progress(
-                TextColumn("{task.description:<12}"), BarColumn(28), TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                TextColumn("{task.description:<12}", markup=False), BarColumn(28),
+                TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=self.console, transient=True,
             )  # fmt: skip
             self.bars.start()
-            self.run_bar = self.bars.add_task("[bold]run", total=sum(m or 0.1 for m in minutes), note="")
+            self.run_bar = self.bars.add_task("run", total=sum(m or 0.1 for m in minutes), note="")
 
     def start(self, node: Node, why: str) -> Report:
         """Draw a node's bar; the callable returned moves it."""
         if self.bars is None:
             return _ignore
-        self.node_bar = self.bars.add_task(node.name, total=None, note=why)
+        self.node_bar = self.bars.add_task(node.name, total=None, note=visible(why))
         bar, bars = self.node_bar, self.bars
 
         def report(done: float, total: float, **metrics: float | str) -> None:
             note = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
-            bars.update(bar, completed=done, total=total, note=note)
+            bars.update(bar, completed=done, total=total, note=visible(note))
 
         return report
 

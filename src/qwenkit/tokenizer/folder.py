@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import read_text
 from ..records import read_object
 from .added import Edges
 from .bytelevel import from_printable, is_complete, strays
@@ -48,7 +49,7 @@ def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
     tell."""
     rows = _rows(folder)
     found = sorted(folder.glob("*.tiktoken"))
-    if (folder / TOKENIZER).is_file():
+    if (folder / TOKENIZER).exists():
         _refuse_extra(extra, folder)
         tok = _load_json(folder / TOKENIZER, rows, folder)
     elif not found and (folder / VOCAB).is_file():
@@ -101,8 +102,11 @@ def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path
     """tokenizer.json; one that is not of the form that `tokenizers` writes is told of, not a fault of ours."""
     try:
         return _byte_level(content, path, rows, folder)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"not a tokenizer as `tokenizers` writes it: {error}", where=str(path)) from None
+    except KeyError as error:
+        raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
+    except (AttributeError, TypeError, ValueError, OverflowError):  # whose words are a programmer's
+        what = "not a tokenizer as `tokenizers` writes it: a value is of another kind than what belongs there"
+        raise UserError(what, where=str(path)) from None
 
 
 def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
@@ -110,7 +114,13 @@ def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: P
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise UserError(f"a {model.get('type', 'nameless')} tokenizer", where=str(path), expected="a byte-level BPE")
     _refuse_other_rules(content, path)
-    own = {entry["id"]: entry for entry in content.get("added_tokens") or []}
+    listed = content.get("added_tokens") or []
+    own = {entry["id"]: entry for entry in listed}
+    for entry in listed:
+        if own[entry["id"]] is not entry:
+            raise UserError(
+                f"token id {str(entry['id'])[:20]} is used twice", where=str(path), expected="one token for each id"
+            )
     if folder is not None:
         own |= {entry["id"]: entry for entry in _told_added(folder, own, model["vocab"])}
     known = _added(own.values(), path)
@@ -168,10 +178,7 @@ def _merges(path: Path) -> list[str]:
     """The lines of merges.txt, but for the first where it only names a version."""
     if not path.is_file():
         raise UserError("no such file", where=str(path), expected=f"the merges that go with {VOCAB}")
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise UserError("not a text in UTF-8", where=str(path), expected="two tokens a line") from None
+    lines = read_text(path, expected="two tokens a line").split("\n")
     return [
         line.strip() for n, line in enumerate(lines) if line.strip() and not (n == 0 and line.startswith("#version:"))
     ]

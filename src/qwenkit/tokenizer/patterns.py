@@ -30,6 +30,8 @@ GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
 ENDOFTEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _PROBE = "The CAT's 1234567 \u0663\u2167x_y  \n e\u0301t\u00e9 \u4e2d\u6587\uff0c\u0e44\u0e17\u0e22 \r\n\n\t ok!!\n  "
+_LONG = tuple(sign * 60 + end for sign in ("a", "A", "1", " ", "\n", "-", "\u4e2d", "a ") for end in ("", "!", "b"))
+_LONGEST, _SECONDS = 10_000, 0.5
 _BYTES_ONLY = {bytes([b]): b for b in range(256)}
 OFFICIAL_EXTRAS = 205
 """Qwen's `<|extra_0|>` .. `<|extra_204|>`: 208 special tokens in all."""
@@ -64,14 +66,33 @@ def refuse_unknown(pattern: str) -> None:
         raise UserError(f"unknown pattern {pattern!r}", expected=expected, nearest=nearest(pattern, PATTERNS))
 
 
-def refuse_broken(pattern: str, where: str) -> str:
-    """A folder's own pattern, once the engines that run it here have taken it."""
+def refuse_broken(pattern: str, where: str = "") -> str:
+    """A pattern of somebody's, unless an engine does not take it, it finds nothing at some place, or tries without end.
+
+    The engines come in the order of how they bear a hostile one: tiktoken bounds what it builds, `regex` takes all
+    memory for `a{999999999}`. Where tiktoken's own search gives up it does not raise but panics: hence the trials.
+    """
+    where = f"{where}, pattern {_shown(pattern)}" if where else f"pattern {_shown(pattern)}"
     try:
-        regex.compile(pattern)
+        if len(pattern) > _LONGEST:
+            raise ValueError(f"more than {_LONGEST} characters")
         tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=_BYTES_ONLY, special_tokens={})
+        tokenizers.Regex(pattern)
+        compiled = regex.compile(pattern)
     except Exception as error:
-        raise UserError(f"the pattern is not a regular expression: {error}", where=where) from None
+        raise UserError(f"not a regular expression that every engine takes: {error}", where=where) from None
+    try:
+        found = [match.span() for text in (_PROBE, *_LONG) for match in compiled.finditer(text, timeout=_SECONDS)]
+    except TimeoutError:
+        raise UserError("the pattern tries without end to find where it matches", where=where) from None
+    if any(start == end for start, end in found):
+        raise UserError("the pattern matches nothing at all, and would for ever", where=where)
     return pattern
+
+
+def _shown(pattern: str) -> str:
+    text = repr(pattern)
+    return text if len(text) < 200 else f"{text[:160]}..."
 
 
 def resolve(pattern: str) -> str:
@@ -79,22 +100,17 @@ def resolve(pattern: str) -> str:
     refuse_unknown(pattern)
     if pattern in PATTERNS:
         return PATTERNS[pattern]
-    try:
-        groups = regex.compile(pattern).groups
-        tokenizers.Regex(pattern)
-        tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=_BYTES_ONLY, special_tokens={})
-    except Exception as error:
-        raise UserError(
-            f"not a regular expression that every engine takes: {error}", where=f"pattern {pattern!r}"
-        ) from None
+    refuse_broken(pattern)
+    where = f"pattern {_shown(pattern)}"
+    groups = regex.compile(pattern).groups
     cut = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated").pre_tokenize_str(_PROBE)
     own = regex.findall(pattern, _PROBE)
     if not groups and "".join(own) == _PROBE and own != [piece for piece, _ in cut]:
         raise UserError(
             "the engines read this pattern differently",
-            where=f"pattern {pattern!r}",
+            where=where,
             expected="one that cuts alike everywhere: `$`, for one, is the end of a line in `tokenizers`",
         )
     if groups:
-        raise UserError("the pattern captures groups", where=f"pattern {pattern!r}", mend="write (?:...) for (...)")
+        raise UserError("the pattern captures groups", where=where, mend="write (?:...) for (...)")
     return pattern

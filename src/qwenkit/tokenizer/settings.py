@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import read_text
 from ..records import json_kind, read_object
 from .patterns import ENDOFTEXT
 from .publish import CONFIG, TEMPLATE, TEMPLATES
@@ -29,7 +30,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_optional(path: Path) -> dict[str, Any]:
     """A JSON object of a file, or an empty one where there is no file."""
-    return read_object(path) if path.is_file() else {}
+    return read_object(path) if path.exists() else {}
 
 
 # ---- chat templates -------------------------------------------------------------------------------------------------
@@ -101,11 +102,8 @@ def _template_files(folder: Path) -> dict[str, str]:
     files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
     found: dict[str, str] = {}
     for name, file in files.items():
-        if file.is_file():
-            try:
-                found[name] = file.read_text("utf-8")
-            except UnicodeDecodeError:
-                raise UserError("not a text in UTF-8", where=str(file), expected="a chat template") from None
+        if file.exists():
+            found[name] = read_text(file, expected="a chat template")
     return found
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+from ..files import read_bytes
 from .core import Tokenizer
 from .patterns import special_names
 
@@ -55,7 +56,7 @@ QWEN = Family("qwen", None, True)
 def read_ranks(path: Path) -> dict[bytes, int]:
     """Tokens and ranks of a file; a line that is neither is named."""
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:

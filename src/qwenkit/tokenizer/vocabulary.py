@@ -19,6 +19,7 @@ import regex
 import tokenizers
 
 from ..errors import UserError
+from ..files import read_bytes
 from .bytelevel import from_printable
 from .core import Tokenizer
 from .folder import TOKENIZER, load
@@ -68,8 +69,9 @@ class Foreign:
     """Any other tokenizer.json, through the library that reads it: counted, but not trusted with anything else."""
 
     def __init__(self, path: Path) -> None:
+        data = read_bytes(path)
         try:
-            self._tok = tokenizers.Tokenizer.from_file(str(path))
+            self._tok = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:
             raise UserError(f"not a tokenizer: {error}", where=str(path)) from None
         self._tok.no_padding()

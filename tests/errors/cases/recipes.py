@@ -51,7 +51,6 @@ error: my.toml, line 1: broken TOML: Expected ']' at the end of a table declarat
         "run my.toml",
         """\
 error: my.toml, line 2: invalid UTF-8
-  expected: a recipe saved as UTF-8
 """,
     ),
     Case(
@@ -96,7 +95,8 @@ error: no recipe `nono`
         lambda d: d.write("my.toml/x", ""),
         "run my.toml",
         """\
-error: my.toml: a folder, where a recipe file was expected
+error: my.toml: a folder, where a file was expected
+  expected: a recipe, which is a TOML file
 """,
     ),
     Case(
