@@ -124,7 +124,8 @@ def spent() -> float:
 def measure(command: list[str]) -> tuple[float, float, float, float, str]:
     """Seconds, CPU seconds, MB resident, MB of its own, and what it printed."""
     started, used, resident, own = time.perf_counter(), spent(), 0.0, 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
+    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", **os.environ}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=quiet) as child:
         while child.poll() is None:
             here = memory(child.pid)
             resident, own = max(resident, here[0]), max(own, here[1])

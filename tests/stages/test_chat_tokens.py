@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,27 @@ def test_chats_without_an_answer_to_learn_are_put_aside(desk: Path, tmp_path: Pa
     write_jsonl(tmp_path / "c.jsonl", [*silent * 3, {"id": "y", "messages": messages(("q", "long " * 99))}])
     with pytest.raises(UserError, match="none of 4 chats is left to learn from: 3 quarantined, 1 too long"):
         tokenize_rows("chats", given, plan(desk, False, share=0.0), tmp_path / "b")
+
+
+def test_a_chat_that_the_template_refuses_is_put_aside(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chat, not the whole file; and a folder that can render none is refused before anything is read."""
+    usual = chat_tokens.example
+
+    def refusing(tok: Any, row: Any, mask: str) -> Any:
+        if row["id"] == "c5":
+            raise UserError("the template knows no such turn")
+        return usual(tok, row, mask)
+
+    monkeypatch.setattr(chat_tokens, "example", refusing)
+    write_jsonl(tmp_path / "c.jsonl", chat_rows())
+    given = {**inputs(desk, "", False), "data": Input("data", tmp_path / "c.jsonl", "")}
+    tokens = tokenize_rows("chats", given, plan(desk, False, share=0.0), tmp_path / "a")
+    assert tokens.reasons == {"the template knows no such turn": 1} and tokens.counts["kept"] == len(chat_rows()) - 1
+    assert (tokens.bad[0]["file"], tokens.bad[0]["line"]) == ("c.jsonl", 6)
+    with pytest.raises(UserError, match="style"):
+        tokenize_rows("chats", given, replace(plan(desk, False), style="qwen3"), tmp_path / "b")
 
 
 BUILD = """

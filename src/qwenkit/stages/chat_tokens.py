@@ -35,6 +35,7 @@ ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong
 NO_ANSWER = "no answer to learn from"
 CARRIED = ("id", "messages", "tools", "chosen", "rejected", "flipped")
+PROBE = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"})
 OUTCOMES = ("quarantined", "test_overlap", "held_out", "too_long", "same_text", "kept")
 
 
@@ -85,6 +86,7 @@ def tokenize_rows(
     from qwenkit.data.chunks import Chunks
 
     source = sources(inputs, "data")
+    _tokenizer(plan.tokenizer, plan.style).render(PROBE, mask=plan.mask)  # a folder that cannot train says so at once
     found = parts(source, kind, PART_BYTES)
     read = ("data", "model", "decontaminate")
     digests = [item.digest for name, item in inputs.items() if name.partition(".")[0] in read]
@@ -249,7 +251,7 @@ def _encode(
         counts["held_out"] += len(held)
         aside += [{key: row[key] for key in CARRIED if key in row} for row in held[: MEASURED - len(aside)]]
         for row in kept:
-            outcome = write(row, counts)
+            outcome = _outcome(row, counts, write)
             if outcome in OUTCOMES:
                 counts[outcome] += 1
             else:
@@ -261,6 +263,14 @@ def _encode(
     write_jsonl(out / ASIDE, aside)
     write_jsonl(out / QUARANTINE, quarantine.rows)
     return {"counts": dict(counts), "reasons": dict(quarantine.counts)}
+
+
+def _outcome(row: Row, counts: Counter[str], write: Callable[[Row, Counter[str]], str]) -> str:
+    """What became of a row; of one that the template refuses, why."""
+    try:
+        return write(row, counts)
+    except UserError as error:
+        return error.what
 
 
 def _letters(row: Row) -> int:

@@ -115,6 +115,8 @@ def headline(found: dict[str, int]) -> str:
     words = [f"{found['chats']} chats"]
     if found["conversations"] > found["chats"]:
         words[0] += f" in {found['conversations']} parts"
+    if found["dropped_test_overlap"]:
+        words.append(f"{found['dropped_test_overlap']} that overlap a test left out")
     if found["dropped_too_long"]:
         words.append(f"{found['dropped_too_long']} too long for a row and left out")
     if found["cut"]:
