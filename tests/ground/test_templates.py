@@ -1,4 +1,4 @@
-"""Templates of others: what fails is told in words, what is hostile is ended, what is fine is the same apart or here."""
+"""Templates of others: what fails is told in words, what is hostile is ended, what is fine is the same apart."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_template_without_end_is_ended(template: str, monkeypatch: pytest.Monk
     templates.render("{{ 1 }}", {})  # the process is there
     monkeypatch.setattr(templates, "SECONDS", 0.3)
     for _ in range(templates.TRIES):
-        with pytest.raises(UserError, match="does not end|more than it may have"):
+        with pytest.raises(UserError, match=r"does not end|more than it may have"):
             templates.render(template, GIVEN)
     with pytest.raises(UserError, match="is not run again"):
         templates.render(template, GIVEN)

@@ -319,7 +319,12 @@ class Tokenizer:
     def _ordinary(self, text: str) -> list[int]:
         """Ids of normalised text. tiktoken's cutter panics on a million spaces in a row; Python's `regex` does not."""
         if not _has_endless_space(text):
-            return self._encoding.encode_ordinary(text)
+            try:
+                return self._encoding.encode_ordinary(text)
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":  # of a pattern that tries too often; no class to import
+                    raise
+                raise UserError("the tokenizer's pattern gives up on this text", where=_shown(text)) from None
         return [i for piece in _compiled(self.regex).finditer(text) for i in self.encode_piece(piece[0].encode())]
 
     def encode_piece(self, piece: bytes) -> list[int]:
