@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, bar, print_json, tell_quarantined, written
+from qwenkit.cli.app import Json, app, as_reference, bar, print_json, real, tell_quarantined, written
 from qwenkit.errors import Stopped, UserError
 from qwenkit.records import Quarantine, write_bytes
 
@@ -77,7 +77,7 @@ def longctx(
         cells = room.measure(engine, ids, sizes, length, tricks, moved)
     if plot is not None:
         with written(plot):
-            write_bytes(plot.resolve(), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
+            write_bytes(real(plot), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
     if as_json:
         print_json({"model": model, "trained": length, "tokens": len(ids), "quarantined": dict(lost.counts),
                     "cells": room.plain(cells)})  # fmt: skip
