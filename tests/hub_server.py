@@ -175,7 +175,7 @@ class _Answers(BaseHTTPRequestHandler):
             return
         data, headers = repo.commits[commit][path], {"X-Repo-Commit": commit}
         if not path.endswith(LARGE):
-            self._send(200, data, {**headers, "ETag": f'"{_sha(data)[:40]}"'}, path)
+            self._send(200, data, {**headers, "ETag": f'"{_git(data)}"'}, path)
             return
         linked = {"X-Linked-Etag": f'"{_sha(data)}"', "X-Linked-Size": str(len(data)), "ETag": '"of the redirect"'}
         # another host, as the Hub's: nobody may send it the token

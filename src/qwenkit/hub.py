@@ -112,21 +112,26 @@ def fetch(reference: str, commit: str, what: str = "model") -> Path:
 
 def refuse_changed(folder: Path) -> None:
     """Refuse a snapshot in which a file is not what the Hub said: the cache names each by its digest, SHA-256 of large
-    files and git's of small ones. What is no link into the cache has none, and is taken as it is."""
+    files and of small ones git's (or, by some mirrors, SHA-1). What is no link into the cache has none, and is taken
+    as it is."""
     for path in sorted(folder.iterdir()):
         name = path.resolve().name if path.is_symlink() else ""
-        if path.is_file() and _DIGEST.fullmatch(name) and _digest(path, git=len(name) == 40) != name:
+        if path.is_file() and _DIGEST.fullmatch(name) and name not in _digests(path, len(name)):
             raise UserError("a downloaded file changed: it is not what the Hub gave", where=str(path),
                             mend=f"remove {path.resolve()} and ask again with a network")  # fmt: skip
 
 
-def _digest(path: Path, git: bool) -> str:
-    """The digest that the Hub knows a file by."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False) if git else hashlib.sha256()
+def _digests(path: Path, length: int) -> list[str]:
+    """The digests of a file that have so many digits."""
+    blob = b"blob %d\0" % path.stat().st_size
+    found = (
+        [hashlib.sha256()] if length == 64 else [hashlib.sha1(start, usedforsecurity=False) for start in (blob, b"")]
+    )
     with path.open("rb") as file:
         while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
+            for digest in found:
+                digest.update(data)
+    return [digest.hexdigest() for digest in found]
 
 
 def snapshot(reference: str, commit: str) -> Path:

@@ -268,13 +268,17 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         file.write(data)
 
 
+_OF_THE_SYSTEM = ("/dev", "/dev/fd", "/proc/self/fd")
+"""Where names are the system's and stay, such as /dev/stdout."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
     """The one way to write over a file: through a temporary name beside it, flushed to the disk and renamed. A kill, a
     full disk or an error leaves what stood there, never a part; an `OSError` names the file. A link is replaced and
     never followed. What is no plain file (a pipe, a terminal) is written to as it is."""
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if str(path.parent) in _OF_THE_SYSTEM or (path.exists() and not path.is_file() and not path.is_dir()):
         with path.open("wb") as file:
             yield file
         return

@@ -4,6 +4,7 @@ machine; any other address is refused."""
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,22 @@ def test_names(text: str, repo: str, revision: str | None) -> None:
 )  # fmt: skip
 def test_what_is_no_name(text: str) -> None:
     assert parse(text) is None
+
+
+def test_a_downloaded_file_that_changed_is_refused(tmp_path: Path) -> None:
+    """The cache names large files by their SHA-256 and small ones by git's digest."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / ("0" * 40)
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    data = {"model.safetensors": b"weights", "config.json": b"{}"}
+    kinds = {"model.safetensors": hashlib.sha256(b"weights"), "config.json": hashlib.sha1(b"blob 2\0{}")}
+    for name, content in data.items():
+        (blobs / kinds[name].hexdigest()).write_bytes(content)
+        (snapshot / name).symlink_to(blobs / kinds[name].hexdigest())
+    (snapshot / "own.txt").write_text("of nobody's digest")
+    names.refuse_changed(snapshot)
+    for name, content in data.items():
+        (snapshot / name).write_bytes(b"x" + content[1:])
+        with pytest.raises(UserError, match=f"{name}: a downloaded file changed"):
+            names.refuse_changed(snapshot)
+        (snapshot / name).write_bytes(content)

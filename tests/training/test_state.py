@@ -215,3 +215,13 @@ def test_a_damaged_mark_is_told_and_the_one_before_taken(tmp_path, mark):
     assert found["step"] == 1 and len(told) == 1 and "step-00000002 is passed over" in told[0]
     (tmp_path / "step-00000001" / "complete.json").write_text("")
     assert load_latest(tmp_path, told.append) is None and told[-1].startswith("no checkpoint is intact")
+
+
+def test_what_was_passed_over_takes_no_place(tmp_path):
+    """Else a damaged one would count among the newest two."""
+    for step in (10, 20):
+        save_checkpoint(TREE, tmp_path, step)
+    damage_cut(tmp_path / "step-00000020")
+    assert load_latest(tmp_path, lambda _: None) is not None
+    save_checkpoint(TREE, tmp_path, 15)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]

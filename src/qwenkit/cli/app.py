@@ -101,7 +101,12 @@ def read_stdin() -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole, or say why not and leave what stood there."""
     with written(path):
-        write_bytes(path.resolve(), text.encode(errors="replace"))
+        write_bytes(real(path), text.encode(errors="replace"))
+
+
+def real(path: Path) -> Path:
+    """Where a file that the user names is written: where a link leads, which is the user's own."""
+    return path.resolve() if path.resolve().is_file() and path.parent != Path("/dev") else path
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from qwenkit.cli.app import (
     as_folder,
     inspect_app,
     print_json,
+    real,
     say,
     tell_quarantined,
     terminal,
@@ -142,7 +143,7 @@ def train_filter(
         sides.append(texts)
     found = agreement(*sides)
     with written(out):
-        QualityClassifier.train(*sides).save(out.resolve())
+        QualityClassifier.train(*sides).save(real(out))
     if as_json:
         counts = {name: dict(quarantine.counts) for name, quarantine in lost.items()}
         print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": found, "quarantined": counts})

@@ -16,6 +16,7 @@ from qwenkit.cli.app import (
     as_reference,
     bar,
     print_json,
+    real,
     say,
     tell_quarantined,
     written,
@@ -111,7 +112,7 @@ def longctx(
         cells = room.measure(engine, ids, sizes, length, tricks, moved)
     if plot is not None:
         with written(plot):
-            write_bytes(plot.resolve(), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
+            write_bytes(real(plot), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
     if as_json:
         print_json({"model": model, "trained": length, "tokens": len(ids), "quarantined": dict(lost.counts),
                     "cells": room.plain(cells)})  # fmt: skip

@@ -87,7 +87,8 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
     fsync_tree_entry(folder)
-    for old in _complete(folder)[:-KEPT]:
+    ahead = [path for path in _complete(folder) if path.name > target.name]  # passed over: damaged, and of no use now
+    for old in (*ahead, *[path for path in _complete(folder) if path not in ahead][:-KEPT]):
         shutil.rmtree(old)
     return target
 
