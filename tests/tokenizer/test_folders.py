@@ -118,7 +118,7 @@ def test_the_older_form_without_half_of_it_is_refused(tiny: Tokenizer, tmp_path:
         load(tmp_path)
     older(tmp_path, tiny)
     (tmp_path / "merges.txt").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(UserError, match="not a text in UTF-8"):
+    with pytest.raises(UserError, match="UTF-8"):
         load(tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_odd_templates_are_refused(tmp_path: Path, template: Any, message: str) 
 def test_named_templates_in_files(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="not a text in UTF-8"):
+    with pytest.raises(UserError, match="UTF-8"):
         load_tokenizer(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
     write(tmp_path / "additional_chat_templates" / "tool_use.jinja", 0)
