@@ -15,6 +15,9 @@ from qwenkit.model import Transformer, init_weights, load_model, save_model
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.formats import FORMATS
 from qwenkit.model.formats.keys import accepting
+from qwenkit.model.gptq import quantize
+from qwenkit.model.grow import grow
+from qwenkit.model.quantized import Scheme
 from tests.model.conftest import tiny
 
 transformers = pytest.importorskip("transformers")
@@ -267,3 +270,10 @@ def test_a_product_of_sizes_is_bounded_before_anything_is_built(folder: Path) ->
 )
 def test_parameters_are_counted_without_building(config: ModelConfig) -> None:
     assert sum(p.numel() for p in Transformer(config).parameters()) == config.parameters
+
+
+def test_a_quantized_model_does_not_grow() -> None:
+    model = init_weights(Transformer(tiny(hidden_size=64)), seed=0)
+    quantize(model, Scheme(8, -1), None, True, lambda *_: None)
+    with pytest.raises(UserError, match="a quantized model cannot grow"):
+        grow(model, 96, [[1, 2]], 128)
