@@ -170,7 +170,7 @@ def test_a_section_in_the_middle_ends_nothing(heading: str, shape: str) -> None:
 
 ENDINGS = [
     (
-        "<h3>Comments (2)</h3><div class=c><b>Bo</b><p>I had bees too, but they flew away in the second summer.</p></div>",
+        "<h3>Comments (2)</h3><div class=c><b>Bo</b><p>I had bees too, but they flew away in the summer.</p></div>",
         "Bo",
     ),
     (
@@ -312,8 +312,20 @@ def test_letters_poems_and_lists_of_terms() -> None:
     )
     poem = "<p>The bees come home at evening,<br>and no one calls them in;<br>the light goes over the garden.</p>"
     check(f"<article><h1>Evening</h1>{poem}{poem}</article>", "evening,\nand no one calls them in;\nthe light")
+    lines = ("The bees come home,", "and no one calls;", "the light goes out,", "and evening falls.")
+    verse = "".join(f"<div class=line>{line}</div>" for line in lines)
+    check(f"<article><h1>Evening</h1>{verse}</article><footer>{JUNK}</footer>", "\n".join(lines), "partners")
     terms = "<dl><dt>Drone</dt><dd>A male bee, without a sting.</dd><dt>Super</dt><dd>A box for honey.</dd></dl>"
     check(article(terms), "Drone\nA male bee, without a sting.\nSuper\nA box for honey.")
+
+
+def test_questions_and_short_tables() -> None:
+    asked = "".join(
+        f"<div><div class=q>{q}</div><div class=a>{SECTION}</div></div>" for q in ("Do they sleep?", "Why?")
+    )
+    check(f"<main><h1>Questions</h1>{asked}</main>", ["Do they sleep?", "Why?"])
+    note = "<p>Here are the prices of this year, with the tax.</p><table><tr><th>Kind<th>Price<tr><td>Lime<td>5</table>"
+    check(f"<div><h1>Prices</h1>{note}</div>", "Kind | Price\nLime | 5")
 
 
 def test_text_to_copy_stays() -> None:

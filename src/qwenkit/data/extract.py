@@ -36,8 +36,9 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
 
 
 def doubtful(text: str, share: float) -> bool:
-    """The cheap confidence test: very little text, or little of the sentences that the page has."""
-    return len(text) < 100 or share < 0.15
+    """The cheap confidence test: little of the sentences that the page has, or very little text that is not most of
+    them."""
+    return share < 0.15 or (len(text) < 100 and share < 0.8)
 
 
 def extract_careful(page: str, url: str | None = None) -> str:

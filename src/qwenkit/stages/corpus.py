@@ -23,7 +23,7 @@ from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.testsets import named_texts, overlap_13gram
 
-VERSION = 7  # 7: kinds by contents, more encodings and full stops; pages keep formulas, columns, threads; 6: vowel signs are in words
+VERSION = 7  # 7: kinds by contents, more encodings and full stops; pages keep more; 6: vowel signs are in words
 GIVES = ("documents",)
 MOST_COPIES, MOST_SHOWN = 1000, 2000
 RUNNER = "where chunks are worked on: here, or on the cluster of Ray"

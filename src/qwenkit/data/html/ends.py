@@ -40,6 +40,7 @@ _RIGHTS = re.compile(
 )
 _NOTICE = re.compile(r"©|\(c\)|rights\sreserved|права|prawa|版权|επιφύλαξη|droits|rechte|derechos", re.I)
 _SPOKEN = re.compile(r"\W*[\"“„«»‘「『]|.*[.。,;”»」』]\W*\Z", re.S)
+_ASKED, _QUESTION = frozenset(("p", "div", "button")), re.compile(r"\w[?？؟]\s*\Z")
 _SOME = 0.25  # of a page's sentences, that must stand above what follows its text
 _MUCH = 0.5  # of the mass above a line: where as much follows it among its like, the text goes on
 _LONGEST_END, _LONGEST_RIGHTS = 60, 100
@@ -64,12 +65,13 @@ def trim(blocks: list[Block], walk: Walk) -> list[Block]:
 
 def _begin(blocks: list[Block], walk: Walk, first: int) -> int:
     """Where the text begins, its first sentence being known: headings, items and cells right above it are part of it,
-    an address to the reader ("Dear all,"), and sections of items, as the ingredients of a recipe are."""
+    an address to the reader ("Dear all,") or a question, and sections of items, as the ingredients of a recipe are."""
     parent = walk.parents[blocks[first].owner]
     while first > 0 and not blocks[first - 1].links:
         above = blocks[first - 1]
         spoken = above.kind == "p" and walk.parents[above.owner] == parent and _SPOKEN.match(above.text)
-        if above.kind not in ABOVE and not spoken:
+        asked = above.kind in _ASKED and _QUESTION.search(above.text)
+        if above.kind not in ABOVE and not spoken and not asked:
             break
         first -= 1
     around = set(itertools.islice(_above(walk, blocks[first].owner), _DEEP))

@@ -10,19 +10,36 @@ from qwenkit.data.html.walk import Block
 
 _KINDS = frozenset(("div", "p"))
 _LONGEST, _FEWEST = 160, 4  # characters of a line; lines of a run
+_LONGEST_VERSE = 80  # characters of a line of a poem
 _MEAN = 30  # characters of a line, on the average, of a text that was broken because its lines were full
 _FULL = 0.7  # of the longest line: a shorter one is not full
 _MOST = 0.6  # of the lines that end in no full stop
 _ENDED = re.compile(r"[.!?:;。！？：；…”\"»」)]\s*\Z")
+_CLAUSE = re.compile(r"\w\W{0,2}[.!?,;—–…。！？；，、]\W{0,2}\Z")
 _WIDE_END, _HYPHEN = re.compile("[\u3040-\u30ff\u3400-\u9fff，、]\\Z"), re.compile(r"[^\W\d_][-\u2010\xad]\Z")
 
 
 def joined(blocks: list[Block], parents: list[int]) -> list[Block]:
-    """The blocks, with runs of lines made into paragraphs."""
+    """The blocks, with runs of lines made into paragraphs or stanzas."""
     found: list[Block] = []
     for run in _runs(blocks, parents):
-        found.extend(_paragraphs(run) if len(run) >= _FEWEST and _is_broken(run) else run)
+        if len(run) < _FEWEST:
+            found.extend(run)
+        elif _is_broken(run):
+            found.extend(_paragraphs(run))
+        elif _is_verse(run):
+            run[0].text = "\n".join(block.text for block in run)
+            found.append(run[0])
+        else:
+            found.extend(run)
     return found
+
+
+def _is_verse(run: list[Block]) -> bool:
+    """Whether lines are those of a poem: short ones, half of which end as clauses do."""
+    if run[0].kind != "div" or any(len(block.text) > _LONGEST_VERSE for block in run):
+        return False
+    return 2 * sum(bool(_CLAUSE.search(block.text)) for block in run) >= len(run)
 
 
 def _runs(blocks: list[Block], parents: list[int]) -> Iterator[list[Block]]:

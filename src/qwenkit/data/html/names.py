@@ -19,8 +19,8 @@ BLOCK = frozenset(
     "caption xmp".split()
 )
 LINKABLE = frozenset("ul ol table div section p dl".split())
-PLAIN = frozenset("p td th pre li dd".split())
-ABOVE = frozenset("h2 h3 h4 h5 h6 td th li".split())
+PLAIN = frozenset("p td th pre li dt dd".split())
+ABOVE = frozenset("h2 h3 h4 h5 h6 td th li dt dd".split())
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 HEADED = HEADINGS | {"dt", "summary", "legend"}  # where a button is a heading
 PREFORMATTED = frozenset("pre listing xmp".split())
