@@ -192,7 +192,7 @@ error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
     ),
     Case(
         "no gzip at all",
-        lambda d: d.family().write("bad.jsonl.gz", "{}\n"),
+        lambda d: d.family().write("bad.jsonl.gz", b"\2 no gzip"),
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
 error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
