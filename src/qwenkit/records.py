@@ -12,13 +12,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from qwenkit.compression import opened
 from qwenkit.errors import UserError
 from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, decode, is_pointer, open_file, read_bytes, refuse_special
 
@@ -79,9 +79,10 @@ class Quarantine:
 
 
 def _lines(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
-    with open_file(path, "a JSONL file") as raw:
-        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-        file.seek(start)
+    open_file(path, "a JSONL file").close()  # no device and no pipe
+    with opened(path) as file:
+        if start:
+            file.seek(start)
         while line := file.readline(LINE_BYTES + 1):
             yield line
             start += len(line)
@@ -102,9 +103,9 @@ def _pass_line(file: BinaryIO) -> int:
 
 
 def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
-    """Rows of a JSONL(.gz) file. Bad lines go to the quarantine; without one, the first bad line is a `UserError`.
+    """Rows of a JSONL file, packed or not. A bad line goes to the quarantine; without one, the first is a `UserError`.
 
-    A gzip file that ends too early gives its whole lines and one quarantined record, `truncated file`.
+    A packed file that ends too early gives its whole lines and one quarantined record, `truncated file`.
     """
     return (row for _, row in numbered_jsonl(Path(path), quarantine))
 
@@ -119,7 +120,7 @@ def numbered_jsonl(
         for number, line in enumerate(_lines(path, start, stop), before + 1):
             if line.strip():
                 yield from ((number, row) for row in parse_line(line, path, number, quarantine))
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError) as error:
         reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
         if quarantine is None:
             raise UserError(
@@ -294,7 +295,7 @@ def parse_json(text: str, where: Place) -> Any:
 
 
 def read_rows(path: Path | str) -> Iterator[Row]:
-    """Rows of a Parquet or a JSONL(.gz) file, by its suffix; a bad one is a `UserError`."""
+    """Rows of a Parquet or a JSONL file, by its suffix; a bad one is a `UserError`."""
     return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
 
 

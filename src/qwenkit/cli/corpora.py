@@ -121,7 +121,7 @@ def train_filter(
         )
     sides = []
     for name, path in (("good", good), ("bad", bad)):
-        source = Source(name, path, "html" if ".warc" in path.name else "web")
+        source = Source(name, path)
         texts = [text_of(source, document) for document in islice(read_documents(source, Quarantine()), limit)]
         if len(texts) < 20:
             raise UserError(f"{len(texts)} documents cannot teach a filter", where=str(path), expected="at least 20")

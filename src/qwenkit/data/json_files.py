@@ -13,10 +13,11 @@ import codecs
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from qwenkit.data.streams import BLOCK, MAX_RECORD, TOO_LONG, Damage, blocks
+from qwenkit.compression import BLOCK, Damage
+from qwenkit.data.streams import MAX_RECORD, TOO_LONG, blocks
 from qwenkit.records import Quarantine
 
 BROKEN = "broken JSON, not read beyond"
@@ -27,24 +28,16 @@ _BETWEEN = re.compile(r"[\s,\]]*")
 def is_document(path: Path) -> bool:
     """Whether a file is no JSON lines: it begins with a list, or with an object that its first line leaves open."""
     head = next(blocks(path), b"")
-    return not isinstance(head, Damage) and opens_document(head)
-
-
-def opens_document(head: bytes) -> bool:
-    """The same of a file that begins so."""
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    text = b"" if isinstance(head, Damage) else head.removeprefix(codecs.BOM_UTF8).lstrip()
     first, more, _ = text.partition(b"\n")
     is_open = bool(more) and text.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b",", b":"))
     return text.startswith(b"[") or is_open
 
 
-def values(
-    path: Path, quarantine: Quarantine, parts: Iterable[bytes | Damage] | None = None
-) -> Iterator[tuple[int, bytes]]:
-    """(Number, bytes) of every value of a document: of a list its items. `parts` are its blocks where they are read
-    already."""
+def values(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, bytes]]:
+    """(Number, bytes) of every value of a document: of a list its items."""
     damage: list[Damage] = []
-    pieces = _decoded(blocks(path) if parts is None else parts, damage)
+    pieces = _decoded(path, damage)
     held = next(pieces, "").removeprefix("\ufeff").lstrip().removeprefix("[")
     at, number, more = 0, 0, True
     while True:
@@ -69,10 +62,10 @@ def values(
         quarantine.add(BROKEN, path, line=number + 1, sample=_readable(held[at : at + 200]))
 
 
-def _decoded(parts: Iterable[bytes | Damage], damage: list[Damage]) -> Iterator[str]:
+def _decoded(path: Path, damage: list[Damage]) -> Iterator[str]:
     """A file's text up to the first damage. Bytes that are no UTF-8 stay what they are, for the value they stand in."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    for part in parts:
+    for part in blocks(path):
         if isinstance(part, Damage):
             damage.append(part)
             return

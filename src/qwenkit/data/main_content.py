@@ -20,6 +20,8 @@ from typing import NamedTuple, cast
 
 import lxml.etree
 
+from qwenkit.data.sentences import CLOSING, ENDS, PAUSES, WIDE
+
 _SKIP = frozenset(
     "script style noscript template title math iframe object embed svg canvas video audio button select option "
     "textarea input map area dialog datalist progress meter figcaption applet frameset".split()
@@ -68,7 +70,7 @@ _BODY = _names(
     articlebody content-?(?:body|text|main) storytext entry"""
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_SENTENCE = re.compile(r"[.!?;:,،؟。！？；，：、…](?:\s|[\"'”’」』)\]]|$)|[。！？，、]")
+_SENTENCE = re.compile(rf"[{ENDS}{PAUSES}](?:\s|[{CLOSING}]|$)|[{WIDE}，、]")
 _AFTER = re.compile(
     r"""\W*(?:
     (?:(?:\d+|add|all|leave|post|read|reader|your|show|view|a|no|the|user)\W+)*(?:comments?|reply)\b(?!\s(?:on|from|by|of)\b)

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from qwenkit.artifacts import stamps
 from qwenkit.data import dedup, mixture, quality, tables
 from qwenkit.data.books import KEPT, Books, Row
+from qwenkit.data.charset import decode
 from qwenkit.data.copies import Fate, fates_and_names
 from qwenkit.data.decontaminate import Match, TestIndex
 from qwenkit.data.extract import extract_text, tidy
@@ -66,10 +67,10 @@ def read_part(out: Path, split: Split, source: Source, config: CorpusConfig) -> 
 
 def text_of(source: Source, document: Document) -> str:
     """A document's text. A page is decoded and extracted; other text is only tidied, and code left as it is."""
-    if source.kind == "html":
+    if document.form == "html":
         return dedup.collapse_repeated_lines(extract_text(document.body, document.url, document.charset))
-    text = document.body if isinstance(document.body, str) else document.body.decode("utf-8", "replace")
-    return text.encode("utf-8", "replace").decode() if source.kind == "code" else tidy(text)
+    text = document.body if isinstance(document.body, str) else decode(document.body, document.charset)
+    return text.encode("utf-8", "replace").decode() if "code" in (document.form, source.kind) else tidy(text)
 
 
 def _row(source: Source, document: Document) -> tuple[Row, float]:

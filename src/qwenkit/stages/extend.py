@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwenkit.compression import unpacked_name
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
@@ -87,7 +88,7 @@ def read_texts(path: Path) -> list[Row]:
     from qwenkit.data.readers import Source, read_documents
     from qwenkit.records import Quarantine
 
-    if any(path.glob(DOCUMENTS)) or path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz"):
+    if any(path.glob(DOCUMENTS)) or unpacked_name(path).suffix == ".jsonl":
         return list(documents(path))
     quarantine = Quarantine()
     rows = [{"id": d.id, **d.fields, "text": d.body} for d in read_documents(Source("text", path), quarantine)]

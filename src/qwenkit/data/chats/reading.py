@@ -17,17 +17,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qwenkit.data import readers, streams
+from qwenkit import compression
+from qwenkit.data import row_files, streams
 from qwenkit.data.chats import files, formats
 from qwenkit.data.chats.forms import COLUMNS, Converted, converted
-from qwenkit.data.json_files import BROKEN
+from qwenkit.data.json_files import BROKEN, is_document
 from qwenkit.errors import UserError, within
-from qwenkit.records import Quarantine, Row, dumps, name_of, parse_line, row_groups
+from qwenkit.records import Quarantine, Row, dumps, name_of, row_groups
 
 PART_BYTES = 16 << 20
 Source = Path | Sequence[Path]
 Check = Callable[[Row], None]
-_DAMAGE = {streams.CUT, streams.DAMAGED, "damaged row group"}
+_DAMAGE = {compression.CUT, compression.DAMAGED, "broken CSV, not read beyond", "damaged row group"}
 _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
 
 
@@ -59,10 +60,15 @@ def _parts(path: Path, found: files.Files, kind: str, size: int) -> Iterator[Par
     edges: Iterator[tuple[int, int | None, int]] = iter([(0, None, 1)])
     if form == "parquet":
         edges = _groups(path, size)
-    elif form == "json" and not formats.packing(path) and path.stat().st_size > size and not formats.is_document(path):
-        edges = ((split.start, split.stop, split.first) for split in readers.lines_apart(path, size))
+    elif form == "json" and path.stat().st_size > size and _is_lines(path):
+        edges = ((lines.start, lines.stop, lines.lines + 1) for lines in streams.line_parts(path, size))
     for start, stop, first in edges:
         yield Part(path, found.root, kind, form, stem, start, stop, first)
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether a file is plain lines, which can be read from any of them on."""
+    return not formats.packing(path) and not streams.is_wide(path) and not is_document(path)
 
 
 def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:
@@ -177,14 +183,9 @@ def raw_rows(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
 
 
 def _json(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    if part.stop is None and formats.is_document(part.path):
-        found = formats.values(part.path, quarantine)
-    else:
-        found = formats.lines(part.path, quarantine, part.start, part.stop, part.first)
-    for number, line in found:
-        for row in parse_line(line, part.path, number, quarantine):
-            inside = _inside(row, part.path) if number == 1 else None
-            yield from enumerate(inside, 1) if inside is not None else ((number, row),)
+    for number, row in row_files.json_rows(part.path, quarantine, part.start, part.stop, part.first):
+        inside = _inside(row, part.path) if number == 1 else None
+        yield from enumerate(inside, 1) if inside is not None else ((number, row),)
 
 
 def _inside(row: Row, path: Path) -> list[Row] | None:
@@ -203,12 +204,11 @@ def _is_rows(value: Any) -> bool:
 
 
 def _parquet(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    split = readers.Split((str(part.path),), part.start, part.stop, part.first)
-    return readers.parquet_rows(part.path, split, quarantine)
+    return row_files.parquet_rows(part.path, quarantine, part.start, part.stop, part.first)
 
 
 def _csv(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    for number, row in formats.table(part.path, quarantine):
+    for number, row in row_files.csv_rows(part.path, quarantine):
         if not COLUMNS & row.keys():
             names = ", ".join(name[:40] for name in list(row)[:6])
             raise UserError(
