@@ -98,7 +98,7 @@ def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], l
         raise UserError("no such file or folder", where=where, nearest=nearest(path.name, _siblings(path)))
     if not path.is_dir():
         return [_one(path, name, kind)], []
-    inside, unread = below(path)
+    inside, unread = files_below(path)
     why = {file: reason for file in inside if (reason := _unreadable(file))} | unread
     found = {file: form for file in inside if file not in why and (form := _form(file, kind))}
     why |= {file: _unnamed(file) for file in inside if file not in why and file not in found}
@@ -131,7 +131,7 @@ def _told(why: dict[Path, str]) -> str:
     return ", ".join(f"{reasons.count(reason)} x {reason}" for reason in dict.fromkeys(reasons))
 
 
-def below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     """What lies below a folder and is no folder; and the folders that are not entered, with why."""
     found: list[Path] = []
     closed: dict[Path, str] = {}

@@ -58,6 +58,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "table.tsv": lambda: TABLE.replace(",", "\t").encode(),
     "semicolons.csv.gz": lambda: gzip.compress(TABLE.replace(",", ";").encode()),
     "excel.csv": lambda: TABLE.replace(",", "\t").encode("utf-16"),
+    "wide.jsonl": lambda: LINES.decode().encode("utf-16"),
     "unnamed": lambda: LINES,
 }
 
@@ -69,12 +70,12 @@ def test_every_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     quarantine = Quarantine()
     found = list(read(path, "chats", quarantine))
     assert [row["messages"] for row in found] == [row["messages"] for row in ROWS] and not quarantine.counts
-    assert len({row["id"] for row in found}) == 20 and found[0]["id"] == "chat-0"
+    assert len({row["id"] for row in found}) == 20 and found[0]["id"] == f"chat-{'sv' in name:d}"
     for size in (1, 300, 1 << 20):  # read apart, in any parts
         assert [row for part in parts(path, "chats", size) for row in read_part(part, Quarantine())] == found
 
 
-ROW_BY_ROW = ("lines", "marked", "table", "excel", "inside")
+ROW_BY_ROW = ("lines", "marked", "table", "excel", "inside", "wide")
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(ROW_BY_ROW)])
@@ -186,7 +187,7 @@ def test_a_table_without_names_and_other_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="several lists of rows: train, test"):
         list(read(tmp_path / "b.json", "chats"))
     (tmp_path / "c.csv").write_bytes("question,answer\n你好,你好\n".encode("gb18030"))
-    with pytest.raises(UserError, match="not in UTF-8"):
+    with pytest.raises(UserError, match="invalid UTF-8"):
         list(read(tmp_path / "c.csv", "chats"))
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
     for name, what in (("picture.png", "unknown type"), ("none.jsonl", "no such file")):

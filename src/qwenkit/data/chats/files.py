@@ -20,7 +20,7 @@ from pathlib import Path
 
 from qwenkit.data.chats.card import train_files
 from qwenkit.data.chats.formats import SUFFIXES, format_of, stem_of
-from qwenkit.data.sources import below
+from qwenkit.data.sources import files_below
 from qwenkit.errors import UserError, nearest
 from qwenkit.files import refuse_special
 
@@ -176,7 +176,7 @@ def _refuse_twice(files: list[Path], path: Path) -> None:
 
 def _data_files(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     """Files of rows below a folder in sorted order, and the names of others, with why they are none."""
-    found, closed = below(path)
+    found, closed = files_below(path)
     why = {file: reason for file in found if (reason := _no_data(file))} | closed
     files = sorted((file for file in found if file not in why), key=lambda file: file.relative_to(path).as_posix())
     return files, sorted(

@@ -1,4 +1,4 @@
-"""The format of a file of rows and its rows, whatever packs them: JSON lines, a JSON document, CSV, Parquet, Arrow.
+"""The format of a file of rows, whatever packs it, and the rows that no other reader of the package has.
 
     format_of(path)                    # "json", "csv", "parquet", "arrow": by its suffix, else by its first bytes
 
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qwenkit.compression import DAMAGED, PACKINGS, unpacked_name
-from qwenkit.data import streams
+from qwenkit import compression
 from qwenkit.errors import UserError
 from qwenkit.files import LFS, open_file, refuse_pointer
 from qwenkit.records import Row
@@ -20,31 +19,42 @@ from qwenkit.records import Row
 FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
            ".arrow": "arrow"}  # fmt: skip
 SUFFIXES = tuple(FORMATS)
+_PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
+
+
+def packing(path: Path) -> str:
+    """What packs a file, by its first bytes: `gz`, `zst`, `bz2`, `xz` or nothing. No pointer of git-lfs is a file."""
+    with open_file(path) as file:
+        refuse_pointer(file.read(len(LFS)), path)
+    found = compression.packing(path)
+    return found.suffix.removeprefix(".") if found else ""
 
 
 def stem_of(path: Path) -> str:
     """A file's name without what tells its format and packing."""
-    name = unpacked_name(path)
-    return name.stem if name.suffix.lower() in SUFFIXES else name.name
+    name = path.name
+    for known in (_PACKED, SUFFIXES):
+        suffix = Path(name).suffix.lower()
+        name = name[: -len(suffix)] if suffix in known else name
+    return name
 
 
 def format_of(path: Path, ask: bool = True) -> str:
     """The format of a file; one that is not known is a `UserError`, or nothing unless asked."""
-    if ask:
-        with open_file(path) as file:
-            refuse_pointer(file.read(len(LFS)), path)
-    known = FORMATS.get(unpacked_name(path).suffix.lower()) or (_by_content(path) if ask else "")
+    suffix = Path(path.name[: -len(path.suffix)]).suffix if path.suffix.lower() in _PACKED else path.suffix
+    known = FORMATS.get(suffix.lower()) or (_by_content(path) if ask else "")
     if not known and ask:
         raise UserError(
             f"a file of unknown type: {path.name}", where=str(path),
-            expected=f"rows in a file that ends in {', '.join(SUFFIXES)} (and {', '.join(PACKINGS)})",
+            expected=f"rows in a file that ends in {', '.join(SUFFIXES)} (and .gz, .zst, .bz2, .xz)",
         )  # fmt: skip
     return known
 
 
 def _by_content(path: Path) -> str:
-    first = next(streams.blocks(path), b"")
-    head = first.lstrip(b"\xef\xbb\xbf \t\r\n") if isinstance(first, bytes) else b""
+    packing(path)
+    block = next(compression.blocks(path), b"")
+    head = block.lstrip(b"\xef\xbb\xbf \t\r\n") if isinstance(block, bytes) else b""
     return next((name for start, name in ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"{", "json"), (b"[", "json"))
                  if head.startswith(start)), "")  # fmt: skip
 
@@ -66,7 +76,7 @@ def arrow(path: Path) -> Iterator[tuple[int, Row]]:
                     number += 1
                     yield number, row
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise damaged(path, DAMAGED) from error
+        raise damaged(path, compression.DAMAGED) from error
 
 
 def _batches(source: Any) -> Iterator[Any]:

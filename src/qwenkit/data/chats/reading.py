@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qwenkit.compression import CUT, DAMAGED, packing
+from qwenkit import compression
 from qwenkit.data import row_files, streams
 from qwenkit.data.chats import files, formats
 from qwenkit.data.chats.forms import COLUMNS, Converted, converted
@@ -28,7 +28,7 @@ from qwenkit.records import Quarantine, Row, dumps, name_of, row_groups
 PART_BYTES = 16 << 20
 Source = Path | Sequence[Path]
 Check = Callable[[Row], None]
-_DAMAGE = {CUT, DAMAGED, "damaged row group"}
+_DAMAGE = {compression.CUT, compression.DAMAGED, "broken CSV, not read beyond", "damaged row group"}
 _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
 
 
@@ -60,15 +60,15 @@ def _parts(path: Path, found: files.Files, kind: str, size: int) -> Iterator[Par
     edges: Iterator[tuple[int, int | None, int]] = iter([(0, None, 1)])
     if form == "parquet":
         edges = _groups(path, size)
-    elif form == "json" and path.stat().st_size > size and _is_of_plain_lines(path):
+    elif form == "json" and path.stat().st_size > size and _is_lines(path):
         edges = ((lines.start, lines.stop, lines.lines + 1) for lines in streams.line_parts(path, size))
     for start, stop, first in edges:
         yield Part(path, found.root, kind, form, stem, start, stop, first)
 
 
-def _is_of_plain_lines(path: Path) -> bool:
-    """Whether a file can be cut at its lines."""
-    return packing(path) is None and not streams.is_wide(path) and not is_document(path)
+def _is_lines(path: Path) -> bool:
+    """Whether a file is plain lines, which can be read from any of them on."""
+    return not formats.packing(path) and not streams.is_wide(path) and not is_document(path)
 
 
 def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:

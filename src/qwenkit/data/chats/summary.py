@@ -15,7 +15,6 @@ from itertools import islice
 from typing import Any
 
 from qwenkit.chat.messages import text
-from qwenkit.compression import packing
 from qwenkit.data.chats import files, formats, reading
 from qwenkit.data.chats.forms import SIDES, TURN_KEYS, Converted, converted
 from qwenkit.data.chats.turns import READ, parsed
@@ -123,7 +122,7 @@ def describe(
     found = files.find(source, kind or "chats", own)
     parts = reading.parts(source, kind or "chats", 1 << 62, own)
     kind = kind or _kind_of(parts)
-    names = {found.named(path): formats.format_of(path) + (packed.suffix if (packed := packing(path)) else "")
+    names = {found.named(path): " ".join(filter(None, (formats.format_of(path), formats.packing(path))))
              for path in found.taken}  # fmt: skip
     summary = Summary(kind, found, names)
     for part in parts:
