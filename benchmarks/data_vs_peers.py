@@ -213,13 +213,13 @@ print("SECONDS", json.dumps(work()))
 
 
 def peer(kind: str, path: Path) -> Seconds:
-    """A peer's seconds on one part; none, with the reason on stderr, where it does not run."""
+    """A peer's seconds on one part. One that does not run ends the benchmark: a ratio to nothing is no figure."""
     python = os.environ.get("PEERS_PYTHON", sys.executable)
     done = subprocess.run([python, "-c", PEER, kind, str(path)], capture_output=True, text=True)
     found = [line.removeprefix("SECONDS ") for line in done.stdout.splitlines() if line.startswith("SECONDS ")]
     if not found:
-        print(f"{kind} did not run: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-    return json.loads(found[0]) if found else {}
+        sys.exit(f"{kind} did not run in {python} (see benchmarks/peers-data.txt):\n{done.stderr.strip()[-2000:]}")
+    return json.loads(found[0])
 
 
 def table(title: str, paths: list[Path], programs: dict[str, Callable[[Path], Seconds]]) -> dict[str, float]:
@@ -231,7 +231,7 @@ def table(title: str, paths: list[Path], programs: dict[str, Callable[[Path], Se
         for name, program in programs.items():
             seconds = program(path)
             print(f"# {path.name} {name} {json.dumps(seconds)}", file=sys.stderr, flush=True)
-            for stage, value in {**seconds, "all": sum(seconds.values()) or float("nan")}.items():
+            for stage, value in {**seconds, "all": sum(seconds.values())}.items():
                 rates.setdefault((stage, name), []).append(size / value)
     stages = dict.fromkeys(stage for stage, _ in rates)
     print(f"\n{title}\n| stage | program | MB/s a core (range) | ours is so many times as fast |")

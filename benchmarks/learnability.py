@@ -44,10 +44,10 @@ from qwenkit.nano.facts import LANGUAGES, Facts
 from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS, SYSTEM_TASKS, make, with_system
 from qwenkit.records import Row, write_json
 from qwenkit.stages.base import Work
+from qwenkit.stages.chat_tokens import example
 from qwenkit.stages.keys import train
 from qwenkit.stages.models import answers
 from qwenkit.stages.pretrain import shape
-from qwenkit.stages.sft import example
 from qwenkit.statistics import mean_interval
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from qwenkit.training import Alarmed, Batches

@@ -142,7 +142,9 @@ def run(arguments: argparse.Namespace, task: str, who: str) -> dict[str, Any]:
     python = sys.executable if who == "qwenkit" else arguments.peers
     words = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in ("texts", "vocabulary", "size")]
     words += [f"--train-mb={arguments.train_mb}", f"--encode-mb={arguments.encode_mb}", f"--one={task}:{who}"]
-    done = subprocess.run([python, __file__, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run([python, __file__, *words], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{task} with {who} did not run in {python}:\n{done.stderr.strip()[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -5,6 +5,9 @@ two clean runs write the same bytes. Times, versions and the machine go to `run.
 `publish` fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing.
 An artifact is whole when its content files are those of its manifest, no more and no fewer, with their bytes: `damage`
 decides it for all who ask. Hidden files, which desktops leave everywhere, are never content, nor is the model card.
+
+A manifest may come from anywhere: `read_manifest` is the one gate through which its names and digests come, and gives
+none that leads out of its folder.
 """
 
 from __future__ import annotations
@@ -14,15 +17,19 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
+import shutil
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 from qwenkit.errors import UserError
-from qwenkit.records import canonical, read_object, write_json
+from qwenkit.records import canonical, json_kind, read_object, write_json
 
 SCHEMA = 1
+LONGEST_NAME = 64
+"""Of a node: it names a folder, and another with a key behind it."""
 MANIFEST, RUN, CARD = "manifest.json", "run.json", "README.md"
 STRAY, MOVE = "not in the manifest", "move it out of the folder"
 
@@ -70,19 +77,58 @@ def path_digest(path: Path) -> str:
         return _outside(path)
     if is_run(path):
         return digest_of({name: sha256_file(path / name / MANIFEST) for name in run_artifacts(path)})
-    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return digest_of({name: _outside(path / name) for name in names})
+    return digest_of({file.relative_to(path).as_posix(): _outside(file) for file in outside_files(path)})
+
+
+def outside_files(path: Path) -> list[Path]:
+    """The files that the digest of a path from outside is about: itself, the manifests of a run, or every file below
+    it. A name that is not UTF-8 cannot stand in a digest or an id, and is refused."""
+    if is_run(path):
+        return [path / name / MANIFEST for name in run_artifacts(path)]
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    for file in files:
+        refuse_not_utf8(file)
+    return files
+
+
+def refuse_not_utf8(path: Path | str, where: str | None = None) -> None:
+    """Refuse a name that is not UTF-8: manifests, ids and reports are texts."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        what = f"a file name that is not UTF-8: {str(path)!a}"
+        raise UserError(what, where=where, mend="rename it") from None
 
 
 def _outside(path: Path) -> str:
-    """SHA-256 of a file that nobody vouches for. A start asks for it several times: it is read once as long as its size
-    and time stand."""
-    return _read_once(path.resolve(), *stamp(path))
+    """SHA-256 of a file that nobody vouches for. A start asks for it several times: it is read once as long as what the
+    file system says of it stands."""
+    return _read_once(path.resolve(), *signature(path))
 
 
 @functools.lru_cache(maxsize=100_000)
-def _read_once(path: Path, size: int, time: int) -> str:
+def _read_once(path: Path, *_: int) -> str:
     return sha256_file(path)
+
+
+def signature(path: Path) -> list[int]:
+    """What changes when anybody writes to a file or puts another in its place, its size and times put back or not. It
+    is good as long as nobody copies the file: `stamp` is for what is kept."""
+    stat = path.stat()
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def is_node_name(name: object) -> bool:
+    """Whether something is the name of a node, in its one legal form: letters, digits, - and _. It names folders."""
+    known = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
+    return known and len(cast("str", name)) <= LONGEST_NAME
+
+
+def is_content_name(name: str) -> bool:
+    """Whether a name is that of a content file: a path below the artifact that leads nowhere else."""
+    parts = PurePosixPath(name).parts
+    plain = bool(parts) and "/".join(parts) == name and not any(part.startswith(".") for part in parts)
+    return plain and "\0" not in name and name not in (MANIFEST, RUN, CARD)
 
 
 def is_run(folder: Path) -> bool:
@@ -93,7 +139,8 @@ def is_run(folder: Path) -> bool:
 def run_artifacts(run_dir: Path) -> dict[str, Manifest]:
     """The published artifacts of a run by node. A report is a view of the others and no part of what a run is: two
     runs may each report the other."""
-    found = {path.parent.name: read_manifest(path.parent) for path in sorted(run_dir.glob(f"*/{MANIFEST}"))}
+    folders = (path.parent for path in sorted(run_dir.glob(f"*/{MANIFEST}")) if is_node_name(path.parent.name))
+    found = {folder.name: read_manifest(folder) for folder in folders}
     return {name: manifest for name, manifest in found.items() if manifest.kind != "report"}
 
 
@@ -114,12 +161,41 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(**data)
     except TypeError as error:
         raise UserError("a damaged manifest: keys are missing or unknown", where=str(path)) from error
-    for name in ("files", "inputs", "config", "metrics"):
-        if not isinstance(data.get(name, {}), dict):
-            raise UserError("a damaged manifest: a value where a table belongs", where=str(path))
+    if odd := _odd(data):
+        raise UserError(f"a damaged manifest: {odd}", where=str(path))
     if manifest.digest != digest_of(manifest.files):
         raise UserError("a damaged manifest: its digest is not that of its files", where=str(path))
     return manifest
+
+
+_TYPES: dict[str, type] = {
+    "kind": str, "version": int, "key": str, "seed": int, "headline": str, "digest": str,
+    "config": dict, "inputs": dict, "files": dict, "metrics": dict,
+}  # fmt: skip
+
+
+def _odd(data: dict[str, Any]) -> str | None:
+    """What in a manifest cannot be: values of other types, and names that lead elsewhere."""
+    for name, kind in _TYPES.items():
+        if not isinstance(data.get(name, kind()), kind):
+            return f"`{name}` is {json_kind(data[name])}"
+    if not is_node_name(data["node"]):
+        return f"{data['node']!r} is no node name"
+    if not re.fullmatch(r"[0-9a-z]{1,64}", data["key"]):
+        return f"{data['key']!r} is no key"
+    for name, digest in data["files"].items():
+        if not is_content_name(name) or not isinstance(digest, str):
+            return f"{name!r} is no content file"
+    return next(
+        (f"the input {name!r} names nothing" for name, row in data["inputs"].items() if not _is_input(row)), None
+    )
+
+
+def _is_input(row: Any) -> bool:
+    """Whether an input has a digest, and names a node or nothing."""
+    found = cast("dict[str, object]", row) if isinstance(row, dict) else {}
+    node = found.get("node") or ""
+    return "digest" in found and all(isinstance(v, str) for v in found.values()) and (not node or is_node_name(node))
 
 
 def is_newer(folder: Path) -> bool:
@@ -167,6 +243,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     return {"planned_minutes": None, "planned_mb": None, **{key: value for key, value in run.items() if key != "files"}}
 
 
+def refuse_changed(path: Path, before: list[int], where: str) -> None:
+    """Refuse a file whose signature is another than before: what was read of it may be of neither."""
+    if not path.exists() or signature(path) != before:
+        raise UserError(
+            "the file changed while it was read", where=where, expected="data that stays as it is until it is read",
+            mend="the same command begins again with what is there now",
+        )  # fmt: skip
+
+
 def stamp(path: Path) -> list[int]:
     """Size and time of a file: while they stand, its bytes are taken to stand too."""
     stat = path.stat()
@@ -177,6 +262,31 @@ def stamps(path: Path) -> list[int]:
     """Sizes and times of a file, or of the files of a folder: while they stand, what was read of it stands too."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     return [number for file in files for number in stamp(file)]
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy what an artifact is: its content, and its books where they are no links, behind which anything may lie."""
+    for name in (*read_manifest(source).files, MANIFEST, RUN, CARD):
+        file = source / name
+        if file.is_file() and (is_content_name(name) or not file.is_symlink()):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target / name)
+
+
+def refuse_links(run_dir: Path) -> None:
+    """Refuse a run folder in which something that a run writes to, or removes, is a link: what lies behind it is no
+    part of the run. A node's folder may be one: it is read, and when it is superseded the link is moved away."""
+    own = [run_dir / name for name in (".work", ".old", ".lock", RUN, "events.jsonl")]
+    links = (path for path in own if path.is_symlink())
+    below = (
+        Path(base, name) for base, *names in os.walk(run_dir / ".work") for name in (*names[0], *names[1])
+        if Path(base, name).is_symlink()
+    )  # fmt: skip
+    for path in (*links, *below):
+        raise UserError(
+            "a link in a run folder, where a run writes", where=str(path), expected="a file or folder of the run's own",
+            mend="remove the link; what it leads to stays",
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -207,7 +317,7 @@ def fsync_tree(folder: Path) -> None:
 
 def publish(out: Path, target: Path, superseded: Path) -> None:
     """Rename a finished folder to its place; what stood there moves to `superseded/NAME-KEY-N`."""
-    if target.exists():
+    if os.path.lexists(target):  # also a link to nothing: it is moved away, and never followed
         superseded.mkdir(parents=True, exist_ok=True)
         target.rename(_free_name(superseded, target))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +330,7 @@ def _free_name(superseded: Path, target: Path) -> Path:
         stem = f"{target.name}-{read_manifest(target).key[:12]}"
     except UserError:
         stem = f"{target.name}-damaged"
-    numbers = (n for n in range(1_000_000) if not (superseded / f"{stem}-{n}").exists())
+    numbers = (n for n in range(1_000_000) if not os.path.lexists(superseded / f"{stem}-{n}"))
     return superseded / f"{stem}-{next(numbers)}"
 
 

@@ -30,7 +30,7 @@ Lines = dict[tuple[str, ...], int | str]
 
 
 def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
-    about = {"role": role, **{name: extra.pop(name, False) for name in ("many", "hub", "books", "wants")}}
+    about = {"role": role, **{name: extra.pop(name, False) for name in ("many", "several", "hub", "books", "wants")}}
     return Field(default, description=doc, json_schema_extra=about, **extra)
 
 
@@ -50,15 +50,17 @@ def edge(
     doc: str,
     wants: str | tuple[str, ...] = (),
     many: bool = False,
+    several: bool = False,
     hub: str = "",
     books: bool = False,
     **limits: Any,
 ) -> Any:
-    """A key that names another node or a path (a list of them with `many`); with `hub` also a model of the Hub, of
-    which it needs the whole `model` or the `tokenizer`. With `books` the stage reads the manifest too, metrics and
-    headline, so all of it counts as its input. `wants` says what is read there, in the nouns that stages give
-    (`GIVES`): what gives none of them is refused."""
-    return _role("edge", default, doc, many=many, hub=hub, books=books, wants=wants, **limits)
+    """A key that names another node or a path (a list of them with `many`; with `several` one, or some that are read
+    as one: a list, or separated by commas); with `hub` also a model of the Hub, of which it needs the whole `model` or
+    the `tokenizer`. With `books` the stage reads the manifest too, metrics and headline, so all of it counts as its
+    input. `wants` says what is read there, in the nouns that stages give (`GIVES`): what gives none of them is
+    refused."""
+    return _role("edge", default, doc, many=many, several=several, hub=hub, books=books, wants=wants, **limits)
 
 
 class StageConfig(BaseModel):
@@ -79,9 +81,15 @@ class StageConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, table: Any) -> Any:
-        """A single reference stands for a list of one, where an edge takes many."""
+        """A single reference stands for a list of one, where an edge takes many; a list for its references with commas
+        between, where it takes several as one."""
         many = [name for name in cls.edges() if cls.takes_many(name)]
-        return {**table, **{name: [table[name]] for name in many if isinstance(table.get(name), str)}}
+        several = [name for name in cls.edges() if cls.takes_several(name) and _is_texts(table.get(name))]
+        return {
+            **table,
+            **{name: [table[name]] for name in many if isinstance(table.get(name), str)},
+            **{name: ",".join(table[name]) for name in several},
+        }
 
     @classmethod
     def role(cls, name: str) -> str:
@@ -97,6 +105,11 @@ class StageConfig(BaseModel):
     def takes_many(cls, name: str) -> bool:
         """Whether a key names a list of nodes."""
         return bool(_extra(cls, name).get("many"))
+
+    @classmethod
+    def takes_several(cls, name: str) -> bool:
+        """Whether a key names one source or some that are read as one."""
+        return bool(_extra(cls, name).get("several"))
 
     @classmethod
     def from_hub(cls, name: str) -> str:
@@ -118,6 +131,8 @@ class StageConfig(BaseModel):
         """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""
         for name in self.edges():
             value = getattr(self, name)
+            if self.takes_several(name) and isinstance(value, str) and "," in value:
+                value = [reference for part in value.split(",") if (reference := part.strip())]
             if isinstance(value, (list, tuple)):
                 yield from ((f"{name}.{index}", item) for index, item in enumerate(cast("Sequence[str]", value)))
             elif value is not None:
@@ -128,6 +143,11 @@ class StageConfig(BaseModel):
         names = [name for name in type(self).model_fields if self.role(name) == "content" and name != "seed"]
         dumped = self.model_dump(mode="json")
         return {name: dumped[name] for name in names}
+
+
+def _is_texts(value: Any) -> bool:
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return bool(items) and all(isinstance(item, str) for item in items)
 
 
 def _extra(cls: type[BaseModel], name: str) -> dict[str, Any]:

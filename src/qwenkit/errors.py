@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Callable, Generator, Iterable
+import warnings
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 DONE, STOPPED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -49,7 +50,7 @@ class QwenkitError(Exception):
             lines.append(f"  nearest: {self.nearest}")
         if self.mend:
             lines.append(f"  mend: {self.mend}")
-        return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in "\n".join(lines))
+        return _printable("\n".join(lines))
 
 
 class UserError(QwenkitError):
@@ -95,3 +96,22 @@ def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str], expect
         if name not in listed:
             close = nearest(name, listed)
             raise UserError(f"`{name}` is no {what}", expected=expected or ", ".join(listed), nearest=close)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names for a message: the first ones, each at a bearable length, and how many more there are."""
+    shown = ", ".join(name if len(name) <= 120 else f"{name[:117]}..." for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+class Notice(UserWarning):
+    """What the user should know although it stops nothing; the command line prints its text."""
+
+
+def notice(what: str, where: str | None = None) -> None:
+    """Tell the user, once for each text."""
+    warnings.warn(_printable(f"{where}: {what}" if where else what), Notice, stacklevel=2)
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import sys
@@ -44,6 +45,7 @@ _NAME = re.compile(r"(hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\S+))?"
 _NONE = re.compile(r"--|\.\.|\.$|\.(git|json|jsonl|tiktoken|toml|txt|safetensors|bin)$")
 """What no model is called: the Hub allows no such name, or it is one of a file."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SECONDS = 10
 
 
@@ -98,9 +100,33 @@ def commit(reference: str) -> str:
     return resolve(reference, what="config").name
 
 
+def is_commit(value: object) -> bool:
+    """Whether a value names a commit, in full."""
+    return isinstance(value, str) and _COMMIT.fullmatch(value) is not None
+
+
 def fetch(reference: str, commit: str, what: str = "model") -> Path:
     """A commit of a model, whatever its name means now."""
     return _fetch(repo_of(reference), commit, what)
+
+
+def refuse_changed(folder: Path) -> None:
+    """Refuse a snapshot in which a file is not what the Hub said: the cache names each by its digest, SHA-256 of large
+    files and git's of small ones. What is no link into the cache has none, and is taken as it is."""
+    for path in sorted(folder.iterdir()):
+        name = path.resolve().name if path.is_symlink() else ""
+        if path.is_file() and _DIGEST.fullmatch(name) and _digest(path, git=len(name) == 40) != name:
+            raise UserError("a downloaded file changed: it is not what the Hub gave", where=str(path),
+                            mend=f"remove {path.resolve()} and ask again with a network")  # fmt: skip
+
+
+def _digest(path: Path, git: bool) -> str:
+    """The digest that the Hub knows a file by."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False) if git else hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def snapshot(reference: str, commit: str) -> Path:
@@ -209,11 +235,22 @@ def plain_name(text: str) -> str:
 
 
 def publishable(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it."""
+    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it. A link
+    that leads out of the folder is refused: behind it may lie what its owner never meant to give away."""
     safe = any(folder.glob("*.safetensors"))
     patterns = [*_FILES["model"], *([] if safe else _PICKLES), "manifest.json", "README.md", "LICENSE*", "NOTICE*"]
-    found = sorted(path for path in folder.iterdir() if path.is_file())
-    return {path.name: path for path in found if any(fnmatch(path.name, pattern) for pattern in patterns)}
+    named = sorted(path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in patterns))
+    for path in named:
+        if path.is_symlink() and not _within(path, folder):
+            raise UserError("a link that leads out of the folder", where=str(path), expected="a file",
+                            mend="put the file itself there, or take the link away")  # fmt: skip
+    return {path.name: path for path in named if path.is_file()}
+
+
+def _within(link: Path, folder: Path) -> bool:
+    """Whether a link leads to a file that lies in the folder for all to see."""
+    target = link.resolve()
+    return target.parent == folder.resolve() and not target.name.startswith(".")
 
 
 def upload(

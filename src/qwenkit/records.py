@@ -9,18 +9,20 @@ the line or offset, and goes on; `read = kept + quarantined` holds for every rea
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
-import zlib
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from qwenkit.compression import opened
 from qwenkit.errors import UserError
-from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, decode, is_pointer, open_file, read_bytes, refuse_special
+from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, decode, is_pointer, read_bytes, refuse_special
 
 Row = dict[str, Any]
 LEVELS, DIGITS, CONTAINERS = 200, 300, 4_000_000
@@ -29,7 +31,7 @@ objects in all. Whoever walks a value may recurse, and nobody wrote more by hand
 LINE_BYTES = 256 * MEGABYTE
 """The longest line of JSONL that is read; a file without ends of lines would take all memory."""
 TEMPORARY = ".tmp"
-"""What a file is called, behind its name, while `write_json` writes it: a kill may leave one."""
+"""What a file is called, behind its name, while `replacing` writes it: a kill may leave one."""
 
 
 def canonical(value: Any) -> bytes:
@@ -77,11 +79,21 @@ class Quarantine:
     def __len__(self) -> int:
         return self.counts.total()
 
+    def words(self) -> str:
+        """What was put aside, in a line: how many, why, and where the first one is."""
+        if not self:
+            return ""
+        first = self.rows[0] if self.rows else {}
+        place = "".join(f", {key} {first[key]}" for key in ("line", "offset") if key in first)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
+        return f"{len(self):,} quarantined, which cannot be read: {reasons}; first {first.get('file', '')}{place}"
+
 
 def _lines(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
-    with open_file(path, "a JSONL file") as raw:
-        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-        file.seek(start)
+    refuse_special(path, "a JSONL file")
+    with opened(path) as file:
+        if start:
+            file.seek(start)
         while line := file.readline(LINE_BYTES + 1):
             yield line
             start += len(line)
@@ -102,9 +114,9 @@ def _pass_line(file: BinaryIO) -> int:
 
 
 def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
-    """Rows of a JSONL(.gz) file. Bad lines go to the quarantine; without one, the first bad line is a `UserError`.
+    """Rows of a JSONL file, packed or not. A bad line goes to the quarantine; without one, the first is a `UserError`.
 
-    A gzip file that ends too early gives its whole lines and one quarantined record, `truncated file`.
+    A packed file that ends too early gives its whole lines and one quarantined record, `truncated file`.
     """
     return (row for _, row in numbered_jsonl(Path(path), quarantine))
 
@@ -119,7 +131,7 @@ def numbered_jsonl(
         for number, line in enumerate(_lines(path, start, stop), before + 1):
             if line.strip():
                 yield from ((number, row) for row in parse_line(line, path, number, quarantine))
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError) as error:
         reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
         if quarantine is None:
             raise UserError(
@@ -230,35 +242,57 @@ def json_kind(value: Any) -> str:
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
-    """Write rows to `path` (gzip by suffix, without a time stamp) and return their number. fsynced at the end."""
+    """Write rows to `path` (gzip by suffix, without a time stamp) and return their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with path.open("wb") as raw:
+    with replacing(path) as raw:
         file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
         for row in rows:
             file.write(dumps(row).encode() + b"\n")
             count += 1
         if file is not raw:
             file.close()
-        raw.flush()
-        os.fsync(raw.fileno())
     return count
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write one indented JSON file through a temporary name, so that a kill leaves the old file or the new one."""
+    """Write one indented JSON file; a kill leaves the old file or the new one."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    write_bytes(path, (text if _encodable(text) else json.dumps(value, indent=1)).encode() + b"\n")
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file in one go; a kill or a full disk leaves the old file or none."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
+    """The one way to write over a file: through a temporary name beside it, flushed to the disk and renamed. A kill, a
+    full disk or an error leaves what stood there, never a part; an `OSError` names the file. A link is replaced and
+    never followed. What is no plain file (a pipe, a terminal) is written to as it is."""
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+        return
     beside = path.with_name(path.name + TEMPORARY)
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+        beside.unlink(missing_ok=True)  # of a kill, or a link that somebody laid there
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        if path.is_file() and not path.is_symlink():
+            shutil.copymode(path, beside)
         beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
@@ -295,7 +329,7 @@ def parse_json(text: str, where: Place) -> Any:
 
 
 def read_rows(path: Path | str) -> Iterator[Row]:
-    """Rows of a Parquet or a JSONL(.gz) file, by its suffix; a bad one is a `UserError`."""
+    """Rows of a Parquet or a JSONL file, by its suffix; a bad one is a `UserError`."""
     return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
 
 

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs, pair_accuracy, pair_margins, score_texts
+from qwenkit.alignment import PairBatches, PairwiseObjective, pair_accuracy, pair_margins, score_texts
+from qwenkit.alignment.encoding import Pair, answer_ids, encode_pairs
 from qwenkit.alignment.padding import length_batches, pad_right
-from qwenkit.alignment.reward import Pair, PairBatch, answer_ids, pairwise_loss
+from qwenkit.alignment.reward import PairBatch, pairwise_loss
 from qwenkit.draws import bits
 from qwenkit.errors import UserError
 from qwenkit.training import RunState, build_optimizer, build_schedule, lm_update

@@ -113,6 +113,15 @@ def test_answers_that_lose_their_thoughts_as_history_are_shown_and_not_trained(t
     assert plain.untrained == () and trained(tok, talk("a", "b", "c", "d")) == "b<|im_end|>d<|im_end|>"
 
 
+def test_an_answer_whose_thought_a_template_never_shows_is_refused(tmp_path: Path) -> None:
+    """R1's takes it out of the last answer as well."""
+    tok = folder(tmp_path, FORGETS.replace(" and not loop.last", ""))
+    with pytest.raises(UserError, match="message 1, the template takes the thought out of this answer"):
+        tok.render(talk("a", "<think>\nx\n</think>\n\nb"))
+    messages = talk("a", "<think>\nx\n</think>\n\nb", "c", "d")
+    assert tok.render(messages).untrained == (1,) and trained(tok, messages) == "d<|im_end|>"
+
+
 def test_the_style_qwen3_does_so_too(tmp_path: Path) -> None:
     tok = ChatTokenizer(folder(tmp_path, chatml_template()), "qwen3")
     messages = talk("a", "<think>\nx\n</think>\n\nb", "c", "<think>\ny\n</think>\n\nd", "e", "f")

@@ -79,3 +79,9 @@ def test_what_is_no_conversation_is_refused(tiny: ChatTokenizer) -> None:
 
 def test_an_answer_ends_with_its_turn_or_the_text(tiny: ChatTokenizer) -> None:
     assert turn_ends(tiny) == (tiny.im_end_id, tiny.im_start_id, tiny.eot_id)
+
+
+def test_a_system_turn_by_its_other_name_is_kept(tiny: ChatTokenizer) -> None:
+    messages = [{"role": "developer", "content": "s"}, *talk("one", "two", "three")]
+    kept = fit(tiny, messages, room=len(tiny.render(messages, add_generation_prompt=True).ids) - 1)
+    assert [message["role"] for message in kept] == ["system", "user"]

@@ -17,7 +17,7 @@ from qwenkit.data.language import UNKNOWN
 from qwenkit.data.main_content import main_content
 from qwenkit.data.published import sentences_kept
 from qwenkit.data.quality import View
-from qwenkit.data.readers import read_documents
+from qwenkit.data.readers import read_documents, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 from qwenkit.stages import corpus
@@ -113,7 +113,7 @@ def test_capital_suffixes_are_suffixes(tmp_path: Path) -> None:
     head = f"WARC/1.1\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: {len(record)}\r\n\r\n"
     (tmp_path / "PAGES.WARC").write_text(head + record + "\r\n\r\n", newline="")
     found = _sources(corpus.Config(extra=["x"]), {"extra.0": Input("extra.0", tmp_path / "PAGES.WARC", "")}, Source)
-    assert [source.kind for source in found] == ["html"]
+    assert [split.kind for split in splits(found[0], 1 << 30)] == ["html"]
     assert len(list(read_documents(found[0], Quarantine()))) == 1
 
 

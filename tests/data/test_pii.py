@@ -91,3 +91,37 @@ def test_a_megabyte_made_to_be_slow_ends_in_seconds(unit: str) -> None:
 @pytest.mark.parametrize("text", ["![logo](logo@2x.png)", "import vue@3.2.js", "git clone git@host.org:team/code.git"])
 def test_files_and_repositories_are_no_addresses(text: str) -> None:
     assert scrub(text) == (text, {})
+
+
+CALLED = [
+    "Tél. : 06 12 34 56 78", "appelez le 01.23.45.67.89.", "Telefon 030 12345678", "Tel.: 0711/1234567",
+    "089 12 34 56 78 anrufen", "Handy 0171 1234567", "ring 020 7946 0958", "07911 123456", "03-1234-5678",
+    "090-1234-5678", "010-1234-5678", "(11) 91234-5678", "(02) 9876 5432", "8 (495) 123-45-67", "+7 (495) 123-45-67",
+    "+91 98765 43210", "+49 30 12345678", "+49 (0)30 123456", "Phone: 98765 43210", "tel 612 34 56 78",
+    "josé.garcía@example.es", "müller@exämple.de", "o'brien@example.ie", "иван@почта.рф", "call me at 13812345678",
+    "张三 13812345678", "手机:13812345678", "mailto:a@b.org", "joe@example.com(work)", "请写信给wang@example.cn吧",
+    "212-555-0123", "JOE@EXAMPLE.COM", "x@y.museum", "Tel 0039 06 1234 5678", "0800 123 4567",
+    "whatsapp +55 11 91234-5678", "fax 022 123 45 67", "ada@uni-köln.de, bob@xn--exmple-cua.com",
+]  # fmt: skip
+NOT_CALLED = [
+    "scores = q@k.transpose(-2, -1)", "y = x@w.T + b@c.mT", "h = self.q@self.k.weight", "out = a@b.to(device)",
+    "x = W@v.view(1, -1)", "@app.route('/x')", "@pytest.mark.skip", "git clone git@github.com:org/repo.git",
+    "ssh://git@github.com/org/repo.git", "pkg@1.2.3-beta.rc", "react@18.2.0", "actions/checkout@v4.1.1",
+    "order 402-118-2260, latencies 250 300 1000", "order number 402-555-2260", "Population\t13812345678",
+    "ISBN 978-0-306-40615-7", "ISBN 0-306-40615-2", "doi:10.1000/182-345-6789", "01.02.2023 12:30",
+    "2023-01-02 10:20:30", "01 02 03 04 05", "v1.2.3.104", "version 4.18.0.205", "kernel 5.4.0.150", "1 234 567 890",
+    "12 345 678 901", "人口13812345678", "订单号13812345678", "0.123456789", "id 0123456789", "00 01 02 03 04 05 06 07",
+    "05/12/2023 and 06/12/2023", "call 100 200 300", "Part No. 0345-123456", "3.14.159.265", "x[0]@y[1].shape",
+    "loss@epoch.mean", "a @ b.org", "pages 0123-0456", "03/04/2021 10:11:12", "K@V.contiguous", "A@B.inverse()@C.dot",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CALLED)
+def test_numbers_and_addresses_of_other_countries_are_masked(text: str) -> None:
+    found, counts = scrub(text)
+    assert counts.total() == text.count(",") + 1 and not any(char.isdigit() for char in found)
+
+
+@pytest.mark.parametrize("text", NOT_CALLED)
+def test_code_and_other_numbers_stay(text: str) -> None:
+    assert scrub(text) == (text, {})

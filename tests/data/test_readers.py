@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from qwenkit.data import build_corpus, json_files, streams
+from qwenkit import compression
+from qwenkit.data import build_corpus, json_files
 from qwenkit.data.readers import Document, Source, read_documents, read_split, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
@@ -152,7 +153,7 @@ def test_a_json_file_is_what_it_is(
     pack = gzip.compress if suffix.endswith("gz") else zstandard.compress if suffix.endswith("zst") else bytes
     (tmp_path / f"x{suffix}").write_bytes(pack(written.encode()))
     monkeypatch.setattr(json_files, "BLOCK", block)
-    monkeypatch.setattr(streams, "BLOCK", block)
+    monkeypatch.setattr(compression, "BLOCK", block)
     documents, bad = read(Source("s", tmp_path / f"x{suffix}"))
     assert [d.body for d in documents] == [row["text"] for row in ROWS] and not bad
     assert documents[2].place == f"x{suffix}:3" or written.startswith("\ufeff")
@@ -164,7 +165,11 @@ def test_damage_in_a_json_file_is_told_once(tmp_path: Path) -> None:
         (good[:-60], 4, {"broken JSON, not read beyond": 1}),
         (good.replace('"row 2', 'row 2"'), 2, {"broken JSON, not read beyond": 1}),
         (good.replace("row 2", "row \udcff"), 4, {"invalid UTF-8": 1}),
-        (good.replace('"text": "row 2', '"txt": "row 2'), 4, {"no key 'text'": 1}),
+        (
+            good.replace('"text": "row 2', '"txt": "row 2'),
+            4,
+            {"no key 'text', but a text in 'txt' (name it in `text_keys`)": 1},
+        ),
         (
             "[1, null, " + good[1:],
             5,
@@ -186,7 +191,7 @@ def test_a_disk_that_fails_is_named_by_the_file(tmp_path: Path, monkeypatch: pyt
         yield b"A "
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(streams, "blocks", fails)
+    monkeypatch.setattr(compression, "blocks", fails)
     with pytest.raises(UserError, match=r"x\.txt: the file cannot be read \(Input/output error\)"):
         build_corpus([Source("s", path)])
 
@@ -201,7 +206,7 @@ def test_warc_pages_and_what_is_none(tmp_path: Path) -> None:
         response("liar", b"<p>plain</p>", extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
         response("chunks", chunked, extra="Transfer-Encoding: chunked\r\n"),
         response("deflate", zlib.compress(b"<p>deflated</p>"), extra="Content-Encoding: deflate\r\n"),
-        response("packed", b"\x8b\x12\x80<p>\xff\xfe", extra="Content-Encoding: br\r\n"),
+        response("packed", b"\x1f\x9d\x90<\xe0\xc1\x83\x05", extra="Content-Encoding: compress\r\n"),
         response("unpacked", "<p>déjà</p>".encode("latin-1"), extra="Content-Encoding: br\r\n"),
         response("gbk", "<p>你好</p>".encode("gbk"), kind='text/html; charset="GBK"'),
     ]

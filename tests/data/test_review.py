@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
+import shutil
 import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from qwenkit.data import review
+from qwenkit.artifacts import digest_of, finish, sha256_file
+from qwenkit.data import review, review_server
 from qwenkit.data.tables import DOCUMENT, LEDGER, Writer
 from qwenkit.errors import UserError
 from qwenkit.records import read_json, write_json, write_jsonl
@@ -28,8 +33,6 @@ def corpus(tmp_path: Path) -> Path:
     lines = (("read", "quarantined", 1, 2), ("near", "copy", 1, 1))
     funnel = [dict(zip(("step", "rule", "dropped", "left"), line)) for line in lines]
     sizes = {f"by_{key}": {"<x>": {"documents": 1, "characters": 240}} for key in ("source", "language", "licence")}
-    manifest = {"node": "corpus", "headline": "1 document", "config": {"near_threshold": 0.8}}
-    write_json(tmp_path / "manifest.json", {**manifest, "metrics": {"funnel": funnel, "sources": {}, **sizes}})
     sample = {"step": "quality", "rule": "length", "id": "<b>", "source": "s", "seen": "3"}
     sample["text"] = "<script>alert(1)</script>"
     kept = {**sample, "step": "kept", "rule": "", "id": "a", "text": "Good text."}
@@ -37,6 +40,9 @@ def corpus(tmp_path: Path) -> Path:
     span = {"id": "d", "source": "s", "test": 0, "start": 3, "stop": 9, "before": "As <b>", "matched": "she said"}
     span |= {"after": ", so be it", "test_name": "chat/<7>", "test_text": "What <i>did</i> she say?"}
     write_jsonl(tmp_path / "contaminated.jsonl", [{**span, "id": f"d{n}"} for n in range(130)])
+    manifest = {"node": "corpus", "kind": "corpus", "version": 1, "key": "0", "seed": 1, "inputs": {}}
+    manifest |= {"headline": "1 document", "config": {"near_threshold": 0.8}}
+    finish(tmp_path, {**manifest, "metrics": {"funnel": funnel, "sources": {}, **sizes}}, {})
     return tmp_path
 
 
@@ -82,35 +88,167 @@ def test_curve_and_charts_have_axes_and_titles(corpus: Path) -> None:
     assert review._languages(many)[-1] == ("others", 15)
 
 
+@contextlib.contextmanager
+def served(corpus: Path, saved: Path) -> Iterator[str]:
+    with review_server.serve(corpus, saved) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def ask(address: str, path: str = "/", data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Status and body of an answer; names of headers are written with _ for -."""
+    names = {name.replace("_", "-"): value.format(address) for name, value in headers.items()}
+    request = urllib.request.Request(f"http://{address}{path}", data, names)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def judged(name: str = "a", say: str = "right") -> bytes:
+    return json.dumps({"source": "s", "rule": "length", "id": name, "say": say}).encode()
+
+
 def test_judgements_are_saved_and_summed_up(corpus: Path) -> None:
     saved = corpus / "review.jsonl"
-    with review.serve(corpus, saved) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/"
-        idle = socket.create_connection(server.server_address)  # as browsers open in advance
-        assert b"1 document" in urllib.request.urlopen(url, timeout=10).read()
-        assert json.loads(urllib.request.urlopen(url + "said", timeout=10).read()) == {"said": []}
-        row = {"source": "s", "rule": "length"}
+    with served(corpus, saved) as address:
+        idle = socket.create_connection(address.split(":"))  # as browsers open in advance
+        assert b"1 document" in ask(address)[1]
+        assert json.loads(ask(address, "/said")[1]) == {"said": []}
         for name, say in (("a", "right"), ("b", "right"), ("b", "wrong")):
-            data = json.dumps({**row, "id": name, "say": say}).encode()
-            assert urllib.request.urlopen(url, data=data, timeout=10).status == 204
-        said = json.loads(urllib.request.urlopen(url + "said", timeout=10).read())
+            assert ask(address, data=judged(name, say))[0] == 204
+        said = json.loads(ask(address, "/said")[1])
         assert [each["say"] for each in said["said"]] == ["right", "wrong"]
         assert said["summary"] == review.summary(saved)
-        for bad in (b"[" * 9000, json.dumps({**row, "id": "a", "say": "perhaps"}).encode()):
-            with pytest.raises(urllib.error.HTTPError, match="400"):
-                urllib.request.urlopen(url, data=bad, timeout=10)
-        elsewhere = urllib.request.Request(url, data=b"{}", headers={"Origin": "http://other.example"})
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(elsewhere, timeout=10)
+        for bad in (b"[" * 9000, judged(say="perhaps"), b"[]", b"", b'{"id": 1}'):
+            assert ask(address, data=bad)[0] == 400
+        assert ask(address, data=b" " * 20_000)[0] == 413
         idle.close()
-        server.shutdown()
     found = review.summary(saved)
     assert found["by_rule"]["length"] == found["by_source"]["s"] == found["by_source_and_rule"]["s length"]
     half = found["by_rule"]["length"]
     assert (half["right"], half["wrong"], half["share"]) == (1, 1, 0.5)
     assert half["low"] == pytest.approx(0.0945, abs=1e-3) and half["high"] == pytest.approx(0.9055, abs=1e-3)
     assert found["false_positives"] == {}
+
+
+JSON = {"Content_Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1"},
+        {"Host": "127.0.0.1.evil.example:80"},
+        {"Host": "evil.example", "Origin": "http://evil.example", **JSON},
+    ],
+)
+def test_another_host_is_told_nothing_and_writes_nothing(corpus: Path, headers: dict[str, str]) -> None:
+    """A site may let its own name point to this machine: then its page and this server are of one origin."""
+    saved = corpus / "review.jsonl"
+    with served(corpus, saved) as address:
+        for path in ("/", "/said"):
+            status, body = ask(address, path, **headers)
+            assert status == 403 and b"document" not in body
+        assert ask(address, data=judged(), **headers)[0] == 403
+    assert saved.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://{}", **JSON}, 204),
+        ({"Origin": "http://{}", "Referer": "http://{}/", "Sec_Fetch_Site": "same-origin", **JSON}, 204),
+        ({"Origin": "http://evil.example", **JSON}, 403),
+        ({"Origin": "null", **JSON}, 403),
+        ({"Origin": "https://{}", **JSON}, 403),
+        ({"Referer": "http://evil.example/{}", **JSON}, 403),
+        ({"Sec_Fetch_Site": "cross-site", **JSON}, 403),
+        ({"Origin": "http://{}", "Content_Type": "text/plain"}, 403),
+    ],
+)
+def test_a_browser_judges_from_our_page_alone(corpus: Path, headers: dict[str, str], status: int) -> None:
+    with served(corpus, corpus / "review.jsonl") as address:
+        assert ask(address, data=judged(), **headers)[0] == status
+        assert ask(address, Host=address.replace("127.0.0.1", "localhost"))[0] == 200
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anybody_judges(corpus: Path) -> None:
+    (corpus / "broken.jsonl").write_text('{"id": "a"')
+    for saved in (corpus / "nowhere" / "s.jsonl", corpus, corpus / "samples.jsonl" / "x", corpus / "broken.jsonl"):
+        with pytest.raises(UserError):
+            review_server.serve(corpus, saved)
+
+
+def test_a_judgement_that_is_not_saved_is_told(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the page and where the server runs; nothing of it is in the file, and the next is a line of its own."""
+    saved = corpus / "new" / "review.jsonl"
+    saved.parent.mkdir()
+    saved.write_bytes(judged("a"))  # without an end of line, as an editor leaves it
+    with served(corpus, saved) as address:
+        usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (saved.stat().st_size + 10, usual[1]))
+        try:
+            status, body = ask(address, data=judged("b"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert status == 507 and b"was not saved" in body and saved.read_bytes() == judged("a")
+        assert ask(address, data=judged("b"))[0] == 204
+        assert [row["id"] for row in review.judgements(saved)] == ["a", "b"]
+        shutil.rmtree(saved.parent)
+        assert ask(address, data=judged("c"))[0] == 507
+    assert capsys.readouterr().err.count("a judgement was not saved") == 2
+
+
+def rewritten(corpus: Path, name: str, text: str) -> None:
+    """As somebody does who writes the digests too."""
+    manifest = read_json(corpus / "manifest.json")
+    (corpus / name).write_text(text)
+    manifest["files"][name] = sha256_file(corpus / name)
+    write_json(corpus / "manifest.json", {**manifest, "digest": digest_of(manifest["files"])})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("samples.jsonl", '{"a": 1}'), ("samples.jsonl", "[1]"), ("contaminated.jsonl", '{"id": [], "source": "s"}'),
+        ("documents-00000.parquet", "PAR1"), ("documents-00000.parquet", ""), ("samples.jsonl", "\x00\xff"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named(corpus: Path, name: str, text: str) -> None:
+    rewritten(corpus, name, text)
+    with pytest.raises(UserError) as caught:
+        review.page(corpus)
+    assert name in str(caught.value.where)
+    (corpus / name).write_text("other")
+    with pytest.raises(UserError, match=f"a damaged artifact: {name}"):
+        review.page(corpus)
+
+
+BAD = {
+    "funnel": ([], [1], [{"step": "read"}], {"step": 1}),
+    "sources": ([], {"s": 1}, {"s": {"file": "x", "read": 1, "kept": 1, "dropped": {"a": "b"}, "quarantined": {}}}),
+    "by_source": (None, {"s": {"documents": "1", "characters": 1}}),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
+def test_books_that_are_no_books_are_refused(corpus: Path, key: str, value: object) -> None:
+    manifest = read_json(corpus / "manifest.json")
+    manifest["metrics"][key] = value
+    write_json(corpus / "manifest.json", manifest)
+    with pytest.raises(UserError, match=rf"cannot be shown: `metrics\.{key}`"):
+        review.page(corpus)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "", "{", "null"])
+def test_a_manifest_that_is_none_is_refused(corpus: Path, text: str) -> None:
+    (corpus / "manifest.json").write_text(text)
+    with pytest.raises(UserError):
+        review.page(corpus)
 
 
 def test_false_positives_of_tests_are_told_with_their_interval(tmp_path: Path) -> None:

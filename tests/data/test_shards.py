@@ -86,5 +86,9 @@ def test_examples_carry_weights_and_content() -> None:
     assert store.weights(0, 1, 3).tolist() == [1, 1] and store.weights(1, 1, 2).tolist() == [0.5]
     found = store.content(0, 0, 3)
     assert found is not None and found.tolist() == [False, False, True] and store.content(1, 0, 2) is None
-    assert store.without_content() == []
-    assert Examples([Example("a", [1, 2], [1, 0], [False, True])]).without_content() == ["a"]
+
+
+def test_an_example_learns_where_content_is_supervised() -> None:
+    """A lost mask still trains marks; a plain text has no content to lose."""
+    assert Example("a", [1, 2], [0, 1], [False, True]).learns and Example("a", [1, 2], [1, 1]).learns
+    assert not Example("a", [1, 2], [1, 0], [False, True]).learns and not Example("a", [], [], []).learns

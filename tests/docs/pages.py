@@ -122,11 +122,14 @@ def scales() -> str:
 
 def recipes() -> str:
     """The recipes of the package."""
-    rows = (
-        [f"`{row['recipe']}`", short(row["parameters"]), short(row["tokens"]), f"{row['flops']:.1e}", row["about"]]
-        for row in offered()
-    )
+    rows = ([f"`{row['recipe']}`", *_size(row), row["about"]] for row in offered())
     return table(("recipe", "parameters", "tokens", "FLOPs of `base`", "what it makes"), rows)
+
+
+def _size(row: dict[str, Any]) -> list[str]:
+    if row["flops"] is None:
+        return ["the model's", "your chats", ""]
+    return [short(row["parameters"]), short(row["tokens"]), f"{row['flops']:.1e}"]
 
 
 def report_values() -> str:

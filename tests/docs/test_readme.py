@@ -7,6 +7,7 @@ other command runs as it stands, in a folder with a tiny family, without a netwo
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -55,6 +56,10 @@ def test_the_commands_of_a_page_work(page: Path, family: Path, tmp_path: Path) -
     shutil.copytree(family / "runs", tmp_path / "runs")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("Some notes of my own.")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "one.txt").write_text("The mill stands by the river, and the river runs past it to the sea.")
+    turns = [{"from": "human", "value": "Where does the mill stand?"}, {"from": "gpt", "value": "By the river."}]
+    (tmp_path / "chats.json").write_text(json.dumps([{"conversations": turns}] * 20))
     for command in shown(page.read_text(encoding="utf-8")):
         program, *arguments = shlex.split(command)
         if program == "make":

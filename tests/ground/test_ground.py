@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import resource
 import subprocess
 import sys
 import tomllib
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from qwenkit import draws
 from qwenkit.config import StageConfig, content, key_lines, parse_value, toml_value, validate
 from qwenkit.errors import UserError
-from qwenkit.records import Quarantine, canonical, read_jsonl, write_jsonl
+from qwenkit.records import Quarantine, canonical, read_jsonl, replacing, write_bytes, write_json, write_jsonl
 
 
 def test_draws_are_uniform_independent_and_reproducible() -> None:
@@ -139,3 +141,66 @@ def test_import_is_light_and_silences_telemetry() -> None:
         "assert os.environ['DO_NOT_TRACK'] == '1'; print(sorted(dir(qwenkit))[:1])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def written(path: Path, failing: type[BaseException] | None = None) -> None:
+    with replacing(path) as file:
+        file.write(b"new")
+        if failing:
+            raise failing
+
+
+@pytest.mark.parametrize("failing", [OSError, ValueError, KeyboardInterrupt])
+def test_what_stood_there_is_left_where_writing_breaks_off(tmp_path: Path, failing: type[BaseException]) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    with pytest.raises(failing):
+        written(path, failing)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    with pytest.raises(failing):
+        written(path, failing)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, usual[1]))
+    try:
+        for write in (lambda: write_bytes(path, b"x" * 9000), lambda: write_json(path, "x" * 9000)):
+            with pytest.raises(OSError, match="File too large") as caught:
+                write()
+            assert caught.value.filename == str(path) and path.read_text() == "old"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_and_a_mode_kept(tmp_path: Path) -> None:
+    victim, link = tmp_path / "victim", tmp_path / "link"
+    victim.write_text("mine")
+    link.symlink_to(victim)
+    (tmp_path / "link.tmp").symlink_to(victim)  # as of a temporary name that somebody knows
+    written(link)
+    assert (victim.read_text(), link.read_text(), link.is_symlink()) == ("mine", "new", False)
+    victim.chmod(0o600)
+    written(victim)
+    assert victim.stat().st_mode & 0o777 == 0o600 and victim.read_text() == "new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    written(pipe)
+    assert os.read(reader, 9) == b"new"
+    os.close(reader)
+
+
+def test_a_quarantine_tells_itself_in_a_line() -> None:
+    quarantine = Quarantine()
+    assert quarantine.words() == ""
+    for line in (3, 5):
+        quarantine.add("broken JSON", "a.jsonl", line=line)
+    quarantine.add("truncated file", "b.gz", offset=9)
+    expected = "3 quarantined, which cannot be read: 2 broken JSON, 1 truncated file; first a.jsonl, line 3"
+    assert quarantine.words() == expected

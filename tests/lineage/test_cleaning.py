@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from qwenkit.errors import Stopped, UserError
 from qwenkit.lineage.cleaning import clean
+from qwenkit.lineage.scratch import count_attempt
 from tests.errors.desk import call
 from tests.lineage.test_runner import go
 
@@ -38,14 +40,51 @@ def test_superseded_goes_and_unfinished_stays(toy: Path) -> None:
 
 
 def test_scratch_that_an_artifact_has_overtaken_goes(toy: Path) -> None:
-    """A node stopped under some keys and was then finished under others."""
+    """A node stopped under some keys and was then finished under others. What was worked in after that stays, whatever
+    the clocks say."""
+    old, again = scratch("two-0123456789ab", 100), scratch("two-abcdef012345", 1000)
+    for folder in (old, again):
+        count_attempt(folder)
+    shutil.move(RUN / ".work", "kept")
     go(toy)
-    old, new = scratch("two-0123456789ab", 100), scratch("big-0123456789ab", 10)
-    for path in (old, *old.rglob("*")):
-        os.utime(path, ns=(0, 0))
+    (RUN / ".work").rmdir()
+    shutil.move("kept", RUN / ".work")
+    assert list(clean(RUN).kept) == [old.name, again.name]  # nothing says that they are of the past
+    with pytest.raises(Stopped):
+        go(toy, "two.text=explode")
+    go(toy, "two.text=c")
+    count_attempt(again)
+    new = scratch("two-fedcba987654", 10)
+    os.utime(RUN / "two/manifest.json", (2**33, 2**33))
     found = clean(RUN)
-    assert (found.freed, found.kept) == (100, {new.name: 10})
-    assert new.exists() and not old.exists()
+    assert found.freed > 100 and list(found.kept) == [again.name, new.name]
+    assert sorted(path.name for path in (RUN / ".work").iterdir()) == [again.name, new.name]
+
+
+@pytest.mark.parametrize("name", [".old", ".work", ".work/two-0123456789ab", ".work/two-0123456789ab/checkpoints"])
+def test_nothing_behind_a_link_is_removed(toy: Path, name: str) -> None:
+    go(toy)
+    victim = Path("victim/two-0123456789ab")
+    victim.mkdir(parents=True)
+    (victim / "mine").write_text("mine")
+    if name == ".work":
+        (RUN / name).rmdir()
+    (RUN / name).parent.mkdir(parents=True, exist_ok=True)
+    (RUN / name).symlink_to(Path("victim").resolve(), target_is_directory=True)
+    for refused in (lambda: clean(RUN, unfinished=True), lambda: go(toy, "two.text=c")):
+        with pytest.raises(UserError, match="a link in a run folder"):
+            refused()
+    assert (victim / "mine").read_text() == "mine"
+
+
+def test_a_superseded_link_goes_alone(toy: Path) -> None:
+    go(toy)
+    Path("victim").mkdir()
+    (Path("victim") / "mine").write_text("mine")
+    shutil.rmtree(RUN / "two")
+    (RUN / "two").symlink_to(Path("victim").resolve(), target_is_directory=True)
+    assert go(toy) == ["two"]
+    assert clean(RUN).freed == 0 and (Path("victim") / "mine").exists() and not (RUN / ".old").exists()
 
 
 def test_the_command_tells_what_it_kept(toy: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from huggingface_hub import constants
 
 from qwenkit import hub as names
 from qwenkit.artifacts import read_manifest
-from qwenkit.lineage.model_card import model_card
+from qwenkit.errors import UserError
+from qwenkit.lineage.model_card import card_to_give, model_card
 from qwenkit.records import read_json, write_json
 from tests.errors.desk import call, raise_family
 from tests.hub_server import HubServer
@@ -155,3 +157,57 @@ def test_the_card_tells_base_licences_and_lineage(raised: Path, tmp_path: Path) 
     assert "org/first" not in model_card(run / "chat", "me/chat")
     assert "No licence is stated" in model_card(run / "chat", "me/chat")
     assert "pipeline_tag: text-classification" in model_card(run / "pmp", "me/pmp")
+
+
+@pytest.mark.parametrize("name", ["LICENSE-x", "README.md", "model-2.safetensors", "NOTICE"])
+def test_a_link_out_of_the_folder_is_refused(hub: HubServer, mine: Path, name: str) -> None:
+    (mine / "secret").write_text("mine alone")
+    folder = mine / "runs/family/chat"
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(mine / "secret")
+    assert f"{name}: a link that leads out of the folder" in refused("runs/family/chat me/chat")
+    (folder / name).unlink()
+    (folder / ".env").write_text("hidden")
+    (folder / name).symlink_to(".env")
+    assert f"{name}: a link that leads out of the folder" in refused("runs/family/chat me/chat --dry-run")
+    assert not hub.repos
+
+
+def test_a_link_within_the_folder_and_what_is_no_file(hub: HubServer, mine: Path) -> None:
+    folder = mine / "runs/family/chat"
+    (folder / "TERMS").write_text("terms")
+    (folder / "LICENSE").symlink_to("TERMS")
+    (folder / "NOTICE").mkdir()
+    os.mkfifo(folder / "LICENSE-2")
+    found = json.loads(push("runs/family/chat me/chat --dry-run --json"))
+    assert found["files"]["LICENSE"] == 5 and not {"NOTICE", "LICENSE-2"} & set(found["files"])
+
+
+@pytest.mark.parametrize(
+    "licence", ["mit\nbase_model: evil/x", "mit\r", "", " mit", "mit # no", "[mit]", "m" * 65, "ä"]
+)
+def test_a_licence_is_an_identifier(raised: Path, licence: str) -> None:
+    folder = raised / "runs/family/chat"
+    with pytest.raises(UserError, match="is no licence"):
+        card_to_give(folder, "me/chat", licence)
+    for fine in ("apache-2.0", "cc-by-sa-4.0", "other", "MIT", "gpl-3.0+", "no", "1.0"):
+        written = fine if len(fine) > 3 or fine == "MIT" else f"'{fine}'"
+        assert f"\nlicense: {written}\n" in (card_to_give(folder, "me/chat", fine) or "")
+
+
+def test_names_from_a_manifest_write_no_metadata(raised: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(raised / "runs/family", run)
+    base = read_json(run / "base/manifest.json")
+    evil = "org/a\nlicense: evil\n---\n"
+    base["inputs"] = {"model": {"node": "", "digest": "0" * 40, "hub": evil}}
+    base |= {
+        "metrics": {"by_language": {"no": {}, "e\n": {}, "en": {}}, "by_licence": {"x": 3}},
+        "headline": f"h\n{evil}",
+    }
+    write_json(run / "base/manifest.json", base)
+    (run / "base/README.md").unlink()
+    card = model_card(run / "base", "me/base")
+    head, _, body = card.removeprefix("---\n").partition("\n---\n")
+    assert "evil" not in head and head.splitlines()[:3] == ["language:", "- en", "- 'no'"]
+    assert "\nlicense: evil" not in body and "\n---\n" not in body

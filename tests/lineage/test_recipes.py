@@ -120,8 +120,10 @@ def test_a_plan_needs_no_data(recipe: str, bare: Path) -> None:
     plan = {row["node"]: row for row in json.loads(out)}
     assert list(plan) == list(load_recipe(recipe).nodes)
     lacking = {name for name, row in plan.items() if row["state"] == "absent"}
-    assert lacking == ({key.split(".")[0] for key in DATA} if recipe in FULL_SIZE else set())
-    assert plan["base"]["size"]["flops"] == 6 * plan["base"]["size"]["parameters"] * plan["base"]["size"]["tokens"]
+    data = {"own": ("corpus.extra", "chat.data"), "finetune": ("chat.data",)} | dict.fromkeys(FULL_SIZE, tuple(DATA))
+    assert lacking == {key.split(".")[0] for key in data.get(recipe, ())}
+    if recipe != "finetune":
+        assert plan["base"]["size"]["flops"] == 6 * plan["base"]["size"]["parameters"] * plan["base"]["size"]["tokens"]
     assert not list(bare.iterdir())
 
 
@@ -237,7 +239,7 @@ def test_the_list_tells_what_each_recipe_makes_and_needs(bare: Path) -> None:
     code, out, _ = call("recipes --json")
     rows = {row["recipe"]: row for row in json.loads(out)}
     assert code == 0 and set(rows) == set(packaged())
-    assert list(rows) == sorted(rows, key=lambda name: rows[name]["parameters"])
+    assert list(rows) == sorted(rows, key=lambda name: rows[name]["parameters"] or 0)
     assert all(row["about"] for row in rows.values())
     assert rows["nano"]["data"] == [] and rows["qwen-7b"]["data"] == list(DATA)
     (bare / "corpus").mkdir()  # which `run` would not tell from the node of that name
@@ -259,3 +261,23 @@ def test_a_recipe_of_ones_own_has_its_own_name_and_folder(name: str, bare: Path)
     mine, theirs = load_recipe("my-family.toml"), load_recipe(name)
     assert (mine.title, mine.out) == ("my-family", Path("runs/my-family"))
     assert (mine.about, mine.seed, list(mine.nodes)) == (theirs.about, theirs.seed, list(theirs.nodes))
+
+
+def test_changes_are_written_into_a_recipe_of_ones_own(bare: Path) -> None:
+    """In their place, or first in their table; what is not there yet is named at once."""
+    (bare / "texts").mkdir()
+    code, out, err = call("init my.toml --from own --set corpus.extra=texts --set base.beta1=0.8 --set threads=1")
+    assert code == 0, err
+    assert "chat.data" in out and "corpus.extra" not in out
+    mine, text = load_recipe("my.toml"), Path("my.toml").read_text()
+    assert mine.nodes["corpus"].inputs == {"extra.0": ("path", "texts")}
+    assert mine.nodes["base"].config.model_dump()["beta1"] == 0.8 and mine.threads == 1
+    assert text.count("\nextra = ") == 1 and "# Section 2.1" in text
+
+
+@pytest.mark.parametrize(
+    "change", ["corpus.extra=nowhere", "base.layres=3", "nobody.data=texts", "corpus.extra", "chat.epochs=-1"]
+)
+def test_changes_that_cannot_be_are_refused_before_a_file_is_written(change: str, bare: Path) -> None:
+    code, _, err = call(f"init my.toml --from own --set {change}")
+    assert code == 2 and err.startswith("error: ") and not Path("my.toml").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,12 +39,10 @@ def test_what_a_kill_in_the_first_moments_leaves_is_gone_on_with(toy: Path, left
 
 
 def test_a_kill_while_run_json_is_written(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(self: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "replace", kill)
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(Path, "replace", lambda *_: os._exit(9))
         go(toy)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert sorted(path.name for path in RUN.iterdir()) == [".lock", "run.json.tmp"]
     assert plan(toy)[0].state == "run"
 
@@ -108,13 +107,13 @@ def test_a_kill_within_a_copy_publishes_nothing(toy: Path, monkeypatch: pytest.M
     """`--reuse` copies the manifest first, here, and is killed: the next start does not take the half for a whole."""
     go(toy, out="runs/a")
 
-    def half(source: Path, target: Path, **_: object) -> None:
+    def half(source: Path, target: Path) -> None:
         target.mkdir(parents=True)
         (target / "manifest.json").write_bytes((source / "manifest.json").read_bytes())
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("shutil.copytree", half)
+        patch.setattr(artifacts, "copy", half)
         go(toy, out="runs/b", reuse=Path("runs/a"))
     runner.recover(Path("runs/b"))
     assert not Path("runs/b/one").exists()

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from qwenkit.artifacts import damage, read_manifest
-from qwenkit.errors import Stopped, UserError
+from qwenkit.artifacts import damage, digest_of, read_manifest
+from qwenkit.errors import QwenkitError, Stopped, UserError
 from qwenkit.events import read_events
 from qwenkit.lineage import graph, runner
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.lineage.runner import Options
 from qwenkit.lineage.screen import Terminal
 from qwenkit.stages import load_stage
+from qwenkit.stages.base import Input, Result, Work
 from tests.lineage.conftest import RUNS
 
 
@@ -229,3 +230,179 @@ def test_a_report_counts_metrics_that_no_digest_covers(toy: Path, monkeypatch: p
     assert go(toy) == ["one", "two"]
     assert json.loads(results.read_text())["one"]["metrics"] == {"length": 1, "new": 2}
     assert go(toy) == []
+
+
+def finished(toy: Path, **changes: object) -> Path:
+    """A folder in `.work` that says of itself what it likes, and is as it should be otherwise."""
+    go(toy)
+    scratch = Path("runs/toy/.work/x-123456789012")
+    shutil.copytree("runs/toy/one", scratch / "out")
+    path = scratch / "out/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return scratch
+
+
+VICTIM = {"../../victim": "victim", "..": ".", "two/../../../victim": "victim", "/tmp": "/tmp", ".old": ".", "": "."}
+
+
+@pytest.mark.parametrize("node", [*VICTIM, "two", 7, None, "x" * 65])
+def test_finished_work_of_another_name_is_published_nowhere(toy: Path, node: object) -> None:
+    victim = Path("victim")
+    victim.mkdir()
+    (victim / "secret").write_text("mine")
+    scratch = finished(toy, node=node)
+    before = read_manifest(Path("runs/toy/two"))
+    assert go(toy) == []
+    assert (victim / "secret").read_text() == "mine" and (scratch / "out").exists()
+    assert read_manifest(Path("runs/toy/two")) == before and not Path("runs/toy/.old").exists()
+
+
+@pytest.mark.parametrize("key", ["../../../../victim/0123", "", "k" * 65, 3])
+def test_a_key_names_no_other_folder(toy: Path, key: object) -> None:
+    """A superseded artifact is moved to a folder that is called after its key."""
+    go(toy)
+    path = Path("runs/toy/two/manifest.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "key": key}))
+    assert go(toy) == ["two"]
+    assert [folder.name for folder in Path("runs/toy/.old").iterdir()] == ["two-damaged-0"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": {"../secret": "0"}}, {"files": {"/etc/passwd": "0"}}, {"files": {"a/../../b": "0"}},
+        {"files": {".hidden": "0"}}, {"files": {"text": 3}}, {"files": {"manifest.json": "0"}}, {"files": []},
+        {"inputs": {"source": {"node": "../victim", "digest": "0"}}}, {"inputs": {"source": "one"}},
+        {"inputs": {"source": {"node": "one"}}}, {"metrics": 3}, {"config": None}, {"seed": "1"}, {"headline": []},
+        {"version": None}, {"kind": ["source"]},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_cannot_be_is_damage(toy: Path, changes: dict[str, object]) -> None:
+    go(toy)
+    path = Path("runs/toy/two/manifest.json")
+    changed = {**json.loads(path.read_text()), **changes}
+    if isinstance(changed["files"], dict):
+        changed["digest"] = digest_of(changed["files"])
+    path.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="a damaged manifest"):
+        read_manifest(path.parent)
+    assert go(toy) == ["two"]
+
+
+DAMAGED = {"attempts.json": "", "out/manifest.json": "{", "out/run.json": "[]", "out/text": "half"}
+
+
+@pytest.mark.parametrize(("name", "text"), DAMAGED.items(), ids=DAMAGED)
+def test_damaged_work_is_done_again(toy: Path, name: str, text: str) -> None:
+    go(toy)
+    node = Path("runs/toy/big")
+    scratch = Path("runs/toy/.work") / f"big-{read_manifest(node).key[:12]}"
+    scratch.mkdir(parents=True)
+    shutil.move(node, scratch / "out")
+    (scratch / "out/text").write_text("HALF")
+    (scratch / name).write_text(text)
+    assert go(toy) == ["big"] and not damage(node) and not scratch.exists()
+
+
+def replaced(path: Path, text: str, keep: bool) -> None:
+    """Another file in its place; with `keep` of the same time."""
+    stat = path.stat()
+    path.with_name("new").write_text(text)
+    path.with_name("new").replace(path)
+    if keep:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_input_that_changes_meanwhile_is_refused(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, folder: bool
+) -> None:
+    source = Path("data/text") if folder else Path("text")
+    source.parent.mkdir(exist_ok=True)
+    source.write_text("old")
+    toy.write_text(toy.read_text().replace('source = "one"', f'source = "./{"data" if folder else "text"}"'))
+    stage = load_stage("double")
+
+    def swapped(config: object, inputs: object, work: Work) -> Result:
+        replaced(source, "new", keep)
+        (work.scratch / "checkpoint").write_text(source.read_text())
+        (work.out / "text").write_text(source.read_text())
+        return Result()
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="the input `source` changed while `big`"):
+        patch.setattr(stage, "run", swapped)
+        go(toy)
+    assert not Path("runs/toy/big").exists() and not any(Path("runs/toy/.work").glob("big-*"))
+
+    def read(config: object, inputs: dict[str, Input], work: Work) -> Result:
+        os.utime(source)  # touched, and the same bytes
+        (work.out / "text").write_text(source.read_text())
+        return Result()
+
+    monkeypatch.setattr(stage, "run", read)
+    replaced(source, "old", keep)
+    go(toy)
+    assert Path("runs/toy/big/text").read_text() == "old"
+
+
+def test_work_that_broke_off_on_changed_data_is_no_work_to_go_on_with(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("text").write_text("old")
+    toy.write_text(toy.read_text().replace('source = "one"', 'source = "./text"'))
+
+    def broken(change: bool) -> None:
+        def run(config: object, inputs: object, work: Work) -> Result:
+            (work.scratch / "checkpoint").write_text("half")
+            if change:
+                replaced(Path("text"), "new", keep=False)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(load_stage("double"), "run", run)
+        with pytest.raises(QwenkitError):
+            go(toy)
+
+    broken(change=False)
+    assert len(list(Path("runs/toy/.work").glob("big-*/checkpoint"))) == 1
+    broken(change=True)
+    assert not list(Path("runs/toy/.work").glob("big-*"))
+
+
+def test_a_note_is_told_with_the_headline(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noted(config: object, inputs: object, work: Work) -> Result:
+        work.log("note", text="a checkpoint is passed over")
+        (work.out / "text").write_text("x")
+        return Result(remarks=("quick",))
+
+    monkeypatch.setattr(load_stage("double"), "run", noted)
+    go(toy)
+    assert json.loads(Path("runs/toy/big/run.json").read_text())["remarks"] == ["a checkpoint is passed over", "quick"]
+    notes = [row["text"] for row in read_events(Path("runs/toy/events.jsonl")) if row["event"] == "note"]
+    assert notes == ["a checkpoint is passed over", "quick"]
+
+
+def test_a_copy_takes_no_file_behind_a_link(toy: Path) -> None:
+    go(toy, out="runs/a")
+    Path("secret").write_text("mine")
+    (Path("runs/a/one") / "README.md").symlink_to(Path("secret").resolve())
+    go(toy, out="runs/b", reuse=Path("runs/a"))
+    assert not (Path("runs/b/one") / "README.md").exists() and not damage(Path("runs/b/one"))
+
+
+def test_a_name_that_is_not_utf8_is_refused(toy: Path) -> None:
+    Path("data").mkdir()
+    Path(os.fsdecode(b"data/\xff.txt")).write_text("x")
+    toy.write_text(toy.read_text().replace('source = "one"', 'source = "./data"'))
+    with pytest.raises(UserError, match=r"a file name that is not UTF-8: '.*data/\\udcff.txt'"):
+        go(toy)
+    with pytest.raises(UserError, match="not UTF-8"):
+        go(toy, out=os.fsdecode(b"runs/\xff"))
+
+
+def test_a_commit_that_is_none_leads_nowhere(toy: Path) -> None:
+    go(toy)
+    run = json.loads(Path("runs/toy/run.json").read_text())
+    Path("runs/toy/run.json").write_text(json.dumps({**run, "hub": {"org/name": "../../../etc"}}))
+    with pytest.raises(UserError, match="is no commit of org/name"):
+        go(toy)

@@ -111,3 +111,26 @@ def test_a_source_that_cannot_be_read_ends_the_build_when_all_is_read(desk: Desk
 def test_limits_that_do_nothing_are_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="does nothing without"):
         corpus.Config(extra=["a"], **keys)
+
+
+def test_what_was_taken_for_what_is_told(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    for n, name in enumerate(("a.html", "b.html", "c.py")):
+        text = STORY.format(f"house {n}")
+        page = f"<!DOCTYPE html><html><body><p>{text}</p></body></html>"
+        (tmp_path / "site" / name).write_text(page if name.endswith("html") else f"name = {text!r}\n\n\n\nuse(name)\n")
+    config = corpus.Config(extra=[str(tmp_path / "site")])
+    work = desk.work()
+    result = corpus.run(config, {"extra.0": Input("extra.0", tmp_path / "site", "")}, work)
+    assert result.headline.endswith("; extra: 2 .html as html, 1 .py as code")
+    assert result.metrics["taken"] == {"extra": {"html": {".html": 2}, "code": {".py": 1}}}
+    rows = {row["id"]: row["text"] for row in pq.read_table(work.out / "documents-00000.parquet").to_pylist()}
+    assert rows["a.html"] == STORY.format("house 0")
+
+
+def test_the_key_with_the_text_is_named_with_the_setting(desk: Desk) -> None:
+    path = desk.rows("rows.jsonl", [{"content": STORY.format("gate"), "title": "x"}])
+    with pytest.raises(UserError, match=r"no key 'text', but a text in 'content'") as error:
+        run(desk, {"extra.0": path})
+    assert 'text_keys = {extra = ["content"]}' in error.value.text()
+    assert fates(run(desk, {"extra.0": path}, text_keys={"extra": ["content"]})) == {"rows.jsonl:1": ""}

@@ -12,9 +12,9 @@ import pytest
 from qwenkit.chat import load_tokenizer
 from qwenkit.errors import UserError
 from qwenkit.records import write_jsonl
+from qwenkit.stages.chat_tokens import example
 from qwenkit.stages.documents import split
 from qwenkit.stages.rows import prompt_of, read_chats, read_pairs, read_prompts
-from qwenkit.stages.sft import example
 
 USER, YES, NO = (
     {"role": role, "content": text} for role, text in (("user", "3 + 4?"), ("assistant", "7"), ("assistant", "8"))
@@ -106,8 +106,9 @@ def test_a_folder_of_files_and_a_damaged_one(tmp_path: Path) -> None:
     assert len(read_chats(tmp_path)) == 2
     write_jsonl(tmp_path / "chat.jsonl", [{"messages": [USER, YES]}])
     assert len(read_chats(tmp_path)) == 1
-    with pytest.raises(UserError, match="no such file") as refused:
-        read_pairs(tmp_path / "..", "pairs.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no file of rows in this folder") as refused:
+        read_pairs(tmp_path / "empty", "pairs.jsonl")
     assert "pairs.jsonl" in refused.value.text()
     cut = tmp_path / "train-00000.parquet"
     cut.write_bytes(cut.read_bytes()[:-9])

@@ -60,11 +60,11 @@ def test_every_rule_survives_publishing(ruled: Path, tmp_path: Path) -> None:
 
 
 def test_words_are_tokens_in_any_text_and_marks_are_not(tmp_path: Path) -> None:
-    names = {**LATER, "<|fim_prefix|>": False, "<col>": False, "<answer>": False}
-    tok = load_tokenizer(publish(tmp_path, names, "{{ messages[0].content }}<answer>"))
-    assert tok.words == {"<col>"}
+    names = {**LATER, "<|fim_prefix|>": False, "<col>": False, "<answer>": False, "helper": False}
+    tok = load_tokenizer(publish(tmp_path, names, "{{ messages[0].content }}<answer>I, your helper"))
+    assert tok.words == {"<col>", "helper"}
     for name in names:
-        assert (tok.encode(name) == [tok.special[name]]) == (name == "<col>")
+        assert (tok.encode(name) == [tok.special[name]]) == (name in tok.words)
         assert tok.encode_batch([name]) == [tok.encode(name)]
     assert tok.encode("<col>", allowed_special={"<|im_end|>"}) == [tok.special["<col>"]]
 
@@ -142,6 +142,14 @@ def test_added_tokens_that_disagree_are_refused(tmp_path: Path, change: dict[str
     with pytest.raises(UserError) as refused:
         load(tmp_path)
     assert message in str(refused.value)
+
+
+def test_an_id_that_two_added_tokens_have_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path)
+    twice = content([*added(MARKS), {**FLAGS, "id": 258, "content": "<col>", "special": False, "normalized": False}])
+    write(tmp_path / "tokenizer.json", twice)
+    with pytest.raises(UserError, match="token id 258 is used twice"):
+        load(tmp_path)
 
 
 def test_an_added_token_that_only_the_settings_name_is_added(tmp_path: Path) -> None:

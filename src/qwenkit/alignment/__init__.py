@@ -5,9 +5,9 @@
     ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
     training.run(ppo.update, ppo.state(), until=500)
 
-Reading order: `comparisons` -> `reward` -> `rollouts` -> `objectives` -> `ppo`. Supervised fine-tuning (§3.1) needs
-nothing from here: it is the stock update with the renderer's loss mask. Names load on first use, so that importing this
-room does not import torch.
+Reading order: `comparisons` -> `encoding` -> `reward` -> `rollouts` -> `objectives` -> `ppo`. Supervised
+fine-tuning (§3.1) needs nothing from here: it is the stock update with the renderer's loss mask. Names load on first
+use, so that importing this room does not import torch.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from qwenkit.lazy import lazy
 _HOME = {
     "make_pairs": "comparisons",
     "STRATEGIES": "comparisons",
-    "Pair": "reward",
+    "Pair": "encoding",
     "PairBatch": "reward",
     "PairBatches": "reward",
     "PairwiseObjective": "reward",
-    "answer_ids": "reward",
-    "encode_pairs": "reward",
+    "answer_ids": "encoding",
+    "StoredPairs": "encoding",
+    "encode_pairs": "encoding",
     "pair_accuracy": "reward",
     "pair_margins": "reward",
     "score_texts": "reward",

@@ -90,7 +90,7 @@ def _pair(row: Row, better: Answer, worse: Answer, number: int) -> dict[str, Any
         "component": _component(better.get("parts") or {}, worse.get("parts") or {}),
         "margin": better["score"] - worse["score"],
         "flipped": False,
-        **{key: row[key] for key in ("task", "language") if key in row},
+        **{key: row[key] for key in ("tools", "task", "language") if key in row},
     }
 
 

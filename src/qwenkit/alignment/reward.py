@@ -13,7 +13,7 @@ A text is the whole chat in ChatML and ends with `<|im_end|>`, **without** the n
 the reward is read at that last token (the report: "a pooling layer that extracts the reward at a specific end token").
 Hugging Face's sequence classification reads the last token that is not padding, so both read the same number.
 
-A pair of which one side is longer than `max_tokens` is dropped and counted: cut, it would be judged at another token.
+An answer is never cut: it would be judged at another token (`encoding`).
 Not given by the report and ours: the loss (the pairwise logistic one is implied) and which token is the end token.
 
 Legend: P pairs, B = 2P rows (the chosen sides, then the rejected), T tokens.
@@ -23,66 +23,19 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwenkit.alignment.encoding import Pair
 from qwenkit.alignment.padding import length_batches, pad_right
 from qwenkit.draws import derive, permutation
 from qwenkit.errors import UserError
 from qwenkit.model import ScalarModel
-
-
-class Renders(Protocol):
-    """What is needed of a chat tokenizer."""
-
-    im_end_id: int
-
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> Any:
-        """The chat as ids (and more)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two answers to one prompt as token ids, each ending with `<|im_end|>`."""
-
-    chosen: list[int]
-    rejected: list[int]
-    id: str = ""
-
-    @property
-    def tokens(self) -> int:
-        """Length of the longer side."""
-        return max(len(self.chosen), len(self.rejected))
-
-
-def answer_ids(tok: Renders, row: Mapping[str, Any], answer: str | Mapping[str, Any]) -> list[int]:
-    """A row's chat (`messages`, perhaps `tools`) with `answer` as its last turn, ending with `<|im_end|>`."""
-    last = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
-    ids = list(tok.render([*row["messages"], last], tools=row.get("tools")).ids)
-    return ids[: len(ids) - ids[::-1].index(tok.im_end_id)]
-
-
-def encode_pairs(rows: Iterable[Mapping[str, Any]], tok: Renders, max_tokens: int) -> tuple[list[Pair], dict[str, int]]:
-    """Rows with `messages`, `chosen`, `rejected` as token ids, and counts: kept, too_long, same_text."""
-    pairs: list[Pair] = []
-    counts = Counter(kept=0, too_long=0, same_text=0)
-    for row in rows:
-        pair = Pair(*(answer_ids(tok, row, row[side]) for side in ("chosen", "rejected")), id=row["id"])
-        if pair.chosen == pair.rejected:
-            counts["same_text"] += 1
-        elif pair.tokens > max_tokens:
-            counts["too_long"] += 1
-        else:
-            counts["kept"] += 1
-            pairs.append(pair)
-    return pairs, dict(counts)
 
 
 @dataclass(frozen=True)

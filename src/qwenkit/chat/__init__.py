@@ -1,5 +1,6 @@
 """Conversations: messages, ChatML rendering with loss mask, tool-call parsing (report appendix A.1). No torch here."""
 
+from .lengths import TooLong, cut
 from .messages import Message
 from .parse import parse_text
 from .render import MASKS, Rendered, Span
@@ -14,6 +15,8 @@ __all__ = [
     "Message",
     "Rendered",
     "Span",
+    "TooLong",
+    "cut",
     "fit",
     "load_tokenizer",
     "parse_text",

@@ -1,4 +1,4 @@
-"""Twenty conversations that tell chat styles apart: system turns, edges of whitespace, several turns, tools."""
+"""Conversations that tell chat styles apart: system turns, edges of whitespace, several turns, thoughts, tools."""
 
 from __future__ import annotations
 
@@ -62,6 +62,10 @@ PROBES: tuple[Probe, ...] = (
     Probe(_talk("line\r\nline\ttab", "你好，world！")),
     Probe(_talk("Weather in Paris?"), True, [_TOOL]),
     Probe(_talk("Weather in Paris?", system="Be brief."), True, [_TOOL, _TOOL]),
+    Probe(_talk("a", "<think>\nhm\n</think>\n\nb", "c"), True),
+    Probe(_talk("a", "<think>\nhm\n</think>\n\nb", "c", "<think>\nho\n</think>\n\nd")),
+    Probe([*_talk("a"), {"role": "assistant", "content": "b", "reasoning_content": "hm"}, *_talk("c")], True),
+    Probe([*_talk("a"), {"role": "assistant", "content": "b", "reasoning_content": "hm"}]),
     Probe(_CALLED, True, [_TOOL]),
     Probe(_CALLED_TWICE, True, [_TOOL]),
 )

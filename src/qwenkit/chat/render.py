@@ -52,12 +52,13 @@ def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str, mask: str
         raise UserError(f"unknown mask {mask!r}", expected=" or ".join(MASKS), nearest=nearest(mask, MASKS))
     parts = [Part(piece.text, counting(tok, piece), at) for at, piece in enumerate(pieces)]
     ids: list[int] = []
-    owners: list[Piece] = []
+    whose: list[int] = []
     for together in [[part] for part in parts] if style == "qwen1" else [parts]:
-        more, whose = tok.encode_parts(together)
+        more, owners = tok.encode_parts(together)
         ids += more
-        owners += map(pieces.__getitem__, whose)
-    return Rendered(ids, [_is_target(piece, mask) * piece.weight for piece in owners], _spans(owners), [])
+        whose += owners
+    weights = [_is_target(piece, mask) * piece.weight for piece in pieces]
+    return Rendered(ids, [weights[owner] for owner in whose], _spans(pieces, whose), [])
 
 
 def counting(tok: Tokenizer, piece: Piece) -> frozenset[str]:
@@ -76,16 +77,16 @@ def _is_target(piece: Piece, mask: str) -> bool:
     return own or (piece.role == "assistant" and piece.part == "end")
 
 
-def _spans(owners: Sequence[Piece]) -> list[Span]:
+def _spans(pieces: Sequence[Piece], whose: Sequence[int]) -> list[Span]:
     """Neighbouring tokens of the same turn and kind, joined. A `start` always opens a new span."""
     turns: list[tuple[int, str, str]] = []
     turn = 0
-    for piece in owners:
+    for piece in pieces:
         turn += piece.part == "start"
         turns.append((turn, piece.role, "content" if piece.part == "content" else "markup"))
     spans: list[Span] = []
     at = 0
-    for (_, role, kind), group in groupby(turns):
+    for (_, role, kind), group in groupby(whose, turns.__getitem__):
         stop = at + len(list(group))
         spans.append(Span(at, stop, role, kind))
         at = stop

@@ -144,6 +144,11 @@ def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterat
         yield Piece("\n</tool_call>", "assistant", "content")
 
 
+def thought_in(message: Message) -> str:
+    """The thought that stands in a message's content, empty where there is none."""
+    return _split_thought({"role": "assistant"}, text(message))[0].strip()
+
+
 def _split_thought(message: Message, said: str) -> tuple[str, str]:
     """Thoughts from their own field, or from a `<think>` block at the head of the content."""
     if isinstance(message.get("reasoning_content"), str):

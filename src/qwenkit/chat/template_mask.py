@@ -5,9 +5,9 @@
 For every answer the template renders the messages before it with the generation prompt, and the messages up to it.
 Where the first begins the second, and the second begins the whole, what lies between is the answer as it is served, so
 it can be trained: its text, and the token that ends the turn. `{% generation %}` tags say it directly. A template that
-takes the thoughts out of earlier answers (R1's, QwQ's) shows these otherwise than it asked for them: they stand in the
-text without loss (`Rendered.untrained`), and where the last answer itself does not agree, the conversation is
-refused with the first token that differs.
+takes the thoughts out of earlier answers (QwQ's), or of all (R1's), shows these otherwise than it asked for them: they
+stand in the text without loss (`Rendered.untrained`), and where the last answer itself does not agree, the conversation
+is refused with the first token that differs.
 
 Of marks, the mask `qwen` also trains `<|im_start|>`, `<|im_end|>` and the newline after it in every turn that the
 conversation has; a system turn that the template puts in by itself has no loss.
@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..tokenizer import IM_END, IM_START
 from .messages import trained
 from .render import Rendered, encode_pieces
-from .styles import Piece
+from .styles import Piece, thought_in
 from .template import first_difference, has_generation_tags, reads
 from .traced import Stretch, Traced
 
@@ -71,6 +71,8 @@ def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
             return None, first_difference(traced.tok, theirs, ours, told, "the whole chat")
     if len(ended) < len(prompt) or not ended.startswith(prompt):
         return None, "the prompt of this answer is longer than the chat with it"
+    if thought_in(traced.messages[at]) not in ended[len(prompt) :]:
+        return None, "the template takes the thought out of this answer, and the model would learn to answer without"
     if not _begins(traced, at, ended[len(prompt) :]):
         return None, "the template has no prompt for an answer, whose heading the model would have to write"
     return Answer(len(prompt), len(ended), at, trained(traced.messages[at])), ""
@@ -124,7 +126,7 @@ def _turn_end(traced: Traced, stop: int, limit: int) -> int:
 
 def _ends(traced: Traced) -> list[str]:
     """Names that may end a turn, the longest first: special tokens, and what the folder calls its end."""
-    own = {traced.names.get("eos_token")} & traced.tok.special_names
+    own = traced.tok.special_names & {str(traced.names.get("eos_token"))}
     return sorted((traced.tok.special_names - traced.tok.visible) | own, key=len, reverse=True)
 
 

@@ -64,7 +64,7 @@ class ChatTokenizer(Tokenizer):
         self.chat_template, self.tool_template, self.names = chat_template, tool_template, dict(names or {})
         self._given_style, self.remarks = style, tok.remarks
         written = f"{chat_template or ''} {tool_template or ''}"
-        self.words = frozenset(name for name in self.words if name not in written)
+        self.words = frozenset(name for name in self.words if name not in written or _is_word(name))
 
     def over(self, tok: Tokenizer) -> ChatTokenizer:
         """The same chats over another vocabulary."""
@@ -167,11 +167,17 @@ class ChatTokenizer(Tokenizer):
         """Text of ids, padding rows shown as U+FFFD: an untrained model may well choose one."""
         return self.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
-    def save(self, folder: str | Path, eos_token: str | None = None) -> None:
-        """Write the tokenizer, with its templates, style and names, as a Hugging Face folder."""
+    def save(self, folder: str | Path, eos_token: str | None = None, form: str = "json") -> None:
+        """Write the tokenizer, with its templates, style and names, as a Hugging Face folder; `form` "tiktoken": as the
+        first Qwen's."""
         more = {} if self.tool_template is None else {TOOL_USE: self.tool_template}
         style = self._given_style or self.style or ""
-        save_tokenizer(self, folder, self.chat_template, eos_token, style, names=self.names, templates=more)
+        save_tokenizer(self, folder, self.chat_template, eos_token, style, form, self.names, more)
+
+
+def _is_word(name: str) -> bool:
+    """Whether an added token reads like a word: that a template says it too makes no mark of it."""
+    return name[0].isalnum() or name[-1].isalnum()
 
 
 def load_tokenizer(

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..tokenizer import ENDOFTEXT, IM_END, IM_START
-from .messages import Message
+from .messages import RENAMED, Message, check
 
 
 def turn_ends(tok: Any) -> tuple[int, ...]:
@@ -35,29 +35,30 @@ def fit(
     variables: Mapping[str, Any] | None = None,
 ) -> list[Message]:
     """The conversation without as many of its oldest turns as must go; `tools` are counted with the system turn."""
+    messages = check(messages, True, False)
     more = {"variables": variables} if variables else {}
 
     def size(kept: Sequence[Message], tools: Sequence[Any] | None = tools) -> int:
         return len(tok.render(kept, tools, add_generation_prompt=True, **more).ids)
 
-    everything = size(messages)  # refuses what is no conversation
-    head, turns = _turns(messages)
+    everything = size(messages)
+    head, turns = cut_turns(messages)
     question = size(turns[-1], tools=None)
 
     def fits(dropped: int) -> bool:
-        tokens = size(_joined(head, turns[dropped:])) if dropped else everything
+        tokens = size(joined(head, turns[dropped:])) if dropped else everything
         shown = tokens - question - 1  # the newline between them
         return (max_window is None or shown < max_window) and (room is None or tokens <= room)
 
     if len(turns) == 1 or fits(0):
         return list(messages)
     dropped = bisect_left(range(len(turns) - 1), True, lo=1, key=fits)
-    return _joined(head, turns[dropped:])
+    return joined(head, turns[dropped:])
 
 
-def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+def cut_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
     """The system turn, and the rest cut before each user message."""
-    head = [message for message in messages[:1] if message["role"] == "system"]
+    head = [message for message in messages[:1] if RENAMED.get(message["role"], message["role"]) == "system"]
     turns: list[list[Message]] = []
     for message in messages[len(head) :]:
         if message["role"] == "user":
@@ -66,5 +67,6 @@ def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Messag
     return head, turns
 
 
-def _joined(head: list[Message], turns: Sequence[Sequence[Message]]) -> list[Message]:
+def joined(head: Sequence[Message], turns: Sequence[Sequence[Message]]) -> list[Message]:
+    """The system turn and some turns as one conversation."""
     return [*head, *(message for turn in turns for message in turn)]

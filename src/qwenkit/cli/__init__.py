@@ -1,9 +1,9 @@
 """The command line: parse, call, print. Exit codes: 0 done, 1 stopped, 2 the user's mistake, 130 interrupted.
 
 `app.py` holds what all commands share, `runs.py` the commands about runs, `models.py` those about models, `tokens.py`
-those about tokenizers, `hubbing.py` what gives models away, `inspecting.py` what one looks at, `verbs.py` the verb of
-every kind of node, `entry.py` turns
-errors into messages and exit codes. Heavy modules are imported inside the commands, so that `--help` answers at once.
+those about tokenizers, `hubbing.py` what gives models away, `inspecting.py` and `inspect_data.py` what one looks at,
+`verbs.py` the verb of every kind of node, `entry.py` turns errors
+into messages and exit codes. Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
 from qwenkit.cli.entry import main

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,10 @@ from rich.text import Text
 
 from qwenkit.errors import UserError, visible
 from qwenkit.files import CONFIG_BYTES, MEGABYTE
+from qwenkit.records import Quarantine, write_bytes
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk or a quota that is full."""
 
 app = typer.Typer(
     help="The Qwen Technical Report as running software.",
@@ -93,14 +99,25 @@ def read_stdin() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole, or say why not and leave none."""
-    existed = path.exists()
+    """Write a file whole, or say why not and leave what stood there."""
+    with written(path):
+        write_bytes(path.resolve(), text.encode(errors="replace"))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What keeps an answer from its file, in words that name the file."""
     try:
-        path.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
-        if not existed and path.is_file():
-            path.unlink()
-        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path)) from error
+        mend = "free some space; what stood there before is left" if error.errno in FULL else None
+        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path), mend=mend) from error
+
+
+def tell_quarantined(name: Path, quarantine: Quarantine) -> None:
+    """A line about the records of a file or folder that could not be read, beside the answer and not in it."""
+    if quarantine:
+        terminal(stderr=True).print(f"{name}: {quarantine.words()}", markup=False, highlight=False)
 
 
 def minutes_text(value: float | None) -> str:
@@ -120,3 +137,18 @@ def bar() -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None)
         yield lambda done, total, note: bars.update(task, completed=done, total=total, description=visible(note))
+
+
+ACCEPT = "keys of a model's config.json that are not known here and change nothing, by commas"
+
+
+def as_names(text: str) -> list[str]:
+    """Names that were given by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def accepting_names(text: str) -> contextlib.AbstractContextManager[None]:
+    """What is loaded inside the block may say these keys, by commas."""
+    from qwenkit.model.formats.keys import accepting
+
+    return accepting(as_names(text))

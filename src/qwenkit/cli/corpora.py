@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_folder, inspect_app, print_json, say, terminal, write_text
+from qwenkit.cli.app import (
+    Json,
+    app,
+    as_folder,
+    inspect_app,
+    print_json,
+    say,
+    tell_quarantined,
+    terminal,
+    write_text,
+    written,
+)
 from qwenkit.errors import UserError
 
 
@@ -91,7 +102,9 @@ def inspect_corpus(
     if summary:
         print_json(review.summary(saved))
     elif serve:
-        with review.serve(corpus, saved, port) as server:
+        from qwenkit.data.review_server import serve as serve_page
+
+        with serve_page(corpus, saved, port) as server:
             say(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})")
             server.serve_forever()
     else:
@@ -119,16 +132,19 @@ def train_filter(
         raise UserError(
             "both sides are the same text", where=str(good), expected="text that is wanted, and text that is not"
         )
-    sides = []
+    sides, lost = [], {}
     for name, path in (("good", good), ("bad", bad)):
-        source = Source(name, path, "html" if ".warc" in path.name else "web")
-        texts = [text_of(source, document) for document in islice(read_documents(source, Quarantine()), limit)]
+        source, lost[name] = Source(name, path), Quarantine()
+        texts = [text_of(source, document) for document in islice(read_documents(source, lost[name]), limit)]
+        tell_quarantined(path, lost[name])
         if len(texts) < 20:
             raise UserError(f"{len(texts)} documents cannot teach a filter", where=str(path), expected="at least 20")
         sides.append(texts)
     found = agreement(*sides)
-    QualityClassifier.train(*sides).save(out)
+    with written(out):
+        QualityClassifier.train(*sides).save(out.resolve())
     if as_json:
-        print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": found})
+        counts = {name: dict(quarantine.counts) for name, quarantine in lost.items()}
+        print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": found, "quarantined": counts})
     else:
         say(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, right on {found:.1%} of a fifth set aside")

@@ -7,16 +7,18 @@ import errno
 import io
 import os
 import sys
+import warnings
 from typing import Any
 
-from qwenkit.cli import runs, models, hubbing, tokens, inspecting, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
+from qwenkit.cli import runs, models, hubbing, tokens, inspecting, inspect_data, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
 from qwenkit.cli.app import app
-from qwenkit.errors import INTERRUPTED, MISTAKE, QwenkitError, UserError
+from qwenkit.errors import INTERRUPTED, MISTAKE, Notice, QwenkitError, UserError, visible
 
 
 def main() -> None:
     """Entry point: run the command line and turn errors into messages and exit codes."""
     _make_writable()
+    _show_notices()
     verbs.register(sys.argv[1:])
     try:
         code = _answer()
@@ -30,9 +32,20 @@ def main() -> None:
         sys.exit(code)
 
 
+def _refuse_not_utf8(arguments: list[str]) -> None:
+    """Names and texts go into manifests, ids and pages, which are texts: other bytes are refused at the door."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            what = f"an argument that is not UTF-8: {argument!a}"
+            raise UserError(what, where="qwenkit", mend="rename the file, or give its folder") from None
+
+
 def _answer() -> int:
     """Run the command and tell what went wrong; the exit code."""
     try:
+        _refuse_not_utf8(sys.argv[1:])
         return app(standalone_mode=False, prog_name="qwenkit") or 0
     except QwenkitError as error:
         return _tell(error)
@@ -79,6 +92,20 @@ def _make_writable() -> None:
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def _show_notices() -> None:
+    """A notice is a line for people; what libraries warn of stays as it is."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            print(f"note: {visible(str(message))}", file=sys.stderr)
+        else:
+            shown(message, category, *place, **more)
+
+    if shown.__module__ != __name__:
+        warnings.showwarning = show
 
 
 def _tell(error: QwenkitError) -> int:

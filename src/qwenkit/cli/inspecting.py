@@ -14,7 +14,7 @@ from qwenkit.cli.app import Json, as_reference, inspect_app, print_json, read_st
     "mask", epilog="Example:  qwenkit inspect mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer"
 )
 def inspect_mask(
-    file: Annotated[Path, typer.Argument(help="chats with `messages`, JSONL or Parquet")],
+    file: Annotated[Path, typer.Argument(help="chats in any common form: JSON, CSV, Parquet, or a folder")],
     tokenizer: Annotated[
         str, typer.Option(help="a model or tokenizer folder, or org/name", parser=as_reference, metavar="MODEL")
     ],
@@ -29,11 +29,11 @@ def inspect_mask(
 
     from qwenkit.chat import load_tokenizer
     from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, units
-    from qwenkit.stages.rows import read_chats
+    from qwenkit.stages.rows import rows as rows_of
 
     tok = load_tokenizer(tokenizer)
     named = None if style == "own" else style
-    rows = list(islice(read_chats(file), limit))
+    rows = list(islice(rows_of(file, "chats"), limit))
     rendered = [tok.render(row["messages"], tools=row.get("tools"), mask=mask, style=named) for row in rows]
     if html is not None:
         write_text(html, mask_html(rendered, tok))

@@ -8,9 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from qwenkit.cli.app import Json, app, as_reference, bar, print_json, say
+from qwenkit.cli.app import (
+    ACCEPT,
+    Json,
+    accepting_names,
+    app,
+    as_reference,
+    bar,
+    print_json,
+    say,
+    tell_quarantined,
+    written,
+)
 from qwenkit.errors import Stopped, UserError
+from qwenkit.records import Quarantine, write_bytes
 
+Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 Model = Annotated[
     str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
 ]
@@ -27,6 +40,7 @@ def chat(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
+    accept_unknown: Accept = "",
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
     from qwenkit.chat import load_tokenizer
@@ -39,7 +53,8 @@ def chat(
     tok = load_tokenizer(folder)
     if variables:
         tok.check_variables(variables)  # said before the model is read
-    engine = Engine(folder, tok)
+    with accepting_names(accept_unknown):
+        engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt, variables)
 
@@ -68,6 +83,7 @@ def longctx(
     ] = None,
     limit: Annotated[int, typer.Option(help="tokens of text at most", min=2)] = 200_000,
     plot: Annotated[Path | None, typer.Option(help="draw the table as SVG into this file")] = None,
+    accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
     """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
@@ -78,7 +94,8 @@ def longctx(
     if plot is not None and not plot.parent.is_dir():  # said before the work, not after it
         raise UserError("no such folder", where=str(plot.parent), expected="a folder for the plot")
     folder = resolve(model)
-    engine = Engine(folder)
+    with accepting_names(accept_unknown):
+        engine = Engine(folder)
     config = engine.model.config
     length = trained or (config.extension.seq_length if config.extension else config.max_position_embeddings)
     sizes = _numbers(lengths) if lengths else [length << doubling for doubling in range(4)]
@@ -86,13 +103,18 @@ def longctx(
         tricks = room.grid(config, length)
     else:
         tricks = room.combinations(config, length, [size or None for size in _numbers(windows)] if windows else None)
-    ids = _tokens(folder, text, limit)
+    ids, lost = _tokens(folder, text, limit)
+    tell_quarantined(text, lost)
+    if not ids:
+        raise UserError("no document can be read", where=str(text), expected="text to measure by")
     with bar() as moved:
         cells = room.measure(engine, ids, sizes, length, tricks, moved)
     if plot is not None:
-        plot.write_bytes(room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
+        with written(plot):
+            write_bytes(plot.resolve(), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
     if as_json:
-        print_json({"model": model, "trained": length, "tokens": len(ids), "cells": room.plain(cells)})
+        print_json({"model": model, "trained": length, "tokens": len(ids), "quarantined": dict(lost.counts),
+                    "cells": room.plain(cells)})  # fmt: skip
         return
     say(f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces")
     say(room.table(cells))
@@ -114,6 +136,7 @@ def parity(
     tolerance: Annotated[
         float | None, typer.Option(help="largest difference of a certificate's log-probabilities")
     ] = None,
+    accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
     """Do forms of a model say the same? Compares all with the first, and each with the certificate that it carries;
@@ -121,7 +144,8 @@ def parity(
     from qwenkit.cli.parity import check, show
     from qwenkit.hub import resolve
 
-    rows = check([resolve(model) for model in models], dtype, tolerance)
+    with accepting_names(accept_unknown):
+        rows = check([resolve(model) for model in models], dtype, tolerance)
     if as_json:
         print_json(rows)
     else:
@@ -138,11 +162,10 @@ def _numbers(text: str) -> list[int]:
         raise UserError(f"{text!r}", expected="whole numbers by commas, such as 256,512") from None
 
 
-def _tokens(model: Path, text: Path, limit: int) -> list[int]:
-    """The documents of a path one after another, as ids, each followed by the end of text."""
+def _tokens(model: Path, text: Path, limit: int) -> tuple[list[int], Quarantine]:
+    """The documents of a path one after another, as ids, each followed by the end of text; and what cannot be read."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.readers import Source, read_documents
-    from qwenkit.records import Quarantine
 
     tok, ids, quarantine = load_tokenizer(model), [], Quarantine()
     for document in read_documents(Source("text", text), quarantine):
@@ -150,4 +173,4 @@ def _tokens(model: Path, text: Path, limit: int) -> list[int]:
         ids += [*tok.encode(body), tok.eot_id]
         if len(ids) >= limit:
             break
-    return ids[:limit]
+    return ids[:limit], quarantine

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
 
     if len(folders) < 2 and not (folders[0] / CERTIFICATE).exists():
         raise UserError("one model, and no certificate in it", expected="two models or more, or an exported one")
-    held = [_certificate(f / CERTIFICATE) if (f / CERTIFICATE).exists() else None for f in folders]
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise UserError(f"{tolerance:g}", where="--tolerance", expected="a number from 0 on")
+    files = [folder / CERTIFICATE for folder in folders]
+    held = [parity.checked(read_object(file), str(file)) if file.exists() else None for file in files]
     known = next((found for found in held if found is not None), None)
     rows, reference, prompts = [], None, known["prompts"] if known else []
     for folder, own in zip(folders, held):
@@ -30,12 +34,14 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
             prompts = parity.prompts_of(
                 tokenizer_of(folder), model.config.vocab_size, min(512, model.config.max_length)
             )
-        too_long = max(map(len, prompts)) > model.config.max_length
-        if too_long:
+        asked = [*prompts, *(own["prompts"] if own else [])]
+        longest = max(map(len, asked))
+        if longest > model.config.max_length:
             raise UserError(f"it reads {model.config.max_length} tokens", where=str(folder),
-                            expected=f"room for the longest prompt, {max(map(len, prompts))} tokens",
+                            expected=f"room for the longest prompt, {longest} tokens",
                             mend="put the model with the fewest positions first")  # fmt: skip
-        largest = max(id for prompt in [*prompts, *(own["prompts"] if own else [])] for id in prompt)
+        tops = [row for top in own["top"] for row in top["ids"]] if own else []
+        largest = max(id for row in [*asked, *tops] for id in row)
         if largest >= model.config.vocab_size:
             raise UserError(f"it has {model.config.vocab_size} tokens", where=str(folder),
                             expected=f"the vocabulary of the prompts, which hold token {largest}")  # fmt: skip
@@ -50,25 +56,9 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
     return rows
 
 
-def _certificate(file: Path) -> dict[str, Any]:
-    """A certificate, after a look at what is read of it: the file may be anybody's."""
-    import torch
-
-    found = read_object(file)
-    try:
-        tops = [(torch.tensor(top["ids"]), torch.tensor(top["logprobs"])) for top in found["top"]]
-        rows = [*found["prompts"], *found["greedy"], *(ids.flatten().tolist() for ids, _ in tops)]
-        sound = all(isinstance(id, int) and id >= 0 for row in rows for id in row)
-        sound &= all(found["prompts"]) and all(a.shape == b.shape and a.dim() == 2 for a, b in tops)
-        sound &= 0 < len(found["prompts"]) == len(tops) == len(found["greedy"])
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        sound = False
-    if not sound:
-        raise UserError("this is no certificate", where=str(file), expected="what `qwenkit export` writes")
-    return found
-
-
-def _held(own: dict[str, Any] | None, model: Any, prompts: Any, seen: Any, tolerance: float) -> dict[str, Any] | None:
+def _held(
+    own: Mapping[str, Any] | None, model: Any, prompts: Any, seen: Any, tolerance: float
+) -> dict[str, Any] | None:
     """A folder's certificate against what the model says now."""
     from qwenkit.evaluation import parity
 

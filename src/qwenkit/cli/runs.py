@@ -135,22 +135,27 @@ def recipes(as_json: Json = False) -> None:
     table = Table("recipe", "parameters", "tokens", "what it makes", "your data", box=None, pad_edge=False)
     for row in rows:
         data = ", ".join(row["data"]) or "none"
-        table.add_row(row["recipe"], short(row["parameters"]), short(row["tokens"]), row["about"], data)
+        size = [short(row[key]) if row[key] else "yours" for key in ("parameters", "tokens")]
+        table.add_row(row["recipe"], *size, row["about"], data)
     terminal().print(table)
 
 
-@app.command(epilog="Example:  qwenkit init my.toml --from nano")
+@app.command(epilog="Example:  qwenkit init my.toml --from own --set corpus.extra=texts --set chat.data=chats.json")
 def init(
     path: Annotated[Path, typer.Argument(help="the recipe file to write")],
     source: Annotated[str, typer.Option("--from", help="the recipe to start from")] = "nano",
+    changes: Changes = None,
 ) -> None:
     """Write a recipe of your own, a copy of one that comes with qwenkit; its run folder is named after the file."""
-    from qwenkit.lineage.recipe import own_copy
+    from qwenkit.lineage.recipe import load_recipe, own_copy
 
     if path.exists():
         raise UserError("the file exists already", where=str(path), mend="choose another name, or remove it")
-    write_text(path, own_copy(source, path))
-    terminal().print(f"wrote {path}; raise it with: qwenkit run {path}", highlight=False)
+    write_text(path, own_copy(source, path, changes))
+    absent = [problem for node in load_recipe(str(path)).nodes.values() for problem in node.absent]
+    terminal().print(f"wrote {path}; raise it with: qwenkit run {path}")
+    for problem in absent:
+        terminal().print(f"before that: {problem.text()}")
 
 
 @app.command(epilog="Example:  qwenkit status runs/nano")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from rich.markup import escape
 
-from qwenkit.cli.app import Json, Quiet, Verbose, app, as_folder
+from qwenkit.cli.app import ACCEPT, Json, Quiet, Verbose, app, as_folder, as_names
 from qwenkit.cli.runs import raise_family
 from qwenkit.stages import KINDS
 
@@ -46,9 +46,10 @@ def verb_of(kind: str) -> Callable[..., None]:
         from qwenkit.lineage.recipe import build
         from qwenkit.lineage.runner import Options
 
-        out, threads, quiet, verbose, as_json = (given.pop(name) for name in ("out", "threads", *SHOWN))
+        out, threads, accepted = (given.pop(name) for name in ("out", "threads", "accept_unknown"))
+        quiet, verbose, as_json = (given.pop(name) for name in SHOWN)
         table = {key: _value(config, key, given[key]) for key in keys if given[key] is not None}
-        data = {"title": kind, "threads": threads, kind: table}
+        data = {"title": kind, "threads": threads, "accept_unknown": as_names(accepted), kind: table}
         places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
         recipe = build(data, {**places}, f"qwenkit {kind}", Path())
         raise_family(replace(recipe, out=out), Options(), quiet, as_json, verbose)
@@ -59,6 +60,8 @@ def verb_of(kind: str) -> Callable[..., None]:
     parameters += [_option(config, key) for key in keys if config.role(key) == "content"]
     parameters += [_option(config, key) for key in keys if config.role(key) == "runtime"]
     parameters += [_parameter("threads", int, threads, default=0)]
+    accept = typer.Option(help=ACCEPT, metavar="KEY,...", rich_help_panel=PANELS["runtime"])
+    parameters += [_parameter("accept_unknown", str, accept, default="")]
     parameters += [_parameter(name, bool, _shown(kind), default=False) for name, kind in SHOWN.items()]
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     verb.__doc__ = KINDS[kind][0].upper() + KINDS[kind][1:] + "."

@@ -3,19 +3,26 @@
     work = Chunks(folder, workers=4)
     marks = work.map("read", key, [(split, source), ...], read_part)     # read_part(out, split, source) -> mark
 
-A mark is a small JSON value; it lies in the chunk's folder with the digest of what else lies there. A kill loses the
-chunks that were being made, no more; another number of workers makes the same bytes. A phase whose `key` (all that its
-output depends on) has changed is made anew. `runner="ray"` runs the chunks as Ray's tasks on a shared file system.
+A mark is a small JSON value; it lies in the chunk's folder with the digest of itself and of what else lies there. A
+kill loses the chunks that were being made, no more; another number of workers makes the same bytes. A phase whose `key`
+(all that its output depends on) has changed is made anew. `runner="ray"` runs the chunks as Ray's tasks on a shared
+file system.
+
+What an earlier start made is hashed before it is used again, and made again where it is not what its mark says: that
+costs one reading of the chunks at every start. Workers of this machine die with the process that started them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
+import secrets
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,10 +31,11 @@ from typing import Any
 from qwenkit.artifacts import locked
 from qwenkit.errors import QwenkitError, Stopped, UserError
 from qwenkit.records import canonical, read_json, write_json
+from qwenkit.workers import end_with_parent
 
 Mark = dict[str, Any]
 Task = tuple[Any, ...]
-MARK, KEY = "mark.json", "key.json"
+MARK, KEY, PART, DIGEST = "mark.json", "key.json", ".part", "digest"
 
 
 class Chunks:
@@ -64,7 +72,7 @@ class Chunks:
         names = [f"{n:05d}" for n in range(len(tasks))] if own is None else [_digest_of(each)[:16] for each in own]
         self._names[phase] = names
         outs = [self.folder / phase / name for name in names]
-        missing = [number for number, out in enumerate(outs) if not (out / MARK).exists()]
+        missing = [number for number, intact in enumerate(self._intact(outs)) if not intact]
         done = len(tasks) - len(missing)
         self._progress(done, len(tasks), step=phase)
         for _ in self._run(work, [(outs[number], tasks[number]) for number in missing], phase):
@@ -72,13 +80,23 @@ class Chunks:
             self._progress(done, len(tasks), step=phase)
         return [read_json(out / MARK) for out in outs]
 
+    def _intact(self, outs: list[Path]) -> list[bool]:
+        """Which chunks are there with the bytes that were marked; of another nothing stays."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            found = list(pool.map(is_intact, outs))
+        for out in (out for out, intact in zip(outs, found) if not intact):
+            shutil.rmtree(out, ignore_errors=True)
+        return found
+
     def _open(self, phase: str, key: str) -> None:
         """Throw away what another key has made."""
         folder = self.folder / phase
-        if folder.exists() and not ((folder / KEY).exists() and read_json(folder / KEY) == key):
+        if folder.exists() and _read(folder / KEY) != key:
             (folder / KEY).unlink(missing_ok=True)  # first: what a kill leaves half deleted is no phase of the old key
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob(f"*{PART}"):  # of a kill: nobody works at it any more
+            shutil.rmtree(part, ignore_errors=True)
         write_json(folder / KEY, key)
 
     def _run(self, work: Callable[..., Mark], jobs: list[tuple[Path, Task]], phase: str) -> Iterator[None]:
@@ -92,8 +110,9 @@ class Chunks:
                 yield
         else:
             self._pool = self._pool or ProcessPoolExecutor(
-                self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_as_worker
-            )
+                self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_as_worker,
+                initargs=(os.getpid(),),
+            )  # fmt: skip
             try:
                 futures = [self._pool.submit(make, work, out, task) for out, task in jobs]
                 for future in as_completed(futures):
@@ -107,23 +126,22 @@ def _digest_of(key: Any) -> str:
     return hashlib.sha256(canonical(key)).hexdigest()
 
 
-def _as_worker() -> None:
-    """A worker is one of several: its libraries start no threads, and an interrupt is the parent's."""
-    import signal
-
+def _as_worker(parent: int) -> None:
+    """A worker is one of several: its libraries start no threads, an interrupt is the parent's, and it ends with the
+    parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
 
 
 def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
-    """Make one chunk beside its place, mark it and move it there. A full disk is told by the folder of all phases."""
-    beside = out.with_name(out.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
+    """Make one chunk beside its place, in a folder that no other process has; mark it and move it there. A full disk is
+    told by the folder of all phases."""
+    beside = out.with_name(f"{out.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     beside.mkdir(parents=True)
     try:
-        mark = work(beside, *task)
-        files = {path.name: _digest(path) for path in sorted(beside.iterdir())}
-        write_json(beside / MARK, {**mark, "digest": hashlib.sha256(canonical(files)).hexdigest()})
+        mark = json.loads(json.dumps(work(beside, *task)))  # as it is read again
+        write_json(beside / MARK, {**mark, DIGEST: _content(beside, mark, flushed=True)})
     except Exception as error:
         shutil.rmtree(beside, ignore_errors=True)
         fault = _of_disk(error)
@@ -132,7 +150,37 @@ def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
         name = str(fault.filename or beside)
         place = out.parent.parent if name.startswith(str(beside)) else name
         raise OSError(fault.errno, fault.strerror or str(fault), str(place)) from error
-    beside.replace(out)
+    try:
+        beside.replace(out)
+    except OSError:
+        if not is_intact(out):  # else another has made the same meanwhile
+            raise
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def is_intact(out: Path) -> bool:
+    """Whether a chunk is there, with the bytes that its mark was made of."""
+    mark = _read(out / MARK)
+    if not isinstance(mark, dict) or DIGEST not in mark:
+        return False
+    try:
+        return mark.pop(DIGEST) == _content(out, mark)
+    except (OSError, ValueError):
+        return False
+
+
+def _content(folder: Path, mark: Mark, flushed: bool = False) -> str:
+    """The digest of a chunk: of its files and of what else its mark says."""
+    files = {path.name: _digest(path, flushed) for path in sorted(folder.iterdir()) if path.name != MARK}
+    return _digest_of([files, mark])
+
+
+def _read(path: Path) -> Any:
+    """A small JSON file; None where it is missing or broken."""
+    try:
+        return read_json(path)
+    except UserError:
+        return None
 
 
 def _of_disk(error: BaseException | None) -> OSError | None:
@@ -142,9 +190,10 @@ def _of_disk(error: BaseException | None) -> OSError | None:
     return error if isinstance(error, OSError) else None
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, flushed: bool) -> str:
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        if flushed:
+            os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -25,17 +26,17 @@ import numpy.typing as npt
 from qwenkit.data.units import ngram_hashes, unit_hashes
 from qwenkit.errors import UserError
 from qwenkit.files import read_bytes
+from qwenkit.records import replacing
 
 BITS = 16
+_MOST = 1 << 21  # bytes of a filter's file, packed or not
 _FORM = 3  # of the features: another hash of units is another filter
-Floats = npt.NDArray[np.float64]
-
-
-_BROKEN = (
-    ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, NotImplementedError, RuntimeError, MemoryError,
-    SyntaxError, zipfile.BadZipFile, zlib.error, struct.error,
+_NO_FILTER = (
+    ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, OverflowError, NotImplementedError, RuntimeError,
+    MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
-"""What numpy and zipfile raise over a broken file: each reader inside them has words of its own."""
+"""What reading a file that is no filter ends in: each reader inside numpy and zipfile has words of its own."""
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -77,7 +78,7 @@ class QualityClassifier:
 
     def save(self, path: Path | str) -> None:
         """Write the weights as one `.npz` file."""
-        with Path(path).open("wb") as file:
+        with replacing(path) as file:
             weights = self.weights.astype(np.float32)
             np.savez_compressed(file, weights=weights, bias=np.float64(self.bias), form=np.int64(_FORM))
 
@@ -86,11 +87,17 @@ class QualityClassifier:
         """Read what `save` wrote."""
         held = io.BytesIO(read_bytes(path, expected="a file that `qwenkit train-filter` wrote"))
         try:
+            with zipfile.ZipFile(held) as packed:
+                if sum(part.file_size for part in packed.filelist) > _MOST:
+                    raise ValueError("larger than any filter")
             with np.load(held) as data:
-                if int(data["form"]) != _FORM or data["weights"].shape != (2**BITS,):
+                if int(data["form"]) != _FORM:
                     raise KeyError("form")
-                return cls(data["weights"].astype(np.float64), float(data["bias"]))
-        except _BROKEN as error:
+                found = cls(data["weights"].astype(np.float64), float(data["bias"]))
+            if found.weights.shape != (2**BITS,) or not np.isfinite([*found.weights, found.bias]).all():
+                raise ValueError("other weights")
+            return found
+        except _NO_FILTER as error:
             raise UserError(
                 "no filter", where=str(path), expected="a file that `qwenkit train-filter` wrote"
             ) from error

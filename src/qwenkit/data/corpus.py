@@ -23,21 +23,22 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qwenkit.artifacts import stamps
+from qwenkit.artifacts import signature, stamps
 from qwenkit.data import books, copies, phases, tables
 from qwenkit.data.books import Row
 from qwenkit.data.chunks import Chunks, Mark
 from qwenkit.data.gauge import ATTRIBUTES, measure_part
-from qwenkit.data.readers import Source, Split, splits
+from qwenkit.data.readers import AUTO, Source, Split, splits
 from qwenkit.data.settings import CorpusConfig, applies, check
+from qwenkit.data.sources import suffix_of
 from qwenkit.errors import UserError
-from qwenkit.records import Quarantine
+from qwenkit.records import Quarantine, write_bytes
 
 Progress = Callable[..., None]
 FORM = 4  # of what lies between the phases: another form is read by nobody, so all is made anew
@@ -54,6 +55,7 @@ class CorpusResult:
     samples: list[Row]
     counts: dict[str, dict[str, dict[str, int]]]
     sources: dict[str, Row]  # by source: read = kept + dropped (by rule) + quarantined (by reason)
+    taken: dict[str, dict[str, dict[str, int]]]  # of sources of kind `auto`: files by kind and suffix
     quarantine: Quarantine
     contaminated: list[Row]
     pii: Counter[str]
@@ -123,15 +125,18 @@ class _Build:
         self.work, self.sources, self.config, self.tests = work, sources, config, tests
         self.version, self.strict = version, strict
         self.parts: list[tuple[Split, Source]] = [
-            (split, source) for source in sources for split in splits(source, config.chunk_bytes)
+            (split, replace(source, kind=split.kind))
+            for source in sources
+            for split in splits(source, config.chunk_bytes)
         ]
+        self.seen = [[signature(Path(name)) for name in split.paths] for split, _ in self.parts]
         self.read: list[Mark] = []
         self.clean: list[Mark] = []
 
     def run(self) -> None:
         """The five phases. The key of each is what its bytes depend on."""
         read = [self._reading_key(split, source) for split, source in self.parts]
-        tasks = [(*part, self.config) for part in self.parts]
+        tasks = [(*part, self.config, seen) for part, seen in zip(self.parts, self.seen)]
         self.read = self.work.map("1-read", FORM, tasks, phases.read_part, own=read)
         self._refuse_silent_sources()
         sign = [FORM, read, self.config.near_threshold, self.config.max_line_repeats]
@@ -210,7 +215,7 @@ class _Build:
         path = self.work.folder / "tests" / f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_bytes() != data:
-            path.write_bytes(data)
+            write_bytes(path, data)
         return path
 
     def _common(self, joined: list[Any], tests: Path) -> Path | None:
@@ -243,15 +248,26 @@ class _Build:
             [self.work.path("4-clean", n, phases.DOCUMENTS) for n in numbers],
             [self.work.path(phase, n, phases.LEDGER) for n in numbers for phase in ("1-read", "4-clean")],
             [self._attributes(n) for n in numbers],
-            books.funnel_of(self.sources, config, read, clean),
+            books.funnel_of([source for _, source in self.parts], config, read, clean),
             books.samples_of([*read, *clean], config.samples_per_rule),
             books.sizes_of(clean),
             books.sources_of(self.sources, read, clean, ledgers),
+            self._taken(),
             books.quarantine_of(read),
             [row for mark in clean for row in mark["contaminated"]],
             sum((Counter(mark["pii"]) for mark in clean), Counter()),
             held,
         )
+
+    def _taken(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What the files of sources of the kind `auto` were taken for."""
+        found: dict[str, dict[str, dict[str, int]]] = {s.name: {} for s in self.sources if s.kind == AUTO}
+        for split, source in self.parts:
+            if source.name in found and split.start == 0:
+                counts = found[source.name].setdefault(split.kind, {})
+                for path in map(Path, split.paths):
+                    counts[suffix_of(path) or path.name] = counts.get(suffix_of(path) or path.name, 0) + 1
+        return {name: {kind: counts for kind, counts in kinds.items() if counts} for name, kinds in found.items()}
 
 
 def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:

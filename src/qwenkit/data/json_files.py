@@ -16,7 +16,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from qwenkit.data.streams import BLOCK, MAX_RECORD, TOO_LONG, Damage, blocks
+from qwenkit.compression import BLOCK, Damage
+from qwenkit.data.streams import MAX_RECORD, TOO_LONG, blocks
 from qwenkit.records import Quarantine
 
 BROKEN = "broken JSON, not read beyond"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from qwenkit.data import tables
 from qwenkit.data.order import Order
 from qwenkit.data.shards import Index
 from qwenkit.errors import UserError, nearest
@@ -25,11 +26,13 @@ def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
     path = corpus / "ledger.parquet"
     if not path.exists():
         raise UserError("no ledger here", where=str(corpus), expected="a corpus artifact with ledger.parquet")
-    rows = pq.read_table(str(path), filters=[("id", "=", name)]).to_pylist()
-    if not rows:
+    with tables.sound(path):
+        tables.refuse_other_columns(pq.read_schema(str(path)), tables.LEDGER)
+        rows = pq.read_table(str(path), filters=[("id", "=", name)]).to_pylist()
+        if rows:
+            return rows + pq.read_table(str(path), filters=[("of", "=", name)]).to_pylist()
         known = pq.read_table(str(path), columns=["id"])["id"].slice(0, 100_000).to_pylist()
-        raise UserError(f"no document {name!r} in this corpus", where=str(path), nearest=nearest(name, known))
-    return rows + pq.read_table(str(path), filters=[("of", "=", name)]).to_pylist()
+    raise UserError(f"no document {name!r} in this corpus", where=str(path), nearest=nearest(name, known))
 
 
 def steps_of(order: Order, documents: Sequence[int], batch_rows: int, steps: int) -> dict[int, list[int]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenkit.artifacts import stamps
+from qwenkit.artifacts import refuse_changed, stamps
 from qwenkit.data import dedup, mixture, quality, tables
 from qwenkit.data.books import KEPT, Books, Row
+from qwenkit.data.charset import decode
 from qwenkit.data.copies import Fate, fates_and_names
 from qwenkit.data.decontaminate import Match, TestIndex
 from qwenkit.data.extract import extract_text, tidy
@@ -47,9 +48,13 @@ _AROUND = 200  # characters kept before and after an overlap
 # -- phase 1: read, extract, language --------------------------------------------------------------------------------
 
 
-def read_part(out: Path, split: Split, source: Source, config: CorpusConfig) -> dict[str, Any]:
-    """Documents of a part of a source as rows; those without text or of an unwanted language end here."""
+def read_part(
+    out: Path, split: Split, source: Source, config: CorpusConfig, seen: Sequence[list[int]] = ()
+) -> dict[str, Any]:
+    """Documents of a part of a source as rows; those without text or of an unwanted language end here. Files that are
+    no more those that were `seen` when the build began are refused: their digests are taken."""
     quarantine = Quarantine()
+    _refuse_changed(split, source, seen)
     with tables.Writer(out / ROWS, tables.DOCUMENT) as rows, tables.Writer(out / LEDGER, tables.LEDGER) as ledger:
         books = Books(config.seed, config.samples_per_rule, ledger)
         for document in read_split(split, source, quarantine):
@@ -60,16 +65,22 @@ def read_part(out: Path, split: Split, source: Source, config: CorpusConfig) -> 
                 books.fate(row, *fate)
             else:
                 rows.add(row)
+    _refuse_changed(split, source, seen)
     bad = {"quarantine": quarantine.rows, "bad": dict(quarantine.counts)}
     return {**books.mark(), **bad, "source": source.name}
 
 
+def _refuse_changed(split: Split, source: Source, seen: Sequence[list[int]]) -> None:
+    for name, before in zip(split.paths, seen):
+        refuse_changed(Path(name), before, f"source {source.name}: {name}")
+
+
 def text_of(source: Source, document: Document) -> str:
     """A document's text. A page is decoded and extracted; other text is only tidied, and code left as it is."""
-    if source.kind == "html":
+    if document.form == "html":
         return dedup.collapse_repeated_lines(extract_text(document.body, document.url, document.charset))
-    text = document.body if isinstance(document.body, str) else document.body.decode("utf-8", "replace")
-    return text.encode("utf-8", "replace").decode() if source.kind == "code" else tidy(text)
+    text = document.body if isinstance(document.body, str) else decode(document.body, document.charset)
+    return text.encode("utf-8", "replace").decode() if "code" in (document.form, source.kind) else tidy(text)
 
 
 def _row(source: Source, document: Document) -> tuple[Row, float]:

@@ -7,8 +7,9 @@ What can be checked must pass, so that ordinary long numbers stay: cards the for
 (IBAN) their country's length and MOD 97, Chinese residents a date of birth and MOD 11-2, US social security the blocks
 that are given out. Addresses (IPv4, IPv6) must be public, and those of IPv4 have a part above 99: few have none, and
 nearly all numbers of versions and sections. Keys are those with a form of their own (AWS, GitHub, GitLab, OpenAI,
-Google, Hugging Face, Slack, Stripe, npm, signed web tokens, private keys in PEM). Telephone numbers have no check: a
-bare number of eleven digits in code may look like a Chinese one. Names and street addresses are not found.
+Google, Hugging Face, Slack, Stripe, npm, signed web tokens, private keys in PEM). Telephone numbers have no check
+(`telephones`). What looks like mail in code is none: products of matrices, versions of packages, where repositories
+lie. Names and street addresses are not found.
 """
 
 from __future__ import annotations
@@ -18,24 +19,34 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+from qwenkit.data import telephones
+
+Check = Callable[[re.Match[str]], bool]
+
+_LETTERS = "A-Za-z0-9_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0300-\u036f\u0370-\u052f\u1e00-\u1eff"  # no Han
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,24}(?![\w-]|:[\w./~])", re.ASCII
-)  # before a colon and a path it is where a repository lies
+    rf"(?<![{_LETTERS}.+-])(?<!://)(?:[A-Za-z]['\u2019])?[{_LETTERS}.+%-]{{1,64}}@"
+    rf"(?P<host>[{_LETTERS}-]{{1,63}}(?:\.[{_LETTERS}-]{{1,63}}){{0,8}})\.(?P<top>[A-Za-z]{{2,24}}|xn--[a-z0-9-]{{2,59}}|"
+    rf"\u0440\u0444|\u0443\u043a\u0440|\u0431\u0435\u043b)(?![{_LETTERS}-]|:[\w./~])",
+)  # before a colon and a path, and behind `://`, it is where a repository lies
 _FILES = frozenset("png jpg jpeg gif webp svg ico avif css js mjs json map".split())  # of `logo@2x.png`, `vue@3.2.js`
+_TOP = frozenset(
+    (
+        "com org net edu gov mil int info biz name pro aero coop museum mobi asia cat jobs tel travel post arpa "
+        "example test invalid xyz online site shop app dev club top store tech cloud email blog news live life world "
+        "media group company agency design studio systems solutions network digital academy school university health "
+        "care law legal finance bank capital social software website space work works today global international "
+        "berlin london paris wien koeln hamburg "
+    ).split()
+)  # and every one of two letters is a country's
+_CALLED = ("com", "org", "net", "edu", "gov")  # no attribute of an object is called so
+_VERSION = re.compile(r"v?\d+(?:\.\d+)+(?:\b|[-_.])")
 _IP = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)", re.ASCII)
 _IP6 = re.compile(r"(?<![\w:.])[23][\da-fA-F]{3}(?::[\da-fA-F]{0,4}){2,7}(?![\w:])", re.ASCII)  # 2000::/3: all in use
+_OF_VERSIONS = re.compile(r"\b(?:version|release|ver|build|kernel|driver|firmware|section|版本)\W{0,3}$", re.I)
 _CARD = re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){13,18}(?!\w|[.-]\d)", re.ASCII)
 _CARD_FORMS = re.compile(
     r"4(?:\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[068]\d{12}|(?:35|6\d)\d{14,17}", re.ASCII
-)
-_PHONE = re.compile(
-    r"(?<![\w.+-])(?:"
-    r"\(?(?:\+|00)86\)?[ -]?(?:1[3-9]\d[ -]?\d{4}[ -]?\d{4}|\(?0?\d{2,3}\)?[ -]?\d{3,4}[ -]?\d{4})"  # +86 138 1234 5678
-    r"|\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}"  # +44 20 7946 0958
-    r"|\(\d{3}\)[ .-]?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4}"  # (212) 555-0123
-    r"|1[3-9]\d[ -]?\d{4}[ -]?\d{4}|0\d{2,3}-\d{7,8}"  # Chinese mobile and land line
-    r")(?!\w|[.-]\d|\*)",  # no factor of a formula
-    re.ASCII,  # a Han character beside a number is no part of it
 )
 _RESIDENT = re.compile(r"(?<![\w.-])[1-8]\d{16}[\dXx](?!\w|[.-]\d)", re.ASCII)
 _BIRTH = re.compile(r"\d{6}(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
@@ -103,12 +114,12 @@ def scrub(text: str) -> tuple[str, Counter[str]]:
     return text, +counts
 
 
-def _mask(text: str, name: str, pattern: re.Pattern[str], is_real: Callable[[str], bool]) -> tuple[str, int]:
+def _mask(text: str, name: str, pattern: re.Pattern[str], is_real: Check) -> tuple[str, int]:
     number = 0
 
     def replace(match: re.Match[str]) -> str:
         nonlocal number
-        if not is_real(match.group()):
+        if not is_real(match):
             return match.group()
         number += 1
         return f"<{name}>"
@@ -116,33 +127,39 @@ def _mask(text: str, name: str, pattern: re.Pattern[str], is_real: Callable[[str
     return pattern.sub(replace, text), number
 
 
-def _public_address(found: str) -> bool:
+def _public_address(match: re.Match[str]) -> bool:
     try:
-        address = ipaddress.ip_address(found)
+        address = ipaddress.ip_address(match.group())
     except ValueError:
         return False
     section = address.version == 4 and max(address.packed) < 100
-    return address.is_global and not address.is_multicast and not section
+    before = match.string[max(0, match.start() - 16) : match.start()]
+    return address.is_global and not address.is_multicast and not section and not _OF_VERSIONS.search(before)
 
 
-def _telephone(found: str) -> bool:
-    """Whether a number is no signed one of a table: with its country it has eight digits, and more than one dot."""
-    signed = re.fullmatch(r"\+(?:0.*|\d*\.?\d*)", found) and not re.fullmatch(r"\+[1-9]\d{7,14}", found)
-    return not signed and sum(map(str.isdigit, found)) >= 8
-
-
-def _key(found: str) -> bool:
+def _key(match: re.Match[str]) -> bool:
     """Whether a private key holds one; prose may name the lines around it."""
-    return not found.startswith("-----") or bool(re.search(r"[A-Za-z0-9+/=]{16}", found))
+    return not match.group().startswith("-----") or bool(re.search(r"[A-Za-z0-9+/=]{16}", match.group()))
 
 
-def _always(found: str) -> bool:
+def _always(match: re.Match[str]) -> bool:
     return True
 
 
-def _is_address(found: str) -> bool:
-    """Whether what ends like an address of mail is no name of a file."""
-    return found.rpartition(".")[2].lower() not in _FILES
+def _of(passes: Callable[[str], bool]) -> Check:
+    """A check that looks at nothing around."""
+    return lambda match: passes(match.group())
+
+
+def _is_address(match: re.Match[str]) -> bool:
+    """Whether what has the form of an address of mail is no name of a file, version of a package or product of two
+    matrices, of which one is an attribute or is called."""
+    top, host = match["top"], match["host"]
+    if top.lower() in _FILES or _VERSION.match(host) or not (top.islower() or top.isupper()):
+        return False
+    if match.string[match.end() : match.end() + 1] in ("(", "[") and top.lower() not in _CALLED:
+        return False
+    return len(top) == 2 or top.lower() in _TOP or not top.isascii() or top.startswith("xn--")
 
 
 def _sign(pattern: str) -> Callable[[str], bool]:
@@ -159,20 +176,20 @@ _KEY_MARKS = (
     "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "sk-", "AIza", "GOCSPX-", "hf_",
     "npm_", "xox", "k_live_", "k_test_", "eyJ", "PRIVATE KEY",
 )  # fmt: skip
-Kind = tuple[str, re.Pattern[str], Callable[[str], bool]]
+Kind = tuple[str, re.Pattern[str], Check]
 _KINDS: tuple[tuple[Callable[[str], bool], tuple[Kind, ...]], ...] = (
     (_sign_of_key, (("key", _KEY, _key),)),
     (_sign("@"), (("email", _EMAIL, _is_address),)),
     (_sign(r"[23][\da-fA-F]{3}:"), (("ip", _IP6, _public_address),)),
-    (_sign(r"[A-Z]{2}\d\d"), (("account", _ACCOUNT, account),)),
+    (_sign(r"[A-Z]{2}\d\d"), (("account", _ACCOUNT, _of(account)),)),
     (
-        _sign(r"(?:\d[ .()-]{0,3}){6}"),
+        _sign(r"(?:\d[ .()/-]{0,3}){6}"),
         (
             ("ip", _IP, _public_address),
-            ("identity", _RESIDENT, resident),
+            ("identity", _RESIDENT, _of(resident)),
             ("identity", _SOCIAL_SECURITY, _always),
-            ("card", _CARD, card),
-            ("phone", _PHONE, _telephone),
+            ("card", _CARD, _of(card)),
+            ("phone", telephones.PATTERN, telephones.is_telephone),
         ),
     ),
 )

@@ -12,7 +12,7 @@ sources leave a choice or disagree:
   characters of n-grams are counted as datatrove counts them, against all characters of the text.
 * C4: five words a line and three sentences, no line that ends in `...` or has a word of more than 1000 characters, as
   in the authors' code (editions of the paper have other numbers). C4 cuts lines out; here the document is judged by
-  what it would leave. Quotes and full stops of Chinese and Japanese end a sentence too.
+  what it would leave. Quotes, and full stops of other scripts (`sentences`), end a sentence too.
 * C4's `c4_bad_words` needs the list (`offensive_words`), which is not ours to give; without one it is left out.
 * FineWeb: 0.01 for repeated lines' characters, as in the authors' code (the paper's text has 0.1). Words are those of
   `units`, where the code counts signs of punctuation too, so `fineweb_lines_per_word` is a little stricter.
@@ -35,10 +35,11 @@ from qwenkit.data.quality import (
     repeated_line_characters,
     repeated_lines,
 )
+from qwenkit.data.sentences import OTHER, STOPS, WIDE
 from qwenkit.data.wordlist import WordLists
 
-_TERMINAL = (".", "!", "?", '"', "”", "。", "！", "？", "」", "』")
-_SENTENCE = re.compile(r"(?<![.!?])[.!?]+(?:\s|[\"”']|$)|[。！？]+")
+_TERMINAL = re.compile(rf"[{STOPS}{WIDE}{OTHER}\"”」』]\Z")
+_SENTENCE = re.compile(rf"(?<![{STOPS}])[{STOPS}]+(?:\s|[\"”']|$)|[{WIDE}{OTHER}]+")
 _BULLETS = tuple("-*•‣·●○■◦–")
 _CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 _GOPHER_WORDS = frozenset("the be to of and that have with".split())
@@ -117,7 +118,7 @@ def sentences_kept(view: View) -> float:
 def _c4_keeps(line: str, unspaced: bool) -> bool:
     low, words = line.lower(), line.split()
     long_enough = len(line) >= 10 if unspaced else len(words) >= 5 and max(map(len, words)) <= 1000
-    whole = line.endswith(_TERMINAL) and not line.endswith("...")
+    whole = bool(_TERMINAL.search(line)) and not line.endswith("...")
     return whole and long_enough and "javascript" not in low and not any(part in low for part in _POLICY)
 
 
@@ -135,7 +136,7 @@ def braces(view: View) -> float:
 
 
 def closed_lines(view: View) -> float:
-    return line_share(view, lambda line: line.endswith(_TERMINAL))
+    return line_share(view, lambda line: bool(_TERMINAL.search(line)))
 
 
 def short_lines(view: View) -> float:

@@ -23,13 +23,17 @@ from importlib import resources
 from math import inf
 
 from qwenkit.data.grams import Grams
+from qwenkit.data.sentences import CLOSING, ENDS, without_ends
 from qwenkit.data.units import SIGN, is_unspaced, units
 from qwenkit.data.wordlist import Lists, WordLists, read_lists
 
-_ENDS = re.compile(r"[.!?。！？…;；:：\"'”’」』)）\]】|]\s*$")
+_ENDS = re.compile(rf"[{ENDS};；:：\u061b{CLOSING}|]\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*•‣·●○■◦–]|\d{1,3}[.)、])\s*")
+_STANZA, _VERSE = 20, 16  # lines of a stanza, words of a line
 _STRANGE = re.compile(r"[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
-_MOJIBAKE = re.compile(r"[ÃÂ][\x80-\xbf¡-¿]|â€|ï¿½|锟斤拷|烫烫烫|å[\x80-\xbf¡-¿]")
+_MOJIBAKE = re.compile(
+    r"[ÃÂ][\x80-\xbf¡-¿]|â€|ï¿½|锟斤拷|烫烫烫|å[\x80-\xbf¡-¿]|(?:[РС][\u0080-\u00bf\u0402-\u040f\u0452-\u045f\u2013-\u203a€№™]){2}"
+)
 _BOILERPLATE = re.compile(
     r"lorem ipsum|javascript (?:is|must be|to be)? ?(?:disabled|enabled)|enable javascript|cookies? policy"
     r"|terms of use|all rights reserved|404 not found|page not found|access denied"
@@ -151,11 +155,29 @@ def ellipsis_lines(view: View) -> float:
 def unfinished_lines(view: View) -> float:
     """Share of the characters that stand in lines without closing punctuation. FineWeb counts lines.
 
-    A line as long as a paragraph is never counted: it is prose that was cut somewhere.
+    A line as long as a paragraph is never counted: it is prose that was cut somewhere. Nor are verses, and lines of
+    scripts that end a sentence by a space.
     """
+    if without_ends(view.text) or is_verse(view):
+        return 0.0
     long = 80 if view.unspaced else 200
     open_lines = sum(len(line) for line in view.lines if len(line) < long and not _ENDS.search(line))
     return ratio(open_lines, sum(map(len, view.lines)))
+
+
+def is_verse(view: View) -> bool:
+    """Whether a text is a poem in stanzas: two or more of some lines, each of a few words, most of which are small. A
+    list of names or of what a page links to has shorter lines, or none between them, and its words are capital."""
+    stanzas = [part.split("\n") for part in view.paragraphs] or [[""]]
+    stanzas = stanzas[1:] if len(stanzas[0]) == 1 else stanzas  # a title
+    if len(stanzas) < 2 or not all(2 <= len(lines) <= _STANZA for lines in stanzas) or bullet_lines(view) > 0:
+        return False
+    words = [units(line) for lines in stanzas for line in lines]
+    least = 5 if view.unspaced else 3
+    if max(map(len, words)) > _VERSE or sum(map(len, words)) < least * len(words):
+        return False
+    cased = [word for line in words for word in line if word[0].lower() != word[0].upper()]
+    return sum(word[0].islower() for word in cased) >= 0.5 * len(cased)
 
 
 def has_letter(word: str) -> bool:

@@ -31,11 +31,12 @@ document.querySelectorAll("article button").forEach((button) => {
   button.onclick = async () => {
     const { id, source, rule } = button.closest("article").dataset;
     try {
-      const answer = await fetch("/", { method: "POST", body: JSON.stringify({ id, source, rule, say: button.dataset.say }) });
-      if (!answer.ok) throw new Error();
+      const body = JSON.stringify({ id, source, rule, say: button.dataset.say });
+      const answer = await fetch("/", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+      if (!answer.ok) throw new Error(await answer.text());
       await showSaid();
-    } catch {
-      alert("Not saved: open this page by `qwenkit inspect corpus RUN --serve`.");
+    } catch (error) {
+      alert(`Not saved: ${error.message}\nOpen this page by \`qwenkit inspect corpus RUN --serve\`.`);
     }
   };
 });

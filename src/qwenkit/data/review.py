@@ -1,23 +1,22 @@
 """Reading a corpus (section 2.1, step 6: manual sampling and review): one page of funnel, curves and samples.
 
-    page(Path("runs/nano/corpus"))              -> HTML, self-contained
-    serve(folder, Path("review.jsonl"))         the same page on 127.0.0.1, where a reader's judgements are saved
+    page(Path("runs/nano/corpus"))              -> HTML, self-contained; `review_server` shows it and saves judgements
     summary(Path("review.jsonl"))               -> by rule and source: how often the readers agreed, with intervals
 
 For every source and rule the page shows documents that the rule dropped, and beside them some of that source that were
 kept; and every document that overlaps a test (of many, a random hundred) beside the test. "Right" and "wrong" are a
 reader's judgement of what was done: wrong overlaps are false positives. The S-curve shows how likely a pair of a given
 similarity is to be compared: theory, and pairs of random sets with that similarity.
+
+A corpus may come from anywhere: what its books say is looked at before it is shown.
 """
 
 from __future__ import annotations
 
+import functools
 import html
-import json
-import socketserver
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,39 +26,95 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qwenkit import draws
-from qwenkit.data import dedup
+from qwenkit.artifacts import MANIFEST, STRAY, Manifest, damage, damaged, read_manifest
+from qwenkit.data import dedup, tables
 from qwenkit.errors import UserError
-from qwenkit.records import dumps, read_json, read_jsonl
+from qwenkit.records import read_jsonl
 from qwenkit.statistics import wilson
 
 Row = dict[str, Any]
 Points = list[tuple[float, float]]
+_KEYS = ("source", "language", "licence")
 KEPT, OVERLAP = "kept", "test_overlap"
+SAYS = ("right", "wrong")
 _MOST_OVERLAPS, _MOST_SPANS, _MOST_BARS = 100, 3, 15
 
 
 def page(corpus: Path, threshold: float = 0.8) -> str:
     """The review page of a corpus artifact."""
-    if not (corpus / "manifest.json").exists() or not (corpus / "samples.jsonl").exists():
-        raise UserError("no corpus here", where=str(corpus), expected="a folder with samples.jsonl and manifest.json")
-    manifest = read_json(corpus / "manifest.json")
-    metrics, threshold = manifest["metrics"], manifest["config"].get("near_threshold", threshold)
+    manifest = _manifest(corpus)
+    metrics, threshold = manifest.metrics, manifest.config.get("near_threshold", threshold)
     home = resources.files("qwenkit.data")
     style, script = (home.joinpath(name).read_text(encoding="utf-8") for name in ("review.css", "review.js"))
     parts = [
-        f"<h1>{_said(manifest['node'])}</h1><p>{_said(manifest['headline'])}</p><div id=summary></div>",
+        f"<h1>{_said(manifest.node)}</h1><p>{_said(manifest.headline)}</p><div id=summary></div>",
         "<h2>Funnel</h2>" + _funnel(metrics["funnel"]),
         "<h2>Sources</h2>" + _sources(metrics["sources"]),
-        *(f"<h2>By {key}</h2>" + _sizes(metrics[f"by_{key}"]) for key in ("source", "language", "licence")),
+        *(f"<h2>By {key}</h2>" + _sizes(metrics[f"by_{key}"]) for key in _KEYS),
         "<h2>Languages</h2>" + bars(_languages(metrics["by_language"]), "documents of a language"),
         "<h2>Length</h2>" + bars(_lengths(corpus), "documents of so many characters and more"),
         "<h2>Near duplicates: the S-curve</h2>" + _curve(threshold),
         *_overlaps(corpus / "contaminated.jsonl"),
-        "<h2>Samples</h2>" + "".join(_samples(read_jsonl(corpus / "samples.jsonl"))),
+        "<h2>Samples</h2>" + "".join(_samples(_rows(corpus / "samples.jsonl", _SAMPLE))),
     ]
-    head = f"<title>{_said(manifest['node'])}: review</title><style>{style}</style>"
+    head = f"<title>{_said(manifest.node)}: review</title><style>{style}</style>"
     head = f'<meta charset=utf-8><meta name=viewport content="width=device-width">{head}'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}<script>{script}</script></body></html>\n"
+
+
+_FUNNEL: dict[str, type] = {"step": str, "rule": str, "dropped": int, "left": int}
+_SOURCE: dict[str, type] = {"file": str, "read": int, "kept": int, "dropped": dict, "quarantined": dict}
+_SIZE: dict[str, type] = {"documents": int, "characters": int}
+_SPAN: dict[str, type] = dict.fromkeys(("id", "source"), str)
+_SAMPLE: dict[str, type] = dict.fromkeys(("step", "rule", "id", "source", "seen", "text"), str)
+
+
+def _manifest(corpus: Path) -> Manifest:
+    """The books of an intact corpus: what stands beside its files, as a page in that folder does, is no damage."""
+    if not (corpus / MANIFEST).exists():
+        raise UserError("no corpus here", where=str(corpus), expected=f"a folder with samples.jsonl and {MANIFEST}")
+    found = read_manifest(corpus)
+    if found.kind != "corpus":
+        raise UserError(f"an artifact of the kind {found.kind!r}", where=str(corpus), expected="a corpus")
+    if lines := [line for line in damage(corpus, quick=True) if not line.endswith(STRAY)]:
+        raise damaged(corpus, lines, "make the corpus again")
+    if odd := _odd(found):
+        raise UserError(f"these books of a corpus cannot be shown: `{odd}`", where=str(corpus / MANIFEST),
+                        expected="what this qwenkit writes", mend="make the corpus again")  # fmt: skip
+    return found
+
+
+def _odd(found: Manifest) -> str | None:
+    """The first key of a manifest that is not as the page shows it."""
+    metrics, tables = found.metrics, {"sources": _SOURCE, **{f"by_{key}": _SIZE for key in _KEYS}}
+    funnel, threshold = metrics.get("funnel"), found.config.get("near_threshold", 1)
+    if not isinstance(funnel, list) or not funnel or not all(_is(row, _FUNNEL) for row in funnel):
+        return "metrics.funnel"
+    for name, kinds in tables.items():
+        rows = metrics.get(name)
+        if not isinstance(rows, dict) or not all(_is(row, kinds) for row in rows.values()):
+            return f"metrics.{name}"
+    counts = [
+        count
+        for row in metrics["sources"].values()
+        for key in ("dropped", "quarantined")
+        for count in row[key].values()
+    ]
+    if not all(isinstance(count, int) for count in counts):
+        return "metrics.sources"
+    return None if isinstance(threshold, int | float) and 0 < threshold <= 1 else "config.near_threshold"
+
+
+def _is(row: Any, kinds: dict[str, type]) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
+
+
+def _rows(path: Path, kinds: dict[str, type]) -> Iterator[Row]:
+    """Rows of a book of the corpus; one that is no such row is named."""
+    for number, row in enumerate(read_jsonl(path), 1):
+        if not _is(row, kinds):
+            raise UserError("no row of such a file", where=f"{path}, line {number}", expected=", ".join(kinds))
+        yield row
 
 
 def _said(value: object) -> str:
@@ -117,10 +172,11 @@ def _lengths(corpus: Path) -> list[tuple[str, int]]:
     """How many documents have 2^n characters and more, up to twice that."""
     counts = np.zeros(64, dtype=np.int64)
     for path in sorted(corpus.glob("documents-*.parquet")):
-        file = pq.ParquetFile(str(path))
-        for group in range(file.metadata.num_row_groups):
-            sizes = pc.utf8_length(file.read_row_group(group, columns=["text"])["text"])  # pyright: ignore
-            counts += np.bincount(np.frexp(sizes.to_numpy())[1], minlength=64)
+        with tables.sound(path):
+            file = pq.ParquetFile(str(path))
+            for group in range(file.metadata.num_row_groups):
+                sizes = pc.utf8_length(file.read_row_group(group, columns=["text"])["text"])  # pyright: ignore
+                counts += np.bincount(np.frexp(sizes.to_numpy())[1], minlength=64)
     used = np.flatnonzero(counts)
     between = range(used[0], used[-1] + 1) if len(used) else ()
     return [(f"{2 ** max(0, bits - 1):,}", int(counts[bits])) for bits in between]
@@ -159,6 +215,7 @@ def _agree(pair: int, common: int, size: int, bands: int, rows: int) -> bool:
     return bool(equal.all(axis=0).any())
 
 
+@functools.lru_cache
 def _curve(threshold: float) -> str:
     theory, measured = s_curve(threshold)
     line = " ".join(f"{400 * x:.1f},{200 - 200 * y:.1f}" for x, y in theory)
@@ -179,7 +236,7 @@ def _curve(threshold: float) -> str:
 def _overlaps(path: Path) -> Iterator[str]:
     """Every document that was dropped for a test beside the test; of more than a hundred a random hundred."""
     documents: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in read_jsonl(path) if path.exists() else ():
+    for row in _rows(path, _SPAN) if path.exists() else ():
         documents[row["source"], row["id"]].append(row)
     luckiest = sorted(documents, key=lambda name: draws.derive(0, "overlap", *name))[:_MOST_OVERLAPS]
     if luckiest:
@@ -192,7 +249,7 @@ def _overlap(spans: Sequence[Row]) -> str:
     shown = ""
     for row in spans[:_MOST_SPANS]:
         before, matched, after, test = (_said(row.get(key, "")) for key in ("before", "matched", "after", "test_text"))
-        name = row.get("test_name", row["test"])
+        name = row.get("test_name", row.get("test", ""))
         shown += f"<pre>{before}<mark>{matched}</mark>{after}</pre><h5>test {_said(name)}</h5><pre>{test}</pre>"
     more = f"<p>and {len(spans) - _MOST_SPANS} more places</p>" if len(spans) > _MOST_SPANS else ""
     return _article(spans[0], OVERLAP, shown + more)
@@ -223,53 +280,9 @@ def _sample(row: Row, rule: str) -> str:
 
 def _article(row: Row, rule: str, shown: str) -> str:
     name, source = _said(row["id"]), _said(row["source"])
-    buttons = "".join(f"<button data-say={say}>{say}</button>" for say in ("right", "wrong"))
+    buttons = "".join(f"<button data-say={say}>{say}</button>" for say in SAYS)
     data = f'data-id="{name}" data-source="{source}" data-rule="{_said(rule)}"'
     return f"<article {data}><h5>{source} · {name}</h5>{shown}{buttons}</article>"
-
-
-def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
-    """A server of the page on this machine alone; each judgement is a row of `saved`. `serve_forever()` runs it."""
-    body = page(corpus).encode()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/said":
-                told = {"said": judgements(saved), "summary": summary(saved)} if saved.exists() else {"said": []}
-                return self._answer(200, dumps(told).encode(), "application/json")
-            self._answer(200 if self.path == "/" else 404, body if self.path == "/" else b"")
-
-        def do_POST(self) -> None:
-            if self.headers.get("Origin", f"http://{self.headers.get('Host')}") != f"http://{self.headers.get('Host')}":
-                return self._answer(403, b"")  # another site's page, not ours
-            try:
-                given = json.loads(self.rfile.read(min(10_000, max(0, int(self.headers.get("Content-Length", 0))))))
-                row = {key: str(given[key]) for key in ("id", "source", "rule", "say")}
-                if row["say"] not in ("right", "wrong"):
-                    raise ValueError(row["say"])
-            except (ValueError, KeyError, TypeError, RecursionError):
-                return self._answer(400, b"")
-            with saved.open("a", encoding="utf-8") as file:
-                file.write(dumps(row) + "\n")
-            return self._answer(204, b"")
-
-        def _answer(self, status: int, data: bytes, kind: str = "text/html") -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", f"{kind}; charset=utf-8")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the page's own reader is its only visitor."""
-
-    return _Server(("127.0.0.1", port), Handler)
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    """A thread for each connection: browsers open one in advance and leave it idle, and it must not hold up others."""
-
-    daemon_threads = True
 
 
 def judgements(saved: Path) -> list[dict[str, str]]:
@@ -280,6 +293,8 @@ def judgements(saved: Path) -> list[dict[str, str]]:
         if missing := [key for key in keys if not isinstance(row.get(key), str)]:
             expected = "a judgement: id, source, rule and say"
             raise UserError(f"no {missing[0]}", where=f"{saved}:{number}", expected=expected)
+        if row["say"] not in SAYS:
+            raise UserError(f"say is {row['say']!r}", where=f"{saved}:{number}", expected=" or ".join(SAYS))
         last[row["rule"], row["source"], row["id"]] = {key: row[key] for key in keys}
     return list(last.values())
 

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ TOKENS, INDEX = "tokens.bin", "index.parquet"
 _MAPS, _BLOCK = 1024, 1 << 20  # shards that are mapped at once; bytes that are hashed at once
 _ORIGIN = [("id", pa.string()), ("copy", pa.int32()), *((key, pa.string()) for key in ("source", "licence", "place"))]
 _SHARD = pa.schema([*_ORIGIN, ("start", pa.int64()), ("length", pa.int64())])
-_WHOLE = _SHARD.insert(len(_ORIGIN), pa.field("shard", pa.int32()))
+_NUMBER = pa.field("shard", pa.int32())
 
 
 class Store(Protocol):
@@ -65,14 +65,16 @@ class Store(Protocol):
 
 
 class ShardWriter:
-    """Writes one shard, document by document."""
+    """Writes one shard, document by document; without an `eot_id` documents end as they are given."""
 
-    def __init__(self, out: Path, eot_id: int) -> None:
+    schema = _SHARD
+
+    def __init__(self, out: Path, eot_id: int | None) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self._eot_id, self._written = eot_id, 0
-        self._tokens, self._index = (out / TOKENS).open("wb"), tables.Writer(out / INDEX, _SHARD)
+        self._tokens, self._index = (out / TOKENS).open("wb"), tables.Writer(out / INDEX, self.schema)
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,11 +91,11 @@ class ShardWriter:
         return len(data)
 
 
-def _closed(ids: Sequence[int], eot_id: int, name: str) -> npt.NDArray[np.uint32]:
+def _closed(ids: Sequence[int], eot_id: int | None, name: str) -> npt.NDArray[np.uint32]:
     data = np.asarray(ids, dtype=np.int64)
     if len(data) and not 0 <= data.min() <= data.max() < 2**32:
         raise UserError("a token id does not fit into 32 bits", where=f"document {name}", expected="0 to 4294967295")
-    if not len(data) or data[-1] != eot_id:
+    if eot_id is not None and (not len(data) or data[-1] != eot_id):
         data = np.append(data, eot_id)
     return data.astype("<u4")
 
@@ -106,26 +108,41 @@ def shard_folder(folder: Path, shard: int) -> Path:
 def join_shards(folder: Path, shards: int) -> dict[str, int | str]:
     """Index the finished shards of a folder as one, in their order; tokens stay where they are. Returns documents,
     tokens and digest."""
+
+    def digest_of(lengths: npt.NDArray[np.int64]) -> str:
+        digest = hashlib.sha256()
+        for shard in range(shards):
+            hash_file(digest, shard_folder(folder, shard) / TOKENS)
+        digest.update(lengths.tobytes())
+        return digest.hexdigest()
+
+    return join_indexes(folder, shards, _SHARD, digest_of)
+
+
+def join_indexes(
+    folder: Path, shards: int, schema: pa.Schema, digest_of: Callable[[npt.NDArray[np.int64]], str]
+) -> dict[str, int | str]:
+    """One index of all shards of this schema, each row with its shard's number, and the `digest_of` all lengths."""
     beside = folder / (INDEX + TEMPORARY)
     lengths = [np.empty(0, np.int64)]
-    digest = hashlib.sha256()
-    with pq.ParquetWriter(str(beside), _WHOLE, compression="zstd") as writer:
+    whole = schema.insert(len(_ORIGIN), _NUMBER)
+    with pq.ParquetWriter(str(beside), whole, compression="zstd") as writer:
         for shard in range(shards):
-            _hash(digest, shard_folder(folder, shard) / TOKENS)
             table = pq.read_table(str(shard_folder(folder, shard) / INDEX))
             lengths.append(table["length"].to_numpy())
             number = pa.array(np.full(len(table), shard, np.int32))
-            writer.write_table(table.add_column(len(_ORIGIN), "shard", number).cast(_WHOLE))
-        whole = np.concatenate(lengths)
-        digest.update(whole.tobytes())
-        writer.add_key_value_metadata({"qwenkit.schema": str(SCHEMA), "qwenkit.digest": digest.hexdigest()})
+            writer.write_table(table.add_column(len(_ORIGIN), "shard", number).cast(whole))
+        together = np.concatenate(lengths)
+        digest = digest_of(together)
+        writer.add_key_value_metadata({"qwenkit.schema": str(SCHEMA), "qwenkit.digest": digest})
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     beside.replace(folder / INDEX)
-    return {"documents": len(whole), "tokens": int(whole.sum()), "digest": digest.hexdigest()}
+    return {"documents": len(together), "tokens": int(together.sum()), "digest": digest}
 
 
-def _hash(digest: Any, path: Path) -> None:
+def hash_file(digest: Any, path: Path) -> None:
+    """Add a file's bytes to a digest, some at a time."""
     with path.open("rb") as file:
         while data := file.read(_BLOCK):
             digest.update(data)
@@ -156,12 +173,14 @@ class Index:
             what, expected = "this is no folder of token shards", f"a file {path.name} in it"
             raise UserError(what, where=str(path.parent), expected=expected)
         self.index = path
-        file = pq.ParquetFile(str(path))
-        table = file.read(columns=["id", "shard", "start", "length"])
-        self.ids = Names(table["id"])
-        self.lengths = table["length"].to_numpy().astype(np.int64)
-        self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
-        self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
+        with tables.sound(path):
+            file = pq.ParquetFile(str(path))
+            tables.refuse_other_columns(file.schema_arrow, _SHARD.append(_NUMBER))
+            table = file.read(columns=["id", "shard", "start", "length"])
+            self.ids = Names(table["id"])
+            self.lengths = table["length"].to_numpy().astype(np.int64)
+            self._shard, self._start = table["shard"].to_numpy(), table["start"].to_numpy()
+            self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
 
     def find(self, name: str) -> list[int]:
         """The numbers of the documents of this name: several where it was up-sampled."""
@@ -179,13 +198,13 @@ class Shards(Index):
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         super().__init__(self.path / INDEX)
-        self._check_sizes()
+        self._check_sizes(TOKENS, 4)
         self._map = lru_cache(maxsize=_MAPS)(self._mapped)
 
-    def _check_sizes(self) -> None:
+    def _check_sizes(self, name: str, width: int) -> None:
         tokens = np.bincount(self._shard, weights=self.lengths) if len(self._shard) else []
-        for shard, expected in enumerate(int(4 * count) for count in tokens):
-            path = shard_folder(self.path, shard) / TOKENS
+        for shard, expected in enumerate(int(width * count) for count in tokens):
+            path = shard_folder(self.path, shard) / name
             found = path.stat().st_size if path.exists() else 0
             if found != expected:
                 raise UserError(
@@ -194,20 +213,25 @@ class Shards(Index):
                     mend="the file is cut or foreign: write the shards again",
                 )
 
-    def _mapped(self, shard: int) -> npt.NDArray[np.uint32]:
-        return np.memmap(shard_folder(self.path, shard) / TOKENS, dtype="<u4", mode="r")
+    def _mapped(self, shard: int, name: str, dtype: str) -> npt.NDArray[Any]:
+        path = shard_folder(self.path, shard) / name
+        return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+
+    def _read(self, document: int, start: int, stop: int, name: str, dtype: str) -> npt.NDArray[Any]:
+        offset, stop = int(self._start[document]), min(stop, int(self.lengths[document]))
+        return self._map(int(self._shard[document]), name, dtype)[offset + start : offset + stop]
 
     def tokens(self, document: int, start: int, stop: int) -> npt.NDArray[np.uint32]:
         """Ids [start, stop) of a document."""
-        offset, stop = int(self._start[document]), min(stop, int(self.lengths[document]))
-        return self._map(int(self._shard[document]))[offset + start : offset + stop]
+        return self._read(document, start, stop, TOKENS, "<u4")
 
     def weights(self, document: int, start: int, stop: int) -> npt.NDArray[np.float32]:
         """All one."""
         return np.ones(min(stop, int(self.lengths[document])) - start, np.float32)
 
-    def content(self, document: int, start: int, stop: int) -> None:
-        """Plain text has no turns."""
+    def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_] | None:
+        """None: plain text has no turns."""
+        return None
 
     def documents(self) -> Iterator[tuple[str, npt.NDArray[np.uint32]]]:
         """Every document with its name, in the order written."""
@@ -230,6 +254,11 @@ class Example(NamedTuple):
     ids: Sequence[int]
     weights: Sequence[float]
     content: Sequence[bool] | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether content of an assistant is supervised; a plain text always is. Otherwise a mask was lost."""
+        return self.content is None or any(map(all, zip(self.content, self.weights)))
 
 
 class Examples:
@@ -260,13 +289,6 @@ class Examples:
     def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_] | None:
         """Which of these ids are content of an assistant's turn; None of a plain text."""
         return None if self._plain[document] else self._content[self._slice(document, start, stop)]
-
-    def without_content(self) -> list[str]:
-        """Chats in which no content is supervised: a lost mask, a template that changed."""
-        supervised = self._content & (self._weights > 0)
-        counts = np.concatenate([[0], np.cumsum(supervised)])
-        empty = counts[self._start + self.lengths] == counts[self._start]
-        return [self.ids[i] for i in np.flatnonzero(empty & ~self._plain)]
 
     def _slice(self, document: int, start: int, stop: int) -> slice:
         offset = int(self._start[document])

@@ -1,138 +1,85 @@
-"""Bytes and lines out of files, whatever befell them: what is damaged is named once, and what follows is still read.
+"""Lines out of files, packed or not, whatever befell them: what is damaged is named once, and what follows is still
+read.
 
-    for part in blocks(path): ...          # bytes, or a Damage with its offset
     for number, line in lines(path, quarantine): ...
+    for part in line_parts(path, 16 << 20): ...     # of a file that is not packed
 
-A gzip file is a row of members, a zstd file of frames; after a damaged one reading goes on at the next that can be
-found. No more than a block of a stream is in memory, so neither a bomb nor a line of a gigabyte fills it: a line longer
-than `MAX_RECORD` is skipped to its end and put aside.
+No more than a block of a stream is in memory, so neither a bomb nor a line of a gigabyte fills it: a line longer than
+`MAX_RECORD` is skipped to its end and put aside. A file in UTF-16 (by its mark, or by its NUL bytes) is read as UTF-8.
 """
 
 from __future__ import annotations
 
-import zlib
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
-import zstandard
-
+from qwenkit import compression
+from qwenkit.compression import Damage, packing
+from qwenkit.data.charset import BOMS, utf_16
 from qwenkit.records import Quarantine
 
-BLOCK = 1 << 20
 MAX_RECORD = 64 << 20  # bytes of one line, page or file
-CUT, DAMAGED, TOO_LONG = "truncated file", "damaged file", "record longer than 64 MB"
-GZIP, ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
-SKIPPED = b"\x2a\x4d\x18"  # after a byte 0x5N: a frame of zstd that holds no data, as parallel packers write
+TOO_LONG = "record longer than 64 MB"
 
 
-class Damage(NamedTuple):
-    """Bytes from `offset` (of the file on disk) on that cannot be decoded, up to the next block."""
+class LinePart(NamedTuple):
+    """Bytes of a file from the beginning of a line to the end of one, with the lines before it, and how many of those
+    are not empty."""
 
-    offset: int
-    reason: str
-    detail: str = ""
+    start: int
+    stop: int
+    lines: int
+    rows: int
 
 
-def packing(path: Path) -> str:
-    """`.gz`, `.zst` or nothing."""
-    suffix = path.suffix.lower()
-    return suffix if suffix in (".gz", ".zst") else ""
+def line_parts(path: Path, size: int) -> Iterator[LinePart]:
+    """Parts of a file of plain lines: each ends with the line that reaches its size."""
+    start = number = rows = 0
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        while start < total:
+            before, open_line, left = (number, rows), False, size
+            while data := file.read(min(compression.BLOCK, left)) if left > 0 else file.readline(compression.BLOCK):
+                first, *more = data.split(b"\n")
+                number, left = number + len(more), left - len(data)
+                has_text = bool(first.strip())
+                rows += has_text and not open_line
+                rows += sum(map(bool, map(bytes.strip, more)))
+                open_line = bool(more[-1].strip()) if more else open_line or has_text
+                if left <= 0 and data.endswith(b"\n"):
+                    break
+            yield LinePart(start, file.tell(), *before)
+            start = file.tell()
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes | Damage]:
-    """A file's bytes from `start` to `stop`, unpacked. Members and frames that begin before `stop` are read whole."""
-    with path.open("rb") as file:
-        if packing(path):
-            magic = GZIP if packing(path) == ".gz" else ZSTD
-            yield from _unpacked(file, magic, start, stop)
-            return
-        file.seek(start)
-        left = (stop if stop is not None else 1 << 62) - start
-        while left > 0 and (data := file.read(min(BLOCK, left))):
-            left -= len(data)
-            yield data
-
-
-def _unpacked(file: BinaryIO, magic: bytes, start: int, stop: int | None) -> Iterator[bytes | Damage]:
-    at: int | None = start and after_filling(file, magic, start)
-    size = file.seek(0, 2)
-    if not size:
-        yield Damage(0, CUT, "an empty file")
-    while at is not None and at < min(size, size if stop is None else stop):
-        end, reason = at, ""
-        for part in member(file, magic, at):
-            if isinstance(part, bytes):
-                yield part
-            else:
-                end, reason = part
-        end = end if reason else after_filling(file, magic, end)
-        lost = not reason and end < size and not begins(file, magic, end)
-        if reason or (lost and (stop is None or end < stop)):
-            yield Damage(end if lost else at, reason or DAMAGED)
-        at = find_member(file, magic, end if lost else at + 1) if reason or lost else end
-
-
-def member(file: BinaryIO, magic: bytes, at: int) -> Iterator[bytes | tuple[int, str]]:
-    """One gzip member or zstd frame in blocks; last comes (where the next begins, what was wrong or "")."""
-    file.seek(at)
-    unpack: Any = zlib.decompressobj(wbits=31) if magic == GZIP else zstandard.ZstdDecompressor().decompressobj()
-    data = b""
-    while True:
-        data = data or file.read(1 << 16 if magic == GZIP else 1 << 11)  # so little may become 64 MB in zstd
-        if not data:
-            yield file.tell(), CUT
-            return
-        try:
-            part = unpack.decompress(data, BLOCK) if magic == GZIP else unpack.decompress(data)
-        except (zlib.error, zstandard.ZstdError):
-            yield at, DAMAGED
-            return
-        if part:
+    """A file's bytes, unpacked and of text in UTF-8: what is in UTF-16 is rewritten, from its beginning."""
+    parts = compression.blocks(path, start, stop)
+    if start:
+        yield from parts
+        return
+    decoder = None
+    for number, part in enumerate(parts):
+        if isinstance(part, Damage):
             yield part
-        if unpack.eof:
-            yield file.tell() - len(unpack.unused_data), ""
-            return
-        data = unpack.unconsumed_tail if magic == GZIP else b""
+            continue
+        if number == 0 and (wide := wide_encoding(part)):
+            decoder = codecs.getincrementaldecoder(wide)("surrogatepass")
+        yield part if decoder is None else decoder.decode(part).encode("utf-8", "surrogatepass")
 
 
-def begins(file: BinaryIO, magic: bytes, at: int) -> bool:
-    """Whether these bytes stand at a place of a file."""
-    file.seek(at)
-    return file.read(len(magic)) == magic
+def wide_encoding(head: bytes) -> str | None:
+    """The name of the UTF-16 that a file begins in, by its mark or by its NUL bytes; None of others."""
+    marked = next((name for mark, name in BOMS if head.startswith(mark)), None)
+    return marked if marked and marked.startswith("utf-16") else utf_16(head[:1000])
 
 
-def after_filling(file: BinaryIO, magic: bytes, at: int) -> int:
-    """Where that ends which may stand between members and holds nothing: zeros, and frames that zstd skips."""
-    while True:
-        file.seek(at)
-        data = file.read(BLOCK)
-        if magic == ZSTD and len(data) >= 8 and data[0] >> 4 == 5 and data[1:4] == SKIPPED:
-            at += 8 + int.from_bytes(data[4:8], "little")
-        elif data.startswith(b"\0"):
-            at += len(data) - len(data.lstrip(b"\0"))
-        else:
-            return at
-
-
-def find_member(file: BinaryIO, magic: bytes, at: int, opening: bytes = b"") -> int | None:
-    """Where the next member begins at or after `at`: its magic number, and a first block that unpacks (and opens with
-    `opening`); None where there is none."""
-    file.seek(at)
-    base, held = at, b""
-    while data := file.read(BLOCK):
-        held += data
-        found = held.find(magic)
-        while found >= 0:
-            place = base + found
-            first = next(member(file, magic, place))
-            if isinstance(first, bytes) and first.startswith(opening):
-                return place
-            found = held.find(magic, found + 1)
-        keep = len(magic) - 1
-        base, held = base + len(held) - keep, held[-keep:]
-        file.seek(base + len(held))
-    return None
+def is_wide(path: Path) -> bool:
+    """Whether a file's text is in UTF-16."""
+    head = next(compression.blocks(path), b"")
+    return isinstance(head, bytes) and wide_encoding(head) is not None
 
 
 def lines(

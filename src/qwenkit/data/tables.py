@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from qwenkit.errors import UserError
 
 Row = dict[str, Any]
 DOCUMENT = pa.schema(
@@ -48,6 +51,24 @@ class Writer:
             columns = {field.name: [row.get(field.name) for row in self._rows] for field in self._schema}
             self._file.write_table(pa.table(columns, schema=self._schema))
             self._rows, self._size = [], 0
+
+
+@contextlib.contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """What cannot be read of a Parquet file that may come from anywhere, in words."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
+        ) from error
+
+
+def refuse_other_columns(found: pa.Schema, known: pa.Schema) -> None:
+    """A `KeyError` where a file lacks a column that is read, or has others in its place: for `sound` to tell."""
+    for field in known:
+        if found.field(field.name).type != field.type:
+            raise KeyError(field.name)
 
 
 def read(path: Path, columns: list[str] | None = None) -> Iterator[list[Row]]:

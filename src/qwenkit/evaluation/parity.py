@@ -10,13 +10,15 @@ the same tokens come; after the first difference the texts are two texts, so the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import Transformer
 
@@ -93,7 +95,8 @@ def compare(reference: Seen, other: Seen) -> Parity:
         a_TV, b_TV = a_TV[:, :width], b_TV[:, :width]
         top = a_TV.topk(min(TOP, width), dim=-1).indices
         dlogp.append((a_TV.gather(1, top) - b_TV.gather(1, top)).abs().amax(-1))
-        divergence.append((a_TV.exp() * (a_TV - b_TV)).nan_to_num(0.0, 0.0, 0.0).sum(-1).clamp(min=0))
+        each = torch.where(a_TV == -torch.inf, 0.0, a_TV.exp() * (a_TV - b_TV))  # what is never said adds nothing
+        divergence.append(each.sum(-1).clamp(min=0))
     kl_T = torch.cat(divergence)
     return Parity(len(kl_T), torch.cat(dlogp).max().item(), kl_T.mean().item(), kl_T.max().item(),
                   agreement(reference.greedy, other.greedy))  # fmt: skip
@@ -130,12 +133,42 @@ def _top(x_TV: Tensor) -> dict[str, Any]:
     return {"ids": best.indices.tolist(), "logprobs": [[round(x, 6) for x in row] for row in best.values.tolist()]}
 
 
+def checked(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A certificate, after a look at all that is read of it: the file may be anybody's."""
+    prompts, greedy, top = (cast("Any", found.get(name)) for name in ("prompts", "greedy", "top"))
+    sound = all(isinstance(rows, list) for rows in (prompts, greedy, top))
+    sound = sound and 0 < len(prompts) == len(greedy) == len(top)
+    sound = sound and all(map(_are_ids, prompts)) and all(row == [] or _are_ids(row) for row in greedy)
+    if not sound or not all(map(_is_top, top, prompts)):
+        raise UserError("this is no certificate", where=where, expected="what `qwenkit export` writes")
+    return found
+
+
+def _are_ids(row: Any) -> bool:
+    return isinstance(row, list) and len(row) > 0 and all(type(id) is int and 0 <= id < 2**31 for id in row)
+
+
+def _is_top(top: Any, prompt: list[int]) -> bool:
+    """Whether these are tokens and log-probabilities for the last positions of a prompt, as many for each."""
+    rows, numbers = (top.get(name) for name in ("ids", "logprobs")) if isinstance(top, dict) else (None, None)
+    if not isinstance(rows, list) or not isinstance(numbers, list) or not 0 < len(rows) == len(numbers) <= len(prompt):
+        return False
+    sizes = {len(row) if isinstance(row, list) else 0 for row in (*rows, *numbers)}
+    if len(sizes) != 1 or sizes == {0}:
+        return False
+    return all(map(_are_ids, rows)) and all(_is_logprob(x) for row in numbers for x in row)
+
+
+def _is_logprob(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and -1e9 < x <= 1e-3
+
+
 def recheck(found: Mapping[str, Any], seen: Seen) -> Parity:
-    """A folder's certificate against what its model says now."""
+    """A folder's certificate against what its model says now. A model that gives no number is infinitely far off."""
     dlogp = 0.0
     for x_TV, top in zip(seen.logprobs, found["top"], strict=True):
         wanted = torch.tensor(top["logprobs"])
         own = x_TV[-len(wanted) :].gather(1, torch.tensor(top["ids"]))
-        dlogp = max(dlogp, (own - wanted).abs().max().item())
+        dlogp = max(dlogp, (own - wanted).abs().nan_to_num(math.inf).max().item())
     positions = sum(len(top["ids"]) for top in found["top"])
     return Parity(positions, dlogp, float("nan"), float("nan"), agreement(found["greedy"], seen.greedy))

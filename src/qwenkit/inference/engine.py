@@ -256,7 +256,7 @@ class Engine:
         """The prompt that a conversation makes, without what the folder's window leaves no place for."""
         messages = items(messages, where, "a list of messages", mend="chat([messages])")
         tools = None if tools is None else items(tools, "tools", "a list of tools")
-        more = {"variables": variables} if variables else {}
+        more: dict[str, Any] = {"variables": variables} if variables else {}
         with within(where):
             if self.max_window is not None:
                 messages = fit(self.tok, messages, self.max_window, tools=tools, **more)

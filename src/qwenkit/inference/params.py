@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Self
 
-from qwenkit.errors import UserError, nearest
+from qwenkit.errors import UserError, listed, nearest, notice
 from qwenkit.inference.checks import (
     BIASES,
     IDS,
@@ -163,6 +163,16 @@ _NEUTRAL_ELSEWHERE: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 """Settings of transformers that change the answers and have no name here, with the values that, like null, do not."""
 
+_SILENT = frozenset(
+    "assistant_confidence_threshold assistant_early_exit assistant_lookbehind bos_token_id cache_config "
+    "cache_implementation compile_config custom_text decoder_start_token_id disable_compile is_assistant low_memory "
+    "max_matching_ngram_size num_assistant_tokens num_assistant_tokens_schedule output_attentions output_hidden_states "
+    "output_logits output_scores pad_token_id prefill_chunk_size prompt_lookup_num_tokens remove_invalid_values "
+    "renormalize_logits return_dict_in_generate return_legacy_cache target_lookbehind transformers_version "
+    "trust_remote_code use_cache use_model_defaults continuous_batching_config".split()
+)
+"""Settings that say how, and not what is drawn, or which programs wrote them."""
+
 _TAKEN = {"do_sample", "max_new_tokens", "eos_token_id", "chat_format", "max_window_size", *_NEUTRAL} - {"max_tokens"}
 
 
@@ -189,3 +199,7 @@ def _refuse(settings: Mapping[str, Any]) -> None:
         close = nearest(name, _TAKEN)
         if name not in (*_TAKEN, "bos_token_id") and close and SequenceMatcher(None, name, close).ratio() > 0.87:
             raise UserError(f"unknown setting {name}", nearest=close)
+    known = {*_TAKEN, *_NEUTRAL_ELSEWHERE, *_SILENT, *_KINDS, "early_stopping", "length_penalty"}
+    odd = [name for name, value in settings.items() if value is not None and name not in known and name[:1] != "_"]
+    if odd:
+        notice(f"generation_config.json: not known here, and passed over: {listed(odd)}")

@@ -19,6 +19,7 @@ from qwenkit.lineage import card_claims
 from qwenkit.lineage.card_claims import Claim, held_out, make_claims
 from qwenkit.lineage.card_seeds import seeds_view
 from qwenkit.lineage.view import NodeView, RunView, curve, load_run, mapping, number, sequence
+from qwenkit.records import write_bytes
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 MOST_SAMPLES = 24
@@ -57,7 +58,7 @@ def write_card(run_dir: Path, out: Path, report: Path | None = None) -> dict[str
     out.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
         text = _render(f"card{Path(name).suffix}.j2", view)
-        (out / name).write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        write_bytes(out / name, text.encode(errors="replace"))
     return {"claims": view["tally"], "alarms": len(view["alarms"]), "nodes": len(view["nodes"])}
 
 

@@ -1,7 +1,8 @@
 """`qwenkit clean`: what of a run folder can go without losing work.
 
-Superseded artifacts (`.old`) can, and scratch that the published artifact of its node has overtaken. Scratch that was
-worked at later holds checkpoints of a node that a kill, a full disk or a Ctrl-C stopped: it goes only when asked for.
+Superseded artifacts (`.old`) can, and scratch that the published artifact of its node has overtaken (`scratch`).
+Scratch that was worked in later holds checkpoints of a node that a kill, a full disk or a Ctrl-C stopped: it goes only
+when asked for. Nothing behind a link is looked at or removed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qwenkit.artifacts import MANIFEST, locked
+from qwenkit.artifacts import locked, refuse_links
+from qwenkit.errors import UserError
+from qwenkit.lineage.scratch import WORK, all_of, overtaken
 from qwenkit.lineage.status import refuse_no_run
 
 
@@ -25,26 +28,33 @@ class Cleaned:
 def clean(run_dir: Path, unfinished: bool = False) -> Cleaned:
     """Remove what no run will read again; with `unfinished` also what a run would go on with."""
     refuse_no_run(run_dir)
+    refuse_links(run_dir)
     with locked(run_dir, "run folder"):
-        scratch = sorted((run_dir / ".work").glob("*"))
-        kept = [folder for folder in scratch if not unfinished and not overtaken(folder, run_dir)]
-        gone = [*(run_dir / ".old").glob("*"), *(folder for folder in scratch if folder not in kept)]
+        kept = [folder for folder in all_of(run_dir) if not unfinished and not overtaken(folder, run_dir)]
+        gone = [*(run_dir / ".old").glob("*"), *(folder for folder in all_of(run_dir) if folder not in kept)]
         found = Cleaned(sum(map(size, gone)), {folder.name: size(folder) for folder in kept})
         for folder in gone:
-            shutil.rmtree(folder, ignore_errors=True)
-        for parent in (run_dir / ".old", run_dir / ".work"):
+            remove(folder)
+        for parent in (run_dir / ".old", run_dir / WORK):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
     return found
 
 
-def overtaken(scratch: Path, run_dir: Path) -> bool:
-    """Whether the node's artifact was published after the last work in this scratch, which is of other keys then."""
-    published = run_dir / scratch.name.rpartition("-")[0] / MANIFEST
-    last = max(path.stat().st_mtime_ns for path in [scratch, *scratch.rglob("*")])
-    return published.exists() and published.stat().st_mtime_ns > last
+def remove(path: Path) -> None:
+    """Remove a folder, a file or a link; of a link never what it leads to."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"it cannot be removed ({error.strerror})", where=str(error.filename or path)) from error
 
 
 def size(folder: Path) -> int:
     """Bytes of the files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if folder.is_symlink():
+        return 0
+    files = [folder] if folder.is_file() else folder.rglob("*")
+    return sum(path.stat().st_size for path in files if path.is_file() and not path.is_symlink())

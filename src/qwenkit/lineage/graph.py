@@ -69,11 +69,74 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
     return found
 
 
+def _place(kind: str, target: str, run_dir: Path) -> Path:
+    """Where an input lies."""
+    if kind == "hub":
+        return hub.snapshot(target, pinned(run_dir).get(target, ""))
+    return run_dir / target if kind == "node" else Path(target)
+
+
+def _signatures(path: Path) -> dict[Path, list[int]] | None:
+    """What the file system says of every file of an input; None where it cannot be asked."""
+    try:
+        return {file: artifacts.signature(file) for file in artifacts.outside_files(path)}
+    except OSError:
+        return None
+
+
+class Watch:
+    """Whether what a node reads stays what its digests say, from before they were taken to after the work: what came of
+    other bytes must not stand under them. A file that nobody touched is known by its signature, another is hashed
+    again."""
+
+    def __init__(self, node: Node, run_dir: Path) -> None:
+        self._node = node
+        self._before = {
+            name: _signatures(_place(kind, target, run_dir)) for name, (kind, target) in node.inputs.items()
+        }
+
+    def changed(self, inputs: Mapping[str, Input]) -> Input | None:
+        """The first input that is no more what it was."""
+        return next((item for name, item in inputs.items() if not self._stands(name, item)), None)
+
+    def _stands(self, name: str, item: Input) -> bool:
+        if (before := self._before.get(name)) is not None and before == _signatures(item.path):
+            return True
+        try:
+            if item.hub:
+                hub.refuse_changed(item.path)
+                return True
+            books = self._node.config.reads_books(name)
+            artifact = (item.path / MANIFEST).exists()
+            if artifact and any(not line.endswith(artifacts.STRAY) for line in artifacts.damage(item.path)):
+                return False
+            return digest_of(item.path, books) == item.digest
+        except (UserError, OSError):
+            return False
+
+    def refuse(self, inputs: Mapping[str, Input]) -> None:
+        """Refuse to publish what was made of an input that changed."""
+        if item := self.changed(inputs):
+            raise self.error(item)
+
+    def error(self, item: Input) -> UserError:
+        """What is said of an input that changed."""
+        return UserError(
+            f"the input `{item.title}` changed while `{self._node.name}` worked", where=str(item.path),
+            expected="data that stays as it is until the work is done",
+            mend="nothing was published; the same command begins again with what is there now",
+        )  # fmt: skip
+
+
 def pinned(run_dir: Path) -> dict[str, str]:
     """The commit of each model of the Hub that the run began with: a branch may move on, a run stays with its own."""
     path = run_dir / "run.json"
     found: Any = read_object(path).get("hub", {}) if path.exists() else {}
-    return cast("dict[str, str]", found) if isinstance(found, dict) else {}
+    known = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    for reference, commit in known.items():
+        if not hub.is_commit(commit):
+            raise UserError(f"damaged: {commit!r} is no commit of {reference}", where=str(path), expected="40 digits")
+    return known
 
 
 def outside_digest(path: Path, books: bool = False) -> str:

@@ -11,7 +11,6 @@ people, so it is no content of the artifact: its owner may write on, and no dige
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +21,9 @@ from qwenkit import artifacts
 from qwenkit.artifacts import CARD, MANIFEST, Manifest
 from qwenkit.config import toml_value
 from qwenkit.errors import UserError
-from qwenkit.lineage.view import sequence
-from qwenkit.records import read_object
+from qwenkit.hub import parse
+from qwenkit.lineage.view import mapping, number, sequence
+from qwenkit.records import read_object, write_bytes
 from qwenkit.stages import KINDS, load_stage
 
 MARK = "<!-- written by qwenkit -->"
@@ -34,22 +34,22 @@ def write_model_card(folder: Path, run_dir: Path) -> None:
     """Put a card into the folder of a model that has none; `run_dir` holds what it was made from."""
     path = folder / CARD
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and not path.exists():
-        with path.open("w", encoding="utf-8") as file:
-            file.write(model_card(folder, run_dir=run_dir))
-            file.flush()
-            os.fsync(file.fileno())
+        write_bytes(path, model_card(folder, run_dir=run_dir).encode(errors="replace"))
 
 
 def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | None:
     """The card under the name and the licence that the model is given away with; None where its owner wrote one."""
-    if not (folder / CARD).exists():
+    if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", license):
+        raise UserError(f"{license!r} is no licence", where="--license",
+                        expected="an identifier as the Hub knows it: apache-2.0, mit, cc-by-4.0, other")  # fmt: skip
+    if not (folder / CARD).is_file():
         return model_card(folder, repo, license)
     text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
     if MARK not in text:
         return None
     text = re.sub(r"^# .*$", lambda _: f"# {repo.rpartition('/')[2]}", text, count=1, flags=re.M)
     if license:
-        text = text.replace(UNSTATED, f"Licence: {license}.", 1).replace("---\n", f"---\nlicense: {license}\n", 1)
+        text = text.replace(UNSTATED, f"Licence: {license}.", 1).replace("---\n", f"---\n{_yaml(license=license)}", 1)
     return text
 
 
@@ -57,9 +57,8 @@ def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir
     """The card as Markdown, with the Hub's metadata on top; it is called like the repository, or like the node."""
     ancestors = dict(_ancestors(folder, run_dir or folder.parent))
     name = repo.rpartition("/")[2] or next(iter(ancestors), folder.name)
-    bases = sorted(
-        {item["hub"] for manifest in ancestors.values() for item in manifest.inputs.values() if "hub" in item}
-    )
+    named = {item["hub"] for manifest in ancestors.values() for item in manifest.inputs.values() if "hub" in item}
+    bases = sorted(base for base in named if parse(base) is not None)
     parts = [_metadata(folder, bases, license, ancestors), f"# {name}", *_opening(folder, ancestors)]
     parts.append(f"Licence: {license}." if license else UNSTATED)
     if bases:
@@ -128,16 +127,23 @@ def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
 def _metadata(folder: Path, bases: list[str], license: str | None, ancestors: dict[str, Manifest]) -> str:
     """The block that the Hub reads."""
     scores = _architecture(folder).endswith("ForSequenceClassification")
-    languages = sorted({name for manifest in ancestors.values() for name in manifest.metrics.get("by_language", {})})
-    lines = [
-        *([f"license: {license}"] if license else []),
-        *(["base_model:", *(f"- {base}" for base in bases)] if bases else []),
-        *(["language:", *(f"- {name}" for name in languages if len(name) == 2)] if languages else []),
-        "library_name: transformers",
-        f"pipeline_tag: {'text-classification' if scores else 'text-generation'}",
-        "tags:\n- qwenkit",
-    ]
-    return "\n".join(["---", *lines, "---"])
+    found = {str(name) for manifest in ancestors.values() for name in mapping(manifest.metrics.get("by_language"))}
+    lines = _yaml(
+        license=license,
+        base_model=bases,
+        language=sorted(name for name in found if re.fullmatch("[a-z]{2}", name)),
+        library_name="transformers",
+        pipeline_tag="text-classification" if scores else "text-generation",
+        tags=["qwenkit"],
+    )
+    return f"---\n{lines}---"
+
+
+def _yaml(**values: Any) -> str:
+    """Values as YAML, those that are there: `no` is a language there, and not a truth value."""
+    from huggingface_hub.utils import yaml_dump
+
+    return yaml_dump({key: value for key, value in values.items() if value}, sort_keys=False)
 
 
 def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
@@ -145,11 +151,12 @@ def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
     architecture = _architecture(folder)
     made = next(iter(ancestors.values()), None)
     told = f", made by [qwenkit](https://arxiv.org/abs/2309.16609) (`{made.kind}`): {made.headline}" if made else ""
-    return [f"A `{architecture}`{told}."]
+    return [" ".join(f"A `{architecture}`{told}.".split())]
 
 
 def _architecture(folder: Path) -> str:
-    return next(map(str, sequence(read_object(folder / "config.json").get("architectures"))), "model")
+    named = next(map(str, sequence(read_object(folder / "config.json").get("architectures"))), "model")
+    return named if re.fullmatch(r"\w{1,100}", named) else "model"
 
 
 def _texts(ancestors: dict[str, Manifest], counted: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -159,9 +166,9 @@ def _texts(ancestors: dict[str, Manifest], counted: str) -> tuple[tuple[str, ...
     key = f"tokens_by_{counted}" if size == "tokens" else f"by_{counted}"
     documents, sizes = Counter[str](), Counter[str]()
     for manifest in ancestors.values():
-        for name, found in manifest.metrics.get(key, {}).items():
-            documents[name] += found["documents"]
-            sizes[name] += found[size]
+        for name, row in mapping(manifest.metrics.get(key)).items():
+            documents[name] += int(number(mapping(row).get("documents")) or 0)
+            sizes[name] += int(number(mapping(row).get(size)) or 0)
     total = sizes.total() or 1
     rows = [(name, f"{documents[name]:,}", f"{n:,}", f"{n / total:.2%}") for name, n in sizes.most_common()]
     return (counted, "documents", size, "share"), rows
@@ -169,7 +176,8 @@ def _texts(ancestors: dict[str, Manifest], counted: str) -> tuple[tuple[str, ...
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    cells = ([" ".join(str(cell).split()).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def refuse_unfinished(folder: Path) -> None:

@@ -8,12 +8,11 @@ or `org/name`; one that could be two of these is an error that names both.
 from __future__ import annotations
 
 import importlib.resources
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from qwenkit.artifacts import MANIFEST
+from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
 from qwenkit.errors import UserError, nearest, within
 from qwenkit.hub import meant
@@ -21,9 +20,8 @@ from qwenkit.records import read_object
 from qwenkit.stages import KINDS, gives, load_stage
 
 SCHEMA = 1
-LONGEST_NAME = 64
-"""Of a node: it names a folder, and another with a key behind it."""
-RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str}
+RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
+            "accept_unknown": list}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,8 @@ class Recipe:
     title: str
     about: str
     nodes: dict[str, Node]
+    accept_unknown: tuple[str, ...] = ()
+    """Keys of a model's config.json that nothing here knows and that change nothing: they are passed over."""
 
 
 def packaged() -> dict[str, Path]:
@@ -84,12 +84,27 @@ def recipe_text(name: str) -> str:
     return packaged()[name].read_text(encoding="utf-8")
 
 
-def own_copy(name: str, path: Path) -> str:
-    """A packaged recipe as one's own in the file `path`: its title and its run folder are named after the file."""
-    text = recipe_text(name)
-    for key, value in (("title", path.stem), ("out", f"runs/{path.stem}")):
-        text = re.sub(rf"^{key} = .*$", lambda _, k=key, v=value: f"{k} = {toml_value(v)}", text, count=1, flags=re.M)
+def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
+    """A packaged recipe as one's own in the file `path`: its title and its run folder are named after the file, and
+    `--set` changes are written where their keys stand, or first in their table."""
+    text, where = recipe_text(name), f"recipe {name}"
+    data, lines = parse_toml(text, where)
+    wanted: dict[tuple[str, ...], Any] = {("title",): path.stem, ("out",): f"runs/{path.stem}"}
+    for change in changes or []:
+        keys, value = _change(data, change)
+        wanted[keys] = value
+    rows = text.split("\n")
+    for keys, value in sorted(wanted.items(), key=lambda item: _line(lines, item[0]), reverse=True):
+        at, written = _line(lines, keys), f"{keys[-1]} = {toml_value(value)}"
+        rows[at - 1 : at] = [written] if keys in lines else [rows[at - 1], written]
+    text = "\n".join(rows)
+    build(*parse_toml(text, where), where, path.parent)
     return text
+
+
+def _line(lines: Lines, keys: tuple[str, ...]) -> int:
+    """The line of a key, or else that of its table's header or of the first key of all."""
+    return next(int(lines[found]) for found in (keys, keys[:-1], ("schema",)) if found in lines)
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
@@ -107,13 +122,19 @@ def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
 
 
 def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
-    """One `--set` change: `seed=2`, `base.lr=1e-3`; a node that does not exist is an error, a key is checked later."""
+    """Write one `--set` change into parsed tables; a key is checked later."""
+    keys, value = _change(data, change)
+    (data[keys[0]] if len(keys) == 2 else data)[keys[-1]] = value
+    lines[keys] = f"--set {change}"
+
+
+def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
+    """A `--set` change as keys and value: `seed=2`, `base.lr=1e-3`; a node that does not exist is an error."""
     key, sign, text = change.partition("=")
     parts = [part.strip() for part in key.split(".")]
     whole = len(parts) == 1 and isinstance(data.get(parts[0]), dict)
     if not sign or not all(parts) or len(parts) > 2 or whole:
         raise UserError(f"`{change}` is no change", where="--set", expected="KEY=VALUE or NODE.KEY=VALUE")
-    table = data
     if len(parts) == 2:
         nodes = [name for name, value in data.items() if isinstance(value, dict)]
         if parts[0] not in nodes:
@@ -123,10 +144,8 @@ def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
                 expected="one of " + ", ".join(nodes),
                 nearest=nearest(parts[0], nodes),
             )
-        table = data[parts[0]]
     with within(f"--set {key}"):
-        table[parts[-1]] = parse_value(text.strip())
-    lines[tuple(parts)] = f"--set {change}"
+        return tuple(parts), parse_value(text.strip())
 
 
 def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe:
@@ -146,6 +165,7 @@ def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe
         title=run.get("title", _stem(source)),
         about=run.get("about", ""),
         nodes=_ordered(nodes, source, lines),
+        accept_unknown=tuple(run.get("accept_unknown", ())),
     )
 
 
@@ -168,8 +188,11 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
             )
         wanted = RUN_KEYS[key]
         if not isinstance(value, wanted) or isinstance(value, bool):
-            words = {int: "a whole number", str: "a text in quotes"}[wanted]
+            words = {int: "a whole number", str: "a text in quotes", list: 'a list, like ["is_causal"]'}[wanted]
             raise UserError(f"`{key}` is {toml_value(value)}", where=place, expected=words)
+    if not all(isinstance(name, str) for name in run.get("accept_unknown", ())):
+        place = place_of(source, lines, ("accept_unknown",))
+        raise UserError("`accept_unknown` holds what is no text", where=place, expected='a list, like ["is_causal"]')
     if run.get("schema", SCHEMA) < 1:
         raise UserError(
             f"`schema` is {run['schema']}", where=place_of(source, lines, ("schema",)), expected=f"{SCHEMA}"
@@ -196,7 +219,7 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
 
 def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str, lines: Lines, base: Path) -> Node:
     place = place_of(source, lines, (name,))
-    if not name.replace("-", "").replace("_", "").isalnum() or len(name) > LONGEST_NAME:
+    if not is_node_name(name):
         expected = f"letters, digits, - and _, at most {LONGEST_NAME}"
         raise UserError(f"`{name[:100]}` is no node name", where=place, expected=expected)
     kind = table.get("kind", name)

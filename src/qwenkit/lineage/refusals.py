@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenkit import artifacts, platform
 from qwenkit.config import differences
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, within
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Recipe
 from qwenkit.lineage.status import refuse_no_run
@@ -20,7 +20,9 @@ SCHEMA = 1
 
 def refuse_folders(recipe: Recipe, wanted: list[str], reuse: Path | None) -> None:
     """The run's folder, and the one that `--reuse` names: of this recipe, a run, and of no newer qwenkit."""
+    artifacts.refuse_not_utf8(recipe.out, "--out")
     refuse_foreign(recipe.out, recipe)
+    artifacts.refuse_links(recipe.out)
     if reuse is not None:
         refuse_no_run(reuse, f"--reuse {reuse}")
     for run_dir in (recipe.out, *([reuse] if reuse else [])):
@@ -92,6 +94,21 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
         for kind, target in recipe.nodes[name].inputs.values():
             if kind == "path":
                 graph.refuse_damaged_outside(Path(target))
+    refuse_rows(recipe, wanted)
+
+
+def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
+    """Rows of people's that a node would read after hours, looked at before anything works."""
+    from qwenkit.stages.rows import refuse_first_rows
+
+    for node in (recipe.nodes[name] for name in wanted):
+        paths: dict[str, list[Path]] = {}
+        for key, (kind, target) in node.inputs.items():
+            if kind == "path" and Path(target).exists():
+                paths.setdefault(key.partition(".")[0], []).append(Path(target))
+        for key, found in paths.items():
+            with within(f"`{node.name}.{key}`"):
+                refuse_first_rows(node.kind, node.config.wants(key), found, getattr(node.config, "max_bad", 1.0))
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:

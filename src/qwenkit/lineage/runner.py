@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qwenkit import artifacts, hub, platform
-from qwenkit.artifacts import MANIFEST, Manifest
+from qwenkit.artifacts import Manifest
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
-from qwenkit.events import EventLog
-from qwenkit.lineage import graph, size
+from qwenkit.events import EventLog, Log
+from qwenkit.lineage import graph, scratch, size
 from qwenkit.lineage.model_card import write_model_card
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.lineage.refusals import (
@@ -36,7 +36,9 @@ from qwenkit.lineage.refusals import (
     refuse_folders,
     refuse_missing_parents,
     refuse_outside,
+    refuse_rows,
 )
+from qwenkit.model.formats.keys import accepting
 from qwenkit.records import read_json, write_json
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input, Progress, Work
@@ -92,6 +94,7 @@ def plan(recipe: Recipe, options: Options) -> list[graph.Verdict]:
     """What a run would do with every wanted node, and why."""
     wanted = graph.select(recipe, list(options.only), options.until)
     refuse_folders(recipe, wanted, options.reuse)
+    refuse_rows(recipe, wanted)
     verdicts = graph.judge(recipe, recipe.out, wanted, options.reuse)
     if any(verdict.works for verdict in verdicts):
         refuse_drift(recipe, recipe.out, options.allow_drift)
@@ -119,7 +122,7 @@ def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, st
 
 
 def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working: list[str]) -> None:
-    """Write the commits down, then bring the files of those that are worked with, before any work begins."""
+    """Write the commits down, then bring the files of those that are worked with, before any work, and hash them."""
     if not commits:
         return
     path = run_dir / "run.json"
@@ -127,7 +130,7 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
     with within(recipe.source):
         for name in working:
             for reference, what in recipe.nodes[name].from_hub().items():
-                hub.fetch(reference, commits[reference], what)
+                hub.refuse_changed(hub.fetch(reference, commits[reference], what))
 
 
 def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:
@@ -161,16 +164,25 @@ def plans(node: Node) -> dict[str, float | None]:
 
 
 def recover(run_dir: Path) -> None:
-    """Publish what a kill left finished: a complete `out` whose node has no artifact with that key."""
-    for out in sorted((run_dir / ".work").glob("*/out")):
-        if (out / MANIFEST).exists():
-            manifest = artifacts.read_manifest(out)
+    """Publish what a kill left finished: an intact `out` of a scratch folder that is named after it. Whatever else
+    stands there is unfinished work, which is done again."""
+    for out in sorted((run_dir / scratch.WORK).glob("*/out")):
+        if manifest := finished(out, run_dir):
             publish(out, run_dir, manifest.node)
-    for scratch in sorted((run_dir / ".work").glob("*")):
-        name, _, stem = scratch.name.rpartition("-")
-        published = graph.current(run_dir, name)
+    for folder in scratch.all_of(run_dir):
+        name, _, stem = folder.name.rpartition("-")
+        published = graph.current(run_dir, name) if artifacts.is_node_name(name) and stem else None
         if published is not None and published.key.startswith(stem):
-            shutil.rmtree(scratch)
+            shutil.rmtree(folder)
+
+
+def finished(out: Path, run_dir: Path) -> Manifest | None:
+    """The manifest of an artifact that only lacks its place. The folder around it says whose it is: a manifest that
+    says otherwise came from elsewhere."""
+    manifest = graph.current(out.parent, out.name)
+    if manifest is None or out.parent != scratch.scratch_of(run_dir, manifest.node, manifest.key):
+        return None
+    return None if artifacts.damage(out, quick=True) else manifest
 
 
 def publish(out: Path, run_dir: Path, node: str) -> None:
@@ -200,9 +212,9 @@ def reuse(node: Node, found: graph.Verdict, other: Path | None, run_dir: Path) -
     """Take an equal artifact over from another run; every byte of the copy is checked. It is not called `out`, which
     `recover` would publish: a kill may leave half a copy with a whole manifest in it."""
     assert other is not None and found.key is not None
-    source, copy = other / node.name, run_dir / ".work" / f"{node.name}-{found.key[:12]}" / "copy"
+    source, copy = other / node.name, scratch.scratch_of(run_dir, node.name, found.key) / "copy"
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(source, copy)
+    artifacts.copy(source, copy)
     lines = artifacts.damage(copy)
     if lines:
         shutil.rmtree(copy)
@@ -217,21 +229,27 @@ def work_node(
 ) -> None:
     """Run the stage in its scratch folder and publish what it made."""
     assert found.key is not None
+    watch = graph.Watch(node, run_dir)
     inputs = graph.gather_inputs(node, run_dir)
-    scratch = run_dir / ".work" / f"{node.name}-{found.key[:12]}"
-    out = scratch / "out"
+    folder = scratch.scratch_of(run_dir, node.name, found.key)
+    out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    attempts = count_attempt(scratch)
+    attempts = scratch.count_attempt(folder)
     log("node_start" if attempts == 1 else "resumed", node=node.name, why=found.why, attempts=attempts)
     started, clock = time.time(), time.monotonic()
     platform.reset_peak()
     progress = screen.start(node, found.why)
-    seed = graph.seed_of(node, recipe)
-    work = Work(node.name, run_dir, scratch, out, seed, threads, recipe.device, log.bind(node=node.name), progress)
+    seed, notes = graph.seed_of(node, recipe), list[str]()
+    own = noting(log.bind(node=node.name), notes)
+    work = Work(node.name, run_dir, folder, out, seed, threads, recipe.device, own, progress)
     stage = load_stage(node.kind)
-    with reported(node, recipe.source, scratch, log):
-        result = stage.run(node.config, inputs, work)
+    with reported(node, recipe.source, folder, log), standing(watch, inputs, folder):
+        if inputs and graph.key_of(node, inputs, recipe) != found.key:
+            raise watch.error(next(iter(inputs.values())))
+        with accepting(recipe.accept_unknown):
+            result = stage.run(node.config, inputs, work)
+        watch.refuse(inputs)
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
             "config": node.config.identity(), "metrics": result.metrics, "headline": result.headline,
@@ -239,15 +257,38 @@ def work_node(
         }  # fmt: skip
         run = {
             "schema": SCHEMA, "started": round(started, 3), "seconds": round(time.monotonic() - clock, 2),
-            "attempts": attempts, **plans(node), "peak_mb": platform.peak_mb(),
-            "versions": platform.versions(), "machine": platform.machine(), "remarks": list(result.remarks),
+            "attempts": attempts, **plans(node), "peak_mb": platform.peak_mb(), "versions": platform.versions(),
+            "machine": platform.machine(), "remarks": [*notes, *result.remarks],
+            scratch.OVERTOOK: scratch.others_of(folder),
         }  # fmt: skip
         artifacts.finish(out, manifest, run)
         publish(out, run_dir, node.name)
-        shutil.rmtree(scratch)
+        shutil.rmtree(folder)
     for remark in result.remarks:
         log("note", node=node.name, text=remark)
     log("node_done", node=node.name, headline=result.headline, seconds=run["seconds"])
+
+
+def noting(log: Log, notes: list[str]) -> Log:
+    """A log whose notes are also told to the person who watches, with the node's headline."""
+
+    def told(event: str, **fields: Any) -> None:
+        if event == "note":
+            notes.append(str(fields["text"]))
+        log(event, **fields)
+
+    return told
+
+
+@contextlib.contextmanager
+def standing(watch: graph.Watch, inputs: dict[str, Input], folder: Path) -> Generator[None, None, None]:
+    """What broke off while an input changed may hold what was read of the other bytes: it is no work to go on with."""
+    try:
+        yield
+    except BaseException:
+        if watch.changed(inputs):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def described(item: Input) -> dict[str, str]:
@@ -255,16 +296,8 @@ def described(item: Input) -> dict[str, str]:
     return {"node": item.node or "", "digest": item.digest, **({"hub": item.hub} if item.hub else {})}
 
 
-def count_attempt(scratch: Path) -> int:
-    """How often this node's work has been started, this time included."""
-    path = scratch / "attempts.json"
-    attempts = 1 + (read_json(path) if path.exists() else 0)
-    write_json(path, attempts)
-    return attempts
-
-
 @contextlib.contextmanager
-def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Generator[None, None, None]:
+def reported(node: Node, source: str, folder: Path, log: EventLog) -> Generator[None, None, None]:
     """Turn whatever breaks in a stage into a message; the other nodes stay whole and the run can be resumed."""
     try:
         yield
@@ -278,7 +311,7 @@ def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Generator
         if disk_full(error):
             raise UserError(
                 f"the disk is full, `{node.name}` stopped",
-                where=str(getattr(error, "filename", None) or scratch),
+                where=str(getattr(error, "filename", None) or folder),
                 mend="free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here",
             ) from error
         if isinstance(error, UserError):
@@ -287,7 +320,7 @@ def reported(node: Node, source: str, scratch: Path, log: EventLog) -> Generator
         if isinstance(error, QwenkitError):
             raise
         what = f"`{node.name}` failed: {error}" if str(error) else f"`{node.name}` failed"
-        raise Stopped(what, mend=save_trace(scratch)) from error
+        raise Stopped(what, mend=save_trace(folder)) from error
 
 
 def disk_full(error: Exception) -> bool:
@@ -298,9 +331,9 @@ def disk_full(error: Exception) -> bool:
     return any(word in str(error) for word in words)
 
 
-def save_trace(scratch: Path) -> str:
+def save_trace(folder: Path) -> str:
     """Keep the traceback in a file beside the scratch, for a bug report."""
-    path = scratch / "error.txt"
+    path = folder / "error.txt"
     with contextlib.suppress(OSError):
         path.write_text(traceback.format_exc())
     return f"this is a fault of qwenkit: please report {path}"

@@ -64,10 +64,11 @@ def offered() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, path in packaged().items():
         recipe = load_recipe(str(path))
-        (size,) = sizes(recipe).values()
+        size = next(iter(sizes(recipe).values()), None)  # a recipe that starts from a published model says no size
+        known = asdict(size) if size else dict.fromkeys(Size.__dataclass_fields__)
         data = [f"{node.name}.{key}" for node in recipe.nodes.values() for key in node.data_keys()]
-        rows.append({"recipe": name, "about": recipe.about, **asdict(size), "data": data})
-    return sorted(rows, key=lambda row: row["flops"])
+        rows.append({"recipe": name, "about": recipe.about, **known, "data": data})
+    return sorted(rows, key=lambda row: row["flops"] or 0)
 
 
 def _vocab_rows(node: Node, recipe: Recipe) -> int | None:

@@ -31,6 +31,8 @@ LARGEST = {
     "original_max_position_embeddings": 2**31,
 }
 """Beyond these a number is a slip or an attack, not a model: it is refused before anything is built."""
+MOST_EXPERTS = 2**16
+"""In all layers together; the largest models that were released have under 2^14."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,8 @@ class ModelConfig:
     initializer_range: float = 0.02
     dropout: float = 0.0
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    """The end of a text; several where the folder says so."""
     model_type: str | None = None
     """The folder format that the model came from and is saved in; None: the plainest that can say it."""
 
@@ -129,6 +132,28 @@ class ModelConfig:
     def head_size(self) -> int:
         """`head_dim`, always a number."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights are, counted without building anything."""
+        width, heads, kv = self.hidden_size, self.num_attention_heads * self.head_size, self.kv_heads * self.head_size
+        attention = 2 * width * heads + 2 * width * kv
+        attention += (heads + 2 * kv if self.qkv_bias else 0) + (2 * self.head_size if self.qk_norm else 0)
+        sparse = sum(map(self.sparse, range(self.num_hidden_layers)))
+        wide = (self.num_hidden_layers - sparse) * 3 * width * self.intermediate_size
+        if self.experts is not None:
+            inner = self.experts.num_experts * self.experts.moe_intermediate_size
+            shared = self.experts.shared_expert_intermediate_size
+            gates = width * self.experts.num_experts + (0 if shared is None else width + 3 * width * shared)
+            wide += sparse * (3 * width * inner + gates)
+        tables = (1 if self.tie_word_embeddings else 2) * self.vocab_size * width
+        return tables + width + self.num_hidden_layers * (attention + 2 * width) + wide
+
+    @property
+    def tensors(self) -> int:
+        """About how many tensors the weights are, experts one by one."""
+        experts = 0 if self.experts is None else 3 * self.experts.num_experts
+        return self.num_hidden_layers * (12 + experts)
 
     @property
     def max_length(self) -> int:
@@ -158,6 +183,9 @@ class ModelConfig:
         if self.experts is not None:
             yield from _counts(self.experts, ("num_experts", "num_experts_per_tok", "moe_intermediate_size"))
             yield from _counts(self.experts, ("decoder_sparse_step",))
+            many = (self.experts.num_experts, self.num_hidden_layers)
+            if all(map(_count, many)) and many[0] * many[1] > MOST_EXPERTS:
+                yield f"num_experts = {many[0]} in each of {many[1]} layers are more than {MOST_EXPERTS}"
             if self.experts.shared_expert_intermediate_size is not None:
                 yield from _counts(self.experts, ("shared_expert_intermediate_size",))
         if self.yarn is not None:

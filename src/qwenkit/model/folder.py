@@ -13,7 +13,7 @@ are not supported are refused, not ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,20 +21,25 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from qwenkit.errors import UserError, nearest, within
+from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import resolve
 from qwenkit.model.config import ModelConfig
-from qwenkit.model.formats import Format, Weight, as_qwen2, format_for, format_of
+from qwenkit.model.fitting import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
+from qwenkit.model.formats import FORMATS, Format, Weight, as_qwen2, format_for, format_of
+from qwenkit.model.formats.keys import accepted
 from qwenkit.model.quantized import Scheme
-from qwenkit.model.quantized_folder import Layers, give, layers_of, scheme_of, settings_of, take
+from qwenkit.model.quantized_folder import Layers, both_said, give, layers_of, scheme_of, settings_of, take
 from qwenkit.model.transformer import ScalarModel, Transformer
-from qwenkit.model.weights import SHARD_BYTES, Tensors, write_json, write_shards
+from qwenkit.model.weights import PICKLED, SAFE, SHARD_BYTES, Tensors, write_json, write_shards
 from qwenkit.records import read_object
 
 Model = TypeVar("Model", Transformer, ScalarModel)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SCORE = {"score_head.weight": "score.weight"}
+_SCORES = "ForSequenceClassification"
+_WHOLE = [f"{name}{ending}" for name, _ in (SAFE, PICKLED) for ending in ("", ".index.json")]
+"""Files that a folder with a whole model has one of."""
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -48,24 +53,26 @@ def load_model(
     adapter: str | Path | None = None,
     *,
     dropout: float = 0.0,
+    accept_unknown: Iterable[str] = (),
 ) -> Transformer:
     """Read a language model. `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one; the
-    path may be a model of the Hub, `org/name`. Adapters are not read yet: any is refused."""
+    path may be a model of the Hub, `org/name`. `accept_unknown` names keys of config.json that nothing here knows and
+    that change nothing. Adapters are not read yet: any is refused."""
     if adapter is not None:
         raise UserError(f"adapter = {adapter!r}", expected="None: adapters are not supported yet",
                         mend="merge the adapter into its model, and load that")  # fmt: skip
     path = resolve(path, revision)
-    found, config, form = _described(path)
-    if _architecture(found).endswith("ForSequenceClassification"):
+    found, config, form = _described(path, accept_unknown)
+    if _architecture(found, form).endswith(_SCORES):
         raise UserError("this folder holds a model that scores, not one that writes", where=str(path),
                         expected="a language model")  # fmt: skip
-    with torch.device("meta"):
-        model = Transformer(replace(config, dropout=dropout))
     scheme, place = scheme_of(found, str(path / "config.json")), _pick_device(device)
-    kind = _pick_dtype(dtype, found)
-    if scheme is not None and dtype == "auto" and place.type == "cpu" and kind == torch.float16:
-        kind = torch.bfloat16  # what the kernels of a CPU want; float16 folders are made for GPUs
-    return _fill(model, path, form, kind, place, scheme)
+    with Tensors(path) as tensors:
+        kind = _pick_dtype(dtype, found, tensors)
+        if scheme is not None and dtype == "auto" and place.type == "cpu" and kind == torch.float16:
+            kind = torch.bfloat16  # what the kernels of a CPU want; float16 folders are made for GPUs
+        model = _made(Transformer, replace(config, dropout=dropout), tensors, scheme)
+        return _fill(model, tensors, form, kind, place, scheme)
 
 
 def load_scalar(
@@ -75,72 +82,135 @@ def load_scalar(
     revision: str | None = None,
     *,
     dropout: float = 0.0,
+    accept_unknown: Iterable[str] = (),
 ) -> ScalarModel:
     """Read a reward or value model. A language model's folder is refused: its head would be random."""
     path = resolve(path, revision)
-    found, config, form = _described(path)
-    if not _architecture(found).endswith("ForSequenceClassification"):
+    found, config, form = _described(path, accept_unknown)
+    if not _architecture(found, form).endswith(_SCORES):
         raise UserError(
             "this folder holds a language model, not one that scores",
             where=str(path),
             expected="a reward or preference model",
             mend="a node of kind `reward` makes one",
         )
-    with torch.device("meta"):
-        model = ScalarModel(Transformer(replace(config, dropout=dropout)))
-    return _fill(model, path, form, _pick_dtype(dtype, found), _pick_device(device))
+    if scheme_of(found, str(path / "config.json")) is not None:
+        raise UserError("quantization_config: a quantized model that scores is not supported", where=str(path),
+                        expected="weights as they were trained")  # fmt: skip
+    place = _pick_device(device)
+    with Tensors(path) as tensors:
+        model = _made(lambda shape: ScalarModel(Transformer(shape)), replace(config, dropout=dropout), tensors)
+        return _fill(model, tensors, form, _pick_dtype(dtype, found, tensors), place)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
     """The dtype in which a folder's tensors are stored."""
-    return _pick_dtype("auto", read_config(folder))
+    found = read_config(folder)
+    if _said_dtype(found) is not None:
+        return _pick_dtype("auto", found)
+    with Tensors(folder) as tensors:
+        return tensors.dtype()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What config.json says, or an error that says why there is none."""
+    refuse_adapter(folder)
     file = folder / "config.json"
     if not (file.exists() or file.is_symlink()):
         raise UserError(
             "no model here: config.json is missing",
             where=str(folder),
             expected="a folder with config.json and *.safetensors",
+            mend="name the folder, not a file in it" if folder.is_file() else None,
         )
     found, older = read_object(file), folder / "quantize_config.json"
-    if "quantization_config" not in found and older.exists():  # where GPTQ's tools wrote it first
-        found["quantization_config"] = {"quant_method": "gptq", **read_object(older)}
+    if older.exists():  # where GPTQ's tools wrote it first
+        said = {"quant_method": "gptq", **read_object(older)}
+        found["quantization_config"] = both_said(found.get("quantization_config"), said, str(folder))
     return found
 
 
-def _described(folder: Path) -> tuple[dict[str, Any], ModelConfig, Format]:
+def refuse_adapter(folder: Path) -> None:
+    """An adapter is no model: what it is of, and what to do with it."""
+    settings = folder / "adapter_config.json"
+    weights = any((folder / f"adapter_model{ending}").exists() for ending in (".safetensors", ".bin"))
+    whole = (folder / "config.json").exists() and any((folder / name).exists() for name in _WHOLE)
+    if not settings.exists() or (whole and not weights):
+        return
+    found = read_object(settings)
+    kind, of = (
+        found.get("peft_type") or "some kind",
+        found.get("base_model_name_or_path") or "a model that it does not name",
+    )
+    what = "a model and an adapter in one folder" if whole else "an adapter, not a whole model"
+    raise UserError(
+        f"{what}: {kind!s:.80} of {of!s:.200}",
+        where=str(folder),
+        expected="the folder of a whole model",
+        mend="take adapter_config.json away where it is merged already; "
+        "else merge it into its model (merge_and_unload in peft), and load that",
+    )
+
+
+def _described(folder: Path, accept_unknown: Iterable[str]) -> tuple[dict[str, Any], ModelConfig, Format]:
     """What config.json says, the shape that it means, and the family's format."""
     found, where = read_config(folder), str(folder / "config.json")
     form = format_of(found, where)
     with within(where):
-        return found, form.read_config(found), form
+        config = form.config_of(found, accept_unknown)
+        _refuse_architecture(found, form, accept_unknown)
+    return found, config, form
 
 
-def _architecture(found: dict[str, Any]) -> str:
+def _architecture(found: dict[str, Any], form: Format) -> str:
+    """The class that the folder names; the family's language model where it names none."""
     named = found.get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else ""
+    return str(named[0]) if isinstance(named, list) and named else form.head(False)
+
+
+def _refuse_architecture(found: dict[str, Any], form: Format, accept_unknown: Iterable[str]) -> None:
+    """A class of none of the families computes something else: other engines go by this name. Which of the families it
+    is `model_type` says, as in transformers, and the tensors bear it out."""
+    known = {
+        name for each in FORMATS.values() for name in (each.head(False), each.head(True), f"{each.architecture}Model")
+    }
+    if (name := _architecture(found, form)) not in known and "architectures" not in accepted(accept_unknown):
+        raise UserError(f"architectures {name!r:.100} is not supported for model_type {form.model_type!r}",
+                        expected=f"{form.head(False)}, or {form.head(True)} for a model that scores",
+                        mend='accept_unknown = ["architectures"] where it computes the same')  # fmt: skip
+
+
+def _made(
+    make: Callable[[ModelConfig], Model], config: ModelConfig, tensors: Tensors, scheme: Scheme | None = None
+) -> Model:
+    """A model without its weights, once these were seen to be enough for it."""
+    refuse_impossible(config, tensors, packed=scheme is not None)
+    with torch.device("meta"):
+        return make(config)
 
 
 def _fill(
-    model: Model, folder: Path, form: Format, dtype: torch.dtype, device: torch.device, scheme: Scheme | None = None
+    model: Model,
+    tensors: Tensors,
+    form: Format,
+    dtype: torch.dtype,
+    device: torch.device,
+    scheme: Scheme | None = None,
 ) -> Model:
     """Put the folder's tensors into a model on the meta device; every mismatch is named before one is read."""
     wanted = model.state_dict()
-    with Tensors(folder) as tensors:
-        weights = _table(form, wanted, frozenset(tensors.shapes))
-        if scheme is not None:
-            weights = take(model, weights, tensors, scheme, device)
-        _check(weights, wanted, tensors, form, folder)
-        if isinstance(model, Transformer) and model.config.tie_word_embeddings:
-            _check_copy(tensors, folder)
-        state: dict[str, Tensor] = {}
-        for weight in weights:
-            rows = [wanted[name].shape[0] for name in weight.ours]
-            for name, part in zip(weight.ours, _rows(tensors.read(weight.theirs)).split(rows)):
-                state[name] = part.to(device=device, dtype=dtype)
+    find_trunk(tensors, trunk_of(form))
+    weights = _table(form, wanted, frozenset(tensors.shapes))
+    if scheme is not None:
+        weights = take(model, weights, tensors, scheme, device)
+    check(weights, wanted, tensors, form)
+    if isinstance(model, Transformer) and model.config.tie_word_embeddings:
+        check_copy(tensors)
+    state: dict[str, Tensor] = {}
+    for weight in weights:
+        rows = [wanted[name].shape[0] for name in weight.ours]
+        for name, part in zip(weight.ours, as_rows(tensors.read(weight.theirs)).split(rows)):
+            state[name] = part.to(device=device, dtype=dtype)
     model.load_state_dict(state, assign=True, strict=False)  # quantized layers are in already
     return model.requires_grad_(True).eval()
 
@@ -149,50 +219,6 @@ def _table(form: Format, wanted: dict[str, Tensor], present: frozenset[str]) -> 
     """The format's table; the head of a model that scores has a name of its own."""
     table = form.renames([name for name in wanted if name not in _SCORE], present)
     return [*table, *(Weight(theirs, (ours,)) for ours, theirs in _SCORE.items() if ours in wanted)]
-
-
-def _check(weights: list[Weight], wanted: dict[str, Tensor], tensors: Tensors, form: Format, folder: Path) -> None:
-    """Refuse a folder that does not hold exactly the model, naming every tensor."""
-    found = tensors.shapes
-    known = {weight.theirs: [wanted[name].shape for name in weight.ours] for weight in weights}
-    spare = {"lm_head.weight"} if "lm_head.weight" not in wanted else set()  # a tied copy, or under a scoring head
-    groups = {
-        "missing": [name for name in known if name not in found],
-        "unexpected": [name for name in found if name not in known and not name.endswith((*form.ignored, *spare))],
-        "wrong shape": [
-            f"{name} is {list(found[name])}, not {_stacked(shapes)}"
-            for name, shapes in known.items()
-            if name in found and not _fits(found[name], shapes)
-        ],
-        "integers": [name for name in known if name in tensors.integers],
-    }
-    if problems := [f"{kind}: {', '.join(names)}" for kind, names in groups.items() if names]:
-        raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(folder))
-
-
-def _check_copy(tensors: Tensors, folder: Path) -> None:
-    """A head beside tied embeddings may only be a copy of their table: transformers would use it."""
-    heads = [name for name in tensors.shapes if name.endswith("lm_head.weight")]
-    tables = [tensors.read(name) for name in tensors.shapes if name.endswith(("embed_tokens.weight", "wte.weight"))]
-    pairs = [(tensors.read(head), table) for head in heads for table in tables]
-    if any(head.dtype != table.dtype or not torch.equal(head, table) for head, table in pairs):
-        raise UserError(f"{heads[0]} is no copy of the embedding, but config.json ties them", where=str(folder),
-                        expected="a copy, none at all, or tie_word_embeddings = false")  # fmt: skip
-
-
-def _rows(stack: Tensor) -> Tensor:
-    """A block of experts as one stack of rows; anything else as it is."""
-    return stack.flatten(0, -2) if stack.dim() > 2 else stack
-
-
-def _stacked(shapes: list[torch.Size]) -> list[int]:
-    return [sum(shape[0] for shape in shapes), *shapes[0][1:]]
-
-
-def _fits(found: torch.Size, shapes: list[torch.Size]) -> bool:
-    """Whether a tensor is those stacked by rows, or blocks of them (experts)."""
-    wanted = _stacked(shapes)
-    return list(found) == wanted or (len(shapes) > 1 and len(found) == 3 and [found[0] * found[1], found[2]] == wanted)
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -222,7 +248,7 @@ def _save(model: Transformer | ScalarModel, config: ModelConfig, folder: Path, f
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", settings)
     if isinstance(model, Transformer):
-        tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+        tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}  # a tuple is a list there
         write_json(folder / "generation_config.json", {name: id for name, id in tokens.items() if id is not None})
     write_shards(_named_tensors(form, state, layers), folder, shard_bytes)
 
@@ -260,18 +286,30 @@ def _head_settings(
 # ---- where and in which precision -----------------------------------------------------------------------------------
 
 
-def _pick_dtype(dtype: str | torch.dtype, found: dict[str, Any]) -> torch.dtype:
-    """The one asked for; the folder's, which the first Qwen tells by flags."""
+def _pick_dtype(dtype: str | torch.dtype, found: dict[str, Any], tensors: Tensors | None = None) -> torch.dtype:
+    """The one asked for; with `auto` the one that config.json says, or that of the weights where it says none."""
     if isinstance(dtype, torch.dtype):
         return dtype
-    flags = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-    flagged = next((name for flag, name in flags.items() if found.get(flag) is True), "float32")
-    name = found.get("dtype") or found.get("torch_dtype") or flagged if dtype == "auto" else dtype
+    name = dtype
+    if dtype == "auto":
+        said = _said_dtype(found)
+        if said is None and tensors is not None:
+            return tensors.dtype()
+        name = said.removeprefix("torch.") if isinstance(said, str) else said
     if not isinstance(name, str) or name not in _DTYPES:
         raise UserError(
-            f"unknown dtype {name!r}", expected=", ".join(["auto", *_DTYPES]), nearest=nearest(str(name), _DTYPES)
+            f"unknown dtype {name!r:.80}", expected=", ".join(["auto", *_DTYPES]), nearest=nearest(str(name), _DTYPES)
         )
     return _DTYPES[name]
+
+
+def _said_dtype(found: dict[str, Any]) -> Any:
+    """What config.json says of it, in the newer spelling before the older one; the first Qwen tells by flags."""
+    names = [found[key] for key in ("dtype", "torch_dtype") if found.get(key) not in (None, "auto")]
+    if len(names) == 2 and names[0] != names[1]:
+        notice(f"dtype = {names[0]!r:.80} goes before torch_dtype = {names[1]!r:.80}", "config.json")
+    flags = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+    return names[0] if names else next((name for flag, name in flags.items() if found.get(flag) is True), None)
 
 
 def _pick_device(device: str) -> torch.device:

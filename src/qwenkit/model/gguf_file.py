@@ -1,6 +1,6 @@
 """A model as one GGUF file, for llama.cpp and what is built on it (needs the package `gguf`).
 
-    write_gguf(model, out / "model.gguf", Vocabulary(tokens, merges, special, eos, pad, template))
+    write_gguf(model, out / "model.gguf", Vocabulary(tokens=..., merges=..., special=..., ids={"eos": 151645}, ...))
 
 Families: qwen2 (the first Qwen too, up to where its own context tricks begin: `formats.as_qwen2`) and qwen3. Names come
 from the package's table; matrices are kept in the model's type (float16, bfloat16, float32), norms and biases are
@@ -9,6 +9,7 @@ float32, as llama.cpp wants them.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,27 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError
-from qwenkit.model.config import ModelConfig
+from qwenkit.model.config import ModelConfig, Yarn
 from qwenkit.model.formats import plainest
 from qwenkit.model.quantized_folder import layers_of
 from qwenkit.model.transformer import Transformer
+from qwenkit.tokenizer.patterns import GPT2
+from qwenkit.tokenizer.patterns import PATTERNS as TEXT_PATTERNS
 
-NORMAL, CONTROL, UNUSED = 1, 3, 5
-"""GGUF's kinds of tokens."""
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+"""GGUF's kinds of tokens. Programs print those that a user defined, and hide controls."""
+PATTERNS = {
+    TEXT_PATTERNS["qwen"]: "qwen2",
+    TEXT_PATTERNS["cl100k"]: "llama-bpe",
+    GPT2: "gpt-2",
+}
+"""What llama.cpp calls a way to cut text; it cuts by no expression of one's own."""
+
+
+def pattern_name(regex: str) -> str:
+    """The name of a pattern. What llama.cpp has no name for gets one that it does not know: such a file it refuses,
+    where it would read other tokens under a name that it knows."""
+    return PATTERNS.get(regex) or f"own-{hashlib.sha256(regex.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -35,9 +50,13 @@ class Vocabulary:
     tokens: list[str]
     merges: list[str]
     special: frozenset[int]
+    visible: frozenset[int]
+    """Added tokens that are not special, `<think>` and `<tool_call>`: they are printed."""
     unused: frozenset[int]
-    eos: int | None
-    pad: int | None
+    pattern: str
+    """What llama.cpp calls it."""
+    ids: dict[str, int]
+    """`bos`, `eos`, `eot`, `pad`, `unk`, as far as there are."""
     template: str | None
 
 
@@ -78,6 +97,14 @@ def _refuse(model: Transformer, family: str) -> None:
         raise UserError("a quantized model cannot become GGUF", mend="export the model that it was made of")
     if model.config.windows is not None:
         raise UserError("a GGUF file of this family cannot say layer windows", expected="a model without windows")
+    yarn = model.config.yarn
+    plain = (
+        None
+        if yarn is None
+        else Yarn(factor=yarn.factor, original_max_position_embeddings=yarn.original_max_position_embeddings)
+    )
+    if yarn != plain:
+        raise UserError("a GGUF file cannot say YaRN with settings of its own", expected="only its factor and length")
 
 
 def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, name: str) -> None:
@@ -104,18 +131,17 @@ def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, n
 
 def _spell(writer: Any, vocabulary: Vocabulary) -> None:
     """The tokenizer."""
-    kinds = [CONTROL if i in vocabulary.special else UNUSED if i in vocabulary.unused else NORMAL
-             for i in range(len(vocabulary.tokens))]  # fmt: skip
+    known = {**dict.fromkeys(vocabulary.unused, UNUSED), **dict.fromkeys(vocabulary.visible, USER_DEFINED),
+             **dict.fromkeys(vocabulary.special, CONTROL)}  # fmt: skip
+    kinds = [known.get(i, NORMAL) for i in range(len(vocabulary.tokens))]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    writer.add_tokenizer_pre(vocabulary.pattern)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(vocabulary.merges)
     writer.add_add_bos_token(False)
-    if vocabulary.eos is not None:
-        writer.add_eos_token_id(vocabulary.eos)
-    if vocabulary.pad is not None:
-        writer.add_pad_token_id(vocabulary.pad)
+    for kind, id in vocabulary.ids.items():
+        getattr(writer, f"add_{kind}_token_id")(id)
     if vocabulary.template is not None:
         writer.add_chat_template(vocabulary.template)
 

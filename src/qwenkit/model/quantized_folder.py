@@ -15,32 +15,80 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, listed
 from qwenkit.model.formats import Weight
+from qwenkit.model.formats.base import is_whole
 from qwenkit.model.quantized import NAMES, QuantizedLinear, Scheme, rows_of
 from qwenkit.model.weights import Tensors
 
+_TOLD = frozenset((
+    "bits group_size desc_act sym static_groups true_sequential damp_percent damp_auto_increment batch_size "
+    "block_name_to_quantize cache_block_outputs dataset disable_exllama exllama_config max_input_length meta "
+    "model_file_base_name model_name_or_path model_seqlen module_name_preceding_first_block "
+    "modules_in_block_to_quantize pad_token_id tokenizer use_cuda_fp16 use_exllama backend version quantizer hyb_act "
+    "mse act_group_aware offload_to_disk"
+).split())  # fmt: skip
+"""Of these the tensors tell by themselves (order and zeros of the groups), or they say how they were made."""
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "quant_method": ("gptq",), "method": ("gptq",), "checkpoint_format": ("gptq",), "format": ("gptq",),
+    "pack_dtype": ("int32",), "lm_head": (False,), "is_marlin_format": (False,), "modules_to_not_convert": ([],),
+}  # fmt: skip
+"""Values that say what is read here."""
 Layers = dict[str, QuantizedLinear]
 
 
 def scheme_of(found: dict[str, Any], where: str) -> Scheme | None:
-    """How a folder's weights are quantized."""
+    """How a folder's weights are quantized; what would make other numbers of them is refused by its name."""
     said = found.get("quantization_config")
     if said is None:
         return None
-    method = said.get("quant_method") if isinstance(said, dict) else said
+    method = _method(said) if isinstance(said, dict) else said
     if not isinstance(said, dict) or method != "gptq":
         raise UserError(
-            f"weights quantized by {method!r}", where=where, expected="gptq, or weights as they were trained"
+            f"quantization_config: weights quantized by {method!r:.80}",
+            where=where,
+            expected="gptq, or weights as they were trained",
         )
     bits, group = said.get("bits"), said.get("group_size", 128)
-    whole = isinstance(bits, int) and isinstance(group, int)
+    whole = is_whole(bits) and is_whole(group)
     if not whole or bits not in (4, 8) or (group != -1 and (group < 8 or group % 8)):
-        raise UserError(f"GPTQ with bits = {bits!r}, group_size = {group!r}", where=where,
+        raise UserError(f"GPTQ with bits = {bits!r:.40}, group_size = {group!r:.40}", where=where,
                         expected="4 or 8 bits, groups of a multiple of 8 columns or -1")  # fmt: skip
-    if said.get("checkpoint_format", "gptq") != "gptq":
-        raise UserError(f"checkpoint_format {said['checkpoint_format']!r}", where=where, expected="gptq")
+    odd = [f"{key} = {value!r:.100}" for key, value in said.items() if not _understood(key, value)]
+    if odd:
+        raise UserError(f"quantization_config: not supported here: {listed(odd)}", where=where,
+                        expected="what the released GPTQ folders say")  # fmt: skip
     return Scheme(bits, group)
+
+
+def both_said(inside: Any, beside: dict[str, Any], where: str) -> Any:
+    """The settings inside config.json, or else those of the file beside it; where they differ, neither."""
+    if inside is None:
+        return beside
+    keys = ("quant_method", "bits", "group_size", "checkpoint_format")
+    if isinstance(inside, dict) and (
+        odd := [k for k in keys if None not in (a := inside.get(k), b := beside.get(k)) and a != b]
+    ):
+        raise UserError(
+            f"quantization_config of config.json and quantize_config.json disagree on {', '.join(odd)}",
+            where=where, expected="one of them, or the same in both",
+        )  # fmt: skip
+    return inside
+
+
+def _method(said: dict[str, Any]) -> Any:
+    """The name of the method; programs that write none are known by their keys."""
+    return said.get("quant_method") or said.get("method") or listed([str(key) for key in said], 3)
+
+
+def _understood(key: str, value: Any) -> bool:
+    """Whether a setting is one that the tensors tell by themselves, one of how they were made, or one that says what is
+    read anyway."""
+    if value is None or key in _TOLD or key.startswith("_"):
+        return True
+    if key == "dynamic":  # layers that are left as they were; others would have bits of their own
+        return isinstance(value, dict) and all(name.startswith("-:") for name in value)
+    return key in _PLAIN and value in _PLAIN[key]
 
 
 def settings_of(layers: Layers) -> dict[str, Any]:

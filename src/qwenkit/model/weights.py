@@ -6,7 +6,9 @@
     write_shards(named_tensors, folder)
 
 Only numbers are ever read: safetensors, and pickles through torch's `weights_only`. Names of files come from the
-folder's index, so they are held to be plain names of files beside it.
+folder's index, so they are held to be plain names of files beside it. Of two sets of weights in one folder none is
+chosen silently: safetensors go before pickles, as everywhere, and a single file beside the index of another set is
+refused.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,12 +27,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.errors import UserError
-from qwenkit.records import read_object
+from qwenkit.errors import UserError, listed, notice
+from qwenkit.files import LFS, refuse_pointer, refuse_special
+from qwenkit.records import read_object, write_bytes
 
 SHARD_BYTES = 5 * 10**9
 SAFE, PICKLED = ("model.safetensors", ".safetensors"), ("pytorch_model.bin", ".bin")
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _INTEGERS = {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 
 
@@ -41,7 +45,10 @@ class Tensors:
         self.shapes: dict[str, torch.Size] = {}
         self.integers: set[str] = set()
         """Names that hold whole numbers: parts of quantized weights, or a mistake."""
+        self.floats: dict[str, torch.dtype] = {}
+        """In which type the others are stored."""
         self._homes: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Tensors:
@@ -54,10 +61,32 @@ class Tensors:
 
     def read(self, name: str) -> Tensor:
         """A tensor on the CPU, mapped from its file."""
-        home = self._homes[name]
-        return home[name] if isinstance(home, dict) else home.get_tensor(name)
+        written = self._names.get(name, name)
+        home = self._homes[written]
+        return home[written] if isinstance(home, dict) else home.get_tensor(written)
+
+    def call(self, names: Mapping[str, str]) -> None:
+        """Call tensors by other names than the files do."""
+        new = [names.get(name, name) for name in self.shapes]
+        if len(set(new)) < len(new):
+            raise UserError("two tensors would have one name", where=str(self.folder))
+        self._names = {names.get(name, name): name for name in self.shapes}
+        self.shapes = {names.get(name, name): shape for name, shape in self.shapes.items()}
+        self.floats = {names.get(name, name): dtype for name, dtype in self.floats.items()}
+        self.integers = {names.get(name, name) for name in self.integers}
+
+    def dtype(self) -> torch.dtype:
+        """The type in which most of the weights are stored; of 64 bits float32 stays."""
+        count: Counter[torch.dtype] = Counter()
+        for name, dtype in self.floats.items():
+            count[dtype] += self.shapes[name].numel()
+        most = max(count, key=count.__getitem__, default=torch.float32)
+        return torch.float32 if most == torch.float64 else most
 
     def _open(self, file: Path) -> None:
+        refuse_special(file)
+        with file.open("rb") as opened:
+            refuse_pointer(opened.read(len(LFS)), file)
         found = self._pickled(file) if file.suffix == ".bin" else self._safe(file)
         if twice := sorted(self.shapes.keys() & found.keys()):
             raise UserError(f"{twice[0]} is in two files", where=str(file), expected="each tensor once")
@@ -69,10 +98,11 @@ class Tensors:
             heads = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError, ValueError) as error:
             raise _damaged(file) from error
-        if odd := [name for name, head in heads.items() if head.get_dtype() not in _FLOATS | _INTEGERS]:
+        if odd := [name for name, head in heads.items() if head.get_dtype() not in _INTEGERS | _FLOATS.keys()]:
             raise UserError(f"{odd[0]} is stored as {heads[odd[0]].get_dtype()}", where=str(file),
                             expected="floating point numbers of 16 bits or more, or integers")  # fmt: skip
         self.integers.update(name for name, head in heads.items() if head.get_dtype() in _INTEGERS)
+        self.floats.update({n: _FLOATS[head.get_dtype()] for n, head in heads.items() if head.get_dtype() in _FLOATS})
         self._homes.update(dict.fromkeys(heads, shard))
         return {name: torch.Size(head.get_shape()) for name, head in heads.items()}
 
@@ -96,6 +126,7 @@ class Tensors:
             raise UserError(f"{odd[0]} is no plain tensor", where=str(file),
                             expected="floating point numbers of 16 bits or more, or integers, each stored")  # fmt: skip
         self.integers.update(name for name, tensor in found.items() if not tensor.is_floating_point())
+        self.floats.update({str(name): tensor.dtype for name, tensor in found.items() if tensor.is_floating_point()})
         self._homes.update(dict.fromkeys(found, found))
         return {str(name): tensor.shape for name, tensor in found.items()}
 
@@ -122,28 +153,63 @@ def _plain_tensor(tensor: Tensor) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: those that the index names, else the only one."""
-    for single, _ in (SAFE, PICKLED):
-        index = folder / f"{single}.index.json"
-        if index.is_file():
-            return _indexed(folder, index)
-        if (folder / single).is_file():
-            return [folder / single]
-    expected = "model.safetensors, or shards with their index"
-    raise UserError(f"weights are missing: {SAFE[0]}", where=str(folder), expected=expected)
+    """The files that hold the weights, in the order of transformers: safetensors before pickles."""
+    files = _one_set(folder, SAFE[0])
+    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if files and pickles:
+        notice(f"the weights are those of {files[0].name}; {listed(pickles, 2)} are passed over", str(folder))
+    files = files or _one_set(folder, PICKLED[0])
+    if not files:
+        raise UserError(f"weights are missing: {SAFE[0]}", where=str(folder),
+                        expected="model.safetensors, or shards with their index", mend=_instead(folder))  # fmt: skip
+    return files
 
 
-def _indexed(folder: Path, index: Path) -> list[Path]:
+def _one_set(folder: Path, single: str) -> list[Path]:
+    """The only file, or the shards that the index names; both at once are two sets of weights."""
+    index, alone = folder / f"{single}.index.json", folder / single
+    if not index.is_file():
+        return [alone] if alone.is_file() else []
+    names = _indexed(index)
+    absent = [name for name in names if not (folder / name).is_file()]
+    if alone.is_file() and single not in names:
+        what = (
+            f"weights are missing: {listed(absent)}; beside them" if absent else "two sets of weights: the shards, and"
+        )
+        raise UserError(f"{what} {single}, which {index.name} does not name", where=str(folder), expected="one of them",
+                        mend=f"take {index.name} and its shards away: transformers reads {single}")  # fmt: skip
+    if absent:
+        raise UserError(
+            f"weights are missing: {listed(absent)}", where=str(folder), expected="all that the index names"
+        )
+    return [folder / name for name in names]
+
+
+def _instead(folder: Path) -> str | None:
+    """What to do where weights lie in the folder in a form that is not read."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if shards := [name for name in found if name.endswith(".safetensors") and not name.startswith("adapter_")]:
+        return f"{listed(shards)}: no index says that these are the weights; fetch {SAFE[0]}.index.json"
+    if other := [name for name in found if name.endswith((".gguf", ".npz", ".h5", ".msgpack", ".onnx", ".nemo"))]:
+        return f"{listed(other)} cannot be read; fetch or write the model as *.safetensors"
+    return None
+
+
+def _indexed(index: Path) -> list[str]:
+    """The names of the files in an index."""
+    expected = '{"weight_map": {tensor: file}}'
     try:
         names = sorted({str(name) for name in read_object(index)["weight_map"].values()})
-    except (UserError, KeyError, AttributeError):
-        expected = '{"weight_map": {tensor: file}}'
+    except UserError as error:
+        what = f"not an index of shards: {error.what}"
+        raise UserError(what, where=error.where, expected=expected, mend=error.mend) from None
+    except (KeyError, AttributeError):
         raise UserError("not an index of shards", where=str(index), expected=expected) from None
     if odd := [name for name in names if not _plain_name(name)]:
-        raise UserError(f"the index names the file {odd[0]!r}", where=str(index), expected="shards beside it")
-    if absent := [name for name in names if not (folder / name).is_file()]:
-        raise UserError(f"weights are missing: {', '.join(absent)}", where=str(folder), expected="*.safetensors")
-    return [folder / name for name in names]
+        raise UserError(f"the index names the file {odd[0]!r:.200}", where=str(index), expected="shards beside it")
+    if not names:
+        raise UserError("the index names no file", where=str(index), expected="every shard")
+    return names
 
 
 def _plain_name(name: str) -> bool:
@@ -198,4 +264,4 @@ def _shard_name(number: int, count: int) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """A configuration file, as people read it."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -6,16 +6,17 @@ the bar; `work.log` writes events of this node. A stage returns its `Result`: de
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qwenkit import draws
+from qwenkit.artifacts import sha256_file
 from qwenkit.errors import UserError
 from qwenkit.events import Log
-from qwenkit.records import Row, read_json, read_jsonl, write_json
+from qwenkit.records import Row, read_jsonl, read_object, write_json
 
 Progress = Callable[..., None]
 
@@ -83,13 +84,30 @@ class Work:
         return draws.derive(self.seed, *names)
 
     def phase(self, name: str, produce: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        """Do a phase once: `produce(folder)` fills a folder and returns metrics; a later start finds them done."""
+        """Do a phase once: `produce(folder)` fills a folder and returns metrics; a later start finds them done, where
+        what lies there is what the mark says, and else does it again."""
         folder, mark = self.scratch / name, self.scratch / f"{name}.done.json"
-        if not mark.exists():
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(parents=True)
-            write_json(mark, produce(folder))
-        return read_json(mark)
+        if (done := _read(mark)) and done.get("files") == _hashes(folder):
+            return done["value"]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        value = produce(folder)
+        write_json(mark, {"value": value, "files": _hashes(folder)})
+        return read_object(mark)["value"]
+
+
+def _read(mark: Path) -> Row | None:
+    """The mark of a phase; None where it is missing or broken."""
+    try:
+        found = read_object(mark)
+    except UserError:
+        return None
+    return found if "value" in found else None
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
 def many(inputs: dict[str, Input], name: str) -> Iterator[Input]:
@@ -98,6 +116,11 @@ def many(inputs: dict[str, Input], name: str) -> Iterator[Input]:
     while f"{name}.{index}" in inputs:
         yield inputs[f"{name}.{index}"]
         index += 1
+
+
+def sources(inputs: dict[str, Input], name: str) -> list[Path]:
+    """Where an edge that takes several sources as one is read: at the one that it names, or at all of them."""
+    return [inputs[name].path] if name in inputs else [item.path for item in many(inputs, name)]
 
 
 def told(label: str, words: str) -> str:

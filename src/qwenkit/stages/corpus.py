@@ -7,6 +7,7 @@ Files: `documents-00000.parquet`, ... (id, text, source, kind, licence, language
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -22,7 +23,7 @@ from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.testsets import named_texts, overlap_13gram
 
-VERSION = 6  # 6: vowel signs are in words, control characters end lines; 5: copies have a number, samples by source
+VERSION = 7  # 7: kinds by contents, more encodings and full stops; pages keep formulas, columns, threads; 6: vowel signs are in words
 GIVES = ("documents",)
 MOST_COPIES, MOST_SHOWN = 1000, 2000
 RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
@@ -45,7 +46,7 @@ class Config(StageConfig):
 
     world: str | None = edge(None, doc="a world: its pages, text, instructions and real code", wants="world")
     extra: list[str] = edge(
-        [], doc="your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC", wants="text", many=True
+        [], doc="your own text: folders, JSONL, Parquet, CSV, WARC, pages, code", wants="text", many=True
     )
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold", wants="tests")
     filter: list[str] = edge([], doc="learned filters, from `qwenkit train-filter`", wants="filter", many=True)
@@ -55,7 +56,9 @@ class Config(StageConfig):
     perplexity_model: str | None = edge(
         None, doc="a model that scores text from the web in bits per byte", wants="model", hub="model"
     )
-    kinds: dict[str, str] = content({}, doc='html, web, text, code or instruction, by source: {extra = "web"}')
+    kinds: dict[str, str] = content(
+        {}, doc='html, web, text, code or instruction, by source: {extra = "web"}; none: what each file of it holds'
+    )
     text_keys: dict[str, list[str]] = content(
         {}, doc='columns that make the text of a source, if not `text`: {extra = ["question", "answer"]}'
     )
@@ -194,16 +197,21 @@ def _empty(
     write_jsonl(scratch / "quarantine.jsonl", quarantine)
     write_jsonl(scratch / "samples.jsonl", samples)
     reasons = {name: found.most_common(3) for name, found in lost.items()}
+    keys = {name: re.findall(r", but a text in '([^']+)'", " ".join(found)) for name, found in lost.items()}
+    named = ", ".join(f"{name} = {json.dumps([found[0]])}" for name, found in keys.items() if found)
+    hint = f"text_keys = {{{named}}} takes the text from there; or " if named else ""
     words = [f"{name} ({', '.join(f'{count} {why}' for why, count in found)})" for name, found in reasons.items()]
     return UserError(
         "nothing is kept of the source " + ", nor of ".join(words),
         where=", ".join(str(source.path) for source in sources if source.name in lost),
         expected="text that can be read and passes the rules",
-        mend=f"read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
+        mend=f"{hint}read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
     )
 
 
 def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
+    from qwenkit.data.readers import AUTO
+
     found = []
     if "world" in inputs:
         for name, kind, licence in WORLD:
@@ -211,12 +219,9 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
             weight = config.upsample.get(stem, 1.0)
             found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
     for name, source in zip(config.sources()[len(found) :], many(inputs, "extra")):
-        file = source.path.name.lower()
-        page = ".warc" in file or re.search(r"\.html?(\.gz|\.zst)?$", file)
-        kind = "code" if file.endswith(".py") else "html" if page else "text"
         licence, keys = config.licences.get(name, "unknown"), tuple(config.text_keys.get(name, ()))
         weight = config.upsample.get(name, 1.0)
-        found.append(make(name, source.path, config.kinds.get(name, kind), weight, licence, keys))
+        found.append(make(name, source.path, config.kinds.get(name, AUTO), weight, licence, keys))
     return found
 
 
@@ -241,6 +246,7 @@ def _result(result: Any, tests: list[str]) -> Result:
         "overlap_13gram": overlap,
         "scrubbed": dict(result.pii),
         **{f"by_{key}": found for key, found in result.counts.items()},
+        **({"taken": result.taken} if result.taken else {}),
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
     aside = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
@@ -248,5 +254,14 @@ def _result(result: Any, tests: list[str]) -> Result:
     return Result(
         metrics,
         f"{count} documents, {size / 1e6:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
-        f"13-gram overlap with tests {overlap}",
+        f"13-gram overlap with tests {overlap}{_told_kinds(result.taken)}",
     )
+
+
+def _told_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
+    """What the files of each source were taken for, of which nobody said it."""
+    parts = []
+    for name, kinds in taken.items():
+        files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in found.items()) for kind, found in kinds.items()}
+        parts.append(f"; {name}: " + ", ".join(f"{found} as {kind}" for kind, found in files.items()))
+    return "".join(parts)

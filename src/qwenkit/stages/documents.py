@@ -17,6 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from qwenkit import draws
+from qwenkit.compression import packing
 from qwenkit.errors import UserError
 from qwenkit.records import Row, numbered_jsonl, read_parquet, row_groups
 from qwenkit.stages.checks import identity
@@ -39,30 +40,19 @@ class Part:
 
 
 def parts(corpus: Path, size: int = PART_BYTES) -> Iterator[Part]:
-    """The files of a corpus artifact, or parts of another file of about `size` bytes; a gzip file is one part."""
+    """The files of a corpus artifact, or parts of another file of about `size` bytes; a packed file is one part."""
     files = sorted(corpus.glob(DOCUMENTS)) if corpus.is_dir() else [corpus]
     if not files or not files[0].exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with {DOCUMENTS}, or a JSONL file")
     for path in files:
-        if corpus.is_dir() or path.suffix == ".gz":
+        if corpus.is_dir() or packing(path):
             yield Part(path)
         elif path.suffix == ".parquet":
             yield from _row_groups(path, size)
         else:
-            yield from _lines(path, size)
+            from qwenkit.data.streams import line_parts
 
-
-def _lines(path: Path, size: int) -> Iterator[Part]:
-    start = at = lines = rows = 0
-    before = (0, 0)
-    with path.open("rb") as file:
-        for line in file:
-            at, lines, rows = at + len(line), lines + 1, rows + bool(line.strip())
-            if at - start >= size:
-                yield Part(path, start, at, *before)
-                start, before = at, (lines, rows)
-    if at > start:
-        yield Part(path, start, at, *before)
+            yield from (Part(path, *part) for part in line_parts(path, size))
 
 
 def _row_groups(path: Path, size: int) -> Iterator[Part]:
@@ -113,13 +103,17 @@ def empty(corpus: Path) -> UserError:
     return UserError("no documents in this file", where=str(corpus), expected="one JSON object a line, with `text`")
 
 
-def blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _letters(row: Row) -> int:
+    return len(row["text"])
+
+
+def blocks(rows: Iterable[Row], letters: Callable[[Row], int] = _letters) -> Iterator[list[Row]]:
     """Documents some at a time, in bounded memory."""
     block: list[Row] = []
     size = 0
     for row in rows:
         block.append(row)
-        size += len(row["text"])
+        size += letters(row)
         if len(block) == _ROWS or size >= _CHARACTERS:
             yield block
             block, size = [], 0

@@ -13,21 +13,25 @@ certificate.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwenkit.config import StageConfig, content, edge
-from qwenkit.records import read_object, write_json
+from qwenkit.errors import listed
+from qwenkit.records import write_json
 from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.models import copy_papers, save_settings, save_tokenizer
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
-VERSION = 1
+VERSION = 2  # 2: the tokenizer's own files and settings are carried over; GGUF's kinds and ends of tokens
 GIVES = ("model", "tokenizer")
 CERTIFICATE = "certificate.json"
+NO_TOKENIZER = "without a tokenizer: the model's folder has none that is read here"
 
 
 class Config(StageConfig):
@@ -55,20 +59,22 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         from qwenkit.model.gguf_file import write_gguf
 
         model.config = form
-        write_gguf(model, work.out / "model.gguf", vocabulary(tok, form) if tok else None, source.name)
+        write_gguf(model, work.out / "model.gguf", vocabulary(tok, source, form) if tok else None, source.name)
     else:
         model.config = form
         save_model(model, work.out)
-        copy_settings(source, work.out)
+        save_settings(source, work.out, form.vocab_size)
         if tok is not None:
-            write_tokenizer(tok, work.out, config.to)
+            save_tokenizer(tok, source, work.out, "tiktoken" if config.to == "qwen1" else "json")
         work.progress(2, 3, now="checking")
         found = parity.compare(seen, parity.observe(load_model(work.out, device=work.device), prompts))
     told = {"of": inputs["model"].digest, "form": config.to, "length": form.max_length, "reason": reason,
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}  # fmt: skip
+    copy_papers(source, work.out)
     write_json(work.out / CERTIFICATE, parity.certificate(seen, told, found))
     numbers = {} if found is None else {name: round(value, 8) for name, value in found._asdict().items()}
-    return Result({**told, **numbers}, headline(config.to, form, reason, numbers))
+    words = headline(config.to, form, reason, numbers) + ("" if tok is not None else f"; {NO_TOKENIZER}")
+    return Result({**told, **numbers}, words, tuple(remarks(source, work.out, tok, config.to)))
 
 
 def target(config: ModelConfig, to: str) -> tuple[ModelConfig, str | None]:
@@ -86,43 +92,74 @@ def tokenizer_of(folder: Path) -> Any:
     """The folder's tokenizer, or None where it has none."""
     from qwenkit.chat import load_tokenizer
 
-    here = (folder / "tokenizer.json").exists() or any(folder.glob("*.tiktoken"))
+    here = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("*.tiktoken"))
     return load_tokenizer(folder) if here else None
 
 
-def write_tokenizer(tok: Any, out: Path, to: str) -> None:
-    """The tokenizer as the form's tools expect it."""
-    from qwenkit.tokenizer import save_tokenizer
+def remarks(source: Path, out: Path, tok: Any, to: str) -> Iterator[str]:
+    """What of the model's folder has no place in the new one."""
+    if tok is None:
+        yield NO_TOKENIZER
+    elif to == "gguf":
+        from qwenkit.model.gguf_file import PATTERNS
 
-    if to == "qwen1":
-        save_tokenizer(tok, out, tok.chat_template, chat_style=tok.style or "", form="tiktoken")
-    else:
-        tok.save(out)
-
-
-def copy_settings(source: Path, out: Path) -> None:
-    """How answers are drawn belongs to the model."""
-    if (source / "generation_config.json").exists():
-        own = read_object(source / "generation_config.json")
-        (out / "generation_config.json").write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n")
+        if tok.regex not in PATTERNS:
+            yield f"llama.cpp cannot cut text as this tokenizer does and will refuse the file: {tok.regex:.200}"
+    there = {path.name for path in out.iterdir()}
+    lost = sorted(path.name for path in source.iterdir() if path.name not in there)
+    if lost := [name for name in lost if not fnmatch_any(name, _MADE_ANEW)]:
+        yield f"left out of the exported folder: {listed(lost)}"
 
 
-def vocabulary(tok: Any, form: ModelConfig) -> Any:
+_MADE_ANEW = (".*", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.tiktoken", "README.md",
+              "certificate.json", "manifest.json", "run.json", "quantize_config.json", "config.json", "tokenizer.json",
+              "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
+              "added_tokens.json", "special_tokens_map.json")  # fmt: skip
+"""Files that the new folder has in its own form."""
+
+
+def fnmatch_any(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name fits one of the patterns."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def vocabulary(tok: Any, source: Path, form: ModelConfig) -> Any:
     """The tokenizer as a GGUF file spells it. Rows beyond it only pad the embedding."""
-    import tempfile
+    from qwenkit.model.gguf_file import Vocabulary, pattern_name
+    from qwenkit.tokenizer.publish import tokenizer_json
 
-    from qwenkit.model.gguf_file import Vocabulary
-
-    with tempfile.TemporaryDirectory() as folder:
-        tok.save(folder)
-        published = json.loads((Path(folder) / "tokenizer.json").read_text("utf-8"))
+    published = tokenizer_json(tok)
     names = {i: name for name, i in published["model"]["vocab"].items()}
     names |= {added["id"]: added["content"] for added in published["added_tokens"]}
     padding = frozenset(i for i in range(form.vocab_size) if i not in names)
-    tokens = [names.get(i, f"[PAD{i}]") for i in range(form.vocab_size)]
-    merges = [m if isinstance(m, str) else " ".join(m) for m in published["model"]["merges"]]
-    eos = form.eos_token_id if form.eos_token_id is not None else tok.eot_id
-    return Vocabulary(tokens, merges, frozenset(tok.special.values()), padding, eos, tok.eot_id, tok.chat_template)
+    return Vocabulary(
+        tokens=[names.get(i, f"[PAD{i}]") for i in range(form.vocab_size)],
+        merges=[" ".join(pair) for pair in published["model"]["merges"]],
+        special=frozenset(i for name, i in tok.special.items() if name not in tok.visible),
+        visible=frozenset(tok.special[name] for name in tok.visible),
+        unused=padding,
+        pattern=pattern_name(tok.regex),
+        ids=token_ids(tok, source, form),
+        template=tok.chat_template,
+    )
+
+
+def token_ids(tok: Any, source: Path, form: ModelConfig) -> dict[str, int]:
+    """The ids of special tokens by GGUF's names: as the tokenizer's settings call them, then as the model does."""
+    from qwenkit.tokenizer import read_names
+
+    names = read_names(source)
+    ends = form.eos_token_id if isinstance(form.eos_token_id, tuple) else (form.eos_token_id,)
+    found = {kind: tok.special.get(names.get(f"{kind}_token")) for kind in ("bos", "eos", "pad", "unk")}
+    turn, text = tok.special.get("<|im_end|>"), tok.special.get("<|endoftext|>")
+    wanted = {
+        "bos": found["bos"] if found["bos"] is not None else form.bos_token_id,
+        "eos": next((id for id in (found["eos"], *ends, text) if id is not None), None),
+        "eot": turn if turn in (found["eos"], *ends) else None,
+        "pad": found["pad"] if found["pad"] is not None else text,
+        "unk": found["unk"],
+    }
+    return {kind: id for kind, id in wanted.items() if id is not None and id < form.vocab_size}
 
 
 def headline(to: str, form: ModelConfig, reason: str | None, numbers: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwenkit.compression import unpacked_name
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
@@ -22,7 +23,7 @@ from qwenkit.stages.tokenizer import bytes_per_token, group_of
 if TYPE_CHECKING:
     from qwenkit.tokenizer import Tokenizer
 
-VERSION = 2  # 2: documents are told apart by their whole id
+VERSION = 3  # 3: what the old tokenizer says of its use is kept; 2: documents are told apart by their whole id
 GIVES = ("tokenizer", "model")
 EXTRA = "extra.tiktoken"
 _CHUNK = 1000
@@ -69,7 +70,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     new = old.over(new)
     if "model" in inputs:
         new = grow_model(inputs["model"].path, old, new, work.out)
-    publish(old, new, work.out)
+    publish(old, new, source.path, work.out)
     metrics = {
         "vocab_size": new.n_tokens,
         "rows": new.vocab_size,
@@ -87,7 +88,7 @@ def read_texts(path: Path) -> list[Row]:
     from qwenkit.data.readers import Source, read_documents
     from qwenkit.records import Quarantine
 
-    if any(path.glob(DOCUMENTS)) or path.suffix == ".jsonl" or path.name.endswith(".jsonl.gz"):
+    if any(path.glob(DOCUMENTS)) or unpacked_name(path).suffix == ".jsonl":
         return list(documents(path))
     quarantine = Quarantine()
     rows = [{"id": d.id, **d.fields, "text": d.body} for d in read_documents(Source("text", path), quarantine)]
@@ -101,11 +102,15 @@ def read_texts(path: Path) -> list[Row]:
     return rows
 
 
-def publish(old: Any, new: Any, out: Path) -> None:
-    """The tokenizer's folder, and the new tokens alone as the authors' extra vocabulary."""
+def publish(old: Any, new: Any, source: Path, out: Path) -> None:
+    """The tokenizer's folder, with what the old one's says of its use, and the new tokens alone as the authors' extra
+    vocabulary."""
+    from qwenkit.stages.models import carry_settings, drop_unknown_names
     from qwenkit.tokenizer import ranks_text
 
     new.save(out)
+    carry_settings(source, out)
+    drop_unknown_names(new, out)
     added = {token: i for token, i in new.ranks.items() if i >= old.n_tokens}
     (out / EXTRA).write_bytes(ranks_text(added))
 
@@ -157,10 +162,9 @@ def headline(metrics: dict[str, Any], merges: int) -> str:
 
 def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:
     """Write the model with rows for every new token; returns the tokenizer with the model's number of rows."""
-    import shutil
-
     from qwenkit.model import load_model, save_model
     from qwenkit.model.grow import grow
+    from qwenkit.stages.models import copy_papers, save_settings
     from qwenkit.tokenizer import Tokenizer
 
     model = load_model(source, device="cpu")
@@ -173,7 +177,7 @@ def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:
     rows = max(model.config.vocab_size, new.vocab_size)
     parts = [old.encode_piece(token) for token, i in new.ranks.items() if i >= old.n_tokens]
     save_model(grow(model, old.n_tokens, parts, rows), out)
-    if (source / "generation_config.json").exists():
-        shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
+    save_settings(source, out, rows)
+    copy_papers(source, out)
     wide = Tokenizer(new.ranks, new.special, new.pattern, vocab_size=rows, **new.flags)
     return new.over(wide)

@@ -15,13 +15,13 @@ from pydantic import model_validator
 
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
-from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.records import Quarantine, Row, write_jsonl
+from qwenkit.stages.base import Input, Result, Work, sources
 from qwenkit.stages.documents import split
 from qwenkit.stages.keys import remarks, usable
 from qwenkit.stages.models import STYLE, TRAINED, Style, answers, chat_tokenizer, prompt_ids, save_chat_model
 from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses
-from qwenkit.stages.rows import prompt_of, read_prompts
+from qwenkit.stages.rows import PROMPTS, max_bad, notes, prompt_of, read_prompts
 from qwenkit.stages.tokens import tokenize
 
 VERSION = 4  # 4: documents are told apart by their whole id; 3: trained in float32; prompts without a rubric
@@ -34,7 +34,7 @@ class Config(StageConfig):
 
     model: str = edge(doc="the chat model: policy and reference start from it", wants="model", hub="model")
     reward: str = edge(doc="the reward model; the value model starts from it too (ours)", wants="scorer", hub="model")
-    prompts: str = edge(doc="prompts, with or without a rubric: JSONL, Parquet, or a world", wants="prompts")
+    prompts: str = edge(doc=f"{PROMPTS}; with a rubric or without", wants="prompts", several=True)
     corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term", wants="documents")
     steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1)
     prompts_per_step: int = content(64, doc="prompts in a step (ours)", ge=1)
@@ -84,6 +84,7 @@ class Config(StageConfig):
         ge=0,
         lt=0.5,
     )
+    max_bad: float = max_bad()
     checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
 
     @model_validator(mode="after")
@@ -102,7 +103,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     folder, judge = inputs["model"].path, inputs["reward"].path
     tok = chat_tokenizer(folder, config.style)
-    kept, aside = prompt_split(config, inputs, work)
+    bad = Quarantine()
+    kept, aside = prompt_split(config, inputs, work, bad)
     # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
     # stay as it is stored.
     policy, reference = (load_model(folder, TRAINED, work.device) for _ in range(2))
@@ -125,15 +127,20 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         seed=work.seed,
     )
     save_chat_model(policy, tok, folder, work.out)
+    if bad:
+        write_jsonl(work.out / "quarantine.jsonl", bad.rows)
     after = true_rubric(policy, tok, aside, config)
     loss = {"before": losses(reference, groups), "after": losses(policy, groups)}
-    metrics = {"steps": config.steps, "prompts": len(kept),
+    metrics = {"steps": config.steps, "prompts": len(kept), "quarantined": len(bad),
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
                "heldout_loss": loss["after"], "heldout_loss_before": loss["before"],
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
-    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}", remarks(config.precision, work.device))
+    put_aside = f"; {len(bad)} prompts not usable and put aside" if bad else ""
+    too_long = f"; {trainer.prompts.too_long} prompts too long and left out" if trainer.prompts.too_long else ""
+    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "prompts"), "prompts"))
+    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{put_aside}{too_long}", note)
 
 
 def limits(settings: Any) -> dict[str, dict[str, float]]:
@@ -141,9 +148,10 @@ def limits(settings: Any) -> dict[str, dict[str, float]]:
     return {"sampling-mismatch": {"threshold": OTHER_PRECISION}} if settings.own_logprobs else {}
 
 
-def prompt_split(config: Config, inputs: dict[str, Input], work: Work) -> tuple[list[Row], list[Row]]:
+def prompt_split(config: Config, inputs: dict[str, Input], work: Work, bad: Quarantine) -> tuple[list[Row], list[Row]]:
     """(prompts to learn from, prompts that only measure the rubric); one without a rubric measures nothing."""
-    kept, aside = split(read_prompts(inputs["prompts"].path, "rl"), config.held_out, work.stream("held-out"), prompt_of)
+    rows = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
+    kept, aside = split(rows, config.held_out, work.stream("held-out"), prompt_of)
     measuring = [row for row in aside if row.get("rubric")]
     return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
 

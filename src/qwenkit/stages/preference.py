@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from qwenkit.alignment.encoding import PairTooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
-from qwenkit.stages.base import Input, Result, Work, told
+from qwenkit.stages.base import Input, Result, Work, sources, told
+from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, put_aside, tokenize_rows
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
-from qwenkit.stages.rows import prompt_of, read_pairs
+from qwenkit.stages.rows import PAIRS, max_bad, notes, read_pairs
 
 VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
 GIVES = ("scorer", "tokenizer")
@@ -22,7 +24,10 @@ GIVES = ("scorer", "tokenizer")
 class PairKeys(TrainingKeys):
     """How a model learns from pairs; defaults of the report (§3.2.1)."""
 
-    row: int = content(2048, doc="longest text in tokens; longer pairs are counted and left out", ge=8)
+    row: int = content(2048, doc="longest text in tokens", ge=8)
+    too_long: PairTooLong = content(
+        "drop", doc="pairs longer than that: drop, or truncate the oldest turns of the prompt (ours)"
+    )
     batch_rows: int = content(64, doc="pairs in a batch", ge=1)
     micro_rows: int = content(8, doc="pairs in one forward pass; the rest is accumulated (ours)", ge=1)
     lr: float = content(3e-6, doc="learning rate", gt=0)
@@ -39,20 +44,20 @@ class PairKeys(TrainingKeys):
     epochs: float = content(1.0, doc="passes over the pairs", gt=0)
     style: Style = content("own", doc=STYLE)
     held_out: float = content(0.05, doc="share of prompts whose pairs only measure the accuracy (ours)", ge=0, lt=0.5)
+    max_bad: float = max_bad()
 
 
 class Config(PairKeys):
     """What to learn from."""
 
     model: str = edge(doc="the base model", wants=("model", "scorer"), hub="model")
-    data: str = edge(doc="comparisons with chosen and rejected: JSONL, Parquet, or a world", wants="comparisons")
+    data: str = edge(doc=PAIRS, wants="comparisons", several=True)
     tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
-    rows = read_pairs(inputs["data"].path, "pmp_pairs.jsonl")
-    return train_pairs(config, inputs, work, rows)
+    return train_pairs(config, inputs, work)
 
 
 def load_scorer(path: Path, work: Work) -> Any:
@@ -65,33 +70,57 @@ def load_scorer(path: Path, work: Work) -> Any:
     return ScalarModel(load_model(path, TRAINED, work.device), seed=work.stream("head"))
 
 
-def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work, rows: list[Row]) -> Result:
-    """One pass of pairwise training from `inputs["model"]`, measured and published."""
+def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Result:
+    """One pass of pairwise training from `inputs["model"]` on `inputs["data"]`, measured and published."""
     from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
-    from qwenkit.stages.documents import split
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
-    kept, aside = split(rows, config.held_out, work.stream("held-out"), prompt_of)
-    measured = {"held out": [clean(row) for row in aside]}
-    pairs, counts = encode_pairs(kept, tok, config.row)
-    watched, _ = encode_pairs(measured["held out"], tok, config.row)
+    plan = Plan(inputs["model"].path, config.style, config.row, config.too_long, config.held_out,
+                work.stream("held-out"))  # fmt: skip
+    tokens = tokenize_rows("pairs", inputs, plan, work.scratch, max_bad=config.max_bad, workers=work.threads,
+                           progress=work.progress)  # fmt: skip
+    pairs = open_pairs(tokens)
+    measured = {"held out": [clean(row) for row in tokens.aside]}
+    watched, _ = encode_pairs(measured["held out"], tok, config.row, config.too_long)
     model = load_scorer(inputs["model"].path, work)
     batches = PairBatches(pairs, config.batch_rows, work.stream("order"), min(config.micro_rows, config.batch_rows))
     steps = batches.steps(config.epochs)
     evaluate = (lambda _: watch(model, watched)) if watched else None
     last = train(config, work, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
     save_scorer(model, tok, inputs["model"].path, work.out)
+    put_aside(tokens, work.out)
     if "tests" in inputs:
         measured["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
-    items = [item for name, found in measured.items() for item in margins(model, tok, found, config.row, name)]
+    encoded = {name: encode_pairs(found, tok, config.row, config.too_long) for name, found in measured.items()}
+    items = [item for name, (found, _) in encoded.items() for item in margins(model, found, name)]
     write_jsonl(work.out / "margins.jsonl", items)
     accuracy = accuracies(items, work.seed)
-    metrics = {"pairs": len(pairs), **{k: v for k, v in counts.items() if k != "kept"}, "steps": steps,
-               "measured": {name: encode_pairs(found, tok, config.row)[1] for name, found in measured.items()},
+    metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in encoded.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    note = remarks(config.precision, work.device)
-    return Result(metrics, f"{len(pairs)} pairs{told('accuracy:', words)}", note)
+    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "data"), "pairs"))
+    return Result(metrics, f"{headline(metrics)}{told('accuracy:', words)}", note)
+
+
+def books(tokens: Tokens) -> dict[str, int]:
+    """What became of every pair: read = quarantined + held out + too long + same text + pairs."""
+    names = {"read": "read", "quarantined": "quarantined", "held_out": "held_out", "too_long": "too_long",
+             "same_text": "same_text", "pairs": "kept", "cut": "cut"}  # fmt: skip
+    return {name: tokens.counts[count] for name, count in names.items()}
+
+
+def headline(found: dict[str, Any]) -> str:
+    """The pairs that were learnt from, and those that were not."""
+    words = [f"{found['pairs']} pairs"]
+    if found["too_long"]:
+        words.append(f"{found['too_long']} longer than `row` and left out")
+    if found["cut"]:
+        words.append(f"{found['cut']} longer than `row` and without the oldest turns")
+    if found["same_text"]:
+        words.append(f"{found['same_text']} with two equal answers left out")
+    if found["quarantined"]:
+        words.append(f"{found['quarantined']} not usable and put aside")
+    return ", ".join(words)
 
 
 def clean(row: Row) -> Row:
@@ -114,11 +143,10 @@ def watch(model: Any, pairs: list[Any]) -> dict[str, float]:
     return {"comparisons": round(float(loss), 5), "accuracy": round(float(right), 5)}
 
 
-def margins(model: Any, tok: Any, rows: list[Row], longest: int, name: str) -> list[Row]:
+def margins(model: Any, pairs: list[Any], name: str) -> list[Row]:
     """The reward of the better answer less that of the worse, pair by pair, so that two models can be compared."""
-    from qwenkit.alignment import encode_pairs, pair_margins
+    from qwenkit.alignment import pair_margins
 
-    pairs, _ = encode_pairs(rows, tok, longest)
     return [
         {"set": name, "id": pair.id, "margin": margin, "right": 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0}
         for pair, margin in zip(pairs, pair_margins(model, pairs))

@@ -125,11 +125,7 @@ def shape(config: Config, vocab_rows: int, eot_id: int) -> ModelConfig:
 
 def parameters(config: Config, vocab_rows: int) -> int:
     """How many weights that shape has, counted without torch: a plan must not wait for it."""
-    width, kv_width = config.hidden_size, config.hidden_size // config.heads * (config.kv_heads or config.heads)
-    attention = 2 * width * width + 2 * width * kv_width + width + 2 * kv_width
-    block = attention + 3 * width * config.intermediate_size + 2 * width
-    tables = 1 if config.tie_embeddings else 2
-    return config.layers * block + width + tables * vocab_rows * width
+    return shape(config, vocab_rows, 0).parameters
 
 
 def corpus_split(corpus: Input, share: float, work: Work) -> tuple[list[Row], list[Row]]:

@@ -16,10 +16,9 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, Work
 from qwenkit.stages.documents import documents
-from qwenkit.stages.export import copy_settings
-from qwenkit.stages.models import save_tokenizer
+from qwenkit.stages.models import copy_papers, save_settings, save_tokenizer
 
-VERSION = 1
+VERSION = 2  # 2: the source's tokenizer settings and licence are carried over
 GIVES = ("model", "tokenizer")
 
 
@@ -60,8 +59,9 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     quantize(model, Scheme(config.bits, config.group_size), batches, config.symmetric,
              lambda done, total: work.progress(done, total, now="block"))  # fmt: skip
     save_model(model, work.out)
-    copy_settings(source, work.out)
+    save_settings(source, work.out, model.config.vocab_size)
     save_tokenizer(tok, source, work.out)
+    copy_papers(source, work.out)
     small = load_model(work.out, device=work.device)
     after = losses(Engine(small), aside)
     fast = speed(Engine(small))

@@ -13,13 +13,15 @@ from pydantic import Field, model_validator
 
 from qwenkit.config import content, edge
 from qwenkit.errors import UserError
-from qwenkit.records import Row, read_jsonl, write_jsonl
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.records import Quarantine, Row, write_jsonl
+from qwenkit.stages.base import Input, Result, Work, sources
+from qwenkit.stages.checks import check_flipped
 from qwenkit.stages.models import answers, chat_tokenizer
 from qwenkit.stages.preference import PairKeys, train_pairs
-from qwenkit.stages.rows import read_pairs, read_prompts
+from qwenkit.stages.rows import PAIRS, PROMPTS, read_prompts, rows
 
-VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
+VERSION = 5  # 5: pairs keep the tools of their prompt; 4: trained in float32; a prompt's pairs are held out together
+COMPARISONS = "comparisons.jsonl"
 GIVES = ("scorer", "tokenizer")
 
 
@@ -30,10 +32,8 @@ class Config(PairKeys):
         doc="the preference model (or a base model, to do without PMP)", wants=("model", "scorer"), hub="model"
     )
     policy: str | None = edge(None, doc="the model whose answers are compared", wants="model", hub="model")
-    prompts: str | None = edge(None, doc="prompts with a rubric: JSONL, Parquet, or a world", wants="prompts")
-    data: str | None = edge(
-        None, doc="ready comparisons (JSONL, Parquet), instead of policy and prompts", wants="comparisons"
-    )
+    prompts: str | None = edge(None, doc=f"{PROMPTS}; each with a rubric", wants="prompts", several=True)
+    data: str | None = edge(None, doc=f"instead of policy and prompts ready {PAIRS}", wants="comparisons", several=True)
     tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
     pairs: int = content(800, doc="pairs to form (ours)", ge=1)
     prompt_count: int = content(600, doc="prompts to sample answers for (ours)", ge=1)
@@ -56,13 +56,12 @@ class Config(PairKeys):
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Form the pairs, or read them; then train as the preference model was."""
-    if "data" in inputs:
-        rows = read_pairs(inputs["data"].path, "pairs.jsonl")
-    else:
+    if not sources(inputs, "data"):
         work.phase("comparisons", lambda out: annotate(config, inputs, work, out))
-        rows = list(read_jsonl(work.scratch / "comparisons" / "comparisons.jsonl"))
-    write_jsonl(work.out / "comparisons.jsonl", rows)
-    return train_pairs(config, inputs, work, rows)
+        formed = work.scratch / "comparisons" / COMPARISONS
+        inputs = {**inputs, "data": Input("data", formed, digest="formed here")}
+    write_jsonl(work.out / COMPARISONS, rows(sources(inputs, "data"), "pairs", Quarantine(), check_flipped))
+    return train_pairs(config, inputs, work)
 
 
 def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
     from qwenkit import Engine, SamplingParams, draws, load_model
     from qwenkit.alignment import make_pairs
 
-    prompts = read_prompts(inputs["prompts"].path, "reward", rubric=True)
+    prompts = read_prompts(sources(inputs, "prompts"), "reward", True, Quarantine(), config.max_bad)
     order = draws.permutation(work.stream("prompts"), len(prompts))[: config.prompt_count]
     chosen = [prompts[i] for i in order]
     folder = inputs["policy"].path
@@ -100,7 +99,7 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
             mend="a policy that answers some prompts rightly, more prompts, or a smaller min_margin",
         )
     pairs = pairs[: config.pairs]
-    write_jsonl(out / "comparisons.jsonl", pairs)
+    write_jsonl(out / COMPARISONS, pairs)
     return {"counts": counts, "pairs": len(pairs)}
 
 

@@ -1,153 +1,165 @@
-"""Chats, prompts and comparisons as rows: read from JSONL or Parquet, in our form or Hugging Face's, and checked.
+"""Chats, prompts and comparisons as stages read them: `data.chats`, and what a stage asks of them besides.
 
-    read_chats(path)                           # `messages`
-    read_prompts(path, "rl")                   # `messages` or `prompt`; with `rubric=True` each needs a rubric
-    read_pairs(path, "pmp_pairs.jsonl")        # `messages`, or `prompt`, or none; `chosen` and `rejected`
+    read_chats(path, bad)                      # `messages` that end with an answer
+    read_prompts(path, "rl", bad=bad)          # that wait for one; with `rubric=True` each needs a rubric
+    read_pairs(path, "pmp_pairs.jsonl", bad)   # `messages`, `chosen` and `rejected`
 
-A `prompt` is a text or a list of messages. A side is a text, a list of messages (the answer alone, or a whole chat that
-ends with it) or one message. `tools` is a list, or a JSON text of one: Parquet fills the keys that one tool has and
-another lacks with null, and does so with arguments of tool calls too, so these are best written as JSON texts there.
+`bad` is the quarantine for rows that do not fit, which `refuse_bad` weighs; without one the first is a `UserError`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import UserError, within
-from qwenkit.records import Row, canonical, json_kind, read_rows
-from qwenkit.stages.checks import check_flipped, check_prompt_keys, identity
+from qwenkit.artifacts import stamps
+from qwenkit.config import runtime
+from qwenkit.data.chats import reading
+from qwenkit.data.chats.reading import Check, Part, Source, parts
+from qwenkit.errors import UserError
+from qwenkit.records import Quarantine, Row, canonical
+from qwenkit.stages.checks import check_flipped, check_prompt_keys
 
-SIDES = ("chosen", "rejected")
-
-
-def read_chats(path: Path) -> list[Row]:
-    """Chats, each with an id; a row without `messages`, or with turns in no order, is a `UserError`."""
-    from qwenkit.chat.messages import check
-
-    def chat(row: Row) -> Row:
-        if row.get("messages") is None:
-            raise UserError("missing key `messages`", expected="messages")
-        if not isinstance(row["messages"], list):
-            raise UserError(f"`messages` is {json_kind(row['messages'])}", expected="a list of role and content")
-        check(row["messages"], False, False)
-        return row
-
-    return _checked(
-        path, "chat.jsonl", "chat", chat, "no chats in this file", "one JSON object a line, with `messages`"
-    )
+CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
+PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
+PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
+FIRST_ROWS = 2000
+"""So many rows of a source are looked at before anything is trained, and for what people should know of it."""
+__all__ = ["Part", "parts"]
 
 
-def read_prompts(path: Path, use: str, rubric: bool = False) -> list[Row]:
-    """Prompts meant for this `use` (rl, reward) or for any; `rubric`: a row without one is a `UserError`."""
-    from qwenkit.chat.messages import check
-    from qwenkit.evaluation.rubric import check_rubric
+def read_chats(path: Source, bad: Quarantine | None = None) -> list[Row]:
+    """Chats, each with an id."""
+    found = list(rows(path, "chats", bad))
+    return found if found or bad else _none(path, "no chats in this file", "one JSON object a line, with `messages`")
 
-    def prompt(row: Row) -> Row | None:
+
+def read_pairs(path: Source, name: str, bad: Quarantine | None = None) -> list[Row]:
+    """Comparisons, each with an id, `messages`, and `chosen` and `rejected` as a text or a message."""
+    found = list(rows(path, "pairs", bad, check_flipped, (name,)))
+    return found if found or bad else _none(path, "no comparisons in this file", "one JSON object a line")
+
+
+def read_prompts(
+    path: Source, use: str, rubric: bool = False, bad: Quarantine | None = None, most: float = 1.0
+) -> list[Row]:
+    """Prompts meant for this `use` (rl, reward) or for any; `rubric`: a row without one does not fit. At `most` such a
+    share of all may go to the quarantine."""
+    found = list(rows(path, "prompts", bad, check_asked(use, rubric)))
+    if bad is not None:
+        refuse_bad(path, len(found) + len(bad), bad.counts, bad.rows, most)
+    meant = [row for row in found if row.get("use") in (use, None)]
+    return meant or _none(path, f"no prompt in this file is meant for `{use}`", f'"use": "{use}", or none')
+
+
+def rows(
+    source: Source, kind: str, bad: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
+) -> Iterator[Row]:
+    """The rows of a source one after the other, without the places that they came from."""
+    for row in reading.read(source, kind, bad, check, own):
+        yield {key: row[key] for key in row if key != "place"}
+
+
+def _none(source: Source, what: str, expected: str) -> Any:
+    raise UserError(what, where=called(source), expected=expected)
+
+
+def read_part(part: Part, bad: Quarantine) -> Iterator[Row]:
+    """The rows of one of `parts`; those that do not fit go to the quarantine."""
+    return reading.read_part(part, bad, check_flipped if part.kind == "pairs" else None)
+
+
+def check_asked(use: str, rubric: bool) -> Check:
+    """What a prompt for this use must have besides its messages."""
+
+    def check(row: Row) -> None:
+        from qwenkit.evaluation.rubric import check_rubric
+
         check_prompt_keys(row)
         if row.get("use") not in (use, None):
-            return None
-        messages = _context(row)
-        if messages is None:
-            raise UserError("missing key `messages`", expected="messages, rubric" if rubric else "messages, or prompt")
-        check(messages, True, False)
+            return
         if rubric and row.get("rubric") is None:
             raise UserError("missing key `rubric`", expected="messages, rubric")
         if row.get("rubric") is not None:
             check_rubric(row["rubric"])
-        return {**row, "messages": messages}
 
-    empty = f"no prompt in this file is meant for `{use}`"
-    return _checked(path, "prompts.jsonl", "prompt", prompt, empty, f'"use": "{use}", or none')
+    return check
 
 
-def read_pairs(path: Path, name: str) -> list[Row]:
-    """Comparisons, each with an id, `messages`, and `chosen` and `rejected` as a text or a message."""
-    from qwenkit.chat.messages import check
+def called(source: Source) -> str:
+    """A source in a message."""
+    return str(source) if isinstance(source, Path) else ", ".join(map(str, source))
 
-    def pair(row: Row) -> Row:
-        context, missing = _context(row), [side for side in SIDES if row.get(side) is None]
-        if context is None and not all(isinstance(row.get(side), list) for side in SIDES):
-            missing = ["messages", *missing]
-        if missing:
-            raise UserError(f"missing key `{missing[0]}`", expected="messages (or prompt), chosen, rejected")
-        (before, chosen), (other, rejected) = (_answer(row[side], side, context or []) for side in SIDES)
-        if before != other:
-            raise UserError("`chosen` and `rejected` answer different chats", expected="one chat, two answers")
-        check(before, True, False)
-        check_flipped(row)
-        return {**row, "messages": before, "chosen": chosen, "rejected": rejected}
 
-    return _checked(path, name, "pair", pair, "no comparisons in this file", "one JSON object a line")
+def max_bad() -> Any:
+    """The key of every stage that reads rows of people's: what is learnt does not depend on it, only whether it is."""
+    return runtime(0.01, doc="largest share of rows that cannot be used; above it the node ends (ours)", ge=0, le=1)
+
+
+def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Sequence[Row], most: float) -> None:
+    """End where more rows were put aside than is borne, with the reasons and examples."""
+    bad = sum(counts.values())
+    if bad <= most * read:
+        return
+    reasons = Counter(counts).most_common(5)
+    examples = {row["reason"]: _place(row) for row in reversed(rows)}
+    lines = [f"  {count} {reason}" + (f" (first: {examples[reason]})" if reason in examples else "")
+             for reason, count in reasons]  # fmt: skip
+    more = [f"  and {len(counts) - 5} more reasons"] if len(counts) > 5 else []
+    raise UserError(
+        "\n".join([f"{bad} of {read} rows cannot be used ({100 * bad / read:.3g} %)", *lines, *more]),
+        where=called(source),
+        expected=f"at most {100 * most:.3g} % of them (`max_bad` = {most:g})",
+        mend="`qwenkit inspect data` tells of every row; mend the data, or raise max_bad",
+    )
+
+
+_READ_AS = {"chats": "chats", "comparisons": "pairs", "prompts": "prompts"}
+
+
+def refuse_first_rows(stage: str, wants: Sequence[str], source: Sequence[Path], most: float) -> None:
+    """Look at the first rows of what a stage of this kind would read from outside: what tells there that it cannot be
+    used is a `UserError` now, and not after the weeks before it. A small source is weighed as a whole."""
+    kind = next((_READ_AS[want] for want in wants if want in _READ_AS), None)
+    if kind is not None:
+        _look(stage, kind, tuple(source), most, tuple(stamp for path in source for stamp in stamps(path)))
+    elif "documents" in wants and stage != "extend":  # which reads plain text too
+        from qwenkit.stages.documents import documents
+
+        for path in source:
+            next(documents(path))
+
+
+@lru_cache(maxsize=64)
+def _look(stage: str, kind: str, source: tuple[Path, ...], most: float, _: tuple[int, ...]) -> None:
+    """The same of chats, prompts or pairs, once while their files stay as they are."""
+    from qwenkit.data.chats import describe
+
+    asked = {"reward": check_asked("reward", True), "ppo": check_asked("rl", False)}.get(stage)
+    check = check_flipped if kind == "pairs" else asked if kind == "prompts" else None
+    found = describe(list(source), kind, FIRST_ROWS, check)
+    if not found.read:
+        _none(source, f"no {kind} here", "one JSON object a line")
+    if not found.kept:
+        next(reading.read(list(source), kind, None, check))  # says of the first row what is wrong with it
+    if found.complete:
+        refuse_bad(source, found.read, found.quarantine.counts, found.quarantine.rows, most)
+
+
+def notes(source: Source, kind: str) -> tuple[str, ...]:
+    """What people should know of a source that is read: files that are not, and keys that change nothing."""
+    from qwenkit.data.chats import describe
+
+    return tuple(describe(source, kind, FIRST_ROWS).notes())
+
+
+def _place(row: Row) -> str:
+    return f"{row['file']}, row {row['line']}" if "line" in row else str(row["file"])
 
 
 def prompt_of(row: Row) -> str:
     """A name that rows with equal prompts share: whoever divides rows must not put one prompt on both sides."""
     return canonical([row["messages"], row.get("tools")]).decode()
-
-
-def _checked(
-    path: Path, name: str, kind: str, check: Callable[[Row], Row | None], empty: str, expected: str
-) -> list[Row]:
-    """Every row that `check` gives back, with an id and its tools as a list; a bad row is named by file and number."""
-    found = []
-    for place, number, row in _rows(path, name):
-        with within(f"{place}, row {number}"):
-            name = identity(row["id"]) if "id" in row else f"{kind}-{number - 1}"
-            row = check({**row, "tools": _tools(row.get("tools"))})
-        if row is not None:
-            row = {**row, "id": name}
-            found.append(row if row["tools"] else {key: row[key] for key in row if key != "tools"})
-    if not found:
-        raise UserError(empty, where=str(path), expected=expected)
-    return found
-
-
-def _rows(path: Path, name: str) -> Iterator[tuple[Path, int, Row]]:
-    """Rows of a file, of a folder's file `name`, or of all Parquet files (Hugging Face's parts) in a folder without
-    that; each with its file and number."""
-    files = [path / name] if path.is_dir() else [path]
-    if not files[0].exists() and path.is_dir():
-        files = sorted(path.glob("*.parquet")) or files
-    for file in files:
-        yield from ((file, number, row) for number, row in enumerate(read_rows(file), 1))
-
-
-def _tools(tools: Any) -> list[Any] | None:
-    """The tools that a chat offers, from a list or its JSON text."""
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except ValueError:
-            raise UserError("`tools` is a text that is no JSON", expected="a list of tools") from None
-    if tools is not None and not isinstance(tools, list):
-        raise UserError(f"`tools` is {json_kind(tools)}", expected="a list of tools, or its JSON text")
-    return tools
-
-
-def _context(row: Row) -> list[Row] | None:
-    """The chat before the answer: `messages`, or `prompt` as a text or as messages."""
-    found = row["messages"] if row.get("messages") is not None else row.get("prompt")
-    if isinstance(found, str):
-        return [{"role": "user", "content": found}]
-    if found is not None and not isinstance(found, list):
-        raise UserError(f"the prompt is {json_kind(found)}", expected="a text, or a list of messages")
-    return found
-
-
-def _answer(side: Any, name: str, context: list[Row]) -> tuple[list[Row], str | Row]:
-    """(the chat, the answer to it) of one side. A whole chat holds the prompt; what else stands before the answer
-    follows it."""
-    if isinstance(side, str):
-        return context, side
-    messages = [side] if isinstance(side, dict) else side
-    if not isinstance(messages, list) or not messages:
-        raise UserError(f"`{name}` is {json_kind(side)}", expected="a text, or messages that end with the answer")
-    *before, last = messages
-    if not isinstance(last, dict) or last.get("role") != "assistant":
-        raise UserError(f"`{name}` does not end with an answer", expected="an assistant's message at the end")
-    whole = not context or any(before[at : at + len(context)] == context for at in range(len(before)))
-    answer = last if last.get("tool_calls") or not isinstance(last.get("content"), str) else last["content"]
-    return (before if whole else [*context, *before]), answer

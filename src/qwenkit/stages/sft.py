@@ -2,26 +2,29 @@
 
 `replay` mixes documents of the base corpus in, so that what was learnt there is not lost: ours, off by default. Those
 that the base model was measured on are not among them.
-Conversations longer than a row are counted and left out, never cut; instruction data that shares a 13-gram with a test
-question is dropped, as in pretraining.
+Conversations longer than a row are left out, or cut between turns (`too_long`), and counted either way; instruction
+data that shares a 13-gram with a test question is dropped, as in pretraining. Chats go through shards on disk, so their
+number is free.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from qwenkit.chat import TooLong
 from qwenkit.config import content, edge
-from qwenkit.errors import UserError
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work, told
-from qwenkit.stages.documents import split
+from qwenkit.stages.base import Input, Result, Work, sources, told
+from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, put_aside, tokenize_rows
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_chat_model
-from qwenkit.stages.pretrain import corpus_split, losses
-from qwenkit.stages.rows import read_chats
+from qwenkit.stages.pretrain import losses
+from qwenkit.stages.rows import CHATS, max_bad, notes
 from qwenkit.stages.testsets import overlap_13gram, texts
+from qwenkit.stages.tokens import tokenize
 
-VERSION = 5  # 5: rows are told apart by their whole id; 4: trained in float32 whatever the folder holds
+VERSION = 6  # 6: chats too long for a row have no place in the order; 5: rows are told apart by their whole id
 GIVES = ("model", "tokenizer")
 
 
@@ -29,7 +32,7 @@ class Config(TrainingKeys):
     """What to learn from; defaults of the report (§3.1.2)."""
 
     model: str = edge(doc="the base model", wants="model", hub="model")
-    data: str = edge(doc="chats with `messages`: JSONL, Parquet, or a world", wants="chats")
+    data: str = edge(doc=CHATS, wants="chats", several=True)
     replay: str | None = edge(None, doc="a corpus whose documents are mixed in", wants="documents")
     decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold", wants="tests")
     replay_share: float = content(0.2, doc="share of replayed tokens, where there is a replay (ours)", ge=0, lt=1)
@@ -43,11 +46,15 @@ class Config(TrainingKeys):
     schedule: Schedule = content("constant", doc="after warm-up: constant (ours: the report names no decay)")
     dropout: float = content(0.1, doc="on residual branches", ge=0, lt=1)
     mask: Literal["qwen", "assistant"] = content("qwen", doc="qwen (the authors') or assistant")
+    too_long: TooLong = content(
+        "drop", doc="chats longer than a row: drop, split between turns, or truncate the oldest turns (ours)"
+    )
     style: Style = content("own", doc=STYLE)
     held_out: float = content(0.02, doc="share of chats kept aside to measure the loss (ours)", ge=0, lt=0.5)
     corpus_held_out: float = content(
         0.01, doc="share of documents that are never replayed; as `held_out` of the base model (ours)", ge=0, lt=0.5
     )
+    max_bad: float = max_bad()
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -55,97 +62,110 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from dataclasses import replace
 
     from qwenkit.data.order import Order
-    from qwenkit.data.shards import Examples
     from qwenkit.model import load_model
-    from qwenkit.training import Batches, held_out
+    from qwenkit.training import Batches
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
-    rows, dropped = clean(read_chats(inputs["data"].path), inputs)
-    kept, aside = split(rows, config.held_out, work.stream("held-out"))
-    chats = [example(tok, row, config.mask) for row in kept]
-    replayed, replay_too_long = replay(tok, inputs, config, work, sum(len(chat.ids) for chat in chats))
-    store = Examples([*chats, *replayed])
-    lost = store.without_content()
-    if lost:
-        what = f"{len(lost)} of {len(chats)} chats have no answer to learn from"
-        raise UserError(what, where=f"chat `{lost[0]}`", expected="an assistant's turn that is not empty")
+    tokens = tokenize_rows("chats", inputs, plan(config, inputs, work), work.scratch, max_bad=config.max_bad,
+                           workers=work.threads, progress=work.progress)  # fmt: skip
+    documents, numbers, replay_too_long = replay(inputs, config, work, tokens.counts["tokens"])
+    store = open_chats(tokens, documents, numbers)
     order = Order(store.digest, work.seed, store.lengths, config.row, split=False)
     batches = Batches(store, order, config.batch_rows, min(config.micro_rows, config.batch_rows))
     steps = order.steps(config.epochs, config.batch_rows) if config.epochs else config.steps
+    groups = measured(tok, tokens.aside, config)
     model = load_model(inputs["model"].path, TRAINED, work.device)
     model.config = replace(model.config, dropout=config.dropout)
-    groups = {}
-    if aside:
-        groups = {"chats": held_out(Examples(example(tok, row, config.mask) for row in aside), config.row, 8, False)}
     last = train(config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=None)
     save_chat_model(model, tok, inputs["model"].path, work.out)
+    put_aside(tokens, work.out)
     found = losses(model, groups)
     metrics = {
-        "chats": len(kept), "dropped_test_overlap": dropped, "dropped_too_long": len(order.too_long),
-        "replayed_documents": len(replayed), "replay_too_long": replay_too_long, "steps": steps,
-        **overlap(kept, replayed, tok, inputs),
+        **books(tokens), "replayed_documents": len(numbers), "replay_too_long": replay_too_long, "steps": steps,
+        **overlap(tokens, documents, numbers, tok, inputs),
         "tokens": steps * config.batch_rows * config.row, "fill": round(order.fill, 4),
         "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
         "train_loss": last.get("loss"), "heldout_loss": found,
     }  # fmt: skip
     words = ", ".join(f"{loss:.3f}" for loss in found.values())
-    note = remarks(config.precision, work.device)
-    return Result(metrics, f"{len(kept)} chats, {steps} steps{told('held-out loss', words)}", note)
+    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "data"), "chats"))
+    return Result(metrics, f"{headline(metrics)}, {steps} steps{told('held-out loss', words)}", note)
 
 
-def clean(rows: list[Row], inputs: dict[str, Input]) -> tuple[list[Row], int]:
-    """Drop chats that share a 13-gram with a test question (report §2.1); return the rest and the number dropped."""
-    if "decontaminate" not in inputs:
-        return rows, 0
-    from qwenkit.chat.messages import text
-    from qwenkit.data.decontaminate import TestIndex
-
-    tests = TestIndex(texts(inputs["decontaminate"].path))
-    kept = [row for row in rows if not any(tests.matches(text(message)) for message in row["messages"])]
-    return kept, len(rows) - len(kept)
+def plan(config: Config, inputs: dict[str, Input], work: Work) -> Plan:
+    """How the chats become tokens."""
+    tests = inputs["decontaminate"].path if "decontaminate" in inputs else None
+    return Plan(
+        inputs["model"].path, config.style, config.row, config.too_long, config.held_out, work.stream("held-out"),
+        config.mask, tests,
+    )  # fmt: skip
 
 
-def overlap(rows: list[Row], replayed: list[Any], tok: Any, inputs: dict[str, Input]) -> dict[str, int]:
+def books(tokens: Tokens) -> dict[str, int]:
+    """What became of every chat: read = quarantined + dropped + held out + chats."""
+    counts = tokens.counts
+    names = {"read": "read", "quarantined": "quarantined", "dropped_test_overlap": "test_overlap",
+             "held_out": "held_out", "dropped_too_long": "too_long", "chats": "kept", "conversations": "parts",
+             "cut": "cut", "turns_left_out": "turns_left_out"}  # fmt: skip
+    return {name: counts[count] for name, count in names.items()}
+
+
+def headline(found: dict[str, int]) -> str:
+    """The chats that were learnt from, and those that were not for their length."""
+    words = [f"{found['chats']} chats"]
+    if found["conversations"] > found["chats"]:
+        words[0] += f" in {found['conversations']} parts"
+    if found["dropped_test_overlap"]:
+        words.append(f"{found['dropped_test_overlap']} that overlap a test left out")
+    if found["dropped_too_long"]:
+        words.append(f"{found['dropped_too_long']} too long for a row and left out")
+    if found["cut"]:
+        words.append(f"{found['cut']} too long for a row and cut between turns")
+    if found["quarantined"]:
+        words.append(f"{found['quarantined']} not usable and put aside")
+    return ", ".join(words)
+
+
+def measured(tok: Any, rows: list[Row], config: Config) -> dict[str, list[Any]]:
+    """The chats held out as batches; none where all are too long."""
+    from qwenkit.data.shards import Examples
+    from qwenkit.training import held_out
+
+    parts = (chat_examples(tok, row, config.mask, config.row, config.too_long)[0] for row in rows)
+    store = Examples(example for examples in parts for example in examples if example.learns)
+    return {"chats": held_out(store, config.row, 8, False)} if len(store.lengths) else {}
+
+
+def overlap(tokens: Tokens, documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, Input]) -> Row:
     """How many of the texts that were trained on still share 13 units with a test, replayed documents included."""
     if "decontaminate" not in inputs:
         return {}
-    from qwenkit.chat.messages import text
-
-    said = (text(message) for row in rows for message in row["messages"])
-    told = (tok.decode(document.ids) for document in replayed)
-    return {"overlap_13gram": overlap_13gram([*said, *told], texts(inputs["decontaminate"].path))}
+    told = (tok.decode(documents.tokens(number, 0, int(documents.lengths[number])).tolist()) for number in numbers)
+    again = overlap_13gram(told, texts(inputs["decontaminate"].path))
+    return {"overlap_13gram": tokens.counts["overlap_13gram"] + again}
 
 
-def example(tok: Any, row: Row, mask: str) -> Any:
-    """A chat as ids with loss weights; its content is what assistants say, which the sentinel counts."""
-    from qwenkit.data.shards import Example
-
-    r = tok.render(row["messages"], tools=row.get("tools"), mask=mask)
-    content = [False] * len(r.ids)
-    for start, stop, role, kind in r.spans:
-        if role == "assistant" and kind == "content":
-            content[start:stop] = [True] * (stop - start)
-    return Example(row["id"], r.ids, r.weights, content)
-
-
-def replay(tok: Any, inputs: dict[str, Input], config: Config, work: Work, chat_tokens: int) -> tuple[list[Any], int]:
-    """Documents that the base model learnt from, drawn until they make up their share of all tokens; and how many of
-    those drawn were longer than a row and passed over."""
-    from qwenkit import draws
-    from qwenkit.data.shards import Example
-
+def replay(inputs: dict[str, Input], config: Config, work: Work, chat_tokens: int) -> tuple[Any, Sequence[int], int]:
+    """The documents that the base model learnt from; the numbers of those that are drawn until they make up their share
+    of all tokens; and how many of those drawn were longer than a row and passed over."""
     if "replay" not in inputs or not config.replay_share:
-        return [], 0
-    rows, _ = corpus_split(inputs["replay"], config.corpus_held_out, work)
+        return None, [], 0
+    store, _, _ = tokenize(
+        inputs["replay"], inputs["model"], config.corpus_held_out, work.stream("held-out"), work.scratch,
+        workers=work.threads, progress=work.progress,
+    )  # fmt: skip
     budget = chat_tokens * config.replay_share / (1 - config.replay_share)
-    found, used, too_long = [], 0, 0
-    for index in draws.permutation(work.stream("replay"), len(rows)):
-        ids = [*tok.encode(rows[index]["text"]), tok.eot_id]
-        if len(ids) <= config.row:
-            found.append(Example(f"replay/{rows[index]['id']}", ids, [1.0] * len(ids)))
-            used += len(ids)
-        else:
-            too_long += 1
-        if used >= budget:
-            break
-    return found, too_long
+    numbers, too_long = drawn(store.lengths, config.row, budget, work.stream("replay"))
+    return store, numbers, too_long
+
+
+def drawn(lengths: Any, row: int, budget: float, seed: int) -> tuple[Sequence[int], int]:
+    """Documents in the order of a draw, until those that fit into a row reach the budget; and how many do not fit."""
+    import numpy as np
+
+    from qwenkit import draws
+
+    order = draws.permutation(seed, len(lengths))
+    fits = lengths[order] <= row
+    stop = int(np.searchsorted(np.cumsum(np.where(fits, lengths[order], 0)), budget)) + 1
+    return order[:stop][fits[:stop]].tolist(), int((~fits[:stop]).sum())

@@ -6,7 +6,6 @@ Files: `base.jsonl` (continuations and multiple choice), `chat.jsonl` (instructi
 
 from __future__ import annotations
 
-import gzip
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import model_validator
 
+from qwenkit.compression import opened, unpacked_name
 from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
@@ -44,12 +44,11 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     sets += [source.path for source in many(inputs, "extra")]
     counts: dict[str, Any] = {}
     for path in sets:
-        stem = path.with_suffix("").stem if path.suffix == ".gz" else path.stem
+        stem = unpacked_name(path).stem
         if stem in counts:
             raise UserError(f"two test sets are named `{stem}`", where=str(path), mend="rename one of the files")
         counts[stem] = len(read(path))
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as rows, (work.out / f"{stem}.jsonl").open("wb") as out:
+        with opened(path) as rows, (work.out / f"{stem}.jsonl").open("wb") as out:
             shutil.copyfileobj(rows, out)
     total = sum(counts.values())
     return Result({"rows": counts}, f"{total} questions in {len(counts)} sets")

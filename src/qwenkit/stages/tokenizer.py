@@ -28,6 +28,7 @@ class Config(StageConfig):
 
     corpus: str = edge(doc="the corpus to learn merges from", wants="documents")
     vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256, le=2**24)
+    fewer: bool = content(False, doc="take fewer tokens where the texts hold no more, and refuse nothing (ours)")
     extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0, le=2**16)
     pattern: str = content("qwen", doc="pre-token pattern: qwen (single digits), cl100k, or a regular expression")
     pad_to: int = content(
@@ -62,6 +63,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         config.pattern,
         extras=config.extras,
         multiple=config.pad_to,
+        fewer=config.fewer,
         workers=work.threads,
         progress=work.progress,
     )
@@ -70,7 +72,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     found = {group: value for group, value in ratio.items() if value is not None}
     metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": found}
     words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in found.items())
-    return Result(metrics, f"{config.vocab_size} tokens{told('bytes per token:', words)}")
+    return Result(metrics, f"{len(tok.ranks)} tokens{told('bytes per token:', words)}")
 
 
 def vocab_rows(config: Config) -> int:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qwenkit.artifacts import stamps
+from qwenkit.artifacts import refuse_changed, signature, stamp, stamps
 from qwenkit.records import Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input
 from qwenkit.stages.documents import Part, blocks, empty, parts, read_part, split
@@ -47,24 +47,31 @@ def tokenize(
 ) -> Tokens:
     """Tokenize all but a held-out share of the documents; what is done already in the folder stays."""
     from qwenkit.data.chunks import Chunks
-    from qwenkit.data.shards import INDEX, Shards, join_shards
+    from qwenkit.data.shards import Shards, join_shards
 
     chunks = list(parts(corpus.path))
-    key = [corpus.digest, tokenizer.digest, share, seed, [[p.path.name, p.start, p.stop] for p in chunks]]
+    seen = {part.path: signature(part.path) for part in chunks}
+    times = [] if corpus.node else [stamp(path) for path in seen]  # of what nobody vouches for
+    key = [corpus.digest, tokenizer.digest, share, seed, [[p.path.name, p.start, p.stop] for p in chunks], times]
     with Chunks(folder, workers, runner, progress) as work:
-        marks = work.map(PHASE, key, [(part, tokenizer.path, share, seed) for part in chunks], encode_part)
+        marks = work.map(
+            PHASE, key, [(part, tokenizer.path, share, seed, seen[part.path]) for part in chunks], encode_part
+        )
     if not any(mark["read"] for mark in marks):
         raise empty(corpus.path)
-    if not (folder / PHASE / INDEX).exists():
-        join_shards(folder / PHASE, len(chunks))
+    join_shards(folder / PHASE, len(chunks))  # at every start: nothing says of an old index that it is intact
     aside = [row for n in range(len(chunks)) for row in read_jsonl(work.path(PHASE, n, ASIDE))]
     return Tokens(Shards(folder / PHASE), _first_of_each(aside), _counted(marks))
 
 
-def encode_part(out: Path, part: Part, tokenizer: Path, share: float, seed: int) -> dict[str, Any]:
-    """Tokens of a part of the corpus, and its held-out documents."""
+def encode_part(
+    out: Path, part: Part, tokenizer: Path, share: float, seed: int, seen: list[int] | None = None
+) -> dict[str, Any]:
+    """Tokens of a part of the corpus, and its held-out documents; of a file that is still as it was `seen`."""
     from qwenkit.data.shards import ShardWriter
 
+    seen = seen or signature(part.path)
+    refuse_changed(part.path, seen, str(part.path))
     tok = _tokenizer(tokenizer, *stamps(tokenizer))
     documents, tokens = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     aside: list[Row] = []
@@ -78,6 +85,7 @@ def encode_part(out: Path, part: Part, tokenizer: Path, share: float, seed: int)
                 group = row["source"], row["licence"]
                 documents[group] += 1
                 tokens[group] += shard.add(row, ids)
+    refuse_changed(part.path, seen, str(part.path))
     write_jsonl(out / ASIDE, aside)
     counts = [[*group, documents[group], tokens[group]] for group in sorted(documents)]
     return {"read": read, "counts": counts}

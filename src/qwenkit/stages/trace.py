@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qwenkit.artifacts import Manifest, read_manifest
+from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
 from qwenkit.errors import UserError
 from qwenkit.stages import pretrain
 from qwenkit.stages.base import Input
@@ -35,13 +35,20 @@ def trace(run: Path, node: str) -> Traced:
     manifest = read_manifest(run / node)
     if manifest.kind != "pretrain":
         raise UserError(f"`{node}` is no pretraining", where=str(run), expected="a node of the kind pretrain")
-    edges = {name: given["node"] for name, given in manifest.inputs.items()}
-    config = pretrain.Config.model_validate({**manifest.config, **edges})
+    edges = {name: given.get("node", "") for name, given in manifest.inputs.items()}
+    try:
+        config = pretrain.Config.model_validate({**manifest.config, **edges})
+    except ValueError as error:  # of another version, or somebody's
+        what = "its manifest holds no settings of a pretraining that this qwenkit knows"
+        raise UserError(what, where=str(run / node / MANIFEST), mend="make it again") from error
+    steps = manifest.metrics.get("steps")
+    if not isinstance(steps, int) or steps < 0:
+        raise UserError("its manifest names no steps", where=str(run / node / MANIFEST), mend="make it again")
     index = Index(run / node / pretrain.INDEX)
-    if index.digest != manifest.metrics["corpus_digest"]:
+    if index.digest != manifest.metrics.get("corpus_digest"):
         raise UserError("this is not the index of the tokens that it learnt from", where=str(index.index))
     order = Order(index.digest, manifest.seed, index.lengths, config.row, split=True)
-    return Traced(order, index, config.batch_rows, int(manifest.metrics["steps"]))
+    return Traced(order, index, config.batch_rows, steps)
 
 
 def _input(run: Path, manifest: Manifest, name: str) -> Input:

@@ -15,7 +15,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import regex
 
 
 class Edges(NamedTuple):
@@ -74,8 +76,9 @@ def stretches(
         if edge is not None:
             if edge.single_word and not _stands_alone(text, start, stop):
                 continue
-            start = max(len(text[:start].rstrip()), done) if edge.lstrip else start
-            stop = len(text) - len(text[stop:].lstrip()) if edge.rstrip else stop
+            while edge.lstrip and start > done and _SPACE.match(text[start - 1]):
+                start -= 1
+            stop = _SPACES.match(text, stop).end() if edge.rstrip else stop
             at = stop
         if done < start:
             yield _slice(parts, starts, done, start)
@@ -95,7 +98,10 @@ def _slice(parts: Sequence[Part], starts: Sequence[int], start: int, stop: int) 
     return [part for part in cut if part.text]
 
 
-_WORD = re.compile(r"\w")
+# As the regular expressions of `tokenizers` mean them; Python's leave combining marks out, and know more spaces.
+_WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
+_SPACE = regex.compile(r"\p{White_Space}")
+_SPACES: Any = regex.compile(r"\p{White_Space}*")
 
 
 def _stands_alone(text: str, start: int, stop: int) -> bool:

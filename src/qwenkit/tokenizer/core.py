@@ -285,7 +285,7 @@ class Tokenizer:
                 found: Iterable[Token | list[Part]] = [raw]
             else:
                 normal = [part._replace(text=self.normalize(part.text)) for part in raw]
-                found = stretches(normal, self._spelled(names - self.first), self.edges)
+                found = stretches(normal, self._looks(names - self.first), self.edges)
             for stretch in found:
                 if isinstance(stretch, Token):
                     ids.append(self.special[stretch.name])
@@ -296,7 +296,7 @@ class Tokenizer:
                     owners += self._owners(more, stretch)
         return ids, owners
 
-    def _spelled(self, names: frozenset[str]) -> dict[str, str]:
+    def _looks(self, names: frozenset[str]) -> dict[str, str]:
         """Names by how they look in a normal form."""
         return {self.normalize(name): name for name in names}
 
@@ -307,9 +307,11 @@ class Tokenizer:
         ends = list(accumulate(len(part.text.encode()) for part in parts))
         owners: list[int] = []
         at, which = 0, 0
-        for token in ids:
+        for number, token in enumerate(ids):
             while at >= ends[which] and which < len(parts) - 1:
                 which += 1
+            if which == len(parts) - 1:  # the rest is its: most of a turn is content, whose bytes nobody need count
+                return owners + [parts[which].owner] * (len(ids) - number)
             owners.append(parts[which].owner)
             at += len(self._bytes[token])
         return owners

@@ -13,6 +13,7 @@ fork, one process does all.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,7 @@ import numpy.typing as npt
 import regex
 
 from ..errors import UserError
+from ..workers import end_with_parent
 from .core import normalize
 
 Progress = Callable[[int, int | None], None]
@@ -74,7 +76,8 @@ def _counted(batches: Iterator[list[str]], pattern: str, nfc: bool, workers: int
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
         yield from ((len(batch), _count(batch, pattern, nfc)) for batch in batches)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, fork, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         waiting = deque(
             (len(batch), pool.submit(_count, batch, pattern, nfc)) for batch in islice(batches, 2 * workers)
         )

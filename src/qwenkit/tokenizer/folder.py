@@ -114,7 +114,13 @@ def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: P
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise UserError(f"a {model.get('type', 'nameless')} tokenizer", where=str(path), expected="a byte-level BPE")
     _refuse_other_rules(content, path)
-    own = {entry["id"]: entry for entry in content.get("added_tokens") or []}
+    listed = content.get("added_tokens") or []
+    own = {entry["id"]: entry for entry in listed}
+    for entry in listed:
+        if own[entry["id"]] is not entry:
+            raise UserError(
+                f"token id {str(entry['id'])[:20]} is used twice", where=str(path), expected="one token for each id"
+            )
     if folder is not None:
         own |= {entry["id"]: entry for entry in _told_added(folder, own, model["vocab"])}
     known = _added(own.values(), path)

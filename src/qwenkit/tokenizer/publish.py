@@ -79,17 +79,18 @@ def save_tokenizer(
     }
     template = chatml_template() if chat_template is None else chat_template
     if form == "json":
-        (folder / TOKENIZER).write_text(_dump(tokenizer_json(tok)), encoding="utf-8", newline="\n")
+        (folder / TOKENIZER).write_text(dump(tokenizer_json(tok)), encoding="utf-8", newline="\n")
     else:
         (folder / RANKS).write_bytes(ranks_text(tok.ranks))
-    (folder / CONFIG).write_text(_dump(config), encoding="utf-8", newline="\n")
+    (folder / CONFIG).write_text(dump(config), encoding="utf-8", newline="\n")
     (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
     for name, other in (templates or {}).items():
         (folder / TEMPLATES).mkdir(exist_ok=True)
         (folder / TEMPLATES / f"{name}.jinja").write_text(other, encoding="utf-8", newline="\n")
 
 
-def _dump(obj: dict[str, Any]) -> str:
+def dump(obj: dict[str, Any]) -> str:
+    """Settings as text. Equal ones give equal bytes."""
     return json.dumps(obj, ensure_ascii=False, indent=1) + "\n"
 
 

@@ -35,14 +35,18 @@ def train_bpe(
     *,
     extras: int = NANO_EXTRAS,
     multiple: int = DEFAULT_MULTIPLE,
+    fewer: bool = False,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """A tokenizer of `vocab_size` regular tokens learned from texts, special tokens after them."""
+    """A tokenizer of `vocab_size` regular tokens learned from texts, special tokens after them. Texts that hold fewer
+    different ones are refused, or with `fewer` give a tokenizer of those that they hold."""
     if vocab_size < len(BYTES):
         raise UserError(f"vocab_size {vocab_size} is too small", expected="at least 256, one for each byte")
     pieces = count_pieces(texts, resolve(pattern), True, workers, progress)
     new = learn(pieces, BYTES, vocab_size - len(BYTES), len(BYTES), min_count=1, progress=progress)
+    if fewer:
+        vocab_size = len(BYTES) + len(new)
     _refuse_few("tokens", len(BYTES) + len(new), vocab_size, "vocab_size")
     names = special_names(extras) if special is None else tuple(special)
     return Tokenizer(BYTES | new, {name: vocab_size + i for i, name in enumerate(names)}, pattern, multiple=multiple)

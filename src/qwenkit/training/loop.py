@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 from qwenkit import draws
-from qwenkit.errors import Interrupted
+from qwenkit.errors import Interrupted, UserError
 from qwenkit.training.sentinel import STOP, Alarmed, Raised, Sentinel
-from qwenkit.training.state import RunState, latest_checkpoint, load_checkpoint, save_checkpoint
+from qwenkit.training.state import RunState, load_latest, save_checkpoint
 
 Log = Callable[..., None]
 Evaluate = Callable[[RunState], Mapping[str, Any]]
@@ -128,12 +128,16 @@ class _Keeper:
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint."""
-        found = latest_checkpoint(self.folder) if self.folder else None
-        if found is None:
+        tree = load_latest(self.folder, lambda text: self.log("note", text=text)) if self.folder else None
+        if tree is None:
             return
-        tree = load_checkpoint(found)
-        self.state.load_state_dict(tree["run"])
-        self.sentinel.load_state_dict(tree["sentinel"])
+        try:
+            self.state.load_state_dict(tree["run"])
+            self.sentinel.load_state_dict(tree["sentinel"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                "the checkpoint is one of another training", where=str(self.folder), mend="remove the folder"
+            ) from error
         self.log("resumed", step=self.state.step)
 
     def save_if_due(self, done: bool) -> None:

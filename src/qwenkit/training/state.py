@@ -2,11 +2,12 @@
 
     state = RunState({"model": model}, {"main": optimizer})
     save_checkpoint(state.state_dict(), folder, step)      # folder/step-00000100, torch.distributed.checkpoint format
-    if found := latest_checkpoint(folder): state.load_state_dict(load_checkpoint(found))
+    if found := load_latest(folder, told=print): state.load_state_dict(found)
 
 A checkpoint is written beside its place, fsynced and renamed; `complete.json`, written last, holds the SHA-256 of each
-file, so that a cut, missing or changed file makes the checkpoint invisible and the one before it is used. The newest
-two stay. Tensors have flat names; everything else is one JSON text, so that nothing is ever unpickled but that text.
+file: where a file is cut, missing or changed, `complete.json` among them, that is told and the checkpoint before it is
+used. The newest two stay. Tensors have flat names; everything else is one JSON text, so that no pickle is ever run
+(`metadata`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import contextlib
 import errno
 import json
 import os
+import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from qwenkit.artifacts import fsync_tree, fsync_tree_entry, sha256_file
-from qwenkit.records import read_json, write_json
+from qwenkit.errors import UserError
+from qwenkit.records import read_object, write_json
+from qwenkit.training.metadata import Planner, Reader
 
 COMPLETE, PLAIN, KEPT = "complete.json", "plain", 2
 _NAME = re.compile(r"step-(\d{8})")
@@ -89,21 +93,49 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint."""
-    return next((path for path in reversed(_complete(folder)) if _undamaged(path)), None)
+    """The newest intact checkpoint."""
+    return next((path for path in reversed(_complete(folder)) if damage_of(path) is None), None)
+
+
+def load_latest(folder: Path, told: Callable[[str], None]) -> dict[str, Any] | None:
+    """The tree of the newest checkpoint that can be read; `told` of every newer one, and of why it is passed over."""
+    passed = False
+    for path in reversed(_complete(folder)):
+        why = damage_of(path)
+        if why is None:
+            try:
+                return load_checkpoint(path)
+            except UserError as error:
+                why = error.what
+        told(f"the checkpoint {path.name} is passed over: {why}")
+        passed = True
+    if passed:
+        told("no checkpoint is intact: the training begins anew")
+    return None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The tree that was saved, its tensors in memory on the CPU."""
-    reader = FileSystemReader(path)
-    entries = reader.read_metadata().state_dict_metadata
-    flat: dict[str, Any] = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype) if isinstance(entry, TensorStorageMetadata) else ""
-        for name, entry in entries.items()
-    }
-    with _alone(path):
-        dcp.load(flat, storage_reader=reader, no_dist=True)
-    return _join(json.loads(flat.pop(PLAIN)), flat)
+    """The tree that was saved, its tensors in memory on the CPU; a `UserError` for what we never wrote."""
+    try:
+        reader = Reader(path)
+        entries = reader.read_metadata().state_dict_metadata
+        flat: dict[str, Any] = {
+            name: torch.empty(entry.size, dtype=entry.properties.dtype) if isinstance(entry, TensorStorageMetadata)
+            else "" for name, entry in entries.items()
+        }  # fmt: skip
+        with _alone(path):
+            dcp.load(flat, storage_reader=reader, planner=Planner(), no_dist=True)
+        return _join(json.loads(flat.pop(PLAIN)), flat)
+    except _FOREIGN as error:
+        why = " ".join(str(error).split())[:200] or "it ends too early"
+        raise UserError(f"it is no checkpoint of ours ({why})", where=str(path), mend="remove the folder") from error
+
+
+_FOREIGN = (
+    pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, AssertionError,
+    IndexError, OverflowError, MemoryError, ImportError,
+)  # fmt: skip
+"""What reading bytes that anybody may have written ends in."""
 
 
 @contextlib.contextmanager
@@ -132,12 +164,22 @@ def _complete(folder: Path) -> list[Path]:
     return [path for path in paths if (path / COMPLETE).exists()]
 
 
-def _undamaged(path: Path) -> bool:
-    return read_json(path / COMPLETE)["files"] == _hashes(path)
+def damage_of(path: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, in words; None where they are those that were written."""
+    try:
+        noted = read_object(path / COMPLETE).get("files")
+    except UserError as error:
+        return f"{COMPLETE}: {error.what}"
+    if not isinstance(noted, dict) or not noted:
+        return f"{COMPLETE} names no files"
+    found = _hashes(path)
+    names = [name for name in sorted({*noted, *found}) if noted.get(name) != found.get(name)]
+    return f"{names[0]} is not what {COMPLETE} says" if names else None
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    return {file.name: sha256_file(file) for file in sorted(path.iterdir()) if file.name != COMPLETE}
+    return {file.name: sha256_file(file) for file in sorted(path.iterdir())
+            if file.name != COMPLETE and file.is_file()}  # fmt: skip
 
 
 def _split(value: Any, name: str, tensors: dict[str, Any]) -> Any:

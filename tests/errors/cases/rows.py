@@ -47,9 +47,9 @@ error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (1 bro
         lambda d: recipe('[corpus]\nextra = ["text.jsonl", "mine.jsonl"]\n')(d).rows("mine.jsonl", {"txt": "x"}),
         "run my.toml",
         """\
-error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 no key 'text')
+error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 no key 'text', but a text in 'txt' (name it in `text_keys`))
   expected: text that can be read and passes the rules
-  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+  mend: text_keys = {extra1 = ["txt"]} takes the text from there; or read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
 """,
         started=True,
     ),
@@ -69,8 +69,8 @@ error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 ex
         lambda d: recipe('[corpus]\nextra = "mine"\n')(d.write("mine/a.bin", "x")),
         "run my.toml",
         """\
-error: my.toml, [corpus], source extra: mine: no readable file in this folder
-  expected: .c, .cpp, .go, .h, .htm, .html, .java, .js, .json, .jsonl, .md, .parquet, .py, .rs, .rst, .sh, .ts, .txt, .warc
+error: my.toml, [corpus], source extra: mine: no readable file in this folder; there are 1 x a file of unknown type
+  expected: .txt, .md, .html, .jsonl, .json, .csv, .parquet, .warc, .wet, code; packed (.gz, .zst, .bz2, .xz) or not
 """,
         started=True,
     ),

@@ -11,7 +11,7 @@
 | qwen2_moe, qwen3_moe   | Qwen1.5-MoE, Qwen2-57B-A14B; Qwen3-30B-A3B and up | `sparse.py` |
 
 A format is a table of names. Everything that a folder says and that would change what is computed is either
-understood or refused by name; nothing is ignored.
+understood or refused by name; a key that nothing here knows is refused too, until the user accepts it (`keys.py`).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from qwenkit.errors import UserError, nearest
 from qwenkit.model.config import ModelConfig
+from qwenkit.model.formats.keys import refuse_unknown
 
 
 class Weight(NamedTuple):
@@ -34,8 +35,16 @@ class Format:
     """Raises a `UserError` that says what this format cannot say of the model."""
     renames: Callable[[Iterable[str], frozenset[str]], list[Weight]]
     """The table for our names, and for what is present in the folder (there may be two spellings)."""
+    keys: frozenset[str]
+    """The keys of `config.json` that the reader reads; of all others `keys.py` decides."""
     ignored: tuple[str, ...] = ()
     """Ends of names that old folders hold and that say nothing: buffers that can be computed."""
+
+    def config_of(self, found: dict[str, Any], accept_unknown: Iterable[str] = ()) -> ModelConfig:
+        """The shape that a `config.json` means; what is known nowhere and not accepted is refused."""
+        config = self.read_config(found)
+        refuse_unknown(found, self.keys, self.model_type, accept_unknown)
+        return config
 
     @property
     def scalar(self) -> bool:
@@ -60,11 +69,12 @@ def pick(found: Mapping[str, Any], names: Mapping[str, str], needed: Iterable[st
     spelled = {ours: theirs for theirs, ours in names.items()}
     if missing := [spelled[name] for name in needed if name not in values]:
         raise UserError(f"missing: {', '.join(missing)}", nearest=nearest(missing[0], found))
-    for name in ("bos_token_id", "eos_token_id"):
+    for name in ("bos_token_id", "eos_token_id"):  # several ends stay several
         several = values.get(name) if isinstance(values.get(name), list) else [values.get(name)]
         if odd := [id for id in several or () if id is not None and not is_whole(id)]:
             raise UserError(f"{spelled[name]}: {odd[0]!r}", expected="a token id, or a list of them")
-        values[name] = several[0] if several else None
+        ids = tuple(several or ())
+        values[name] = ids[0] if len(ids) == 1 else (ids or None)
     if "tie_word_embeddings" in values:
         values["tie_word_embeddings"] = flag(found, "tie_word_embeddings")
     return values
@@ -83,6 +93,16 @@ def flag(found: Mapping[str, Any], name: str, default: bool = False) -> bool:
 def is_whole(value: Any) -> bool:
     """Whether a value of `config.json` is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def agree(found: Mapping[str, Any], names: Iterable[str], meaning: str) -> Any:
+    """What several keys say of one thing, or None; where they differ, all of them are named."""
+    said = {name: value for name in names if (value := found.get(name)) is not None}
+    values = list(said.values())
+    if any(value != values[0] for value in values):
+        both = " and ".join(f"{name} = {value!r:.80}" for name, value in said.items())
+        raise UserError(f"{both} disagree on {meaning}", expected="one of them, or the same in both")
+    return values[0] if values else None
 
 
 def refuse(found: Mapping[str, Any], wrong: Mapping[str, bool]) -> None:

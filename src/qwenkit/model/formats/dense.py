@@ -1,7 +1,6 @@
 """Qwen1.5, Qwen2, Qwen2.5 (`qwen2`), Qwen3 (`qwen3`), the bias-free `llama`: names are ours, so only settings differ.
 
-Two spellings of the rotation are read: `rope_theta` and `rope_scaling` beside each other (what checkpoints on the Hub
-have), and `rope_parameters` (what newer libraries write). The older one is written, because every engine reads it.
+Two spellings of the rotation are read (`rope.py`); the older one is written, because every engine reads it.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 from qwenkit.errors import UserError
 from qwenkit.model.config import LARGEST, ModelConfig, Yarn
 from qwenkit.model.formats.base import Format, cannot_say, flag, identity, is_whole, pick, refuse
+from qwenkit.model.formats.rope import ROPE_KEYS, rotation
 
 NAMES = {
     name: name
@@ -32,6 +32,11 @@ NAMES = {
     )
 }
 NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+KEYS = ROPE_KEYS | {*NAMES, *(
+    "attention_bias hidden_act layer_types max_window_layers mlp_bias pretraining_tp seq_length sliding_window "
+    "use_sliding_window"
+).split()}  # fmt: skip
+"""Read of every later family. `seq_length` stands in CodeQwen1.5 and is what `max_position_embeddings` says."""
 _YARN = ("factor", "beta_fast", "beta_slow", "attention_factor", "truncate")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
@@ -47,31 +52,21 @@ def common(found: dict[str, Any], family: str) -> dict[str, Any]:
     """What all later families say alike."""
     silent = {name: value for name, value in _DEFAULTS[family].items() if name not in found}
     values = {**silent, **pick(found, NAMES, NEEDED)}
-    rope = _rope(found)
-    values["rope_theta"] = _number(rope.get("rope_theta", found.get("rope_theta")), "rope_theta", 10000.0)
+    rope, theta = rotation(found)
+    values["rope_theta"] = _number(theta, "rope_theta", 10000.0)
     values["yarn"] = _yarn(rope, values.get("max_position_embeddings", 2048))
     values["windows"] = windows(found, family, values["num_hidden_layers"])
     values["model_type"] = family
     refuse(
         found,
         {
-            f"hidden_act {found.get('hidden_act')!r}": found.get("hidden_act", "silu") != "silu",
+            f"hidden_act {found.get('hidden_act')!r}": found.get("hidden_act", "silu") not in ("silu", "swish", None),
             "mlp_bias": bool(found.get("mlp_bias")),
             "attention_bias": family != "qwen2" and bool(found.get("attention_bias")),
             "pretraining_tp other than 1": found.get("pretraining_tp") not in (None, 1),
         },
     )
     return values
-
-
-def _rope(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    if not isinstance(rope, Mapping):
-        raise UserError(f"rope_scaling = {rope!r}", expected='an object such as {"rope_type": "yarn", "factor": 4.0}')
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind not in ("default", "yarn"):
-        raise UserError(f"not supported here: rope type {kind!r}", expected="default or yarn")
-    return rope
 
 
 def _number(value: Any, name: str, default: float) -> float:
@@ -83,7 +78,7 @@ def _number(value: Any, name: str, default: float) -> float:
 
 
 def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
-    if (rope.get("rope_type") or rope.get("type")) != "yarn":
+    if rope.get("rope_type") != "yarn":
         return None
     refuse(rope, {name: rope.get(name) is not None for name in ("mscale", "mscale_all_dim")})
     original = rope.get("original_max_position_embeddings") or positions
@@ -96,26 +91,43 @@ def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
 
 
 def windows(found: Mapping[str, Any], family: str, layers: int) -> tuple[int | None, ...] | None:
-    """Windows by layer. Each family chose other layers; a list of `layer_types` says it outright."""
-    size, below = found.get("sliding_window", 4096), found.get("max_window_layers", 28)  # as transformers' classes
-    if not flag(found, "use_sliding_window") or size is None:
-        return None
-    if not is_whole(below):
-        raise UserError(f"max_window_layers = {below!r}", expected="a whole number")
+    """Windows by layer. Each family chose other layers; a list of `layer_types` says it outright, where it is read."""
     if not is_whole(layers) or layers > LARGEST["num_hidden_layers"]:
         return None  # refused with the other values
-    kinds = found.get("layer_types")
-    if kinds is not None and family != "qwen3_moe":
-        if not isinstance(kinds, list) or len(kinds) != layers:
-            raise UserError(f"layer_types does not name {layers} layers")
-        narrow = [kind == "sliding_attention" for kind in kinds]
-    elif family == "qwen2_moe":
-        narrow = [layer % 2 == 0 and layer < below for layer in range(layers)]
-    elif family == "qwen3_moe":
-        narrow = [True] * layers
-    else:
-        narrow = [layer >= below for layer in range(layers)]
+    size = found.get("sliding_window", 4096) if flag(found, "use_sliding_window") else None  # as transformers' classes
+    if size is not None and family == "llama":
+        raise UserError("use_sliding_window = true in a llama, which has no windows", expected="false")
+    narrow = [False] * layers if size is None else _narrow(found, family, layers)
+    if (kinds := _layer_kinds(found, layers)) is not None:
+        if size is not None and family in ("qwen2", "qwen3", "qwen2_moe"):
+            narrow = kinds
+        elif kinds != narrow:
+            raise UserError("layer_types and use_sliding_window disagree on which layers have windows",
+                            expected="a list of layers as the other settings have them")  # fmt: skip
     return tuple(size if is_narrow else None for is_narrow in narrow) if any(narrow) else None
+
+
+def _narrow(found: Mapping[str, Any], family: str, layers: int) -> list[bool]:
+    """Which layers have a window where none is named."""
+    below = found.get("max_window_layers", 28)
+    if not is_whole(below):
+        raise UserError(f"max_window_layers = {below!r}", expected="a whole number")
+    if family == "qwen2_moe":
+        return [layer % 2 == 0 and layer < below for layer in range(layers)]
+    return [family == "qwen3_moe" or layer >= below for layer in range(layers)]
+
+
+def _layer_kinds(found: Mapping[str, Any], layers: int) -> list[bool] | None:
+    """Which layers `layer_types` calls narrow; kinds of attention that are not here are refused."""
+    kinds = found.get("layer_types")
+    if kinds is None:
+        return None
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise UserError(f"layer_types does not name {layers} layers")
+    if odd := [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]:
+        raise UserError(f"not supported here: layer_types with {odd[0]!r:.80}",
+                        expected="full_attention or sliding_attention")  # fmt: skip
+    return [kind == "sliding_attention" for kind in kinds]
 
 
 def common_settings(config: ModelConfig, family: str) -> dict[str, Any]:
@@ -179,9 +191,14 @@ def _writer(family: str, **fixed: Any) -> Any:
     return lambda config: {**common_settings(config, family), **fixed}
 
 
-QWEN2 = Format("qwen2", "Qwen2", _reader("qwen2"), _writer("qwen2"), identity, (".rotary_emb.inv_freq",))
+QWEN2 = Format("qwen2", "Qwen2", _reader("qwen2"), _writer("qwen2"), identity, KEYS, (".rotary_emb.inv_freq",))
 QWEN3 = Format(
-    "qwen3", "Qwen3", _reader("qwen3", qkv_bias=False, qk_norm=True), _writer("qwen3", attention_bias=False), identity
+    "qwen3",
+    "Qwen3",
+    _reader("qwen3", qkv_bias=False, qk_norm=True),
+    _writer("qwen3", attention_bias=False),
+    identity,
+    KEYS,
 )
 LLAMA = Format(
     "llama",
@@ -189,5 +206,6 @@ LLAMA = Format(
     _reader("llama", qkv_bias=False),
     _writer("llama", attention_bias=False, mlp_bias=False),
     identity,
+    KEYS,
     (".rotary_emb.inv_freq",),
 )

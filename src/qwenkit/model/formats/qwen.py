@@ -29,6 +29,11 @@ NAMES = {
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",
 }
+_KEYS = frozenset((*NAMES, *(
+    "bf16 fp16 fp32 intermediate_size no_bias rotary_pct scale_attn_weights seq_length softmax_in_fp32 "
+    "use_cache_kernel use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn windows"
+).split()))  # fmt: skip
+"""Of these `softmax_in_fp32`, `use_cache_kernel` and `use_flash_attn` choose how, not what is computed."""
 TOP = {
     "model.embed_tokens.weight": "transformer.wte.weight",
     "model.norm.weight": "transformer.ln_f.weight",
@@ -131,4 +136,5 @@ def _renames(ours: Iterable[str], present: frozenset[str]) -> list[Weight]:
     return [Weight(theirs, tuple(held)) for theirs, held in weights.items()]
 
 
-QWEN = Format("qwen", "QWen", _read, _write, _renames, (".attn.masked_bias", ".attn.bias", ".rotary_emb.inv_freq"))
+QWEN = Format("qwen", "QWen", _read, _write, _renames, _KEYS,
+              (".attn.masked_bias", ".attn.bias", ".rotary_emb.inv_freq"))  # fmt: skip

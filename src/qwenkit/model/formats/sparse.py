@@ -12,8 +12,8 @@ from typing import Any
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import Experts, ModelConfig
-from qwenkit.model.formats.base import Format, Weight, cannot_say, flag
-from qwenkit.model.formats.dense import common, common_settings
+from qwenkit.model.formats.base import Format, Weight, agree, cannot_say, flag, is_whole
+from qwenkit.model.formats.dense import KEYS, common, common_settings
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
@@ -22,19 +22,20 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _NAMES = ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step",
           "router_aux_loss_coef")  # fmt: skip
+_KEYS = KEYS | {*_NAMES, "num_local_experts", "mlp_only_layers"}
 _EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 
 
 def _read(found: dict[str, Any], family: str) -> ModelConfig:
     given = {name: found[name] for name in _NAMES if found.get(name) is not None}
-    if "num_experts" not in given and found.get("num_local_experts") is not None:
-        given["num_experts"] = found["num_local_experts"]
+    number = agree(found, ("num_experts", "num_local_experts"), "the number of experts")
+    given |= {} if number is None else {"num_experts": number}
     values = {**_DEFAULTS[family], **given}
     if family == "qwen2_moe" and found.get("shared_expert_intermediate_size") is not None:
         values["shared_expert_intermediate_size"] = found["shared_expert_intermediate_size"]
     dense = found.get("mlp_only_layers") or []
-    if not isinstance(dense, list) or not all(isinstance(layer, int) for layer in dense):
-        raise UserError(f"mlp_only_layers = {dense!r}", expected="a list of layers")
+    if not isinstance(dense, list) or len(dense) > 1024 or not all(is_whole(layer) for layer in dense):
+        raise UserError(f"mlp_only_layers = {dense!r:.100}", expected="a list of layers")
     if "norm_topk_prob" in values:
         values["norm_topk_prob"] = flag(values, "norm_topk_prob")
     experts = Experts(**values, mlp_only_layers=tuple(dense))
@@ -69,6 +70,7 @@ def _renames(ours: Iterable[str], present: frozenset[str]) -> list[Weight]:
 
 
 QWEN2_MOE = Format("qwen2_moe", "Qwen2Moe", lambda found: _read(found, "qwen2_moe"),
-                   lambda config: _write(config, "qwen2_moe"), _renames)  # fmt: skip
+                   lambda config: _write(config, "qwen2_moe"), _renames,
+                   _KEYS | {"qkv_bias", "shared_expert_intermediate_size"})  # fmt: skip
 QWEN3_MOE = Format("qwen3_moe", "Qwen3Moe", lambda found: _read(found, "qwen3_moe"),
-                   lambda config: _write(config, "qwen3_moe"), _renames)  # fmt: skip
+                   lambda config: _write(config, "qwen3_moe"), _renames, _KEYS)  # fmt: skip

@@ -1,0 +1,130 @@
+"""`qwenkit inspect data`: what a file or folder of chats is, and what would become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from qwenkit.cli.app import Json, as_folder, as_reference, inspect_app, print_json, terminal
+from qwenkit.tokenizer.show import printable
+
+MOST = 20
+"""So many files and keys are named."""
+
+
+@inspect_app.command("data", epilog="Example:  qwenkit inspect data my-chats --tokenizer runs/nano/tokenizer")
+def inspect_data(
+    source: Annotated[
+        list[Path], typer.Argument(help="files or folders: JSON, CSV, Parquet", parser=as_folder, metavar="PATH...")
+    ],
+    kind: Annotated[
+        Literal["chats", "pairs", "prompts"] | None,
+        typer.Option("--as", help="read as chats, pairs (comparisons) or prompts; else as most of the first rows are"),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="count tokens and show the first row: a folder, or org/name", parser=as_reference,
+                     metavar="MODEL"),
+    ] = None,
+    mask: Annotated[str, typer.Option(help="qwen (the authors') or assistant")] = "qwen",
+    style: Annotated[str, typer.Option(help="chat style: own (the folder's), qwen1, chatml or qwen3")] = "own",
+    limit: Annotated[int | None, typer.Option(help="read no more than so many rows", min=1)] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Say what data is: files and splits, forms, roles, lengths, what is put aside and why, and what is not read."""
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.data.chats import describe
+
+    tok = load_tokenizer(tokenizer) if tokenizer is not None else None
+    named = None if style == "own" else style
+
+    def render(row: Any) -> Any:
+        assert tok is not None
+        waits = row["messages"][-1]["role"] != "assistant"
+        return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=waits, mask=mask, style=named)
+
+    found = describe(source, kind, limit, None, None if tok is None else lambda row: len(render(row).ids))
+    shown = render(found.first) if tok is not None and found.first is not None else None
+    if as_json:
+        print_json(found.plain() | ({"first_row": _tokens(shown, tok)} if shown is not None else {}))
+        return
+    for line in lines(found):
+        terminal().print(line, highlight=False)
+    for table in (lengths(found), put_aside(found)):
+        if table is not None:
+            terminal().print(table)
+    for note in found.notes():
+        terminal().print(f"[yellow]note:[/] {plainly(note)}", highlight=False)
+    if shown is not None:
+        _print_first(shown, tok)
+
+
+def _tokens(shown: Any, tok: Any) -> list[dict[str, Any]]:
+    from qwenkit.chat.inspect import units
+
+    return [unit._asdict() for unit in units(shown, tok)]
+
+
+def _print_first(shown: Any, tok: Any) -> None:
+    from qwenkit.chat.inspect import mask_ansi, mask_text
+
+    console = terminal()
+    print("the first row, with what is trained in it:")
+    print((mask_ansi if console.color_system and not console.no_color else mask_text)(shown, tok))
+
+
+def lines(found: Any) -> Iterator[str]:
+    """What the source is, a line for each thing."""
+    words = {"chats": "chats", "pairs": "comparisons", "prompts": "prompts"}[found.kind]
+    more = "" if found.complete else ", and there are more"
+    bad = len(found.quarantine)
+    yield f"[bold]{words}[/]: {found.read} rows read{more}; {found.kept} would be used, {bad} put aside"
+    if found.files.split or len(found.files.splits) > 1:
+        splits = [f"{name or 'no name'} ({len(files)} files)" for name, files in found.files.splits.items()]
+        yield plainly(f"splits: {'; '.join(splits)}; taken: {found.files.split or 'no name'}")
+    for name, form in list(found.formats.items())[:MOST]:
+        forms = ", ".join(f"{form} ({count})" for form, count in found.forms.get(name, {}).items()) or "no form"
+        yield plainly(f"  {name}: {form}; {forms}")
+    if len(found.formats) > MOST:
+        yield f"  and {len(found.formats) - MOST} more files"
+    roles = ", ".join(f"{role} {count}" for role, count in found.roles.most_common())
+    yield f"roles: {roles or 'none'}; {found.tools} rows with tools; {found.untrained} answers not trained"
+    if found.keys:
+        yield plainly("keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in found.keys.most_common(MOST)))
+
+
+def plainly(words: str) -> str:
+    """Words out of somebody's files, for a terminal: no markup and no control characters."""
+    return escape(printable(words))
+
+
+def lengths(found: Any) -> Any:
+    """Quantiles of turns, characters and tokens."""
+    from rich.table import Table
+
+    rows = {"turns": found.turns, "characters": found.characters, "tokens": found.tokens}
+    given = {name: sample.quantiles() for name, sample in rows.items() if sample.seen}
+    if not given:
+        return None
+    table = Table("a row's", *next(iter(given.values())), "all", box=None, pad_edge=False)
+    for name, quantiles in given.items():
+        table.add_row(name, *map(str, quantiles.values()), str(rows[name].total))
+    return table
+
+
+def put_aside(found: Any) -> Any:
+    """The reasons why rows are put aside, each with its first row."""
+    from rich.table import Table
+
+    if not found.quarantine.counts:
+        return None
+    table = Table("put aside", "rows", "first", "begins", box=None, pad_edge=False)
+    for reason, count in found.quarantine.counts.most_common():
+        row = next((row for row in found.quarantine.rows if row["reason"] == reason), {"file": "", "sample": ""})
+        place = f"{row['file']}:{row['line']}" if "line" in row else row["file"]
+        table.add_row(plainly(reason), str(count), plainly(place), plainly(row["sample"][:60]))
+    return table

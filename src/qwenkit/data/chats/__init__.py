@@ -1,0 +1,32 @@
+"""Chats, prompts and comparisons as people have them: files, folders and forms, each row as this package's own.
+
+    describe(path, "chats")                           # files and formats, splits, forms, and what is not read
+    for part in parts(path, "chats", 16 << 20): ...   # parts that workers read apart, a function of the files
+        for row in read_part(part, quarantine): ...   # {"id", "messages", "tools"?, "place", ...}
+    for row in read(path, "chats", quarantine): ...   # all of them
+
+Kinds: `chats` end with an answer, `prompts` wait for one, `pairs` have `chosen` and `rejected`. A row that does not fit
+goes to the quarantine with its file, number and reason (`read = kept + quarantined`); without a quarantine it is an
+error. A damaged file and a folder whose training split is unclear are always errors. Reading order: `files` (which
+files a source holds), `formats` (bytes and rows of each), `reading` (parts), `turns` (messages), `forms`
+and `pairs` (rows), `summary` (all of it for people).
+"""
+
+from __future__ import annotations
+
+from qwenkit.lazy import lazy
+
+_HOME = {
+    "KINDS": "files",
+    "Files": "files",
+    "find": "files",
+    "Part": "reading",
+    "parts": "reading",
+    "read": "reading",
+    "read_part": "reading",
+    "Summary": "summary",
+    "describe": "summary",
+}
+
+__all__ = list(_HOME)
+__getattr__, __dir__ = lazy(__name__, _HOME)

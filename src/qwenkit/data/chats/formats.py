@@ -1,0 +1,81 @@
+"""The format of a file of rows and its rows, whatever packs them: JSON lines, a JSON document, CSV, Parquet, Arrow.
+
+    format_of(path)                    # "json", "csv", "parquet", "arrow": by its suffix, else by its first bytes
+
+Unlike crawls, where reading goes on behind damage, a damaged file of chats is refused: nobody knows what it held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qwenkit.compression import DAMAGED, PACKINGS, unpacked_name
+from qwenkit.data import streams
+from qwenkit.errors import UserError
+from qwenkit.files import LFS, open_file, refuse_pointer
+from qwenkit.records import Row
+
+FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
+           ".arrow": "arrow"}  # fmt: skip
+SUFFIXES = tuple(FORMATS)
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without what tells its format and packing."""
+    name = unpacked_name(path)
+    return name.stem if name.suffix.lower() in SUFFIXES else name.name
+
+
+def format_of(path: Path, ask: bool = True) -> str:
+    """The format of a file; one that is not known is a `UserError`, or nothing unless asked."""
+    if ask:
+        with open_file(path) as file:
+            refuse_pointer(file.read(len(LFS)), path)
+    known = FORMATS.get(unpacked_name(path).suffix.lower()) or (_by_content(path) if ask else "")
+    if not known and ask:
+        raise UserError(
+            f"a file of unknown type: {path.name}", where=str(path),
+            expected=f"rows in a file that ends in {', '.join(SUFFIXES)} (and {', '.join(PACKINGS)})",
+        )  # fmt: skip
+    return known
+
+
+def _by_content(path: Path) -> str:
+    first = next(streams.blocks(path), b"")
+    head = first.lstrip(b"\xef\xbb\xbf \t\r\n") if isinstance(first, bytes) else b""
+    return next((name for start, name in ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"{", "json"), (b"[", "json"))
+                 if head.startswith(start)), "")  # fmt: skip
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """What is said of a file that cannot be read to its end."""
+    return UserError(f"{reason}: it cannot be read to its end", where=str(path), mend="fetch or write it again")
+
+
+def arrow(path: Path) -> Iterator[tuple[int, Row]]:
+    """Rows of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes them."""
+    import pyarrow as pa
+
+    number = 0
+    try:
+        with pa.memory_map(str(path)) as source:
+            for batch in _batches(source):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, DAMAGED) from error
+
+
+def _batches(source: Any) -> Iterator[Any]:
+    import pyarrow as pa
+
+    try:
+        file = pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        yield from pa.ipc.open_stream(source)
+        return
+    yield from (file.get_batch(index) for index in range(file.num_record_batches))

@@ -1,0 +1,231 @@
+"""Parts of a source that are read apart, and the rows of each as this package's own.
+
+    parts(path, "chats", 16 << 20) -> list[Part]     # a function of the files and of the size alone
+    read_part(part, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
+
+JSON lines are split at lines and Parquet at row groups; a packed file, a JSON document and a table of CSV are one part
+each, read as a stream. A row without an id is called by its place: `chat-0` in a file of its own, `name-0` among
+several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from qwenkit.compression import CUT, DAMAGED, packing
+from qwenkit.data import row_files, streams
+from qwenkit.data.chats import files, formats
+from qwenkit.data.chats.forms import COLUMNS, Converted, converted
+from qwenkit.data.json_files import BROKEN, is_document
+from qwenkit.errors import UserError, within
+from qwenkit.records import Quarantine, Row, dumps, name_of, row_groups
+
+PART_BYTES = 16 << 20
+Source = Path | Sequence[Path]
+Check = Callable[[Row], None]
+_DAMAGE = {CUT, DAMAGED, "damaged row group"}
+_STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else all of it. `first` is
+    the number of its first row (of JSON lines: line); `stem` begins the names of rows without an id."""
+
+    path: Path
+    root: Path
+    kind: str
+    format: str
+    stem: str
+    start: int = 0
+    stop: int | None = None
+    first: int = 1
+
+
+def parts(source: Source, kind: str, size: int = PART_BYTES, own: Sequence[str] = ()) -> list[Part]:
+    """The parts of a source's files, of about `size` bytes each; `own` is the file of an artifact that holds them. A
+    source is a path, or some that are read one after the other."""
+    found = files.find(source, kind, own)
+    return [part for file in found.taken for part in _parts(file, found, kind, size)]
+
+
+def _parts(path: Path, found: files.Files, kind: str, size: int) -> Iterator[Part]:
+    form = formats.format_of(path)
+    stem = _STEMS[kind] if len(found.taken) == 1 else found.named(path)
+    edges: Iterator[tuple[int, int | None, int]] = iter([(0, None, 1)])
+    if form == "parquet":
+        edges = _groups(path, size)
+    elif form == "json" and path.stat().st_size > size and _is_of_plain_lines(path):
+        edges = ((lines.start, lines.stop, lines.lines + 1) for lines in streams.line_parts(path, size))
+    for start, stop, first in edges:
+        yield Part(path, found.root, kind, form, stem, start, stop, first)
+
+
+def _is_of_plain_lines(path: Path) -> bool:
+    """Whether a file can be cut at its lines."""
+    return packing(path) is None and not streams.is_wide(path) and not is_document(path)
+
+
+def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:
+    import pyarrow as pa
+
+    try:
+        yield from ((start, stop, rows + 1) for start, stop, rows in row_groups(path, size))
+    except (pa.ArrowException, OSError):
+        raise unreadable(path, "Parquet") from None
+
+
+def read(
+    source: Source, kind: str, quarantine: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Every row of a source; see `read_part`."""
+    for part in parts(source, kind, own=own):
+        yield from read_part(part, quarantine, check)
+
+
+def read_part(part: Part, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
+    """The rows of a part. What does not fit, or what `check` refuses, goes to the quarantine; without one the first is
+    a `UserError` with its file and number."""
+    for _, found in read_forms(part, quarantine, check):
+        yield found.row
+
+
+def read_forms(
+    part: Part, quarantine: Quarantine | None = None, check: Check | None = None, most: int | None = None
+) -> Iterator[tuple[Row, Converted]]:
+    """The same with each row as it was written, and the form that it came in; of the first rows, where `most` are to be
+    looked at."""
+    gate = _Gate(quarantine, most)
+    gate.root = part.root
+    called = gate.named(part.path)
+    for number, raw in islice(gate.until_enough(raw_rows(part, gate)), most):
+        try:
+            found = _own(part, number, raw, f"{called}:{number}")
+            if check is not None:
+                check(found.row)
+        except UserError as error:
+            if quarantine is None:
+                with within(f"{part.path}, row {number}"):
+                    raise
+            with contextlib.suppress(_Enough):  # the rows themselves end
+                gate.refused(error, part, number, raw)
+            continue
+        yield raw, found
+
+
+def _own(part: Part, number: int, raw: Row, place: str) -> Converted:
+    """A row in our form, with its id and place."""
+    if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
+        raise UserError(f"`id` is {'empty' if raw['id'] == '' else 'no text'}", expected="a text or a number")
+    found = converted(raw, part.kind)
+    name = found.row.get("id")
+    called = f"{part.stem}-{number - 1}" if name is None else name_of(name)
+    return found._replace(row={**found.row, "id": called, "place": place})
+
+
+class _Enough(Exception):
+    """So many bad rows were to be looked at, and no more."""
+
+
+class _Gate(Quarantine):
+    """Hands bad records on to a quarantine. A damaged file is refused, and without a quarantine all that is bad."""
+
+    def __init__(self, quarantine: Quarantine | None, most: int | None = None) -> None:
+        super().__init__()
+        self.behind, self.most, self.passed = quarantine, most, 0
+
+    def until_enough(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+        """Rows up to the first bad one that is one too many."""
+        with contextlib.suppress(_Enough):
+            yield from rows
+
+    def add(
+        self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = ""
+    ) -> None:
+        if reason in _DAMAGE:
+            raise formats.damaged(Path(file), reason)
+        if reason == BROKEN:
+            what = f"broken JSON in row {line}, and what follows it cannot be told apart"
+            raise UserError(what, where=str(file), mend="mend that row, or write one object a line")
+        if self.behind is None:
+            raise UserError(reason, where=f"{file}, row {line}", expected="one JSON object a line")
+        self.passed += 1
+        self.behind.root = self.root
+        self.behind.add(reason, file, line=line, offset=offset, sample=sample)
+        if self.passed == self.most:
+            raise _Enough
+
+    def refused(self, error: UserError, part: Part, number: int, raw: Row) -> None:
+        """A row that does not fit, by the reason; where in the row stands before its sample."""
+        sample = dumps_safe(raw)
+        self.add(error.what, part.path, line=number, sample=f"{error.where}: {sample}" if error.where else sample)
+
+
+def dumps_safe(row: Row) -> str:
+    """A row as text for people, whatever it holds."""
+    try:
+        return dumps(row)
+    except (TypeError, ValueError, RecursionError):
+        return str(row)
+
+
+def raw_rows(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    """The rows of a part as they are written, with their numbers."""
+    try:
+        yield from _READERS[part.format](part, quarantine)
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror or error})", where=str(part.path)) from error
+
+
+def _json(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    for number, row in row_files.json_rows(part.path, quarantine, part.start, part.stop, part.first):
+        inside = _inside(row, part.path) if number == 1 else None
+        yield from enumerate(inside, 1) if inside is not None else ((number, row),)
+
+
+def _inside(row: Row, path: Path) -> list[Row] | None:
+    """The rows of a document that holds them in a list under some name; None where it is a row itself."""
+    if COLUMNS & row.keys() or "text" in row:
+        return None
+    lists = {name: value for name, value in row.items() if _is_rows(value)}
+    if len(lists) > 1:
+        raise UserError(f"an object with several lists of rows: {', '.join(lists)}", where=str(path),
+                        mend="write the rows that are meant into a file of their own")  # fmt: skip
+    return next(iter(lists.values()), None)
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
+
+
+def _parquet(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return row_files.parquet_rows(part.path, quarantine, part.start, part.stop, part.first)
+
+
+def _csv(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    for number, row in row_files.csv_rows(part.path, quarantine):
+        if not COLUMNS & row.keys():
+            names = ", ".join(name[:40] for name in list(row)[:6])
+            raise UserError(
+                f"the first line of the table names no column that is known, but: {names}", where=str(part.path),
+                expected="messages; instruction and output; prompt and completion; question and answer; ...",
+                mend="write the names of the columns into the first line",
+            )  # fmt: skip
+        yield number, row
+
+
+def _arrow(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return formats.arrow(part.path)
+
+
+def unreadable(path: Path, form: str) -> UserError:
+    """What is said of a file of columns that its library refuses."""
+    return UserError(f"damaged file: it cannot be read as {form}", where=str(path), mend="fetch or write it again")
+
+
+_READERS: dict[str, Any] = {"json": _json, "parquet": _parquet, "csv": _csv, "arrow": _arrow}

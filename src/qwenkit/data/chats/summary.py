@@ -1,0 +1,187 @@
+"""What a source of chats is, and what would become of it: files, splits, forms, roles, lengths, what is put aside.
+
+found = describe(Path("data"))              # of which kind it is, is told by its first rows
+found = describe(path, "chats", 2000)       # no more than the first 2000 rows
+found.notes()                               # what people should know: files not read, keys that change nothing
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from qwenkit.chat.messages import text
+from qwenkit.compression import packing
+from qwenkit.data.chats import files, formats, reading
+from qwenkit.data.chats.forms import SIDES, TURN_KEYS, Converted, converted
+from qwenkit.data.chats.turns import READ, parsed
+from qwenkit.errors import UserError
+from qwenkit.records import Quarantine, Row
+
+SUSPECTS = frozenset(
+    "loss mask masks masked loss_mask loss_weight weights label labels score scores rating quality reward margin"
+    " system_prompt system_message chat_template_kwargs enable_thinking documents response_prefix prefix ignore"
+    " train_on_input train_on_inputs".split()
+)
+"""Keys that somebody may have meant to change what is trained: they change nothing, and that is told."""
+_KINDS_TRIED = ("pairs", "chats", "prompts")
+_TRIED, _SAMPLE = 20, 200_000
+
+
+class Sample:
+    """Numbers, thinned out evenly where they are many, for their quantiles; the largest is kept."""
+
+    def __init__(self) -> None:
+        self.values, self.every, self.seen, self.largest, self.total = array("q"), 1, 0, 0, 0
+
+    def add(self, value: int) -> None:
+        if self.seen % self.every == 0:
+            self.values.append(value)
+        self.seen, self.total, self.largest = self.seen + 1, self.total + value, max(self.largest, value)
+        if len(self.values) > _SAMPLE:
+            self.values, self.every = self.values[::2], 2 * self.every
+
+    def quantiles(self) -> dict[str, int]:
+        """The least, the quarters, nine tenths, 99 hundredths and the largest."""
+        if not self.values:
+            return {}
+        ordered = sorted(self.values)
+        at = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9, "99 %": 0.99}
+        return {name: ordered[round(share * (len(ordered) - 1))] for name, share in at.items()} | {"max": self.largest}
+
+
+@dataclass
+class Summary:
+    """What was found; `complete` where all rows were read. `read` = `kept` + those in the quarantine."""
+
+    kind: str
+    files: files.Files
+    formats: dict[str, str]
+    kept: int = 0
+    complete: bool = True
+    forms: dict[str, Counter[str]] = field(default_factory=dict)
+    roles: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)
+    untrained: int = 0
+    tools: int = 0
+    left_out: int = 0
+    characters: Sample = field(default_factory=Sample)
+    turns: Sample = field(default_factory=Sample)
+    tokens: Sample = field(default_factory=Sample)
+    quarantine: Quarantine = field(default_factory=lambda: Quarantine(keep=100))
+    first: Row | None = None
+
+    @property
+    def read(self) -> int:
+        return self.kept + len(self.quarantine)
+
+    def notes(self) -> list[str]:
+        """What people should know before they train on it."""
+        held = self.files.split if len(self.files.taken) == 1 and self.files.split not in ("", "train") else ""
+        told = [f"{self.files.taken[0].name} calls itself `{held}`: it is read because it was named"] if held else []
+        why: dict[str, list[str]] = {}
+        for name, reason in self.files.left:
+            if not name.startswith((".", "README", "LICENSE")):
+                why.setdefault(reason, []).append(name)
+        told += [f"not read: {files.some(names)} ({reason})" for reason, names in why.items()]
+        told += [f"`{key}` stands in {count} of {self.kept} rows and changes nothing here"
+                 for key, count in sorted(self.keys.items()) if key.rpartition(".")[2] in SUSPECTS]  # fmt: skip
+        if self.left_out:
+            told.append(f"what follows the last answer is left out: {self.left_out} of {self.kept} rows")
+        return told
+
+    def plain(self) -> dict[str, Any]:
+        """All of it for programs."""
+        return {
+            "kind": self.kind,
+            "files": [{"file": self.files.named(path), "format": self.formats[self.files.named(path)]}
+                      for path in self.files.taken],
+            "split": self.files.split or None, "splits": self.files.splits, "not_read": dict(self.files.left),
+            "rows": self.read, "complete": self.complete, "kept": self.kept,
+            "quarantined": dict(self.quarantine.counts.most_common()), "examples": self.quarantine.rows[:10],
+            "forms": {name: dict(found.most_common()) for name, found in self.forms.items()},
+            "roles": dict(self.roles.most_common()), "with_tools": self.tools, "untrained_answers": self.untrained,
+            "keys_not_read": dict(self.keys.most_common()), "turns": self.turns.quantiles(),
+            "characters": self.characters.quantiles(), "tokens": self.tokens.quantiles(), "notes": self.notes(),
+        }  # fmt: skip
+
+
+def describe(
+    source: reading.Source,
+    kind: str | None = None,
+    limit: int | None = None,
+    check: reading.Check | None = None,
+    measure: Callable[[Row], int] | None = None,
+    own: Sequence[str] = (),
+) -> Summary:
+    """Read a source, or its first rows, and tell what it is; `measure` gives a row's tokens. Nothing is refused but
+    what no row can be read from."""
+    found = files.find(source, kind or "chats", own)
+    parts = reading.parts(source, kind or "chats", 1 << 62, own)
+    kind = kind or _kind_of(parts)
+    names = {found.named(path): formats.format_of(path) + (packed.suffix if (packed := packing(path)) else "")
+             for path in found.taken}  # fmt: skip
+    summary = Summary(kind, found, names)
+    for part in parts:
+        left = None if limit is None else limit - summary.read
+        forms = summary.forms.setdefault(found.named(part.path), Counter())
+        for raw, row in reading.read_forms(replace(part, kind=kind), summary.quarantine, check, left):
+            forms[row.form] += 1
+            _count(summary, raw, row, measure)
+        if limit is not None and summary.read >= limit:
+            summary.complete = False
+            break
+    return summary
+
+
+def _count(summary: Summary, raw: Row, found: Converted, measure: Callable[[Row], int] | None) -> None:
+    row = found.row
+    summary.kept += 1
+    summary.first = summary.first or row
+    messages = [
+        *row["messages"],
+        *(row[side] for side in SIDES if summary.kind == "pairs" and not isinstance(row[side], str)),
+    ]
+    summary.roles.update(message["role"] for message in messages)
+    summary.untrained += sum(m["role"] == "assistant" and m.get("weight", 1) == 0 for m in messages)
+    summary.tools += bool(row.get("tools"))
+    summary.left_out += bool(found.left_out)
+    answers = [row[side] for side in SIDES if summary.kind == "pairs" and isinstance(row[side], str)]
+    summary.characters.add(sum(len(text(m)) for m in messages) + sum(map(len, answers)))
+    summary.turns.add(len(row["messages"]))
+    if measure is not None:
+        summary.tokens.add(measure(row))
+    summary.keys.update({key for key, value in raw.items() if key not in found.read and value is not None})
+    summary.keys.update(_keys_of_turns(raw))
+
+
+def _keys_of_turns(raw: Row) -> set[str]:
+    """Keys of messages that nobody reads, as `messages.score`."""
+    key = next((key for key in TURN_KEYS if raw.get(key)), None)
+    try:
+        found = parsed(raw[key], key) if key is not None else []
+    except UserError:
+        return set()
+    said = [message for message in found if isinstance(message, Mapping)] if isinstance(found, list) else []
+    return {f"{key}.{name}" for message in said for name in message if name not in READ and message[name] is not None}
+
+
+def _kind_of(parts: list[reading.Part]) -> str:
+    """The kind that most of the first rows are."""
+    sink = Quarantine()
+    raws = [raw for part in parts[:1] for _, raw in islice(reading.raw_rows(part, sink), _TRIED)]
+    fits = {kind: sum(_fits(raw, kind) for raw in raws) for kind in _KINDS_TRIED}
+    best = max(_KINDS_TRIED, key=lambda kind: fits[kind])
+    return best if fits[best] else "chats"
+
+
+def _fits(raw: Row, kind: str) -> bool:
+    try:
+        converted(raw, kind)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""The metadata of a checkpoint, read without running it.
+
+torch writes `.metadata` as a pickle, and a pickle is a program. Here only the classes of the format itself can come out
+of it, and what they say is held against the folder: files that lie in it, and tensors no larger than those.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch.distributed.checkpoint import filesystem, metadata
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
+
+METADATA = ".metadata"
+_CLASSES = (
+    "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata",
+    "TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING",
+)  # fmt: skip
+_ALLOWED: dict[tuple[str, str], Any] = {
+    **{(metadata.__name__, name): getattr(metadata, name) for name in _CLASSES},
+    (filesystem.__name__, "_StorageInfo"): filesystem._StorageInfo,
+    ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
+    ("torch", "Size"): torch.Size,
+    **{(module, "PosixPath"): pathlib.PurePosixPath for module in ("pathlib", "pathlib._local")},
+    **{(module, "WindowsPath"): pathlib.PureWindowsPath for module in ("pathlib", "pathlib._local")},
+    **{("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+}
+"""All that may be named in the file; nothing here does anything but hold values."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"{METADATA} names {module}.{name}, which is no part of a checkpoint")
+        return _ALLOWED[module, name]
+
+
+def read_metadata(file: BinaryIO, folder: Path) -> Metadata:
+    """The metadata in a file, after a look at what it says of the folder."""
+    found = _Unpickler(file).load()
+    if not isinstance(found, Metadata) or not isinstance(found.state_dict_metadata, dict):
+        raise ValueError(f"{METADATA} holds no metadata")
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file() and not path.is_symlink()}
+    for item in found.storage_data.values():
+        if item.relative_path not in sizes or item.transform_descriptors:
+            raise ValueError(f"{METADATA} names {item.relative_path!r}, which is no file of the checkpoint")
+    wanted = sum(_bytes(entry) for entry in found.state_dict_metadata.values())
+    if wanted > sum(sizes.values()):
+        raise ValueError(f"{METADATA} names tensors of {wanted} bytes, more than there are")
+    return found
+
+
+def _bytes(entry: Any) -> int:
+    if isinstance(entry, BytesStorageMetadata):
+        return 0
+    if not isinstance(entry, TensorStorageMetadata) or min(entry.size, default=0) < 0:
+        raise ValueError(f"{METADATA} describes what is no tensor")
+    return math.prod(entry.size) * entry.properties.dtype.itemsize
+
+
+class Reader(FileSystemReader):
+    """torch's reader of a folder, with this reading of its metadata."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with Path(self.path, METADATA).open("rb") as file:
+            found = read_metadata(file, Path(self.path))
+        found.storage_meta = found.storage_meta or metadata.StorageMeta()
+        found.storage_meta.load_id = self.load_id
+        return found
+
+
+class Planner(DefaultLoadPlanner):
+    """torch's planner, which takes no value apart that could be a program: here the values are one text."""
+
+    def load_bytes(self, read_item: ReadItem, value: Any) -> None:
+        self.original_state_dict[read_item.dest_index.fqn] = torch.load(value, weights_only=True)
