@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -47,6 +48,7 @@ def test_cells_are_the_models_own_perplexities(model: Transformer) -> None:
     assert found["plain", 64].perplexity.mean != pytest.approx(cell.perplexity.mean, rel=1e-6)
     assert table(cells).count("\n") == 10
     assert draw(cells, "title").startswith(b"<?xml") and len(plain(cells)) == 27
+    assert ElementTree.fromstring(draw(cells, "a$_{$\x1b 中")).tag.endswith("svg")  # a name of anybody's
 
 
 def test_the_grid_spans_windows() -> None:

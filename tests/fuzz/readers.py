@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenkit.records import Quarantine, read_parquet
+from qwenkit.records import Quarantine, read_object, read_parquet
 from tests.fuzz import mutate
 
 CHATS = [
@@ -181,9 +181,9 @@ def _pairs(folder: Path) -> object:
 
 
 def _certificate(folder: Path) -> object:
-    from qwenkit.cli.parity import _certificate as read
+    from qwenkit.evaluation.parity import checked
 
-    return read(folder / "parity.json")
+    return checked(read_object(folder / "parity.json"), "parity.json")
 
 
 def _judgements(folder: Path) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from qwenkit.cli.app import Json, as_folder, as_reference, inspect_app, print_json, terminal
 from qwenkit.tokenizer.show import printable
@@ -53,12 +53,12 @@ def inspect_data(
         print_json(found.plain() | ({"first_row": _tokens(shown, tok)} if shown is not None else {}))
         return
     for line in lines(found):
-        terminal().print(line, highlight=False)
+        terminal().print(line)
     for table in (lengths(found), put_aside(found)):
         if table is not None:
             terminal().print(table)
     for note in found.notes():
-        terminal().print(f"[yellow]note:[/] {plainly(note)}", highlight=False)
+        terminal().print(Text.assemble(("note:", "yellow"), f" {printable(note)}"))
     if shown is not None:
         _print_first(shown, tok)
 
@@ -82,24 +82,21 @@ def lines(found: Any) -> Iterator[str]:
     words = {"chats": "chats", "pairs": "comparisons", "prompts": "prompts"}[found.kind]
     more = "" if found.complete else ", and there are more"
     bad = len(found.quarantine)
-    yield f"[bold]{words}[/]: {found.read} rows read{more}; {found.kept} would be used, {bad} put aside"
+    yield f"{words}: {found.read} rows read{more}; {found.kept} would be used, {bad} put aside"
     if found.files.split or len(found.files.splits) > 1:
         splits = [f"{name or 'no name'} ({len(files)} files)" for name, files in found.files.splits.items()]
-        yield plainly(f"splits: {'; '.join(splits)}; taken: {found.files.split or 'no name'}")
+        yield printable(f"splits: {'; '.join(splits)}; taken: {found.files.split or 'no name'}")
     for name, form in list(found.formats.items())[:MOST]:
         forms = ", ".join(f"{form} ({count})" for form, count in found.forms.get(name, {}).items()) or "no form"
-        yield plainly(f"  {name}: {form}; {forms}")
+        yield printable(f"  {name}: {form}; {forms}")
     if len(found.formats) > MOST:
         yield f"  and {len(found.formats) - MOST} more files"
     roles = ", ".join(f"{role} {count}" for role, count in found.roles.most_common())
     yield f"roles: {roles or 'none'}; {found.tools} rows with tools; {found.untrained} answers not trained"
     if found.keys:
-        yield plainly("keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in found.keys.most_common(MOST)))
-
-
-def plainly(words: str) -> str:
-    """Words out of somebody's files, for a terminal: no markup and no control characters."""
-    return escape(printable(words))
+        yield printable(
+            "keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in found.keys.most_common(MOST))
+        )
 
 
 def lengths(found: Any) -> Any:
@@ -126,5 +123,5 @@ def put_aside(found: Any) -> Any:
     for reason, count in found.quarantine.counts.most_common():
         row = next((row for row in found.quarantine.rows if row["reason"] == reason), {"file": "", "sample": ""})
         place = f"{row['file']}:{row['line']}" if "line" in row else row["file"]
-        table.add_row(plainly(reason), str(count), plainly(place), plainly(row["sample"][:60]))
+        table.add_row(printable(reason), str(count), printable(place), printable(row["sample"][:60]))
     return table

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -31,8 +32,8 @@ BITS = 16
 _MOST = 1 << 21  # bytes of a filter's file, packed or not
 _FORM = 3  # of the features: another hash of units is another filter
 _NO_FILTER = (
-    ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, OverflowError, NotImplementedError, RuntimeError,
-    MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error,
+    ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, OverflowError, NotImplementedError,
+    RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
 """What reading a file that is no filter ends in: each reader inside numpy and zipfile has words of its own."""
 Floats = npt.NDArray[np.float64]

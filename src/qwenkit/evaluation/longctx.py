@@ -13,11 +13,12 @@ how often it doubles on the way up.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, visible
 from qwenkit.model.config import Extension, ModelConfig, Yarn
 from qwenkit.model.rotary import illustrated_windows
 from qwenkit.statistics import Interval, mean_interval
@@ -176,7 +177,8 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
             linewidth=1.2, elinewidth=0.6, linestyle=("-", "--")[number // 10 % 2],
         )  # fmt: skip
     lengths = sorted({cell.length for cell in cells})
-    axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="perplexity", title=title)
+    axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="perplexity")
+    axes.set_title(visible(title), parse_math=False)  # a folder may be called after dollars
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.minorticks_off()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7)))
@@ -184,7 +186,9 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a glyph that is missing here is drawn by the reader's own font
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 

@@ -14,6 +14,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from ..errors import visible
 from .compression import Report, tables
 
 MARKERS = "osD^vPX*"
@@ -24,7 +25,7 @@ def draw(report: Report) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    names, groups = report.tokenizers, report.groups
+    names, groups = report.tokenizers, [visible(group) for group in report.groups]  # of anybody, in XML
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "compression", "font.size": 9, "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that is missing here is drawn by the reader's own font
@@ -32,16 +33,23 @@ def draw(report: Report) -> bytes:
         axes = figure.subplots()
         for index, name in enumerate(names):
             shift = (index - (len(names) - 1) / 2) * 0.7 / max(1, len(names))
-            cells = [report.of(name, group).relative for group in groups]
+            cells = [report.of(name, group).relative for group in report.groups]
             places = [place + shift for place in range(len(groups))]
             lows, highs = ([c.mean if end is None else end for c, end in ends] for ends in (
                 [(c, c.low) for c in cells], [(c, c.high) for c in cells]))  # fmt: skip
             axes.hlines(places, lows, highs, color=f"C{index}", linewidth=1.5)
-            axes.plot([c.mean for c in cells], places, MARKERS[index % 8], color=f"C{index}", markersize=5, label=name)
+            axes.plot(
+                [c.mean for c in cells],
+                places,
+                MARKERS[index % 8],
+                color=f"C{index}",
+                markersize=5,
+                label=visible(name),
+            )
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_xlim(left=0)
-        axes.set_xlabel(f"tokens relative to {report.baseline}, with 95 % interval (less is better)")
+        axes.set_xlabel(f"tokens relative to {visible(report.baseline)}, with 95 % interval (less is better)")
         axes.grid(axis="x", linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper center", ncols=min(4, len(names)), frameon=False)
