@@ -85,7 +85,7 @@ error: runs/family: the run was started under other conditions: threads: 1 -> 2
         full_disk,
         "run my.toml",
         """\
-error: No space left on device
+error: runs/my/run.json: No space left on device
   mend: free some space
 """,
         started=True,
