@@ -188,6 +188,8 @@ def _record(file: _File | _Window, whole: bool) -> Record | str | None:
         line = file.readline(65_536)
         if not line.strip():
             break
+        if not whole and b"length" not in line.lower():  # all that is asked for
+            continue
         name, _, value = line.decode("utf-8", "replace").partition(":")
         headers.setdefault(name.strip().lower(), value.strip())
     else:
