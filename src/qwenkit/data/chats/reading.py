@@ -55,20 +55,20 @@ def parts(source: Source, kind: str, size: int = PART_BYTES, own: Sequence[str] 
 
 
 def _parts(path: Path, found: files.Files, kind: str, size: int) -> Iterator[Part]:
-    form = formats.format_of(path)
+    form, packed = formats.format_of(path), formats.packing(path)
     stem = _STEMS[kind] if len(found.taken) == 1 else found.named(path)
     edges: Iterator[tuple[int, int | None, int]] = iter([(0, None, 1)])
     if form == "parquet":
         edges = _groups(path, size)
-    elif form == "json" and path.stat().st_size > size and _is_lines(path):
+    elif form == "json" and not packed and path.stat().st_size > size and _is_lines(path):
         edges = ((lines.start, lines.stop, lines.lines + 1) for lines in streams.line_parts(path, size))
     for start, stop, first in edges:
         yield Part(path, found.root, kind, form, stem, start, stop, first)
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a file is plain lines, which can be read from any of them on."""
-    return not formats.packing(path) and not streams.is_wide(path) and not is_document(path)
+    """Whether a file is lines of UTF-8, which can be read from any of them on."""
+    return not streams.is_wide(path) and not is_document(path)
 
 
 def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:
