@@ -47,6 +47,17 @@ def test_json_for_programs_is_exact_and_obeyed_by_no_terminal(capsys: pytest.Cap
     out = capsys.readouterr().out
     assert json.loads(out) == {"a": HOSTILE, HOSTILE: 1}
     assert out.replace("\n", "").isprintable()
+    app.print_json([float("nan"), {"a": (float("inf"), 1.5)}])
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == [None, {"a": [None, 1.5]}]
+
+
+def test_json_for_programs_in_another_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = io.BytesIO()
+    stream = io.TextIOWrapper(held, "latin-1", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stream)
+    app.print_json(["\U0001f600", "é", "\udc80"])
+    stream.flush()
+    assert json.loads(held.getvalue().decode("latin-1")) == ["\U0001f600", "é", "\udc80"]
 
 
 def test_an_answer_in_pieces_sends_no_escape(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,8 +83,24 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """An answer for programs. What a terminal would obey stands in it as JSON's own escapes: the value is the same."""
-    text = json.dumps(value, ensure_ascii=False, indent=1)
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, indent=1)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # JSON's escapes: those of Python, by which such a stream helps itself, are none
+        text = json.dumps(json.loads(text), indent=1)
     print(visible(text, lambda sign: f"\\u{ord(sign):04x}"))
+
+
+def _finite(value: Any) -> Any:
+    """A value without NaN and infinity, which JSON does not have: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_stdin() -> str:
