@@ -22,7 +22,7 @@ from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, many
 from qwenkit.stages.testsets import named_texts, overlap_13gram
 
-VERSION = 7  # 7: pages keep formulas, columns, panels, threads; 6: vowel signs are in words, control characters end lines
+VERSION = 7  # 7: pages keep formulas, columns, panels, threads; 6: vowel signs in words, control characters end lines
 GIVES = ("documents",)
 MOST_COPIES, MOST_SHOWN = 1000, 2000
 RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
