@@ -71,9 +71,10 @@ def read_line() -> str | None:
 
 def _read_any_bytes() -> None:
     """Bytes that are no text come as half characters, which `_broken` sees, and break no reading."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
+    stdin: Any = sys.stdin
+    if isinstance(stdin, io.TextIOWrapper):
         with contextlib.suppress(io.UnsupportedOperation):
-            sys.stdin.reconfigure(errors="surrogateescape")
+            stdin.reconfigure(errors="surrogateescape")
 
 
 def _broken(line: str) -> bool:
@@ -90,7 +91,7 @@ def answer(
     reserve: int = 64,
 ) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
-    more = {"variables": variables} if variables else {}
+    more: dict[str, Any] = {"variables": variables} if variables else {}
     kept = fit(tok, history, engine.max_window, engine.max_length - reserve, **more)
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
