@@ -123,6 +123,8 @@ def headline(found: dict[str, int]) -> str:
         words.append(f"{found['cut']} too long for a row and cut between turns")
     if found["quarantined"]:
         words.append(f"{found['quarantined']} not usable and put aside")
+    if found.get("replay_too_long") and not found["replayed_documents"]:
+        words.append(f"nothing replayed: all {found['replay_too_long']} documents drawn are longer than a row")
     return ", ".join(words)
 
 
