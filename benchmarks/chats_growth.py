@@ -145,16 +145,19 @@ def main() -> None:
     given = parser.parse_args()
     names = ["", given.kind, "MB", "tokens", "seconds", "a second", "CPU s", "resident MB", "own MB"]
     print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
+    ratios = []
     for count in map(int, given.rows):
         place = Path(tempfile.mkdtemp(dir=given.place))
         try:
-            grow(given, place, count)
+            ratios.append(grow(given, place, count))
         finally:
             shutil.rmtree(place)
+    if given.peer:
+        print(f"ratio {min(ratios):.2f}")
 
 
-def grow(given: argparse.Namespace, place: Path, count: int) -> None:
-    """One size: the rows, and both programs on them."""
+def grow(given: argparse.Namespace, place: Path, count: int) -> float:
+    """One size: the rows, and both programs on them. Returns the peer's CPU seconds over ours."""
     with (place / "rows.jsonl").open("w") as file:
         size = sum(file.write(json.dumps(row) + "\n") for row in rows(count, given.kind))
     tokenizer = given.tokenizer or place / "tokenizer"
@@ -162,14 +165,17 @@ def grow(given: argparse.Namespace, place: Path, count: int) -> None:
         texts = [message["content"] for row in rows(500, "chats") for message in row["messages"]]
         save_tokenizer(train_bpe(texts, 2000), tokenizer)
     peer = [("peer", given.peer, PEER)] if given.peer else []
+    used: dict[str, float] = {}
     for name, python, code in [("qwenkit", sys.executable, OURS), *peer]:
         script = place / f"run_{name}.py"
         script.write_text(code)
         asked = [given.kind, place / "rows.jsonl", tokenizer, place / name, given.workers]
         seconds, cpu, resident, own, said = measure([str(python), str(script), *map(str, asked)])
         kept, tokens = map(int, said.split())
+        used[name] = cpu
         print(f"| {name} | {kept:,} of {count:,} | {size / 1e6:,.0f} | {tokens:,} | {seconds:.1f} | "
               f"{count / seconds:,.0f} | {cpu:.1f} | {resident:,.0f} | {own:,.0f} |", flush=True)  # fmt: skip
+    return used.get("peer", 0.0) / used["qwenkit"]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ LINE = re.compile(r"^#\s+(python3 -m venv (\S+) && \2/bin/pip install -r benchma
 
 # The smallest run of the benchmark of each file; {python} is that of the peers' environment, {work} an empty folder.
 RUNS = {
+    "peers-chats.txt": "benchmarks/chats_growth.py --rows 500 --workers 1 --peer {python}",
     "peers-data.txt": "benchmarks/data_vs_peers.py --mb 2",
     "peers.txt": "benchmarks/tokenizer_vs_peers.py --texts {work}/texts.jsonl --vocabulary {work}/qwen.tiktoken "
     "--peers {python} --size 2000 --train-mb 0.5 --encode-mb 0.5 --repetitions 1",

@@ -85,8 +85,18 @@ def within(place: str) -> Generator[None, None, None]:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a misspelt one, or None when nothing is close."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return found[0] if found else None
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return min(found, key=lambda word: _edits(name, word), default=None)
+
+
+def _edits(a: str, b: str) -> int:
+    """How many letters must be put in, left out or changed: `nona` is nearer to `nano` than to `own`."""
+    row = list(range(len(b) + 1))
+    for number, letter in enumerate(a, 1):
+        before, row[0] = row[0], number
+        for at, other in enumerate(b, 1):
+            before, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, before + (letter != other))
+    return row[-1]
 
 
 def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str], expected: str | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from qwenkit import draws
 from qwenkit.statistics import across_seeds, paired_difference, pooled_mean, wilson
 
-HOSTILE = '</div><script>alert("x")</script>\u202e drowssap \x1b[31m <img src=x onerror=alert(1)> {{ 7*7 }} ``` |\ud83d'
+HOSTILE = '</div><script>alert("x")</script>\u202e drowssap \x1b[31m <img src=x onerror=alert(1)> {{ 7*7 }} ``` |'
 CHAIN = {
     "world": ("world", [], "32 people, 24 towns; 11,240 documents"),
     "testsets": ("testsets", ["world"], "600 chat prompts, 800 base questions"),

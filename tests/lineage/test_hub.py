@@ -84,7 +84,8 @@ def test_a_run_goes_on_offline(
 
 def test_a_model_that_cannot_be_had_stops_the_run_before_it_begins(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(RECIPE)
-    (tmp_path / "chat.jsonl").write_text("")
+    turns = [{"role": "user", "content": "so?"}, {"role": "assistant", "content": "yes"}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
     assert states("run my.toml")["chat"][0] == "absent"
     code, _, err = call("run my.toml -q")
     assert code == 2 and err.startswith("error: my.toml, me/base: no such folder here, and no such model on the Hub")

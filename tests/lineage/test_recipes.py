@@ -43,8 +43,18 @@ def stocked(bare: Path) -> Path:
             if kind == "path":
                 path = bare / target / "a.txt" if not Path(target).suffix else bare / target
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("{}\n")
+                path.write_text(json.dumps(ROWS.get(path.name, {"text": "A text of mine."})) + "\n")
     return bare
+
+
+ASKED = {"role": "user", "content": "so?"}
+COMPARED = {"messages": [ASKED], "chosen": "yes", "rejected": "no"}
+ROWS = {
+    "chats.jsonl": {"messages": [ASKED, {"role": "assistant", "content": "yes"}]},
+    "comparisons.jsonl": COMPARED, "annotated.jsonl": COMPARED, "pairs.jsonl": COMPARED,
+    "prompts.jsonl": {"messages": [ASKED]},
+}  # fmt: skip
+"""A row of each file of people's: the first is looked at before anything works."""
 
 
 def weights(model: torch.nn.Module) -> int:
@@ -221,7 +231,7 @@ def test_a_verb_is_refused_as_a_recipe_is(stocked: Path, small_machine: None) ->
     """The defaults of `pretrain` are Qwen-7B: nobody should find that out by a machine that dies."""
     (stocked / "tok").mkdir()
     write_json(stocked / "tok/tokenizer_config.json", {"model_vocab_size": 151936})
-    code, _, err = call("pretrain --corpus data/text --tokenizer tok --out o")
+    code, _, err = call("pretrain --corpus data/text/a.txt --tokenizer tok --out o")
     assert code == 2 and "`pretrain` cannot be trained here: 7.72 B parameters" in err
     assert not (stocked / "o").exists()
 

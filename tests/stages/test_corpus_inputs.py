@@ -100,7 +100,9 @@ def test_what_was_masked_is_counted(desk: Desk) -> None:
 
 def test_a_source_that_cannot_be_read_ends_the_build_when_all_is_read(desk: Desk, web: Path, tmp_path: Path) -> None:
     odd = desk.rows("odd.jsonl", [{"question": "What?"}] * 3)
-    with pytest.raises(UserError, match=r"nothing is kept of the source extra1 \(3 no key 'text'\)"):
+    with pytest.raises(
+        UserError, match=r"nothing is kept of the source extra1 \(3 no key 'text', but a text in 'question'"
+    ):
         run(desk, {"extra.0": web, "extra.1": odd}, chunks=str(tmp_path / "chunks"))
     assert [path.name for path in (tmp_path / "chunks").iterdir() if path.name[0] != "."] == ["1-read"]
     given = fates(run(desk, {"extra.0": web, "extra.1": odd}, text_keys={"extra1": ["question"]}))

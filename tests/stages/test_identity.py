@@ -11,7 +11,7 @@ from qwenkit.stages import KINDS, load_stage
 
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
-RUNTIME = {"minutes", "memory_mb", "runner", "chunks", "checkpoint_seconds", "evaluate_every"}
+RUNTIME = {"minutes", "memory_mb", "runner", "chunks", "checkpoint_seconds", "evaluate_every", "max_bad"}
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
 
 
