@@ -64,13 +64,17 @@ class Quarantine:
     rows: list[Row] = field(default_factory=list)
 
     def add(
-        self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = ""
-    ) -> None:
-        """Count one bad record and keep its place and the first 200 characters."""
+        self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = "",
+        detail: str = "", expected: str = "",
+    ) -> None:  # fmt: skip
+        """Count one bad record and keep its place and the first 200 characters; `detail` says of this one more than
+        the reason that it shares with others, as where in the record."""
         self.counts[reason] += 1
         if len(self.rows) < self.keep:
             place = {key: value for key, value in (("line", line), ("offset", offset)) if value is not None}
-            self.rows.append({"reason": reason, "file": self.named(Path(file)), **place, "sample": sample[:200]})
+            more = {key: value[:200] for key, value in (("detail", detail), ("expected", expected)) if value}
+            row = {"reason": reason, "file": self.named(Path(file)), **place, **more, "sample": sample[:200]}
+            self.rows.append(row)
 
     def named(self, file: Path) -> str:
         """What a file is called for people."""
@@ -158,7 +162,9 @@ def parse_line(line: bytes, path: Path, number: int, quarantine: Quarantine | No
             reason = "a git-lfs pointer, not the file itself"
         raise UserError(reason, where=f"{path}, line {number}", expected="one JSON object a line")
     else:
-        quarantine.add(reason.split(" (")[0], path, line=number, sample=line[:200].decode(errors="replace"))
+        reason, _, detail = reason.partition(" (")
+        sample = line[:200].decode(errors="replace")
+        quarantine.add(reason, path, line=number, sample=sample, detail=detail.removesuffix(")"))
 
 
 class _Refused(ValueError):

@@ -28,7 +28,7 @@ def test_a_corpus_with_broken_lines_adds_up(desk: Desk) -> None:
     assert books["read"] == len(good) + 4 == books["kept"] + books["dropped"] + books["quarantined"]
     bad = [(row["line"], row["reason"]) for row in read_jsonl(desk.tmp / "runs/my/corpus/quarantine.jsonl")]
     assert bad == [(41, "broken JSON"), (42, "invalid UTF-8"), (43, "a list where an object was expected"),
-                   (44, "no key 'text'")]  # fmt: skip
+                   (44, "no key 'text', but a text in 'txt' (name it in `text_keys`)")]  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", ["cut", "flipped"])

@@ -27,14 +27,15 @@ RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": st
 @dataclass(frozen=True)
 class Node:
     """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name), ("path", path) or
-    ("hub", reference); `absent` are the complaints about paths that are not there yet: a run refuses them, a plan
-    shows them."""
+    ("hub", reference), and `places` their keys to where they are written; `absent` are the complaints about paths that
+    are not there yet: a run refuses them, a plan shows them."""
 
     name: str
     kind: str
     config: StageConfig
     inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
     absent: list[UserError] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
 
     def parents(self) -> list[str]:
         """Names of the nodes this one reads, in order, each once."""
@@ -231,12 +232,13 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
     rest = {key: value for key, value in table.items() if key != "kind"}
     config = validate(stage.Config, rest, source, lines, name)
     inputs: dict[str, tuple[str, str]] = {}
+    places: dict[str, str] = {}
     for key, reference in config.references():
         short = key.partition(".")[0]
-        where = place_of(source, lines, (name, short))
+        where = places[short] = place_of(source, lines, (name, short))
         inputs[key] = resolve(reference, tables, base, where, f"{name}.{short}", config.from_hub(short) != "")
         _refuse_other_kind(inputs[key], config, short, tables, where, f"{name}.{short}")
-    node = Node(name, kind, config, inputs)
+    node = Node(name, kind, config, inputs, places=places)
     return replace(node, absent=_absent(node, source, lines, base))
 
 

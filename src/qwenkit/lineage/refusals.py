@@ -107,7 +107,7 @@ def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
             if kind == "path" and Path(target).exists():
                 paths.setdefault(key.partition(".")[0], []).append(Path(target))
         for key, found in paths.items():
-            with within(f"`{node.name}.{key}`"):
+            with within(f"{node.places[key]}, `{node.name}.{key}`"):
                 refuse_first_rows(node.kind, node.config.wants(key), found, getattr(node.config, "max_bad", 1.0))
 
 

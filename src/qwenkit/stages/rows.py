@@ -26,6 +26,11 @@ from qwenkit.stages.checks import check_flipped, check_prompt_keys
 CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
 PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
 PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
+_FORMS = {
+    "chats": "one JSON object a line, with `messages`",
+    "pairs": "one JSON object a line, with `messages` (or `prompt`), `chosen` and `rejected`",
+    "prompts": "one JSON object a line, with `messages` (or `prompt`)",
+}
 FIRST_ROWS = 2000
 """So many rows of a source are looked at before anything is trained, and for what people should know of it."""
 __all__ = ["Part", "parts"]
@@ -34,13 +39,13 @@ __all__ = ["Part", "parts"]
 def read_chats(path: Source, bad: Quarantine | None = None) -> list[Row]:
     """Chats, each with an id."""
     found = list(rows(path, "chats", bad))
-    return found if found or bad else _none(path, "no chats in this file", "one JSON object a line, with `messages`")
+    return found if found or bad else _none(path, "no chats in this file", _FORMS["chats"])
 
 
 def read_pairs(path: Source, name: str, bad: Quarantine | None = None) -> list[Row]:
     """Comparisons, each with an id, `messages`, and `chosen` and `rejected` as a text or a message."""
     found = list(rows(path, "pairs", bad, check_flipped, (name,)))
-    return found if found or bad else _none(path, "no comparisons in this file", "one JSON object a line")
+    return found if found or bad else _none(path, "no comparisons in this file", _FORMS["pairs"])
 
 
 def read_prompts(
@@ -100,12 +105,12 @@ def max_bad() -> Any:
 
 
 def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Sequence[Row], most: float) -> None:
-    """End where more rows were put aside than is borne, with the reasons and examples."""
+    """End where more rows were put aside than is borne, with the reasons and an example of each."""
     bad = sum(counts.values())
     if bad <= most * read:
         return
     reasons = Counter(counts).most_common(5)
-    examples = {row["reason"]: _place(row) for row in reversed(rows)}
+    examples = {row["reason"]: _example(row) for row in reversed(rows)}
     lines = [f"  {count} {reason}" + (f" (first: {examples[reason]})" if reason in examples else "")
              for reason, count in reasons]  # fmt: skip
     more = [f"  and {len(counts) - 5} more reasons"] if len(counts) > 5 else []
@@ -142,7 +147,7 @@ def _look(stage: str, kind: str, source: tuple[Path, ...], most: float, _: tuple
     check = check_flipped if kind == "pairs" else asked if kind == "prompts" else None
     found = describe(list(source), kind, FIRST_ROWS, check)
     if not found.read:
-        _none(source, f"no {kind} here", "one JSON object a line")
+        _none(source, f"no {kind} here", _FORMS[kind])
     if not found.kept:
         next(reading.read(list(source), kind, None, check))  # says of the first row what is wrong with it
     if found.complete:
@@ -156,8 +161,11 @@ def notes(source: Source, kind: str) -> tuple[str, ...]:
     return tuple(describe(source, kind, FIRST_ROWS).notes())
 
 
-def _place(row: Row) -> str:
-    return f"{row['file']}, row {row['line']}" if "line" in row else str(row["file"])
+def _example(row: Row) -> str:
+    """Where a row that does not fit stands, what more is known of it, and what was expected there."""
+    place = f"{row['file']}, row {row['line']}" if "line" in row else str(row["file"])
+    expected = f"; expected: {row['expected']}" if row.get("expected") else ""
+    return ", ".join(filter(None, (place, row.get("detail")))) + expected
 
 
 def prompt_of(row: Row) -> str:

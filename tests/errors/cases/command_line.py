@@ -31,7 +31,7 @@ error: --set tokeniser.extras=1: the recipe has no node `tokeniser`
         "run my.toml --set tokenizer.extra=1",
         """\
 error: --set tokenizer.extra=1: unknown key `tokenizer.extra`
-  expected: one of corpus, extras, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, fewer, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
   nearest: extras
 """,
     ),
@@ -181,7 +181,7 @@ error: no/my.toml: the file cannot be written (No such file or directory)
         "init my.toml --from nanno",
         """\
 error: no recipe `nanno`
-  expected: a .toml file, or one of nano, nano-quick, qwen-1.8b, qwen-14b, qwen-7b
+  expected: a .toml file, or one of finetune, nano, nano-quick, own, qwen-1.8b, qwen-14b, qwen-7b
   nearest: nano
 """,
     ),

@@ -98,7 +98,7 @@ error: qwenkit sft --model: `sft.model` names `runs/family/tokenizer`, whose kin
         "run my.toml",
         """\
 error: my.toml, line 6: `more.extra` names `corpus`, whose kind is corpus
-  expected: text: your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC
+  expected: text: your own text: folders, JSONL, Parquet, CSV, WARC, pages, code
 """,
     ),
     Case(
@@ -236,7 +236,7 @@ error: my.toml, line 3: `corpus.extra` = "a\\u0000b/c" is no path: it holds a ze
         "run my.toml",
         """\
 error: my.toml, line 3: `corpus.extra` names what is not there: circle/x
-  expected: your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC
+  expected: your own text: folders, JSONL, Parquet, CSV, WARC, pages, code
   mend: put it there, or name another path
 """,
     ),

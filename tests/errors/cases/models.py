@@ -14,7 +14,7 @@ CASES = [
         f"sft --model mine --data chat.jsonl {TRAIN}",
         """\
 error: qwenkit sft, mine: no tokenizer in this folder
-  expected: tokenizer.json, or one .tiktoken file
+  expected: tokenizer.json, or one .tiktoken file, or vocab.json with merges.txt
 """,
         started=True,
     ),
@@ -67,7 +67,7 @@ error: model/config.json: model_type 'gpt2' is not supported
         "chat model -p hi",
         """\
 error: model: no tokenizer in this folder
-  expected: tokenizer.json, or one .tiktoken file
+  expected: tokenizer.json, or one .tiktoken file, or vocab.json with merges.txt
 """,
     ),
     Case(

@@ -86,8 +86,8 @@ error: my.toml: no such recipe
         "run nono",
         """\
 error: no recipe `nono`
-  expected: a .toml file, or one of nano, nano-quick, qwen-1.8b, qwen-14b, qwen-7b
-  nearest: nano
+  expected: a .toml file, or one of finetune, nano, nano-quick, own, qwen-1.8b, qwen-14b, qwen-7b
+  nearest: own
 """,
     ),
     Case(
@@ -105,7 +105,7 @@ error: my.toml: a folder, where a file was expected
         "run my.toml",
         """\
 error: my.toml, line 1: unknown key `sede`
-  expected: one of schema, seed, device, threads, out, title, about
+  expected: one of schema, seed, device, threads, out, title, about, accept_unknown
   nearest: seed
 """,
     ),
@@ -152,7 +152,7 @@ error: my.toml, line 1: `device` is "tpu"
         "run my.toml",
         """\
 error: my.toml, line 4: unknown key `tokenizer.vocab_sise`
-  expected: one of corpus, extras, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, fewer, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
   nearest: vocab_size
 """,
     ),
@@ -261,7 +261,7 @@ error: my.toml, line 4: `tokenizer.pattern` is "qwenn"
 error: my.toml, line 4: `tokenizer.vocab_size` is 1
   expected: at least 256
 my.toml, line 5: unknown key `tokenizer.pad_too`
-  expected: one of corpus, extras, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, fewer, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
   nearest: pad_to
 """,
     ),
@@ -282,7 +282,7 @@ error: my.toml, line 3: `tokenizer.corpus` names what is not there: texts.jsonl
         "run my.toml",
         """\
 error: my.toml, line 3: `corpus.extra` names what is not there: texts.jsonl
-  expected: your own text: folders of .txt/.md/.py, JSONL, Parquet, WARC
+  expected: your own text: folders, JSONL, Parquet, CSV, WARC, pages, code
   nearest: text.jsonl
   mend: put it there, or name another path
 """,

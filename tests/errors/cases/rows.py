@@ -105,7 +105,7 @@ error: my.toml, [corpus], mine: no test set in this folder
         lambda d: recipe(TOKENIZER)(d).write("text.jsonl", ""),
         "run my.toml",
         """\
-error: my.toml, [tokenizer], text.jsonl: no documents in this file
+error: my.toml, line 3, `tokenizer.corpus`, text.jsonl: no documents in this file
   expected: one JSON object a line, with `text`
 """,
         started=True,
@@ -135,7 +135,7 @@ error: my.toml, [tokenizer]: the texts hold only 332 different tokens, 5000 were
         bad_bytes(b""),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl: no chats in this file
+error: qwenkit sft --data, `sft.data`, bad.jsonl: no chats here
   expected: one JSON object a line, with `messages`
 """,
         started=True,
@@ -145,8 +145,10 @@ error: qwenkit sft, bad.jsonl: no chats in this file
         bad_bytes(json.dumps(chats()[0]).encode() + b"\n{\n"),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, line 2: broken JSON (Expecting property name enclosed in double quotes)
-  expected: one JSON object a line
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 broken JSON (first: bad.jsonl, row 2, Expecting property name enclosed in double quotes)
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -155,7 +157,7 @@ error: qwenkit sft, bad.jsonl, line 2: broken JSON (Expecting property name encl
         bad_bytes(b"\xff\n"),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, line 1: invalid UTF-8
+error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: invalid UTF-8
   expected: one JSON object a line
 """,
         started=True,
@@ -165,7 +167,7 @@ error: qwenkit sft, bad.jsonl, line 1: invalid UTF-8
         bad_bytes(b"[1]\n"),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, line 1: a list where an object was expected
+error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: a number where an object was expected
   expected: one JSON object a line
 """,
         started=True,
@@ -175,7 +177,7 @@ error: qwenkit sft, bad.jsonl, line 1: a list where an object was expected
         lambda d: d.family().write("bad.jsonl.gz", gzip.compress(b"{}\n" * 9)[:-12]),
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
-error: qwenkit sft, bad.jsonl.gz: truncated file: nothing in it can be read
+error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: truncated file: it cannot be read to its end
   mend: fetch or write it again
 """,
         started=True,
@@ -185,7 +187,7 @@ error: qwenkit sft, bad.jsonl.gz: truncated file: nothing in it can be read
         lambda d: d.family().write("bad.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 20),
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
-error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
+error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be read to its end
   mend: fetch or write it again
 """,
         started=True,
@@ -195,7 +197,7 @@ error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
         lambda d: d.family().write("bad.jsonl.gz", b"\2 no gzip"),
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
-error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
+error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be read to its end
   mend: fetch or write it again
 """,
         started=True,
@@ -205,8 +207,10 @@ error: qwenkit sft, bad.jsonl.gz: damaged file: nothing in it can be read
         bad_rows(chats()[0], {"id": "x"}),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2: missing key `messages`
-  expected: messages
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 missing key `messages` (first: bad.jsonl, row 2; expected: messages, conversations, instruction and output, or prompt and completion)
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -215,8 +219,10 @@ error: qwenkit sft, bad.jsonl, row 2: missing key `messages`
         bad_rows(chats()[0], chat("user", "assistant", "assistant")),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2, message 2: assistant after assistant
-  expected: user
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 assistant after assistant (first: bad.jsonl, row 2, message 2; expected: user)
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -225,7 +231,7 @@ error: qwenkit sft, bad.jsonl, row 2, message 2: assistant after assistant
         bad_rows(chat("user", "system")),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 1, message 1: system after user
+error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1, message 1: system after user
   expected: assistant
 """,
         started=True,
@@ -235,8 +241,8 @@ error: qwenkit sft, bad.jsonl, row 1, message 1: system after user
         bad_rows(chat("user", "asistant")),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 1, message 1: unknown role 'asistant'
-  expected: system, user, assistant, tool
+error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1, message 1: unknown role 'asistant'
+  expected: system, user, assistant, tool (or human, gpt)
   nearest: assistant
 """,
         started=True,
@@ -246,8 +252,10 @@ error: qwenkit sft, bad.jsonl, row 1, message 1: unknown role 'asistant'
         bad_rows(chats()[0], said(tool_calls="x")),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2, message 1: tool_calls is a string
-  expected: a list of tool calls
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 tool_calls is a string (first: bad.jsonl, row 2, message 1; expected: a list of tool calls)
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -256,8 +264,10 @@ error: qwenkit sft, bad.jsonl, row 2, message 1: tool_calls is a string
         bad_rows(chats()[0], said(tool_calls=[3])),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2, message 1: a tool call is a number
-  expected: {"function": {"name": ..., "arguments": {...}}}
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 a tool call is a number (first: bad.jsonl, row 2, message 1; expected: {"function": {"name": ..., "arguments": {...}}})
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -266,8 +276,10 @@ error: qwenkit sft, bad.jsonl, row 2, message 1: a tool call is a number
         bad_rows(chats()[0], said(tool_calls=[{"function": {"arguments": {}}}])),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2, message 1: a tool call without a name
-  expected: {"function": {"name": ..., "arguments": {...}}}
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 a tool call without a name (first: bad.jsonl, row 2, message 1; expected: {"function": {"name": ..., "arguments": {...}}})
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -276,18 +288,22 @@ error: qwenkit sft, bad.jsonl, row 2, message 1: a tool call without a name
         bad_rows(chats()[0], said(content=[{"type": "text"}])),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2, message 1: the text of a content part is missing
-  expected: {"type": "text", "text": ...}
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 the text of a content part is missing (first: bad.jsonl, row 2, message 1; expected: {"type": "text", "text": ...})
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
     Case(
-        "a part that is a bare text",
+        "a part that is a number",
         bad_rows(chats()[0], said(content=["yes", 3])),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2, message 1: a content part is a string
-  expected: {"type": "text", "text": ...}
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 a content part is a number (first: bad.jsonl, row 2, message 1; expected: {"type": "text", "text": ...})
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -296,8 +312,10 @@ error: qwenkit sft, bad.jsonl, row 2, message 1: a content part is a string
         bad_rows(chats()[0], said(content=[{"type": "image", "image": "x.png"}])),
         SFT,
         """\
-error: qwenkit sft, bad.jsonl, row 2, message 1: a content part of type 'image'
-  expected: text parts only, for a text model
+error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 a content part of type 'image' (first: bad.jsonl, row 2, message 1; expected: text parts only, for a text model)
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -317,8 +335,8 @@ error: qwenkit sft: a warm-up of 1430 steps in a training of 40
         bad_rows(chat("user")),
         SFT,
         """\
-error: qwenkit sft, chat `x`: 1 of 1 chats have no answer to learn from
-  expected: an assistant's turn that is not empty
+error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: a chat without an answer
+  expected: an assistant's turn
 """,
         started=True,
     ),
@@ -356,8 +374,10 @@ error: unknown mask 'quen'
         bad_rows(pairs()[0], without(pairs()[1], "rejected")),
         PAIRS,
         """\
-error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
-  expected: messages (or prompt), chosen, rejected
+error: qwenkit preference --data, `preference.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
+  1 missing key `rejected` (first: bad.jsonl, row 2; expected: messages (or prompt), chosen, rejected)
+  expected: at most 1 % of them (`max_bad` = 0.01)
+  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
 """,
         started=True,
     ),
@@ -366,7 +386,7 @@ error: qwenkit preference, bad.jsonl, row 2: missing key `rejected`
         bad_rows({**pairs()[0], "chosen": 3}),
         PAIRS,
         """\
-error: qwenkit preference, bad.jsonl, row 1: `chosen` is a number
+error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1: `chosen` is a number
   expected: a text, or messages that end with the answer
 """,
         started=True,
@@ -376,7 +396,7 @@ error: qwenkit preference, bad.jsonl, row 1: `chosen` is a number
         bad_rows({**pairs()[0], **chat("user", "assistant")}),
         PAIRS,
         """\
-error: qwenkit preference, bad.jsonl, row 1, message 1: nothing to answer: the last turn is assistant
+error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1, message 1: nothing to answer: the last turn is assistant
   expected: user or tool
 """,
         started=True,
@@ -386,8 +406,9 @@ error: qwenkit preference, bad.jsonl, row 1, message 1: nothing to answer: the l
         bad_rows(without(prompts()[0], "messages")),
         PPO,
         """\
-error: qwenkit ppo, bad.jsonl, row 1: missing key `messages`
+error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: missing key `messages`
   expected: messages, or prompt
+  mend: this row has `id`, `rubric`
 """,
         started=True,
     ),
@@ -396,7 +417,7 @@ error: qwenkit ppo, bad.jsonl, row 1: missing key `messages`
         bad_rows({**prompts()[0], "rubric": {"right": {"kind": "nubmer"}}}),
         PPO,
         """\
-error: qwenkit ppo, bad.jsonl, row 1: unknown kind of right answer `nubmer`
+error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: unknown kind of right answer `nubmer`
   expected: number, mention, exact, json, refusal
   nearest: number
 """,
@@ -407,7 +428,7 @@ error: qwenkit ppo, bad.jsonl, row 1: unknown kind of right answer `nubmer`
         bad_rows({**prompts()[0], "rubric": without(prompts()[0]["rubric"], "limit")}),
         PPO,
         """\
-error: qwenkit ppo, bad.jsonl, row 1: missing key `rubric.limit`
+error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: missing key `rubric.limit`
   expected: language, right, parts, limit, manners, system
 """,
         started=True,

@@ -23,7 +23,7 @@ from qwenkit.data.chats import files, formats
 from qwenkit.data.chats.forms import COLUMNS, Converted, converted
 from qwenkit.data.json_files import BROKEN, is_document
 from qwenkit.errors import UserError, within
-from qwenkit.records import Quarantine, Row, dumps, name_of, row_groups
+from qwenkit.records import Quarantine, Row, dumps, json_kind, name_of, row_groups
 
 PART_BYTES = 16 << 20
 Source = Path | Sequence[Path]
@@ -121,7 +121,8 @@ def read_forms(
 def _own(part: Part, number: int, raw: Row, place: str) -> Converted:
     """A row in our form, with its id and place."""
     if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
-        raise UserError(f"`id` is {'empty' if raw['id'] == '' else 'no text'}", expected="a text or a number")
+        kind = "empty" if raw["id"] == "" else json_kind(raw["id"])
+        raise UserError(f"`id` is {kind}", expected="a text or a number")
     found = converted(raw, part.kind)
     name = found.row.get("id")
     called = f"{part.stem}-{number - 1}" if name is None else name_of(name)
@@ -145,25 +146,29 @@ class _Gate(Quarantine):
             yield from rows
 
     def add(
-        self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = ""
-    ) -> None:
+        self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = "",
+        detail: str = "", expected: str = "",
+    ) -> None:  # fmt: skip
         if reason in _DAMAGE:
             raise formats.damaged(Path(file), reason)
         if reason == BROKEN:
             what = f"broken JSON in row {line}, and what follows it cannot be told apart"
             raise UserError(what, where=str(file), mend="mend that row, or write one object a line")
         if self.behind is None:
-            raise UserError(reason, where=f"{file}, row {line}", expected="one JSON object a line")
+            what = f"{reason} ({detail})" if detail else reason
+            raise UserError(what, where=f"{file}, row {line}", expected="one JSON object a line")
         self.passed += 1
         self.behind.root = self.root
-        self.behind.add(reason, file, line=line, offset=offset, sample=sample)
+        self.behind.add(reason, file, line=line, offset=offset, sample=sample, detail=detail, expected=expected)
         if self.passed == self.most:
             raise _Enough
 
     def refused(self, error: UserError, part: Part, number: int, raw: Row) -> None:
         """A row that does not fit, by the reason; where in the row stands before its sample."""
-        sample = dumps_safe(raw)
-        self.add(error.what, part.path, line=number, sample=f"{error.where}: {sample}" if error.where else sample)
+        sample, where = dumps_safe(raw), error.where or ""
+        near = f" (nearest: {error.nearest})" if error.nearest else ""
+        self.add(error.what, part.path, line=number, sample=f"{where}: {sample}" if where else sample, detail=where,
+                 expected=f"{error.expected or ''}{near}")  # fmt: skip
 
 
 def dumps_safe(row: Row) -> str:

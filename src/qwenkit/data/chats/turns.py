@@ -36,20 +36,20 @@ THOUGHTS = ("reasoning", "thinking")
 
 def turns(found: Any, key: str = "messages") -> list[Row]:
     """A list of messages, or its JSON text, as messages with `role` and `content`."""
-    found = parsed(found, key)
+    found = parsed(found, key, "a list of role and content")
     if not isinstance(found, list):
         raise UserError(f"`{key}` is {json_kind(found)}", expected="a list of role and content")
     return [turn(message, f"message {index}") for index, message in enumerate(found)]
 
 
-def parsed(value: Any, key: str) -> Any:
+def parsed(value: Any, key: str, expected: str = "a list") -> Any:
     """A value that a table or a column of texts holds as JSON."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise UserError(f"`{key}` is a text that is no JSON", expected="a list, or its JSON text") from None
+        raise UserError(f"`{key}` is a text that is no JSON", expected=f"{expected}, or its JSON text") from None
 
 
 def turn(message: Any, where: str) -> Row:
