@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from qwenkit.errors import UserError
-from qwenkit.tokenizer import IM_END, Tokenizer, batch, load
+from qwenkit.tokenizer import IM_END, Tokenizer, load
+from qwenkit.tokenizer.batch import batch
 
 GOLDEN = Path(__file__).parent / "golden"
 

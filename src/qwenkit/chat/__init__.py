@@ -1,12 +1,37 @@
-"""Conversations: messages, ChatML rendering with loss mask, tool-call parsing (report appendix A.1). No torch here."""
+"""Conversations: messages, ChatML rendering with loss mask, tool-call parsing (report appendix A.1). No torch here.
 
-from .lengths import TooLong, cut
-from .messages import Message
-from .parse import parse_text
-from .render import MASKS, Rendered, Span
-from .styles import STYLES
-from .tokenizer import ChatTokenizer, load_tokenizer
-from .window import fit, turn_ends
+Names load on first use, so that a help page costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qwenkit.lazy import lazy
+
+if TYPE_CHECKING:
+    from .lengths import TooLong, cut
+    from .messages import Message
+    from .parse import parse_text
+    from .render import MASKS, Rendered, Span
+    from .styles import STYLES
+    from .tokenizer import ChatTokenizer, load_tokenizer
+    from .window import fit, turn_ends
+
+_HOME = {
+    "MASKS": "render",
+    "STYLES": "styles",
+    "ChatTokenizer": "tokenizer",
+    "Message": "messages",
+    "Rendered": "render",
+    "Span": "render",
+    "TooLong": "lengths",
+    "cut": "lengths",
+    "fit": "window",
+    "load_tokenizer": "tokenizer",
+    "parse_text": "parse",
+    "turn_ends": "window",
+}
 
 __all__ = [
     "MASKS",
@@ -22,3 +47,4 @@ __all__ = [
     "parse_text",
     "turn_ends",
 ]
+__getattr__, __dir__ = lazy(__name__, _HOME)

@@ -13,7 +13,6 @@ import re
 
 import regex
 import tiktoken
-import tokenizers
 
 from ..errors import UserError, nearest
 
@@ -72,6 +71,8 @@ def refuse_broken(pattern: str, where: str = "") -> str:
     The engines come in the order of how they bear a hostile one: tiktoken bounds what it builds, `regex` takes all
     memory for `a{999999999}`. Where tiktoken's own search gives up it does not raise but panics: hence the trials.
     """
+    import tokenizers
+
     where = f"{where}, pattern {_shown(pattern)}" if where else f"pattern {_shown(pattern)}"
     try:
         if len(pattern) > _LONGEST:
@@ -97,6 +98,8 @@ def _shown(pattern: str) -> str:
 
 def resolve(pattern: str) -> str:
     """The regular expression of a pattern's name, or a pattern of one's own once the three engines have taken it."""
+    import tokenizers
+
     refuse_unknown(pattern)
     if pattern in PATTERNS:
         return PATTERNS[pattern]
