@@ -272,7 +272,7 @@ def missing(row: Row, key: str, expected: str) -> UserError:
     """What is said of a row that has no form."""
     if isinstance(row.get("text"), str) and _RENDERED.search(row["text"]):
         return UserError("`text` is a chat with a template's marks around its turns", expected=expected,
-                         mend="give the turns themselves, with role and content: the marks are put around them here")  # fmt: skip
+                         mend="give the turns themselves, with role and content: marks come by themselves")  # fmt: skip
     if isinstance(row.get("text"), str):
         return UserError("a document with `text`, where rows of another form were expected", expected=expected,
                          mend="`corpus` and `pretrain` learn from documents")  # fmt: skip

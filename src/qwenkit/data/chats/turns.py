@@ -30,7 +30,8 @@ SPELLINGS = (("role", "content"), ("from", "value"), ("role", "value"), ("from",
 PAIRS = (("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("prompt", "response"))
 SWITCHES = ("train", "trainable", "loss")
 READ = {"role", "content", "from", "value", "text", "speaker", "author", "name", "tool_calls", "tool_call_id", "id",
-        "function_call", *(name for pair in PAIRS for name in pair), "reasoning_content", "reasoning", "thinking", "weight", "train_detail", *SWITCHES}  # fmt: skip
+        "function_call", "reasoning_content", "reasoning", "thinking", "weight", "train_detail", *SWITCHES}  # fmt: skip
+READ |= {name for pair in PAIRS for name in pair}
 _PLAIN, _OURS = {"role", "content"}, ("system", "user", "assistant", "tool")
 THOUGHTS = ("reasoning", "thinking")
 
