@@ -181,6 +181,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a switch in quotes": (config(use_sliding_window="false"), "use_sliding_window = 'false'"),
     "a tie in quotes": (config(tie_word_embeddings="yes"), "tie_word_embeddings = 'yes'"),
     "an end that is a text": (config(eos_token_id=[1, "x"]), "eos_token_id: 'x'"),
+    "an end that is nothing": (config(eos_token_id=[1, None]), "eos_token_id: None"),
     "unknown tensor": (rewritten(lambda t: t.update(evil=torch.ones(1))), "unexpected: evil"),
 }  # fmt: skip
 

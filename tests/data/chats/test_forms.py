@@ -31,6 +31,8 @@ CHATS: dict[str, dict[str, Any]] = {
     "prompt and completion as messages": {"prompt": [USER], "completion": [YES]},
     "query and response": {"query": "2 + 2?", "response": "Four.", "history": []},
     "question and answer": {"question": "2 + 2?", "answer": "Four."},
+    "questions with their answers": {"conversation": [{"human": "2 + 2?", "assistant": "Four."}]},
+    "the same in other words": {"conversations": [{"question": "2 + 2?", "answer": "Four."}]},
     "instances": {"instruction": "2 + 2?", "instances": [{"input": "", "output": "Four."}]},
     "odd capitals and nulls": {"messages": [{"role": "User", "content": "2 + 2?", "tool_calls": None}, YES]},
     "a tree of ranked replies": {"prompt": {"role": "prompter", "text": "2 + 2?", "replies": [
@@ -108,6 +110,8 @@ BAD = [
     ({"instruction": "x"}, "a question without an answer"),
     ({"instruction": " ", "output": "x"}, "an empty question"),
     ({"text": "Once upon a time."}, "a document with `text`"),
+    ({"text": "<|im_start|>user\n2 + 2?<|im_end|>\n"}, "a template's marks around its turns"),
+    ({"text": "### Human: 2 + 2?\n### Assistant: Four."}, "a template's marks around its turns"),
     ({"prompt": "x", "chosen": "a", "rejected": "b"}, "without an answer"),
     ({"chosen": [USER, YES], "rejected": [USER, YES]}, "a comparison, where a chat was expected"),
     ({"query": "x", "response": "y", "history": ["x"]}, "something else than pairs"),

@@ -117,6 +117,11 @@ def lay(folder: Path, *names: str) -> Path:
 FOLDERS: dict[str, tuple[list[str], list[str]]] = {
     "two files": (["a.jsonl", "b.jsonl"], ["a.jsonl", "b.jsonl"]),
     "the Hub's": (["data/train-00000-of-00001.parquet", "README.md"], ["data/train-00000-of-00001.parquet"]),
+    "splits in one word": (["trainset.jsonl", "testset.jsonl", "valsplit.csv"], ["trainset.jsonl"]),
+    "splits by humps": (["trainData.jsonl", "chatTest.jsonl", "chatsDevSet.jsonl"], ["trainData.jsonl"]),
+    "a benchmark": (["talk.jsonl", "talk-benchmark.jsonl", "对话评测集.jsonl"], ["talk.jsonl"]),
+    "words that hold a split's": (["latest.jsonl", "contest.jsonl", "dataset.jsonl"],
+                                  ["contest.jsonl", "dataset.jsonl", "latest.jsonl"]),
     "splits by file": (["train-0.parquet", "test-0.parquet", "dev.jsonl", "validation.jsonl"], ["train-0.parquet"]),
     "splits by folder": (["train/a.jsonl", "test/a.jsonl", "eval/b.jsonl"], ["train/a.jsonl"]),
     "a test beside files without a name": (["a.jsonl", "my_test.jsonl"], ["a.jsonl"]),

@@ -3,11 +3,11 @@
     found = find(Path("data"), "chats")       # found.taken, found.left: (name, why), found.splits
 
 A file that is named itself is taken. Of a folder, the split is told by words in the names, of a file before those of
-the folders it lies in: `train`, `training`; `test`, `validation`, `valid`, `val`, `dev`, `eval`, `holdout`
-(and 训练, 测试, 验证). With a training split only that is taken; without one, what names no split. What is unclear is
-refused: the two beside each other, a name of both, one split in two formats. `README.md` of the Hub's data sets may
-name the files of the split. A run's artifact has its own file (`chat.jsonl`, `prompts.jsonl`, `pairs.jsonl`), which
-comes first.
+the folders it lies in: `train`, `training`; `test`, `validation`, `valid`, `val`, `dev`, `eval`, `holdout`, `benchmark`
+(and 训练, 测试, 验证, 评测), also as `testSet`, `testset` and 测试集. With a training split only that is taken;
+without one, what names no split. What is unclear is refused: the two beside each other, a name of both, one split in
+two formats. `README.md` of the Hub's data sets may name the files of the split. A run's artifact has its own file
+(`chat.jsonl`, `prompts.jsonl`, `pairs.jsonl`), which comes first.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from qwenkit.files import refuse_special
 KINDS = ("chats", "prompts", "pairs")
 OWN = {"chats": ("chat.jsonl",), "prompts": ("prompts.jsonl",), "pairs": ("pmp_pairs.jsonl", "pairs.jsonl")}
 NOUNS = {"chats": "chats", "prompts": "prompts", "pairs": "comparisons"}
-_TRAIN = {"train", "training", "训练", "训练集"}
+_TRAIN = {"train", "training", "训练"}
 _HELD = {"test", "testing", "tests", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout", "holdout"}
-_HELD |= {"测试", "测试集", "验证", "验证集"}
+_HELD |= {"validate", "evals", "benchmark", "benchmarks"}
+_HELD |= {"测试", "验证", "评测"}
 _ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json", "run.json",
           "config.json", "package.json", "metadata.json", "croissant.json"}  # fmt: skip
 _PURPOSE = {
@@ -39,6 +40,9 @@ _PURPOSE = {
 }
 _SHARD = re.compile(r"-\d{4,6}-of-\d{4,6}.*$")
 _WORD = re.compile(r"[a-z]+|[\u4e00-\u9fff]+")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_SPLIT = re.compile("训练|测试|验证|评测")
+_NOUN = re.compile(r"(?<=[a-z])(?:sets?|data|splits?)$")
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,7 @@ def _of_folder(path: Path, kind: str, own: Sequence[str]) -> Files:
 def split_of(parts: Sequence[str], where: Path | None = None) -> str:
     """The split that a path's names tell, the last first: `train`, the word of another, or nothing."""
     for part in reversed(parts):
-        words = set(
-            _WORD.findall(_SHARD.sub("", part).lower().replace("held-out", "heldout").replace("held_out", "heldout"))
-        )
+        words = _words(part)
         train, held = words & _TRAIN, words & _HELD
         if train and held and where is not None:
             raise UserError(f"`{part}` names two splits: {', '.join(sorted(train | held))}", where=str(where),
@@ -130,6 +132,13 @@ def split_of(parts: Sequence[str], where: Path | None = None) -> str:
         if train or held:
             return "train" if train else min(held)
     return ""
+
+
+def _words(part: str) -> set[str]:
+    """The words of a name: `testData`, `test-set` and `testset` hold `test`."""
+    name = _HUMP.sub("-", _SHARD.sub("", part)).lower()
+    found = _WORD.findall(re.sub(r"held[-_ ]out", "heldout", name))
+    return {_NOUN.sub("", word) for word in found} | set(_SPLIT.findall(name))
 
 
 def _chosen(splits: dict[str, list[Path]], path: Path) -> str:

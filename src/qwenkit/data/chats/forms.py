@@ -5,6 +5,7 @@
 | form | keys |
 | --- | --- |
 | messages | `messages` (or `conversations`, `conversation`, `dialogue`) with role and content |
+| pairs in a list | the same list of objects with `human` (`user`, `question`) and `assistant` (`answer`) |
 | sharegpt | the same with from and value, as LLaMA-Factory and the released Qwen's finetuning have them |
 | alpaca | `instruction`, `input`, `output` (`response`; `context` as the input), `history`, `system` |
 | prompt and answer | `prompt`, `query`, `question` or `input`, with `completion`, `response`, `answer` or `output` |
@@ -17,6 +18,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +33,10 @@ ANSWERS = ("output", "completion", "response", "answer", "target", "std_answer")
 SIDES = ("chosen", "rejected")
 SYSTEMS = ("system", "system_prompt", "system_message")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+_RENDERED = re.compile(
+    r"<\|(?:im_start|start_header_id|user|assistant)\|>|\[INST\]|<start_of_turn>|<｜User｜>"
+    r"|^(?:### (?:Human|Assistant|Instruction|Response)|USER|ASSISTANT):", re.M
+)  # fmt: skip
 COMMON = {"id", "tools", "functions", "system", "weight", "use", "rubric", "candidates", "flipped", *SWITCHES}
 
 
@@ -264,6 +270,9 @@ def tools_of(row: Row) -> list[Any] | None:
 
 def missing(row: Row, key: str, expected: str) -> UserError:
     """What is said of a row that has no form."""
+    if isinstance(row.get("text"), str) and _RENDERED.search(row["text"]):
+        return UserError("`text` is a chat with a template's marks around its turns", expected=expected,
+                         mend="give the turns themselves, with role and content: marks come by themselves")  # fmt: skip
     if isinstance(row.get("text"), str):
         return UserError("a document with `text`, where rows of another form were expected", expected=expected,
                          mend="`corpus` and `pretrain` learn from documents")  # fmt: skip

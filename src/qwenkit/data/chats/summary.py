@@ -24,7 +24,7 @@ from qwenkit.records import Quarantine, Row
 SUSPECTS = frozenset(
     "loss mask masks masked loss_mask loss_weight weights label labels score scores rating quality reward margin"
     " system_prompt system_message chat_template_kwargs enable_thinking documents response_prefix prefix ignore"
-    " train_on_input train_on_inputs".split()
+    " train_on_input train_on_inputs loss_scale learn split subset".split()
 )
 """Keys that somebody may have meant to change what is trained: they change nothing, and that is told."""
 _KINDS_TRIED = ("pairs", "chats", "prompts")

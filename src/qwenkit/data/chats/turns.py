@@ -27,9 +27,11 @@ ROLES = {
 }  # fmt: skip
 SPELLINGS = (("role", "content"), ("from", "value"), ("role", "value"), ("from", "content"), ("role", "text"),
              ("speaker", "text"), ("author", "content"))  # fmt: skip
+PAIRS = (("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("prompt", "response"))
 SWITCHES = ("train", "trainable", "loss")
 READ = {"role", "content", "from", "value", "text", "speaker", "author", "name", "tool_calls", "tool_call_id", "id",
         "function_call", "reasoning_content", "reasoning", "thinking", "weight", "train_detail", *SWITCHES}  # fmt: skip
+READ |= {name for pair in PAIRS for name in pair}
 _PLAIN, _OURS = {"role", "content"}, ("system", "user", "assistant", "tool")
 THOUGHTS = ("reasoning", "thinking")
 
@@ -39,7 +41,16 @@ def turns(found: Any, key: str = "messages") -> list[Row]:
     found = parsed(found, key, "a list of role and content")
     if not isinstance(found, list):
         raise UserError(f"`{key}` is {json_kind(found)}", expected="a list of role and content")
-    return [turn(message, f"message {index}") for index, message in enumerate(found)]
+    return [turn(message, f"message {index}") for index, message in enumerate(_unpaired(found))]
+
+
+def _unpaired(found: list[Any]) -> list[Any]:
+    """Messages, also of a list whose objects hold a question with its answer."""
+    first = found[0] if found and isinstance(found[0], Mapping) else {}
+    pair = next((names for names in PAIRS if all(isinstance(first.get(name), str) for name in names)), None)
+    if pair is None or not all(isinstance(each, Mapping) and {*pair} == each.keys() for each in found):
+        return found
+    return [{"role": role, "content": each[name]} for each in found for role, name in zip(("user", "assistant"), pair)]
 
 
 def parsed(value: Any, key: str, expected: str = "a list") -> Any:

@@ -70,10 +70,10 @@ def pick(found: Mapping[str, Any], names: Mapping[str, str], needed: Iterable[st
     if missing := [spelled[name] for name in needed if name not in values]:
         raise UserError(f"missing: {', '.join(missing)}", nearest=nearest(missing[0], found))
     for name in ("bos_token_id", "eos_token_id"):  # several ends stay several
-        several = values.get(name) if isinstance(values.get(name), list) else [values.get(name)]
-        if odd := [id for id in several or () if id is not None and not is_whole(id)]:
+        several = values[name] if isinstance(values.get(name), list) else [values[name]] if name in values else []
+        if odd := [id for id in several if not is_whole(id)]:
             raise UserError(f"{spelled[name]}: {odd[0]!r}", expected="a token id, or a list of them")
-        ids = tuple(several or ())
+        ids = tuple(several)
         values[name] = ids[0] if len(ids) == 1 else (ids or None)
     if "tie_word_embeddings" in values:
         values["tie_word_embeddings"] = flag(found, "tie_word_embeddings")
