@@ -13,7 +13,8 @@ import pytest
 from qwenkit.records import read_object
 from tests.errors.desk import call
 
-SMALL = ("threads=1", "base.compile=false", "chat.compile=false", "corpus.extra=texts", "chat.data=chats.json", "tokenizer.vocab_size=600", "base.tokens=20000",
+SMALL = ("base.compile=false", "chat.compile=false", "threads=1",
+         "corpus.extra=texts", "chat.data=chats.json", "tokenizer.vocab_size=600", "base.tokens=20000",
          "base.hidden_size=32", "base.heads=2", "base.layers=1", "base.intermediate_size=48", "base.warmup_steps=2",
          "base.row=256", "chat.row=1024", "chat.batch_rows=2", "chat.epochs=0.1")  # fmt: skip
 
