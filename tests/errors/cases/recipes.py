@@ -87,7 +87,7 @@ error: my.toml: no such recipe
         """\
 error: no recipe `nono`
   expected: a .toml file, or one of finetune, nano, nano-quick, own, qwen-1.8b, qwen-14b, qwen-7b
-  nearest: own
+  nearest: nano
 """,
     ),
     Case(
