@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from qwenkit.data import sentences
 from qwenkit.data.html.names import BODY, BY_ID, COMMENTS, HEADINGS, HIDDEN, LINKABLE, NOISE
 from qwenkit.data.html.walk import Block, Walk
 
 Subject = list[tuple[str, re.Pattern[str] | None]]
 _SENTENCE = re.compile(
-    "[.!?;:,\u060c\u061b\u061f。！？；，：、…\u0964\u0965\u06d4\u0589\u1362\u104a\u104b\u17d4]"
-    r"(?:\s|[\"'”’»」』)\]]|$)|[。！？，、\u0964\u06d4]"
+    rf"[{sentences.ENDS}{sentences.PAUSES}](?:\s|[{sentences.CLOSING}]|$)|[{sentences.WIDE}，、\u0964\u06d4]"
 )
 _UNMARKED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{15}")  # Thai, Lao, Myanmar, Khmer
 WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]")
