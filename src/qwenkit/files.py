@@ -88,6 +88,12 @@ def refuse_pointer(head: bytes, path: Place) -> None:
         raise UserError("a git-lfs pointer, not the file itself", where=str(path), mend="git lfs pull")
 
 
+def refuse_pointer_at(path: Place) -> None:
+    """The same of a file that a library will read."""
+    with open_file(path) as file:
+        refuse_pointer(file.read(len(LFS)), path)
+
+
 def is_pointer(path: Place) -> bool:
     """Whether a file is what git-lfs leaves in its place, for readers that a library does the reading for."""
     try:

@@ -338,11 +338,6 @@ def parse_json(text: str, where: Place) -> Any:
         raise UserError("broken JSON (nested too deeply)", where=str(where)) from error
 
 
-def read_rows(path: Path | str) -> Iterator[Row]:
-    """Rows of a Parquet or a JSONL file, by its suffix; a bad one is a `UserError`."""
-    return read_parquet(path) if Path(path).suffix == ".parquet" else read_jsonl(path)
-
-
 def row_groups(path: Path, size: int) -> Iterator[tuple[int, int, int]]:
     """Parts of a Parquet file of about `size` bytes: first row group, the one after the last, and the rows before."""
     import pyarrow.parquet as pq

@@ -85,16 +85,16 @@ def lines(found: Any) -> Iterator[str]:
     yield f"{words}: {found.read} rows read{more}; {found.kept} would be used, {bad} put aside"
     if found.files.split or len(found.files.splits) > 1:
         splits = [f"{name or 'no name'} ({len(files)} files)" for name, files in found.files.splits.items()]
-        yield visible(f"splits: {'; '.join(splits)}; taken: {found.files.split or 'no name'}")
+        yield f"splits: {'; '.join(splits)}; taken: {found.files.split or 'no name'}"
     for name, form in list(found.formats.items())[:MOST]:
         forms = ", ".join(f"{form} ({count})" for form, count in found.forms.get(name, {}).items()) or "no form"
-        yield visible(f"  {name}: {form}; {forms}")
+        yield f"  {name}: {form}; {forms}"
     if len(found.formats) > MOST:
         yield f"  and {len(found.formats) - MOST} more files"
     roles = ", ".join(f"{role} {count}" for role, count in found.roles.most_common())
     yield f"roles: {roles or 'none'}; {found.tools} rows with tools; {found.untrained} answers not trained"
     if found.keys:
-        yield visible("keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in found.keys.most_common(MOST)))
+        yield "keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in found.keys.most_common(MOST))
 
 
 def lengths(found: Any) -> Any:
@@ -121,5 +121,5 @@ def put_aside(found: Any) -> Any:
     for reason, count in found.quarantine.counts.most_common():
         row = next((row for row in found.quarantine.rows if row["reason"] == reason), {"file": "", "sample": ""})
         place = f"{row['file']}:{row['line']}" if "line" in row else row["file"]
-        table.add_row(visible(reason), str(count), visible(place), visible(row["sample"][:60]))
+        table.add_row(reason, str(count), place, row["sample"][:60])
     return table

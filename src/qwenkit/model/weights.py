@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qwenkit.errors import UserError, listed, notice
-from qwenkit.files import LFS, refuse_pointer, refuse_special
+from qwenkit.files import refuse_pointer_at
 from qwenkit.records import read_object, write_bytes
 
 SHARD_BYTES = 5 * 10**9
@@ -84,9 +84,7 @@ class Tensors:
         return torch.float32 if most == torch.float64 else most
 
     def _open(self, file: Path) -> None:
-        refuse_special(file)
-        with file.open("rb") as opened:
-            refuse_pointer(opened.read(len(LFS)), file)
+        refuse_pointer_at(file)
         found = self._pickled(file) if file.suffix == ".bin" else self._safe(file)
         if twice := sorted(self.shapes.keys() & found.keys()):
             raise UserError(f"{twice[0]} is in two files", where=str(file), expected="each tensor once")

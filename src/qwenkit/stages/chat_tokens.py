@@ -1,9 +1,9 @@
 """Chats and comparisons to token shards, in chunks by workers, as documents are in `tokens`.
 
-    tokens = tokenize_rows("chats", data, model, plan, folder, workers=2)
+    tokens = tokenize_rows("chats", inputs, plan, folder, workers=2)
     tokens.counts      what became of every row
     tokens.aside       the first rows that only measure
-    open_chats(tokens, replay=None)      what is learnt, with loss weights, memory-mapped
+    open_chats(tokens)      what is learnt, with loss weights, memory-mapped
     open_pairs(tokens)
 
 A chunk is some megabytes of a file. A kill redoes the chunks that were being made; any number of workers makes the same
@@ -15,7 +15,7 @@ bytes; no list of all rows is anywhere. Of every row it is told what became of i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, islice
@@ -103,6 +103,11 @@ def tokenize_rows(
         reasons.update(mark["reasons"])
     refuse_bad(source, counts["read"], reasons, bad, max_bad)
     return some(Tokens(folder, kind, len(found), counts, reasons, aside, bad), called(source))
+
+
+def outcomes(found: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
+    """What became of rows that were not simply learnt from, in words; nothing of what befell none."""
+    return [f"{found[name]} {what}" for name, what in words.items() if found[name]]
 
 
 def put_aside(tokens: Tokens, out: Path) -> None:

@@ -12,7 +12,7 @@ from qwenkit.alignment.encoding import PairTooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, sources, told
-from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, put_aside, tokenize_rows
+from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, outcomes, put_aside, tokenize_rows
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
 from qwenkit.stages.rows import PAIRS, max_bad, notes, read_pairs
@@ -80,8 +80,12 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Resul
     tokens = tokenize_rows("pairs", inputs, plan, work.scratch, max_bad=config.max_bad, workers=work.threads,
                            progress=work.progress)  # fmt: skip
     pairs = open_pairs(tokens)
-    measured = {"held out": [clean(row) for row in tokens.aside]}
-    watched, _ = encode_pairs(measured["held out"], tok, config.row, config.too_long)
+
+    def encoded(rows: list[Row]) -> tuple[list[Any], dict[str, int]]:
+        return encode_pairs(rows, tok, config.row, config.too_long)
+
+    measured = {"held out": encoded([clean(row) for row in tokens.aside])}
+    watched, _ = measured["held out"]
     model = load_scorer(inputs["model"].path, work)
     batches = PairBatches(pairs, config.batch_rows, work.stream("order"), min(config.micro_rows, config.batch_rows))
     steps = batches.steps(config.epochs)
@@ -90,12 +94,11 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Resul
     save_scorer(model, tok, inputs["model"].path, work.out)
     put_aside(tokens, work.out)
     if "tests" in inputs:
-        measured["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
-    encoded = {name: encode_pairs(found, tok, config.row, config.too_long) for name, found in measured.items()}
-    items = [item for name, (found, _) in encoded.items() for item in margins(model, found, name)]
+        measured["unseen policies"] = encoded(read_pairs(inputs["tests"].path, "pairs.jsonl"))
+    items = [item for name, (found, _) in measured.items() for item in margins(model, found, name)]
     write_jsonl(work.out / "margins.jsonl", items)
     accuracy = accuracies(items, work.seed)
-    metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in encoded.items()},
+    metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in measured.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
     note = (*remarks(config.precision, work.device), *notes(sources(inputs, "data"), "pairs"))
@@ -109,18 +112,17 @@ def books(tokens: Tokens) -> dict[str, int]:
     return {name: tokens.counts[count] for name, count in names.items()}
 
 
-def headline(found: dict[str, Any]) -> str:
+NOT_LEARNT = {
+    "too_long": "longer than `row` and left out",
+    "cut": "longer than `row` and without the oldest turns",
+    "same_text": "with two equal answers left out",
+    "quarantined": "not usable and put aside",
+}
+
+
+def headline(found: dict[str, int]) -> str:
     """The pairs that were learnt from, and those that were not."""
-    words = [f"{found['pairs']} pairs"]
-    if found["too_long"]:
-        words.append(f"{found['too_long']} longer than `row` and left out")
-    if found["cut"]:
-        words.append(f"{found['cut']} longer than `row` and without the oldest turns")
-    if found["same_text"]:
-        words.append(f"{found['same_text']} with two equal answers left out")
-    if found["quarantined"]:
-        words.append(f"{found['quarantined']} not usable and put aside")
-    return ", ".join(words)
+    return ", ".join([f"{found['pairs']} pairs", *outcomes(found, NOT_LEARNT)])
 
 
 def clean(row: Row) -> Row:

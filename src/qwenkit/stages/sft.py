@@ -16,7 +16,7 @@ from qwenkit.chat import TooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, Work, sources, told
-from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, put_aside, tokenize_rows
+from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, outcomes, put_aside, tokenize_rows
 from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_chat_model
 from qwenkit.stages.pretrain import losses
@@ -110,19 +110,20 @@ def books(tokens: Tokens) -> dict[str, int]:
     return {name: counts[count] for name, count in names.items()}
 
 
+NOT_LEARNT = {
+    "dropped_test_overlap": "that overlap a test left out",
+    "dropped_too_long": "too long for a row and left out",
+    "cut": "too long for a row and cut between turns",
+    "quarantined": "not usable and put aside",
+}
+
+
 def headline(found: dict[str, int]) -> str:
     """The chats that were learnt from, and those that were not for their length."""
-    words = [f"{found['chats']} chats"]
+    chats = f"{found['chats']} chats"
     if found["conversations"] > found["chats"]:
-        words[0] += f" in {found['conversations']} parts"
-    if found["dropped_test_overlap"]:
-        words.append(f"{found['dropped_test_overlap']} that overlap a test left out")
-    if found["dropped_too_long"]:
-        words.append(f"{found['dropped_too_long']} too long for a row and left out")
-    if found["cut"]:
-        words.append(f"{found['cut']} too long for a row and cut between turns")
-    if found["quarantined"]:
-        words.append(f"{found['quarantined']} not usable and put aside")
+        chats += f" in {found['conversations']} parts"
+    words = [chats, *outcomes(found, NOT_LEARNT)]
     if found.get("replay_too_long") and not found["replayed_documents"]:
         words.append(f"nothing replayed: all {found['replay_too_long']} documents drawn are longer than a row")
     return ", ".join(words)

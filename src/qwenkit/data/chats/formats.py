@@ -13,7 +13,7 @@ from typing import Any
 
 from qwenkit import compression
 from qwenkit.errors import UserError
-from qwenkit.files import LFS, open_file, refuse_pointer
+from qwenkit.files import refuse_pointer_at
 from qwenkit.records import Row
 
 FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
@@ -24,8 +24,7 @@ _PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
 def packing(path: Path) -> str:
     """What packs a file, by its first bytes: `gz`, `zst`, `bz2`, `xz` or nothing. No pointer of git-lfs is a file."""
-    with open_file(path) as file:
-        refuse_pointer(file.read(len(LFS)), path)
+    refuse_pointer_at(path)
     found = compression.packing(path)
     return found.suffix.removeprefix(".") if found else ""
 
@@ -52,7 +51,7 @@ def format_of(path: Path, ask: bool = True) -> str:
 
 
 def _by_content(path: Path) -> str:
-    packing(path)
+    refuse_pointer_at(path)
     block = next(compression.blocks(path), b"")
     head = block.lstrip(b"\xef\xbb\xbf \t\r\n") if isinstance(block, bytes) else b""
     return next((name for start, name in ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"{", "json"), (b"[", "json"))
