@@ -55,16 +55,15 @@ def pieces(
         system = text(messages[0]) if messages[0]["role"] == "system" else None
         out += _turn("system", _system_with_tools(system, tools))
         rest = rest if system is None else rest[1:]
-    question = max((i for i, m in rest if _asks(m)), default=-1)
+    question, lost = _question(messages), untrained(messages, style)
     for index, message in rest:
         after = messages[index + 1]["role"] if index + 1 < len(messages) else None
         before = messages[index - 1]["role"] if index else None
         if message["role"] == "tool":
             out += _tool_turn(message, first=before != "tool", last=after != "tool")
         elif message["role"] == "assistant":
-            thinks, weight = style == "qwen3", trained(message)
-            turn = _turn("assistant", _answer(message, thinks, index > question, after is None))
-            weight = 0.0 if thinks and _loses_thought(message, index, question) else weight
+            turn = _turn("assistant", _answer(message, style == "qwen3", index > question, after is None))
+            weight = 0.0 if index in lost else trained(message)
             out += [piece._replace(weight=weight) for piece in turn]
         else:
             out += _turn(message["role"], [Piece(text(message), message["role"], "content", False)])
@@ -79,12 +78,13 @@ def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
     """The messages whose answers are shown without their thoughts, and so not as the model wrote them."""
     if style != "qwen3":
         return ()
-    question = max((i for i, m in enumerate(messages) if _asks(m)), default=-1)
-    return tuple(i for i, m in enumerate(messages) if m["role"] == "assistant" and _loses_thought(m, i, question))
+    before = enumerate(messages[: _question(messages) + 1])
+    return tuple(i for i, m in before if m["role"] == "assistant" and _split_thought(m, text(m))[0].strip())
 
 
-def _loses_thought(message: Message, index: int, question: int) -> bool:
-    return index <= question and bool(_split_thought(message, text(message))[0].strip())
+def _question(messages: Sequence[Message]) -> int:
+    """The place of the last question, or -1."""
+    return max((i for i, m in enumerate(messages) if _asks(m)), default=-1)
 
 
 def _asks(message: Message) -> bool:

@@ -59,8 +59,8 @@ def check_variables(template: str, variables: Mapping[str, Any]) -> None:
     for name in variables:
         if name in _GIVEN and name != "documents":
             raise UserError(f"the variable {name} is not one to give", expected="other variables of the chat template")
-        known = sorted(names_read(template) - {*_GIVEN} - environment().globals.keys())
         if name not in names_read(template):
+            known = sorted(names_read(template) - {*_GIVEN} - environment().globals.keys())
             raise UserError(
                 f"the chat template does not read a variable {name!r}",
                 expected=", ".join(known) or "none: this template reads no variables",

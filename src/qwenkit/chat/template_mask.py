@@ -69,7 +69,7 @@ def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
         if not whole.startswith(part):
             theirs, ours = (traced.tok.encode(text, "all") for text in (part, whole))
             return None, first_difference(traced.tok, theirs, ours, told, "the whole chat")
-    if len(ended) < len(prompt) or not ended.startswith(prompt):
+    if not ended.startswith(prompt):
         return None, "the prompt of this answer is longer than the chat with it"
     if thought_in(traced.messages[at]) not in ended[len(prompt) :]:
         return None, "the template takes the thought out of this answer, and the model would learn to answer without"

@@ -139,7 +139,7 @@ def written(path: Path) -> Iterator[None]:
 def tell_quarantined(name: Path, quarantine: Quarantine) -> None:
     """A line about the records of a file or folder that could not be read, beside the answer and not in it."""
     if quarantine:
-        terminal(stderr=True).print(f"{name}: {quarantine.words()}", markup=False, highlight=False)
+        terminal(stderr=True).print(f"{name}: {quarantine.words()}")
 
 
 def minutes_text(value: float | None) -> str:

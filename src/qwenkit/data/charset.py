@@ -72,9 +72,10 @@ def decode(data: bytes, claimed: str | None = None) -> str:
     if _nearly_utf8(data):
         return data.decode("utf-8", "replace")
     sample = b"\n".join(_HIGH.findall(_TAG.sub(b"\n", data)))[:_SAMPLE] or data[:_SAMPLE]
-    trusted, usual = _candidates(data, sample, claimed)
+    trusted = _named(data, sample, claimed)
     scores = {name: plausibility(sample, name) + trust for name, trust in trusted.items()}
     if max(scores.values(), default=0.0) < _PLAIN:
+        usual = filter(None, map(_known, _USUAL))
         scores |= {name: plausibility(sample, name) for name in usual if name not in scores}
     best = max(scores, key=lambda name: scores[name])
     if best in _WESTERN:
@@ -106,9 +107,8 @@ def _nearly_utf8(data: bytes) -> bool:
     return whole > 20 * broken
 
 
-def _candidates(data: bytes, sample: bytes, claimed: str | None) -> tuple[dict[str, float], list[str]]:
-    """Encodings worth trying: those that somebody names, with how much that is worth in a score, and the usual ones
-    (`max` keeps the first of equals)."""
+def _named(data: bytes, sample: bytes, claimed: str | None) -> dict[str, float]:
+    """The encodings that somebody names, with how much that is worth in a score (`max` keeps the first of equals)."""
     meta = _META.search(data[:4096])
     named = ((claimed, _CLAIMED), (meta.group(1).decode() if meta else None, _CLAIMED))
     named = (*named, (detect_encoding(sample, max_len=0), _GUESSED))
@@ -117,7 +117,7 @@ def _candidates(data: bytes, sample: bytes, claimed: str | None) -> tuple[dict[s
         known = _known(name) if name else None
         if known and known != "utf-8":
             trusted.setdefault(known, trust)
-    return trusted, [name for name in map(_known, _USUAL) if name]
+    return trusted
 
 
 @lru_cache(maxsize=256)

@@ -43,6 +43,7 @@ _BINARY = (
     b"ID3",
 )
 _CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,200})?\r?\n")
+_CHUNK_END = re.compile(rb"\r?\n|\Z")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MOST_ENCODINGS = 4
 
@@ -202,7 +203,7 @@ def _joined(body: bytes, declared: bool) -> bytes:
         if len(chunk) < size:
             is_cut = declared and (parts or chunk.startswith((b"<", GZIP.magic)))
             return b"".join([*parts, chunk]) if is_cut else body
-        end = re.compile(rb"\r?\n|\Z").match(body, start + size)
+        end = _CHUNK_END.match(body, start + size)
         if end is None:
             break
         parts.append(chunk)

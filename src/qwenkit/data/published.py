@@ -38,7 +38,7 @@ from qwenkit.data.quality import (
 from qwenkit.data.sentences import OTHER, STOPS, WIDE
 from qwenkit.data.wordlist import WordLists
 
-_TERMINAL = re.compile(rf"[{STOPS}{WIDE}{OTHER}\"”」』]\Z")
+_TERMINAL = re.compile(rf"[{STOPS}{WIDE}{OTHER}\"”」』]")
 _SENTENCE = re.compile(rf"(?<![{STOPS}])[{STOPS}]+(?:\s|[\"”']|$)|[{WIDE}{OTHER}]+")
 _BULLETS = tuple("-*•‣·●○■◦–")
 _CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
@@ -115,10 +115,15 @@ def sentences_kept(view: View) -> float:
     return sum(len(_SENTENCE.findall(line)) for line in lines if _c4_keeps(line, view.unspaced))
 
 
+def _is_closed(line: str) -> bool:
+    """Whether a line ends with the end of a sentence."""
+    return _TERMINAL.match(line[-1:]) is not None
+
+
 def _c4_keeps(line: str, unspaced: bool) -> bool:
     low, words = line.lower(), line.split()
     long_enough = len(line) >= 10 if unspaced else len(words) >= 5 and max(map(len, words)) <= 1000
-    whole = bool(_TERMINAL.search(line)) and not line.endswith("...")
+    whole = _is_closed(line) and not line.endswith("...")
     return whole and long_enough and "javascript" not in low and not any(part in low for part in _POLICY)
 
 
@@ -136,7 +141,7 @@ def braces(view: View) -> float:
 
 
 def closed_lines(view: View) -> float:
-    return line_share(view, lambda line: bool(_TERMINAL.search(line)))
+    return line_share(view, _is_closed)
 
 
 def short_lines(view: View) -> float:

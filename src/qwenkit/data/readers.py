@@ -17,6 +17,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,13 +91,14 @@ def splits(source: Source, size: int) -> list[Split]:
     together: list[str] = []
     held = 0
     files, unread = source_files(remote.fetched(source.path, source.name), source.name, source.kind)
-    for number, file in enumerate(files):
+    following = dict(itertools.pairwise(file for file in files if file.form == TEXT))
+    for file in files:
         if file.form != TEXT:
             found += (replace(part, form=file.form, kind=file.kind) for part in _parts(file, size))
             continue
         held += file.path.stat().st_size
         together.append(str(file.path))
-        after = next((later for later in files[number + 1 :] if later.form == TEXT), None)
+        after = following.get(file)
         if held >= size or after is None or after.kind != file.kind:
             found.append(Split(tuple(together), kind=file.kind))
             together, held = [], 0
@@ -104,8 +106,7 @@ def splits(source: Source, size: int) -> list[Split]:
 
 
 def _most_frequent(files: list[File]) -> str:
-    kinds = sorted(file.kind for file in files)
-    return max(kinds, key=kinds.count)
+    return Counter(sorted(file.kind for file in files)).most_common(1)[0][0]
 
 
 def _parts(file: File, size: int) -> Iterator[Split]:

@@ -1,6 +1,6 @@
 """Rows out of files: JSON in its forms, CSV and Parquet, each row with its number.
 
-    for number, row in json_rows(path, split, quarantine): ...
+    for number, row in json_rows(path, quarantine): ...
 
 What is no row goes to the quarantine with its number; reading goes on behind it.
 """
@@ -20,6 +20,7 @@ from qwenkit.data.json_files import is_document, values
 from qwenkit.data.sources import suffix_of
 from qwenkit.records import Quarantine, parse_line
 
+BROKEN_CSV, DAMAGED_GROUP = "broken CSV, not read beyond", "damaged row group"
 Numbered = Iterator[tuple[int, dict[str, Any]]]
 _CSV_DELIMITERS = ",;\t|"
 _SPOILT = re.compile("[\udc80-\udcff]")
@@ -55,7 +56,7 @@ def csv_rows(path: Path, quarantine: Quarantine) -> Numbered:
         try:
             row = next(table, None)
         except csv.Error as error:
-            quarantine.add("broken CSV, not read beyond", path, line=number, sample=str(error))
+            quarantine.add(BROKEN_CSV, path, line=number, sample=str(error))
             return
         if row is None:
             return
@@ -105,7 +106,7 @@ def parquet_rows(path: Path, quarantine: Quarantine, start: int, stop: int | Non
                     else:
                         quarantine.add("a row with a value that cannot be read", path, line=number, sample=str(row))
         except (pa.ArrowException, OSError) as error:
-            quarantine.add("damaged row group", path, line=number + 1, sample=str(error))
+            quarantine.add(DAMAGED_GROUP, path, line=number + 1, sample=str(error))
         number = last
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,8 +128,7 @@ def _one(path: Path, name: str, kind: str) -> File:
 
 def _told(why: dict[Path, str]) -> str:
     """How often each reason stands there."""
-    reasons = sorted(why.values())
-    return ", ".join(f"{reasons.count(reason)} x {reason}" for reason in dict.fromkeys(reasons))
+    return ", ".join(f"{count} x {reason}" for reason, count in sorted(Counter(why.values()).items()))
 
 
 def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:

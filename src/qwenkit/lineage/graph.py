@@ -107,8 +107,8 @@ class Watch:
                 hub.refuse_changed(item.path)
                 return True
             books = self._node.config.reads_books(name)
-            artifact = (item.path / MANIFEST).exists()
-            if artifact and any(not line.endswith(artifacts.STRAY) for line in artifacts.damage(item.path)):
+            lines = artifacts.damage(item.path) if (item.path / MANIFEST).exists() else []
+            if lines and not artifacts.only_stray(lines):
                 return False
             return digest_of(item.path, books) == item.digest
         except (UserError, OSError):

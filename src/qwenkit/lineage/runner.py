@@ -128,9 +128,9 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
     path = run_dir / "run.json"
     write_json(path, {**read_json(path), "hub": {**graph.pinned(run_dir), **commits}})
     with within(recipe.source):
-        for name in working:
-            for reference, what in recipe.nodes[name].from_hub().items():
-                hub.refuse_changed(hub.fetch(reference, commits[reference], what))
+        asked = (pair for name in working for pair in recipe.nodes[name].from_hub().items())
+        for folder in dict.fromkeys(hub.fetch(reference, commits[reference], what) for reference, what in asked):
+            hub.refuse_changed(folder)  # once, whoever works with it: a model is large
 
 
 def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:

@@ -91,7 +91,7 @@ def check(weights: list[Weight], wanted: Mapping[str, Tensor], tensors: Tensors,
             for name, shapes in known.items()
             if name in found and not _fits(found[name], shapes)
         ],
-        "integers": [name for name in known if name in tensors.integers],
+        "integers": [name for name in known if tensors.is_integer(name)],
     }
     if problems := [f"{kind}: {listed(names)}" for kind, names in groups.items() if names]:
         raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(tensors.folder),

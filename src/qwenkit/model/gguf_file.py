@@ -98,12 +98,9 @@ def _refuse(model: Transformer, family: str) -> None:
     if model.config.windows is not None:
         raise UserError("a GGUF file of this family cannot say layer windows", expected="a model without windows")
     yarn = model.config.yarn
-    plain = (
-        None
-        if yarn is None
-        else Yarn(factor=yarn.factor, original_max_position_embeddings=yarn.original_max_position_embeddings)
-    )
-    if yarn != plain:
+    if yarn is not None and yarn != Yarn(
+        factor=yarn.factor, original_max_position_embeddings=yarn.original_max_position_embeddings
+    ):
         raise UserError("a GGUF file cannot say YaRN with settings of its own", expected="only its factor and length")
 
 

@@ -43,10 +43,8 @@ class Tensors:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shapes: dict[str, torch.Size] = {}
-        self.integers: set[str] = set()
-        """Names that hold whole numbers: parts of quantized weights, or a mistake."""
         self.floats: dict[str, torch.dtype] = {}
-        """In which type the others are stored."""
+        """In which type they are stored that hold no whole numbers."""
         self._homes: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._stack = ExitStack()
@@ -73,7 +71,10 @@ class Tensors:
         self._names = {names.get(name, name): name for name in self.shapes}
         self.shapes = {names.get(name, name): shape for name, shape in self.shapes.items()}
         self.floats = {names.get(name, name): dtype for name, dtype in self.floats.items()}
-        self.integers = {names.get(name, name) for name in self.integers}
+
+    def is_integer(self, name: str) -> bool:
+        """Whether a tensor holds whole numbers: a part of quantized weights, or a mistake."""
+        return name in self.shapes and name not in self.floats
 
     def dtype(self) -> torch.dtype:
         """The type in which most of the weights are stored; of 64 bits float32 stays."""
@@ -99,7 +100,6 @@ class Tensors:
         if odd := [name for name, head in heads.items() if head.get_dtype() not in _INTEGERS | _FLOATS.keys()]:
             raise UserError(f"{odd[0]} is stored as {heads[odd[0]].get_dtype()}", where=str(file),
                             expected="floating point numbers of 16 bits or more, or integers")  # fmt: skip
-        self.integers.update(name for name, head in heads.items() if head.get_dtype() in _INTEGERS)
         self.floats.update({n: _FLOATS[head.get_dtype()] for n, head in heads.items() if head.get_dtype() in _FLOATS})
         self._homes.update(dict.fromkeys(heads, shard))
         return {name: torch.Size(head.get_shape()) for name, head in heads.items()}
@@ -123,7 +123,6 @@ class Tensors:
         if odd := [str(name) for name, tensor in found.items() if not _plain_tensor(tensor)]:
             raise UserError(f"{odd[0]} is no plain tensor", where=str(file),
                             expected="floating point numbers of 16 bits or more, or integers, each stored")  # fmt: skip
-        self.integers.update(name for name, tensor in found.items() if not tensor.is_floating_point())
         self.floats.update({str(name): tensor.dtype for name, tensor in found.items() if tensor.is_floating_point()})
         self._homes.update(dict.fromkeys(found, found))
         return {str(name): tensor.shape for name, tensor in found.items()}

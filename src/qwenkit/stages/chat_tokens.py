@@ -86,7 +86,8 @@ def tokenize_rows(
     from qwenkit.data.chunks import Chunks
 
     source = sources(inputs, "data")
-    _tokenizer(plan.tokenizer, plan.style).render(PROBE, mask=plan.mask)  # a folder that cannot train says so at once
+    tok = _tokenizer(plan.tokenizer, plan.style, *stamps(plan.tokenizer))
+    tok.render(PROBE, mask=plan.mask)  # a folder that cannot train says so at once
     found = parts(source, kind, PART_BYTES)
     read = ("data", "model", "decontaminate")
     digests = [item.digest for name, item in inputs.items() if name.partition(".")[0] in read]
@@ -110,10 +111,10 @@ def outcomes(found: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
     return [f"{found[name]} {what}" for name, what in words.items() if found[name]]
 
 
-def put_aside(tokens: Tokens, out: Path) -> None:
+def put_aside(rows: list[Row], out: Path) -> None:
     """Write down beside a model which rows were not usable, where there are any."""
-    if tokens.bad:
-        write_jsonl(out / QUARANTINE, tokens.bad)
+    if rows:
+        write_jsonl(out / QUARANTINE, rows)
 
 
 def some(tokens: Tokens, source: str) -> Tokens:
@@ -262,7 +263,6 @@ def _encode(
             else:
                 file, _, line = row["place"].rpartition(":")
                 quarantine.add(outcome, file, line=int(line), sample=str(row["messages"]))
-        counts["overlap_13gram"] += sum(overlapping(kept, plan.tests))
     counts["quarantined"] = len(quarantine)
     counts["read"] = sum(counts[outcome] for outcome in OUTCOMES)
     write_jsonl(out / ASIDE, aside)

@@ -13,7 +13,7 @@ certificate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -107,7 +107,7 @@ def remarks(source: Path, out: Path, tok: Any, to: str) -> Iterator[str]:
             yield f"llama.cpp cannot cut text as this tokenizer does and will refuse the file: {tok.regex:.200}"
     there = {path.name for path in out.iterdir()}
     lost = sorted(path.name for path in source.iterdir() if path.name not in there)
-    if lost := [name for name in lost if not fnmatch_any(name, _MADE_ANEW)]:
+    if lost := [name for name in lost if not any(fnmatch(name, pattern) for pattern in _MADE_ANEW)]:
         yield f"left out of the exported folder: {listed(lost)}"
 
 
@@ -116,11 +116,6 @@ _MADE_ANEW = (".*", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin
               "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
               "added_tokens.json", "special_tokens_map.json")  # fmt: skip
 """Files that the new folder has in its own form."""
-
-
-def fnmatch_any(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name fits one of the patterns."""
-    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def vocabulary(tok: Any, source: Path, form: ModelConfig) -> Any:

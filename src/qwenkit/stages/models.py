@@ -166,19 +166,19 @@ def save_tokenizer(tok: Any, source: Path, out: Path, form: str = "json") -> Non
 def carry_settings(source: Path, out: Path) -> None:
     """A tokenizer that was written anew keeps what its source says of its use: `model_max_length` and its like."""
     from qwenkit.tokenizer import read_config
-    from qwenkit.tokenizer.publish import CONFIG, dump
+    from qwenkit.tokenizer.publish import CONFIG
 
     written = read_config(out)
     more = {name: value for name, value in read_config(source).items() if name not in written and name not in _FILES}
     if more:
-        (out / CONFIG).write_text(dump({**written, **more}), encoding="utf-8", newline="\n")
+        write_json(out / CONFIG, {**written, **more})
 
 
 def drop_unknown_names(tok: Any, out: Path) -> None:
     """A name of a special token that the vocabulary lacks would be a new token in transformers, one beyond the model's
     rows: it is left out, and told."""
     from qwenkit.tokenizer import read_config
-    from qwenkit.tokenizer.publish import CONFIG, dump
+    from qwenkit.tokenizer.publish import CONFIG
 
     for name in (CONFIG, "special_tokens_map.json"):
         found = read_config(out) if name == CONFIG else read_object(out / name) if (out / name).is_file() else {}
@@ -187,7 +187,7 @@ def drop_unknown_names(tok: Any, out: Path) -> None:
             shown = listed([f"{key} = {text}" for key, text in lost.items()])
             notice(f"{name}: {shown} is no token of the vocabulary, and left out", str(out))
             kept = {key: None if key in lost else value for key, value in found.items()}
-            (out / name).write_text(dump(kept), encoding="utf-8", newline="\n")
+            write_json(out / name, kept)
 
 
 def _token(key: str, value: Any) -> str | None:

@@ -15,8 +15,9 @@ from pydantic import model_validator
 
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
-from qwenkit.records import Quarantine, Row, write_jsonl
+from qwenkit.records import Quarantine, Row
 from qwenkit.stages.base import Input, Result, Work, sources
+from qwenkit.stages.chat_tokens import put_aside
 from qwenkit.stages.documents import split
 from qwenkit.stages.keys import remarks, usable
 from qwenkit.stages.models import STYLE, TRAINED, Style, answers, chat_tokenizer, prompt_ids, save_chat_model
@@ -127,8 +128,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         seed=work.seed,
     )
     save_chat_model(policy, tok, folder, work.out)
-    if bad:
-        write_jsonl(work.out / "quarantine.jsonl", bad.rows)
+    put_aside(bad.rows, work.out)
     after = true_rubric(policy, tok, aside, config)
     loss = {"before": losses(reference, groups), "after": losses(policy, groups)}
     metrics = {"steps": config.steps, "prompts": len(kept), "quarantined": len(bad),
@@ -137,10 +137,10 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
-    put_aside = f"; {len(bad)} prompts not usable and put aside" if bad else ""
+    unusable = f"; {len(bad)} prompts not usable and put aside" if bad else ""
     too_long = f"; {trainer.prompts.too_long} prompts too long and left out" if trainer.prompts.too_long else ""
     note = (*remarks(config.precision, work.device), *notes(sources(inputs, "prompts"), "prompts"))
-    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{put_aside}{too_long}", note)
+    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{unusable}{too_long}", note)
 
 
 def limits(settings: Any) -> dict[str, dict[str, float]]:

@@ -92,7 +92,7 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Resul
     evaluate = (lambda _: watch(model, watched)) if watched else None
     last = train(config, work, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
     save_scorer(model, tok, inputs["model"].path, work.out)
-    put_aside(tokens, work.out)
+    put_aside(tokens.bad, work.out)
     if "tests" in inputs:
         measured["unseen policies"] = encoded(read_pairs(inputs["tests"].path, "pairs.jsonl"))
     items = [item for name, (found, _) in measured.items() for item in margins(model, found, name)]

@@ -18,7 +18,7 @@ from typing import Any
 from qwenkit.artifacts import stamps
 from qwenkit.config import runtime
 from qwenkit.data.chats import reading
-from qwenkit.data.chats.reading import Check, Part, Source, parts
+from qwenkit.data.chats.reading import Check, Part, Source
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, canonical
 from qwenkit.stages.checks import check_flipped, check_prompt_keys
@@ -33,7 +33,6 @@ _FORMS = {
 }
 FIRST_ROWS = 2000
 """So many rows of a source are looked at before anything is trained, and for what people should know of it."""
-__all__ = ["Part", "parts"]
 
 
 def read_chats(path: Source, bad: Quarantine | None = None) -> list[Row]:
@@ -132,10 +131,16 @@ def refuse_first_rows(stage: str, wants: Sequence[str], source: Sequence[Path], 
     if kind is not None:
         _look(stage, kind, tuple(source), most, tuple(stamp for path in source for stamp in stamps(path)))
     elif "documents" in wants and stage != "extend":  # which reads plain text too
-        from qwenkit.stages.documents import documents
-
         for path in source:
-            next(documents(path))
+            _first_document(path, *stamps(path))
+
+
+@lru_cache(maxsize=64)
+def _first_document(path: Path, *_: int) -> None:
+    """Read one, once while the file stays as it is."""
+    from qwenkit.stages.documents import documents
+
+    next(documents(path))
 
 
 @lru_cache(maxsize=64)

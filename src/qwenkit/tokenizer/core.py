@@ -55,6 +55,12 @@ def normalize(text: str, nfc: bool = True) -> str:
     return text
 
 
+@lru_cache(maxsize=64)
+def _looks(names: frozenset[str], nfc: bool) -> dict[str, str]:
+    """Names by how they look in a normal form."""
+    return {normalize(name, nfc): name for name in names}
+
+
 @lru_cache(maxsize=8)
 def _compiled(pattern: str) -> regex.Pattern[str]:
     return regex.compile(pattern)
@@ -285,7 +291,7 @@ class Tokenizer:
                 found: Iterable[Token | list[Part]] = [raw]
             else:
                 normal = [part._replace(text=self.normalize(part.text)) for part in raw]
-                found = stretches(normal, self._looks(names - self.first), self.edges)
+                found = stretches(normal, _looks(names - self.first, self.nfc), self.edges)
             for stretch in found:
                 if isinstance(stretch, Token):
                     ids.append(self.special[stretch.name])
@@ -295,10 +301,6 @@ class Tokenizer:
                     ids += more
                     owners += self._owners(more, stretch)
         return ids, owners
-
-    def _looks(self, names: frozenset[str]) -> dict[str, str]:
-        """Names by how they look in a normal form."""
-        return {self.normalize(name): name for name in names}
 
     def _owners(self, ids: Sequence[int], parts: Sequence[Part]) -> list[int]:
         """Of each id the owner of the part in which its first byte lies."""

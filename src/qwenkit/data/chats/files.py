@@ -105,10 +105,11 @@ def _of_folder(path: Path, kind: str, own: Sequence[str]) -> Files:
         what = "no file of rows in this folder" + (f"; what lies there: {some([n for n, _ in left])}" if left else "")
         raise UserError(what, where=str(path), expected=f"{own[-1]}, or files that end in {', '.join(SUFFIXES)}")
     named = train_files(path, files)
+    meant = set(named or ())
     splits: dict[str, list[Path]] = {}
     for file in files:
         relative = file.relative_to(path)
-        name = "" if named is None else "train" if file in named else "not of the card's training split"
+        name = "" if named is None else "train" if file in meant else "not of the card's training split"
         name = split_of((*relative.parts[:-1], stem_of(file)), path) if named is None else name
         splits.setdefault(name, []).append(file)
     name = _chosen(splits, path)
@@ -166,9 +167,9 @@ def _for_purpose(files: list[Path], kind: str) -> tuple[list[Path], list[tuple[P
     other = set().union(*(found for name, found in _PURPOSE.items() if name != kind)) - _PURPOSE[kind]
     if not any(found & _PURPOSE[kind] for found in words.values()):
         return files, []
-    left = [file for file in files if words[file] & other and not words[file] & _PURPOSE[kind]]
-    why = f"by its name not of {NOUNS[kind]}"
-    return [file for file in files if file not in left], [(file, why) for file in left]
+    left = {file: f"by its name not of {NOUNS[kind]}" for file in files
+            if words[file] & other and not words[file] & _PURPOSE[kind]}  # fmt: skip
+    return [file for file in files if file not in left], [*left.items()]
 
 
 def _refuse_twice(files: list[Path], path: Path) -> None:

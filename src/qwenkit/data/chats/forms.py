@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from qwenkit.chat.messages import check, text
-from qwenkit.data.chats.turns import SWITCHES, parsed, turn, turns, weight_of
+from qwenkit.data.chats.turns import LIST, SWITCHES, listed, parsed, turn, turns, weight_of
 from qwenkit.errors import UserError, within
 from qwenkit.records import Row, json_kind
 
@@ -129,8 +129,8 @@ def dialogue(row: Row) -> Dialogue | None:
     """The turns of a row, or its question; None where it has neither."""
     for key in TURN_KEYS:
         if row.get(key) not in (None, ""):
-            found = turns(row[key], key)
-            first = next(iter(parsed(row[key], key)), None)
+            given = parsed(row[key], key, LIST)
+            found, first = listed(given, key), next(iter(given), None)
             return Dialogue("sharegpt" if isinstance(first, Mapping) and "from" in first else "messages", found, (key,))
     prompt = row.get("prompt")
     if isinstance(prompt, Mapping) and "replies" in prompt:

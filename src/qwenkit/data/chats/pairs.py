@@ -56,13 +56,8 @@ def _parts(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
         return _labelled(row)
     for names in _OTHER_NAMES:
         if all(row.get(name) is not None for name in names):
-            row = {**row, **dict(zip(SIDES, (row[name] for name in names)))}
-            return (
-                "response and rejected",
-                dialogue(row),
-                [row[side] for side in SIDES],
-                [*_read(dialogue(row)), *names],
-            )
+            found = dialogue(row)
+            return "response and rejected", found, [row[name] for name in names], [*_read(found), *names]
     if row.get("rejected_response") is not None:
         whole = chat(row)
         if whole is not None:
@@ -78,7 +73,9 @@ def _sides(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
         return "transcripts", None, [_transcript(side) for side in sides], [*SIDES]
     sides = [_from_text(side, name) for side, name in zip(sides, SIDES)]
     lists = all(isinstance(side, list) for side in sides)
-    found = None if lists and _ends_with_answer(row) else dialogue(row)
+    found = dialogue(row)
+    if lists and found is not None and found.messages and found.messages[-1]["role"] == "assistant":
+        found = None  # UltraFeedback keeps the chosen chat in `messages` too
     lacking = [side for side, value in zip(SIDES, sides) if value is None]
     if found is None and not lists:
         lacking = ["messages", *lacking]
@@ -86,15 +83,6 @@ def _sides(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
         raise missing(row, lacking[0], "messages (or prompt), chosen, rejected")
     form = "chosen and rejected" if found is not None else "whole chats"
     return form, found, sides, [*_read(found), *SIDES]
-
-
-def _ends_with_answer(row: Row) -> bool:
-    """UltraFeedback keeps the chosen chat in `messages` too."""
-    try:
-        found = dialogue(row)
-    except UserError:
-        return False
-    return found is not None and bool(found.messages) and found.messages[-1]["role"] == "assistant"
 
 
 def _from_text(side: Any, name: str) -> Any:
@@ -142,7 +130,7 @@ def _joined(found: Dialogue | None, sides: list[Any], row: Row) -> tuple[list[Ro
     """The chat before both answers, and the answers; they must answer the same."""
     context = with_system(found.messages, row) if found is not None else []
     (before, chosen), (other, rejected) = (_answer(side, name, context) for side, name in zip(sides, SIDES))
-    if [_plain(m) for m in before] != [_plain(m) for m in other]:
+    if not _same(before, other):
         raise UserError("`chosen` and `rejected` answer different chats", expected="one chat, two answers")
     return (before if found is not None else with_system(before, row)), chosen, rejected
 

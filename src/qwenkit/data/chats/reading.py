@@ -28,7 +28,7 @@ from qwenkit.records import Quarantine, Row, dumps, json_kind, name_of, row_grou
 PART_BYTES = 16 << 20
 Source = Path | Sequence[Path]
 Check = Callable[[Row], None]
-_DAMAGE = {compression.CUT, compression.DAMAGED, "broken CSV, not read beyond", "damaged row group"}
+_DAMAGE = {compression.CUT, compression.DAMAGED, row_files.BROKEN_CSV, row_files.DAMAGED_GROUP}
 _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
 
 
@@ -50,7 +50,11 @@ class Part:
 def parts(source: Source, kind: str, size: int = PART_BYTES, own: Sequence[str] = ()) -> list[Part]:
     """The parts of a source's files, of about `size` bytes each; `own` is the file of an artifact that holds them. A
     source is a path, or some that are read one after the other."""
-    found = files.find(source, kind, own)
+    return parts_of(files.find(source, kind, own), kind, size)
+
+
+def parts_of(found: files.Files, kind: str, size: int = PART_BYTES) -> list[Part]:
+    """The parts of files that were found."""
     return [part for file in found.taken for part in _parts(file, found, kind, size)]
 
 

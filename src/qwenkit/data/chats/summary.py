@@ -120,7 +120,7 @@ def describe(
     """Read a source, or its first rows, and tell what it is; `measure` gives a row's tokens. Nothing is refused but
     what no row can be read from."""
     found = files.find(source, kind or "chats", own)
-    parts = reading.parts(source, kind or "chats", 1 << 62, own)
+    parts = reading.parts_of(found, kind or "chats", 1 << 62)
     kind = kind or _kind_of(parts)
     names = {found.named(path): " ".join(filter(None, (formats.format_of(path), formats.packing(path))))
              for path in found.taken}  # fmt: skip

@@ -36,11 +36,18 @@ _PLAIN, _OURS = {"role", "content"}, ("system", "user", "assistant", "tool")
 THOUGHTS = ("reasoning", "thinking")
 
 
+LIST = "a list of role and content"
+
+
 def turns(found: Any, key: str = "messages") -> list[Row]:
     """A list of messages, or its JSON text, as messages with `role` and `content`."""
-    found = parsed(found, key, "a list of role and content")
+    return listed(parsed(found, key, LIST), key)
+
+
+def listed(found: Any, key: str) -> list[Row]:
+    """The same of what was read from JSON already."""
     if not isinstance(found, list):
-        raise UserError(f"`{key}` is {json_kind(found)}", expected="a list of role and content")
+        raise UserError(f"`{key}` is {json_kind(found)}", expected=LIST)
     return [turn(message, f"message {index}") for index, message in enumerate(_unpaired(found))]
 
 

@@ -128,7 +128,7 @@ def _outermost(walk: Walk) -> list[int]:
 
 def _is_panel(walk: Walk, number: int) -> bool:
     """Whether a hidden element is one that a click on the page shows."""
-    if number < 0 or walk.hints[number] & (NOISE | COMMENTS):
+    if number < 0 or walk.hints[number] & _NAMED:
         return False
     return bool(_PANEL.search(" ".join(walk.names.get(number, ()))))
 
