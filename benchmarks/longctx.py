@@ -1,6 +1,6 @@
 """Table 3 in small: a model trained at a short length, read at up to eight times that length, under every trick.
 
-    python benchmarks/longctx.py --out FOLDER --text FOLDER_OF_BOOKS [--row 128] [--tokens 4e6]
+    python benchmarks/longctx.py --out FOLDER --text FOLDER_OF_BOOKS [--seq-length 128] [--tokens 4e6]
 
 Raises corpus, tokenizer and base model by the recipe below, then `qwenkit longctx` twice: all combinations, and a grid
 of windows under NTK and LogN. The base model is a million weights, so its perplexities compare with themselves only.
@@ -31,18 +31,18 @@ kind = "pretrain"
 corpus = "corpus"
 tokenizer = "tokenizer"
 tokens = {tokens}
-row = {row}
-batch_rows = 16
-micro_rows = 16
+seq_length = {row}
+batch_size = 16
+micro_batch_size = 16
 hidden_size = 128
-layers = 4
-heads = 4
+num_hidden_layers = 4
+num_attention_heads = 4
 intermediate_size = 352
 optimizer = "muon"
 lr = 3e-3
 warmup_steps = 50
 compile = true
-held_out = 0.05
+validation_share = 0.05
 """
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--text", nargs="+", required=True, help="what is learnt")
     parser.add_argument("--read", required=True, help="what is read afterwards, not among it")
-    parser.add_argument("--row", type=int, default=128)
+    parser.add_argument("--seq-length", type=int, default=128)
     parser.add_argument("--tokens", type=float, default=4e6)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()

@@ -97,7 +97,7 @@ def refuse_not_utf8(path: Path | str, where: str | None = None) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         what = f"a file name that is not UTF-8: {str(path)!a}"
-        raise UserError(what, where=where, mend="rename it") from None
+        raise UserError(what, where=where, hint="rename it") from None
 
 
 def _outside(path: Path) -> str:
@@ -217,7 +217,7 @@ def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
             f"written by a newer qwenkit (schema {schema})",
             where=str(path),
             expected=f"schema {known} or older",
-            mend="upgrade qwenkit",
+            hint="upgrade qwenkit",
         )
 
 
@@ -248,7 +248,7 @@ def refuse_changed(path: Path, before: list[int], where: str) -> None:
     if not path.exists() or signature(path) != before:
         raise UserError(
             "the file changed while it was read", where=where, expected="data that stays as it is until it is read",
-            mend="the same command begins again with what is there now",
+            hint="the same command begins again with what is there now",
         )  # fmt: skip
 
 
@@ -285,7 +285,7 @@ def refuse_links(run_dir: Path) -> None:
     for path in (*links, *below):
         raise UserError(
             "a link in a run folder, where a run writes", where=str(path), expected="a file or folder of the run's own",
-            mend="remove the link; what it leads to stays",
+            hint="remove the link; what it leads to stays",
         )  # fmt: skip
 
 
@@ -364,17 +364,17 @@ def only_stray(lines: list[str]) -> bool:
     return bool(lines) and all(line.endswith(STRAY) for line in lines)
 
 
-def refuse_damaged(folder: Path, mend: str) -> None:
+def refuse_damaged(folder: Path, hint: str) -> None:
     """A damaged artifact is no input: what is made of it would carry a false lineage."""
     lines = damage(folder, quick=True)
     if lines:
-        raise damaged(folder, lines, mend)
+        raise damaged(folder, lines, hint)
 
 
-def damaged(folder: Path, lines: list[str], mend: str) -> UserError:
+def damaged(folder: Path, lines: list[str], hint: str) -> UserError:
     """The error of a damaged artifact. Stray files are moved away by hand: they are somebody's."""
     return UserError(
-        "a damaged artifact: " + "; ".join(lines), where=str(folder), mend=MOVE if only_stray(lines) else mend
+        "a damaged artifact: " + "; ".join(lines), where=str(folder), hint=MOVE if only_stray(lines) else hint
     )
 
 

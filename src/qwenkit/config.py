@@ -24,18 +24,20 @@ from qwenkit.files import MEGABYTE, read_text
 from qwenkit.records import LEVELS, is_deep
 
 ROLES = ("content", "runtime", "edge")
+NOTES = ("many", "several", "hub", "books", "wants", "resolved")
 RECIPE_BYTES = MEGABYTE
 """What a recipe may hold at most: nobody reads more, and the lines of its keys are found one by one."""
 Lines = dict[tuple[str, ...], int | str]
 
 
 def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
-    about = {"role": role, **{name: extra.pop(name, False) for name in ("many", "several", "hub", "books", "wants")}}
+    about = {"role": role, **{name: extra.pop(name, False) for name in NOTES}}
     return Field(default, description=doc, json_schema_extra=about, **extra)
 
 
 def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
-    """A key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`, `pattern`)."""
+    """A key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`, `pattern`). With `resolved`
+    it is another way to give a key that is part of the identity, and no part of it itself."""
     return _role("content", default, doc, **limits)
 
 
@@ -64,13 +66,13 @@ def edge(
 
 
 class StageConfig(BaseModel):
-    """Base of every stage's `Config`. `kind`, `seed`, `minutes` and `memory_mb` exist in every node."""
+    """Base of every stage's `Config`. `kind`, `seed`, `planned_minutes` and `planned_memory_mb` exist in every node."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False)
 
     seed: int | None = content(None, doc="seed of this node; the run's seed when not given", ge=0, lt=2**63)
-    minutes: float | None = runtime(None, doc="planned minutes, printed beside the actual ones", gt=0)
-    memory_mb: int | None = runtime(None, doc="planned memory in MB, printed beside the actual peak", gt=0)
+    planned_minutes: float | None = runtime(None, doc="planned minutes, printed beside the actual ones", gt=0)
+    planned_memory_mb: int | None = runtime(None, doc="planned memory in MB, printed beside the actual peak", gt=0)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -140,9 +142,13 @@ class StageConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The content keys and their values, defaults included; the seed is handled by the lineage."""
-        names = [name for name in type(self).model_fields if self.role(name) == "content" and name != "seed"]
+        names = [name for name in type(self).model_fields if _counts(type(self), name)]
         dumped = self.model_dump(mode="json")
         return {name: dumped[name] for name in names}
+
+
+def _counts(cls: type[StageConfig], name: str) -> bool:
+    return cls.role(name) == "content" and name != "seed" and not _extra(cls, name).get("resolved")
 
 
 def _is_texts(value: Any) -> bool:
@@ -222,7 +228,7 @@ def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
 def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
     """A TOML file and the line of each of its keys."""
     if not os.path.lexists(path):
-        raise UserError("no such recipe", where=str(path), mend="`qwenkit init my.toml --from nano` writes one")
+        raise UserError("no such recipe", where=str(path), hint="`qwenkit init my.toml --from nano` writes one")
     text = read_text(path, RECIPE_BYTES, "a recipe, which is a TOML file")
     return parse_toml(text, str(path))
 

@@ -1,4 +1,4 @@
-"""Errors that speak to the user: what went wrong, where, what was expected, how to mend it.
+"""Errors that speak to the user: what went wrong, where, what was expected, and a hint how to fix it.
 
 `UserError` is the user's mistake (exit code 2), `Stopped` a run that stopped itself (exit code 1).
 Their text never holds a Python class name; the command line prints it and nothing else.
@@ -36,20 +36,20 @@ class QwenkitError(Exception):
         where: str | None = None,
         expected: str | None = None,
         nearest: str | None = None,
-        mend: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        self.what, self.where, self.expected, self.nearest, self.mend = what, where, expected, nearest, mend
+        self.what, self.where, self.expected, self.nearest, self.hint = what, where, expected, nearest, hint
         super().__init__(self.text())
 
     def text(self) -> str:
-        """The message: one line for what (and where), one each for what was expected, the nearest name, the mend."""
+        """The message: one line for what (and where), one each for what was expected, the nearest name, the hint."""
         lines = [f"{self.where}: {self.what}" if self.where else self.what]
         if self.expected:
             lines.append(f"  expected: {self.expected}")
         if self.nearest:
             lines.append(f"  nearest: {self.nearest}")
-        if self.mend:
-            lines.append(f"  mend: {self.mend}")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
         return _printable("\n".join(lines))
 
 
@@ -79,7 +79,7 @@ def within(place: str) -> Generator[None, None, None]:
     except UserError as error:
         where = f"{place}, {error.where}" if error.where else place
         raise UserError(
-            error.what, where=where, expected=error.expected, nearest=error.nearest, mend=error.mend
+            error.what, where=where, expected=error.expected, nearest=error.nearest, hint=error.hint
         ) from error
 
 

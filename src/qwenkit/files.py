@@ -85,7 +85,7 @@ def read_bytes(path: Place, limit: int = CONFIG_BYTES, expected: str | None = No
 def refuse_pointer(head: bytes, path: Place) -> None:
     """Refuse what git-lfs leaves where the file itself was not fetched; `head` is how the file begins."""
     if head.startswith(LFS):
-        raise UserError("a git-lfs pointer, not the file itself", where=str(path), mend="git lfs pull")
+        raise UserError("a git-lfs pointer, not the file itself", where=str(path), hint="git lfs pull")
 
 
 def refuse_pointer_at(path: Place) -> None:
@@ -112,7 +112,7 @@ def read_text(path: Place, limit: int = CONFIG_BYTES, expected: str | None = Non
 def decode(data: bytes, where: str) -> str:
     """UTF-8 bytes as text, without the mark that some editors put first; a `UserError` names the line that is not."""
     if data.startswith(_UTF16):
-        raise UserError("UTF-16, where UTF-8 was expected", where=where, mend="save it as UTF-8")
+        raise UserError("UTF-16, where UTF-8 was expected", where=where, hint="save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

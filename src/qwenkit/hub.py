@@ -118,7 +118,7 @@ def refuse_changed(folder: Path) -> None:
         name = path.resolve().name if path.is_symlink() else ""
         if path.is_file() and _DIGEST.fullmatch(name) and name not in _digests(path, len(name)):
             raise UserError("a downloaded file changed: it is not what the Hub gave", where=str(path),
-                            mend=f"remove {path.resolve()} and ask again with a network")  # fmt: skip
+                            hint=f"remove {path.resolve()} and ask again with a network")  # fmt: skip
 
 
 def _digests(path: Path, length: int) -> list[str]:
@@ -248,7 +248,7 @@ def publishable(folder: Path) -> dict[str, Path]:
     for path in named:
         if path.is_symlink() and not _within(path, folder):
             raise UserError("a link that leads out of the folder", where=str(path), expected="a file",
-                            mend="put the file itself there, or take the link away")  # fmt: skip
+                            hint="put the file itself there, or take the link away")  # fmt: skip
     return {path.name: path for path in named if path.is_file()}
 
 
@@ -272,7 +272,7 @@ def upload(
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if get_token() is None:
-        raise UserError("no token of the Hub", mend="log in with `hf auth login`, or set HF_TOKEN")
+        raise UserError("no token of the Hub", hint="log in with `hf auth login`, or set HF_TOKEN")
     api = HfApi()
     _bars()
     with _told(repo, revision):
@@ -312,18 +312,18 @@ def _explained(error: BaseException, repo: str, revision: str | None, aside: str
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return UserError(f"{repo} is open only to those whom its owner lets in", where=page,
-                         mend=f"ask for access on that page, then {login}")  # fmt: skip
+                         hint=f"ask for access on that page, then {login}")  # fmt: skip
     if isinstance(error, errors.RevisionNotFoundError):
         return _no_revision(repo, revision or "main", page)
     if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
         return UserError(f"{aside}no such model on the Hub that you may read", where=repo, nearest=_beside(repo),
                          expected="a folder, or org/name",
-                         mend=f"look at the name; for a private model {login}")  # fmt: skip
+                         hint=f"look at the name; for a private model {login}")  # fmt: skip
     if status in (401, 403):
         what = "your token is not accepted" if status == 401 else "you may not do this"
-        return UserError(f"{what}{_said(error)}", where=page, mend=login)
+        return UserError(f"{what}{_said(error)}", where=page, hint=login)
     if status is not None:
-        return UserError(f"the Hub answers with status {status}{_said(error)}", where=page, mend="try again later")
+        return UserError(f"the Hub answers with status {status}{_said(error)}", where=page, hint="try again later")
     return _broken_off(error, repo, aside)
 
 
@@ -332,18 +332,18 @@ def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.IncompleteSnapshotError):
-        return UserError("only a part of it is in the cache", where=repo, mend="ask again with a network")
+        return UserError("only a part of it is in the cache", where=repo, hint="ask again with a network")
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
         return UserError(f"{aside}it is not in the cache of the Hub's models", where=repo, nearest=_beside(repo),
                          expected="a folder, or org/name",
-                         mend="for one of the Hub ask again with a network, and without HF_HUB_OFFLINE")  # fmt: skip
+                         hint="for one of the Hub ask again with a network, and without HF_HUB_OFFLINE")  # fmt: skip
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError("the disk is full", where=f"{repo}, {constants.HF_HUB_CACHE}",
-                         mend="free some space, or set HF_HOME to a larger disk; whole files are kept")  # fmt: skip
+                         hint="free some space, or set HF_HOME to a larger disk; whole files are kept")  # fmt: skip
     if isinstance(error, errors.HTTPError):
         return UserError(f"{aside}the Hub cannot be reached: {error}", where=repo, nearest=_beside(repo),
-                         mend="ask again with a network; whole files are kept")  # fmt: skip
-    return UserError(" ".join(str(error).split()), where=repo, mend="ask again; whole files are kept")
+                         hint="ask again with a network; whole files are kept")  # fmt: skip
+    return UserError(" ".join(str(error).split()), where=repo, hint="ask again; whole files are kept")
 
 
 def _beside(repo: str) -> str | None:

@@ -121,7 +121,7 @@ def refuse_device(device: str, where: str) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            raise UserError(f"no device `{device}` on this machine", where=where, mend='device = "cpu"')
+            raise UserError(f"no device `{device}` on this machine", where=where, hint='device = "cpu"')
 
 
 def available_memory() -> int | None:

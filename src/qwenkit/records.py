@@ -140,7 +140,7 @@ def numbered_jsonl(
         if quarantine is None:
             raise UserError(
                 f"{reason}: " + (f"it cannot be read beyond line {number}" if number else "nothing in it can be read"),
-                where=str(path), mend="fetch or write it again",
+                where=str(path), hint="fetch or write it again",
             ) from error  # fmt: skip
         quarantine.add(reason, path, line=number + 1, sample=str(error))
 
@@ -369,7 +369,7 @@ def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]
             yield from batch.to_pylist()
     except damage as error:
         if is_pointer(path):
-            raise UserError("a git-lfs pointer, not the file itself", where=str(path), mend="git lfs pull") from error
+            raise UserError("a git-lfs pointer, not the file itself", where=str(path), hint="git lfs pull") from error
         raise UserError(
-            "damaged file: it cannot be read as Parquet", where=str(path), mend="fetch or write it again"
+            "damaged file: it cannot be read as Parquet", where=str(path), hint="fetch or write it again"
         ) from error

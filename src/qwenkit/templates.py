@@ -295,5 +295,5 @@ def _reaction(what: str, template: str, given: dict[str, Any]) -> tuple[bytes, b
         text = _rendered(template, given) if what == "render" else json.dumps(sorted(_named(template)))
         return b"T", text.encode("utf-8", "surrogatepass")
     except QwenkitError as error:
-        parts = (error.what[:10_000], error.where, error.expected, error.nearest, error.mend)
-        return b"E", json.dumps(dict(zip(("what", "where", "expected", "nearest", "mend"), parts))).encode()
+        parts = (error.what[:10_000], error.where, error.expected, error.nearest, error.hint)
+        return b"E", json.dumps(dict(zip(("what", "where", "expected", "nearest", "hint"), parts))).encode()

@@ -15,21 +15,21 @@ def randn(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def naive_gae(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
-    """Straight from the definition: sum over l of (gamma lam)^l delta_{t+l}."""
+def naive_gae(rewards: list[float], values: list[float], gamma: float, gae_lambda: float) -> list[float]:
+    """Straight from the definition: sum over l of (gamma gae_lambda)^l delta_{t+l}."""
     after = [*values[1:], 0.0]
     delta = [r + gamma * n - v for r, n, v in zip(rewards, after, values)]
-    return [sum((gamma * lam) ** (k - t) * delta[k] for k in range(t, len(delta))) for t in range(len(delta))]
+    return [sum((gamma * gae_lambda) ** (k - t) * delta[k] for k in range(t, len(delta))) for t in range(len(delta))]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
-def test_gae_is_the_definition_on_every_row(lengths: list[int], gamma: float, lam: float, seed: int) -> None:
+def test_gae_is_the_definition_on_every_row(lengths: list[int], gamma: float, gae_lambda: float, seed: int) -> None:
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     rewards, values = randn(seed, *mask.shape), randn(seed + 1, *mask.shape)  # padding holds rubbish on purpose
-    advantages, returns = o.gae(rewards, values, mask, gamma, lam)
+    advantages, returns = o.gae(rewards, values, mask, gamma, gae_lambda)
     for row, length in enumerate(lengths):
-        expected = naive_gae(rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, lam)
+        expected = naive_gae(rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, gae_lambda)
         assert advantages[row, :length].tolist() == pytest.approx(expected, abs=1e-12)
         assert not advantages[row, length:].any() and not returns[row, length:].any()
         torch.testing.assert_close(returns[row, :length], advantages[row, :length] + values[row, :length])

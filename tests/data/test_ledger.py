@@ -38,13 +38,13 @@ def test_steps_and_documents_of_all_epochs(tmp_path: Path) -> None:
     join_shards(tmp_path, 1)
     store = Shards(tmp_path)
     order = Order(store.digest, 1, store.lengths, 16, split=True)
-    batch_rows = next(n for n in (3, 4, 5) if order.rows_per_epoch % n)
-    steps = order.steps(2.5, batch_rows)
-    shown = [seen_in(order, store, step, batch_rows) for step in range(steps)]
+    batch_size = next(n for n in (3, 4, 5) if order.rows_per_epoch % n)
+    steps = order.steps(2.5, batch_size)
+    shown = [seen_in(order, store, step, batch_size) for step in range(steps)]
     for number in range(23):
         copies = store.find(f"d{number}")
         assert len(copies) == 1 + number % 2
-        found = steps_of(order, copies, batch_rows, steps)
+        found = steps_of(order, copies, batch_size, steps)
         for copy, document in enumerate(copies):
             name = (f"d{number}", copy)
             seen = [step for step, rows in enumerate(shown) for row in rows if (row["id"], row["copy"]) == name]
@@ -52,4 +52,4 @@ def test_steps_and_documents_of_all_epochs(tmp_path: Path) -> None:
     pieces = [piece for rows in shown for row in rows if row["id"] == "d22" for piece in row["pieces"]]
     assert sum(stop - start for start, stop in pieces) in range(2 * 26, 3 * 26 + 1)
     assert shown[0][0]["place"].startswith("x.jsonl:")
-    assert steps_of(order, [], batch_rows, steps) == {}
+    assert steps_of(order, [], batch_size, steps) == {}

@@ -28,16 +28,16 @@ def test_every_epoch_holds_every_token_once(lengths, split, epoch):
 
 
 @given(some_lengths, st.booleans(), st.integers(1, 7))
-def test_find_is_the_inverse_of_trace(lengths, split, batch_rows):
+def test_find_is_the_inverse_of_trace(lengths, split, batch_size):
     order = Order("digest", 3, lengths, 30, split)
     first, last = order.rows_per_epoch, 2 * order.rows_per_epoch  # the second epoch
     for document in range(0, len(lengths), 5):
-        steps = order.find(document, batch_rows, epoch=1)
+        steps = order.find(document, batch_size, epoch=1)
         shown = [
-            n // batch_rows for n in range(first, last) if document in {p.document for p in order.row_at(n).pieces}
+            n // batch_size for n in range(first, last) if document in {p.document for p in order.row_at(n).pieces}
         ]
         assert steps == sorted(set(shown)) and steps
-        assert all(document in order.trace(step, batch_rows) for step in steps)
+        assert all(document in order.trace(step, batch_size) for step in steps)
 
 
 def test_the_order_does_not_depend_on_what_was_asked_before():

@@ -92,10 +92,10 @@ def alarms() -> str:
     from qwenkit.training import ALARMS
 
     rows = (
-        [f"`{a.id}`", a.action, f"`{a.metric}`", f"{a.threshold:g}", str(a.patience), a.condition, a.cause, a.mend]
+        [f"`{a.id}`", a.action, f"`{a.metric}`", f"{a.threshold:g}", str(a.patience), a.condition, a.cause, a.hint]
         for a in ALARMS.values()
     )
-    return table(("id", "action", "metric", "threshold", "patience", "fires when", "cause", "mend"), rows)
+    return table(("id", "action", "metric", "threshold", "patience", "fires when", "cause", "hint"), rows)
 
 
 def rubric() -> str:

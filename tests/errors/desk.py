@@ -23,7 +23,7 @@ from qwenkit.cli import main
 from qwenkit.cli.app import app
 from qwenkit.records import write_jsonl
 
-TRAIN = 'row = 32\nbatch_rows = 2\nwarmup_steps = 0\nprecision = "fp32"\nlr = 1e-3\n'
+TRAIN = 'seq_length = 32\nbatch_size = 2\nwarmup_steps = 0\nprecision = "fp32"\nlr = 1e-3\n'
 FAMILY = f"""\
 seed = 1
 threads = 1
@@ -39,8 +39,8 @@ kind = "pretrain"
 corpus = "text.jsonl"
 tokenizer = "tokenizer"
 hidden_size = 16
-layers = 1
-heads = 2
+num_hidden_layers = 1
+num_attention_heads = 2
 intermediate_size = 16
 tokens = 64
 {TRAIN}

@@ -57,8 +57,8 @@ def _refused(work: Callable[[], Any]) -> list[str]:
     return [line.strip() for line in str(caught.value).splitlines()]
 
 
-def _message(what: str, expected: str | None, mend: str | None = None) -> list[str]:
-    return [what, *([f"expected: {expected}"] if expected else []), *([f"mend: {mend}"] if mend else [])]
+def _message(what: str, expected: str | None, hint: str | None = None) -> list[str]:
+    return [what, *([f"expected: {expected}"] if expected else []), *([f"hint: {hint}"] if hint else [])]
 
 
 CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
@@ -116,11 +116,11 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "what", "expected", "mend"), CALLS, ids=[case[1] for case in CALLS])
+@pytest.mark.parametrize(("call", "what", "expected", "hint"), CALLS, ids=[case[1] for case in CALLS])
 def test_a_wrong_call(
-    engine: Engine, call: Callable[[Engine], Any], what: str, expected: str | None, mend: str | None
+    engine: Engine, call: Callable[[Engine], Any], what: str, expected: str | None, hint: str | None
 ) -> None:
-    assert _refused(lambda: call(engine)) == _message(what, expected, mend)
+    assert _refused(lambda: call(engine)) == _message(what, expected, hint)
     assert len(engine.generate(["still here"], ONE)) == 1
 
 

@@ -73,7 +73,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(desk: Desk) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert (KEY.sub("-KEY", err), code) == (
         "error: runs/o/.work/sft-KEY/checkpoints/step-00000001.part: the disk is full, `sft` stopped\n"
-        "  mend: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here\n", 2
+        "  hint: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here\n", 2
     )  # fmt: skip
     assert not (desk.tmp / "runs/o/sft").exists()
     assert call(f"{SFT.replace('bad.jsonl', 'chat.jsonl')} --warmup-steps 0 -q")[0] == 0

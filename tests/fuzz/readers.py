@@ -29,7 +29,7 @@ out = "runs/small"
 
 [corpus]
 extra = ["text.jsonl"]
-minutes = 0.5
+planned_minutes = 0.5
 
 [tokenizer]
 corpus = "corpus"
@@ -40,9 +40,9 @@ kind = "pretrain"
 corpus = "corpus"
 tokenizer = "tokenizer"
 tokens = 2e5
-layers = 2
+num_hidden_layers = 2
 hidden_size = 64
-heads = 2
+num_attention_heads = 2
 """
 Call = Callable[[Path], object]
 

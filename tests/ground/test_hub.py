@@ -104,7 +104,7 @@ def test_the_token_opens_gated_models_and_goes_to_the_hub_alone(
     hub.add("org/gated", MODEL, access="gated")
     told = refused("org/gated")
     assert told.startswith(f"{hub.endpoint}/org/gated: org/gated is open only to those whom its owner lets in")
-    assert "mend: ask for access on that page, then log in with `hf auth login`, or set HF_TOKEN" in told
+    assert "hint: ask for access on that page, then log in with `hf auth login`, or set HF_TOKEN" in told
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "your token is not accepted: Invalid credentials" in refused("org/gated")
     monkeypatch.delenv("HF_TOKEN")

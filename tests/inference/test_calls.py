@@ -138,7 +138,7 @@ def test_a_request_without_a_next_token_is_named_and_leaves_no_trace(damaged: Tr
         engine.generate([[1, 2, 3], [BROKEN] * 60], SamplingParams.plain(n=2, max_tokens=5))
     assert str(caught.value) == (
         "prompt 1, sample 0, position 60: the model's logits are NaN or infinite\n"
-        "  mend: look for such numbers in its weights, or compute in float32"
+        "  hint: look for such numbers in its weights, or compute in float32"
     )
     with pytest.raises(Stopped, match="prompt, sample 0, position 60"):
         list(engine.stream([BROKEN] * 60, GREEDY))

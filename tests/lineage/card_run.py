@@ -196,7 +196,7 @@ def write_events(path: Path, nodes: dict[str, Any]) -> None:
         rows += [{"event": "node_start", "node": node}, *curves.get(node, []), done]
     if "base" in nodes:
         rows.append({"event": "alarm", "node": "base", "step": 212, "id": "loss-spike", "value": 9.31, "threshold": 6.0,
-                     "cause": "the loss rose by 6 standard deviations", "mend": "lower the learning rate"})  # fmt: skip
+                     "cause": "the loss rose by 6 standard deviations", "hint": "lower the learning rate"})  # fmt: skip
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps({"time": 1000.0, "attempt": 1, **row}) + "\n")

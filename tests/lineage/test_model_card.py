@@ -29,7 +29,7 @@ def test_every_model_is_published_with_its_card(run: Path) -> None:
     for node in ("chat", "base", "tokenizer"):
         manifest = read_manifest(run / node)
         assert f"| {node} | {manifest.kind} | {manifest.digest[:12]} | {manifest.headline} |" in text
-    assert "* base (seed 1): `row = 32, batch_rows = 2," in text and "hidden_size = 16" in text
+    assert "* base (seed 1): `seq_length = 32, batch_size = 2," in text and "hidden_size = 16" in text
     assert "clip" not in text, "a default is no news"
 
 
@@ -60,5 +60,5 @@ def test_words_of_the_owners_are_sent_as_they_are(run: Path) -> None:
     path.write_text(before.replace(MARK, "mine"))
     assert card_to_give(run / "pmp", "me/pmp") is None
     code, _, err = call(f"push {run / 'pmp'} me/pmp --license mit --dry-run")
-    assert (code, err.splitlines()[1:]) == (2, ["  mend: write the licence there, and leave --license out"])
+    assert (code, err.splitlines()[1:]) == (2, ["  hint: write the licence there, and leave --license out"])
     path.write_text(before)

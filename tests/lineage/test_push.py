@@ -114,7 +114,7 @@ def test_who_may_not(hub: HubServer, mine: Path, monkeypatch: pytest.MonkeyPatch
     assert "your token is not accepted: Invalid username or password." in refused("runs/family/base me/base")
     monkeypatch.delenv("HF_TOKEN")
     assert refused("runs/family/base me/base").splitlines() == [
-        "error: no token of the Hub", "  mend: log in with `hf auth login`, or set HF_TOKEN"
+        "error: no token of the Hub", "  hint: log in with `hf auth login`, or set HF_TOKEN"
     ]  # fmt: skip
     assert not hub.repos
 

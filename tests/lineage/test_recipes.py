@@ -22,7 +22,8 @@ from tests.errors.desk import call
 from tests.lineage.report_values import FULL_SIZE, PARAMETERS, VALUES, Value
 
 SIZES = {
-    ("tokenizer", "pad_to"), ("base", "tokens"), ("base", "hidden_size"), ("base", "layers"), ("base", "heads"),
+    ("tokenizer", "pad_to"), ("base", "tokens"), ("base", "hidden_size"), ("base", "num_hidden_layers"),
+    ("base", "num_attention_heads"),
     ("base", "intermediate_size"),
 }  # fmt: skip
 DATA = ("testsets.extra", "corpus.extra", "chat.data", "pmp.data", "reward.data", "chat-rlhf.prompts")
@@ -98,9 +99,17 @@ def test_the_model_has_the_released_number_of_weights(recipe: str) -> None:
     assert weights(model) == PARAMETERS[recipe] == pretrain.parameters(base, rows)
 
 
-@pytest.mark.parametrize("keys", [{}, {"tie_embeddings": True}, {"kv_heads": 2}], ids=str)
+@pytest.mark.parametrize("keys", [{}, {"tie_word_embeddings": True}, {"num_key_value_heads": 2}], ids=str)
 def test_weights_are_counted_as_torch_counts_them(keys: dict[str, int]) -> None:
-    config = pretrain.Config(corpus="c", tokenizer="t", hidden_size=64, layers=3, heads=4, intermediate_size=96, **keys)  # type: ignore[arg-type]
+    config = pretrain.Config(
+        corpus="c",
+        tokenizer="t",
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=96,
+        **keys,
+    )  # type: ignore[arg-type]
     assert pretrain.parameters(config, 128) == weights(Transformer(pretrain.shape(config, 128, eot_id=0)))
 
 
@@ -172,12 +181,13 @@ def test_a_copy_finds_the_data_beside_it(recipe: str, stocked: Path) -> None:
 
 
 TOY = (
-    "device=cpu", "threads=1", "tokenizer.vocab_size=400", "tokenizer.extras=5", "base.tokens=8000", "base.row=256",
-    "base.batch_rows=4", "base.micro_rows=4", "base.warmup_steps=2", "base.hidden_size=32", "base.layers=1",
-    "base.heads=2", "base.intermediate_size=64", "chat.row=256", "chat.batch_rows=4", "chat.steps=4",
-    "chat.warmup_steps=1", "pmp.row=256", "pmp.batch_rows=16", "reward.row=256", "reward.batch_rows=16",
+    "device=cpu", "threads=1", "tokenizer.vocab_size=400", "tokenizer.extras=5", "base.tokens=8000",
+    "base.seq_length=256", "base.batch_size=4", "base.micro_batch_size=4", "base.warmup_steps=2", "base.hidden_size=32",
+    "base.num_hidden_layers=1", "base.num_attention_heads=2", "base.intermediate_size=64", "chat.seq_length=256",
+    "chat.batch_size=4", "chat.steps=4",
+    "chat.warmup_steps=1", "pmp.seq_length=256", "pmp.batch_size=16", "reward.seq_length=256", "reward.batch_size=16",
     "chat-rlhf.steps=3", "chat-rlhf.value_warmup_steps=1", "chat-rlhf.prompts_per_step=8", "chat-rlhf.max_tokens=16",
-    "chat-rlhf.row=256", "chat-rlhf.ptx_rows=2", "exam.limit=10", "exam.max_tokens=16",
+    "chat-rlhf.seq_length=256", "chat-rlhf.ptx_rows=2", "exam.limit=10", "exam.max_tokens=16",
 )  # fmt: skip
 FILES = {  # the name in `data`: the world's file that stands in for it
     "text/a.jsonl": "text.jsonl", "tests/base.jsonl": "tests/base.jsonl", "tests/chat.jsonl": "tests/chat.jsonl",
@@ -224,7 +234,9 @@ def test_a_model_that_a_run_has_trained_already_may_be_used(bare: Path, small_ma
     finish(bare / "elsewhere/base", manifest, {})
     refuse_too_large(recipe, ["base"], [bare / "runs", bare / "elsewhere"])
     with pytest.raises(UserError, match="cannot be trained here"):
-        refuse_too_large(load_recipe("qwen-1.8b", ["base.layers=23"]), ["base"], [bare / "runs", bare / "elsewhere"])
+        refuse_too_large(
+            load_recipe("qwen-1.8b", ["base.num_hidden_layers=23"]), ["base"], [bare / "runs", bare / "elsewhere"]
+        )
 
 
 def test_a_verb_is_refused_as_a_recipe_is(stocked: Path, small_machine: None) -> None:

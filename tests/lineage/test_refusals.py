@@ -14,7 +14,7 @@ from qwenkit.errors import UserError
 from qwenkit.lineage import graph, runner
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.lineage.runner import Options
-from qwenkit.lineage.status import mend_of, read_status, verify
+from qwenkit.lineage.status import hint_of, read_status, verify
 from tests.lineage.test_runner import go
 
 RUN = Path("runs/toy")
@@ -75,17 +75,17 @@ def test_a_newer_artifact_is_refused_and_not_replaced(toy: Path) -> None:
     for act in (go, plan):
         with pytest.raises(UserError, match=r"one/manifest.json: written by a newer qwenkit \(schema 99\)") as found:
             act(toy)
-        assert found.value.mend == "upgrade qwenkit"
+        assert found.value.hint == "upgrade qwenkit"
         with pytest.raises(UserError, match="written by a newer qwenkit"):
             act(toy, out="runs/b", reuse=RUN)
     assert manifest.read_bytes() == before and not Path("runs/b").exists()
     told = read_status(RUN)
     assert (told.nodes[0].node, told.nodes[0].state) == ("one", "newer")
-    assert not told.damage and "mend: upgrade qwenkit" in told.newer[0]
+    assert not told.damage and "hint: upgrade qwenkit" in told.newer[0]
     wrong = verify(RUN)
-    assert "written by a newer qwenkit" in wrong[RUN / "one"][0] and mend_of(wrong) is None
+    assert "written by a newer qwenkit" in wrong[RUN / "one"][0] and hint_of(wrong) is None
     (RUN / "two" / "text").write_text("other")
-    assert "makes it again" in str(mend_of(verify(RUN)))
+    assert "makes it again" in str(hint_of(verify(RUN)))
 
 
 def test_data_from_outside_is_read_once(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

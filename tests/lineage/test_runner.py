@@ -53,7 +53,9 @@ def test_equal_bytes_stop_the_wave(toy: Path) -> None:
 
 def test_runtime_keys_and_comments_change_nothing(toy: Path) -> None:
     go(toy)
-    toy.write_text("# a comment\n" + toy.read_text().replace('text = "a"', 'text = "a"\nchatter = 7\nminutes = 3'))
+    toy.write_text(
+        "# a comment\n" + toy.read_text().replace('text = "a"', 'text = "a"\nchatter = 7\nplanned_minutes = 3')
+    )
     assert go(toy) == []
 
 
@@ -171,7 +173,7 @@ def test_a_copy_with_other_bytes_is_not_published(toy: Path) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(UserError, match="text: its bytes changed") as found:
         go(toy, out="runs/b", reuse=Path("runs/a"))
-    assert found.value.mend == "make it again there, or run without --reuse"
+    assert found.value.hint == "make it again there, or run without --reuse"
     assert not Path("runs/b/one").exists()
 
 

@@ -23,7 +23,7 @@ def told() -> dict[str, tuple[str, str]]:
 
 
 def test_a_finished_run(toy: Path) -> None:
-    toy.write_text(toy.read_text().replace('text = "a"', 'text = "a"\nminutes = 3'))
+    toy.write_text(toy.read_text().replace('text = "a"', 'text = "a"\nplanned_minutes = 3'))
     go(toy)
     found = read_status(RUN)
     assert [row.node for row in found.nodes] == ["one", "two", "big", "all"]
@@ -94,7 +94,7 @@ def test_a_run_and_verify_agree_on_stray_files(toy: Path) -> None:
     assert verify(RUN)[RUN / "two"] == ["runs/toy/two/notes: not in the manifest"]
     with pytest.raises(UserError, match="notes: not in the manifest") as found:
         go(toy)
-    assert found.value.mend == "move it out of the folder"
+    assert found.value.hint == "move it out of the folder"
     assert (RUN / "two" / "notes").exists()
     assert go(toy, "two.text=c") == ["two", "all"]  # superseded, the stray file with it
     assert len(list(RUN.glob(".old/two-*/notes"))) == 1
@@ -124,7 +124,7 @@ def test_the_recipes_words_about_itself_are_heard(toy: Path) -> None:
 
 
 def test_planned_and_actual_memory(toy: Path) -> None:
-    toy.write_text(toy.read_text().replace('text = "a"', 'text = "a"\nminutes = 3\nmemory_mb = 700'))
+    toy.write_text(toy.read_text().replace('text = "a"', 'text = "a"\nplanned_minutes = 3\nplanned_memory_mb = 700'))
     said = call(f"run {toy}")[1]
     rows = [line.split() for line in said.split("planned MB")[1].splitlines() if line.startswith(("one", "all"))]
     assert rows[0][1:4:2] == rows[-1][1:4:2] == ["3.0", "700"]

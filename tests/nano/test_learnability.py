@@ -33,7 +33,7 @@ def test_no_task_is_forgotten():
 def few(monkeypatch):
     """Few questions to choose from, and a smaller model: the script's own sizes take minutes."""
     nodes = learnability.RECIPE
-    small = {"hidden_size": 64, "layers": 2, "intermediate_size": 128, "row": 128}
+    small = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "seq_length": 128}
     base = replace(nodes["base"], config=nodes["base"].config.model_copy(update=small))
     monkeypatch.setattr(learnability, "RECIPE", {**nodes, "base": base})
     monkeypatch.setattr(learnability, "CANDIDATES", 900)

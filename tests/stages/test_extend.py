@@ -61,7 +61,17 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 
 def test_a_vocabulary_is_extended_and_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("--tokenizer", "tokenizer", "--keep", "old.jsonl", "--merges", "30", "--held-out", "0.2", "--quiet")
+    options = (
+        "--tokenizer",
+        "tokenizer",
+        "--keep",
+        "old.jsonl",
+        "--merges",
+        "30",
+        "--validation-share",
+        "0.2",
+        "--quiet",
+    )
     assert run(monkeypatch, folder, *options) == 0
     old, new = load_tokenizer("tokenizer"), load_tokenizer("run/extend")
     assert (new.n_tokens, new.vocab_size, new.style) == (old.n_tokens + 30, 384, "chatml")

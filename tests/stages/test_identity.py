@@ -11,7 +11,15 @@ from qwenkit.stages import KINDS, load_stage
 
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
-RUNTIME = {"minutes", "memory_mb", "runner", "chunks", "checkpoint_seconds", "evaluate_every", "max_bad"}
+RUNTIME = {
+    "planned_minutes",
+    "planned_memory_mb",
+    "runner",
+    "chunks",
+    "checkpoint_seconds",
+    "evaluate_every",
+    "max_bad",
+}
 """All keys that may change without changing any byte. A new one must be written down here on purpose."""
 
 
@@ -26,7 +34,7 @@ VALID = {
 SAMPLES = {
     "languages": ["en"], "upsample": {"extra": 2.0}, "kinds": {"extra": "web"}, "licences": {"extra": "x"},
     "min_scores": {"filter": 0.5}, "text_keys": {"extra": ["question"]}, "thresholds": {"length": [20, 1000]},
-    "rules": ["c4"], "hidden_size": 8192, "heads": 16, "kv_heads": 8,
+    "rules": ["c4"], "hidden_size": 8192, "num_attention_heads": 16, "num_key_value_heads": 8,
     "group_size": 64, "optimizer": "muon",
 }  # fmt: skip
 """Other values of keys that not every other value would do for."""

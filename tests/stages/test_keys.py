@@ -17,7 +17,7 @@ def test_training_in_pieces_is_training_at_once(tmp_path):
     batches = Batches(store, Order(store.digest, 1, store.lengths, 16, split=False), 2)
     shape = ModelConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
                         num_attention_heads=2, num_key_value_heads=2)  # fmt: skip
-    keys = TrainingKeys(row=16, batch_rows=2, lr=0.01, warmup_steps=2)
+    keys = TrainingKeys(seq_length=16, batch_size=2, lr=0.01, warmup_steps=2)
 
     def trained(name, *ends):
         model, rates = init_weights(Transformer(shape), 1), []

@@ -15,8 +15,9 @@ from tests.errors.desk import call
 
 SMALL = ("base.compile=false", "chat.compile=false", "threads=1",
          "corpus.extra=texts", "chat.data=chats.json", "tokenizer.vocab_size=600", "base.tokens=20000",
-         "base.hidden_size=32", "base.heads=2", "base.layers=1", "base.intermediate_size=48", "base.warmup_steps=2",
-         "base.row=256", "chat.row=1024", "chat.batch_rows=2", "chat.epochs=0.1")  # fmt: skip
+         "base.hidden_size=32", "base.num_attention_heads=2", "base.num_hidden_layers=1", "base.intermediate_size=48",
+         "base.warmup_steps=2",
+         "base.seq_length=256", "chat.seq_length=1024", "chat.batch_size=2", "chat.epochs=0.1")  # fmt: skip
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_texts_and_chats_become_a_model_that_answers_and_is_taught_further(own: 
         "threads=1",
         "chat.model=runs/my/chat",
         "chat.data=chats.json",
-        "chat.row=512",
-        "chat.batch_rows=2",
+        "chat.seq_length=512",
+        "chat.batch_size=2",
         "chat.epochs=0.02",
     )
     code, _, err = call(f"init tuned.toml --from finetune {options(*tuned)}")

@@ -32,10 +32,14 @@ class Letters:
         return [ord(letter) for letter in text]
 
 
-def replayed(desk: Desk, model: Path, *texts: str, row: int = 8, corpus_held_out: float = 0.0) -> tuple[Any, ...]:
+def replayed(
+    desk: Desk, model: Path, *texts: str, row: int = 8, corpus_validation_share: float = 0.0
+) -> tuple[Any, ...]:
     path = desk.rows("text.jsonl", [{"id": n, "text": text} for n, text in enumerate(texts)])
     inputs = {"replay": Input("replay", path, ""), "model": Input("model", model, "")}
-    config = Config(model="m", data="d", row=row, replay_share=0.5, corpus_held_out=corpus_held_out)
+    config = Config(
+        model="m", data="d", seq_length=row, replay_share=0.5, corpus_validation_share=corpus_validation_share
+    )
     return replay(inputs, config, desk.work(), chat_tokens=10_000)
 
 
@@ -84,8 +88,8 @@ def test_what_is_left_of_the_tests_is_counted(desk: Desk, folder: Callable[..., 
     tests = desk.rows("tests.jsonl", [{"answer": ANSWER}])
     data = desk.rows("c.jsonl", [{"messages": chat("yes")["messages"]} for _ in range(4)] + [chat(f"So {ANSWER}!")])
     edges = {"model": folder(), "data": data, "replay": corpus, "decontaminate": tests}
-    keys: dict[str, Any] = {"row": 200, "steps": 1, "batch_rows": 1, "held_out": 0.0, "warmup_steps": 0}
-    found = desk.run(sft, edges, **keys, corpus_held_out=0.0)
+    keys: dict[str, Any] = {"seq_length": 200, "steps": 1, "batch_size": 1, "validation_share": 0.0, "warmup_steps": 0}
+    found = desk.run(sft, edges, **keys, corpus_validation_share=0.0)
     assert found.metrics["overlap_13gram"] == found.metrics["replayed_documents"] == 1
     assert found.metrics["dropped_test_overlap"] == 1 and found.metrics["chats"] == 4
     assert "overlap_13gram" not in desk.run(sft, {"model": edges["model"], "data": data}, **keys).metrics
@@ -102,7 +106,7 @@ def test_content_in_parts_and_calls_without_content_are_compared_too(tmp_path: P
 def test_a_replay_leaves_out_what_the_base_model_was_measured_on(desk: Desk, folder: Callable[..., Path]) -> None:
     """The same rule, seed and share as in pretraining."""
     texts = [f"text {n}" for n in range(200)]
-    store, numbers, _ = replayed(desk, folder(), *texts, row=64, corpus_held_out=0.3)
+    store, numbers, _ = replayed(desk, folder(), *texts, row=64, corpus_validation_share=0.3)
     _, aside = corpus_split(Input("corpus", desk.tmp / "text.jsonl", ""), 0.3, desk.work())
     measured = {row["id"] for row in aside}
     assert len(numbers) == 200 - len(measured) and len(measured) > 30
@@ -121,7 +125,7 @@ def test_what_becomes_of_chats_too_long_is_told(desk: Desk, folder: Callable[...
     for row in rows[::2]:
         row["messages"] = [*row["messages"], *rows[1]["messages"]]
     edges = {"model": folder(), "data": desk.rows("chat.jsonl", rows)}
-    keys: dict[str, Any] = {"row": 48, "steps": 2, "batch_rows": 2, "held_out": 0.0, "warmup_steps": 0}
+    keys: dict[str, Any] = {"seq_length": 48, "steps": 2, "batch_size": 2, "validation_share": 0.0, "warmup_steps": 0}
     found = desk.run(sft, edges, too_long=too_long, **keys)
     assert found.headline == TOO_LONG[too_long]
     m = found.metrics
@@ -133,7 +137,7 @@ def test_held_out_chats_that_are_all_too_long_measure_nothing(desk: Desk, folder
     ids = {row["id"] for row in split(rows, 0.3, desk.work().stream("held-out"))[1]}
     rows = [{**row, "messages": chat("long " * 80 if row["id"] in ids else "yes")["messages"]} for row in rows]
     edges = {"model": folder(), "data": desk.rows("chat.jsonl", rows)}
-    found = desk.run(sft, edges, row=64, steps=1, batch_rows=2, held_out=0.3, warmup_steps=0)
+    found = desk.run(sft, edges, seq_length=64, steps=1, batch_size=2, validation_share=0.3, warmup_steps=0)
     assert found.metrics["heldout_loss"] == {} and found.metrics["held_out"] == len(ids) > 0
 
 

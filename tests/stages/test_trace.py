@@ -42,11 +42,11 @@ kind = "pretrain"
 corpus = "corpus"
 tokenizer = "tokenizer"
 hidden_size = 16
-layers = 1
-heads = 2
+num_hidden_layers = 1
+num_attention_heads = 2
 intermediate_size = 16
 tokens = 24000
-held_out = 0.1
+validation_share = 0.1
 {TRAIN}"""
 
 
@@ -102,7 +102,7 @@ def test_the_steps_are_those_that_were_trained_on(folder: Path, tmp_path: Path) 
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     logged = {event["step"]: event["batch"] for event in events if event["event"] == "step"}
     traced = trace(run, "base")
-    batches = Batches(store, traced.order, traced.batch_rows)
+    batches = Batches(store, traced.order, traced.batch_size)
     assert len(logged) == traced.steps
     for step in range(0, traced.steps, 17):
         (micro,) = batches(step)

@@ -16,10 +16,10 @@ from qwenkit.stages import ppo, preference, reward, sft
 from qwenkit.training import loop
 from tests.stages.conftest import Desk, chat_rows, pair_rows
 
-SMALL: dict[str, Any] = {"row": 64, "warmup_steps": 0, "batch_rows": 4, "held_out": 0.2}
+SMALL: dict[str, Any] = {"seq_length": 64, "warmup_steps": 0, "batch_size": 4, "validation_share": 0.2}
 PPO: dict[str, Any] = {
-    "steps": 5, "value_warmup_steps": 0, "prompts_per_step": 4, "max_tokens": 6, "row": 64, "minibatches": 2,
-    "ptx_coef": 0.0, "policy_lr": 2e-6, "value_lr": 2e-6, "held_out": 0.2,
+    "steps": 5, "value_warmup_steps": 0, "prompts_per_step": 4, "max_tokens": 6, "seq_length": 64, "minibatches": 2,
+    "ptx_coef": 0.0, "policy_lr": 2e-6, "value_lr": 2e-6, "validation_share": 0.2,
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_every_weight_moves_whatever_dtype_the_folder_has(
 
 def test_pairs_of_a_prompt_are_on_one_side(desk: Desk, folder: Callable[..., Path]) -> None:
     """Three pairs of each prompt: none is learnt from where another measures."""
-    done = run_preference(desk, folder, torch.float32, held_out=0.4)
+    done = run_preference(desk, folder, torch.float32, validation_share=0.4)
     items = [json.loads(line) for line in (done.out / "margins.jsonl").read_text().splitlines()]
     names = [item["id"].partition("/")[0] for item in items]
     assert 0 < len(set(names)) < 8 and all(names.count(name) == 3 for name in names)
@@ -101,7 +101,7 @@ def test_pairs_of_a_prompt_are_on_one_side(desk: Desk, folder: Callable[..., Pat
 
 
 def test_every_pair_is_seen_in_an_epoch(desk: Desk, folder: Callable[..., Path]) -> None:
-    done = run_preference(desk, folder, torch.float32, held_out=0.0, batch_rows=10)
+    done = run_preference(desk, folder, torch.float32, validation_share=0.0, batch_size=10)
     assert done.metrics["steps"] == 3  # 24 pairs: two steps would leave four of them out
 
 
@@ -122,7 +122,7 @@ def test_micro_rows_bound_the_pairs_of_a_forward_pass(
     monkeypatch.setattr(
         PairwiseObjective, "__call__", lambda self, model, batch: seen.append(batch.weight) or usual(self, model, batch)
     )
-    run_preference(desk, folder, torch.float32, micro_rows=3)
+    run_preference(desk, folder, torch.float32, micro_batch_size=3)
     assert set(seen) == {3, 1}
 
 
@@ -141,7 +141,7 @@ def test_a_rubric_is_measured_on_the_prompts_that_have_one(desk: Desk, folder: C
     rows = [{**row, **({"rubric": rubric} if n % 2 else {})} for n, row in enumerate(prompts())]
     edges = {"model": folder("chat"), "reward": folder("reward", scalar=True),
              "prompts": desk.rows("prompts.jsonl", rows)}  # fmt: skip
-    done = desk.run(ppo, edges, **{**PPO, "steps": 1, "held_out": 0.6})
+    done = desk.run(ppo, edges, **{**PPO, "steps": 1, "validation_share": 0.6})
     assert 4 <= done.metrics["prompts"] < 8 and done.metrics["rubric_before"]["right"] == 0
     assert any("rubric_right" in event for event in desk.events)
 

@@ -46,7 +46,7 @@ class Run:
         self.optimizer = build_optimizer(self.model, optimizer, lr)
         self.store = make_store()
         self.order = Order(self.store.digest, 1, self.store.lengths, 32, split=True)
-        self.batches = Batches(self.store, self.order, batch_rows=4, micro_rows=2)
+        self.batches = Batches(self.store, self.order, batch_size=4, micro_batch_size=2)
         self.state = RunState({"model": self.model}, {"main": self.optimizer})
         schedule = build_schedule("cosine", total, warmup=2)
         self.update = lm_update(self.model, self.optimizer, self.batches, schedule, **options)

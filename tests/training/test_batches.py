@@ -55,4 +55,4 @@ def test_fingerprints_tell_batches_apart_and_rows_are_described():
 def test_micro_batches_must_divide_the_batch():
     store = make_store()
     with pytest.raises(UserError, match="micro-batches of 3"):
-        Batches(store, Order(store.digest, 0, store.lengths, 32, split=True), 4, micro_rows=3)
+        Batches(store, Order(store.digest, 0, store.lengths, 32, split=True), 4, micro_batch_size=3)

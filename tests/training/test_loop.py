@@ -161,7 +161,7 @@ def test_it_learns():
 
 def test_bf16_autocast_and_micro_batches_follow_float32():
     full, half = Run(dropout=0.0), Run(dropout=0.0, dtype=torch.bfloat16)
-    half.batches.micro_rows = 4
+    half.batches.micro_batch_size = 4
     train(full, 8)
     train(half, 8)
     assert half.losses == pytest.approx(full.losses, rel=0.01) and half.losses != full.losses

@@ -88,7 +88,7 @@ def test_not_learning():
 def test_every_alarm_of_the_table_is_tested_here():
     assert FAULTS.keys() | {"not-learning", "nonfinite-loss", "nonfinite-gradient", "no-content"} == ALARMS.keys()
     for row in ALARMS.values():
-        assert row.action in ("stop", "warn") and row.cause and row.mend and row.condition
+        assert row.action in ("stop", "warn") and row.cause and row.hint and row.condition
 
 
 def test_limits_can_be_moved_and_alarms_switched_off():
@@ -175,7 +175,7 @@ def test_replay_does_not_hide_a_lost_mask():
     """Plain text has no turns: it makes up for no answer, and a step of it alone is healthy."""
     for store, alarm in ((mixed([False] * 3), True), (mixed([False, False, True]), False)):
         training = Run()
-        batches = Batches(store, Order(store.digest, 0, store.lengths, 3, split=False), 4, micro_rows=1)
+        batches = Batches(store, Order(store.digest, 0, store.lengths, 3, split=False), 4, micro_batch_size=1)
         update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
         if alarm:
             with pytest.raises(Alarmed, match="no-content"):

@@ -34,7 +34,9 @@ def token_rewards(scores_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, kl_coef: flo
     return rewards_BR
 
 
-def gae(rewards_BR: Tensor, values_BR: Tensor, mask_BR: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+def gae(
+    rewards_BR: Tensor, values_BR: Tensor, mask_BR: Tensor, gamma: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation: (advantages, returns), zero at padding. The value after the last token is 0,
     also where a response was cut by the length limit (the penalty for that is in the reward)."""
     values_BR, rewards_BR = values_BR * mask_BR, rewards_BR * mask_BR
@@ -43,7 +45,7 @@ def gae(rewards_BR: Tensor, values_BR: Tensor, mask_BR: Tensor, gamma: float, la
     next_B = torch.zeros_like(carry_B)
     for t in reversed(range(rewards_BR.shape[1])):
         delta_B = rewards_BR[:, t] + gamma * next_B - values_BR[:, t]
-        carry_B = delta_B + gamma * lam * carry_B
+        carry_B = delta_B + gamma * gae_lambda * carry_B
         advantages_BR[:, t] = carry_B
         next_B = values_BR[:, t]
     advantages_BR = advantages_BR * mask_BR

@@ -78,7 +78,7 @@ class PPOConfig:
     """Ours: taken off the normalised reward of a response that did not end its turn."""
     gamma: float = 1.0
     """Ours: discount of GAE; a response is short, and its reward stands at its end."""
-    lam: float = 0.95
+    gae_lambda: float = 0.95
     """Ours: lambda of GAE."""
     whiten_advantages: bool = True
     """Ours: advantages of a step get mean 0 and deviation 1, so the learning rate knows no scale of rewards."""
@@ -191,7 +191,7 @@ class PPO:
         `observe(rollout)` adds metrics to a step, such as a true rubric."""
         if config.ptx_coef and ptx is None:
             raise UserError(f"ptx_coef = {config.ptx_coef}, but there is no pretraining corpus", where="PPO",
-                            mend="name a corpus, or set ptx_coef = 0")  # fmt: skip
+                            hint="name a corpus, or set ptx_coef = 0")  # fmt: skip
         if prompts.per_step != config.prompts_per_step:
             raise UserError(f"the prompts come {prompts.per_step} a step", where="PPO",
                             expected=f"prompts_per_step = {config.prompts_per_step}")  # fmt: skip
@@ -256,7 +256,7 @@ class PPO:
         (values_BR,) = self._map(batch, lambda part: (response_values(self.value, part),))
 
         rewards_BR = objectives.token_rewards(normalised_B, objectives.kl_k1(old_BR, ref_BR), mask_BR, config.kl_coef)
-        advantages_BR, returns_BR = objectives.gae(rewards_BR, values_BR, mask_BR, config.gamma, config.lam)
+        advantages_BR, returns_BR = objectives.gae(rewards_BR, values_BR, mask_BR, config.gamma, config.gae_lambda)
         metrics["kl"] = float((objectives.kl_k3(old_BR, ref_BR) * mask_BR).sum(1).mean())
         metrics["explained_variance"] = objectives.explained_variance(values_BR[mask_BR], returns_BR[mask_BR])
         metrics["value"] = float(values_BR[mask_BR].mean())

@@ -95,7 +95,7 @@ def _refusal(at: int, difference: str) -> UserError:
         "for it, so a loss mask cannot be placed",
         where=f"message {at}, {difference}",
         expected="a template that begins a chat with the prompt of its last answer",
-        mend='name the style to train with, for example style = "chatml"',
+        hint='name the style to train with, for example style = "chatml"',
     )
 
 

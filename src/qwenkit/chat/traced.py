@@ -92,7 +92,7 @@ class Traced:
                         return UserError(
                             f"the chat template does not show the {what}",
                             expected="a template that knows of tools",
-                            mend='name a chat style that does, for example style = "chatml"',
+                            hint='name a chat style that does, for example style = "chatml"',
                         )
         return None
 
@@ -139,7 +139,7 @@ class Traced:
         return UserError(
             "a message holds the name of a special token, and what the chat template makes of it cannot be followed",
             expected="text without such names",
-            mend='break them, as in "< |im_end|>"',
+            hint='break them, as in "< |im_end|>"',
         )
 
     def _try(self, way: tuple[int, int], only: int | None) -> list[Stretch] | None:

@@ -132,8 +132,8 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = "free some space; what stood there before is left" if error.errno in FULL else None
-        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path), mend=mend) from error
+        hint = "free some space; what stood there before is left" if error.errno in FULL else None
+        raise UserError(f"the file cannot be written ({error.strerror})", where=str(path), hint=hint) from error
 
 
 def tell_quarantined(name: Path, quarantine: Quarantine) -> None:

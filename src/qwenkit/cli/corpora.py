@@ -44,14 +44,14 @@ def explain(
         traced = trace(run, node)
         if step >= traced.steps:
             raise UserError(f"`{node}` has no step {step}", where=str(run), expected=f"0 to {traced.steps - 1}")
-        rows = ledger.seen_in(traced.order, traced.index, step, traced.batch_rows)
+        rows = ledger.seen_in(traced.order, traced.index, step, traced.batch_size)
         print_json(rows) if as_json else _tell(map(_piece_line, rows))
         return
     fates, shown = ledger.fates(corpus_of(run, node), document), None
     if read_manifest(run / node).kind == "pretrain":
         traced = trace(run, node)
         numbers = traced.index.find(document)
-        steps = ledger.steps_of(traced.order, numbers, traced.batch_rows, traced.steps)
+        steps = ledger.steps_of(traced.order, numbers, traced.batch_size, traced.steps)
         shown = [{**row, "steps": steps[n]} for n, row in zip(numbers, traced.index.origins(numbers))]
     if as_json:
         print_json({"fates": fates, "tokens": shown})

@@ -11,6 +11,7 @@ import warnings
 from typing import Any
 
 from qwenkit.cli import runs, models, hubbing, tokens, inspecting, inspect_data, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
+from qwenkit.cli import old_names
 from qwenkit.cli.app import app
 from qwenkit.errors import INTERRUPTED, MISTAKE, Notice, QwenkitError, UserError, visible
 
@@ -19,7 +20,6 @@ def main() -> None:
     """Entry point: run the command line and turn errors into messages and exit codes."""
     _make_writable()
     _show_notices()
-    verbs.register(sys.argv[1:])
     try:
         code = _answer()
         sys.stdout.flush()  # at the latest now: the interpreter would tell of a full disk in words of its own
@@ -39,13 +39,15 @@ def _refuse_not_utf8(arguments: list[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             what = f"an argument that is not UTF-8: {argument!a}"
-            raise UserError(what, where="qwenkit", mend="rename the file, or give its folder") from None
+            raise UserError(what, where="qwenkit", hint="rename the file, or give its folder") from None
 
 
 def _answer() -> int:
     """Run the command and tell what went wrong; the exit code."""
     try:
         _refuse_not_utf8(sys.argv[1:])
+        sys.argv[1:] = old_names.upgrade(sys.argv[1:])
+        verbs.register(sys.argv[1:])
         return app(standalone_mode=False, prog_name="qwenkit") or 0
     except QwenkitError as error:
         return _tell(error)
@@ -60,7 +62,7 @@ def _answer() -> int:
             sys.stdout.flush()  # raises again where standard output is at fault
         return _tell(_of_the_system(error))
     except MemoryError:
-        return _tell(UserError("there is not enough memory for this", mend="free some, or ask for less at once"))
+        return _tell(UserError("there is not enough memory for this", hint="free some, or ask for less at once"))
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
@@ -68,8 +70,8 @@ def _answer() -> int:
 
 
 def _of_the_system(error: OSError) -> UserError:
-    mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
-    return UserError(error.strerror or str(error), where=error.filename and str(error.filename), mend=mend)
+    hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
+    return UserError(error.strerror or str(error), where=error.filename and str(error.filename), hint=hint)
 
 
 def _unwritable(error: OSError) -> UserError:
@@ -135,4 +137,4 @@ def _misused(error: Any) -> UserError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "qwenkit"
     usage = context.get_usage().removeprefix("Usage:").strip() if context else None
-    return UserError(error.format_message().rstrip("."), where=command, expected=usage, mend=f"{command} --help")
+    return UserError(error.format_message().rstrip("."), where=command, expected=usage, hint=f"{command} --help")

@@ -37,7 +37,7 @@ def push(
         raise UserError(
             "the folder has a card of its own, which --license does not change",
             where=str(folder / CARD),
-            mend="write the licence there, and leave --license out",
+            hint="write the licence there, and leave --license out",
         )
     left = sorted(path.name for path in folder.iterdir() if path.name not in files)
     address = ""

@@ -153,7 +153,7 @@ def parity(
         say(show(rows))
     if broken := [row["model"] for row in rows if row["certificate"] and not row["certificate"]["holds"]]:
         raise Stopped(f"the certificate does not hold: {', '.join(broken)}",
-                      mend="export it again, or look what has changed in the folder")  # fmt: skip
+                      hint="export it again, or look what has changed in the folder")  # fmt: skip
 
 
 def _numbers(text: str) -> list[int]:

@@ -39,7 +39,7 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
         if longest > model.config.max_length:
             raise UserError(f"it reads {model.config.max_length} tokens", where=str(folder),
                             expected=f"room for the longest prompt, {longest} tokens",
-                            mend="put the model with the fewest positions first")  # fmt: skip
+                            hint="put the model with the fewest positions first")  # fmt: skip
         tops = [row for top in own["top"] for row in top["ids"]] if own else []
         largest = max(id for row in [*asked, *tops] for id in row)
         if largest >= model.config.vocab_size:

@@ -111,8 +111,8 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
             "done": "up to date", "reuse": "would be reused", "absent": "needs data", "blocked": "would be refused",
         }  # fmt: skip
         state = words.get(v.state, "would run")
-        minutes = minutes_text(node.config.minutes if v.works else None)
-        memory = str(node.config.memory_mb or "") if v.works else ""
+        minutes = minutes_text(node.config.planned_minutes if v.works else None)
+        memory = str(node.config.planned_memory_mb or "") if v.works else ""
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind != "node"])
         table.add_row(v.node, node.kind, reads, state, v.why, minutes, memory)
     terminal().print(table)
@@ -150,7 +150,7 @@ def init(
     from qwenkit.lineage.recipe import load_recipe, own_copy
 
     if path.exists():
-        raise UserError("the file exists already", where=str(path), mend="choose another name, or remove it")
+        raise UserError("the file exists already", where=str(path), hint="choose another name, or remove it")
     write_text(path, own_copy(source, path, changes))
     absent = [problem for node in load_recipe(str(path)).nodes.values() for problem in node.absent]
     terminal().print(f"wrote {path}; raise it with: qwenkit run {path}")
@@ -163,7 +163,7 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
     """What a run folder holds: every node of the recipe and how far it is, headline numbers, minutes, alarms."""
     from rich.table import Table
 
-    from qwenkit.lineage.status import MEND, read_status
+    from qwenkit.lineage.status import HINT, read_status
 
     found = read_status(run_dir)
     if as_json:
@@ -186,7 +186,7 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
         for alarm in found.alarms:
             terminal().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)
     if found.damage or found.newer:
-        raise UserError("\n".join([*found.newer, *found.damage]), mend=MEND if found.damage else None)
+        raise UserError("\n".join([*found.newer, *found.damage]), hint=HINT if found.damage else None)
 
 
 @app.command(epilog="Example:  qwenkit verify runs/nano")
@@ -205,7 +205,7 @@ def verify(
         say(f"{word:<9}{'' if lines else read_manifest(folder).digest[:12]:<12} {folder}")
     wrong = [line for lines in found.values() for line in lines]
     if wrong:
-        raise UserError("\n".join(wrong), mend=status.mend_of(found))
+        raise UserError("\n".join(wrong), hint=status.hint_of(found))
 
 
 @app.command(epilog="Example:  qwenkit clean runs/nano")

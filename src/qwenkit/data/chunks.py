@@ -212,7 +212,7 @@ def import_ray() -> Any:
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError('`runner = "ray"` needs Ray', mend="pip install 'qwenkit[ray]'") from error
+        raise UserError('`runner = "ray"` needs Ray', hint="pip install 'qwenkit[ray]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     return ray

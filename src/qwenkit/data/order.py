@@ -1,9 +1,9 @@
 """Which tokens are in which step: a pure function of (corpus digest, seed, step), so that resume needs no state.
 
     order = Order(store.digest, seed, store.lengths, row=2048, split=True)
-    order.rows(step, batch_rows)          # the rows of one step; a worker takes every n-th of them
-    order.trace(step, batch_rows)         # the documents in it
-    order.find(document, batch_rows)      # the steps of one epoch that hold a document
+    order.rows(step, batch_size)          # the rows of one step; a worker takes every n-th of them
+    order.trace(step, batch_size)         # the documents in it
+    order.find(document, batch_size)      # the steps of one epoch that hold a document
 
 Each epoch shuffles the documents anew, packs them (`packer.pack`) and shuffles the rows: without that a long document
 would fill whole batches by itself (one source file of 20,000 tokens made five batches of nothing else, and the loss
@@ -55,12 +55,12 @@ class Order:
             raise UserError(
                 f"no row can be filled from {len(self.lengths)} documents ({len(self.too_long)} are too long)",
                 expected=f"at least one document of 1 to {row} tokens",
-                mend="give more text, or raise the row length",
+                hint="give more text, or raise the row length",
             )
 
-    def rows(self, step: int, batch_rows: int) -> list[Row]:
-        """The rows of a step of `batch_rows` rows."""
-        return [self.row_at(number) for number in range(step * batch_rows, (step + 1) * batch_rows)]
+    def rows(self, step: int, batch_size: int) -> list[Row]:
+        """The rows of a step of `batch_size` rows."""
+        return [self.row_at(number) for number in range(step * batch_size, (step + 1) * batch_size)]
 
     def row_at(self, number: int) -> Row:
         """Row `number`, counted through the epochs."""
@@ -69,25 +69,25 @@ class Order:
         pieces = packed[int(places[index])]
         return Row(epoch, index, [Piece(int(documents[d]), start, stop) for d, start, stop in pieces])
 
-    def epoch_of(self, step: int, batch_rows: int) -> float:
+    def epoch_of(self, step: int, batch_size: int) -> float:
         """Epochs done before a step: 1.5 is the middle of the second."""
-        return step * batch_rows / self.rows_per_epoch
+        return step * batch_size / self.rows_per_epoch
 
-    def steps(self, epochs: float, batch_rows: int) -> int:
+    def steps(self, epochs: float, batch_size: int) -> int:
         """Steps that cover so many epochs, the last one perhaps reaching into the next."""
-        return int(np.ceil(epochs * self.rows_per_epoch / batch_rows))
+        return int(np.ceil(epochs * self.rows_per_epoch / batch_size))
 
-    def trace(self, step: int, batch_rows: int) -> list[int]:
+    def trace(self, step: int, batch_size: int) -> list[int]:
         """The documents of a step, ascending."""
-        return sorted({piece.document for row in self.rows(step, batch_rows) for piece in row.pieces})
+        return sorted({piece.document for row in self.rows(step, batch_size) for piece in row.pieces})
 
-    def find(self, document: int, batch_rows: int, epoch: int = 0) -> list[int]:
+    def find(self, document: int, batch_size: int, epoch: int = 0) -> list[int]:
         """The steps in which an epoch shows (parts of) a document."""
         packed, documents, places = self._epoch(epoch)
         pieces = np.flatnonzero(documents[packed.pieces[:, 0]] == document)
         rows = np.searchsorted(packed.bounds, pieces, side="right") - 1
         numbers = epoch * self.rows_per_epoch + np.argsort(places)[rows]
-        return np.unique(numbers // batch_rows).tolist()
+        return np.unique(numbers // batch_size).tolist()
 
     def _pack_epoch(self, epoch: int) -> Epoch:
         documents = draws.permutation(self._seed, len(self.lengths), 0, epoch)

@@ -176,7 +176,7 @@ def read_split(split: Split, source: Source, quarantine: Quarantine) -> Iterator
         except OSError as error:  # of reading: what is done with a document does not come by here
             raise UserError(
                 f"the file cannot be read ({error.strerror or error})", where=f"source {source.name}: {name}",
-                mend="look after the disk or the network it lies on; the same command then goes on",
+                hint="look after the disk or the network it lies on; the same command then goes on",
             ) from error  # fmt: skip
 
 

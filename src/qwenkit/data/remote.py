@@ -84,4 +84,4 @@ def _unfetched(what: str, where: str, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return error
     reason = " ".join(str(error).split())[:200]
-    return UserError(f"this {what} cannot be fetched ({reason})", where=where, mend="check the network and the keys")
+    return UserError(f"this {what} cannot be fetched ({reason})", where=where, hint="check the network and the keys")

@@ -80,7 +80,7 @@ def _manifest(corpus: Path) -> Manifest:
         raise damaged(corpus, lines, "make the corpus again")
     if odd := _odd(found):
         raise UserError(f"these books of a corpus cannot be shown: `{odd}`", where=str(corpus / MANIFEST),
-                        expected="what this qwenkit writes", mend="make the corpus again")  # fmt: skip
+                        expected="what this qwenkit writes", hint="make the corpus again")  # fmt: skip
     return found
 
 

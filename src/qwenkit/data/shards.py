@@ -210,7 +210,7 @@ class Shards(Index):
                 raise UserError(
                     f"the shard holds {found} bytes, its index says {expected}",
                     where=str(path),
-                    mend="the file is cut or foreign: write the shards again",
+                    hint="the file is cut or foreign: write the shards again",
                 )
 
     def _mapped(self, shard: int, name: str, dtype: str) -> npt.NDArray[Any]:

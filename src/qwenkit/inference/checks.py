@@ -116,12 +116,12 @@ def as_list(value: Any) -> list[Any]:
     return list(value)
 
 
-def items(value: Any, name: str, expected: str, mend: str | None = None) -> list[Any]:
+def items(value: Any, name: str, expected: str, hint: str | None = None) -> list[Any]:
     """A list, one item for each request. One by itself is refused."""
     try:
         return as_list(value)
     except TypeError:
-        raise UserError(f"{name} = {shown(value)}", expected=expected, mend=mend) from None
+        raise UserError(f"{name} = {shown(value)}", expected=expected, hint=hint) from None
 
 
 def token_ids(value: Any, vocab_size: int, where: str) -> list[int]:

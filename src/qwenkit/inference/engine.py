@@ -120,7 +120,7 @@ class Engine:
         requests: Seq[int] | None = None,
     ) -> list[Output]:
         """Answers in the order of the prompts. Draws use `requests[i]`, or i when none are given."""
-        prompts = items(prompts, "prompts", "a list of texts or of lists of token ids", mend="generate([prompt])")
+        prompts = items(prompts, "prompts", "a list of texts or of lists of token ids", hint="generate([prompt])")
         each = self._settled(params, len(prompts))
         numbers = _numbers(requests, len(prompts))
         asked = [
@@ -143,7 +143,7 @@ class Engine:
         text. `variables` are for the folder's chat template, such as `{"enable_thinking": False}`. Where the folder
         names a `max_window_size`, the oldest turns are dropped until the rest fits; `prompt_ids` are what was read."""
         self._tokenizer("chat")
-        conversations = items(conversations, "conversations", "a list of lists of messages", mend="chat([messages])")
+        conversations = items(conversations, "conversations", "a list of lists of messages", hint="chat([messages])")
         prompts = [
             self._rendered(messages, tools, f"conversation {i}", variables) for i, messages in enumerate(conversations)
         ]
@@ -174,11 +174,11 @@ class Engine:
         """The model's log-probability of each token: of the continuations given the prompts, or, without any, of the
         prompts' own tokens after the first. A prompt and its continuation are encoded each by itself."""
         expected = "a list of texts or of lists of token ids"
-        prompts = items(prompts, "prompts", expected, mend="score([prompt], [continuation])")
+        prompts = items(prompts, "prompts", expected, hint="score([prompt], [continuation])")
         rows = [self._encode(prompt, f"prompt {i}") for i, prompt in enumerate(prompts)]
         starts = [1] * len(rows)
         if continuations is not None:
-            continuations = items(continuations, "continuations", expected, mend="score([prompt], [continuation])")
+            continuations = items(continuations, "continuations", expected, hint="score([prompt], [continuation])")
             same_length(continuations, "continuations", len(prompts))
             starts = [len(row) for row in rows]
             for i, text in enumerate(continuations):
@@ -214,7 +214,7 @@ class Engine:
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
         """Take over new weights (None: the model was changed in place); later outputs carry a new `version`."""
         if any(request.under_way for request in self._requests.values()):
-            raise UserError("new weights while requests are under way", mend="finish or abort them first")
+            raise UserError("new weights while requests are under way", hint="finish or abort them first")
         if state is not None:
             state = _without_copy(state) if self.model.config.tie_word_embeddings else state
             _check_state(state, self.model.state_dict())
@@ -254,7 +254,7 @@ class Engine:
         self, messages: Seq[Mapping[str, Any]], tools: Seq[Any] | None, where: str, variables: Mapping[str, Any] | None
     ) -> list[int]:
         """The prompt that a conversation makes, without what the folder's window leaves no place for."""
-        messages = items(messages, where, "a list of messages", mend="chat([messages])")
+        messages = items(messages, where, "a list of messages", hint="chat([messages])")
         tools = None if tools is None else items(tools, "tools", "a list of tools")
         more: dict[str, Any] = {"variables": variables} if variables else {}
         with within(where):
@@ -298,12 +298,12 @@ class Engine:
         left = self.max_length - len(ids)
         if left < needed:
             raise UserError(f"{len(ids)} tokens", where=where, expected=f"at most {self.max_length - needed} tokens",
-                            mend="shorten it, or use a model with more positions")  # fmt: skip
+                            hint="shorten it, or use a model with more positions")  # fmt: skip
         return left
 
     def _tokenizer(self, what: str) -> Any:
         if self.tok is None:
-            raise UserError(f"{what} needs a tokenizer", expected="Engine(model, tok)", mend="or hand in token ids")
+            raise UserError(f"{what} needs a tokenizer", expected="Engine(model, tok)", hint="or hand in token ids")
         return self.tok
 
     # ---- requests under way -----------------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ def _checked_tokenizer(tok: Any) -> Any:
     if tok is None or all(hasattr(tok, name) for name in ("encode", "decode", "stream")):
         return tok
     raise UserError(f"tok = {shown(tok)}", expected="a tokenizer, or None where only token ids go in and out",
-                    mend="Engine(path, load_tokenizer(path))")  # fmt: skip
+                    hint="Engine(path, load_tokenizer(path))")  # fmt: skip
 
 
 def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:

@@ -195,7 +195,7 @@ def _refuse(settings: Mapping[str, Any]) -> None:
         if value is not None and value not in neutral and not overruled:
             raise UserError(f"{name} = {shown(value)} is not supported",
                             expected=" or ".join([*map(shown, neutral[:1]), "null"]),
-                            mend="take it out, or write what is expected")  # fmt: skip
+                            hint="take it out, or write what is expected")  # fmt: skip
         close = nearest(name, _TAKEN)
         if name not in (*_TAKEN, "bos_token_id") and close and SequenceMatcher(None, name, close).ratio() > 0.87:
             raise UserError(f"unknown setting {name}", nearest=close)

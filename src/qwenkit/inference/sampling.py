@@ -26,7 +26,7 @@ def not_finite(where: str, position: int) -> Stopped:
     return Stopped(
         "the model's logits are NaN or infinite",
         where=f"{where}, position {position}",
-        mend="look for such numbers in its weights, or compute in float32",
+        hint="look for such numbers in its weights, or compute in float32",
     )
 
 

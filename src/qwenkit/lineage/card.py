@@ -20,6 +20,7 @@ from qwenkit.lineage.card_claims import Claim, held_out, make_claims
 from qwenkit.lineage.card_seeds import seeds_view
 from qwenkit.lineage.view import NodeView, RunView, curve, load_run, mapping, number, sequence
 from qwenkit.records import write_bytes
+from qwenkit.schema import current_names
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 MOST_SAMPLES = 24
@@ -108,7 +109,8 @@ def _claim(claim: Claim) -> dict[str, str]:
 
 
 def _alarm(node: NodeView, event: Mapping[str, Any]) -> dict[str, Any]:
-    words = {name: shown(event.get(name)) for name in ("id", "step", "cause", "mend")}
+    words = {name: shown(event.get(name)) for name in ("id", "step", "cause")}
+    words["hint"] = shown(event.get("hint", event.get("mend")))  # `mend` in runs of 0.1
     return {"node": node.name, **words, "value": event.get("value"), "threshold": event.get("threshold")}
 
 
@@ -123,7 +125,7 @@ def _node(node: NodeView) -> dict[str, Any]:
         "minutes": None if seconds is None else seconds / 60, "planned": planned,
         "ratio": seconds / 60 / planned if seconds is not None and planned else None,
         "planned_mb": node.planned_mb, "peak_mb": number(run.get("peak_mb")), "attempts": run.get("attempts"),
-        "config": mapping(node.manifest.get("config")),
+        "config": current_names(node.kind, mapping(node.manifest.get("config"))),
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from qwenkit.config import toml_value
 from qwenkit.errors import UserError, nearest
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.records import read_object
+from qwenkit.schema import current_names
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input
 
@@ -124,7 +125,7 @@ class Watch:
         return UserError(
             f"the input `{item.title}` changed while `{self._node.name}` worked", where=str(item.path),
             expected="data that stays as it is until the work is done",
-            mend="nothing was published; the same command begins again with what is there now",
+            hint="nothing was published; the same command begins again with what is there now",
         )  # fmt: skip
 
 
@@ -172,9 +173,7 @@ def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
     stage = load_stage(node.kind)
     environment: dict[str, str] = stage.environment() if hasattr(stage, "environment") else {}
     digests = {name: item.digest for name, item in inputs.items()}
-    return artifacts.make_key(
-        node.kind, stage.VERSION, node.config.identity(), digests, seed_of(node, recipe), environment
-    )
+    return artifacts.make_key(node.kind, stage.VERSION, node.identity(), digests, seed_of(node, recipe), environment)
 
 
 def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | None = None) -> list[Verdict]:
@@ -230,7 +229,7 @@ def verdict(
 
 
 def _damage(folder: Path) -> list[str]:
-    """What a run would mend by working again. Stray files it leaves to whoever put them there."""
+    """What a run would fix by working again. Stray files it leaves to whoever put them there."""
     lines = artifacts.damage(folder, quick=True)
     if artifacts.only_stray(lines):
         raise artifacts.damaged(folder, lines, "")
@@ -241,9 +240,9 @@ def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manife
     """Why a node's key differs from its artifact's, in words."""
     if node.kind != old.kind:
         return f"kind was {old.kind}"
-    new = node.config.identity()
-    changed = [key for key in new if new[key] != old.config.get(key)]
-    reasons = [f"{key}: {toml_value(old.config.get(key))} -> {toml_value(new[key])}" for key in changed]
+    before, new = current_names(old.kind, old.config), node.config.identity()
+    changed = [key for key in new if new[key] != before.get(key)]
+    reasons = [f"{key}: {toml_value(before.get(key))} -> {toml_value(new[key])}" for key in changed]
     reasons += [
         f"input {item.title} changed"
         for name, item in inputs.items()
@@ -261,7 +260,7 @@ def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manife
 def select(recipe: Recipe, only: list[str], until: str | None) -> list[str]:
     """The nodes to look at: all, those named by `only`, or `until` and everything it needs."""
     if only and until:
-        raise UserError("--only and --until at once", expected="one of them", mend="leave one out")
+        raise UserError("--only and --until at once", expected="one of them", hint="leave one out")
     for name in [*only, *([until] if until else [])]:
         if name not in recipe.nodes:
             raise UserError(

@@ -24,6 +24,7 @@ from qwenkit.errors import UserError
 from qwenkit.hub import parse
 from qwenkit.lineage.view import mapping, number, sequence
 from qwenkit.records import read_object, write_bytes
+from qwenkit.schema import current_names
 from qwenkit.stages import KINDS, load_stage
 
 MARK = "<!-- written by qwenkit -->"
@@ -103,7 +104,8 @@ def _settings(manifest: Manifest) -> str:
     """The keys of one node that are not at their defaults, and its seed."""
     fields: dict[str, Any] = load_stage(manifest.kind).Config.model_fields if manifest.kind in KINDS else {}
     known: dict[str, Any] = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
-    changed = {key: value for key, value in manifest.config.items() if key not in known or known[key] != value}
+    config = current_names(manifest.kind, manifest.config)
+    changed = {key: value for key, value in config.items() if key not in known or known[key] != value}
     words = [f"{key} = {toml_value(value)}" for key, value in changed.items()]
     return f"* {manifest.node} (seed {manifest.seed}): `{', '.join(words)}`" if words else ""
 

@@ -14,12 +14,12 @@ from typing import Any, cast
 
 from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
-from qwenkit.errors import UserError, nearest, within
+from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import meant
 from qwenkit.records import read_object
+from qwenkit.schema import SCHEMA, frozen_names, renamed_keys, upgrade_table
 from qwenkit.stages import KINDS, gives, load_stage
 
-SCHEMA = 1
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
             "accept_unknown": list}  # fmt: skip
 
@@ -36,6 +36,10 @@ class Node:
     inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
     absent: list[UserError] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """What the settings say of the result, defaults included, under the names of schema 1: those never change."""
+        return frozen_names(self.kind, self.config.identity())
 
     def parents(self) -> list[str]:
         """Names of the nodes this one reads, in order, each once."""
@@ -93,7 +97,7 @@ def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
     wanted: dict[tuple[str, ...], Any] = {("title",): path.stem, ("out",): f"runs/{path.stem}"}
     for change in changes or []:
         keys, value = _change(data, change)
-        wanted[keys] = value
+        wanted[_current_keys(data, keys, f"--set {change}")] = value
     rows = text.split("\n")
     for keys, value in sorted(wanted.items(), key=lambda item: _line(lines, item[0]), reverse=True):
         at, written = _line(lines, keys), f"{keys[-1]} = {toml_value(value)}"
@@ -125,8 +129,23 @@ def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
 def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
     """Write one `--set` change into parsed tables; a key is checked later."""
     keys, value = _change(data, change)
+    keys = _current_keys(data, keys, f"--set {change}")
     (data[keys[0]] if len(keys) == 2 else data)[keys[-1]] = value
     lines[keys] = f"--set {change}"
+
+
+def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The key of a change by its name today, or by that which the recipe has it under; an old name is warned of."""
+    if len(keys) < 2:
+        return keys
+    node, key = keys
+    kind = data[node].get("kind", node)
+    names = renamed_keys(kind) if isinstance(kind, str) else {}
+    if key in names:
+        notice(f"a name of schema 1, read for one release more: `{key}` is now `{names[key]}`", where)
+    name = names.get(key, key)
+    old = {new: old for old, new in names.items()}.get(name)
+    return node, old if old in data[node] and name not in data[node] else name
 
 
 def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
@@ -156,6 +175,7 @@ def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe
     _check_run(run, source, lines)
     if not tables:
         raise UserError("the recipe has no nodes", where=source, expected="at least one table, like [tokenizer]")
+    tables, lines = _upgraded(tables, lines, run.get("schema"), source)
     nodes = {name: _node(name, table, tables, source, lines, base) for name, table in tables.items()}
     return Recipe(
         source=source,
@@ -168,6 +188,36 @@ def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe
         nodes=_ordered(nodes, source, lines),
         accept_unknown=tuple(run.get("accept_unknown", ())),
     )
+
+
+def _upgraded(
+    tables: dict[str, dict[str, Any]], lines: Lines, schema: int | None, source: str
+) -> tuple[dict[str, dict[str, Any]], Lines]:
+    """Tables and lines under today's names. One warning tells what a file says in names of schema 1, and one each what
+    an option does; a file that says it is of schema 2 has none of those."""
+    new_tables: dict[str, dict[str, Any]] = {}
+    new_lines, renamed = dict(lines), dict[str, dict[str, str]]()
+    for node, table in tables.items():
+        kind = table.get("kind", node)
+        names = renamed_keys(kind) if isinstance(kind, str) else {}
+        for key in names.keys() & table.keys():
+            place = place_of(source, lines, (node, key))
+            from_file = isinstance(lines.get((node, key)), int)
+            if from_file and schema == SCHEMA:
+                raise UserError(
+                    f"`{node}.{key}` is a key of schema 1", where=place,
+                    expected=f"`{names[key]}`, its name in schema 2",
+                    hint="a recipe that says schema = 1, or nothing, may use the old names",
+                )  # fmt: skip
+            renamed.setdefault(source if from_file else place, {})[key] = names[key]
+            if names[key] in table:
+                upgrade_table(kind, table, node, place)
+            new_lines[(node, names[key])] = new_lines.pop((node, key), 0) or place
+        new_tables[node] = upgrade_table(kind, table, node, source)[0] if isinstance(kind, str) else table
+    for where, keys in renamed.items():
+        words = ", ".join(f"`{old}` is now `{new}`" for old, new in sorted(keys.items()))
+        notice(f"names of schema 1, read for one release more: {words}", where)
+    return new_tables, new_lines
 
 
 def _stem(source: str) -> str:
@@ -203,7 +253,7 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
             f"recipe schema {run['schema']} is newer than this qwenkit",
             where=place_of(source, lines, ("schema",)),
             expected=f"{SCHEMA} or older",
-            mend="upgrade qwenkit",
+            hint="upgrade qwenkit",
         )
     for key, most in (("seed", 2**63 - 1), ("threads", 1024)):
         if not 0 <= run.get(key, 0) <= most:
@@ -300,7 +350,7 @@ def resolve(
                 f'`{key}` = "{reference}" is both a node and a path',
                 where=where,
                 expected=f'the node "{reference}" or the path "./{reference}"',
-                mend=f'write "./{reference}" for the path, or rename the node',
+                hint=f'write "./{reference}" for the path, or rename the node',
             )
         return "node", reference
     with within(where):

@@ -38,14 +38,14 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     if (run_dir / artifacts.MANIFEST).exists():
         raise UserError(
             "the output folder is an artifact, and no run", where=str(run_dir),
-            expected="an empty or new folder, or a run of this recipe", mend="choose another with --out",
+            expected="an empty or new folder, or a run of this recipe", hint="choose another with --out",
         )  # fmt: skip
     if not (run_dir / "run.json").exists():
         raise UserError(
             "the output folder holds something that is no run",
             where=str(run_dir),
             expected="an empty or new folder, or a run of this recipe",
-            mend="choose another with --out",
+            hint="choose another with --out",
         )
     path = run_dir / "run.json"
     known = read_object(path)
@@ -54,14 +54,14 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     if not isinstance(threads, int) or "recipe" not in known:
         raise UserError(
             "a damaged run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
-            mend="choose another with --out; what is whole in this folder, a new run takes with --reuse",
+            hint="choose another with --out; what is whole in this folder, a new run takes with --reuse",
         )  # fmt: skip
     if known.get("recipe") != recipe.title:
         raise UserError(
             f"the output folder is a run of another recipe, `{known.get('recipe')}`",
             where=str(run_dir),
             expected=f"a run of `{recipe.title}`",
-            mend="choose another with --out",
+            hint="choose another with --out",
         )
 
 
@@ -74,7 +74,7 @@ def refuse_drift(recipe: Recipe, run_dir: Path, allow: bool) -> None:
             "the run was started under other conditions: " + "; ".join(drift),
             where=str(run_dir),
             expected="the same, so that a resumed run gives the same bits",
-            mend="--allow-drift goes on and marks the run, --out starts a new one",
+            hint="--allow-drift goes on and marks the run, --out starts a new one",
         )
 
 
@@ -88,7 +88,7 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
     """What a run takes from outside, looked at before its folder is made: data, device, artifacts."""
     absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
     if absent:
-        raise UserError("\n".join(absent), mend="put it there, or name another path")
+        raise UserError("\n".join(absent), hint="put it there, or name another path")
     platform.refuse_device(recipe.device, recipe.source)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():
@@ -119,7 +119,7 @@ def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> 
                 raise UserError(
                     f"`{name}` reads `{parent}`, which has not been made",
                     where=str(run_dir),
-                    mend=f"--until {name} makes all it needs",
+                    hint=f"--until {name} makes all it needs",
                 )
             if parent not in wanted:
                 artifacts.refuse_damaged(run_dir / parent, f"--until {name} makes it again")

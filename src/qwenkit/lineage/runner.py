@@ -160,7 +160,7 @@ def note_nodes(recipe: Recipe, path: Path) -> None:
 
 def plans(node: Node) -> dict[str, float | None]:
     """What a recipe plans of a node: minutes and memory."""
-    return {"planned_minutes": node.config.minutes, "planned_mb": node.config.memory_mb}
+    return {"planned_minutes": node.config.planned_minutes, "planned_mb": node.config.planned_memory_mb}
 
 
 def recover(run_dir: Path) -> None:
@@ -252,7 +252,7 @@ def work_node(
         watch.refuse(inputs)
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
-            "config": node.config.identity(), "metrics": result.metrics, "headline": result.headline,
+            "config": node.identity(), "metrics": result.metrics, "headline": result.headline,
             "inputs": {name: described(item) for name, item in inputs.items()},
         }  # fmt: skip
         run = {
@@ -302,7 +302,7 @@ def reported(node: Node, source: str, folder: Path, log: EventLog) -> Generator[
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted in `{node.name}`", mend="the same command goes on from here") from error
+        raise Interrupted(f"interrupted in `{node.name}`", hint="the same command goes on from here") from error
     except Interrupted:
         raise
     except Exception as error:
@@ -312,7 +312,7 @@ def reported(node: Node, source: str, folder: Path, log: EventLog) -> Generator[
             raise UserError(
                 f"the disk is full, `{node.name}` stopped",
                 where=str(getattr(error, "filename", None) or folder),
-                mend="free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here",
+                hint="free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here",
             ) from error
         if isinstance(error, UserError):
             with within(source if source == f"qwenkit {node.kind}" else f"{source}, [{node.name}]"):
@@ -320,7 +320,7 @@ def reported(node: Node, source: str, folder: Path, log: EventLog) -> Generator[
         if isinstance(error, QwenkitError):
             raise
         what = f"`{node.name}` failed: {error}" if str(error) else f"`{node.name}` failed"
-        raise Stopped(what, mend=save_trace(folder)) from error
+        raise Stopped(what, hint=save_trace(folder)) from error
 
 
 def disk_full(error: Exception) -> bool:

@@ -37,7 +37,7 @@ class Terminal:
         """Say what is to be done and draw the run's bar."""
         todo = [v for v in verdicts if v.works]
         reused = sum(v.state == "reuse" for v in verdicts)
-        minutes = [recipe.nodes[v.node].config.minutes for v in todo]
+        minutes = [recipe.nodes[v.node].config.planned_minutes for v in todo]
         planned = f", about {sum(m for m in minutes if m):.0f} minutes" if any(minutes) else ""
         taken = f", {reused} reused" if reused else ""
         if not self.quiet:
@@ -79,7 +79,7 @@ class Terminal:
                 self.bars.remove_task(self.node_bar)
                 self.node_bar = None
             if self.run_bar is not None and found.works:
-                self.bars.advance(self.run_bar, node.config.minutes or 0.1)
+                self.bars.advance(self.run_bar, node.config.planned_minutes or 0.1)
         if not self.quiet:
             spent = WORDS.get(found.state) or f"{run['seconds'] / 60:.1f} min"
             self._line(f"{time.strftime('%H:%M:%S')} {node.name:<12} {spent:>10}  {manifest.headline}")

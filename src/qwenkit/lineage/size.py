@@ -88,9 +88,9 @@ def refuse_too_large(recipe: Recipe, wanted: list[str], runs: list[Path]) -> Non
     room = platform.usable_memory(recipe.device)
     for name, size in sizes(recipe).items():
         made = [manifest.config for run in runs if (manifest := graph.current(run, name))]
-        if name in wanted and recipe.nodes[name].config.identity() not in made and size.memory > room:
+        if name in wanted and recipe.nodes[name].identity() not in made and size.memory > room:
             raise UserError(
                 f"`{name}` cannot be trained here: {size.text()}, where {room / 1e9:.3g} GB are",
                 where=recipe.source,
-                mend=f"a larger machine, or a smaller [{name}]",
+                hint=f"a larger machine, or a smaller [{name}]",
             )

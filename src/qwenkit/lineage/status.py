@@ -15,7 +15,7 @@ from qwenkit.errors import UserError
 from qwenkit.lineage.view import DONE, FAILED, NOT_RUN, UNFINISHED, NodeView, load_run, number
 
 DAMAGED, NEWER = "damaged", "newer"
-MEND = "remove the folder; the next `qwenkit run` makes it again"
+HINT = "remove the folder; the next `qwenkit run` makes it again"
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def verify(run_dir: Path) -> dict[Path, list[str]]:
     return {folder: _wrong(folder) for folder in artifact_folders(run_dir)}
 
 
-def mend_of(found: dict[Path, list[str]]) -> str | None:
+def hint_of(found: dict[Path, list[str]]) -> str | None:
     """What to do about what `verify` found. What a newer qwenkit wrote is whole, and its own line says to upgrade."""
     wrong = [line for folder, lines in found.items() for line in lines if not artifacts.is_newer(folder)]
     if not wrong:
         return None
-    return artifacts.MOVE if artifacts.only_stray(wrong) else MEND
+    return artifacts.MOVE if artifacts.only_stray(wrong) else HINT
 
 
 def _wrong(folder: Path) -> list[str]:

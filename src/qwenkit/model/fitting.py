@@ -45,7 +45,7 @@ def find_trunk(tensors: Tensors, trunk: str) -> None:
     if adapted := [name for name in tensors.shapes if _ADAPTED.search(f".{name}")]:
         raise UserError(f"the weights are of an adapter that was not merged: {listed(adapted, 2)}",
                         where=str(tensors.folder), expected="a whole model",
-                        mend="merge it (merge_and_unload in peft) and save that")  # fmt: skip
+                        hint="merge it (merge_and_unload in peft) and save that")  # fmt: skip
     names = {name: _WRAPPED.sub("", name) for name in tensors.shapes}
     table, norm = _TRUNKS[trunk]
     held = frozenset(names.values())
@@ -95,7 +95,7 @@ def check(weights: list[Weight], wanted: Mapping[str, Tensor], tensors: Tensors,
     }
     if problems := [f"{kind}: {listed(names)}" for kind, names in groups.items() if names]:
         raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(tensors.folder),
-                        mend=_mend(groups["missing"], groups["unexpected"]))  # fmt: skip
+                        hint=_mend(groups["missing"], groups["unexpected"]))  # fmt: skip
 
 
 def _mend(missing: list[str], unexpected: list[str]) -> str | None:

@@ -60,7 +60,7 @@ def load_model(
     that change nothing. Adapters are not read yet: any is refused."""
     if adapter is not None:
         raise UserError(f"adapter = {adapter!r}", expected="None: adapters are not supported yet",
-                        mend="merge the adapter into its model, and load that")  # fmt: skip
+                        hint="merge the adapter into its model, and load that")  # fmt: skip
     path = resolve(path, revision)
     found, config, form = _described(path, accept_unknown)
     if _architecture(found, form).endswith(_SCORES):
@@ -92,7 +92,7 @@ def load_scalar(
             "this folder holds a language model, not one that scores",
             where=str(path),
             expected="a reward or preference model",
-            mend="a node of kind `reward` makes one",
+            hint="a node of kind `reward` makes one",
         )
     if scheme_of(found, str(path / "config.json")) is not None:
         raise UserError("quantization_config: a quantized model that scores is not supported", where=str(path),
@@ -121,7 +121,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             "no model here: config.json is missing",
             where=str(folder),
             expected="a folder with config.json and *.safetensors",
-            mend="name the folder, not a file in it" if folder.is_file() else None,
+            hint="name the folder, not a file in it" if folder.is_file() else None,
         )
     found, older = read_object(file), folder / "quantize_config.json"
     if older.exists():  # where GPTQ's tools wrote it first
@@ -147,7 +147,7 @@ def refuse_adapter(folder: Path) -> None:
         f"{what}: {kind!s:.80} of {of!s:.200}",
         where=str(folder),
         expected="the folder of a whole model",
-        mend="take adapter_config.json away where it is merged already; "
+        hint="take adapter_config.json away where it is merged already; "
         "else merge it into its model (merge_and_unload in peft), and load that",
     )
 
@@ -177,7 +177,7 @@ def _refuse_architecture(found: dict[str, Any], form: Format, accept_unknown: It
     if (name := _architecture(found, form)) not in known and "architectures" not in accepted(accept_unknown):
         raise UserError(f"architectures {name!r:.100} is not supported for model_type {form.model_type!r}",
                         expected=f"{form.head(False)}, or {form.head(True)} for a model that scores",
-                        mend='accept_unknown = ["architectures"] where it computes the same')  # fmt: skip
+                        hint='accept_unknown = ["architectures"] where it computes the same')  # fmt: skip
 
 
 def _made(

@@ -87,14 +87,14 @@ def _package() -> Any:
     try:
         return importlib.import_module("gguf")
     except ImportError:
-        raise UserError("the package `gguf` is not installed", mend="pip install 'qwenkit[gguf]'") from None
+        raise UserError("the package `gguf` is not installed", hint="pip install 'qwenkit[gguf]'") from None
 
 
 def _refuse(model: Transformer, family: str) -> None:
     if family not in ("qwen2", "qwen3"):
         raise UserError(f"a GGUF file of the family {family} is not supported", expected="qwen2, qwen3")
     if layers_of(model):
-        raise UserError("a quantized model cannot become GGUF", mend="export the model that it was made of")
+        raise UserError("a quantized model cannot become GGUF", hint="export the model that it was made of")
     if model.config.windows is not None:
         raise UserError("a GGUF file of this family cannot say layer windows", expected="a model without windows")
     yarn = model.config.yarn

@@ -74,13 +74,13 @@ def _check(model: Transformer, scheme: Scheme) -> None:
         )
     for name, layer in model.model.layers.named_modules():
         if isinstance(layer, QuantizedLinear):
-            raise UserError("the model is quantized already", mend="quantize the one that it was made of")
+            raise UserError("the model is quantized already", hint="quantize the one that it was made of")
         if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in sum(_ORDER, ()):
             size = layer.in_features if scheme.group_size == -1 else scheme.group_size
             if layer.in_features % size or layer.in_features % 8 or layer.out_features % 8:
                 raise UserError(f"{name} is {layer.out_features} x {layer.in_features}",
                                 expected=f"sizes of a multiple of 8, columns of a multiple of {size}",
-                                mend="another group_size")  # fmt: skip
+                                hint="another group_size")  # fmt: skip
 
 
 def _curvatures(layers: dict[str, nn.Linear], run: Callable[[], list[Tensor]]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 def grow(model: Transformer, first: int, parts: Sequence[Sequence[int]], rows: int) -> Transformer:
     """The model with `rows` rows; token `first + i` is made of the tokens `parts[i]`."""
     if layers_of(model):
-        raise UserError("a quantized model cannot grow", mend="extend the model that it was made of")
+        raise UserError("a quantized model cannot grow", hint="extend the model that it was made of")
     with torch.device("meta"):
         wide = Transformer(replace(model.config, vocab_size=rows))
     state = {

@@ -84,7 +84,7 @@ class QuantizedLinear(nn.Module):
 
     def train(self, mode: bool = True) -> QuantizedLinear:
         if mode:
-            raise UserError("a quantized model cannot be trained", mend="train the model that it was made of")
+            raise UserError("a quantized model cannot be trained", hint="train the model that it was made of")
         return super().train(mode)
 
     def weight(self, rows: slice = slice(None)) -> Tensor:

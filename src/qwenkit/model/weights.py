@@ -116,7 +116,7 @@ class Tensors:
                 "not a plain file of tensors, or damaged",
                 where=str(file),
                 expected="tensors and nothing that would have to be run",
-                mend="use the model's *.safetensors",
+                hint="use the model's *.safetensors",
             ) from error
         if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise UserError("does not hold tensors by name", where=str(file))
@@ -133,11 +133,11 @@ def _refuse_packed(file: Path) -> None:
     if not zipfile.is_zipfile(file):
         raise UserError("a pickle of before torch 1.6, or no file of tensors", where=str(file),
                         expected="a zip archive, as torch.save writes it",
-                        mend="use the model's *.safetensors, or load it with torch and save it again")  # fmt: skip
+                        hint="use the model's *.safetensors, or load it with torch and save it again")  # fmt: skip
     with zipfile.ZipFile(file) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise UserError("the archive is compressed", where=str(file), expected="tensors as they are",
-                            mend="use the model's *.safetensors")  # fmt: skip
+                            hint="use the model's *.safetensors")  # fmt: skip
 
 
 def _plain_tensor(tensor: Tensor) -> bool:
@@ -158,7 +158,7 @@ def weight_files(folder: Path) -> list[Path]:
     files = files or _one_set(folder, PICKLED[0])
     if not files:
         raise UserError(f"weights are missing: {SAFE[0]}", where=str(folder),
-                        expected="model.safetensors, or shards with their index", mend=_instead(folder))  # fmt: skip
+                        expected="model.safetensors, or shards with their index", hint=_instead(folder))  # fmt: skip
     return files
 
 
@@ -174,7 +174,7 @@ def _one_set(folder: Path, single: str) -> list[Path]:
             f"weights are missing: {listed(absent)}; beside them" if absent else "two sets of weights: the shards, and"
         )
         raise UserError(f"{what} {single}, which {index.name} does not name", where=str(folder), expected="one of them",
-                        mend=f"take {index.name} and its shards away: transformers reads {single}")  # fmt: skip
+                        hint=f"take {index.name} and its shards away: transformers reads {single}")  # fmt: skip
     if absent:
         raise UserError(
             f"weights are missing: {listed(absent)}", where=str(folder), expected="all that the index names"
@@ -199,7 +199,7 @@ def _indexed(index: Path) -> list[str]:
         names = sorted({str(name) for name in read_object(index)["weight_map"].values()})
     except UserError as error:
         what = f"not an index of shards: {error.what}"
-        raise UserError(what, where=error.where, expected=expected, mend=error.mend) from None
+        raise UserError(what, where=error.where, expected=expected, hint=error.hint) from None
     except (KeyError, AttributeError):
         raise UserError("not an index of shards", where=str(index), expected=expected) from None
     if odd := [name for name in names if not _plain_name(name)]:
@@ -216,7 +216,7 @@ def _plain_name(name: str) -> bool:
 
 
 def _damaged(file: Path) -> UserError:
-    return UserError("the weights are damaged", where=str(file), mend="fetch or make them again")
+    return UserError("the weights are damaged", where=str(file), hint="fetch or make them again")
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

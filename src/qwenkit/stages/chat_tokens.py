@@ -128,7 +128,7 @@ def some(tokens: Tokens, source: str) -> Tokens:
     raise UserError(
         f"none of {tokens.counts['read']} {tokens.kind} is left to learn from: {', '.join([*words, *why])}",
         where=source,
-        mend="raise `row`, or set `too_long`" if tokens.counts["too_long"] else "",
+        hint="raise `seq_length`, or set `too_long`" if tokens.counts["too_long"] else "",
     )
 
 

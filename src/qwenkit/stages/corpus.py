@@ -205,7 +205,7 @@ def _empty(
         "nothing is kept of the source " + ", nor of ".join(words),
         where=", ".join(str(source.path) for source in sources if source.name in lost),
         expected="text that can be read and passes the rules",
-        mend=f"{hint}read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
+        hint=f"{hint}read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
     )
 
 

@@ -41,7 +41,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         raise UserError("neither base.jsonl nor chat.jsonl", where=str(inputs["tests"].path), expected="test sets")
     models = {source.called: source.path for source in many(inputs, "models")}
     if len(models) < len(config.models):
-        raise UserError("two models have one name", expected="names that differ", mend="rename one of the folders")
+        raise UserError("two models have one name", expected="names that differ", hint="rename one of the folders")
     items = {}
     for number, (name, path) in enumerate(models.items()):
         work.progress(number, len(models), model=name)

@@ -45,7 +45,7 @@ class Config(StageConfig):
     merges: int = content(10_000, doc="tokens to add", ge=1)
     min_count: int = content(2, doc="a pair that occurs less often is not joined (ours)", ge=1)
     pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
-    held_out: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
+    validation_share: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -57,7 +57,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     if source is None:
         raise UserError("nothing to extend", expected="`tokenizer`, `model`, or both")
     old = load_tokenizer(source.path)
-    kept, aside = split(read_texts(inputs["corpus"].path), config.held_out, work.stream("held-out"))
+    kept, aside = split(read_texts(inputs["corpus"].path), config.validation_share, work.stream("held-out"))
     new = extend_bpe(
         old,
         [row["text"] for row in kept],
@@ -97,7 +97,7 @@ def read_texts(path: Path) -> list[Row]:
         raise UserError(
             f"{len(quarantine)} records cannot be read as text, the first: {first['reason']}",
             where=str(first.get("file", path)),
-            mend="`qwenkit corpus` reads pages and damaged files; name its artifact here",
+            hint="`qwenkit corpus` reads pages and damaged files; name its artifact here",
         )
     return rows
 

@@ -22,17 +22,17 @@ PRECISION = "of the matrix products, bf16 where the hardware has it; weights and
 class TrainingKeys(StageConfig):
     """Optimizer, schedule, batch and precision of one training stage."""
 
-    row: int = content(2048, doc="context length: tokens in a packed row", ge=8)
-    batch_rows: int = content(2048, doc="rows in a batch (2048 x 2048 tokens: 4M)", ge=1)
-    micro_rows: int = content(8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1)
+    seq_length: int = content(2048, doc="context length: tokens in a packed row", ge=8)
+    batch_size: int = content(2048, doc="rows in a batch (2048 x 2048 tokens: 4M)", ge=1)
+    micro_batch_size: int = content(8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1)
     optimizer: Literal["adamw", "muon"] = content("adamw", doc="adamw (the report's), or muon for the matrices (ours)")
     lr: float = content(3e-4, doc="peak learning rate of AdamW", gt=0)
     muon_lr: float = content(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
     schedule: Schedule = content("cosine", doc="shape of the decay")
-    final_ratio: float = content(0.1, doc="last learning rate over the peak", ge=0, le=1)
+    min_lr_ratio: float = content(0.1, doc="last learning rate over the peak", ge=0, le=1)
     warmup_steps: int = content(2000, doc="steps of linear warm-up (memo)", ge=0)
     weight_decay: float = content(0.1, doc="of matrices only (memo)", ge=0)
-    clip: float = content(1.0, doc="largest gradient norm (memo)", gt=0)
+    max_grad_norm: float = content(1.0, doc="largest gradient norm (memo)", gt=0)
     beta1: float = content(0.9, doc="AdamW", ge=0, lt=1)
     beta2: float = content(0.95, doc="AdamW", ge=0, lt=1)
     eps: float = content(1e-8, doc="AdamW", gt=0)
@@ -89,9 +89,9 @@ def train(
         model,
         optimizer,
         batches,
-        build_schedule(config.schedule, steps, config.warmup_steps, config.final_ratio),
+        build_schedule(config.schedule, steps, config.warmup_steps, config.min_lr_ratio),
         objective=objective or lm_objective,
-        clip=config.clip,
+        clip=config.max_grad_norm,
         dtype=torch.bfloat16 if usable(config.precision, work.device) == "bf16" else None,
         compile=config.compile,
     )

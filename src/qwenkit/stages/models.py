@@ -45,7 +45,7 @@ def chat_tokenizer(folder: Path, style: str) -> Any:
         raise UserError(
             "style = qwen3, but the folder's chat template is another one", where=str(folder),
             expected="a folder with Qwen3's template: what is trained must be what is served",
-            mend='set style = "chatml", whose template is published with the model',
+            hint='set style = "chatml", whose template is published with the model',
         )  # fmt: skip
     return ChatTokenizer(tok, style, chatml_template())
 

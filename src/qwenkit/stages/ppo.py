@@ -49,7 +49,7 @@ class Config(StageConfig):
     reward_norm: Literal["mean", "mean_std", "none"] = content("mean", doc="mean: minus the running mean")
     missing_eos_penalty: float = content(1.0, doc="taken off a response that did not end its turn (ours)", ge=0)
     gamma: float = content(1.0, doc="discount of GAE (ours)", ge=0, le=1)
-    lam: float = content(0.95, doc="lambda of GAE (ours)", ge=0, le=1)
+    gae_lambda: float = content(0.95, doc="lambda of GAE (ours)", ge=0, le=1)
     whiten_advantages: bool = content(
         True, doc="advantages of a step get mean 0 and deviation 1: the learning rate knows no scale of rewards (ours)"
     )
@@ -75,13 +75,13 @@ class Config(StageConfig):
     style: Style = content("own", doc=STYLE)
     ptx_coef: float = content(0.1, doc="weight of the pretraining gradient (ours: the report gives none)", ge=0)
     ptx_rows: int = content(8, doc="packed rows of pretraining text in each update (ours)", ge=1)
-    row: int = content(2048, doc="tokens in such a row, and longest prompt with its response", ge=8)
-    held_out: float = content(
+    seq_length: int = content(2048, doc="tokens in such a row, and longest prompt with its response", ge=8)
+    validation_share: float = content(
         0.2, doc="share of prompts with a rubric that only measure it, before and after (ours)", ge=0, lt=0.9
     )
-    corpus_held_out: float = content(
+    corpus_validation_share: float = content(
         0.01,
-        doc="share of documents that only measure their loss; as `held_out` of the base model (ours)",
+        doc="share of documents that only measure their loss; as `validation_share` of the base model (ours)",
         ge=0,
         lt=0.5,
     )
@@ -91,8 +91,8 @@ class Config(StageConfig):
     @model_validator(mode="after")
     def _given(self) -> Config:
         if self.ptx_coef and not self.corpus:
-            mend = "name a corpus, or set ptx_coef = 0"
-            raise ValueError(f"`ptx_coef` is {self.ptx_coef:g}, but there is no `corpus`: {mend}")
+            hint = "name a corpus, or set ptx_coef = 0"
+            raise ValueError(f"`ptx_coef` is {self.ptx_coef:g}, but there is no `corpus`: {hint}")
         return self
 
 
@@ -114,7 +114,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     trainer = make_trainer(
         config, work, tok, kept, store, policy, value, reference, functools.partial(score_texts, reward)
     )
-    groups = held_out_batches(tok, texts_aside, config.row)
+    groups = held_out_batches(tok, texts_aside, config.seq_length)
     before = work.phase("before", lambda _: true_rubric(reference, tok, aside, config))
     last = loop.run(
         trainer.update,
@@ -151,7 +151,7 @@ def limits(settings: Any) -> dict[str, dict[str, float]]:
 def prompt_split(config: Config, inputs: dict[str, Input], work: Work, bad: Quarantine) -> tuple[list[Row], list[Row]]:
     """(prompts to learn from, prompts that only measure the rubric); one without a rubric measures nothing."""
     rows = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
-    kept, aside = split(rows, config.held_out, work.stream("held-out"), prompt_of)
+    kept, aside = split(rows, config.validation_share, work.stream("held-out"), prompt_of)
     measuring = [row for row in aside if row.get("rubric")]
     return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
 
@@ -161,10 +161,10 @@ def corpus_texts(config: Config, inputs: dict[str, Input], work: Work) -> tuple[
     if "corpus" not in inputs:
         return None, []
     if not config.ptx_coef:
-        return None, corpus_split(inputs["corpus"], config.corpus_held_out, work)[1]
+        return None, corpus_split(inputs["corpus"], config.corpus_validation_share, work)[1]
     seed = work.stream("held-out")
     store, aside, _ = tokenize(
-        inputs["corpus"], inputs["model"], config.corpus_held_out, seed, work.scratch,
+        inputs["corpus"], inputs["model"], config.corpus_validation_share, seed, work.scratch,
         workers=work.threads, progress=work.progress,
     )  # fmt: skip
     return store, aside
@@ -185,13 +185,13 @@ def make_trainer(
     )
     ids = [prompt_ids(tok, row) for row in rows]
     shortest = min(map(len, ids), default=0)
-    if shortest > config.row - config.max_tokens:
+    if shortest > config.seq_length - config.max_tokens:
         raise UserError(
-            f"no prompt fits: the shortest has {shortest} tokens, `row` = {config.row} less `max_tokens` ="
-            f" {config.max_tokens} leaves {max(0, config.row - config.max_tokens)}",
-            mend="raise `row`, or lower `max_tokens`",
+            f"no prompt fits: the shortest has {shortest} tokens, `seq_length` = {config.seq_length} less "
+            f"`max_tokens` = {config.max_tokens} leaves {max(0, config.seq_length - config.max_tokens)}",
+            hint="raise `seq_length`, or lower `max_tokens`",
         )
-    prompts = Prompts(ids, config.prompts_per_step, work.seed, max_tokens=config.row - config.max_tokens)
+    prompts = Prompts(ids, config.prompts_per_step, work.seed, max_tokens=config.seq_length - config.max_tokens)
     ptx = None if store is None else pretraining_stream(config, work, store)
 
     def observe(batch: Any) -> dict[str, float]:
@@ -211,7 +211,7 @@ def pretraining_stream(config: Config, work: Work, store: Any) -> Any:
     from qwenkit.data.order import Order
     from qwenkit.training import Batches
 
-    order = Order(store.digest, work.stream("ptx"), store.lengths, config.row, split=True)
+    order = Order(store.digest, work.stream("ptx"), store.lengths, config.seq_length, split=True)
     return Batches(store, order, config.ptx_rows)
 
 

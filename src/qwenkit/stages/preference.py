@@ -24,12 +24,12 @@ GIVES = ("scorer", "tokenizer")
 class PairKeys(TrainingKeys):
     """How a model learns from pairs; defaults of the report (§3.2.1)."""
 
-    row: int = content(2048, doc="longest text in tokens", ge=8)
+    seq_length: int = content(2048, doc="longest text in tokens", ge=8)
     too_long: PairTooLong = content(
         "drop", doc="pairs longer than that: drop, or truncate the oldest turns of the prompt (ours)"
     )
-    batch_rows: int = content(64, doc="pairs in a batch", ge=1)
-    micro_rows: int = content(8, doc="pairs in one forward pass; the rest is accumulated (ours)", ge=1)
+    batch_size: int = content(64, doc="pairs in a batch", ge=1)
+    micro_batch_size: int = content(8, doc="pairs in one forward pass; the rest is accumulated (ours)", ge=1)
     lr: float = content(3e-6, doc="learning rate", gt=0)
     schedule: Schedule = content("constant", doc="the report: constant")
     warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
@@ -37,13 +37,15 @@ class PairKeys(TrainingKeys):
         "adamw", doc="adamw, or muon for the matrices (ours, as in pretraining)"
     )
     weight_decay: float = content(0.1, doc="of matrices only (ours, as in pretraining)", ge=0)
-    clip: float = content(1.0, doc="largest gradient norm (ours, as in pretraining)", gt=0)
+    max_grad_norm: float = content(1.0, doc="largest gradient norm (ours, as in pretraining)", gt=0)
     beta1: float = content(0.9, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
     beta2: float = content(0.95, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
     eps: float = content(1e-8, doc="AdamW (ours, as in pretraining)", gt=0)
     epochs: float = content(1.0, doc="passes over the pairs", gt=0)
     style: Style = content("own", doc=STYLE)
-    held_out: float = content(0.05, doc="share of prompts whose pairs only measure the accuracy (ours)", ge=0, lt=0.5)
+    validation_share: float = content(
+        0.05, doc="share of prompts whose pairs only measure the accuracy (ours)", ge=0, lt=0.5
+    )
     max_bad: float = max_bad()
 
 
@@ -75,19 +77,21 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Resul
     from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
-    plan = Plan(inputs["model"].path, config.style, config.row, config.too_long, config.held_out,
+    plan = Plan(inputs["model"].path, config.style, config.seq_length, config.too_long, config.validation_share,
                 work.stream("held-out"))  # fmt: skip
     tokens = tokenize_rows("pairs", inputs, plan, work.scratch, max_bad=config.max_bad, workers=work.threads,
                            progress=work.progress)  # fmt: skip
     pairs = open_pairs(tokens)
 
     def encoded(rows: list[Row]) -> tuple[list[Any], dict[str, int]]:
-        return encode_pairs(rows, tok, config.row, config.too_long)
+        return encode_pairs(rows, tok, config.seq_length, config.too_long)
 
     measured = {"held out": encoded([clean(row) for row in tokens.aside])}
     watched, _ = measured["held out"]
     model = load_scorer(inputs["model"].path, work)
-    batches = PairBatches(pairs, config.batch_rows, work.stream("order"), min(config.micro_rows, config.batch_rows))
+    batches = PairBatches(
+        pairs, config.batch_size, work.stream("order"), min(config.micro_batch_size, config.batch_size)
+    )
     steps = batches.steps(config.epochs)
     evaluate = (lambda _: watch(model, watched)) if watched else None
     last = train(config, work, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
@@ -113,8 +117,8 @@ def books(tokens: Tokens) -> dict[str, int]:
 
 
 NOT_LEARNT = {
-    "too_long": "longer than `row` and left out",
-    "cut": "longer than `row` and without the oldest turns",
+    "too_long": "longer than `seq_length` and left out",
+    "cut": "longer than `seq_length` and without the oldest turns",
     "same_text": "with two equal answers left out",
     "quarantined": "not usable and put aside",
 }

@@ -37,14 +37,16 @@ class Config(TrainingKeys):
     tokenizer: str = edge(doc="the tokenizer of the whole family", wants="tokenizer", hub="tokenizer")
     tokens: float = content(2.4e12, doc="training tokens", gt=0, le=1e18)
     hidden_size: int = content(4096, doc="width", ge=8)
-    layers: int = content(32, doc="blocks", ge=1)
-    heads: int = content(32, doc="attention heads", ge=1)
-    kv_heads: int = content(0, doc="key/value heads; 0: as many as heads, as in the report", ge=0)
+    num_hidden_layers: int = content(32, doc="blocks", ge=1)
+    num_attention_heads: int = content(32, doc="attention heads", ge=1)
+    num_key_value_heads: int = content(0, doc="key/value heads; 0: as many as heads, as in the report", ge=0)
     intermediate_size: int = content(11008, doc="width of the feed-forward layer, about 8/3 of hidden_size", ge=8)
-    tie_embeddings: bool = content(False, doc="share input and output embeddings (the report: no)")
+    tie_word_embeddings: bool = content(False, doc="share input and output embeddings (the report: no)")
     rope_theta: float = content(10000.0, doc="base of the rotary frequencies", gt=0)
     rms_norm_eps: float = content(1e-6, doc="of RMSNorm", gt=0)
-    held_out: float = content(0.01, doc="share of documents kept aside to measure the loss (ours)", ge=0, lt=0.5)
+    validation_share: float = content(
+        0.01, doc="share of documents kept aside to measure the loss (ours)", ge=0, lt=0.5
+    )
     runner: Literal["local", "ray"] = runtime("local", doc=RUNNER)
 
     @model_validator(mode="after")
@@ -68,14 +70,14 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     tok = load_tokenizer(inputs["tokenizer"].path)
     store, aside, counted = tokenize(
-        inputs["corpus"], inputs["tokenizer"], config.held_out, work.stream("held-out"), work.scratch,
+        inputs["corpus"], inputs["tokenizer"], config.validation_share, work.stream("held-out"), work.scratch,
         workers=work.threads, runner=config.runner, progress=work.progress,
     )  # fmt: skip
-    order = Order(store.digest, work.seed, store.lengths, config.row, split=True)
-    steps = max(1, round(config.tokens / (config.batch_rows * config.row)))
+    order = Order(store.digest, work.seed, store.lengths, config.seq_length, split=True)
+    steps = max(1, round(config.tokens / (config.batch_size * config.seq_length)))
     model = init_weights(Transformer(shape(config, tok.vocab_size, tok.eot_id)), work.stream("init")).to(work.device)
-    batches = Batches(store, order, config.batch_rows, min(config.micro_rows, config.batch_rows))
-    groups = held_out_batches(tok, aside, config.row)
+    batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
+    groups = held_out_batches(tok, aside, config.seq_length)
     last = train(
         config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=tok.vocab_size
     )
@@ -86,11 +88,11 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": steps,
-        "tokens": steps * config.batch_rows * config.row,
+        "tokens": steps * config.batch_size * config.seq_length,
         "corpus_tokens": int(store.lengths.sum()),
         "corpus_digest": store.digest,
         **{f"tokens_by_{key}": rows for key, rows in counted.items()},
-        "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
+        "epochs": round(order.epoch_of(steps, config.batch_size), 3),
         "train_loss": last.get("loss"),
         "heldout_loss": found,
     }
@@ -111,13 +113,13 @@ def shape(config: Config, vocab_rows: int, eot_id: int) -> ModelConfig:
         vocab_size=vocab_rows,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.kv_heads or config.heads,
-        max_position_embeddings=config.row,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads or config.num_attention_heads,
+        max_position_embeddings=config.seq_length,
         rope_theta=config.rope_theta,
         rms_norm_eps=config.rms_norm_eps,
-        tie_word_embeddings=config.tie_embeddings,
+        tie_word_embeddings=config.tie_word_embeddings,
         bos_token_id=eot_id,
         eos_token_id=eot_id,
     )

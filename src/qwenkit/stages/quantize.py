@@ -38,7 +38,7 @@ class Config(StageConfig):
     symmetric: bool = content(True, doc="levels around zero, as the released models have them")
     samples: int = content(128, doc="texts to calibrate on", ge=1)
     measured: int = content(64, doc="texts to measure on", ge=2)
-    row: int = content(512, doc="tokens of each, at most", ge=8)
+    seq_length: int = content(512, doc="tokens of each, at most", ge=8)
 
 
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
@@ -52,7 +52,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     source = inputs["model"].path
     tok, model = load_tokenizer(source), load_model(source, device=work.device)
-    calibration, aside = _texts(tok, inputs["texts"].path, config, min(config.row, model.config.max_length))
+    calibration, aside = _texts(tok, inputs["texts"].path, config, min(config.seq_length, model.config.max_length))
     before, exam = losses(Engine(model), aside), _exam(model, tok, inputs, work)
     slow = speed(Engine(model))
     batches = calibration if config.method == "gptq" else None

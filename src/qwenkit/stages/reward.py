@@ -96,7 +96,7 @@ def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) ->
         raise UserError(
             f"no pair can be formed from {counts['prompts']} prompts",
             expected=f"two answers whose scores differ by more than {config.min_margin}",
-            mend="a policy that answers some prompts rightly, more prompts, or a smaller min_margin",
+            hint="a policy that answers some prompts rightly, more prompts, or a smaller min_margin",
         )
     pairs = pairs[: config.pairs]
     write_jsonl(out / COMPARISONS, pairs)

@@ -117,7 +117,7 @@ def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Seque
         "\n".join([f"{bad} of {read} rows cannot be used ({100 * bad / read:.3g} %)", *lines, *more]),
         where=called(source),
         expected=f"at most {100 * most:.3g} % of them (`max_bad` = {most:g})",
-        mend="`qwenkit inspect data` tells of every row; mend the data, or raise max_bad",
+        hint="`qwenkit inspect data` tells of every row; fix the data, or raise max_bad",
     )
 
 

@@ -15,6 +15,7 @@ from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
 from qwenkit.config import differences
 from qwenkit.errors import UserError
 from qwenkit.records import read_jsonl
+from qwenkit.schema import current_names
 
 Run = dict[str, Manifest]
 
@@ -66,7 +67,7 @@ def _parents(manifest: Manifest) -> dict[str, str]:
 
 def _unfinished(what: str, folder: Path) -> UserError:
     return UserError(
-        what, where=str(folder), expected="a finished run of the same recipe", mend="`qwenkit run` goes on with it"
+        what, where=str(folder), expected="a finished run of the same recipe", hint="`qwenkit run` goes on with it"
     )
 
 
@@ -83,7 +84,12 @@ def refuse_other_recipe(mine: Run, theirs: Run, folder: Path) -> None:
 def _described(manifest: Manifest) -> dict[str, Any]:
     """What a recipe says of a node: all but its seed. Of an input from outside only the bytes are known."""
     inputs = {f"input {key}": item["node"] or item["digest"][:12] for key, item in manifest.inputs.items()}
-    return {"kind": manifest.kind, "version": manifest.version, **manifest.config, **inputs}
+    return {
+        "kind": manifest.kind,
+        "version": manifest.version,
+        **current_names(manifest.kind, manifest.config),
+        **inputs,
+    }
 
 
 def seed_names(runs: list[Run], folders: list[Path]) -> list[str]:

@@ -38,11 +38,11 @@ class Config(TrainingKeys):
     replay_share: float = content(0.2, doc="share of replayed tokens, where there is a replay (ours)", ge=0, lt=1)
     epochs: float = content(0, doc="passes over the chats; 0: as many as `steps` say", ge=0)
     steps: int = content(4000, doc="steps, where `epochs` is 0", ge=1)
-    batch_rows: int = content(128, doc="rows in a batch", ge=1)
+    batch_size: int = content(128, doc="rows in a batch", ge=1)
     lr: float = content(2e-6, doc="peak learning rate of AdamW", gt=0)
     warmup_steps: int = content(1430, doc="steps of linear warm-up", ge=0)
     weight_decay: float = content(0.1, doc="of matrices only", ge=0)
-    clip: float = content(1.0, doc="largest gradient norm", gt=0)
+    max_grad_norm: float = content(1.0, doc="largest gradient norm", gt=0)
     schedule: Schedule = content("constant", doc="after warm-up: constant (ours: the report names no decay)")
     dropout: float = content(0.1, doc="on residual branches", ge=0, lt=1)
     mask: Literal["qwen", "assistant"] = content("qwen", doc="qwen (the authors') or assistant")
@@ -50,9 +50,12 @@ class Config(TrainingKeys):
         "drop", doc="chats longer than a row: drop, split between turns, or truncate the oldest turns (ours)"
     )
     style: Style = content("own", doc=STYLE)
-    held_out: float = content(0.02, doc="share of chats kept aside to measure the loss (ours)", ge=0, lt=0.5)
-    corpus_held_out: float = content(
-        0.01, doc="share of documents that are never replayed; as `held_out` of the base model (ours)", ge=0, lt=0.5
+    validation_share: float = content(0.02, doc="share of chats kept aside to measure the loss (ours)", ge=0, lt=0.5)
+    corpus_validation_share: float = content(
+        0.01,
+        doc="share of documents that are never replayed; as `validation_share` of the base model (ours)",
+        ge=0,
+        lt=0.5,
     )
     max_bad: float = max_bad()
 
@@ -70,9 +73,9 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
                            workers=work.threads, progress=work.progress)  # fmt: skip
     documents, numbers, replay_too_long = replay(inputs, config, work, tokens.counts["tokens"])
     store = open_chats(tokens, documents, numbers)
-    order = Order(store.digest, work.seed, store.lengths, config.row, split=False)
-    batches = Batches(store, order, config.batch_rows, min(config.micro_rows, config.batch_rows))
-    steps = order.steps(config.epochs, config.batch_rows) if config.epochs else config.steps
+    order = Order(store.digest, work.seed, store.lengths, config.seq_length, split=False)
+    batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
+    steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
     groups = measured(tok, tokens.aside, config)
     model = load_model(inputs["model"].path, TRAINED, work.device)
     model.config = replace(model.config, dropout=config.dropout)
@@ -83,8 +86,8 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     metrics = {
         **books(tokens), "replayed_documents": len(numbers), "replay_too_long": replay_too_long, "steps": steps,
         **overlap(documents, numbers, tok, inputs),
-        "tokens": steps * config.batch_rows * config.row, "fill": round(order.fill, 4),
-        "epochs": round(order.epoch_of(steps, config.batch_rows), 3),
+        "tokens": steps * config.batch_size * config.seq_length, "fill": round(order.fill, 4),
+        "epochs": round(order.epoch_of(steps, config.batch_size), 3),
         "train_loss": last.get("loss"), "heldout_loss": found,
     }  # fmt: skip
     words = ", ".join(f"{loss:.3f}" for loss in found.values())
@@ -96,8 +99,8 @@ def plan(config: Config, inputs: dict[str, Input], work: Work) -> Plan:
     """How the chats become tokens."""
     tests = inputs["decontaminate"].path if "decontaminate" in inputs else None
     return Plan(
-        inputs["model"].path, config.style, config.row, config.too_long, config.held_out, work.stream("held-out"),
-        config.mask, tests,
+        inputs["model"].path, config.style, config.seq_length, config.too_long, config.validation_share,
+        work.stream("held-out"), config.mask, tests,
     )  # fmt: skip
 
 
@@ -134,9 +137,9 @@ def measured(tok: Any, rows: list[Row], config: Config) -> dict[str, list[Any]]:
     from qwenkit.data.shards import Examples
     from qwenkit.training import held_out
 
-    parts = (chat_examples(tok, row, config.mask, config.row, config.too_long)[0] for row in rows)
+    parts = (chat_examples(tok, row, config.mask, config.seq_length, config.too_long)[0] for row in rows)
     store = Examples(example for examples in parts for example in examples if example.learns)
-    return {"chats": held_out(store, config.row, 8, False)} if len(store.lengths) else {}
+    return {"chats": held_out(store, config.seq_length, 8, False)} if len(store.lengths) else {}
 
 
 def overlap(documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, Input]) -> Row:
@@ -155,11 +158,11 @@ def replay(inputs: dict[str, Input], config: Config, work: Work, chat_tokens: in
     if "replay" not in inputs or not config.replay_share:
         return None, [], 0
     store, _, _ = tokenize(
-        inputs["replay"], inputs["model"], config.corpus_held_out, work.stream("held-out"), work.scratch,
+        inputs["replay"], inputs["model"], config.corpus_validation_share, work.stream("held-out"), work.scratch,
         workers=work.threads, progress=work.progress,
     )  # fmt: skip
     budget = chat_tokens * config.replay_share / (1 - config.replay_share)
-    numbers, too_long = drawn(store.lengths, config.row, budget, work.stream("replay"))
+    numbers, too_long = drawn(store.lengths, config.seq_length, budget, work.stream("replay"))
     return store, numbers, too_long
 
 

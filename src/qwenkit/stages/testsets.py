@@ -46,7 +46,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     for path in sets:
         stem = unpacked_name(path).stem
         if stem in counts:
-            raise UserError(f"two test sets are named `{stem}`", where=str(path), mend="rename one of the files")
+            raise UserError(f"two test sets are named `{stem}`", where=str(path), hint="rename one of the files")
         counts[stem] = len(read(path))
         with opened(path) as rows, (work.out / f"{stem}.jsonl").open("wb") as out:
             shutil.copyfileobj(rows, out)

@@ -34,7 +34,9 @@ class Config(StageConfig):
     pad_to: int = content(
         128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1, le=2**16
     )
-    held_out: float = content(0.02, doc="share of documents kept aside to measure compression (ours)", ge=0, lt=0.5)
+    validation_share: float = content(
+        0.02, doc="share of documents kept aside to measure compression (ours)", ge=0, lt=0.5
+    )
 
     @field_validator("pattern")
     @classmethod
@@ -53,7 +55,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     def learnt() -> Iterator[str]:
         for block in blocks(documents(inputs["corpus"].path)):
-            kept, held = split(block, config.held_out, work.stream("held-out"))
+            kept, held = split(block, config.validation_share, work.stream("held-out"))
             aside.extend(held)
             yield from (row["text"] for row in kept)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
 from qwenkit.errors import UserError
+from qwenkit.schema import current_names
 from qwenkit.stages import pretrain
 from qwenkit.stages.base import Input
 
@@ -17,7 +18,7 @@ class Traced(NamedTuple):
 
     order: Any
     index: Any
-    batch_rows: int
+    batch_size: int
     steps: int
 
 
@@ -37,18 +38,18 @@ def trace(run: Path, node: str) -> Traced:
         raise UserError(f"`{node}` is no pretraining", where=str(run), expected="a node of the kind pretrain")
     edges = {name: given.get("node", "") for name, given in manifest.inputs.items()}
     try:
-        config = pretrain.Config.model_validate({**manifest.config, **edges})
+        config = pretrain.Config.model_validate({**current_names(manifest.kind, manifest.config), **edges})
     except ValueError as error:  # of another version, or somebody's
         what = "its manifest holds no settings of a pretraining that this qwenkit knows"
-        raise UserError(what, where=str(run / node / MANIFEST), mend="make it again") from error
+        raise UserError(what, where=str(run / node / MANIFEST), hint="make it again") from error
     steps = manifest.metrics.get("steps")
     if not isinstance(steps, int) or steps < 0:
-        raise UserError("its manifest names no steps", where=str(run / node / MANIFEST), mend="make it again")
+        raise UserError("its manifest names no steps", where=str(run / node / MANIFEST), hint="make it again")
     index = Index(run / node / pretrain.INDEX)
     if index.digest != manifest.metrics.get("corpus_digest"):
         raise UserError("this is not the index of the tokens that it learnt from", where=str(index.index))
-    order = Order(index.digest, manifest.seed, index.lengths, config.row, split=True)
-    return Traced(order, index, config.batch_rows, steps)
+    order = Order(index.digest, manifest.seed, index.lengths, config.seq_length, split=True)
+    return Traced(order, index, config.batch_size, steps)
 
 
 def _input(run: Path, manifest: Manifest, name: str) -> Input:

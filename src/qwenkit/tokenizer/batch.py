@@ -57,5 +57,5 @@ def batch(
 
 def _pad_id(tok: Tokenizer, name: str | None) -> int:
     if name is None:
-        raise UserError("padding needs a token to pad with", mend='pad_token="<|endoftext|>"')
+        raise UserError("padding needs a token to pad with", hint='pad_token="<|endoftext|>"')
     return tok.special_id(name)

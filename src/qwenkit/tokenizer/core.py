@@ -249,7 +249,7 @@ class Tokenizer:
         """Ids of each text, on all cores; threads are handed chunks of texts, for a small one is not worth a call."""
         allowed, threads = self._names(allowed_special), threads or os.cpu_count() or 1
         if isinstance(texts, str) or not isinstance(texts, Iterable):
-            raise UserError(f"texts = {_shown(texts)}", expected="a list of texts", mend="encode_batch([text])")
+            raise UserError(f"texts = {_shown(texts)}", expected="a list of texts", hint="encode_batch([text])")
         chunks = _chunks(map(_check_text, texts))
         if threads == 1 or len(chunks) < 2:
             return [self._encode(text, allowed) for chunk in chunks for text in chunk]
@@ -269,7 +269,7 @@ class Tokenizer:
             raise UserError(
                 f"the text holds the disallowed special token {found}",
                 expected="text without it",
-                mend="do not disallow it: then it is plain text, or that token where `allowed_special` names it",
+                hint="do not disallow it: then it is plain text, or that token where `allowed_special` names it",
             )
 
     def _encode(self, text: str, allowed: frozenset[str]) -> list[int]:

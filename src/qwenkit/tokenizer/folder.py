@@ -68,7 +68,7 @@ def _load_ranks(folder: Path, found: Sequence[Path], extra: Path | None, rows: i
             f"several vocabularies and no {TOKENIZER}: {names}" if found else "no tokenizer in this folder",
             where=str(folder),
             expected=f"{TOKENIZER}, or one .tiktoken file, or {VOCAB} with {MERGES}",
-            mend="name the file; an extra vocabulary goes beside it as extra_vocab" if found else None,
+            hint="name the file; an extra vocabulary goes beside it as extra_vocab" if found else None,
         )
     config = read_config(folder)
     known = {key: config[key] for key in ("pattern", "nfc") if key in config}
@@ -82,7 +82,7 @@ def _refuse_extra(extra: Path | None, path: Path) -> None:
         raise UserError(
             "an extra vocabulary goes with a .tiktoken one, not with a tokenizer.json",
             where=str(path),
-            mend="`qwenkit extend` adds merges to either",
+            hint="`qwenkit extend` adds merges to either",
         )
 
 
@@ -156,7 +156,7 @@ def _slow(folder: Path) -> dict[str, Any]:
             f"tokenizer_class = {named[:60]!r} over {VOCAB} and {MERGES}",
             where=str(folder),
             expected="Qwen2Tokenizer or GPT2Tokenizer",
-            mend=f"save the tokenizer with a {TOKENIZER}",
+            hint=f"save the tokenizer with a {TOKENIZER}",
         )
     pattern, nfc = _CLASSES[named.removesuffix("Fast")]
     regex = PATTERNS.get(pattern, pattern)
@@ -227,7 +227,7 @@ def _compare(own: Mapping[str, Any], told: Mapping[str, Any], where: str) -> Non
                 f"the other in {TOKENIZER}",
                 where=where,
                 expected="one of them",
-                mend="save the tokenizer again with the program that made it",
+                hint="save the tokenizer again with the program that made it",
             )
 
 
@@ -236,7 +236,7 @@ def _disagree(i: object, one: object, other: object, where: object) -> None:
         f"the added token {i} is {str(one)[:60]!r} in one file and {str(other)[:60]!r} in another",
         where=str(where),
         expected="one name for each id",
-        mend="save the tokenizer again with the program that made it",
+        hint="save the tokenizer again with the program that made it",
     )
 
 

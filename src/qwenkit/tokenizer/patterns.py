@@ -115,5 +115,5 @@ def resolve(pattern: str) -> str:
             expected="one that cuts alike everywhere: `$`, for one, is the end of a line in `tokenizers`",
         )
     if groups:
-        raise UserError("the pattern captures groups", where=where, mend="write (?:...) for (...)")
+        raise UserError("the pattern captures groups", where=where, hint="write (?:...) for (...)")
     return pattern

@@ -50,14 +50,14 @@ def read_templates(folder: Path) -> dict[str, str]:
                 f"two chat templates called {name}, and they differ: one in {CONFIG}, one in a file of its own",
                 where=str(folder),
                 expected="one, or the same twice",
-                mend=f"remove `chat_template` from {CONFIG}: other programs take the file",
+                hint=f"remove `chat_template` from {CONFIG}: other programs take the file",
             )
     if files and (lost := sorted(told.keys() - files.keys() - {DEFAULT})):
         raise UserError(
             f"the chat template {lost[0]} stands only in {CONFIG}, the others in files of their own",
             where=str(folder),
             expected=f"every template in a file: other programs pass over those in {CONFIG} then",
-            mend=f"write it to {TEMPLATES}/{lost[0]}.jinja",
+            hint=f"write it to {TEMPLATES}/{lost[0]}.jinja",
         )
     found = {**told, **files}
     if found and DEFAULT not in found:

@@ -129,5 +129,5 @@ def _refuse_loss(tok: Tokenizer, path: Path) -> None:
         raise UserError(
             f"a vocabulary file would lose {' and '.join(lost)}",
             where=str(path),
-            mend='save_tokenizer(tok, folder, form="tiktoken") keeps all; ranks_only=True writes the file all the same',
+            hint='save_tokenizer(tok, folder, form="tiktoken") keeps all; ranks_only=True writes the file all the same',
         )

@@ -77,5 +77,5 @@ def _refuse_few(what: str, found: int, wanted: int, key: str) -> None:
     if found < wanted:
         raise UserError(
             f"the texts hold only {found} different {what}, {wanted} were asked for",
-            mend=f"give more text, or set {key} to at most {found}",
+            hint=f"give more text, or set {key} to at most {found}",
         )

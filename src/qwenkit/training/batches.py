@@ -1,6 +1,6 @@
 """From packed rows to tensors: the data interface of a step.
 
-    batches = Batches(store, order, batch_rows=16, micro_rows=8)
+    batches = Batches(store, order, batch_size=16, micro_batch_size=8)
     for batch in batches(step): ...            # two micro-batches of 8 rows
 
 `targets_BT[b, t]` is the token after `ids_BT[b, t]` in the same document, also where the packer cut between them; so
@@ -106,26 +106,32 @@ class Batches:
     """The micro-batches of a step: a pure function of it. With `world` workers, `rank` takes every world-th row."""
 
     def __init__(
-        self, store: Store, order: Order, batch_rows: int, micro_rows: int | None = None, rank: int = 0, world: int = 1
+        self,
+        store: Store,
+        order: Order,
+        batch_size: int,
+        micro_batch_size: int | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.store, self.order, self.batch_rows = store, order, batch_rows
-        self.micro_rows = micro_rows or batch_rows // world
+        self.store, self.order, self.batch_size = store, order, batch_size
+        self.micro_batch_size = micro_batch_size or batch_size // world
         self.rank, self.world = rank, world
-        if batch_rows % (self.micro_rows * world):
+        if batch_size % (self.micro_batch_size * world):
             raise UserError(
-                f"{batch_rows} rows a batch cannot be cut into micro-batches of {self.micro_rows} on {world} workers",
-                expected=f"micro_rows that divides {batch_rows // world}",
+                f"a batch of {batch_size} cannot be cut into {self.micro_batch_size} on {world} workers",
+                expected=f"micro_batch_size that divides {batch_size // world}",
             )
 
     def __call__(self, step: int) -> list[Batch]:
-        mine = self.order.rows(step, self.batch_rows)[self.rank :: self.world]
-        parts = [mine[at : at + self.micro_rows] for at in range(0, len(mine), self.micro_rows)]
+        mine = self.order.rows(step, self.batch_size)[self.rank :: self.world]
+        parts = [mine[at : at + self.micro_batch_size] for at in range(0, len(mine), self.micro_batch_size)]
         return [build_batch(self.store, part, self.order.row) for part in parts]
 
 
-def held_out(store: Store, row: int, batch_rows: int, split: bool) -> list[Batch]:
+def held_out(store: Store, row: int, batch_size: int, split: bool) -> list[Batch]:
     """Every token of a small store once, in a fixed order: for evaluation during training."""
     order = Order(store.digest, 0, store.lengths, row, split)
     count = order.rows_per_epoch
-    parts = [range(at, min(at + batch_rows, count)) for at in range(0, count, batch_rows)]
+    parts = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
     return [build_batch(store, [order.row_at(number) for number in part], row) for part in parts]

@@ -136,7 +136,7 @@ class _Keeper:
             self.sentinel.load_state_dict(tree["sentinel"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
-                "the checkpoint is one of another training", where=str(self.folder), mend="remove the folder"
+                "the checkpoint is one of another training", where=str(self.folder), hint="remove the folder"
             ) from error
         self.log("resumed", step=self.state.step)
 

@@ -40,7 +40,7 @@ def build_schedule(name: str, total: int, warmup: int = 0, final: float = 0.1) -
         raise UserError(
             f"a warm-up of {warmup} steps in a training of {total}",
             expected=f"0 to {total}",
-            mend=f"set warmup_steps = {total // 10}, a tenth of the training, or train longer",
+            hint=f"set warmup_steps = {total // 10}, a tenth of the training, or train longer",
         )
     shape = SHAPES[name]
 

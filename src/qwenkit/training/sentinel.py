@@ -1,4 +1,4 @@
-"""The sentinel: watches the metrics of every step and says what is wrong, why, and how to mend it.
+"""The sentinel: watches the metrics of every step and says what is wrong, why, and how to fix it.
 
     sentinel = Sentinel(vocab_size=1536)
     for alarm in sentinel.observe(step, metrics): ...      # the loop logs them and stops where `action` is "stop"
@@ -40,7 +40,7 @@ class Alarm:
     patience: int
     condition: str
     cause: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Raised:
         """The fields of its event."""
         row = self.alarm
         limits = {"id": row.id, "action": row.action, "metric": row.metric, "threshold": row.threshold}
-        return {**limits, "value": self.value, "where": self.where, "cause": row.cause, "mend": row.mend}
+        return {**limits, "value": self.value, "where": self.where, "cause": row.cause, "hint": row.hint}
 
     def error(self) -> Alarmed:
         """The error that stops the run."""
@@ -72,7 +72,7 @@ class Alarmed(Stopped):
             f"stopped by the alarm {row.id}: {row.metric} is {raised.value:.6g} ({row.cause})",
             where=raised.where or None,
             expected=f"not: {row.condition}",
-            mend=row.mend,
+            hint=row.hint,
         )
 
 

@@ -11,7 +11,7 @@ CASES = [
         "verify runs/family",
         """\
 error: runs/family/base/model.safetensors: its bytes changed
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -20,7 +20,7 @@ error: runs/family/base/model.safetensors: its bytes changed
         "verify runs/family/base",
         """\
 error: runs/family/base/model.safetensors: missing
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -36,7 +36,7 @@ error: runs/family/base/model.safetensors: missing
 error: runs/family/base/manifest.json, line 47: broken JSON: Unterminated string starting at
 runs/family/chat/notes.txt: not in the manifest
 runs/family/pmp/config.json: missing
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -45,7 +45,7 @@ runs/family/pmp/config.json: missing
         "verify runs/family",
         """\
 error: runs/family/base/manifest.json: no such file
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -54,7 +54,7 @@ error: runs/family/base/manifest.json: no such file
         "verify runs/family",
         """\
 error: runs/family/base/notes.txt: not in the manifest
-  mend: move it out of the folder
+  hint: move it out of the folder
 """,
     ),
     Case(
@@ -63,7 +63,7 @@ error: runs/family/base/notes.txt: not in the manifest
         "run family.toml",
         """\
 error: runs/family/base: a damaged artifact: notes.txt: not in the manifest
-  mend: move it out of the folder
+  hint: move it out of the folder
 """,
     ),
     Case(
@@ -72,7 +72,7 @@ error: runs/family/base: a damaged artifact: notes.txt: not in the manifest
         SFT.replace("bad.jsonl", "chat.jsonl"),
         """\
 error: runs/family/base: a damaged artifact: model.safetensors: its bytes changed
-  mend: fetch or make it again
+  hint: fetch or make it again
 """,
     ),
     Case(
@@ -81,7 +81,7 @@ error: runs/family/base: a damaged artifact: model.safetensors: its bytes change
         "run family.toml --only chat --set chat.steps=2",
         """\
 error: runs/family/base: a damaged artifact: model.safetensors: its bytes changed
-  mend: --until chat makes it again
+  hint: --until chat makes it again
 """,
     ),
     Case(
@@ -90,7 +90,7 @@ error: runs/family/base: a damaged artifact: model.safetensors: its bytes change
         "verify runs/family",
         """\
 error: runs/family/base/manifest.json, line 47: broken JSON: Unterminated string starting at
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -99,7 +99,7 @@ error: runs/family/base/manifest.json, line 47: broken JSON: Unterminated string
         "status runs/family",
         """\
 error: runs/family/base/manifest.json: a damaged manifest: its digest is not that of its files
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -108,7 +108,7 @@ error: runs/family/base/manifest.json: a damaged manifest: its digest is not tha
         "status runs/family",
         """\
 error: runs/family/base/manifest.json: a damaged manifest: keys are missing or unknown
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -118,7 +118,7 @@ error: runs/family/base/manifest.json: a damaged manifest: keys are missing or u
         """\
 error: runs/family/base/manifest.json: written by a newer qwenkit (schema 9)
   expected: schema 1 or older
-  mend: upgrade qwenkit
+  hint: upgrade qwenkit
 """,
     ),
     Case(
@@ -127,7 +127,7 @@ error: runs/family/base/manifest.json: written by a newer qwenkit (schema 9)
         "status runs/family",
         """\
 error: runs/family/base/run.json: missing key `seconds`
-  mend: remove the folder; the next `qwenkit run` makes it again
+  hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
     Case(
@@ -186,7 +186,7 @@ error: qwenkit report, runs/mine: a run of another recipe: chat.lr: 0.001 -> 0.0
         """\
 error: qwenkit report, runs/mine: `pmp` is missing in this run
   expected: a finished run of the same recipe
-  mend: `qwenkit run` goes on with it
+  hint: `qwenkit run` goes on with it
 """,
         started=True,
     ),

@@ -19,7 +19,7 @@ from tests.errors.desk import Desk, texts
 
 TOKENIZER = '[tokenizer]\ncorpus = "text.jsonl"\n'
 CORPUS = '[corpus]\nextra = ["text.jsonl"]\n'
-TRAIN = "--row 32 --batch-rows 2 --precision fp32 --threads 1 --out runs/o"
+TRAIN = "--seq-length 32 --batch-size 2 --precision fp32 --threads 1 --out runs/o"
 SFT = f"sft --model runs/family/base --data bad.jsonl --steps 1 {TRAIN}"
 PAIRS = f"preference --model runs/family/base --data bad.jsonl {TRAIN}"
 PPO = "ppo --model runs/family/chat --reward runs/family/pmp --prompts bad.jsonl --steps 1 --ptx-coef 0 --threads 1 --out runs/o"

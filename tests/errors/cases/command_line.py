@@ -31,7 +31,7 @@ error: --set tokeniser.extras=1: the recipe has no node `tokeniser`
         "run my.toml --set tokenizer.extra=1",
         """\
 error: --set tokenizer.extra=1: unknown key `tokenizer.extra`
-  expected: one of corpus, extras, fewer, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, fewer, kind, pad_to, pattern, planned_memory_mb, planned_minutes, seed, validation_share, vocab_size
   nearest: extras
 """,
     ),
@@ -78,7 +78,7 @@ error: my.toml: the recipe has no node `base`
         "run my.toml --only tokenizer",
         """\
 error: runs/my: `tokenizer` reads `corpus`, which has not been made
-  mend: --until tokenizer makes all it needs
+  hint: --until tokenizer makes all it needs
 """,
     ),
     Case(
@@ -88,7 +88,7 @@ error: runs/my: `tokenizer` reads `corpus`, which has not been made
         """\
 error: qwenkit: No such command 'pretrian'. Did you mean 'pretrain'?
   expected: qwenkit [OPTIONS] COMMAND [ARGS]...
-  mend: qwenkit --help
+  hint: qwenkit --help
 """,
     ),
     Case(
@@ -98,7 +98,7 @@ error: qwenkit: No such command 'pretrian'. Did you mean 'pretrain'?
         """\
 error: qwenkit run: No such option: --treads (Possible options: --reuse)
   expected: qwenkit run [OPTIONS] {recipe}
-  mend: qwenkit run --help
+  hint: qwenkit run --help
 """,
     ),
     Case(
@@ -108,7 +108,7 @@ error: qwenkit run: No such option: --treads (Possible options: --reuse)
         """\
 error: qwenkit run: Missing argument 'recipe'
   expected: qwenkit run [OPTIONS] {recipe}
-  mend: qwenkit run --help
+  hint: qwenkit run --help
 """,
     ),
     Case(
@@ -117,7 +117,7 @@ error: qwenkit run: Missing argument 'recipe'
         "run nano --out",
         """\
 error: qwenkit: Option '--out' requires an argument
-  mend: qwenkit --help
+  hint: qwenkit --help
 """,
     ),
     Case(
@@ -127,7 +127,7 @@ error: qwenkit: Option '--out' requires an argument
         """\
 error: qwenkit tokenizer: Missing option '--out'
   expected: qwenkit tokenizer [OPTIONS]
-  mend: qwenkit tokenizer --help
+  hint: qwenkit tokenizer --help
 """,
     ),
     Case(
@@ -155,7 +155,7 @@ error: qwenkit tokenizer --vocab-size: `tokenizer.vocab_size` is "big"
         """\
 error: qwenkit tokenizer --corpus: `tokenizer.corpus` names what is not there: t.jsonl
   expected: the corpus to learn merges from
-  mend: put it there, or name another path
+  hint: put it there, or name another path
 """,
     ),
     Case(
@@ -164,7 +164,7 @@ error: qwenkit tokenizer --corpus: `tokenizer.corpus` names what is not there: t
         "init my.toml",
         """\
 error: my.toml: the file exists already
-  mend: choose another name, or remove it
+  hint: choose another name, or remove it
 """,
     ),
     Case(
@@ -192,7 +192,7 @@ error: no recipe `nanno`
         """\
 error: runs/nothing: no such folder here, and it is not in the cache of the Hub's models
   expected: a folder, or org/name
-  mend: for one of the Hub ask again with a network, and without HF_HUB_OFFLINE
+  hint: for one of the Hub ask again with a network, and without HF_HUB_OFFLINE
 """,
     ),
     Case(
@@ -247,7 +247,7 @@ error: --reuse mine: no run in this folder
         """\
 error: --only and --until at once
   expected: one of them
-  mend: leave one out
+  hint: leave one out
 """,
     ),
     Case(
@@ -257,7 +257,7 @@ error: --only and --until at once
         """\
 error: qwenkit run: Invalid value for '--out': an empty path
   expected: qwenkit run [OPTIONS] {recipe}
-  mend: qwenkit run --help
+  hint: qwenkit run --help
 """,
     ),
     Case(
@@ -267,7 +267,7 @@ error: qwenkit run: Invalid value for '--out': an empty path
         """\
 error: qwenkit tokenizer: Invalid value for '--out': an empty path
   expected: qwenkit tokenizer [OPTIONS]
-  mend: qwenkit tokenizer --help
+  hint: qwenkit tokenizer --help
 """,
     ),
     Case(

@@ -13,7 +13,7 @@ CASES = [
         "run my.toml --set device=cuda",
         """\
 error: my.toml: no device `cuda` on this machine
-  mend: device = "cpu"
+  hint: device = "cpu"
 """,
     ),
     Case(
@@ -22,7 +22,7 @@ error: my.toml: no device `cuda` on this machine
         "run my.toml",
         """\
 error: `tokenizer` failed: boom
-  mend: this is a fault of qwenkit: please report runs/my/.work/tokenizer-KEY/error.txt
+  hint: this is a fault of qwenkit: please report runs/my/.work/tokenizer-KEY/error.txt
 """,
         1,
         started=True,
@@ -33,7 +33,7 @@ error: `tokenizer` failed: boom
         "run my.toml",
         """\
 error: runs/my/.work/tokenizer-KEY: the disk is full, `tokenizer` stopped
-  mend: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here
+  hint: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here
 """,
         started=True,
     ),
@@ -43,7 +43,7 @@ error: runs/my/.work/tokenizer-KEY: the disk is full, `tokenizer` stopped
         "run my.toml",
         """\
 error: interrupted in `tokenizer`
-  mend: the same command goes on from here
+  hint: the same command goes on from here
 """,
         130,
         started=True,
@@ -55,7 +55,7 @@ error: interrupted in `tokenizer`
         """\
 error: rows (epoch:number) 0:0, 0:1; documents c6, c2: stopped by the alarm nonfinite-loss: loss is nan (a broken row, weights that already hold NaN, or an overflow in low precision)
   expected: not: the loss of a step is NaN or infinite
-  mend: look at the rows named, check the model that was loaded, lower the learning rate, or train in float32
+  hint: look at the rows named, check the model that was loaded, lower the learning rate, or train in float32
 """,
         1,
         started=True,

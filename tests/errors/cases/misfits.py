@@ -19,7 +19,7 @@ def shaped(keys: str) -> Callable[[Desk], Desk]:
 CASES = [
     Case(
         "heads that do not divide the width",
-        shaped("hidden_size = 63\nheads = 2\n"),
+        shaped("hidden_size = 63\nnum_attention_heads = 2\n"),
         "run my.toml",
         """\
 error: my.toml, line 4: `base`: hidden_size = 63 does not divide into 2 heads; head_dim = 31 is odd, but rotary positions turn pairs of channels
@@ -27,7 +27,7 @@ error: my.toml, line 4: `base`: hidden_size = 63 does not divide into 2 heads; h
     ),
     Case(
         "groups of heads that do not fit",
-        shaped("hidden_size = 64\nheads = 2\nkv_heads = 3\n"),
+        shaped("hidden_size = 64\nnum_attention_heads = 2\nnum_key_value_heads = 3\n"),
         "run my.toml",
         """\
 error: my.toml, line 4: `base`: num_attention_heads = 2 is no multiple of num_key_value_heads = 3
@@ -166,7 +166,7 @@ error: my.toml, line 2: `testsets`: no test sets: neither `world` nor `extra`
         "run my.toml",
         """\
 error: my.toml, line 1: `schema` is 0
-  expected: 1
+  expected: 2
 """,
     ),
     Case(
@@ -237,7 +237,7 @@ error: my.toml, line 3: `corpus.extra` = "a\\u0000b/c" is no path: it holds a ze
         """\
 error: my.toml, line 3: `corpus.extra` names what is not there: circle/x
   expected: your own text: folders, JSONL, Parquet, CSV, WARC, pages, code
-  mend: put it there, or name another path
+  hint: put it there, or name another path
 """,
     ),
     Case(
@@ -292,7 +292,7 @@ error: --vocab-size: "300 # small" is no value
         """\
 error: runs/family/chat: the output folder is an artifact, and no run
   expected: an empty or new folder, or a run of this recipe
-  mend: choose another with --out
+  hint: choose another with --out
 """,
     ),
     Case(

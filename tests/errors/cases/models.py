@@ -40,7 +40,7 @@ error: model: the tensors do not fit config.json: wrong shape: model.norm.weight
         "chat model -p hi",
         """\
 error: model/model.safetensors: the weights are damaged
-  mend: fetch or make them again
+  hint: fetch or make them again
 """,
     ),
     Case(
@@ -73,7 +73,7 @@ error: model: no tokenizer in this folder
     Case(
         "width that is no multiple of heads",
         lambda d: d.family(),
-        "run family.toml --only base --set base.hidden_size=18 --set base.heads=4",
+        "run family.toml --only base --set base.hidden_size=18 --set base.num_attention_heads=4",
         """\
 error: family.toml, line 10: `base`: hidden_size = 18 does not divide into 4 heads
 """,
@@ -81,11 +81,11 @@ error: family.toml, line 10: `base`: hidden_size = 18 does not divide into 4 hea
     Case(
         "language model for a reward model",
         lambda d: foreign(d).rows("bad.jsonl", *prompts()),
-        PPO.replace("runs/family/pmp", "model") + " --row 64 --max-tokens 8",
+        PPO.replace("runs/family/pmp", "model") + " --seq-length 64 --max-tokens 8",
         """\
 error: qwenkit ppo, model: this folder holds a language model, not one that scores
   expected: a reward or preference model
-  mend: a node of kind `reward` makes one
+  hint: a node of kind `reward` makes one
 """,
         started=True,
     ),
@@ -106,7 +106,7 @@ error: qwenkit evaluate, tests/base.jsonl, row 1: missing key `task`
         """\
 error: qwenkit evaluate: two models have one name
   expected: names that differ
-  mend: rename one of the folders
+  hint: rename one of the folders
 """,
         started=True,
     ),
@@ -116,7 +116,7 @@ error: qwenkit evaluate: two models have one name
         "testsets --extra a/t.jsonl,b/t.jsonl --threads 1 --out runs/o",
         """\
 error: qwenkit testsets, b/t.jsonl: two test sets are named `t`
-  mend: rename one of the files
+  hint: rename one of the files
 """,
         started=True,
     ),

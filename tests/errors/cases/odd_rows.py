@@ -45,7 +45,7 @@ CASES = [
         """\
 error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (2 a lone surrogate, which is half of a character, 1 broken JSON, 1 not a text in key 'id')
   expected: text that can be read and passes the rules
-  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+  hint: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
 """,
         started=True,
     ),
@@ -56,7 +56,7 @@ error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (2 a l
         """\
 error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (1 broken JSON, not read beyond)
   expected: text that can be read and passes the rules
-  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+  hint: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
 """,
         started=True,
     ),

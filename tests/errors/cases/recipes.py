@@ -23,7 +23,7 @@ error: my.toml, line 1: broken TOML: the text is not closed on its line
     ),
     Case(
         "broken TOML: key twice",
-        broken("[base]\nrow = 8\nrow = 9\n"),
+        broken("[base]\nseq_length = 8\nseq_length = 9\n"),
         "run my.toml",
         """\
 error: my.toml, line 3: broken TOML: the key stands twice
@@ -39,7 +39,7 @@ error: my.toml, line 2: broken TOML: the table [base] stands twice
     ),
     Case(
         "broken TOML: bracket not closed",
-        broken("[base\nrow = 8\n"),
+        broken("[base\nseq_length = 8\n"),
         "run my.toml",
         """\
 error: my.toml, line 1: broken TOML: Expected ']' at the end of a table declaration
@@ -55,7 +55,7 @@ error: my.toml, line 2: invalid UTF-8
     ),
     Case(
         "a list of tables",
-        broken("[[base]]\nrow = 8\n"),
+        broken("[[base]]\nseq_length = 8\n"),
         "run my.toml",
         """\
 error: my.toml, line 1: `base` is a list of tables
@@ -77,7 +77,7 @@ error: my.toml: the recipe has no nodes
         "run my.toml",
         """\
 error: my.toml: no such recipe
-  mend: `qwenkit init my.toml --from nano` writes one
+  hint: `qwenkit init my.toml --from nano` writes one
 """,
     ),
     Case(
@@ -111,12 +111,12 @@ error: my.toml, line 1: unknown key `sede`
     ),
     Case(
         "newer schema of a recipe",
-        broken("schema = 2\n"),
+        broken("schema = 3\n"),
         "run my.toml",
         """\
-error: my.toml, line 1: recipe schema 2 is newer than this qwenkit
-  expected: 1 or older
-  mend: upgrade qwenkit
+error: my.toml, line 1: recipe schema 3 is newer than this qwenkit
+  expected: 2 or older
+  hint: upgrade qwenkit
 """,
     ),
     Case(
@@ -152,7 +152,7 @@ error: my.toml, line 1: `device` is "tpu"
         "run my.toml",
         """\
 error: my.toml, line 4: unknown key `tokenizer.vocab_sise`
-  expected: one of corpus, extras, fewer, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, fewer, kind, pad_to, pattern, planned_memory_mb, planned_minutes, seed, validation_share, vocab_size
   nearest: vocab_size
 """,
     ),
@@ -213,10 +213,10 @@ error: my.toml, line 4: `tokenizer.vocab_size` is 100
     ),
     Case(
         "not a finite number",
-        recipe(TOKENIZER + "held_out = nan\n"),
+        recipe(TOKENIZER + "validation_share = nan\n"),
         "run my.toml",
         """\
-error: my.toml, line 4: `tokenizer.held_out` is nan
+error: my.toml, line 4: `tokenizer.validation_share` is nan
   expected: a finite number
 """,
     ),
@@ -261,7 +261,7 @@ error: my.toml, line 4: `tokenizer.pattern` is "qwenn"
 error: my.toml, line 4: `tokenizer.vocab_size` is 1
   expected: at least 256
 my.toml, line 5: unknown key `tokenizer.pad_too`
-  expected: one of corpus, extras, fewer, held_out, kind, memory_mb, minutes, pad_to, pattern, seed, vocab_size
+  expected: one of corpus, extras, fewer, kind, pad_to, pattern, planned_memory_mb, planned_minutes, seed, validation_share, vocab_size
   nearest: pad_to
 """,
     ),
@@ -273,7 +273,7 @@ my.toml, line 5: unknown key `tokenizer.pad_too`
 error: my.toml, line 3: `tokenizer.corpus` names what is not there: texts.jsonl
   expected: the corpus to learn merges from
   nearest: text.jsonl
-  mend: put it there, or name another path
+  hint: put it there, or name another path
 """,
     ),
     Case(
@@ -284,7 +284,7 @@ error: my.toml, line 3: `tokenizer.corpus` names what is not there: texts.jsonl
 error: my.toml, line 3: `corpus.extra` names what is not there: texts.jsonl
   expected: your own text: folders, JSONL, Parquet, CSV, WARC, pages, code
   nearest: text.jsonl
-  mend: put it there, or name another path
+  hint: put it there, or name another path
 """,
     ),
     Case(
@@ -322,7 +322,7 @@ error: my.toml, line 5: `tokenizer.corpus` = "corpsu" is neither a node nor a pa
         """\
 error: my.toml, line 5: `tokenizer.corpus` = "corpus" is both a node and a path
   expected: the node "corpus" or the path "./corpus"
-  mend: write "./corpus" for the path, or rename the node
+  hint: write "./corpus" for the path, or rename the node
 """,
     ),
     Case(

@@ -38,7 +38,7 @@ error: my.toml, [corpus], source extra: text.jsonl: no document in this source
         """\
 error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (1 broken JSON, 1 invalid UTF-8, 1 a list where an object was expected)
   expected: text that can be read and passes the rules
-  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+  hint: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
 """,
         started=True,
     ),
@@ -49,7 +49,7 @@ error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (1 bro
         """\
 error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 no key 'text', but a text in 'txt' (name it in `text_keys`))
   expected: text that can be read and passes the rules
-  mend: text_keys = {extra1 = ["txt"]} takes the text from there; or read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+  hint: text_keys = {extra1 = ["txt"]} takes the text from there; or read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
 """,
         started=True,
     ),
@@ -60,7 +60,7 @@ error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 no
         """\
 error: my.toml, [corpus], mine.jsonl: nothing is kept of the source extra1 (1 exact_copy)
   expected: text that can be read and passes the rules
-  mend: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
+  hint: read runs/my/.work/corpus-KEY/quarantine.jsonl and samples.jsonl beside it, or take the source out
 """,
         started=True,
     ),
@@ -126,7 +126,7 @@ error: my.toml, [tokenizer], text.jsonl, row 2: missing key `text`
         "run my.toml",
         """\
 error: my.toml, [tokenizer]: the texts hold only 332 different tokens, 5000 were asked for
-  mend: give more text, or set vocab_size to at most 332
+  hint: give more text, or set vocab_size to at most 332
 """,
         started=True,
     ),
@@ -148,7 +148,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: no chats here
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 broken JSON (first: bad.jsonl, row 2, Expecting property name enclosed in double quotes)
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -178,7 +178,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: a number where an objec
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
 error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: truncated file: it cannot be read to its end
-  mend: fetch or write it again
+  hint: fetch or write it again
 """,
         started=True,
     ),
@@ -188,7 +188,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: truncated file: it cannot b
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
 error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be read to its end
-  mend: fetch or write it again
+  hint: fetch or write it again
 """,
         started=True,
     ),
@@ -198,7 +198,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be 
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
 error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be read to its end
-  mend: fetch or write it again
+  hint: fetch or write it again
 """,
         started=True,
     ),
@@ -210,7 +210,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be 
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 missing key `messages` (first: bad.jsonl, row 2; expected: messages, conversations, instruction and output, or prompt and completion)
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -222,7 +222,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 assistant after assistant (first: bad.jsonl, row 2, message 2; expected: user)
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -255,7 +255,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1, message 1: unknown role
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 tool_calls is a string (first: bad.jsonl, row 2, message 1; expected: a list of tool calls)
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -267,7 +267,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 a tool call is a number (first: bad.jsonl, row 2, message 1; expected: {"function": {"name": ..., "arguments": {...}}})
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -279,7 +279,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 a tool call without a name (first: bad.jsonl, row 2, message 1; expected: {"function": {"name": ..., "arguments": {...}}})
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -291,7 +291,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 the text of a content part is missing (first: bad.jsonl, row 2, message 1; expected: {"type": "text", "text": ...})
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -303,7 +303,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 a content part is a number (first: bad.jsonl, row 2, message 1; expected: {"type": "text", "text": ...})
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -315,7 +315,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 a content part of type 'image' (first: bad.jsonl, row 2, message 1; expected: text parts only, for a text model)
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -326,7 +326,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
         """\
 error: qwenkit sft: a warm-up of 1430 steps in a training of 40
   expected: 0 to 40
-  mend: set warmup_steps = 4, a tenth of the training, or train longer
+  hint: set warmup_steps = 4, a tenth of the training, or train longer
 """,
         started=True,
     ),
@@ -377,7 +377,7 @@ error: unknown mask 'quen'
 error: qwenkit preference --data, `preference.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
   1 missing key `rejected` (first: bad.jsonl, row 2; expected: messages (or prompt), chosen, rejected)
   expected: at most 1 % of them (`max_bad` = 0.01)
-  mend: `qwenkit inspect data` tells of every row; mend the data, or raise max_bad
+  hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
         started=True,
     ),
@@ -408,7 +408,7 @@ error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1, message 1
         """\
 error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: missing key `messages`
   expected: messages, or prompt
-  mend: this row has `id`, `rubric`
+  hint: this row has `id`, `rubric`
 """,
         started=True,
     ),
@@ -444,10 +444,10 @@ error: qwenkit ppo: `ptx_coef` is 0.1, but there is no `corpus`: name a corpus, 
     Case(
         "prompts that do not fit",
         bad_rows(*prompts()),
-        PPO + " --row 16 --max-tokens 16 --ptx-coef 0",
+        PPO + " --seq-length 16 --max-tokens 16 --ptx-coef 0",
         """\
-error: qwenkit ppo: no prompt fits: the shortest has 21 tokens, `row` = 16 less `max_tokens` = 16 leaves 0
-  mend: raise `row`, or lower `max_tokens`
+error: qwenkit ppo: no prompt fits: the shortest has 21 tokens, `seq_length` = 16 less `max_tokens` = 16 leaves 0
+  hint: raise `seq_length`, or lower `max_tokens`
 """,
         started=True,
     ),

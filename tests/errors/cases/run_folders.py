@@ -12,7 +12,7 @@ CASES = [
         """\
 error: mine: the output folder holds something that is no run
   expected: an empty or new folder, or a run of this recipe
-  mend: choose another with --out
+  hint: choose another with --out
 """,
     ),
     Case(
@@ -31,7 +31,7 @@ error: mine: the run folder cannot be made
         """\
 error: runs/family: the output folder is a run of another recipe, `family`
   expected: a run of `my`
-  mend: choose another with --out
+  hint: choose another with --out
 """,
     ),
     Case(
@@ -57,7 +57,7 @@ error: runs/family: another process is working in this run folder
         """\
 error: runs/family/run.json: written by a newer qwenkit (schema 9)
   expected: schema 1 or older
-  mend: upgrade qwenkit
+  hint: upgrade qwenkit
 """,
     ),
     Case(
@@ -67,7 +67,7 @@ error: runs/family/run.json: written by a newer qwenkit (schema 9)
         """\
 error: runs/family/run.json: a damaged run.json: keys are missing
   expected: recipe, fixed.threads
-  mend: choose another with --out; what is whole in this folder, a new run takes with --reuse
+  hint: choose another with --out; what is whole in this folder, a new run takes with --reuse
 """,
     ),
     Case(
@@ -77,7 +77,7 @@ error: runs/family/run.json: a damaged run.json: keys are missing
         """\
 error: runs/family: the run was started under other conditions: threads: 1 -> 2
   expected: the same, so that a resumed run gives the same bits
-  mend: --allow-drift goes on and marks the run, --out starts a new one
+  hint: --allow-drift goes on and marks the run, --out starts a new one
 """,
     ),
     Case(
@@ -86,7 +86,7 @@ error: runs/family: the run was started under other conditions: threads: 1 -> 2
         "run my.toml",
         """\
 error: runs/my/run.json: No space left on device
-  mend: free some space
+  hint: free some space
 """,
         started=True,
     ),
@@ -96,7 +96,7 @@ error: runs/my/run.json: No space left on device
         "run my.toml",
         """\
 error: runs/my/.work/tokenizer-KEY: the disk is full, `tokenizer` stopped
-  mend: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here
+  hint: free some space (`qwenkit clean` keeps unfinished work), then the same command goes on from here
 """,
         started=True,
     ),

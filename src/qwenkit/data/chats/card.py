@@ -22,7 +22,7 @@ def train_files(folder: Path, files: Sequence[Path]) -> list[Path] | None:
     if len(usable) > 1 and not default:
         names = ", ".join(str(config.get("config_name")) for config in usable)
         raise UserError(f"the card of this data set names several configurations: {names}",
-                        where=str(folder / "README.md"), mend="name the files of one, separated by commas")  # fmt: skip
+                        where=str(folder / "README.md"), hint="name the files of one, separated by commas")  # fmt: skip
     patterns = _patterns((default or usable)[0]["data_files"])
     found = [file for file in files if any(_meant(file.relative_to(folder), pattern) for pattern in patterns)]
     return found or None

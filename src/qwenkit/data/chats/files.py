@@ -72,7 +72,7 @@ def find(source: Path | Sequence[Path], kind: str, own: Sequence[str] = ()) -> F
     taken = [file.absolute() for each in found for file in each.taken]
     twice = next((file for number, file in enumerate(taken) if file in taken[:number]), None)
     if twice is not None:
-        raise UserError("a file that is named twice", where=str(twice), mend="name it once")
+        raise UserError("a file that is named twice", where=str(twice), hint="name it once")
     left = [(f"{each.root.name}/{name}", why) for each in found for name, why in each.left]
     splits: dict[str, list[str]] = {}
     for each in found:
@@ -129,7 +129,7 @@ def split_of(parts: Sequence[str], where: Path | None = None) -> str:
         train, held = words & _TRAIN, words & _HELD
         if train and held and where is not None:
             raise UserError(f"`{part}` names two splits: {', '.join(sorted(train | held))}", where=str(where),
-                            mend="name the files themselves, or rename this one")  # fmt: skip
+                            hint="name the files themselves, or rename this one")  # fmt: skip
         if train or held:
             return "train" if train else min(held)
     return ""
@@ -148,7 +148,7 @@ def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
         names = [file.relative_to(path).as_posix() for file in splits[""]]
         raise UserError(
             f"beside a training split lie files that name no split: {some(names)}", where=str(path),
-            mend="name the files that are meant, separated by commas, or put the others elsewhere",
+            hint="name the files that are meant, separated by commas, or put the others elsewhere",
         )  # fmt: skip
     name = "train" if "train" in splits else ""
     if name not in splits:
@@ -156,7 +156,7 @@ def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
         raise UserError(
             f"only {names} files are in this folder, and no training split",
             where=str(path), expected="files called train-..., or of no split",
-            mend="name a file itself if it is meant all the same",
+            hint="name a file itself if it is meant all the same",
         )  # fmt: skip
     return name
 
@@ -180,7 +180,7 @@ def _refuse_twice(files: list[Path], path: Path) -> None:
         if name in seen:
             both = f"{seen[name].relative_to(path)} and {file.relative_to(path)}"
             raise UserError(f"the same rows twice, it seems: {both}", where=str(path),
-                            mend="name the file that is meant, or rename one of them")  # fmt: skip
+                            hint="name the file that is meant, or rename one of them")  # fmt: skip
         seen[name] = file
 
 

@@ -84,7 +84,7 @@ def as_chat(row: Row) -> Converted:
     if found is None:
         if all(row.get(side) is not None for side in SIDES):
             raise UserError("a comparison, where a chat was expected", expected="messages",
-                            mend="`preference` and `reward` learn from comparisons")  # fmt: skip
+                            hint="`preference` and `reward` learn from comparisons")  # fmt: skip
         raise missing(row, "messages", "messages, conversations, instruction and output, or prompt and completion")
     _refuse_bad_answer(row)
     whole = weighted(with_system(found.messages, row), row)
@@ -121,7 +121,7 @@ def chat(row: Row) -> Dialogue | None:
         return found
     if key is None:
         raise UserError(f"a question without an answer: `{found.read[0]}`", expected=f"one of {', '.join(ANSWERS)} too",
-                        mend=_has(row))  # fmt: skip
+                        hint=_has(row))  # fmt: skip
     return Dialogue(found.form, [*found.messages, *answer(row[key], key)], (*found.read, key))
 
 
@@ -272,11 +272,11 @@ def missing(row: Row, key: str, expected: str) -> UserError:
     """What is said of a row that has no form."""
     if isinstance(row.get("text"), str) and _RENDERED.search(row["text"]):
         return UserError("`text` is a chat with a template's marks around its turns", expected=expected,
-                         mend="give the turns themselves, with role and content: marks come by themselves")  # fmt: skip
+                         hint="give the turns themselves, with role and content: marks come by themselves")  # fmt: skip
     if isinstance(row.get("text"), str):
         return UserError("a document with `text`, where rows of another form were expected", expected=expected,
-                         mend="`corpus` and `pretrain` learn from documents")  # fmt: skip
-    return UserError(f"missing key `{key}`", expected=expected, mend=_has(row))
+                         hint="`corpus` and `pretrain` learn from documents")  # fmt: skip
+    return UserError(f"missing key `{key}`", expected=expected, hint=_has(row))
 
 
 def _has(row: Row) -> str:

@@ -157,7 +157,7 @@ class _Gate(Quarantine):
             raise formats.damaged(Path(file), reason)
         if reason == BROKEN:
             what = f"broken JSON in row {line}, and what follows it cannot be told apart"
-            raise UserError(what, where=str(file), mend="mend that row, or write one object a line")
+            raise UserError(what, where=str(file), hint="hint that row, or write one object a line")
         if self.behind is None:
             what = f"{reason} ({detail})" if detail else reason
             raise UserError(what, where=f"{file}, row {line}", expected="one JSON object a line")
@@ -204,7 +204,7 @@ def _inside(row: Row, path: Path) -> list[Row] | None:
     lists = {name: value for name, value in row.items() if _is_rows(value)}
     if len(lists) > 1:
         raise UserError(f"an object with several lists of rows: {', '.join(lists)}", where=str(path),
-                        mend="write the rows that are meant into a file of their own")  # fmt: skip
+                        hint="write the rows that are meant into a file of their own")  # fmt: skip
     return next(iter(lists.values()), None)
 
 
@@ -223,7 +223,7 @@ def _csv(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
             raise UserError(
                 f"the first line of the table names no column that is known, but: {names}", where=str(part.path),
                 expected="messages; instruction and output; prompt and completion; question and answer; ...",
-                mend="write the names of the columns into the first line",
+                hint="write the names of the columns into the first line",
             )  # fmt: skip
         yield number, row
 
@@ -234,7 +234,7 @@ def _arrow(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
 
 def unreadable(path: Path, form: str) -> UserError:
     """What is said of a file of columns that its library refuses."""
-    return UserError(f"damaged file: it cannot be read as {form}", where=str(path), mend="fetch or write it again")
+    return UserError(f"damaged file: it cannot be read as {form}", where=str(path), hint="fetch or write it again")
 
 
 _READERS: dict[str, Any] = {"json": _json, "parquet": _parquet, "csv": _csv, "arrow": _arrow}

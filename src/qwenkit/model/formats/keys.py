@@ -102,7 +102,7 @@ def refuse_unknown(found: Mapping[str, Any], read: Iterable[str], family: str, n
         raise UserError(
             f"this may change what is computed and is not supported here: {shown}",
             expected="what the released models say",
-            mend=f"if it changes nothing: accept_unknown = {_list(odd)} in load_model and in a recipe, "
+            hint=f"if it changes nothing: accept_unknown = {_list(odd)} in load_model and in a recipe, "
             f"--accept-unknown {','.join(odd[:5]):.200} on the command line",
         )
 

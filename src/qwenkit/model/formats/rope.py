@@ -74,5 +74,5 @@ def _refuse_both(older: Mapping[str, Any], newer: Mapping[str, Any]) -> None:
         return
     if plain != {"rope_type": "default"}:
         raise UserError(f"{OLDER} and {NEWER} disagree", expected="one of them, or the same in both",
-                        mend=f"take {NEWER} out: it is what a newer library wrote")  # fmt: skip
+                        hint=f"take {NEWER} out: it is what a newer library wrote")  # fmt: skip
     notice(f"{OLDER} is taken in the place of {NEWER}, as transformers does")

@@ -1,4 +1,4 @@
-"""What is no error: bad records are put aside and counted, damage is mended, marks of other editors are read over."""
+"""What is no error: bad records are put aside and counted, damage is repaired, marks of other editors are read over."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_every_comparison_stands_in_the_books(desk: Desk) -> None:
     rows = [{"messages": asked[n], "chosen": "yes" * (n % 40), "rejected": "no"} for n in range(80)]
     rows += [{**rows[n], "chosen": "no"} for n in range(20)]
     desk.family().rows("mine.jsonl", *rows, {**rows[1], "id": 7}).rows("tests/pairs.jsonl", *rows[:40])
-    assert call(f"{PAIRS.replace('bad.jsonl', 'mine.jsonl')} --held-out 0.4 --tests tests -q")[2] == ""
+    assert call(f"{PAIRS.replace('bad.jsonl', 'mine.jsonl')} --validation-share 0.4 --tests tests -q")[2] == ""
     books = read_manifest(desk.tmp / "runs/o/preference").metrics
     aside = books["measured"]["held out"]
     assert aside["too_long"] > 0 and aside["same_text"] > 0

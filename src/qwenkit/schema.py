@@ -1,0 +1,67 @@
+"""The names of recipe keys over time: schema 1 is read for one release, and a node's identity keeps its names for ever.
+
+Schema 2 took the field's words (`row` became `seq_length`). What a recipe of schema 1 says is read under the new names,
+with a warning that names both. The identity of a node, and with it the `config` of its manifest, stands in the names of
+schema 1: a key that was renamed changes no result, so nothing that was made before is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qwenkit.errors import UserError
+
+SCHEMA = 2
+"""The schema of recipes that this version writes."""
+
+_EVERY_KIND = {"minutes": "planned_minutes", "memory_mb": "planned_memory_mb"}
+_TRAINING = {
+    "row": "seq_length", "batch_rows": "batch_size", "micro_rows": "micro_batch_size", "clip": "max_grad_norm",
+    "final_ratio": "min_lr_ratio", "held_out": "validation_share",
+}  # fmt: skip
+_MODEL = {"layers": "num_hidden_layers", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads",
+          "tie_embeddings": "tie_word_embeddings"}  # fmt: skip
+_CORPUS_SHARE = {"corpus_held_out": "corpus_validation_share"}
+_RENAMED: dict[str, dict[str, str]] = {
+    "pretrain": {**_TRAINING, **_MODEL},
+    "sft": {**_TRAINING, **_CORPUS_SHARE},
+    "preference": _TRAINING,
+    "reward": _TRAINING,
+    "ppo": {"row": "seq_length", "lam": "gae_lambda", "held_out": "validation_share", **_CORPUS_SHARE},
+    "tokenizer": {"held_out": "validation_share"},
+    "extend": {"held_out": "validation_share"},
+    "quantize": {"row": "seq_length"},
+}
+
+
+def renamed_keys(kind: str) -> dict[str, str]:
+    """The keys of a kind that schema 2 renamed: name in schema 1 -> name now."""
+    return {**_EVERY_KIND, **_RENAMED.get(kind, {})}
+
+
+def frozen_names(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's settings under the names of schema 1, in which identities and manifests are written."""
+    old = {new: old for old, new in renamed_keys(kind).items()}
+    return {old.get(key, key): value for key, value in config.items()}
+
+
+def current_names(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from a manifest under the names that recipes use today."""
+    new = renamed_keys(kind)
+    return {new.get(key, key): value for key, value in config.items()}
+
+
+def upgrade_table(kind: str, table: Mapping[str, Any], node: str, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A node's table under today's names, and which keys were renamed: old -> new.
+
+    Raises `UserError` where a key stands under both of its names."""
+    new = renamed_keys(kind)
+    old = {key: new[key] for key in table if key in new}
+    for key, name in old.items():
+        if name in table:
+            raise UserError(
+                f"`{node}.{key}` and `{node}.{name}` are two names of one key",
+                where=where, expected=f"`{name}` alone: `{key}` is its name in schema 1",
+            )  # fmt: skip
+    return {old.get(key, key): value for key, value in table.items()}, old
