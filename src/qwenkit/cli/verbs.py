@@ -20,7 +20,7 @@ EXAMPLES = {
     "corpus": "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets",
     "tokenizer": "--corpus runs/nano/corpus --vocab-size 1536",
     "extend": "--tokenizer runs/nano/tokenizer --corpus greek.jsonl --keep runs/nano/corpus --merges 1000",
-    "pretrain": "--corpus runs/nano/corpus --tokenizer runs/nano/tokenizer --tokens 4e6 --num-hidden-layers 4 --hidden-size 128",
+    "pretrain": "--corpus runs/nano/corpus --tokenizer runs/nano/tokenizer --tokens 4e6 --hidden-size 128",
     "sft": "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20",
     "preference": "--model runs/nano/base --data runs/nano/world --tests runs/nano/testsets",
     "reward": "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world",
