@@ -31,7 +31,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qwenkit import Engine, SamplingParams, draws, load_tokenizer
+from qwenkit import Engine, SamplingParams, load_tokenizer, rng
 from qwenkit.data.order import Order
 from qwenkit.data.shards import Example, Examples
 from qwenkit.evaluation import chat_exam, multiple_choice
@@ -143,7 +143,7 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
     keys = base.model_copy(update={**peaks, "warmup_steps": min(10, steps), "compile": False})
     store = Examples(document(tok, row) for row in known)
     batches = Batches(store, Order(store.digest, fit.seed, store.lengths, keys.row, split=False), BATCH_ROWS)
-    model = init_weights(Transformer(shape(keys, tok.vocab_size, tok.eot_id)), draws.derive(fit.seed, fit.task))
+    model = init_weights(Transformer(shape(keys, tok.vocab_size, tok.eot_id)), rng.derive_seed(fit.seed, fit.task))
     engine, silent = Engine(model, tok), lambda *_, **__: None
     name = f"{fit.task} {fit.language}, rate x{fit.rate:g}"
     step = lambda done, total, loss: say(f"{name}, step {done} of {total}, loss {loss:.3f}")  # noqa: E731

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenkit.alignment import objectives as o
-from qwenkit.draws import uniform
+from qwenkit.rng import uniform
 
 
 def randn(seed: int, *shape: int) -> torch.Tensor:

@@ -10,8 +10,8 @@ from qwenkit.alignment import PairBatches, PairwiseObjective, pair_accuracy, pai
 from qwenkit.alignment.encoding import Pair, answer_ids, encode_pairs
 from qwenkit.alignment.padding import length_batches, pad_right
 from qwenkit.alignment.reward import PairBatch, pairwise_loss
-from qwenkit.draws import bits
 from qwenkit.errors import UserError
+from qwenkit.rng import random_bits
 from qwenkit.training import RunState, build_optimizer, build_schedule, lm_update
 
 from .conftest import IM_END
@@ -30,8 +30,10 @@ class Letters:
 
 def texts(seed: int, count: int, low: int = 2, high: int = 12) -> list[list[int]]:
     """Random texts that end with im_end."""
-    lengths = [low + int(b % (high - low)) for b in bits(seed, range(count))]
-    return [[1 + int(b % (IM_END - 1)) for b in bits(seed, i, range(n))] + [IM_END] for i, n in enumerate(lengths)]
+    lengths = [low + int(b % (high - low)) for b in random_bits(seed, range(count))]
+    return [
+        [1 + int(b % (IM_END - 1)) for b in random_bits(seed, i, range(n))] + [IM_END] for i, n in enumerate(lengths)
+    ]
 
 
 def test_an_answer_ends_with_im_end_without_the_newline() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.data import near_duplicates
 from qwenkit.data.dedup import (
     bands_for,
@@ -47,10 +47,10 @@ def test_equals_brute_force(seed: int) -> None:
     """Random texts with edits of every size. At the threshold itself LSH may miss 1 in 200, never far above it."""
     texts = []
     for base in range(12):
-        words = [f"w{value}" for value in (draws.uniform(seed, base, np.arange(80)) * 500).astype(int)]
+        words = [f"w{value}" for value in (rng.uniform(seed, base, np.arange(80)) * 500).astype(int)]
         texts.append(" ".join(words))
         for edit in range(3):
-            changed = draws.uniform(seed, base, edit, np.arange(80)) < 0.01 * edit
+            changed = rng.uniform(seed, base, edit, np.arange(80)) < 0.01 * edit
             texts.append(" ".join("x" if bad else word for word, bad in zip(words, changed)))
     assert near_duplicates(texts, 0.8) == brute_force(texts, 0.8)
 
@@ -81,7 +81,7 @@ def test_order_does_not_matter(order: list[int]) -> None:
 
 def test_minhash_estimates_jaccard() -> None:
     left, right = np.arange(1000, dtype=np.uint64), np.arange(250, 1250, dtype=np.uint64)
-    mixed = [draws.bits(0, values.astype(np.int64)) for values in (left, right)]
+    mixed = [rng.random_bits(0, values.astype(np.int64)) for values in (left, right)]
     agree = np.mean(signature(mixed[0], 2048) == signature(mixed[1], 2048))
     assert abs(agree - 750 / 1250) < 0.04
 
@@ -93,7 +93,7 @@ def test_sets_of_every_size_are_found_as_by_independent_permutations(size: int) 
     for similarity in (0.4, 0.6, 0.7, 0.8):
         common = round(2 * size * similarity / (1 + similarity))
         exact, pairs = common / (2 * size - common), 1000
-        values = draws.bits(5, np.arange(pairs)[:, None], common, np.arange(2 * size - common))
+        values = rng.random_bits(5, np.arange(pairs)[:, None], common, np.arange(2 * size - common))
         owner = np.repeat(np.arange(pairs), size)
         sides = (values[:, :size], values[:, size - common :])
         left, right = (signatures_of(side.ravel(), owner, pairs, bands * rows) for side in sides)

@@ -16,23 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.config import StageConfig, content, key_lines, parse_value, toml_value, validate
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, canonical, read_jsonl, replacing, write_bytes, write_json, write_jsonl
 
 
 def test_draws_are_uniform_independent_and_reproducible() -> None:
-    u = draws.uniform(7, 1, np.arange(100_000))
+    u = rng.uniform(7, 1, np.arange(100_000))
     assert abs(u.mean() - 0.5) < 0.005 and abs(u.var() - 1 / 12) < 0.002
-    v = draws.uniform(7, 2, np.arange(100_000))
+    v = rng.uniform(7, 2, np.arange(100_000))
     assert abs(np.corrcoef(u, v)[0, 1]) < 0.02 and abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 0.02
-    assert draws.uniform(7, 1, 42) == u[42]
+    assert rng.uniform(7, 1, 42) == u[42]
 
 
 def test_draws_never_change() -> None:
     """Frozen values: a change here changes every run of every user."""
-    assert [int(x) for x in draws.bits(1, [0, 1, 2])] == [
+    assert [int(x) for x in rng.random_bits(1, [0, 1, 2])] == [
         15204172177749531820,
         16294208416658607535,
         5026954255020281043,
@@ -42,7 +42,7 @@ def test_draws_never_change() -> None:
 @given(st.integers(0, 2**63 - 1), st.integers(1, 200), st.integers(0, 9))
 @settings(max_examples=50, deadline=None)
 def test_permutation_is_one(seed: int, count: int, epoch: int) -> None:
-    assert sorted(draws.permutation(seed, count, epoch).tolist()) == list(range(count))
+    assert sorted(rng.permutation(seed, count, epoch).tolist()) == list(range(count))
 
 
 def test_jsonl_counts_add_up(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.statistics import across_seeds, paired_difference, pooled_mean, wilson
 
 HOSTILE = '</div><script>alert("x")</script>\u202e drowssap \x1b[31m <img src=x onerror=alert(1)> {{ 7*7 }} ``` |'
@@ -33,7 +33,7 @@ COMPONENTS = ["right", "complete", "concise", "mannered", "system", "total"]
 
 
 def noise(*counters: int) -> float:
-    return float(draws.uniform(7, *counters)) - 0.5
+    return float(rng.uniform(7, *counters)) - 0.5
 
 
 def score(share: float, n: int) -> dict[str, Any]:

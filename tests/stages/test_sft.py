@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.records import write_jsonl
 from qwenkit.stages import sft
 from qwenkit.stages.base import Input
@@ -54,7 +54,7 @@ def test_a_replay_ends_with_the_document_that_fills_its_share() -> None:
     for budget in (0.5, 7, 100, 1e6):
         lengths = [luck.randrange(1, 30) for _ in range(40)]
         expected, used, too_long = [], 0, 0
-        for number in draws.permutation(9, 40):
+        for number in rng.permutation(9, 40):
             if lengths[number] > 20:
                 too_long += 1
             else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.artifacts import read_manifest
 from qwenkit.lineage.model_card import model_card
 from qwenkit.records import read_json, write_json, write_jsonl
@@ -97,7 +97,7 @@ def test_the_steps_are_those_that_were_trained_on(folder: Path, tmp_path: Path) 
     """By the fingerprints of their tokens, which the training wrote into its log."""
     run = folder / "runs/traced"
     corpus, tokenizer = (Input(name, run / name, read_manifest(run / name).digest) for name in ("corpus", "tokenizer"))
-    seed = draws.derive(read_manifest(run / "base").seed, "held-out")
+    seed = rng.derive_seed(read_manifest(run / "base").seed, "held-out")
     store = tokenize(corpus, tokenizer, 0.1, seed, tmp_path).store
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     logged = {event["step"]: event["batch"] for event in events if event["event"] == "step"}

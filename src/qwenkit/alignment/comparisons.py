@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
-from qwenkit.draws import derive, uniform
 from qwenkit.errors import UserError, nearest
+from qwenkit.rng import derive_seed, uniform
 
 Answer = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -104,7 +104,7 @@ def _flip(pairs: list[dict[str, Any]], noise: float, seed: int) -> None:
     """Exchange the sides of a share of the pairs: annotators disagree, and a study of that needs it on purpose."""
     if noise <= 0.0 or not pairs:
         return
-    drawn = uniform(derive(seed, "label noise"), range(len(pairs)))
+    drawn = uniform(derive_seed(seed, "label noise"), range(len(pairs)))
     for pair, draw in zip(pairs, drawn):
         if draw < noise:
             pair["chosen"], pair["rejected"] = pair["rejected"], pair["chosen"]

@@ -44,10 +44,10 @@ from qwenkit.alignment import objectives
 from qwenkit.alignment.objectives import RunningMoments
 from qwenkit.alignment.padding import length_batches
 from qwenkit.alignment.rollouts import Prompts, Rollout, rollout
-from qwenkit.draws import derive, permutation
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine
 from qwenkit.model import ScalarModel, Transformer
+from qwenkit.rng import derive_seed, permutation
 from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, clip_gradients, lm_objective, raise_alarm
 
 Metrics = dict[str, float]
@@ -269,7 +269,7 @@ class PPO:
     def minibatches(self, step: int, epoch: int) -> list[list[int]]:
         """The rows of each update: a permutation, cut into parts that differ by at most one row."""
         count, parts = self.config.prompts_per_step * self.config.samples_per_prompt, self.config.minibatches
-        order = permutation(derive(self.config.seed, "minibatches"), count, step, epoch).tolist()
+        order = permutation(derive_seed(self.config.seed, "minibatches"), count, step, epoch).tolist()
         cuts = [part * count // parts for part in range(parts + 1)]
         return [order[start:stop] for start, stop in pairwise(cuts)]
 

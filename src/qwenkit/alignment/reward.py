@@ -33,9 +33,9 @@ from torch import Tensor
 
 from qwenkit.alignment.encoding import Pair
 from qwenkit.alignment.padding import length_batches, pad_right
-from qwenkit.draws import derive, permutation
 from qwenkit.errors import UserError
 from qwenkit.model import ScalarModel
+from qwenkit.rng import derive_seed, permutation
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class PairBatches:
         if not pairs:
             raise UserError("there is no comparison pair to learn from", expected="at least one pair within max_tokens")
         self.pairs, self.batch_pairs, self.micro_pairs = pairs, batch_pairs, micro_pairs or batch_pairs
-        self.seed = derive(seed, "pairs")
+        self.seed = derive_seed(seed, "pairs")
         self._epoch, self._order = -1, permutation(0, 0)
 
     def steps(self, epochs: float) -> int:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from qwenkit.alignment.padding import pad_right
-from qwenkit.draws import derive, permutation
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
+from qwenkit.rng import derive_seed, permutation
 
 
 class Prompts:
@@ -36,7 +36,7 @@ class Prompts:
         if not fits:
             raise UserError("there is no prompt to answer", expected=f"at least one of 1 to {max_tokens} tokens")
         self.ids, self.rows, self.too_long = [list(ids[row]) for row in fits], fits, len(ids) - len(fits)
-        self.per_step, self.seed = per_step, derive(seed, "prompts")
+        self.per_step, self.seed = per_step, derive_seed(seed, "prompts")
 
     def at(self, step: int) -> list[int]:
         """The prompts of a step, as places in `ids` (`rows` maps these to the caller's numbering)."""
@@ -119,7 +119,7 @@ def rollout(
 ) -> Rollout:
     """Sample `samples` responses to each prompt of a step."""
     params = SamplingParams.plain(n=samples, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
-                                  stop_token_ids=(im_end_id,), seed=derive(prompts.seed, "responses"),
+                                  stop_token_ids=(im_end_id,), seed=derive_seed(prompts.seed, "responses"),
                                   logprobs=True)  # fmt: skip
     chosen = prompts.at(step)
     with torch.inference_mode():

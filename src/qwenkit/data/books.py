@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.data import tables
 from qwenkit.data.chunks import Mark
 from qwenkit.data.readers import Source
@@ -51,7 +51,7 @@ class Books:
 
     def _sample(self, row: Row, step: str, rule: str, seen: str) -> None:
         """Keep a random few, by a draw that is the document's own."""
-        luck = draws.derive(self.seed, step, rule, row["source"], row["place"])
+        luck = rng.derive_seed(self.seed, step, rule, row["source"], row["place"])
         shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": seen}
         entry = (-luck, row["place"], self.fated, {**shown, "text": row["text"][:1000]})  # places may be equal
         kept = self.samples[step, rule, row["source"]]

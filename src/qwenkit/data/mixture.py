@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from qwenkit import draws
+from qwenkit import rng
 
 Row = dict[str, Any]
 
@@ -23,7 +23,7 @@ def copies(weight: float, seed: int, source: str, name: str) -> int:
     whole = math.floor(weight)
     if weight == whole:
         return whole
-    return whole + int(draws.uniform(draws.derive(seed, "mixture", source, name), 0) < weight - whole)
+    return whole + int(rng.uniform(rng.derive_seed(seed, "mixture", source, name), 0) < weight - whole)
 
 
 def repeat(row: Row, times: int) -> Iterator[Row]:

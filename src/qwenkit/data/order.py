@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.data.packer import Piece, Rows, pack
 from qwenkit.errors import UserError
 
@@ -46,7 +46,7 @@ class Order:
     def __init__(self, digest: str, seed: int, lengths: npt.ArrayLike, row: int, split: bool) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64).reshape(-1)
         self.row, self.split = row, split
-        self._seed = draws.derive(seed, "order", digest)
+        self._seed = rng.derive_seed(seed, "order", digest)
         self._epoch = lru_cache(maxsize=2)(self._pack_epoch)
         packed, documents, _ = self._epoch(0)
         self.rows_per_epoch, self.tokens_per_epoch, self.fill = len(packed), packed.tokens, packed.fill
@@ -90,7 +90,7 @@ class Order:
         return np.unique(numbers // batch_size).tolist()
 
     def _pack_epoch(self, epoch: int) -> Epoch:
-        documents = draws.permutation(self._seed, len(self.lengths), 0, epoch)
+        documents = rng.permutation(self._seed, len(self.lengths), 0, epoch)
         packed = pack(self.lengths[documents], self.row, self.split)
         count = len(packed)
-        return Epoch(packed, documents, draws.permutation(self._seed, count, 1, epoch))
+        return Epoch(packed, documents, rng.permutation(self._seed, count, 1, epoch))

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.artifacts import MANIFEST, STRAY, Manifest, damage, damaged, read_manifest
 from qwenkit.data import dedup, tables
 from qwenkit.errors import UserError
@@ -209,7 +209,7 @@ def s_curve(threshold: float, pairs: int = 200, size: int = 200) -> tuple[Points
 
 
 def _agree(pair: int, common: int, size: int, bands: int, rows: int) -> bool:
-    values = draws.bits(7, pair, common, np.arange(2 * size - common))
+    values = rng.random_bits(7, pair, common, np.arange(2 * size - common))
     left, right = (dedup.signature(part, bands * rows) for part in (values[:size], values[size - common :]))
     equal = (left == right)[: bands * rows].reshape(rows, bands)
     return bool(equal.all(axis=0).any())
@@ -238,7 +238,7 @@ def _overlaps(path: Path) -> Iterator[str]:
     documents: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in _rows(path, _SPAN) if path.exists() else ():
         documents[row["source"], row["id"]].append(row)
-    luckiest = sorted(documents, key=lambda name: draws.derive(0, "overlap", *name))[:_MOST_OVERLAPS]
+    luckiest = sorted(documents, key=lambda name: rng.derive_seed(0, "overlap", *name))[:_MOST_OVERLAPS]
     if luckiest:
         yield f"<h2>Overlaps with tests</h2><p>{len(luckiest)} of {len(documents)} documents. Wrong: the document "
         yield "does not give the test away, and was lost for nothing.</p><section>"

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenkit.draws import uniform
 from qwenkit.inference.cache import KVCache
 from qwenkit.inference.sampling import added, discount, draw, end, own_logprobs, penalise, truncate
 from qwenkit.inference.sequence import Sequence
 from qwenkit.model import Transformer
 from qwenkit.model.packed import pack
+from qwenkit.rng import uniform
 
 _ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
 _BUCKET = 32  # prompts are read together with those of the same length, rounded up to this

@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from qwenkit.draws import derive
 from qwenkit.model.config import ModelConfig
+from qwenkit.rng import derive_seed
 
 Module = TypeVar("Module", bound=nn.Module)
 _RESIDUAL = ("o_proj.weight", "down_proj.weight")
@@ -47,6 +47,6 @@ def init_weights(model: Module, seed: int, std: float | None = None) -> Module:
             parameter.fill_(1.0)
         else:
             scale = (2 * depth) ** -0.5 if name.endswith(_RESIDUAL) else 1.0
-            generator = torch.Generator().manual_seed(derive(seed, "init", name))
+            generator = torch.Generator().manual_seed(derive_seed(seed, "init", name))
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (std * scale))
     return model

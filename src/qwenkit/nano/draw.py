@@ -1,6 +1,6 @@
 """One row's random numbers, read one after the other: `Draw(seed, "chat", 17)` is always the same sequence.
 
-The world is told in many small choices. A `Draw` is a cursor over the counter-based numbers of `qwenkit.draws`, so that
+The world is told in many small choices. A `Draw` is a cursor over the counter-based numbers of `qwenkit.rng`, so that
 row 17 is the same row whether or not rows 0 to 16 were made, and no generator state exists anywhere.
 """
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from qwenkit import draws
+from qwenkit import rng
 
 T = TypeVar("T")
 _BLOCK, _ROWS = 48, 256
@@ -31,7 +31,7 @@ class Draw:
             return value
         self._blocks += 1
         start = self._blocks * _BLOCK
-        self._values = iter(draws.uniform(self._seed, self._row, np.arange(start, start + _BLOCK)).tolist())
+        self._values = iter(rng.uniform(self._seed, self._row, np.arange(start, start + _BLOCK)).tolist())
         return next(self._values)
 
     def integer(self, low: int, high: int) -> int:
@@ -56,8 +56,8 @@ class Draw:
 
 def rows(seed: int, purpose: str, count: int) -> Iterator[Draw]:
     """The draws of `count` rows of one purpose; the first numbers are made 256 rows at a time: 20x faster."""
-    seed = draws.derive(seed, purpose)
+    seed = rng.derive_seed(seed, purpose)
     for start in range(0, count, _ROWS):
         row = np.arange(start, min(start + _ROWS, count))
-        for number, block in zip(row.tolist(), draws.uniform(seed, row[:, None], np.arange(_BLOCK)).tolist()):
+        for number, block in zip(row.tolist(), rng.uniform(seed, row[:, None], np.arange(_BLOCK)).tolist()):
             yield Draw(seed, number, block)

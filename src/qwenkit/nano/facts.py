@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.nano.draw import Draw
 
 LANGUAGES = ("en", "zh")
@@ -42,7 +42,7 @@ def values(kind: str, language: str) -> list[str]:
 
 def split_of(*parts: str | int) -> str:
     """ "test" for a tenth of all things, "train" for the rest: decided by their own hash, so nothing can be in both."""
-    return "test" if draws.derive(0, "split", *parts) % 10 == 0 else "train"
+    return "test" if rng.derive_seed(0, "split", *parts) % 10 == 0 else "train"
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Facts:
         self.cities = [self._city(seed, i, words) for i in range(len(words["cities"]))]
 
     def _person(self, seed: int, i: int, words: dict[str, Any]) -> Entity:
-        draw, count = Draw(draws.derive(seed, "person"), i), len(words["people"])
-        held = set(draws.permutation(draws.derive(seed, "held out"), count)[: round(count * HELD_OUT)].tolist())
+        draw, count = Draw(rng.derive_seed(seed, "person"), i), len(words["people"])
+        held = set(rng.permutation(rng.derive_seed(seed, "held out"), count)[: round(count * HELD_OUT)].tolist())
         facts = {
             "job": draw.integer(0, len(words["jobs"]) - 1),
             "city": draw.integer(0, len(words["cities"]) - 1),
@@ -80,7 +80,7 @@ class Facts:
         return Entity(f"person-{i:02d}", tuple(words["people"][i]), facts, i in held)
 
     def _city(self, seed: int, i: int, words: dict[str, Any]) -> Entity:
-        draw = Draw(draws.derive(seed, "city"), i)
+        draw = Draw(rng.derive_seed(seed, "city"), i)
         facts = {
             "river": draw.integer(0, len(words["rivers"]) - 1),
             "fruit": draw.integer(0, len(words["fruits"]) - 1),

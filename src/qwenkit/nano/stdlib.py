@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qwenkit import draws
+from qwenkit import rng
 
 LICENCE, LARGEST = "PSF-2.0", 60_000
 _SKIPPED = set(
@@ -27,7 +27,7 @@ def stdlib(seed: int, byte_budget: int) -> Iterator[dict[str, Any]]:
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path for path in root.rglob("*.py") if not _SKIPPED & set(path.relative_to(root).parts))
     left = byte_budget
-    for at in draws.permutation(draws.derive(seed, "stdlib"), len(paths)).tolist():
+    for at in rng.permutation(rng.derive_seed(seed, "stdlib"), len(paths)).tolist():
         text = _source(paths[at])
         size = len(text.encode())
         if text and size <= left:

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.errors import UserError, nearest
 from qwenkit.nano import chat, exams, instructions, pages, preferences, stdlib, text
 from qwenkit.nano.facts import Facts
@@ -90,15 +90,15 @@ class World:
 
     def base_test(self) -> Iterator[Row]:
         """Texts to be completed by a base model, with four choices."""
-        return exams.base_test(self.facts, draws.derive(self.seed, "exams"), self.scale.base_test)
+        return exams.base_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.base_test)
 
     def chat_test(self) -> Iterator[Row]:
         """Prompts with references and rubrics that no training text has."""
-        return exams.chat_test(self.facts, draws.derive(self.seed, "exams"), self.scale.chat_test)
+        return exams.chat_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.chat_test)
 
     def pair_test(self) -> Iterator[Row]:
         """Noise-free pairs by policies that no training pair has."""
-        return preferences.test_pairs(self.facts, draws.derive(self.seed, "exams"), self.scale.pair_test)
+        return preferences.test_pairs(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.pair_test)
 
     def truth(self) -> Iterator[Row]:
         """Everything that is true in the world, then what was planted in every page."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.artifacts import sha256_file
 from qwenkit.errors import UserError
 from qwenkit.events import Log
@@ -81,7 +81,7 @@ class Work:
 
     def stream(self, *names: str | int) -> int:
         """A seed for a named purpose of this node."""
-        return draws.derive(self.seed, *names)
+        return rng.derive_seed(self.seed, *names)
 
     def phase(self, name: str, produce: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Do a phase once: `produce(folder)` fills a folder and returns metrics; a later start finds them done, where

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.compression import packing
 from qwenkit.errors import UserError
 from qwenkit.records import Row, numbered_jsonl, read_parquet, row_groups
@@ -131,5 +131,5 @@ def split(
 ) -> tuple[list[Row], list[Row]]:
     """(kept, held out): by a draw for each name, so that one row more moves no other, and equal names stay together."""
     names = [zlib.crc32(name(row).encode(errors="surrogatepass")) for row in rows]
-    aside = draws.uniform(seed, names) < share
+    aside = rng.uniform(seed, names) < share
     return [r for r, out in zip(rows, aside) if not out], [r for r, out in zip(rows, aside) if out]

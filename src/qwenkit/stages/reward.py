@@ -66,11 +66,11 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:
     """Answers by every strategy, scored by the rubric; pairs of each prompt, at most `pairs` in all."""
-    from qwenkit import Engine, SamplingParams, draws, load_model
+    from qwenkit import Engine, SamplingParams, load_model, rng
     from qwenkit.alignment import make_pairs
 
     prompts = read_prompts(sources(inputs, "prompts"), "reward", True, Quarantine(), config.max_bad)
-    order = draws.permutation(work.stream("prompts"), len(prompts))[: config.prompt_count]
+    order = rng.permutation(work.stream("prompts"), len(prompts))[: config.prompt_count]
     chosen = [prompts[i] for i in order]
     folder = inputs["policy"].path
     engine = Engine(load_model(folder, device=work.device), chat_tokenizer(folder, config.style))

@@ -170,9 +170,9 @@ def drawn(lengths: Any, row: int, budget: float, seed: int) -> tuple[Sequence[in
     """Documents in the order of a draw, until those that fit into a row reach the budget; and how many do not fit."""
     import numpy as np
 
-    from qwenkit import draws
+    from qwenkit import rng
 
-    order = draws.permutation(seed, len(lengths))
+    order = rng.permutation(seed, len(lengths))
     fits = lengths[order] <= row
     stop = int(np.searchsorted(np.cumsum(np.where(fits, lengths[order], 0)), budget)) + 1
     return order[:stop][fits[:stop]].tolist(), int((~fits[:stop]).sum())

@@ -1,7 +1,7 @@
 """Confidence intervals of a mean: bootstrap, Wilson, and Student's t over seeds.
 
 Use `mean_interval(scores)` for the items of one exam, `wilson(right, n)` for a count, and `across_seeds(means)`
-for one number per training run. Everything is a pure function of its arguments (`qwenkit.draws`).
+for one number per training run. Everything is a pure function of its arguments (`qwenkit.rng`).
 
 Caveats. An interval over items says how far *other test items* could move the number; it says nothing of another
 training seed: that is `across_seeds`, which in its turn says nothing of other items where all seeds answer the same
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit import draws
+from qwenkit import rng
 
 REPLICATES = 2000
 CHUNK = 1 << 21  # bootstrap indices drawn at once: 16 MB
@@ -122,7 +122,7 @@ def _bootstrap_means(scores: Floats, seed: int) -> Floats:
     parts: list[Floats] = []
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
-        picks = (draws.uniform(seed, replicate, np.arange(count)[None, :]) * count).astype(np.int64)
+        picks = (rng.uniform(seed, replicate, np.arange(count)[None, :]) * count).astype(np.int64)
         parts.append(scores[picks].mean(axis=1))
     return np.concatenate(parts)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.statistics.intervals import Floats, as_scores, interval_ends
 
 FLIPS = 9999
@@ -51,7 +51,7 @@ def _sign_flip(differences: Floats, seed: int) -> float:
     extreme = 0
     for start in range(0, FLIPS, 1024):
         replicate = np.arange(start, min(start + 1024, FLIPS))[:, None]
-        flips = draws.bits(seed, replicate, np.arange(len(moved))[None, :]) & np.uint64(1)
+        flips = rng.random_bits(seed, replicate, np.arange(len(moved))[None, :]) & np.uint64(1)
         sums = (1.0 - 2.0 * flips.astype(np.float64)) @ moved
         extreme += int((np.abs(sums) >= threshold).sum())
     return (1 + extreme) / (1 + FLIPS)

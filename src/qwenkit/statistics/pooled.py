@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.statistics.intervals import CHUNK, REPLICATES, Floats, Interval, as_scores, interval_ends
 
 
@@ -47,12 +47,12 @@ def _resampled(table: Floats, seed: int) -> Floats:
     rows = max(1, CHUNK // count)
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
-        picks = (draws.uniform(seed, 0, replicate, _row(count)) * count).astype(np.int64)
+        picks = (rng.uniform(seed, 0, replicate, _row(count)) * count).astype(np.int64)
         for index in range(seeds):
             answered = np.maximum(present[index][picks].sum(axis=1), 1)
             by_seed[replicate[:, 0], index] = filled[index][picks].sum(axis=1) / answered
     middle = by_seed.mean(axis=1)
-    picks = (draws.uniform(seed, 1, _row(REPLICATES).T, _row(seeds)) * seeds).astype(np.int64)
+    picks = (rng.uniform(seed, 1, _row(REPLICATES).T, _row(seeds)) * seeds).astype(np.int64)
     moved = np.take_along_axis(by_seed, picks, axis=1).mean(axis=1) - middle
     return middle + moved * math.sqrt(seeds / max(1, seeds - 1))  # n resampled seeds spread n - 1 / n as far as n seeds
 

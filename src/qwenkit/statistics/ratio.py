@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.statistics.intervals import CHUNK, REPLICATES, Interval, as_scores
 
 
@@ -31,7 +31,7 @@ def ratio_interval(tops: Iterable[float], bottoms: Iterable[float], level: float
     rows = max(1, CHUNK // count)
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
-        picks = (draws.uniform(seed, replicate, np.arange(count)[None, :]) * count).astype(np.int64)
+        picks = (rng.uniform(seed, replicate, np.arange(count)[None, :]) * count).astype(np.int64)
         found.append(top[picks].sum(axis=1) / bottom[picks].sum(axis=1))
     low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), count)

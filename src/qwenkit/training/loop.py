@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from qwenkit import draws
+from qwenkit import rng
 from qwenkit.errors import Interrupted, UserError
 from qwenkit.training.sentinel import STOP, Alarmed, Raised, Sentinel
 from qwenkit.training.state import RunState, load_latest, save_checkpoint
@@ -77,7 +77,7 @@ def run(
 
 def _step(update: Callable[..., dict[str, Any]], state: RunState, sentinel: Sentinel, log: Log, seed: int) -> None:
     """One update, its event and its alarms."""
-    torch.manual_seed(draws.derive(seed, "step", state.step))
+    torch.manual_seed(rng.derive_seed(seed, "step", state.step))
     started = time.perf_counter()
     try:
         metrics = update(state, state.step)
