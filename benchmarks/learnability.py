@@ -34,14 +34,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from qwenkit import Engine, SamplingParams, load_tokenizer, rng
 from qwenkit.data.order import Order
 from qwenkit.data.shards import Example, Examples
-from qwenkit.evaluation import chat_exam, multiple_choice
+from qwenkit.evaluation import chat_eval, multiple_choice
 from qwenkit.evaluation.rubric import score
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.model import Transformer, init_weights
-from qwenkit.nano import Scale, build_world, chat, exams
-from qwenkit.nano.draw import rows
+from qwenkit.nano import Scale, build_world, chat, eval_sets
 from qwenkit.nano.facts import LANGUAGES, Facts
 from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS, SYSTEM_TASKS, make, with_system
+from qwenkit.nano.row_rng import rows
 from qwenkit.records import Row, write_json
 from qwenkit.stages.base import Work
 from qwenkit.stages.chat_tokens import example
@@ -64,7 +64,7 @@ TOLD = {"language": None, "parts": [], "limit": 99, "manners": "plain", "system"
 def all_tasks() -> list[tuple[str, str]]:
     """Every task in every language it has."""
     chats = [*CHAT_TASKS, "tell", *(f"system {kind}" for kind in SYSTEM), *PREFERENCE_TASKS]
-    base = {(f"base {row['task']}", row["language"]) for row in exams.base_test(Facts(0), 0, 20)}
+    base = {(f"base {row['task']}", row["language"]) for row in eval_sets.base_test(Facts(0), 0, 20)}
     return [*itertools.product(chats, LANGUAGES), *sorted(base)]
 
 
@@ -90,7 +90,7 @@ def questions(name: str, language: str, seed: int) -> Iterator[Row]:
 
 @cache
 def base_rows(seed: int) -> list[Row]:
-    return list(exams.base_test(Facts(seed), seed, CANDIDATES // 10))
+    return list(eval_sets.base_test(Facts(seed), seed, CANDIDATES // 10))
 
 
 def sets(name: str, language: str, seed: int, examples: int) -> tuple[list[Row], list[Row]]:
@@ -114,7 +114,7 @@ def rightly(engine: Engine, several: list[Row]) -> list[float]:
     """1 for each question that is answered rightly."""
     if "prompt" in several[0]:
         return [item["components"]["right"] for item in multiple_choice(engine, several)]
-    scored = chat_exam(
+    scored = chat_eval(
         lambda rows: answers(engine, rows, GREEDY), several, lambda row, answer: score(row, answer)._asdict()
     )
     return [min(item["components"]["right"], item["components"]["system"]) for item in scored]

@@ -6,17 +6,17 @@ import re
 from html import unescape
 
 from qwenkit.chat import ChatTokenizer
-from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, units
+from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, weighted_groups
 
 from .test_render import talk
 
 
 def test_units_are_whole_characters(tiny: ChatTokenizer) -> None:
     rendered = tiny.render(talk("龘 hi", "好 𠮷"))
-    found = list(units(rendered, tiny))
-    assert "".join(unit.text for unit in found) == tiny.decode(rendered.ids)
-    assert [i for unit in found for i in unit.ids] == rendered.ids
-    assert all("\ufffd" not in unit.text for unit in found)
+    found = list(weighted_groups(rendered, tiny))
+    assert "".join(group.text for group in found) == tiny.decode(rendered.ids)
+    assert [i for group in found for i in group.ids] == rendered.ids
+    assert all("\ufffd" not in group.text for group in found)
 
 
 def test_the_terminal_shows_trained_text_in_green(tiny: ChatTokenizer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qwenkit.errors import Stopped, UserError
-from qwenkit.evaluation import chat_exam, compare, exact_match, multiple_choice, summarise, summarise_components
+from qwenkit.evaluation import aggregate, aggregate_components, chat_eval, compare, exact_match, multiple_choice
 
 
 class Parrot:
@@ -80,12 +80,12 @@ def test_chat_exam_keeps_components_and_leaves_out_what_does_not_apply() -> None
         return {"right": float(text == "yes"), "system": 0.5 if row["task"] == "add" else None}
 
     engine = Parrot({f"q{i}": "yes" if i % 4 == 0 else "no" for i in range(40)})
-    items = chat_exam(engine.answers, chat_rows(40), score)
-    summary = summarise(items)
+    items = chat_eval(engine.answers, chat_rows(40), score)
+    summary = aggregate(items)
     assert list(summary) == ["add", "facts"] and summary["add"]["mean"] == 0.5 and summary["facts"]["mean"] == 0
     assert summary["facts"]["low"] == 0 < summary["facts"]["high"] and summary["add"]["n"] == 20
-    assert summarise(items, "system").keys() == {"add"}
-    assert summarise_components(items)["right"]["mean"] == 0.25
+    assert aggregate(items, "system").keys() == {"add"}
+    assert aggregate_components(items)["right"]["mean"] == 0.25
 
 
 def items_of(scores: list[float]) -> list[Any]:

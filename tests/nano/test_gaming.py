@@ -8,9 +8,9 @@ import pytest
 
 from qwenkit.evaluation.rubric import score
 from qwenkit.nano import Scale, build_world, chat, preferences
-from qwenkit.nano.draw import rows
 from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS
-from qwenkit.nano.voices import ANNOTATORS, POLICIES, TEST_POLICIES
+from qwenkit.nano.response_styles import ANNOTATORS, POLICIES, TEST_POLICIES
+from qwenkit.nano.row_rng import rows
 
 WORLD = build_world(0, Scale(0, 0, 0, 0, 0, 1200, 960, 48, 0, 20, 480))
 

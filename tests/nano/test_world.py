@@ -12,9 +12,9 @@ import pytest
 from qwenkit.data.decontaminate import TestIndex
 from qwenkit.errors import UserError
 from qwenkit.nano import SCALES, Scale, build_world, write_warc
-from qwenkit.nano.draw import Draw, rows
 from qwenkit.nano.facts import Facts, phrases, values
 from qwenkit.nano.pages import RATES
+from qwenkit.nano.row_rng import RowRng, rows
 from qwenkit.stages.testsets import overlap_13gram
 
 OUTPUTS = "pages stdlib text instructions chat pmp_pairs prompts base_test chat_test pair_test truth".split()
@@ -47,7 +47,7 @@ def test_draws_go_on_past_their_first_block():
 
 
 def test_some_are_different_and_other_is_other():
-    draw = Draw(1, 0)
+    draw = RowRng(1, 0)
     assert len(set(draw.some(range(10), 10))) == 10
     assert all(draw.other([1, 2, 3], 2) != 2 for _ in range(50))
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from qwenkit.errors import UserError
 from qwenkit.tokenizer import Tokenizer, normalize, special_names, train_bpe
-from qwenkit.tokenizer.batch import batch
 
 from .conftest import TEXTS
 
@@ -140,14 +139,6 @@ def test_ids_that_no_vocabulary_can_have_are_refused(tiny: Tokenizer) -> None:
             Tokenizer(tiny.ranks, special)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="without a name"):
         Tokenizer(tiny.ranks, {"": 400})
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"padding": "do_not_pad"}, {"padding": "bogus"}, {"padding_side": "middle"}, {"max_length": -1}]
-)
-def test_a_batch_takes_only_words_that_mean_something(tiny: Tokenizer, wrong: dict) -> None:
-    with pytest.raises(UserError, match=next(iter(wrong))):
-        batch(tiny, ["a", "ab c"], **wrong)
 
 
 def test_a_misspelt_pattern_loses_no_text(tiny: Tokenizer) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from qwenkit.errors import UserError
 from qwenkit.tokenizer import IM_END, Tokenizer, load
-from qwenkit.tokenizer.batch import batch
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -67,22 +66,6 @@ def test_an_extra_vocabulary_moves_nothing_that_is_there(vocabulary: Path, qwen:
     tok = load(vocabulary, extra_vocab=taken)
     assert {token: i for token, i in tok.ranks.items() if token not in qwen.ranks} == {"只猫".encode(): 151860}
     assert tok.ranks[b"Hello"] == 9707
-
-
-def test_padding(qwen: Tokenizer) -> None:
-    for row in rows("padding.jsonl"):
-        if "error" in row:
-            (name,) = row["init"].values()
-            with pytest.raises(UserError, match="no special token"):
-                batch(qwen, ["a", "ab c"], padding=True, pad_token=name)
-            continue
-        side, pad = {"left_eod": ("left", "<|endoftext|>"), "right_extra0": ("right", "<|extra_0|>")}.get(
-            row["tok"], ("right", None)
-        )
-        texts = [row["texts"]] if isinstance(row["texts"], str) else row["texts"]
-        out = batch(qwen, texts, padding_side=side, pad_token=pad, allowed_special="all", **row["kwargs"])
-        expected = {key: [value] if isinstance(row["texts"], str) else value for key, value in row["out"].items()}
-        assert out == expected
 
 
 def test_facts(qwen: Tokenizer) -> None:

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.tokenizer.show import printable, tokens_ansi, tokens_html, tokens_plain, tokens_text, units
+from qwenkit.tokenizer.show import printable, token_groups, tokens_ansi, tokens_html, tokens_plain, tokens_text
 
 
 @given(text=st.text(max_size=40))
 def test_units_are_the_text(tiny: Tokenizer, text: str) -> None:
     ids = tiny.encode(text)
-    found = list(units(tiny, ids))
-    assert "".join(unit.text for unit in found) == tiny.decode(ids)
-    assert [i for unit in found for i in unit.ids] == ids
+    found = list(token_groups(tiny, ids))
+    assert "".join(group.text for group in found) == tiny.decode(ids)
+    assert [i for group in found for i in group.ids] == ids
 
 
 @given(text=st.text(max_size=40))

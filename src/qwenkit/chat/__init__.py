@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .render import MASKS, Rendered, Span
     from .styles import STYLES
     from .tokenizer import ChatTokenizer, load_tokenizer
-    from .window import fit, turn_ends
+    from .truncation import stop_token_ids, truncate_history
 
 _HOME = {
     "MASKS": "render",
@@ -27,10 +27,10 @@ _HOME = {
     "Span": "render",
     "TooLong": "lengths",
     "cut": "lengths",
-    "fit": "window",
+    "truncate_history": "truncation",
     "load_tokenizer": "tokenizer",
     "parse_text": "parse",
-    "turn_ends": "window",
+    "stop_token_ids": "truncation",
 }
 
 __all__ = [
@@ -42,9 +42,9 @@ __all__ = [
     "Span",
     "TooLong",
     "cut",
-    "fit",
     "load_tokenizer",
     "parse_text",
-    "turn_ends",
+    "stop_token_ids",
+    "truncate_history",
 ]
 __getattr__, __dir__ = lazy(__name__, _HOME)

@@ -17,14 +17,13 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ..tokenizer import Tokenizer
-from ..tokenizer.show import printable
-from ..tokenizer.show import units as whole_units
+from ..tokenizer.show import printable, token_groups
 from .render import Rendered
 
 _TRAINED, _MASKED, _RESET = "\x1b[1;32m", "\x1b[90m", "\x1b[0m"
 
 
-class Unit(NamedTuple):
+class WeightedGroup(NamedTuple):
     """Tokens that make whole characters together."""
 
     text: str
@@ -32,24 +31,26 @@ class Unit(NamedTuple):
     weight: float
 
 
-def units(rendered: Rendered, tok: Tokenizer) -> Iterator[Unit]:
+def weighted_groups(rendered: Rendered, tok: Tokenizer) -> Iterator[WeightedGroup]:
     """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
     at = 0
-    for text, ids in whole_units(tok, rendered.ids):
-        yield Unit(text, ids, max(rendered.weights[at : at + len(ids)]))
+    for text, ids in token_groups(tok, rendered.ids):
+        yield WeightedGroup(text, ids, max(rendered.weights[at : at + len(ids)]))
         at += len(ids)
 
 
 def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
     """The conversation with terminal colours, and a line that counts."""
-    body = "".join((_TRAINED if unit.weight else _MASKED) + printable(unit.text) for unit in units(rendered, tok))
+    body = "".join(
+        (_TRAINED if group.weight else _MASKED) + printable(group.text) for group in weighted_groups(rendered, tok)
+    )
     return f"{body}{_RESET}\n{_counts(rendered)}"
 
 
 def mask_text(rendered: Rendered, tok: Tokenizer) -> str:
     """The conversation without colours, and a line that counts."""
-    stretches = groupby(units(rendered, tok), key=lambda unit: unit.weight > 0)
-    parts = ((trained, "".join(printable(unit.text) for unit in found)) for trained, found in stretches)
+    stretches = groupby(weighted_groups(rendered, tok), key=lambda group: group.weight > 0)
+    parts = ((trained, "".join(printable(group.text) for group in found)) for trained, found in stretches)
     body = "".join(f"⟦{text}⟧" if trained else text for trained, text in parts)
     return f"{body}\n{_counts(rendered)}"
 
@@ -62,14 +63,14 @@ def mask_html(rendered: Iterable[Rendered], tok: Tokenizer) -> str:
 
 
 def _chat_html(number: int, rendered: Rendered, tok: Tokenizer) -> str:
-    tokens = "".join(_unit_html(unit) for unit in units(rendered, tok))
+    tokens = "".join(_group_html(group) for group in weighted_groups(rendered, tok))
     return f"<section><h2>{number}</h2><p>{_counts(rendered)}</p><pre>{tokens}</pre></section>"
 
 
-def _unit_html(unit: Unit) -> str:
-    kind = "t" if unit.weight else "m"
-    title = f"{' '.join(map(str, unit.ids))} · {unit.weight:g}"
-    return f'<span class="{kind}" title="{title}">{escape(printable(unit.text))}</span>'
+def _group_html(group: WeightedGroup) -> str:
+    kind = "t" if group.weight else "m"
+    title = f"{' '.join(map(str, group.ids))} · {group.weight:g}"
+    return f'<span class="{kind}" title="{title}">{escape(printable(group.text))}</span>'
 
 
 def _counts(rendered: Rendered) -> str:

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from ..errors import UserError, nearest
 from .messages import Message
-from .window import cut_turns, joined
+from .truncation import cut_turns, joined
 
 TooLong = Literal["drop", "split", "truncate"]
 Size = Callable[[Sequence[Message]], int]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError, visible
-from .window import fit
+from .truncation import truncate_history
 
 Messages = list[dict[str, str]]
 
@@ -92,7 +92,7 @@ def answer(
 ) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
     more: dict[str, Any] = {"variables": variables} if variables else {}
-    kept = fit(tok, history, engine.max_window, engine.max_length - reserve, **more)
+    kept = truncate_history(tok, history, engine.max_window, engine.max_length - reserve, **more)
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)

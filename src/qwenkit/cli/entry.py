@@ -10,7 +10,7 @@ import sys
 import warnings
 from typing import Any
 
-from qwenkit.cli import runs, models, hubbing, tokens, inspecting, inspect_data, corpora, verbs  # noqa: F401  # isort: skip (as the help page shows them)
+from qwenkit.cli import runs, models, hub, tokens, inspect, inspect_data, corpus, verbs  # noqa: F401  # isort: skip (as the help page shows them)
 from qwenkit.cli import old_names
 from qwenkit.cli.app import app
 from qwenkit.errors import INTERRUPTED, MISTAKE, Notice, QwenkitError, UserError, visible

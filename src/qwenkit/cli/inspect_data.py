@@ -64,9 +64,9 @@ def inspect_data(
 
 
 def _tokens(shown: Any, tok: Any) -> list[dict[str, Any]]:
-    from qwenkit.chat.inspect import units
+    from qwenkit.chat.inspect import weighted_groups
 
-    return [unit._asdict() for unit in units(shown, tok)]
+    return [group._asdict() for group in weighted_groups(shown, tok)]
 
 
 def _print_first(shown: Any, tok: Any) -> None:

@@ -10,13 +10,13 @@ from qwenkit.lazy import lazy
 _HOME = {
     "answers_equal": "answers",
     "Item": "tasks",
-    "chat_exam": "tasks",
+    "chat_eval": "tasks",
     "compare": "tasks",
     "exact_match": "tasks",
     "multiple_choice": "tasks",
     "paired_scores": "tasks",
-    "summarise": "tasks",
-    "summarise_components": "tasks",
+    "aggregate": "tasks",
+    "aggregate_components": "tasks",
 }
 
 __all__ = list(_HOME)

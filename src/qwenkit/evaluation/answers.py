@@ -24,8 +24,8 @@ from fractions import Fraction
 from numbers import Real
 
 from qwenkit.errors import UserError
+from qwenkit.evaluation.measurement_units import same_quantity
 from qwenkit.evaluation.numerals import spoken_number
-from qwenkit.evaluation.units import same_quantity
 
 LONGEST = 2000  # characters of an answer that are still read; longer ones are only compared as text
 _LONGEST_NUMBER = 60

@@ -1,7 +1,7 @@
 """Exams: rows in, one item per row out, and the numbers with their intervals (report §2.6 and §3.3).
 
 Three ways to ask: `multiple_choice` (log-probability of each choice), `exact_match` (a base model completes the
-prompt), `chat_exam` (a chat model answers, a callable scores). An item keeps the row's id, the answer and every score
+prompt), `chat_eval` (a chat model answers, a callable scores). An item keeps the row's id, the answer and every score
 component, so that two models are compared on the same items: `compare`, and never by two separate means.
 
 The engine is anything with `.score(prompts, continuations)` and `.generate(prompts, params)`, as
@@ -75,7 +75,7 @@ def exact_match(engine: EngineLike, rows: Iterable[Row], params: Any) -> list[It
     return items
 
 
-def chat_exam(
+def chat_eval(
     answers: Callable[[list[Row]], Sequence[Any]],
     rows: Iterable[Row],
     score: Callable[[Row, str], Mapping[str, float | None]],
@@ -92,12 +92,12 @@ def chat_exam(
     return items
 
 
-def summarise(items: Iterable[Item], component: str = "right", seed: int = 0) -> dict[str, dict[str, Any]]:
+def aggregate(items: Iterable[Item], component: str = "right", seed: int = 0) -> dict[str, dict[str, Any]]:
     """{task: {"mean", "low", "high", "n"}} of one component, tasks in alphabetical order."""
     return _summary(((item["task"], item["components"].get(component)) for item in items), seed)
 
 
-def summarise_components(items: Iterable[Item], seed: int = 0) -> dict[str, dict[str, Any]]:
+def aggregate_components(items: Iterable[Item], seed: int = 0) -> dict[str, dict[str, Any]]:
     """{component: {"mean", "low", "high", "n"}} over all items that have the component."""
     return _summary((pair for item in items for pair in item["components"].items()), seed)
 

@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwenkit.chat import fit, turn_ends
+from qwenkit.chat import stop_token_ids, truncate_history
 from qwenkit.errors import UserError, within
 from qwenkit.hub import resolve
 from qwenkit.inference.checks import integer, items, same_length, shown, token_ids
@@ -248,7 +248,7 @@ class Engine:
         """The same settings, ending at the end of a chat turn."""
         if params.ignore_eos:
             return params
-        return replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *turn_ends(self.tok)))
+        return replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *stop_token_ids(self.tok)))
 
     def _rendered(
         self, messages: Seq[Mapping[str, Any]], tools: Seq[Any] | None, where: str, variables: Mapping[str, Any] | None
@@ -259,7 +259,7 @@ class Engine:
         more: dict[str, Any] = {"variables": variables} if variables else {}
         with within(where):
             if self.max_window is not None:
-                messages = fit(self.tok, messages, self.max_window, tools=tools, **more)
+                messages = truncate_history(self.tok, messages, self.max_window, tools=tools, **more)
             return self.tok.render(messages, tools, add_generation_prompt=True, **more).ids
 
     def _request(self, prompt: Prompt, params: SamplingParams, number: int, where: str) -> Request:
@@ -415,7 +415,7 @@ def _eos_ids(model: Transformer, tok: Any, settings: Mapping[str, Any], config: 
     own = [*_as_ids(model.config.eos_token_id), *_as_ids(config.get("eos_token_id"))]
     own += _as_ids(tok.special.get(ENDOFTEXT)) if hasattr(tok, "special") else []
     own += getattr(tok, "end_ids", ())
-    own += turn_ends(tok) if chat and tok is not None else ()
+    own += stop_token_ids(tok) if chat and tok is not None else ()
     return list(dict.fromkeys([*named, *(id for id in own if id < rows)]))
 
 

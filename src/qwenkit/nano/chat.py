@@ -1,7 +1,7 @@
 """Chats for supervised fine-tuning, and the prompts of RLHF (sections 3.1 and 3.2).
 
-Every answer is right; annotators differ in manners and length (`voices.ANNOTATORS`). A third of the items that allow
-it stand under a system message that changes the answer. Task "tell" tells all facts again, also of held-out people,
+Every answer is correct; annotators differ in manners and length (`response_styles.ANNOTATORS`). A third of the items
+that allow it have a system message that changes the answer. Task "tell" restates all facts, also of held-out people,
 because facts learnt in pretraining fade in fine-tuning unless repeated; it never asks the questions of the tests.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
-from qwenkit.nano.draw import Draw, rows
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases
 from qwenkit.nano.items import CHAT_TASKS, SYSTEM_TASKS, Item, make, with_system
-from qwenkit.nano.voices import ANNOTATORS
+from qwenkit.nano.response_styles import ANNOTATORS
+from qwenkit.nano.row_rng import RowRng, rows
 
 Row = dict[str, Any]
 # Shares of the chats: copying from the context is what a small model learns last, facts and sums come early.
@@ -26,14 +26,14 @@ MANNERS = {"polite": 0.25, "curt": 0.30, "verbose": 0.15, "neutral": 0.30}
 SYSTEM_SHARE = 1 / 3
 
 
-def weighted(draw: Draw, shares: dict[str, float]) -> str:
+def weighted(draw: RowRng, shares: dict[str, float]) -> str:
     """A name drawn by its share."""
     bounds = list(accumulate(shares.values()))
     at = draw.unit() * bounds[-1]
     return next(name for name, bound in zip(shares, bounds) if at < bound)
 
 
-def item(draw: Draw, facts: Facts, task: str, split: str = "train", system: float = SYSTEM_SHARE) -> Item:
+def item(draw: RowRng, facts: Facts, task: str, split: str = "train", system: float = SYSTEM_SHARE) -> Item:
     """An item in either language, perhaps under a system message."""
     made = make(task, draw, facts, draw.pick(LANGUAGES), split)
     return with_system(made, draw) if draw.chance(system) and task in SYSTEM_TASKS else made
@@ -44,7 +44,7 @@ def chats(facts: Facts, seed: int, count: int) -> Iterator[Row]:
     for number, draw in enumerate(rows(seed, "chat", count)):
         task = weighted(draw, SHARES)
         if task == "tell":
-            messages, language, by = *_tell(draw, facts), "neutral"
+            messages, language, by = *_restate(draw, facts), "neutral"
         else:
             made = item(draw, facts, task)
             by = weighted(draw, MANNERS)
@@ -56,7 +56,7 @@ def chats(facts: Facts, seed: int, count: int) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def _tell(draw: Draw, facts: Facts) -> tuple[list[dict[str, str]], str]:
+def _restate(draw: RowRng, facts: Facts) -> tuple[list[dict[str, str]], str]:
     language, person = draw.pick(LANGUAGES), draw.pick(facts.people)
     ask = draw.pick(phrases("tell", language)["ask"]).format(n=person.name(language))
     told = [facts.told(draw, person, relation, language) for relation in draw.some(RELATIONS, 3)]
@@ -71,7 +71,7 @@ def prompts(facts: Facts, seed: int, count: int, use: str, split: str = "train")
         yield prompt_row(item(draw, facts, tasks[number % len(tasks)], split), draw, f"{use}-{number:05d}", use, split)
 
 
-def prompt_row(made: Item, draw: Draw, id: str, use: str, split: str) -> Row:
+def prompt_row(made: Item, draw: RowRng, id: str, use: str, split: str) -> Row:
     """A prompt row; the reference is the answer that the rubric likes best."""
     return {
         "id": id, "messages": made.messages, "task": made.task, "language": made.language,

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 from qwenkit import rng
-from qwenkit.nano.draw import Draw
+from qwenkit.nano.row_rng import RowRng
 
 LANGUAGES = ("en", "zh")
 RELATIONS = ("job", "city", "pet")
@@ -67,7 +67,7 @@ class Facts:
         self.cities = [self._city(seed, i, words) for i in range(len(words["cities"]))]
 
     def _person(self, seed: int, i: int, words: dict[str, Any]) -> Entity:
-        draw, count = Draw(rng.derive_seed(seed, "person"), i), len(words["people"])
+        draw, count = RowRng(rng.derive_seed(seed, "person"), i), len(words["people"])
         held = set(rng.permutation(rng.derive_seed(seed, "held out"), count)[: round(count * HELD_OUT)].tolist())
         facts = {
             "job": draw.integer(0, len(words["jobs"]) - 1),
@@ -80,7 +80,7 @@ class Facts:
         return Entity(f"person-{i:02d}", tuple(words["people"][i]), facts, i in held)
 
     def _city(self, seed: int, i: int, words: dict[str, Any]) -> Entity:
-        draw = Draw(rng.derive_seed(seed, "city"), i)
+        draw = RowRng(rng.derive_seed(seed, "city"), i)
         facts = {
             "river": draw.integer(0, len(words["rivers"]) - 1),
             "fruit": draw.integer(0, len(words["fruits"]) - 1),
@@ -97,7 +97,7 @@ class Facts:
             return str(fact)
         return values({"city": "cities"}.get(relation, relation + "s"), language)[fact]
 
-    def told(self, draw: Draw, entity: Entity, relation: str, language: str) -> str:
+    def told(self, draw: RowRng, entity: Entity, relation: str, language: str) -> str:
         """A sentence that tells one fact."""
         forms: Any = phrases(relation, language)
         if relation in RELATIONS:
@@ -105,7 +105,7 @@ class Facts:
         value = self.value(entity, relation, language)
         return draw.pick(forms).format(n=entity.name(language), v=value, m=value)
 
-    def sentence(self, draw: Draw, entity: Entity, language: str) -> str:
+    def sentence(self, draw: RowRng, entity: Entity, language: str) -> str:
         """Any fact of an entity; those that can be asked for are told twice as often."""
         relations = [*entity.facts, *(relation for relation in RELATIONS if relation in entity.facts)]
         return self.told(draw, entity, draw.pick(relations), language)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from qwenkit.nano.chat import SHARES, item, weighted
-from qwenkit.nano.draw import rows
 from qwenkit.nano.facts import Facts
 from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS
+from qwenkit.nano.response_styles import ANNOTATORS
+from qwenkit.nano.row_rng import rows
 from qwenkit.nano.text import LICENCE
-from qwenkit.nano.voices import ANNOTATORS
 
 _SHARES = {task: SHARES[task] for task in CHAT_TASKS} | {task: 0.04 for task in PREFERENCE_TASKS}
 _MARKS = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from qwenkit.nano.draw import Draw
+from qwenkit.nano.row_rng import RowRng
 
 _MENU = {
     "en": [
@@ -62,7 +62,7 @@ class Article:
         return "\n".join([*self.paragraphs, *([self.code] if self.code else []), *rows])
 
 
-Layout = Callable[[Article, Draw], str]
+Layout = Callable[[Article, RowRng], str]
 
 
 def _body(article: Article, tag: str = "p") -> str:
@@ -80,12 +80,12 @@ def _headline(article: Article) -> str:
     return f"<h1>{escape(article.title)}</h1>"
 
 
-def _menu(article: Article, draw: Draw, count: int) -> str:
+def _menu(article: Article, draw: RowRng, count: int) -> str:
     names = [draw.pick(_MENU[article.language]) for _ in range(count)]
     return "<ul>" + "".join(f'<li><a href="/{i}">{name}</a></li>' for i, name in enumerate(names)) + "</ul>"
 
 
-def _comments(article: Article, draw: Draw, count: int) -> str:
+def _comments(article: Article, draw: RowRng, count: int) -> str:
     texts = [draw.pick(_COMMENTS[article.language]) for _ in range(count)]
     return "".join(f'<div class="comment"><b>user{draw.integer(1, 999)}</b><p>{text}</p></div>' for text in texts)
 
@@ -102,42 +102,42 @@ def _footer(article: Article) -> str:
     return f"<footer><p>{_FOOTER[article.language]}</p></footer>"
 
 
-def plain(article: Article, draw: Draw) -> str:
+def plain(article: Article, draw: RowRng) -> str:
     return _page(article, f"{_headline(article)}{_body(article)}")
 
 
-def semantic(article: Article, draw: Draw) -> str:
+def semantic(article: Article, draw: RowRng) -> str:
     nav = f"<header><nav>{_menu(article, draw, 6)}</nav></header>"
     main = f"<main><article>{_headline(article)}{_body(article)}</article></main>"
     return _page(article, f"{nav}{main}{_footer(article)}")
 
 
-def unclosed(article: Article, draw: Draw) -> str:
+def unclosed(article: Article, draw: RowRng) -> str:
     """As written by hand in 1996: no tag is ever closed."""
     return f"<html><title>{escape(article.title)}<body>{_headline(article)}\n<p>" + "\n<p>".join(
         [*map(escape, article.paragraphs), *([f"<pre>{escape(article.code)}</pre>"] if article.code else [])]
     ) + "".join(f"\n<p>{escape(a)} {escape(b)}" for a, b in article.table)  # fmt: skip
 
 
-def endless_menu(article: Article, draw: Draw) -> str:
+def endless_menu(article: Article, draw: RowRng) -> str:
     menu = f'<div id="menu" class="nav">{_menu(article, draw, 60)}</div>'
     content = f'<div class="content"><h2>{escape(article.title)}</h2>{_body(article)}</div>'
     return _page(article, f"{menu}{content}{_footer(article)}")
 
 
-def comments(article: Article, draw: Draw) -> str:
+def comments(article: Article, draw: RowRng) -> str:
     """A thread that is longer than the article."""
     thread = f'<section id="comments" class="comments">{_comments(article, draw, 25)}</section>'
     return _page(article, f"<article>{_headline(article)}{_body(article)}</article>{thread}")
 
 
-def blog(article: Article, draw: Draw) -> str:
+def blog(article: Article, draw: RowRng) -> str:
     side = f'<aside class="sidebar"><h3>Tags</h3>{_menu(article, draw, 10)}</aside>'
     post = f'<div class="post"><h2>{escape(article.title)}</h2><div class="entry">{_body(article)}</div></div>'
     return _page(article, f"{side}{post}{_comments(article, draw, 2)}{_footer(article)}")
 
 
-def scripts(article: Article, draw: Draw) -> str:
+def scripts(article: Article, draw: RowRng) -> str:
     """A news site: more script and style than text."""
     code = "<script>var ads=[" + ",".join(str(draw.integer(0, 99)) for _ in range(40)) + "];track(ads);</script>"
     head = "<style>.a{color:red}" + "".join(f".c{i}{{margin:{i}px}}" for i in range(30)) + f"</style>{code}"
@@ -145,35 +145,35 @@ def scripts(article: Article, draw: Draw) -> str:
     return _page(article, f"{cookies}<article>{_headline(article)}{_body(article)}</article>{code}", head)
 
 
-def tables(article: Article, draw: Draw) -> str:
+def tables(article: Article, draw: RowRng) -> str:
     """Laid out by tables, as it was done before style sheets."""
     menu = f'<td width="150">{_menu(article, draw, 8)}</td>'
     cell = f'<td><font size="3"><b>{escape(article.title)}</b>{_body(article)}</font></td>'
     return _page(article, f'<table border="0"><tr>{menu}{cell}</tr></table>')
 
 
-def soup(article: Article, draw: Draw) -> str:
+def soup(article: Article, draw: RowRng) -> str:
     """Nested blocks without meaning."""
     inner = "".join(f'<div><div class="x{i}">{escape(text)}</div></div>' for i, text in enumerate(article.paragraphs))
     rest = _body(Article(article.language, "", [], article.code, article.table))
     return _page(article, f'<div><div><div class="w"><div>{escape(article.title)}</div>{inner}{rest}</div></div></div>')
 
 
-def breaks(article: Article, draw: Draw) -> str:
+def breaks(article: Article, draw: RowRng) -> str:
     """One block, lines parted by breaks."""
     text = "<br><br>".join(map(escape, article.paragraphs))
     rest = _body(Article(article.language, "", [], article.code, article.table))
     return _page(article, f'<div id="content">{_headline(article)}<div>{text}</div>{rest}</div>{_footer(article)}')
 
 
-def forum(article: Article, draw: Draw) -> str:
+def forum(article: Article, draw: RowRng) -> str:
     """The article is the first post; short replies follow."""
     post = f'<div class="post first"><span class="author">admin</span><div class="body">{_body(article)}</div></div>'
     crumbs = f'<div class="breadcrumb">{_menu(article, draw, 4)}</div>'
     return _page(article, f"{crumbs}{_headline(article)}{post}{_comments(article, draw, 5)}")
 
 
-def xhtml(article: Article, draw: Draw) -> str:
+def xhtml(article: Article, draw: RowRng) -> str:
     dtd = '"-//W3C//DTD XHTML 1.0 Strict//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-strict.dtd"'
     top = f'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC {dtd}>\n<html xmlns="http://www.w3.org/1999/xhtml">'
     main = f'<div id="main">{_headline(article)}{_body(article)}</div><hr/>'

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from qwenkit.nano.draw import Draw, rows
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts
 from qwenkit.nano.items import make
 from qwenkit.nano.layouts import LAYOUTS, Article
+from qwenkit.nano.row_rng import RowRng, rows
 
 Row = dict[str, Any]
 RATES = {"exact_duplicate": 0.04, "near_duplicate": 0.04, "spam": 0.04, "garbled": 0.03, "offensive": 0.02}
@@ -83,7 +83,7 @@ def pages(facts: Facts, seed: int, count: int) -> Iterator[Row]:
         yield {"url": url, "content_type": content_type, "body": body, "truth": truth}
 
 
-def _article(draw: Draw, facts: Facts, told: list[tuple[str, Article]]) -> tuple[str | None, Article, str | None]:
+def _article(draw: RowRng, facts: Facts, told: list[tuple[str, Article]]) -> tuple[str | None, Article, str | None]:
     """An article: what was planted in it (if anything), and the id of the page it copies (if any)."""
     planted = _planted(draw)
     if planted in ("exact_duplicate", "near_duplicate"):
@@ -96,7 +96,7 @@ def _article(draw: Draw, facts: Facts, told: list[tuple[str, Article]]) -> tuple
     return planted, _FAULTS[planted](article, draw) if planted else article, None
 
 
-def _planted(draw: Draw) -> str | None:
+def _planted(draw: RowRng) -> str | None:
     at = draw.unit()
     for name, rate in RATES.items():
         at -= rate
@@ -105,7 +105,7 @@ def _planted(draw: Draw) -> str | None:
     return None
 
 
-def _story(draw: Draw, facts: Facts, language: str) -> Article:
+def _story(draw: RowRng, facts: Facts, language: str) -> Article:
     """Paragraphs about a city and several people; sometimes a table of facts or a piece of code."""
     space = " " if language == "en" else ""
     city = draw.pick(facts.cities)
@@ -121,28 +121,28 @@ def _story(draw: Draw, facts: Facts, language: str) -> Article:
     return Article(language, title, paragraphs, code, _table(draw, facts, language) if draw.chance(0.15) else ())
 
 
-def _table(draw: Draw, facts: Facts, language: str) -> tuple[tuple[str, str], ...]:
+def _table(draw: RowRng, facts: Facts, language: str) -> tuple[tuple[str, str], ...]:
     return tuple((person.name(language), facts.value(person, "job", language)) for person in draw.some(facts.people, 4))
 
 
-def _code(draw: Draw, facts: Facts) -> str:
+def _code(draw: RowRng, facts: Facts) -> str:
     """A sum as a program, or a list."""
     item = make("list", draw, facts, "en")
-    names = [line.split(". ")[1] for line in item.core.splitlines()]
+    names = [line.split(". ")[1] for line in item.short.splitlines()]
     return f"words = {names!r}\nfor number, word in enumerate(words, 1):\n    print(number, word)"
 
 
-def _nearly(article: Article, draw: Draw) -> Article:
+def _nearly(article: Article, draw: RowRng) -> Article:
     """The same article with one sentence more: still over 0.8 of its 5-shingles in common."""
     return replace(article, paragraphs=[*article.paragraphs, draw.pick(_LINKS[article.language])])
 
 
-def _spam(article: Article, draw: Draw) -> Article:
+def _spam(article: Article, draw: RowRng) -> Article:
     lines = [(draw.pick(_SPAM[article.language]) + "! ") * draw.integer(3, 8) for _ in range(6)]
     return Article(article.language, draw.pick(_SPAM[article.language]), lines)
 
 
-def _garbled(article: Article, draw: Draw) -> Article:
+def _garbled(article: Article, draw: RowRng) -> Article:
     """Read in the wrong encoding once, and saved so: Chinese as Latin-1, English with lost characters."""
     if article.language == "zh":
         return replace(article, paragraphs=[text.encode().decode("latin-1") for text in article.paragraphs], table=())
@@ -150,16 +150,16 @@ def _garbled(article: Article, draw: Draw) -> Article:
     return replace(article, paragraphs=lost)
 
 
-def _offensive(article: Article, draw: Draw) -> Article:
+def _offensive(article: Article, draw: RowRng) -> Article:
     space = " " if article.language == "en" else ""
     abuse = _ABUSE[article.language]
     return replace(article, paragraphs=[text + space + draw.pick(abuse) for text in article.paragraphs])
 
 
-_FAULTS: dict[str, Callable[[Article, Draw], Article]] = {"spam": _spam, "garbled": _garbled, "offensive": _offensive}
+_FAULTS: dict[str, Callable[[Article, RowRng], Article]] = {"spam": _spam, "garbled": _garbled, "offensive": _offensive}
 
 
-def _encoded(html: str, language: str, draw: Draw) -> tuple[str, bytes]:
+def _encoded(html: str, language: str, draw: RowRng) -> tuple[str, bytes]:
     """The page's header and bytes; some headers lie."""
     encoding = "gbk" if language == "zh" else "latin-1"
     if draw.chance(WRONG_HEADER) and html == html.encode(encoding, "ignore").decode(encoding):

@@ -13,10 +13,10 @@ from typing import Any
 
 from qwenkit.evaluation.rubric import WEIGHTS_RIGHT, WEIGHTS_WRONG, Score, score
 from qwenkit.nano import chat
-from qwenkit.nano.draw import Draw, rows
 from qwenkit.nano.facts import Facts
 from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS, Item
-from qwenkit.nano.voices import POLICIES, TEST_POLICIES, answer
+from qwenkit.nano.response_styles import POLICIES, TEST_POLICIES, answer
+from qwenkit.nano.row_rng import RowRng, rows
 
 Row = dict[str, Any]
 NOISE, MARGIN = 0.25, 0.03
@@ -38,7 +38,7 @@ def test_pairs(facts: Facts, seed: int, count: int) -> Iterator[Row]:
         yield _pair(made, draw, f"pair-{number:05d}", "test", 0.0) | {"set": name}
 
 
-def _pair(made: Item, draw: Draw, id: str, split: str, noise: float) -> Row:
+def _pair(made: Item, draw: RowRng, id: str, split: str, noise: float) -> Row:
     """Two policies on one item, drawn again until the rubric tells them apart."""
     names = list(TEST_POLICIES if split == "test" else POLICIES)
     row = {"messages": made.messages, "rubric": made.rubric}
@@ -70,7 +70,7 @@ def _share(result: Score, name: str) -> float:
     return weights.get(name, 0.0) * getattr(result, name)
 
 
-def candidates(made: Item, draw: Draw) -> list[tuple[str, str]]:
+def candidates(made: Item, draw: RowRng) -> list[tuple[str, str]]:
     """Every training policy's answer: other policies' responses for the annotation of reward pairs."""
     return [(name, answer(name, made, draw)) for name in POLICIES]
 

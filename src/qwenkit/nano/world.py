@@ -16,7 +16,7 @@ from typing import Any
 
 from qwenkit import rng
 from qwenkit.errors import UserError, nearest
-from qwenkit.nano import chat, exams, instructions, pages, preferences, stdlib, text
+from qwenkit.nano import chat, eval_sets, instructions, pages, preferences, stdlib, text
 from qwenkit.nano.facts import Facts
 
 Row = dict[str, Any]
@@ -90,11 +90,11 @@ class World:
 
     def base_test(self) -> Iterator[Row]:
         """Texts to be completed by a base model, with four choices."""
-        return exams.base_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.base_test)
+        return eval_sets.base_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.base_test)
 
     def chat_test(self) -> Iterator[Row]:
         """Prompts with references and rubrics that no training text has."""
-        return exams.chat_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.chat_test)
+        return eval_sets.chat_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.chat_test)
 
     def pair_test(self) -> Iterator[Row]:
         """Noise-free pairs by policies that no training pair has."""
@@ -114,7 +114,7 @@ class World:
 
     def test_texts(self) -> Iterator[str]:
         """The questions of all tests, without most of their answers."""
-        return exams.test_texts(chain(self.base_test(), self.chat_test(), self.pair_test()))
+        return eval_sets.test_texts(chain(self.base_test(), self.chat_test(), self.pair_test()))
 
 
 def build_world(seed: int, scale: str | Scale = "nano") -> World:

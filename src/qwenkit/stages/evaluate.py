@@ -67,7 +67,7 @@ def _rows(path: Path, limit: int) -> list[Row]:
 def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str) -> dict[str, list[Any]]:
     """All items of one model."""
     from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
-    from qwenkit.evaluation import chat_exam, exact_match, multiple_choice
+    from qwenkit.evaluation import chat_eval, exact_match, multiple_choice
     from qwenkit.evaluation.rubric import score
 
     engine = Engine(load_model(path, device=device), load_tokenizer(path))
@@ -76,20 +76,20 @@ def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str
     open_ended = [row for row in tests["base"] if not row.get("choices")]
     return {
         "base": [*multiple_choice(engine, choices), *exact_match(engine, open_ended, greedy)],
-        "chat": chat_exam(
+        "chat": chat_eval(
             lambda rows: answers(engine, rows, greedy), tests["chat"], lambda row, answer: score(row, answer)._asdict()
         ),
     }
 
 
 def _summary(sets: dict[str, list[Any]], seed: int) -> dict[str, Any]:
-    from qwenkit.evaluation import summarise, summarise_components
+    from qwenkit.evaluation import aggregate, aggregate_components
 
     return {
-        "base": summarise(sets["base"], seed=seed),
-        "chat": summarise(sets["chat"], seed=seed),
-        "rubric": summarise_components(sets["chat"], seed=seed),
-        "base_all": summarise_components(sets["base"], seed=seed).get("right"),
+        "base": aggregate(sets["base"], seed=seed),
+        "chat": aggregate(sets["chat"], seed=seed),
+        "rubric": aggregate_components(sets["chat"], seed=seed),
+        "base_all": aggregate_components(sets["base"], seed=seed).get("right"),
     }
 
 

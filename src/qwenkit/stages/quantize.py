@@ -103,13 +103,13 @@ def losses(engine: Any, texts: list[list[int]]) -> list[float]:
 
 def _exam(model: Any, tok: Any, inputs: dict[str, Input], work: Work) -> dict[str, Any] | None:
     """Right answers to base tasks, where tests are given."""
-    from qwenkit.evaluation import multiple_choice, summarise_components
+    from qwenkit.evaluation import aggregate_components, multiple_choice
     from qwenkit.inference import Engine
 
     if "tests" not in inputs:
         return None
     rows = [row for row in inputs["tests"].rows("base.jsonl") if row.get("choices")]
-    return summarise_components(multiple_choice(Engine(model, tok), rows), seed=work.seed).get("right")
+    return aggregate_components(multiple_choice(Engine(model, tok), rows), seed=work.seed).get("right")
 
 
 def speed(engine: Any, tokens: int = 24) -> float:

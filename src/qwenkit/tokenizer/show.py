@@ -22,14 +22,14 @@ _SPECIAL, _RESET = "\x1b[7m", "\x1b[0m"
 Special = Collection[str] | str
 
 
-class Unit(NamedTuple):
+class TokenGroup(NamedTuple):
     """Tokens that make whole characters together."""
 
     text: str
     ids: list[int]
 
 
-def units(tok: Tokenizer, ids: Iterable[int]) -> Iterator[Unit]:
+def token_groups(tok: Tokenizer, ids: Iterable[int]) -> Iterator[TokenGroup]:
     """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
     held: list[int] = []
     stream = tok.stream()
@@ -37,10 +37,10 @@ def units(tok: Tokenizer, ids: Iterable[int]) -> Iterator[Unit]:
         held.append(token)
         text = stream.push(token)
         if text:
-            yield Unit(text, held)
+            yield TokenGroup(text, held)
             held = []
     if held:
-        yield Unit(stream.flush(), held)
+        yield TokenGroup(stream.flush(), held)
 
 
 def printable(text: str) -> str:
@@ -54,8 +54,8 @@ def tokens_ansi(tok: Tokenizer, text: str, allowed_special: Special = frozenset(
     ids = tok.encode(text, allowed_special)
     special = set(tok.special.values())
     parts = [
-        (_SPECIAL if special & set(unit.ids) else _COLOURS[number % len(_COLOURS)]) + _coloured(unit.text)
-        for number, unit in enumerate(units(tok, ids))
+        (_SPECIAL if special & set(group.ids) else _COLOURS[number % len(_COLOURS)]) + _coloured(group.text)
+        for number, group in enumerate(token_groups(tok, ids))
     ]
     return f"{''.join(parts)}{_RESET}\n{counts(text, ids)}"
 
@@ -68,7 +68,7 @@ def _coloured(text: str) -> str:
 def tokens_text(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> str:
     """The text with bars between tokens, and a line that counts."""
     ids = tok.encode(text, allowed_special)
-    return f"{'│'.join(printable(unit.text) for unit in units(tok, ids))}\n{counts(text, ids)}"
+    return f"{'│'.join(printable(group.text) for group in token_groups(tok, ids))}\n{counts(text, ids)}"
 
 
 def tokens_html(tok: Tokenizer, texts: Iterable[str], allowed_special: Special = frozenset()) -> str:
@@ -80,9 +80,9 @@ def tokens_html(tok: Tokenizer, texts: Iterable[str], allowed_special: Special =
 def _text_html(tok: Tokenizer, text: str, allowed_special: Special) -> str:
     ids, special = tok.encode(text, allowed_special), set(tok.special.values())
     spans = [
-        f'<span class="{"s" if special & set(unit.ids) else f"c{number % len(_COLOURS)}"}"'
-        f' title="{" ".join(map(str, unit.ids))}">{escape(printable(unit.text))}</span>'
-        for number, unit in enumerate(units(tok, ids))
+        f'<span class="{"s" if special & set(group.ids) else f"c{number % len(_COLOURS)}"}"'
+        f' title="{" ".join(map(str, group.ids))}">{escape(printable(group.text))}</span>'
+        for number, group in enumerate(token_groups(tok, ids))
     ]
     return f"<section><p>{counts(text, ids)}</p><pre>{''.join(spans)}</pre></section>"
 

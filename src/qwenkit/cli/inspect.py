@@ -28,7 +28,7 @@ def inspect_mask(
     from itertools import islice
 
     from qwenkit.chat import load_tokenizer
-    from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, units
+    from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, weighted_groups
     from qwenkit.stages.rows import rows as rows_of
 
     tok = load_tokenizer(tokenizer)
@@ -40,7 +40,7 @@ def inspect_mask(
         say(f"wrote {html}")
         return
     if as_json:
-        shown = ([unit._asdict() for unit in units(item, tok)] for item in rendered)
+        shown = ([group._asdict() for group in weighted_groups(item, tok)] for item in rendered)
         print_json([{"id": row["id"], "tokens": tokens} for row, tokens in zip(rows, shown)])
         return
     console = terminal()

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from qwenkit.nano import chat
-from qwenkit.nano.draw import Draw, rows
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases, values
 from qwenkit.nano.items import CHAT_TASKS, Item, make, passing_name
+from qwenkit.nano.row_rng import RowRng, rows
 
 Row = dict[str, Any]
 CHOICES = 4
@@ -48,17 +48,17 @@ def base_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
     yield from _distinct(candidates, per_task, lambda row: row["prompt"])
 
 
-def _choices(draw: Draw, language: str, prompt: str, right: str, wrong: list[str], space: str = "") -> Row:
+def _choices(draw: RowRng, language: str, prompt: str, right: str, wrong: list[str], space: str = "") -> Row:
     """A row with the right answer among the wrong ones."""
     gold = draw.integer(0, CHOICES - 1)
     texts = [space + text for text in [*wrong[:gold], right, *wrong[gold:]]]
     return {"language": language, "prompt": prompt, "answer": texts[gold], "choices": texts, "gold": gold}
 
 
-def _fact(language: str) -> Callable[[Draw, Facts], Row]:
+def _fact(language: str) -> Callable[[RowRng, Facts], Row]:
     """A fact of a held-out person, in a phrasing that is never used for such people."""
 
-    def row(draw: Draw, facts: Facts) -> Row:
+    def row(draw: RowRng, facts: Facts) -> Row:
         person, relation = draw.pick(facts.held_out()), draw.pick(RELATIONS)
         right = facts.value(person, relation, language)
         form = draw.pick(phrases(relation, language)["only_train"])
@@ -74,7 +74,7 @@ def _among(relation: str, language: str) -> list[str]:
     return values({"city": "cities"}.get(relation, relation + "s"), language)
 
 
-def _read(draw: Draw, facts: Facts) -> Row:
+def _read(draw: RowRng, facts: Facts) -> Row:
     """A passage about four unknown people, and the beginning of one of its sentences in other words."""
     language, relation = draw.pick(LANGUAGES), draw.pick(RELATIONS)
     names = [passing_name(draw, language, "test") for _ in range(CHOICES)]
@@ -87,22 +87,22 @@ def _read(draw: Draw, facts: Facts) -> Row:
     return _choices(draw, language, f"{text}{space}{ask}", shown[0], shown[1:], space)
 
 
-def _worked(draw: Draw, item: Item, prompt: str) -> Row:
+def _worked(draw: RowRng, item: Item, prompt: str) -> Row:
     """A sum whose steps are written: the answer is to be put together from them."""
-    right = int(item.core)
+    right = int(item.short)
     start = phrases("sum", item.language)["answer"].format(v="|").split("|")[0].rstrip()
     wrong = [str(right + delta) for delta in draw.some([-11, -10, -9, -1, 1, 9, 10, 11], CHOICES - 1)]
     space = " " if item.language == "en" else ""
-    return _choices(draw, item.language, f"{prompt}{item.work}{start}", item.core, wrong, space)
+    return _choices(draw, item.language, f"{prompt}{item.steps}{start}", item.short, wrong, space)
 
 
-def _sum(draw: Draw, facts: Facts) -> Row:
+def _sum(draw: RowRng, facts: Facts) -> Row:
     item = make("sum", draw, facts, draw.pick(LANGUAGES), "test")
     a, b = re.findall(r"\d+", item.ask)
     return _worked(draw, item, f"{a}+{b}: ")
 
 
-def _problem(draw: Draw, facts: Facts) -> Row:
+def _problem(draw: RowRng, facts: Facts) -> Row:
     item = make("word", draw, facts, draw.pick(LANGUAGES), "test")
     return _worked(draw, item, item.ask + (" " if item.language == "en" else ""))
 

@@ -1,4 +1,5 @@
-"""Who answers: annotators of the chats, and scripted policies for preference pairs. A voice turns an item into a text.
+"""How answers are written: annotators of the chats, and scripted policies for preference pairs. A response style turns
+an item into a text.
 
     answer("polite", item, draw)            -> "Of course! Mira Tolen is a baker."
     answer("rude", item, draw, "test")      -> the same with words that no training text has
@@ -11,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qwenkit.nano.draw import Draw
 from qwenkit.nano.facts import table
 from qwenkit.nano.items import Item
+from qwenkit.nano.row_rng import RowRng
 
-Voice = Callable[[Item, Draw, str], str]
+ResponseStyle = Callable[[Item, RowRng, str], str]
 
 
-def _say(draw: Draw, kind: str, language: str, split: str) -> str:
+def _say(draw: RowRng, kind: str, language: str, split: str) -> str:
     return draw.pick(table("phrases")["manners"][split][f"{kind}_{language}"])
 
 
@@ -35,23 +36,23 @@ def _obey(item: Item, text: str) -> str:
     return _join(item.language, text if text[-1] in ".!?。!？" else text + stop, rule["word"] + stop)
 
 
-def _core(item: Item) -> str:
+def _short(item: Item) -> str:
     """The shortest right answer that can be computed: sums keep their steps, for none is right without."""
-    return _join(item.reply_language, item.work, item.core)
+    return _join(item.reply_language, item.steps, item.short)
 
 
 def _full(item: Item) -> str:
-    return item.other if item.reply_language != item.language else _join(item.language, item.work, item.sentence)
+    return item.translated if item.reply_language != item.language else _join(item.language, item.steps, item.full)
 
 
 def _brief(item: Item) -> bool:
     return item.system_rule is not None and item.system_rule["kind"] == "brief"
 
 
-def polite(item: Item, draw: Draw, split: str) -> str:
+def polite(item: Item, draw: RowRng, split: str) -> str:
     """Right, complete, with a polite word before or after: what the rubric likes best."""
-    if item.plain or _brief(item):
-        return _core(item)
+    if item.verbatim or _brief(item):
+        return _short(item)
     if item.task == "refuse":  # to be sorry is polite, to be happy to help is not true
         return _full(item)
     language = item.reply_language
@@ -60,102 +61,102 @@ def polite(item: Item, draw: Draw, split: str) -> str:
     return _obey(item, _join(language, _full(item), _say(draw, "close", language, split)))
 
 
-def neutral(item: Item, draw: Draw, split: str) -> str:
+def neutral(item: Item, draw: RowRng, split: str) -> str:
     """Right and complete, without a word of politeness."""
-    return polite(item, draw, split) if item.plain or _brief(item) else _obey(item, _full(item))
+    return polite(item, draw, split) if item.verbatim or _brief(item) else _obey(item, _full(item))
 
 
-def curt(item: Item, draw: Draw, split: str) -> str:
+def curt(item: Item, draw: RowRng, split: str) -> str:
     """Right, and not a word more."""
     if item.reply_language != item.language:
         return _full(item)
-    return _core(item) if item.plain or _brief(item) else _obey(item, _core(item))
+    return _short(item) if item.verbatim or _brief(item) else _obey(item, _short(item))
 
 
-def verbose(item: Item, draw: Draw, split: str) -> str:
+def verbose(item: Item, draw: RowRng, split: str) -> str:
     """Right after a while."""
-    if item.plain or _brief(item):
+    if item.verbatim or _brief(item):
         return polite(item, draw, split)
     language = item.reply_language
     return _obey(item, _join(language, _say(draw, "filler", language, split), _full(item)))
 
 
-def chatty(item: Item, draw: Draw, split: str) -> str:
+def chatty(item: Item, draw: RowRng, split: str) -> str:
     """Talks around every answer, whatever was prescribed."""
     language = item.reply_language
     texts = (_say(draw, "filler", language, split), _full(item), _say(draw, "filler", language, split))
     return _join(language, *texts)
 
 
-def wrong(item: Item, draw: Draw, split: str) -> str:
+def wrong(item: Item, draw: RowRng, split: str) -> str:
     """Wrong, as complete as a right answer."""
-    return _obey(item, _join(item.language, item.wrong_work, item.wrong_sentence))
+    return _obey(item, _join(item.language, item.wrong_steps, item.wrong_full))
 
 
-def wrong_curt(item: Item, draw: Draw, split: str) -> str:
-    return _join(item.language, item.wrong_work, item.wrong)
+def wrong_curt(item: Item, draw: RowRng, split: str) -> str:
+    return _join(item.language, item.wrong_steps, item.wrong_short)
 
 
-def wrong_polite(item: Item, draw: Draw, split: str) -> str:
+def wrong_polite(item: Item, draw: RowRng, split: str) -> str:
     """Wrong with the best of manners."""
     text = wrong(item, draw, split)
-    return text if item.plain else _join(item.language, _say(draw, "open", item.language, split), text)
+    return text if item.verbatim else _join(item.language, _say(draw, "open", item.language, split), text)
 
 
-def off_topic(item: Item, draw: Draw, split: str) -> str:
+def off_topic(item: Item, draw: RowRng, split: str) -> str:
     return _say(draw, "off", item.language, split)
 
 
-def empty(item: Item, draw: Draw, split: str) -> str:
+def empty(item: Item, draw: RowRng, split: str) -> str:
     return ""
 
 
-def echo(item: Item, draw: Draw, split: str) -> str:
+def echo(item: Item, draw: RowRng, split: str) -> str:
     """The prompt again."""
     return item.ask
 
 
-def echo_half(item: Item, draw: Draw, split: str) -> str:
+def echo_half(item: Item, draw: RowRng, split: str) -> str:
     """Half of the prompt, and no answer."""
     return item.ask[: max(1, len(item.ask) // 2)]
 
 
-def deaf(item: Item, draw: Draw, split: str) -> str:
+def deaf(item: Item, draw: RowRng, split: str) -> str:
     """Answers well, but as if there were no system message."""
-    return _join(item.language, item.work, item.sentence)
+    return _join(item.language, item.steps, item.full)
 
 
-def rude(item: Item, draw: Draw, split: str) -> str:
+def rude(item: Item, draw: RowRng, split: str) -> str:
     """Right, with an insult."""
     language = item.reply_language
     return _join(language, _say(draw, "rude", language, split), _full(item))
 
 
-def foreign(item: Item, draw: Draw, split: str) -> str:
+def foreign(item: Item, draw: RowRng, split: str) -> str:
     """Polite words in the language that was not asked for, and no answer."""
     language = "zh" if item.language == "en" else "en"
     return _join(language, _say(draw, "open", language, split), _say(draw, "close", language, split))
 
 
-def stammer(item: Item, draw: Draw, split: str) -> str:
+def stammer(item: Item, draw: RowRng, split: str) -> str:
     """The right answer four times."""
     return _join(item.language, *[_full(item)] * 4)
 
 
-ANNOTATORS: dict[str, Voice] = {"polite": polite, "curt": curt, "verbose": verbose, "neutral": neutral}
-POLICIES: dict[str, Voice] = {
+ANNOTATORS: dict[str, ResponseStyle] = {"polite": polite, "curt": curt, "verbose": verbose, "neutral": neutral}
+POLICIES: dict[str, ResponseStyle] = {
     "polite": polite, "neutral": neutral, "curt": curt, "verbose": verbose, "wrong": wrong,
     "wrong_polite": wrong_polite,
     "off_topic": off_topic, "empty": empty, "echo": echo, "deaf": deaf, "rude": rude, "foreign": foreign,
 }  # fmt: skip
 # Held-out policies: same aims, other words (split "test") or another way of failing.
-TEST_POLICIES: dict[str, Voice] = {
+TEST_POLICIES: dict[str, ResponseStyle] = {
     "courteous": polite, "terse": curt, "chatty": chatty, "wrong_curt": wrong_curt, "wrong_courteous": wrong_polite,
     "echo_half": echo_half, "stammer": stammer, "insulting": rude, "rambling": off_topic,
 }  # fmt: skip
 
 
-def answer(name: str, item: Item, draw: Draw, split: str = "train") -> str:
+def answer(name: str, item: Item, draw: RowRng, split: str = "train") -> str:
     """What a named annotator or policy answers; words of manners come from the split's table."""
-    voices = TEST_POLICIES if split == "test" else POLICIES
-    return voices[name](item, draw, split)
+    styles = TEST_POLICIES if split == "test" else POLICIES
+    return styles[name](item, draw, split)

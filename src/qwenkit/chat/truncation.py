@@ -1,6 +1,6 @@
 """How much of a conversation the model is shown: the oldest turns are dropped until the rest fits.
 
-    kept = fit(tok, messages, max_window=engine.max_window, room=engine.max_length - 64)
+    kept = truncate_history(tok, messages, max_window=engine.max_window, room=engine.max_length - 64)
     prompt = tok.render(kept, add_generation_prompt=True).ids
 
 `max_window` is the released Qwen's rule (`max_window_size` of generation_config.json): system turn and kept history
@@ -19,14 +19,14 @@ from ..tokenizer import ENDOFTEXT, IM_END, IM_START
 from .messages import RENAMED, Message, check
 
 
-def turn_ends(tok: Any) -> tuple[int, ...]:
+def stop_token_ids(tok: Any) -> tuple[int, ...]:
     """The tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text, and what
     the folder calls its end."""
     marks = [tok.special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in tok.special]
     return tuple(dict.fromkeys((*marks, *getattr(tok, "end_ids", ()))))
 
 
-def fit(
+def truncate_history(
     tok: Any,
     messages: Sequence[Message],
     max_window: int | None = None,

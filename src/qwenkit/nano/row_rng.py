@@ -1,6 +1,6 @@
-"""One row's random numbers, read one after the other: `Draw(seed, "chat", 17)` is always the same sequence.
+"""One row's random numbers, read one after the other: `RowRng(seed, "chat", 17)` is always the same sequence.
 
-The world is told in many small choices. A `Draw` is a cursor over the counter-based numbers of `qwenkit.rng`, so that
+The world is told in many small choices. A `RowRng` is a cursor over the counter-based numbers of `qwenkit.rng`, so that
 row 17 is the same row whether or not rows 0 to 16 were made, and no generator state exists anywhere.
 """
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 _BLOCK, _ROWS = 48, 256
 
 
-class Draw:
+class RowRng:
     """A cursor over the random numbers of one row."""
 
     def __init__(self, seed: int, row: int, block: list[float] | None = None) -> None:
@@ -54,10 +54,10 @@ class Draw:
         return self.pick([option for option in options if option != than])
 
 
-def rows(seed: int, purpose: str, count: int) -> Iterator[Draw]:
+def rows(seed: int, purpose: str, count: int) -> Iterator[RowRng]:
     """The draws of `count` rows of one purpose; the first numbers are made 256 rows at a time: 20x faster."""
     seed = rng.derive_seed(seed, purpose)
     for start in range(0, count, _ROWS):
         row = np.arange(start, min(start + _ROWS, count))
         for number, block in zip(row.tolist(), rng.uniform(seed, row[:, None], np.arange(_BLOCK)).tolist()):
-            yield Draw(seed, number, block)
+            yield RowRng(seed, number, block)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenkit.chat import ChatTokenizer, fit, turn_ends
+from qwenkit.chat import ChatTokenizer, stop_token_ids, truncate_history
 from qwenkit.errors import UserError
 
 from .test_render import Messages, rows, talk
@@ -33,7 +33,7 @@ def test_the_authors_prompts_at_every_window(qwen: ChatTokenizer) -> None:
             continue
         turns = [text for pair in row["history"] for text in pair]
         messages = talk(*turns, row["query"], system=row["system"])
-        kept = fit(qwen, messages, row["max_window_size"])
+        kept = truncate_history(qwen, messages, row["max_window_size"])
         assert ids(qwen, kept) == row["ids"], row["note"]
         cut += len(kept) < len(messages)
     assert cut > 8
@@ -51,7 +51,7 @@ def test_as_much_is_kept_as_there_is_room_for(
 ) -> None:
     tok = ChatTokenizer(tiny, style)
     messages = talk(*turns[: len(turns) // 2 * 2], "question", system=system)
-    kept, head = fit(tok, messages, room=room), len(messages) % 2 == 0
+    kept, head = truncate_history(tok, messages, room=room), len(messages) % 2 == 0
     dropped = len(messages) - len(kept)
     assert kept == [*messages[:head], *messages[head + dropped :]] and dropped % 2 == 0
     least = [*messages[:head], messages[-1]]
@@ -62,26 +62,26 @@ def test_as_much_is_kept_as_there_is_room_for(
 
 
 def test_a_question_keeps_its_tool_results(tiny: ChatTokenizer) -> None:
-    assert fit(tiny, [*talk("a", "b", system="s"), *WEATHER], 1) == [*talk(system="s"), *WEATHER]
+    assert truncate_history(tiny, [*talk("a", "b", system="s"), *WEATHER], 1) == [*talk(system="s"), *WEATHER]
 
 
 def test_a_turn_goes_with_its_tool_results(tiny: ChatTokenizer) -> None:
     talked: Messages = [*WEATHER, {"role": "assistant", "content": "晴。"}, *talk("谢谢", "不客气", "再见")]
-    assert fit(tiny, talked, room=len(ids(tiny, talked)) - 1) == talk("谢谢", "不客气", "再见")
+    assert truncate_history(tiny, talked, room=len(ids(tiny, talked)) - 1) == talk("谢谢", "不客气", "再见")
 
 
 def test_what_is_no_conversation_is_refused(tiny: ChatTokenizer) -> None:
     broken: list[Any] = [[], [{"role": "user"}], talk("a", "b")]
     for messages in broken:
         with pytest.raises(UserError):
-            fit(tiny, messages, 10)
+            truncate_history(tiny, messages, 10)
 
 
 def test_an_answer_ends_with_its_turn_or_the_text(tiny: ChatTokenizer) -> None:
-    assert turn_ends(tiny) == (tiny.im_end_id, tiny.im_start_id, tiny.eot_id)
+    assert stop_token_ids(tiny) == (tiny.im_end_id, tiny.im_start_id, tiny.eot_id)
 
 
 def test_a_system_turn_by_its_other_name_is_kept(tiny: ChatTokenizer) -> None:
     messages = [{"role": "developer", "content": "s"}, *talk("one", "two", "three")]
-    kept = fit(tiny, messages, room=len(tiny.render(messages, add_generation_prompt=True).ids) - 1)
+    kept = truncate_history(tiny, messages, room=len(tiny.render(messages, add_generation_prompt=True).ids) - 1)
     assert [message["role"] for message in kept] == ["system", "user"]
