@@ -142,7 +142,7 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
     peaks = {"lr": base.lr * fit.rate, "muon_lr": base.muon_lr * fit.rate}
     keys = base.model_copy(update={**peaks, "warmup_steps": min(10, steps), "compile": False})
     store = Examples(document(tok, row) for row in known)
-    batches = Batches(store, Order(store.digest, fit.seed, store.lengths, keys.row, split=False), BATCH_ROWS)
+    batches = Batches(store, Order(store.digest, fit.seed, store.lengths, keys.seq_length, split=False), BATCH_ROWS)
     model = init_weights(Transformer(shape(keys, tok.vocab_size, tok.eot_id)), rng.derive_seed(fit.seed, fit.task))
     engine, silent = Engine(model, tok), lambda *_, **__: None
     name = f"{fit.task} {fit.language}, rate x{fit.rate:g}"

@@ -52,7 +52,7 @@ def test_every_reference_is_right_and_can_be_learnt_and_written(name, language, 
             assert len(tok.encode(row["reference"])) <= learnability.RECIPE["exam"].config.max_tokens, row
         else:
             assert row["choices"][row["gold"]] == row["answer"]
-        assert len(learnability.document(tok, row).ids) <= learnability.RECIPE["base"].config.row
+        assert len(learnability.document(tok, row).ids) <= learnability.RECIPE["base"].config.seq_length
 
 
 @pytest.mark.parametrize(("name", "language"), [("opposite", "zh"), ("base fact_en", "en")])

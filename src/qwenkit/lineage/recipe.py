@@ -144,7 +144,7 @@ def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tu
     if key in names:
         notice(f"a name of schema 1, read for one release more: `{key}` is now `{names[key]}`", where)
     name = names.get(key, key)
-    old = {new: old for old, new in names.items()}.get(name)
+    old = {new: old for old, new in names.items()}.get(name, name)
     return node, old if old in data[node] and name not in data[node] else name
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from qwenkit.nano.chat import weighted
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases, table, values
-from qwenkit.nano.items import chosen_words, make, passing_name, steps, summands, work
+from qwenkit.nano.items import addition_steps, chosen_words, joined_steps, make, passing_name, summands
 from qwenkit.nano.row_rng import RowRng, rows
 
 LICENCE = "CC0-1.0"
@@ -54,7 +54,8 @@ def sums(draw: RowRng, facts: Facts, language: str) -> str:
     lines = []
     for _ in range(3):
         a, b = summands(draw, "train")
-        lines.append(f"{a}+{b}: " + work(steps(a, b), language) + phrases("sum", language)["answer"].format(v=a + b))
+        answer = phrases("sum", language)["answer"].format(v=a + b)
+        lines.append(f"{a}+{b}: {joined_steps(addition_steps(a, b), language)}{answer}")
     return "\n".join(lines)
 
 
