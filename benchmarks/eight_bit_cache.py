@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qwenkit.inference.cache import KVCache
+from qwenkit.inference.kv_cache import KVCache
 from qwenkit.model import Transformer, load_model
 
 CASE = Path(__file__).parents[1] / "tests" / "model" / "golden" / "qwen1_kvquant"

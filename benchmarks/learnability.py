@@ -50,7 +50,7 @@ from qwenkit.stages.models import answers
 from qwenkit.stages.pretrain import shape
 from qwenkit.statistics import mean_interval
 from qwenkit.tokenizer import save_tokenizer, train_bpe
-from qwenkit.training import Alarmed, Batches
+from qwenkit.training import AlarmError, Batches
 
 RECIPE: Any = load_recipe("nano").nodes
 PLANS = ((1.0, 0.4), (1.0, 1.0), (0.4, 1.0), (2.0, 1.0))  # rates over the recipe's, and the share of the time
@@ -154,7 +154,7 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
             started = time.process_time()
             try:
                 train(keys, work, model, batches, steps, until=until)
-            except Alarmed as stopped:
+            except AlarmError as stopped:
                 fit.alarm = stopped.raised.alarm.id
                 break
             fit.seconds, fit.steps = fit.seconds + time.process_time() - started, until

@@ -27,7 +27,7 @@ from qwenkit import platform
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, load_model, save_model
 from qwenkit.model.gptq import quantize
-from qwenkit.model.quantized import Scheme
+from qwenkit.model.quantized_linear import QuantConfig
 
 SHAPE = dict(
     vocab_size=151936,
@@ -148,7 +148,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as place:
         folder, small = made(Path(place) / "bf16"), Path(place) / "int4"
-        save_model(quantize(load_model(folder), Scheme(4, 64), None), small)
+        save_model(quantize(load_model(folder), QuantConfig(4, 64), None), small)
         prompt = [(7919 * i) % SHAPE["vocab_size"] for i in range(given.prompt)]
         peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
         jobs = {"transformers": theirs(peer, prompt, given.tokens)}

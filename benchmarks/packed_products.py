@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwenkit.model.packed import PackedLinear
-from qwenkit.model.quantized import Scheme, from_levels
+from qwenkit.model.prepacked import PackedLinear
+from qwenkit.model.quantized_linear import QuantConfig, from_qvalues
 
 LAYERS, WIDTH, WIDE = 24, 896, 4864
 GROUPS = (((WIDTH, WIDTH), (128, WIDTH), (128, WIDTH)), ((WIDTH, WIDTH),), ((WIDE, WIDTH), (WIDE, WIDTH)),
@@ -41,7 +41,7 @@ def milliseconds(job: Callable[[], Any]) -> float:
 def layer_of_four_bits() -> Any:
     groups = WIDTH // 64
     levels, zeros = torch.randint(0, 16, (WIDE, WIDTH)), torch.randint(0, 16, (WIDE, groups))
-    return from_levels(levels, torch.rand(WIDE, groups) * 0.01 + 0.001, zeros, Scheme(4, 64)).eval()
+    return from_qvalues(levels, torch.rand(WIDE, groups) * 0.01 + 0.001, zeros, QuantConfig(4, 64)).eval()
 
 
 def products(groups: list[list[Tensor]], packed: list[PackedLinear], rows: int) -> tuple[float, float]:

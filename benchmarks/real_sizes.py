@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwenkit.model.config import Extension, ModelConfig
+from qwenkit.model.config import ContextExtension, ModelConfig
 from qwenkit.model.formats.qwen import QWEN
 from qwenkit.model.transformer import Transformer
 from qwenkit.model.weights import write_json, write_shards
@@ -39,7 +39,7 @@ def config_of(name: str) -> ModelConfig:
     layers, hidden, width, heads, vocabulary = SIZES[name]
     return ModelConfig(vocab_size=vocabulary, hidden_size=hidden, intermediate_size=width, num_hidden_layers=layers,
                        num_attention_heads=heads, max_position_embeddings=8192, model_type="qwen",
-                       extension=Extension(seq_length=2048, dynamic_ntk=True, logn=True))  # fmt: skip
+                       extension=ContextExtension(seq_length=2048, dynamic_ntk=True, logn=True))  # fmt: skip
 
 
 def write(name: str, folder: Path) -> int:

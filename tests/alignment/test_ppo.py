@@ -57,7 +57,7 @@ def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_sc
     """
     config = replace(QUICK, ptx_coef=0.5)
     ppo = build(make_policy, make_scalar, config, ptx=documents)
-    experience = ppo.judge(ppo.sample(0), ppo.state())
+    experience = ppo.compute_experience(ppo.sample(0), ppo.state())
     for model in (ppo.policy, ppo.value, ppo.reference):
         model.double()
     rows = list(range(16))
@@ -92,7 +92,7 @@ def test_the_pretraining_stream_is_read_once_for_each_policy_update(make_policy,
 
 def test_rows_cut_into_micro_batches_give_the_same_gradients(make_policy, make_scalar) -> None:
     ppo = build(make_policy, make_scalar)
-    experience = ppo.judge(ppo.sample(0), ppo.state())
+    experience = ppo.compute_experience(ppo.sample(0), ppo.state())
     for gradient_of, model in ((ppo.policy_gradient, ppo.policy), (ppo.value_gradient, ppo.value)):
         found = []
         for micro_tokens in (8, 10_000):
@@ -209,7 +209,7 @@ def test_missing_end_costs_its_penalty_and_is_scored_with_an_end(make_policy, ma
     config = replace(QUICK, max_response_tokens=2, missing_eos_penalty=3.0, kl_coef=0.0)
     ppo = build(make_policy, make_scalar, config, reward=reward)
     batch = ppo.sample(0)
-    experience = ppo.judge(batch, ppo.state())
+    experience = ppo.compute_experience(batch, ppo.state())
     assert all(text[-1] == IM_END and text.count(IM_END) == 1 for text in seen)
     cut = 1 - float(batch.finished_B.double().mean())
     assert cut > 0 and experience.metrics["normalised_reward"] == pytest.approx(-3 * cut)
@@ -316,7 +316,7 @@ def test_a_rollout_selects_rows_and_trims_them() -> None:
     assert batch.responses() == [[3, 4, IM_END], [6]] and batch.lengths == [5, 2]
     assert batch.texts(IM_END) == [[1, 2, 3, 4, IM_END], [5, 6, IM_END]]
     assert batch.tokens_N.tolist() == [3, 4, IM_END, 6]
-    assert batch.before(ids[..., None]).squeeze(1).tolist() == [2, 3, 4, 5]
+    assert batch.preceding_hidden(ids[..., None]).squeeze(1).tolist() == [2, 3, 4, 5]
     short = batch.select([1])
     assert short.ids_BT.tolist() == [[5, 6]] and short.mask_BR.tolist() == [[True]] and short.prompts == [9]
     assert SimpleNamespace(**vars(short)).finished_B.tolist() == [False]

@@ -14,7 +14,7 @@ from qwenkit.errors import UserError
 from qwenkit.evaluation.longctx import combinations, draw, grid, measure, plain, table
 from qwenkit.inference import Engine
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
-from qwenkit.model.config import Extension
+from qwenkit.model.config import ContextExtension
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from tests.errors.desk import call, texts
 
@@ -35,7 +35,7 @@ def test_cells_are_the_models_own_perplexities(model: Transformer) -> None:
     cells = measure(Engine(model), IDS, [16, 32, 64], 16, tricks)
     assert model.config == CONFIG
     found = {(cell.trick, cell.length): cell for cell in cells}
-    own = Extension(seq_length=16, dynamic_ntk=True, logn=True)
+    own = ContextExtension(seq_length=16, dynamic_ntk=True, logn=True)
     model.config = replace(CONFIG, extension=own, max_position_embeddings=64)
     ids_BT = torch.tensor(IDS[:128]).view(2, 64)
     with torch.no_grad():

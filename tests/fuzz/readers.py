@@ -219,13 +219,13 @@ def _filter_made(folder: Path) -> None:
 def _checkpoint_made(folder: Path) -> None:
     import torch
 
-    from qwenkit.training.state import save_checkpoint
+    from qwenkit.training.checkpoint import save_checkpoint
 
     save_checkpoint({"step": 3, "weights": {"w": torch.zeros(4, 3)}, "lr": 0.1}, folder, 3)
 
 
 def _checkpoint(folder: Path) -> object:
-    from qwenkit.training.state import latest_checkpoint, load_checkpoint
+    from qwenkit.training.checkpoint import latest_checkpoint, load_checkpoint
 
     found = latest_checkpoint(folder)
     return found and load_checkpoint(found)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.params import folder_defaults
+from qwenkit.inference.sampling_params import folder_defaults
 from qwenkit.model import Transformer, save_model
 from qwenkit.tokenizer import Tokenizer
 
@@ -66,8 +66,8 @@ def test_a_stop_sequence_is_followed_by_the_end_of_the_text(model: Transformer) 
         with torch.no_grad():
             own = model(torch.tensor([[*prompt, *out.ids]]))[0, 2:-1].log_softmax(-1)
         assert torch.allclose(torch.tensor(out.logprobs), own[range(len(out.ids)), out.ids], atol=1e-4)
-        for writer, more in ((engine, params), (ended, replace(params, ignore_eos=True))):
-            out = writer.generate([prompt], replace(more, stop_words_ids=[stop]))[0]
+        for each, more in ((engine, params), (ended, replace(params, ignore_eos=True))):
+            out = each.generate([prompt], replace(more, stop_words_ids=[stop]))[0]
             assert (out.ids, out.finish_reason) == (free[:count], "stop")
 
 

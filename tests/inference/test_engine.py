@@ -204,9 +204,9 @@ def test_the_cache_never_grows_beyond_the_models_positions(model: Transformer) -
 def test_prompts_read_in_pieces_give_the_same(extended: bool) -> None:
     """Nothing ahead is seen, and the rotation is that of the whole prompt."""
     from qwenkit.model import ModelConfig, Transformer, init_weights
-    from qwenkit.model.config import Extension
+    from qwenkit.model.config import ContextExtension
 
-    extension = Extension(seq_length=16, dynamic_ntk=True, logn=True) if extended else None
+    extension = ContextExtension(seq_length=16, dynamic_ntk=True, logn=True) if extended else None
     config = ModelConfig(**{**SHAPE, "num_key_value_heads": None}, extension=extension,  # type: ignore[arg-type]
                          windows=(8, None))  # fmt: skip
     model = init_weights(Transformer(config), seed=0, std=0.3).eval()

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
-from qwenkit.inference.params import folder_defaults
-from qwenkit.inference.sampling import draw, end, own_logprobs, penalise, truncate
+from qwenkit.inference.sampling import force_eos, own_logprobs, repetition_penalty, sample, truncate
+from qwenkit.inference.sampling_params import folder_defaults
 from qwenkit.records import read_json
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,7 +105,7 @@ def test_the_official_penalty_and_temperature() -> None:
     given, expected = _golden()
     seen = torch.zeros(given["logits"].shape, dtype=torch.bool).scatter(1, given["prev_ids"], True)
     for value, scores in _numbered(expected, "rep"):
-        assert torch.equal(penalise(given["logits"], seen, torch.full((4,), value)), scores)
+        assert torch.equal(repetition_penalty(given["logits"], seen, torch.full((4,), value)), scores)
     for value, scores in _numbered(expected, "temperature"):
         assert torch.equal(given["logits"] / torch.full((4, 1), value), scores)
 
@@ -114,13 +114,13 @@ def test_the_official_chain() -> None:
     """Penalty, stop sequences, temperature, top-k, top-p: the same distribution at the end."""
     (given, expected), chain = _golden(), read_json(GOLDEN / "chain.json")
     seen = torch.zeros(given["logits"].shape, dtype=torch.bool).scatter(1, given["prev_ids"], True)
-    scores = penalise(given["logits"], seen, torch.full((4,), chain["rep"]))
+    scores = repetition_penalty(given["logits"], seen, torch.full((4,), chain["rep"]))
     texts = [tuple(row) for row in given["prev_ids"].tolist()]
     stops = [tuple(stop) for stop in chain["stop_words_ids"] if stop != [chain["eos_token_id"]]]
     at_stop = [row for row, text in enumerate(texts) if any(text[-len(stop) :] == stop for stop in stops)]
     forced = (expected["chain.after_stop"][:, chain["eos_token_id"]] == 2**15).nonzero()[:, 0].tolist()
     assert at_stop == forced == [1, 2]
-    scores = end(scores, at_stop, [chain["eos_token_id"]] * len(at_stop))
+    scores = force_eos(scores, at_stop, [chain["eos_token_id"]] * len(at_stop))
     scores = _truncate(scores / chain["temperature"], chain["top_k"], chain["top_p"])
     torch.testing.assert_close(scores.softmax(-1), expected["chain.final"].softmax(-1), atol=1e-7, rtol=0)
 
@@ -128,13 +128,13 @@ def test_the_official_chain() -> None:
 def test_draw_follows_the_distribution_and_never_takes_what_has_none() -> None:
     probs = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]])
     points = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2.0**-53], dtype=torch.float64)
-    assert [int(draw(probs, point[None])) for point in points] == [1, 1, 3, 3, 4, 4]
+    assert [int(sample(probs, point[None])) for point in points] == [1, 1, 3, 3, 4, 4]
 
 
 def test_penalty_lowers_seen_tokens_only() -> None:
     logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
     seen = torch.tensor([[True, True, False, False]])
-    assert penalise(logits, seen, torch.tensor([2.0])).tolist() == [[1.0, -4.0, 2.0, -2.0]]
+    assert repetition_penalty(logits, seen, torch.tensor([2.0])).tolist() == [[1.0, -4.0, 2.0, -2.0]]
 
 
 def test_own_logprobs_are_log_softmax() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.sequence import Writer
+from qwenkit.inference.sequence import IncrementalDetokenizer
 from qwenkit.model import Transformer, save_model
 from qwenkit.tokenizer import Tokenizer
 
@@ -177,6 +177,6 @@ def test_added_tokens_that_are_not_called_special_stay_in_an_answer_that_is_writ
     tok = Tokenizer({bytes([b]): b for b in range(256)}, names, visible={"<tool_call>"})
     ids = tok.encode("a<tool_call>{}<|im_end|>", "all")
     for skip in (True, False):
-        writer = Writer(tok, SamplingParams(stop=["never"], skip_special_tokens=skip))
-        assert not any([writer.push(id) for id in ids])
-        assert writer.finish() == tok.decode(ids, skip_special_tokens=skip)
+        detokenizer = IncrementalDetokenizer(tok, SamplingParams(stop=["never"], skip_special_tokens=skip))
+        assert not any([detokenizer.push(id) for id in ids])
+        assert detokenizer.finish() == tok.decode(ids, skip_special_tokens=skip)

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from qwenkit.errors import UserError
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights, load_model, save_model, save_scalar
-from qwenkit.model.config import Extension, Yarn
-from qwenkit.model.rotary import illustrated_windows
+from qwenkit.model.config import ContextExtension, Yarn
+from qwenkit.model.rotary import doubling_windows
 
 transformers = pytest.importorskip("transformers")
 
@@ -111,7 +111,11 @@ def test_reward_models_of_every_family_open_in_transformers(family: str, tmp_pat
 
 def first_qwen(**changes: Any) -> Transformer:
     """A random model of the first generation: trained at 16 tokens, with both tricks."""
-    sizes = {**SIZES, "num_key_value_heads": 4, "extension": Extension(seq_length=16, dynamic_ntk=True, logn=True)}
+    sizes = {
+        **SIZES,
+        "num_key_value_heads": 4,
+        "extension": ContextExtension(seq_length=16, dynamic_ntk=True, logn=True),
+    }
     return init_weights(Transformer(ModelConfig(**{**sizes, **changes})), seed=1).eval()
 
 
@@ -177,9 +181,9 @@ def test_windows_read_few_keys_and_all_ways_agree() -> None:
 
 
 def test_illustrated_windows_are_the_maintainers_at_32_layers() -> None:
-    sizes = illustrated_windows(32, 2048)
+    sizes = doubling_windows(32, 2048)
     assert sizes[:12] == (2048,) * 4 + (4096,) * 4 + (8192,) * 4
-    assert illustrated_windows(4, 64) == (64, 256, 1024, 4096)
+    assert doubling_windows(4, 64) == (64, 256, 1024, 4096)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +217,7 @@ def test_windows_that_name_no_size_have_the_size_of_transformers(tmp_path: Path)
 
 def test_a_cache_of_8_bits_is_kept_by_the_folder(tmp_path: Path) -> None:
     shape = {**SIZES, "num_key_value_heads": None}
-    config = ModelConfig(**shape, extension=Extension(seq_length=32), int8_cache=True, model_type="qwen")  # type: ignore[arg-type]
+    config = ModelConfig(**shape, extension=ContextExtension(seq_length=32), int8_cache=True, model_type="qwen")  # type: ignore[arg-type]
     save_model(init_weights(Transformer(config), seed=0), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["use_cache_quantization"] is True
     assert load_model(tmp_path).config.int8_cache

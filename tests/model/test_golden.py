@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.cache import KVCache
-from qwenkit.inference.store import quantize
+from qwenkit.inference.kv_cache import KVCache
+from qwenkit.inference.kv_quantization import quantize
 from qwenkit.model import Transformer, load_model
 from qwenkit.model.attention import document_positions
 from qwenkit.model.rotary import inverse_frequencies, logn_scale, ntk_alpha, rotary_tables

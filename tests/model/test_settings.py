@@ -16,8 +16,8 @@ from qwenkit.model.config import ModelConfig
 from qwenkit.model.formats import FORMATS
 from qwenkit.model.formats.keys import accepting
 from qwenkit.model.gptq import quantize
-from qwenkit.model.grow import grow
-from qwenkit.model.quantized import Scheme
+from qwenkit.model.quantized_linear import QuantConfig
+from qwenkit.model.resize_token_embeddings import resize_token_embeddings
 from tests.model.conftest import tiny
 
 transformers = pytest.importorskip("transformers")
@@ -274,6 +274,6 @@ def test_parameters_are_counted_without_building(config: ModelConfig) -> None:
 
 def test_a_quantized_model_does_not_grow() -> None:
     model = init_weights(Transformer(tiny(hidden_size=64)), seed=0)
-    quantize(model, Scheme(8, -1), None, True, lambda *_: None)
-    with pytest.raises(UserError, match="a quantized model cannot grow"):
-        grow(model, 96, [[1, 2]], 128)
+    quantize(model, QuantConfig(8, -1), None, True, lambda *_: None)
+    with pytest.raises(UserError, match="a quantized model cannot be resized"):
+        resize_token_embeddings(model, 96, [[1, 2]], 128)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qwenkit.errors import UserError
-from qwenkit.inference.cache import KVCache
+from qwenkit.inference.kv_cache import KVCache
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights
 from qwenkit.model.attention import attention, document_positions
 from tests.model.conftest import tiny

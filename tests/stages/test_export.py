@@ -11,7 +11,7 @@ import torch
 
 from qwenkit.chat import load_tokenizer
 from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
-from qwenkit.model.config import Extension
+from qwenkit.model.config import ContextExtension
 from qwenkit.records import read_object, write_jsonl
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from tests.errors.desk import call, texts
@@ -44,7 +44,7 @@ def run(command: str) -> str:
 
 
 def first_qwen(name: str = "first") -> Path:
-    return folder(name, extension=Extension(seq_length=64, dynamic_ntk=True, logn=True))
+    return folder(name, extension=ContextExtension(seq_length=64, dynamic_ntk=True, logn=True))
 
 
 def test_the_first_qwen_goes_to_hugging_face_and_back(place: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_first_qwen_goes_to_hugging_face_and_back(place: Path) -> None:
 
 def test_a_certificate_asks_no_more_than_the_exported_form_reads(place: Path) -> None:
     """Of 16 trained positions: prompts of 32 tokens were asked, where the two forms must differ."""
-    folder("short", extension=Extension(seq_length=16, dynamic_ntk=True, logn=True))
+    folder("short", extension=ContextExtension(seq_length=16, dynamic_ntk=True, logn=True))
     run("export --model short --to hf --out runs/hf -q")
     found = read_object("runs/hf/export/certificate.json")
     assert max(map(len, found["prompts"])) == found["length"] == 16
@@ -115,7 +115,7 @@ def test_gguf_is_read_by_transformers_with_equal_logits(family: str, dtype: str,
     changes: dict[str, Any] = {
         "qwen2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
         "qwen3": {"qkv_bias": False, "qk_norm": True, "head_dim": 128},
-        "first": {"extension": Extension(seq_length=64, dynamic_ntk=True, logn=True)},
+        "first": {"extension": ContextExtension(seq_length=64, dynamic_ntk=True, logn=True)},
     }[family]
     source = folder(family, **changes)
     save_model(load_model(source, dtype=dtype), source)

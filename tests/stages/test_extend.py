@@ -14,7 +14,7 @@ from qwenkit.artifacts import read_manifest
 from qwenkit.chat import ChatTokenizer, load_tokenizer
 from qwenkit.cli import main
 from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
-from qwenkit.model.grow import grow
+from qwenkit.model.resize_token_embeddings import resize_token_embeddings
 from qwenkit.records import read_json, write_json, write_jsonl
 from qwenkit.stages.tokenizer import bytes_per_token
 from qwenkit.tokenizer import save_tokenizer, train_bpe
@@ -127,7 +127,7 @@ def test_a_tied_table_grows_once() -> None:
     shape = ModelConfig(vocab_size=10, hidden_size=4, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
                         tie_word_embeddings=True)  # fmt: skip
     model = init_weights(Transformer(shape), 0)
-    wide = grow(model, 10, [[1, 2], [3, 3, 9]], 16)
+    wide = resize_token_embeddings(model, 10, [[1, 2], [3, 3, 9]], 16)
     table, old = wide.model.embed_tokens.weight, model.model.embed_tokens.weight
     assert torch.allclose(table[10], (old[1] + old[2]) / 2) and torch.allclose(table[11], (2 * old[3] + old[9]) / 3)
     assert torch.allclose(table[12:], old.mean(0).expand(4, -1)) and wide(torch.tensor([[1, 11]])).shape == (1, 2, 16)

@@ -5,14 +5,14 @@ import pytest
 
 from qwenkit.data.order import Order
 from qwenkit.errors import UserError
-from qwenkit.training.batches import Batches, build_batch, held_out
+from qwenkit.training.batches import Batches, build_batch, validation_batches
 from tests.training.conftest import make_store
 
 
 @pytest.mark.parametrize("split", [True, False])
 def test_every_token_but_the_first_is_learnt_once_with_its_weight(split):
     store = make_store()
-    batches = held_out(store, 32, 4, split)
+    batches = validation_batches(store, 32, 4, split)
     learnt = sum(batch.weight for batch in batches)
     assert learnt == pytest.approx(sum(store.weights(d, 1, n).sum() for d, n in enumerate(store.lengths)))
     assert sum(batch.tokens for batch in batches) == store.lengths.sum()
@@ -20,7 +20,7 @@ def test_every_token_but_the_first_is_learnt_once_with_its_weight(split):
 
 def test_targets_follow_inputs_inside_a_document_and_across_the_cut():
     store = make_store()
-    for batch in held_out(store, 32, 4, split=True):
+    for batch in validation_batches(store, 32, 4, split=True):
         inputs, targets = batch.ids_BT[batch.weights_BT > 0], batch.targets_BT[batch.weights_BT > 0]
         assert ((inputs + 1) % 48 == targets).all()  # the corpus counts upwards
 

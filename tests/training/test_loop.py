@@ -8,7 +8,7 @@ import torch
 
 from qwenkit.errors import Interrupted
 from qwenkit.training import Sentinel, mean_loss, run
-from qwenkit.training.batches import held_out
+from qwenkit.training.batches import validation_batches
 from tests.training.conftest import VOCAB, Run
 
 
@@ -136,7 +136,7 @@ def test_evaluation_leaves_no_trace(uninterrupted):
     def evaluate(state):
         torch.rand(3)
         state.modules["model"].eval()
-        return mean_loss(state.modules["model"], held_out(training.store, 32, 8, split=True))
+        return mean_loss(state.modules["model"], validation_batches(training.store, 32, 8, split=True))
 
     train(training, evaluate=evaluate, evaluate_every=5)
     assert [row["step"] for row in training.named("eval")] == [0, 5, 10, 12]

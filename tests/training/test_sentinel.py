@@ -9,7 +9,7 @@ import torch
 from qwenkit.data.order import Order
 from qwenkit.data.shards import Example, Examples
 from qwenkit.errors import Stopped, UserError
-from qwenkit.training import ALARMS, Alarmed, Batches, Sentinel, build_schedule, lm_objective, lm_update, run
+from qwenkit.training import ALARMS, AlarmError, Batches, Sentinel, build_schedule, lm_objective, lm_update, run
 from tests.training.conftest import VOCAB, Run
 
 noise = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_not_a_number_stops_before_the_update_and_names_the_rows(tmp_path, where
         before.append(training.weights)
         return update(state, step)
 
-    with pytest.raises(Alarmed, match=id) as caught:
+    with pytest.raises(AlarmError, match=id) as caught:
         run(watched, training.state, 12, log=training.log, checkpoint_dir=tmp_path, checkpoint_seconds=0)
     assert torch.equal(training.weights, before[-1]) and len(before) == 4
     assert all(param.grad is None for param in training.model.parameters())
@@ -160,7 +160,7 @@ def test_a_lost_mask_stops_the_run(weights, content):
     batches = Batches(store, Order(store.digest, 0, store.lengths, 8, split=False), 4)
     update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 9))
     before = training.weights
-    with pytest.raises(Alarmed, match="no-content"):
+    with pytest.raises(AlarmError, match="no-content"):
         run(update, training.state, 9, log=training.log)
     assert torch.equal(before, training.weights) and training.named("alarm")[0]["id"] == "no-content"
 
@@ -178,7 +178,7 @@ def test_replay_does_not_hide_a_lost_mask():
         batches = Batches(store, Order(store.digest, 0, store.lengths, 3, split=False), 4, micro_batch_size=1)
         update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
         if alarm:
-            with pytest.raises(Alarmed, match="no-content"):
+            with pytest.raises(AlarmError, match="no-content"):
                 run(update, training.state, 3, log=training.log)
         else:
             alone = [[batch for batch in batches(0) if batch.content is None]]
@@ -195,7 +195,7 @@ def test_a_stop_alarm_saves_nothing_after_the_fault(tmp_path):
     def dead(state, step):
         return {"loss": 1.0, "lr": 0.0 if step > 4 else 1.0}
 
-    with pytest.raises(Alarmed, match="dead-learning-rate"):
+    with pytest.raises(AlarmError, match="dead-learning-rate"):
         run(dead, training.state, 20, log=training.log, checkpoint_dir=tmp_path)
     assert training.state.step == 8 and list(tmp_path.iterdir()) == []
 

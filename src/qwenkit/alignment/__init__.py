@@ -5,7 +5,7 @@
     ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
     training.run(ppo.update, ppo.state(), until=500)
 
-Reading order: `comparisons` -> `encoding` -> `reward` -> `rollouts` -> `objectives` -> `ppo`. Supervised
+Reading order: `comparisons` -> `pair_encoding` -> `reward_model` -> `rollouts` -> `ppo_loss` -> `ppo`. Supervised
 fine-tuning (§3.1) needs nothing from here: it is the stock update with the renderer's loss mask. Names load on first
 use, so that importing this room does not import torch.
 """
@@ -17,16 +17,16 @@ from qwenkit.lazy import lazy
 _HOME = {
     "make_pairs": "comparisons",
     "STRATEGIES": "comparisons",
-    "Pair": "encoding",
-    "PairBatch": "reward",
-    "PairBatches": "reward",
-    "PairwiseObjective": "reward",
-    "answer_ids": "encoding",
-    "StoredPairs": "encoding",
-    "encode_pairs": "encoding",
-    "pair_accuracy": "reward",
-    "pair_margins": "reward",
-    "score_texts": "reward",
+    "Pair": "pair_encoding",
+    "PairBatch": "reward_model",
+    "PairBatches": "reward_model",
+    "PairwiseObjective": "reward_model",
+    "answer_ids": "pair_encoding",
+    "StoredPairs": "pair_encoding",
+    "encode_pairs": "pair_encoding",
+    "pair_accuracy": "reward_model",
+    "pair_margins": "reward_model",
+    "score_texts": "reward_model",
     "Rollout": "rollouts",
     "Prompts": "rollouts",
     "rollout": "rollouts",

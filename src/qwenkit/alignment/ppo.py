@@ -40,9 +40,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from qwenkit.alignment import objectives
-from qwenkit.alignment.objectives import RunningMoments
+from qwenkit.alignment import ppo_loss as objectives
 from qwenkit.alignment.padding import length_batches
+from qwenkit.alignment.ppo_loss import RunningMoments
 from qwenkit.alignment.rollouts import Prompts, Rollout, rollout
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine
@@ -156,7 +156,7 @@ def response_logprobs(model: Transformer, batch: Rollout, chunk: int = CHUNK) ->
             entropy_C = objectives.entropy(logprobs_CV)
         return logprobs_CV.gather(1, tokens_C[:, None]).squeeze(1), entropy_C
 
-    h_ND, tokens_N = batch.before(model.hidden(batch.ids_BT)), batch.tokens_N
+    h_ND, tokens_N = batch.preceding_hidden(model.hidden(batch.ids_BT)), batch.tokens_N
     if len(h_ND) <= chunk:
         return part(h_ND, tokens_N)
     pieces = zip(h_ND.split(chunk), tokens_N.split(chunk))
@@ -166,7 +166,7 @@ def response_logprobs(model: Transformer, batch: Rollout, chunk: int = CHUNK) ->
 
 def response_values(model: ScalarModel, batch: Rollout) -> Tensor:
     """The value [N] of the state before each response token."""
-    values_N = batch.before(model.score(batch.ids_BT))
+    values_N = batch.preceding_hidden(model.score(batch.ids_BT))
     return values_N.to(torch.promote_types(values_N.dtype, torch.float32))
 
 
@@ -217,7 +217,7 @@ class PPO:
         self.policy.eval()
         self.value.eval()
         frozen = step < config.value_warmup_steps
-        experience = self.judge(self.sample(step), state)
+        experience = self.compute_experience(self.sample(step), state)
         parts = [rows for epoch in range(config.epochs) for rows in self.minibatches(step, epoch)]
         sums: Metrics = {}
         for part, rows in enumerate(parts):
@@ -236,7 +236,7 @@ class PPO:
                        im_end_id=self.im_end_id)  # fmt: skip
 
     @torch.no_grad()
-    def judge(self, batch: Rollout, state: RunState) -> Experience:
+    def compute_experience(self, batch: Rollout, state: RunState) -> Experience:
         """Rewards, values, advantages: everything that does not change while a step is learnt from. The policy reads
         every response once more, so that a sampler that does not compute the same is seen on any token."""
         config, mask_BR = self.config, batch.mask_BR

@@ -78,7 +78,7 @@ class Rollout:
                        self.finished_B[at], [self.prompts[row] for row in rows])  # fmt: skip
 
     @property
-    def places_BR(self) -> Tensor:
+    def positions_BR(self) -> Tensor:
         """Where in a row each response token stands; padded places point at the row's last column."""
         index_R = torch.arange(self.mask_BR.shape[1], device=self.ids_BT.device)
         return (self.starts_B[:, None] + index_R).clamp(max=self.ids_BT.shape[1] - 1)
@@ -86,13 +86,13 @@ class Rollout:
     @property
     def tokens_N(self) -> Tensor:
         """The response tokens of all rows, one after the other."""
-        return self.ids_BT.gather(1, self.places_BR)[self.mask_BR]
+        return self.ids_BT.gather(1, self.positions_BR)[self.mask_BR]
 
-    def before(self, x_BT: Tensor) -> Tensor:
+    def preceding_hidden(self, x_BT: Tensor) -> Tensor:
         """What a model read just before each response token, [N, ...]: the state in which the token was chosen."""
-        places_BR = self.places_BR - 1
-        rows_B1 = torch.arange(len(x_BT), device=x_BT.device)[:, None].expand_as(places_BR)
-        return x_BT[rows_B1[self.mask_BR], places_BR[self.mask_BR]]
+        positions_BR = self.positions_BR - 1
+        rows_B1 = torch.arange(len(x_BT), device=x_BT.device)[:, None].expand_as(positions_BR)
+        return x_BT[rows_B1[self.mask_BR], positions_BR[self.mask_BR]]
 
     def responses(self) -> list[list[int]]:
         """Response ids of each row, with their end token where there is one."""

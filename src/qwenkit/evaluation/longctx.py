@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from qwenkit.errors import UserError, visible
-from qwenkit.model.config import Extension, ModelConfig, Yarn
-from qwenkit.model.rotary import illustrated_windows
+from qwenkit.model.config import ContextExtension, ModelConfig, Yarn
+from qwenkit.model.rotary import doubling_windows
 from qwenkit.statistics import Interval, mean_interval
 
 Progress = Callable[[int, int, str], None]
@@ -50,7 +50,7 @@ class Trick:
         stretch = length / trained
         return replace(
             config,
-            extension=Extension(seq_length=trained, dynamic_ntk=self.dynamic_ntk, logn=self.logn),
+            extension=ContextExtension(seq_length=trained, dynamic_ntk=self.dynamic_ntk, logn=self.logn),
             windows=self.windows,
             yarn=Yarn(factor=stretch, original_max_position_embeddings=trained) if self.yarn and stretch > 1 else None,
             max_position_embeddings=max(length, config.max_position_embeddings),
@@ -68,7 +68,7 @@ class Cell(NamedTuple):
 
 def combinations(config: ModelConfig, trained: int, windows: Sequence[int | None] | None = None) -> list[Trick]:
     """Plain, then all of NTK, LogN and windows in Table 3's order, then YaRN for comparison."""
-    sizes = tuple(windows or illustrated_windows(config.num_hidden_layers, trained))
+    sizes = tuple(windows or doubling_windows(config.num_hidden_layers, trained))
     found = []
     for window in (None, sizes):
         for ntk, logn in ((False, False), (True, False), (False, True), (True, True)):

@@ -11,8 +11,8 @@
 Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
 queue at once. What a request gets does not depend on what else is in the batch: every draw is a function of (seed,
 request, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several threads,
-and for experts, which are given the tokens of all rows together (`runner.py` has the limits). The same call gives the
-same answers again; ask with another seed for others.
+and for experts, which are given the tokens of all rows together (`model_runner.py` has the limits). The same call gives
+the same answers again; ask with another seed for others.
 
 Calls may be interleaved: whoever steps moves every request on, and each result waits for the call that asked for it.
 A call that fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN
@@ -41,16 +41,16 @@ from torch import Tensor
 from qwenkit.chat import stop_token_ids, truncate_history
 from qwenkit.errors import UserError, within
 from qwenkit.hub import resolve
-from qwenkit.inference.checks import integer, items, same_length, shown, token_ids
-from qwenkit.inference.params import SamplingParams, folder_defaults
-from qwenkit.inference.runner import ModelRunner
+from qwenkit.inference.kv_quantization import KINDS
+from qwenkit.inference.model_runner import ModelRunner
 from qwenkit.inference.sampling import not_finite
+from qwenkit.inference.sampling_params import SamplingParams, folder_defaults
 from qwenkit.inference.scheduler import Scheduler
 from qwenkit.inference.scoring import score
-from qwenkit.inference.sequence import Output, Request, Sequence, Writer
-from qwenkit.inference.store import KINDS
+from qwenkit.inference.sequence import IncrementalDetokenizer, Output, Request, Sequence
+from qwenkit.inference.validation import integer, items, same_length, shown, token_ids
 from qwenkit.model import Transformer, load_model
-from qwenkit.model.packed import can_pack
+from qwenkit.model.prepacked import can_pack
 from qwenkit.records import read_object
 from qwenkit.tokenizer import ENDOFTEXT
 
@@ -63,7 +63,7 @@ class Engine:
     """A model, its tokenizer and the requests under way. `seed` is for requests that name none. Ids from `vocabulary`
     on (by default the tokenizer's size) only pad the embedding and are never drawn. `kv_cache="int8"` keeps keys and
     values in 8 bits, as a first Qwen's folder may ask (`use_cache_quantization`); None: as the model says. `packed`
-    copies bf16 weights into the order that a CPU's products want (`model/packed.py`); None: where the engine loads the
+    copies bf16 weights into the layout that oneDNN reads (`model/prepacked.py`); None: where the engine loads the
     folder itself, the CPU has such products and the copy has room."""
 
     def __init__(
@@ -155,8 +155,8 @@ class Engine:
         tok, settled = self._tokenizer("stream"), replace(self._settle(params), n=1)
         request = self._request(prompt, settled, 0, where="prompt")
         (sequence,) = request.sequences
-        sequence.writer = writer = sequence.writer or Writer(tok, settled)
-        return self._pieces(request, writer)
+        sequence.detokenizer = detokenizer = sequence.detokenizer or IncrementalDetokenizer(tok, settled)
+        return self._pieces(request, detokenizer)
 
     def stream_chat(
         self,
@@ -185,7 +185,7 @@ class Engine:
                 rows[i] = [*rows[i], *self._encode(text, f"continuation {i}")]
         for i, row in enumerate(rows):
             self._room(row, f"prompt {i}", needed=0)
-        return self._quietly(lambda: score(self.runner.twin, rows, starts, self.runner.prefill_tokens))
+        return self._quietly(lambda: score(self.runner.compute_model, rows, starts, self.runner.prefill_tokens))
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Engine:
             state = _without_copy(state) if self.model.config.tie_word_embeddings else state
             _check_state(state, self.model.state_dict())
             self.model.load_state_dict(state)
-        self.runner.renew()
+        self.runner.refresh_weights()
         self.version += 1
 
     # ---- what is asked ----------------------------------------------------------------------------------------------
@@ -271,7 +271,9 @@ class Engine:
         eos_id = None if params.ignore_eos else self.eos_id
         request = Request(number, where, tuple(ids), params, limit, stops, eos_id)
         request.sequences = [
-            Sequence(request, sample, self._seen(request), Writer(self.tok, params) if params.stop else None)
+            Sequence(
+                request, sample, self._seen(request), IncrementalDetokenizer(self.tok, params) if params.stop else None
+            )
             for sample in range(params.n)
         ]
         for sequence in request.sequences:
@@ -327,7 +329,7 @@ class Engine:
     def _forget(self, requests: list[Request]) -> None:
         for request in requests:
             self._requests.pop(request.handle, None)
-        self.scheduler.withdraw(s for request in requests for s in request.sequences)
+        self.scheduler.cancel(s for request in requests for s in request.sequences)
 
     def _completed(self, request: Request) -> Output:
         """Step until this request is complete."""
@@ -335,21 +337,21 @@ class Engine:
             self._advance()
         return request.result()
 
-    def _pieces(self, request: Request, writer: Writer) -> Iterator[str]:
+    def _pieces(self, request: Request, detokenizer: IncrementalDetokenizer) -> Iterator[str]:
         """What a writer has to say until its request is complete, by whichever call."""
         with self._under_way([request]):
             while request.under_way:
                 self._advance()
-                if piece := writer.piece():
+                if piece := detokenizer.piece():
                     yield piece
             request.result()
-        if rest := writer.piece():
+        if rest := detokenizer.piece():
             yield rest
 
     def _advance(self) -> None:
         """One step of the model, for all requests; those that it completes have their results."""
         self._sweep()
-        self.scheduler.admit()
+        self.scheduler.schedule()
         self._quietly(lambda: self.runner.step(self.scheduler.running))
         self._sweep()
 
@@ -358,13 +360,13 @@ class Engine:
         for request in dict.fromkeys(s.request for s in self.scheduler.running if s.finish_reason is not None):
             if request.under_way and request.handle in self._requests:
                 self._conclude(request)
-        self.scheduler.retire()
+        self.scheduler.remove_finished()
 
     def _conclude(self, request: Request) -> None:
         """The output, when all samples are finished; the fault, as soon as one has no next token."""
         if lost := next((s for s in request.sequences if s.finish_reason == "not finite"), None):
             request.fault = not_finite(f"{request.where}, sample {lost.sample}", lost.length)
-            self.scheduler.withdraw(request.sequences)
+            self.scheduler.cancel(request.sequences)
         elif all(s.finish_reason is not None for s in request.sequences):
             samples = [sequence.finished(self.tok) for sequence in request.sequences]
             request.output = Output(request.handle, list(request.prompt), samples, self.version)

@@ -30,27 +30,27 @@ def not_finite(where: str, position: int) -> Stopped:
     )
 
 
-def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
+def repetition_penalty(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
     """Repetition penalty on every token of the prompt and the answer so far."""
     penalty_B1 = penalty_B[:, None]
     weaker_BV = torch.where(logits_BV < 0, logits_BV * penalty_B1, logits_BV / penalty_B1)
     return torch.where(seen_BV, weaker_BV, logits_BV)
 
 
-def added(logits_BV: Tensor, rows: list[int], ids: list[int], values: list[float]) -> Tensor:
+def logit_bias(logits_BV: Tensor, rows: list[int], ids: list[int], values: list[float]) -> Tensor:
     """With something added to single logits: a bias, or -inf to what may not come yet."""
     sums_BV = logits_BV.clone()
     row_N, id_N = (torch.tensor(index, device=logits_BV.device) for index in (rows, ids))
     return sums_BV.index_put_((row_N, id_N), torch.tensor(values, device=logits_BV.device), accumulate=True)
 
 
-def discount(logits_V: Tensor, ids: list[int], frequency: float, presence: float) -> Tensor:
+def frequency_presence_penalty(logits_V: Tensor, ids: list[int], frequency: float, presence: float) -> Tensor:
     """Frequency and presence penalty on the tokens of the answer so far."""
     counts_V = torch.bincount(torch.tensor(ids, dtype=torch.long, device=logits_V.device), minlength=len(logits_V))
     return logits_V - frequency * counts_V - presence * (counts_V > 0)
 
 
-def end(logits_BV: Tensor, rows: list[int], eos_ids: list[int]) -> Tensor:
+def force_eos(logits_BV: Tensor, rows: list[int], eos_ids: list[int]) -> Tensor:
     """In these rows the end-of-text token is all that can follow."""
     ended_BV = logits_BV.clone()
     ended_BV[rows] = float("-inf")
@@ -98,7 +98,7 @@ def _ascending(scores_BV: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(scores_BV.numpy(), axis=-1))
 
 
-def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
+def sample(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """Inverse cumulative distribution in vocabulary order; never a token of probability zero."""
     sums_BV = probs_BV.double().cumsum(-1)
     total_B1 = sums_BV[:, -1:].contiguous()

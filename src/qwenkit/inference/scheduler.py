@@ -25,13 +25,13 @@ class Scheduler:
         """Queue up."""
         self.waiting = [*self.waiting, *sequences]
 
-    def admit(self) -> None:
+    def schedule(self) -> None:
         """Fill the free rows from the queue, in order; the newly admitted are the last rows."""
         count = self.max_batch - len(self.running)
         if self.waiting and count:
             self.running, self.waiting = [*self.running, *self.waiting[:count]], self.waiting[count:]
 
-    def retire(self) -> None:
+    def remove_finished(self) -> None:
         """Take out the finished; from the back, so that the row moved into a gap is one that goes on."""
         running = list(self.running)
         for row in reversed(range(len(running))):
@@ -43,7 +43,7 @@ class Scheduler:
                 running[row] = last
         self.running = running
 
-    def withdraw(self, sequences: Iterable[Sequence]) -> None:
+    def cancel(self, sequences: Iterable[Sequence]) -> None:
         """Nobody wants these any more: their rows are free when the batch next changes."""
         gone = set(sequences)
         for sequence in gone:

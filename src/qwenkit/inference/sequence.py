@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from qwenkit.errors import Stopped
-from qwenkit.inference.params import SamplingParams
+from qwenkit.inference.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "not finite"]
 """The last two end a request that has no output."""
@@ -96,7 +96,7 @@ class Sequence:
     sample: int
     seen_V: Tensor | None
     """Tokens so far, for the repetition penalty."""
-    writer: Writer | None
+    detokenizer: IncrementalDetokenizer | None
     """Turns tokens into text as they come, where stop texts or a stream need it."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -148,8 +148,8 @@ class Sequence:
         if self.seen_V is not None:
             self.seen_V[id] = True
         stopped = id in self.request.stops
-        if self.writer is not None and (not stopped or self.params.include_stop_str_in_output):
-            stopped |= self.writer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
+        if self.detokenizer is not None and (not stopped or self.params.include_stop_str_in_output):
+            stopped |= self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
         if stopped:
             self.finish_reason = "stop"
         else:
@@ -171,15 +171,15 @@ class Sequence:
     def _text(self, tok: Any) -> str | None:
         if tok is None:
             return None
-        if self.writer is not None:
-            return self.writer.finish()
+        if self.detokenizer is not None:
+            return self.detokenizer.finish()
         stopped = self.finish_reason == "stop" and self.request.stops.issuperset(self.ids[-1:])
         ids = self.ids[:-1] if stopped and not self.params.include_stop_str_in_output else self.ids
         stream = tok.stream(self.params.skip_special_tokens)  # an id that means nothing is no reason to stop the others
         return "".join([*map(stream.push, ids), stream.flush()])
 
 
-class Writer:
+class IncrementalDetokenizer:
     """The text of an answer while it grows: whole characters only, cut at the first stop text.
 
     Stop texts are looked for in what was written: where special tokens are left out of the text, also in the text with

@@ -4,7 +4,7 @@
     model = init_weights(Transformer(ModelConfig(vocab_size=1536, hidden_size=128, ...)), seed=0)
 
 `transformer.py` shows a whole model in one file, `attention.py` holds the one rule of who sees whom, `init.py` the
-first weights, `folder.py` reads and writes Hugging Face folders. Names load on first use: a recipe checks
+first weights, `pretrained.py` reads and writes Hugging Face folders. Names load on first use: a recipe checks
 the shape of a model without torch.
 """
 
@@ -16,8 +16,8 @@ from qwenkit.lazy import lazy
 
 if TYPE_CHECKING:
     from qwenkit.model.config import ModelConfig
-    from qwenkit.model.folder import load_model, load_scalar, save_model, save_scalar, stored_dtype
     from qwenkit.model.init import init_weights
+    from qwenkit.model.pretrained import load_model, load_scalar, save_model, save_scalar, stored_dtype
     from qwenkit.model.transformer import ScalarModel, Transformer
 
 _HOME = {
@@ -25,11 +25,11 @@ _HOME = {
     "ScalarModel": "transformer",
     "Transformer": "transformer",
     "init_weights": "init",
-    "load_model": "folder",
-    "load_scalar": "folder",
-    "save_model": "folder",
-    "save_scalar": "folder",
-    "stored_dtype": "folder",
+    "load_model": "pretrained",
+    "load_scalar": "pretrained",
+    "save_model": "pretrained",
+    "save_scalar": "pretrained",
+    "stored_dtype": "pretrained",
 }
 
 __all__ = [

@@ -4,7 +4,9 @@
                          num_attention_heads=4)
 
 Names are Hugging Face's. `intermediate_size` is the true width of the SwiGLU network (the first Qwen's `config.json`
-writes twice that number). What only some families have lies in parts of its own: `Experts`, `Yarn`, `Extension`.
+writes twice that number). What only some families have has a class of its own: `MoEConfig`, `Yarn`,
+`ContextExtension`.
+
 `dropout` acts on the output of every residual branch while training; it belongs to a training run, so it is never
 written into a model folder.
 """
@@ -36,7 +38,7 @@ MOST_EXPERTS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
+class MoEConfig:
     """A mixture of experts in place of the feed-forward layer (Qwen1.5-MoE, Qwen3-MoE)."""
 
     num_experts: int
@@ -70,7 +72,7 @@ class Yarn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extension:
+class ContextExtension:
     """The first Qwen's training-free context extension (§2.5 of the report): both act from `seq_length` on, and only
     outside training. Its third part, windows by layer, is `ModelConfig.windows`."""
 
@@ -99,9 +101,9 @@ class ModelConfig:
     qkv_bias: bool = True
     qk_norm: bool = False
     """RMSNorm of every query and key over its head, before the rotation (Qwen3)."""
-    experts: Experts | None = None
+    experts: MoEConfig | None = None
     yarn: Yarn | None = None
-    extension: Extension | None = None
+    extension: ContextExtension | None = None
     windows: tuple[int | None, ...] | None = None
     """For each layer how many tokens a query sees, itself included; None: all before it."""
     int8_cache: bool = False
@@ -113,7 +115,7 @@ class ModelConfig:
     eos_token_id: int | tuple[int, ...] | None = None
     """The end of a text; several where the folder says so."""
     model_type: str | None = None
-    """The folder format that the model came from and is saved in; None: the plainest that can say it."""
+    """The folder format that the model came from and is saved in; None: the simplest that can say it."""
 
     def __post_init__(self) -> None:
         if self.num_key_value_heads is None:

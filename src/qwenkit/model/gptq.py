@@ -1,7 +1,7 @@
 """Weights to 4 or 8 bits: GPTQ, and plain rounding (the released Int4 and Int8 models; report's repository).
 
-    quantize(model, Scheme(bits=4, group_size=128), batches)        # in place; batches of ids to calibrate on
-    quantize(model, Scheme(bits=8, group_size=-1), None)            # round to nearest: no text needed
+    quantize(model, QuantConfig(bits=4, group_size=128), batches)        # in place; batches of ids to calibrate on
+    quantize(model, QuantConfig(bits=8, group_size=-1), None)            # round to nearest: no text needed
 
 GPTQ (Frantar et al., 2022) goes through the columns of a weight; what a column loses by rounding is made up for by the
 columns after it, as the inputs seen in calibration say they can. Blocks are quantized one after another on the inputs
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError
-from qwenkit.model.quantized import QuantizedLinear, Scheme, from_levels
+from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear, from_qvalues
 from qwenkit.model.rotary import Rotary
 from qwenkit.model.transformer import Transformer, View
 
@@ -36,13 +36,13 @@ _ORDER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"),
 @torch.no_grad()
 def quantize(
     model: Transformer,
-    scheme: Scheme,
+    quant_config: QuantConfig,
     batches: Sequence[Tensor] | None,
     symmetric: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Transformer:
     """Replace every linear layer of the blocks. Returns the model, which can no longer be trained."""
-    _check(model, scheme)
+    _check(model, quant_config)
     model.eval()
     shared = [model.model.prepare(ids_BT) for ids_BT in batches or ()]
     states = [x_BTC for x_BTC, _, _ in shared]
@@ -57,7 +57,7 @@ def quantize(
                       if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in names}  # fmt: skip
             curvatures = _curvatures(layers, run) if batches is not None else {}
             for name, layer in layers.items():
-                _replace(block, name, _quantized(layer, scheme, curvatures.get(name), symmetric))
+                _replace(block, name, _quantized(layer, quant_config, curvatures.get(name), symmetric))
         states = run()
     return model
 
@@ -67,16 +67,17 @@ def _run(block: nn.Module, states: list[Tensor], seen: list[tuple[Rotary, View]]
     return [block(x_BTC, rotary, view, None, 0.0) for x_BTC, (rotary, view) in zip(states, seen)]
 
 
-def _check(model: Transformer, scheme: Scheme) -> None:
-    if scheme.bits not in (4, 8) or not (scheme.group_size == -1 or scheme.group_size >= 8):
+def _check(model: Transformer, quant_config: QuantConfig) -> None:
+    if quant_config.bits not in (4, 8) or not (quant_config.group_size == -1 or quant_config.group_size >= 8):
         raise UserError(
-            f"{scheme.bits} bits in groups of {scheme.group_size}", expected="4 or 8 bits; groups of 8 or more, or -1"
+            f"{quant_config.bits} bits in groups of {quant_config.group_size}",
+            expected="4 or 8 bits; groups of 8 or more, or -1",
         )
     for name, layer in model.model.layers.named_modules():
         if isinstance(layer, QuantizedLinear):
             raise UserError("the model is quantized already", hint="quantize the one that it was made of")
         if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in sum(_ORDER, ()):
-            size = layer.in_features if scheme.group_size == -1 else scheme.group_size
+            size = layer.in_features if quant_config.group_size == -1 else quant_config.group_size
             if layer.in_features % size or layer.in_features % 8 or layer.out_features % 8:
                 raise UserError(f"{name} is {layer.out_features} x {layer.in_features}",
                                 expected=f"sizes of a multiple of 8, columns of a multiple of {size}",
@@ -108,49 +109,53 @@ def _watched(layers: dict[str, nn.Linear], found: dict[str, Tensor]) -> Iterator
             handle.remove()
 
 
-def _quantized(layer: nn.Linear, scheme: Scheme, curvature_KK: Tensor | None, symmetric: bool) -> QuantizedLinear:
+def _quantized(
+    layer: nn.Linear, quant_config: QuantConfig, curvature_KK: Tensor | None, symmetric: bool
+) -> QuantizedLinear:
     weight_NK = layer.weight.detach().float().cpu()
     if curvature_KK is None or not curvature_KK.any():
-        levels, scales, zeros = round_plainly(weight_NK, scheme, symmetric)
+        levels, scales, zeros = round_to_nearest(weight_NK, quant_config, symmetric)
     else:
-        levels, scales, zeros = gptq(weight_NK, curvature_KK, scheme, symmetric)
+        levels, scales, zeros = gptq(weight_NK, curvature_KK, quant_config, symmetric)
     bias = None if layer.bias is None else layer.bias.detach().clone()
-    return from_levels(levels, scales, zeros, scheme, bias).to(layer.weight.device)
+    return from_qvalues(levels, scales, zeros, quant_config, bias).to(layer.weight.device)
 
 
-def round_plainly(weight_NK: Tensor, scheme: Scheme, symmetric: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def round_to_nearest(
+    weight_NK: Tensor, quant_config: QuantConfig, symmetric: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """Levels [N, K], scales and zeros [N, G]: each weight by itself."""
-    size = weight_NK.shape[1] if scheme.group_size == -1 else scheme.group_size
+    size = weight_NK.shape[1] if quant_config.group_size == -1 else quant_config.group_size
     grouped_NGK = weight_NK.unflatten(1, (-1, size))
-    scales_NG, zeros_NG = _range(grouped_NGK, scheme.bits, symmetric)
-    levels = _levels(grouped_NGK, scales_NG[..., None], zeros_NG[..., None], scheme.bits)
+    scales_NG, zeros_NG = _range(grouped_NGK, quant_config.bits, symmetric)
+    levels = _levels(grouped_NGK, scales_NG[..., None], zeros_NG[..., None], quant_config.bits)
     return levels.flatten(1), scales_NG, zeros_NG
 
 
 def gptq(
-    weight_NK: Tensor, curvature_KK: Tensor, scheme: Scheme, symmetric: bool = True
+    weight_NK: Tensor, curvature_KK: Tensor, quant_config: QuantConfig, symmetric: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same, with every column's error made up for by those after it."""
     rest_NK, K = weight_NK.clone(), weight_NK.shape[1]
-    size = K if scheme.group_size == -1 else scheme.group_size
+    size = K if quant_config.group_size == -1 else quant_config.group_size
     spread_KK = _spread(curvature_KK, rest_NK)
-    levels_NK = torch.zeros_like(rest_NK, dtype=torch.int64)
+    qvalues_NK = torch.zeros_like(rest_NK, dtype=torch.int64)
     scales, zeros = [], []
     for start in range(0, K, _COLUMNS):
         end = min(start + _COLUMNS, K)
         errors_NK = torch.zeros(len(rest_NK), end - start)
         for k in range(start, end):
             if k % size == 0:
-                scale_N, zero_N = _range(rest_NK[:, k : k + size], scheme.bits, symmetric)
+                scale_N, zero_N = _range(rest_NK[:, k : k + size], quant_config.bits, symmetric)
                 scales.append(scale_N)
                 zeros.append(zero_N)
-            levels_NK[:, k] = _levels(rest_NK[:, k], scales[-1], zeros[-1], scheme.bits)
-            rounded_N = (levels_NK[:, k] - zeros[-1]) * scales[-1]
+            qvalues_NK[:, k] = _levels(rest_NK[:, k], scales[-1], zeros[-1], quant_config.bits)
+            rounded_N = (qvalues_NK[:, k] - zeros[-1]) * scales[-1]
             error_N = (rest_NK[:, k] - rounded_N) / spread_KK[k, k]
             rest_NK[:, k:end] -= error_N[:, None] * spread_KK[k, k:end]
             errors_NK[:, k - start] = error_N
         rest_NK[:, end:] -= errors_NK @ spread_KK[start:end, end:]
-    return levels_NK, torch.stack(scales, 1), torch.stack(zeros, 1)
+    return qvalues_NK, torch.stack(scales, 1), torch.stack(zeros, 1)
 
 
 def _spread(curvature_KK: Tensor, rest_NK: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def logn_scale(positions: Tensor, seq_length: int) -> Tensor:
     return (torch.log(positions.double() + 1) / math.log(seq_length)).clamp(min=1).float()
 
 
-def illustrated_windows(num_layers: int, seq_length: int) -> tuple[int, ...]:
+def doubling_windows(num_layers: int, seq_length: int) -> tuple[int, ...]:
     """Windows that double with every eighth of the depth, beginning at `seq_length`.
 
     Ours: the report says only that lower layers want shorter windows. A maintainer's illustration for the 32 layers of

@@ -2,7 +2,7 @@
 
 A LLaMA-style decoder with Qwen's choices: rotary positions from float32 inverse frequencies, biases on Q, K and V and
 nowhere else, RMSNorm before every branch, SwiGLU, untied (or, for small models, tied) output embeddings. Later Qwen's
-are grouped queries, norms of queries and keys in place of biases, windows in some layers, experts (`experts.py`). The
+are grouped queries, norms of queries and keys in place of biases, windows in some layers, experts (`moe.py`). The
 first Qwen's context extension and YaRN are in `rotary.py`. Parameter names are Hugging Face's `Qwen2ForCausalLM`,
 `Qwen3MoeForCausalLM` and so on, so a state dict needs no mapping.
 
@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from qwenkit.model.attention import Cache, attention, document_lengths, document_mask, document_positions
 from qwenkit.model.config import ModelConfig
-from qwenkit.model.experts import MLP, SparseMLP
 from qwenkit.model.init import init_weights
+from qwenkit.model.moe import MLP, SparseMLP
 from qwenkit.model.rotary import Rotary, rotary_tables
 
 

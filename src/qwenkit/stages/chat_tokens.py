@@ -222,7 +222,7 @@ def example(tok: Any, row: Row, mask: str) -> Any:
 
 def encode_comparisons(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
     """The pairs of a part as a shard of texts: the chosen one, then the rejected one, of each."""
-    from qwenkit.alignment.encoding import encode_pair
+    from qwenkit.alignment.pair_encoding import encode_pair
     from qwenkit.data.shards import ShardWriter
 
     tok = _tokenizer(plan.tokenizer, plan.style, *stamps(plan.tokenizer))

@@ -56,7 +56,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     work.progress(1, 3, now="writing")
     found = None
     if config.to == "gguf":
-        from qwenkit.model.gguf_file import write_gguf
+        from qwenkit.model.gguf_export import write_gguf
 
         model.config = form
         write_gguf(model, work.out / "model.gguf", vocabulary(tok, source, form) if tok else None, source.name)
@@ -79,13 +79,13 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def target(config: ModelConfig, to: str) -> tuple[ModelConfig, str | None]:
     """The configuration to write, and why it ends where it ends."""
-    from qwenkit.model.formats import as_qwen2, plainest
+    from qwenkit.model.formats import as_qwen2, simplest_format
 
     if to == "qwen1":
         return replace(config, model_type="qwen"), None
     if config.model_type == "qwen" or config.extension is not None:
         return as_qwen2(config)
-    return replace(config, model_type=plainest(config)), None
+    return replace(config, model_type=simplest_format(config)), None
 
 
 def tokenizer_of(folder: Path) -> Any:
@@ -101,7 +101,7 @@ def remarks(source: Path, out: Path, tok: Any, to: str) -> Iterator[str]:
     if tok is None:
         yield NO_TOKENIZER
     elif to == "gguf":
-        from qwenkit.model.gguf_file import PATTERNS
+        from qwenkit.model.gguf_export import PATTERNS
 
         if tok.regex not in PATTERNS:
             yield f"llama.cpp cannot cut text as this tokenizer does and will refuse the file: {tok.regex:.200}"
@@ -120,7 +120,7 @@ _MADE_ANEW = (".*", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin
 
 def vocabulary(tok: Any, source: Path, form: ModelConfig) -> Any:
     """The tokenizer as a GGUF file spells it. Rows beyond it only pad the embedding."""
-    from qwenkit.model.gguf_file import Vocabulary, pattern_name
+    from qwenkit.model.gguf_export import Vocabulary, pattern_name
     from qwenkit.tokenizer.publish import tokenizer_json
 
     published = tokenizer_json(tok)

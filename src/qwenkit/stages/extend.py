@@ -163,7 +163,7 @@ def headline(metrics: dict[str, Any], merges: int) -> str:
 def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:
     """Write the model with rows for every new token; returns the tokenizer with the model's number of rows."""
     from qwenkit.model import load_model, save_model
-    from qwenkit.model.grow import grow
+    from qwenkit.model.resize_token_embeddings import resize_token_embeddings
     from qwenkit.stages.models import copy_papers, save_settings
     from qwenkit.tokenizer import Tokenizer
 
@@ -176,7 +176,7 @@ def grow_model(source: Path, old: Any, new: Any, out: Path) -> Any:
         )
     rows = max(model.config.vocab_size, new.vocab_size)
     parts = [old.encode_piece(token) for token, i in new.ranks.items() if i >= old.n_tokens]
-    save_model(grow(model, old.n_tokens, parts, rows), out)
+    save_model(resize_token_embeddings(model, old.n_tokens, parts, rows), out)
     save_settings(source, out, rows)
     copy_papers(source, out)
     wide = Tokenizer(new.ranks, new.special, new.pattern, vocab_size=rows, **new.flags)

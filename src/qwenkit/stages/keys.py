@@ -91,7 +91,7 @@ def train(
         batches,
         build_schedule(config.schedule, steps, config.warmup_steps, config.min_lr_ratio),
         objective=objective or lm_objective,
-        clip=config.max_grad_norm,
+        max_grad_norm=config.max_grad_norm,
         dtype=torch.bfloat16 if usable(config.precision, work.device) == "bf16" else None,
         compile=config.compile,
     )

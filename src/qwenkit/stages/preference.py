@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from qwenkit.alignment.encoding import PairTooLong
+from qwenkit.alignment.pair_encoding import PairTooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import Input, Result, Work, sources, told
@@ -141,7 +141,7 @@ def watch(model: Any, pairs: list[Any]) -> dict[str, float]:
     import torch
 
     from qwenkit.alignment import pair_margins
-    from qwenkit.alignment.reward import pairwise_loss
+    from qwenkit.alignment.reward_model import pairwise_loss
 
     margin_P = torch.tensor(pair_margins(model, pairs))
     right = (margin_P > 0).double().mean() + 0.5 * (margin_P == 0).double().mean()

@@ -139,14 +139,16 @@ def corpus_split(corpus: Input, share: float, work: Work) -> tuple[list[Row], li
 def held_out_batches(tok: Any, rows: list[Row], row: int, limit: int = MEASURED) -> dict[str, list[Any]]:
     """Held-out documents as batches, by source (`text` where none is named); at most `limit` documents each."""
     from qwenkit.data.shards import Example, Examples
-    from qwenkit.training import held_out
+    from qwenkit.training import validation_batches
 
     found = {}
     sources = [str(r.get("source") or UNNAMED) for r in rows]
     for source in sorted(set(sources)):
         mine = [r for r, name in zip(rows, sources) if name == source][:limit]
         ids = [[*tok.encode(r["text"]), tok.eot_id] for r in mine]
-        found[source] = held_out(Examples(Example(r["id"], i, [1.0] * len(i)) for r, i in zip(mine, ids)), row, 8, True)
+        found[source] = validation_batches(
+            Examples(Example(r["id"], i, [1.0] * len(i)) for r, i in zip(mine, ids)), row, 8, True
+        )
     return found
 
 

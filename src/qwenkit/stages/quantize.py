@@ -47,7 +47,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.inference import Engine
     from qwenkit.model import load_model, save_model
     from qwenkit.model.gptq import quantize
-    from qwenkit.model.quantized import Scheme
+    from qwenkit.model.quantized_linear import QuantConfig
     from qwenkit.statistics import paired_difference
 
     source = inputs["model"].path
@@ -56,7 +56,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     before, exam = losses(Engine(model), aside), _exam(model, tok, inputs, work)
     slow = speed(Engine(model))
     batches = calibration if config.method == "gptq" else None
-    quantize(model, Scheme(config.bits, config.group_size), batches, config.symmetric,
+    quantize(model, QuantConfig(config.bits, config.group_size), batches, config.symmetric,
              lambda done, total: work.progress(done, total, now="block"))  # fmt: skip
     save_model(model, work.out)
     save_settings(source, work.out, model.config.vocab_size)

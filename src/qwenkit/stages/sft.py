@@ -135,11 +135,11 @@ def headline(found: dict[str, int]) -> str:
 def measured(tok: Any, rows: list[Row], config: Config) -> dict[str, list[Any]]:
     """The chats held out as batches; none where all are too long."""
     from qwenkit.data.shards import Examples
-    from qwenkit.training import held_out
+    from qwenkit.training import validation_batches
 
     parts = (chat_examples(tok, row, config.mask, config.seq_length, config.too_long)[0] for row in rows)
     store = Examples(example for examples in parts for example in examples if example.learns)
-    return {"chats": held_out(store, config.seq_length, 8, False)} if len(store.lengths) else {}
+    return {"chats": validation_batches(store, config.seq_length, 8, False)} if len(store.lengths) else {}
 
 
 def overlap(documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, Input]) -> Row:

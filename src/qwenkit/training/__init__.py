@@ -5,7 +5,7 @@
     update = lm_update(model, optimizer, batches, build_schedule("cosine", total=400, warmup=30))
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
-Reading order: `loop` -> `update` -> `objectives` -> `batches` -> `optim` -> `schedule` -> `state` -> `sentinel`.
+Reading order: `loop` -> `update` -> `lm_loss` -> `batches` -> `optim` -> `lr_schedule` -> `checkpoint` -> `sentinel`.
 Names load on first use, so that importing this room does not import torch.
 """
 
@@ -18,24 +18,24 @@ _HOME = {
     "lm_update": "update",
     "clip_gradients": "update",
     "MicroBatch": "update",
-    "lm_objective": "objectives",
-    "cross_entropy_sum": "objectives",
-    "mean_loss": "objectives",
+    "lm_objective": "lm_loss",
+    "cross_entropy_sum": "lm_loss",
+    "mean_loss": "lm_loss",
     "Batch": "batches",
     "Batches": "batches",
     "build_batch": "batches",
-    "held_out": "batches",
+    "validation_batches": "batches",
     "build_optimizer": "optim",
     "OptimizerSet": "optim",
     "Muon": "optim",
-    "build_schedule": "schedule",
-    "RunState": "state",
-    "save_checkpoint": "state",
-    "load_checkpoint": "state",
-    "latest_checkpoint": "state",
+    "build_schedule": "lr_schedule",
+    "RunState": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "latest_checkpoint": "checkpoint",
     "Sentinel": "sentinel",
     "ALARMS": "sentinel",
-    "Alarmed": "sentinel",
+    "AlarmError": "sentinel",
     "raise_alarm": "sentinel",
 }
 

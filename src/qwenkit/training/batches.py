@@ -129,7 +129,7 @@ class Batches:
         return [build_batch(self.store, part, self.order.row) for part in parts]
 
 
-def held_out(store: Store, row: int, batch_size: int, split: bool) -> list[Batch]:
+def validation_batches(store: Store, row: int, batch_size: int, split: bool) -> list[Batch]:
     """Every token of a small store once, in a fixed order: for evaluation during training."""
     order = Order(store.digest, 0, store.lengths, row, split)
     count = order.rows_per_epoch

@@ -26,15 +26,15 @@ import torch
 
 from qwenkit import rng
 from qwenkit.errors import Interrupted, UserError
-from qwenkit.training.sentinel import STOP, Alarmed, Raised, Sentinel
-from qwenkit.training.state import RunState, load_latest, save_checkpoint
+from qwenkit.training.checkpoint import RunState, load_latest, save_checkpoint
+from qwenkit.training.sentinel import STOP, AlarmError, Raised, Sentinel
 
 Log = Callable[..., None]
 Evaluate = Callable[[RunState], Mapping[str, Any]]
-LAST = "last"
+LAST_METRICS = "last"
 
 
-def silent(event: str, **fields: Any) -> None:
+def null_log(event: str, **fields: Any) -> None:
     """A log that keeps nothing."""
 
 
@@ -43,7 +43,7 @@ def run(
     state: RunState,
     until: int,
     *,
-    log: Log = silent,
+    log: Log = null_log,
     checkpoint_dir: Path | None = None,
     checkpoint_seconds: float = 60.0,
     sentinel: Sentinel | None = None,
@@ -64,7 +64,7 @@ def run(
         while state.step < until:
             _step(update, state, keeper.sentinel, log, seed)
             if progress:
-                progress(state.step, until, **state.numbers[LAST])
+                progress(state.step, until, **state.numbers[LAST_METRICS])
             due = state.step == until or (evaluate_every and state.step % evaluate_every == 0)
             if evaluate and due:  # before an interrupt is acted on: a resumed run never comes back to this step
                 _evaluate(evaluate, state, log)
@@ -72,7 +72,7 @@ def run(
                 keeper.save()
                 raise Interrupted(f"interrupted at step {state.step} of {until}; the state is saved")
             keeper.save_if_due(done=state.step == until)
-    return state.numbers.get(LAST, {})
+    return state.numbers.get(LAST_METRICS, {})
 
 
 def _step(update: Callable[..., dict[str, Any]], state: RunState, sentinel: Sentinel, log: Log, seed: int) -> None:
@@ -81,12 +81,12 @@ def _step(update: Callable[..., dict[str, Any]], state: RunState, sentinel: Sent
     started = time.perf_counter()
     try:
         metrics = update(state, state.step)
-    except Alarmed as stopped:
+    except AlarmError as stopped:
         log("alarm", step=state.step + 1, **stopped.raised.fields())
         raise
     seconds = time.perf_counter() - started
     state.step += 1
-    state.numbers[LAST] = metrics
+    state.numbers[LAST_METRICS] = metrics
     timed = {**metrics, "seconds": round(seconds, 4)}
     if "tokens" in metrics:
         timed["tokens_per_second"] = round(metrics["tokens"] / max(seconds, 1e-9))

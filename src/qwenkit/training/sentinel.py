@@ -57,12 +57,12 @@ class Raised:
         limits = {"id": row.id, "action": row.action, "metric": row.metric, "threshold": row.threshold}
         return {**limits, "value": self.value, "where": self.where, "cause": row.cause, "hint": row.hint}
 
-    def error(self) -> Alarmed:
+    def error(self) -> AlarmError:
         """The error that stops the run."""
-        return Alarmed(self)
+        return AlarmError(self)
 
 
-class Alarmed(Stopped):
+class AlarmError(Stopped):
     """A run stopped by an alarm."""
 
     def __init__(self, raised: Raised) -> None:

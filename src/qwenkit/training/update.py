@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.training.batches import on_device
-from qwenkit.training.objectives import Objective, lm_objective
+from qwenkit.training.checkpoint import RunState
+from qwenkit.training.lm_loss import Objective, lm_objective
+from qwenkit.training.lr_schedule import Schedule
 from qwenkit.training.optim import OptimizerSet
-from qwenkit.training.schedule import Schedule
 from qwenkit.training.sentinel import raise_alarm
-from qwenkit.training.state import RunState
 
 Metrics = dict[str, float]
 Update = Callable[[RunState, int], Metrics]
@@ -77,12 +77,13 @@ def lm_update(
     schedule: Schedule,
     *,
     objective: Objective = lm_objective,
-    clip: float = 1.0,
+    max_grad_norm: float = 1.0,
     dtype: torch.dtype | None = None,
     compile: bool = False,
 ) -> Update:
-    """The stock update. `dtype` is autocast's (None: the model's own), `clip` bounds the gradient norm (report: 1.0).
-    `compile` pays for long runs of one shape; a micro-batch may have a `to(device)`, and then it is called."""
+    """The stock update. `dtype` is autocast's (None: the model's own), `max_grad_norm` bounds the norm of all gradients
+    together (report: 1.0). `compile` pays for long runs of one shape; a micro-batch may have a `to(device)`, and then
+    it is called."""
     device = next(model.parameters()).device
     forward = Compiled(model) if compile else model
 
@@ -99,7 +100,7 @@ def lm_update(
         if not math.isfinite(sums["loss"]):
             optimizer.zero_grad()
             raise_alarm("nonfinite-loss", sums["loss"], _where(micro))
-        norm = clip_gradients(optimizer, clip, lambda: _where(micro))
+        norm = clip_gradients(optimizer, max_grad_norm, lambda: _where(micro))
         optimizer.set_factor(schedule(step))
         optimizer.step()
         optimizer.zero_grad()
@@ -117,9 +118,10 @@ def lm_update(
     return update
 
 
-def clip_gradients(optimizer: OptimizerSet, clip: float, where: Callable[[], str] = str) -> float:
-    """Scale gradients to a norm of at most `clip`, and return their norm before; one that is not finite is an alarm."""
-    norm = float(nn.utils.clip_grad_norm_(optimizer.parameters, clip))
+def clip_gradients(optimizer: OptimizerSet, max_grad_norm: float, where: Callable[[], str] = str) -> float:
+    """Scale gradients to a norm of at most `max_grad_norm`, and return their norm before; one that is not
+    finite raises an alarm."""
+    norm = float(nn.utils.clip_grad_norm_(optimizer.parameters, max_grad_norm))
     if not math.isfinite(norm):
         optimizer.zero_grad()
         raise_alarm("nonfinite-gradient", norm, where())

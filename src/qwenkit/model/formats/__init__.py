@@ -45,13 +45,13 @@ def format_of(found: dict[str, Any], where: str | None = None) -> Format:
 
 
 def format_for(config: ModelConfig, model_type: str | None = None) -> Format:
-    """The format to save in: the one asked for, else the one that the model came from, else the plainest."""
-    name = model_type or config.model_type or plainest(config)
+    """The format to save in: the one asked for, else the one that the model came from, else the simplest."""
+    name = model_type or config.model_type or simplest_format(config)
     return format_of({"model_type": name}, where="the format to save in")
 
 
-def plainest(config: ModelConfig) -> str:
-    """The plainest format that can say this model."""
+def simplest_format(config: ModelConfig) -> str:
+    """The simplest format that can say this model."""
     if config.extension is not None:
         return "qwen"
     if config.experts is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from qwenkit.errors import UserError
 from qwenkit.model.config import LARGEST, ModelConfig, Yarn
 from qwenkit.model.formats.base import Format, cannot_say, flag, identity, is_whole, pick, refuse
-from qwenkit.model.formats.rope import ROPE_KEYS, rotation
+from qwenkit.model.formats.rope_settings import ROPE_KEYS, rotation
 
 NAMES = {
     name: name

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qwenkit.errors import UserError
-from qwenkit.model.config import Extension, ModelConfig
+from qwenkit.model.config import ContextExtension, ModelConfig
 from qwenkit.model.formats.base import Format, Weight, cannot_say, flag, is_whole, pick, refuse
 
 NAMES = {
@@ -72,7 +72,7 @@ def _read(found: dict[str, Any]) -> ModelConfig:
             "an odd intermediate_size": found["intermediate_size"] % 2 == 1,
         },
     )
-    extension = Extension(
+    extension = ContextExtension(
         seq_length=found["seq_length"],
         dynamic_ntk=flag(found, "use_dynamic_ntk"),
         logn=flag(found, "use_logn_attn"),
@@ -107,7 +107,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
             "tied embeddings": config.tie_word_embeddings,
         },
     )
-    extension = config.extension or Extension(seq_length=config.max_position_embeddings)
+    extension = config.extension or ContextExtension(seq_length=config.max_position_embeddings)
     return {
         **{theirs: getattr(config, ours) for theirs, ours in NAMES.items()},
         "intermediate_size": 2 * config.intermediate_size,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qwenkit.errors import UserError
-from qwenkit.model.config import Experts, ModelConfig
+from qwenkit.model.config import ModelConfig, MoEConfig
 from qwenkit.model.formats.base import Format, Weight, agree, cannot_say, flag, is_whole
 from qwenkit.model.formats.dense import KEYS, common, common_settings
 
@@ -38,7 +38,7 @@ def _read(found: dict[str, Any], family: str) -> ModelConfig:
         raise UserError(f"mlp_only_layers = {dense!r:.100}", expected="a list of layers")
     if "norm_topk_prob" in values:
         values["norm_topk_prob"] = flag(values, "norm_topk_prob")
-    experts = Experts(**values, mlp_only_layers=tuple(dense))
+    experts = MoEConfig(**values, mlp_only_layers=tuple(dense))
     biased = flag(found, "qkv_bias", True) if family == "qwen2_moe" else False
     return ModelConfig(**common(found, family), experts=experts, qkv_bias=biased, qk_norm=family == "qwen3_moe")
 

@@ -31,8 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwenkit.alignment.encoding import Pair
 from qwenkit.alignment.padding import length_batches, pad_right
+from qwenkit.alignment.pair_encoding import Pair
 from qwenkit.errors import UserError
 from qwenkit.model import ScalarModel
 from qwenkit.rng import derive_seed, permutation

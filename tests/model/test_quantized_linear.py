@@ -16,20 +16,20 @@ from safetensors.torch import load_file, save_file
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
-from qwenkit.model.config import Experts, Extension
-from qwenkit.model.gptq import gptq, quantize, round_plainly
-from qwenkit.model.quantized import QuantizedLinear, Scheme, from_levels, join_words, split_words
+from qwenkit.model.config import ContextExtension, MoEConfig
+from qwenkit.model.gptq import gptq, quantize, round_to_nearest
+from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear, from_qvalues, join_words, split_words
 
 SHAPE = dict(vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
              max_position_embeddings=64)  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
-    "qwen": {"extension": Extension(seq_length=16, dynamic_ntk=True, logn=True), "windows": (16, None)},
+    "qwen": {"extension": ContextExtension(seq_length=16, dynamic_ntk=True, logn=True), "windows": (16, None)},
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"qkv_bias": False, "qk_norm": True, "head_dim": 32},
     "qwen3_moe": {"qkv_bias": False, "qk_norm": True,
-                  "experts": Experts(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64)},
+                  "experts": MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64)},
 }  # fmt: skip
-SCHEMES = [Scheme(4, 32), Scheme(4, -1), Scheme(8, 32), Scheme(8, -1)]
+SCHEMES = [QuantConfig(4, 32), QuantConfig(4, -1), QuantConfig(8, 32), QuantConfig(8, -1)]
 
 
 def make(family: str = "qwen2") -> Transformer:
@@ -52,14 +52,14 @@ def test_words_hold_levels_lowest_first(bits: int, axis: int, words: int, other:
     assert torch.equal(joined.select(axis, 0).long() & (2**bits - 1), first)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_a_layer_is_its_formula_and_its_kernel_is_near(scheme: Scheme) -> None:
+@pytest.mark.parametrize("quant_config", SCHEMES, ids=str)
+def test_a_layer_is_its_formula_and_its_kernel_is_near(quant_config: QuantConfig) -> None:
     torch.manual_seed(0)
     N, K = 128, 256
-    size = K if scheme.group_size == -1 else scheme.group_size
-    levels, scales = torch.randint(0, 2**scheme.bits, (N, K)), torch.rand(N, K // size) * 0.1 + 0.01
-    zeros = torch.full((N, K // size), 2 ** (scheme.bits - 1))
-    layer = from_levels(levels, scales, zeros, scheme, bias=torch.randn(N))
+    size = K if quant_config.group_size == -1 else quant_config.group_size
+    levels, scales = torch.randint(0, 2**quant_config.bits, (N, K)), torch.rand(N, K // size) * 0.1 + 0.01
+    zeros = torch.full((N, K // size), 2 ** (quant_config.bits - 1))
+    layer = from_qvalues(levels, scales, zeros, quant_config, bias=torch.randn(N))
     group = torch.arange(K) // size
     weight = (levels - zeros[:, group]) * scales.half().float()[:, group]
     assert torch.equal(layer.weight(), weight) and layer.in_order
@@ -70,12 +70,12 @@ def test_a_layer_is_its_formula_and_its_kernel_is_near(scheme: Scheme) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("scheme", SCHEMES[:1] + SCHEMES[2:], ids=str)
-def test_folders_keep_every_bit(family: str, scheme: Scheme, tmp_path: Path) -> None:
-    model = quantize(make(family), scheme, [ids(2, 24)])
+@pytest.mark.parametrize("quant_config", SCHEMES[:1] + SCHEMES[2:], ids=str)
+def test_folders_keep_every_bit(family: str, quant_config: QuantConfig, tmp_path: Path) -> None:
+    model = quantize(make(family), quant_config, [ids(2, 24)])
     save_model(model, tmp_path / "a", shard_bytes=30_000)
     config = json.loads((tmp_path / "a/config.json").read_text())
-    assert config["quantization_config"]["bits"] == scheme.bits and config["model_type"] == family
+    assert config["quantization_config"]["bits"] == quant_config.bits and config["model_type"] == family
     read = load_model(tmp_path / "a", dtype="float32")
     with torch.no_grad():
         assert torch.equal(model(ids(2, 20)), read(ids(2, 20)))
@@ -85,7 +85,7 @@ def test_folders_keep_every_bit(family: str, scheme: Scheme, tmp_path: Path) -> 
 
 
 def test_the_first_qwens_names_and_shapes_are_those_of_the_released_int4_models(tmp_path: Path) -> None:
-    save_model(quantize(make("qwen"), Scheme(4, 32), None), tmp_path)
+    save_model(quantize(make("qwen"), QuantConfig(4, 32), None), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     stem = "transformer.h.1.attn.c_attn"
     shapes = {part: tuple(tensors[f"{stem}.{part}"].shape) for part in ("qweight", "qzeros", "scales", "g_idx", "bias")}
@@ -98,10 +98,10 @@ def test_a_folder_of_other_tools_is_read(tmp_path: Path) -> None:
     """Columns in another order, zeros of any height, and biases of zeros on every layer."""
     model = make("qwen2")
     layer = model.model.layers[0].mlp.up_proj
-    levels, scales, zeros = round_plainly(layer.weight.detach(), Scheme(4, 32), symmetric=False)
+    levels, scales, zeros = round_to_nearest(layer.weight.detach(), QuantConfig(4, 32), symmetric=False)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(3))
     group = (torch.arange(64) // 32)[order]
-    save_model(quantize(model, Scheme(4, 32), None), tmp_path)
+    save_model(quantize(model, QuantConfig(4, 32), None), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     stem = "model.layers.0.mlp.up_proj"
     tensors[f"{stem}.qweight"] = join_words(levels[:, order].t().int(), 4, 0)
@@ -120,13 +120,13 @@ def test_gptq_loses_less_than_rounding() -> None:
     """On inputs that lie near few directions, where errors can be made up for."""
     torch.manual_seed(0)
     weight, inputs = torch.randn(48, 64), torch.randn(500, 12) @ torch.randn(12, 64) + 0.1 * torch.randn(500, 64)
-    for scheme in (Scheme(4, 32), Scheme(4, -1), Scheme(8, -1)):
+    for quant_config in (QuantConfig(4, 32), QuantConfig(4, -1), QuantConfig(8, -1)):
         lost = []
         for levels, scales, zeros in (
-            round_plainly(weight, scheme),
-            gptq(weight, inputs.t() @ inputs, scheme),
+            round_to_nearest(weight, quant_config),
+            gptq(weight, inputs.t() @ inputs, quant_config),
         ):
-            made = from_levels(levels, scales, zeros, scheme).weight()
+            made = from_qvalues(levels, scales, zeros, quant_config).weight()
             lost.append(((inputs @ (made - weight).t()) ** 2).sum().item())
         assert lost[1] < 0.5 * lost[0]
 
@@ -135,7 +135,7 @@ def test_a_quantized_model_writes_like_the_whole_one_and_is_not_trained() -> Non
     model = make("qwen2")
     with torch.no_grad():
         whole = model(ids(2, 30))
-    quantize(model, Scheme(8, -1), [ids(2, 40)])
+    quantize(model, QuantConfig(8, -1), [ids(2, 40)])
     assert all(isinstance(block.mlp.up_proj, QuantizedLinear) for block in model.model.layers)
     with torch.no_grad():
         assert (model(ids(2, 30)) - whole).abs().max() < 0.1 * whole.abs().max()
@@ -144,7 +144,7 @@ def test_a_quantized_model_writes_like_the_whole_one_and_is_not_trained() -> Non
     with pytest.raises(UserError, match="cannot be trained"):
         model.train()
     with pytest.raises(UserError, match="quantized already"):
-        quantize(model, Scheme(8, -1), None)
+        quantize(model, QuantConfig(8, -1), None)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_quantized_model_writes_like_the_whole_one_and_is_not_trained() -> Non
     ],
 )
 def test_other_schemes_are_refused(said: Any, message: str, tmp_path: Path) -> None:
-    save_model(quantize(make("qwen2"), Scheme(4, 32), None), tmp_path)
+    save_model(quantize(make("qwen2"), QuantConfig(4, 32), None), tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": said}))
     with pytest.raises(UserError, match=message):
@@ -171,14 +171,14 @@ def test_other_schemes_are_refused(said: Any, message: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_folder_says_whether_its_levels_lie_around_zero(symmetric: bool, tmp_path: Path) -> None:
     """Engines that are told `sym` leave out the zeros."""
-    save_model(quantize(make("qwen2"), Scheme(4, 32), None, symmetric), tmp_path)
+    save_model(quantize(make("qwen2"), QuantConfig(4, 32), None, symmetric), tmp_path)
     said = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
     assert said["sym"] is symmetric
 
 
 @pytest.mark.parametrize("part", ["qzeros", "g_idx"])
 def test_levels_of_another_type_are_named(part: str, tmp_path: Path) -> None:
-    save_model(quantize(make("qwen2"), Scheme(4, 32), None), tmp_path)
+    save_model(quantize(make("qwen2"), QuantConfig(4, 32), None), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     name = f"model.layers.0.mlp.up_proj.{part}"
     save_file({**tensors, name: tensors[name].float()}, tmp_path / "model.safetensors")
@@ -189,5 +189,5 @@ def test_levels_of_another_type_are_named(part: str, tmp_path: Path) -> None:
 def test_sizes_that_do_not_divide_are_named_before_anything_is_changed() -> None:
     model = Transformer(replace(make("qwen2").config, intermediate_size=100))
     with pytest.raises(UserError, match="another group_size"):
-        quantize(model, Scheme(4, 32), None)
+        quantize(model, QuantConfig(4, 32), None)
     assert isinstance(model.model.layers[0].self_attn.q_proj, torch.nn.Linear)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from qwenkit.inference.store import KINDS, Plain
+from qwenkit.inference.kv_quantization import KINDS, Plain
 from qwenkit.model import ModelConfig
 
 BLOCK = 64
@@ -85,17 +85,17 @@ class KVCache:
     def _tensors(self) -> Iterator[Tensor]:
         return (tensor for store in (*self.keys, *self.values) for tensor in store.tensors)
 
-    def fresh(self, rows: Sequence[int], lengths: Sequence[int]) -> FreshRows:
+    def fresh(self, rows: Sequence[int], lengths: Sequence[int]) -> PrefillCache:
         """For prompts of these lengths (padding aside) that enter empty rows."""
-        return FreshRows(self, torch.tensor(rows, device=self.device), torch.tensor(lengths, device=self.device))
+        return PrefillCache(self, torch.tensor(rows, device=self.device), torch.tensor(lengths, device=self.device))
 
-    def next(self, stored: Sequence[int], lengths: Sequence[int], first: int = 0, idle: int = 0) -> NextTokens:
+    def next(self, stored: Sequence[int], lengths: Sequence[int], first: int = 0, idle: int = 0) -> DecodeCache:
         """For the tokens that follow in rows `first`, `first` + 1, ..., which hold `stored` tokens each of a prompt of
         `lengths` tokens and its answer. The last `idle` of them only fill the batch: nothing is read for them."""
-        return NextTokens(self, first, list(stored), torch.tensor(lengths, device=self.device), idle)
+        return DecodeCache(self, first, list(stored), torch.tensor(lengths, device=self.device), idle)
 
 
-class FreshRows:
+class PrefillCache:
     """The cache of whole prompts: stored for later, and plain causal attention among themselves now."""
 
     def __init__(self, cache: KVCache, rows_B: Tensor, lengths_B: Tensor) -> None:
@@ -124,7 +124,7 @@ class FreshRows:
         return write(self.cache.keys[layer], k_BGTD), write(self.cache.values[layer], v_BGTD)
 
 
-class NextTokens:
+class DecodeCache:
     """The cache of one or more tokens that follow what neighbouring rows already hold."""
 
     def __init__(self, cache: KVCache, first: int, stored: list[int], lengths_B: Tensor, idle: int) -> None:

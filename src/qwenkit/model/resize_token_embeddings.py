@@ -1,6 +1,6 @@
 """A model for a longer vocabulary: new rows in its embedding and its head (report §2.2, what follows from it).
 
-    wide = grow(model, first=151851, parts=[[264, 1879], ...], rows=162048)
+    wide = resize_token_embeddings(model, first=151851, parts=[[264, 1879], ...], rows=162048)
 
 A new token begins as the mean of the rows of the tokens that its text was encoded as before, in the table of the input
 and in that of the output. Rows that mean nothing stay what they were; more of them are their mean (of all rows, where
@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError
-from qwenkit.model.quantized_folder import layers_of
+from qwenkit.model.gptq_checkpoint import quantized_layers
 from qwenkit.model.transformer import Transformer
 
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 
-def grow(model: Transformer, first: int, parts: Sequence[Sequence[int]], rows: int) -> Transformer:
+def resize_token_embeddings(model: Transformer, first: int, parts: Sequence[Sequence[int]], rows: int) -> Transformer:
     """The model with `rows` rows; token `first + i` is made of the tokens `parts[i]`."""
-    if layers_of(model):
-        raise UserError("a quantized model cannot grow", hint="extend the model that it was made of")
+    if quantized_layers(model):
+        raise UserError("a quantized model cannot be resized", hint="extend the model that it was made of")
     with torch.device("meta"):
         wide = Transformer(replace(model.config, vocab_size=rows))
     state = {

@@ -35,7 +35,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from qwenkit.artifacts import fsync_tree, fsync_tree_entry, sha256_file
 from qwenkit.errors import UserError
 from qwenkit.records import read_object, write_json
-from qwenkit.training.metadata import Planner, Reader
+from qwenkit.training.checkpoint_metadata import Planner, Reader
 
 COMPLETE, PLAIN, KEPT = "complete.json", "plain", 2
 _NAME = re.compile(r"step-(\d{8})")

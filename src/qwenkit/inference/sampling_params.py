@@ -21,7 +21,7 @@ from difflib import SequenceMatcher
 from typing import Any, Self
 
 from qwenkit.errors import UserError, listed, nearest, notice
-from qwenkit.inference.checks import (
+from qwenkit.inference.validation import (
     BIASES,
     IDS,
     KEPT,

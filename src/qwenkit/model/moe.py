@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwenkit.model.config import Experts
+from qwenkit.model.config import MoEConfig
 
 
 class MLP(nn.Module):
@@ -37,7 +37,7 @@ class MLP(nn.Module):
 class SparseMLP(nn.Module):
     """Router, experts, and perhaps one expert that every token passes."""
 
-    def __init__(self, hidden_size: int, config: Experts) -> None:
+    def __init__(self, hidden_size: int, config: MoEConfig) -> None:
         super().__init__()
         self.chosen, self.normalised = config.num_experts_per_tok, config.norm_topk_prob
         self.gate = nn.Linear(hidden_size, config.num_experts, bias=False)

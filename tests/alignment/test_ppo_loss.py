@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenkit.alignment import objectives as o
+from qwenkit.alignment import ppo_loss as o
 from qwenkit.rng import uniform
 
 

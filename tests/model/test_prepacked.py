@@ -11,14 +11,14 @@ import torch
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
-from qwenkit.model.config import Experts
+from qwenkit.model.config import MoEConfig
 from qwenkit.model.gptq import quantize
-from qwenkit.model.packed import PackedLinear, can_pack, pack
-from qwenkit.model.quantized import Scheme
+from qwenkit.model.prepacked import PackedLinear, can_pack, pack
+from qwenkit.model.quantized_linear import QuantConfig
 
 PLAIN = ModelConfig(vocab_size=96, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
                     num_key_value_heads=2, max_position_embeddings=64)  # fmt: skip
-EXPERTS = Experts(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, norm_topk_prob=True)
+EXPERTS = MoEConfig(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, norm_topk_prob=True)
 CONFIGS = {
     "untied": PLAIN,
     "tied": replace(PLAIN, tie_word_embeddings=True),
@@ -52,7 +52,7 @@ def test_a_twin_says_the_same(name: str) -> None:
 
 @needs_products
 def test_what_is_quantized_stays_so() -> None:
-    model = quantize(made(PLAIN), Scheme(4, 32), None)
+    model = quantize(made(PLAIN), QuantConfig(4, 32), None)
     twin, ids = pack(model), torch.arange(30).view(1, 30)
     assert [type(part) for part in twin.modules()].count(PackedLinear) == 1  # the head
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Quantized layers in a model folder: which of its linear layers they replace, and how they are named (GPTQ).
 
-    scheme = scheme_of(config_json, where)                     # None: not quantized
-    rest = take(model, table, tensors, scheme)                 # puts the layers in; what is left to read
+    quant_config = read_quant_config(config_json, where)                     # None: not quantized
+    rest = take(model, table, tensors, quant_config)                 # puts the layers in; what is left to read
     for name, tensor in give(table, modules): ...              # the way back
 
 A fused matrix of the first Qwen holds three layers side by side: columns of its `qweight` are rows of ours.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qwenkit.errors import UserError, listed
 from qwenkit.model.formats import Weight
 from qwenkit.model.formats.base import is_whole
-from qwenkit.model.quantized import NAMES, QuantizedLinear, Scheme, rows_of
+from qwenkit.model.quantized_linear import NAMES, QuantConfig, QuantizedLinear, rows_of
 from qwenkit.model.weights import Tensors
 
 _TOLD = frozenset((
@@ -37,7 +37,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 Layers = dict[str, QuantizedLinear]
 
 
-def scheme_of(found: dict[str, Any], where: str) -> Scheme | None:
+def read_quant_config(found: dict[str, Any], where: str) -> QuantConfig | None:
     """How a folder's weights are quantized; what would make other numbers of them is refused by its name."""
     said = found.get("quantization_config")
     if said is None:
@@ -58,10 +58,10 @@ def scheme_of(found: dict[str, Any], where: str) -> Scheme | None:
     if odd:
         raise UserError(f"quantization_config: not supported here: {listed(odd)}", where=where,
                         expected="what the released GPTQ folders say")  # fmt: skip
-    return Scheme(bits, group)
+    return QuantConfig(bits, group)
 
 
-def both_said(inside: Any, beside: dict[str, Any], where: str) -> Any:
+def merge_quant_configs(inside: Any, beside: dict[str, Any], where: str) -> Any:
     """The settings inside config.json, or else those of the file beside it; where they differ, neither."""
     if inside is None:
         return beside
@@ -91,24 +91,27 @@ def _understood(key: str, value: Any) -> bool:
     return key in _PLAIN and value in _PLAIN[key]
 
 
-def settings_of(layers: Layers) -> dict[str, Any]:
+def write_quant_config(layers: Layers) -> dict[str, Any]:
     """What config.json says of quantized layers; nothing where there are none."""
     if not layers:
         return {}
-    scheme = next(iter(layers.values())).scheme
+    quant_config = next(iter(layers.values())).quant_config
     reordered = any(not layer.in_order for layer in layers.values())
     symmetric = all(layer.symmetric for layer in layers.values())
-    said = {"quant_method": "gptq", "bits": scheme.bits, "group_size": scheme.group_size, "desc_act": reordered,
+    said = {"quant_method": "gptq", "bits": quant_config.bits, "group_size": quant_config.group_size,
+            "desc_act": reordered,
             "sym": symmetric, "true_sequential": True, "checkpoint_format": "gptq"}  # fmt: skip
     return {"quantization_config": said}
 
 
-def layers_of(model: nn.Module) -> Layers:
+def quantized_layers(model: nn.Module) -> Layers:
     """The quantized layers of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
 
 
-def take(model: nn.Module, table: list[Weight], tensors: Tensors, scheme: Scheme, device: torch.device) -> list[Weight]:
+def take(
+    model: nn.Module, table: list[Weight], tensors: Tensors, quant_config: QuantConfig, device: torch.device
+) -> list[Weight]:
     """Put the folder's quantized layers in place of the linear ones; the part of the table that is still to be read.
     Their tensors stay as they lie in the file: `tensors.shapes` forgets them."""
     quantized = {
@@ -125,8 +128,10 @@ def take(model: nn.Module, table: list[Weight], tensors: Tensors, scheme: Scheme
             module_name = name.removesuffix(".weight")
             old = model.get_submodule(module_name)
             assert isinstance(old, nn.Linear)
-            _fits(held, old, sum(_rows(model, other) for other in weight.ours), scheme, f"{tensors.folder}, {stem}")
-            layer = rows_of(held, scheme, slice(start, start + old.out_features), f"{tensors.folder}, {stem}")
+            _fits(
+                held, old, sum(_rows(model, other) for other in weight.ours), quant_config, f"{tensors.folder}, {stem}"
+            )
+            layer = rows_of(held, quant_config, slice(start, start + old.out_features), f"{tensors.folder}, {stem}")
             if old.bias is not None and layer.bias is None:
                 layer.bias = torch.zeros(old.out_features, device=device)
             _replace(model, module_name, layer)
@@ -166,8 +171,8 @@ def _rows(model: nn.Module, weight: str) -> int:
     return int(module.out_features)  # type: ignore[arg-type]
 
 
-def _fits(held: dict[str, Tensor], old: nn.Linear, rows: int, scheme: Scheme, where: str) -> None:
-    wanted = [old.in_features // scheme.per_word, rows]
+def _fits(held: dict[str, Tensor], old: nn.Linear, rows: int, quant_config: QuantConfig, where: str) -> None:
+    wanted = [old.in_features // quant_config.per_word, rows]
     if list(held["qweight"].shape) != wanted or held["qweight"].dtype != torch.int32:
         raise UserError(f"qweight is {list(held['qweight'].shape)}, not {wanted}", where=where, expected="int32")
 

@@ -2,8 +2,8 @@
 
     W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g],   g = the group of column k
 
-    layer = QuantizedLinear(scheme, qweight, qzeros, scales, g_idx, bias)     # tensors of a GPTQ folder, mapped
-    layer = from_levels(levels_NK, scales_NG, zeros_NG, scheme, bias)         # made here: `training/gptq.py`
+    layer = QuantizedLinear(quant_config, qweight, qzeros, scales, g_idx, bias)     # tensors of a GPTQ folder, mapped
+    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `training/gptq.py`
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
 else, and for many rows of input, the weight is made whole again for each call, a slice of rows at a time: exact in the
@@ -32,7 +32,7 @@ _MANY = 128  # rows from which on a whole weight and one product are faster than
 _KERNEL_GROUPS = (32, 64, 128, 256)
 
 
-class Scheme(NamedTuple):
+class QuantConfig(NamedTuple):
     """How weights are quantized: bits, and columns that share a scale (-1: a whole row)."""
 
     bits: int = 4
@@ -58,14 +58,20 @@ class QuantizedLinear(nn.Module):
     bias: Tensor | None
 
     def __init__(
-        self, scheme: Scheme, qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor, bias: Tensor | None = None
+        self,
+        quant_config: QuantConfig,
+        qweight: Tensor,
+        qzeros: Tensor,
+        scales: Tensor,
+        g_idx: Tensor,
+        bias: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.scheme = scheme
-        self.in_features, self.out_features = qweight.shape[0] * scheme.per_word, qweight.shape[1]
+        self.quant_config = quant_config
+        self.in_features, self.out_features = qweight.shape[0] * quant_config.per_word, qweight.shape[1]
         for name, tensor in zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)):
             self.register_buffer(name, tensor)
-        self.in_order = bool(torch.equal(g_idx.long(), _ordered(self.in_features, scheme)))
+        self.in_order = bool(torch.equal(g_idx.long(), _ordered(self.in_features, quant_config)))
         self._kernel: tuple[str, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +82,7 @@ class QuantizedLinear(nn.Module):
         name, weight, scales = self._kernel
         rows_TK = x.reshape(-1, self.in_features)
         if name == "int4":
-            out = torch.ops.aten._weight_int4pack_mm_for_cpu(rows_TK, weight, self.scheme.group_size, scales)
+            out = torch.ops.aten._weight_int4pack_mm_for_cpu(rows_TK, weight, self.quant_config.group_size, scales)
         else:
             out = torch.ops.aten._weight_int8pack_mm(rows_TK, weight, scales)
         out = out.view(*x.shape[:-1], self.out_features)
@@ -101,13 +107,13 @@ class QuantizedLinear(nn.Module):
         """[R, K] as bytes: those of a word lie in the order of their columns."""
         words = self.qweight[:, rows].contiguous()
         bytes_RK = words.view(torch.uint8).view(*words.shape, 4).transpose(0, 1)
-        if self.scheme.bits == 4:
+        if self.quant_config.bits == 4:
             bytes_RK = torch.stack((bytes_RK & 15, bytes_RK >> 4), dim=-1)
         return bytes_RK.reshape(words.shape[1], self.in_features)
 
     def _zeros(self, rows: slice) -> Tensor:
-        most = 2**self.scheme.bits - 1
-        return ((split_words(self.qzeros, self.scheme.bits, 1) + 1) & most).t()[rows]
+        most = 2**self.quant_config.bits - 1
+        return ((split_words(self.qzeros, self.quant_config.bits, 1) + 1) & most).t()[rows]
 
     def _exact(self, x: Tensor) -> Tensor:
         """The weight made whole in the type of the input, some rows at a time."""
@@ -122,53 +128,53 @@ class QuantizedLinear(nn.Module):
     def _has_kernel(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not self.in_order:
             return False
-        if self.scheme.bits == 8:
-            return self.scheme.groups(self.in_features) == 1 and (self._kernel is not None or self.symmetric)
+        if self.quant_config.bits == 8:
+            return self.quant_config.groups(self.in_features) == 1 and (self._kernel is not None or self.symmetric)
         whole = self.in_features % 64 == 0 and self.out_features % 64 == 0
-        return self.scheme.bits == 4 and self.scheme.group_size in _KERNEL_GROUPS and whole
+        return self.quant_config.bits == 4 and self.quant_config.group_size in _KERNEL_GROUPS and whole
 
     @property
     def symmetric(self) -> bool:
         """Whether every zero is the middle level."""
-        return bool((self._zeros(slice(None)) == 2 ** (self.scheme.bits - 1)).all())
+        return bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
 
     def _packed(self) -> tuple[str, Tensor, Tensor]:
         """What the kernel wants; made once."""
         rows = slice(None)
-        if self.scheme.bits == 8:
-            levels_NK = (self._levels(rows) - 128).to(torch.int8).contiguous()
-            return "int8", levels_NK, self.scales[0].bfloat16().contiguous()
+        if self.quant_config.bits == 8:
+            qvalues_NK = (self._levels(rows) - 128).to(torch.int8).contiguous()
+            return "int8", qvalues_NK, self.scales[0].bfloat16().contiguous()
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self._levels(rows).int(), 1)
         scales_GN = self.scales.float()
         offsets_GN = (8.0 - self._zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
 
 
-def from_levels(
-    levels_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, scheme: Scheme, bias: Tensor | None = None
+def from_qvalues(
+    qvalues_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, quant_config: QuantConfig, bias: Tensor | None = None
 ) -> QuantizedLinear:
     """A layer of levels in [0, 2^bits) in GPTQ's layout."""
-    zeros_GN = (zeros_NG.t().int() - 1) & (2**scheme.bits - 1)
+    zeros_GN = (zeros_NG.t().int() - 1) & (2**quant_config.bits - 1)
     return QuantizedLinear(
-        scheme,
-        join_words(levels_NK.t().int(), scheme.bits, 0),
-        join_words(zeros_GN, scheme.bits, 1),
+        quant_config,
+        join_words(qvalues_NK.t().int(), quant_config.bits, 0),
+        join_words(zeros_GN, quant_config.bits, 1),
         scales_NG.t().contiguous().half(),
-        _ordered(levels_NK.shape[1], scheme).int(),
+        _ordered(qvalues_NK.shape[1], quant_config).int(),
         bias,
     )
 
 
-def _ordered(columns: int, scheme: Scheme) -> Tensor:
+def _ordered(columns: int, quant_config: QuantConfig) -> Tensor:
     """The group of each column where nothing was reordered."""
-    return torch.arange(columns) // (columns if scheme.group_size == -1 else scheme.group_size)
+    return torch.arange(columns) // (columns if quant_config.group_size == -1 else quant_config.group_size)
 
 
-def rows_of(tensors: dict[str, Tensor], scheme: Scheme, rows: slice, where: str) -> QuantizedLinear:
+def rows_of(tensors: dict[str, Tensor], quant_config: QuantConfig, rows: slice, where: str) -> QuantizedLinear:
     """The layer of some rows of a folder's tensors (a fused matrix is three layers), after a look at their shapes."""
-    columns, total = tensors["qweight"].shape[0] * scheme.per_word, tensors["qweight"].shape[1]
-    groups = scheme.groups(columns)
-    wanted = {"qzeros": (groups, total // scheme.per_word), "scales": (groups, total), "g_idx": (columns,)}
+    columns, total = tensors["qweight"].shape[0] * quant_config.per_word, tensors["qweight"].shape[1]
+    groups = quant_config.groups(columns)
+    wanted = {"qzeros": (groups, total // quant_config.per_word), "scales": (groups, total), "g_idx": (columns,)}
     wanted |= {"bias": (total,)} if "bias" in tensors else {}
     if wrong := [name for name, shape in wanted.items() if tuple(tensors[name].shape) != shape]:
         raise UserError(f"{wrong[0]} is {list(tensors[wrong[0]].shape)}, not {list(wanted[wrong[0]])}", where=where)
@@ -179,12 +185,12 @@ def rows_of(tensors: dict[str, Tensor], scheme: Scheme, rows: slice, where: str)
     order = tensors["g_idx"]
     if int(order.min()) < 0 or int(order.max()) >= groups:
         raise UserError("g_idx names a group that is not there", where=where)
-    words = slice(rows.start // scheme.per_word, rows.stop // scheme.per_word)
+    words = slice(rows.start // quant_config.per_word, rows.stop // quant_config.per_word)
     bias = tensors["bias"][rows] if "bias" in tensors else None
     if bias is not None and not bias.any():  # some tools write zeros for every layer
         bias = None
-    return QuantizedLinear(scheme, tensors["qweight"][:, rows], tensors["qzeros"][:, words], tensors["scales"][:, rows],
-                           order, bias)  # fmt: skip
+    return QuantizedLinear(quant_config, tensors["qweight"][:, rows], tensors["qzeros"][:, words],
+                           tensors["scales"][:, rows], order, bias)  # fmt: skip
 
 
 def join_words(values: Tensor, bits: int, axis: int) -> Tensor:

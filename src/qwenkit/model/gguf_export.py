@@ -21,8 +21,8 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import ModelConfig, Yarn
-from qwenkit.model.formats import plainest
-from qwenkit.model.quantized_folder import layers_of
+from qwenkit.model.formats import simplest_format
+from qwenkit.model.gptq_checkpoint import quantized_layers
 from qwenkit.model.transformer import Transformer
 from qwenkit.tokenizer.patterns import GPT2
 from qwenkit.tokenizer.patterns import PATTERNS as TEXT_PATTERNS
@@ -63,7 +63,7 @@ class Vocabulary:
 def write_gguf(model: Transformer, file: Path, vocabulary: Vocabulary | None, name: str = "") -> None:
     """Write the file; nothing of that name is left when it fails."""
     gguf, config = _package(), model.config
-    family = plainest(config)
+    family = simplest_format(config)
     _refuse(model, family)
     part = file.with_suffix(".part")
     writer = gguf.GGUFWriter(part, family)
@@ -93,7 +93,7 @@ def _package() -> Any:
 def _refuse(model: Transformer, family: str) -> None:
     if family not in ("qwen2", "qwen3"):
         raise UserError(f"a GGUF file of the family {family} is not supported", expected="qwen2, qwen3")
-    if layers_of(model):
+    if quantized_layers(model):
         raise UserError("a quantized model cannot become GGUF", hint="export the model that it was made of")
     if model.config.windows is not None:
         raise UserError("a GGUF file of this family cannot say layer windows", expected="a model without windows")

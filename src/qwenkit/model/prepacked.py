@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qwenkit.model.experts import MLP
+from qwenkit.model.moe import MLP
 from qwenkit.model.transformer import Attention, Transformer
 from qwenkit.platform import available_memory
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from qwenkit.errors import UserError
-from qwenkit.training import state as state_module
-from qwenkit.training.state import latest_checkpoint, load_checkpoint, load_latest, save_checkpoint
+from qwenkit.training import checkpoint as state_module
+from qwenkit.training.checkpoint import latest_checkpoint, load_checkpoint, load_latest, save_checkpoint
 
 TREE = {
     "tensors": {"half": torch.randn(3, 4).bfloat16(), "whole": torch.arange(5), "scalar": torch.tensor(2.5)},

@@ -23,12 +23,20 @@ from torch import Tensor
 
 from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import resolve
+from qwenkit.model.checkpoint_validation import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
 from qwenkit.model.config import ModelConfig
-from qwenkit.model.fitting import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
 from qwenkit.model.formats import FORMATS, Format, Weight, as_qwen2, format_for, format_of
 from qwenkit.model.formats.keys import accepted
-from qwenkit.model.quantized import Scheme
-from qwenkit.model.quantized_folder import Layers, both_said, give, layers_of, scheme_of, settings_of, take
+from qwenkit.model.gptq_checkpoint import (
+    Layers,
+    give,
+    merge_quant_configs,
+    quantized_layers,
+    read_quant_config,
+    take,
+    write_quant_config,
+)
+from qwenkit.model.quantized_linear import QuantConfig
 from qwenkit.model.transformer import ScalarModel, Transformer
 from qwenkit.model.weights import PICKLED, SAFE, SHARD_BYTES, Tensors, write_json, write_shards
 from qwenkit.records import read_object
@@ -66,13 +74,13 @@ def load_model(
     if _architecture(found, form).endswith(_SCORES):
         raise UserError("this folder holds a model that scores, not one that writes", where=str(path),
                         expected="a language model")  # fmt: skip
-    scheme, place = scheme_of(found, str(path / "config.json")), _pick_device(device)
+    quant_config, place = read_quant_config(found, str(path / "config.json")), _pick_device(device)
     with Tensors(path) as tensors:
         kind = _pick_dtype(dtype, found, tensors)
-        if scheme is not None and dtype == "auto" and place.type == "cpu" and kind == torch.float16:
+        if quant_config is not None and dtype == "auto" and place.type == "cpu" and kind == torch.float16:
             kind = torch.bfloat16  # what the kernels of a CPU want; float16 folders are made for GPUs
-        model = _made(Transformer, replace(config, dropout=dropout), tensors, scheme)
-        return _fill(model, tensors, form, kind, place, scheme)
+        model = _made(Transformer, replace(config, dropout=dropout), tensors, quant_config)
+        return _fill(model, tensors, form, kind, place, quant_config)
 
 
 def load_scalar(
@@ -94,7 +102,7 @@ def load_scalar(
             expected="a reward or preference model",
             hint="a node of kind `reward` makes one",
         )
-    if scheme_of(found, str(path / "config.json")) is not None:
+    if read_quant_config(found, str(path / "config.json")) is not None:
         raise UserError("quantization_config: a quantized model that scores is not supported", where=str(path),
                         expected="weights as they were trained")  # fmt: skip
     place = _pick_device(device)
@@ -126,7 +134,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     found, older = read_object(file), folder / "quantize_config.json"
     if older.exists():  # where GPTQ's tools wrote it first
         said = {"quant_method": "gptq", **read_object(older)}
-        found["quantization_config"] = both_said(found.get("quantization_config"), said, str(folder))
+        found["quantization_config"] = merge_quant_configs(found.get("quantization_config"), said, str(folder))
     return found
 
 
@@ -181,10 +189,10 @@ def _refuse_architecture(found: dict[str, Any], form: Format, accept_unknown: It
 
 
 def _made(
-    make: Callable[[ModelConfig], Model], config: ModelConfig, tensors: Tensors, scheme: Scheme | None = None
+    make: Callable[[ModelConfig], Model], config: ModelConfig, tensors: Tensors, quant_config: QuantConfig | None = None
 ) -> Model:
     """A model without its weights, once these were seen to be enough for it."""
-    refuse_impossible(config, tensors, packed=scheme is not None)
+    refuse_impossible(config, tensors, packed=quant_config is not None)
     with torch.device("meta"):
         return make(config)
 
@@ -195,14 +203,14 @@ def _fill(
     form: Format,
     dtype: torch.dtype,
     device: torch.device,
-    scheme: Scheme | None = None,
+    quant_config: QuantConfig | None = None,
 ) -> Model:
     """Put the folder's tensors into a model on the meta device; every mismatch is named before one is read."""
     wanted = model.state_dict()
     find_trunk(tensors, trunk_of(form))
     weights = _table(form, wanted, frozenset(tensors.shapes))
-    if scheme is not None:
-        weights = take(model, weights, tensors, scheme, device)
+    if quant_config is not None:
+        weights = take(model, weights, tensors, quant_config, device)
     check(weights, wanted, tensors, form)
     if isinstance(model, Transformer) and model.config.tie_word_embeddings:
         check_copy(tensors)
@@ -243,8 +251,8 @@ def save_scalar(model: ScalarModel, folder: str | Path, shard_bytes: int = SHARD
 def _save(model: Transformer | ScalarModel, config: ModelConfig, folder: Path, form: Format, shard_bytes: int) -> None:
     state = model.state_dict()
     dtype = state["model.embed_tokens.weight"].dtype
-    layers = layers_of(model)
-    settings = {**_head_settings(model, config, form, dtype), **form.write_config(config), **settings_of(layers)}
+    layers = quantized_layers(model)
+    settings = {**_head_settings(model, config, form, dtype), **form.write_config(config), **write_quant_config(layers)}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", settings)
     if isinstance(model, Transformer):

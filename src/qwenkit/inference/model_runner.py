@@ -19,11 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenkit.inference.cache import KVCache
-from qwenkit.inference.sampling import added, discount, draw, end, own_logprobs, penalise, truncate
+from qwenkit.inference.kv_cache import KVCache
+from qwenkit.inference.sampling import (
+    force_eos,
+    frequency_presence_penalty,
+    logit_bias,
+    own_logprobs,
+    repetition_penalty,
+    sample,
+    truncate,
+)
 from qwenkit.inference.sequence import Sequence
 from qwenkit.model import Transformer
-from qwenkit.model.packed import pack
+from qwenkit.model.prepacked import pack
 from qwenkit.rng import uniform
 
 _ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
@@ -33,26 +41,26 @@ _BUCKET = 32  # prompts are read together with those of the same length, rounded
 class ModelRunner:
     """A model and its cache; row i belongs to the i-th running sequence. Ids from `vocabulary` on are never drawn.
 
-    `model` holds the weights, `twin` computes: the same, or its packed form."""
+    `model` holds the weights, `compute_model` computes: the same, or its packed form."""
 
     def __init__(
         self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto", packed: bool = False
     ) -> None:
         self.model, self.vocabulary, self.prefill_tokens, self.packed = model, vocabulary, prefill_tokens, packed
-        self.renew()
+        self.refresh_weights()
         weight = model.model.embed_tokens.weight
         self.rows = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
         self.cache = KVCache(model.config, self.rows, 1, weight.dtype, weight.device, kv_cache)
 
     @property
-    def twin(self) -> Transformer:
+    def compute_model(self) -> Transformer:
         """What computes. The model's configuration may be set at any time, and is followed."""
-        self._twin.config = self.model.config
-        return self._twin
+        self._compute_model.config = self.model.config
+        return self._compute_model
 
-    def renew(self) -> None:
+    def refresh_weights(self) -> None:
         """Compute with the weights that the model has now."""
-        self._twin = pack(self.model) if self.packed else self.model
+        self._compute_model = pack(self.model) if self.packed else self.model
 
     def step(self, running: list[Sequence]) -> None:
         """One token more: for the rows that have none yet, if there are any, else for all."""
@@ -86,12 +94,12 @@ class ModelRunner:
         lengths = [len(prompt) for prompt in prompts]
         size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a piece has no padding: it would stretch 8-bit spans
         if lengths[0] <= size or len(prompts) > 1:
-            h_BTD = self.twin.hidden(self._padded(prompts), cache=self.cache.fresh(rows, lengths))
+            h_BTD = self.compute_model.hidden(self._padded(prompts), cache=self.cache.fresh(rows, lengths))
             return torch.stack([h_BTD[i, length - 1] for i, length in enumerate(lengths)])
-        h_1TD = self.twin.hidden(self._padded([prompts[0][:size]]), cache=self.cache.fresh(rows, lengths))
+        h_1TD = self.compute_model.hidden(self._padded([prompts[0][:size]]), cache=self.cache.fresh(rows, lengths))
         for start in range(size, lengths[0], size):
             piece = torch.tensor([prompts[0][start : start + size]], device=self.cache.device)
-            h_1TD = self.twin.hidden(piece, cache=self.cache.next([start], lengths, first=rows[0]))
+            h_1TD = self.compute_model.hidden(piece, cache=self.cache.next([start], lengths, first=rows[0]))
         return h_1TD[:, -1]
 
     def _padded(self, prompts: list[tuple[int, ...]]) -> Tensor:
@@ -113,12 +121,12 @@ class ModelRunner:
         ids_B1 = torch.tensor([[s.ids[-1]] for s in running] + [[0]] * idle, device=self.cache.device)
         stored = [s.stored for s in running] + [0] * idle
         lengths = [len(s.prompt) for s in running] + [1] * idle
-        h_BD = self.twin.hidden(ids_B1, cache=self.cache.next(stored, lengths, idle=idle))[:, 0]
+        h_BD = self.compute_model.hidden(ids_B1, cache=self.cache.next(stored, lengths, idle=idle))[:, 0]
         self._write(running, list(range(len(running))), h_BD)
 
     def _write(self, running: list[Sequence], rows: list[int], h_BD: Tensor) -> None:
         """Draw the next token of these rows from their last states; states behind them are padding."""
-        logits_BV = self.twin.head(h_BD).float()[: len(rows)]
+        logits_BV = self.compute_model.head(h_BD).float()[: len(rows)]
         rows, logits_BV = self._finite(running, rows, logits_BV)
         if not rows:
             return
@@ -160,10 +168,10 @@ class ModelRunner:
             logits_BV = logits_BV.clone()
             logits_BV[:, self.vocabulary :] = float("-inf")
         if edits := [(row, id, value) for row, s in enumerate(sequences) for id, value in s.edits]:
-            logits_BV = added(logits_BV, *map(list, zip(*edits)))
+            logits_BV = logit_bias(logits_BV, *map(list, zip(*edits)))
         logits_BV = _penalised(sequences, logits_BV)
         ends = {row: s.request.eos_id for row, s in enumerate(sequences) if s.request.eos_id is not None and s.at_stop}
-        return end(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
+        return force_eos(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
 
 
 def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
@@ -172,12 +180,12 @@ def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
         nothing_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)
         seen_BV = torch.stack([nothing_V if s.seen_V is None else s.seen_V for s in sequences])
         penalty_B = torch.tensor([s.params.repetition_penalty for s in sequences], device=logits_BV.device)
-        logits_BV = penalise(logits_BV, seen_BV, penalty_B)
+        logits_BV = repetition_penalty(logits_BV, seen_BV, penalty_B)
     given = [(s.params.frequency_penalty or 0.0, s.params.presence_penalty or 0.0) for s in sequences]
     if not any(map(any, given)):
         return logits_BV
     return torch.stack([
-        discount(logits_V, s.ids, *penalties) if any(penalties) else logits_V
+        frequency_presence_penalty(logits_V, s.ids, *penalties) if any(penalties) else logits_V
         for s, logits_V, penalties in zip(sequences, logits_BV, given)
     ])  # fmt: skip
 
@@ -191,7 +199,7 @@ def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
     min_p_B = torch.tensor([p.min_p for p in params], device=device)
     probs_BV = truncate(logits_BV / temperature_B[:, None], top_k_B, top_p_B, min_p_B).softmax(-1)
     counters = np.array([(s.params.seed, s.request.number, s.sample, len(s.ids)) for s in sequences]).T
-    return draw(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))
+    return sample(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))
 
 
 def _rounded(length: int) -> int:

@@ -3,7 +3,7 @@
 import pytest
 
 from qwenkit.errors import UserError
-from qwenkit.training.schedule import build_schedule
+from qwenkit.training.lr_schedule import build_schedule
 
 
 def test_cosine_rises_and_falls_to_a_tenth():
