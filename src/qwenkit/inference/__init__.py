@@ -1,10 +1,19 @@
-"""The engine: continuous batching over a key/value cache, sampling, scoring.
+"""The inference engine: continuous batching over a KV cache, sampling, scoring.
 
     from qwenkit.inference import Engine, SamplingParams
 
-`engine.py` is the whole of it in words: requests in, outputs out. `sampling_params.py` what may be asked, `validation.py`
-how it is read, `sequence.py` one answer in the making, `scheduler.py` who runs, `model_runner.py` the model at work on
-a batch, `kv_cache.py` keys and values, `sampling.py` from logits to a token, `scoring.py` the log-probabilities of given tokens.
+| file                 | what it holds                                                              |
+| -------------------- | -------------------------------------------------------------------------- |
+| `engine.py`          | the engine: requests in, outputs out                                       |
+| `sampling_params.py` | what a request may ask for, and the defaults of a model folder             |
+| `validation.py`      | arguments of callers as plain values, or an error that names them          |
+| `sequence.py`        | a request, and one answer while it is generated                            |
+| `scheduler.py`       | which sequences run                                                        |
+| `model_runner.py`    | one forward pass over the batch: prefill or decode                         |
+| `kv_cache.py`        | keys and values of earlier tokens                                          |
+| `kv_quantization.py` | the dtype in which they are stored: as computed, or in 8 bits              |
+| `sampling.py`        | from logits to a token: penalties, temperature, top-k, top-p, min-p        |
+| `scoring.py`         | log-probabilities of given tokens                                          |
 """
 
 from qwenkit.inference.engine import Engine
