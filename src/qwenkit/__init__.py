@@ -24,7 +24,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {"load_model": "model", "load_tokenizer": "chat", "Engine": "inference", "SamplingParams": "inference"}
 
