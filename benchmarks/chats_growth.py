@@ -33,7 +33,7 @@ from qwenkit.tokenizer import save_tokenizer, train_bpe
 OURS = """
 import sys
 from pathlib import Path
-from qwenkit.data.order import Order
+from qwenkit.data.tokens.order import Order
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import Plan, open_chats, open_pairs, tokenize_rows
 

@@ -27,14 +27,14 @@ import numpy as np
 
 from qwenkit import statistics
 from qwenkit.data import detect_language, near_duplicates
-from qwenkit.data.classifier import QualityClassifier
-from qwenkit.data.decontaminate import TestIndex
-from qwenkit.data.dedup import jaccard, shingle
-from qwenkit.data.pii import scrub
-from qwenkit.data.published import C4, FINEWEB, GOPHER
-from qwenkit.data.quality import RULES, Rule, View, first_broken, prose_rules
-from qwenkit.data.units import units
-from qwenkit.data.wordlist import WordLists, read_lists
+from qwenkit.data.decontamination import TestIndex
+from qwenkit.data.dedup.minhash import jaccard, shingle
+from qwenkit.data.filters.classifier import QualityClassifier
+from qwenkit.data.filters.default import RULES, Rule, View, first_broken, prose_rules
+from qwenkit.data.filters.pii import scrub
+from qwenkit.data.filters.published import C4, FINEWEB, GOPHER
+from qwenkit.data.filters.word_list import WordLists, read_lists
+from qwenkit.data.text_units import units
 
 DATA = Path(os.environ.get("QWENKIT_TEST_DATA", "../shared/data"))
 LARGE = "ar bg cs de el en es fr he hi it ja ko nl pl pt ru zh".split()

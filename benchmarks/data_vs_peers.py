@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from qwenkit.data import CorpusConfig, Source, build_corpus
-from qwenkit.data.charset import decode
+from qwenkit.data.readers.encoding import decode
 
 DATA = Path(os.environ.get("QWENKIT_TEST_DATA", "../shared/data"))
 TEXTS = ("gutenberg", "chinese_novels", "chinese_poetry", "classical_modern_zh", "zh_wiki_qa", "dedup_minhash_articles",

@@ -31,9 +31,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 
-from qwenkit.data import extract
-from qwenkit.data.charset import decode
-from qwenkit.data.units import units
+from qwenkit.data.extract import text as extract
+from qwenkit.data.readers.encoding import decode
+from qwenkit.data.text_units import units
 
 DATA = Path(os.environ.get("QWENKIT_TEST_DATA", "../shared/data"))
 Score = tuple[float, float, float, float]  # hits and all of what was given; hits and all of what was wanted

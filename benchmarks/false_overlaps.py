@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from data_quality import DATA, lines, load, members, strings
-from qwenkit.data.decontaminate import TestIndex
+from qwenkit.data.decontamination import TestIndex
 
 TESTS = ("gsm8k/test", "math/", "math_small_evals", "math23k_math401", "humaneval/", "mbpp", "cruxeval", "bbh/bbh",
          "mmlu/test", "ceval/val", "cmmlu/test", "agieval/", "gaokao_bench", "commonsense_icl", "piqa/", "hellaswag_2k",

@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qwenkit import Engine, SamplingParams, load_tokenizer, rng
-from qwenkit.data.order import Order
-from qwenkit.data.shards import Example, Examples
+from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.shards import Example, Examples
 from qwenkit.evaluation import chat_eval, multiple_choice
 from qwenkit.evaluation.rubric import score
 from qwenkit.lineage.recipe import load_recipe

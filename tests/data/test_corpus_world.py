@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.data import CorpusConfig, Source, build_corpus
-from qwenkit.data.units import units
+from qwenkit.data.text_units import units
 from qwenkit.nano.facts import Facts
 from qwenkit.nano.pages import pages
 from qwenkit.nano.warc import write_warc

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from qwenkit.data import CorpusConfig, Source, build_corpus
-from qwenkit.data.chunks import Chunks
-from qwenkit.data.copies import equal_by_daft, equal_rows
-from qwenkit.data.corpus import CorpusResult
-from qwenkit.data.tables import read
+from qwenkit.data.dedup.minhash_dedup import equal_by_daft, equal_rows
+from qwenkit.data.parquet_io import read
+from qwenkit.data.pipeline.corpus import CorpusResult
+from qwenkit.data.pipeline.executor import Chunks
 from qwenkit.errors import UserError
 from tests.kills import kill_often
 

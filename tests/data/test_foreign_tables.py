@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qwenkit.data.classifier import QualityClassifier
-from qwenkit.data.ledger import fates
-from qwenkit.data.shards import Index
-from qwenkit.data.tables import LEDGER
+from qwenkit.data.filters.classifier import QualityClassifier
+from qwenkit.data.parquet_io import LEDGER
+from qwenkit.data.tokens.provenance import fates
+from qwenkit.data.tokens.shards import Index
 from qwenkit.errors import UserError
 from tests.errors.desk import call
 

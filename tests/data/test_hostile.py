@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from qwenkit.data import CorpusConfig, Source, build_corpus, detect_language, extract
-from qwenkit.data.charset import decode
-from qwenkit.data.extract import extract_text, tidy
+from qwenkit.data import CorpusConfig, Source, build_corpus, detect_language
+from qwenkit.data.extract import text as extract
+from qwenkit.data.extract.main_content import main_content
+from qwenkit.data.extract.text import extract_text, tidy
+from qwenkit.data.filters.default import View
+from qwenkit.data.filters.published import sentences_kept
 from qwenkit.data.language import UNKNOWN
-from qwenkit.data.main_content import main_content
-from qwenkit.data.published import sentences_kept
-from qwenkit.data.quality import View
-from qwenkit.data.readers import read_documents, splits
+from qwenkit.data.readers.documents import read_documents, splits
+from qwenkit.data.readers.encoding import decode
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 from qwenkit.stages import corpus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qwenkit.data.extract import extract_text
+from qwenkit.data.extract.text import extract_text
 
 BEES = """<p>A hive is opened on a warm day without wind, because the brood gets cold when the lid is off.</p>
 <p>Whoever works slowly is stung less, and smoke is needed only when the guards at the entrance become restless.</p>"""

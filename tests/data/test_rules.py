@@ -9,9 +9,9 @@ from itertools import product, zip_longest
 
 import pytest
 
-from qwenkit.data.published import C4, FINEWEB, GOPHER, bad_words
-from qwenkit.data.quality import CODE_RULES, RULES, Rule, View
-from qwenkit.data.wordlist import WordLists
+from qwenkit.data.filters.default import CODE_RULES, RULES, Rule, View
+from qwenkit.data.filters.published import C4, FINEWEB, GOPHER, bad_words
+from qwenkit.data.filters.word_list import WordLists
 
 SETS = {"own": RULES, "gopher": GOPHER, "c4": C4, "fineweb": FINEWEB, "code": CODE_RULES}
 SETS["c4"] = tuple(

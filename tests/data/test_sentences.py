@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from qwenkit.data.extract import extract_text
-from qwenkit.data.published import closed_lines, sentences_kept
-from qwenkit.data.quality import RULES, View, broken, measures, unfinished_lines
+from qwenkit.data.extract.text import extract_text
+from qwenkit.data.filters.default import RULES, View, broken, measures, unfinished_lines
+from qwenkit.data.filters.published import closed_lines, sentences_kept
 
 PROSE = {
     "hi": "गाँव के बाहर पुराना कुआँ था और लोग सुबह पानी भरने आते थे।",

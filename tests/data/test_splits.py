@@ -13,8 +13,9 @@ import pytest
 import zstandard
 
 from qwenkit import compression
-from qwenkit.data import build_corpus, remote, streams
-from qwenkit.data.readers import Source, read_documents, read_split, splits
+from qwenkit.data import build_corpus
+from qwenkit.data.readers import remote, text_lines
+from qwenkit.data.readers.documents import Source, read_documents, read_split, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 from tests.data.test_readers import response
@@ -91,7 +92,7 @@ def test_a_plain_archive_cut_within_a_record_or_broken_in_one(tmp_path: Path) ->
 
 
 def test_a_huge_line_is_skipped_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MAX_RECORD", 100_000)
+    monkeypatch.setattr(text_lines, "MAX_RECORD", 100_000)
     monkeypatch.setattr(compression, "BLOCK", 10_000)
     data = jsonl(ROWS[:3]) + b'{"text": "' + b"a" * 2_000_000 + b'"}\n' + jsonl(ROWS[3:6])
     for name, packed in (
@@ -101,7 +102,7 @@ def test_a_huge_line_is_skipped_in_little_memory(tmp_path: Path, monkeypatch: py
     ):
         (tmp_path / name).write_bytes(packed)
         texts, bad = read(tmp_path / name)
-        assert texts == [row["text"] for row in ROWS[:6]] and bad == {streams.TOO_LONG: 1}, name
+        assert texts == [row["text"] for row in ROWS[:6]] and bad == {text_lines.TOO_LONG: 1}, name
 
 
 def test_zero_bytes_and_mixed_encodings(tmp_path: Path) -> None:
@@ -118,11 +119,11 @@ def test_zero_bytes_and_mixed_encodings(tmp_path: Path) -> None:
 
 
 def test_decompression_bombs_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qwenkit.data.payload.MAX_RECORD", 100_000)
+    monkeypatch.setattr("qwenkit.data.readers.warc_pages.MAX_RECORD", 100_000)
     bomb = response("bomb", gzip.compress(b"0" * 1_000_000), extra="Content-Encoding: gzip\r\n")
     (tmp_path / "x.warc.gz").write_bytes(response("a", b"<p>a") + bomb + response("b", b"<p>b"))
     texts, bad = read(tmp_path / "x.warc.gz", "html")
-    assert texts == ["<p>a", "<p>b"] and bad == {streams.TOO_LONG: 1}
+    assert texts == ["<p>a", "<p>b"] and bad == {text_lines.TOO_LONG: 1}
 
 
 def test_remote_paths_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit import artifacts
-from qwenkit.data import shards
+from qwenkit.data.tokens import shards
 from qwenkit.events import KINDS as EVENTS
 from qwenkit.events import read_events
 from qwenkit.lineage import recipe, refusals

@@ -161,7 +161,7 @@ def _recipe(folder: Path) -> object:
 
 def _documents(name: str) -> Call:
     def call(folder: Path) -> object:
-        from qwenkit.data.readers import Source, read_documents
+        from qwenkit.data.readers.documents import Source, read_documents
 
         return list(read_documents(Source("s", folder / name), Quarantine()))
 
@@ -187,7 +187,7 @@ def _certificate(folder: Path) -> object:
 
 
 def _judgements(folder: Path) -> object:
-    from qwenkit.data.review import summary
+    from qwenkit.data.review.page import summary
 
     return summary(folder / "review.jsonl")
 
@@ -205,13 +205,13 @@ def _ranks() -> bytes:
 
 
 def _filter(folder: Path) -> object:
-    from qwenkit.data.classifier import QualityClassifier
+    from qwenkit.data.filters.classifier import QualityClassifier
 
     return QualityClassifier.load(folder / "f.npz")
 
 
 def _filter_made(folder: Path) -> None:
-    from qwenkit.data.classifier import QualityClassifier
+    from qwenkit.data.filters.classifier import QualityClassifier
 
     QualityClassifier.train(["good text here"] * 4, ["bad words there"] * 4).save(folder / "f.npz")
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from qwenkit.data.decontaminate import TestIndex
+from qwenkit.data.decontamination import TestIndex
 from qwenkit.errors import UserError
 from qwenkit.nano import SCALES, Scale, build_world, write_warc
 from qwenkit.nano.facts import Facts, phrases, values

@@ -15,7 +15,7 @@ import pytest
 
 from qwenkit.alignment import encode_pairs
 from qwenkit.chat import load_tokenizer
-from qwenkit.data.shards import Examples
+from qwenkit.data.tokens.shards import Examples
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages import chat_tokens

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from qwenkit.data.classifier import QualityClassifier
+from qwenkit.data.filters.classifier import QualityClassifier
 from qwenkit.errors import UserError
 from qwenkit.records import read_jsonl, write_jsonl
 from qwenkit.stages import corpus, testsets

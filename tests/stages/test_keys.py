@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from qwenkit.data.order import Order
-from qwenkit.data.shards import Example, Examples
+from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.shards import Example, Examples
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.stages.base import Work
 from qwenkit.stages.keys import TrainingKeys, train

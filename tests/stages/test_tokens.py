@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qwenkit.chat import load_tokenizer
-from qwenkit.data.shards import Shards
+from qwenkit.data.tokens.shards import Shards
 from qwenkit.errors import UserError
 from qwenkit.records import write_jsonl
 from qwenkit.stages import documents, tokens

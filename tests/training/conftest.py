@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from qwenkit.data.order import Order
-from qwenkit.data.shards import Example, Examples
+from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.shards import Example, Examples
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.training import Batches, RunState, build_optimizer, build_schedule, lm_update
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qwenkit.data.order import Order
+from qwenkit.data.tokens.order import Order
 from qwenkit.errors import UserError
 from qwenkit.training.batches import Batches, build_batch, validation_batches
 from tests.training.conftest import make_store

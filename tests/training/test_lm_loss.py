@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from qwenkit.data.order import Row
-from qwenkit.data.packer import Piece
+from qwenkit.data.tokens.order import Row
+from qwenkit.data.tokens.packing import Piece
 from qwenkit.training.batches import build_batch, validation_batches
 from qwenkit.training.lm_loss import lm_objective, mean_loss
 from tests.training.conftest import make_model, make_store

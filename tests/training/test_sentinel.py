@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from qwenkit.data.order import Order
-from qwenkit.data.shards import Example, Examples
+from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.shards import Example, Examples
 from qwenkit.errors import Stopped, UserError
 from qwenkit.training import ALARMS, AlarmError, Batches, Sentinel, build_schedule, lm_objective, lm_update, run
 from tests.training.conftest import VOCAB, Run

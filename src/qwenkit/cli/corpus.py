@@ -34,7 +34,7 @@ def explain(
 ) -> None:
     """Tell what became of a document and which steps saw it; or which documents a step saw."""
     from qwenkit.artifacts import read_manifest
-    from qwenkit.data import ledger
+    from qwenkit.data.tokens import provenance as ledger
     from qwenkit.stages.trace import corpus_of, trace
 
     if (document is None) == (step is None):
@@ -98,12 +98,12 @@ def inspect_corpus(
     port: Annotated[int, typer.Option(help="0: a free one", min=0, max=65_535)] = 0,
 ) -> None:
     """Show a corpus's funnel, curves and samples of every rule, kept beside dropped, to be judged by people."""
-    from qwenkit.data import review
+    from qwenkit.data.review import page as review
 
     if summary:
         print_json(review.summary(saved))
     elif serve:
-        from qwenkit.data.review_server import serve as serve_page
+        from qwenkit.data.review.server import serve as serve_page
 
         with serve_page(corpus, saved, port) as server:
             say(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends; judgements go to {saved})")
@@ -124,9 +124,9 @@ def train_filter(
     """Learn a filter of quality for `corpus.filter` from text that is good and text that is not."""
     from itertools import islice
 
-    from qwenkit.data.classifier import QualityClassifier, agreement
-    from qwenkit.data.phases import text_of
-    from qwenkit.data.readers import Source, read_documents
+    from qwenkit.data.filters.classifier import QualityClassifier, agreement
+    from qwenkit.data.pipeline.steps import text_of
+    from qwenkit.data.readers.documents import Source, read_documents
     from qwenkit.records import Quarantine
 
     if good.resolve() == bad.resolve():

@@ -166,7 +166,7 @@ def _numbers(text: str) -> list[int]:
 def _tokens(model: Path, text: Path, limit: int) -> tuple[list[int], Quarantine]:
     """The documents of a path one after another, as ids, each followed by the end of text; and what cannot be read."""
     from qwenkit.chat import load_tokenizer
-    from qwenkit.data.readers import Source, read_documents
+    from qwenkit.data.readers.documents import Source, read_documents
 
     tok, ids, quarantine = load_tokenizer(model), [], Quarantine()
     for document in read_documents(Source("text", text), quarantine):

@@ -83,7 +83,7 @@ def tokenize_rows(
 ) -> Tokens:
     """Tokenize the chats or pairs of `inputs["data"]`; what is done already in the folder stays. More rows that cannot
     be used than `max_bad` bears end it."""
-    from qwenkit.data.chunks import Chunks
+    from qwenkit.data.pipeline.executor import Chunks
 
     source = sources(inputs, "data")
     tok = _tokenizer(plan.tokenizer, plan.style, *stamps(plan.tokenizer))
@@ -134,9 +134,9 @@ def some(tokens: Tokens, source: str) -> Tokens:
 
 def open_chats(tokens: Tokens, documents: Any = None, numbers: Sequence[int] = ()) -> Any:
     """The chats as one store, and behind them those `documents` of a corpus that are replayed."""
-    from qwenkit.data.chunks import MARK, make
-    from qwenkit.data.shards import INDEX, shard_folder
-    from qwenkit.data.weighted import ExampleShards, join_examples
+    from qwenkit.data.pipeline.executor import MARK, make
+    from qwenkit.data.tokens.shards import INDEX, shard_folder
+    from qwenkit.data.tokens.example_shards import ExampleShards, join_examples
 
     folder, chunks = tokens.folder / tokens.kind, tokens.chunks
     if len(numbers):
@@ -152,7 +152,7 @@ def open_chats(tokens: Tokens, documents: Any = None, numbers: Sequence[int] = (
 def open_pairs(tokens: Tokens) -> Any:
     """The pairs, each read when it is asked for."""
     from qwenkit.alignment import StoredPairs
-    from qwenkit.data.shards import INDEX, Shards, join_shards
+    from qwenkit.data.tokens.shards import INDEX, Shards, join_shards
 
     folder = tokens.folder / tokens.kind
     if not (folder / INDEX).exists():
@@ -162,8 +162,8 @@ def open_pairs(tokens: Tokens) -> Any:
 
 def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[str, Any]:
     """Some documents of a corpus as a shard of plain examples."""
-    from qwenkit.data.shards import Example
-    from qwenkit.data.weighted import ExampleWriter
+    from qwenkit.data.tokens.shards import Example
+    from qwenkit.data.tokens.example_shards import ExampleWriter
 
     with ExampleWriter(out) as shard:
         for number in numbers:
@@ -174,7 +174,7 @@ def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[s
 
 def encode_chats(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
     """The chats of a part as a shard with loss weights."""
-    from qwenkit.data.weighted import ExampleWriter
+    from qwenkit.data.tokens.example_shards import ExampleWriter
 
     tok = _tokenizer(plan.tokenizer, plan.style, *stamps(plan.tokenizer))
     with ExampleWriter(out) as shard:
@@ -210,7 +210,7 @@ def chat_examples(tok: Any, row: Row, mask: str, longest: int, too_long: TooLong
 
 def example(tok: Any, row: Row, mask: str) -> Any:
     """A chat as ids with loss weights."""
-    from qwenkit.data.shards import Example
+    from qwenkit.data.tokens.shards import Example
 
     r = tok.render(row["messages"], tools=row.get("tools"), mask=mask)
     content = [False] * len(r.ids)
@@ -223,7 +223,7 @@ def example(tok: Any, row: Row, mask: str) -> Any:
 def encode_comparisons(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
     """The pairs of a part as a shard of texts: the chosen one, then the rejected one, of each."""
     from qwenkit.alignment.pair_encoding import encode_pair
-    from qwenkit.data.shards import ShardWriter
+    from qwenkit.data.tokens.shards import ShardWriter
 
     tok = _tokenizer(plan.tokenizer, plan.style, *stamps(plan.tokenizer))
     too_long = "truncate" if plan.too_long == "truncate" else "drop"
@@ -308,7 +308,7 @@ def _tokenizer(folder: Path, style: str, *_: int) -> Any:
 
 @lru_cache(maxsize=1)
 def _tests(testsets: Path, *_: int) -> Any:
-    from qwenkit.data.decontaminate import TestIndex
+    from qwenkit.data.decontamination import TestIndex
     from qwenkit.stages.testsets import texts
 
     return TestIndex(texts(testsets))

@@ -114,8 +114,8 @@ class Config(StageConfig):
             if len(limits) != 2 or not limits[0] <= limits[1]:
                 raise UserError(f"thresholds.{name} = {limits}", expected="the lowest and the highest value to keep")
         if self.kinds or self.thresholds or self.rules != ["own"]:
-            from qwenkit.data.quality import SETS, rule_names
-            from qwenkit.data.readers import KINDS
+            from qwenkit.data.filters.default import SETS, rule_names
+            from qwenkit.data.readers.documents import KINDS
 
             refuse_unnamed("kind of source", self.kinds.values(), KINDS)
             refuse_unnamed("set of rules", self.rules, SETS)
@@ -138,8 +138,8 @@ def _numbered(name: str, values: list[str]) -> list[str]:
 def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Build the corpus and write it with its books."""
     from qwenkit.data import CorpusConfig, Source, build_corpus
-    from qwenkit.data.corpus import NothingRead
-    from qwenkit.data.wordlist import read_lists
+    from qwenkit.data.filters.word_list import read_lists
+    from qwenkit.data.pipeline.corpus import NothingRead
 
     sources = _sources(config, inputs, Source)
     named = named_texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
@@ -177,7 +177,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def _write(result: Any, tests: list[tuple[str, str]], out: Path) -> None:
     """The documents in the files that they were made in, and the books; an overlap is written beside its test."""
-    from qwenkit.data.tables import LEDGER, join
+    from qwenkit.data.parquet_io import LEDGER, join
 
     for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
         for number, path in enumerate(files):
@@ -210,7 +210,7 @@ def _empty(
 
 
 def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
-    from qwenkit.data.readers import AUTO
+    from qwenkit.data.readers.documents import AUTO
 
     found = []
     if "world" in inputs:

@@ -50,7 +50,7 @@ def parts(corpus: Path, size: int = PART_BYTES) -> Iterator[Part]:
         elif path.suffix == ".parquet":
             yield from _row_groups(path, size)
         else:
-            from qwenkit.data.streams import line_parts
+            from qwenkit.data.readers.text_lines import line_parts
 
             yield from (Part(path, *part) for part in line_parts(path, size))
 
@@ -79,7 +79,7 @@ def read_part(part: Part) -> Iterator[Row]:
 def _numbered(part: Part) -> Iterator[tuple[int, Row]]:
     """Rows with the number of their line."""
     if fnmatch(part.path.name, DOCUMENTS):
-        from qwenkit.data.tables import read_documents
+        from qwenkit.data.parquet_io import read_documents
 
         return enumerate(read_documents(part.path), 1)
     if part.path.suffix == ".parquet":

@@ -85,7 +85,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def read_texts(path: Path) -> list[Row]:
     """Documents of a corpus artifact or of JSONL; otherwise whatever the readers of the data room can read."""
-    from qwenkit.data.readers import Source, read_documents
+    from qwenkit.data.readers.documents import Source, read_documents
     from qwenkit.records import Quarantine
 
     if any(path.glob(DOCUMENTS)) or unpacked_name(path).suffix == ".jsonl":

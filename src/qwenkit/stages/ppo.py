@@ -208,7 +208,7 @@ def make_trainer(
 
 def pretraining_stream(config: Config, work: Work, store: Any) -> Any:
     """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
-    from qwenkit.data.order import Order
+    from qwenkit.data.tokens.order import Order
     from qwenkit.training import Batches
 
     order = Order(store.digest, work.stream("ptx"), store.lengths, config.seq_length, split=True)

@@ -64,7 +64,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     import torch
 
     from qwenkit.chat import load_tokenizer
-    from qwenkit.data.order import Order
+    from qwenkit.data.tokens.order import Order
     from qwenkit.model import Transformer, init_weights, save_model
     from qwenkit.training import Batches
 
@@ -138,7 +138,7 @@ def corpus_split(corpus: Input, share: float, work: Work) -> tuple[list[Row], li
 
 def held_out_batches(tok: Any, rows: list[Row], row: int, limit: int = MEASURED) -> dict[str, list[Any]]:
     """Held-out documents as batches, by source (`text` where none is named); at most `limit` documents each."""
-    from qwenkit.data.shards import Example, Examples
+    from qwenkit.data.tokens.shards import Example, Examples
     from qwenkit.training import validation_batches
 
     found = {}

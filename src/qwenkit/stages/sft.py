@@ -64,7 +64,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     """Render, mask, pack, train, measure, publish."""
     from dataclasses import replace
 
-    from qwenkit.data.order import Order
+    from qwenkit.data.tokens.order import Order
     from qwenkit.model import load_model
     from qwenkit.training import Batches
 
@@ -134,7 +134,7 @@ def headline(found: dict[str, int]) -> str:
 
 def measured(tok: Any, rows: list[Row], config: Config) -> dict[str, list[Any]]:
     """The chats held out as batches; none where all are too long."""
-    from qwenkit.data.shards import Examples
+    from qwenkit.data.tokens.shards import Examples
     from qwenkit.training import validation_batches
 
     parts = (chat_examples(tok, row, config.mask, config.seq_length, config.too_long)[0] for row in rows)

@@ -56,7 +56,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
 def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
     """How many training texts share 13 units with a test text; about a million characters are looked at together."""
-    from qwenkit.data.decontaminate import TestIndex
+    from qwenkit.data.decontamination import TestIndex
 
     index, found, size = TestIndex(tests), 0, 0
     together: list[str] = []

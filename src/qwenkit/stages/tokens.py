@@ -46,8 +46,8 @@ def tokenize(
     progress: Callable[..., None] | None = None,
 ) -> Tokens:
     """Tokenize all but a held-out share of the documents; what is done already in the folder stays."""
-    from qwenkit.data.chunks import Chunks
-    from qwenkit.data.shards import Shards, join_shards
+    from qwenkit.data.pipeline.executor import Chunks
+    from qwenkit.data.tokens.shards import Shards, join_shards
 
     chunks = list(parts(corpus.path))
     seen = {part.path: signature(part.path) for part in chunks}
@@ -68,7 +68,7 @@ def encode_part(
     out: Path, part: Part, tokenizer: Path, share: float, seed: int, seen: list[int] | None = None
 ) -> dict[str, Any]:
     """Tokens of a part of the corpus, and its held-out documents; of a file that is still as it was `seen`."""
-    from qwenkit.data.shards import ShardWriter
+    from qwenkit.data.tokens.shards import ShardWriter
 
     seen = seen or signature(part.path)
     refuse_changed(part.path, seen, str(part.path))

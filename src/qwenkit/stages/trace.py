@@ -30,8 +30,8 @@ def corpus_of(run: Path, node: str) -> Path:
 
 def trace(run: Path, node: str) -> Traced:
     """The data of a pretraining as it was."""
-    from qwenkit.data.order import Order
-    from qwenkit.data.shards import Index
+    from qwenkit.data.tokens.order import Order
+    from qwenkit.data.tokens.shards import Index
 
     manifest = read_manifest(run / node)
     if manifest.kind != "pretrain":

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenkit.data.order import Order, Row
-from qwenkit.data.shards import Store
+from qwenkit.data.tokens.order import Order, Row
+from qwenkit.data.tokens.shards import Store
 from qwenkit.errors import UserError
 
 IGNORED = 0  # id of padding and target of weight 0: any valid id will do

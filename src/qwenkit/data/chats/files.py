@@ -20,7 +20,7 @@ from pathlib import Path
 
 from qwenkit.data.chats.card import train_files
 from qwenkit.data.chats.formats import SUFFIXES, format_of, stem_of
-from qwenkit.data.sources import files_below
+from qwenkit.data.readers.sources import files_below
 from qwenkit.errors import UserError, nearest
 from qwenkit.files import refuse_special
 

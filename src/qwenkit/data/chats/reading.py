@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit import compression
-from qwenkit.data import row_files, streams
 from qwenkit.data.chats import files, formats
 from qwenkit.data.chats.forms import COLUMNS, Converted, converted
-from qwenkit.data.json_files import BROKEN, is_document
+from qwenkit.data.readers import row_files, text_lines
+from qwenkit.data.readers.json_files import BROKEN, is_document
 from qwenkit.errors import UserError, within
 from qwenkit.records import Quarantine, Row, dumps, json_kind, name_of, row_groups
 
@@ -65,14 +65,14 @@ def _parts(path: Path, found: files.Files, kind: str, size: int) -> Iterator[Par
     if form == "parquet":
         edges = _groups(path, size)
     elif form == "json" and not packed and path.stat().st_size > size and _is_lines(path):
-        edges = ((lines.start, lines.stop, lines.lines + 1) for lines in streams.line_parts(path, size))
+        edges = ((lines.start, lines.stop, lines.lines + 1) for lines in text_lines.line_parts(path, size))
     for start, stop, first in edges:
         yield Part(path, found.root, kind, form, stem, start, stop, first)
 
 
 def _is_lines(path: Path) -> bool:
     """Whether a file is lines of UTF-8, which can be read from any of them on."""
-    return not streams.is_wide(path) and not is_document(path)
+    return not text_lines.is_wide(path) and not is_document(path)
 
 
 def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:

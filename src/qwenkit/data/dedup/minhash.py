@@ -1,0 +1,309 @@
+"""Deduplication (section 2.1, steps 3 and 4): exact after normalisation, then near duplicates by MinHash and LSH.
+
+    exact_duplicates(texts)                 -> {index of a copy: index of the first}
+    near_duplicates(texts, threshold=0.8)   -> clusters of indices, each sorted, ordered by their first member
+    best_copy(cluster, texts)               -> which one to keep
+
+The report names the methods, not their parameters. Ours: 5-shingles of units (`units`: words, characters of scripts
+without spaces), signatures of 128 values, bands chosen so that a pair exactly at the threshold is found with
+probability 0.995 or more, every found pair verified by its exact Jaccard similarity. So there are no false pairs, and
+the answer is the same on every machine. A cluster is a connected component: a chain of small edits ends in one cluster.
+
+Signatures are fast similarity sketches (Dahlgaard, Knudsen and Thorup, "Fast Similarity Sketching", FOCS 2017): each
+value of two texts is equal with the probability of their similarity, as with 128 permutations (Broder's MinHash), but
+a shingle is thrown into one bin instead of being compared in all of them.
+
+Texts are hashed many at a time (`sketches`), because numpy's calls cost more than a short text's work. `clusters` does
+the same over files, for corpora that memory does not hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from qwenkit.data.text_units import Hashes, mix, ngram_hashes, normal_hashes, unit_hashes
+from qwenkit.errors import UserError
+
+SHINGLE, VALUES, RECALL = 5, 128, 0.995
+_BATCH = 100_000  # characters
+_THROWS, _EMPTY = 8, np.uint32(0xFFFFFFFF)
+_MOST_NEIGHBOURS = 16
+_SEED = 20230928  # fixed: signatures of two corpora can be compared
+
+
+def exact_key(text: str) -> bytes:
+    """Digest of a text after normalisation: form, case, spacing and punctuation do not count."""
+    return exact_digest(normal_hashes([text])[0].tobytes())
+
+
+def exact_digest(data: bytes) -> bytes:
+    """BLAKE2 in 16 bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def name_key(name: str) -> int:
+    """A number for an id."""
+    return int.from_bytes(exact_digest(name.encode("utf-8", "replace"))[:8], "little", signed=True)
+
+
+def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
+    """For every text that repeats an earlier one after normalisation: its index and the first one's."""
+    first: dict[bytes, int] = {}
+    copies = {}
+    for index, text in enumerate(texts):
+        original = first.setdefault(exact_key(text), index)
+        if original != index:
+            copies[index] = original
+    return copies
+
+
+def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
+    """Clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`."""
+    texts = _checked(texts, threshold)
+    _, keys = sketches(texts, threshold)
+    shingles = lru_cache(maxsize=100_000)(lambda index: shingle(texts[index]))
+    parent = list(range(len(texts)))
+    join((bucket for column in keys.T for bucket in buckets(column)), shingles, threshold, parent)
+    return clusters_of(parent)
+
+
+def clusters_of(parent: list[int]) -> list[list[int]]:
+    """The groups of a union-find forest that have more than one member."""
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index in range(len(parent)):
+        members[_root(parent, index)].append(index)
+    return [cluster for _, cluster in sorted(members.items()) if len(cluster) > 1]
+
+
+def _checked(texts: Iterable[str], threshold: float) -> list[str]:
+    """The texts as a list; what near duplicates cannot be found in, or by, is refused."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
+        raise UserError(f"threshold = {threshold!r}", expected="a number above 0 and at most 1")
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise UserError(f"texts = {texts!r:.40}", expected="texts, one after the other", hint="near_duplicates([text])")
+    found = list(texts)
+    for index, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UserError(f"text {index} is {text!r:.40}", expected="a text")
+    return found
+
+
+def best_copy(cluster: Sequence[int], texts: Sequence[str], priority: Sequence[float] | None = None) -> int:
+    """The copy to keep: highest priority (its source's weight), then the longest text, then the first."""
+    return min(cluster, key=lambda index: (-priority[index] if priority else 0, -len(texts[index]), index))
+
+
+def shingle(text: str) -> Hashes:
+    """Sorted distinct hashes of a text's 5-shingles."""
+    return np.unique(ngram_hashes(normal_hashes([text])[0], SHINGLE))
+
+
+def jaccard(left: Hashes, right: Hashes) -> float:
+    """Size of the intersection over size of the union of two sorted sets."""
+    if min(len(left), len(right)) == 0:
+        return 0.0
+    common = len(np.intersect1d(left, right, assume_unique=True))
+    return common / (len(left) + len(right) - common)
+
+
+def sketches(texts: Sequence[str], threshold: float, near: bool = True, strict: bool = False) -> tuple[Hashes, Hashes]:
+    """Of each text its exact key in two numbers, and its band keys (0 if not `near`): texts that agree in any band are
+    candidates. 0: a text without units. `strict` keys are of all but spacing: a sign can be what a sum or code says."""
+    bands, rows = bands_for(threshold)
+    exact = np.zeros((len(texts), 2), dtype=np.uint64)
+    keys = np.zeros((len(texts), bands), dtype=np.uint64)
+    for start, stop in _batches(texts):
+        hashes, ends = normal_hashes(texts[start:stop])
+        filled = np.diff(ends, prepend=0) > 0
+        parts = [hashes[first:end].tobytes() for first, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
+        if strict:
+            parts = [" ".join(text.split()).encode("utf-8", "surrogatepass") for text in texts[start:stop]]
+        digests = b"".join(map(exact_digest, parts))
+        exact[start:stop] = np.frombuffer(digests, dtype="<u8").reshape(-1, 2) * filled[:, None].astype(np.uint64)
+        if near:
+            signatures = signatures_of(*_shingles(hashes, ends), stop - start, bands * rows)
+            keys[start:stop] = np.where(filled[:, None], _band_keys(signatures, bands, rows), np.uint64(0))
+    return exact, keys
+
+
+def _band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> Hashes:
+    state = np.full((len(signatures), bands), _SEED, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for row in range(rows):
+            state = mix(state * np.uint64(3) + signatures[:, row::rows])
+    return state | np.uint64(1)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Ranges of texts that together fit a processor's cache."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) > _BATCH:
+            yield start, index
+            start, size = index, 0
+        size += len(text) + 1
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def _shingles(hashes: Hashes, ends: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """Shingles of texts whose units are given together, and the number of the text that each is of."""
+    counts = np.diff(ends, prepend=0)
+    grams = ngram_hashes(hashes, SHINGLE) if len(hashes) >= SHINGLE else hashes[:0]
+    owner = np.repeat(np.arange(len(ends)), counts)[: len(grams)]
+    within = np.arange(len(grams)) + SHINGLE <= ends[owner]
+    short = np.flatnonzero((counts > 0) & (counts < SHINGLE))
+    own = [ngram_hashes(hashes[ends[text] - counts[text] : ends[text]], SHINGLE) for text in short.tolist()]
+    return np.concatenate([grams[within], *own]), np.concatenate([owner[within], short])
+
+
+def signatures_of(shingles: Hashes, owner: npt.NDArray[np.int64], texts: int, values: int) -> npt.NDArray[np.uint32]:
+    """[texts, values]: the signature of each text. `owner` is the number of a shingle's text; repeats do not matter.
+
+    Every shingle is thrown into a bin, and of those in it the smallest number stays. Texts with empty bins throw theirs
+    again, into empty bins only; what is empty after some throws takes the smallest number of all under a hash of its
+    own. So a value is always the first of the text's shingles in one random order, which is the bin's.
+    """
+    found = np.full(texts * values, _EMPTY)
+    for throw in range(_THROWS):
+        thrown = _again(shingles, np.uint64(throw)) if throw else shingles
+        places = owner * values + (((thrown >> np.uint64(32)) * np.uint64(values)) >> np.uint64(32)).astype(np.int64)
+        free = slice(None) if throw == 0 else found[places] == _EMPTY
+        np.minimum.at(found, places[free], thrown[free].astype(np.uint32))
+        left = (found.reshape(texts, values) == _EMPTY).any(axis=1)[owner]
+        shingles, owner = shingles[left], owner[left]
+        if throw == 0:
+            shingles, owner = _distinct(shingles, owner)
+    _fill(found.reshape(texts, values), shingles, owner)
+    return found.reshape(texts, values)
+
+
+def _again(shingles: Hashes, throw: npt.NDArray[np.uint64] | np.uint64) -> Hashes:
+    """Other numbers for the shingles."""
+    with np.errstate(over="ignore"):
+        return mix(shingles + throw * np.uint64(_SEED))
+
+
+def _distinct(shingles: Hashes, owner: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """Each shingle of a text once, sorted by text."""
+    order = np.lexsort((shingles, owner))
+    shingles, owner = shingles[order], owner[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (shingles[1:] != shingles[:-1]) | (owner[1:] != owner[:-1])
+    return shingles[new], owner[new]
+
+
+def _fill(found: npt.NDArray[np.uint32], shingles: Hashes, owner: npt.NDArray[np.int64]) -> None:
+    """Give empty bins of texts that have shingles the smallest number under the bin's own hash."""
+    known, first, counts = np.unique(owner, return_index=True, return_counts=True)
+    which, bins = np.nonzero(found[known] == _EMPTY)
+    if not len(which):
+        return
+    sizes = counts[which]
+    starts = np.cumsum(sizes) - sizes
+    at = np.arange(int(sizes.sum())) - np.repeat(starts - first[which], sizes)
+    thrown = _again(shingles[at], np.repeat((_THROWS + bins).astype(np.uint64), sizes))
+    found[known[which], bins] = np.minimum.reduceat(thrown.astype(np.uint32), starts)
+
+
+def signature(shingles: Hashes, values: int = VALUES) -> npt.NDArray[np.uint32]:
+    """The signature of one set of shingles."""
+    return signatures_of(shingles, np.zeros(len(shingles), dtype=np.int64), 1, values)[0]
+
+
+def bands_for(threshold: float, values: int = VALUES, recall: float = RECALL) -> tuple[int, int]:
+    """(bands, rows): the most selective banding that finds a pair at the threshold with probability `recall`."""
+    for rows in range(values, 0, -1):
+        bands = values // rows
+        if 1 - (1 - threshold**rows) ** bands >= recall:
+            return bands, rows
+    return values, 1
+
+
+def buckets(keys: Hashes) -> Iterator[list[int]]:
+    """Groups of positions with equal keys, each ascending, in order of their first; key 0 is in none."""
+    order = np.argsort(keys, kind="stable")
+    order = order[np.searchsorted(keys[order], 1) :]
+    for start, stop in sorted(runs(keys[order][1:] == keys[order][:-1]), key=lambda run: order[run[0]]):
+        yield order[start:stop].tolist()
+
+
+def runs(equal: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Ranges of a sorted array whose values are equal: `equal[i]` says that values i and i + 1 are."""
+    equal = np.concatenate([[False], equal, [False]])
+    starts, stops = np.flatnonzero(equal[1:] & ~equal[:-1]), np.flatnonzero(equal[:-1] & ~equal[1:]) + 1
+    return list(zip(starts.tolist(), stops.tolist()))
+
+
+def join(
+    found: Iterable[Sequence[int]], shingles: Callable[[int], Hashes], threshold: float, parent: list[int]
+) -> None:
+    """Unite in `parent` the members of every bucket that are similar."""
+    different: set[tuple[int, int]] = set()
+    for bucket in found:
+        _join(bucket, shingles, threshold, parent, different)
+
+
+def _join(
+    bucket: Sequence[int],
+    shingles: Callable[[int], Hashes],
+    threshold: float,
+    parent: list[int],
+    different: set[tuple[int, int]],
+) -> None:
+    """Unite the members of a bucket that are similar. Neighbours first: n copies are united by n - 1 comparisons, and
+    members are compared with so many of their neighbours at most: pages of one template, thousands in a bucket, would
+    all be compared with all. Real copies among them agree in bands of their own words too, and meet in small buckets.
+    """
+    for gap in range(1, min(len(bucket), _MOST_NEIGHBOURS + 1)):
+        if len({_root(parent, index) for index in bucket}) == 1:
+            return
+        for left, right in zip(bucket, bucket[gap:]):
+            a, b = _root(parent, left), _root(parent, right)
+            if a == b or (left, right) in different:
+                continue
+            if jaccard(shingles(left), shingles(right)) >= threshold:
+                parent[max(a, b)] = min(a, b)
+            else:
+                different.add((left, right))
+
+
+def _root(parent: list[int], index: int) -> int:
+    while parent[index] != index:
+        parent[index] = parent[parent[index]]
+        index = parent[index]
+    return index
+
+
+# -- lines -----------------------------------------------------------------------------------------------------------
+
+
+def collapse_repeated_lines(text: str) -> str:
+    """Every run of equal lines once: what menus, counters and broken templates leave behind."""
+    lines = text.split("\n")
+    return "\n".join(line for before, line in zip([None, *lines], lines) if line != before or not line.strip())
+
+
+def line_keys(text: str) -> list[int]:
+    """One number for each line of a text, equal for lines that are equal after normalisation; 0: nothing in it."""
+    hashes, starts, _ = unit_hashes(text)
+    if not len(hashes):
+        return [0] * (text.count("\n") + 1)
+    breaks = np.flatnonzero(np.array([char == "\n" for char in text])) if "\n" in text else np.empty(0, np.int64)
+    edges = np.concatenate([[0], np.searchsorted(starts, breaks), [len(starts)]])
+    with np.errstate(over="ignore"):
+        places = np.arange(len(hashes)) - np.repeat(edges[:-1], np.diff(edges))
+        sums = np.concatenate([[np.uint64(0)], np.cumsum(mix(hashes + places.astype(np.uint64)))])
+        keys = sums[edges[1:]] - sums[edges[:-1]]
+    return np.where(np.diff(edges) > 0, keys | np.uint64(1), np.uint64(0)).tolist()
+
+
+def without_lines(text: str, common: Collection[int]) -> str:
+    """A text without the lines that are known to stand in many texts."""
+    return "\n".join(line for line, key in zip(text.split("\n"), line_keys(text)) if key not in common)

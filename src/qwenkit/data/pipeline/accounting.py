@@ -1,0 +1,155 @@
+"""The books of a corpus: what became of every document, chunk by chunk, and of all chunks together.
+
+books = Books(seed, 5, ledger)                    in a chunk: counts, rows of the ledger, samples of every rule
+sources_of(...), funnel_of(...), samples_of(...)  of all marks: closed, so that nothing is lost without a rule
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from qwenkit import rng
+from qwenkit.data import parquet_io
+from qwenkit.data.pipeline.config import ORDER, CorpusConfig, applies
+from qwenkit.data.pipeline.executor import Mark
+from qwenkit.data.readers.documents import Source
+from qwenkit.errors import Stopped
+from qwenkit.records import Quarantine
+
+Row = dict[str, Any]
+KEPT = "kept"
+OPTIONAL = ("licence", "lines", "classifier", "perplexity")  # steps that the funnel leaves out where nobody asked
+
+
+@dataclass
+class Books:
+    """The fate of every document of a chunk: counts, the ledger's rows, a few samples of every rule and source."""
+
+    seed: int
+    keep: int
+    ledger: parquet_io.Writer
+    read: int = 0
+    fated: int = 0
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # step, rule, source
+    samples: defaultdict[tuple[str, str, str], list[Any]] = field(default_factory=lambda: defaultdict(list))
+
+    def fate(self, row: Row, step: str, rule: str, seen: str = "", of: str = "", copies: int = 0) -> None:
+        """Write down what became of a document."""
+        self.fated += 1
+        if step != KEPT:
+            self.counts[step, rule, row["source"]] += 1
+        place = {key: row[key] for key in ("id", "source", "place")}
+        self.ledger.add({**place, "step": step, "rule": rule, "seen": seen, "of": of, "copies": copies})
+        self._sample(row, step, rule, seen or of)
+
+    def _sample(self, row: Row, step: str, rule: str, seen: str) -> None:
+        """Keep a random few, by a draw that is the document's own."""
+        luck = rng.derive_seed(self.seed, step, rule, row["source"], row["place"])
+        shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": seen}
+        entry = (-luck, row["place"], self.fated, {**shown, "text": row["text"][:1000]})  # places may be equal
+        kept = self.samples[step, rule, row["source"]]
+        if len(kept) < self.keep:
+            heapq.heappush(kept, entry)
+        elif kept and entry[:2] > kept[0][:2]:
+            heapq.heapreplace(kept, entry)
+
+    def mark(self) -> dict[str, Any]:
+        """What the chunk's mark says of its books."""
+        counts = [[*key, count] for key, count in sorted(self.counts.items())]
+        return {
+            "read": self.read,
+            "counts": counts,
+            "samples": [[luck, place, row] for _, few in sorted(self.samples.items()) for luck, place, _, row in few],
+        }
+
+
+def sources_of(
+    sources: Iterable[Source], read: Sequence[Mark], clean: Sequence[Mark], ledgers: Sequence[Path]
+) -> dict[str, Row]:
+    """What became of each source. Kept is what the ledgers of the last phase say, not what is left. A document that was
+    lost, or counted twice, is an error: read = kept + dropped + quarantined."""
+    found: dict[str, Row] = {
+        s.name: {"file": Path(s.path).name, "read": 0, "kept": 0, "dropped": Counter(), "quarantined": Counter()}
+        for s in sources
+    }
+    for mark, ledger in zip(read, ledgers):
+        row, bad = found[mark["source"]], Counter(mark["bad"])
+        row["quarantined"] += bad
+        row["read"] += mark["read"] + bad.total()
+        steps = pq.read_table(str(ledger), columns=["step"])["step"]
+        row["kept"] += steps.to_pylist().count(KEPT)
+    for mark in [*read, *clean]:
+        for _, rule, source, count in mark["counts"]:
+            found[source]["dropped"][rule] += count
+    for row in found.values():  # plain tables, which can be written as JSON
+        row["dropped"], row["quarantined"] = dict(row["dropped"]), dict(row["quarantined"])
+    _refuse_open(found)
+    return found
+
+
+def funnel_of(
+    sources: Sequence[Source], config: CorpusConfig, read: Sequence[Mark], clean: Sequence[Mark]
+) -> list[Row]:
+    """One line for every rule that dropped something, or one for a step that dropped nothing."""
+    dropped: Counter[tuple[str, str]] = Counter()
+    for step, rule, _, count in (line for mark in [*read, *clean] for line in mark["counts"]):
+        dropped[step, rule] += count
+    left, put_aside = sum(mark["read"] for mark in read), sum(sum(mark["bad"].values()) for mark in read)
+    funnel: list[Row] = [{"step": "read", "rule": "quarantined", "dropped": put_aside, "left": left}]
+    for step in ("extract", *ORDER, "mixture"):
+        if step in OPTIONAL and not any(applies(step, source, config) for source in sources):
+            continue
+        for rule, count in sorted((r, c) for (s, r), c in dropped.items() if s == step) or [("", 0)]:
+            left -= count
+            funnel.append({"step": step, "rule": rule, "dropped": count, "left": left})
+    return funnel
+
+
+def samples_of(marks: Iterable[Mark], most: int) -> list[Row]:
+    """The luckiest few of every rule and source over all chunks."""
+    found: dict[tuple[str, str, str], list[Any]] = {}
+    for mark in marks:
+        for luck, place, row in mark["samples"]:
+            found.setdefault((row["step"], row["rule"], row["source"]), []).append((-luck, place, row))
+    return [entry[2] for key in sorted(found) for entry in sorted(found[key], key=lambda e: e[:2])[:most]]
+
+
+def sizes_of(clean: Iterable[Mark]) -> dict[str, dict[str, dict[str, int]]]:
+    """Documents and characters by source, language and licence, largest first."""
+    found: dict[str, dict[str, list[int]]] = {key: {} for key in ("source", "language", "licence")}
+    for mark in clean:
+        for key, value, documents, characters in mark["sizes"]:
+            sums = found[key].setdefault(value, [0, 0])
+            sums[0], sums[1] = sums[0] + documents, sums[1] + characters
+    return {
+        key: {v: {"documents": d, "characters": c} for v, (d, c) in sorted(sums.items(), key=lambda i: -i[1][1])}
+        for key, sums in found.items()
+    }
+
+
+def quarantine_of(read: Iterable[Mark]) -> Quarantine:
+    """What was put aside while reading."""
+    quarantine = Quarantine()
+    for mark in read:
+        quarantine.counts.update(mark["bad"])
+        quarantine.rows += mark["quarantine"][: max(0, quarantine.keep - len(quarantine.rows))]
+    return quarantine
+
+
+def _refuse_open(sources: dict[str, Row]) -> None:
+    """Refuse a corpus in which a document was lost, or counted twice: read = kept + dropped + quarantined."""
+    told = []
+    for name, row in sources.items():
+        dropped, aside = sum(row["dropped"].values()), sum(row["quarantined"].values())
+        if row["read"] != row["kept"] + dropped + aside:
+            told.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {aside} quarantined")
+    if told:
+        books = "read = kept + dropped + quarantined"
+        raise Stopped("documents were lost or counted twice", where="; ".join(told), expected=books)

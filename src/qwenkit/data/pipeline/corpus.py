@@ -1,0 +1,283 @@
+"""The corpus (section 2.1): the report's nine steps in its order, every loss of a document counted under its rule.
+
+    result = build_corpus(sources, test_texts, CorpusConfig(seed=1), progress, folder=Path("work"), workers=4)
+    result.documents     rows {"id", "text", "source", "kind", "licence", "language", ...}, in reading order
+    result.funnel        rows {"step", "rule", "dropped", "left"}: read = kept + dropped by each rule + quarantined
+
+Steps apply by kind of source (`settings.STEPS`): prose rules of quality judge what comes from the web, code has its own
+rules, text chosen by hand is only checked for broken characters and abuse, instruction data is only deduplicated and
+decontaminated. `Source.skip` leaves out more. Near duplicates are sought over all sources together, as the report's
+memo has it; of a cluster the copy from the source of the largest weight stays, then the longest, then the first.
+
+The work is done in phases (`phases`, `copies`, `gauge`), each in chunks of the input with an output of its own: a kill
+loses the chunk that was being made; any number of workers makes the same bytes; memory holds a chunk for each worker,
+and some numbers for each document. Called again with the same `folder`, only what has changed is made anew: other
+thresholds are asked of what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwenkit.artifacts import signature, stamps
+from qwenkit.data import parquet_io
+from qwenkit.data.dedup import minhash_dedup
+from qwenkit.data.filters.quality_signals import ATTRIBUTES, measure_part
+from qwenkit.data.pipeline import accounting
+from qwenkit.data.pipeline import steps as phases
+from qwenkit.data.pipeline.accounting import Row
+from qwenkit.data.pipeline.config import CorpusConfig, applies, check
+from qwenkit.data.pipeline.executor import Chunks, Mark
+from qwenkit.data.readers.documents import AUTO, Source, Split, splits
+from qwenkit.data.readers.sources import suffix_of
+from qwenkit.errors import UserError
+from qwenkit.records import Quarantine, write_bytes
+
+Progress = Callable[..., None]
+FORM = 4  # of what lies between the phases: another form is read by nobody, so all is made anew
+
+
+@dataclass
+class CorpusResult:
+    """The corpus and how it came about. Documents, ledger and attributes lie in files, in reading order."""
+
+    document_files: list[Path]
+    ledger_files: list[Path]
+    attribute_files: list[Path]
+    funnel: list[Row]
+    samples: list[Row]
+    counts: dict[str, dict[str, dict[str, int]]]
+    sources: dict[str, Row]  # by source: read = kept + dropped (by rule) + quarantined (by reason)
+    taken: dict[str, dict[str, dict[str, int]]]  # of sources of kind `auto`: files by kind and suffix
+    quarantine: Quarantine
+    contaminated: list[Row]
+    pii: Counter[str]
+    _held: Any = field(default=None, repr=False)  # the folder of a build that was given none
+
+    @property
+    def documents(self) -> list[Row]:
+        """All documents in memory."""
+        return list(self)
+
+    def batches(self) -> Iterator[list[str]]:
+        """The texts, some thousand at a time."""
+        for path in self.document_files:
+            yield from ([row["text"] for row in rows] for rows in parquet_io.read(path, ["text"]))
+
+    def __iter__(self) -> Iterator[Row]:
+        for path in self.document_files:
+            yield from parquet_io.read_documents(path)
+
+
+def build_corpus(
+    sources: Sequence[Source],
+    test_texts: Iterable[str] = (),
+    config: CorpusConfig | None = None,
+    progress: Progress | None = None,
+    *,
+    folder: Path | None = None,
+    workers: int = 1,
+    runner: str = "local",
+    version: int = 0,
+    strict: bool = False,
+) -> CorpusResult:
+    """Raw sources in, clean documents out, each missing one accounted for. `progress(done, total, step=...)`. In a
+    `folder` that is there already, what another `version` of the steps has made is made anew. `strict`: a source of
+    which no record can be read ends the build when all are read (`NothingRead`)."""
+    config = config or CorpusConfig()
+    check(sources, config, runner)
+    _refuse_within(sources, folder)
+    held = None if folder is not None else tempfile.TemporaryDirectory(prefix="qwenkit-corpus-")
+    base = folder if folder is not None else Path(str(held and held.name))
+    with Chunks(base, workers, runner, progress) as work:
+        build = _Build(work, list(sources), config, list(test_texts), version, strict)
+        build.run()
+        return build.result(held)
+
+
+class NothingRead(UserError):
+    """Of some sources no record can be read: `lost` says why, the quarantine where."""
+
+    def __init__(self, lost: dict[str, Counter[str]], quarantine: Quarantine) -> None:
+        super().__init__("nothing can be read of the source " + ", nor of ".join(lost))
+        self.lost, self.quarantine = lost, quarantine
+
+
+class _Build:
+    """One build: what its phases are given, and the books that are closed at its end."""
+
+    def __init__(
+        self,
+        work: Chunks,
+        sources: list[Source],
+        config: CorpusConfig,
+        tests: list[str],
+        version: int,
+        strict: bool,
+    ) -> None:
+        self.work, self.sources, self.config, self.tests = work, sources, config, tests
+        self.version, self.strict = version, strict
+        self.parts: list[tuple[Split, Source]] = [
+            (split, replace(source, kind=split.kind))
+            for source in sources
+            for split in splits(source, config.chunk_bytes)
+        ]
+        self.seen = [[signature(Path(name)) for name in split.paths] for split, _ in self.parts]
+        self.read: list[Mark] = []
+        self.clean: list[Mark] = []
+
+    def run(self) -> None:
+        """The five phases. The key of each is what its bytes depend on."""
+        read = [self._reading_key(split, source) for split, source in self.parts]
+        tasks = [(*part, self.config, seen) for part, seen in zip(self.parts, self.seen)]
+        self.read = self.work.map("1-read", FORM, tasks, phases.read_part, own=read)
+        self._refuse_silent_sources()
+        sign = [FORM, read, self.config.near_threshold, self.config.max_line_repeats]
+        signing = [(n, self._rows(n), source, self.config) for n, (_, source) in enumerate(self.parts)]
+        self.work.map("2-sign", sign, signing, phases.sign_part)
+        joined = [sign, [source.weight for source in self.sources]]
+        self._join(joined)
+        self._clean(joined, self._measure(joined))
+
+    def _reading_key(self, split: Split, source: Source) -> list[Any]:
+        """What the rows of a part depend on: other parts, and other sources, play no part."""
+        config, times = self.config, [stamps(Path(name)) for name in split.paths]
+        return [
+            self.version, asdict(split), times, {**asdict(source), "path": str(source.path)}, config.seed,
+            config.languages, config.min_confidence, config.allow_licences, config.samples_per_rule,
+        ]  # fmt: skip
+
+    def _rows(self, number: int) -> Path:
+        return self.work.path("1-read", number, phases.ROWS)
+
+    def _refuse_silent_sources(self) -> None:
+        """Sources without any record; if `strict`, also those of which none can be read: before the long work."""
+        read, bad = Counter[str](), {source.name: Counter[str]() for source in self.sources}
+        for mark in self.read:
+            read[mark["source"]] += mark["read"]
+            bad[mark["source"]].update(mark["bad"])
+        unread = {name: found for name, found in bad.items() if not read[name]}
+        for source in self.sources:
+            if source.name in unread and not unread[source.name]:
+                raise UserError("no document in this source", where=f"source {source.name}: {source.path}")
+        if unread and self.strict:
+            raise NothingRead(unread, accounting.quarantine_of(self.read))
+
+    def _join(self, key: list[Any]) -> None:
+        """Copies over all chunks: candidates, their shingles, clusters."""
+        work, numbers = self.work, range(len(self.parts))
+        signatures = [work.path("2-sign", n, phases.SIGNATURES) for n in numbers]
+        weights = [source.weight for _, source in self.parts]
+        work.map("3-pairs", key, [(signatures, weights, self.config, work.runner)], minhash_dedup.find_candidates)
+        pairs = work.folder / "3-pairs" / "00000"
+        shingling = [(n, self._rows(n), pairs / minhash_dedup.NEEDED) for n in numbers]
+        work.map("3-shingles", key, shingling, minhash_dedup.shingle_part)
+        shingles = [work.folder / "3-shingles" / f"{n:05d}" for n in numbers]
+        rows = [self._rows(n) for n in numbers]
+        names = [(source.name, source.weight) for _, source in self.parts]
+        joining = [(pairs, shingles, rows, signatures, names, self.config, work.runner)]
+        work.map("3-join", key, joining, minhash_dedup.join_copies)
+
+    def _measure(self, joined: list[Any]) -> list[Any]:
+        """What rules, filters and a model see. The key, which is returned, has no thresholds."""
+        config, folder = self.config, self.work.folder / "3-join" / "00000"
+        files = [path for path, _ in config.classifiers] + [config.perplexity_model] * bool(config.perplexity_model)
+        seen_by = [list(config.rules), config.offensive_words, [[path, *stamps(Path(str(path)))] for path in files]]
+        key = [joined, config.max_line_repeats, *seen_by]
+        tasks = [(n, self._rows(n), source, config, folder) for n, (_, source) in enumerate(self.parts)]
+        self.work.map("4-measure", key, tasks, measure_part)
+        return key
+
+    def _clean(self, joined: list[Any], measured: list[Any]) -> None:
+        """What is left, by thresholds and tests."""
+        folder = self.work.folder / "3-join" / "00000"
+        tests = self._written(json.dumps(self.tests).encode(), "json")
+        common = self._common(joined, tests)
+        tasks = [
+            (n, self._rows(n), source, self.config, folder, self._attributes(n), tests, common)
+            for n, (_, source) in enumerate(self.parts)
+        ]
+        key = [measured, asdict(self.config), tests.name, common and common.name]
+        self.clean = self.work.map("4-clean", key, tasks, phases.clean_part)
+
+    def _attributes(self, number: int) -> Path:
+        return self.work.path("4-measure", number, ATTRIBUTES)
+
+    def _written(self, data: bytes, suffix: str) -> Path:
+        """A file for the workers, named after what is in it."""
+        path = self.work.folder / "tests" / f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_bytes() != data:
+            write_bytes(path, data)
+        return path
+
+    def _common(self, joined: list[Any], tests: Path) -> Path | None:
+        """The grams of the tests that stand in more than `most_documents` documents, in a file."""
+        config, most = self.config, self.config.most_documents
+        if most is None:
+            return None
+        folder = self.work.folder / "3-join" / "00000"
+        apply = [(n, source) for n, (_, source) in enumerate(self.parts) if applies("decontaminate", source, config)]
+        key = [joined, tests.name, config.gram, config.shortest, [n for n, _ in apply]]
+        self.work.map(
+            "4-spread", key, [(n, self._rows(n), config, folder, tests) for n, _ in apply], phases.spread_part
+        )
+        spread: Counter[int] = Counter()
+        for place in range(len(apply)):
+            with np.load(self.work.path("4-spread", place, phases.SPREAD)) as found:
+                spread.update(dict(zip(found["grams"].tolist(), found["counts"].tolist())))
+        data = io.BytesIO()
+        np.save(data, np.array(sorted(gram for gram, count in spread.items() if count > most), dtype=np.uint64))
+        return self._written(data.getvalue(), "npy")
+
+    # -- the books ---------------------------------------------------------------------------------------------------
+
+    def result(self, held: Any) -> CorpusResult:
+        """Every chunk's books as one, closed: a document that nobody accounts for is an error."""
+        numbers = range(len(self.parts))
+        read, clean, config = self.read, self.clean, self.config
+        ledgers = [self.work.path("4-clean", n, phases.LEDGER) for n in numbers]
+        return CorpusResult(
+            [self.work.path("4-clean", n, phases.DOCUMENTS) for n in numbers],
+            [self.work.path(phase, n, phases.LEDGER) for n in numbers for phase in ("1-read", "4-clean")],
+            [self._attributes(n) for n in numbers],
+            accounting.funnel_of([source for _, source in self.parts], config, read, clean),
+            accounting.samples_of([*read, *clean], config.samples_per_rule),
+            accounting.sizes_of(clean),
+            accounting.sources_of(self.sources, read, clean, ledgers),
+            self._taken(),
+            accounting.quarantine_of(read),
+            [row for mark in clean for row in mark["contaminated"]],
+            sum((Counter(mark["pii"]) for mark in clean), Counter()),
+            held,
+        )
+
+    def _taken(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What the files of sources of the kind `auto` were taken for."""
+        found: dict[str, dict[str, dict[str, int]]] = {s.name: {} for s in self.sources if s.kind == AUTO}
+        for split, source in self.parts:
+            if source.name in found and split.start == 0:
+                counts = found[source.name].setdefault(split.kind, {})
+                for path in map(Path, split.paths):
+                    counts[suffix_of(path) or path.name] = counts.get(suffix_of(path) or path.name, 0) + 1
+        return {name: {kind: counts for kind, counts in kinds.items() if counts} for name, kinds in found.items()}
+
+
+def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:
+    """Refuse to write the chunks into a source: the next build would read them as its files."""
+    if folder is None:
+        return
+    for path in (Path(source.path).resolve() for source in sources):
+        below = folder.resolve().relative_to(path).parts if folder.resolve().is_relative_to(path) else (".",)
+        if path.is_dir() and not any(part.startswith(".") for part in below):  # what is hidden is not read
+            raise UserError("the folder of chunks lies in a source", where=str(folder), expected="a folder of its own")

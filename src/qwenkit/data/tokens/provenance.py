@@ -1,0 +1,54 @@
+"""What became of a document, and where it is: from its file to the tokens of a step, and back.
+
+fates(corpus, "page-00012")                 -> rows of the ledger with this id, and of copies that were dropped for it
+store.find("page-00012")                    -> its numbers in the token store, one for each copy of it
+steps_of(order, numbers, batch_size, steps) -> the steps that show each of them, in all epochs of a run
+seen_in(order, store, 17, batch_size)       -> the documents of a step: where they came from, and which of their tokens
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from qwenkit.data import parquet_io
+from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.shards import Index
+from qwenkit.errors import UserError, nearest
+
+
+def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
+    """The ledger's rows of a document, and of the copies dropped for it."""
+    path = corpus / "ledger.parquet"
+    if not path.exists():
+        raise UserError("no ledger here", where=str(corpus), expected="a corpus artifact with ledger.parquet")
+    with parquet_io.sound(path):
+        parquet_io.refuse_other_columns(pq.read_schema(str(path)), parquet_io.LEDGER)
+        rows = pq.read_table(str(path), filters=[("id", "=", name)]).to_pylist()
+        if rows:
+            return rows + pq.read_table(str(path), filters=[("of", "=", name)]).to_pylist()
+        known = pq.read_table(str(path), columns=["id"])["id"].slice(0, 100_000).to_pylist()
+    raise UserError(f"no document {name!r} in this corpus", where=str(path), nearest=nearest(name, known))
+
+
+def steps_of(order: Order, documents: Sequence[int], batch_size: int, steps: int) -> dict[int, list[int]]:
+    """For each of some documents the steps that show it, of the first `steps`: an epoch is packed once for all."""
+    found: dict[int, set[int]] = {document: set() for document in documents}
+    for epoch in range(math.ceil(order.epoch_of(steps, batch_size)) if documents else 0):
+        for document, seen in found.items():
+            seen.update(step for step in order.find(document, batch_size, epoch) if step < steps)
+    return {document: sorted(seen) for document, seen in found.items()}
+
+
+def seen_in(order: Order, store: Index, step: int, batch_size: int) -> list[dict[str, Any]]:
+    """The documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
+    pieces: dict[int, list[tuple[int, int]]] = {}
+    for row in order.rows(step, batch_size):
+        for document, start, stop in row.pieces:
+            pieces.setdefault(document, []).append((start, stop))
+    numbers = sorted(pieces)
+    return [{**row, "pieces": sorted(pieces[number])} for number, row in zip(numbers, store.origins(numbers))]
