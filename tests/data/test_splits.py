@@ -18,7 +18,7 @@ from qwenkit.data.readers import remote, text_lines
 from qwenkit.data.readers.documents import Source, read_documents, read_split, splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
-from tests.data.test_readers import response
+from tests.data.readers.test_documents import response
 
 ROWS = [{"text": f"row {n} 第{n}行 " + "x" * (n % 97)} for n in range(500)]
 

@@ -24,7 +24,7 @@ from qwenkit.data.readers.documents import Source, read_documents, splits
 from qwenkit.data.readers.sources import DESCRIPTION, UNKNOWN, source_files
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, read_jsonl
-from tests.data.test_readers import response
+from tests.data.readers.test_documents import response
 
 TEXT = "The town hall of the old harbour opens at nine, and the market closes at noon on every day but Sunday."
 HTML = f"<!DOCTYPE html><html><body><p>{TEXT}</p></body></html>"
