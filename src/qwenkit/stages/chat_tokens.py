@@ -135,8 +135,8 @@ def some(tokens: Tokens, source: str) -> Tokens:
 def open_chats(tokens: Tokens, documents: Any = None, numbers: Sequence[int] = ()) -> Any:
     """The chats as one store, and behind them those `documents` of a corpus that are replayed."""
     from qwenkit.data.pipeline.executor import MARK, make
-    from qwenkit.data.tokens.shards import INDEX, shard_folder
     from qwenkit.data.tokens.example_shards import ExampleShards, join_examples
+    from qwenkit.data.tokens.shards import INDEX, shard_folder
 
     folder, chunks = tokens.folder / tokens.kind, tokens.chunks
     if len(numbers):
@@ -162,8 +162,8 @@ def open_pairs(tokens: Tokens) -> Any:
 
 def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[str, Any]:
     """Some documents of a corpus as a shard of plain examples."""
-    from qwenkit.data.tokens.shards import Example
     from qwenkit.data.tokens.example_shards import ExampleWriter
+    from qwenkit.data.tokens.shards import Example
 
     with ExampleWriter(out) as shard:
         for number in numbers:
