@@ -43,11 +43,11 @@ from qwenkit.nano.facts import LANGUAGES, Facts
 from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS, SYSTEM_TASKS, make, with_system
 from qwenkit.nano.row_rng import rows
 from qwenkit.records import Row, write_json
-from qwenkit.stages.base import Work
+from qwenkit.stages.base import StageContext
 from qwenkit.stages.chat_tokens import example
-from qwenkit.stages.keys import train
 from qwenkit.stages.models import answers
 from qwenkit.stages.pretrain import shape
+from qwenkit.stages.training_config import train
 from qwenkit.statistics import mean_interval
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from qwenkit.training import AlarmError, Batches
@@ -149,11 +149,11 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
     step = lambda done, total, loss: say(f"{name}, step {done} of {total}, loss {loss:.3f}")  # noqa: E731
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        work = Work(fit.task, place, place, place, fit.seed, 1, "cpu", silent, step)
+        context = StageContext(fit.task, place, place, place, fit.seed, 1, "cpu", silent, step)
         for until in (steps // 2, steps * 3 // 4, steps):
             started = time.process_time()
             try:
-                train(keys, work, model, batches, steps, until=until)
+                train(keys, context, model, batches, steps, until=until)
             except AlarmError as stopped:
                 fit.alarm = stopped.raised.alarm.id
                 break

@@ -21,9 +21,9 @@ from typing import Any
 from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
 from qwenkit.artifacts import read_manifest
 from qwenkit.model import load_scalar
+from qwenkit.stages.datasets import read_pairs, read_prompts
 from qwenkit.stages.preference import margins
 from qwenkit.stages.reward import scored
-from qwenkit.stages.rows import read_pairs, read_prompts
 from qwenkit.statistics import mean_interval
 
 PROMPTS, ANSWERS, MARGIN, ROW = 480, 4, 0.03, 256

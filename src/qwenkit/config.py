@@ -24,7 +24,7 @@ from qwenkit.files import MEGABYTE, read_text
 from qwenkit.records import LEVELS, is_deep
 
 ROLES = ("content", "runtime", "edge")
-NOTES = ("many", "several", "hub", "books", "wants", "resolved")
+NOTES = ("many", "several", "hub", "with_manifest", "accepts", "resolved")
 RECIPE_BYTES = MEGABYTE
 """What a recipe may hold at most: nobody reads more, and the lines of its keys are found one by one."""
 Lines = dict[tuple[str, ...], int | str]
@@ -50,19 +50,30 @@ def edge(
     default: Any = ...,
     *,
     doc: str,
-    wants: str | tuple[str, ...] = (),
+    accepts: str | tuple[str, ...] = (),
     many: bool = False,
     several: bool = False,
     hub: str = "",
-    books: bool = False,
+    with_manifest: bool = False,
     **limits: Any,
 ) -> Any:
-    """A key that names another node or a path (a list of them with `many`; with `several` one, or some that are read
-    as one: a list, or separated by commas); with `hub` also a model of the Hub, of which it needs the whole `model` or
-    the `tokenizer`. With `books` the stage reads the manifest too, metrics and headline, so all of it counts as its
-    input. `wants` says what is read there, in the nouns that stages give (`GIVES`): what gives none of them is
-    refused."""
-    return _role("edge", default, doc, many=many, several=several, hub=hub, books=books, wants=wants, **limits)
+    """A key that names another node or a path.
+
+    With `many` it is a list of them; with `several` one, or some that are read as one (a list, or separated by commas).
+    With `hub` it may also name a model of the Hub, of which it needs the whole `model` or the `tokenizer`. With
+    `with_manifest` the stage reads the manifest too, metrics and summary, so all of it counts as its input. `accepts`
+    says what is read there, in the nouns that stages produce (`PRODUCES`): what produces none of them is refused."""
+    return _role(
+        "edge",
+        default,
+        doc,
+        many=many,
+        several=several,
+        hub=hub,
+        with_manifest=with_manifest,
+        accepts=accepts,
+        **limits,
+    )
 
 
 class StageConfig(BaseModel):
@@ -119,15 +130,15 @@ class StageConfig(BaseModel):
         return str(_extra(cls, name).get("hub") or "")
 
     @classmethod
-    def wants(cls, name: str) -> tuple[str, ...]:
+    def accepts(cls, name: str) -> tuple[str, ...]:
         """What is read at an edge: nouns, of which a stage must give one."""
-        found = _extra(cls, name).get("wants") or ()
+        found = _extra(cls, name).get("accepts") or ()
         return (found,) if isinstance(found, str) else tuple(found)
 
     @classmethod
-    def reads_books(cls, name: str) -> bool:
+    def reads_manifest(cls, name: str) -> bool:
         """Whether an input, `of` or `of.0`, counts with its manifest."""
-        return bool(_extra(cls, name.partition(".")[0]).get("books"))
+        return bool(_extra(cls, name.partition(".")[0]).get("with_manifest"))
 
     def references(self) -> Iterator[tuple[str, str]]:
         """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from qwenkit.config import StageConfig, default_text, toml_value
-from qwenkit.lineage.size import offered, short
+from qwenkit.lineage.estimate import offered, short
 from qwenkit.stages import KINDS, load_stage
 from tests.lineage.report_values import FULL_SIZE, VALUES
 

@@ -12,7 +12,7 @@ from qwenkit import artifacts
 from qwenkit.data.tokens import shards
 from qwenkit.events import KINDS as EVENTS
 from qwenkit.events import read_events
-from qwenkit.lineage import recipe, refusals
+from qwenkit.lineage import preflight, recipe
 from qwenkit.stages import KINDS
 from qwenkit.training import ALARMS
 from tests.docs import pages
@@ -69,7 +69,7 @@ def test_every_event_and_run_key_is_described() -> None:
 
 
 def test_schema_versions_are_those_described() -> None:
-    assert (artifacts.SCHEMA, refusals.SCHEMA, recipe.SCHEMA, shards.SCHEMA) == (1, 1, 2, 2), "tell docs/formats.md"
+    assert (artifacts.SCHEMA, preflight.SCHEMA, recipe.SCHEMA, shards.SCHEMA) == (1, 1, 2, 2), "tell docs/formats.md"
 
 
 def test_every_file_of_a_run_is_described(family: Path) -> None:

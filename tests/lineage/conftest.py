@@ -30,25 +30,25 @@ class Join(StageConfig):
     parts: list[str] = edge(doc="what to join", many=True)
 
 
-def run_source(config: Any, inputs: Any, work: Any) -> Result:
-    RUNS.append(work.node)
+def run_source(config: Any, inputs: Any, context: Any) -> Result:
+    RUNS.append(context.node)
     if config.text == "explode":
         raise RuntimeError("exploded on purpose")
     if config.text == "full":
         raise OSError(28, "No space left on device", "somewhere")
-    (work.out / "text").write_text(config.text.strip())
+    (context.out / "text").write_text(config.text.strip())
     return Result({"length": len(config.text.strip())}, f"{len(config.text.strip())} characters")
 
 
-def run_double(config: Any, inputs: Any, work: Any) -> Result:
-    RUNS.append(work.node)
-    (work.out / "text").write_text((inputs["source"].path / "text").read_text() * config.times)
+def run_double(config: Any, inputs: Any, context: Any) -> Result:
+    RUNS.append(context.node)
+    (context.out / "text").write_text((inputs["source"].path / "text").read_text() * config.times)
     return Result()
 
 
-def run_join(config: Any, inputs: Any, work: Any) -> Result:
-    RUNS.append(work.node)
-    (work.out / "text").write_text("+".join((i.path / "text").read_text() for i in inputs.values()))
+def run_join(config: Any, inputs: Any, context: Any) -> Result:
+    RUNS.append(context.node)
+    (context.out / "text").write_text("+".join((i.path / "text").read_text() for i in inputs.values()))
     return Result()
 
 

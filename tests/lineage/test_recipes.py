@@ -13,8 +13,8 @@ import torch
 from qwenkit import platform
 from qwenkit.artifacts import finish
 from qwenkit.errors import UserError
+from qwenkit.lineage.estimate import refuse_too_large, sizes
 from qwenkit.lineage.recipe import load_recipe, packaged
-from qwenkit.lineage.size import refuse_too_large, sizes
 from qwenkit.model import Transformer
 from qwenkit.records import write_json
 from qwenkit.stages import load_stage, pretrain, tokenizer
@@ -229,7 +229,7 @@ def test_a_model_that_cannot_fit_is_refused_before_any_work(stocked: Path, small
 def test_a_model_that_a_run_has_trained_already_may_be_used(bare: Path, small_machine: None) -> None:
     recipe = load_recipe("qwen-1.8b")
     (bare / "elsewhere/base").mkdir(parents=True)
-    config = recipe.nodes["base"].config.identity()
+    config = recipe.nodes["base"].identity()
     manifest = {"node": "base", "kind": "pretrain", "version": 1, "key": "k", "seed": 1, "config": config, "inputs": {}}
     finish(bare / "elsewhere/base", manifest, {})
     refuse_too_large(recipe, ["base"], [bare / "runs", bare / "elsewhere"])

@@ -17,11 +17,11 @@ from qwenkit.artifacts import damage, digest_of, read_manifest
 from qwenkit.errors import QwenkitError, Stopped, UserError
 from qwenkit.events import read_events
 from qwenkit.lineage import graph, runner
+from qwenkit.lineage.progress import Terminal
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.lineage.runner import Options
-from qwenkit.lineage.screen import Terminal
 from qwenkit.stages import load_stage
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, StageContext
 from tests.lineage.conftest import RUNS
 
 
@@ -108,7 +108,7 @@ def test_only_until_and_missing_parents(toy: Path) -> None:
 def test_judge_says_why(toy: Path) -> None:
     go(toy)
     recipe = replace(load_recipe(str(toy), ["big.times=3"]), out=Path("runs/toy"))
-    verdicts = {v.node: v for v in graph.judge(recipe, recipe.out, recipe.nodes)}
+    verdicts = {v.node: v for v in graph.make_plan(recipe, recipe.out, recipe.nodes)}
     assert verdicts["one"].state == "done"
     assert verdicts["big"].why == "times: 2 -> 3"
     assert verdicts["all"].state == "waiting" and verdicts["all"].why == "after big"
@@ -194,10 +194,12 @@ def test_a_changed_list_is_said_as_it_was_written(toy: Path) -> None:
     go(toy)
     toy.write_text(toy.read_text().replace('["big", "two"]', '["big"]'))
     recipe = replace(load_recipe(str(toy)), out=Path("runs/toy"))
-    assert {v.node: v.why for v in graph.judge(recipe, recipe.out, recipe.nodes)}["all"] == "input parts has one less"
+    assert {v.node: v.why for v in graph.make_plan(recipe, recipe.out, recipe.nodes)}[
+        "all"
+    ] == "input parts has one less"
     toy.write_text(toy.read_text().replace('["big"]', '["one", "two"]'))
     recipe = replace(load_recipe(str(toy)), out=Path("runs/toy"))
-    why = {v.node: v.why for v in graph.judge(recipe, recipe.out, recipe.nodes)}["all"]
+    why = {v.node: v.why for v in graph.make_plan(recipe, recipe.out, recipe.nodes)}["all"]
     assert why == "input parts (one) changed"
 
 
@@ -326,10 +328,10 @@ def test_an_input_that_changes_meanwhile_is_refused(
     toy.write_text(toy.read_text().replace('source = "one"', f'source = "./{"data" if folder else "text"}"'))
     stage = load_stage("double")
 
-    def swapped(config: object, inputs: object, work: Work) -> Result:
+    def swapped(config: object, inputs: object, context: StageContext) -> Result:
         replaced(source, "new", keep)
-        (work.scratch / "checkpoint").write_text(source.read_text())
-        (work.out / "text").write_text(source.read_text())
+        (context.scratch / "checkpoint").write_text(source.read_text())
+        (context.out / "text").write_text(source.read_text())
         return Result()
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="the input `source` changed while `big`"):
@@ -337,9 +339,9 @@ def test_an_input_that_changes_meanwhile_is_refused(
         go(toy)
     assert not Path("runs/toy/big").exists() and not any(Path("runs/toy/.work").glob("big-*"))
 
-    def read(config: object, inputs: dict[str, Input], work: Work) -> Result:
+    def read(config: object, inputs: dict[str, Input], context: StageContext) -> Result:
         os.utime(source)  # touched, and the same bytes
-        (work.out / "text").write_text(source.read_text())
+        (context.out / "text").write_text(source.read_text())
         return Result()
 
     monkeypatch.setattr(stage, "run", read)
@@ -355,8 +357,8 @@ def test_work_that_broke_off_on_changed_data_is_no_work_to_go_on_with(
     toy.write_text(toy.read_text().replace('source = "one"', 'source = "./text"'))
 
     def broken(change: bool) -> None:
-        def run(config: object, inputs: object, work: Work) -> Result:
-            (work.scratch / "checkpoint").write_text("half")
+        def run(config: object, inputs: object, context: StageContext) -> Result:
+            (context.scratch / "checkpoint").write_text("half")
             if change:
                 replaced(Path("text"), "new", keep=False)
             raise KeyboardInterrupt
@@ -372,10 +374,10 @@ def test_work_that_broke_off_on_changed_data_is_no_work_to_go_on_with(
 
 
 def test_a_note_is_told_with_the_headline(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def noted(config: object, inputs: object, work: Work) -> Result:
-        work.log("note", text="a checkpoint is passed over")
-        (work.out / "text").write_text("x")
-        return Result(remarks=("quick",))
+    def noted(config: object, inputs: object, context: StageContext) -> Result:
+        context.log("note", text="a checkpoint is passed over")
+        (context.out / "text").write_text("x")
+        return Result(warnings=("quick",))
 
     monkeypatch.setattr(load_stage("double"), "run", noted)
     go(toy)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import Stopped, UserError
-from qwenkit.lineage.card import write_card
+from qwenkit.lineage.report_card import write_card
 from qwenkit.lineage.status import NodeStatus, read_status, verify
 from qwenkit.stages import load_stage
 from tests.errors.desk import call

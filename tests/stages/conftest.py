@@ -12,7 +12,7 @@ import torch
 
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights, save_model, save_scalar
 from qwenkit.records import write_jsonl
-from qwenkit.stages.base import Input, Work
+from qwenkit.stages.base import Input, StageContext
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 
 TEXTS = [f"The river {n} flows past a garden of stone. 河流{n}流过石头花园。" for n in range(60)]
@@ -62,22 +62,22 @@ class Desk:
         write_jsonl(self.tmp / name, rows)
         return self.tmp / name
 
-    def work(self, seed: int = 1) -> Work:
+    def context(self, seed: int = 1) -> StageContext:
         number = len(list(self.tmp.glob("work-*")))
         scratch = self.tmp / f"work-{number}"
         (scratch / "out").mkdir(parents=True)
-        return Work("node", self.tmp, scratch, scratch / "out", seed, 1, "cpu", self._log, lambda *a, **k: None)
+        return StageContext("node", self.tmp, scratch, scratch / "out", seed, 1, "cpu", self._log, lambda *a, **k: None)
 
     def _log(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
 
     def run(self, stage: Any, edges: dict[str, Path], **keys: Any) -> SimpleNamespace:
         """Run a stage; its result, and the folder that it would publish."""
-        work = self.work()
+        context = self.context()
         config = stage.Config(**{name: str(path) for name, path in edges.items()}, **keys)
         inputs = {name: Input(name, path, "") for name, path in edges.items()}
-        result = stage.run(config, inputs, work)
-        return SimpleNamespace(**vars(result), out=work.out)
+        result = stage.run(config, inputs, context)
+        return SimpleNamespace(**vars(result), out=context.out)
 
 
 @pytest.fixture

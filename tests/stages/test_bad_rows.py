@@ -15,7 +15,7 @@ from qwenkit.lineage.runner import Options, plan
 from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages import sft
 from qwenkit.stages.base import Input, sources
-from qwenkit.stages.rows import notes, read_prompts, refuse_bad, refuse_first_rows
+from qwenkit.stages.datasets import notes, read_prompts, refuse_bad, refuse_first_rows
 
 GOOD = {"messages": [{"role": "user", "content": "Sum?"}, {"role": "assistant", "content": "Seven."}]}
 BAD = {"messages": [{"role": "user", "content": "Sum?"}]}

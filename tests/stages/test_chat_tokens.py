@@ -21,8 +21,8 @@ from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages import chat_tokens
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import OUTCOMES, Plan, Tokens, chat_examples, open_chats, open_pairs, tokenize_rows
+from qwenkit.stages.datasets import prompt_of, read_chats, read_pairs
 from qwenkit.stages.documents import split
-from qwenkit.stages.rows import prompt_of, read_chats, read_pairs
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from tests.kills import kill_often
 from tests.stages.conftest import QUESTIONS, TEXTS, chat_rows

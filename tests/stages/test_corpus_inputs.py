@@ -22,13 +22,13 @@ QUESTION = "Which of the northern lords sent his ships along the river to fetch 
 
 
 def run(desk: Desk, edges: dict[str, Path], **keys: Any) -> Path:
-    work = desk.work()
+    context = desk.context()
     given: dict[str, Any] = {name.partition(".")[0]: [] for name in edges if "." in name}
     for name, path in edges.items():
         given[name.partition(".")[0]] = [*given[name.partition(".")[0]], str(path)] if "." in name else str(path)
     config = corpus.Config(**given, **keys)
-    corpus.run(config, {name: Input(name, path, "") for name, path in edges.items()}, work)
-    return work.out
+    corpus.run(config, {name: Input(name, path, "") for name, path in edges.items()}, context)
+    return context.out
 
 
 def fates(out: Path) -> dict[str, str]:
@@ -84,17 +84,17 @@ def test_a_score_for_a_filter_that_is_not_there_is_refused() -> None:
 
 def test_packed_test_sets_stand_unpacked_beside_the_others(desk: Desk, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "sums.jsonl.gz", [{"question": QUESTION}])
-    work = desk.work()
+    context = desk.context()
     given = Input("extra.0", tmp_path / "sums.jsonl.gz", "")
-    testsets.run(testsets.Config(extra=[str(given.path)]), {"extra.0": given}, work)
-    assert [path.name for path in work.out.iterdir()] == ["sums.jsonl"]
-    assert testsets.texts(work.out) == [QUESTION]
+    testsets.run(testsets.Config(extra=[str(given.path)]), {"extra.0": given}, context)
+    assert [path.name for path in context.out.iterdir()] == ["sums.jsonl"]
+    assert testsets.texts(context.out) == [QUESTION]
 
 
 def test_what_was_masked_is_counted(desk: Desk) -> None:
     path = desk.rows("mail.jsonl", [{"text": STORY.format("house") + " Write to somebody@example.org."}])
     config = corpus.Config(extra=[str(path)], scrub_pii=True)
-    result = corpus.run(config, {"extra.0": Input("extra.0", path, "")}, desk.work())
+    result = corpus.run(config, {"extra.0": Input("extra.0", path, "")}, desk.context())
     assert sum(result.metrics["scrubbed"].values()) == 1
 
 
@@ -122,11 +122,11 @@ def test_what_was_taken_for_what_is_told(desk: Desk, tmp_path: Path) -> None:
         page = f"<!DOCTYPE html><html><body><p>{text}</p></body></html>"
         (tmp_path / "site" / name).write_text(page if name.endswith("html") else f"name = {text!r}\n\n\n\nuse(name)\n")
     config = corpus.Config(extra=[str(tmp_path / "site")])
-    work = desk.work()
-    result = corpus.run(config, {"extra.0": Input("extra.0", tmp_path / "site", "")}, work)
-    assert result.headline.endswith("; extra: 2 .html as html, 1 .py as code")
+    context = desk.context()
+    result = corpus.run(config, {"extra.0": Input("extra.0", tmp_path / "site", "")}, context)
+    assert result.summary.endswith("; extra: 2 .html as html, 1 .py as code")
     assert result.metrics["taken"] == {"extra": {"html": {".html": 2}, "code": {".py": 1}}}
-    rows = {row["id"]: row["text"] for row in pq.read_table(work.out / "documents-00000.parquet").to_pylist()}
+    rows = {row["id"]: row["text"] for row in pq.read_table(context.out / "documents-00000.parquet").to_pylist()}
     assert rows["a.html"] == STORY.format("house 0")
 
 

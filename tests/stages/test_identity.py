@@ -93,7 +93,7 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
 def test_every_edge_wants_what_some_kind_gives_or_a_person_has(kind: str) -> None:
     """A new kind says what it gives, and at each edge what it wants: a wrong edge is refused with the recipe."""
     of_people = {"anything", "text", "questions", "run", "filter", "words"}
-    config, given = load_stage(kind).Config, {noun for other in KINDS for noun in load_stage(other).GIVES}
-    assert load_stage(kind).GIVES
+    config, given = load_stage(kind).Config, {noun for other in KINDS for noun in load_stage(other).PRODUCES}
+    assert load_stage(kind).PRODUCES
     for edge in config.edges():
-        assert config.wants(edge) and set(config.wants(edge)) <= given | of_people
+        assert config.accepts(edge) and set(config.accepts(edge)) <= given | of_people

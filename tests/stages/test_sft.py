@@ -40,7 +40,7 @@ def replayed(
     config = Config(
         model="m", data="d", seq_length=row, replay_share=0.5, corpus_validation_share=corpus_validation_share
     )
-    return replay(inputs, config, desk.work(), chat_tokens=10_000)
+    return replay(inputs, config, desk.context(), chat_tokens=10_000)
 
 
 def test_documents_too_long_to_replay_are_counted(desk: Desk, folder: Callable[..., Path]) -> None:
@@ -107,7 +107,7 @@ def test_a_replay_leaves_out_what_the_base_model_was_measured_on(desk: Desk, fol
     """The same rule, seed and share as in pretraining."""
     texts = [f"text {n}" for n in range(200)]
     store, numbers, _ = replayed(desk, folder(), *texts, row=64, corpus_validation_share=0.3)
-    _, aside = corpus_split(Input("corpus", desk.tmp / "text.jsonl", ""), 0.3, desk.work())
+    _, aside = corpus_split(Input("corpus", desk.tmp / "text.jsonl", ""), 0.3, desk.context())
     measured = {row["id"] for row in aside}
     assert len(numbers) == 200 - len(measured) and len(measured) > 30
     assert not measured & {store.ids[number] for number in numbers}
@@ -127,14 +127,14 @@ def test_what_becomes_of_chats_too_long_is_told(desk: Desk, folder: Callable[...
     edges = {"model": folder(), "data": desk.rows("chat.jsonl", rows)}
     keys: dict[str, Any] = {"seq_length": 48, "steps": 2, "batch_size": 2, "validation_share": 0.0, "warmup_steps": 0}
     found = desk.run(sft, edges, too_long=too_long, **keys)
-    assert found.headline == TOO_LONG[too_long]
+    assert found.summary == TOO_LONG[too_long]
     m = found.metrics
     assert m["read"] == 32 == m["quarantined"] + m["dropped_test_overlap"] + m["dropped_too_long"] + m["chats"]
 
 
 def test_held_out_chats_that_are_all_too_long_measure_nothing(desk: Desk, folder: Callable[..., Path]) -> None:
     rows = [{"id": row["id"], **chat("long " * 80)} if n % 2 else row for n, row in enumerate(chat_rows())]
-    ids = {row["id"] for row in split(rows, 0.3, desk.work().stream("held-out"))[1]}
+    ids = {row["id"] for row in split(rows, 0.3, desk.context().seed_for("held-out"))[1]}
     rows = [{**row, "messages": chat("long " * 80 if row["id"] in ids else "yes")["messages"]} for row in rows]
     edges = {"model": folder(), "data": desk.rows("chat.jsonl", rows)}
     found = desk.run(sft, edges, seq_length=64, steps=1, batch_size=2, validation_share=0.3, warmup_steps=0)

@@ -132,7 +132,7 @@ def test_prompts_need_neither_an_id_nor_a_rubric(desk: Desk, folder: Callable[..
     assert (done.metrics["prompts"], done.metrics["rubric_before"], done.metrics["rubric_after"]) == (8, {}, {})
     steps = [event for event in desk.events if event["event"] == "step"]
     assert steps and not any(name.startswith("rubric") for event in steps for name in event)
-    assert "rubric" not in done.headline and "nan" not in done.headline
+    assert "rubric" not in done.summary and "nan" not in done.summary
 
 
 def test_a_rubric_is_measured_on_the_prompts_that_have_one(desk: Desk, folder: Callable[..., Path]) -> None:
@@ -180,5 +180,5 @@ def test_bf16_is_used_where_the_hardware_has_it(
     )  # fmt: skip
     monkeypatch.setattr(platform, "has_bf16", lambda device: native)
     done = run_preference(desk, folder, torch.float32)
-    assert seen == {native} and len(done.remarks) == (not native)
-    assert all("no instructions for bf16" in remark for remark in done.remarks)
+    assert seen == {native} and len(done.warnings) == (not native)
+    assert all("no instructions for bf16" in warning for warning in done.warnings)

@@ -64,8 +64,8 @@ def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
 
 
 def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool, verbose: bool = False) -> None:
+    from qwenkit.lineage.progress import Terminal
     from qwenkit.lineage.runner import run_recipe
-    from qwenkit.lineage.screen import Terminal
 
     console = terminal(stderr=as_json)
     screen = Terminal(console, quiet, verbose)
@@ -97,15 +97,15 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
 
     from rich.table import Table
 
+    from qwenkit.lineage.estimate import sizes
     from qwenkit.lineage.runner import plan
-    from qwenkit.lineage.size import sizes
 
-    verdicts, known = plan(recipe, options), sizes(recipe)
+    entries, known = plan(recipe, options), sizes(recipe)
     if as_json:
-        print_json([{**asdict(v), "size": asdict(known[v.node]) if v.node in known else None} for v in verdicts])
+        print_json([{**asdict(v), "size": asdict(known[v.node]) if v.node in known else None} for v in entries])
         return
     table = Table("node", "kind", "reads", "state", "why", "planned min", "planned MB", box=None, pad_edge=False)
-    for v in verdicts:
+    for v in entries:
         node = recipe.nodes[v.node]
         words = {
             "done": "up to date", "reuse": "would be reused", "absent": "needs data", "blocked": "would be refused",
@@ -116,7 +116,7 @@ def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind != "node"])
         table.add_row(v.node, node.kind, reads, state, v.why, minutes, memory)
     terminal().print(table)
-    for v in verdicts:
+    for v in entries:
         if v.node in known:
             terminal().print(f"{v.node}: {known[v.node].text()}", highlight=False)
 
@@ -126,7 +126,7 @@ def recipes(as_json: Json = False) -> None:
     """The recipes that come with qwenkit: what each makes, and which keys name your own data."""
     from rich.table import Table
 
-    from qwenkit.lineage.size import offered, short
+    from qwenkit.lineage.estimate import offered, short
 
     rows = offered()
     if as_json:
@@ -217,7 +217,7 @@ def clean(
     """Remove superseded artifacts and the scratch of work that was done another way; keep work that is unfinished."""
     from dataclasses import asdict
 
-    from qwenkit.lineage.cleaning import clean as clean_run
+    from qwenkit.lineage.gc import clean as clean_run
 
     found = clean_run(run_dir, unfinished)
     if as_json:

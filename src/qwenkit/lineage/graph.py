@@ -24,7 +24,7 @@ from qwenkit.stages.base import Input
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PlanEntry:
     """What becomes of one node, and why in words.
 
     State: `done`, `reuse` (its artifact is taken from another run), `run`, `waiting` for a node above it, `absent` (the
@@ -58,7 +58,7 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
     """The node's inputs with their digests. Every parent must have been published, here or `elsewhere`."""
     found: dict[str, Input] = {}
     for name, (kind, target) in node.inputs.items():
-        books = node.config.reads_books(name)
+        books = node.config.reads_manifest(name)
         if kind == "node":
             folder = (elsewhere or {}).get(target, run_dir / target)
             found[name] = Input(name, folder, digest_of(folder, books), target)
@@ -107,7 +107,7 @@ class Watch:
             if item.hub:
                 hub.refuse_changed(item.path)
                 return True
-            books = self._node.config.reads_books(name)
+            books = self._node.config.reads_manifest(name)
             lines = artifacts.damage(item.path) if (item.path / MANIFEST).exists() else []
             if lines and not artifacts.only_stray(lines):
                 return False
@@ -176,36 +176,36 @@ def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
     return artifacts.make_key(node.kind, stage.VERSION, node.identity(), digests, seed_of(node, recipe), environment)
 
 
-def judge(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | None = None) -> list[Verdict]:
+def make_plan(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | None = None) -> list[PlanEntry]:
     """What would run, and why, for the wanted nodes in order; `other` is a run whose equal artifacts are taken."""
-    verdicts: dict[str, Verdict] = {}
+    entries: dict[str, PlanEntry] = {}
     taken: dict[str, Path] = {}
     for name in wanted:
         node = recipe.nodes[name]
-        moving = [p for p in node.parents() if p in verdicts and verdicts[p].works]
-        missing = [p for p in node.parents() if p not in verdicts and current(run_dir, p) is None]
+        moving = [p for p in node.parents() if p in entries and entries[p].works]
+        missing = [p for p in node.parents() if p not in entries and current(run_dir, p) is None]
         if node.absent:
-            verdicts[name] = Verdict(name, "absent", "; ".join(problem.what for problem in node.absent))
+            entries[name] = PlanEntry(name, "absent", "; ".join(problem.what for problem in node.absent))
         elif missing:
             why = f"reads {', '.join(missing)}, not made yet: --until {name} makes all it needs"
-            verdicts[name] = Verdict(name, "blocked", why)
+            entries[name] = PlanEntry(name, "blocked", why)
         elif moving:
-            verdicts[name] = Verdict(name, "waiting", "after " + ", ".join(moving))
+            entries[name] = PlanEntry(name, "waiting", "after " + ", ".join(moving))
         else:
             try:
-                verdicts[name] = verdict(node, recipe, run_dir, other, taken)
+                entries[name] = plan_node(node, recipe, run_dir, other, taken)
             except UserError as error:
                 if not node.from_hub():
                     raise
-                verdicts[name] = Verdict(name, "absent", error.what)
-        if other is not None and verdicts[name].state == "reuse":
+                entries[name] = PlanEntry(name, "absent", error.what)
+        if other is not None and entries[name].state == "reuse":
             taken[name] = other / name
-    return list(verdicts.values())
+    return list(entries.values())
 
 
-def verdict(
+def plan_node(
     node: Node, recipe: Recipe, run_dir: Path, other: Path | None = None, taken: Mapping[str, Path] | None = None
-) -> Verdict:
+) -> PlanEntry:
     """`done` when the published artifact has the node's key, `reuse` when that of another run has, else `run` with what
     differs. Inputs must exist, here or where they are `taken` from."""
     inputs = gather_inputs(node, run_dir, taken)
@@ -218,14 +218,14 @@ def verdict(
     elif lines := _damage(run_dir / node.name):
         why = f"its artifact is damaged: {lines[0]}"
     else:
-        return Verdict(node.name, "done", manifest.headline, key)
+        return PlanEntry(node.name, "done", manifest.headline, key)
     equal = current(other, node.name) if other else None
     if other is None or equal is None or equal.key != key:
-        return Verdict(node.name, "run", why, key)
+        return PlanEntry(node.name, "run", why, key)
     lines = artifacts.damage(other / node.name, quick=True)
     if lines:
-        return Verdict(node.name, "run", f"{why}; that of {other} is damaged: {lines[0]}", key)
-    return Verdict(node.name, "reuse", f"reused from {other / node.name}", key)
+        return PlanEntry(node.name, "run", f"{why}; that of {other} is damaged: {lines[0]}", key)
+    return PlanEntry(node.name, "reuse", f"reused from {other / node.name}", key)
 
 
 def _damage(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import meant
 from qwenkit.records import read_object
 from qwenkit.schema import SCHEMA, frozen_names, renamed_keys, upgrade_table
-from qwenkit.stages import KINDS, gives, load_stage
+from qwenkit.stages import KINDS, load_stage, produces
 
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
             "accept_unknown": list}  # fmt: skip
@@ -298,15 +298,15 @@ def _refuse_other_kind(
     """An edge to an artifact that cannot be read as what is wanted there: told now, not after the weeks before it."""
     means, target = found
     kind = str(tables[target].get("kind", target)) if means == "node" else kind_at(Path(target))
-    wanted, given = set(config.wants(key)), gives(kind)
+    wanted, given = set(config.accepts(key)), produces(kind)
     if "anything" in wanted or not wanted or not given or wanted & set(given):
         return
     kinds = {name: str(table.get("kind", name)) for name, table in tables.items() if not full.startswith(f"{name}.")}
-    fitting = [name for name, kind in kinds.items() if wanted & set(gives(kind))]
+    fitting = [name for name, kind in kinds.items() if wanted & set(produces(kind))]
     raise UserError(
         f"`{full}` names `{target}`, whose kind is {kind}",
         where=where,
-        expected=f"{' or '.join(config.wants(key))}: {type(config).model_fields[key].description}",
+        expected=f"{' or '.join(config.accepts(key))}: {type(config).model_fields[key].description}",
         nearest=nearest(target, fitting) or (fitting[0] if fitting else None),
     )
 

@@ -26,10 +26,9 @@ from qwenkit.artifacts import Manifest
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog, Log
-from qwenkit.lineage import graph, scratch, size
+from qwenkit.lineage import estimate, graph, scratch
 from qwenkit.lineage.model_card import write_model_card
-from qwenkit.lineage.recipe import Node, Recipe
-from qwenkit.lineage.refusals import (
+from qwenkit.lineage.preflight import (
     SCHEMA,
     drifted,
     refuse_drift,
@@ -38,18 +37,19 @@ from qwenkit.lineage.refusals import (
     refuse_outside,
     refuse_rows,
 )
+from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.model.formats.keys import accepting
 from qwenkit.records import read_json, write_json
 from qwenkit.stages import load_stage
-from qwenkit.stages.base import Input, Progress, Work
+from qwenkit.stages.base import Input, Progress, StageContext
 
 
 class Screen(Protocol):
-    """What the runner tells the person who watches; `lineage.screen` has the terminal's form of it."""
+    """What the runner tells the person who watches; `lineage.progress` has the terminal's form of it."""
 
-    def begin(self, verdicts: list[graph.Verdict], recipe: Recipe) -> None: ...
+    def begin(self, entries: list[graph.PlanEntry], recipe: Recipe) -> None: ...
     def start(self, node: Node, why: str) -> Progress: ...
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: graph.Verdict) -> None: ...
+    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: graph.PlanEntry) -> None: ...
     def end(self, rows: list[dict[str, Any]]) -> None: ...
 
 
@@ -70,19 +70,19 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
     refuse_folders(recipe, wanted, options.reuse)
     refuse_outside(recipe, wanted)
     commits = commits_of(recipe, run_dir, wanted)
-    size.refuse_too_large(recipe, wanted, [run_dir, *([options.reuse] if options.reuse else [])])
+    estimate.refuse_too_large(recipe, wanted, [run_dir, *([options.reuse] if options.reuse else [])])
     if not run_dir.exists():
         refuse_missing_parents(recipe, run_dir, wanted)
     with artifacts.locked(run_dir, "run folder"):
         recover(run_dir)
         refuse_missing_parents(recipe, run_dir, wanted)
-        verdicts = plan(recipe, options)
-        threads = fix_environment(recipe, run_dir, any(v.works for v in verdicts))
+        entries = plan(recipe, options)
+        threads = fix_environment(recipe, run_dir, any(v.works for v in entries))
         note_nodes(recipe, run_dir / "run.json")
-        fetch_models(recipe, run_dir, commits, [v.node for v in verdicts if v.works])
+        fetch_models(recipe, run_dir, commits, [v.node for v in entries if v.works])
         log = EventLog(run_dir / "events.jsonl")
         log("run_start", schema=EVENTS, recipe=recipe.title, nodes=wanted)
-        screen.begin(verdicts, recipe)
+        screen.begin(entries, recipe)
         rows = [run_node(recipe.nodes[name], recipe, run_dir, threads, log, options, screen) for name in wanted]
         log("run_end")
         log.close()
@@ -90,15 +90,15 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
         screen.end(rows)
 
 
-def plan(recipe: Recipe, options: Options) -> list[graph.Verdict]:
+def plan(recipe: Recipe, options: Options) -> list[graph.PlanEntry]:
     """What a run would do with every wanted node, and why."""
     wanted = graph.select(recipe, list(options.only), options.until)
     refuse_folders(recipe, wanted, options.reuse)
     refuse_rows(recipe, wanted)
-    verdicts = graph.judge(recipe, recipe.out, wanted, options.reuse)
-    if any(verdict.works for verdict in verdicts):
+    entries = graph.make_plan(recipe, recipe.out, wanted, options.reuse)
+    if any(entry.works for entry in entries):
         refuse_drift(recipe, recipe.out, options.allow_drift)
-    return verdicts
+    return entries
 
 
 def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
@@ -106,7 +106,7 @@ def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
     one that the node is about."""
     reports = [recipe.nodes[name] for name in wanted if recipe.nodes[name].kind == "report"]
     if reports:
-        from qwenkit.lineage.card import write_card
+        from qwenkit.lineage.report_card import write_card
 
         kind, target = reports[-1].inputs.get("of.0", ("", ""))
         told = Path(target) if kind == "path" and artifacts.is_run(Path(target)) else run_dir
@@ -195,7 +195,7 @@ def run_node(
     node: Node, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, options: Options, screen: Screen
 ) -> dict[str, Any]:
     """Bring one node up to date. Returns a row for the closing table: planned and actual minutes, peak, headline."""
-    found = graph.verdict(node, recipe, run_dir, options.reuse)
+    found = graph.plan_node(node, recipe, run_dir, options.reuse)
     if found.state == "reuse":
         reuse(node, found, options.reuse, run_dir)
     if found.works:
@@ -208,7 +208,7 @@ def run_node(
     return {"node": node.name, "headline": manifest.headline, "state": found.state, **run}
 
 
-def reuse(node: Node, found: graph.Verdict, other: Path | None, run_dir: Path) -> None:
+def reuse(node: Node, found: graph.PlanEntry, other: Path | None, run_dir: Path) -> None:
     """Take an equal artifact over from another run; every byte of the copy is checked. It is not called `out`, which
     `recover` would publish: a kill may leave half a copy with a whole manifest in it."""
     assert other is not None and found.key is not None
@@ -225,7 +225,7 @@ def reuse(node: Node, found: graph.Verdict, other: Path | None, run_dir: Path) -
 
 
 def work_node(
-    node: Node, found: graph.Verdict, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, screen: Screen
+    node: Node, found: graph.PlanEntry, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, screen: Screen
 ) -> None:
     """Run the stage in its scratch folder and publish what it made."""
     assert found.key is not None
@@ -242,31 +242,31 @@ def work_node(
     progress = screen.start(node, found.why)
     seed, notes = graph.seed_of(node, recipe), list[str]()
     own = noting(log.bind(node=node.name), notes)
-    work = Work(node.name, run_dir, folder, out, seed, threads, recipe.device, own, progress)
+    context = StageContext(node.name, run_dir, folder, out, seed, threads, recipe.device, own, progress)
     stage = load_stage(node.kind)
     with reported(node, recipe.source, folder, log), standing(watch, inputs, folder):
         if inputs and graph.key_of(node, inputs, recipe) != found.key:
             raise watch.error(next(iter(inputs.values())))
         with accepting(recipe.accept_unknown):
-            result = stage.run(node.config, inputs, work)
+            result = stage.run(node.config, inputs, context)
         watch.refuse(inputs)
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
-            "config": node.identity(), "metrics": result.metrics, "headline": result.headline,
+            "config": node.identity(), "metrics": result.metrics, "headline": result.summary,
             "inputs": {name: described(item) for name, item in inputs.items()},
         }  # fmt: skip
         run = {
             "schema": SCHEMA, "started": round(started, 3), "seconds": round(time.monotonic() - clock, 2),
             "attempts": attempts, **plans(node), "peak_mb": platform.peak_mb(), "versions": platform.versions(),
-            "machine": platform.machine(), "remarks": [*notes, *result.remarks],
+            "machine": platform.machine(), "remarks": [*notes, *result.warnings],
             scratch.OVERTOOK: scratch.others_of(folder),
         }  # fmt: skip
         artifacts.finish(out, manifest, run)
         publish(out, run_dir, node.name)
         shutil.rmtree(folder)
-    for remark in result.remarks:
+    for remark in result.warnings:
         log("note", node=node.name, text=remark)
-    log("node_done", node=node.name, headline=result.headline, seconds=run["seconds"])
+    log("node_done", node=node.name, headline=result.summary, seconds=run["seconds"])
 
 
 def noting(log: Log, notes: list[str]) -> Log:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qwenkit.artifacts import RUN
 from qwenkit.errors import UserError
-from qwenkit.lineage.view import mapping
+from qwenkit.lineage.run_reader import mapping
 from qwenkit.records import read_json, read_object, write_json
 
 WORK, ATTEMPTS, OVERTOOK = ".work", "attempts.json", "overtook"

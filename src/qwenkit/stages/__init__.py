@@ -1,8 +1,8 @@
-"""Stages: one short file per kind, each a `Config`, a `VERSION` and one function `run(config, inputs, work)`.
+"""Stages: one short file per kind, each a `Config`, a `VERSION` and one function `run(config, inputs, context)`.
 
-A stage is wiring: it reads its inputs, calls the rooms with plain values and writes into `work.out`. This is the only
-place where rooms meet. `GIVES` are the nouns that its artifact may be read as: the edge of
-another stage wants one of them. Modules are loaded when their kind is used, so the command line starts without torch.
+A stage is wiring: it reads its inputs, calls packages with plain values and writes into `context.out`. This is the only
+place where packages meet. `PRODUCES` are the nouns that its artifact may be read as: the edge of another stage accepts
+one of them. Modules are loaded when their kind is used, so the command line starts without torch.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ KINDS = {
 }
 
 
-def gives(kind: str | None) -> tuple[str, ...]:
+def produces(kind: str | None) -> tuple[str, ...]:
     """What the artifact of a kind may be read as; nothing is known of a kind that is none of ours."""
-    return getattr(load_stage(kind), "GIVES", ()) if kind in KINDS else ()
+    return getattr(load_stage(kind), "PRODUCES", ()) if kind in KINDS else ()
 
 
 def load_stage(kind: str, where: str | None = None) -> ModuleType:

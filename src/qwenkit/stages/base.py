@@ -1,7 +1,8 @@
-"""What every stage is given: its inputs, and the place and means to work.
+"""What every stage is given: its inputs, and its `StageContext`: where and how it works.
 
-`Work.scratch` survives a kill (checkpoints, finished phases); `Work.out` becomes the artifact; `work.progress` moves
-the bar; `work.log` writes events of this node. A stage returns its `Result`: deterministic metrics and a headline.
+`context.scratch` survives a kill (checkpoints, finished steps), `context.out` becomes the artifact, `context.progress`
+moves the bar, `context.log` writes events of this node. A stage returns its `Result`: deterministic metrics and a
+summary.
 """
 
 from __future__ import annotations
@@ -57,16 +58,16 @@ class Input:
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage tells the lineage: deterministic metrics, one line for people, and remarks that are true of this
+    """What a stage tells the lineage: deterministic metrics, one line for people, and warnings that are true of this
     machine only (how fast something was): those are told and logged, and are no part of the artifact."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
-    headline: str = ""
-    remarks: tuple[str, ...] = ()
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Work:
+class StageContext:
     """The place and the means of one node's work."""
 
     node: str
@@ -79,11 +80,11 @@ class Work:
     log: Log
     progress: Progress
 
-    def stream(self, *names: str | int) -> int:
+    def seed_for(self, *names: str | int) -> int:
         """A seed for a named purpose of this node."""
         return rng.derive_seed(self.seed, *names)
 
-    def phase(self, name: str, produce: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    def run_once(self, name: str, produce: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Do a phase once: `produce(folder)` fills a folder and returns metrics; a later start finds them done, where
         what lies there is what the mark says, and else does it again."""
         folder, mark = self.scratch / name, self.scratch / f"{name}.done.json"
@@ -124,5 +125,5 @@ def sources(inputs: dict[str, Input], name: str) -> list[Path]:
 
 
 def told(label: str, words: str) -> str:
-    """A part of a headline; nothing where there is nothing to tell."""
+    """A part of a summary; nothing where there is nothing to tell."""
     return f"; {label} {words}" if words else ""

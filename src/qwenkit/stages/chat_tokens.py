@@ -28,8 +28,8 @@ from qwenkit.data.chats.reading import PART_BYTES, Part, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, sources
+from qwenkit.stages.datasets import called, prompt_of, read_part, refuse_bad
 from qwenkit.stages.documents import blocks, document_of, split
-from qwenkit.stages.rows import called, prompt_of, read_part, refuse_bad
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong

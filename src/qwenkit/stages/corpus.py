@@ -20,11 +20,11 @@ from pydantic import model_validator
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError, refuse_unnamed
 from qwenkit.records import Row, write_jsonl
-from qwenkit.stages.base import Input, Result, Work, many
+from qwenkit.stages.base import Input, Result, StageContext, many
 from qwenkit.stages.testsets import named_texts, overlap_13gram
 
 VERSION = 7  # 7: kinds by contents, more encodings and full stops; pages keep more; 6: vowel signs are in words
-GIVES = ("documents",)
+PRODUCES = ("documents",)
 MOST_COPIES, MOST_SHOWN = 1000, 2000
 RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
 WITH = {  # keys that are about what another key gives
@@ -44,17 +44,19 @@ WORLD = (  # file, kind, licence
 class Config(StageConfig):
     """Where the text comes from and what is kept. Thresholds of the report's steps are ours: it gives none."""
 
-    world: str | None = edge(None, doc="a world: its pages, text, instructions and real code", wants="world")
+    world: str | None = edge(None, doc="a world: its pages, text, instructions and real code", accepts="world")
     extra: list[str] = edge(
-        [], doc="your own text: folders, JSONL, Parquet, CSV, WARC, pages, code", wants="text", many=True
+        [], doc="your own text: folders, JSONL, Parquet, CSV, WARC, pages, code", accepts="text", many=True
     )
-    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold", wants="tests")
-    filter: list[str] = edge([], doc="learned filters, from `qwenkit train-filter`", wants="filter", many=True)
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no document may hold", accepts="tests")
+    filter: list[str] = edge([], doc="learned filters, from `qwenkit train-filter`", accepts="filter", many=True)
     offensive_words: str | None = edge(
-        None, doc="words no page should hold, one a line: a file, or a folder of files named en, zh, ...", wants="words"
+        None,
+        doc="words no page should hold, one a line: a file, or a folder of files named en, zh, ...",
+        accepts="words",
     )
     perplexity_model: str | None = edge(
-        None, doc="a model that scores text from the web in bits per byte", wants="model", hub="model"
+        None, doc="a model that scores text from the web in bits per byte", accepts="model", hub="model"
     )
     kinds: dict[str, str] = content(
         {}, doc='html, web, text, code or instruction, by source: {extra = "web"}; none: what each file of it holds'
@@ -135,7 +137,7 @@ def _numbered(name: str, values: list[str]) -> list[str]:
     return [f"{name}{number or ''}" for number, _ in enumerate(values)]
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Build the corpus and write it with its books."""
     from qwenkit.data import CorpusConfig, Source, build_corpus
     from qwenkit.data.filters.word_list import read_lists
@@ -145,7 +147,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     named = named_texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
     tests = [text for _, text in named]
     settings = CorpusConfig(
-        seed=work.seed,
+        seed=context.seed,
         languages=tuple(config.languages) or None,
         allow_licences=tuple(config.allow_licences) or None,
         near_threshold=config.near_threshold,
@@ -159,19 +161,19 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         most_documents=config.most_documents or None,
         scrub_pii=config.scrub_pii,
     )
-    folder = Path(config.chunks) if config.chunks else work.scratch / "chunks"
+    folder = Path(config.chunks) if config.chunks else context.scratch / "chunks"
     try:
         result = build_corpus(
-            sources, tests, settings, lambda done, total, **more: work.progress(done, total, **more),
-            folder=folder, workers=work.threads, runner=config.runner, version=VERSION, strict=True,
+            sources, tests, settings, lambda done, total, **more: context.progress(done, total, **more),
+            folder=folder, workers=context.threads, runner=config.runner, version=VERSION, strict=True,
         )  # fmt: skip
     except NothingRead as error:
-        raise _empty(sources, error.lost, error.quarantine.rows, [], work.scratch) from None
+        raise _empty(sources, error.lost, error.quarantine.rows, [], context.scratch) from None
     empty = {name: row for name, row in result.sources.items() if name not in result.counts["source"]}
     if empty:
         lost = {name: Counter(row["dropped"] | row["quarantined"]) for name, row in empty.items()}
-        raise _empty(sources, lost, result.quarantine.rows, result.samples, work.scratch)
-    _write(result, named, work.out)
+        raise _empty(sources, lost, result.quarantine.rows, result.samples, context.scratch)
+    _write(result, named, context.out)
     return _result(result, tests)
 
 

@@ -20,7 +20,7 @@ from qwenkit import rng
 from qwenkit.compression import packing
 from qwenkit.errors import UserError
 from qwenkit.records import Row, numbered_jsonl, read_parquet, row_groups
-from qwenkit.stages.checks import identity
+from qwenkit.stages.validation import identity
 
 DOCUMENTS = "documents-*.parquet"
 PART_BYTES = 16 << 20

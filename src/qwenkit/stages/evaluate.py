@@ -13,12 +13,12 @@ from typing import Any
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row, write_jsonl
-from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.checks import check_base_test, check_chat_test, read_checked
+from qwenkit.stages.base import Input, Result, StageContext, many
 from qwenkit.stages.models import answers
+from qwenkit.stages.validation import check_base_test, check_chat_test, read_checked
 
 VERSION = 2  # 2: the tools that a question offers are rendered
-GIVES = ("exam",)
+PRODUCES = ("exam",)
 SETS = {"base": (check_base_test, ("task", "prompt")), "chat": (check_chat_test, ("task", "messages", "rubric"))}
 
 
@@ -26,15 +26,15 @@ class Config(StageConfig):
     """Who is examined, on what."""
 
     models: list[str] = edge(
-        doc="models, the first ones the earlier in the family", wants="model", hub="model", many=True, min_length=1
+        doc="models, the first ones the earlier in the family", accepts="model", hub="model", many=True, min_length=1
     )
-    tests: str = edge(doc="test sets", wants="tests")
+    tests: str = edge(doc="test sets", accepts="tests")
     max_tokens: int = content(64, doc="longest answer", ge=1)
     samples: int = content(12, doc="prompts whose answers by every model are shown in the report", ge=0)
     limit: int = content(0, doc="questions per set at most; 0: all", ge=0)
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Examine every model, then compare each with the one before it."""
     tests = {name: _rows(inputs["tests"].path / f"{name}.jsonl", config.limit) for name in SETS}
     if not any(tests.values()):
@@ -44,16 +44,16 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         raise UserError("two models have one name", expected="names that differ", hint="rename one of the folders")
     items = {}
     for number, (name, path) in enumerate(models.items()):
-        work.progress(number, len(models), model=name)
-        items[name] = examine(path, tests, config, work.device)
+        context.progress(number, len(models), model=name)
+        items[name] = examine(path, tests, config, context.device)
         for set_name, answered in items[name].items():
-            write_jsonl(work.out / f"{name}.{set_name}.jsonl", answered)
+            write_jsonl(context.out / f"{name}.{set_name}.jsonl", answered)
     metrics = {
-        "models": {name: _summary(sets, work.seed) for name, sets in items.items()},
-        "comparisons": _comparisons(items, work.seed),
+        "models": {name: _summary(sets, context.seed) for name, sets in items.items()},
+        "comparisons": _comparisons(items, context.seed),
         "samples": _samples(tests["chat"], items, config.samples),
     }
-    return Result(metrics, _headline(metrics))
+    return Result(metrics, _summary_line(metrics))
 
 
 def _rows(path: Path, limit: int) -> list[Row]:
@@ -122,7 +122,7 @@ def _samples(rows: list[Row], items: dict[str, dict[str, list[Any]]], count: int
     ]
 
 
-def _headline(metrics: dict[str, Any]) -> str:
+def _summary_line(metrics: dict[str, Any]) -> str:
     parts = []
     for name, found in metrics["models"].items():
         rubric = found["rubric"].get("right")

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import listed
 from qwenkit.records import write_json
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, StageContext
 from qwenkit.stages.models import copy_papers, save_settings, save_tokenizer
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
 VERSION = 2  # 2: the tokenizer's own files and settings are carried over; GGUF's kinds and ends of tokens
-GIVES = ("model", "tokenizer")
+PRODUCES = ("model", "tokenizer")
 CERTIFICATE = "certificate.json"
 NO_TOKENIZER = "without a tokenizer: the model's folder has none that is read here"
 
@@ -37,44 +37,44 @@ NO_TOKENIZER = "without a tokenizer: the model's folder has none that is read he
 class Config(StageConfig):
     """What becomes of which model."""
 
-    model: str = edge(doc="the model to export", wants="model", hub="model")
+    model: str = edge(doc="the model to export", accepts="model", hub="model")
     to: Literal["hf", "qwen1", "gguf"] = content("hf", doc="the form")
     longest: int = content(512, doc="tokens of the longest prompt that the certificate keeps", ge=32)
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Ask the model, write the form, and, where it can be opened here, ask that too."""
     from qwenkit.evaluation import parity
     from qwenkit.model import load_model, save_model
 
     source = inputs["model"].path
-    model, tok = load_model(source, device=work.device), tokenizer_of(source)
+    model, tok = load_model(source, device=context.device), tokenizer_of(source)
     form, reason = target(model.config, config.to)
     prompts = parity.prompts_of(tok, model.config.vocab_size, min(config.longest, form.max_length))
-    work.progress(0, 3, now="asking")
+    context.progress(0, 3, now="asking")
     seen = parity.observe(model, prompts)
-    work.progress(1, 3, now="writing")
+    context.progress(1, 3, now="writing")
     found = None
     if config.to == "gguf":
         from qwenkit.model.gguf_export import write_gguf
 
         model.config = form
-        write_gguf(model, work.out / "model.gguf", vocabulary(tok, source, form) if tok else None, source.name)
+        write_gguf(model, context.out / "model.gguf", vocabulary(tok, source, form) if tok else None, source.name)
     else:
         model.config = form
-        save_model(model, work.out)
-        save_settings(source, work.out, form.vocab_size)
+        save_model(model, context.out)
+        save_settings(source, context.out, form.vocab_size)
         if tok is not None:
-            save_tokenizer(tok, source, work.out, "tiktoken" if config.to == "qwen1" else "json")
-        work.progress(2, 3, now="checking")
-        found = parity.compare(seen, parity.observe(load_model(work.out, device=work.device), prompts))
+            save_tokenizer(tok, source, context.out, "tiktoken" if config.to == "qwen1" else "json")
+        context.progress(2, 3, now="checking")
+        found = parity.compare(seen, parity.observe(load_model(context.out, device=context.device), prompts))
     told = {"of": inputs["model"].digest, "form": config.to, "length": form.max_length, "reason": reason,
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}  # fmt: skip
-    copy_papers(source, work.out)
-    write_json(work.out / CERTIFICATE, parity.certificate(seen, told, found))
+    copy_papers(source, context.out)
+    write_json(context.out / CERTIFICATE, parity.certificate(seen, told, found))
     numbers = {} if found is None else {name: round(value, 8) for name, value in found._asdict().items()}
-    words = headline(config.to, form, reason, numbers) + ("" if tok is not None else f"; {NO_TOKENIZER}")
-    return Result({**told, **numbers}, words, tuple(remarks(source, work.out, tok, config.to)))
+    words = summary(config.to, form, reason, numbers) + ("" if tok is not None else f"; {NO_TOKENIZER}")
+    return Result({**told, **numbers}, words, tuple(export_warnings(source, context.out, tok, config.to)))
 
 
 def target(config: ModelConfig, to: str) -> tuple[ModelConfig, str | None]:
@@ -96,7 +96,7 @@ def tokenizer_of(folder: Path) -> Any:
     return load_tokenizer(folder) if here else None
 
 
-def remarks(source: Path, out: Path, tok: Any, to: str) -> Iterator[str]:
+def export_warnings(source: Path, out: Path, tok: Any, to: str) -> Iterator[str]:
     """What of the model's folder has no place in the new one."""
     if tok is None:
         yield NO_TOKENIZER
@@ -157,7 +157,7 @@ def token_ids(tok: Any, source: Path, form: ModelConfig) -> dict[str, int]:
     return {kind: id for kind, id in wanted.items() if id is not None and id < form.vocab_size}
 
 
-def headline(to: str, form: ModelConfig, reason: str | None, numbers: dict[str, Any]) -> str:
+def summary(to: str, form: ModelConfig, reason: str | None, numbers: dict[str, Any]) -> str:
     """One line: the form, how near it is, and how far it reaches."""
     near = (
         f"; max |dlogp| {numbers['max_dlogp']:.2g}, greedy {numbers['greedy_agreement']:.0%} equal" if numbers else ""

@@ -16,7 +16,7 @@ from qwenkit.compression import unpacked_name
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Progress, Result, Work, many
+from qwenkit.stages.base import Input, Progress, Result, StageContext, many
 from qwenkit.stages.documents import DOCUMENTS, documents, split
 from qwenkit.stages.tokenizer import bytes_per_token, group_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qwenkit.tokenizer import Tokenizer
 
 VERSION = 3  # 3: what the old tokenizer says of its use is kept; 2: documents are told apart by their whole id
-GIVES = ("tokenizer", "model")
+PRODUCES = ("tokenizer", "model")
 EXTRA = "extra.tiktoken"
 _CHUNK = 1000
 
@@ -33,14 +33,14 @@ class Config(StageConfig):
     """What is extended, by which text, and by how much."""
 
     tokenizer: str | None = edge(
-        None, doc="the vocabulary: a folder, a tokenizer.json, a .tiktoken; none: the model's", wants="tokenizer"
+        None, doc="the vocabulary: a folder, a tokenizer.json, a .tiktoken; none: the model's", accepts="tokenizer"
     )
-    model: str | None = edge(None, doc="a model whose embeddings and head grow with its vocabulary", wants="model")
+    model: str | None = edge(None, doc="a model whose embeddings and head grow with its vocabulary", accepts="model")
     corpus: str = edge(
-        doc="text of what is new, to learn merges from: a corpus, JSONL, or a folder of text", wants="documents"
+        doc="text of what is new, to learn merges from: a corpus, JSONL, or a folder of text", accepts="documents"
     )
     keep: list[str] = edge(
-        [], doc="text of what was there before: how much of it changes is measured", many=True, wants="documents"
+        [], doc="text of what was there before: how much of it changes is measured", many=True, accepts="documents"
     )
     merges: int = content(10_000, doc="tokens to add", ge=1)
     min_count: int = content(2, doc="a pair that occurs less often is not joined (ours)", ge=1)
@@ -48,7 +48,7 @@ class Config(StageConfig):
     validation_share: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Learn from all but the held-out documents, publish, measure what is gained and what changes."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.tokenizer import extend_bpe
@@ -57,30 +57,30 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     if source is None:
         raise UserError("nothing to extend", expected="`tokenizer`, `model`, or both")
     old = load_tokenizer(source.path)
-    kept, aside = split(read_texts(inputs["corpus"].path), config.validation_share, work.stream("held-out"))
+    kept, aside = split(read_texts(inputs["corpus"].path), config.validation_share, context.seed_for("held-out"))
     new = extend_bpe(
         old,
         [row["text"] for row in kept],
         config.merges,
         min_count=config.min_count,
         multiple=config.pad_to,
-        workers=work.threads,
-        progress=work.progress,
+        workers=context.threads,
+        progress=context.progress,
     )
     new = old.over(new)
     if "model" in inputs:
-        new = grow_model(inputs["model"].path, old, new, work.out)
-    publish(old, new, source.path, work.out)
+        new = grow_model(inputs["model"].path, old, new, context.out)
+    publish(old, new, source.path, context.out)
     metrics = {
         "vocab_size": new.n_tokens,
         "rows": new.vocab_size,
         "first_id": old.n_tokens,
         "bytes_per_token": compared(old, new, aside),
         "changed": {
-            each.title: changed(old, new, read_texts(each.path), work.progress) for each in many(inputs, "keep")
+            each.title: changed(old, new, read_texts(each.path), context.progress) for each in many(inputs, "keep")
         },
     }
-    return Result(metrics, headline(metrics, config.merges))
+    return Result(metrics, summary(metrics, config.merges))
 
 
 def read_texts(path: Path) -> list[Row]:
@@ -150,7 +150,7 @@ def changed(old: Tokenizer, new: Tokenizer, rows: Sequence[Row], progress: Progr
     }
 
 
-def headline(metrics: dict[str, Any], merges: int) -> str:
+def summary(metrics: dict[str, Any], merges: int) -> str:
     """One line: what was added, what is gained, what changes."""
     gain = metrics["bytes_per_token"].get("all")
     gained = f"held-out bytes per token {gain['before']:.2f} -> {gain['after']:.2f}" if gain else "nothing held out"

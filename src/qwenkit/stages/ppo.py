@@ -16,27 +16,27 @@ from pydantic import model_validator
 from qwenkit.config import StageConfig, content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row
-from qwenkit.stages.base import Input, Result, Work, sources
+from qwenkit.stages.base import Input, Result, StageContext, sources
 from qwenkit.stages.chat_tokens import put_aside
+from qwenkit.stages.datasets import PROMPTS, max_bad, notes, prompt_of, read_prompts
 from qwenkit.stages.documents import split
-from qwenkit.stages.keys import remarks, usable
 from qwenkit.stages.models import STYLE, TRAINED, Style, answers, chat_tokenizer, prompt_ids, save_chat_model
 from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses
-from qwenkit.stages.rows import PROMPTS, max_bad, notes, prompt_of, read_prompts
 from qwenkit.stages.tokens import tokenize
+from qwenkit.stages.training_config import precision_warnings, usable
 
 VERSION = 4  # 4: documents are told apart by their whole id; 3: trained in float32; prompts without a rubric
-GIVES = ("model", "tokenizer")
+PRODUCES = ("model", "tokenizer")
 OTHER_PRECISION = 1.0  # nats between a sampler and a policy that are known to differ in precision
 
 
 class Config(StageConfig):
     """Defaults are the report's; what it does not give is marked ours."""
 
-    model: str = edge(doc="the chat model: policy and reference start from it", wants="model", hub="model")
-    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", wants="scorer", hub="model")
-    prompts: str = edge(doc=f"{PROMPTS}; with a rubric or without", wants="prompts", several=True)
-    corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term", wants="documents")
+    model: str = edge(doc="the chat model: policy and reference start from it", accepts="model", hub="model")
+    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", accepts="scorer", hub="model")
+    prompts: str = edge(doc=f"{PROMPTS}; with a rubric or without", accepts="prompts", several=True)
+    corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term", accepts="documents")
     steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1)
     prompts_per_step: int = content(64, doc="prompts in a step (ours)", ge=1)
     samples_per_prompt: int = content(2, doc="responses to each prompt", ge=1)
@@ -96,7 +96,7 @@ class Config(StageConfig):
         return self
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, train, measure, publish."""
     from qwenkit.alignment import score_texts
     from qwenkit.model import load_model, load_scalar
@@ -105,30 +105,30 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     folder, judge = inputs["model"].path, inputs["reward"].path
     tok = chat_tokenizer(folder, config.style)
     bad = Quarantine()
-    kept, aside = prompt_split(config, inputs, work, bad)
+    kept, aside = prompt_split(config, inputs, context, bad)
     # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
     # stay as it is stored.
-    policy, reference = (load_model(folder, TRAINED, work.device) for _ in range(2))
-    value, reward = (load_scalar(judge, dtype, work.device) for dtype in (TRAINED, "auto"))
-    store, texts_aside = corpus_texts(config, inputs, work)
+    policy, reference = (load_model(folder, TRAINED, context.device) for _ in range(2))
+    value, reward = (load_scalar(judge, dtype, context.device) for dtype in (TRAINED, "auto"))
+    store, texts_aside = corpus_texts(config, inputs, context)
     trainer = make_trainer(
-        config, work, tok, kept, store, policy, value, reference, functools.partial(score_texts, reward)
+        config, context, tok, kept, store, policy, value, reference, functools.partial(score_texts, reward)
     )
     groups = held_out_batches(tok, texts_aside, config.seq_length)
-    before = work.phase("before", lambda _: true_rubric(reference, tok, aside, config))
+    before = context.run_once("before", lambda _: true_rubric(reference, tok, aside, config))
     last = loop.run(
         trainer.update,
         trainer.state(),
         config.steps,
-        log=work.log,
-        checkpoint_dir=work.scratch / "checkpoints",
+        log=context.log,
+        checkpoint_dir=context.scratch / "checkpoints",
         checkpoint_seconds=config.checkpoint_seconds,
         sentinel=Sentinel(overrides=limits(trainer.config)),
-        progress=lambda done, total, **m: work.progress(done, total, reward=m["reward"], kl=m["kl"]),
-        seed=work.seed,
+        progress=lambda done, total, **m: context.progress(done, total, reward=m["reward"], kl=m["kl"]),
+        seed=context.seed,
     )
-    save_chat_model(policy, tok, folder, work.out)
-    put_aside(bad.rows, work.out)
+    save_chat_model(policy, tok, folder, context.out)
+    put_aside(bad.rows, context.out)
     after = true_rubric(policy, tok, aside, config)
     loss = {"before": losses(reference, groups), "after": losses(policy, groups)}
     metrics = {"steps": config.steps, "prompts": len(kept), "quarantined": len(bad),
@@ -139,7 +139,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
     unusable = f"; {len(bad)} prompts not usable and put aside" if bad else ""
     too_long = f"; {trainer.prompts.too_long} prompts too long and left out" if trainer.prompts.too_long else ""
-    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "prompts"), "prompts"))
+    note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "prompts"), "prompts"))
     return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{unusable}{too_long}", note)
 
 
@@ -148,40 +148,42 @@ def limits(settings: Any) -> dict[str, dict[str, float]]:
     return {"sampling-mismatch": {"threshold": OTHER_PRECISION}} if settings.own_logprobs else {}
 
 
-def prompt_split(config: Config, inputs: dict[str, Input], work: Work, bad: Quarantine) -> tuple[list[Row], list[Row]]:
+def prompt_split(
+    config: Config, inputs: dict[str, Input], context: StageContext, bad: Quarantine
+) -> tuple[list[Row], list[Row]]:
     """(prompts to learn from, prompts that only measure the rubric); one without a rubric measures nothing."""
     rows = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
-    kept, aside = split(rows, config.validation_share, work.stream("held-out"), prompt_of)
+    kept, aside = split(rows, config.validation_share, context.seed_for("held-out"), prompt_of)
     measuring = [row for row in aside if row.get("rubric")]
     return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
 
 
-def corpus_texts(config: Config, inputs: dict[str, Input], work: Work) -> tuple[Any, list[Row]]:
+def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext) -> tuple[Any, list[Row]]:
     """The tokens of the pretraining term, where it has weight, and the documents that only measure."""
     if "corpus" not in inputs:
         return None, []
     if not config.ptx_coef:
-        return None, corpus_split(inputs["corpus"], config.corpus_validation_share, work)[1]
-    seed = work.stream("held-out")
+        return None, corpus_split(inputs["corpus"], config.corpus_validation_share, context)[1]
+    seed = context.seed_for("held-out")
     store, aside, _ = tokenize(
-        inputs["corpus"], inputs["model"], config.corpus_validation_share, seed, work.scratch,
-        workers=work.threads, progress=work.progress,
+        inputs["corpus"], inputs["model"], config.corpus_validation_share, seed, context.scratch,
+        workers=context.threads, progress=context.progress,
     )  # fmt: skip
     return store, aside
 
 
 def make_trainer(
-    config: Config, work: Work, tok: Any, rows: list[Row], store: Any, policy: Any, value: Any, reference: Any,
-    reward: Any,
+    config: Config, context: StageContext, tok: Any, rows: list[Row], store: Any, policy: Any, value: Any,
+    reference: Any, reward: Any,
 ) -> Any:  # fmt: skip
     """The PPO of the alignment room with prompts, pretraining stream and the rubric as an observer."""
     from qwenkit.alignment import PPO, PPOConfig, Prompts
 
     shared = set(PPOConfig.__dataclass_fields__) & set(Config.model_fields) - {"seed"}
     settings = PPOConfig(
-        **{**{name: getattr(config, name) for name in shared}, "precision": usable(config.precision, work.device)},
+        **{**{name: getattr(config, name) for name in shared}, "precision": usable(config.precision, context.device)},
         max_response_tokens=config.max_tokens,
-        seed=work.stream("ppo"),
+        seed=context.seed_for("ppo"),
     )
     ids = [prompt_ids(tok, row) for row in rows]
     shortest = min(map(len, ids), default=0)
@@ -191,8 +193,8 @@ def make_trainer(
             f"`max_tokens` = {config.max_tokens} leaves {max(0, config.seq_length - config.max_tokens)}",
             hint="raise `seq_length`, or lower `max_tokens`",
         )
-    prompts = Prompts(ids, config.prompts_per_step, work.seed, max_tokens=config.seq_length - config.max_tokens)
-    ptx = None if store is None else pretraining_stream(config, work, store)
+    prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=config.seq_length - config.max_tokens)
+    ptx = None if store is None else pretraining_stream(config, context, store)
 
     def observe(batch: Any) -> dict[str, float]:
         texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
@@ -206,12 +208,12 @@ def make_trainer(
     )  # fmt: skip
 
 
-def pretraining_stream(config: Config, work: Work, store: Any) -> Any:
+def pretraining_stream(config: Config, context: StageContext, store: Any) -> Any:
     """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
     from qwenkit.data.tokens.order import Order
     from qwenkit.training import Batches
 
-    order = Order(store.digest, work.stream("ptx"), store.lengths, config.seq_length, split=True)
+    order = Order(store.digest, context.seed_for("ptx"), store.lengths, config.seq_length, split=True)
     return Batches(store, order, config.ptx_rows)
 
 

@@ -11,17 +11,17 @@ from typing import Any, Literal
 from qwenkit.alignment.pair_encoding import PairTooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row, read_json, write_jsonl
-from qwenkit.stages.base import Input, Result, Work, sources, told
+from qwenkit.stages.base import Input, Result, StageContext, sources, told
 from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, outcomes, put_aside, tokenize_rows
-from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
+from qwenkit.stages.datasets import PAIRS, max_bad, notes, read_pairs
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
-from qwenkit.stages.rows import PAIRS, max_bad, notes, read_pairs
+from qwenkit.stages.training_config import Schedule, TrainingConfig, precision_warnings, train
 
 VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
-GIVES = ("scorer", "tokenizer")
+PRODUCES = ("scorer", "tokenizer")
 
 
-class PairKeys(TrainingKeys):
+class PairConfig(TrainingConfig):
     """How a model learns from pairs; defaults of the report (§3.2.1)."""
 
     seq_length: int = content(2048, doc="longest text in tokens", ge=8)
@@ -49,38 +49,38 @@ class PairKeys(TrainingKeys):
     max_bad: float = max_bad()
 
 
-class Config(PairKeys):
+class Config(PairConfig):
     """What to learn from."""
 
-    model: str = edge(doc="the base model", wants=("model", "scorer"), hub="model")
-    data: str = edge(doc=PAIRS, wants="comparisons", several=True)
-    tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
+    model: str = edge(doc="the base model", accepts=("model", "scorer"), hub="model")
+    data: str = edge(doc=PAIRS, accepts="comparisons", several=True)
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl", accepts="tests")
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
-    return train_pairs(config, inputs, work)
+    return train_pairs(config, inputs, context)
 
 
-def load_scorer(path: Path, work: Work) -> Any:
+def load_scorer(path: Path, context: StageContext) -> Any:
     """A scalar model as it is, or a language model with a new scalar head."""
     from qwenkit.model import ScalarModel, load_model, load_scalar
 
     architecture = read_json(path / "config.json").get("architectures", [""])[0]
     if architecture.endswith("ForSequenceClassification"):
-        return load_scalar(path, TRAINED, work.device)
-    return ScalarModel(load_model(path, TRAINED, work.device), seed=work.stream("head"))
+        return load_scalar(path, TRAINED, context.device)
+    return ScalarModel(load_model(path, TRAINED, context.device), seed=context.seed_for("head"))
 
 
-def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Result:
+def train_pairs(config: PairConfig, inputs: dict[str, Input], context: StageContext) -> Result:
     """One pass of pairwise training from `inputs["model"]` on `inputs["data"]`, measured and published."""
     from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
     plan = Plan(inputs["model"].path, config.style, config.seq_length, config.too_long, config.validation_share,
-                work.stream("held-out"))  # fmt: skip
-    tokens = tokenize_rows("pairs", inputs, plan, work.scratch, max_bad=config.max_bad, workers=work.threads,
-                           progress=work.progress)  # fmt: skip
+                context.seed_for("held-out"))  # fmt: skip
+    tokens = tokenize_rows("pairs", inputs, plan, context.scratch, max_bad=config.max_bad, workers=context.threads,
+                           progress=context.progress)  # fmt: skip
     pairs = open_pairs(tokens)
 
     def encoded(rows: list[Row]) -> tuple[list[Any], dict[str, int]]:
@@ -88,25 +88,25 @@ def train_pairs(config: PairKeys, inputs: dict[str, Input], work: Work) -> Resul
 
     measured = {"held out": encoded([clean(row) for row in tokens.aside])}
     watched, _ = measured["held out"]
-    model = load_scorer(inputs["model"].path, work)
+    model = load_scorer(inputs["model"].path, context)
     batches = PairBatches(
-        pairs, config.batch_size, work.stream("order"), min(config.micro_batch_size, config.batch_size)
+        pairs, config.batch_size, context.seed_for("order"), min(config.micro_batch_size, config.batch_size)
     )
     steps = batches.steps(config.epochs)
     evaluate = (lambda _: watch(model, watched)) if watched else None
-    last = train(config, work, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
-    save_scorer(model, tok, inputs["model"].path, work.out)
-    put_aside(tokens.bad, work.out)
+    last = train(config, context, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
+    save_scorer(model, tok, inputs["model"].path, context.out)
+    put_aside(tokens.bad, context.out)
     if "tests" in inputs:
         measured["unseen policies"] = encoded(read_pairs(inputs["tests"].path, "pairs.jsonl"))
     items = [item for name, (found, _) in measured.items() for item in margins(model, found, name)]
-    write_jsonl(work.out / "margins.jsonl", items)
-    accuracy = accuracies(items, work.seed)
+    write_jsonl(context.out / "margins.jsonl", items)
+    accuracy = accuracies(items, context.seed)
     metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in measured.items()},
                "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
     words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "data"), "pairs"))
-    return Result(metrics, f"{headline(metrics)}{told('accuracy:', words)}", note)
+    note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "data"), "pairs"))
+    return Result(metrics, f"{summary(metrics)}{told('accuracy:', words)}", note)
 
 
 def books(tokens: Tokens) -> dict[str, int]:
@@ -124,7 +124,7 @@ NOT_LEARNT = {
 }
 
 
-def headline(found: dict[str, int]) -> str:
+def summary(found: dict[str, int]) -> str:
     """The pairs that were learnt from, and those that were not."""
     return ", ".join([f"{found['pairs']} pairs", *outcomes(found, NOT_LEARNT)])
 

@@ -15,26 +15,26 @@ from pydantic import model_validator
 from qwenkit.config import content, edge, runtime
 from qwenkit.errors import UserError
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work, told
+from qwenkit.stages.base import Input, Result, StageContext, told
 from qwenkit.stages.corpus import RUNNER
 from qwenkit.stages.documents import documents, split
-from qwenkit.stages.keys import TrainingKeys, remarks, train
 from qwenkit.stages.models import save_tokenizer
 from qwenkit.stages.tokens import MEASURED, UNNAMED, tokenize
+from qwenkit.stages.training_config import TrainingConfig, precision_warnings, train
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
 VERSION = 4  # 4: the artifact keeps the index of its tokens; 3: documents are told apart by their whole id
-GIVES = ("model", "tokenizer")
+PRODUCES = ("model", "tokenizer")
 INDEX = "tokens.parquet"  # of each document where it came from and how long it is: with it the order can be told again
 
 
-class Config(TrainingKeys):
+class Config(TrainingConfig):
     """The model's shape (defaults: Table 1, 7B), and how long it is trained."""
 
-    corpus: str = edge(doc="the corpus to learn", wants="documents")
-    tokenizer: str = edge(doc="the tokenizer of the whole family", wants="tokenizer", hub="tokenizer")
+    corpus: str = edge(doc="the corpus to learn", accepts="documents")
+    tokenizer: str = edge(doc="the tokenizer of the whole family", accepts="tokenizer", hub="tokenizer")
     tokens: float = content(2.4e12, doc="training tokens", gt=0, le=1e18)
     hidden_size: int = content(4096, doc="width", ge=8)
     num_hidden_layers: int = content(32, doc="blocks", ge=1)
@@ -59,7 +59,7 @@ class Config(TrainingKeys):
         return self
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Tokenize into shards, train, measure, publish."""
     import torch
 
@@ -70,20 +70,22 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     tok = load_tokenizer(inputs["tokenizer"].path)
     store, aside, counted = tokenize(
-        inputs["corpus"], inputs["tokenizer"], config.validation_share, work.stream("held-out"), work.scratch,
-        workers=work.threads, runner=config.runner, progress=work.progress,
+        inputs["corpus"], inputs["tokenizer"], config.validation_share, context.seed_for("held-out"), context.scratch,
+        workers=context.threads, runner=config.runner, progress=context.progress,
     )  # fmt: skip
-    order = Order(store.digest, work.seed, store.lengths, config.seq_length, split=True)
+    order = Order(store.digest, context.seed, store.lengths, config.seq_length, split=True)
     steps = max(1, round(config.tokens / (config.batch_size * config.seq_length)))
-    model = init_weights(Transformer(shape(config, tok.vocab_size, tok.eot_id)), work.stream("init")).to(work.device)
+    model = init_weights(Transformer(shape(config, tok.vocab_size, tok.eot_id)), context.seed_for("init")).to(
+        context.device
+    )
     batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
     groups = held_out_batches(tok, aside, config.seq_length)
     last = train(
-        config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=tok.vocab_size
+        config, context, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=tok.vocab_size
     )
-    save_model(model.to(torch.float32), work.out)
-    save_tokenizer(tok, inputs["tokenizer"].path, work.out)
-    shutil.copyfile(store.index, work.out / INDEX)
+    save_model(model.to(torch.float32), context.out)
+    save_tokenizer(tok, inputs["tokenizer"].path, context.out)
+    shutil.copyfile(store.index, context.out / INDEX)
     found = losses(model, groups)
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -101,7 +103,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         metrics,
         f"{metrics['parameters'] / 1e6:.2f} M weights, {metrics['tokens'] / 1e6:.1f} M tokens"
         + told("held-out loss", words),
-        remarks(config.precision, work.device),
+        precision_warnings(config.precision, context.device),
     )
 
 
@@ -130,10 +132,10 @@ def parameters(config: Config, vocab_rows: int) -> int:
     return shape(config, vocab_rows, 0).parameters
 
 
-def corpus_split(corpus: Input, share: float, work: Work) -> tuple[list[Row], list[Row]]:
+def corpus_split(corpus: Input, share: float, context: StageContext) -> tuple[list[Row], list[Row]]:
     """(documents to learn from, documents that only measure). One rule for every stage that reads a corpus: with the
     seed and the share of the base model, what it never saw is never seen later either."""
-    return split(list(documents(corpus.path)), share, work.stream("held-out"))
+    return split(list(documents(corpus.path)), share, context.seed_for("held-out"))
 
 
 def held_out_batches(tok: Any, rows: list[Row], row: int, limit: int = MEASURED) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 The cost is measured on text that calibration has not seen: perplexity before and after, paired by text, and with test
 sets also the accuracy of base tasks. Whether it is *faster* depends on the machine, so it is no metric: it is timed,
-told as a remark, and said in words when the small model is the slower one.
+told as a warning, and said in words when the small model is the slower one.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, Literal
 
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, StageContext
 from qwenkit.stages.documents import documents
 from qwenkit.stages.models import copy_papers, save_settings, save_tokenizer
 
 VERSION = 2  # 2: the source's tokenizer settings and licence are carried over
-GIVES = ("model", "tokenizer")
+PRODUCES = ("model", "tokenizer")
 
 
 class Config(StageConfig):
     """What is quantized, how, and on which text it is calibrated and measured."""
 
-    model: str = edge(doc="the model to quantize", wants="model", hub="model")
+    model: str = edge(doc="the model to quantize", accepts="model", hub="model")
     texts: str = edge(
-        doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures", wants="documents"
+        doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures", accepts="documents"
     )
-    tests: str | None = edge(None, doc="test sets: base tasks before and after", wants="tests")
+    tests: str | None = edge(None, doc="test sets: base tasks before and after", accepts="tests")
     bits: Literal[4, 8] = content(4, doc="of a weight")
     group_size: int = content(
         128, doc="columns that share a scale; -1: a whole row, for which 8 bits have a kernel", ge=-1
@@ -41,7 +41,7 @@ class Config(StageConfig):
     seq_length: int = content(512, doc="tokens of each, at most", ge=8)
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, quantize, measure again."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.inference import Engine
@@ -51,32 +51,32 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.statistics import paired_difference
 
     source = inputs["model"].path
-    tok, model = load_tokenizer(source), load_model(source, device=work.device)
+    tok, model = load_tokenizer(source), load_model(source, device=context.device)
     calibration, aside = _texts(tok, inputs["texts"].path, config, min(config.seq_length, model.config.max_length))
-    before, exam = losses(Engine(model), aside), _exam(model, tok, inputs, work)
+    before, exam = losses(Engine(model), aside), _exam(model, tok, inputs, context)
     slow = speed(Engine(model))
     batches = calibration if config.method == "gptq" else None
     quantize(model, QuantConfig(config.bits, config.group_size), batches, config.symmetric,
-             lambda done, total: work.progress(done, total, now="block"))  # fmt: skip
-    save_model(model, work.out)
-    save_settings(source, work.out, model.config.vocab_size)
-    save_tokenizer(tok, source, work.out)
-    copy_papers(source, work.out)
-    small = load_model(work.out, device=work.device)
+             lambda done, total: context.progress(done, total, now="block"))  # fmt: skip
+    save_model(model, context.out)
+    save_settings(source, context.out, model.config.vocab_size)
+    save_tokenizer(tok, source, context.out)
+    copy_papers(source, context.out)
+    small = load_model(context.out, device=context.device)
     after = losses(Engine(small), aside)
     fast = speed(Engine(small))
     lost = paired_difference(after, before)
     metrics = {
         "bits": config.bits,
-        "bytes": _bytes(work.out),
+        "bytes": _bytes(context.out),
         "bytes_before": _bytes(source),
         "perplexity_before": round(math.exp(sum(before) / len(before)), 5),
         "perplexity": round(math.exp(sum(after) / len(after)), 5),
         "loss_increase": lost._asdict(),
         "base_tasks_before": exam,
-        "base_tasks": _exam(small, tok, inputs, work),
+        "base_tasks": _exam(small, tok, inputs, context),
     }
-    return Result(metrics, _headline(metrics), (_pace(slow, fast),))
+    return Result(metrics, _summary_line(metrics), (_pace(slow, fast),))
 
 
 def _texts(tok: Any, path: Path, config: Config, row: int) -> tuple[list[Any], list[list[int]]]:
@@ -101,7 +101,7 @@ def losses(engine: Any, texts: list[list[int]]) -> list[float]:
     return [-sum(scores) / len(scores) for scores in engine.score(texts)]
 
 
-def _exam(model: Any, tok: Any, inputs: dict[str, Input], work: Work) -> dict[str, Any] | None:
+def _exam(model: Any, tok: Any, inputs: dict[str, Input], context: StageContext) -> dict[str, Any] | None:
     """Right answers to base tasks, where tests are given."""
     from qwenkit.evaluation import aggregate_components, multiple_choice
     from qwenkit.inference import Engine
@@ -109,7 +109,7 @@ def _exam(model: Any, tok: Any, inputs: dict[str, Input], work: Work) -> dict[st
     if "tests" not in inputs:
         return None
     rows = [row for row in inputs["tests"].rows("base.jsonl") if row.get("choices")]
-    return aggregate_components(multiple_choice(Engine(model, tok), rows), seed=work.seed).get("right")
+    return aggregate_components(multiple_choice(Engine(model, tok), rows), seed=context.seed).get("right")
 
 
 def speed(engine: Any, tokens: int = 24) -> float:
@@ -136,6 +136,6 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def _headline(found: dict[str, Any]) -> str:
+def _summary_line(found: dict[str, Any]) -> str:
     size = f"{found['bytes'] / 1e6:.1f} MB of {found['bytes_before'] / 1e6:.1f}"
     return f"{found['bits']} bits, {size}; perplexity {found['perplexity_before']:.3f} -> {found['perplexity']:.3f}"

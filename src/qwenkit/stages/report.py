@@ -1,5 +1,5 @@
 """`report`: the results of a run in one file, and what other seeds say of them. `results.json` holds every node's
-metrics and headline, `seeds.json` joins them with those of other seeds; nothing in them differs between two clean runs.
+metrics and summary, `seeds.json` joins them with those of other seeds; nothing in them differs between two clean runs.
 
 The page for people, `report.html` (and `report.md`), is drawn into the run folder at the end of every run, because it
 also shows what no digest may hold: times, memory, alarms.
@@ -14,11 +14,11 @@ from qwenkit.artifacts import MANIFEST, is_run, read_manifest, run_artifacts
 from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
 from qwenkit.records import write_json
-from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.seeds import join
+from qwenkit.stages.base import Input, Result, StageContext, many
+from qwenkit.stages.seed_report import join
 
 VERSION = 1
-GIVES = ("report",)
+PRODUCES = ("report",)
 
 
 class Config(StageConfig):
@@ -27,26 +27,26 @@ class Config(StageConfig):
     of: list[str] = edge(
         doc="the nodes whose results it gathers; a run folder stands for all its nodes",
         many=True,
-        books=True,
-        wants="anything",
+        with_manifest=True,
+        accepts="anything",
         min_length=1,
     )
-    seeds: list[str] = edge([], doc="run folders of the same recipe with another seed", many=True, wants="run")
+    seeds: list[str] = edge([], doc="run folders of the same recipe with another seed", many=True, accepts="run")
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
-    """Gather metrics and headlines, and join the runs of other seeds."""
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
+    """Gather metrics and summaries, and join the runs of other seeds."""
     folders = [folder for source in many(inputs, "of") for folder in _artifacts(source.path)]
     results: dict[str, Any] = {}
     for folder in folders:
         manifest = read_manifest(folder)
         results[manifest.node] = {"kind": manifest.kind, "headline": manifest.headline, "metrics": manifest.metrics}
-    write_json(work.out / "results.json", results)
+    write_json(context.out / "results.json", results)
     others = [source.path for source in many(inputs, "seeds")]
     if not others:
         return Result({"nodes": len(results)}, f"results of {len(results)} nodes")
     joined = join([_one_run(folders), *map(_run, others)], [folder.name for folder in folders])
-    write_json(work.out / "seeds.json", joined)
+    write_json(context.out / "seeds.json", joined)
     seeds = joined["seeds"]
     return Result({"nodes": len(results), "seeds": seeds}, f"results of {len(results)} nodes, seeds {', '.join(seeds)}")
 

@@ -14,27 +14,29 @@ from pydantic import Field, model_validator
 from qwenkit.config import content, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, write_jsonl
-from qwenkit.stages.base import Input, Result, Work, sources
-from qwenkit.stages.checks import check_flipped
+from qwenkit.stages.base import Input, Result, StageContext, sources
+from qwenkit.stages.datasets import PAIRS, PROMPTS, read_prompts, rows
 from qwenkit.stages.models import answers, chat_tokenizer
-from qwenkit.stages.preference import PairKeys, train_pairs
-from qwenkit.stages.rows import PAIRS, PROMPTS, read_prompts, rows
+from qwenkit.stages.preference import PairConfig, train_pairs
+from qwenkit.stages.validation import check_flipped
 
 VERSION = 5  # 5: pairs keep the tools of their prompt; 4: trained in float32; a prompt's pairs are held out together
 COMPARISONS = "comparisons.jsonl"
-GIVES = ("scorer", "tokenizer")
+PRODUCES = ("scorer", "tokenizer")
 
 
-class Config(PairKeys):
+class Config(PairConfig):
     """Where the pairs come from: a policy's answers to prompts with a rubric, or a file of comparisons."""
 
     model: str = edge(
-        doc="the preference model (or a base model, to do without PMP)", wants=("model", "scorer"), hub="model"
+        doc="the preference model (or a base model, to do without PMP)", accepts=("model", "scorer"), hub="model"
     )
-    policy: str | None = edge(None, doc="the model whose answers are compared", wants="model", hub="model")
-    prompts: str | None = edge(None, doc=f"{PROMPTS}; each with a rubric", wants="prompts", several=True)
-    data: str | None = edge(None, doc=f"instead of policy and prompts ready {PAIRS}", wants="comparisons", several=True)
-    tests: str | None = edge(None, doc="test sets with pairs.jsonl", wants="tests")
+    policy: str | None = edge(None, doc="the model whose answers are compared", accepts="model", hub="model")
+    prompts: str | None = edge(None, doc=f"{PROMPTS}; each with a rubric", accepts="prompts", several=True)
+    data: str | None = edge(
+        None, doc=f"instead of policy and prompts ready {PAIRS}", accepts="comparisons", several=True
+    )
+    tests: str | None = edge(None, doc="test sets with pairs.jsonl", accepts="tests")
     pairs: int = content(800, doc="pairs to form (ours)", ge=1)
     prompt_count: int = content(600, doc="prompts to sample answers for (ours)", ge=1)
     answers: int = content(4, doc="answers for each prompt and temperature (ours)", ge=1)
@@ -54,33 +56,36 @@ class Config(PairKeys):
         return self
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Form the pairs, or read them; then train as the preference model was."""
     if not sources(inputs, "data"):
-        work.phase("comparisons", lambda out: annotate(config, inputs, work, out))
-        formed = work.scratch / "comparisons" / COMPARISONS
+        context.run_once("comparisons", lambda out: annotate(config, inputs, context, out))
+        formed = context.scratch / "comparisons" / COMPARISONS
         inputs = {**inputs, "data": Input("data", formed, digest="formed here")}
-    write_jsonl(work.out / COMPARISONS, rows(sources(inputs, "data"), "pairs", Quarantine(), check_flipped))
-    return train_pairs(config, inputs, work)
+    write_jsonl(context.out / COMPARISONS, rows(sources(inputs, "data"), "pairs", Quarantine(), check_flipped))
+    return train_pairs(config, inputs, context)
 
 
-def annotate(config: Config, inputs: dict[str, Input], work: Work, out: Path) -> dict[str, Any]:
+def annotate(config: Config, inputs: dict[str, Input], context: StageContext, out: Path) -> dict[str, Any]:
     """Answers by every strategy, scored by the rubric; pairs of each prompt, at most `pairs` in all."""
     from qwenkit import Engine, SamplingParams, load_model, rng
     from qwenkit.alignment import make_pairs
 
     prompts = read_prompts(sources(inputs, "prompts"), "reward", True, Quarantine(), config.max_bad)
-    order = rng.permutation(work.stream("prompts"), len(prompts))[: config.prompt_count]
+    order = rng.permutation(context.seed_for("prompts"), len(prompts))[: config.prompt_count]
     chosen = [prompts[i] for i in order]
     folder = inputs["policy"].path
-    engine = Engine(load_model(folder, device=work.device), chat_tokenizer(folder, config.style))
+    engine = Engine(load_model(folder, device=context.device), chat_tokenizer(folder, config.style))
     answered: list[list[dict[str, Any]]] = [[] for _ in chosen]
     for number, temperature in enumerate(config.temperatures):
         params = SamplingParams.plain(
-            n=config.answers, temperature=temperature, max_tokens=config.max_tokens, seed=work.stream("answers", number)
+            n=config.answers,
+            temperature=temperature,
+            max_tokens=config.max_tokens,
+            seed=context.seed_for("answers", number),
         )
         for start in range(0, len(chosen), 64):
-            work.progress(number * len(chosen) + start, len(config.temperatures) * len(chosen), phase="annotate")
+            context.progress(number * len(chosen) + start, len(config.temperatures) * len(chosen), phase="annotate")
             block = chosen[start : start + 64]
             outputs = answers(engine, block, params, requests=list(range(start, start + len(block))))
             for row, found, output in zip(block, answered[start:], outputs):

@@ -15,26 +15,26 @@ from typing import Any, Literal
 from qwenkit.chat import TooLong
 from qwenkit.config import content, edge
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work, sources, told
+from qwenkit.stages.base import Input, Result, StageContext, sources, told
 from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, outcomes, put_aside, tokenize_rows
-from qwenkit.stages.keys import Schedule, TrainingKeys, remarks, train
+from qwenkit.stages.datasets import CHATS, max_bad, notes
 from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_chat_model
 from qwenkit.stages.pretrain import losses
-from qwenkit.stages.rows import CHATS, max_bad, notes
 from qwenkit.stages.testsets import overlap_13gram, texts
 from qwenkit.stages.tokens import tokenize
+from qwenkit.stages.training_config import Schedule, TrainingConfig, precision_warnings, train
 
 VERSION = 6  # 6: chats too long for a row have no place in the order; 5: rows are told apart by their whole id
-GIVES = ("model", "tokenizer")
+PRODUCES = ("model", "tokenizer")
 
 
-class Config(TrainingKeys):
+class Config(TrainingConfig):
     """What to learn from; defaults of the report (§3.1.2)."""
 
-    model: str = edge(doc="the base model", wants="model", hub="model")
-    data: str = edge(doc=CHATS, wants="chats", several=True)
-    replay: str | None = edge(None, doc="a corpus whose documents are mixed in", wants="documents")
-    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold", wants="tests")
+    model: str = edge(doc="the base model", accepts="model", hub="model")
+    data: str = edge(doc=CHATS, accepts="chats", several=True)
+    replay: str | None = edge(None, doc="a corpus whose documents are mixed in", accepts="documents")
+    decontaminate: str | None = edge(None, doc="test sets whose 13-grams no chat may hold", accepts="tests")
     replay_share: float = content(0.2, doc="share of replayed tokens, where there is a replay (ours)", ge=0, lt=1)
     epochs: float = content(0, doc="passes over the chats; 0: as many as `steps` say", ge=0)
     steps: int = content(4000, doc="steps, where `epochs` is 0", ge=1)
@@ -60,7 +60,7 @@ class Config(TrainingKeys):
     max_bad: float = max_bad()
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Render, mask, pack, train, measure, publish."""
     from dataclasses import replace
 
@@ -69,19 +69,19 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
     from qwenkit.training import Batches
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
-    tokens = tokenize_rows("chats", inputs, plan(config, inputs, work), work.scratch, max_bad=config.max_bad,
-                           workers=work.threads, progress=work.progress)  # fmt: skip
-    documents, numbers, replay_too_long = replay(inputs, config, work, tokens.counts["tokens"])
+    tokens = tokenize_rows("chats", inputs, plan(config, inputs, context), context.scratch, max_bad=config.max_bad,
+                           workers=context.threads, progress=context.progress)  # fmt: skip
+    documents, numbers, replay_too_long = replay(inputs, config, context, tokens.counts["tokens"])
     store = open_chats(tokens, documents, numbers)
-    order = Order(store.digest, work.seed, store.lengths, config.seq_length, split=False)
+    order = Order(store.digest, context.seed, store.lengths, config.seq_length, split=False)
     batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
     steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
     groups = measured(tok, tokens.aside, config)
-    model = load_model(inputs["model"].path, TRAINED, work.device)
+    model = load_model(inputs["model"].path, TRAINED, context.device)
     model.config = replace(model.config, dropout=config.dropout)
-    last = train(config, work, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=None)
-    save_chat_model(model, tok, inputs["model"].path, work.out)
-    put_aside(tokens.bad, work.out)
+    last = train(config, context, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=None)
+    save_chat_model(model, tok, inputs["model"].path, context.out)
+    put_aside(tokens.bad, context.out)
     found = losses(model, groups)
     metrics = {
         **books(tokens), "replayed_documents": len(numbers), "replay_too_long": replay_too_long, "steps": steps,
@@ -91,16 +91,16 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         "train_loss": last.get("loss"), "heldout_loss": found,
     }  # fmt: skip
     words = ", ".join(f"{loss:.3f}" for loss in found.values())
-    note = (*remarks(config.precision, work.device), *notes(sources(inputs, "data"), "chats"))
-    return Result(metrics, f"{headline(metrics)}, {steps} steps{told('held-out loss', words)}", note)
+    note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "data"), "chats"))
+    return Result(metrics, f"{summary(metrics)}, {steps} steps{told('held-out loss', words)}", note)
 
 
-def plan(config: Config, inputs: dict[str, Input], work: Work) -> Plan:
+def plan(config: Config, inputs: dict[str, Input], context: StageContext) -> Plan:
     """How the chats become tokens."""
     tests = inputs["decontaminate"].path if "decontaminate" in inputs else None
     return Plan(
         inputs["model"].path, config.style, config.seq_length, config.too_long, config.validation_share,
-        work.stream("held-out"), config.mask, tests,
+        context.seed_for("held-out"), config.mask, tests,
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ NOT_LEARNT = {
 }
 
 
-def headline(found: dict[str, int]) -> str:
+def summary(found: dict[str, int]) -> str:
     """The chats that were learnt from, and those that were not for their length."""
     chats = f"{found['chats']} chats"
     if found["conversations"] > found["chats"]:
@@ -152,17 +152,19 @@ def overlap(documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, 
     return {"overlap_13gram": overlap_13gram(told, texts(inputs["decontaminate"].path))}
 
 
-def replay(inputs: dict[str, Input], config: Config, work: Work, chat_tokens: int) -> tuple[Any, Sequence[int], int]:
+def replay(
+    inputs: dict[str, Input], config: Config, context: StageContext, chat_tokens: int
+) -> tuple[Any, Sequence[int], int]:
     """The documents that the base model learnt from; the numbers of those that are drawn until they make up their share
     of all tokens; and how many of those drawn were longer than a row and passed over."""
     if "replay" not in inputs or not config.replay_share:
         return None, [], 0
     store, _, _ = tokenize(
-        inputs["replay"], inputs["model"], config.corpus_validation_share, work.stream("held-out"), work.scratch,
-        workers=work.threads, progress=work.progress,
+        inputs["replay"], inputs["model"], config.corpus_validation_share, context.seed_for("held-out"),
+        context.scratch, workers=context.threads, progress=context.progress,
     )  # fmt: skip
     budget = chat_tokens * config.replay_share / (1 - config.replay_share)
-    numbers, too_long = drawn(store.lengths, config.seq_length, budget, work.stream("replay"))
+    numbers, too_long = drawn(store.lengths, config.seq_length, budget, context.seed_for("replay"))
     return store, numbers, too_long
 
 

@@ -17,19 +17,19 @@ from qwenkit.compression import opened, unpacked_name
 from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work, many
-from qwenkit.stages.checks import check_test, read_checked, texts_of
+from qwenkit.stages.base import Input, Result, StageContext, many
+from qwenkit.stages.validation import check_test, read_checked, texts_of
 
 VERSION = 1
-GIVES = ("tests", "comparisons")
+PRODUCES = ("tests", "comparisons")
 NAMES = ("base", "chat", "pairs")
 
 
 class Config(StageConfig):
     """Where the questions come from."""
 
-    world: str | None = edge(None, doc="a world, whose tests are taken", wants="world")
-    extra: list[str] = edge([], doc="more test sets: JSONL files", wants="questions", many=True)
+    world: str | None = edge(None, doc="a world, whose tests are taken", accepts="world")
+    extra: list[str] = edge([], doc="more test sets: JSONL files", accepts="questions", many=True)
 
     @model_validator(mode="after")
     def _given(self) -> Config:
@@ -38,7 +38,7 @@ class Config(StageConfig):
         return self
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Copy every set; count its rows."""
     sets = [inputs["world"].file(f"tests/{name}.jsonl") for name in NAMES] if "world" in inputs else []
     sets += [source.path for source in many(inputs, "extra")]
@@ -48,7 +48,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         if stem in counts:
             raise UserError(f"two test sets are named `{stem}`", where=str(path), hint="rename one of the files")
         counts[stem] = len(read(path))
-        with opened(path) as rows, (work.out / f"{stem}.jsonl").open("wb") as out:
+        with opened(path) as rows, (context.out / f"{stem}.jsonl").open("wb") as out:
             shutil.copyfileobj(rows, out)
     total = sum(counts.values())
     return Result({"rows": counts}, f"{total} questions in {len(counts)} sets")

@@ -13,11 +13,11 @@ from pydantic import field_validator
 
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, Work, told
+from qwenkit.stages.base import Input, Result, StageContext, told
 from qwenkit.stages.documents import blocks, documents, split
 
 VERSION = 3  # 3: a document is what its id says, whatever signs are in it; 2: copies are held out together
-GIVES = ("tokenizer",)
+PRODUCES = ("tokenizer",)
 CHATML_TOKENS = 3
 NAMED = ("qwen", "cl100k")
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
@@ -26,7 +26,7 @@ GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
 class Config(StageConfig):
     """What the tokenizer learns from, and its size."""
 
-    corpus: str = edge(doc="the corpus to learn merges from", wants="documents")
+    corpus: str = edge(doc="the corpus to learn merges from", accepts="documents")
     vocab_size: int = content(151643, doc="regular tokens, without the special ones", ge=256, le=2**24)
     fewer: bool = content(False, doc="take fewer tokens where the texts hold no more, and refuse nothing (ours)")
     extras: int = content(205, doc="<|extra_N|> tokens after the three of ChatML", ge=0, le=2**16)
@@ -47,7 +47,7 @@ class Config(StageConfig):
         return pattern
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Train on all but the held-out documents, publish, measure bytes per token."""
     from qwenkit.tokenizer import save_tokenizer, train_bpe
 
@@ -55,7 +55,7 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
 
     def learnt() -> Iterator[str]:
         for block in blocks(documents(inputs["corpus"].path)):
-            kept, held = split(block, config.validation_share, work.stream("held-out"))
+            kept, held = split(block, config.validation_share, context.seed_for("held-out"))
             aside.extend(held)
             yield from (row["text"] for row in kept)
 
@@ -66,10 +66,10 @@ def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
         extras=config.extras,
         multiple=config.pad_to,
         fewer=config.fewer,
-        workers=work.threads,
-        progress=work.progress,
+        workers=context.threads,
+        progress=context.progress,
     )
-    save_tokenizer(tok, work.out)
+    save_tokenizer(tok, context.out)
     ratio = {group: bytes_per_token(tok, [r["text"] for r in aside if group_of(r) == group]) for group in GROUPS}
     found = {group: value for group, value in ratio.items() if value is not None}
     metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": found}

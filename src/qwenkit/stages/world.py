@@ -13,11 +13,11 @@ from typing import Literal
 
 from qwenkit.config import StageConfig, content
 from qwenkit.records import write_jsonl
-from qwenkit.stages.base import Input, Result, Work
+from qwenkit.stages.base import Input, Result, StageContext
 from qwenkit.stages.testsets import overlap_13gram
 
 VERSION = 3  # 3: the overlap is called what it is, one of questions
-GIVES = ("world", "chats", "comparisons", "prompts")
+PRODUCES = ("world", "chats", "comparisons", "prompts")
 
 
 class Config(StageConfig):
@@ -31,21 +31,21 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version()}
 
 
-def run(config: Config, inputs: dict[str, Input], work: Work) -> Result:
+def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Write every output of the world; count what training and tests share."""
     from qwenkit.nano import build_world, write_warc
 
-    world = build_world(work.seed, config.scale)
+    world = build_world(context.seed, config.scale)
     parts = {
         "stdlib": world.stdlib, "text": world.text, "instructions": world.instructions, "chat": world.chat,
         "pmp_pairs": world.pmp_pairs, "prompts": world.prompts, "tests/base": world.base_test,
         "tests/chat": world.chat_test, "tests/pairs": world.pair_test, "truth": world.truth,
     }  # fmt: skip
-    counts = {"pages": write_warc(work.out / "pages.warc.gz", world.pages())}
+    counts = {"pages": write_warc(context.out / "pages.warc.gz", world.pages())}
     for number, (name, rows) in enumerate(parts.items(), 1):
-        work.progress(number, len(parts) + 2, writing=name)
-        counts[name] = write_jsonl(work.out / f"{name}.jsonl", rows())
-    work.progress(len(parts) + 1, len(parts) + 2, writing="overlap")
+        context.progress(number, len(parts) + 2, writing=name)
+        counts[name] = write_jsonl(context.out / f"{name}.jsonl", rows())
+    context.progress(len(parts) + 1, len(parts) + 2, writing="overlap")
     overlap = overlap_13gram(world.training_texts(), world.test_texts())
     metrics = {"rows": counts, "question_overlap_13gram": overlap, "python": platform.python_version()}
     tests = sum(count for name, count in counts.items() if name.startswith("tests/"))

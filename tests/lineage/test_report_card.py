@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import UserError
-from qwenkit.lineage import card_claims, card_graph, card_seeds, view
-from qwenkit.lineage.card import shown, write_card
+from qwenkit.lineage import report_card_claims, report_card_graph, report_card_seeds, run_reader
+from qwenkit.lineage.report_card import shown, write_card
 from tests.lineage.card_run import CHAIN, HOSTILE, make_report, make_run, write
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -164,10 +164,10 @@ def test_metrics_of_the_wrong_shape_do_not_break_the_card(tmp_path: Path, junk: 
     Page((tmp_path / "out" / "report.html").read_text())
 
 
-def events(folder: Path, *rows: dict) -> view.RunView:
+def events(folder: Path, *rows: dict) -> run_reader.RunView:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "events.jsonl").write_text("".join(json.dumps({"attempt": 1, **row}) + "\n" for row in rows))
-    return view.load_run(folder)
+    return run_reader.load_run(folder)
 
 
 def test_a_step_done_twice_counts_once_and_a_fresh_start_forgets(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_alarms_of_an_earlier_attempt_are_told_and_not_counted(tmp_path: Path) -
     again = {"event": "resumed", "node": "base"}
     run = events(tmp_path, {"event": "node_start", "node": "base"}, step, alarm, again, {**again, "step": 1})
     assert (run.nodes["base"].alarms, len(run.nodes["base"].earlier_alarms)) == ([], 1)
-    claims = {claim.text: claim for claim in card_claims.make_claims(run)}
+    claims = {claim.text: claim for claim in report_card_claims.make_claims(run)}
     assert claims["Training stayed healthy"].verdict == "worked"
     assert write_card(tmp_path, tmp_path / "out")["alarms"] == 0
     for name in ("report.html", "report.md"):
@@ -196,7 +196,7 @@ def test_alarms_of_an_earlier_attempt_are_told_and_not_counted(tmp_path: Path) -
 def test_failed_and_unfinished_nodes_are_named(tmp_path: Path) -> None:
     start = {"event": "node_start", "node": "base"}
     run = events(tmp_path / "a", start, {"event": "node_failed", "node": "base", "reason": "the loss is NaN"})
-    claims = card_claims.make_claims(run)
+    claims = report_card_claims.make_claims(run)
     assert [(c.verdict, c.text, c.evidence) for c in claims] == [("did not work", "base failed", "the loss is NaN")]
     assert events(tmp_path / "b", start).nodes["base"].state == "not finished"
 
@@ -206,7 +206,7 @@ def test_failed_and_unfinished_nodes_are_named(tmp_path: Path) -> None:
     [(0.1, 0.2, "worked"), (-0.2, -0.1, "did not work"), (-0.1, 0.1, "not resolved"), (None, 0.1, "not resolved")],
 )
 def test_verdicts_follow_the_interval(low: float | None, high: float, verdict: str) -> None:
-    assert card_claims.verdict_of(low, high) == verdict
+    assert report_card_claims.verdict_of(low, high) == verdict
 
 
 def claims_of(tmp_path: Path, node: str, change: dict) -> dict[str, str]:
@@ -214,7 +214,7 @@ def claims_of(tmp_path: Path, node: str, change: dict) -> dict[str, str]:
     manifest = json.loads((run / node / "manifest.json").read_text())
     manifest["metrics"] |= change
     write(run / node / "manifest.json", manifest)
-    return {claim.text: claim.verdict for claim in card_claims.make_claims(view.load_run(run))}
+    return {claim.text: claim.verdict for claim in report_card_claims.make_claims(run_reader.load_run(run))}
 
 
 def test_contamination_and_lost_records_are_told(tmp_path: Path) -> None:
@@ -235,10 +235,12 @@ def test_forgetting_is_told(tmp_path: Path) -> None:
 
 
 def test_graph_leaves_out_what_a_longer_path_implies() -> None:
-    edges = card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()})
+    edges = report_card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()})
     assert edges["corpus"] == ["testsets"] and edges["exam"] == ["chat-rlhf"] and edges["chat"] == ["base"]
     assert edges["chat-rlhf"] == ["reward"] and edges["reward"] == ["pmp", "chat"]
-    kept = card_graph.reduced({name: parents for name, (_, parents, _) in CHAIN.items()}, {("chat", "chat-rlhf")})
+    kept = report_card_graph.reduced(
+        {name: parents for name, (_, parents, _) in CHAIN.items()}, {("chat", "chat-rlhf")}
+    )
     assert kept == edges | {"chat-rlhf": ["chat", "reward"]}, "the policy that is trained further is drawn"
 
 
@@ -257,7 +259,7 @@ def test_every_box_holds_its_number_whole(whole: tuple[Path, dict, str, str]) ->
 def test_boxes_of_the_graph_never_meet() -> None:
     parents = {name: known for name, (_, known, _) in CHAIN.items()}
     parents |= {"code": ["base"], "math": ["base"], "z": ["world"]}
-    svg = card_graph.family_svg(parents, {name: card_graph.Label("done", HOSTILE) for name in parents})
+    svg = report_card_graph.family_svg(parents, {name: report_card_graph.Label("done", HOSTILE) for name in parents})
     rectangle = r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"'
     boxes = [tuple(map(int, found)) for found in re.findall(rectangle, svg)]
     assert len(boxes) == len(parents)
@@ -267,9 +269,9 @@ def test_boxes_of_the_graph_never_meet() -> None:
 
 
 def test_wrap_counts_wide_characters_twice() -> None:
-    assert card_graph.wrap("你好世界，再见", 8, 2) == ["你好世界", "，再见"]
-    assert card_graph.wrap("one two three four five", 9, 2) == ["one two", "three…"]
-    assert card_graph.wrap("x" * 50, 10, 2) == ["xxxxxxxxx…"]
+    assert report_card_graph.wrap("你好世界，再见", 8, 2) == ["你好世界", "，再见"]
+    assert report_card_graph.wrap("one two three four five", 9, 2) == ["one two", "three…"]
+    assert report_card_graph.wrap("x" * 50, 10, 2) == ["xxxxxxxxx…"]
 
 
 def test_control_and_direction_marks_are_shown_not_obeyed() -> None:
@@ -283,7 +285,7 @@ def test_abandoned_scratch_does_not_make_a_finished_node_unfinished(tmp_path: Pa
     with (run / "events.jsonl").open("a") as log:
         for event in ("node_start", "node_done"):
             log.write(json.dumps({"event": event, "time": 2e9, "attempt": 99, "node": "chat"}) + "\n")
-    assert view.load_run(run).nodes["chat"].state == "done"
+    assert run_reader.load_run(run).nodes["chat"].state == "done"
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +308,7 @@ def test_other_seeds_have_a_section(joined: tuple[Path, str, str], whole: tuple[
 
 def test_claims_speak_for_all_seeds_or_for_none(joined: tuple[Path, str, str]) -> None:
     run = joined[0]
-    claims = {c.text: c for c in card_claims.make_claims(view.load_run(run, run / "report"))}
+    claims = {c.text: c for c in report_card_claims.make_claims(run_reader.load_run(run, run / "report"))}
     for text, verdict in (
         ("chat is better than base on chat, right", "worked"),
         ("chat-rlhf is better than chat on chat, total", "worked"),
@@ -338,7 +340,7 @@ def test_every_seed_and_the_pooled_interval_decide(
     means: list[float | None], low: float, high: float, kind: str, verdict: str
 ) -> None:
     row = {"set": kind, "by_seed": [{"mean": mean} for mean in means], "pooled": {"low": low, "high": high}}
-    assert card_claims.comparison_verdict(row) == verdict
+    assert report_card_claims.comparison_verdict(row) == verdict
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
@@ -373,17 +375,17 @@ def test_a_better_total_counts_only_if_rightness_did_not_fall(
 ) -> None:
     """Alone by the row's interval, over seeds by the pooled one."""
     total = compared("total", 0.02, 0.06)
-    run = view.RunView("toy", {"exam": view.NodeView("exam", "evaluate", "done")}, {})
+    run = run_reader.RunView("toy", {"exam": run_reader.NodeView("exam", "evaluate", "done")}, {})
     run.nodes["exam"].manifest = {"metrics": {"comparisons": [total, *right]}}
-    (claim,) = (c for c in card_claims.make_claims(run) if c.text == TOTAL)
+    (claim,) = (c for c in report_card_claims.make_claims(run) if c.text == TOTAL)
     assert claim.verdict == verdict and why in claim.evidence
     rows = [
         {**row, "exam": "exam", "low": None, "high": None, "pooled": {k: row[k] for k in ("mean", "low", "high")},
          "by_seed": [{"mean": row["mean"]}] * 3}
         for row in [total, *right]
     ]  # fmt: skip
-    run = view.RunView("toy", {}, {}, {"comparisons": rows})
-    (claim,) = (c for c in card_claims.make_claims(run) if c.text == TOTAL)
+    run = run_reader.RunView("toy", {}, {}, {"comparisons": rows})
+    (claim,) = (c for c in report_card_claims.make_claims(run) if c.text == TOTAL)
     assert claim.verdict == verdict and why in claim.evidence
 
 
@@ -391,5 +393,5 @@ def test_the_table_over_seeds_says_what_the_claims_say(tmp_path: Path) -> None:
     pooled = {"total": {"mean": 0.1, "low": 0.05, "high": 0.2}, "right": {"mean": -0.1, "low": -0.2, "high": -0.05}}
     rows = [{"a": "x", "b": "y", "set": "chat", "component": name, "pooled": score, "by_seed": []}
             for name, score in pooled.items()]  # fmt: skip
-    told = card_seeds.seeds_view({"seeds": [], "comparisons": rows})["comparisons"]
+    told = report_card_seeds.seeds_view({"seeds": [], "comparisons": rows})["comparisons"]
     assert [row["verdict"] for row in told] == ["did not work", "did not work"]

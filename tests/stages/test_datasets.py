@@ -13,8 +13,8 @@ from qwenkit.chat import load_tokenizer
 from qwenkit.errors import UserError
 from qwenkit.records import write_jsonl
 from qwenkit.stages.chat_tokens import example
+from qwenkit.stages.datasets import prompt_of, read_chats, read_pairs, read_prompts
 from qwenkit.stages.documents import split
-from qwenkit.stages.rows import prompt_of, read_chats, read_pairs, read_prompts
 
 USER, YES, NO = (
     {"role": role, "content": text} for role, text in (("user", "3 + 4?"), ("assistant", "7"), ("assistant", "8"))

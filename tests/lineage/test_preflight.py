@@ -20,7 +20,7 @@ from tests.lineage.test_runner import go
 RUN = Path("runs/toy")
 
 
-def plan(path: Path, *changes: str, out: str = "runs/toy", **options: object) -> list[graph.Verdict]:
+def plan(path: Path, *changes: str, out: str = "runs/toy", **options: object) -> list[graph.PlanEntry]:
     recipe = replace(load_recipe(str(path), list(changes)), out=Path(out))
     return runner.plan(recipe, Options(**options))  # type: ignore[arg-type]
 

@@ -7,8 +7,8 @@ import torch
 from qwenkit.data.tokens.order import Order
 from qwenkit.data.tokens.shards import Example, Examples
 from qwenkit.model import ModelConfig, Transformer, init_weights
-from qwenkit.stages.base import Work
-from qwenkit.stages.keys import TrainingKeys, train
+from qwenkit.stages.base import StageContext
+from qwenkit.stages.training_config import TrainingConfig, train
 from qwenkit.training import Batches
 
 
@@ -17,15 +17,15 @@ def test_training_in_pieces_is_training_at_once(tmp_path):
     batches = Batches(store, Order(store.digest, 1, store.lengths, 16, split=False), 2)
     shape = ModelConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
                         num_attention_heads=2, num_key_value_heads=2)  # fmt: skip
-    keys = TrainingKeys(seq_length=16, batch_size=2, lr=0.01, warmup_steps=2)
+    keys = TrainingConfig(seq_length=16, batch_size=2, lr=0.01, warmup_steps=2)
 
     def trained(name, *ends):
         model, rates = init_weights(Transformer(shape), 1), []
         log = lambda event, **fields: rates.append(fields["lr"]) if event == "step" else None  # noqa: E731
         place = tmp_path / name
-        work = Work(name, place, place, place, 1, 1, "cpu", log, lambda *_, **__: None)
+        context = StageContext(name, place, place, place, 1, 1, "cpu", log, lambda *_, **__: None)
         for end in ends:
-            train(keys, work, model, batches, 8, until=end)
+            train(keys, context, model, batches, 8, until=end)
         return model, rates
 
     (whole, rates), (pieces, others) = trained("whole", None), trained("pieces", 3, 5, 8)

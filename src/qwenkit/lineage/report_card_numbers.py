@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qwenkit.lineage.view import NodeView, mapping, number
+from qwenkit.lineage.run_reader import NodeView, mapping, number
 
 Metrics = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from qwenkit.errors import UserError
 from qwenkit.evaluation import compare
 from qwenkit.lineage import graph
 from qwenkit.records import write_json, write_jsonl
-from qwenkit.stages.seeds import join
+from qwenkit.stages.seed_report import join
 
 NAMES = ["tests", "base", "reward", "exam"]
 Items = dict[str, list[Any]]

@@ -10,8 +10,8 @@ from qwenkit.config import differences
 from qwenkit.errors import UserError, within
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Recipe
+from qwenkit.lineage.run_reader import mapping
 from qwenkit.lineage.status import refuse_no_run
-from qwenkit.lineage.view import mapping
 from qwenkit.records import TEMPORARY, read_json, read_object
 
 SCHEMA = 1
@@ -99,7 +99,7 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
 
 def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
     """Rows of people's that a node would read after hours, looked at before anything works."""
-    from qwenkit.stages.rows import refuse_first_rows
+    from qwenkit.stages.datasets import refuse_first_rows
 
     for node in (recipe.nodes[name] for name in wanted):
         paths: dict[str, list[Path]] = {}
@@ -108,7 +108,7 @@ def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
                 paths.setdefault(key.partition(".")[0], []).append(Path(target))
         for key, found in paths.items():
             with within(f"{node.places[key]}, `{node.name}.{key}`"):
-                refuse_first_rows(node.kind, node.config.wants(key), found, getattr(node.config, "max_bad", 1.0))
+                refuse_first_rows(node.kind, node.config.accepts(key), found, getattr(node.config, "max_bad", 1.0))
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from qwenkit.artifacts import Manifest
 from qwenkit.errors import visible
-from qwenkit.lineage.graph import Verdict
+from qwenkit.lineage.graph import PlanEntry
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.stages.base import Progress as Report
 
@@ -33,20 +33,20 @@ class Terminal:
         self.run_bar: TaskID | None = None
         self.node_bar: TaskID | None = None
 
-    def begin(self, verdicts: list[Verdict], recipe: Recipe) -> None:
+    def begin(self, entries: list[PlanEntry], recipe: Recipe) -> None:
         """Say what is to be done and draw the run's bar."""
-        todo = [v for v in verdicts if v.works]
-        reused = sum(v.state == "reuse" for v in verdicts)
+        todo = [v for v in entries if v.works]
+        reused = sum(v.state == "reuse" for v in entries)
         minutes = [recipe.nodes[v.node].config.planned_minutes for v in todo]
         planned = f", about {sum(m for m in minutes if m):.0f} minutes" if any(minutes) else ""
         taken = f", {reused} reused" if reused else ""
         if not self.quiet:
-            rest = f": {len(todo)} of {len(verdicts)} nodes to run{taken}{planned}"
+            rest = f": {len(todo)} of {len(entries)} nodes to run{taken}{planned}"
             self.console.print(Text.assemble((visible(recipe.title), "bold"), rest))
             if recipe.about:
                 self._line(recipe.about)
         self.out = recipe.out
-        for v in verdicts if self.verbose else ():
+        for v in entries if self.verbose else ():
             key = v.key[:12] if v.key else "not known yet"
             self._line(f"{v.node:<12} {WORDS.get(v.state, v.state):<10} key {key:<13}  {v.why}")
         if self.console.is_terminal and not self.quiet and todo:
@@ -72,7 +72,7 @@ class Terminal:
 
         return report
 
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: Verdict) -> None:
+    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: PlanEntry) -> None:
         """A line per finished node, with its headline number."""
         if self.bars is not None:
             if self.node_bar is not None:

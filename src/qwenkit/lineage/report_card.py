@@ -4,7 +4,8 @@
 whose node is missing says "not run". It opens with what worked and what did not, each claim with its interval.
 Everything a model wrote is hostile text: the page escapes it, and control characters are shown as pictures.
 
-Reading is `view`, claims are `card_claims`, other seeds `card_seeds`, drawings `card_graph` and `card_plots`; here they
+Reading is in `run_reader`, the claims in `report_card_claims`, other seeds in `report_card_seeds`, drawings in
+`report_card_graph` and `report_card_plots`; here they
 become sections.
 """
 
@@ -15,16 +16,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from qwenkit.lineage import card_claims
-from qwenkit.lineage.card_claims import Claim, held_out, make_claims
-from qwenkit.lineage.card_seeds import seeds_view
-from qwenkit.lineage.view import NodeView, RunView, curve, load_run, mapping, number, sequence
+from qwenkit.lineage import report_card_claims
+from qwenkit.lineage.report_card_claims import Claim, held_out, make_claims
+from qwenkit.lineage.report_card_seeds import seeds_view
+from qwenkit.lineage.run_reader import NodeView, RunView, curve, load_run, mapping, number, sequence
 from qwenkit.records import write_bytes
 from qwenkit.schema import current_names
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 MOST_SAMPLES = 24
-CLASSES = {card_claims.WORKED: "good", card_claims.FAILED_CLAIM: "bad", card_claims.UNRESOLVED: "open"}
+CLASSES = {
+    report_card_claims.WORKED: "good",
+    report_card_claims.FAILED_CLAIM: "bad",
+    report_card_claims.UNRESOLVED: "open",
+}
 NO_LOSS = frozenset({"event", "time", "attempt", "node", "step", "seconds", "accuracy", "pairs", "n"})
 FACTS = ("parameters", "steps", "tokens", "epochs", "pairs", "train_loss")
 RUBRIC = tuple(f"rubric_{name}" for name in ("right", "complete", "concise", "mannered", "system"))
@@ -58,7 +63,7 @@ def write_card(run_dir: Path, out: Path, report: Path | None = None) -> dict[str
     view = make_view(run)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
-        text = _render(f"card{Path(name).suffix}.j2", view)
+        text = _render(f"report_card{Path(name).suffix}.j2", view)
         write_bytes(out / name, text.encode(errors="replace"))
     return {"claims": view["tally"], "alarms": len(view["alarms"]), "nodes": len(view["nodes"])}
 
@@ -81,7 +86,7 @@ def make_view(run: RunView) -> dict[str, Any]:
     nodes = [node for node in run.nodes.values() if node.state != "not run" or node.kind]
     return {
         "name": run.name,
-        "tally": {verdict: sum(c.verdict == verdict for c in claims) for verdict in card_claims.ORDER},
+        "tally": {verdict: sum(c.verdict == verdict for c in claims) for verdict in report_card_claims.ORDER},
         "claims": [_claim(c) for c in claims if not c.minor],
         "minor_claims": [_claim(c) for c in claims if c.minor],
         "seeds": seeds_view(run.seeds) if run.seeds else None,
@@ -103,7 +108,7 @@ def make_view(run: RunView) -> dict[str, Any]:
 
 def _claim(claim: Claim) -> dict[str, str]:
     return {
-        "verdict": claim.verdict, "mark": card_claims.MARKS[claim.verdict], "css": CLASSES[claim.verdict],
+        "verdict": claim.verdict, "mark": report_card_claims.MARKS[claim.verdict], "css": CLASSES[claim.verdict],
         "text": claim.text, "evidence": claim.evidence,
     }  # fmt: skip
 
@@ -142,8 +147,8 @@ def total(nodes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _family(run: RunView) -> str:
-    from qwenkit.lineage.card_graph import Label, family_svg
-    from qwenkit.lineage.card_numbers import headline_number
+    from qwenkit.lineage.report_card_graph import Label, family_svg
+    from qwenkit.lineage.report_card_numbers import headline_number
 
     known = {node.name for node in run.nodes.values() if node.manifest}  # of the others no edge is known
     known |= {parent for name in known for parent in run.nodes[name].parents}
@@ -193,7 +198,7 @@ def tokenizer_view(node: NodeView) -> dict[str, Any]:
 
 def trained_view(node: NodeView) -> dict[str, Any]:
     """The curves of one trained node and its closing numbers."""
-    from qwenkit.lineage import card_plots
+    from qwenkit.lineage import report_card_plots
 
     plots: list[str] = []
     for title, unit, names in CURVES:
@@ -205,7 +210,7 @@ def trained_view(node: NodeView) -> dict[str, Any]:
                 for name, points in lines.items()
             }
             unit = "nats per pair" if title == "Loss" and node.kind in ("preference", "reward") else unit
-            plots.append(card_plots.curves(f"{node.name}/{names[0]}", title, named, unit, dots))
+            plots.append(report_card_plots.curves(f"{node.name}/{names[0]}", title, named, unit, dots))
     facts = {name: node.metrics[name] for name in FACTS if name in node.metrics}
     held = mapping(node.metrics.get("heldout_loss"))
     return {"name": node.name, "state": node.state, "plots": plots, "facts": facts, "held_out": held}
@@ -233,7 +238,7 @@ def _pairs(node: NodeView) -> dict[str, Any]:
 
 def _score(value: Any) -> dict[str, Any]:
     score = mapping(value)
-    return {"share": number(score.get("mean")) or 0.0, "words": card_claims.share(score)}
+    return {"share": number(score.get("mean")) or 0.0, "words": report_card_claims.share(score)}
 
 
 def _fields(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -249,7 +254,7 @@ def _ppo(node: NodeView) -> dict[str, Any]:
 
 def exam_view(node: NodeView) -> dict[str, Any]:
     """Plots and tables of each set, the paired comparisons and the same prompts answered by every model."""
-    from qwenkit.lineage import card_plots
+    from qwenkit.lineage import report_card_plots
 
     models = {str(name): mapping(value) for name, value in mapping(node.metrics.get("models")).items()}
     sets: list[dict[str, Any]] = []
@@ -258,7 +263,7 @@ def exam_view(node: NodeView) -> dict[str, Any]:
         table = {name: groups for name, groups in table.items() if groups}
         if table:
             groups = list(dict.fromkeys(group for groups in table.values() for group in groups))
-            plot = card_plots.scores(f"{node.name}/{key}", title, table)
+            plot = report_card_plots.scores(f"{node.name}/{key}", title, table)
             sets.append({"title": title, "plot": plot, "models": list(table), "groups": groups, "table": table})
     samples = [_sample(mapping(row)) for row in sequence(node.metrics.get("samples"))]
     return {
@@ -268,7 +273,7 @@ def exam_view(node: NodeView) -> dict[str, Any]:
 
 
 def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_fields(row, "a", "b", "set", "component", "n"), "difference": card_claims.signed(row)}
+    return {**_fields(row, "a", "b", "set", "component", "n"), "difference": report_card_claims.signed(row)}
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,7 +326,7 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=folder, autoescape=html, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    own = {"md": markdown_cell, "fence": fenced, "share": card_claims.share, "plain": plain_number}
+    own = {"md": markdown_cell, "fence": fenced, "share": report_card_claims.share, "plain": plain_number}
     cast("dict[str, Any]", environment.filters).update(own)  # pyright: ignore[reportUnknownMemberType]
     return environment.get_template(template).render(view)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwenkit.lineage import card_claims
-from qwenkit.lineage.view import mapping, number, sequence
+from qwenkit.lineage import report_card_claims
+from qwenkit.lineage.run_reader import mapping, number, sequence
 
 EXPLAINED = (
     "Differences with 95 % intervals, each seed's own over its questions. Pooled: questions, with the answers of all "
@@ -14,7 +14,7 @@ EXPLAINED = (
     "one number a seed, for these questions; wide where seeds are few, and the one to believe where their noise is the "
     "greater one. A claim holds where every seed has its sign and the pooled interval excludes zero, one "
     "on the total only if `right` did not fall; "
-    f"that a model keeps what it knew, where neither falls below a loss of {card_claims.TOLERATED_LOSS}."
+    f"that a model keeps what it knew, where neither falls below a loss of {report_card_claims.TOLERATED_LOSS}."
 )
 
 
@@ -37,7 +37,7 @@ def seeds_view(seeds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plot(comparisons: list[dict[str, Any]], names: list[str]) -> str:
-    from qwenkit.lineage import card_plots
+    from qwenkit.lineage import report_card_plots
 
     rows: list[tuple[str, list[float], dict[str, Any]]] = []
     for row in comparisons:
@@ -45,7 +45,7 @@ def _plot(comparisons: list[dict[str, Any]], names: list[str]) -> str:
         known = [mean for mean in means if mean is not None]
         if len(known) == len(names):
             rows.append((_label(row), known, mapping(row.get("pooled"))))
-    return card_plots.differences("seeds", "Difference by seed", rows, names) if rows and names else ""
+    return report_card_plots.differences("seeds", "Difference by seed", rows, names) if rows and names else ""
 
 
 def _label(row: Mapping[str, Any]) -> str:
@@ -53,20 +53,20 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _comparison(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    verdict, _ = card_claims.judged(row, rows)
+    verdict, _ = report_card_claims.judged(row, rows)
     return {
-        "label": _label(row), "verdict": verdict, "mark": card_claims.MARKS[verdict],
-        "by_seed": [card_claims.signed(mapping(score)) for score in sequence(row.get("by_seed"))],
-        "pooled": card_claims.signed(mapping(row.get("pooled"))),
-        "across": card_claims.signed(mapping(row.get("across_seeds"))),
+        "label": _label(row), "verdict": verdict, "mark": report_card_claims.MARKS[verdict],
+        "by_seed": [report_card_claims.signed(mapping(score)) for score in sequence(row.get("by_seed"))],
+        "pooled": report_card_claims.signed(mapping(row.get("pooled"))),
+        "across": report_card_claims.signed(mapping(row.get("across_seeds"))),
     }  # fmt: skip
 
 
 def _accuracy(row: Mapping[str, Any]) -> dict[str, Any]:
     over = {name: value for name, value in mapping(row.get("across_seeds")).items() if name != "n"}
     return {
-        "label": f"{row.get('node')}, {row.get('set')}", "across": card_claims.share(over),
-        "by_seed": [card_claims.share(mapping(score)) for score in sequence(row.get("by_seed"))],
+        "label": f"{row.get('node')}, {row.get('set')}", "across": report_card_claims.share(over),
+        "by_seed": [report_card_claims.share(mapping(score)) for score in sequence(row.get("by_seed"))],
     }  # fmt: skip
 
 

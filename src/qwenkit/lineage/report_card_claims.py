@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwenkit.lineage.view import DONE, FAILED, UNFINISHED, RunView, curve, mapping, number, sequence
+from qwenkit.lineage.run_reader import DONE, FAILED, UNFINISHED, RunView, curve, mapping, number, sequence
 from qwenkit.statistics import mean_interval
 
 WORKED, FAILED_CLAIM, UNRESOLVED = "worked", "did not work", "not resolved"

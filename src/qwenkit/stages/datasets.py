@@ -21,7 +21,7 @@ from qwenkit.data.chats import reading
 from qwenkit.data.chats.reading import Check, Part, Source
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, canonical
-from qwenkit.stages.checks import check_flipped, check_prompt_keys
+from qwenkit.stages.validation import check_flipped, check_prompt_keys
 
 CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
 PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
@@ -124,13 +124,13 @@ def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Seque
 _READ_AS = {"chats": "chats", "comparisons": "pairs", "prompts": "prompts"}
 
 
-def refuse_first_rows(stage: str, wants: Sequence[str], source: Sequence[Path], most: float) -> None:
+def refuse_first_rows(stage: str, accepts: Sequence[str], source: Sequence[Path], most: float) -> None:
     """Look at the first rows of what a stage of this kind would read from outside: what tells there that it cannot be
     used is a `UserError` now, and not after the weeks before it. A small source is weighed as a whole."""
-    kind = next((_READ_AS[want] for want in wants if want in _READ_AS), None)
+    kind = next((_READ_AS[noun] for noun in accepts if noun in _READ_AS), None)
     if kind is not None:
         _look(stage, kind, tuple(source), most, tuple(stamp for path in source for stamp in stamps(path)))
-    elif "documents" in wants and stage != "extend":  # which reads plain text too
+    elif "documents" in accepts and stage != "extend":  # which reads plain text too
         for path in source:
             _first_document(path, *stamps(path))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qwenkit import platform
 from qwenkit.config import StageConfig, content, runtime
-from qwenkit.stages.base import Work
+from qwenkit.stages.base import StageContext
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 PRECISION = "of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
 
 
-class TrainingKeys(StageConfig):
+class TrainingConfig(StageConfig):
     """Optimizer, schedule, batch and precision of one training stage."""
 
     seq_length: int = content(2048, doc="context length: tokens in a packed row", ge=8)
@@ -50,7 +50,7 @@ def usable(precision: str, device: str) -> str:
     return "fp32" if precision == "bf16" and not platform.has_bf16(device) else precision
 
 
-def remarks(precision: str, device: str) -> tuple[str, ...]:
+def precision_warnings(precision: str, device: str) -> tuple[str, ...]:
     """What a stage says when it did not train in the precision asked for."""
     if usable(precision, device) == precision:
         return ()
@@ -58,8 +58,8 @@ def remarks(precision: str, device: str) -> tuple[str, ...]:
 
 
 def train(
-    config: TrainingKeys,
-    work: Work,
+    config: TrainingConfig,
+    context: StageContext,
     model: nn.Module,
     batches: Callable[[int], Sequence[Any]],
     steps: int,
@@ -92,19 +92,19 @@ def train(
         build_schedule(config.schedule, steps, config.warmup_steps, config.min_lr_ratio),
         objective=objective or lm_objective,
         max_grad_norm=config.max_grad_norm,
-        dtype=torch.bfloat16 if usable(config.precision, work.device) == "bf16" else None,
+        dtype=torch.bfloat16 if usable(config.precision, context.device) == "bf16" else None,
         compile=config.compile,
     )
     return loop.run(
         update,
         RunState({"model": model}, {"optimizer": optimizer}),
         steps if until is None else until,
-        log=work.log,
-        checkpoint_dir=work.scratch / "checkpoints",
+        log=context.log,
+        checkpoint_dir=context.scratch / "checkpoints",
         checkpoint_seconds=config.checkpoint_seconds,
         sentinel=Sentinel(vocab_size),
         evaluate=evaluate,
         evaluate_every=config.evaluate_every,
-        progress=lambda done, total, **m: work.progress(done, total, loss=m["loss"]),
-        seed=work.seed,
+        progress=lambda done, total, **m: context.progress(done, total, loss=m["loss"]),
+        seed=context.seed,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import Stopped, UserError
-from qwenkit.lineage.cleaning import clean
+from qwenkit.lineage.gc import clean
 from qwenkit.lineage.scratch import count_attempt
 from tests.errors.desk import call
 from tests.lineage.test_runner import go
