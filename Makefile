@@ -1,4 +1,4 @@
-# Two commands raise and check everything: `make nano` and `make test`. No network is needed beyond the package index.
+# Two commands train and check everything: `make nano` and `make test`. No network is needed beyond the package index.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -25,8 +25,9 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --level error
 
+# The quick tier, with the seconds of each package; `make test ROOM=chat` runs one package.
 test: install
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest --durations=10 --budgets $(if $(ROOM),tests/$(ROOM),)
 
 # The long forms: run once for each larger change; results go to docs/LOG.md.
 soak: install

@@ -9,6 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.timing import pytest_addoption, pytest_runtest_logreport, pytest_terminal_summary
+
+__all__ = [
+    "pytest_addoption",
+    "pytest_runtest_logreport",
+    "pytest_terminal_summary",
+]  # pytest looks for hooks here
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # what might be the name of a model asks nobody; the tests of the Hub undo it
 ROOT = Path(__file__).parents[1]
