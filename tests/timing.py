@@ -1,7 +1,7 @@
 """Where the seconds of a run of tests went: a line for each package beside its budget, at the end of `make test`.
 
-`tests/conftest.py` takes the hooks from here; `--budgets` prints the table. Nothing fails on time here: a machine may be
-busy. That the quick tier keeps its budgets on an idle one is a test of the long tier
+`tests/conftest.py` takes the hooks from here; `--budgets` prints the table. Nothing fails on time here: the machine may
+be busy. That the quick tier keeps its budgets on an idle one is a test of the long tier
 (`tests/packaging/test_budgets.py`).
 """
 
