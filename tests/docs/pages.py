@@ -1,9 +1,9 @@
-"""Tables of the documentation that the code knows better: keys of every stage, alarms, the rubric, sizes of the world,
-recipes and the report's values in them.
+"""Parts of the documentation that the code knows better: keys of every stage, commands, the Python API, alarms, the
+rubric, sizes of the world, recipes and the report's values in them.
 
     python -m tests.docs.pages        # writes them into the pages, between `<!-- table NAME -->` and `<!-- end -->`
 
-`test_pages.py` fails when a page is not what this would write, so no table can drift from the code.
+`test_pages.py` fails when a page is not what this would write, so none of them can drift from the code.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from qwenkit.config import StageConfig, default_text, toml_value
 from qwenkit.lineage.estimate import offered, short
 from qwenkit.stages import KINDS, load_stage
+from qwenkit.stages import gives as produced
+from tests.docs import faces
 from tests.lineage.report_values import FULL_SIZE, VALUES
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +147,19 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else toml_value(value)
 
 
-TABLES = {"alarms": alarms, "rubric": rubric, "scales": scales, "recipes": recipes, "report values": report_values}
+def kinds() -> str:
+    """Return the table of all kinds of nodes."""
+    rows = (
+        [f"[`{kind}`](stages/{kind}.md)", about, ", ".join(f"`{noun}`" for noun in produced(kind))]
+        for kind, about in KINDS.items()
+    )
+    return table(("kind", "what it does", "what its artifact may be read as"), rows)
+
+
+TABLES = {
+    "alarms": alarms, "rubric": rubric, "scales": scales, "recipes": recipes, "report values": report_values,
+    "kinds": kinds, "commands": faces.commands, "api": faces.api,
+}  # fmt: skip
 
 
 def make(name: str) -> str:
@@ -165,8 +179,9 @@ def filled(text: str) -> str:
 
 
 def all_pages() -> list[Path]:
-    """README and every page of the documentation."""
-    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    """Return the pages beside the code and every page of the documentation."""
+    names = ("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    return [*(ROOT / name for name in names), *sorted(DOCS.rglob("*.md"))]
 
 
 def stage_page(kind: str) -> Path:
