@@ -32,6 +32,11 @@ def own_commands() -> Iterator[tuple[str, Any]]:
                 yield prefix + name, command
 
 
+def command_names() -> str:
+    """Return the names of all commands that are not the verb of a kind, in one line."""
+    return ", ".join(f"`{name}`" for name, _ in own_commands()) + ".\n"
+
+
 def commands() -> str:
     """Return a section for each command, and a table of the verbs of all kinds."""
     return "".join(_command(name, command) for name, command in own_commands()) + _verbs()

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from qwenkit.config import StageConfig, default_text, toml_value
 from qwenkit.lineage.estimate import offered, short
+from qwenkit.schema import renamed_keys
 from qwenkit.stages import KINDS, load_stage
 from qwenkit.stages import gives as produced
 from tests.docs import faces
@@ -156,9 +157,22 @@ def kinds() -> str:
     return table(("kind", "what it does", "what its artifact may be read as"), rows)
 
 
+def renamed() -> str:
+    """Return the keys that schema 2 renamed, the same in several kinds once."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for kind in KINDS:
+        for old, new in renamed_keys(kind).items():
+            places.setdefault((old, new), []).append(kind)
+    rows = (
+        [f"`{old}`", f"`{new}`", "every kind" if len(kinds) == len(KINDS) else ", ".join(f"`{kind}`" for kind in kinds)]
+        for (old, new), kinds in places.items()
+    )
+    return table(("schema 1", "schema 2", "of"), rows)
+
+
 TABLES = {
     "alarms": alarms, "rubric": rubric, "scales": scales, "recipes": recipes, "report values": report_values,
-    "kinds": kinds, "commands": faces.commands, "api": faces.api,
+    "kinds": kinds, "command names": faces.command_names, "renamed keys": renamed, "commands": faces.commands, "api": faces.api,
 }  # fmt: skip
 
 

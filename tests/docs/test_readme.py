@@ -1,7 +1,8 @@
 """Every command that README and the documentation show works: cheap ones run for real, the others as far as is cheap.
 
-`make TARGET` must be a target of the Makefile. `qwenkit run` runs with `--dry-run`, `chat` asks one question; every
-other command runs as it stands, in a folder with a tiny family, without a network.
+`make TARGET` must be a target of the Makefile; that the package installs is another test's (`tests/packaging`).
+`qwenkit run` runs with `--dry-run`, `chat` asks one question; every other command runs as it stands, in a folder with a
+tiny family, without a network. The README in Chinese keeps step with the English one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ def _names(typer_app: Any) -> list[str]:
     return [command.name or command.callback.__name__.replace("_", "-") for command in typer_app.registered_commands]
 
 
+READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 VERBS = [name for name in _names(app) if name not in KINDS]
 VERBS += ["inspect", *(f"inspect {name}" for name in _names(inspect_app))]
 
@@ -63,7 +67,10 @@ def test_the_commands_of_a_page_work(page: Path, family: Path, tmp_path: Path) -
     for command in shown(page.read_text(encoding="utf-8")):
         program, *arguments = shlex.split(command)
         if program == "make":
-            assert set(arguments) <= make_targets(), command
+            assert {word for word in arguments if "=" not in word} <= make_targets(), command
+            continue
+        if program == "pip":
+            assert arguments == ["install", "-c", "constraints.txt", "."] and (ROOT / "constraints.txt").is_file()
             continue
         assert program == "qwenkit", f"{page.name}: this test does not know how to try `{command}`"
         done = run_qwenkit(*cheap(arguments), cwd=tmp_path)
@@ -101,14 +108,45 @@ def test_every_verb_has_help_and_an_example(
     assert "Example:" in out
 
 
+def test_the_lines_of_python_run(family: Path) -> None:
+    """The snippet of the README runs as it stands, and prints an answer."""
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", READMES[0].read_text(encoding="utf-8"), re.M | re.S)
+    command = [sys.executable, "-c", snippet]
+    answer = subprocess.run(command, cwd=family, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.split()[-1] in ("stop", "length")
+
+
+def test_the_readmes_keep_step() -> None:
+    """Same headings, commands, links, pictures and numbers, in both languages."""
+    english, chinese = (page.read_text(encoding="utf-8") for page in READMES)
+    assert shown(english) == shown(chinese)
+    for pattern in (
+        r"^(#+) ", r"^```python\n(.*?)^```", r"^  (\w+/) ", r"^\| ?(?:.*\|)", r"\]\((docs/[^)]+)\)", r'src="([^"]+)"',
+    ):  # fmt: skip
+        of_lines = pattern.startswith(r"^\|")
+        first, second = (re.findall(pattern, text, re.M | re.S * (not of_lines)) for text in (english, chinese))
+        assert len(first) == len(second) if of_lines else sorted(first) == sorted(second), pattern
+    assert Counter(re.findall(r"`([^`\n]+)`", english)) == Counter(re.findall(r"`([^`\n]+)`", chinese))
+    numbers = [Counter(re.findall(r"[+−]?\d+(?:\.\d+)?", text)) for text in (english, chinese)]
+    assert numbers[0] == numbers[1]
+
+
 def test_the_tree_of_the_architecture_is_the_packages() -> None:
-    """Every room and ground file stands in the drawing of the house, and nothing else does."""
+    """Every package and core module stands in the drawing, and nothing else does."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    drawing = re.search(r"## The house.*?```\n(.*?)```", text, re.S)
+    drawing = re.search(r"## The packages.*?```\n(.*?)```", text, re.S)
     assert drawing
     names = [re.split(r"\s{2,}", line)[0] for line in drawing[1].splitlines()]
     heads = {word.rstrip("/") for line in names for word in re.findall(r"\w+/|\w+\.py", line)}
     package = ROOT / "src" / "qwenkit"
-    rooms = {p.name for p in package.iterdir() if (p / "__init__.py").exists()}
+    packages = {p.name for p in package.iterdir() if (p / "__init__.py").exists()}
     files = {p.name for p in package.glob("*.py") if p.name != "__init__.py"}
-    assert heads == rooms | files
+    assert heads == packages | files
+
+
+def test_the_tree_of_the_readme_is_the_packages() -> None:
+    for page in READMES:
+        drawn = re.findall(r"^  (\w+)/ ", page.read_text(encoding="utf-8"), re.M)
+        packages = {p.name for p in (ROOT / "src" / "qwenkit").iterdir() if (p / "__init__.py").exists()}
+        assert set(drawn) == packages, page.name
