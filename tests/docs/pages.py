@@ -18,8 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from qwenkit.config import StageConfig, default_text, toml_value
 from qwenkit.lineage.estimate import offered, short
 from qwenkit.schema import renamed_keys
-from qwenkit.stages import KINDS, load_stage
-from qwenkit.stages import gives as produced
+from qwenkit.stages import KINDS, load_stage, produces
 from tests.docs import faces
 from tests.lineage.report_values import FULL_SIZE, VALUES
 
@@ -151,7 +150,7 @@ def _written(value: Any) -> str:
 def kinds() -> str:
     """Return the table of all kinds of nodes."""
     rows = (
-        [f"[`{kind}`](stages/{kind}.md)", about, ", ".join(f"`{noun}`" for noun in produced(kind))]
+        [f"[`{kind}`](stages/{kind}.md)", about, ", ".join(f"`{noun}`" for noun in produces(kind))]
         for kind, about in KINDS.items()
     )
     return table(("kind", "what it does", "what its artifact may be read as"), rows)
@@ -172,7 +171,8 @@ def renamed() -> str:
 
 TABLES = {
     "alarms": alarms, "rubric": rubric, "scales": scales, "recipes": recipes, "report values": report_values,
-    "kinds": kinds, "command names": faces.command_names, "renamed keys": renamed, "commands": faces.commands, "api": faces.api,
+    "kinds": kinds, "command names": faces.command_names, "renamed keys": renamed, "commands": faces.commands,
+    "api": faces.api,
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def in_backticks(text: str) -> list[str]:
 
 def exists(name: str, page: Path) -> bool:
     """Whether a path is one of the package, of the repository, or of the page's own folder."""
-    return any((folder / name).exists() for folder in (PACKAGE, pages.ROOT, page.parent))
+    return any((folder / name).exists() for folder in (PACKAGE, PACKAGE.parent, pages.ROOT, page.parent))
 
 
 @cache
@@ -50,7 +50,7 @@ def vocabulary() -> set[str]:
 def test_paths_to_code_exist(page: Path) -> None:
     for word in in_backticks(page.read_text(encoding="utf-8")):
         path = word.partition(":")[0]
-        if "/" in path and re.fullmatch(FILE, path) and path.split("/")[0] not in ("runs", "data", "MODEL"):
+        if "/" in path and re.fullmatch(FILE, path) and path.split("/")[0] != "runs" and "NAME" not in path:
             assert exists(path, page), f"{page.name}: {word}"
 
 
