@@ -160,11 +160,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest(**data)
     except TypeError as error:
-        raise UserError("a damaged manifest: keys are missing or unknown", where=str(path)) from error
+        raise UserError("a corrupted manifest: keys are missing or unknown", where=str(path)) from error
     if odd := _odd(data):
-        raise UserError(f"a damaged manifest: {odd}", where=str(path))
+        raise UserError(f"a corrupted manifest: {odd}", where=str(path))
     if manifest.digest != digest_of(manifest.files):
-        raise UserError("a damaged manifest: its digest is not that of its files", where=str(path))
+        raise UserError("a corrupted manifest: its digest is not that of its files", where=str(path))
     return manifest
 
 
@@ -180,12 +180,12 @@ def _odd(data: dict[str, Any]) -> str | None:
         if not isinstance(data.get(name, kind()), kind):
             return f"`{name}` is {json_kind(data[name])}"
     if not is_node_name(data["node"]):
-        return f"{data['node']!r} is no node name"
+        return f"{data['node']!r} is not a node name"
     if not re.fullmatch(r"[0-9a-z]{1,64}", data["key"]):
-        return f"{data['key']!r} is no key"
+        return f"{data['key']!r} is not a key"
     for name, digest in data["files"].items():
         if not is_content_name(name) or not isinstance(digest, str):
-            return f"{name!r} is no content file"
+            return f"{name!r} is not a content file"
     return next(
         (f"the input {name!r} names nothing" for name, row in data["inputs"].items() if not _is_input(row)), None
     )
@@ -374,7 +374,7 @@ def refuse_damaged(folder: Path, hint: str) -> None:
 def damaged(folder: Path, lines: list[str], hint: str) -> UserError:
     """The error of a damaged artifact. Stray files are moved away by hand: they are somebody's."""
     return UserError(
-        "a damaged artifact: " + "; ".join(lines), where=str(folder), hint=MOVE if only_stray(lines) else hint
+        "a corrupted artifact: " + "; ".join(lines), where=str(folder), hint=MOVE if only_stray(lines) else hint
     )
 
 

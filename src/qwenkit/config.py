@@ -213,8 +213,8 @@ def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: 
 
 
 _WORDS = {
-    "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
-    "finite_number": "a finite number", "bool_type": "true or false", "string_type": "a text in quotes",
+    "int_type": "an integer", "int_from_float": "an integer", "float_type": "a number",
+    "finite_number": "a finite number", "bool_type": "true or false", "string_type": "a string in quotes",
     "list_type": 'a list, like ["a", "b"]', "dict_type": "a table, like {code = 2}",
     "too_short": "a list that is not empty",
 }  # fmt: skip
@@ -271,11 +271,11 @@ def _plainly(message: str) -> str:
     """The library's complaint in plain words, where its own are a programmer's."""
     twice = re.match(r"Cannot declare \((.*?),?\) twice", message)
     if twice:
-        return f"the table [{'.'.join(_parts(twice[1]))}] stands twice"
+        return f"the table [{'.'.join(_parts(twice[1]))}] is given twice"
     words = {
-        "Cannot overwrite a value": "the key stands twice",
-        "Invalid value": "no value that TOML knows; a text stands in quotes",
-        "Illegal character '\\n'": "the text is not closed on its line",
+        "Cannot overwrite a value": "the key is given twice",
+        "Invalid value": "not a TOML value; a string needs quotes",
+        "Illegal character '\\n'": "the string is not closed on its line",
         "Invalid statement": "neither a [table] nor key = value",
     }
     return words.get(message, message)
@@ -336,7 +336,7 @@ def parse_value(text: str) -> Any:
     """The value of `--set key=value`: TOML where it parses, else a plain string. What TOML would pass over, a comment
     or a second line, was meant to be something."""
     shown = text if len(text) < 80 else f"{text[:60]}..."
-    refused = UserError(f"{toml_value(shown)} is no value", expected="one value: no comment, line or endless number")
+    refused = UserError(f"{toml_value(shown)} is not a value", expected="one value: no comment, line or endless number")
     if "\n" in text:
         raise refused
     try:

@@ -105,7 +105,7 @@ def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str], expect
     for name in names:
         if name not in listed:
             close = nearest(name, listed)
-            raise UserError(f"`{name}` is no {what}", expected=expected or ", ".join(listed), nearest=close)
+            raise UserError(f"`{name}` is not a {what}", expected=expected or ", ".join(listed), nearest=close)
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

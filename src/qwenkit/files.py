@@ -59,7 +59,7 @@ def refuse_special(path: Place, expected: str | None = None) -> None:
 
 
 def _not_a_file(kind: int, where: str, expected: str | None) -> UserError:
-    return UserError(f"{_KINDS.get(kind, 'no file')}, where a file was expected", where=where, expected=expected)
+    return UserError(f"{_KINDS.get(kind, 'not a file')}, where a file was expected", where=where, expected=expected)
 
 
 def unreadable(error: OSError, path: Place) -> UserError:

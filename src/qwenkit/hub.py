@@ -8,7 +8,7 @@ A text that names a local folder means it, unless the cache holds a model of tha
 folder and `hf://org/name` the model. Downloading, the cache, the token and offline use (`HF_HUB_OFFLINE`, or simply no
 network) are huggingface_hub's. Only configuration, weights and tokenizer files are fetched, never code; pickled weights
 only where there are no safetensors. A download that is cut goes on where it was while the process lives; after a kill
-whole files are kept, a cut one begins again.
+complete files are kept, a cut one begins again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def resolve(path: str | Path, revision: str | None = None, what: str = "model") 
     name = None if there else meant(os.fspath(path), local)
     if name is None:
         if revision is not None:
-            raise UserError(f"revision = {revision!r} of what is no model of the Hub", where=str(path),
+            raise UserError(f"revision = {revision!r} for something that is not a model on the Hub", where=str(path),
                             expected="org/name, or no revision")  # fmt: skip
         return local
     if revision is not None and name.revision not in (None, revision):
@@ -145,7 +145,7 @@ def repo_of(reference: str) -> str:
     """The model's name without a revision."""
     name = parse(reference)
     if name is None:
-        raise UserError(f"{reference!r} is no name of a model", expected="org/name")
+        raise UserError(f"{reference!r} is not the name of a model", expected="org/name")
     return name.repo
 
 
@@ -235,7 +235,7 @@ def plain_name(text: str) -> str:
     """`org/name` for a model that is to be made; anything else is refused."""
     name = parse(text)
     if name is None or name.revision is not None:
-        raise UserError(f"{text!r} is no name for a model", expected="org/name, of letters, digits, -, _ and points")
+        raise UserError(f"{text!r} is not a name for a model", expected="org/name, of letters, digits, -, _ and points")
     return name.repo
 
 
@@ -339,11 +339,11 @@ def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
                          hint="for one of the Hub ask again with a network, and without HF_HUB_OFFLINE")  # fmt: skip
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError("the disk is full", where=f"{repo}, {constants.HF_HUB_CACHE}",
-                         hint="free some space, or set HF_HOME to a larger disk; whole files are kept")  # fmt: skip
+                         hint="free some space, or set HF_HOME to a larger disk; complete files are kept")  # fmt: skip
     if isinstance(error, errors.HTTPError):
         return UserError(f"{aside}the Hub cannot be reached: {error}", where=repo, nearest=_beside(repo),
-                         hint="ask again with a network; whole files are kept")  # fmt: skip
-    return UserError(" ".join(str(error).split()), where=repo, hint="ask again; whole files are kept")
+                         hint="ask again with a network; complete files are kept")  # fmt: skip
+    return UserError(" ".join(str(error).split()), where=repo, hint="ask again; complete files are kept")
 
 
 def _beside(repo: str) -> str | None:

@@ -187,7 +187,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
     if len(found) < len(pairs):
         for key, value in pairs:
             if found[key] != value:
-                raise _Refused(f"a key that stands twice (`{key}`)")
+                raise _Refused(f"a key that is given twice (`{key}`)")
     return found
 
 
@@ -242,7 +242,7 @@ def name_of(value: Any) -> str | None:
 def json_kind(value: Any) -> str:
     """What a JSON value is, in JSON's words."""
     names: dict[type[Any], str] = {
-        type(None): "null", bool: "a truth value", str: "a text", list: "a list", dict: "an object",
+        type(None): "null", bool: "a boolean", str: "a string", list: "a list", dict: "an object",
     }  # fmt: skip
     return names.get(type(value), "a number")
 
@@ -309,7 +309,7 @@ def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
 def as_path(value: Any, expected: str) -> Path:
     """A path that a caller gave as a text or a path; anything else is named, with what was expected there."""
     if not isinstance(value, (str, os.PathLike)):
-        raise UserError(f"{value!r} is no path", expected=expected)
+        raise UserError(f"{value!r} is not a path", expected=expected)
     return Path(cast("str | os.PathLike[str]", value))
 
 
@@ -371,5 +371,5 @@ def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]
         if is_pointer(path):
             raise UserError("a git-lfs pointer, not the file itself", where=str(path), hint="git lfs pull") from error
         raise UserError(
-            "damaged file: it cannot be read as Parquet", where=str(path), hint="fetch or write it again"
+            "corrupted file: it cannot be read as Parquet", where=str(path), hint="fetch or write it again"
         ) from error

@@ -104,7 +104,7 @@ def _rendered(template: str, given: Mapping[str, Any]) -> str:
         for piece in compiled.generate(**given):
             room -= len(piece)
             if room < 0:
-                raise UserError(f"the chat template makes a text of more than {LONGEST_TEXT} characters")
+                raise UserError(f"the chat template makes a string of more than {LONGEST_TEXT} characters")
             pieces.write(piece)
         text = pieces.getvalue()
     except QwenkitError:

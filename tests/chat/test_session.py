@@ -86,7 +86,7 @@ def test_a_line_that_is_no_text_is_said_and_the_next_one_read(
     monkeypatch.setattr("sys.stdin", typed)
     talk(engine, tiny, None, None, None)
     said = capsys.readouterr()
-    assert said.err == "error: this line is no text in utf-8; it was not asked\n" and "you said next" in said.out
+    assert said.err == "error: this line is not text in utf-8; it was not asked\n" and "you said next" in said.out
 
 
 def test_a_closed_input_is_at_its_end(

@@ -34,7 +34,7 @@ def text_of(seed: int, size: int = 120) -> str:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
-    """Three files with copies, near copies, shared ids, a test question and a line that is no JSON."""
+    """Three files with copies, near copies, shared ids, a test question and a line that is not JSON."""
     folder = tmp_path_factory.mktemp("raw")
     for name in ("a", "b", "c"):
         rows = [{"id": f"{n}", "text": text_of(n + 1000 * ord(name))} for n in range(80)]

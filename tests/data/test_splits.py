@@ -179,7 +179,7 @@ def test_a_part_of_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_name_that_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no name of a data set"):
+    with pytest.raises(UserError, match="not the name of a data set"):
         list(read_documents(Source("web", "hf://datasets/org"), Quarantine()))
 
 

@@ -22,7 +22,7 @@ SHAPE = ModelConfig(vocab_size=300, hidden_size=16, intermediate_size=16, num_hi
                     max_position_embeddings=64)  # fmt: skip
 ONE = SamplingParams.plain(max_tokens=1)
 HI = {"role": "user", "content": "Hi"}
-LIST = "a list of texts or of lists of token ids"
+LIST = "a list of strings or of lists of token ids"
 IDS = "token ids from 0 to 299"
 TOKENS = 294  # of 300 rows in the model
 PATH = "Engine(path, load_tokenizer(path))"
@@ -65,12 +65,12 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: e.generate("hi", ONE), "prompts = 'hi'", LIST, "generate([prompt])"),
     (lambda e: e.generate(b"hi", ONE), "prompts = b'hi'", LIST, "generate([prompt])"),
     (lambda e: e.generate(7, ONE), "prompts = 7", LIST, "generate([prompt])"),
-    (lambda e: e.generate([1, 2], ONE), "prompt 0: 1 is no list of token ids", IDS, None),
-    (lambda e: e.generate(["a", None], ONE), "prompt 1: None is no list of token ids", IDS, None),
-    (lambda e: e.generate([[1.5]], ONE), "prompt 0: [1.5] is no list of token ids", IDS, None),
-    (lambda e: e.generate([[True]], ONE), "prompt 0: [True] is no list of token ids", IDS, None),
-    (lambda e: e.generate([{1: 2}], ONE), "prompt 0: {1: 2} is no list of token ids", IDS, None),
-    (lambda e: e.generate([["a"]], ONE), "prompt 0: ['a'] is no list of token ids", IDS, None),
+    (lambda e: e.generate([1, 2], ONE), "prompt 0: 1 is not a list of token ids", IDS, None),
+    (lambda e: e.generate(["a", None], ONE), "prompt 1: None is not a list of token ids", IDS, None),
+    (lambda e: e.generate([[1.5]], ONE), "prompt 0: [1.5] is not a list of token ids", IDS, None),
+    (lambda e: e.generate([[True]], ONE), "prompt 0: [True] is not a list of token ids", IDS, None),
+    (lambda e: e.generate([{1: 2}], ONE), "prompt 0: {1: 2} is not a list of token ids", IDS, None),
+    (lambda e: e.generate([["a"]], ONE), "prompt 0: ['a'] is not a list of token ids", IDS, None),
     (lambda e: e.generate([[1, -1]], ONE), "prompt 0: token id -1 is not in the model", IDS, None),
     (lambda e: e.generate([[300]], ONE), "prompt 0: token id 300 is not in the model", IDS, None),
     (lambda e: e.generate(["a", ""], ONE), "prompt 1: empty",
@@ -79,8 +79,8 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: e.generate(["a"], [64]), "params = 64", "SamplingParams(...)", None),
     (lambda e: e.generate(["a"], [ONE, ONE]), "2 sampling parameters for 1 prompts", "one for each prompt", None),
     (lambda e: e.generate(["a"], ONE, requests=[1, 2]), "2 request numbers for 1 prompts", "one for each prompt", None),
-    (lambda e: e.generate(["a"], ONE, requests=3), "requests = 3", "a list of whole numbers", None),
-    (lambda e: e.generate(["a"], ONE, requests=[-1]), "requests[0] = -1", "a whole number, 0 or more", None),
+    (lambda e: e.generate(["a"], ONE, requests=3), "requests = 3", "a list of integers", None),
+    (lambda e: e.generate(["a"], ONE, requests=[-1]), "requests[0] = -1", "an integer, 0 or more", None),
     (lambda e: e.generate(["a"], SamplingParams(stop_token_ids=[300])),
      "stop_token_ids: token id 300 is not in the model", IDS, None),
     (lambda e: e.chat(HI, ONE), "conversations = {'content': 'Hi', 'role': 'user'}", "a list of lists of messages",
@@ -97,20 +97,20 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: e.generate(["a"], SamplingParams(logit_bias={300: 1})), "logit_bias: token id 300 is not in the model",
      IDS, None),
     (lambda e: e.chat("Hi", ONE), "conversations = 'Hi'", "a list of lists of messages", "chat([messages])"),
-    (lambda e: e.stream(["Hi"], ONE), "prompt: ['Hi'] is no list of token ids", IDS, None),
+    (lambda e: e.stream(["Hi"], ONE), "prompt: ['Hi'] is not a list of token ids", IDS, None),
     (lambda e: e.stream("Hi", {"n": 1}), "params = {'n': 1}", "SamplingParams(...)", None),
-    (lambda e: e.submit("Hi", ONE, request="x"), "request = 'x'", "a whole number, 0 or more", None),
+    (lambda e: e.submit("Hi", ONE, request="x"), "request = 'x'", "an integer, 0 or more", None),
     (lambda e: e.score("hello", ["a"]), "prompts = 'hello'", LIST, "score([prompt], [continuation])"),
     (lambda e: e.score(["hello"], "a"), "continuations = 'a'", LIST, "score([prompt], [continuation])"),
     (lambda e: e.score(["a", "b"], ["c"]), "1 continuations for 2 prompts", "one for each prompt", None),
     (lambda e: Engine("path", "path"), "tok = 'path'", "a tokenizer, or None where only token ids go in and out", PATH),
     (lambda e: Engine(3, e.tok), "model = 3", "a language model, or the folder of one", None),
-    (lambda e: Engine(e.model, e.tok, max_batch=0), "max_batch = 0", "a whole number, 1 or more", None),
-    (lambda e: Engine(e.model, e.tok, seed="x"), "seed = 'x'", "a whole number, 0 or more", None),
+    (lambda e: Engine(e.model, e.tok, max_batch=0), "max_batch = 0", "an integer, 1 or more", None),
+    (lambda e: Engine(e.model, e.tok, seed="x"), "seed = 'x'", "an integer, 0 or more", None),
     (lambda e: Engine(e.model, e.tok, vocabulary=300), "tokens to draw from = 300",
-     f"a whole number, 1 to {TOKENS}", None),
-    (lambda e: load_model(3), "3 is no path", "a model's folder", None),
-    (lambda e: load_tokenizer(None), "None is no path", "a tokenizer's folder or file", None),
+     f"an integer, 1 to {TOKENS}", None),
+    (lambda e: load_model(3), "3 is not a path", "a model's folder", None),
+    (lambda e: load_tokenizer(None), "None is not a path", "a tokenizer's folder or file", None),
     (lambda e: load_tokenizer("nothing"), "nothing: no such file or folder",
      "a tokenizer folder, .tiktoken or .json", None),
 ]  # fmt: skip
@@ -125,27 +125,27 @@ def test_a_wrong_call(
 
 
 RANGES: dict[str, tuple[str, list[Any]]] = {
-    "n": ("a whole number, 1 to 65536", [0, -1, 65537, 1.0, True, None, "1", [1]]),
-    "max_tokens": ("a whole number, 0 or more; or None", [-1, 2**63, 1.5, True, "1"]),
+    "n": ("an integer, 1 to 65536", [0, -1, 65537, 1.0, True, None, "1", [1]]),
+    "max_tokens": ("an integer, 0 or more; or None", [-1, 2**63, 1.5, True, "1"]),
     "temperature": ("0, or 1e-06 to 1e+06; or None",
                     [-1.0, 1e-300, 1e300, float("nan"), float("inf"), True, np.True_, "hot", [1.0], 10**400]),
     "top_p": ("more than 0 and at most 1; or None", [0, 1.5, -0.1, float("nan"), False, "all"]),
-    "top_k": ("a whole number, -1 to 2147483647; or None", [-2, 2**31, 0.5, True, "5"]),
+    "top_k": ("an integer, -1 to 2147483647; or None", [-2, 2**31, 0.5, True, "5"]),
     "min_p": ("0 to 1; or None", [-0.1, 1.5, float("nan"), True, "x"]),
     "repetition_penalty": ("0.01 to 100; or None", [0, -1, 1e-300, 101, float("nan"), True, "1"]),
     "frequency_penalty": ("-2 to 2; or None", [3, -2.1, float("nan"), True, "1"]),
     "presence_penalty": ("-2 to 2; or None", [3, -2.1, float("nan"), True, "1"]),
     "logit_bias": ("a dict of token ids and numbers from -100 to 100; or None",
                    [3, "x", [1], {-1: 1}, {1: 101}, {1: float("nan")}, {"1": 1}, {1: None}, {1.5: 1}]),
-    "min_tokens": ("a whole number, 0 or more; or None", [-1, 1.5, True, "1"]),
-    "stop": ("a text or a list of texts, none of them empty; or None", ["", [""], 3, [1], b"x", {"a": 1}]),
+    "min_tokens": ("an integer, 0 or more; or None", [-1, 1.5, True, "1"]),
+    "stop": ("a string or a list of strings, none of them empty; or None", ["", [""], 3, [1], b"x", {"a": 1}]),
     "stop_token_ids": ("a list of token ids; or None", [3, [-1], [1.0], [True], "12", ["1"]]),
     "include_stop_str_in_output": ("True or False", [1, None, "yes"]),
     "skip_special_tokens": ("True or False", [1, None, "yes"]),
     "stop_words_ids": ("a list of lists of token ids, none of them empty; or None",
                        [3, [3], [[]], [[-1]], "12", [["1"]]]),
     "ignore_eos": ("True or False", [1, 0, None, "yes"]),
-    "seed": ("a whole number, 0 or more; or None", [-1, 2**63, 2**70, 1.0, True, "x"]),
+    "seed": ("an integer, 0 or more; or None", [-1, 2**63, 2**70, 1.0, True, "x"]),
     "logprobs": ("True or False; 0 and 1 are True, as in vLLM; or None", [2, -1, 1.0, "yes"]),
 }  # fmt: skip
 
@@ -210,7 +210,7 @@ def test_what_is_just_allowed_can_be_drawn_from(engine: Engine, bound: dict[str,
     [
         ('{"temperature": "hot"}', "sampling parameters: temperature = 'hot'"),
         ('{"eos_token_id": [3, 300]}', "eos_token_id: token id 300 is not in the model"),
-        ('{"eos_token_id": "<|im_end|>"}', "eos_token_id: ['<|im_end|>'] is no list of token ids"),
+        ('{"eos_token_id": "<|im_end|>"}', "eos_token_id: ['<|im_end|>'] is not a list of token ids"),
     ],
 )
 def test_a_wrong_setting_of_the_folder_names_its_file(folder: Path, setting: str, what: str) -> None:

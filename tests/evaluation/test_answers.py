@@ -181,7 +181,7 @@ def test_what_is_no_answer_is_refused(wrong: Any) -> None:
         (lambda: answers_equal(wrong, "5"), "prediction"),
         (lambda: answers_equal("5", wrong), "reference"),
     ):
-        with pytest.raises(UserError, match=f"^{name} = .*\\n  expected: a text or a number; None for no answer$"):
+        with pytest.raises(UserError, match=f"^{name} = .*\\n  expected: a string or a number; None for no answer$"):
             call()
 
 

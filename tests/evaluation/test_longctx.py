@@ -75,4 +75,4 @@ def test_the_command_prints_the_table_and_draws_it(tmp_path: Path) -> None:
     assert "| dynamic_ntk + logn + window_attn |" in out and (tmp_path / "p.svg").exists()
     assert call(f"{arguments} --windows grid --json")[1].lstrip().startswith("{")
     code, _, err = call(f"{arguments} --windows 16,x")
-    assert code == 2 and "whole numbers by commas" in err
+    assert code == 2 and "integers separated by commas" in err

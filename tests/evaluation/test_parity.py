@@ -64,7 +64,7 @@ ODD = {
 
 @pytest.mark.parametrize("found", ODD.values(), ids=ODD)
 def test_what_is_no_certificate_is_refused(found: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="this is no certificate"):
+    with pytest.raises(UserError, match="this is not a certificate"):
         checked(found, "certificate.json")
 
 

@@ -183,7 +183,7 @@ def test_a_folder_is_itself(hub: HubServer, tmp_path: Path) -> None:
     ):
         assert resolve(local) == Path(local)
     assert not hub.log
-    assert "revision = 'v1' of what is no model of the Hub" in refused("org/name", revision="v1")
+    assert "revision = 'v1' for something that is not a model on the Hub" in refused("org/name", revision="v1")
 
 
 def test_two_meanings_at_once(hub: HubServer, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_kill_while_run_json_is_written(toy: Path, monkeypatch: pytest.MonkeyP
 def test_a_plan_refuses_the_folders_that_a_run_refuses(toy: Path) -> None:
     Path("mine").mkdir()
     Path("mine/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds something that is no run"):
+    with pytest.raises(UserError, match="holds something that is not a run"):
         plan(toy, out="mine")
     go(toy)
     with pytest.raises(UserError, match="a run of another recipe, `toy`"):

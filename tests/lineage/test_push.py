@@ -92,13 +92,13 @@ def test_a_card_that_is_there_is_sent_as_it_is(hub: HubServer, mine: Path) -> No
 
 def test_what_is_no_whole_model_stays_here(hub: HubServer, mine: Path) -> None:
     chat = mine / "runs/family/chat"
-    assert refused("runs/family/chat chat").startswith("error: 'chat' is no name for a model")
-    assert refused("runs/family/chat me/chat@v1").startswith("error: 'me/chat@v1' is no name for a model")
+    assert refused("runs/family/chat chat").startswith("error: 'chat' is not a name for a model")
+    assert refused("runs/family/chat me/chat@v1").startswith("error: 'me/chat@v1' is not a name for a model")
     assert refused("nothing me/chat").startswith("error: nothing: no such folder")
     assert "config.json is missing" in refused("runs/family/tokenizer me/chat")
     data = (chat / "model.safetensors").read_bytes()
     (chat / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert "a damaged artifact: model.safetensors: its bytes changed" in refused("runs/family/chat me/chat")
+    assert "a corrupted artifact: model.safetensors: its bytes changed" in refused("runs/family/chat me/chat")
     (chat / "manifest.json").unlink()
     (chat / "model.safetensors").write_bytes(data[: len(data) // 2])
     assert "damaged" in refused("runs/family/chat me/chat")

@@ -125,7 +125,7 @@ def test_second_process_is_refused(toy: Path) -> None:
 def test_foreign_folders_are_refused(toy: Path) -> None:
     Path("mine").mkdir()
     Path("mine/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds something that is no run"):
+    with pytest.raises(UserError, match="holds something that is not a run"):
         go(toy, out="mine")
     go(toy)
     with pytest.raises(UserError, match="a run of another recipe, `toy`"):
@@ -288,7 +288,7 @@ def test_a_manifest_that_cannot_be_is_damage(toy: Path, changes: dict[str, objec
     if isinstance(changed["files"], dict):
         changed["digest"] = digest_of(changed["files"])
     path.write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="a damaged manifest"):
+    with pytest.raises(UserError, match="a corrupted manifest"):
         read_manifest(path.parent)
     assert go(toy) == ["two"]
 
@@ -408,5 +408,5 @@ def test_a_commit_that_is_none_leads_nowhere(toy: Path) -> None:
     go(toy)
     run = json.loads(Path("runs/toy/run.json").read_text())
     Path("runs/toy/run.json").write_text(json.dumps({**run, "hub": {"org/name": "../../../etc"}}))
-    with pytest.raises(UserError, match="is no commit of org/name"):
+    with pytest.raises(UserError, match="is not a commit of org/name"):
         go(toy)

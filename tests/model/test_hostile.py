@@ -70,7 +70,7 @@ def test_a_pickle_with_a_program_is_refused_and_not_run(protocol: str, folder: P
     else:
         torch.save(tensors, file, _use_new_zipfile_serialization=protocol == "zip")
     message = (
-        "not a plain file of tensors" if protocol == "zip" else "a pickle of before torch 1.6, or no file of tensors"
+        "not a plain file of tensors" if protocol == "zip" else "a pickle of before torch 1.6, or not a file of tensors"
     )
     with pytest.raises(UserError, match=message):
         load_model(folder)
@@ -142,12 +142,12 @@ def rewritten(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Pat
 
 
 CASES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "cut file": (cut, "the weights are damaged"),
-    "absurd header": (absurd_header, "the weights are damaged"),
-    "overlapping tensors": (overlapping, "the weights are damaged"),
-    "a tensor larger than its file": (huge_tensor, "the weights are damaged"),
+    "cut file": (cut, "the weights are corrupted"),
+    "absurd header": (absurd_header, "the weights are corrupted"),
+    "overlapping tensors": (overlapping, "the weights are corrupted"),
+    "a tensor larger than its file": (huge_tensor, "the weights are corrupted"),
     "no file at all": (lambda folder: (folder / HEAD).unlink(), "weights are missing"),
-    "a pickle under another name": (lambda f: (f / HEAD).write_bytes(pickle.dumps({})), "the weights are damaged"),
+    "a pickle under another name": (lambda f: (f / HEAD).write_bytes(pickle.dumps({})), "the weights are corrupted"),
     "index that leaves the folder": (indexed("../../etc/passwd"), "the index names the file '../../etc/passwd'"),
     "index with an absolute path": (indexed("/etc/passwd"), "the index names the file"),
     "index with a backslash": (indexed("..\\x.safetensors"), "the index names the file"),
@@ -180,7 +180,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "yarn over one frequency": (config(rope_theta=1.0, rope_scaling=YARN), "rope_theta = 1"),
     "a switch in quotes": (config(use_sliding_window="false"), "use_sliding_window = 'false'"),
     "a tie in quotes": (config(tie_word_embeddings="yes"), "tie_word_embeddings = 'yes'"),
-    "an end that is a text": (config(eos_token_id=[1, "x"]), "eos_token_id: 'x'"),
+    "an end that is a string": (config(eos_token_id=[1, "x"]), "eos_token_id: 'x'"),
     "an end that is nothing": (config(eos_token_id=[1, None]), "eos_token_id: None"),
     "unknown tensor": (rewritten(lambda t: t.update(evil=torch.ones(1))), "unexpected: evil"),
 }  # fmt: skip
@@ -206,7 +206,7 @@ PICKLED: dict[str, Callable[[], torch.Tensor]] = {
 @pytest.mark.parametrize("kind", PICKLED)
 def test_a_pickle_of_odd_tensors_is_refused(kind: str, folder: Path) -> None:
     torch.save({**pickled(folder), "model.norm.weight": PICKLED[kind]()}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"model\.norm\.weight is no plain tensor"):
+    with pytest.raises(UserError, match=r"model\.norm\.weight is not a plain tensor"):
         load_model(folder)
 
 

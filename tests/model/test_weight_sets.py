@@ -111,7 +111,7 @@ def test_an_adapter_is_named_with_its_model(folder: Path, tmp_path: Path) -> Non
     adapter(tmp_path / "settings")
     (tmp_path / "settings/config.json").write_text((folder / "config.json").read_text())
     for name in ("alone", "settings"):
-        with pytest.raises(UserError, match="an adapter, not a whole model: LORA of org/base") as refused:
+        with pytest.raises(UserError, match="an adapter, not a complete model: LORA of org/base") as refused:
             load_model(tmp_path / name)
         assert "merge_and_unload" in refused.value.text()
     adapter(folder)

@@ -71,7 +71,7 @@ BAD = [
     ({"prompt": "x", "chosen": [USER], "rejected": [USER]}, "does not end with an answer"),
     ({"chosen": [USER, YES], "rejected": [SYSTEM, USER, NO]}, "different chats"),
     ({"prompt": "x", "chosen": [], "rejected": "8"}, "`chosen` is a list"),
-    ({"prompt": "x", "chosen": "7", "rejected": "8", "tools": "{"}, "`tools` is a text that is no JSON"),
+    ({"prompt": "x", "chosen": "7", "rejected": "8", "tools": "{"}, "`tools` is a string that is not JSON"),
     ({"prompt": "x", "chosen": "7", "rejected": "8", "tools": {"a": 1}}, "`tools` is an object"),
 ]
 

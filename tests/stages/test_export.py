@@ -87,7 +87,7 @@ def test_a_certificate_asks_no_more_than_the_exported_form_reads(place: Path) ->
 def test_what_is_no_certificate_is_refused(found: dict[str, Any], place: Path) -> None:
     (folder("model") / "certificate.json").write_text(json.dumps(found))
     code, _, err = call("parity model")
-    assert code == 2 and "this is no certificate" in err
+    assert code == 2 and "this is not a certificate" in err
 
 
 def test_models_of_other_vocabularies_are_not_asked_what_they_cannot_read(place: Path) -> None:
@@ -147,7 +147,7 @@ def test_quantizing_tells_what_it_costs(place: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "to", "message"),
     [
-        ({"num_key_value_heads": 2}, "qwen1", "a qwen folder cannot say grouped queries"),
+        ({"num_key_value_heads": 2}, "qwen1", "a qwen folder cannot hold grouped queries"),
         ({"qkv_bias": False}, "gguf", "of the family llama is not supported"),
         ({"windows": (8, None)}, "gguf", "layer windows"),
     ],

@@ -150,5 +150,5 @@ def test_a_run_counts_by_its_artifacts(runs: list[Path]) -> None:
     publish(run, "reward", "reward", 1, {"model": "base"}, metrics={"accuracy": {}})
     assert graph.outside_digest(run) != before, "metrics are told too"
     (run / "base" / "text").write_text("cut")
-    with pytest.raises(UserError, match="a damaged artifact"):
+    with pytest.raises(UserError, match="a corrupted artifact"):
         graph.outside_digest(run)

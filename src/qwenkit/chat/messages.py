@@ -211,7 +211,7 @@ def _call(call: Any, where: str) -> tuple[str, str]:
     try:
         return function["name"], to_json(arguments)
     except (TypeError, ValueError):
-        raise UserError("the arguments of a tool call are no JSON", where=where, expected=expected) from None
+        raise UserError("the arguments of a tool call are not JSON", where=where, expected=expected) from None
 
 
 def to_json(value: object) -> str:

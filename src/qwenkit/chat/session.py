@@ -44,7 +44,7 @@ def talk(
             history = list(start)
         elif _broken(line):
             encoding = getattr(sys.stdin, "encoding", None) or "this terminal's encoding"
-            print(f"error: this line is no text in {encoding}; it was not asked", file=sys.stderr)
+            print(f"error: this line is not text in {encoding}; it was not asked", file=sys.stderr)
         elif line.strip():
             history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], variables)
 

@@ -106,12 +106,12 @@ def _finite(value: Any) -> Any:
 def read_stdin() -> str:
     """All of standard input, where it is text and not endless."""
     if sys.stdin is None:
-        raise UserError("standard input is closed", expected="a text")
+        raise UserError("standard input is closed", expected="text")
     text = sys.stdin.read(CONFIG_BYTES + 1)
     if len(text) > CONFIG_BYTES:
         raise UserError(f"standard input does not end within {CONFIG_BYTES // MEGABYTE} MB", expected="a smaller text")
     if any("\udc80" <= sign <= "\udcff" for sign in text):  # the bytes that `entry` lets pass
-        raise UserError(f"standard input is not {sys.stdin.encoding.upper()}", expected="a text in that encoding")
+        raise UserError(f"standard input is not {sys.stdin.encoding.upper()}", expected="text in that encoding")
     return text
 
 

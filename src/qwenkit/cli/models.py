@@ -160,7 +160,7 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"{text!r}", expected="whole numbers by commas, such as 256,512") from None
+        raise UserError(f"{text!r}", expected="integers separated by commas, such as 256,512") from None
 
 
 def _tokens(model: Path, text: Path, limit: int) -> tuple[list[int], Quarantine]:

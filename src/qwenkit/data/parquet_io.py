@@ -60,7 +60,7 @@ def sound(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(
-            "damaged file: it cannot be read as Parquet", where=str(path), hint="fetch or write it again"
+            "corrupted file: it cannot be read as Parquet", where=str(path), hint="fetch or write it again"
         ) from error
 
 

@@ -78,7 +78,7 @@ def _text(answer: object, name: str) -> str:
         return answer or ""
     if isinstance(answer, (Real, Decimal)) and not isinstance(answer, bool):
         return str(answer)
-    raise UserError(f"{name} = {answer!r:.40}", expected="a text or a number; None for no answer")
+    raise UserError(f"{name} = {answer!r:.40}", expected="a string or a number; None for no answer")
 
 
 def plain(answer: str) -> str:

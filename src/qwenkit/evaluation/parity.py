@@ -140,7 +140,7 @@ def checked(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     sound = sound and 0 < len(prompts) == len(greedy) == len(top)
     sound = sound and all(map(_are_ids, prompts)) and all(row == [] or _are_ids(row) for row in greedy)
     if not sound or not all(map(_is_top, top, prompts)):
-        raise UserError("this is no certificate", where=where, expected="what `qwenkit export` writes")
+        raise UserError("this is not a certificate", where=where, expected="what `qwenkit export` writes")
     return found
 
 

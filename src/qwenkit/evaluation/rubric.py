@@ -108,11 +108,11 @@ def _is_rule(value: Any) -> bool:
 
 
 _Wanted = tuple[Callable[[Any], bool], str]
-_VALUES: dict[str, _Wanted] = {"number": (_number_or_its_text, "a number"), "exact": (_filled, "a text, not empty")}
+_VALUES: dict[str, _Wanted] = {"number": (_number_or_its_text, "a number"), "exact": (_filled, "a string, not empty")}
 _WANTED: dict[str, _Wanted] = {
-    "right.none": (_texts, "a list of texts"),
+    "right.none": (_texts, "a list of strings"),
     "language": (lambda value: value in ("en", "zh", None), '"en", "zh" or null'),
-    "parts": (_texts, "a list of texts"),
+    "parts": (_texts, "a list of strings"),
     "limit": (lambda value: _is_number(value) and value > 0, "a number above 0"),
     "manners": (lambda value: value in ("polite", "plain"), '"polite" or "plain"'),
     "system": (_is_rule, 'null, or {"kind": "end", "word": ...}, {"kind": "brief"}, {"kind": "language"}'),
@@ -138,7 +138,7 @@ def check_rubric(rubric: Any) -> None:
             f"unknown key `rubric.{unknown[0]}`", expected=", ".join(_KEYS), nearest=nearest(unknown[0], _KEYS)
         )
     values = {**{f"right.{key}": right[key] for key in _RIGHT[kind]}, **{key: rubric[key] for key in _KEYS}}
-    wants = {"right.value": _VALUES.get(kind), "right.any": (_some_texts, "a list of texts"), **_WANTED}
+    wants = {"right.value": _VALUES.get(kind), "right.any": (_some_texts, "a list of strings"), **_WANTED}
     for key, value in values.items():
         fits, expected = wants.get(key) or (_anything, "")
         if not fits(value):

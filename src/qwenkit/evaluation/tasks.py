@@ -140,7 +140,7 @@ def check_choices(row: Row) -> None:
     choices, gold = row.get("choices") or [], row.get("gold")
     where = f"test row {row['id']}"
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise UserError("`choices` holds something else than texts", where=where, expected="a list of texts")
+        raise UserError("`choices` holds something other than strings", where=where, expected="a list of strings")
     if len(choices) < 2 or not all(choices):
         raise UserError("a multiple-choice row needs two or more choices, none empty", where=where)
     if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):

@@ -120,7 +120,7 @@ class Engine:
         requests: Seq[int] | None = None,
     ) -> list[Output]:
         """Answers in the order of the prompts. Draws use `requests[i]`, or i when none are given."""
-        prompts = items(prompts, "prompts", "a list of texts or of lists of token ids", hint="generate([prompt])")
+        prompts = items(prompts, "prompts", "a list of strings or of lists of token ids", hint="generate([prompt])")
         each = self._settled(params, len(prompts))
         numbers = _numbers(requests, len(prompts))
         asked = [
@@ -173,7 +173,7 @@ class Engine:
     def score(self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None = None) -> list[list[float]]:
         """The model's log-probability of each token: of the continuations given the prompts, or, without any, of the
         prompts' own tokens after the first. A prompt and its continuation are encoded each by itself."""
-        expected = "a list of texts or of lists of token ids"
+        expected = "a list of strings or of lists of token ids"
         prompts = items(prompts, "prompts", expected, hint="score([prompt], [continuation])")
         rows = [self._encode(prompt, f"prompt {i}") for i, prompt in enumerate(prompts)]
         starts = [1] * len(rows)
@@ -388,7 +388,7 @@ def _numbers(requests: Seq[int] | None, count: int) -> list[int]:
     """The numbers that draws are made from."""
     if requests is None:
         return list(range(count))
-    numbers = items(requests, "requests", "a list of whole numbers")
+    numbers = items(requests, "requests", "a list of integers")
     same_length(numbers, "request numbers", count)
     return [_NUMBER.read(number, f"requests[{i}]") for i, number in enumerate(numbers)]
 

@@ -48,7 +48,7 @@ def integer(low: int, high: int = LARGEST) -> Kind:
     def plain(value: Any) -> int:
         return _fitting(_index(value), lambda found: low <= found <= high)
 
-    return Kind(f"a whole number, {f'{low} or more' if high == LARGEST else f'{low} to {high}'}", plain)
+    return Kind(f"an integer, {f'{low} or more' if high == LARGEST else f'{low} to {high}'}", plain)
 
 
 def number(expected: str, fits: Callable[[float], bool]) -> Kind:
@@ -103,7 +103,7 @@ _BIAS = number("", lambda value: -100 <= value <= 100)
 TRUTH = Kind("True or False", _truth)
 KEPT = Kind("True or False; 0 and 1 are True, as in vLLM", _kept)
 BIASES = Kind("a dict of token ids and numbers from -100 to 100", _biases)
-TEXTS = Kind("a text or a list of texts, none of them empty", _texts)
+TEXTS = Kind("a string or a list of strings, none of them empty", _texts)
 IDS = Kind("a list of token ids", _ids)
 SEQUENCES = Kind("a list of lists of token ids, none of them empty", _sequences)
 
@@ -130,7 +130,7 @@ def token_ids(value: Any, vocab_size: int, where: str) -> list[int]:
     try:
         ids = [_index(id) for id in as_list(value)]
     except TypeError:
-        raise UserError(f"{shown(value)} is no list of token ids", where=where, expected=expected) from None
+        raise UserError(f"{shown(value)} is not a list of token ids", where=where, expected=expected) from None
     if bad := [id for id in ids if not 0 <= id < vocab_size]:
         raise UserError(f"token id {bad[0]} is not in the model", where=where, expected=expected)
     return ids

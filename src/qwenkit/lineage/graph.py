@@ -136,7 +136,8 @@ def pinned(run_dir: Path) -> dict[str, str]:
     known = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     for reference, commit in known.items():
         if not hub.is_commit(commit):
-            raise UserError(f"damaged: {commit!r} is no commit of {reference}", where=str(path), expected="40 digits")
+            what = f"corrupted: {commit!r} is not a commit of {reference}"
+            raise UserError(what, where=str(path), expected="40 digits")
     return known
 
 
@@ -212,11 +213,11 @@ def plan_node(
     key = key_of(node, inputs, recipe)
     manifest = current(run_dir, node.name)
     if manifest is None:
-        why = "its artifact is damaged" if (run_dir / node.name).exists() else "never run"
+        why = "its artifact is corrupted" if (run_dir / node.name).exists() else "never run"
     elif manifest.key != key:
         why = difference(node, inputs, recipe, manifest)
     elif lines := _damage(run_dir / node.name):
-        why = f"its artifact is damaged: {lines[0]}"
+        why = f"its artifact is corrupted: {lines[0]}"
     else:
         return PlanEntry(node.name, "done", manifest.headline, key)
     equal = current(other, node.name) if other else None
@@ -224,7 +225,7 @@ def plan_node(
         return PlanEntry(node.name, "run", why, key)
     lines = artifacts.damage(other / node.name, quick=True)
     if lines:
-        return PlanEntry(node.name, "run", f"{why}; that of {other} is damaged: {lines[0]}", key)
+        return PlanEntry(node.name, "run", f"{why}; that of {other} is corrupted: {lines[0]}", key)
     return PlanEntry(node.name, "reuse", f"reused from {other / node.name}", key)
 
 

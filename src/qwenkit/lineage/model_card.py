@@ -41,7 +41,7 @@ def write_model_card(folder: Path, run_dir: Path) -> None:
 def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | None:
     """The card under the name and the licence that the model is given away with; None where its owner wrote one."""
     if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", license):
-        raise UserError(f"{license!r} is no licence", where="--license",
+        raise UserError(f"{license!r} is not a licence", where="--license",
                         expected="an identifier as the Hub knows it: apache-2.0, mit, cc-by-4.0, other")  # fmt: skip
     if not (folder / CARD).is_file():
         return model_card(folder, repo, license)

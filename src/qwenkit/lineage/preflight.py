@@ -37,12 +37,12 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
         return
     if (run_dir / artifacts.MANIFEST).exists():
         raise UserError(
-            "the output folder is an artifact, and no run", where=str(run_dir),
+            "the output folder is an artifact, not a run", where=str(run_dir),
             expected="an empty or new folder, or a run of this recipe", hint="choose another with --out",
         )  # fmt: skip
     if not (run_dir / "run.json").exists():
         raise UserError(
-            "the output folder holds something that is no run",
+            "the output folder holds something that is not a run",
             where=str(run_dir),
             expected="an empty or new folder, or a run of this recipe",
             hint="choose another with --out",
@@ -53,8 +53,8 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     threads = mapping(known.get("fixed")).get("threads")
     if not isinstance(threads, int) or "recipe" not in known:
         raise UserError(
-            "a damaged run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
-            hint="choose another with --out; what is whole in this folder, a new run takes with --reuse",
+            "a corrupted run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
+            hint="choose another with --out; a new run takes what is intact in this folder with --reuse",
         )  # fmt: skip
     if known.get("recipe") != recipe.title:
         raise UserError(

@@ -154,7 +154,7 @@ def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
     parts = [part.strip() for part in key.split(".")]
     whole = len(parts) == 1 and isinstance(data.get(parts[0]), dict)
     if not sign or not all(parts) or len(parts) > 2 or whole:
-        raise UserError(f"`{change}` is no change", where="--set", expected="KEY=VALUE or NODE.KEY=VALUE")
+        raise UserError(f"`{change}` is not a change", where="--set", expected="KEY=VALUE or NODE.KEY=VALUE")
     if len(parts) == 2:
         nodes = [name for name, value in data.items() if isinstance(value, dict)]
         if parts[0] not in nodes:
@@ -239,11 +239,12 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
             )
         wanted = RUN_KEYS[key]
         if not isinstance(value, wanted) or isinstance(value, bool):
-            words = {int: "a whole number", str: "a text in quotes", list: 'a list, like ["is_causal"]'}[wanted]
+            words = {int: "an integer", str: "a string in quotes", list: 'a list, like ["is_causal"]'}[wanted]
             raise UserError(f"`{key}` is {toml_value(value)}", where=place, expected=words)
     if not all(isinstance(name, str) for name in run.get("accept_unknown", ())):
         place = place_of(source, lines, ("accept_unknown",))
-        raise UserError("`accept_unknown` holds what is no text", where=place, expected='a list, like ["is_causal"]')
+        what = "`accept_unknown` holds something other than strings"
+        raise UserError(what, where=place, expected='a list, like ["is_causal"]')
     if run.get("schema", SCHEMA) < 1:
         raise UserError(
             f"`schema` is {run['schema']}", where=place_of(source, lines, ("schema",)), expected=f"{SCHEMA}"
@@ -272,11 +273,11 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
     place = place_of(source, lines, (name,))
     if not is_node_name(name):
         expected = f"letters, digits, - and _, at most {LONGEST_NAME}"
-        raise UserError(f"`{name[:100]}` is no node name", where=place, expected=expected)
+        raise UserError(f"`{name[:100]}` is not a node name", where=place, expected=expected)
     kind = table.get("kind", name)
     if not isinstance(kind, str):
         raise UserError(
-            f"`{name}.kind` is {toml_value(kind)}", where=place_of(source, lines, (name, "kind")), expected="a text"
+            f"`{name}.kind` is {toml_value(kind)}", where=place_of(source, lines, (name, "kind")), expected="a string"
         )
     stage = load_stage(kind, place_of(source, lines, (name, "kind")))
     rest = {key: value for key, value in table.items() if key != "kind"}
@@ -376,10 +377,11 @@ def _path(reference: str, base: Path, where: str, key: str) -> Path:
         odd = path.exists() and not (path.is_file() or path.is_dir())
     except RuntimeError as error:
         user = reference.split("/")[0]
-        raise UserError(f"`{key}`: there is no home {user}", where=where, expected="a node, or a path") from error
+        what = f"`{key}`: there is no home folder {user}"
+        raise UserError(what, where=where, expected="a node, or a path") from error
     except (ValueError, OSError) as error:
         why = (error.strerror if isinstance(error, OSError) else str(error)) or "it cannot be read"
-        what = f"`{key}` = {toml_value(reference)} is no path: {why.rstrip('.')}"
+        what = f"`{key}` = {toml_value(reference)} is not a path: {why.rstrip('.')}"
         raise UserError(what, where=where, expected="a node, or a path") from error
     if odd:
         what = f"`{key}` names neither a file nor a folder: {reference}"

@@ -44,7 +44,7 @@ def find_trunk(tensors: Tensors, trunk: str) -> None:
     """Call the tensors as the family does, where a wrapper saved them under other names."""
     if adapted := [name for name in tensors.shapes if _ADAPTED.search(f".{name}")]:
         raise UserError(f"the weights are of an adapter that was not merged: {listed(adapted, 2)}",
-                        where=str(tensors.folder), expected="a whole model",
+                        where=str(tensors.folder), expected="a complete model",
                         hint="merge it (merge_and_unload in peft) and save that")  # fmt: skip
     names = {name: _WRAPPED.sub("", name) for name in tensors.shapes}
     table, norm = _TRUNKS[trunk]
@@ -112,8 +112,11 @@ def check_copy(tensors: Tensors) -> None:
     tables = [tensors.read(name) for name in tensors.shapes if name.endswith(("embed_tokens.weight", "wte.weight"))]
     pairs = [(tensors.read(head), table) for head in heads for table in tables]
     if any(head.dtype != table.dtype or not torch.equal(head, table) for head, table in pairs):
-        raise UserError(f"{heads[0]} is no copy of the embedding, but config.json ties them", where=str(tensors.folder),
-                        expected="a copy, none at all, or tie_word_embeddings = false")  # fmt: skip
+        raise UserError(
+            f"{heads[0]} is not a copy of the embedding, but config.json ties them",
+            where=str(tensors.folder),
+            expected="a copy, none at all, or tie_word_embeddings = false",
+        )
 
 
 def as_rows(stack: Tensor) -> Tensor:

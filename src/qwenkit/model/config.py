@@ -198,7 +198,7 @@ class ModelConfig:
             yield from _counts(self.extension, ("seq_length",))
         if self.windows is not None:
             sizes = [size for size in self.windows if size is not None]
-            yield from (f"windows: {size!r} is no number of tokens" for size in sizes
+            yield from (f"windows: {size!r} is not a number of tokens" for size in sizes
                         if not _count(size) or size > LARGEST["max_position_embeddings"])  # fmt: skip
 
     def _shape(self) -> Iterator[str]:
@@ -207,7 +207,7 @@ class ModelConfig:
         if self.head_size == width // heads and width % heads:
             yield f"hidden_size = {width} does not divide into {heads} heads"
         if heads % self.kv_heads:
-            yield f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {self.kv_heads}"
+            yield f"num_attention_heads = {heads} is not a multiple of num_key_value_heads = {self.kv_heads}"
         if self.head_size % 2:
             yield f"head_dim = {self.head_size} is odd, but rotary positions turn pairs of channels"
         if self.head_size == 2 and self.extension is not None and self.extension.dynamic_ntk:

@@ -96,12 +96,12 @@ def _refuse(model: Transformer, family: str) -> None:
     if quantized_layers(model):
         raise UserError("a quantized model cannot become GGUF", hint="export the model that it was made of")
     if model.config.windows is not None:
-        raise UserError("a GGUF file of this family cannot say layer windows", expected="a model without windows")
+        raise UserError("a GGUF file of this family cannot hold layer windows", expected="a model without windows")
     yarn = model.config.yarn
     if yarn is not None and yarn != Yarn(
         factor=yarn.factor, original_max_position_embeddings=yarn.original_max_position_embeddings
     ):
-        raise UserError("a GGUF file cannot say YaRN with settings of its own", expected="only its factor and length")
+        raise UserError("a GGUF file cannot hold YaRN with settings of its own", expected="only its factor and length")
 
 
 def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, name: str) -> None:

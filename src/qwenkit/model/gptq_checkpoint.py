@@ -57,7 +57,7 @@ def read_quant_config(found: dict[str, Any], where: str) -> QuantConfig | None:
     odd = [f"{key} = {value!r:.100}" for key, value in said.items() if not _understood(key, value)]
     if odd:
         raise UserError(f"quantization_config: not supported here: {listed(odd)}", where=where,
-                        expected="what the released GPTQ folders say")  # fmt: skip
+                        expected="what the released GPTQ folders have")  # fmt: skip
     return QuantConfig(bits, group)
 
 

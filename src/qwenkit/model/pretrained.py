@@ -150,11 +150,11 @@ def refuse_adapter(folder: Path) -> None:
         found.get("peft_type") or "some kind",
         found.get("base_model_name_or_path") or "a model that it does not name",
     )
-    what = "a model and an adapter in one folder" if whole else "an adapter, not a whole model"
+    what = "a model and an adapter in one folder" if whole else "an adapter, not a complete model"
     raise UserError(
         f"{what}: {kind!s:.80} of {of!s:.200}",
         where=str(folder),
-        expected="the folder of a whole model",
+        expected="the folder of a complete model",
         hint="take adapter_config.json away where it is merged already; "
         "else merge it into its model (merge_and_unload in peft), and load that",
     )

@@ -113,7 +113,7 @@ class Tensors:
             raise
         except Exception as error:  # whatever a hostile or cut file makes of the reader
             raise UserError(
-                "not a plain file of tensors, or damaged",
+                "not a plain file of tensors, or corrupted",
                 where=str(file),
                 expected="tensors and nothing that would have to be run",
                 hint="use the model's *.safetensors",
@@ -121,7 +121,7 @@ class Tensors:
         if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise UserError("does not hold tensors by name", where=str(file))
         if odd := [str(name) for name, tensor in found.items() if not _plain_tensor(tensor)]:
-            raise UserError(f"{odd[0]} is no plain tensor", where=str(file),
+            raise UserError(f"{odd[0]} is not a plain tensor", where=str(file),
                             expected="floating point numbers of 16 bits or more, or integers, each stored")  # fmt: skip
         self.floats.update({str(name): tensor.dtype for name, tensor in found.items() if tensor.is_floating_point()})
         self._homes.update(dict.fromkeys(found, found))
@@ -131,7 +131,7 @@ class Tensors:
 def _refuse_packed(file: Path) -> None:
     """Tensors are mapped where they lie: in an archive that is compressed, or none, they do not."""
     if not zipfile.is_zipfile(file):
-        raise UserError("a pickle of before torch 1.6, or no file of tensors", where=str(file),
+        raise UserError("a pickle of before torch 1.6, or not a file of tensors", where=str(file),
                         expected="a zip archive, as torch.save writes it",
                         hint="use the model's *.safetensors, or load it with torch and save it again")  # fmt: skip
     with zipfile.ZipFile(file) as archive:
@@ -216,7 +216,7 @@ def _plain_name(name: str) -> bool:
 
 
 def _damaged(file: Path) -> UserError:
-    return UserError("the weights are damaged", where=str(file), hint="fetch or make them again")
+    return UserError("the weights are corrupted", where=str(file), hint="fetch or make them again")
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

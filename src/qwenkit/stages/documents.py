@@ -71,7 +71,7 @@ def read_part(part: Part) -> Iterator[Row]:
         where = f"{path}, row {number + 1}"
         row = {"id": f"{path.stem}-{number}", "place": f"{path.name}:{line}", **row}
         if not isinstance(row.get("text"), str):
-            raise UserError("missing key `text`", where=where, expected="a text")
+            raise UserError("missing key `text`", where=where, expected="a string")
         row["id"] = identity(row["id"], where)
         yield row
 

@@ -185,7 +185,7 @@ def drop_unknown_names(tok: Any, out: Path) -> None:
         lost = {key: text for key, value in found.items() if (text := _token(key, value)) and not _has(tok, text)}
         if lost:
             shown = listed([f"{key} = {text}" for key, text in lost.items()])
-            notice(f"{name}: {shown} is no token of the vocabulary, and left out", str(out))
+            notice(f"{name}: {shown} is not a token of the vocabulary, and left out", str(out))
             kept = {key: None if key in lost else value for key, value in found.items()}
             write_json(out / name, kept)
 

@@ -35,7 +35,7 @@ def trace(run: Path, node: str) -> Traced:
 
     manifest = read_manifest(run / node)
     if manifest.kind != "pretrain":
-        raise UserError(f"`{node}` is no pretraining", where=str(run), expected="a node of the kind pretrain")
+        raise UserError(f"`{node}` is not a pretraining", where=str(run), expected="a node of the kind pretrain")
     edges = {name: given.get("node", "") for name, given in manifest.inputs.items()}
     try:
         config = pretrain.Config.model_validate({**current_names(manifest.kind, manifest.config), **edges})

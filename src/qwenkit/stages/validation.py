@@ -55,7 +55,7 @@ def identity(value: Any, where: str | None = None) -> str:
     name = name_of(value)
     if name is None:
         found = "empty" if value == "" else json_kind(value)
-        raise UserError(f"`id` is {found}", where=where, expected="a text or a number")
+        raise UserError(f"`id` is {found}", where=where, expected="a string or a number")
     return name
 
 
@@ -71,9 +71,9 @@ def require_text(row: Row, *keys: str, filled: bool = False) -> None:
     """Refuse a row whose key holds something else than a text, or with `filled` an empty one."""
     for key in keys:
         if not isinstance(row[key], str):
-            raise UserError(f"`{key}` is {json_kind(row[key])}", expected="a text")
+            raise UserError(f"`{key}` is {json_kind(row[key])}", expected="a string")
         if filled and not row[key].strip():
-            raise UserError(f"`{key}` is empty", expected="a text")
+            raise UserError(f"`{key}` is empty", expected="a string")
 
 
 def check_flipped(row: Row) -> None:
@@ -152,7 +152,7 @@ def texts_of(row: Row) -> Iterator[str]:
     yield from (row[key] for key in ANSWERED if isinstance(row.get(key), str))
     choices = row.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise UserError("`choices` holds something else than texts", expected="a list of texts")
+        raise UserError("`choices` holds something other than strings", expected="a list of strings")
     yield from choices
 
 

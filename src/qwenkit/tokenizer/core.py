@@ -249,7 +249,7 @@ class Tokenizer:
         """Ids of each text, on all cores; threads are handed chunks of texts, for a small one is not worth a call."""
         allowed, threads = self._names(allowed_special), threads or os.cpu_count() or 1
         if isinstance(texts, str) or not isinstance(texts, Iterable):
-            raise UserError(f"texts = {_shown(texts)}", expected="a list of texts", hint="encode_batch([text])")
+            raise UserError(f"texts = {_shown(texts)}", expected="a list of strings", hint="encode_batch([text])")
         chunks = _chunks(map(_check_text, texts))
         if threads == 1 or len(chunks) < 2:
             return [self._encode(text, allowed) for chunk in chunks for text in chunk]
@@ -364,7 +364,7 @@ class Tokenizer:
 
 def _listed(names: Any) -> frozenset[str]:
     if isinstance(names, str) or not isinstance(names, Collection):
-        raise UserError(f"{_shown(names)} is no list of special tokens", expected='names, or "all"')
+        raise UserError(f"{_shown(names)} is not a list of special tokens", expected='names, or "all"')
     return frozenset(names)
 
 
@@ -375,13 +375,13 @@ def _shown(value: object) -> str:
 
 def _check_text(text: Any) -> str:
     if not isinstance(text, str):
-        raise UserError(f"{_shown(text)} is no text", expected="a text")
+        raise UserError(f"{_shown(text)} is not a string", expected="a string")
     return text
 
 
 def _check_list(ids: Any) -> Iterable[Any]:
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise UserError(f"{_shown(ids)} is no list of token ids", expected="whole numbers")
+        raise UserError(f"{_shown(ids)} is not a list of token ids", expected="integers")
     return ids
 
 
@@ -392,7 +392,7 @@ def _check_id(value: Any) -> int:
             return operator.index(value)
     except TypeError:
         pass
-    raise UserError(f"{_shown(value)} is no token id", expected="whole numbers")
+    raise UserError(f"{_shown(value)} is not a token id", expected="integers")
 
 
 def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
@@ -402,7 +402,7 @@ def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
         raise UserError(f"the vocabulary lacks {len(missing)} single bytes, the first is 0x{missing[0]:02x}")
     ids = [*ranks.values(), *special.values()]
     if odd := [i for i in ids if type(i) is not int or not 0 <= i < 2**31]:
-        raise UserError(f"{_shown(odd[0])} is no token id", expected="whole numbers from 0 to 2147483647")
+        raise UserError(f"{_shown(odd[0])} is not a token id", expected="integers from 0 to 2147483647")
     if "" in special:
         raise UserError("a special token without a name", expected="one character at the least")
     if len(set(ids)) < len(ids):

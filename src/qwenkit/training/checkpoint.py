@@ -129,7 +129,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         return _join(json.loads(flat.pop(PLAIN)), flat)
     except _FOREIGN as error:
         why = " ".join(str(error).split())[:200] or "it ends too early"
-        raise UserError(f"it is no checkpoint of ours ({why})", where=str(path), hint="remove the folder") from error
+        raise UserError(f"it is not a checkpoint of ours ({why})", where=str(path), hint="remove the folder") from error
 
 
 _FOREIGN = (

@@ -39,7 +39,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{METADATA} names {module}.{name}, which is no part of a checkpoint")
+            raise pickle.UnpicklingError(f"{METADATA} names {module}.{name}, which is not part of a checkpoint")
         return _ALLOWED[module, name]
 
 
@@ -51,7 +51,7 @@ def read_metadata(file: BinaryIO, folder: Path) -> Metadata:
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file() and not path.is_symlink()}
     for item in found.storage_data.values():
         if item.relative_path not in sizes or item.transform_descriptors:
-            raise ValueError(f"{METADATA} names {item.relative_path!r}, which is no file of the checkpoint")
+            raise ValueError(f"{METADATA} names {item.relative_path!r}, which is not a file of the checkpoint")
     wanted = sum(_bytes(entry) for entry in found.state_dict_metadata.values())
     if wanted > sum(sizes.values()):
         raise ValueError(f"{METADATA} names tensors of {wanted} bytes, more than there are")
@@ -62,7 +62,7 @@ def _bytes(entry: Any) -> int:
     if isinstance(entry, BytesStorageMetadata):
         return 0
     if not isinstance(entry, TensorStorageMetadata) or min(entry.size, default=0) < 0:
-        raise ValueError(f"{METADATA} describes what is no tensor")
+        raise ValueError(f"{METADATA} describes something other than a tensor")
     return math.prod(entry.size) * entry.properties.dtype.itemsize
 
 

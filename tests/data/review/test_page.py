@@ -225,7 +225,7 @@ def test_a_damaged_file_is_named(corpus: Path, name: str, text: str) -> None:
         review.page(corpus)
     assert name in str(caught.value.where)
     (corpus / name).write_text("other")
-    with pytest.raises(UserError, match=f"a damaged artifact: {name}"):
+    with pytest.raises(UserError, match=f"a corrupted artifact: {name}"):
         review.page(corpus)
 
 

@@ -62,7 +62,7 @@ error: runs/family/base/notes.txt: not in the manifest
         lambda d: d.family().write("runs/family/base/notes.txt", "mine"),
         "run family.toml",
         """\
-error: runs/family/base: a damaged artifact: notes.txt: not in the manifest
+error: runs/family/base: a corrupted artifact: notes.txt: not in the manifest
   hint: move it out of the folder
 """,
     ),
@@ -71,7 +71,7 @@ error: runs/family/base: a damaged artifact: notes.txt: not in the manifest
         changed(WEIGHTS),
         SFT.replace("bad.jsonl", "chat.jsonl"),
         """\
-error: runs/family/base: a damaged artifact: model.safetensors: its bytes changed
+error: runs/family/base: a corrupted artifact: model.safetensors: its bytes changed
   hint: fetch or make it again
 """,
     ),
@@ -80,7 +80,7 @@ error: runs/family/base: a damaged artifact: model.safetensors: its bytes change
         changed(WEIGHTS),
         "run family.toml --only chat --set chat.steps=2",
         """\
-error: runs/family/base: a damaged artifact: model.safetensors: its bytes changed
+error: runs/family/base: a corrupted artifact: model.safetensors: its bytes changed
   hint: --until chat makes it again
 """,
     ),
@@ -98,7 +98,7 @@ error: runs/family/base/manifest.json, line 47: broken JSON: Unterminated string
         lambda d: d.family().edit("runs/family/base/manifest.json", digest="0"),
         "status runs/family",
         """\
-error: runs/family/base/manifest.json: a damaged manifest: its digest is not that of its files
+error: runs/family/base/manifest.json: a corrupted manifest: its digest is not that of its files
   hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),
@@ -107,7 +107,7 @@ error: runs/family/base/manifest.json: a damaged manifest: its digest is not tha
         lambda d: d.family().edit("runs/family/base/manifest.json", key=None),
         "status runs/family",
         """\
-error: runs/family/base/manifest.json: a damaged manifest: keys are missing or unknown
+error: runs/family/base/manifest.json: a corrupted manifest: keys are missing or unknown
   hint: remove the folder; the next `qwenkit run` makes it again
 """,
     ),

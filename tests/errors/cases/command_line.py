@@ -11,7 +11,7 @@ CASES = [
         recipe(TOKENIZER),
         "run my.toml --set seed",
         """\
-error: --set: `seed` is no change
+error: --set: `seed` is not a change
   expected: KEY=VALUE or NODE.KEY=VALUE
 """,
     ),
@@ -41,7 +41,7 @@ error: --set tokenizer.extra=1: unknown key `tokenizer.extra`
         "run my.toml --set tokenizer.extras=many",
         """\
 error: --set tokenizer.extras=many: `tokenizer.extras` is "many"
-  expected: a whole number
+  expected: an integer
 """,
     ),
     Case(
@@ -49,7 +49,7 @@ error: --set tokenizer.extras=many: `tokenizer.extras` is "many"
         recipe(TOKENIZER),
         "run my.toml --set tokenizer=1",
         """\
-error: --set: `tokenizer=1` is no change
+error: --set: `tokenizer=1` is not a change
   expected: KEY=VALUE or NODE.KEY=VALUE
 """,
     ),
@@ -145,7 +145,7 @@ error: qwenkit tokenizer --corpus: missing key `tokenizer.corpus`
         "tokenizer --corpus t.jsonl --vocab-size big --out runs/o",
         """\
 error: qwenkit tokenizer --vocab-size: `tokenizer.vocab_size` is "big"
-  expected: a whole number
+  expected: an integer
 """,
     ),
     Case(

@@ -30,7 +30,7 @@ error: my.toml, line 4: `base`: hidden_size = 63 does not divide into 2 heads; h
         shaped("hidden_size = 64\nnum_attention_heads = 2\nnum_key_value_heads = 3\n"),
         "run my.toml",
         """\
-error: my.toml, line 4: `base`: num_attention_heads = 2 is no multiple of num_key_value_heads = 3
+error: my.toml, line 4: `base`: num_attention_heads = 2 is not a multiple of num_key_value_heads = 3
 """,
     ),
     Case(
@@ -106,7 +106,7 @@ error: my.toml, line 6: `more.extra` names `corpus`, whose kind is corpus
         recipe(CORPUS + 'languages = ["en", "klingon"]\n'),
         "run my.toml",
         """\
-error: my.toml, line 2: `corpus`: `klingon` is no language
+error: my.toml, line 2: `corpus`: `klingon` is not a language
   expected: codes of ISO 639, like en and zh
 """,
     ),
@@ -208,7 +208,7 @@ error: my.toml: broken TOML: brackets too deep
         broken("[" + "a" * 300 + ']\nkind = "tokenizer"\n'),
         "run my.toml",
         """\
-error: my.toml, line 1: `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa` is no node name
+error: my.toml, line 1: `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa` is not a node name
   expected: letters, digits, - and _, at most 64
 """,
     ),
@@ -217,7 +217,7 @@ error: my.toml, line 1: `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
         recipe('[corpus]\nextra = ["~nosuchuser/x"]\n'),
         "run my.toml",
         """\
-error: my.toml, line 3: `corpus.extra`: there is no home ~nosuchuser
+error: my.toml, line 3: `corpus.extra`: there is no home folder ~nosuchuser
   expected: a node, or a path
 """,
     ),
@@ -226,7 +226,7 @@ error: my.toml, line 3: `corpus.extra`: there is no home ~nosuchuser
         recipe('[corpus]\nextra = ["a\\u0000b/c"]\n'),
         "run my.toml",
         """\
-error: my.toml, line 3: `corpus.extra` = "a\\u0000b/c" is no path: it holds a zero byte
+error: my.toml, line 3: `corpus.extra` = "a\\u0000b/c" is not a path: it holds a zero byte
   expected: a node, or a path
 """,
     ),
@@ -254,7 +254,7 @@ error: my.toml, line 3: `corpus.extra` names neither a file nor a folder: pipe
         recipe(TOKENIZER),
         "run my.toml --set 'seed=2 # mine'",
         """\
-error: --set seed: "2 # mine" is no value
+error: --set seed: "2 # mine" is not a value
   expected: one value: no comment, line or endless number
 """,
     ),
@@ -263,7 +263,7 @@ error: --set seed: "2 # mine" is no value
         recipe(TOKENIZER),
         "run my.toml --set 'seed=2\nthreads=4'",
         """\
-error: --set seed: "2\\u000athreads=4" is no value
+error: --set seed: "2\\u000athreads=4" is not a value
   expected: one value: no comment, line or endless number
 """,
     ),
@@ -272,7 +272,7 @@ error: --set seed: "2\\u000athreads=4" is no value
         recipe(TOKENIZER),
         "run my.toml --set seed=" + "9" * 5000,
         """\
-error: --set seed: "999999999999999999999999999999999999999999999999999999999999..." is no value
+error: --set seed: "999999999999999999999999999999999999999999999999999999999999..." is not a value
   expected: one value: no comment, line or endless number
 """,
     ),
@@ -281,7 +281,7 @@ error: --set seed: "999999999999999999999999999999999999999999999999999999999999
         recipe(TOKENIZER),
         "tokenizer --corpus text.jsonl --vocab-size '300 # small' --out runs/o",
         """\
-error: --vocab-size: "300 # small" is no value
+error: --vocab-size: "300 # small" is not a value
   expected: one value: no comment, line or endless number
 """,
     ),
@@ -290,7 +290,7 @@ error: --vocab-size: "300 # small" is no value
         lambda d: d.family(),
         "run family.toml --out runs/family/chat",
         """\
-error: runs/family/chat: the output folder is an artifact, and no run
+error: runs/family/chat: the output folder is an artifact, not a run
   expected: an empty or new folder, or a run of this recipe
   hint: choose another with --out
 """,

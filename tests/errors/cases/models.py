@@ -39,7 +39,7 @@ error: model: the tensors do not fit config.json: wrong shape: model.norm.weight
         lambda d: foreign(d).cut("model/model.safetensors"),
         "chat model -p hi",
         """\
-error: model/model.safetensors: the weights are damaged
+error: model/model.safetensors: the weights are corrupted
   hint: fetch or make them again
 """,
     ),
@@ -71,7 +71,7 @@ error: model: no tokenizer in this folder
 """,
     ),
     Case(
-        "width that is no multiple of heads",
+        "width that is not a multiple of heads",
         lambda d: d.family(),
         "run family.toml --only base --set base.hidden_size=18 --set base.num_attention_heads=4",
         """\

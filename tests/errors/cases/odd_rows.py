@@ -66,7 +66,7 @@ error: my.toml, [corpus], text.jsonl: nothing is kept of the source extra (1 bro
         "tokenizer --corpus bad.jsonl --threads 1 --out runs/o",
         """\
 error: qwenkit tokenizer --corpus, `tokenizer.corpus`, bad.jsonl, row 1: `id` is a list
-  expected: a text or a number
+  expected: a string or a number
 """,
         started=True,
     ),
@@ -96,7 +96,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: broken JSON (a number w
         SFT,
         """\
 error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: `id` is a list
-  expected: a text or a number
+  expected: a string or a number
 """,
         started=True,
     ),
@@ -105,7 +105,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: `id` is a list
         bad_rows({**chats()[0], "messages": "yes"}),
         SFT,
         """\
-error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: `messages` is a text that is no JSON
+error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: `messages` is a string that is not JSON
   expected: a list of role and content, or its JSON text
 """,
         started=True,
@@ -116,7 +116,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: `messages` is a text th
         PAIRS,
         """\
 error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1: `id` is empty
-  expected: a text or a number
+  expected: a string or a number
 """,
         started=True,
     ),
@@ -125,7 +125,7 @@ error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1: `id` is e
         bad_rows({**pairs()[0], "flipped": "no"}),
         PAIRS,
         """\
-error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1: `flipped` is a text
+error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1: `flipped` is a string
   expected: true or false
 """,
         started=True,
@@ -135,8 +135,8 @@ error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1: `flipped`
         bad_rows({**prompts()[0], "id": True}),
         PPO,
         """\
-error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: `id` is a truth value
-  expected: a text or a number
+error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: `id` is a boolean
+  expected: a string or a number
 """,
         started=True,
     ),
@@ -177,7 +177,7 @@ error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: `candidates` hold
         PPO,
         """\
 error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: `rubric.parts` is 5
-  expected: a list of texts
+  expected: a list of strings
 """,
         started=True,
     ),
@@ -248,7 +248,7 @@ error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: `rubric.right.val
         PPO,
         """\
 error: qwenkit ppo --prompts, `ppo.prompts`, bad.jsonl, row 1: `rubric.right.any` is "yes"
-  expected: a list of texts
+  expected: a list of strings
 """,
         started=True,
     ),
@@ -278,7 +278,7 @@ error: qwenkit evaluate, tests/base.jsonl, row 1: missing key `task`
         EXAM,
         """\
 error: qwenkit evaluate, tests/base.jsonl, row 1: `answer` is a number
-  expected: a text
+  expected: a string
 """,
         started=True,
     ),
@@ -288,7 +288,7 @@ error: qwenkit evaluate, tests/base.jsonl, row 1: `answer` is a number
         EXAM,
         """\
 error: qwenkit evaluate, tests/base.jsonl, row 1: `prompt` is empty
-  expected: a text
+  expected: a string
 """,
         started=True,
     ),
@@ -297,8 +297,8 @@ error: qwenkit evaluate, tests/base.jsonl, row 1: `prompt` is empty
         exam("base", {**BASE, "choices": "yes", "gold": 0}),
         EXAM,
         """\
-error: qwenkit evaluate, tests/base.jsonl, row 1, test row x: `choices` holds something else than texts
-  expected: a list of texts
+error: qwenkit evaluate, tests/base.jsonl, row 1, test row x: `choices` holds something other than strings
+  expected: a list of strings
 """,
         started=True,
     ),
@@ -327,7 +327,7 @@ error: qwenkit evaluate, tests/base.jsonl, row 3: the id `x` stands in row 1 too
         exam("chat", {**prompts()[0], "task": "sums", "messages": "so?"}),
         EXAM,
         """\
-error: qwenkit evaluate, tests/chat.jsonl, row 1: `messages` is a text
+error: qwenkit evaluate, tests/chat.jsonl, row 1: `messages` is a string
   expected: a list of role and content
 """,
         started=True,
@@ -367,8 +367,8 @@ error: qwenkit testsets, bad.jsonl, row 2: a row that says nothing of a test
         bad_rows({"prompt": "so", "choices": ["a", 2]}),
         TESTSETS,
         """\
-error: qwenkit testsets, bad.jsonl, row 1: `choices` holds something else than texts
-  expected: a list of texts
+error: qwenkit testsets, bad.jsonl, row 1: `choices` holds something other than strings
+  expected: a list of strings
 """,
         started=True,
     ),

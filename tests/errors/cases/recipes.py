@@ -10,7 +10,7 @@ CASES = [
         broken("seed = 1\n[base]\nlr = \n"),
         "run my.toml",
         """\
-error: my.toml, line 3: broken TOML: no value that TOML knows; a text stands in quotes
+error: my.toml, line 3: broken TOML: not a TOML value; a string needs quotes
 """,
     ),
     Case(
@@ -18,7 +18,7 @@ error: my.toml, line 3: broken TOML: no value that TOML knows; a text stands in 
         broken('title = "my\nseed = 1\n'),
         "run my.toml",
         """\
-error: my.toml, line 1: broken TOML: the text is not closed on its line
+error: my.toml, line 1: broken TOML: the string is not closed on its line
 """,
     ),
     Case(
@@ -26,7 +26,7 @@ error: my.toml, line 1: broken TOML: the text is not closed on its line
         broken("[base]\nseq_length = 8\nseq_length = 9\n"),
         "run my.toml",
         """\
-error: my.toml, line 3: broken TOML: the key stands twice
+error: my.toml, line 3: broken TOML: the key is given twice
 """,
     ),
     Case(
@@ -34,7 +34,7 @@ error: my.toml, line 3: broken TOML: the key stands twice
         broken("[base]\n[base]\n"),
         "run my.toml",
         """\
-error: my.toml, line 2: broken TOML: the table [base] stands twice
+error: my.toml, line 2: broken TOML: the table [base] is given twice
 """,
     ),
     Case(
@@ -125,7 +125,7 @@ error: my.toml, line 1: recipe schema 3 is newer than this qwenkit
         "run my.toml",
         """\
 error: my.toml, line 1: `seed` is "one"
-  expected: a whole number
+  expected: an integer
 """,
     ),
     Case(
@@ -181,7 +181,7 @@ error: my.toml, line 2: missing key `tokenizer.corpus`
         "run my.toml",
         """\
 error: my.toml, line 4: `tokenizer.vocab_size` is "300"
-  expected: a whole number
+  expected: an integer
 """,
     ),
     Case(
@@ -190,7 +190,7 @@ error: my.toml, line 4: `tokenizer.vocab_size` is "300"
         "run my.toml",
         """\
 error: my.toml, line 4: `tokenizer.vocab_size` is true
-  expected: a whole number
+  expected: an integer
 """,
     ),
     Case(
@@ -293,7 +293,7 @@ error: my.toml, line 3: `corpus.extra` names what is not there: texts.jsonl
         "run my.toml",
         """\
 error: my.toml, line 4: `corpus.languages` holds 3
-  expected: a text in quotes
+  expected: a string in quotes
 """,
     ),
     Case(
@@ -342,7 +342,7 @@ error: my.toml, line 2: nodes wait for each other: a -> b -> a
         recipe('["my node"]\nkind = "tokenizer"\n'),
         "run my.toml",
         """\
-error: my.toml, line 2: `my node` is no node name
+error: my.toml, line 2: `my node` is not a node name
   expected: letters, digits, - and _, at most 64
 """,
     ),

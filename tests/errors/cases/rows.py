@@ -116,7 +116,7 @@ error: my.toml, line 3, `tokenizer.corpus`, text.jsonl: no documents in this fil
         "run my.toml",
         """\
 error: my.toml, [tokenizer], text.jsonl, row 2: missing key `text`
-  expected: a text
+  expected: a string
 """,
         started=True,
     ),
@@ -187,7 +187,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: truncated file: it cannot b
         lambda d: d.family().write("bad.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 20),
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
-error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be read to its end
+error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: corrupted file: it cannot be read to its end
   hint: fetch or write it again
 """,
         started=True,
@@ -197,7 +197,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be 
         lambda d: d.family().write("bad.jsonl.gz", b"\2 no gzip"),
         SFT.replace("bad.jsonl", "bad.jsonl.gz"),
         """\
-error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: damaged file: it cannot be read to its end
+error: qwenkit sft --data, `sft.data`, bad.jsonl.gz: corrupted file: it cannot be read to its end
   hint: fetch or write it again
 """,
         started=True,
@@ -387,7 +387,7 @@ error: qwenkit preference --data, `preference.data`, bad.jsonl: 1 of 2 rows cann
         PAIRS,
         """\
 error: qwenkit preference --data, `preference.data`, bad.jsonl, row 1: `chosen` is a number
-  expected: a text, or messages that end with the answer
+  expected: a string, or messages that end with the answer
 """,
         started=True,
     ),

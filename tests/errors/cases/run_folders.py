@@ -10,7 +10,7 @@ CASES = [
         lambda d: recipe(TOKENIZER)(d).write("mine/letter", "dear"),
         "run my.toml --out mine",
         """\
-error: mine: the output folder holds something that is no run
+error: mine: the output folder holds something that is not a run
   expected: an empty or new folder, or a run of this recipe
   hint: choose another with --out
 """,
@@ -65,9 +65,9 @@ error: runs/family/run.json: written by a newer qwenkit (schema 9)
         lambda d: d.family().edit("runs/family/run.json", fixed=None),
         "run family.toml",
         """\
-error: runs/family/run.json: a damaged run.json: keys are missing
+error: runs/family/run.json: a corrupted run.json: keys are missing
   expected: recipe, fixed.threads
-  hint: choose another with --out; what is whole in this folder, a new run takes with --reuse
+  hint: choose another with --out; a new run takes what is intact in this folder with --reuse
 """,
     ),
     Case(

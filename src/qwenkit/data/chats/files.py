@@ -72,7 +72,7 @@ def find(source: Path | Sequence[Path], kind: str, own: Sequence[str] = ()) -> F
     taken = [file.absolute() for each in found for file in each.taken]
     twice = next((file for number, file in enumerate(taken) if file in taken[:number]), None)
     if twice is not None:
-        raise UserError("a file that is named twice", where=str(twice), hint="name it once")
+        raise UserError("a file that is given twice", where=str(twice), hint="name it once")
     left = [(f"{each.root.name}/{name}", why) for each in found for name, why in each.left]
     splits: dict[str, list[str]] = {}
     for each in found:

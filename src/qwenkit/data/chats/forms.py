@@ -149,12 +149,12 @@ def _question(row: Row, key: str) -> Dialogue:
     if isinstance(asked, list) or (isinstance(asked, str) and asked.lstrip().startswith("[{")):
         return Dialogue("messages in prompt", turns(asked, key), (key,))
     if not isinstance(asked, str):
-        raise UserError(f"the prompt is {json_kind(asked)}", expected="a text, or a list of messages")
+        raise UserError(f"the prompt is {json_kind(asked)}", expected="a string, or a list of messages")
     for more in ("input", "context") if key == "instruction" else ():
         if isinstance(row.get(more), str):
             asked, read = "\n".join(filter(None, (asked, row[more]))), [*read, more]
     if not asked.strip():
-        raise UserError(f"an empty question: `{key}`", expected="a text")
+        raise UserError(f"an empty question: `{key}`", expected="a string")
     before = _history(row.get("history"))
     read += ["history"] if row.get("history") is not None else []
     form = "alpaca" if key == "instruction" else "prompt and answer"
@@ -172,7 +172,7 @@ def _history(value: Any) -> list[Row]:
     for each in found:
         if not isinstance(each, list) or len(each) != 2 or not all(isinstance(one, str) for one in each):
             raise UserError(
-                "`history` holds something else than pairs of texts", expected='[["question", "answer"], ...]'
+                "`history` holds something other than pairs of strings", expected='[["question", "answer"], ...]'
             )
         said += [{"role": "user", "content": each[0]}, {"role": "assistant", "content": each[1]}]
     return said
@@ -187,11 +187,11 @@ def answer(value: Any, key: str) -> list[Row]:
     if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
         with within(f"`{key}`"):
             return turns(value, key)
-    raise UserError(f"`{key}` is {_kind(value)}", expected="a text, or messages that end with the answer")
+    raise UserError(f"`{key}` is {_kind(value)}", expected="a string, or messages that end with the answer")
 
 
 def _kind(value: Any) -> str:
-    return "a list of texts" if isinstance(value, list) and value and isinstance(value[0], str) else json_kind(value)
+    return "a list of strings" if isinstance(value, list) and value and isinstance(value[0], str) else json_kind(value)
 
 
 def _instance(row: Row) -> Dialogue:
@@ -232,7 +232,7 @@ def with_system(messages: list[Row], row: Row) -> list[Row]:
     if key is None:
         return messages
     if not isinstance(row[key], str):
-        raise UserError(f"`{key}` is {json_kind(row[key])}", expected="a text")
+        raise UserError(f"`{key}` is {json_kind(row[key])}", expected="a string")
     if not messages or messages[0]["role"] != "system":
         return [{"role": "system", "content": row[key]}, *messages]
     if text(messages[0]) != row[key]:
@@ -302,4 +302,4 @@ def _refuse_untrained(messages: list[Row]) -> None:
         raise UserError("a chat of which nothing is trained", expected="an answer whose weight is above 0")
     for message in answers:
         if not message.get("tool_calls") and not text(message).strip():
-            raise UserError("an empty answer", where=f"message {messages.index(message)}", expected="a text")
+            raise UserError("an empty answer", where=f"message {messages.index(message)}", expected="a string")

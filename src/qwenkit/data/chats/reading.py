@@ -126,7 +126,7 @@ def _own(part: Part, number: int, raw: Row, place: str) -> Converted:
     """A row in our form, with its id and place."""
     if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
         kind = "empty" if raw["id"] == "" else json_kind(raw["id"])
-        raise UserError(f"`id` is {kind}", expected="a text or a number")
+        raise UserError(f"`id` is {kind}", expected="a string or a number")
     found = converted(raw, part.kind)
     name = found.row.get("id")
     called = f"{part.stem}-{number - 1}" if name is None else name_of(name)
@@ -157,7 +157,7 @@ class _Gate(Quarantine):
             raise formats.damaged(Path(file), reason)
         if reason == BROKEN:
             what = f"broken JSON in row {line}, and what follows it cannot be told apart"
-            raise UserError(what, where=str(file), hint="hint that row, or write one object a line")
+            raise UserError(what, where=str(file), hint="fix that row, or write one object a line")
         if self.behind is None:
             what = f"{reason} ({detail})" if detail else reason
             raise UserError(what, where=f"{file}, row {line}", expected="one JSON object a line")
@@ -234,7 +234,7 @@ def _arrow(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
 
 def unreadable(path: Path, form: str) -> UserError:
     """What is said of a file of columns that its library refuses."""
-    return UserError(f"damaged file: it cannot be read as {form}", where=str(path), hint="fetch or write it again")
+    return UserError(f"corrupted file: it cannot be read as {form}", where=str(path), hint="fetch or write it again")
 
 
 _READERS: dict[str, Any] = {"json": _json, "parquet": _parquet, "csv": _csv, "arrow": _arrow}

@@ -67,7 +67,7 @@ def parsed(value: Any, key: str, expected: str = "a list") -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise UserError(f"`{key}` is a text that is no JSON", expected=f"{expected}, or its JSON text") from None
+        raise UserError(f"`{key}` is a string that is not JSON", expected=f"{expected}, or its JSON text") from None
 
 
 def turn(message: Any, where: str) -> Row:
@@ -155,7 +155,7 @@ def _calls(content: Any, where: str) -> list[Any]:
         found = None
     calls = found if isinstance(found, list) else [found]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
-        raise UserError("a function call that is no JSON of name and arguments", where=where,
+        raise UserError("a function call that is not JSON of name and arguments", where=where,
                         expected='{"name": ..., "arguments": {...}}')  # fmt: skip
     return [{"type": "function", "function": call} for call in calls]
 
@@ -167,7 +167,7 @@ def weight_of(row: Mapping[str, Any], where: str | None = None) -> float | None:
         said.append(("train_detail", _detail(row["train_detail"], where)))
     if len({weight for _, weight in said}) > 1:
         names = " and ".join(f"`{name}`" for name, _ in said)
-        raise UserError(f"{names} say different things of training", where=where, expected="one of them")
+        raise UserError(f"{names}disagree about training", where=where, expected="one of them")
     return said[0][1] if said else None
 
 

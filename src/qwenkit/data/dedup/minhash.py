@@ -90,7 +90,7 @@ def _checked(texts: Iterable[str], threshold: float) -> list[str]:
     found = list(texts)
     for index, text in enumerate(found):
         if not isinstance(text, str):
-            raise UserError(f"text {index} is {text!r:.40}", expected="a text")
+            raise UserError(f"text {index} is {text!r:.40}", expected="a string")
     return found
 
 

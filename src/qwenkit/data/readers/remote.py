@@ -40,7 +40,7 @@ def _from_hub(rest: str, name: str) -> Path:
     try:
         folder = snapshot_download(repo, repo_type="dataset", allow_patterns=[inner, f"{inner}/*"] if inner else None)
     except HFValidationError as error:
-        raise UserError("no name of a data set", where=f"source {name}: {_HUB}{rest}",
+        raise UserError("not the name of a data set", where=f"source {name}: {_HUB}{rest}",
                         expected=f"{_HUB}ORG/NAME, or a file or folder in it") from error  # fmt: skip
     except OSError as error:  # all of the Hub's are, and those of the network
         raise _unfetched("data set", f"source {name}: {_HUB}{rest}", error) from error

@@ -170,7 +170,7 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            what, expected = "this is no folder of token shards", f"a file {path.name} in it"
+            what, expected = "this is not a folder of token shards", f"a file {path.name} in it"
             raise UserError(what, where=str(path.parent), expected=expected)
         self.index = path
         with parquet_io.sound(path):

@@ -115,7 +115,7 @@ def cannot_say(form: str, reasons: Mapping[str, bool]) -> None:
     """Refuse to write a model into a folder that would compute something else."""
     if said := [reason for reason, holds in reasons.items() if holds]:
         raise UserError(
-            f"a {form} folder cannot say {', '.join(said)}",
+            f"a {form} folder cannot hold {', '.join(said)}",
             where="the format to save in",
             expected="a format that computes the same",
         )

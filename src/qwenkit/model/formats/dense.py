@@ -111,7 +111,7 @@ def _narrow(found: Mapping[str, Any], family: str, layers: int) -> list[bool]:
     """Which layers have a window where none is named."""
     below = found.get("max_window_layers", 28)
     if not is_whole(below):
-        raise UserError(f"max_window_layers = {below!r}", expected="a whole number")
+        raise UserError(f"max_window_layers = {below!r}", expected="an integer")
     if family == "qwen2_moe":
         return [layer % 2 == 0 and layer < below for layer in range(layers)]
     return [family == "qwen3_moe" or layer >= below for layer in range(layers)]

@@ -101,7 +101,7 @@ def refuse_unknown(found: Mapping[str, Any], read: Iterable[str], family: str, n
         shown = listed([f"{key} = {json.dumps(found[key]):.60}" for key in odd])
         raise UserError(
             f"this may change what is computed and is not supported here: {shown}",
-            expected="what the released models say",
+            expected="what the released models have",
             hint=f"if it changes nothing: accept_unknown = {_list(odd)} in load_model and in a recipe, "
             f"--accept-unknown {','.join(odd[:5]):.200} on the command line",
         )

@@ -59,7 +59,7 @@ def _read(found: dict[str, Any]) -> ModelConfig:
     values = pick(found, NAMES, ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"))
     for name in ("intermediate_size", "seq_length"):
         if not is_whole(found.get(name)):
-            raise UserError(f"{name} = {found.get(name)!r}", expected="a whole number")
+            raise UserError(f"{name} = {found.get(name)!r}", expected="an integer")
     heads, width = values["num_attention_heads"], values.get("head_dim")
     together = heads * width if is_whole(heads) and is_whole(width) else None  # another kind is refused below
     refuse(

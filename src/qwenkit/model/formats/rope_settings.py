@@ -31,7 +31,7 @@ def rotation(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
     bases |= {name: found.get(name) for name in ("rope_theta", "rotary_emb_base")}
     theta = agree(bases, bases, "the base of the rotation")
     if older and newer and theta is not None and _only_newer(bases) and theta != 10000:
-        raise UserError(f"{OLDER} stands in the place of {NEWER}, and the base {theta} is said in that one only",
+        raise UserError(f"{OLDER} stands in the place of {NEWER}, and the base {theta} is given in that one only",
                         expected=f'"rope_theta": {theta} in {OLDER} too')  # fmt: skip
     if rope["rope_type"] == "yarn":
         lengths = {f"{OLDER if older else NEWER}.{ORIGINAL}": rope.get(ORIGINAL), ORIGINAL: found.get(ORIGINAL)}
