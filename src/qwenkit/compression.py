@@ -24,6 +24,7 @@ from qwenkit.files import open_file
 
 BLOCK = 1 << 20
 CUT, DAMAGED = "truncated file", "damaged file"
+"""Reasons as they stand in quarantine files and counts; `in_words` is how messages name them."""
 WIDEST = 1 << 31  # bytes that zstd may look back (`--long=31`, the most there is); it holds as much as it has unpacked
 _XZ_MEMORY = 1 << 30
 _HEAD = 512  # bytes that tell how a file is packed
@@ -31,6 +32,11 @@ _SKIPPED = b"\x2a\x4d\x18"  # after a byte 0x5N: a frame of zstd that holds no d
 _FEEDS = {".gz": 1 << 16, ".zst": 1 << 11}  # bytes given to a decoder that may make a block of them; zstd: 64 MB
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a]")
 _FAULTS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
+
+
+def in_words(reason: str) -> str:
+    """Return what a message calls a reason: the name in quarantine files is older than today's word."""
+    return "corrupted file" if reason == DAMAGED else reason
 
 
 class Packing(NamedTuple):

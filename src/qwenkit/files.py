@@ -67,6 +67,11 @@ def unreadable(error: OSError, path: Place) -> UserError:
     return UserError(f"the file cannot be read ({error.strerror or 'the disk fails'})", where=str(path))
 
 
+def corrupted(path: Place, form: str) -> UserError:
+    """Return the error of a file that a library cannot read as `form`, such as Parquet."""
+    return UserError(f"corrupted file: it cannot be read as {form}", where=str(path), hint="fetch or write it again")
+
+
 def read_bytes(path: Place, limit: int = CONFIG_BYTES, expected: str | None = None) -> bytes:
     """All bytes of a regular file, which may hold `limit` at most and is no pointer of git-lfs."""
     with open_file(path, expected) as file:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from qwenkit.compression import opened
+from qwenkit.compression import CUT, DAMAGED, in_words, opened
 from qwenkit.errors import UserError
-from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, decode, is_pointer, read_bytes, refuse_special
+from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, corrupted, decode, is_pointer, read_bytes, refuse_special
 
 Row = dict[str, Any]
 LEVELS, DIGITS, CONTAINERS = 200, 300, 4_000_000
@@ -136,12 +136,11 @@ def numbered_jsonl(
             if line.strip():
                 yield from ((number, row) for row in parse_line(line, path, number, quarantine))
     except (EOFError, OSError) as error:
-        reason = "truncated file" if isinstance(error, EOFError) else "damaged file"
+        reason = CUT if isinstance(error, EOFError) else DAMAGED
         if quarantine is None:
-            raise UserError(
-                f"{reason}: " + (f"it cannot be read beyond line {number}" if number else "nothing in it can be read"),
-                where=str(path), hint="fetch or write it again",
-            ) from error  # fmt: skip
+            place = f"it cannot be read beyond line {number}" if number else "nothing in it can be read"
+            hint = "fetch or write it again"
+            raise UserError(f"{in_words(reason)}: {place}", where=str(path), hint=hint) from error
         quarantine.add(reason, path, line=number + 1, sample=str(error))
 
 
@@ -370,6 +369,4 @@ def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]
     except damage as error:
         if is_pointer(path):
             raise UserError("a git-lfs pointer, not the file itself", where=str(path), hint="git lfs pull") from error
-        raise UserError(
-            "corrupted file: it cannot be read as Parquet", where=str(path), hint="fetch or write it again"
-        ) from error
+        raise corrupted(path, "Parquet") from error

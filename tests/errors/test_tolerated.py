@@ -52,7 +52,7 @@ def test_a_run_makes_a_damaged_artifact_again(desk: Desk) -> None:
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     _, plan, _ = call("run family.toml --dry-run --json")
     assert [row["why"] for row in json.loads(plan) if row["node"] == "base"] == [
-        "its artifact is damaged: model.safetensors: its bytes changed"
+        "its artifact is corrupted: model.safetensors: its bytes changed"
     ]
     assert call("run family.toml -q")[0] == 0
     assert weights.read_bytes() == whole and not damage(weights.parent)

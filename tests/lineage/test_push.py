@@ -101,7 +101,7 @@ def test_what_is_no_whole_model_stays_here(hub: HubServer, mine: Path) -> None:
     assert "a corrupted artifact: model.safetensors: its bytes changed" in refused("runs/family/chat me/chat")
     (chat / "manifest.json").unlink()
     (chat / "model.safetensors").write_bytes(data[: len(data) // 2])
-    assert "damaged" in refused("runs/family/chat me/chat")
+    assert "corrupted" in refused("runs/family/chat me/chat")
     (chat / "model.safetensors").write_bytes(data)
     (chat / "tokenizer.json").unlink()
     assert "no tokenizer in this folder" in refused("runs/family/chat me/chat")

@@ -182,7 +182,7 @@ def test_damaged_artifacts_of_another_run_are_told(toy: Path) -> None:
     Path("runs/a/one/text").unlink()
     recipe = replace(load_recipe(str(toy)), out=Path("runs/b"))
     assert runner.plan(recipe, Options(reuse=Path("runs/a")))[0].why == (
-        "never run; that of runs/a is damaged: text: missing"
+        "never run; that of runs/a is corrupted: text: missing"
     )
 
 

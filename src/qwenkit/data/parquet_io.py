@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenkit.errors import UserError
+from qwenkit.files import corrupted
 
 Row = dict[str, Any]
 DOCUMENT = pa.schema(
@@ -59,9 +59,7 @@ def sound(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            "corrupted file: it cannot be read as Parquet", where=str(path), hint="fetch or write it again"
-        ) from error
+        raise corrupted(path, "Parquet") from error
 
 
 def refuse_other_columns(found: pa.Schema, known: pa.Schema) -> None:

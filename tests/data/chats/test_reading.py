@@ -85,7 +85,7 @@ def test_a_file_that_was_cut_is_refused(name: str, tmp_path: Path) -> None:
     if name in ("unnamed", "texts.parquet"):
         data = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     path.write_bytes(data[: max(60, len(data) * 2 // 3)])
-    with pytest.raises(UserError, match=r"truncated|damaged|broken|git-lfs"):
+    with pytest.raises(UserError, match=r"truncated|corrupted|broken|git-lfs"):
         list(read(path, "chats", Quarantine()))
 
 

@@ -59,8 +59,9 @@ def _by_content(path: Path) -> str:
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """What is said of a file that cannot be read to its end."""
-    return UserError(f"{reason}: it cannot be read to its end", where=str(path), hint="fetch or write it again")
+    """Return the error of a file that cannot be read to its end."""
+    what = f"{compression.in_words(reason)}: it cannot be read to its end"
+    return UserError(what, where=str(path), hint="fetch or write it again")
 
 
 def arrow(path: Path) -> Iterator[tuple[int, Row]]:

@@ -23,6 +23,7 @@ from qwenkit.data.chats.forms import COLUMNS, Converted, converted
 from qwenkit.data.readers import row_files, text_lines
 from qwenkit.data.readers.json_files import BROKEN, is_document
 from qwenkit.errors import UserError, within
+from qwenkit.files import corrupted
 from qwenkit.records import Quarantine, Row, dumps, json_kind, name_of, row_groups
 
 PART_BYTES = 16 << 20
@@ -81,7 +82,7 @@ def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:
     try:
         yield from ((start, stop, rows + 1) for start, stop, rows in row_groups(path, size))
     except (pa.ArrowException, OSError):
-        raise unreadable(path, "Parquet") from None
+        raise corrupted(path, "Parquet") from None
 
 
 def read(
@@ -230,11 +231,6 @@ def _csv(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
 
 def _arrow(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
     return formats.arrow(part.path)
-
-
-def unreadable(path: Path, form: str) -> UserError:
-    """What is said of a file of columns that its library refuses."""
-    return UserError(f"corrupted file: it cannot be read as {form}", where=str(path), hint="fetch or write it again")
 
 
 _READERS: dict[str, Any] = {"json": _json, "parquet": _parquet, "csv": _csv, "arrow": _arrow}
