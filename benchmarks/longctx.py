@@ -2,8 +2,9 @@
 
     python benchmarks/longctx.py --out FOLDER --text FOLDER_OF_BOOKS [--seq-length 128] [--tokens 4e6]
 
-Raises corpus, tokenizer and base model by the recipe below, then `qwenkit longctx` twice: all combinations, and a grid
-of windows under NTK and LogN. The base model is a million weights, so its perplexities compare with themselves only.
+Makes corpus, tokenizer and base model by the recipe below, then runs `qwenkit long-context` twice: all combinations,
+and a grid of windows under NTK and LogN. The base model has a million parameters, so its perplexities compare with
+themselves only.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main() -> None:
     subprocess.run([*qwenkit, "run", str(recipe)], check=True)
     lengths = ",".join(str(given.row << doubling) for doubling in range(4))
     for name, more in (("tricks", []), ("windows", ["--windows", "grid"])):
-        command = [*qwenkit, "longctx", str(given.out / "run/base"), "--text", given.read, "--lengths", lengths,
+        command = [*qwenkit, "long-context", str(given.out / "run/base"), "--text", given.read, "--lengths", lengths,
                    "--limit", "40000", "--plot", str(given.out / f"longctx-{name}.svg"), *more]  # fmt: skip
         subprocess.run(command, check=True)
 

@@ -50,7 +50,7 @@ def test_help_tells_defaults_and_required_keys(kind: str, width: int, monkeypatc
         assert (f"[default: {default}]" in said) == (default not in ("", "[]", "{}")), said
 
 
-@pytest.mark.parametrize("command", ["", "inspect", "inspect mask", "run", "status", *KINDS])
+@pytest.mark.parametrize("command", ["", "inspect", "inspect loss-mask", "run", "status", *KINDS])
 def test_help_ends_with_an_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = help_page(monkeypatch, command, 80)
     assert page.rstrip().rpartition("╯")[2].split()[:2] == ["Example:", "qwenkit"]
@@ -101,7 +101,7 @@ def test_colours_stay_out_of_pipes(
     monkeypatch.setenv("TERM", "xterm-256color")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    command = f"inspect mask {family_tokenizer / 'chat.jsonl'} --tokenizer {family_tokenizer} --limit 2 --json"
+    command = f"inspect loss-mask {family_tokenizer / 'chat.jsonl'} --tokenizer {family_tokenizer} --limit 2 --json"
     code, out, _ = call(command)
     first, second = json.loads(out)
     assert code == 0 and first["id"] != second["id"]

@@ -76,8 +76,8 @@ def test_train_filter_tells_what_it_could_not_read(tmp_path: Path, monkeypatch: 
     for name, word in (("good", "river"), ("bad", "cheap")):
         rows = [json.dumps({"text": f"{word} {n} {word}"}) for n in range(20)]
         Path(f"{name}.jsonl").write_text("\n".join([*rows, *(["{broken"] * 3 if name == "good" else [])]))
-    code, out, err = call("train-filter --good good.jsonl --bad bad.jsonl --out f.npz --json")
+    code, out, err = call("train-filter --positive good.jsonl --negative bad.jsonl --out f.npz --json")
     assert code == 0 and json.loads(out)["quarantined"] == {"good": {"broken JSON": 3}, "bad": {}}
     assert "good.jsonl: 3 quarantined" in err and "line 21" in err
     Path("old.npz").write_bytes(b"old")
-    assert call("train-filter --good good.jsonl --bad bad.jsonl --out nowhere/f.npz")[0] == 2
+    assert call("train-filter --positive good.jsonl --negative bad.jsonl --out nowhere/f.npz")[0] == 2

@@ -47,7 +47,7 @@ def shown(text: str) -> list[str]:
 def cheap(arguments: list[str]) -> list[str]:
     """The command itself where it is cheap, otherwise its cheapest form."""
     if arguments[0] == "run":
-        return [*arguments, "--dry-run", "--allow-drift"]
+        return [*arguments, "--dry-run", "--allow-env-change"]
     return [*arguments, "-p", "hello", "--max-tokens", "4"] if arguments[0] == "chat" else arguments
 
 

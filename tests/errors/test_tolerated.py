@@ -110,7 +110,7 @@ def test_hidden_files_in_an_artifact_are_left_alone(desk: Desk) -> None:
 
 def test_gzip_of_chats_is_read(desk: Desk, tmp_path: Path) -> None:
     desk.family().write("c.jsonl.gz", gzip.compress("\n".join(json.dumps(row) for row in chats()).encode()))
-    assert call("inspect mask c.jsonl.gz --tokenizer runs/family/base --limit 1")[0] == 0
+    assert call("inspect loss-mask c.jsonl.gz --tokenizer runs/family/base --limit 1")[0] == 0
 
 
 def test_every_comparison_stands_in_the_books(desk: Desk) -> None:

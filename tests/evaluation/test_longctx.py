@@ -69,7 +69,7 @@ def test_the_command_prints_the_table_and_draws_it(tmp_path: Path) -> None:
     save_model(init_weights(Transformer(replace(CONFIG, vocab_size=tok.vocab_size)), seed=0), tmp_path / "m")
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text(" ".join(row["text"] for row in texts()) * 3)
-    arguments = f"longctx {tmp_path / 'm'} --text {tmp_path / 'text'} --lengths 16,64 --limit 400"
+    arguments = f"long-context {tmp_path / 'm'} --text {tmp_path / 'text'} --lengths 16,64 --limit 400"
     code, out, err = call(f"{arguments} --plot {tmp_path / 'p.svg'}")
     assert (code, err) == (0, ""), err
     assert "| dynamic_ntk + logn + window_attn |" in out and (tmp_path / "p.svg").exists()

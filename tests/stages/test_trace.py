@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def explain(folder: Path, arguments: str) -> Any:
     with contextlib.chdir(folder):
-        code, out, err = call(f"explain {arguments} --run runs/traced --node base --json")
+        code, out, err = call(f"trace {arguments} --run runs/traced --node base --json")
     assert code == 0, err
     return json.loads(out)
 
@@ -111,12 +111,12 @@ def test_the_steps_are_those_that_were_trained_on(folder: Path, tmp_path: Path) 
 
 def test_words_for_people(folder: Path) -> None:
     with contextlib.chdir(folder):
-        code, out, _ = call("explain again --run runs/traced --node base")
+        code, out, _ = call("trace again --run runs/traced --node base")
         assert code == 0 and "dropped by exact_duplicates exact_copy of user~7" in out
         assert "did not learn it" in out and "(extra, mine.jsonl:62)" in out
-        code, out, _ = call("explain --step 3 --run runs/traced --node base")
+        code, out, _ = call("trace --step 3 --run runs/traced --node base")
         assert code == 0 and "CC-BY-4.0): tokens " in out
-        code, _, err = call("explain --step 99999 --run runs/traced --node base")
+        code, _, err = call("trace --step 99999 --run runs/traced --node base")
         assert code == 2 and "no step 99999" in err
 
 
@@ -132,6 +132,6 @@ def test_other_tokens_than_those_learnt_are_refused(folder: Path) -> None:
     before = read_json(path)
     write_json(path, {**before, "metrics": {**before["metrics"], "corpus_digest": "0"}})
     with contextlib.chdir(folder):
-        code, _, err = call("explain --step 1 --run runs/traced --node base")
+        code, _, err = call("trace --step 1 --run runs/traced --node base")
     write_json(path, before)
     assert code == 2 and "not the index of the tokens" in err

@@ -34,7 +34,7 @@ app = typer.Typer(
 inspect_app = typer.Typer(
     help="Look at what a model will really see.",
     no_args_is_help=True,
-    epilog="Example:  qwenkit inspect mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer",
+    epilog="Example:  qwenkit inspect loss-mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer",
 )
 app.add_typer(inspect_app, name="inspect")
 

@@ -24,8 +24,8 @@ from qwenkit.cli.app import (
 from qwenkit.errors import UserError
 
 
-@app.command(epilog="Example:  qwenkit explain text-000012 --run runs/nano")
-def explain(
+@app.command("trace", epilog="Example:  qwenkit trace text-000012 --run runs/nano")
+def trace_document(
     document: Annotated[str | None, typer.Argument(help="a document's id", metavar="DOC")] = None,
     run: Annotated[Path, typer.Option(help="a run folder", parser=as_folder, metavar="RUN")] = Path("runs/nano"),
     node: Annotated[str, typer.Option(help="a corpus, or a pretraining whose steps are wanted too")] = "corpus",
@@ -38,7 +38,7 @@ def explain(
     from qwenkit.stages.trace import corpus_of, trace
 
     if (document is None) == (step is None):
-        raise UserError("a document or --step is wanted, and not both", where="qwenkit explain")
+        raise UserError("a document or --step is wanted, and not both", where="qwenkit trace")
     if document is None:
         assert step is not None
         traced = trace(run, node)
@@ -113,10 +113,12 @@ def inspect_corpus(
         say(f"wrote {html}")
 
 
-@app.command("train-filter", epilog="Example:  qwenkit train-filter --good books --bad spam.jsonl --out filter.npz")
+@app.command(
+    "train-filter", epilog="Example:  qwenkit train-filter --positive books --negative spam.jsonl --out filter.npz"
+)
 def train_filter(
-    good: Annotated[Path, typer.Option(help="text that is wanted: a file or folder", metavar="PATH")],
-    bad: Annotated[Path, typer.Option(help="text that is not", metavar="PATH")],
+    positive: Annotated[Path, typer.Option(help="text that is wanted: a file or folder", metavar="PATH")],
+    negative: Annotated[Path, typer.Option(help="text that is not", metavar="PATH")],
     out: Annotated[Path, typer.Option(help="the filter")],
     limit: Annotated[int, typer.Option(help="documents of each side at most", min=20)] = 20_000,
     as_json: Json = False,
@@ -129,12 +131,12 @@ def train_filter(
     from qwenkit.data.readers.documents import Source, read_documents
     from qwenkit.records import Quarantine
 
-    if good.resolve() == bad.resolve():
+    if positive.resolve() == negative.resolve():
         raise UserError(
-            "both sides are the same text", where=str(good), expected="text that is wanted, and text that is not"
+            "both sides are the same text", where=str(positive), expected="text that is wanted, and text that is not"
         )
     sides, lost = [], {}
-    for name, path in (("good", good), ("bad", bad)):
+    for name, path in (("good", positive), ("bad", negative)):
         source, lost[name] = Source(name, path), Quarantine()
         texts = [text_of(source, document) for document in islice(read_documents(source, lost[name]), limit)]
         tell_quarantined(path, lost[name])

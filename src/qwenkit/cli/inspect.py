@@ -11,9 +11,9 @@ from qwenkit.cli.app import Json, as_reference, inspect_app, print_json, read_st
 
 
 @inspect_app.command(
-    "mask", epilog="Example:  qwenkit inspect mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer"
+    "loss-mask", epilog="Example:  qwenkit inspect loss-mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer"
 )
-def inspect_mask(
+def inspect_loss_mask(
     file: Annotated[Path, typer.Argument(help="chats in any common form: JSON, CSV, Parquet, or a folder")],
     tokenizer: Annotated[
         str, typer.Option(help="a model or tokenizer folder, or org/name", parser=as_reference, metavar="MODEL")

@@ -71,8 +71,10 @@ def _variable(text: str) -> tuple[str, Any]:
         return name, value
 
 
-@app.command(epilog="Example:  qwenkit longctx runs/nano/base --text notes --lengths 256,512,1024,2048")
-def longctx(
+@app.command(
+    "long-context", epilog="Example:  qwenkit long-context runs/nano/base --text notes --lengths 256,512,1024,2048"
+)
+def long_context(
     model: Model,
     text: Annotated[Path, typer.Option(help="a folder of .txt/.md/.py, a file, JSONL or Parquet")],
     lengths: Annotated[str | None, typer.Option(help="tokens, by commas; the trained length and its doublings")] = None,

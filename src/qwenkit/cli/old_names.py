@@ -1,34 +1,70 @@
-"""Words of the command line that have another name now: they work for one release more, with a warning.
+"""Words of the command line that have another name now: they work for one release more, with a warning each.
 
 `upgrade(arguments)` writes them as they are called today, before anything is parsed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qwenkit.errors import UserError, notice
 from qwenkit.schema import renamed_keys
 from qwenkit.stages import KINDS
 
+COMMANDS = {"compression": "tokenizer-stats", "longctx": "long-context", "explain": "trace"}
+"""Commands by their old names."""
+INSPECT = {"mask": "loss-mask"}
+"""Commands of `qwenkit inspect` by their old names."""
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "run": {"--allow-drift": "--allow-env-change"},
+    "train-filter": {"--good": "--positive", "--bad": "--negative"},
+}
+"""Options by their old names, for each command; those of the stages are renamed keys of recipes (`qwenkit.schema`)."""
+
 
 def upgrade(arguments: list[str]) -> list[str]:
-    """The arguments in today's words; an option under both of its names is a `UserError`."""
-    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    options = {_option(old): _option(new) for old, new in renamed_keys(verb).items()} if verb in KINDS else {}
-    given = {argument.partition("=")[0] for argument in arguments}
-    for old, new in options.items():
+    """Return the arguments in today's words; an option under both of its names is a `UserError`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    words, rest = _upgraded_commands(arguments[:end]), arguments[end:]
+    command = next((word for word in words if not word.startswith("-")), "")
+    renamed = _renamed_options(command)
+    given = {word.partition("=")[0] for word in words}
+    for old, new in renamed.items():
         if old in given and new in given:
-            raise UserError(f"{old} and {new} are two names of one option", where=f"qwenkit {verb}", expected=new)
-    return [_renamed(argument, options, f"qwenkit {verb}") for argument in arguments]
+            raise UserError(f"{old} and {new} are two names of one option", where=f"qwenkit {command}", expected=new)
+    return [*(_upgraded_option(word, renamed, f"qwenkit {command}") for word in words), *rest]
+
+
+def _upgraded_commands(words: list[str]) -> list[str]:
+    """The words with the command, and that of `inspect`, under today's name."""
+    places = [at for at, word in enumerate(words) if not word.startswith("-")][:2]
+    tables = [COMMANDS, INSPECT if places and words[places[0]] == "inspect" else {}]
+    for at, names in zip(places, tables):
+        if words[at] in names:
+            before = "qwenkit inspect" if names is INSPECT else "qwenkit"
+            _tell(f"{before} {words[at]}", f"{before} {names[words[at]]}")
+            words = [*words[:at], names[words[at]], *words[at + 1 :]]
+    return words
+
+
+def _renamed_options(command: str) -> Mapping[str, str]:
+    if command in KINDS:
+        return {_option(old): _option(new) for old, new in renamed_keys(command).items()}
+    return OPTIONS.get(command, {})
 
 
 def _option(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def _renamed(argument: str, options: dict[str, str], where: str) -> str:
+def _upgraded_option(word: str, renamed: Mapping[str, str], where: str) -> str:
     """One argument, `--row=8` or `--row`, under today's name."""
-    name, sign, value = argument.partition("=")
-    if name not in options:
-        return argument
-    notice(f"an old name, read for one release more: {name} is now {options[name]}", where)
-    return options[name] + sign + value
+    name, sign, value = word.partition("=")
+    if name not in renamed:
+        return word
+    _tell(name, renamed[name], where)
+    return renamed[name] + sign + value
+
+
+def _tell(old: str, new: str, where: str | None = None) -> None:
+    notice(f"an old name, read for one release more: {old} is now {new}", where)

@@ -35,7 +35,9 @@ def run(
     only: Annotated[list[str] | None, typer.Option(help="only this node; may be repeated", metavar="NODE")] = None,
     until: Annotated[str | None, typer.Option(help="this node and all it needs", metavar="NODE")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the graph, what would run and why")] = False,
-    allow_drift: Annotated[bool, typer.Option("--allow-drift", help="go on under other threads or versions")] = False,
+    allow_env_change: Annotated[
+        bool, typer.Option("--allow-env-change", help="go on under other threads or versions")
+    ] = False,
     reuse: Annotated[
         Path | None, typer.Option(help="take equal artifacts from this run folder", parser=as_folder, metavar="RUN")
     ] = None,
@@ -47,7 +49,7 @@ def run(
     from qwenkit.lineage.runner import Options
 
     loaded = _load(recipe, changes, out)
-    options = Options(tuple(only or ()), until, allow_drift, reuse)
+    options = Options(tuple(only or ()), until, allow_env_change, reuse)
     if dry_run:
         _show_plan(loaded, options, as_json)
         return

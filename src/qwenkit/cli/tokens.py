@@ -1,4 +1,4 @@
-"""`qwenkit compression`: how well tokenizers compress, and what their vocabularies hold."""
+"""`qwenkit tokenizer-stats`: how well tokenizers compress, and what their vocabularies hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from qwenkit.errors import UserError
 FILES = ("compression.md", "compression.svg", "compression.html", "compression.json")
 
 
-@app.command(epilog="Example:  qwenkit compression runs/nano/tokenizer --texts runs/nano/corpus --texts notes=notes")
-def compression(
+@app.command(
+    "tokenizer-stats",
+    epilog="Example:  qwenkit tokenizer-stats runs/nano/tokenizer --texts runs/nano/corpus --texts notes=notes",
+)
+def tokenizer_stats(
     tokenizers: Annotated[
         list[str],
         typer.Argument(

@@ -74,7 +74,7 @@ def refuse_drift(recipe: Recipe, run_dir: Path, allow: bool) -> None:
             "the run was started under other conditions: " + "; ".join(drift),
             where=str(run_dir),
             expected="the same, so that a resumed run gives the same bits",
-            hint="--allow-drift goes on and marks the run, --out starts a new one",
+            hint="--allow-env-change goes on and marks the run, --out starts a new one",
         )
 
 

@@ -198,7 +198,7 @@ error: runs/nothing: no such folder here, and it is not in the cache of the Hub'
     Case(
         "inspect on nothing",
         nothing,
-        "inspect mask no.jsonl --tokenizer nothing",
+        "inspect loss-mask no.jsonl --tokenizer nothing",
         """\
 error: nothing: no such file or folder
   expected: a tokenizer folder, .tiktoken or .json

@@ -343,7 +343,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl, row 1: a chat without an answe
     Case(
         "inspect of bad roles",
         bad_rows(chat("assistant")),
-        "inspect mask bad.jsonl --tokenizer runs/family/base",
+        "inspect loss-mask bad.jsonl --tokenizer runs/family/base",
         """\
 error: bad.jsonl, row 1, message 0: assistant at the start
   expected: system or user
@@ -352,7 +352,7 @@ error: bad.jsonl, row 1, message 0: assistant at the start
     Case(
         "inspect with an unknown style",
         lambda d: d.family(),
-        "inspect mask chat.jsonl --tokenizer runs/family/base --style chatlm",
+        "inspect loss-mask chat.jsonl --tokenizer runs/family/base --style chatlm",
         """\
 error: unknown chat style 'chatlm'
   expected: qwen1, chatml, qwen3
@@ -362,7 +362,7 @@ error: unknown chat style 'chatlm'
     Case(
         "inspect with an unknown mask",
         lambda d: d.family(),
-        "inspect mask chat.jsonl --tokenizer runs/family/base --mask quen",
+        "inspect loss-mask chat.jsonl --tokenizer runs/family/base --mask quen",
         """\
 error: unknown mask 'quen'
   expected: qwen or assistant

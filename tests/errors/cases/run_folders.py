@@ -77,7 +77,7 @@ error: runs/family/run.json: a corrupted run.json: keys are missing
         """\
 error: runs/family: the run was started under other conditions: threads: 1 -> 2
   expected: the same, so that a resumed run gives the same bits
-  hint: --allow-drift goes on and marks the run, --out starts a new one
+  hint: --allow-env-change goes on and marks the run, --out starts a new one
 """,
     ),
     Case(

@@ -32,7 +32,7 @@ error: qwenkit extend, half.tiktoken:2: not a line of a tiktoken vocabulary
     Case(
         "a baseline that is not compared",
         lambda d: d.rows("new.jsonl", {"text": "ab ab ab"}).write("bytes.tiktoken", RANKS),
-        "compression bytes.tiktoken --texts new.jsonl --baseline byte",
+        "tokenizer-stats bytes.tiktoken --texts new.jsonl --baseline byte",
         """\
 error: the baseline 'byte' is none of the tokenizers
   expected: bytes
@@ -42,7 +42,7 @@ error: the baseline 'byte' is none of the tokenizers
     Case(
         "texts that are not there",
         lambda d: d.write("bytes.tiktoken", RANKS),
-        "compression bytes.tiktoken --texts greek=absent",
+        "tokenizer-stats bytes.tiktoken --texts greek=absent",
         """\
 error: source text: absent: no such file or folder
 """,
