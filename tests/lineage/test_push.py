@@ -188,7 +188,7 @@ def test_a_link_within_the_folder_and_what_is_no_file(hub: HubServer, mine: Path
 )
 def test_a_licence_is_an_identifier(raised: Path, licence: str) -> None:
     folder = raised / "runs/family/chat"
-    with pytest.raises(UserError, match="is no licence"):
+    with pytest.raises(UserError, match="is not a licence"):
         card_to_give(folder, "me/chat", licence)
     for fine in ("apache-2.0", "cc-by-sa-4.0", "other", "MIT", "gpl-3.0+", "no", "1.0"):
         written = fine if len(fine) > 3 or fine == "MIT" else f"'{fine}'"

@@ -114,7 +114,7 @@ BAD = [
     ({"text": "### Human: 2 + 2?\n### Assistant: Four."}, "a template's marks around its turns"),
     ({"prompt": "x", "chosen": "a", "rejected": "b"}, "without an answer"),
     ({"chosen": [USER, YES], "rejected": [USER, YES]}, "a comparison, where a chat was expected"),
-    ({"query": "x", "response": "y", "history": ["x"]}, "something else than pairs"),
+    ({"query": "x", "response": "y", "history": ["x"]}, "something other than pairs"),
     ({"foo": 1}, "missing key `messages`"),
 ]
 
@@ -152,7 +152,7 @@ def test_every_form_of_a_comparison_is_one(form: str) -> None:
 def test_the_system_turn_of_a_comparison() -> None:
     pair = {"system": SYSTEM["content"], "chosen": [USER, YES], "rejected": [USER, NO]}
     assert converted(pair, "pairs").row["messages"] == [SYSTEM, USER]
-    with pytest.raises(UserError, match="a list of texts"):
+    with pytest.raises(UserError, match="a list of strings"):
         converted({"prompt": "x", "chosen": ["a", "b"], "rejected": ["c"]}, "pairs")
     with pytest.raises(UserError, match="says which is better"):
         converted({"instruction": "x", "output_1": "a", "output_2": "b", "preference": 0}, "pairs")

@@ -180,7 +180,7 @@ def test_several_sources_are_one(tmp_path: Path) -> None:
     both = [tmp_path / "a" / "x.jsonl", tmp_path / "b"]
     rows = list(read(both, "chats"))
     assert len({row["id"] for row in rows}) == 40 and rows[0]["place"] == "a/x.jsonl:1"
-    with pytest.raises(UserError, match="named twice"):
+    with pytest.raises(UserError, match="given twice"):
         find([tmp_path / "a", tmp_path / "a" / "x.jsonl"], "chats")
 
 
