@@ -157,6 +157,7 @@ def test_daft_groups_as_sorting_does(sources: list[Source], tmp_path: Path) -> N
         assert found == [group.tolist() for group in equal_rows(paths, columns, "local")] and found
 
 
+@pytest.mark.soak  # quick: `test_daft_groups_as_sorting_does`, and Ray tasks in tests/stages/test_tokens.py
 def test_ray_makes_the_same_bytes(sources: list[Source], expected: CorpusResult, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     assert build(sources, tmp_path / "work", 2, "ray").wait() == 0

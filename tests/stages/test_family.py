@@ -67,9 +67,10 @@ def kill_until_done(out: Path, kills: int, seed: int, recipe: Path | str = RECIP
     return hits
 
 
-def test_kills_change_no_byte(family: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.soak)])
+def test_kills_change_no_byte(family: Path, tmp_path: Path, kills: int) -> None:
     """SIGKILL at random moments: every manifest equals that of the uninterrupted run, byte for byte."""
-    assert kill_until_done(tmp_path / "killed", kills=4, seed=1) >= 2
+    assert kill_until_done(tmp_path / "killed", kills, seed=1) >= kills / 2
     assert differing(family, tmp_path / "killed") == []
 
 
@@ -186,8 +187,9 @@ def test_a_verb_is_a_recipe_of_one_node(family: Path, tmp_path: Path) -> None:
     assert mine.digest == theirs.digest
 
 
+@pytest.mark.soak
 def test_the_report_joins_another_seed(family: Path, tmp_path: Path) -> None:
-    """By the verb, from two finished runs; one artifact, or the run itself, is no other seed."""
+    """By the verb, from two finished runs; `test_seed_report` does the same with runs that nothing trained."""
     pinned = [f"{node}.seed=1" for node in ("world", "testsets", "corpus", "tokenizer")]
     changes = [word for change in ("seed=2", *pinned) for word in ("--set", change)]
     other = tmp_path / "other"
@@ -200,6 +202,9 @@ def test_the_report_joins_another_seed(family: Path, tmp_path: Path) -> None:
     page = (tmp_path / "joint" / "report.html").read_text()
     assert "Across seeds" in page and "chat-rlhf" in page
     assert "Across seeds" not in (family / "report.html").read_text()
+
+
+def test_one_artifact_or_the_run_itself_is_not_another_seed(family: Path, tmp_path: Path) -> None:
     for wrong, what in ((family, "has the seed 1 twice"), (family / "exam", "whose kind is evaluate")):
         said = qwenkit("report", "--of", family, "--seeds", wrong, "--out", tmp_path / "no", check=False)
         assert said.returncode == 2 and what in said.stderr, said.stderr

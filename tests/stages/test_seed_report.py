@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from qwenkit.artifacts import read_manifest
 from qwenkit.errors import UserError
 from qwenkit.evaluation import compare
 from qwenkit.lineage import graph
-from qwenkit.records import write_json, write_jsonl
+from qwenkit.records import read_object, write_json, write_jsonl
 from qwenkit.stages.seed_report import join
 
 NAMES = ["tests", "base", "reward", "exam"]
@@ -65,6 +67,17 @@ def make(run: Path, seed: int, lr: float = 0.1, questions: str = "same", kind: s
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
     return [make(tmp_path / f"run-{seed}", seed) for seed in (1, 2, 3)]
+
+
+def test_the_command_joins_them(runs: list[Path], tmp_path: Path) -> None:
+    others = ",".join(map(str, runs[1:]))
+    command = ["report", "--of", str(runs[0]), "--seeds", others, "--out", str(tmp_path / "joint"), "-q"]
+    subprocess.run([sys.executable, "-m", "qwenkit.cli", *command], check=True, capture_output=True, text=True)
+    joined = read_object(tmp_path / "joint" / "report" / "seeds.json")
+    assert joined["seeds"] == ["1", "2", "3"] and len(joined["comparisons"]) == 1
+    assert [name for name, node in joined["nodes"].items() if node["shared"]] == ["tests"]
+    page = (tmp_path / "joint" / "report.html").read_text(encoding="utf-8")
+    assert "Across seeds" in page and "reward" in page
 
 
 def test_what_is_shared_and_every_number_by_seed(runs: list[Path]) -> None:
