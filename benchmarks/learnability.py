@@ -35,6 +35,7 @@ from qwenkit import Engine, SamplingParams, load_tokenizer, rng
 from qwenkit.data.tokens.order import Order
 from qwenkit.data.tokens.shards import Example, Examples
 from qwenkit.evaluation import chat_eval, multiple_choice
+from qwenkit.evaluation.chat_answers import answers
 from qwenkit.evaluation.rubric import score
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.model import Transformer, init_weights
@@ -45,12 +46,10 @@ from qwenkit.nano.row_rng import rows
 from qwenkit.records import Row, write_json
 from qwenkit.stages.base import StageContext
 from qwenkit.stages.chat_tokens import example
-from qwenkit.stages.models import answers
 from qwenkit.stages.pretrain import shape
-from qwenkit.stages.training_config import train
 from qwenkit.statistics import mean_interval
 from qwenkit.tokenizer import save_tokenizer, train_bpe
-from qwenkit.training import AlarmError, Batches
+from qwenkit.training import AlarmError, Batches, train
 
 RECIPE: Any = load_recipe("nano").nodes
 PLANS = ((1.0, 0.4), (1.0, 1.0), (0.4, 1.0), (2.0, 1.0))  # rates over the recipe's, and the share of the time
@@ -153,7 +152,7 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
         for until in (steps // 2, steps * 3 // 4, steps):
             started = time.process_time()
             try:
-                train(keys, context, model, batches, steps, until=until)
+                train(keys, model, batches, steps, **context.training(), until=until)
             except AlarmError as stopped:
                 fit.alarm = stopped.raised.alarm.id
                 break

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
+from qwenkit.alignment import encode_pairs, margin_rows
 from qwenkit.artifacts import read_manifest
+from qwenkit.data.chats.datasets import read_pairs
+from qwenkit.evaluation.questions import read_prompts
+from qwenkit.evaluation.rubric import scored_answer
 from qwenkit.model import load_scalar
-from qwenkit.stages.datasets import read_pairs, read_prompts
-from qwenkit.stages.preference import margins
-from qwenkit.stages.reward import scored
 from qwenkit.statistics import mean_interval
 
 PROMPTS, ANSWERS, MARGIN, ROW = 480, 4, 0.03, 256
@@ -37,7 +38,7 @@ def own_pairs(run: Path) -> list[dict[str, Any]]:
     params = SamplingParams.plain(n=ANSWERS, temperature=1.0, top_p=0.95, max_tokens=64, seed=99)
     pairs: list[dict[str, Any]] = []
     for row, output in zip(rows, engine.chat([row["messages"] for row in rows], params)):
-        answers = [scored(row, sample.text, "chat") for sample in output.samples]
+        answers = [scored_answer(row, sample.text, "chat") for sample in output.samples]
         for a, b in itertools.combinations(answers, 2):
             better, worse = (a, b) if a["score"] > b["score"] else (b, a)
             if better["score"] - worse["score"] > MARGIN:
@@ -61,7 +62,7 @@ def train(run: Path, way: str, out: Path) -> Path:
 
 def ranked(node: Path, pairs: list[dict[str, Any]]) -> str:
     """Table cells: the share ranked rightly, with its interval, for each group of pairs."""
-    items = margins(load_scalar(node), load_tokenizer(node), pairs, ROW, "own")
+    items = margin_rows(load_scalar(node), encode_pairs(pairs, load_tokenizer(node), ROW)[0], "own")
     groups = {pair["id"]: pair["group"] for pair in pairs}
     cells = []
     for group in sorted(set(groups.values())):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from qwenkit.artifacts import read_manifest
-from qwenkit.cli.verbs import EXAMPLES
 from qwenkit.config import default_text
 from qwenkit.lineage.recipe import load_recipe
 from qwenkit.records import write_jsonl
@@ -66,7 +65,7 @@ def test_examples_are_commands_that_work(kind: str, monkeypatch: pytest.MonkeyPa
     write_jsonl("more.jsonl", texts())
     raised: list[Any] = []
     monkeypatch.setattr("qwenkit.lineage.runner.run_recipe", lambda recipe, *_: raised.append(recipe))
-    code, _, err = call(f"{kind} {EXAMPLES[kind]} --out runs/mine")
+    code, _, err = call(f"{kind} {KINDS.all()[kind].example} --out runs/mine")
     assert (code, err) == (0, "")
     assert [node.kind for node in raised[0].nodes.values()] == [kind]
 

@@ -19,7 +19,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -70,21 +70,21 @@ def digest_of(files: dict[str, str]) -> str:
     return hashlib.sha256(canonical(sorted(files.items()))).hexdigest()
 
 
-def path_digest(path: Path) -> str:
-    """Digest of something outside the run that is no artifact: a file, another run (the manifests of its artifacts), or
-    a folder with every file in it."""
+def path_digest(path: Path, views: Collection[str]) -> str:
+    """Return the digest of something outside the run that is not an artifact: a file, another run (the manifests of its
+    artifacts without `views`, as `run_artifacts` has them), or a folder with every file in it."""
     if path.is_file():
         return _outside(path)
     if is_run(path):
-        return digest_of({name: sha256_file(path / name / MANIFEST) for name in run_artifacts(path)})
-    return digest_of({file.relative_to(path).as_posix(): _outside(file) for file in outside_files(path)})
+        return digest_of({name: sha256_file(path / name / MANIFEST) for name in run_artifacts(path, views)})
+    return digest_of({file.relative_to(path).as_posix(): _outside(file) for file in outside_files(path, views)})
 
 
-def outside_files(path: Path) -> list[Path]:
-    """The files that the digest of a path from outside is about: itself, the manifests of a run, or every file below
-    it. A name that is not UTF-8 cannot stand in a digest or an id, and is refused."""
+def outside_files(path: Path, views: Collection[str]) -> list[Path]:
+    """Return the files that the digest of a path from outside is about: itself, the manifests of a run, or every file
+    below it. A name that is not UTF-8 cannot stand in a digest or an id, and is refused."""
     if is_run(path):
-        return [path / name / MANIFEST for name in run_artifacts(path)]
+        return [path / name / MANIFEST for name in run_artifacts(path, views)]
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     for file in files:
         refuse_not_utf8(file)
@@ -136,12 +136,12 @@ def is_run(folder: Path) -> bool:
     return (folder / RUN).is_file() and not (folder / MANIFEST).exists()
 
 
-def run_artifacts(run_dir: Path) -> dict[str, Manifest]:
-    """The published artifacts of a run by node. A report is a view of the others and no part of what a run is: two
-    runs may each report the other."""
+def run_artifacts(run_dir: Path, views: Collection[str]) -> dict[str, Manifest]:
+    """Return the published artifacts of a run by node, without those of kinds that only show the others (`views`): a
+    report is not a part of what a run is, so that two runs may each report the other."""
     folders = (path.parent for path in sorted(run_dir.glob(f"*/{MANIFEST}")) if is_node_name(path.parent.name))
     found = {folder.name: read_manifest(folder) for folder in folders}
-    return {name: manifest for name, manifest in found.items() if manifest.kind != "report"}
+    return {name: manifest for name, manifest in found.items() if manifest.kind not in views}
 
 
 def make_key(

@@ -12,7 +12,6 @@ from typing import Any, get_args, get_type_hints
 import typer
 
 import qwenkit
-from qwenkit.cli import verbs
 from qwenkit.cli.app import app
 from qwenkit.stages import KINDS
 
@@ -97,7 +96,7 @@ def _verbs() -> str:
     """Return the table of the verbs of all kinds."""
     rows = (
         f"| [`qwenkit {kind}`](stages/{kind}.md) | {_cell(about)} "
-        f"| `qwenkit {kind} {verbs.EXAMPLES[kind]} --out runs/my-{kind}` |\n"
+        f"| `qwenkit {kind} {KINDS.all()[kind].example} --out runs/my-{kind}` |\n"
         for kind, about in KINDS.items()
     )
     return STAGES + "".join(rows)

@@ -169,13 +169,13 @@ def _documents(name: str) -> Call:
 
 
 def _chats(folder: Path) -> object:
-    from qwenkit.stages.datasets import read_chats
+    from qwenkit.data.chats.datasets import read_chats
 
     return list(read_chats(folder / "chats.jsonl"))
 
 
 def _pairs(folder: Path) -> object:
-    from qwenkit.stages.datasets import read_pairs
+    from qwenkit.data.chats.datasets import read_pairs
 
     return list(read_pairs(folder / "pairs.jsonl", "pairs"))
 

@@ -12,6 +12,7 @@ import pytest
 from qwenkit.errors import UserError
 from qwenkit.lineage import report_card_claims, report_card_graph, report_card_seeds, run_reader
 from qwenkit.lineage.report_card import shown, write_card
+from qwenkit.stages import results
 from tests.lineage.card_run import CHAIN, HOSTILE, make_report, make_run, write
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -187,7 +188,7 @@ def test_alarms_of_an_earlier_attempt_are_told_and_not_counted(tmp_path: Path) -
     run = events(tmp_path, {"event": "node_start", "node": "base"}, step, alarm, again, {**again, "step": 1})
     assert (run.nodes["base"].alarms, len(run.nodes["base"].earlier_alarms)) == ([], 1)
     claims = {claim.text: claim for claim in report_card_claims.make_claims(run)}
-    assert claims["Training stayed healthy"].verdict == "worked"
+    assert claims["Training stayed healthy"].outcome == "worked"
     assert write_card(tmp_path, tmp_path / "out")["alarms"] == 0
     for name in ("report.html", "report.md"):
         assert "Earlier attempt, not counted: loss" in (tmp_path / "out" / name).read_text().replace("\\", "")
@@ -197,16 +198,16 @@ def test_failed_and_unfinished_nodes_are_named(tmp_path: Path) -> None:
     start = {"event": "node_start", "node": "base"}
     run = events(tmp_path / "a", start, {"event": "node_failed", "node": "base", "reason": "the loss is NaN"})
     claims = report_card_claims.make_claims(run)
-    assert [(c.verdict, c.text, c.evidence) for c in claims] == [("did not work", "base failed", "the loss is NaN")]
+    assert [(c.outcome, c.text, c.evidence) for c in claims] == [("did not work", "base failed", "the loss is NaN")]
     assert events(tmp_path / "b", start).nodes["base"].state == "not finished"
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
+    ("low", "high", "outcome"),
     [(0.1, 0.2, "worked"), (-0.2, -0.1, "did not work"), (-0.1, 0.1, "not resolved"), (None, 0.1, "not resolved")],
 )
-def test_verdicts_follow_the_interval(low: float | None, high: float, verdict: str) -> None:
-    assert report_card_claims.verdict_of(low, high) == verdict
+def test_outcomes_follow_the_interval(low: float | None, high: float, outcome: str) -> None:
+    assert results.outcome_of(low, high) == outcome
 
 
 def claims_of(tmp_path: Path, node: str, change: dict) -> dict[str, str]:
@@ -214,7 +215,7 @@ def claims_of(tmp_path: Path, node: str, change: dict) -> dict[str, str]:
     manifest = json.loads((run / node / "manifest.json").read_text())
     manifest["metrics"] |= change
     write(run / node / "manifest.json", manifest)
-    return {claim.text: claim.verdict for claim in report_card_claims.make_claims(run_reader.load_run(run))}
+    return {claim.text: claim.outcome for claim in report_card_claims.make_claims(run_reader.load_run(run))}
 
 
 def test_contamination_and_lost_records_are_told(tmp_path: Path) -> None:
@@ -309,7 +310,7 @@ def test_other_seeds_have_a_section(joined: tuple[Path, str, str], whole: tuple[
 def test_claims_speak_for_all_seeds_or_for_none(joined: tuple[Path, str, str]) -> None:
     run = joined[0]
     claims = {c.text: c for c in report_card_claims.make_claims(run_reader.load_run(run, run / "report"))}
-    for text, verdict in (
+    for text, outcome in (
         ("chat is better than base on chat, right", "worked"),
         ("chat-rlhf is better than chat on chat, total", "worked"),
         ("chat-rlhf is better than chat on chat, right", "not resolved"),  # one seed says the contrary
@@ -318,13 +319,13 @@ def test_claims_speak_for_all_seeds_or_for_none(joined: tuple[Path, str, str]) -
         ("reward tells the better answer from the worse one (held out)", "worked"),
         ("reward tells the better answer from the worse one (written by chat)", "not resolved"),  # one seed cannot
     ):
-        assert claims[text].verdict == verdict, text
+        assert claims[text].outcome == outcome, text
         assert claims[text].evidence.startswith("every seed: "), text
     assert not any("mannered" in text for text in claims), "what this run alone says is told by no claim"
 
 
 @pytest.mark.parametrize(
-    ("means", "low", "high", "kind", "verdict"),
+    ("means", "low", "high", "kind", "outcome"),
     [
         ([0.1, 0.2], 0.05, 0.2, "chat", "worked"),
         ([0.1, 0.0], 0.05, 0.2, "chat", "not resolved"),
@@ -337,10 +338,10 @@ def test_claims_speak_for_all_seeds_or_for_none(joined: tuple[Path, str, str]) -
     ],
 )
 def test_every_seed_and_the_pooled_interval_decide(
-    means: list[float | None], low: float, high: float, kind: str, verdict: str
+    means: list[float | None], low: float, high: float, kind: str, outcome: str
 ) -> None:
     row = {"set": kind, "by_seed": [{"mean": mean} for mean in means], "pooled": {"low": low, "high": high}}
-    assert report_card_claims.comparison_verdict(row) == verdict
+    assert results.comparison_outcome(row) == outcome
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
@@ -362,7 +363,7 @@ TOTAL = "chat-rlhf is better than chat on chat, total"
 
 
 @pytest.mark.parametrize(
-    ("right", "verdict", "why"),
+    ("right", "outcome", "why"),
     [
         ([compared("right", -0.02, 0.01)], "worked", ""),
         ([compared("right", -0.05, -0.01)], "did not work", "not counted: `right` fell, −0.030 [−0.050, −0.010]"),
@@ -371,14 +372,14 @@ TOTAL = "chat-rlhf is better than chat on chat, total"
     ],
 )
 def test_a_better_total_counts_only_if_rightness_did_not_fall(
-    right: list[dict], verdict: str, why: str, tmp_path: Path
+    right: list[dict], outcome: str, why: str, tmp_path: Path
 ) -> None:
     """Alone by the row's interval, over seeds by the pooled one."""
     total = compared("total", 0.02, 0.06)
     run = run_reader.RunView("toy", {"exam": run_reader.NodeView("exam", "evaluate", "done")}, {})
     run.nodes["exam"].manifest = {"metrics": {"comparisons": [total, *right]}}
     (claim,) = (c for c in report_card_claims.make_claims(run) if c.text == TOTAL)
-    assert claim.verdict == verdict and why in claim.evidence
+    assert claim.outcome == outcome and why in claim.evidence
     rows = [
         {**row, "exam": "exam", "low": None, "high": None, "pooled": {k: row[k] for k in ("mean", "low", "high")},
          "by_seed": [{"mean": row["mean"]}] * 3}
@@ -386,7 +387,7 @@ def test_a_better_total_counts_only_if_rightness_did_not_fall(
     ]  # fmt: skip
     run = run_reader.RunView("toy", {}, {}, {"comparisons": rows})
     (claim,) = (c for c in report_card_claims.make_claims(run) if c.text == TOTAL)
-    assert claim.verdict == verdict and why in claim.evidence
+    assert claim.outcome == outcome and why in claim.evidence
 
 
 def test_the_table_over_seeds_says_what_the_claims_say(tmp_path: Path) -> None:
@@ -394,4 +395,4 @@ def test_the_table_over_seeds_says_what_the_claims_say(tmp_path: Path) -> None:
     rows = [{"a": "x", "b": "y", "set": "chat", "component": name, "pooled": score, "by_seed": []}
             for name, score in pooled.items()]  # fmt: skip
     told = report_card_seeds.seeds_view({"seeds": [], "comparisons": rows})["comparisons"]
-    assert [row["verdict"] for row in told] == ["did not work", "did not work"]
+    assert [row["outcome"] for row in told] == ["did not work", "did not work"]

@@ -9,13 +9,12 @@ from itertools import islice
 
 import pytest
 
-from qwenkit.data.decontamination import TestIndex
+from qwenkit.data.decontamination import TestIndex, overlap_13gram
 from qwenkit.errors import UserError
 from qwenkit.nano import SCALES, Scale, build_world, write_warc
 from qwenkit.nano.facts import Facts, phrases, values
 from qwenkit.nano.pages import RATES
 from qwenkit.nano.row_rng import RowRng, rows
-from qwenkit.stages.testsets import overlap_13gram
 
 OUTPUTS = "pages stdlib text instructions chat pmp_pairs prompts base_test chat_test pair_test truth".split()
 

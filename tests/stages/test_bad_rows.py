@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from qwenkit.config import validate
+from qwenkit.data.chats.datasets import notes, refuse_bad
 from qwenkit.errors import UserError
+from qwenkit.evaluation.questions import read_prompts
+from qwenkit.lineage.preflight import refuse_first_rows
 from qwenkit.lineage.recipe import build
 from qwenkit.lineage.runner import Options, plan
 from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages import sft
 from qwenkit.stages.base import Input, sources
-from qwenkit.stages.datasets import notes, read_prompts, refuse_bad, refuse_first_rows
 
 GOOD = {"messages": [{"role": "user", "content": "Sum?"}, {"role": "assistant", "content": "Seven."}]}
 BAD = {"messages": [{"role": "user", "content": "Sum?"}]}

@@ -12,8 +12,8 @@ import pytest
 from qwenkit.chat import load_tokenizer
 from qwenkit.model import load_model
 from qwenkit.model.config import Yarn
+from qwenkit.model.publish import copy_licences, save_chat_model, save_generation_config
 from qwenkit.records import read_object
-from qwenkit.stages.models import copy_papers, save_chat_model, save_settings
 from tests.errors.desk import call
 from tests.stages.test_export import folder, run
 
@@ -119,14 +119,14 @@ def test_a_licence_that_leads_out_of_the_folder_is_not_published(tmp_path: Path)
     (cache / "blobs/x").write_text("ours")
     (cache / "snapshots/1/NOTICE.txt").symlink_to(cache / "blobs/x")
     for source_ in (made, cache / "snapshots/1", tmp_path / "none"):
-        copy_papers(source_, tmp_path / "out")
+        copy_licences(source_, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["NOTICE.txt"]
 
 
 def test_settings_that_are_not_there_leave_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     said(tmp_path / "out/generation_config.json", eos_token_id=1)
-    save_settings(tmp_path / "none", tmp_path / "out", rows=8)
+    save_generation_config(tmp_path / "none", tmp_path / "out", rows=8)
     assert read_object(tmp_path / "out/generation_config.json") == {"eos_token_id": 1}
 
 

@@ -15,13 +15,13 @@ import pytest
 
 from qwenkit.alignment import encode_pairs
 from qwenkit.chat import load_tokenizer
+from qwenkit.data.chats.datasets import prompt_of, read_chats, read_pairs
 from qwenkit.data.tokens.shards import Examples
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages import chat_tokens
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import OUTCOMES, Plan, Tokens, chat_examples, open_chats, open_pairs, tokenize_rows
-from qwenkit.stages.datasets import prompt_of, read_chats, read_pairs
 from qwenkit.stages.documents import split
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from tests.kills import kill_often

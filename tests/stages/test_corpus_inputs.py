@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from qwenkit.data.filters.classifier import QualityClassifier
+from qwenkit.data.test_sets import question_texts
 from qwenkit.errors import UserError
 from qwenkit.records import read_jsonl, write_jsonl
 from qwenkit.stages import corpus, testsets
@@ -88,7 +89,7 @@ def test_packed_test_sets_stand_unpacked_beside_the_others(desk: Desk, tmp_path:
     given = Input("extra.0", tmp_path / "sums.jsonl.gz", "")
     testsets.run(testsets.Config(extra=[str(given.path)]), {"extra.0": given}, context)
     assert [path.name for path in context.out.iterdir()] == ["sums.jsonl"]
-    assert testsets.texts(context.out) == [QUESTION]
+    assert question_texts(context.out) == [QUESTION]
 
 
 def test_what_was_masked_is_counted(desk: Desk) -> None:

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from qwenkit.chat import load_tokenizer
+from qwenkit.data.chats.datasets import prompt_of, read_chats, read_pairs
 from qwenkit.errors import UserError
+from qwenkit.evaluation.questions import read_prompts
 from qwenkit.records import write_jsonl
 from qwenkit.stages.chat_tokens import example
-from qwenkit.stages.datasets import prompt_of, read_chats, read_pairs, read_prompts
 from qwenkit.stages.documents import split
 
 USER, YES, NO = (

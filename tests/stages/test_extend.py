@@ -16,8 +16,8 @@ from qwenkit.cli import main
 from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
 from qwenkit.model.resize_token_embeddings import resize_token_embeddings
 from qwenkit.records import read_json, write_json, write_jsonl
-from qwenkit.stages.tokenizer import bytes_per_token
 from qwenkit.tokenizer import save_tokenizer, train_bpe
+from qwenkit.tokenizer.compare import bytes_per_token
 
 ENGLISH = ["It is the question of the model, and the model answers it.\n", "语言模型回答问题，也写代码。\n"] * 4
 GREEK = "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα. "

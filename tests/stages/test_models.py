@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from qwenkit.chat import load_tokenizer
+from qwenkit.chat.publish import chat_tokenizer, prompt_ids, save_tokenizer
 from qwenkit.errors import UserError
+from qwenkit.evaluation.chat_answers import answers
 from qwenkit.stages import sft
-from qwenkit.stages.models import answers, chat_tokenizer, prompt_ids, save_tokenizer
 from tests.stages.conftest import Desk, chat_rows
 from tests.stages.test_training import SMALL
 

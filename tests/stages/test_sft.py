@@ -15,9 +15,9 @@ from qwenkit.records import write_jsonl
 from qwenkit.stages import sft
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import overlapping, without_overlap
-from qwenkit.stages.documents import split
-from qwenkit.stages.pretrain import corpus_split, held_out_batches
+from qwenkit.stages.documents import documents, split
 from qwenkit.stages.sft import Config, drawn, replay
+from qwenkit.training import validation_sets
 from tests.stages.conftest import Desk, chat_rows
 
 ANSWER = "the seventh keeper of the northern light wrote down every ship that passed before dawn"
@@ -107,7 +107,7 @@ def test_a_replay_leaves_out_what_the_base_model_was_measured_on(desk: Desk, fol
     """The same rule, seed and share as in pretraining."""
     texts = [f"text {n}" for n in range(200)]
     store, numbers, _ = replayed(desk, folder(), *texts, row=64, corpus_validation_share=0.3)
-    _, aside = corpus_split(Input("corpus", desk.tmp / "text.jsonl", ""), 0.3, desk.context())
+    _, aside = split(list(documents(desk.tmp / "text.jsonl")), 0.3, desk.context().seed_for("held-out"))
     measured = {row["id"] for row in aside}
     assert len(numbers) == 200 - len(measured) and len(measured) > 30
     assert not measured & {store.ids[number] for number in numbers}
@@ -155,5 +155,5 @@ def test_documents_without_a_source_are_measured() -> None:
         {"id": "b", "text": "two", "source": None},
         {"id": "c", "text": "x", "source": "web"},
     ]
-    found = held_out_batches(Letters(), rows, row=16)
+    found = validation_sets(Letters(), rows, row=16)
     assert {name: sum(batch.tokens for batch in batches) for name, batches in found.items()} == {"text": 8, "web": 2}

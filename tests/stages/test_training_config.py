@@ -8,8 +8,8 @@ from qwenkit.data.tokens.order import Order
 from qwenkit.data.tokens.shards import Example, Examples
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.stages.base import StageContext
-from qwenkit.stages.training_config import TrainingConfig, train
-from qwenkit.training import Batches
+from qwenkit.stages.training_config import TrainingConfig
+from qwenkit.training import Batches, train
 
 
 def test_training_in_pieces_is_training_at_once(tmp_path):
@@ -25,7 +25,7 @@ def test_training_in_pieces_is_training_at_once(tmp_path):
         place = tmp_path / name
         context = StageContext(name, place, place, place, 1, 1, "cpu", log, lambda *_, **__: None)
         for end in ends:
-            train(keys, context, model, batches, 8, until=end)
+            train(keys, model, batches, 8, **context.training(), until=end)
         return model, rates
 
     (whole, rates), (pieces, others) = trained("whole", None), trained("pieces", 3, 5, 8)

@@ -35,7 +35,7 @@ def trace_document(
     """Tell what became of a document and which steps saw it; or which documents a step saw."""
     from qwenkit.artifacts import read_manifest
     from qwenkit.data.tokens import provenance as ledger
-    from qwenkit.stages.trace import corpus_of, trace
+    from qwenkit.lineage.trace import corpus_of, trace
 
     if (document is None) == (step is None):
         raise UserError("a document or --step is wanted, and not both", where="qwenkit trace")

@@ -29,7 +29,7 @@ def inspect_loss_mask(
 
     from qwenkit.chat import load_tokenizer
     from qwenkit.chat.inspect import mask_ansi, mask_html, mask_text, weighted_groups
-    from qwenkit.stages.datasets import rows as rows_of
+    from qwenkit.data.chats.datasets import rows as rows_of
 
     tok = load_tokenizer(tokenizer)
     named = None if style == "own" else style

@@ -16,9 +16,10 @@ CLOSE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
 
 def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[dict[str, Any]]:
     """A row for each folder: its distance from the first, and whether its own certificate holds."""
+    from qwenkit.chat.publish import find_tokenizer
     from qwenkit.evaluation import parity
+    from qwenkit.evaluation.parity import CERTIFICATE
     from qwenkit.model import load_model
-    from qwenkit.stages.export import CERTIFICATE, tokenizer_of
 
     if len(folders) < 2 and not (folders[0] / CERTIFICATE).exists():
         raise UserError("one model, and no certificate in it", expected="two models or more, or an exported one")
@@ -32,7 +33,7 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
         model = load_model(folder, dtype=dtype)
         if not prompts:
             prompts = parity.prompts_of(
-                tokenizer_of(folder), model.config.vocab_size, min(512, model.config.max_length)
+                find_tokenizer(folder), model.config.vocab_size, min(512, model.config.max_length)
             )
         asked = [*prompts, *(own["prompts"] if own else [])]
         longest = max(map(len, asked))

@@ -23,6 +23,7 @@ from qwenkit.cli.app import (
     write_text,
 )
 from qwenkit.errors import UserError
+from qwenkit.stages import is_chat_model
 
 
 @app.command(epilog="Example:  qwenkit run nano --set seed=2 --out runs/nano-2")
@@ -87,9 +88,7 @@ def _closing_hint(recipe: Any, console: Console) -> None:
     """Tell what to do with what was made."""
     if (recipe.out / "report.html").exists():
         console.print(f"report: {recipe.out / 'report.html'}", highlight=False)
-    chats = [
-        name for name, node in recipe.nodes.items() if node.kind in ("sft", "ppo") and (recipe.out / name).exists()
-    ]
+    chats = [name for name, node in recipe.nodes.items() if is_chat_model(node.kind) and (recipe.out / name).exists()]
     if chats:
         console.print(f"talk to it: qwenkit chat {recipe.out / chats[-1]}", highlight=False)
 
@@ -128,7 +127,8 @@ def recipes(as_json: Json = False) -> None:
     """The recipes that come with qwenkit: what each makes, and which keys name your own data."""
     from rich.table import Table
 
-    from qwenkit.lineage.estimate import offered, short
+    from qwenkit.lineage.estimate import offered
+    from qwenkit.stages.results import short
 
     rows = offered()
     if as_json:

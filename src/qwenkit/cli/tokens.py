@@ -79,8 +79,8 @@ def _baseline(given: str | None, named: dict[str, str]) -> str:
 
 def _texts(given: list[str], limit: int) -> dict[str, list[str]]:
     """Texts by language, at most `limit` documents of each, evenly spread."""
-    from qwenkit.stages.extend import read_texts
-    from qwenkit.stages.tokenizer import group_of
+    from qwenkit.stages.texts import read_texts
+    from qwenkit.tokenizer.compare import group_of
 
     found: dict[str, list[str]] = {}
     for item in given:

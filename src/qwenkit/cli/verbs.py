@@ -14,24 +14,6 @@ from qwenkit.cli.app import ACCEPT, Json, Quiet, Verbose, app, as_folder, as_nam
 from qwenkit.cli.runs import raise_family
 from qwenkit.stages import KINDS
 
-EXAMPLES = {
-    "world": "--scale quick",
-    "testsets": "--world runs/nano/world",
-    "corpus": "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets",
-    "tokenizer": "--corpus runs/nano/corpus --vocab-size 1536",
-    "extend": "--tokenizer runs/nano/tokenizer --corpus greek.jsonl --keep runs/nano/corpus --merges 1000",
-    "pretrain": "--corpus runs/nano/corpus --tokenizer runs/nano/tokenizer --tokens 4e6 --hidden-size 128",
-    "sft": "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20",
-    "preference": "--model runs/nano/base --data runs/nano/world --tests runs/nano/testsets",
-    "reward": "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world",
-    "ppo": "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus",
-    "evaluate": "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets",
-    "quantize": "--model runs/nano/base --texts runs/nano/corpus --bits 8 --group-size -1",
-    "export": "--model runs/nano/chat --to gguf",
-    "report": "--of runs/nano/base --of runs/nano/exam",
-}
-"""Of each kind's verb: what follows `qwenkit KIND`, but for `--out`."""
-
 
 def verb_of(kind: str) -> Callable[..., None]:
     """The command of a kind: one option for each key of its config, and --out for the artifact's run folder."""
@@ -127,10 +109,16 @@ def register(arguments: list[str]) -> None:
     called = next((a for a in arguments if not a.startswith("-")), None)
     for kind, doc in KINDS.items():
         if kind == called:
-            epilog = f"Example:  qwenkit {kind} {EXAMPLES[kind]} --out runs/my-{kind}"
+            epilog = _example(kind)
             app.command(kind, rich_help_panel="Stages", epilog=epilog)(verb_of(kind))
         else:
             app.command(kind, rich_help_panel="Stages", help=doc[0].upper() + doc[1:] + ".")(_nothing)
+
+
+def _example(kind: str) -> str | None:
+    """The example of a kind's help page; none where the kind brings none."""
+    example = KINDS.all()[kind].example
+    return f"Example:  qwenkit {kind} {example} --out runs/my-{kind}" if example else None
 
 
 def _nothing() -> None:

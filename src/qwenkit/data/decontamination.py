@@ -111,3 +111,16 @@ def _joined(found: list[tuple[int, int, int]], hashed: Units) -> list[Match]:
         else:
             joined.append([start, stop, test])
     return [Match(int(hashed.starts[start]), int(hashed.stops[stop - 1]), test) for start, stop, test in joined]
+
+
+def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
+    """Return how many training texts share 13 units with a test text, looking at a million characters together."""
+    index, count, size = TestIndex(tests), 0, 0
+    together: list[str] = []
+    for text in training:
+        together.append(text)
+        size += len(text)
+        if size >= 1 << 20:
+            count, size = count + sum(index.holding(together)), 0
+            together.clear()
+    return count + sum(index.holding(together))

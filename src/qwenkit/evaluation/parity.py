@@ -36,6 +36,9 @@ TEXTS = (
 )
 """What every certificate asks: English, Chinese, code, digits, and scripts beside each other."""
 
+CERTIFICATE = "certificate.json"
+"""The file beside an exported model."""
+
 
 class Parity(NamedTuple):
     """How far a form is from the reference, over all positions that both can read."""

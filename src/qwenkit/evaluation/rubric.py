@@ -34,7 +34,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qwenkit.chat.messages import text
@@ -264,3 +264,21 @@ def obeys(rubric: Mapping[str, Any], answer: str) -> bool:
     if rule["kind"] == "end":
         return re.search(re.escape(rule["word"]) + r"[\s.!。!]*$", answer) is not None
     raise UserError(f"unknown rule of a system message {rule['kind']!r}", expected="end, brief, language")
+
+
+def mean_rubric(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each part over the rows that have a rubric and to which it applies."""
+    parts: dict[str, list[float]] = {}
+    for row, answer in zip(rows, answers):
+        if not row.get("rubric"):
+            continue
+        for name, value in score(row, answer)._asdict().items():
+            if value is not None:
+                parts.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in parts.items()}
+
+
+def scored_answer(row: Mapping[str, Any], answer: str, policy: str) -> dict[str, Any]:
+    """Return an answer with its score and the parts of it; `policy` says whose answer it is."""
+    parts = {name: value for name, value in score(row, answer)._asdict().items() if value is not None}
+    return {"text": answer, "score": parts["total"], "parts": parts, "policy": policy}

@@ -1,12 +1,9 @@
-"""How large a training is, known before anything runs: weights, tokens, floating-point operations, memory.
-
-The memory is a floor: weights, gradients and the optimizer's moments in float32. Activations come on top, so what is
-refused here could never run, and what is not refused may still be too large.
-"""
+"""How large a training is, known before anything runs: parameters, tokens, floating-point operations, memory. What a
+kind of node takes, its stage says (`estimate`); here that is asked of a whole recipe."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +12,18 @@ from qwenkit.errors import UserError
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Node, Recipe, load_recipe, packaged
 from qwenkit.records import read_object
-from qwenkit.stages import pretrain, tokenizer
-
-BYTES = {"adamw": 16, "muon": 12}  # of float32 for each weight: itself, its gradient, and two moments or one
-UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+from qwenkit.stages import load_stage
+from qwenkit.stages.results import Estimate
 
 
-@dataclass(frozen=True)
-class Size:
-    """What one pretraining takes."""
-
-    parameters: int
-    tokens: float
-    flops: float
-    """6 for each weight and token, the usual estimate."""
-    memory: int
-    """Bytes, at the least."""
-
-    def text(self) -> str:
-        """In words, for people."""
-        return (
-            f"{short(self.parameters)} parameters, {short(self.tokens)} tokens, {self.flops:.1e} FLOPs,"
-            f" more than {self.memory / 1e9:.3g} GB of memory"
-        )
-
-
-def short(number: float) -> str:
-    """Three digits and a unit: `7.72 B`."""
-    scale, unit = next((pair for pair in UNITS if number >= pair[0]), (1.0, ""))
-    return f"{number / scale:.3g} {unit}".rstrip()
-
-
-def sizes(recipe: Recipe) -> dict[str, Size]:
-    """The size of each pretraining whose vocabulary is known."""
-    found: dict[str, Size] = {}
+def sizes(recipe: Recipe) -> dict[str, Estimate]:
+    """Return what each training takes whose vocabulary is known."""
+    estimates: dict[str, Estimate] = {}
     for node in recipe.nodes.values():
-        rows = _vocab_rows(node, recipe)
-        if rows and isinstance(node.config, pretrain.Config):
-            weights, tokens = pretrain.parameters(node.config, rows), node.config.tokens
-            memory = BYTES[node.config.optimizer] * weights
-            found[node.name] = Size(weights, tokens, 6 * weights * tokens, memory)
-    return found
+        estimate, rows = getattr(load_stage(node.kind), "estimate", None), _vocab_rows(node, recipe)
+        if estimate is not None and rows:
+            estimates[node.name] = estimate(node.config, rows)
+    return estimates
 
 
 def offered() -> list[dict[str, Any]]:
@@ -65,7 +33,7 @@ def offered() -> list[dict[str, Any]]:
     for name, path in packaged().items():
         recipe = load_recipe(str(path))
         size = next(iter(sizes(recipe).values()), None)  # a recipe that starts from a published model says no size
-        known = asdict(size) if size else dict.fromkeys(Size.__dataclass_fields__)
+        known = asdict(size) if size else dict.fromkeys(Estimate.__dataclass_fields__)
         data = [f"{node.name}.{key}" for node in recipe.nodes.values() for key in node.data_keys()]
         rows.append({"recipe": name, "about": recipe.about, **known, "data": data})
     return sorted(rows, key=lambda row: row["flops"] or 0)
@@ -75,8 +43,8 @@ def _vocab_rows(node: Node, recipe: Recipe) -> int | None:
     """Rows of the embedding: planned by a node, or written in a tokenizer's folder; None where neither tells."""
     kind, target = node.inputs.get("tokenizer", ("", ""))
     if kind == "node":
-        config = recipe.nodes[target].config
-        return tokenizer.vocab_rows(config) if isinstance(config, tokenizer.Config) else None
+        rows_of = getattr(load_stage(recipe.nodes[target].kind), "vocab_rows", None)
+        return rows_of(recipe.nodes[target].config) if rows_of is not None else None
     path = Path(target) / "tokenizer_config.json"
     rows = read_object(path).get("model_vocab_size") if kind == "path" and path.exists() else None
     return rows if isinstance(rows, int) else None

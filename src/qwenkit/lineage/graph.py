@@ -19,7 +19,7 @@ from qwenkit.errors import UserError, nearest
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.records import read_object
 from qwenkit.schema import current_names
-from qwenkit.stages import load_stage
+from qwenkit.stages import load_stage, views
 from qwenkit.stages.base import Input
 
 
@@ -80,7 +80,7 @@ def _place(kind: str, target: str, run_dir: Path) -> Path:
 def _signatures(path: Path) -> dict[Path, list[int]] | None:
     """What the file system says of every file of an input; None where it cannot be asked."""
     try:
-        return {file: artifacts.signature(file) for file in artifacts.outside_files(path)}
+        return {file: artifacts.signature(file) for file in artifacts.outside_files(path, views())}
     except OSError:
         return None
 
@@ -151,14 +151,14 @@ def digest_of(path: Path, books: bool = False) -> str:
     """Digest of what a recipe names: an artifact's own, or that of a run or of anything else. What `books` are read of
     counts by its manifest, since metrics and headline are in no content file."""
     if not (path / MANIFEST).exists():
-        return artifacts.path_digest(path)
+        return artifacts.path_digest(path, views())
     manifest = artifacts.read_manifest(path)
     return artifacts.sha256_file(path / MANIFEST) if books else manifest.digest
 
 
 def refuse_damaged_outside(path: Path) -> None:
     """Artifacts that a recipe names by their path, or by that of their run, must be what their manifests say."""
-    folders = [path / name for name in artifacts.run_artifacts(path)] if artifacts.is_run(path) else [path]
+    folders = [path / name for name in artifacts.run_artifacts(path, views())] if artifacts.is_run(path) else [path]
     for folder in folders:
         if (folder / MANIFEST).exists():
             artifacts.refuse_damaged(folder, "fetch or make it again")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ from qwenkit.config import differences
 from qwenkit.errors import UserError, within
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Recipe
-from qwenkit.lineage.run_reader import mapping
 from qwenkit.lineage.status import refuse_no_run
 from qwenkit.records import TEMPORARY, read_json, read_object
+from qwenkit.stages import load_stage
+from qwenkit.stages.results import mapping
 
 SCHEMA = 1
 """Of a run's run.json."""
@@ -97,18 +100,47 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
     refuse_rows(recipe, wanted)
 
 
-def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
-    """Rows of people's that a node would read after hours, looked at before anything works."""
-    from qwenkit.stages.datasets import refuse_first_rows
+READ_AS = {"chats": "chats", "comparisons": "pairs", "prompts": "prompts"}
+"""What a source is read as, by the noun that an edge accepts."""
 
+
+def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
+    """Look at rows from outside that a node would read after hours, before anything works."""
     for node in (recipe.nodes[name] for name in wanted):
         paths: dict[str, list[Path]] = {}
         for key, (kind, target) in node.inputs.items():
             if kind == "path" and Path(target).exists():
                 paths.setdefault(key.partition(".")[0], []).append(Path(target))
-        for key, found in paths.items():
+        for key, sources in paths.items():
             with within(f"{node.places[key]}, `{node.name}.{key}`"):
-                refuse_first_rows(node.kind, node.config.accepts(key), found, getattr(node.config, "max_bad", 1.0))
+                most = getattr(node.config, "max_bad", 1.0)
+                refuse_first_rows(node.kind, node.config.accepts(key), sources, most)
+
+
+def refuse_first_rows(stage: str, accepts: Sequence[str], sources: Sequence[Path], most: float) -> None:
+    """Raise `UserError` where the first rows of what an edge of a stage names cannot be used: at most the share `most`
+    of them may be bad. What reads any `text` beside documents is not asked."""
+    kind = next((READ_AS[noun] for noun in accepts if noun in READ_AS), None)
+    if kind is not None:
+        from qwenkit.data.chats.datasets import check_flipped, look_at_first_rows
+
+        checks = {"pairs": check_flipped, **getattr(load_stage(stage), "ROW_CHECKS", {})}
+        look_at_first_rows(kind, tuple(sources), most, checks.get(kind), _stamps(*sources))
+    elif "documents" in accepts and "text" not in accepts:
+        for path in sources:
+            _first_document(path, _stamps(path))
+
+
+def _stamps(*paths: Path) -> tuple[int, ...]:
+    return tuple(stamp for path in paths for stamp in artifacts.stamps(path))
+
+
+@lru_cache(maxsize=64)
+def _first_document(path: Path, _: tuple[int, ...]) -> None:
+    """Read one document, once while the file stays as it is (`_` are its stamps)."""
+    from qwenkit.stages.documents import documents
+
+    next(documents(path))
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:

@@ -17,49 +17,41 @@ from pathlib import Path
 from typing import Any, cast
 
 from qwenkit.lineage import report_card_claims
-from qwenkit.lineage.report_card_claims import Claim, held_out, make_claims
+from qwenkit.lineage.report_card_claims import make_claims
 from qwenkit.lineage.report_card_seeds import seeds_view
-from qwenkit.lineage.run_reader import NodeView, RunView, curve, load_run, mapping, number, sequence
+from qwenkit.lineage.run_reader import NodeView, RunView, load_run
 from qwenkit.records import write_bytes
 from qwenkit.schema import current_names
+from qwenkit.stages import KINDS, is_view, load_stage, results
+from qwenkit.stages.results import Claim, curve, mapping, number, sequence, validation_loss
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 MOST_SAMPLES = 24
 CLASSES = {
-    report_card_claims.WORKED: "good",
-    report_card_claims.FAILED_CLAIM: "bad",
-    report_card_claims.UNRESOLVED: "open",
+    results.WORKED: "good",
+    results.DID_NOT_WORK: "bad",
+    results.UNRESOLVED: "open",
 }
 NO_LOSS = frozenset({"event", "time", "attempt", "node", "step", "seconds", "accuracy", "pairs", "n"})
 FACTS = ("parameters", "steps", "tokens", "epochs", "pairs", "train_loss")
-RUBRIC = tuple(f"rubric_{name}" for name in ("right", "complete", "concise", "mannered", "system"))
-CURVES = (  # title, unit, metrics of `step` events drawn together
-    ("Loss", "nats per token", ("loss",)),
-    ("Accuracy on training pairs", "share", ("accuracy",)),
-    ("Learned reward", "reward model's score", ("reward",)),
-    ("True rubric of the samples", "score, 0 to 1", ("rubric",)),
-    ("Rubric by component", "score, 0 to 1", RUBRIC),
-    ("KL to the reference", "nats", ("kl",)),
-    ("Answer length", "tokens", ("length",)),
-    ("Entropy", "nats per token", ("entropy",)),
-    ("Policy and value loss", "loss", ("policy_loss", "value_loss")),
-    ("Pretraining loss mixed in", "nats per token", ("ptx_loss",)),
-    ("Clipped ratios", "share", ("clip_fraction",)),
+FIRST_CURVES = (("Loss", "nats per token", ("loss",)),)  # title, unit, metrics of `step` events drawn together
+LAST_CURVES = (
     ("Learning rate", "learning rate", ("lr",)),
     ("Gradient norm", "norm before clipping", ("grad_norm", "policy_grad_norm", "value_grad_norm")),
     ("Throughput", "tokens per second", ("tokens_per_second",)),
 )
+Curve = tuple[str, str, tuple[str, ...]]
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f]")
 
 
 def write_card(run_dir: Path, out: Path, report: Path | None = None) -> dict[str, Any]:
-    """Write `report.html` and `report.md` into the folder `out`; returns the count of claims by verdict, and alarms.
+    """Write `report.html` and `report.md` into the folder `out`; returns the count of claims by outcome, and alarms.
     `report` is the artifact of a report node, for what it says of other seeds."""
     run_dir, out = Path(run_dir), Path(out)
     run = load_run(run_dir, report)
     own = _own_node(run_dir, out)
-    run.nodes = {name: node for name, node in run.nodes.items() if node.kind != "report" and name != own}
+    run.nodes = {name: node for name, node in run.nodes.items() if not is_view(node.kind) and name != own}
     view = make_view(run)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
@@ -86,7 +78,7 @@ def make_view(run: RunView) -> dict[str, Any]:
     nodes = [node for node in run.nodes.values() if node.state != "not run" or node.kind]
     return {
         "name": run.name,
-        "tally": {verdict: sum(c.verdict == verdict for c in claims) for verdict in report_card_claims.ORDER},
+        "tally": {outcome: sum(c.outcome == outcome for c in claims) for outcome in report_card_claims.ORDER},
         "claims": [_claim(c) for c in claims if not c.minor],
         "minor_claims": [_claim(c) for c in claims if c.minor],
         "seeds": seeds_view(run.seeds) if run.seeds else None,
@@ -108,7 +100,7 @@ def make_view(run: RunView) -> dict[str, Any]:
 
 def _claim(claim: Claim) -> dict[str, str]:
     return {
-        "verdict": claim.verdict, "mark": report_card_claims.MARKS[claim.verdict], "css": CLASSES[claim.verdict],
+        "outcome": claim.outcome, "mark": report_card_claims.MARKS[claim.outcome], "css": CLASSES[claim.outcome],
         "text": claim.text, "evidence": claim.evidence,
     }  # fmt: skip
 
@@ -148,13 +140,12 @@ def total(nodes: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _family(run: RunView) -> str:
     from qwenkit.lineage.report_card_graph import Label, family_svg
-    from qwenkit.lineage.report_card_numbers import headline_number
 
     known = {node.name for node in run.nodes.values() if node.manifest}  # of the others no edge is known
     known |= {parent for name in known for parent in run.nodes[name].parents}
     shown_nodes = [node for node in run.nodes.values() if node.name in known]
     labels = {
-        node.name: Label(node.state, headline_number(node) or node.reason, node.headline or node.reason)
+        node.name: Label(node.state, card_number(node) or node.reason, node.headline or node.reason)
         for node in shown_nodes
     }
     models = {(node.sources["model"], node.name) for node in shown_nodes if "model" in node.sources}
@@ -201,7 +192,7 @@ def trained_view(node: NodeView) -> dict[str, Any]:
     from qwenkit.lineage import report_card_plots
 
     plots: list[str] = []
-    for title, unit, names in CURVES:
+    for title, unit, names in curves_of(node.kind):
         lines = {name: points for name in names if (points := curve(node.steps, name))[0]}
         dots = _held_out_points(node) if title == "Loss" else {}
         if lines or dots:
@@ -209,11 +200,25 @@ def trained_view(node: NodeView) -> dict[str, Any]:
                 "train" if name == "loss" else name.removeprefix("rubric_").replace("_", " "): points
                 for name, points in lines.items()
             }
-            unit = "nats per pair" if title == "Loss" and node.kind in ("preference", "reward") else unit
             plots.append(report_card_plots.curves(f"{node.name}/{names[0]}", title, named, unit, dots))
     facts = {name: node.metrics[name] for name in FACTS if name in node.metrics}
     held = mapping(node.metrics.get("heldout_loss"))
     return {"name": node.name, "state": node.state, "plots": plots, "facts": facts, "held_out": held}
+
+
+def curves_of(kind: str) -> list[Curve]:
+    """Return what is drawn of a training: first the loss, then what its kind adds, then what all have. A drawing of the
+    kind's stands in place of a common one of the same title."""
+    own: tuple[Curve, ...] = getattr(load_stage(kind), "CURVES", ()) if kind in KINDS else ()
+    by_title = {curve[0]: curve for curve in (*FIRST_CURVES, *own, *LAST_CURVES)}
+    return list({**by_title, **{curve[0]: curve for curve in own}}.values())
+
+
+def card_number(node: NodeView) -> str:
+    """Return the number that stands for a node in the drawing of the family: a few words, where the summary is a line.
+    Of a kind that says none, or whose metrics lack it, it is the first clause of the summary."""
+    number_of = getattr(load_stage(node.kind), "card_number", None) if node.kind in KINDS else None
+    return (number_of(node.metrics) if number_of else "") or re.split(r"[;:]\s", node.headline)[0]
 
 
 def _held_out_points(node: NodeView) -> dict[str, tuple[list[float], list[float]]]:
@@ -221,7 +226,7 @@ def _held_out_points(node: NodeView) -> dict[str, tuple[list[float], list[float]
     for row in node.evals:
         nested = mapping(row.get("heldout") or row.get("heldout_loss"))
         for name in nested or [name for name in row if name not in NO_LOSS]:
-            value = held_out(row, name)
+            value = validation_loss(row, name)
             if value is not None:
                 x, y = found.setdefault(f"held out: {name}", ([], []))
                 x.append(float(row["step"]))
@@ -238,7 +243,7 @@ def _pairs(node: NodeView) -> dict[str, Any]:
 
 def _score(value: Any) -> dict[str, Any]:
     score = mapping(value)
-    return {"share": number(score.get("mean")) or 0.0, "words": report_card_claims.share(score)}
+    return {"share": number(score.get("mean")) or 0.0, "words": results.share(score)}
 
 
 def _fields(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -273,7 +278,7 @@ def exam_view(node: NodeView) -> dict[str, Any]:
 
 
 def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_fields(row, "a", "b", "set", "component", "n"), "difference": report_card_claims.signed(row)}
+    return {**_fields(row, "a", "b", "set", "component", "n"), "difference": results.signed(row)}
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,7 +331,7 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=folder, autoescape=html, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    own = {"md": markdown_cell, "fence": fenced, "share": report_card_claims.share, "plain": plain_number}
+    own = {"md": markdown_cell, "fence": fenced, "share": results.share, "plain": plain_number}
     cast("dict[str, Any]", environment.filters).update(own)  # pyright: ignore[reportUnknownMemberType]
     return environment.get_template(template).render(view)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwenkit.lineage import report_card_claims
-from qwenkit.lineage.run_reader import mapping, number, sequence
+from qwenkit.stages import results
+from qwenkit.stages.results import mapping, number, sequence
 
 EXPLAINED = (
     "Differences with 95 % intervals, each seed's own over its questions. Pooled: questions, with the answers of all "
@@ -14,7 +15,7 @@ EXPLAINED = (
     "one number a seed, for these questions; wide where seeds are few, and the one to believe where their noise is the "
     "greater one. A claim holds where every seed has its sign and the pooled interval excludes zero, one "
     "on the total only if `right` did not fall; "
-    f"that a model keeps what it knew, where neither falls below a loss of {report_card_claims.TOLERATED_LOSS}."
+    f"that a model keeps what it knew, where neither falls below a loss of {results.TOLERATED_LOSS}."
 )
 
 
@@ -53,20 +54,20 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _comparison(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    verdict, _ = report_card_claims.judged(row, rows)
+    outcome, _ = results.outcome_beside(row, rows)
     return {
-        "label": _label(row), "verdict": verdict, "mark": report_card_claims.MARKS[verdict],
-        "by_seed": [report_card_claims.signed(mapping(score)) for score in sequence(row.get("by_seed"))],
-        "pooled": report_card_claims.signed(mapping(row.get("pooled"))),
-        "across": report_card_claims.signed(mapping(row.get("across_seeds"))),
+        "label": _label(row), "outcome": outcome, "mark": report_card_claims.MARKS[outcome],
+        "by_seed": [results.signed(mapping(score)) for score in sequence(row.get("by_seed"))],
+        "pooled": results.signed(mapping(row.get("pooled"))),
+        "across": results.signed(mapping(row.get("across_seeds"))),
     }  # fmt: skip
 
 
 def _accuracy(row: Mapping[str, Any]) -> dict[str, Any]:
     over = {name: value for name, value in mapping(row.get("across_seeds")).items() if name != "n"}
     return {
-        "label": f"{row.get('node')}, {row.get('set')}", "across": report_card_claims.share(over),
-        "by_seed": [report_card_claims.share(mapping(score)) for score in sequence(row.get("by_seed"))],
+        "label": f"{row.get('node')}, {row.get('set')}", "across": results.share(over),
+        "by_seed": [results.share(mapping(score)) for score in sequence(row.get("by_seed"))],
     }  # fmt: skip
 
 

@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 from qwenkit.errors import UserError
 from qwenkit.events import read_events
 from qwenkit.records import read_json
 from qwenkit.stages import KINDS, load_stage
+from qwenkit.stages.results import Row, mapping, number, sequence
 
-Row = dict[str, Any]
 NOT_RUN, DONE, FAILED, UNFINISHED = "not run", "done", "failed", "not finished"
 
 
@@ -174,28 +173,3 @@ def _json(path: Path) -> Row:
         return mapping(read_json(path))
     except (UserError, OSError, RecursionError):
         return {}
-
-
-def mapping(value: Any) -> Row:
-    """The value if it is a JSON object, else an empty one."""
-    return cast("Row", value) if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    """The value if it is a list, else an empty one."""
-    return cast("list[Any]", value) if isinstance(value, list) else []
-
-
-def number(value: Any) -> float | None:
-    """The value as a finite float, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def curve(rows: list[Row], name: str, most: int = 400) -> tuple[list[float], list[float]]:
-    """(steps, values) of one metric, thinned to about `most` points by the mean of neighbours."""
-    points = [(float(row["step"]), value) for row in rows if (value := number(row.get(name))) is not None]
-    width = max(1, math.ceil(len(points) / most))
-    bins = [points[i : i + width] for i in range(0, len(points), width)]
-    return [b[-1][0] for b in bins], [sum(value for _, value in b) / len(b) for b in bins]

@@ -40,7 +40,7 @@ from qwenkit.lineage.preflight import (
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.model.formats.keys import accepting
 from qwenkit.records import read_json, write_json
-from qwenkit.stages import load_stage
+from qwenkit.stages import is_view, load_stage
 from qwenkit.stages.base import Input, Progress, StageContext
 
 
@@ -104,7 +104,7 @@ def plan(recipe: Recipe, options: Options) -> list[graph.PlanEntry]:
 def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
     """Draw `report.html` and `report.md` when the run has a report node and has reached it: of this run, or of the
     one that the node is about."""
-    reports = [recipe.nodes[name] for name in wanted if recipe.nodes[name].kind == "report"]
+    reports = [recipe.nodes[name] for name in wanted if is_view(recipe.nodes[name].kind)]
     if reports:
         from qwenkit.lineage.report_card import write_card
 

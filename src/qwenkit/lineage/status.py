@@ -12,7 +12,8 @@ from typing import Any
 from qwenkit import artifacts
 from qwenkit.artifacts import MANIFEST
 from qwenkit.errors import UserError
-from qwenkit.lineage.run_reader import DONE, FAILED, NOT_RUN, UNFINISHED, NodeView, load_run, number
+from qwenkit.lineage.run_reader import DONE, FAILED, NOT_RUN, UNFINISHED, NodeView, load_run
+from qwenkit.stages.results import number
 
 DAMAGED, NEWER = "damaged", "newer"
 HINT = "remove the folder; the next `qwenkit run` makes it again"

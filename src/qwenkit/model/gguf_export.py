@@ -13,7 +13,7 @@ import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,8 +24,14 @@ from qwenkit.model.config import ModelConfig, Yarn
 from qwenkit.model.formats import simplest_format
 from qwenkit.model.gptq_checkpoint import quantized_layers
 from qwenkit.model.transformer import Transformer
+from qwenkit.tokenizer import read_names
 from qwenkit.tokenizer.patterns import GPT2
 from qwenkit.tokenizer.patterns import PATTERNS as TEXT_PATTERNS
+from qwenkit.tokenizer.publish import tokenizer_json
+
+if TYPE_CHECKING:
+    from qwenkit.chat import ChatTokenizer
+
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """GGUF's kinds of tokens. Programs print those that a user defined, and hide controls."""
@@ -151,3 +157,37 @@ def _add(writer: Any, gguf: Any, name: str, tensor: Tensor) -> None:
         writer.add_tensor(name, bits, raw_shape=bits.shape, raw_dtype=gguf.GGMLQuantizationType.BF16)
     else:
         writer.add_tensor(name, tensor.contiguous().numpy())
+
+
+def gguf_vocabulary(tok: ChatTokenizer, source: Path, form: ModelConfig) -> Vocabulary:
+    """The tokenizer as a GGUF file spells it. Rows beyond it only pad the embedding."""
+    published = tokenizer_json(tok)
+    names = {i: name for name, i in published["model"]["vocab"].items()}
+    names |= {added["id"]: added["content"] for added in published["added_tokens"]}
+    padding = frozenset(i for i in range(form.vocab_size) if i not in names)
+    return Vocabulary(
+        tokens=[names.get(i, f"[PAD{i}]") for i in range(form.vocab_size)],
+        merges=[" ".join(pair) for pair in published["model"]["merges"]],
+        special=frozenset(i for name, i in tok.special.items() if name not in tok.visible),
+        visible=frozenset(tok.special[name] for name in tok.visible),
+        unused=padding,
+        pattern=pattern_name(tok.regex),
+        ids=token_ids(tok, source, form),
+        template=tok.chat_template,
+    )
+
+
+def token_ids(tok: ChatTokenizer, source: Path, form: ModelConfig) -> dict[str, int]:
+    """The ids of special tokens by GGUF's names: as the tokenizer's settings call them, then as the model does."""
+    names = read_names(source)
+    ends = form.eos_token_id if isinstance(form.eos_token_id, tuple) else (form.eos_token_id,)
+    found = {kind: tok.special.get(names.get(f"{kind}_token") or "") for kind in ("bos", "eos", "pad", "unk")}
+    turn, text = tok.special.get("<|im_end|>"), tok.special.get("<|endoftext|>")
+    wanted = {
+        "bos": found["bos"] if found["bos"] is not None else form.bos_token_id,
+        "eos": next((id for id in (found["eos"], *ends, text) if id is not None), None),
+        "eot": turn if turn in (found["eos"], *ends) else None,
+        "pad": found["pad"] if found["pad"] is not None else text,
+        "unk": found["unk"],
+    }
+    return {kind: id for kind, id in wanted.items() if id is not None and id < form.vocab_size}

@@ -11,15 +11,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from qwenkit import rng
 from qwenkit.artifacts import sha256_file
+from qwenkit.config import runtime
 from qwenkit.errors import UserError
 from qwenkit.events import Log
 from qwenkit.records import Row, read_jsonl, read_object, write_json
 
 Progress = Callable[..., None]
+TRAINED = "float32"
+"""What a model that is trained is loaded in: see `qwenkit.model.publish`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,16 @@ class Result:
     warnings: tuple[str, ...] = ()
 
 
+class Training(TypedDict):
+    """Where and how a training works."""
+
+    device: str
+    log: Log
+    folder: Path
+    progress: Progress
+    seed: int
+
+
 @dataclass(frozen=True)
 class StageContext:
     """The place and the means of one node's work."""
@@ -79,6 +92,13 @@ class StageContext:
     device: str
     log: Log
     progress: Progress
+
+    def training(self) -> Training:
+        """The place and the means of a training, as `qwenkit.training.train` takes them."""
+        return {
+            "device": self.device, "log": self.log, "folder": self.scratch / "checkpoints", "progress": self.progress,
+            "seed": self.seed,
+        }  # fmt: skip
 
     def seed_for(self, *names: str | int) -> int:
         """A seed for a named purpose of this node."""
@@ -127,3 +147,20 @@ def sources(inputs: dict[str, Input], name: str) -> list[Path]:
 def told(label: str, words: str) -> str:
     """A part of a summary; nothing where there is nothing to tell."""
     return f"; {label} {words}" if words else ""
+
+
+CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
+
+
+PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
+
+
+PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
+
+
+def max_bad() -> Any:
+    """The key of every stage that reads rows of people's: what is learnt does not depend on it, only whether it is."""
+    return runtime(0.01, doc="largest share of rows that cannot be used; above it the node ends (ours)", ge=0, le=1)
+
+
+RUNNER = "where chunks are worked on: here, or on the cluster of Ray"

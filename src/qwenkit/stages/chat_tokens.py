@@ -24,11 +24,11 @@ from typing import Any
 
 from qwenkit.artifacts import stamps
 from qwenkit.chat import TooLong
+from qwenkit.data.chats.datasets import called, prompt_of, read_part, refuse_bad
 from qwenkit.data.chats.reading import PART_BYTES, Part, parts
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, sources
-from qwenkit.stages.datasets import called, prompt_of, read_part, refuse_bad
 from qwenkit.stages.documents import blocks, document_of, split
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
@@ -301,7 +301,7 @@ def overlapping(rows: list[Row], tests: Path | None) -> list[int]:
 
 @lru_cache(maxsize=1)
 def _tokenizer(folder: Path, style: str, *_: int) -> Any:
-    from qwenkit.stages.models import chat_tokenizer
+    from qwenkit.chat.publish import chat_tokenizer
 
     return chat_tokenizer(folder, style)
 
@@ -309,6 +309,6 @@ def _tokenizer(folder: Path, style: str, *_: int) -> Any:
 @lru_cache(maxsize=1)
 def _tests(testsets: Path, *_: int) -> Any:
     from qwenkit.data.decontamination import TestIndex
-    from qwenkit.stages.testsets import texts
+    from qwenkit.data.test_sets import question_texts
 
-    return TestIndex(texts(testsets))
+    return TestIndex(question_texts(testsets))

@@ -11,22 +11,27 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from qwenkit.config import StageConfig, content, edge, runtime
+from qwenkit.data.decontamination import overlap_13gram
+from qwenkit.data.test_sets import named_texts
 from qwenkit.errors import UserError, refuse_unnamed
 from qwenkit.records import Row, write_jsonl
-from qwenkit.stages.base import Input, Result, StageContext, many
-from qwenkit.stages.testsets import named_texts, overlap_13gram
+from qwenkit.stages.base import RUNNER, Input, Result, StageContext, many
+from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, counted, mapping, number, sequence
 
+SUMMARY = "raw pages and text -> clean, deduplicated, decontaminated documents"
+EXAMPLE = "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets"
+ORDER = 30
 VERSION = 7  # 7: kinds by contents, more encodings and full stops; pages keep more; 6: vowel signs are in words
 PRODUCES = ("documents",)
+SEED_METRICS = ("kept",)
 MOST_COPIES, MOST_SHOWN = 1000, 2000
-RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
 WITH = {  # keys that are about what another key gives
     "min_score": "filter",
     "min_bits_per_byte": "perplexity_model",
@@ -182,8 +187,8 @@ def _write(result: Any, tests: list[tuple[str, str]], out: Path) -> None:
     from qwenkit.data.parquet_io import LEDGER, join
 
     for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
-        for number, path in enumerate(files):
-            shutil.copyfile(path, out / f"{name}-{number:05d}.parquet")
+        for index, path in enumerate(files):
+            shutil.copyfile(path, out / f"{name}-{index:05d}.parquet")
     join(result.ledger_files, out / "ledger.parquet", LEDGER)
     write_jsonl(out / "samples.jsonl", result.samples)
     write_jsonl(out / "quarantine.jsonl", result.quarantine.rows)
@@ -267,3 +272,27 @@ def _told_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
         files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in found.items()) for kind, found in kinds.items()}
         parts.append(f"; {name}: " + ", ".join(f"{found} as {kind}" for kind, found in files.items()))
     return "".join(parts)
+
+
+def card_number(metrics: Metrics) -> str:
+    """Return how many documents there are."""
+    return counted(metrics.get("documents"), "documents")
+
+
+def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
+    """Yield whether test texts are in a corpus, and whether its counts balance."""
+    for node in nodes:
+        metrics = node.metrics
+        overlap = number(metrics.get("overlap_13gram"))
+        if overlap is not None:
+            outcome = DID_NOT_WORK if overlap else WORKED
+            yield Claim(outcome, f"{node.name} holds no test text", f"13-gram overlap: {overlap:,.0f}")
+        counts = [number(metrics.get(name)) for name in ("read", "kept", "quarantined")]
+        steps = [mapping(step) for step in sequence(metrics.get("funnel"))]
+        dropped = sum(number(step.get("dropped")) or 0 for step in steps if step.get("rule") != "quarantined")
+        if None not in counts:
+            read, kept, bad = (count or 0 for count in counts)
+            balanced = read == kept + dropped + bad
+            text = f"Every record of {node.name} is accounted for"
+            evidence = f"{read:,.0f} read = {kept:,.0f} kept + {dropped:,.0f} dropped + {bad:,.0f} quarantined"
+            yield Claim(WORKED if balanced else DID_NOT_WORK, text, evidence if balanced else f"not true: {evidence}")

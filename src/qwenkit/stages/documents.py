@@ -18,9 +18,9 @@ from pathlib import Path
 
 from qwenkit import rng
 from qwenkit.compression import packing
+from qwenkit.data.test_sets import identity
 from qwenkit.errors import UserError
 from qwenkit.records import Row, numbered_jsonl, read_parquet, row_groups
-from qwenkit.stages.validation import identity
 
 DOCUMENTS = "documents-*.parquet"
 PART_BYTES = 16 << 20

@@ -7,18 +7,25 @@ items are kept (`MODEL.base.jsonl`, `MODEL.chat.jsonl`): every number in the met
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from qwenkit.config import StageConfig, content, edge
+from qwenkit.data.test_sets import read_checked
 from qwenkit.errors import UserError
+from qwenkit.evaluation.chat_answers import answers
+from qwenkit.evaluation.questions import check_base_test, check_chat_test
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, StageContext, many
-from qwenkit.stages.models import answers
-from qwenkit.stages.validation import check_base_test, check_chat_test, read_checked
+from qwenkit.stages.results import Claim, Metrics, NodeResults, comparison_claims, mapping, mean_scores, percent
 
+SUMMARY = "examine models on the test sets, with intervals and paired comparisons"
+EXAMPLE = "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets"
+ORDER = 110
 VERSION = 2  # 2: the tools that a question offers are rendered
 PRODUCES = ("exam",)
+SEED_METRICS = ("models.*.rubric.right", "models.*.rubric.total", "models.*.base_all")
 SETS = {"base": (check_base_test, ("task", "prompt")), "chat": (check_chat_test, ("task", "messages", "rubric"))}
 
 
@@ -129,3 +136,14 @@ def _summary_line(metrics: dict[str, Any]) -> str:
         if rubric:
             parts.append(f"{name} {100 * rubric['mean']:.0f} %")
     return "right: " + ", ".join(parts) if parts else f"{len(metrics['models'])} models on base tasks"
+
+
+def card_number(metrics: Metrics) -> str:
+    """Return the share of correct chat answers of each model."""
+    models = {name: mapping(mapping(table).get("rubric")) for name, table in mapping(metrics.get("models")).items()}
+    return percent(mean_scores({name: rubric.get("right") for name, rubric in models.items()}))
+
+
+def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
+    """Yield for each comparison whether the later model is better, or keeps what the earlier one knew."""
+    return comparison_claims(nodes, seeds)

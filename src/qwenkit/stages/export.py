@@ -19,18 +19,20 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from qwenkit.chat.publish import find_tokenizer, save_tokenizer
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import listed
 from qwenkit.records import write_json
 from qwenkit.stages.base import Input, Result, StageContext
-from qwenkit.stages.models import copy_papers, save_settings, save_tokenizer
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
+SUMMARY = "a model in another form (Hugging Face, the first Qwen's, GGUF), with a certificate"
+EXAMPLE = "--model runs/nano/chat --to gguf"
+ORDER = 130
 VERSION = 2  # 2: the tokenizer's own files and settings are carried over; GGUF's kinds and ends of tokens
 PRODUCES = ("model", "tokenizer")
-CERTIFICATE = "certificate.json"
 NO_TOKENIZER = "without a tokenizer: the model's folder has none that is read here"
 
 
@@ -46,9 +48,10 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     """Ask the model, write the form, and, where it can be opened here, ask that too."""
     from qwenkit.evaluation import parity
     from qwenkit.model import load_model, save_model
+    from qwenkit.model.publish import copy_licences, save_generation_config
 
     source = inputs["model"].path
-    model, tok = load_model(source, device=context.device), tokenizer_of(source)
+    model, tok = load_model(source, device=context.device), find_tokenizer(source)
     form, reason = target(model.config, config.to)
     prompts = parity.prompts_of(tok, model.config.vocab_size, min(config.longest, form.max_length))
     context.progress(0, 3, now="asking")
@@ -56,22 +59,22 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     context.progress(1, 3, now="writing")
     found = None
     if config.to == "gguf":
-        from qwenkit.model.gguf_export import write_gguf
+        from qwenkit.model.gguf_export import gguf_vocabulary, write_gguf
 
         model.config = form
-        write_gguf(model, context.out / "model.gguf", vocabulary(tok, source, form) if tok else None, source.name)
+        write_gguf(model, context.out / "model.gguf", gguf_vocabulary(tok, source, form) if tok else None, source.name)
     else:
         model.config = form
         save_model(model, context.out)
-        save_settings(source, context.out, form.vocab_size)
+        save_generation_config(source, context.out, form.vocab_size)
         if tok is not None:
             save_tokenizer(tok, source, context.out, "tiktoken" if config.to == "qwen1" else "json")
         context.progress(2, 3, now="checking")
         found = parity.compare(seen, parity.observe(load_model(context.out, device=context.device), prompts))
     told = {"of": inputs["model"].digest, "form": config.to, "length": form.max_length, "reason": reason,
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}  # fmt: skip
-    copy_papers(source, context.out)
-    write_json(context.out / CERTIFICATE, parity.certificate(seen, told, found))
+    copy_licences(source, context.out)
+    write_json(context.out / parity.CERTIFICATE, parity.certificate(seen, told, found))
     numbers = {} if found is None else {name: round(value, 8) for name, value in found._asdict().items()}
     words = summary(config.to, form, reason, numbers) + ("" if tok is not None else f"; {NO_TOKENIZER}")
     return Result({**told, **numbers}, words, tuple(export_warnings(source, context.out, tok, config.to)))
@@ -86,14 +89,6 @@ def target(config: ModelConfig, to: str) -> tuple[ModelConfig, str | None]:
     if config.model_type == "qwen" or config.extension is not None:
         return as_qwen2(config)
     return replace(config, model_type=simplest_format(config)), None
-
-
-def tokenizer_of(folder: Path) -> Any:
-    """The folder's tokenizer, or None where it has none."""
-    from qwenkit.chat import load_tokenizer
-
-    here = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("*.tiktoken"))
-    return load_tokenizer(folder) if here else None
 
 
 def export_warnings(source: Path, out: Path, tok: Any, to: str) -> Iterator[str]:
@@ -116,45 +111,6 @@ _MADE_ANEW = (".*", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin
               "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
               "added_tokens.json", "special_tokens_map.json")  # fmt: skip
 """Files that the new folder has in its own form."""
-
-
-def vocabulary(tok: Any, source: Path, form: ModelConfig) -> Any:
-    """The tokenizer as a GGUF file spells it. Rows beyond it only pad the embedding."""
-    from qwenkit.model.gguf_export import Vocabulary, pattern_name
-    from qwenkit.tokenizer.publish import tokenizer_json
-
-    published = tokenizer_json(tok)
-    names = {i: name for name, i in published["model"]["vocab"].items()}
-    names |= {added["id"]: added["content"] for added in published["added_tokens"]}
-    padding = frozenset(i for i in range(form.vocab_size) if i not in names)
-    return Vocabulary(
-        tokens=[names.get(i, f"[PAD{i}]") for i in range(form.vocab_size)],
-        merges=[" ".join(pair) for pair in published["model"]["merges"]],
-        special=frozenset(i for name, i in tok.special.items() if name not in tok.visible),
-        visible=frozenset(tok.special[name] for name in tok.visible),
-        unused=padding,
-        pattern=pattern_name(tok.regex),
-        ids=token_ids(tok, source, form),
-        template=tok.chat_template,
-    )
-
-
-def token_ids(tok: Any, source: Path, form: ModelConfig) -> dict[str, int]:
-    """The ids of special tokens by GGUF's names: as the tokenizer's settings call them, then as the model does."""
-    from qwenkit.tokenizer import read_names
-
-    names = read_names(source)
-    ends = form.eos_token_id if isinstance(form.eos_token_id, tuple) else (form.eos_token_id,)
-    found = {kind: tok.special.get(names.get(f"{kind}_token")) for kind in ("bos", "eos", "pad", "unk")}
-    turn, text = tok.special.get("<|im_end|>"), tok.special.get("<|endoftext|>")
-    wanted = {
-        "bos": found["bos"] if found["bos"] is not None else form.bos_token_id,
-        "eos": next((id for id in (found["eos"], *ends, text) if id is not None), None),
-        "eot": turn if turn in (found["eos"], *ends) else None,
-        "pad": found["pad"] if found["pad"] is not None else text,
-        "unk": found["unk"],
-    }
-    return {kind: id for kind, id in wanted.items() if id is not None and id < form.vocab_size}
 
 
 def summary(to: str, form: ModelConfig, reason: str | None, numbers: dict[str, Any]) -> str:

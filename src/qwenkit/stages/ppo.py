@@ -9,24 +9,48 @@ loss on held-out documents is measured before and after, with or without the pre
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import model_validator
 
+from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import StageConfig, content, edge, runtime
+from qwenkit.data.chats.datasets import notes, prompt_of
 from qwenkit.errors import UserError
+from qwenkit.evaluation.chat_answers import answers
+from qwenkit.evaluation.questions import prompt_check, read_prompts
+from qwenkit.evaluation.rubric import mean_rubric
 from qwenkit.records import Quarantine, Row
-from qwenkit.stages.base import Input, Result, StageContext, sources
+from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
 from qwenkit.stages.chat_tokens import put_aside
-from qwenkit.stages.datasets import PROMPTS, max_bad, notes, prompt_of, read_prompts
-from qwenkit.stages.documents import split
-from qwenkit.stages.models import STYLE, TRAINED, Style, answers, chat_tokenizer, prompt_ids, save_chat_model
-from qwenkit.stages.pretrain import corpus_split, held_out_batches, losses
+from qwenkit.stages.documents import documents, split
+from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
 from qwenkit.stages.tokens import tokenize
-from qwenkit.stages.training_config import precision_warnings, usable
+from qwenkit.training.recipe import precision_warnings, usable_precision
 
+SUMMARY = "reinforcement learning from a reward model, with the pretraining-gradient term"
+EXAMPLE = "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus"
+ORDER = 100
+CHAT_MODEL = True
 VERSION = 4  # 4: documents are told apart by their whole id; 3: trained in float32; prompts without a rubric
 PRODUCES = ("model", "tokenizer")
+ROW_CHECKS = {"prompts": prompt_check("rl", False)}
+SEED_METRICS = (
+    "rubric_before.total", "rubric_after.total", "rubric_before.right", "rubric_after.right", "last.kl",
+)  # fmt: skip
+RUBRIC = tuple(f"rubric_{name}" for name in ("right", "complete", "concise", "mannered", "system"))
+CURVES = (
+    ("Learned reward", "reward model's score", ("reward",)),
+    ("True rubric of the samples", "score, 0 to 1", ("rubric",)),
+    ("Rubric by component", "score, 0 to 1", RUBRIC),
+    ("KL to the reference", "nats", ("kl",)),
+    ("Answer length", "tokens", ("length",)),
+    ("Entropy", "nats per token", ("entropy",)),
+    ("Policy and value loss", "loss", ("policy_loss", "value_loss")),
+    ("Pretraining loss mixed in", "nats per token", ("ptx_loss",)),
+    ("Clipped ratios", "share", ("clip_fraction",)),
+)
 OTHER_PRECISION = 1.0  # nats between a sampler and a policy that are known to differ in precision
 
 
@@ -100,7 +124,8 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     """Measure, train, measure, publish."""
     from qwenkit.alignment import score_texts
     from qwenkit.model import load_model, load_scalar
-    from qwenkit.training import Sentinel, loop
+    from qwenkit.model.publish import save_chat_model
+    from qwenkit.training import Sentinel, loop, validation_losses, validation_sets
 
     folder, judge = inputs["model"].path, inputs["reward"].path
     tok = chat_tokenizer(folder, config.style)
@@ -114,7 +139,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     trainer = make_trainer(
         config, context, tok, kept, store, policy, value, reference, functools.partial(score_texts, reward)
     )
-    groups = held_out_batches(tok, texts_aside, config.seq_length)
+    groups = validation_sets(tok, texts_aside, config.seq_length)
     before = context.run_once("before", lambda _: true_rubric(reference, tok, aside, config))
     last = loop.run(
         trainer.update,
@@ -130,7 +155,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     save_chat_model(policy, tok, folder, context.out)
     put_aside(bad.rows, context.out)
     after = true_rubric(policy, tok, aside, config)
-    loss = {"before": losses(reference, groups), "after": losses(policy, groups)}
+    loss = {"before": validation_losses(reference, groups), "after": validation_losses(policy, groups)}
     metrics = {"steps": config.steps, "prompts": len(kept), "quarantined": len(bad),
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
                "heldout_loss": loss["after"], "heldout_loss_before": loss["before"],
@@ -162,9 +187,9 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
     """The tokens of the pretraining term, where it has weight, and the documents that only measure."""
     if "corpus" not in inputs:
         return None, []
-    if not config.ptx_coef:
-        return None, corpus_split(inputs["corpus"], config.corpus_validation_share, context)[1]
     seed = context.seed_for("held-out")
+    if not config.ptx_coef:
+        return None, split(list(documents(inputs["corpus"].path)), config.corpus_validation_share, seed)[1]
     store, aside, _ = tokenize(
         inputs["corpus"], inputs["model"], config.corpus_validation_share, seed, context.scratch,
         workers=context.threads, progress=context.progress,
@@ -181,7 +206,10 @@ def make_trainer(
 
     shared = set(PPOConfig.__dataclass_fields__) & set(Config.model_fields) - {"seed"}
     settings = PPOConfig(
-        **{**{name: getattr(config, name) for name in shared}, "precision": usable(config.precision, context.device)},
+        **{
+            **{name: getattr(config, name) for name in shared},
+            "precision": usable_precision(config.precision, context.device),
+        },
         max_response_tokens=config.max_tokens,
         seed=context.seed_for("ppo"),
     )
@@ -225,18 +253,23 @@ def true_rubric(model: Any, tok: Any, rows: list[Row], config: Config) -> dict[s
         return {}
     greedy = SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
     outputs = answers(Engine(model, tok), rows, greedy)
-    return {name: round(v, 5) for name, v in mean_rubric(rows, [out.text for out in outputs]).items()}
+    return {name: round(v, 5) for name, v in mean_rubric(rows, [out.text or "" for out in outputs]).items()}
 
 
-def mean_rubric(rows: list[Row], said: list[str]) -> dict[str, float]:
-    """Mean of each part over the rows that have a rubric and to which it applies."""
-    from qwenkit.evaluation.rubric import score
+def card_number(metrics: Metrics) -> str:
+    """Return the gold rubric before and after."""
+    before, after = (number(mapping(metrics.get(f"rubric_{when}")).get("total")) for when in ("before", "after"))
+    return "" if before is None or after is None else f"true rubric {before:.3f} → {after:.3f}"
 
-    parts: dict[str, list[float]] = {}
-    for row, answer in zip(rows, said):
-        if not row.get("rubric"):
-            continue
-        for name, found in score(row, answer)._asdict().items():
-            if found is not None:
-                parts.setdefault(name, []).append(found)
-    return {name: sum(found) / len(found) for name, found in parts.items()}
+
+def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
+    """Yield whether the learned reward and the gold rubric rose, and whether the one rose while the other fell."""
+    for node in nodes:
+        changes = {name: trend(curve(node.steps, name, most=10**9)[1]) for name in ("reward", "rubric")}
+        for name, label in (("reward", "the learned reward"), ("rubric", "the true rubric")):
+            if change := changes[name]:
+                outcome, evidence = change
+                yield Claim(outcome, f"{node.name} raised {label} of its own samples", evidence)
+        if [change and change[0] for change in changes.values()] == [WORKED, DID_NOT_WORK]:
+            text = f"{node.name} did not game its reward model"
+            yield Claim(DID_NOT_WORK, text, "the learned reward rose while the true rubric fell")

@@ -5,48 +5,19 @@ classification; `margins.jsonl` in it says of each measured pair how it was rank
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
 
-from qwenkit.alignment.pair_encoding import PairTooLong
-from qwenkit.config import content, edge
-from qwenkit.records import Row, read_json, write_jsonl
-from qwenkit.stages.base import Input, Result, StageContext, sources, told
-from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, outcomes, put_aside, tokenize_rows
-from qwenkit.stages.datasets import PAIRS, max_bad, notes, read_pairs
-from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_scorer
-from qwenkit.stages.training_config import Schedule, TrainingConfig, precision_warnings, train
+from qwenkit.config import edge
+from qwenkit.stages.base import PAIRS, Input, Result, StageContext
+from qwenkit.stages.pair_training import PairConfig, train_pairs
+from qwenkit.stages.results import PAIR_CURVES, Claim, Metrics, NodeResults, mean_scores, percent, ranking_claims
 
+SUMMARY = "preference-model pretraining on many noisy comparisons (PMP)"
+EXAMPLE = "--model runs/nano/base --data runs/nano/world --tests runs/nano/testsets"
+ORDER = 80
 VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
 PRODUCES = ("scorer", "tokenizer")
-
-
-class PairConfig(TrainingConfig):
-    """How a model learns from pairs; defaults of the report (§3.2.1)."""
-
-    seq_length: int = content(2048, doc="longest text in tokens", ge=8)
-    too_long: PairTooLong = content(
-        "drop", doc="pairs longer than that: drop, or truncate the oldest turns of the prompt (ours)"
-    )
-    batch_size: int = content(64, doc="pairs in a batch", ge=1)
-    micro_batch_size: int = content(8, doc="pairs in one forward pass; the rest is accumulated (ours)", ge=1)
-    lr: float = content(3e-6, doc="learning rate", gt=0)
-    schedule: Schedule = content("constant", doc="the report: constant")
-    warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
-    optimizer: Literal["adamw", "muon"] = content(
-        "adamw", doc="adamw, or muon for the matrices (ours, as in pretraining)"
-    )
-    weight_decay: float = content(0.1, doc="of matrices only (ours, as in pretraining)", ge=0)
-    max_grad_norm: float = content(1.0, doc="largest gradient norm (ours, as in pretraining)", gt=0)
-    beta1: float = content(0.9, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
-    beta2: float = content(0.95, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
-    eps: float = content(1e-8, doc="AdamW (ours, as in pretraining)", gt=0)
-    epochs: float = content(1.0, doc="passes over the pairs", gt=0)
-    style: Style = content("own", doc=STYLE)
-    validation_share: float = content(
-        0.05, doc="share of prompts whose pairs only measure the accuracy (ours)", ge=0, lt=0.5
-    )
-    max_bad: float = max_bad()
+CURVES = PAIR_CURVES
 
 
 class Config(PairConfig):
@@ -62,108 +33,11 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     return train_pairs(config, inputs, context)
 
 
-def load_scorer(path: Path, context: StageContext) -> Any:
-    """A scalar model as it is, or a language model with a new scalar head."""
-    from qwenkit.model import ScalarModel, load_model, load_scalar
-
-    architecture = read_json(path / "config.json").get("architectures", [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return load_scalar(path, TRAINED, context.device)
-    return ScalarModel(load_model(path, TRAINED, context.device), seed=context.seed_for("head"))
+def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
+    """Yield for each set of pairs whether the model ranks them better than chance."""
+    return ranking_claims(nodes, seeds)
 
 
-def train_pairs(config: PairConfig, inputs: dict[str, Input], context: StageContext) -> Result:
-    """One pass of pairwise training from `inputs["model"]` on `inputs["data"]`, measured and published."""
-    from qwenkit.alignment import PairBatches, PairwiseObjective, encode_pairs
-
-    tok = chat_tokenizer(inputs["model"].path, config.style)
-    plan = Plan(inputs["model"].path, config.style, config.seq_length, config.too_long, config.validation_share,
-                context.seed_for("held-out"))  # fmt: skip
-    tokens = tokenize_rows("pairs", inputs, plan, context.scratch, max_bad=config.max_bad, workers=context.threads,
-                           progress=context.progress)  # fmt: skip
-    pairs = open_pairs(tokens)
-
-    def encoded(rows: list[Row]) -> tuple[list[Any], dict[str, int]]:
-        return encode_pairs(rows, tok, config.seq_length, config.too_long)
-
-    measured = {"held out": encoded([clean(row) for row in tokens.aside])}
-    watched, _ = measured["held out"]
-    model = load_scorer(inputs["model"].path, context)
-    batches = PairBatches(
-        pairs, config.batch_size, context.seed_for("order"), min(config.micro_batch_size, config.batch_size)
-    )
-    steps = batches.steps(config.epochs)
-    evaluate = (lambda _: watch(model, watched)) if watched else None
-    last = train(config, context, model, batches, steps, objective=PairwiseObjective(), evaluate=evaluate)
-    save_scorer(model, tok, inputs["model"].path, context.out)
-    put_aside(tokens.bad, context.out)
-    if "tests" in inputs:
-        measured["unseen policies"] = encoded(read_pairs(inputs["tests"].path, "pairs.jsonl"))
-    items = [item for name, (found, _) in measured.items() for item in margins(model, found, name)]
-    write_jsonl(context.out / "margins.jsonl", items)
-    accuracy = accuracies(items, context.seed)
-    metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in measured.items()},
-               "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
-    words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "data"), "pairs"))
-    return Result(metrics, f"{summary(metrics)}{told('accuracy:', words)}", note)
-
-
-def books(tokens: Tokens) -> dict[str, int]:
-    """What became of every pair: read = quarantined + held out + too long + same text + pairs."""
-    names = {"read": "read", "quarantined": "quarantined", "held_out": "held_out", "too_long": "too_long",
-             "same_text": "same_text", "pairs": "kept", "cut": "cut"}  # fmt: skip
-    return {name: tokens.counts[count] for name, count in names.items()}
-
-
-NOT_LEARNT = {
-    "too_long": "longer than `seq_length` and left out",
-    "cut": "longer than `seq_length` and without the oldest turns",
-    "same_text": "with two equal answers left out",
-    "quarantined": "not usable and put aside",
-}
-
-
-def summary(found: dict[str, int]) -> str:
-    """The pairs that were learnt from, and those that were not."""
-    return ", ".join([f"{found['pairs']} pairs", *outcomes(found, NOT_LEARNT)])
-
-
-def clean(row: Row) -> Row:
-    """The pair with its true label, where the noise is known (`flipped`): tests are never noisy."""
-    if not row.get("flipped"):
-        return row
-    return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "flipped": False}
-
-
-def watch(model: Any, pairs: list[Any]) -> dict[str, float]:
-    """Loss and accuracy on pairs held out, while the model trains."""
-    import torch
-
-    from qwenkit.alignment import pair_margins
-    from qwenkit.alignment.reward_model import pairwise_loss
-
-    margin_P = torch.tensor(pair_margins(model, pairs))
-    right = (margin_P > 0).double().mean() + 0.5 * (margin_P == 0).double().mean()
-    loss = pairwise_loss(margin_P, torch.zeros(())).mean()
-    return {"comparisons": round(float(loss), 5), "accuracy": round(float(right), 5)}
-
-
-def margins(model: Any, pairs: list[Any], name: str) -> list[Row]:
-    """The reward of the better answer less that of the worse, pair by pair, so that two models can be compared."""
-    from qwenkit.alignment import pair_margins
-
-    return [
-        {"set": name, "id": pair.id, "margin": margin, "right": 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0}
-        for pair, margin in zip(pairs, pair_margins(model, pairs))
-    ]
-
-
-def accuracies(items: list[Row], seed: int) -> dict[str, dict[str, Any]]:
-    """The share ranked rightly of each set, with its interval; a tie counts one half."""
-    from qwenkit.statistics import mean_interval
-
-    sets: dict[str, list[float]] = {}
-    for item in items:
-        sets.setdefault(item["set"], []).append(item["right"])
-    return {name: mean_interval(right, seed=seed)._asdict() for name, right in sets.items()}
+def card_number(metrics: Metrics) -> str:
+    """Return the accuracy on each set of pairs."""
+    return percent(mean_scores(metrics.get("accuracy")))

@@ -8,26 +8,34 @@ held out, chosen by a draw for each, and its loss is measured by source.
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
+from qwenkit.chat.publish import save_tokenizer
 from qwenkit.config import content, edge, runtime
 from qwenkit.errors import UserError
-from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, StageContext, told
-from qwenkit.stages.corpus import RUNNER
-from qwenkit.stages.documents import documents, split
-from qwenkit.stages.models import save_tokenizer
-from qwenkit.stages.tokens import MEASURED, UNNAMED, tokenize
-from qwenkit.stages.training_config import TrainingConfig, precision_warnings, train
+from qwenkit.stages.base import RUNNER, Input, Result, StageContext, told
+from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
+from qwenkit.stages.tokens import tokenize
+from qwenkit.stages.training_config import TrainingConfig
+from qwenkit.training.recipe import precision_warnings
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig
 
+SUMMARY = "train a base model on a corpus"
+EXAMPLE = "--corpus runs/nano/corpus --tokenizer runs/nano/tokenizer --tokens 4e6 --hidden-size 128"
+ORDER = 60
 VERSION = 4  # 4: the artifact keeps the index of its tokens; 3: documents are told apart by their whole id
 PRODUCES = ("model", "tokenizer")
+SEED_METRICS = ("heldout_loss.*",)
+card_number = loss_number
 INDEX = "tokens.parquet"  # of each document where it came from and how long it is: with it the order can be told again
+
+
+BYTES = {"adamw": 16, "muon": 12}  # of float32 for each parameter: itself, its gradient, and two moments or one
 
 
 class Config(TrainingConfig):
@@ -66,7 +74,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.tokens.order import Order
     from qwenkit.model import Transformer, init_weights, save_model
-    from qwenkit.training import Batches
+    from qwenkit.training import Batches, train, validation_losses, validation_sets
 
     tok = load_tokenizer(inputs["tokenizer"].path)
     store, aside, counted = tokenize(
@@ -79,14 +87,20 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         context.device
     )
     batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
-    groups = held_out_batches(tok, aside, config.seq_length)
+    groups = validation_sets(tok, aside, config.seq_length)
     last = train(
-        config, context, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=tok.vocab_size
+        config,
+        model,
+        batches,
+        steps,
+        **context.training(),
+        evaluate=lambda _: validation_losses(model, groups),
+        vocab_size=tok.vocab_size,
     )
     save_model(model.to(torch.float32), context.out)
     save_tokenizer(tok, inputs["tokenizer"].path, context.out)
     shutil.copyfile(store.index, context.out / INDEX)
-    found = losses(model, groups)
+    found = validation_losses(model, groups)
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": steps,
@@ -127,35 +141,17 @@ def shape(config: Config, vocab_rows: int, eot_id: int) -> ModelConfig:
     )
 
 
-def parameters(config: Config, vocab_rows: int) -> int:
-    """How many weights that shape has, counted without torch: a plan must not wait for it."""
-    return shape(config, vocab_rows, 0).parameters
+def estimate(config: Config, vocab_rows: int) -> Estimate:
+    """Return parameters, tokens, FLOPs and memory of the training, without torch: a plan must not wait for it.
+
+    The memory is a floor: parameters, gradients and the moments of the optimizer in float32. Activations come on top:
+    what is refused could never run, what is not refused may still be too large.
+    """
+    parameters = shape(config, vocab_rows, 0).parameters
+    flops = 6 * parameters * config.tokens
+    return Estimate(parameters, config.tokens, flops, BYTES[config.optimizer] * parameters)
 
 
-def corpus_split(corpus: Input, share: float, context: StageContext) -> tuple[list[Row], list[Row]]:
-    """(documents to learn from, documents that only measure). One rule for every stage that reads a corpus: with the
-    seed and the share of the base model, what it never saw is never seen later either."""
-    return split(list(documents(corpus.path)), share, context.seed_for("held-out"))
-
-
-def held_out_batches(tok: Any, rows: list[Row], row: int, limit: int = MEASURED) -> dict[str, list[Any]]:
-    """Held-out documents as batches, by source (`text` where none is named); at most `limit` documents each."""
-    from qwenkit.data.tokens.shards import Example, Examples
-    from qwenkit.training import validation_batches
-
-    found = {}
-    sources = [str(r.get("source") or UNNAMED) for r in rows]
-    for source in sorted(set(sources)):
-        mine = [r for r, name in zip(rows, sources) if name == source][:limit]
-        ids = [[*tok.encode(r["text"]), tok.eot_id] for r in mine]
-        found[source] = validation_batches(
-            Examples(Example(r["id"], i, [1.0] * len(i)) for r, i in zip(mine, ids)), row, 8, True
-        )
-    return found
-
-
-def losses(model: Any, groups: dict[str, list[Any]]) -> dict[str, float]:
-    """Held-out loss of each group, in nats per token."""
-    from qwenkit.training import mean_loss
-
-    return {name: round(mean_loss(model, batches)["loss"], 5) for name, batches in groups.items()}
+def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
+    """Yield for each set whether the model learnt: its validation loss fell."""
+    return learning_claims(nodes)

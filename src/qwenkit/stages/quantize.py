@@ -8,16 +8,18 @@ told as a warning, and said in words when the small model is the slower one.
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any, Literal
 
+from qwenkit.chat.publish import save_tokenizer
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, StageContext
 from qwenkit.stages.documents import documents
-from qwenkit.stages.models import copy_papers, save_settings, save_tokenizer
 
+SUMMARY = "weights of 4 or 8 bits, as a GPTQ folder, and what that costs"
+EXAMPLE = "--model runs/nano/base --texts runs/nano/corpus --bits 8 --group-size -1"
+ORDER = 120
 VERSION = 2  # 2: the source's tokenizer settings and licence are carried over
 PRODUCES = ("model", "tokenizer")
 
@@ -44,27 +46,29 @@ class Config(StageConfig):
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, quantize, measure again."""
     from qwenkit.chat import load_tokenizer
+    from qwenkit.evaluation.engine_measures import text_losses, tokens_per_second
     from qwenkit.inference import Engine
     from qwenkit.model import load_model, save_model
     from qwenkit.model.gptq import quantize
+    from qwenkit.model.publish import copy_licences, save_generation_config
     from qwenkit.model.quantized_linear import QuantConfig
     from qwenkit.statistics import paired_difference
 
     source = inputs["model"].path
     tok, model = load_tokenizer(source), load_model(source, device=context.device)
     calibration, aside = _texts(tok, inputs["texts"].path, config, min(config.seq_length, model.config.max_length))
-    before, exam = losses(Engine(model), aside), _exam(model, tok, inputs, context)
-    slow = speed(Engine(model))
+    before, exam = text_losses(Engine(model), aside), _exam(model, tok, inputs, context)
+    slow = tokens_per_second(Engine(model))
     batches = calibration if config.method == "gptq" else None
     quantize(model, QuantConfig(config.bits, config.group_size), batches, config.symmetric,
              lambda done, total: context.progress(done, total, now="block"))  # fmt: skip
     save_model(model, context.out)
-    save_settings(source, context.out, model.config.vocab_size)
+    save_generation_config(source, context.out, model.config.vocab_size)
     save_tokenizer(tok, source, context.out)
-    copy_papers(source, context.out)
+    copy_licences(source, context.out)
     small = load_model(context.out, device=context.device)
-    after = losses(Engine(small), aside)
-    fast = speed(Engine(small))
+    after = text_losses(Engine(small), aside)
+    fast = tokens_per_second(Engine(small))
     lost = paired_difference(after, before)
     metrics = {
         "bits": config.bits,
@@ -96,11 +100,6 @@ def _texts(tok: Any, path: Path, config: Config, row: int) -> tuple[list[Any], l
     return [torch.tensor([found]) for found in ids[config.measured :]], ids[: config.measured]
 
 
-def losses(engine: Any, texts: list[list[int]]) -> list[float]:
-    """Mean loss of each text, nats per token."""
-    return [-sum(scores) / len(scores) for scores in engine.score(texts)]
-
-
 def _exam(model: Any, tok: Any, inputs: dict[str, Input], context: StageContext) -> dict[str, Any] | None:
     """Right answers to base tasks, where tests are given."""
     from qwenkit.evaluation import aggregate_components, multiple_choice
@@ -110,20 +109,6 @@ def _exam(model: Any, tok: Any, inputs: dict[str, Input], context: StageContext)
         return None
     rows = [row for row in inputs["tests"].rows("base.jsonl") if row.get("choices")]
     return aggregate_components(multiple_choice(Engine(model, tok), rows), seed=context.seed).get("right")
-
-
-def speed(engine: Any, tokens: int = 24) -> float:
-    """Tokens a second of one greedy answer, the better of two."""
-    from qwenkit.inference import SamplingParams
-
-    tokens = min(tokens, engine.max_length - 8)
-    params = SamplingParams.plain(temperature=0, max_tokens=tokens, ignore_eos=True)
-    best = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        engine.generate([[1, 2, 3, 4]], params)
-        best = max(best, tokens / (time.perf_counter() - start))
-    return round(best, 2)
 
 
 def _pace(before: float, after: float) -> str:

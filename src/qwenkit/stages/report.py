@@ -14,9 +14,14 @@ from qwenkit.artifacts import MANIFEST, is_run, read_manifest, run_artifacts
 from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
 from qwenkit.records import write_json
+from qwenkit.stages import views
 from qwenkit.stages.base import Input, Result, StageContext, many
 from qwenkit.stages.seed_report import join
 
+SUMMARY = "write the report card of the run"
+EXAMPLE = "--of runs/nano/base --of runs/nano/exam"
+ORDER = 140
+VIEW = True
 VERSION = 1
 PRODUCES = ("report",)
 
@@ -53,7 +58,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
 
 def _artifacts(path: Path) -> list[Path]:
     if is_run(path):
-        return [path / name for name in run_artifacts(path)]
+        return [path / name for name in run_artifacts(path, views())]
     if not (path / MANIFEST).exists():
         raise UserError("no artifact of a run", where=str(path), expected=f"a folder with {MANIFEST}, or a run folder")
     return [path]

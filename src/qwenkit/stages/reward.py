@@ -6,23 +6,32 @@ them as annotators would, form pairs, and go on from the preference model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from qwenkit.chat.publish import chat_tokenizer
 from qwenkit.config import content, edge
+from qwenkit.data.chats.datasets import check_flipped, rows
 from qwenkit.errors import UserError
-from qwenkit.records import Quarantine, Row, write_jsonl
-from qwenkit.stages.base import Input, Result, StageContext, sources
-from qwenkit.stages.datasets import PAIRS, PROMPTS, read_prompts, rows
-from qwenkit.stages.models import answers, chat_tokenizer
-from qwenkit.stages.preference import PairConfig, train_pairs
-from qwenkit.stages.validation import check_flipped
+from qwenkit.evaluation.chat_answers import answers
+from qwenkit.evaluation.questions import prompt_check, read_prompts
+from qwenkit.evaluation.rubric import scored_answer
+from qwenkit.records import Quarantine, write_jsonl
+from qwenkit.stages.base import PAIRS, PROMPTS, Input, Result, StageContext, sources
+from qwenkit.stages.pair_training import PairConfig, train_pairs
+from qwenkit.stages.results import PAIR_CURVES, Claim, Metrics, NodeResults, mean_scores, percent, ranking_claims
 
+SUMMARY = "fine-tune a reward model on comparisons of a policy's own answers"
+EXAMPLE = "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world"
+ORDER = 90
 VERSION = 5  # 5: pairs keep the tools of their prompt; 4: trained in float32; a prompt's pairs are held out together
 COMPARISONS = "comparisons.jsonl"
 PRODUCES = ("scorer", "tokenizer")
+ROW_CHECKS = {"prompts": prompt_check("reward", True)}
+CURVES = PAIR_CURVES
 
 
 class Config(PairConfig):
@@ -89,10 +98,10 @@ def annotate(config: Config, inputs: dict[str, Input], context: StageContext, ou
             block = chosen[start : start + 64]
             outputs = answers(engine, block, params, requests=list(range(start, start + len(block))))
             for row, found, output in zip(block, answered[start:], outputs):
-                found += [scored(row, sample.text, f"T={temperature}") for sample in output.samples]
+                found += [scored_answer(row, sample.text or "", f"T={temperature}") for sample in output.samples]
     for row, found in zip(chosen, answered):
         others = row.get("candidates", []) if config.others else []
-        found += [scored(row, other["text"], other["policy"]) for other in others]
+        found += [scored_answer(row, other["text"], other["policy"]) for other in others]
     rows = [{**row, "answers": found} for row, found in zip(chosen, answered)]
     pairs, counts = make_pairs(
         rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=config.pairs_per_prompt
@@ -108,9 +117,11 @@ def annotate(config: Config, inputs: dict[str, Input], context: StageContext, ou
     return {"counts": counts, "pairs": len(pairs)}
 
 
-def scored(row: Row, text: str, policy: str) -> dict[str, Any]:
-    """An answer with its score and the parts of it."""
-    from qwenkit.evaluation.rubric import score
+def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
+    """Yield for each set of pairs whether the model ranks them better than chance."""
+    return ranking_claims(nodes, seeds)
 
-    parts = {name: value for name, value in score(row, text)._asdict().items() if value is not None}
-    return {"text": text, "score": parts["total"], "parts": parts, "policy": policy}
+
+def card_number(metrics: Metrics) -> str:
+    """Return the accuracy on each set of pairs."""
+    return percent(mean_scores(metrics.get("accuracy")))

@@ -16,17 +16,9 @@ from qwenkit.config import differences
 from qwenkit.errors import UserError
 from qwenkit.records import read_jsonl
 from qwenkit.schema import current_names
+from qwenkit.stages import KINDS, is_view, load_stage
 
 Run = dict[str, Manifest]
-
-HEADLINES = {  # the numbers of each kind that are told seed by seed; `*` stands for every name
-    "corpus": ("kept",),
-    "tokenizer": ("bytes_per_token.*",),
-    "pretrain": ("heldout_loss.*",),
-    "sft": ("heldout_loss.*",),
-    "ppo": ("rubric_before.total", "rubric_after.total", "rubric_before.right", "rubric_after.right", "last.kl"),
-    "evaluate": ("models.*.rubric.right", "models.*.rubric.total", "models.*.base_all"),
-}
 
 
 def join(folders: list[Path], names: Iterable[str]) -> dict[str, Any]:
@@ -56,7 +48,7 @@ def lineage(folder: Path, names: list[str]) -> Run:
             waiting += _parents(found[name]).values()
     for name, manifest in found.items():
         for key, parent in _parents(manifest).items():
-            if manifest.kind != "report" and manifest.inputs[key]["digest"] != found[parent].digest:
+            if not is_view(manifest.kind) and manifest.inputs[key]["digest"] != found[parent].digest:
                 raise _unfinished(f"`{name}` was made of an earlier `{parent}`", folder)
     return found
 
@@ -111,7 +103,8 @@ def seed_names(runs: list[Run], folders: list[Path]) -> list[str]:
 
 def _node(made: list[Manifest]) -> dict[str, Any]:
     """One node over all seeds: whether all share it, and its headline numbers."""
-    paths = HEADLINES.get(made[0].kind, ())
+    kind = made[0].kind
+    paths: tuple[str, ...] = getattr(load_stage(kind), "SEED_METRICS", ()) if kind in KINDS else ()
     rows = [{key: value for path in paths for key, value in _numbers(m.metrics, path.split("."))} for m in made]
     keys = dict.fromkeys(key for row in rows for key in row)
     numbers = {key: _spread([row.get(key) for row in rows]) for key in keys}

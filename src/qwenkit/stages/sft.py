@@ -9,23 +9,31 @@ number is free.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from qwenkit.chat import TooLong
+from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
 from qwenkit.config import content, edge
+from qwenkit.data.chats.datasets import notes
+from qwenkit.data.decontamination import overlap_13gram
+from qwenkit.data.test_sets import question_texts
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, StageContext, sources, told
+from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, max_bad, sources, told
 from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, outcomes, put_aside, tokenize_rows
-from qwenkit.stages.datasets import CHATS, max_bad, notes
-from qwenkit.stages.models import STYLE, TRAINED, Style, chat_tokenizer, save_chat_model
-from qwenkit.stages.pretrain import losses
-from qwenkit.stages.testsets import overlap_13gram, texts
+from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.tokens import tokenize
-from qwenkit.stages.training_config import Schedule, TrainingConfig, precision_warnings, train
+from qwenkit.stages.training_config import Schedule, TrainingConfig
+from qwenkit.training.recipe import precision_warnings
 
+SUMMARY = "teach a base model to chat (supervised fine-tuning)"
+EXAMPLE = "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20"
+ORDER = 70
+CHAT_MODEL = True
 VERSION = 6  # 6: chats too long for a row have no place in the order; 5: rows are told apart by their whole id
 PRODUCES = ("model", "tokenizer")
+SEED_METRICS = ("heldout_loss.*",)
+card_number = loss_number
 
 
 class Config(TrainingConfig):
@@ -66,7 +74,8 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
 
     from qwenkit.data.tokens.order import Order
     from qwenkit.model import load_model
-    from qwenkit.training import Batches
+    from qwenkit.model.publish import save_chat_model
+    from qwenkit.training import Batches, train, validation_losses
 
     tok = chat_tokenizer(inputs["model"].path, config.style)
     tokens = tokenize_rows("chats", inputs, plan(config, inputs, context), context.scratch, max_bad=config.max_bad,
@@ -79,10 +88,18 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     groups = measured(tok, tokens.aside, config)
     model = load_model(inputs["model"].path, TRAINED, context.device)
     model.config = replace(model.config, dropout=config.dropout)
-    last = train(config, context, model, batches, steps, evaluate=lambda _: losses(model, groups), vocab_size=None)
+    last = train(
+        config,
+        model,
+        batches,
+        steps,
+        **context.training(),
+        evaluate=lambda _: validation_losses(model, groups),
+        vocab_size=None,
+    )
     save_chat_model(model, tok, inputs["model"].path, context.out)
     put_aside(tokens.bad, context.out)
-    found = losses(model, groups)
+    found = validation_losses(model, groups)
     metrics = {
         **books(tokens), "replayed_documents": len(numbers), "replay_too_long": replay_too_long, "steps": steps,
         **overlap(documents, numbers, tok, inputs),
@@ -149,7 +166,7 @@ def overlap(documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, 
     if not numbers:
         return {"overlap_13gram": 0}
     told = (tok.decode(documents.tokens(number, 0, int(documents.lengths[number])).tolist()) for number in numbers)
-    return {"overlap_13gram": overlap_13gram(told, texts(inputs["decontaminate"].path))}
+    return {"overlap_13gram": overlap_13gram(told, question_texts(inputs["decontaminate"].path))}
 
 
 def replay(
@@ -178,3 +195,8 @@ def drawn(lengths: Any, row: int, budget: float, seed: int) -> tuple[Sequence[in
     fits = lengths[order] <= row
     stop = int(np.searchsorted(np.cumsum(np.where(fits, lengths[order], 0)), budget)) + 1
     return order[:stop][fits[:stop]].tolist(), int((~fits[:stop]).sum())
+
+
+def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
+    """Yield for each set whether the model learnt: its validation loss fell."""
+    return learning_claims(nodes)

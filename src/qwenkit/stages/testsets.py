@@ -7,19 +7,20 @@ Files: `base.jsonl` (continuations and multiple choice), `chat.jsonl` (instructi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pydantic import model_validator
 
 from qwenkit.compression import opened, unpacked_name
 from qwenkit.config import StageConfig, edge
+from qwenkit.data.test_sets import read_test_set
 from qwenkit.errors import UserError
-from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, StageContext, many
-from qwenkit.stages.validation import check_test, read_checked, texts_of
+from qwenkit.stages.results import Metrics, counted, mapping, number
 
+SUMMARY = "gather test sets, kept apart from all training text"
+EXAMPLE = "--world runs/nano/world"
+ORDER = 20
 VERSION = 1
 PRODUCES = ("tests", "comparisons")
 NAMES = ("base", "chat", "pairs")
@@ -47,45 +48,14 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         stem = unpacked_name(path).stem
         if stem in counts:
             raise UserError(f"two test sets are named `{stem}`", where=str(path), hint="rename one of the files")
-        counts[stem] = len(read(path))
+        counts[stem] = len(read_test_set(path))
         with opened(path) as rows, (context.out / f"{stem}.jsonl").open("wb") as out:
             shutil.copyfileobj(rows, out)
     total = sum(counts.values())
     return Result({"rows": counts}, f"{total} questions in {len(counts)} sets")
 
 
-def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
-    """How many training texts share 13 units with a test text; about a million characters are looked at together."""
-    from qwenkit.data.decontamination import TestIndex
-
-    index, found, size = TestIndex(tests), 0, 0
-    together: list[str] = []
-    for text in training:
-        together.append(text)
-        size += len(text)
-        if size >= 1 << 20:
-            found, size = found + sum(index.holding(together)), 0
-            together.clear()
-    return found + sum(index.holding(together))
-
-
-def read(path: Path) -> list[Row]:
-    """The rows of a test set; an empty set, a row that says nothing and a doubled id are refused."""
-    return read_checked(path, "questions", check_test, (), stem=path.stem, once=True)
-
-
-def texts(testsets: Path) -> list[str]:
-    """What no training document may hold of any set: questions and their answers, right and wrong."""
-    return [text for _, text in named_texts(testsets)]
-
-
-def named_texts(testsets: Path) -> list[tuple[str, str]]:
-    """The same, each after the name of the question that it is of: `chat/17`."""
-    found: list[tuple[str, str]] = []
-    files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
-    if not files:
-        raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
-    for path in files:
-        for row in read(path):
-            found += ((f"{path.stem}/{row['id']}", text) for text in texts_of(row) if text)
-    return found
+def card_number(metrics: Metrics) -> str:
+    """Return how many questions there are."""
+    known = [count for value in mapping(metrics.get("rows")).values() if (count := number(value)) is not None]
+    return counted(sum(known), "questions") if known else ""

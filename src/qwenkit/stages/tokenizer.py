@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import field_validator
 
@@ -15,9 +14,15 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, StageContext, told
 from qwenkit.stages.documents import blocks, documents, split
+from qwenkit.stages.results import Metrics, counted
+from qwenkit.tokenizer.compare import bytes_per_token, group_of
 
+SUMMARY = "train a byte-level BPE tokenizer on a corpus"
+EXAMPLE = "--corpus runs/nano/corpus --vocab-size 1536"
+ORDER = 40
 VERSION = 3  # 3: a document is what its id says, whatever signs are in it; 2: copies are held out together
 PRODUCES = ("tokenizer",)
+SEED_METRICS = ("bytes_per_token.*",)
 CHATML_TOKENS = 3
 NAMED = ("qwen", "cl100k")
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}
@@ -82,12 +87,6 @@ def vocab_rows(config: Config) -> int:
     return -(-(config.vocab_size + CHATML_TOKENS + config.extras) // config.pad_to) * config.pad_to
 
 
-def group_of(row: Row) -> str:
-    """`code`, or the document's language."""
-    return "code" if row.get("kind") == "code" else row.get("language", "und")
-
-
-def bytes_per_token(tok: Any, texts: list[str]) -> float | None:
-    """UTF-8 bytes for each token; None without text."""
-    tokens = sum(len(ids) for ids in tok.encode_batch(texts))
-    return round(sum(len(text.encode()) for text in texts) / tokens, 4) if tokens else None
+def card_number(metrics: Metrics) -> str:
+    """Return the size of the vocabulary."""
+    return counted(metrics.get("vocab_size"), "tokens")

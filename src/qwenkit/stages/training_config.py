@@ -4,15 +4,12 @@ does not say is marked `memo` (the technical memo of the first release) or `ours
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from qwenkit import platform
 from qwenkit.config import StageConfig, content, runtime
-from qwenkit.stages.base import StageContext
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -41,70 +38,4 @@ class TrainingConfig(StageConfig):
     checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
     evaluate_every: int = runtime(
         0, doc="steps between held-out evaluations; 0: only at the start and at the end", ge=0
-    )
-
-
-def usable(precision: str, device: str) -> str:
-    """The precision asked for, or fp32 where bf16 would be emulated. One machine always decides alike, and a run stays
-    with its processor."""
-    return "fp32" if precision == "bf16" and not platform.has_bf16(device) else precision
-
-
-def precision_warnings(precision: str, device: str) -> tuple[str, ...]:
-    """What a stage says when it did not train in the precision asked for."""
-    if usable(precision, device) == precision:
-        return ()
-    return (f"trained in fp32: {platform.cpu_model()} has no instructions for bf16",)
-
-
-def train(
-    config: TrainingConfig,
-    context: StageContext,
-    model: nn.Module,
-    batches: Callable[[int], Sequence[Any]],
-    steps: int,
-    *,
-    objective: Callable[..., Any] | None = None,
-    evaluate: Callable[..., Any] | None = None,
-    vocab_size: int | None = None,
-    until: int | None = None,
-) -> dict[str, Any]:
-    """Run the one loop with the stock update under these keys; returns the last step's metrics. With `until` it ends
-    there, in the middle of a schedule of `steps`; another call with the same scratch folder goes on."""
-    import torch
-
-    from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, lm_update, loop
-
-    muon = config.optimizer == "muon"
-    optimizer = build_optimizer(
-        model,
-        config.optimizer,
-        config.muon_lr if muon else config.lr,
-        config.lr if muon else None,
-        config.weight_decay,
-        (config.beta1, config.beta2),
-        config.eps,
-    )
-    update = lm_update(
-        model,
-        optimizer,
-        batches,
-        build_schedule(config.schedule, steps, config.warmup_steps, config.min_lr_ratio),
-        objective=objective or lm_objective,
-        max_grad_norm=config.max_grad_norm,
-        dtype=torch.bfloat16 if usable(config.precision, context.device) == "bf16" else None,
-        compile=config.compile,
-    )
-    return loop.run(
-        update,
-        RunState({"model": model}, {"optimizer": optimizer}),
-        steps if until is None else until,
-        log=context.log,
-        checkpoint_dir=context.scratch / "checkpoints",
-        checkpoint_seconds=config.checkpoint_seconds,
-        sentinel=Sentinel(vocab_size),
-        evaluate=evaluate,
-        evaluate_every=config.evaluate_every,
-        progress=lambda done, total, **m: context.progress(done, total, loss=m["loss"]),
-        seed=context.seed,
     )

@@ -12,10 +12,14 @@ import platform
 from typing import Literal
 
 from qwenkit.config import StageConfig, content
+from qwenkit.data.decontamination import overlap_13gram
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, StageContext
-from qwenkit.stages.testsets import overlap_13gram
+from qwenkit.stages.results import Metrics, counted, mapping
 
+SUMMARY = "invent the nano world: pages, chats, comparisons, tests"
+EXAMPLE = "--scale quick"
+ORDER = 10
 VERSION = 3  # 3: the overlap is called what it is, one of questions
 PRODUCES = ("world", "chats", "comparisons", "prompts")
 
@@ -52,3 +56,8 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     return Result(
         metrics, f"{counts['pages']} pages, {counts['chat']} chats, {tests} test questions; {overlap} texts hold one"
     )
+
+
+def card_number(metrics: Metrics) -> str:
+    """Return the pages that there are."""
+    return counted(mapping(metrics.get("rows")).get("pages"), "pages")

@@ -1,8 +1,11 @@
-"""Rows that people write, as stages read them: chats, comparisons, prompts with a rubric, test questions. What could
-not be used is refused here, with its file and row, before anything is trained on it or asked.
+"""Test sets: questions in JSONL, read with what no training text may hold of them.
 
-Every row has an id that is a text: a number counts as its digits, and where a kind of row may go without one it is
-called by its place. Test questions are known by their ids, so there each stands once.
+    rows = read_test_set(path)                 # each with an id; doubled ids and rows that say nothing are refused
+    texts = question_texts(folder)                 # questions and answers, for the decontamination
+
+What cannot be used is refused with its file and row, before anything is trained on it or asked. Every row has an id
+that is a string: a number counts as its digits, and where a kind of row may go without one it is called by its place.
+Test questions are known by their ids, so there each stands once.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import UserError, nearest, within
+from qwenkit.chat.messages import text
+from qwenkit.errors import UserError, within
 from qwenkit.records import Row, json_kind, name_of, read_jsonl
 
-USES = ("rl", "reward", "test")
 ASKED = ("prompt", "question")
+
+
 ANSWERED = ("answer", "reference", "chosen", "rejected", "problem", "solution", "canonical_solution", "text", "code",
             "instruction", "input", "output", "passage", "context")  # fmt: skip
 
@@ -26,24 +31,24 @@ def read_checked(
     """Every row of a file, with its id and the keys it needs, each looked at by `check`. Rows without an id are called
     `stem-N` where a stem is given; `once`: no id may stand twice."""
     needed = [key for key in ("id", *needed) if key != "id" or not stem]
-    found: list[Row] = []
-    seen: dict[str, int] = {}
+    rows: list[Row] = []
+    first: dict[str, int] = {}
     for number, row in enumerate(read_jsonl(path)):
         if stem and "id" not in row:
             row = {"id": f"{stem}-{number}", **row}
         with within(f"{path}, row {number + 1}"):
             require(row, needed)
             row["id"] = identity(row["id"])
-            if once and row["id"] in seen:
+            if once and row["id"] in first:
                 raise UserError(
-                    f"the id `{row['id']}` stands in row {seen[row['id']]} too", expected="an id for each row"
+                    f"the id `{row['id']}` stands in row {first[row['id']]} too", expected="an id for each row"
                 )
             check(row)
-        seen[row["id"]] = number + 1
-        found.append(row)
-    if not found:
+        first[row["id"]] = number + 1
+        rows.append(row)
+    if not rows:
         raise UserError(f"no {noun} in this file", where=str(path), expected="one JSON object a line" + _with(needed))
-    return found
+    return rows
 
 
 def _with(needed: list[str]) -> str:
@@ -54,8 +59,8 @@ def identity(value: Any, where: str | None = None) -> str:
     """The id of a row as a text; what is neither text nor number is refused."""
     name = name_of(value)
     if name is None:
-        found = "empty" if value == "" else json_kind(value)
-        raise UserError(f"`id` is {found}", where=where, expected="a string or a number")
+        kind = "empty" if value == "" else json_kind(value)
+        raise UserError(f"`id` is {kind}", where=where, expected="a string or a number")
     return name
 
 
@@ -76,72 +81,10 @@ def require_text(row: Row, *keys: str, filled: bool = False) -> None:
             raise UserError(f"`{key}` is empty", expected="a string")
 
 
-def check_flipped(row: Row) -> None:
-    """Whether the sides of a comparison were exchanged on purpose is a truth."""
-    if not isinstance(row.get("flipped", False), bool):
-        raise UserError(f"`flipped` is {json_kind(row['flipped'])}", expected="true or false")
-
-
-def check_prompt(row: Row) -> None:
-    """A question and its rubric."""
-    from qwenkit.evaluation.rubric import check_rubric
-
-    _check_question(row)
-    check_rubric(row["rubric"])
-    check_prompt_keys(row)
-
-
-def check_prompt_keys(row: Row) -> None:
-    """What a prompt is meant for, and answers of others where there are any."""
-    use = row.get("use")
-    if use is not None and use not in USES:
-        raise UserError(f"unknown use {use!r}", expected=", ".join(USES), nearest=nearest(str(use), USES))
-    others = row.get("candidates", [])
-    if not isinstance(others, list) or not all(_is_candidate(other) for other in others):
-        raise UserError("`candidates` holds no answers", expected='[{"text": ..., "policy": ...}, ...]')
-
-
-def _is_candidate(other: Any) -> bool:
-    return isinstance(other, dict) and all(isinstance(other.get(key), str) for key in ("text", "policy"))
-
-
-def check_chat_test(row: Row) -> None:
-    """A prompt of an exam: its score is told by task."""
-    require_text(row, "task")
-    check_prompt(row)
-
-
-def check_base_test(row: Row) -> None:
-    """A text to continue, with its answer or with choices."""
-    from qwenkit.evaluation.tasks import check_choices
-
-    require_text(row, "task")
-    require_text(row, "prompt", filled=True)
-    if row.get("choices"):
-        check_choices(row)
-    else:
-        require(row, ("answer",))
-        require_text(row, "answer", filled=True)
-
-
-def _check_question(row: Row) -> None:
-    from qwenkit.chat.messages import check
-
-    _messages(row)
-    check(row["messages"], True, False)
-
-
-def _messages(row: Row) -> None:
-    if not isinstance(row["messages"], list):
-        raise UserError(f"`messages` is {json_kind(row['messages'])}", expected="a list of role and content")
-
-
 def texts_of(row: Row) -> Iterator[str]:
     """What no training text may hold of a test row of any kind: the question and its answers, right and wrong."""
-    from qwenkit.chat.messages import text
-
     if "messages" in row:
-        _messages(row)
+        require_messages(row)
         for number, message in enumerate(row["messages"]):
             if not isinstance(message, dict):
                 raise UserError("not a message", where=f"message {number}", expected='{"role": ..., "content": ...}')
@@ -156,8 +99,35 @@ def texts_of(row: Row) -> Iterator[str]:
     yield from choices
 
 
+def require_messages(row: Row) -> None:
+    if not isinstance(row["messages"], list):
+        raise UserError(f"`messages` is {json_kind(row['messages'])}", expected="a list of role and content")
+
+
 def check_test(row: Row) -> None:
     """A test row of any kind says something."""
-    if not any([found.strip() for found in texts_of(row)]):
+    if not any([words.strip() for words in texts_of(row)]):
         known = ("messages", *ASKED, *ANSWERED, "choices")
         raise UserError("a row that says nothing of a test", expected="one of " + ", ".join(known))
+
+
+def read_test_set(path: Path) -> list[Row]:
+    """The rows of a test set; an empty set, a row that says nothing and a doubled id are refused."""
+    return read_checked(path, "questions", check_test, (), stem=path.stem, once=True)
+
+
+def question_texts(testsets: Path) -> list[str]:
+    """What no training document may hold of any set: questions and their answers, right and wrong."""
+    return [words for _, words in named_texts(testsets)]
+
+
+def named_texts(testsets: Path) -> list[tuple[str, str]]:
+    """The same, each after the name of the question that it is of: `chat/17`."""
+    rows: list[tuple[str, str]] = []
+    files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
+    if not files:
+        raise UserError("no test set in this folder", where=str(testsets), expected="*.jsonl")
+    for path in files:
+        for row in read_test_set(path):
+            rows += ((f"{path.stem}/{row['id']}", words) for words in texts_of(row) if words)
+    return rows

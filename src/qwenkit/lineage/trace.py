@@ -3,21 +3,27 @@ the lengths in the index of its tokens, which the artifact keeps."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
 from qwenkit.errors import UserError
 from qwenkit.schema import current_names
-from qwenkit.stages import pretrain
+from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input
 
+if TYPE_CHECKING:
+    from qwenkit.data.tokens.order import Order
+    from qwenkit.data.tokens.shards import Index
 
-class Traced(NamedTuple):
+
+@dataclass(frozen=True)
+class Traced:
     """The order of a pretraining, the index of its tokens, its rows a step and how many steps it made."""
 
-    order: Any
-    index: Any
+    order: Order
+    index: Index
     batch_size: int
     steps: int
 
@@ -38,14 +44,16 @@ def trace(run: Path, node: str) -> Traced:
         raise UserError(f"`{node}` is not a pretraining", where=str(run), expected="a node of the kind pretrain")
     edges = {name: given.get("node", "") for name, given in manifest.inputs.items()}
     try:
-        config = pretrain.Config.model_validate({**current_names(manifest.kind, manifest.config), **edges})
+        config = load_stage("pretrain").Config.model_validate(
+            {**current_names(manifest.kind, manifest.config), **edges}
+        )
     except ValueError as error:  # of another version, or somebody's
         what = "its manifest holds no settings of a pretraining that this qwenkit knows"
         raise UserError(what, where=str(run / node / MANIFEST), hint="make it again") from error
     steps = manifest.metrics.get("steps")
     if not isinstance(steps, int) or steps < 0:
         raise UserError("its manifest names no steps", where=str(run / node / MANIFEST), hint="make it again")
-    index = Index(run / node / pretrain.INDEX)
+    index: Any = Index(run / node / load_stage("pretrain").INDEX)
     if index.digest != manifest.metrics.get("corpus_digest"):
         raise UserError("this is not the index of the tokens that it learnt from", where=str(index.index))
     order = Order(index.digest, manifest.seed, index.lengths, config.seq_length, split=True)

@@ -14,10 +14,10 @@ import pytest
 from qwenkit import rng
 from qwenkit.artifacts import read_manifest
 from qwenkit.lineage.model_card import model_card
+from qwenkit.lineage.trace import trace
 from qwenkit.records import read_json, write_json, write_jsonl
 from qwenkit.stages.base import Input
 from qwenkit.stages.tokens import tokenize
-from qwenkit.stages.trace import trace
 from qwenkit.training import Batches
 from tests.errors.desk import TRAIN, WORDS, call
 

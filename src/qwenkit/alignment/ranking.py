@@ -1,0 +1,46 @@
+"""How a preference or reward model ranks pairs: loss and accuracy while it trains, margins and accuracy at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from qwenkit.alignment.pair_encoding import Pair
+from qwenkit.alignment.reward_model import pair_margins, pairwise_loss
+from qwenkit.model import ScalarModel
+from qwenkit.records import Row
+from qwenkit.statistics import mean_interval
+
+
+def true_label(row: Row) -> Row:
+    """Return a pair with its true label, where the noise is known (`flipped`): tests are never noisy."""
+    if not row.get("flipped"):
+        return row
+    return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "flipped": False}
+
+
+def ranking_metrics(model: ScalarModel, pairs: Sequence[Pair]) -> dict[str, float]:
+    """Return loss (nats per pair) and accuracy (a tie counts one half) on a validation split during training."""
+    margin_P = torch.tensor(pair_margins(model, pairs))
+    right = (margin_P > 0).double().mean() + 0.5 * (margin_P == 0).double().mean()
+    loss = pairwise_loss(margin_P, torch.zeros(())).mean()
+    return {"comparisons": round(float(loss), 5), "accuracy": round(float(right), 5)}
+
+
+def margin_rows(model: ScalarModel, pairs: Sequence[Pair], name: str) -> list[Row]:
+    """Return the reward of the better answer less that of the worse, pair by pair, so that two models can be compared;
+    `name` is the set's."""
+    return [
+        {"set": name, "id": pair.id, "margin": margin, "right": 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0}
+        for pair, margin in zip(pairs, pair_margins(model, pairs))
+    ]
+
+
+def ranking_accuracy(items: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
+    """Return the share ranked rightly of each set in rows of `margin_rows`, with its interval."""
+    sets: dict[str, list[float]] = {}
+    for item in items:
+        sets.setdefault(item["set"], []).append(item["right"])
+    return {name: mean_interval(right, seed=seed)._asdict() for name, right in sets.items()}

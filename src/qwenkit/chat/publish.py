@@ -1,0 +1,119 @@
+"""A chat model's tokenizer: loaded with the style that is wanted, published beside the weights as its source has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from qwenkit.errors import UserError, listed, notice
+from qwenkit.files import read_bytes
+from qwenkit.records import Row, read_object, write_json
+from qwenkit.tokenizer import chatml_template, read_config, read_template
+from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES, TOKENIZER
+
+from .tokenizer import ChatTokenizer, load_tokenizer
+
+
+def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "json") -> None:
+    """The tokenizer beside the weights, so that the folder is whole: its source's files, with the template that chats
+    were rendered by; anew where the source has no tokenizer.json, or another form is wanted."""
+    if form == "json" and (source / TOKENIZER).is_file():
+        for name in (TOKENIZER, CONFIG, TEMPLATE, *_BESIDE):
+            if (source / name).is_file() and (name not in _BESIDE or is_own_file(source / name, source)):
+                (out / name).write_bytes(read_bytes(source / name))
+        template = tok.chat_template or chatml_template()
+        if template != read_template(source) or load_tokenizer(source).style != tok.style:
+            (out / TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
+            settings = {name: value for name, value in read_config(source).items() if name != "chat_template"}
+            write_json(out / CONFIG, {**settings, "chat_style": tok.style})
+        else:
+            for file in sorted((source / TEMPLATES).glob("*.jinja")):
+                (out / TEMPLATES).mkdir(exist_ok=True)
+                (out / TEMPLATES / file.name).write_bytes(read_bytes(file))
+    else:
+        tok.save(out, form=form)
+        carry_settings(source, out)
+    drop_unknown_names(tok, out)
+
+
+def carry_settings(source: Path, out: Path) -> None:
+    """A tokenizer that was written anew keeps what its source says of its use: `model_max_length` and its like."""
+    written = read_config(out)
+    more = {name: value for name, value in read_config(source).items() if name not in written and name not in _FILES}
+    if more:
+        write_json(out / CONFIG, {**written, **more})
+
+
+def drop_unknown_names(tok: ChatTokenizer, out: Path) -> None:
+    """A name of a special token that the vocabulary lacks would be a new token in transformers, one beyond the model's
+    rows: it is left out, and told."""
+    for name in (CONFIG, "special_tokens_map.json"):
+        found = read_config(out) if name == CONFIG else read_object(out / name) if (out / name).is_file() else {}
+        lost = {key: text for key, value in found.items() if (text := _token(key, value)) and not _has(tok, text)}
+        if lost:
+            shown = listed([f"{key} = {text}" for key, text in lost.items()])
+            notice(f"{name}: {shown} is not a token of the vocabulary, and left out", str(out))
+            kept = {key: None if key in lost else value for key, value in found.items()}
+            write_json(out / name, kept)
+
+
+def _token(key: str, value: Any) -> str | None:
+    """The text of a special token in a tokenizer's settings."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if key.endswith("_token") and isinstance(text, str) else None
+
+
+def _has(tok: ChatTokenizer, text: str) -> bool:
+    return text in tok.special or len(tok.encode(text)) == 1
+
+
+def is_own_file(path: Path, source: Path) -> bool:
+    """Whether this is a file of the folder itself, or of the cache that the folder is a snapshot of: a link that leads
+    elsewhere would publish a file of its owner's."""
+    place, home = path.resolve(), source.resolve()
+    cache = home.parents[1] if len(home.parents) > 1 and home.parent.name == "snapshots" else home
+    return path.is_file() and (place.is_relative_to(home) or place.is_relative_to(cache))
+
+
+_BESIDE = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.json")
+"""Files of a tokenizer that older programs read."""
+
+
+_FILES = {
+    "added_tokens_decoder", "auto_map", "chat_template", "merges_file", "name_or_path", "special_tokens_map_file",
+    "tokenizer_file", "use_fast", "vocab_file",
+}  # fmt: skip
+"""Settings that speak of files or code which a tokenizer that is written anew does not have."""
+
+
+def chat_tokenizer(folder: Path, style: str) -> ChatTokenizer:
+    """The folder's tokenizer, rendering in its own style or in the one named."""
+    tok = load_tokenizer(folder)
+    if style in ("own", tok.style):
+        return tok
+    if style == "qwen3":
+        raise UserError(
+            "style = qwen3, but the folder's chat template is another one", where=str(folder),
+            expected="a folder with Qwen3's template: what is trained must be what is served",
+            hint='set style = "chatml", whose template is published with the model',
+        )  # fmt: skip
+    return ChatTokenizer(tok, style, chatml_template())
+
+
+def prompt_ids(tok: ChatTokenizer, row: Row) -> list[int]:
+    """A row's prompt, with the tools that it offers."""
+    return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=True).ids
+
+
+Style = Literal["own", "qwen1", "chatml", "qwen3"]
+
+
+STYLE = (
+    "chat style to render in; own: that of the folder's template. Another one's template is published with the model"
+)
+
+
+def find_tokenizer(folder: Path) -> ChatTokenizer | None:
+    """Return the folder's tokenizer, or None where it has none."""
+    here = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("*.tiktoken"))
+    return load_tokenizer(folder) if here else None

@@ -1,0 +1,108 @@
+"""A trained model's folder: weights in the dtype of its source, how answers are drawn, tokenizer, licence.
+
+Whatever is trained is held in float32: in bfloat16 a step of 2e-6 on a weight of 0.02 is rounded away whole, silently.
+What was stored in 16 bits is stored so again, and measured as it was stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from qwenkit.chat.publish import is_own_file, save_tokenizer
+from qwenkit.errors import UserError, notice
+from qwenkit.files import read_bytes
+from qwenkit.model import load_model, save_model, save_scalar, stored_dtype
+from qwenkit.model.resize_token_embeddings import resize_token_embeddings
+from qwenkit.records import read_json, read_object, write_json
+from qwenkit.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qwenkit.chat import ChatTokenizer
+    from qwenkit.model import ScalarModel, Transformer
+
+
+@contextlib.contextmanager
+def as_stored(model: nn.Module, source: Path) -> Iterator[None]:
+    """Inside the block the model has the dtype that its source is stored in; after it float32, rounded as stored."""
+    model.to(stored_dtype(source))
+    yield
+    model.to(torch.float32)
+
+
+def save_chat_model(model: Transformer, tok: ChatTokenizer, source: Path, out: Path) -> None:
+    """A chat model's folder: it stops at the end of its turn, and at the end of a text, in every engine. How answers
+    are drawn stays as its source says."""
+    model.config = replace(model.config, dropout=0.0, eos_token_id=tok.im_end_id)
+    with as_stored(model, source):
+        save_model(model, out)
+    save_generation_config(source, out, model.config.vocab_size, ends=(tok.im_end_id, tok.eot_id))
+    save_tokenizer(tok, source, out)
+    copy_licences(source, out)
+
+
+def save_scorer(model: ScalarModel, tok: ChatTokenizer, source: Path, out: Path) -> None:
+    """A preference or reward model's folder."""
+    with as_stored(model, source):
+        save_scalar(model, out)
+    save_tokenizer(tok, source, out)
+    copy_licences(source, out)
+
+
+def save_generation_config(source: Path, out: Path, rows: int, ends: Sequence[int] = ()) -> None:
+    """How answers are drawn belongs to the model: the settings of the source over those that were written with the
+    weights. `ends` are what a chat model stops at, before what it stopped at already. Ids that the model has no row for
+    are left out, and told."""
+    file = out / GENERATION
+    settings = {**read_json(file), **(read_object(source / GENERATION) if (source / GENERATION).exists() else {})}
+    if ends:
+        own = settings.get("eos_token_id")
+        before = own if isinstance(own, list) else [own]
+        settings["eos_token_id"] = list(dict.fromkeys([*ends, *(id for id in before if id is not None)]))
+        settings |= {"chat_format": "chatml"} if "chat_format" in settings else {}
+    for name in [name for name in settings if name.endswith("_token_id")]:
+        value = settings[name]
+        ids = value if isinstance(value, list) else [value]
+        known = [id for id in ids if not isinstance(id, int) or id < rows]
+        if len(known) < len(ids):
+            notice(f"{name} = {value} is beyond the {rows} rows of the model, and left out", str(source / GENERATION))
+            settings[name] = known if isinstance(value, list) and known else None
+    write_json(file, settings)
+
+
+def copy_licences(source: Path, out: Path) -> None:
+    """Licence and notices go with whatever is made of a model."""
+    for path in sorted(source.iterdir()) if source.is_dir() else ():
+        if path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")) and is_own_file(path, source):
+            (out / path.name).write_bytes(read_bytes(path))
+
+
+TRAINED = "float32"
+
+
+GENERATION = "generation_config.json"
+
+
+def resize_for_tokenizer(source: Path, old: ChatTokenizer, new: ChatTokenizer, out: Path) -> ChatTokenizer:
+    """Write a model with rows for every new token. Returns the tokenizer with the model's number of rows."""
+    model = load_model(source, device="cpu")
+    if model.config.vocab_size < old.n_tokens:
+        raise UserError(
+            f"the model has {model.config.vocab_size} rows, its tokenizer {old.n_tokens} tokens",
+            where=str(source),
+            expected="a model and its own tokenizer",
+        )
+    rows = max(model.config.vocab_size, new.vocab_size)
+    parts = [old.encode_piece(token) for token, i in new.ranks.items() if i >= old.n_tokens]
+    save_model(resize_token_embeddings(model, old.n_tokens, parts, rows), out)
+    save_generation_config(source, out, rows)
+    copy_licences(source, out)
+    wide = Tokenizer(new.ranks, new.special, new.pattern, vocab_size=rows, **new.flags)
+    return new.over(wide)

@@ -1,0 +1,38 @@
+"""The validation split of a training: documents as batches, by source, and the loss on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from qwenkit.data.tokens.shards import Example, Examples
+from qwenkit.records import Row
+from qwenkit.training.batches import Batch, validation_batches
+from qwenkit.training.lm_loss import mean_loss
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qwenkit.chat import ChatTokenizer
+
+UNNAMED, MEASURED = "text", 200
+"""What documents without a source are called, and by how many of each source the loss is measured."""
+
+
+def validation_sets(
+    tok: ChatTokenizer, rows: Sequence[Row], seq_length: int, limit: int = MEASURED
+) -> dict[str, list[Batch]]:
+    """Return documents as packed batches, by source (`text` where none is named), at most `limit` documents of each."""
+    sets: dict[str, list[Batch]] = {}
+    sources = [str(row.get("source") or UNNAMED) for row in rows]
+    for source in sorted(set(sources)):
+        chosen = [row for row, name in zip(rows, sources) if name == source][:limit]
+        ids = [[*tok.encode(row["text"]), tok.eot_id] for row in chosen]
+        store = Examples(Example(row["id"], i, [1.0] * len(i)) for row, i in zip(chosen, ids))
+        sets[source] = validation_batches(store, seq_length, 8, True)  # pyright: ignore[reportArgumentType]
+    return sets
+
+
+def validation_losses(model: nn.Module, sets: Mapping[str, Sequence[Batch]]) -> dict[str, float]:
+    """Return the loss on each set, in nats per token, rounded to five digits."""
+    return {name: round(mean_loss(model, batches)["loss"], 5) for name, batches in sets.items()}
