@@ -80,9 +80,9 @@ def test_a_wheel_without_a_data_file_is_noticed(wheel: Path, tmp_path: Path) -> 
     without = tmp_path / wheel.name
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(without, "w") as target:
         for name in source.namelist():
-            if not name.endswith(("alarms.toml", "card.css")):
+            if not name.endswith(("alarms.toml", "review.css")):
                 target.writestr(name, source.read(name))
-    assert {Path(name).name for name in missing(without)} == {"alarms.toml", "card.css"}
+    assert {Path(name).name for name in missing(without)} == {"alarms.toml", "review.css"}
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:
