@@ -14,20 +14,22 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import PydanticUndefined
 
 from qwenkit.errors import UserError, nearest
 from qwenkit.files import MEGABYTE, read_text
 from qwenkit.records import LEVELS, is_deep
+from qwenkit.settings import settings_of
 
 ROLES = ("content", "runtime", "edge")
-NOTES = ("many", "several", "hub", "with_manifest", "accepts", "resolved")
+NOTES = ("many", "several", "hub", "with_manifest", "accepts", "resolved", "before")
 RECIPE_BYTES = MEGABYTE
 """What a recipe may hold at most: nobody reads more, and the lines of its keys are found one by one."""
 Lines = dict[tuple[str, ...], int | str]
+T = TypeVar("T")
 
 
 def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
@@ -37,7 +39,8 @@ def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
 
 def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
     """A key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`, `pattern`). With `resolved`
-    it is another way to give a key that is part of the identity, and no part of it itself."""
+    it is another way to give a key that is part of the identity, and not a part of it itself. `before` names the key
+    before which it stands in tables and on help pages."""
     return _role("content", default, doc, **limits)
 
 
@@ -110,6 +113,16 @@ class StageConfig(BaseModel):
         return _extra(cls, name).get("role", "")
 
     @classmethod
+    def key_names(cls) -> list[str]:
+        """The keys in the order in which tables and help pages show them."""
+        names = list(cls.model_fields)
+        for name in cls.model_fields:
+            if before := _before(cls, name):
+                names.remove(name)
+                names.insert(names.index(before), name)
+        return names
+
+    @classmethod
     def edges(cls) -> list[str]:
         """The keys that name other nodes."""
         return [name for name in cls.model_fields if cls.role(name) == "edge"]
@@ -153,9 +166,28 @@ class StageConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The content keys and their values, defaults included; the seed is handled by the lineage."""
-        names = [name for name in type(self).model_fields if _counts(type(self), name)]
+        names = [name for name in self.key_names() if _counts(type(self), name)]
         dumped = self.model_dump(mode="json")
         return {name: dumped[name] for name in names}
+
+
+def stage_config(settings: type[T]) -> type[T]:
+    """Return a base for a stage's `Config`, with a key for each setting of a dataclass: its type, default and limits.
+
+        class Config(stage_config(PPOConfig), StageConfig): ...
+
+    For a type checker it is the dataclass; in truth it is a `StageConfig`."""
+    keys: dict[str, Any] = {}
+    for name, annotation, default, entry in settings_of(settings):
+        keys[name] = (annotation, _role(entry.role, default, entry.doc, **entry.limits))
+    made = create_model(f"{settings.__name__}Keys", __base__=StageConfig, __module__=settings.__module__, **keys)
+    return cast("type[T]", made)
+
+
+def _before(cls: type[StageConfig], name: str) -> str:
+    """The key before which another stands, as a class or what it is derived from says it."""
+    bases = (base for base in cls.__mro__ if issubclass(base, StageConfig) and name in base.model_fields)
+    return next(filter(None, (_extra(base, name).get("before") for base in bases)), "")
 
 
 def _counts(cls: type[StageConfig], name: str) -> bool:

@@ -40,7 +40,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def keys(kind: str) -> str:
     """All keys of a stage: edges first, then what changes the artifact, then what does not."""
     config: type[StageConfig] = load_stage(kind).Config
-    names = sorted(config.model_fields, key=lambda name: (ROLES.index(config.role(name)), name == "seed"))
+    names = sorted(config.key_names(), key=lambda name: (ROLES.index(config.role(name)), name == "seed"))
     return table(("key", "role", "values", "default", "what"), (_key(config, name) for name in names))
 
 

@@ -35,7 +35,7 @@ _HOME = {
     "Prompts": "rollouts",
     "rollout": "rollouts",
     "PPO": "ppo",
-    "PPOConfig": "ppo",
+    "PPOConfig": "ppo_config",
 }
 
 __all__ = list(_HOME)

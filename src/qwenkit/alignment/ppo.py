@@ -42,6 +42,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qwenkit.alignment import ppo_loss as objectives
 from qwenkit.alignment.padding import length_batches
+from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.alignment.ppo_loss import RunningMoments
 from qwenkit.alignment.rollouts import Prompts, Rollout, rollout
 from qwenkit.errors import UserError
@@ -51,82 +52,7 @@ from qwenkit.rng import derive_seed, permutation
 from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, clip_gradients, lm_objective, raise_alarm
 
 Metrics = dict[str, float]
-REWARD_NORMS = ("mean", "mean_std", "none")
-PRECISIONS = ("fp32", "bf16")
 CHUNK = 2048  # tokens whose logits exist at once: of 152k words, 1.2 GB
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOConfig:
-    """Settings of a PPO run. "Report" marks the report's values; what it does not give is ours and says so."""
-
-    prompts_per_step: int = 64
-    """Ours: prompts asked at each step."""
-    samples_per_prompt: int = 2
-    """Report: two responses a query."""
-    max_response_tokens: int = 512
-    """Ours: a response is cut there."""
-    temperature: float = 1.0
-    """Ours: of sampling. The ratio is always taken at temperature 1."""
-    top_p: float = 0.9
-    """Report: of sampling; less entropy than 1.0, but faster and to a higher reward."""
-    kl_coef: float = 0.04
-    """Report: nats of KL to the reference are paid for at this rate, token by token."""
-    reward_norm: str = "mean"
-    """Report: "mean", minus the running mean. Ours: "mean_std" (also over the running deviation), "none"."""
-    missing_eos_penalty: float = 1.0
-    """Ours: taken off the normalised reward of a response that did not end its turn."""
-    gamma: float = 1.0
-    """Ours: discount of GAE; a response is short, and its reward stands at its end."""
-    gae_lambda: float = 0.95
-    """Ours: lambda of GAE."""
-    whiten_advantages: bool = True
-    """Ours: advantages of a step get mean 0 and deviation 1, so the learning rate knows no scale of rewards."""
-    policy_clip: float = 0.2
-    """Ours: the ratio earns nothing beyond 1 +- this."""
-    value_clip: float = 0.15
-    """Report: a value earns nothing by moving further than this from the old one."""
-    value_warmup_steps: int = 50
-    """Report: steps in which only the value model learns."""
-    epochs: int = 1
-    """Ours: passes over a step's responses."""
-    minibatches: int = 4
-    """Ours: updates in a pass."""
-    policy_lr: float = 1e-6
-    """Report."""
-    value_lr: float = 5e-6
-    """Report."""
-    weight_decay: float = 0.0
-    """Ours: the KL penalty already holds the policy to where it started."""
-    max_grad_norm: float = 1.0
-    """Ours, as in the report's SFT: of either model's gradient."""
-    ptx_coef: float = 0.1
-    """Ours: weight of the pretraining gradient. Too much hinders alignment, too little does nothing (the report gives
-    no number). Without a `ptx` stream it must be 0."""
-    recompute_logprobs: bool = False
-    """Ours: take the old log-probabilities from the policy's own forward pass and not from the sampler; for a sampler
-    of another precision. In bf16 it is always so."""
-    precision: str = "fp32"
-    """Ours: of the matrix products in learning and judging, "fp32" or "bf16". Sampling is in that of the weights."""
-    micro_tokens: int = 16384
-    """Padded tokens in one forward pass; changes memory and speed, not the result (but for rounding)."""
-    seed: int = 0
-    """Of minibatches; prompts and draws have theirs in `Prompts`."""
-
-    def __post_init__(self) -> None:
-        for name in ("prompts_per_step", "samples_per_prompt", "max_response_tokens", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}", where="PPO", expected="1 or more")
-        if self.minibatches > self.prompts_per_step * self.samples_per_prompt:
-            raise UserError(f"minibatches = {self.minibatches}, but a step has fewer responses", where="PPO")
-        for name, known in (("reward_norm", REWARD_NORMS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} = {getattr(self, name)!r}", where="PPO", expected=", ".join(known))
-
-    @property
-    def own_logprobs(self) -> bool:
-        """Whether the old log-probabilities are the policy's own."""
-        return self.recompute_logprobs or self.precision != "fp32"
 
 
 @dataclass

@@ -20,7 +20,7 @@ def verb_of(kind: str) -> Callable[..., None]:
     from qwenkit.stages import load_stage
 
     config = load_stage(kind).Config
-    keys = list(config.model_fields)
+    keys = config.key_names()
 
     def verb(**given: Any) -> None:
         from dataclasses import replace

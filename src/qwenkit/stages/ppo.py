@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import model_validator
 
+from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
-from qwenkit.config import StageConfig, content, edge, runtime
+from qwenkit.config import StageConfig, content, edge, runtime, stage_config
 from qwenkit.data.chats.datasets import notes, prompt_of
 from qwenkit.errors import UserError
 from qwenkit.evaluation.chat_answers import answers
 from qwenkit.evaluation.questions import prompt_check, read_prompts
 from qwenkit.evaluation.rubric import mean_rubric
 from qwenkit.records import Quarantine, Row
+from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
 from qwenkit.stages.chat_tokens import put_aside
 from qwenkit.stages.documents import documents, split
@@ -54,50 +56,16 @@ CURVES = (
 OTHER_PRECISION = 1.0  # nats between a sampler and a policy that are known to differ in precision
 
 
-class Config(StageConfig):
+class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     """Defaults are the report's; what it does not give is marked ours."""
 
     model: str = edge(doc="the chat model: policy and reference start from it", accepts="model", hub="model")
     reward: str = edge(doc="the reward model; the value model starts from it too (ours)", accepts="scorer", hub="model")
     prompts: str = edge(doc=f"{PROMPTS}; with a rubric or without", accepts="prompts", several=True)
     corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term", accepts="documents")
-    steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1)
-    prompts_per_step: int = content(64, doc="prompts in a step (ours)", ge=1)
-    samples_per_prompt: int = content(2, doc="responses to each prompt", ge=1)
-    max_tokens: int = content(512, doc="longest response (ours)", ge=1)
-    temperature: float = content(1.0, doc="of sampling (ours)", gt=0)
-    top_p: float = content(0.9, doc="of sampling", gt=0, le=1)
-    kl_coef: float = content(
-        0.04, doc="price of a nat of KL to the reference; paid token by token, within the reward (so ours)", ge=0
-    )
-    reward_norm: Literal["mean", "mean_std", "none"] = content("mean", doc="mean: minus the running mean")
-    missing_eos_penalty: float = content(1.0, doc="taken off a response that did not end its turn (ours)", ge=0)
-    gamma: float = content(1.0, doc="discount of GAE (ours)", ge=0, le=1)
-    gae_lambda: float = content(0.95, doc="lambda of GAE (ours)", ge=0, le=1)
-    whiten_advantages: bool = content(
-        True, doc="advantages of a step get mean 0 and deviation 1: the learning rate knows no scale of rewards (ours)"
-    )
-    policy_clip: float = content(0.2, doc="of the ratio (ours)", gt=0)
-    value_clip: float = content(0.15, doc="of the value's step", gt=0)
-    value_warmup_steps: int = content(50, doc="steps in which only the value model learns", ge=0)
-    epochs: int = content(1, doc="passes over a step's responses (ours)", ge=1)
-    minibatches: int = content(4, doc="updates in a pass (ours)", ge=1)
-    micro_tokens: int = content(16384, doc="padded tokens in one forward pass; changes only rounding (ours)", ge=64)
-    policy_lr: float = content(1e-6, doc="learning rate of the policy", gt=0)
-    value_lr: float = content(5e-6, doc="learning rate of the value model", gt=0)
-    weight_decay: float = content(0.0, doc="of matrices; the KL penalty holds the policy already (ours)", ge=0)
-    max_grad_norm: float = content(1.0, doc="largest gradient norm of either model, as in SFT (ours)", gt=0)
-    recompute_logprobs: bool = content(
-        False,
-        doc="start the ratio from the policy's own log-probabilities, not the sampler's: where the two differ in"
-        " precision (ours)",
-    )
-    precision: Literal["fp32", "bf16"] = content(
-        "fp32",
-        doc="of the matrix products in learning; bf16 implies recompute_logprobs, for sampling stays in fp32 (ours)",
-    )
-    style: Style = content("own", doc=STYLE)
-    ptx_coef: float = content(0.1, doc="weight of the pretraining gradient (ours: the report gives none)", ge=0)
+    steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1, before="prompts_per_step")
+    max_tokens: int = content(512, doc="longest response (ours)", ge=1, before="temperature")
+    style: Style = content("own", doc=STYLE, before="ptx_coef")
     ptx_rows: int = content(8, doc="packed rows of pretraining text in each update (ours)", ge=1)
     seq_length: int = content(2048, doc="tokens in such a row, and longest prompt with its response", ge=8)
     validation_share: float = content(
@@ -202,14 +170,11 @@ def make_trainer(
     reference: Any, reward: Any,
 ) -> Any:  # fmt: skip
     """The PPO of the alignment room with prompts, pretraining stream and the rubric as an observer."""
-    from qwenkit.alignment import PPO, PPOConfig, Prompts
+    from qwenkit.alignment import PPO, Prompts
 
-    shared = set(PPOConfig.__dataclass_fields__) & set(Config.model_fields) - {"seed"}
+    precision = usable_precision(config.precision, context.device)
     settings = PPOConfig(
-        **{
-            **{name: getattr(config, name) for name in shared},
-            "precision": usable_precision(config.precision, context.device),
-        },
+        **{**chosen(PPOConfig, config), "precision": precision},
         max_response_tokens=config.max_tokens,
         seed=context.seed_for("ppo"),
     )

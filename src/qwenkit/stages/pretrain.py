@@ -19,7 +19,7 @@ from qwenkit.errors import UserError
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, told
 from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.tokens import tokenize
-from qwenkit.stages.training_config import TrainingConfig
+from qwenkit.stages.training_config import PackedTrainingConfig
 from qwenkit.training.recipe import precision_warnings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ INDEX = "tokens.parquet"  # of each document where it came from and how long it 
 BYTES = {"adamw": 16, "muon": 12}  # of float32 for each parameter: itself, its gradient, and two moments or one
 
 
-class Config(TrainingConfig):
+class Config(PackedTrainingConfig):
     """The model's shape (defaults: Table 1, 7B), and how long it is trained."""
 
     corpus: str = edge(doc="the corpus to learn", accepts="documents")

@@ -23,7 +23,7 @@ from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, max
 from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, outcomes, put_aside, tokenize_rows
 from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.tokens import tokenize
-from qwenkit.stages.training_config import Schedule, TrainingConfig
+from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
 from qwenkit.training.recipe import precision_warnings
 
 SUMMARY = "teach a base model to chat (supervised fine-tuning)"
@@ -36,7 +36,7 @@ SEED_METRICS = ("heldout_loss.*",)
 card_number = loss_number
 
 
-class Config(TrainingConfig):
+class Config(PackedTrainingConfig):
     """What to learn from; defaults of the report (§3.1.2)."""
 
     model: str = edge(doc="the base model", accepts="model", hub="model")

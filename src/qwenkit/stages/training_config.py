@@ -1,41 +1,50 @@
-"""Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B); what it
-does not say is marked `memo` (the technical memo of the first release) or `ours`.
-"""
+"""Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B), or marked.
+The settings of optimizer, schedule and precision stand in `training/settings.py`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from qwenkit.config import StageConfig, content, runtime
+from pydantic import model_validator
 
-if TYPE_CHECKING:
-    pass
+from qwenkit.config import StageConfig, content, stage_config
+from qwenkit.training.settings import Schedule, TrainingSettings
 
-
-Schedule = Literal["cosine", "linear", "constant"]
-PRECISION = "of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
+__all__ = ["PackedTrainingConfig", "Schedule", "TrainingConfig"]
 
 
-class TrainingConfig(StageConfig):
+class TrainingConfig(stage_config(TrainingSettings), StageConfig):  # pyright: ignore[reportGeneralTypeIssues]
     """Optimizer, schedule, batch and precision of one training stage."""
 
-    seq_length: int = content(2048, doc="context length: tokens in a packed row", ge=8)
-    batch_size: int = content(2048, doc="rows in a batch (2048 x 2048 tokens: 4M)", ge=1)
-    micro_batch_size: int = content(8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1)
-    optimizer: Literal["adamw", "muon"] = content("adamw", doc="adamw (the report's), or muon for the matrices (ours)")
-    lr: float = content(3e-4, doc="peak learning rate of AdamW", gt=0)
-    muon_lr: float = content(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
-    schedule: Schedule = content("cosine", doc="shape of the decay")
-    min_lr_ratio: float = content(0.1, doc="last learning rate over the peak", ge=0, le=1)
-    warmup_steps: int = content(2000, doc="steps of linear warm-up (memo)", ge=0)
-    weight_decay: float = content(0.1, doc="of matrices only (memo)", ge=0)
-    max_grad_norm: float = content(1.0, doc="largest gradient norm (memo)", gt=0)
-    beta1: float = content(0.9, doc="AdamW", ge=0, lt=1)
-    beta2: float = content(0.95, doc="AdamW", ge=0, lt=1)
-    eps: float = content(1e-8, doc="AdamW", gt=0)
-    precision: Literal["fp32", "bf16"] = content("bf16", doc=PRECISION)
-    compile: bool = content(False, doc="compile the forward pass with torch.compile (ours)")
-    checkpoint_seconds: float = runtime(300, doc="seconds between checkpoints", gt=0)
-    evaluate_every: int = runtime(
-        0, doc="steps between held-out evaluations; 0: only at the start and at the end", ge=0
+    seq_length: int = content(2048, doc="context length: tokens in a packed row", ge=8, before="optimizer")
+    batch_size: int = content(2048, doc="rows in a batch (2048 x 2048 tokens: 4M)", ge=1, before="optimizer")
+    micro_batch_size: int = content(
+        8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1, before="optimizer"
     )
+
+
+class PackedTrainingConfig(TrainingConfig):
+    """A training on packed rows, whose batch may also be given in tokens, as the report gives it."""
+
+    batch_tokens: float | None = content(
+        None,
+        doc="tokens in a batch, in place of `batch_size`: the number of rows that comes nearest",
+        ge=1,
+        le=1e12,
+        resolved=True,
+        before="micro_batch_size",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_size(cls, table: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a batch in tokens as rows; the two at once are refused."""
+        tokens, row = table.get("batch_tokens"), table.get("seq_length", cls.model_fields["seq_length"].default)
+        if tokens is None:
+            return dict(table)
+        if table.get("batch_size") is not None:
+            raise ValueError("`batch_size` and `batch_tokens` are two ways to say one thing: give one of them")
+        if not isinstance(tokens, int | float) or not isinstance(row, int) or not 1 <= tokens <= 1e12 or row < 1:
+            return dict(table)  # what is wrong with it, the key's own check says
+        return {**table, "batch_size": max(1, round(tokens / row))}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from qwenkit import platform
 from qwenkit.events import Log
@@ -17,41 +17,7 @@ if TYPE_CHECKING:
 
     from qwenkit.training.batches import Batch
     from qwenkit.training.loop import Evaluate
-
-
-class TrainingSettings(Protocol):
-    """What `train` reads of its settings; a stage's `TrainingConfig` has it, with a line for each."""
-
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def muon_lr(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def min_lr_ratio(self) -> float: ...
-    @property
-    def warmup_steps(self) -> int: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def max_grad_norm(self) -> float: ...
-    @property
-    def beta1(self) -> float: ...
-    @property
-    def beta2(self) -> float: ...
-    @property
-    def eps(self) -> float: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def compile(self) -> bool: ...
-    @property
-    def checkpoint_seconds(self) -> float: ...
-    @property
-    def evaluate_every(self) -> int: ...
+    from qwenkit.training.settings import TrainingSettings
 
 
 def usable_precision(precision: str, device: str) -> str:

@@ -1,0 +1,39 @@
+"""The settings of a training (report §2.4, Table 1 for 7B). What the report does not say is marked `memo` (the
+technical memo of the first release) or `ours`. No torch here: a recipe is checked without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qwenkit.settings import setting
+
+PRECISION = "of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
+
+
+Schedule = Literal["cosine", "linear", "constant"]
+"""Shapes of a learning-rate schedule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Optimizer, schedule and precision of one training. Each is a key of every stage that trains a model."""
+
+    optimizer: Literal["adamw", "muon"] = setting("adamw", doc="adamw (the report's), or muon for the matrices (ours)")
+    lr: float = setting(3e-4, doc="peak learning rate of AdamW", gt=0)
+    muon_lr: float = setting(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", doc="shape of the decay")
+    min_lr_ratio: float = setting(0.1, doc="last learning rate over the peak", ge=0, le=1)
+    warmup_steps: int = setting(2000, doc="steps of linear warm-up (memo)", ge=0)
+    weight_decay: float = setting(0.1, doc="of matrices only (memo)", ge=0)
+    max_grad_norm: float = setting(1.0, doc="largest gradient norm (memo)", gt=0)
+    beta1: float = setting(0.9, doc="AdamW", ge=0, lt=1)
+    beta2: float = setting(0.95, doc="AdamW", ge=0, lt=1)
+    eps: float = setting(1e-8, doc="AdamW", gt=0)
+    precision: Literal["fp32", "bf16"] = setting("bf16", doc=PRECISION)
+    compile: bool = setting(False, doc="compile the forward pass with torch.compile (ours)")
+    checkpoint_seconds: float = setting(300, doc="seconds between checkpoints", gt=0, role="runtime")
+    evaluate_every: int = setting(
+        0, doc="steps between held-out evaluations; 0: only at the start and at the end", ge=0, role="runtime"
+    )
