@@ -60,8 +60,8 @@ def sha256_file(path: Path) -> str:
 
 def content_names(folder: Path) -> list[str]:
     """Relative names of an artifact's content files, sorted: no manifest, run.json, model card or hidden file."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    shown = (name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts))
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    shown = (name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
     return sorted(name for name in shown if name not in (MANIFEST, RUN, CARD))
 
 
@@ -140,8 +140,8 @@ def run_artifacts(run_dir: Path, views: Collection[str]) -> dict[str, Manifest]:
     """Return the published artifacts of a run by node, without those of kinds that only show the others (`views`): a
     report is not a part of what a run is, so that two runs may each report the other."""
     folders = (path.parent for path in sorted(run_dir.glob(f"*/{MANIFEST}")) if is_node_name(path.parent.name))
-    found = {folder.name: read_manifest(folder) for folder in folders}
-    return {name: manifest for name, manifest in found.items() if manifest.kind not in views}
+    manifests = {folder.name: read_manifest(folder) for folder in folders}
+    return {name: manifest for name, manifest in manifests.items() if manifest.kind not in views}
 
 
 def make_key(
@@ -193,9 +193,9 @@ def _odd(data: dict[str, Any]) -> str | None:
 
 def _is_input(row: Any) -> bool:
     """Whether an input has a digest, and names a node or nothing."""
-    found = cast("dict[str, object]", row) if isinstance(row, dict) else {}
-    node = found.get("node") or ""
-    return "digest" in found and all(isinstance(v, str) for v in found.values()) and (not node or is_node_name(node))
+    texts = cast("dict[str, object]", row) if isinstance(row, dict) else {}
+    node = texts.get("node") or ""
+    return "digest" in texts and all(isinstance(v, str) for v in texts.values()) and (not node or is_node_name(node))
 
 
 def is_newer(folder: Path) -> bool:
@@ -348,11 +348,11 @@ def damage(folder: Path, quick: bool = False) -> list[str]:
 
     `quick` is for every start of a run: a file with the size and time noted in run.json is not hashed again.
     """
-    expected, found = read_manifest(folder).files, set(content_names(folder))
+    expected, present = read_manifest(folder).files, set(content_names(folder))
     noted = _noted(folder) if quick else {}
-    lines = [f"{name}: {STRAY}" for name in found - expected.keys()]
+    lines = [f"{name}: {STRAY}" for name in present - expected.keys()]
     for name, digest in expected.items():
-        if name not in found:
+        if name not in present:
             lines.append(f"{name}: missing")
         elif stamp(folder / name) != noted.get(name) and sha256_file(folder / name) != digest:
             lines.append(f"{name}: its bytes changed")

@@ -145,8 +145,8 @@ class StageConfig(BaseModel):
     @classmethod
     def accepts(cls, name: str) -> tuple[str, ...]:
         """What is read at an edge: nouns, of which a stage must give one."""
-        found = _extra(cls, name).get("accepts") or ()
-        return (found,) if isinstance(found, str) else tuple(found)
+        nouns = _extra(cls, name).get("accepts") or ()
+        return (nouns,) if isinstance(nouns, str) else tuple(nouns)
 
     @classmethod
     def reads_manifest(cls, name: str) -> bool:
@@ -254,8 +254,8 @@ _WORDS = {
 
 def _expected(item: Any) -> str:
     """What a value should have been, in the words of a recipe."""
-    found = re.sub(r"^(Input should be|Value error,)\s*", "", item["msg"])
-    return _WORDS.get(item["type"], found.replace("greater than or equal to", "at least").replace(
+    words = re.sub(r"^(Input should be|Value error,)\s*", "", item["msg"])
+    return _WORDS.get(item["type"], words.replace("greater than or equal to", "at least").replace(
         "less than or equal to", "at most"))  # fmt: skip
 
 
@@ -292,8 +292,8 @@ def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
         if not isinstance(error, tomllib.TOMLDecodeError):
             what = "brackets too deep" if isinstance(error, RecursionError) else "a number with too many digits"
             raise UserError(f"broken TOML: {what}", where=where) from error
-        found = re.search(r"at line (\d+)", str(error))
-        line = found.group(1) if found else str(text.count("\n") + 1)
+        match = re.search(r"at line (\d+)", str(error))
+        line = match.group(1) if match else str(text.count("\n") + 1)
         message = re.sub(r"\s*\(at .*\)$", "", str(error))
         raise UserError(f"broken TOML: {_plainly(message)}", where=f"{where}, line {line}") from error
     return data, key_lines(text)
@@ -352,16 +352,16 @@ def _open_after(line: str, quote: str, depth: int) -> tuple[str, int]:
     at = 0
     while True:
         if quote:
-            found = _ENDS[quote].match(line, at)
-            quote = "" if found else quote
+            match = _ENDS[quote].match(line, at)
+            quote = "" if match else quote
         else:
-            found = _MARKS.search(line, at)
-            mark = found[0] if found else ""
+            match = _MARKS.search(line, at)
+            mark = match[0] if match else ""
             quote = mark if mark in _ENDS else ""
             depth += (mark in ("[", "{")) - (mark in ("]", "}"))
-        if found is None:
+        if match is None:
             return quote, depth
-        at = found.end()
+        at = match.end()
 
 
 def parse_value(text: str) -> Any:
@@ -405,11 +405,11 @@ def toml_value(value: Any) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """`threads: 2 -> 4`, one line for each value that differs."""
-    found: list[str] = []
+    lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(cast("dict[str, Any]", before), cast("dict[str, Any]", after), f"{prefix}{key}.")
+            lines += differences(cast("dict[str, Any]", before), cast("dict[str, Any]", after), f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key}: {toml_value(before)} -> {toml_value(after)}")
-    return found
+            lines.append(f"{prefix}{key}: {toml_value(before)} -> {toml_value(after)}")
+    return lines

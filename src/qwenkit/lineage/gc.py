@@ -32,13 +32,13 @@ def clean(run_dir: Path, unfinished: bool = False) -> Cleaned:
     with locked(run_dir, "run folder"):
         kept = [folder for folder in all_of(run_dir) if not unfinished and not overtaken(folder, run_dir)]
         gone = [*(run_dir / ".old").glob("*"), *(folder for folder in all_of(run_dir) if folder not in kept)]
-        found = Cleaned(sum(map(size, gone)), {folder.name: size(folder) for folder in kept})
+        cleaned = Cleaned(sum(map(size, gone)), {folder.name: size(folder) for folder in kept})
         for folder in gone:
             remove(folder)
         for parent in (run_dir / ".old", run_dir / WORK):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
-    return found
+    return cleaned
 
 
 def remove(path: Path) -> None:

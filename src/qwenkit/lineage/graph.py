@@ -56,18 +56,18 @@ def current(run_dir: Path, node: str) -> Manifest | None:
 
 def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | None = None) -> dict[str, Input]:
     """The node's inputs with their digests. Every parent must have been published, here or `elsewhere`."""
-    found: dict[str, Input] = {}
+    inputs: dict[str, Input] = {}
     for name, (kind, target) in node.inputs.items():
         books = node.config.reads_manifest(name)
         if kind == "node":
             folder = (elsewhere or {}).get(target, run_dir / target)
-            found[name] = Input(name, folder, digest_of(folder, books), target)
+            inputs[name] = Input(name, folder, digest_of(folder, books), target)
         elif kind == "hub":
             commit = pinned(run_dir).get(target) or hub.commit(target)
-            found[name] = Input(name, hub.snapshot(target, commit), commit, hub=hub.repo_of(target))
+            inputs[name] = Input(name, hub.snapshot(target, commit), commit, hub=hub.repo_of(target))
         else:
-            found[name] = Input(name, Path(target), outside_digest(Path(target), books))
-    return found
+            inputs[name] = Input(name, Path(target), outside_digest(Path(target), books))
+    return inputs
 
 
 def _place(kind: str, target: str, run_dir: Path) -> Path:
@@ -132,8 +132,8 @@ class Watch:
 def pinned(run_dir: Path) -> dict[str, str]:
     """The commit of each model of the Hub that the run began with: a branch may move on, a run stays with its own."""
     path = run_dir / "run.json"
-    found: Any = read_object(path).get("hub", {}) if path.exists() else {}
-    known = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    commits: Any = read_object(path).get("hub", {}) if path.exists() else {}
+    known = cast("dict[str, Any]", commits) if isinstance(commits, dict) else {}
     for reference, commit in known.items():
         if not hub.is_commit(commit):
             what = f"corrupted: {commit!r} is not a commit of {reference}"

@@ -72,10 +72,10 @@ def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir
         if rows:
             parts += [f"## Training data by {counted}", _table(head, rows)]
     if ancestors:
-        rows = [(name, found.kind, found.digest[:12], found.headline) for name, found in ancestors.items()]
+        rows = [(name, manifest.kind, manifest.digest[:12], manifest.headline) for name, manifest in ancestors.items()]
         parts += ["## Lineage", _table(("node", "kind", "digest", ""), rows),
                   "`manifest.json` holds the key, the inputs and the digest of every file."]  # fmt: skip
-        settings = [line for found in ancestors.values() if (line := _settings(found))]
+        settings = [line for manifest in ancestors.values() if (line := _settings(manifest))]
         parts += ["## Recipe", "What was set, where it is not the default:", "\n".join(settings)]
     return "\n\n".join([*parts, MARK]) + "\n"
 
@@ -87,8 +87,10 @@ def _use(folder: Path) -> Iterator[str]:
     scores, remote = _scores(folder), _architecture(folder) == "QWenLMHeadModel"
     if any((folder / name).exists() for name in ("tokenizer.json", "qwen.tiktoken")):
         style = load_tokenizer(folder).style
-        told = f"Chats are rendered in the style `{style}`" if style else "Chats are rendered by the folder's template"
-        yield told + ("; a chat's score stands at its last `<|im_end|>`." if scores else ".")
+        rendering = (
+            f"Chats are rendered in the style `{style}`" if style else "Chats are rendered by the folder's template"
+        )
+        yield rendering + ("; a chat's score stands at its last `<|im_end|>`." if scores else ".")
     kind = "AutoModelForSequenceClassification" if scores else "AutoModelForCausalLM"
     trust = ", trust_remote_code=True" if remote else ""
     lines = [
@@ -112,14 +114,14 @@ def _settings(manifest: Manifest) -> str:
 
 def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
     """The artifact and all that it was made from, each once, as far as the run folder still holds them."""
-    waiting, seen = [(folder, "")], set[Path]()
+    waiting, visited = [(folder, "")], set[Path]()
     while waiting:
         path, digest = waiting.pop(0)
-        if path in seen or not (path / MANIFEST).exists():
+        if path in visited or not (path / MANIFEST).exists():
             continue
         manifest = artifacts.read_manifest(path)
         if digest in ("", manifest.digest):
-            seen.add(path)
+            visited.add(path)
             yield manifest.node, manifest
             waiting += [
                 (run_dir / item["node"], item["digest"]) for item in manifest.inputs.values() if item.get("node")
@@ -129,11 +131,11 @@ def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
 def _metadata(folder: Path, bases: list[str], license: str | None, ancestors: dict[str, Manifest]) -> str:
     """The block that the Hub reads."""
     scores = _architecture(folder).endswith("ForSequenceClassification")
-    found = {str(name) for manifest in ancestors.values() for name in mapping(manifest.metrics.get("by_language"))}
+    languages = {str(name) for manifest in ancestors.values() for name in mapping(manifest.metrics.get("by_language"))}
     lines = _yaml(
         license=license,
         base_model=bases,
-        language=sorted(name for name in found if re.fullmatch("[a-z]{2}", name)),
+        language=sorted(name for name in languages if re.fullmatch("[a-z]{2}", name)),
         library_name="transformers",
         pipeline_tag="text-classification" if scores else "text-generation",
         tags=["qwenkit"],
@@ -152,8 +154,8 @@ def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
     """What it is, in a sentence or two."""
     architecture = _architecture(folder)
     made = next(iter(ancestors.values()), None)
-    told = f", made by [qwenkit](https://arxiv.org/abs/2309.16609) (`{made.kind}`): {made.headline}" if made else ""
-    return [" ".join(f"A `{architecture}`{told}.".split())]
+    origin = f", made by [qwenkit](https://arxiv.org/abs/2309.16609) (`{made.kind}`): {made.headline}" if made else ""
+    return [" ".join(f"A `{architecture}`{origin}.".split())]
 
 
 def _architecture(folder: Path) -> str:
@@ -164,7 +166,9 @@ def _architecture(folder: Path) -> str:
 def _texts(ancestors: dict[str, Manifest], counted: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Head and rows of the table of training data, by licence or by source: the tokens of the pretraining with their
     share, or where it lies elsewhere the characters of the corpora."""
-    size = "tokens" if any(f"tokens_by_{counted}" in found.metrics for found in ancestors.values()) else "characters"
+    size = (
+        "tokens" if any(f"tokens_by_{counted}" in manifest.metrics for manifest in ancestors.values()) else "characters"
+    )
     key = f"tokens_by_{counted}" if size == "tokens" else f"by_{counted}"
     documents, sizes = Counter[str](), Counter[str]()
     for manifest in ancestors.values():

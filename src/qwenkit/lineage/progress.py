@@ -72,18 +72,18 @@ class Terminal:
 
         return report
 
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: PlanEntry) -> None:
+    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], entry: PlanEntry) -> None:
         """A line per finished node, with its headline number."""
         if self.bars is not None:
             if self.node_bar is not None:
                 self.bars.remove_task(self.node_bar)
                 self.node_bar = None
-            if self.run_bar is not None and found.works:
+            if self.run_bar is not None and entry.works:
                 self.bars.advance(self.run_bar, node.config.planned_minutes or 0.1)
         if not self.quiet:
-            spent = WORDS.get(found.state) or f"{run['seconds'] / 60:.1f} min"
+            spent = WORDS.get(entry.state) or f"{run['seconds'] / 60:.1f} min"
             self._line(f"{time.strftime('%H:%M:%S')} {node.name:<12} {spent:>10}  {manifest.headline}")
-            for remark in run.get("remarks", ()) if found.works else ():
+            for remark in run.get("remarks", ()) if entry.works else ():
                 self._line(f"{'':<33}{remark}")
         if self.verbose:
             facts = f"digest {manifest.digest[:12]}, key {manifest.key[:12]}, seed {manifest.seed}"

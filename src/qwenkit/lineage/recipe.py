@@ -109,7 +109,7 @@ def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
 
 def _line(lines: Lines, keys: tuple[str, ...]) -> int:
     """The line of a key, or else that of its table's header or of the first key of all."""
-    return next(int(lines[found]) for found in (keys, keys[:-1], ("schema",)) if found in lines)
+    return next(int(lines[place]) for place in (keys, keys[:-1], ("schema",)) if place in lines)
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
@@ -294,10 +294,10 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
 
 
 def _refuse_other_kind(
-    found: tuple[str, str], config: StageConfig, key: str, tables: dict[str, Any], where: str, full: str
+    reference: tuple[str, str], config: StageConfig, key: str, tables: dict[str, Any], where: str, full: str
 ) -> None:
     """An edge to an artifact that cannot be read as what is wanted there: told now, not after the weeks before it."""
-    means, target = found
+    means, target = reference
     kind = str(tables[target].get("kind", target)) if means == "node" else kind_at(Path(target))
     wanted, given = set(config.accepts(key)), produces(kind)
     if "anything" in wanted or not wanted or not given or wanted & set(given):

@@ -202,8 +202,8 @@ def trained_view(node: NodeView) -> dict[str, Any]:
             }
             plots.append(report_card_plots.curves(f"{node.name}/{names[0]}", title, named, unit, dots))
     facts = {name: node.metrics[name] for name in FACTS if name in node.metrics}
-    held = mapping(node.metrics.get("heldout_loss"))
-    return {"name": node.name, "state": node.state, "plots": plots, "facts": facts, "held_out": held}
+    losses = mapping(node.metrics.get("heldout_loss"))
+    return {"name": node.name, "state": node.state, "plots": plots, "facts": facts, "held_out": losses}
 
 
 def curves_of(kind: str) -> list[Curve]:
@@ -222,16 +222,16 @@ def card_number(node: NodeView) -> str:
 
 
 def _held_out_points(node: NodeView) -> dict[str, tuple[list[float], list[float]]]:
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    points: dict[str, tuple[list[float], list[float]]] = {}
     for row in node.evals:
         nested = mapping(row.get("heldout") or row.get("heldout_loss"))
         for name in nested or [name for name in row if name not in NO_LOSS]:
             value = validation_loss(row, name)
             if value is not None:
-                x, y = found.setdefault(f"held out: {name}", ([], []))
+                x, y = points.setdefault(f"held out: {name}", ([], []))
                 x.append(float(row["step"]))
                 y.append(value)
-    return found
+    return points
 
 
 def _pairs(node: NodeView) -> dict[str, Any]:
@@ -283,8 +283,8 @@ def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
     prompt = row.get("prompt", "")
-    told = sequence(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    turns = [mapping(turn) for turn in told]
+    messages = sequence(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    turns = [mapping(turn) for turn in messages]
     return {
         "turns": [{"role": str(t.get("role", "")), "content": shown(t.get("content"))} for t in turns],
         "reference": shown(row.get("reference", "")),
@@ -295,7 +295,7 @@ def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
 def shown(value: Any) -> str:
     """Hostile text made visible: control and direction marks as symbols, an overlong text cut and counted."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
-    text = _CONTROL.sub(lambda found: chr(0x2400 + min(ord(found[0]), 0x21)), text.replace("\r\n", "\n"))
+    text = _CONTROL.sub(lambda match: chr(0x2400 + min(ord(match[0]), 0x21)), text.replace("\r\n", "\n"))
     text = _BIDI.sub("\ufffd", text)
     rest = len(text) - LONGEST_ANSWER
     return text if rest <= 0 else f"{text[:LONGEST_ANSWER]} … (+{rest} characters)"
@@ -317,10 +317,10 @@ def environment_view(run: RunView) -> list[tuple[str, str]]:
 
 def _flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Leaves by their last name."""
-    found: list[tuple[str, str]] = []
+    rows: list[tuple[str, str]] = []
     for name, value in table.items():
-        found += _flat(mapping(value)) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
-    return found
+        rows += _flat(mapping(value)) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
+    return rows
 
 
 def _render(template: str, view: Mapping[str, Any]) -> str:
@@ -338,10 +338,10 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
 
 def plain_number(value: Any) -> str:
     """`1,234`, `0.123`, or a dash for what is no number."""
-    found = number(value)
-    if found is None:
+    value_there = number(value)
+    if value_there is None:
         return "–" if value is None else str(value)
-    return f"{found:,.0f}" if found == int(found) else f"{found:,.3f}"
+    return f"{value_there:,.0f}" if value_there == int(value_there) else f"{value_there:,.3f}"
 
 
 def markdown_cell(value: Any) -> str:

@@ -168,5 +168,5 @@ def _restyle_tag(tag: str) -> str:
     return re.sub(r"(\d\.\d{2})\d+", r"\1", tag)
 
 
-def _font(found: re.Match[str]) -> str:
-    return (f"font-weight: {found[1]}; " if found[1] else "") + f"font-size: {found[2]}"
+def _font(match: re.Match[str]) -> str:
+    return (f"font-weight: {match[1]}; " if match[1] else "") + f"font-size: {match[2]}"

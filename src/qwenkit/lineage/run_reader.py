@@ -61,8 +61,8 @@ class NodeView:
     @property
     def sources(self) -> dict[str, str]:
         """The nodes this one reads, by the name of the input."""
-        found = {key: mapping(item).get("node") for key, item in mapping(self.manifest.get("inputs")).items()}
-        return {key: name for key, name in found.items() if isinstance(name, str) and name}
+        nodes = {key: mapping(item).get("node") for key, item in mapping(self.manifest.get("inputs")).items()}
+        return {key: name for key, name in nodes.items() if isinstance(name, str) and name}
 
 
 @dataclass

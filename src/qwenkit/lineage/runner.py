@@ -49,7 +49,7 @@ class Screen(Protocol):
 
     def begin(self, entries: list[graph.PlanEntry], recipe: Recipe) -> None: ...
     def start(self, node: Node, why: str) -> Progress: ...
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], found: graph.PlanEntry) -> None: ...
+    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], entry: graph.PlanEntry) -> None: ...
     def end(self, rows: list[dict[str, Any]]) -> None: ...
 
 
@@ -109,8 +109,8 @@ def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
         from qwenkit.lineage.report_card import write_card
 
         kind, target = reports[-1].inputs.get("of.0", ("", ""))
-        told = Path(target) if kind == "path" and artifacts.is_run(Path(target)) else run_dir
-        write_card(told, run_dir, run_dir / reports[-1].name)
+        shown_run = Path(target) if kind == "path" and artifacts.is_run(Path(target)) else run_dir
+        write_card(shown_run, run_dir, run_dir / reports[-1].name)
 
 
 def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, str]:
@@ -195,24 +195,24 @@ def run_node(
     node: Node, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, options: Options, screen: Screen
 ) -> dict[str, Any]:
     """Bring one node up to date. Returns a row for the closing table: planned and actual minutes, peak, headline."""
-    found = graph.plan_node(node, recipe, run_dir, options.reuse)
-    if found.state == "reuse":
-        reuse(node, found, options.reuse, run_dir)
-    if found.works:
-        work_node(node, found, recipe, run_dir, threads, log, screen)
+    entry = graph.plan_node(node, recipe, run_dir, options.reuse)
+    if entry.state == "reuse":
+        reuse(node, entry, options.reuse, run_dir)
+    if entry.works:
+        work_node(node, entry, recipe, run_dir, threads, log, screen)
     else:
-        log("node_skipped", node=node.name, reused=found.state == "reuse")
+        log("node_skipped", node=node.name, reused=entry.state == "reuse")
     manifest = artifacts.read_manifest(run_dir / node.name)
     run = artifacts.read_run(run_dir / node.name)
-    screen.done(node, manifest, run, found)
-    return {"node": node.name, "headline": manifest.headline, "state": found.state, **run}
+    screen.done(node, manifest, run, entry)
+    return {"node": node.name, "headline": manifest.headline, "state": entry.state, **run}
 
 
-def reuse(node: Node, found: graph.PlanEntry, other: Path | None, run_dir: Path) -> None:
+def reuse(node: Node, entry: graph.PlanEntry, other: Path | None, run_dir: Path) -> None:
     """Take an equal artifact over from another run; every byte of the copy is checked. It is not called `out`, which
     `recover` would publish: a kill may leave half a copy with a whole manifest in it."""
-    assert other is not None and found.key is not None
-    source, copy = other / node.name, scratch.scratch_of(run_dir, node.name, found.key) / "copy"
+    assert other is not None and entry.key is not None
+    source, copy = other / node.name, scratch.scratch_of(run_dir, node.name, entry.key) / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     artifacts.copy(source, copy)
     lines = artifacts.damage(copy)
@@ -225,33 +225,33 @@ def reuse(node: Node, found: graph.PlanEntry, other: Path | None, run_dir: Path)
 
 
 def work_node(
-    node: Node, found: graph.PlanEntry, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, screen: Screen
+    node: Node, entry: graph.PlanEntry, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, screen: Screen
 ) -> None:
     """Run the stage in its scratch folder and publish what it made."""
-    assert found.key is not None
+    assert entry.key is not None
     watch = graph.Watch(node, run_dir)
     inputs = graph.gather_inputs(node, run_dir)
-    folder = scratch.scratch_of(run_dir, node.name, found.key)
+    folder = scratch.scratch_of(run_dir, node.name, entry.key)
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     attempts = scratch.count_attempt(folder)
-    log("node_start" if attempts == 1 else "resumed", node=node.name, why=found.why, attempts=attempts)
+    log("node_start" if attempts == 1 else "resumed", node=node.name, why=entry.why, attempts=attempts)
     started, clock = time.time(), time.monotonic()
     platform.reset_peak()
-    progress = screen.start(node, found.why)
+    progress = screen.start(node, entry.why)
     seed, notes = graph.seed_of(node, recipe), list[str]()
     own = noting(log.bind(node=node.name), notes)
     context = StageContext(node.name, run_dir, folder, out, seed, threads, recipe.device, own, progress)
     stage = load_stage(node.kind)
     with reported(node, recipe.source, folder, log), standing(watch, inputs, folder):
-        if inputs and graph.key_of(node, inputs, recipe) != found.key:
+        if inputs and graph.key_of(node, inputs, recipe) != entry.key:
             raise watch.error(next(iter(inputs.values())))
         with accepting(recipe.accept_unknown):
             result = stage.run(node.config, inputs, context)
         watch.refuse(inputs)
         manifest = {
-            "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": found.key, "seed": seed,
+            "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": entry.key, "seed": seed,
             "config": node.identity(), "metrics": result.metrics, "headline": result.summary,
             "inputs": {name: described(item) for name, item in inputs.items()},
         }  # fmt: skip

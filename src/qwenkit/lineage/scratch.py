@@ -36,10 +36,10 @@ def node_of(scratch: Path) -> str:
 def attempts_of(scratch: Path) -> int:
     """How often work was started in a scratch folder; what cannot be read counts as never."""
     try:
-        found = read_json(scratch / ATTEMPTS)
+        attempts = read_json(scratch / ATTEMPTS)
     except UserError:
         return 0
-    return found if isinstance(found, int) and found > 0 else 0
+    return attempts if isinstance(attempts, int) and attempts > 0 else 0
 
 
 def count_attempt(scratch: Path) -> int:

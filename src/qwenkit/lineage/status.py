@@ -118,9 +118,9 @@ def verify(run_dir: Path) -> dict[Path, list[str]]:
     return {folder: _wrong(folder) for folder in artifact_folders(run_dir)}
 
 
-def hint_of(found: dict[Path, list[str]]) -> str | None:
+def hint_of(faults: dict[Path, list[str]]) -> str | None:
     """What to do about what `verify` found. What a newer qwenkit wrote is whole, and its own line says to upgrade."""
-    wrong = [line for folder, lines in found.items() for line in lines if not artifacts.is_newer(folder)]
+    wrong = [line for folder, lines in faults.items() for line in lines if not artifacts.is_newer(folder)]
     if not wrong:
         return None
     return artifacts.MOVE if artifacts.only_stray(wrong) else HINT

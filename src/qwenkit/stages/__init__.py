@@ -94,8 +94,8 @@ def _read_kind(module: str) -> Kind | None:
     """The kind that a module of this package is; None where it says no summary."""
     spec = importlib.util.find_spec(f"{__name__}.{module}")
     source: str = spec.loader.get_source(spec.name) if spec and spec.loader else ""  # type: ignore[attr-defined]
-    said: dict[str, Any] = {name.lower(): ast.literal_eval(value) for name, value in _LITERAL.findall(source or "")}
-    return Kind(module, **said) if "summary" in said else None
+    literals: dict[str, Any] = {name.lower(): ast.literal_eval(value) for name, value in _LITERAL.findall(source or "")}
+    return Kind(module, **literals) if "summary" in literals else None
 
 
 def is_view(kind: str) -> bool:

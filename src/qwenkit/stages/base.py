@@ -120,10 +120,10 @@ class StageContext:
 def _read(mark: Path) -> Row | None:
     """The mark of a phase; None where it is missing or broken."""
     try:
-        found = read_object(mark)
+        mark_row = read_object(mark)
     except UserError:
         return None
-    return found if "value" in found else None
+    return mark_row if "value" in mark_row else None
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -88,14 +88,14 @@ def tokenize_rows(
     source = sources(inputs, "data")
     tok = _tokenizer(plan.tokenizer, plan.style, *stamps(plan.tokenizer))
     tok.render(PROBE, mask=plan.mask)  # a folder that cannot train says so at once
-    found = parts(source, kind, PART_BYTES)
+    splits = parts(source, kind, PART_BYTES)
     read = ("data", "model", "decontaminate")
     digests = [item.digest for name, item in inputs.items() if name.partition(".")[0] in read]
-    key = [digests, plan.key(), [[part.path.name, part.start, part.stop] for part in found]]
+    key = [digests, plan.key(), [[part.path.name, part.start, part.stop] for part in splits]]
     with Chunks(folder, workers, progress=progress) as work:
-        marks = work.map(kind, key, [(part, plan) for part in found], ENCODE[kind])
+        marks = work.map(kind, key, [(part, plan) for part in splits], ENCODE[kind])
         aside, bad = (
-            list(islice(chain.from_iterable(read_jsonl(work.path(kind, n, name)) for n in range(len(found))), some))
+            list(islice(chain.from_iterable(read_jsonl(work.path(kind, n, name)) for n in range(len(splits))), some))
             for name, some in ((ASIDE, MEASURED), (QUARANTINE, Quarantine().keep))
         )
     counts, reasons = Counter[str](), Counter[str]()
@@ -103,12 +103,12 @@ def tokenize_rows(
         counts.update(mark["counts"])
         reasons.update(mark["reasons"])
     refuse_bad(source, counts["read"], reasons, bad, max_bad)
-    return some(Tokens(folder, kind, len(found), counts, reasons, aside, bad), called(source))
+    return some(Tokens(folder, kind, len(splits), counts, reasons, aside, bad), called(source))
 
 
-def outcomes(found: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
+def outcomes(counts: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
     """What became of rows that were not simply learnt from, in words; nothing of what befell none."""
-    return [f"{found[name]} {what}" for name, what in words.items() if found[name]]
+    return [f"{counts[name]} {what}" for name, what in words.items() if counts[name]]
 
 
 def put_aside(rows: list[Row], out: Path) -> None:
@@ -252,10 +252,10 @@ def _encode(
     aside: list[Row] = []
     for block in blocks(read_part(part, quarantine), _letters):
         sound = without_overlap(block, plan.tests)
-        kept, held = split(sound, plan.share, plan.seed, name)
+        kept, validation = split(sound, plan.share, plan.seed, name)
         counts["test_overlap"] += len(block) - len(sound)
-        counts["held_out"] += len(held)
-        aside += [{key: row[key] for key in CARRIED if key in row} for row in held[: MEASURED - len(aside)]]
+        counts["held_out"] += len(validation)
+        aside += [{key: row[key] for key in CARRIED if key in row} for row in validation[: MEASURED - len(aside)]]
         for row in kept:
             outcome = _outcome(row, counts, write)
             if outcome in OUTCOMES:
@@ -285,8 +285,8 @@ def _letters(row: Row) -> int:
 
 def without_overlap(rows: list[Row], tests: Path | None) -> list[Row]:
     """Those rows no message of which shares a 13-gram with a test question (report §2.1)."""
-    found = overlapping(rows, tests)
-    return [row for row, count in zip(rows, found) if not count]
+    overlaps = overlapping(rows, tests)
+    return [row for row, count in zip(rows, overlaps) if not count]
 
 
 def overlapping(rows: list[Row], tests: Path | None) -> list[int]:

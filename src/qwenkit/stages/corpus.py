@@ -203,11 +203,11 @@ def _empty(
     """A source that gives nothing was named for nothing: why, with what it lost left for reading."""
     write_jsonl(scratch / "quarantine.jsonl", quarantine)
     write_jsonl(scratch / "samples.jsonl", samples)
-    reasons = {name: found.most_common(3) for name, found in lost.items()}
-    keys = {name: re.findall(r", but a text in '([^']+)'", " ".join(found)) for name, found in lost.items()}
-    named = ", ".join(f"{name} = {json.dumps([found[0]])}" for name, found in keys.items() if found)
+    reasons = {name: counter.most_common(3) for name, counter in lost.items()}
+    keys = {name: re.findall(r", but a text in '([^']+)'", " ".join(counter)) for name, counter in lost.items()}
+    named = ", ".join(f"{name} = {json.dumps([columns[0]])}" for name, columns in keys.items() if columns)
     hint = f"text_keys = {{{named}}} takes the text from there; or " if named else ""
-    words = [f"{name} ({', '.join(f'{count} {why}' for why, count in found)})" for name, found in reasons.items()]
+    words = [f"{name} ({', '.join(f'{count} {why}' for why, count in counts)})" for name, counts in reasons.items()]
     return UserError(
         "nothing is kept of the source " + ", nor of ".join(words),
         where=", ".join(str(source.path) for source in sources if source.name in lost),
@@ -219,17 +219,17 @@ def _empty(
 def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
     from qwenkit.data.readers.documents import AUTO
 
-    found = []
+    sources = []
     if "world" in inputs:
         for name, kind, licence in WORLD:
             stem = name.split(".")[0]
             weight = config.upsample.get(stem, 1.0)
-            found.append(make(stem, inputs["world"].file(name), kind, weight, licence))
-    for name, source in zip(config.sources()[len(found) :], many(inputs, "extra")):
+            sources.append(make(stem, inputs["world"].file(name), kind, weight, licence))
+    for name, source in zip(config.sources()[len(sources) :], many(inputs, "extra")):
         licence, keys = config.licences.get(name, "unknown"), tuple(config.text_keys.get(name, ()))
         weight = config.upsample.get(name, 1.0)
-        found.append(make(name, source.path, config.kinds.get(name, AUTO), weight, licence, keys))
-    return found
+        sources.append(make(name, source.path, config.kinds.get(name, AUTO), weight, licence, keys))
+    return sources
 
 
 def _result(result: Any, tests: list[str]) -> Result:
@@ -252,7 +252,7 @@ def _result(result: Any, tests: list[str]) -> Result:
         "sources": result.sources,
         "overlap_13gram": overlap,
         "scrubbed": dict(result.pii),
-        **{f"by_{key}": found for key, found in result.counts.items()},
+        **{f"by_{key}": counts for key, counts in result.counts.items()},
         **({"taken": result.taken} if result.taken else {}),
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
@@ -269,8 +269,8 @@ def _told_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
     """What the files of each source were taken for, of which nobody said it."""
     parts = []
     for name, kinds in taken.items():
-        files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in found.items()) for kind, found in kinds.items()}
-        parts.append(f"; {name}: " + ", ".join(f"{found} as {kind}" for kind, found in files.items()))
+        files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in suffixes.items()) for kind, suffixes in kinds.items()}
+        parts.append(f"; {name}: " + ", ".join(f"{names} as {kind}" for kind, names in files.items()))
     return "".join(parts)
 
 

@@ -105,14 +105,16 @@ def _comparisons(items: dict[str, dict[str, list[Any]]], seed: int) -> list[dict
     from qwenkit.evaluation import compare
 
     names = list(items)
-    found = []
+    comparisons = []
     for before, after in itertools.pairwise(names):
         for set_name, components in (("chat", ("right", "total")), ("base", ("right",))):
             for component in components:
                 if items[before][set_name]:
                     d = compare(items[after][set_name], items[before][set_name], component, seed)
-                    found.append({"a": after, "b": before, "set": set_name, "component": component, **d._asdict()})
-    return found
+                    comparisons.append(
+                        {"a": after, "b": before, "set": set_name, "component": component, **d._asdict()}
+                    )
+    return comparisons
 
 
 def _samples(rows: list[Row], items: dict[str, dict[str, list[Any]]], count: int) -> list[dict[str, Any]]:
@@ -123,7 +125,7 @@ def _samples(rows: list[Row], items: dict[str, dict[str, list[Any]]], count: int
         {
             "prompt": row["messages"],
             "reference": row.get("reference", ""),
-            "answers": {name: found[row["id"]] for name, found in answers.items()},
+            "answers": {name: by_id[row["id"]] for name, by_id in answers.items()},
         }
         for row in picked
     ]
@@ -131,8 +133,8 @@ def _samples(rows: list[Row], items: dict[str, dict[str, list[Any]]], count: int
 
 def _summary_line(metrics: dict[str, Any]) -> str:
     parts = []
-    for name, found in metrics["models"].items():
-        rubric = found["rubric"].get("right")
+    for name, scores in metrics["models"].items():
+        rubric = scores["rubric"].get("right")
         if rubric:
             parts.append(f"{name} {100 * rubric['mean']:.0f} %")
     return "right: " + ", ".join(parts) if parts else f"{len(metrics['models'])} models on base tasks"

@@ -55,9 +55,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     form, reason = target(model.config, config.to)
     prompts = parity.prompts_of(tok, model.config.vocab_size, min(config.longest, form.max_length))
     context.progress(0, 3, now="asking")
-    seen = parity.observe(model, prompts)
+    observed = parity.observe(model, prompts)
     context.progress(1, 3, now="writing")
-    found = None
+    agreement = None
     if config.to == "gguf":
         from qwenkit.model.gguf_export import gguf_vocabulary, write_gguf
 
@@ -70,14 +70,14 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         if tok is not None:
             save_tokenizer(tok, source, context.out, "tiktoken" if config.to == "qwen1" else "json")
         context.progress(2, 3, now="checking")
-        found = parity.compare(seen, parity.observe(load_model(context.out, device=context.device), prompts))
-    told = {"of": inputs["model"].digest, "form": config.to, "length": form.max_length, "reason": reason,
+        agreement = parity.compare(observed, parity.observe(load_model(context.out, device=context.device), prompts))
+    facts = {"of": inputs["model"].digest, "form": config.to, "length": form.max_length, "reason": reason,
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}  # fmt: skip
     copy_licences(source, context.out)
-    write_json(context.out / parity.CERTIFICATE, parity.certificate(seen, told, found))
-    numbers = {} if found is None else {name: round(value, 8) for name, value in found._asdict().items()}
+    write_json(context.out / parity.CERTIFICATE, parity.certificate(observed, facts, agreement))
+    numbers = {} if agreement is None else {name: round(value, 8) for name, value in agreement._asdict().items()}
     words = summary(config.to, form, reason, numbers) + ("" if tok is not None else f"; {NO_TOKENIZER}")
-    return Result({**told, **numbers}, words, tuple(export_warnings(source, context.out, tok, config.to)))
+    return Result({**facts, **numbers}, words, tuple(export_warnings(source, context.out, tok, config.to)))
 
 
 def target(config: ModelConfig, to: str) -> tuple[ModelConfig, str | None]:

@@ -91,7 +91,7 @@ def train_pairs(config: PairConfig, inputs: dict[str, Input], context: StageCont
     put_aside(tokens.bad, context.out)
     if "tests" in inputs:
         measured["unseen policies"] = encoded(read_pairs(inputs["tests"].path, "pairs.jsonl"))
-    items = [item for name, (found, _) in measured.items() for item in margin_rows(model, found, name)]
+    items = [item for name, (pairs_of_set, _) in measured.items() for item in margin_rows(model, pairs_of_set, name)]
     write_jsonl(context.out / "margins.jsonl", items)
     accuracy = ranking_accuracy(items, context.seed)
     metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in measured.items()},
@@ -116,6 +116,6 @@ NOT_LEARNT = {
 }
 
 
-def summary(found: dict[str, int]) -> str:
+def summary(counts: dict[str, int]) -> str:
     """The pairs that were learnt from, and those that were not."""
-    return ", ".join([f"{found['pairs']} pairs", *outcomes(found, NOT_LEARNT)])
+    return ", ".join([f"{counts['pairs']} pairs", *outcomes(counts, NOT_LEARNT)])

@@ -191,8 +191,8 @@ def make_trainer(
 
     def observe(batch: Any) -> dict[str, float]:
         texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
-        found = mean_rubric([rows[prompts.rows[i]] for i in batch.prompts], texts)
-        return {"rubric" if name == "total" else f"rubric_{name}": value for name, value in found.items()}
+        scores = mean_rubric([rows[prompts.rows[i]] for i in batch.prompts], texts)
+        return {"rubric" if name == "total" else f"rubric_{name}": value for name, value in scores.items()}
 
     return PPO(
         policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id,

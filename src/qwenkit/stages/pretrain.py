@@ -100,7 +100,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     save_model(model.to(torch.float32), context.out)
     save_tokenizer(tok, inputs["tokenizer"].path, context.out)
     shutil.copyfile(store.index, context.out / INDEX)
-    found = validation_losses(model, groups)
+    final_losses = validation_losses(model, groups)
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": steps,
@@ -110,9 +110,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         **{f"tokens_by_{key}": rows for key, rows in counted.items()},
         "epochs": round(order.epoch_of(steps, config.batch_size), 3),
         "train_loss": last.get("loss"),
-        "heldout_loss": found,
+        "heldout_loss": final_losses,
     }
-    words = ", ".join(f"{name} {loss:.3f}" for name, loss in found.items())
+    words = ", ".join(f"{name} {loss:.3f}" for name, loss in final_losses.items())
     return Result(
         metrics,
         f"{metrics['parameters'] / 1e6:.2f} M weights, {metrics['tokens'] / 1e6:.1f} M tokens"

@@ -89,15 +89,15 @@ def _texts(tok: Any, path: Path, config: Config, row: int) -> tuple[list[Any], l
 
     wanted, ids = config.samples + config.measured, []
     for document in documents(path):
-        found = tok.encode(document["text"])[:row]
-        if len(found) >= 8:
-            ids.append(found)
+        tokens = tok.encode(document["text"])[:row]
+        if len(tokens) >= 8:
+            ids.append(tokens)
         if len(ids) == wanted:
             break
     if len(ids) < config.measured + 1:
         raise UserError(f"{len(ids)} texts of 8 tokens or more", where=str(path),
                         expected=f"{config.measured} to measure on, and at least one to calibrate on")  # fmt: skip
-    return [torch.tensor([found]) for found in ids[config.measured :]], ids[: config.measured]
+    return [torch.tensor([tokens]) for tokens in ids[config.measured :]], ids[: config.measured]
 
 
 def _exam(model: Any, tok: Any, inputs: dict[str, Input], context: StageContext) -> dict[str, Any] | None:
@@ -121,6 +121,8 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def _summary_line(found: dict[str, Any]) -> str:
-    size = f"{found['bytes'] / 1e6:.1f} MB of {found['bytes_before'] / 1e6:.1f}"
-    return f"{found['bits']} bits, {size}; perplexity {found['perplexity_before']:.3f} -> {found['perplexity']:.3f}"
+def _summary_line(metrics: dict[str, Any]) -> str:
+    size = f"{metrics['bytes'] / 1e6:.1f} MB of {metrics['bytes_before'] / 1e6:.1f}"
+    return (
+        f"{metrics['bits']} bits, {size}; perplexity {metrics['perplexity_before']:.3f} -> {metrics['perplexity']:.3f}"
+    )

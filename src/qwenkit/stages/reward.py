@@ -97,12 +97,12 @@ def annotate(config: Config, inputs: dict[str, Input], context: StageContext, ou
             context.progress(number * len(chosen) + start, len(config.temperatures) * len(chosen), phase="annotate")
             block = chosen[start : start + 64]
             outputs = answers(engine, block, params, requests=list(range(start, start + len(block))))
-            for row, found, output in zip(block, answered[start:], outputs):
-                found += [scored_answer(row, sample.text or "", f"T={temperature}") for sample in output.samples]
-    for row, found in zip(chosen, answered):
+            for row, scored, output in zip(block, answered[start:], outputs):
+                scored += [scored_answer(row, sample.text or "", f"T={temperature}") for sample in output.samples]
+    for row, scored in zip(chosen, answered):
         others = row.get("candidates", []) if config.others else []
-        found += [scored_answer(row, other["text"], other["policy"]) for other in others]
-    rows = [{**row, "answers": found} for row, found in zip(chosen, answered)]
+        scored += [scored_answer(row, other["text"], other["policy"]) for other in others]
+    rows = [{**row, "answers": scored} for row, scored in zip(chosen, answered)]
     pairs, counts = make_pairs(
         rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=config.pairs_per_prompt
     )

@@ -37,20 +37,20 @@ def join(folders: list[Path], names: Iterable[str]) -> dict[str, Any]:
 
 def lineage(folder: Path, names: list[str]) -> Run:
     """These nodes of a run and all that they were made of; a missing or superseded one is the user's mistake."""
-    found: Run = {}
+    manifests: Run = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if not (folder / name / MANIFEST).exists():
             raise _unfinished(f"`{name}` is missing in this run", folder)
-        if name not in found:
-            found[name] = read_manifest(folder / name)
-            waiting += _parents(found[name]).values()
-    for name, manifest in found.items():
+        if name not in manifests:
+            manifests[name] = read_manifest(folder / name)
+            waiting += _parents(manifests[name]).values()
+    for name, manifest in manifests.items():
         for key, parent in _parents(manifest).items():
-            if not is_view(manifest.kind) and manifest.inputs[key]["digest"] != found[parent].digest:
+            if not is_view(manifest.kind) and manifest.inputs[key]["digest"] != manifests[parent].digest:
                 raise _unfinished(f"`{name}` was made of an earlier `{parent}`", folder)
-    return found
+    return manifests
 
 
 def _parents(manifest: Manifest) -> dict[str, str]:
@@ -66,10 +66,12 @@ def _unfinished(what: str, folder: Path) -> UserError:
 def refuse_other_recipe(mine: Run, theirs: Run, folder: Path) -> None:
     """The seed is all in which two runs may differ."""
     old, new = ({name: _described(run[name]) for name in sorted(run)} for run in (mine, theirs))
-    found = differences(old, new)
-    if found:
+    changes = differences(old, new)
+    if changes:
         raise UserError(
-            "a run of another recipe: " + "; ".join(found), where=str(folder), expected="another seed and nothing else"
+            "a run of another recipe: " + "; ".join(changes),
+            where=str(folder),
+            expected="another seed and nothing else",
         )
 
 
@@ -119,7 +121,9 @@ def _numbers(value: Any, path: list[str]) -> Iterator[tuple[str, float]]:
             yield "", float(mean)
     elif isinstance(value, dict):
         for key in value if path[0] == "*" else {path[0]} & value.keys():
-            yield from ((f"{key}.{rest}".rstrip("."), found) for rest, found in _numbers(value[key], path[1:]))
+            yield from (
+                (f"{key}.{rest}".rstrip("."), value_there) for rest, value_there in _numbers(value[key], path[1:])
+            )
 
 
 def _spread(values: list[float | None]) -> dict[str, Any]:
@@ -148,20 +152,20 @@ def _differences(asked: dict[str, str], exams: list[Manifest], folders: list[Pat
     from qwenkit.evaluation import paired_scores
 
     same = len({exam.inputs["tests"]["digest"] for exam in exams}) == 1
-    found = []
+    by_seed = []
     for index, folder in enumerate(folders):
         a, b = (read_jsonl(folder / f"{asked[side]}.{asked['set']}.jsonl") for side in ("a", "b"))
         pairs = paired_scores(a, b, asked["component"])
-        found.append({row if same else f"{index}/{row}": ours - theirs for row, (ours, theirs) in pairs.items()})
-    return found
+        by_seed.append({row if same else f"{index}/{row}": ours - theirs for row, (ours, theirs) in pairs.items()})
+    return by_seed
 
 
 def _accuracies(name: str, runs: list[Run]) -> Iterator[dict[str, Any]]:
     """How often a reward model tells the better answer, by seed and over those seeds that had pairs to ask."""
     from qwenkit.statistics import across_seeds
 
-    found = [run[name].metrics.get("accuracy", {}) for run in runs if run[name].kind in ("preference", "reward")]
-    for part in dict.fromkeys(part for scores in found for part in scores):
-        by_seed = [scores.get(part) for scores in found]
+    accuracies = [run[name].metrics.get("accuracy", {}) for run in runs if run[name].kind in ("preference", "reward")]
+    for part in dict.fromkeys(part for scores in accuracies for part in scores):
+        by_seed = [scores.get(part) for scores in accuracies]
         over = across_seeds([score["mean"] for score in by_seed if score])
         yield {"node": name, "set": part, "by_seed": by_seed, "across_seeds": over._asdict()}

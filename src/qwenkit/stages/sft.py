@@ -99,15 +99,15 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     )
     save_chat_model(model, tok, inputs["model"].path, context.out)
     put_aside(tokens.bad, context.out)
-    found = validation_losses(model, groups)
+    final_losses = validation_losses(model, groups)
     metrics = {
         **books(tokens), "replayed_documents": len(numbers), "replay_too_long": replay_too_long, "steps": steps,
         **overlap(documents, numbers, tok, inputs),
         "tokens": steps * config.batch_size * config.seq_length, "fill": round(order.fill, 4),
         "epochs": round(order.epoch_of(steps, config.batch_size), 3),
-        "train_loss": last.get("loss"), "heldout_loss": found,
+        "train_loss": last.get("loss"), "heldout_loss": final_losses,
     }  # fmt: skip
-    words = ", ".join(f"{loss:.3f}" for loss in found.values())
+    words = ", ".join(f"{loss:.3f}" for loss in final_losses.values())
     note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "data"), "chats"))
     return Result(metrics, f"{summary(metrics)}, {steps} steps{told('held-out loss', words)}", note)
 
@@ -138,14 +138,14 @@ NOT_LEARNT = {
 }
 
 
-def summary(found: dict[str, int]) -> str:
+def summary(counts: dict[str, int]) -> str:
     """The chats that were learnt from, and those that were not for their length."""
-    chats = f"{found['chats']} chats"
-    if found["conversations"] > found["chats"]:
-        chats += f" in {found['conversations']} parts"
-    words = [chats, *outcomes(found, NOT_LEARNT)]
-    if found.get("replay_too_long") and not found["replayed_documents"]:
-        words.append(f"nothing replayed: all {found['replay_too_long']} documents drawn are longer than a row")
+    chats = f"{counts['chats']} chats"
+    if counts["conversations"] > counts["chats"]:
+        chats += f" in {counts['conversations']} parts"
+    words = [chats, *outcomes(counts, NOT_LEARNT)]
+    if counts.get("replay_too_long") and not counts["replayed_documents"]:
+        words.append(f"nothing replayed: all {counts['replay_too_long']} documents drawn are longer than a row")
     return ", ".join(words)
 
 
@@ -165,8 +165,8 @@ def overlap(documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, 
         return {}
     if not numbers:
         return {"overlap_13gram": 0}
-    told = (tok.decode(documents.tokens(number, 0, int(documents.lengths[number])).tolist()) for number in numbers)
-    return {"overlap_13gram": overlap_13gram(told, question_texts(inputs["decontaminate"].path))}
+    replayed = (tok.decode(documents.tokens(number, 0, int(documents.lengths[number])).tolist()) for number in numbers)
+    return {"overlap_13gram": overlap_13gram(replayed, question_texts(inputs["decontaminate"].path))}
 
 
 def replay(

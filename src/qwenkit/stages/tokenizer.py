@@ -60,8 +60,8 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
 
     def learnt() -> Iterator[str]:
         for block in blocks(documents(inputs["corpus"].path)):
-            kept, held = split(block, config.validation_share, context.seed_for("held-out"))
-            aside.extend(held)
+            kept, validation = split(block, config.validation_share, context.seed_for("held-out"))
+            aside.extend(validation)
             yield from (row["text"] for row in kept)
 
     tok = train_bpe(
@@ -76,9 +76,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     )
     save_tokenizer(tok, context.out)
     ratio = {group: bytes_per_token(tok, [r["text"] for r in aside if group_of(r) == group]) for group in GROUPS}
-    found = {group: value for group, value in ratio.items() if value is not None}
-    metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": found}
-    words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in found.items())
+    measured = {group: value for group, value in ratio.items() if value is not None}
+    metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": measured}
+    words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in measured.items())
     return Result(metrics, f"{len(tok.ranks)} tokens{told('bytes per token:', words)}")
 
 
