@@ -99,7 +99,7 @@ def test_commands_in_the_text_name_what_there_is() -> None:
                 command = " ".join(old_names.upgrade(command.split()))
             verb = " ".join(command.split()[:2]) if command.startswith("inspect ") else command.split()[0]
             assert verb in VERBS or verb in KINDS, f"{page.name}: qwenkit {command}"
-            given = {word for word in command.split() if word.startswith("-")}
+            given = {word for word in command.split() if re.match(r"--?[a-z]", word)}
             assert given <= options(verb), f"{page.name}: qwenkit {command}"
 
 
