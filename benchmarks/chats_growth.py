@@ -33,7 +33,7 @@ from qwenkit.tokenizer import save_tokenizer, train_bpe
 OURS = """
 import sys
 from pathlib import Path
-from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import Plan, open_chats, open_pairs, tokenize_rows
 
@@ -43,7 +43,7 @@ def main(kind, source, tokenizer, folder, workers):
     tokens = tokenize_rows(kind, inputs, plan, Path(folder), workers=int(workers))
     if kind == "chats":
         store = open_chats(tokens)
-        Order(store.digest, 1, store.lengths, 2048, split=False).rows(0, 128)
+        EpochOrder(store.digest, 1, store.lengths, 2048, split=False).sequences(0, 128)
     else:
         store = open_pairs(tokens).shards
     print(tokens.counts["kept"], int(store.lengths.sum()))

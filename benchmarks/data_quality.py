@@ -29,10 +29,14 @@ from qwenkit import statistics
 from qwenkit.data import detect_language, near_duplicates
 from qwenkit.data.decontamination import TestIndex
 from qwenkit.data.dedup.minhash import jaccard, shingle
+from qwenkit.data.filters.c4 import C4_RULES
 from qwenkit.data.filters.classifier import QualityClassifier
-from qwenkit.data.filters.default import RULES, Rule, View, first_broken, prose_rules
+from qwenkit.data.filters.default import DEFAULT_RULES
+from qwenkit.data.filters.fineweb import FINEWEB_RULES
+from qwenkit.data.filters.gopher import GOPHER_RULES
 from qwenkit.data.filters.pii import scrub
-from qwenkit.data.filters.published import C4, FINEWEB, GOPHER
+from qwenkit.data.filters.rule_sets import prose_rules
+from qwenkit.data.filters.rules import Rule, TextView, first_broken, measures
 from qwenkit.data.filters.word_list import WordLists, read_lists
 from qwenkit.data.text_units import units
 
@@ -139,7 +143,7 @@ def quality() -> dict[str, str]:
     what a list of bad words drops of them and of an encyclopedia."""
     pages = rows("quality_dclm/majority_data.jsonl.gz")
     good, bad = ([row["text"] for row in pages if str(row["label"]) == label] for label in "10")
-    found = {"our rules": told([breaking(RULES, side) for side in (good, bad)], good, bad)}
+    found = {"our rules": told([breaking(DEFAULT_RULES, side) for side in (good, bad)], good, bad)}
     published_here = prose_rules(("gopher", "c4", "fineweb"))
     found["Gopher, C4 and FineWeb, ours"] = told([breaking(published_here, side) for side in (good, bad)], good, bad)
     with tempfile.TemporaryDirectory() as folder, tarfile.open(DATA / "badwords" / "lists.tar.xz") as archive:
@@ -163,7 +167,7 @@ def quality() -> dict[str, str]:
 
 
 def breaking(rules: tuple[Rule, ...], texts: list[str]) -> int:
-    return sum(bool(first_broken(View(text, detect_language(text)[0]), rules)) for text in texts)
+    return sum(bool(first_broken(measures(TextView(text, detect_language(text)[0]), rules), rules)) for text in texts)
 
 
 def told(dropped: list[int], good: list[str], bad: list[str]) -> str:
@@ -207,9 +211,9 @@ def published(python: str, good: list[str], bad: list[str]) -> dict[str, str]:
     theirs = json.loads(answer.stdout.splitlines()[-1])
     dropped = [sum(any(each) for each in side) for side in (theirs[: len(good)], theirs[len(good) :])]
     found = {"Gopher, C4 and FineWeb, datatrove's": told(dropped, good, bad)}
-    repetition = tuple(rule for rule in GOPHER if "repeated" in rule.name or "top" in rule.name)
-    other = tuple(rule for rule in GOPHER if rule not in repetition)
-    sets = {"Gopher's quality": other, "Gopher's repetition": repetition, "C4": C4, "FineWeb": FINEWEB}
+    repetition = tuple(rule for rule in GOPHER_RULES if "repeated" in rule.name or "top" in rule.name)
+    other = tuple(rule for rule in GOPHER_RULES if rule not in repetition)
+    sets = {"Gopher's quality": other, "Gopher's repetition": repetition, "C4": C4_RULES, "FineWeb": FINEWEB_RULES}
     for number, (name, rules) in enumerate(sets.items()):
         same = sum(bool(breaking(rules, [text])) == said[number] for text, said in zip([*good, *bad], theirs))
         found[f"{name}: ours says what datatrove's says"] = f"on {same} of {len(theirs)} pages"

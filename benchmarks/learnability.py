@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qwenkit import Engine, SamplingParams, load_tokenizer, rng
-from qwenkit.data.tokens.order import Order
-from qwenkit.data.tokens.shards import Example, Examples
+from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.evaluation import chat_eval, multiple_choice
 from qwenkit.evaluation.chat_answers import answers
 from qwenkit.evaluation.rubric import score
@@ -140,8 +140,10 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
     base = RECIPE["base"].config
     peaks = {"lr": base.lr * fit.rate, "muon_lr": base.muon_lr * fit.rate}
     keys = base.model_copy(update={**peaks, "warmup_steps": min(10, steps), "compile": False})
-    store = Examples(document(tok, row) for row in known)
-    batches = Batches(store, Order(store.digest, fit.seed, store.lengths, keys.seq_length, split=False), BATCH_ROWS)
+    store = InMemoryTokenDataset(document(tok, row) for row in known)
+    batches = Batches(
+        store, EpochOrder(store.digest, fit.seed, store.lengths, keys.seq_length, split=False), BATCH_ROWS
+    )
     model = init_weights(Transformer(shape(keys, tok.vocab_size, tok.eot_id)), rng.derive_seed(fit.seed, fit.task))
     engine, silent = Engine(model, tok), lambda *_, **__: None
     name = f"{fit.task} {fit.language}, rate x{fit.rate:g}"

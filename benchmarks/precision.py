@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from qwenkit import platform
-from qwenkit.data.tokens.order import Order
-from qwenkit.data.tokens.shards import Example, Examples
+from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.training import Batches, RunState, build_optimizer, build_schedule, lm_update
 
@@ -31,8 +31,8 @@ REPEATS = 15
 def main() -> None:
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
-    store = Examples(Example(str(n), random.integers(0, 1500, 200), [1.0] * 200) for n in range(400))
-    batches = Batches(store, Order(store.digest, 0, store.lengths, 256, True), 8)
+    store = InMemoryTokenDataset(Example(str(n), random.integers(0, 1500, 200), [1.0] * 200) for n in range(400))
+    batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 256, True), 8)
     ways = {}
     for name, dtype in (("fp32", None), ("bf16", torch.bfloat16)):
         model = init_weights(Transformer(SHAPE), seed=0)

@@ -20,7 +20,7 @@ from qwenkit.data import CorpusConfig, Source, build_corpus
 from qwenkit.data.dedup.minhash_dedup import equal_by_daft, equal_rows
 from qwenkit.data.parquet_io import read
 from qwenkit.data.pipeline.corpus import CorpusResult
-from qwenkit.data.pipeline.executor import Chunks
+from qwenkit.data.pipeline.executor import Executor
 from qwenkit.errors import UserError
 from tests.kills import kill_often
 
@@ -116,7 +116,7 @@ def test_one_source_more_reads_no_other_again(sources: list[Source], tmp_path: P
 
 
 def test_a_folder_of_chunks_is_one_builds_own(sources: list[Source], tmp_path: Path) -> None:
-    with Chunks(tmp_path), pytest.raises(UserError, match="another process is working in this folder"):
+    with Executor(tmp_path), pytest.raises(UserError, match="another process is working in this folder"):
         build_corpus(sources, folder=tmp_path)
 
 
@@ -171,7 +171,7 @@ def _fails(out: Path, error: int) -> dict:
 
 def test_a_full_disk_is_said_and_leaves_nothing_half(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as error:
-        Chunks(tmp_path).map("read", 1, [(28,)], _fails)
+        Executor(tmp_path).map("read", 1, [(28,)], _fails)
     assert (error.value.errno, error.value.filename) == (28, str(tmp_path))
     assert not list((tmp_path / "read").glob("*/mark.json"))
 
@@ -219,12 +219,12 @@ def test_a_kill_while_a_former_key_is_thrown_away(tmp_path: Path, monkeypatch: p
         (folder / "00000" / "data").unlink()
         raise KeyboardInterrupt
 
-    with Chunks(tmp_path) as work:
-        work.map("phase", "old", [(1,)], write)
+    with Executor(tmp_path) as work:
+        work.run_phase("phase", "old", [(1,)], write)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("shutil.rmtree", dies)
-            work.map("phase", "new", [(1,)], write)
-        work.map("phase", "old", [(1,)], write)
+            work.run_phase("phase", "new", [(1,)], write)
+        work.run_phase("phase", "old", [(1,)], write)
         assert work.path("phase", 0, "data").read_text() == "1"
 
 

@@ -14,10 +14,10 @@ from qwenkit.data import CorpusConfig, Source, build_corpus, detect_language
 from qwenkit.data.extract import text as extract
 from qwenkit.data.extract.main_content import main_content
 from qwenkit.data.extract.text import extract_text, tidy
-from qwenkit.data.filters.default import View
-from qwenkit.data.filters.published import sentences_kept
+from qwenkit.data.filters.c4 import sentences_kept
+from qwenkit.data.filters.rules import TextView
 from qwenkit.data.language import UNKNOWN
-from qwenkit.data.readers.documents import read_documents, splits
+from qwenkit.data.readers.documents import read_documents, source_splits
 from qwenkit.data.readers.encoding import decode
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
@@ -114,7 +114,7 @@ def test_capital_suffixes_are_suffixes(tmp_path: Path) -> None:
     head = f"WARC/1.1\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: {len(record)}\r\n\r\n"
     (tmp_path / "PAGES.WARC").write_text(head + record + "\r\n\r\n", newline="")
     found = _sources(corpus.Config(extra=["x"]), {"extra.0": Input("extra.0", tmp_path / "PAGES.WARC", "")}, Source)
-    assert [split.kind for split in splits(found[0], 1 << 30)] == ["html"]
+    assert [split.kind for split in source_splits(found[0], 1 << 30)] == ["html"]
     assert len(list(read_documents(found[0], Quarantine()))) == 1
 
 
@@ -168,7 +168,7 @@ def test_codecs_that_are_no_encodings_of_pages(claim: str) -> None:
 
 def test_long_numbered_lists_and_runs_of_marks_are_linear() -> None:
     main_content("<p>The town hall opens at nine, they said.</p><ol>" + "<li>a" * 50_000)
-    sentences_kept(View("a b c d e " + _long("!") + "x."))
+    sentences_kept(TextView("a b c d e " + _long("!") + "x."))
 
 
 def test_parquet_rows_and_groups_cost_themselves_only(tmp_path: Path) -> None:

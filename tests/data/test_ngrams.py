@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenkit.data.ngrams import Grams
+from qwenkit.data.ngrams import NgramStats
 
 
 def counted(words: list[str], size: int) -> Counter[tuple[str, ...]]:
@@ -27,7 +27,7 @@ def walked(words: list[str], size: int) -> int:
 
 @given(st.lists(st.sampled_from("a bb ccc".split()), max_size=60), st.integers(1, 6))
 def test_counts(words: list[str], size: int) -> None:
-    grams, counts = Grams(words), counted(words, size)
+    grams, counts = NgramStats(words), counted(words, size)
     assert (grams.distinct(size), grams.total(size)) == (len(counts), counts.total())
     start, count = grams.top(size)
     gram, expected = counts.most_common(1)[0] if counts else ((), 0)
@@ -37,6 +37,6 @@ def test_counts(words: list[str], size: int) -> None:
 
 @given(st.lists(st.sampled_from("a bb ccc".split()), max_size=60))
 def test_characters_in_what_stood_before(words: list[str]) -> None:
-    grams = Grams(words)
+    grams = NgramStats(words)
     for size in (3, 2, 5, 4, 5):
         assert grams.repeated(size) == walked(words, size)

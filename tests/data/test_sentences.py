@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from qwenkit.data.extract.text import extract_text
-from qwenkit.data.filters.default import RULES, View, broken, measures, unfinished_lines
-from qwenkit.data.filters.published import closed_lines, sentences_kept
+from qwenkit.data.filters.c4 import sentences_kept
+from qwenkit.data.filters.default import DEFAULT_RULES, unfinished_lines
+from qwenkit.data.filters.fineweb import closed_lines
+from qwenkit.data.filters.rules import TextView, first_broken, measures
 
 PROSE = {
     "hi": "गाँव के बाहर पुराना कुआँ था और लोग सुबह पानी भरने आते थे।",
@@ -28,19 +30,19 @@ PROSE = {
 
 @pytest.mark.parametrize("language", PROSE)
 def test_a_line_that_ends_as_its_script_ends_sentences_is_finished(language: str) -> None:
-    view = View(f"{PROSE[language]}\n\n{PROSE[language]}", language)
+    view = TextView(f"{PROSE[language]}\n\n{PROSE[language]}", language)
     assert unfinished_lines(view) == 0
     assert language == "el" or closed_lines(view) == 1  # C4 has no semicolon
-    open_view = View(view.text.replace(PROSE[language][-1], ""), language)
+    open_view = TextView(view.text.replace(PROSE[language][-1], ""), language)
     assert unfinished_lines(open_view) > 0.9
 
 
 def test_thai_ends_its_sentences_by_spaces() -> None:
-    assert unfinished_lines(View("ตลาดน้ำเปิดก่อนพระอาทิตย์ขึ้น\nพ่อค้าแม่ค้าพายเรือมาทีละลำ", "th")) == 0
+    assert unfinished_lines(TextView("ตลาดน้ำเปิดก่อนพระอาทิตย์ขึ้น\nพ่อค้าแม่ค้าพายเรือมาทีละลำ", "th")) == 0
 
 
 def test_c4_counts_sentences_of_other_scripts() -> None:
-    assert sentences_kept(View(f"{PROSE['hi']} {PROSE['hi']}\n{PROSE['hi']}", "hi")) == 3
+    assert sentences_kept(TextView(f"{PROSE['hi']} {PROSE['hi']}\n{PROSE['hi']}", "hi")) == 3
 
 
 @pytest.mark.parametrize("language", ["hi", "ur", "am", "hy", "ar"])
@@ -93,20 +95,21 @@ LINKS = "\n".join(f"Mayor opens bridge number {n} in the old town" for n in rang
 
 @pytest.mark.parametrize("text", [POEM, GERMAN, f"The Gate\n\n{POEM}"])
 def test_verse_is_kept(text: str) -> None:
-    view = View(text, "de" if text is GERMAN else "en")
-    rule = broken(measures(view, RULES), RULES)
+    view = TextView(text, "de" if text is GERMAN else "en")
+    rule = first_broken(measures(view, DEFAULT_RULES), DEFAULT_RULES)
     assert rule is None or rule.name == "stop_words_en"
 
 
 @pytest.mark.parametrize("text", [MENU, LINKS, f"- {POEM}".replace("\n", "\n- ")])
 def test_menus_and_lists_are_no_verse(text: str) -> None:
-    assert unfinished_lines(View(text, "en")) > 0.88
+    assert unfinished_lines(TextView(text, "en")) > 0.88
 
 
 def test_russian_read_in_a_wrong_table_is_broken() -> None:
     text = "Старый рынок открывается до восхода солнца. " * 5
     spoilt = text.encode().decode("cp1251", "replace")
     measured = {
-        name: measures(View(each, "ru"), RULES)["strange_characters"] for name, each in (("a", text), ("b", spoilt))
+        name: measures(TextView(each, "ru"), DEFAULT_RULES)["strange_characters"]
+        for name, each in (("a", text), ("b", spoilt))
     }
     assert measured["a"] == 0 and measured["b"] > 0.1

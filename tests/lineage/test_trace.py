@@ -13,11 +13,11 @@ import pytest
 
 from qwenkit import rng
 from qwenkit.artifacts import read_manifest
+from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.lineage.model_card import model_card
 from qwenkit.lineage.trace import trace
 from qwenkit.records import read_json, write_json, write_jsonl
 from qwenkit.stages.base import Input
-from qwenkit.stages.tokens import tokenize
 from qwenkit.training import Batches
 from tests.errors.desk import TRAIN, WORDS, call
 
@@ -98,7 +98,7 @@ def test_the_steps_are_those_that_were_trained_on(folder: Path, tmp_path: Path) 
     run = folder / "runs/traced"
     corpus, tokenizer = (Input(name, run / name, read_manifest(run / name).digest) for name in ("corpus", "tokenizer"))
     seed = rng.derive_seed(read_manifest(run / "base").seed, "held-out")
-    store = tokenize(corpus, tokenizer, 0.1, seed, tmp_path).store
+    store = tokenize(corpus, tokenizer, 0.1, seed, tmp_path).dataset
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     logged = {event["step"]: event["batch"] for event in events if event["event"] == "step"}
     traced = trace(run, "base")

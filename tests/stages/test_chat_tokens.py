@@ -16,13 +16,13 @@ import pytest
 from qwenkit.alignment import encode_pairs
 from qwenkit.chat import load_tokenizer
 from qwenkit.data.chats.datasets import prompt_of, read_chats, read_pairs
-from qwenkit.data.tokens.shards import Examples
+from qwenkit.data.documents import train_validation_split
+from qwenkit.data.tokens.dataset import InMemoryTokenDataset
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages import chat_tokens
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import OUTCOMES, Plan, Tokens, chat_examples, open_chats, open_pairs, tokenize_rows
-from qwenkit.stages.documents import split
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from tests.kills import kill_often
 from tests.stages.conftest import QUESTIONS, TEXTS, chat_rows
@@ -81,7 +81,7 @@ def work(desk: Path, folder: Path, kind: str = "chats", workers: int = 1, tests:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_tokens, "PART_BYTES", SIZE)
+    monkeypatch.setattr(chat_tokens, "SPLIT_BYTES", SIZE)
 
 
 def digest(folder: Path) -> str:
@@ -99,10 +99,10 @@ def test_shards_are_the_examples_of_memory(desk: Path, tmp_path: Path, too_long:
     tok = load_tokenizer(desk / "tokenizer")
     rows = read_chats(desk / "chats.jsonl", Quarantine())
     sound = [row for row in rows if ANSWER not in str(row["messages"])]
-    kept, held = split(sound, 0.2, SEED)
+    kept, held = train_validation_split(sound, 0.2, SEED)
     made = [chat_examples(tok, row, "qwen", ROW, too_long) for row in kept]
     examples = [example for found, _ in made for example in found]
-    memory = Examples(examples)
+    memory = InMemoryTokenDataset(examples)
     assert store.digest == memory.digest and [*store.ids] == memory.ids and max(store.lengths) <= ROW
     counts = tokens.counts
     assert counts["read"] == len(rows) + 2 == sum(counts[outcome] for outcome in OUTCOMES)
@@ -124,7 +124,9 @@ def test_workers_make_the_same_bytes(desk: Path, tmp_path: Path, kind: str) -> N
 
 def test_pairs_are_the_pairs_of_memory(desk: Path, tmp_path: Path) -> None:
     tok = load_tokenizer(desk / "tokenizer")
-    kept, held = split(read_pairs(desk / "pairs.jsonl", "pairs.jsonl", Quarantine()), 0.2, SEED, prompt_of)
+    kept, held = train_validation_split(
+        read_pairs(desk / "pairs.jsonl", "pairs.jsonl", Quarantine()), 0.2, SEED, prompt_of
+    )
     for too_long in ("drop", "truncate"):
         tokens = work(desk, tmp_path / too_long, "pairs", too_long=too_long)
         pairs, counts = encode_pairs(kept, tok, ROW, too_long)
@@ -214,7 +216,7 @@ from pathlib import Path
 from qwenkit.stages import chat_tokens
 from qwenkit.stages.base import Input
 if __name__ == "__main__":
-    kind, given, plan, folder, workers, chat_tokens.PART_BYTES = json.loads(sys.argv[1])
+    kind, given, plan, folder, workers, chat_tokens.SPLIT_BYTES = json.loads(sys.argv[1])
     inputs = {name: Input(name, Path(path), digest) for name, path, digest in given}
     plan = {name: Path(value) if name in ("tokenizer", "tests") and value else value for name, value in plan.items()}
     chat_tokens.tokenize_rows(kind, inputs, chat_tokens.Plan(**plan), Path(folder), workers=workers)

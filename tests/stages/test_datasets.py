@@ -11,11 +11,11 @@ import pytest
 
 from qwenkit.chat import load_tokenizer
 from qwenkit.data.chats.datasets import prompt_of, read_chats, read_pairs
+from qwenkit.data.documents import train_validation_split
 from qwenkit.errors import UserError
 from qwenkit.evaluation.questions import read_prompts
 from qwenkit.records import write_jsonl
 from qwenkit.stages.chat_tokens import example
-from qwenkit.stages.documents import split
 
 USER, YES, NO = (
     {"role": role, "content": text} for role, text in (("user", "3 + 4?"), ("assistant", "7"), ("assistant", "8"))
@@ -121,7 +121,7 @@ def test_a_folder_of_files_and_a_damaged_one(tmp_path: Path) -> None:
 
 def test_equal_prompts_have_one_name() -> None:
     rows = [{"id": f"{n}", "messages": [{"role": "user", "content": f"{n % 7}"}]} for n in range(70)]
-    kept, aside = split(rows, 0.4, 3, prompt_of)
+    kept, aside = train_validation_split(rows, 0.4, 3, prompt_of)
     assert kept and aside and not {prompt_of(row) for row in kept} & {prompt_of(row) for row in aside}
     assert prompt_of(rows[0]) != prompt_of({**rows[0], "tools": TOOLS})
 

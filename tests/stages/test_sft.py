@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from qwenkit import rng
+from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.records import write_jsonl
 from qwenkit.stages import sft
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import overlapping, without_overlap
-from qwenkit.stages.documents import documents, split
 from qwenkit.stages.sft import Config, drawn, replay
 from qwenkit.training import validation_sets
 from tests.stages.conftest import Desk, chat_rows
@@ -107,7 +107,9 @@ def test_a_replay_leaves_out_what_the_base_model_was_measured_on(desk: Desk, fol
     """The same rule, seed and share as in pretraining."""
     texts = [f"text {n}" for n in range(200)]
     store, numbers, _ = replayed(desk, folder(), *texts, row=64, corpus_validation_share=0.3)
-    _, aside = split(list(documents(desk.tmp / "text.jsonl")), 0.3, desk.context().seed_for("held-out"))
+    _, aside = train_validation_split(
+        list(iter_documents(desk.tmp / "text.jsonl")), 0.3, desk.context().seed_for("held-out")
+    )
     measured = {row["id"] for row in aside}
     assert len(numbers) == 200 - len(measured) and len(measured) > 30
     assert not measured & {store.ids[number] for number in numbers}
@@ -134,7 +136,7 @@ def test_what_becomes_of_chats_too_long_is_told(desk: Desk, folder: Callable[...
 
 def test_held_out_chats_that_are_all_too_long_measure_nothing(desk: Desk, folder: Callable[..., Path]) -> None:
     rows = [{"id": row["id"], **chat("long " * 80)} if n % 2 else row for n, row in enumerate(chat_rows())]
-    ids = {row["id"] for row in split(rows, 0.3, desk.context().seed_for("held-out"))[1]}
+    ids = {row["id"] for row in train_validation_split(rows, 0.3, desk.context().seed_for("held-out"))[1]}
     rows = [{**row, "messages": chat("long " * 80 if row["id"] in ids else "yes")["messages"]} for row in rows]
     edges = {"model": folder(), "data": desk.rows("chat.jsonl", rows)}
     found = desk.run(sft, edges, seq_length=64, steps=1, batch_size=2, validation_share=0.3, warmup_steps=0)
@@ -144,9 +146,9 @@ def test_held_out_chats_that_are_all_too_long_measure_nothing(desk: Desk, folder
 def test_copies_of_a_document_are_held_out_together() -> None:
     """What `upsample` makes of a document has its id; another id is another document, whatever signs are in it."""
     rows = [{"id": f"doc-{n}", "copy": copy} for n in range(100) for copy in range(3)]
-    kept, aside = split(rows, 0.3, 1)
+    kept, aside = train_validation_split(rows, 0.3, 1)
     assert 0 < len(aside) < 300 and not {row["id"] for row in kept} & {row["id"] for row in aside}
-    assert all(split([{"id": f"user~{n}"} for n in range(100)], 0.3, 1))
+    assert all(train_validation_split([{"id": f"user~{n}"} for n in range(100)], 0.3, 1))
 
 
 def test_documents_without_a_source_are_measured() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from qwenkit.data.tokens.order import Order
-from qwenkit.data.tokens.shards import Example, Examples
+from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.training import Batches, RunState, build_optimizer, build_schedule, lm_update
 
@@ -25,7 +25,7 @@ def make_model(seed: int = 0, **changes) -> Transformer:
     return init_weights(Transformer(ModelConfig(**{**sizes, **changes})), seed=seed)
 
 
-def make_store(count: int = 40, seed: int = 0, low: int = 4, high: int = 30) -> Examples:
+def make_store(count: int = 40, seed: int = 0, low: int = 4, high: int = 30) -> InMemoryTokenDataset:
     """Documents that count upwards, with some weights of zero: something that can be learnt."""
     random = np.random.default_rng(seed)
 
@@ -35,7 +35,7 @@ def make_store(count: int = 40, seed: int = 0, low: int = 4, high: int = 30) -> 
         weights[-1] = 1.0
         return Example(f"doc-{number}", (start + np.arange(length)) % VOCAB, weights)
 
-    return Examples(example(number) for number in range(count))
+    return InMemoryTokenDataset(example(number) for number in range(count))
 
 
 class Run:
@@ -45,7 +45,7 @@ class Run:
         self.model = make_model(dropout=dropout)
         self.optimizer = build_optimizer(self.model, optimizer, lr)
         self.store = make_store()
-        self.order = Order(self.store.digest, 1, self.store.lengths, 32, split=True)
+        self.order = EpochOrder(self.store.digest, 1, self.store.lengths, 32, split=True)
         self.batches = Batches(self.store, self.order, batch_size=4, micro_batch_size=2)
         self.state = RunState({"model": self.model}, {"main": self.optimizer})
         schedule = build_schedule("cosine", total, warmup=2)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from qwenkit.data.tokens.order import Row
-from qwenkit.data.tokens.packing import Piece
+from qwenkit.data.tokens.order import PackedSequence
+from qwenkit.data.tokens.packing import Segment
 from qwenkit.training.batches import build_batch, validation_batches
 from qwenkit.training.lm_loss import lm_objective, mean_loss
 from tests.training.conftest import make_model, make_store
@@ -42,7 +42,9 @@ def test_accumulation_is_the_batch(model):
 def test_packed_documents_are_documents_alone(model):
     store = make_store()
     packed = gradients(model, validation_batches(store, 64, 4, split=False))
-    alone = [build_batch(store, [Row(0, 0, [Piece(d, 0, int(n))])], int(n)) for d, n in enumerate(store.lengths)]
+    alone = [
+        build_batch(store, [PackedSequence(0, 0, [Segment(d, 0, int(n))])], int(n)) for d, n in enumerate(store.lengths)
+    ]
     same(packed, gradients(model, alone))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from qwenkit.data.tokens.order import Order
-from qwenkit.data.tokens.shards import Example, Examples
+from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.errors import Stopped, UserError
 from qwenkit.training import ALARMS, AlarmError, Batches, Sentinel, build_schedule, lm_objective, lm_update, run
 from tests.training.conftest import VOCAB, Run
@@ -156,8 +156,8 @@ def test_not_a_number_stops_before_the_update_and_names_the_rows(tmp_path, where
 def test_a_lost_mask_stops_the_run(weights, content):
     """Weights on the marks of user turns alone are no supervision."""
     training = Run()
-    store = Examples(Example(f"x{n}", [1, 2, 3], weights, content) for n in range(40))
-    batches = Batches(store, Order(store.digest, 0, store.lengths, 8, split=False), 4)
+    store = InMemoryTokenDataset(Example(f"x{n}", [1, 2, 3], weights, content) for n in range(40))
+    batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 8, split=False), 4)
     update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 9))
     before = training.weights
     with pytest.raises(AlarmError, match="no-content"):
@@ -168,14 +168,14 @@ def test_a_lost_mask_stops_the_run(weights, content):
 def mixed(content, replayed=2):
     """Steps of two chats, whose marks are all supervised, and documents that are replayed among them."""
     chats = [Example(f"chat{n}", [1, 2, 3], [1, 1, 1], content) for n in range(2)]
-    return Examples([*chats, *(Example(f"replay{n}", [4, 5, 6], [1, 1, 1]) for n in range(replayed))])
+    return InMemoryTokenDataset([*chats, *(Example(f"replay{n}", [4, 5, 6], [1, 1, 1]) for n in range(replayed))])
 
 
 def test_replay_does_not_hide_a_lost_mask():
     """Plain text has no turns: it makes up for no answer, and a step of it alone is healthy."""
     for store, alarm in ((mixed([False] * 3), True), (mixed([False, False, True]), False)):
         training = Run()
-        batches = Batches(store, Order(store.digest, 0, store.lengths, 3, split=False), 4, micro_batch_size=1)
+        batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 3, split=False), 4, micro_batch_size=1)
         update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
         if alarm:
             with pytest.raises(AlarmError, match="no-content"):

@@ -18,6 +18,7 @@ _HOME = {
     "build_corpus": "pipeline.corpus",
     "CorpusConfig": "pipeline.config",
     "CorpusResult": "pipeline.corpus",
+    "Drop": "pipeline.custom_steps",
     "Source": "readers.documents",
 }
 

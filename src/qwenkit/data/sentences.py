@@ -33,10 +33,16 @@ PAUSES = (
     "，；：、､﹐﹑﹔﹕"
 )
 CLOSING = r"\"'”’»›」』)）\]】"
+_TERMINAL = re.compile(rf"[{STOPS}{WIDE}{OTHER}\"”」』]")
 _WITHOUT = re.compile("[\u0e00-\u0e59\u0e80-\u0eff]")  # Thai and Lao
 
 
 def without_ends(text: str) -> bool:
-    """Whether most letters of a text belong to scripts in which a space ends a sentence."""
-    found = 0 if text.isascii() else len(_WITHOUT.findall(text))
-    return found > 0 and 2 * found > sum(map(str.isalpha, text))
+    """Return whether most letters of a text belong to scripts in which a space ends a sentence."""
+    count = 0 if text.isascii() else len(_WITHOUT.findall(text))
+    return count > 0 and 2 * count > sum(map(str.isalpha, text))
+
+
+def ends_sentence(line: str) -> bool:
+    """Return whether a line ends with the end of a sentence, or with a quote."""
+    return _TERMINAL.match(line[-1:]) is not None

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from qwenkit.chat.messages import text
+from qwenkit.data.documents import row_id
 from qwenkit.errors import UserError, within
-from qwenkit.records import Row, json_kind, name_of, read_jsonl
+from qwenkit.records import Row, json_kind, read_jsonl
 
 ASKED = ("prompt", "question")
 
@@ -38,7 +38,7 @@ def read_checked(
             row = {"id": f"{stem}-{number}", **row}
         with within(f"{path}, row {number + 1}"):
             require(row, needed)
-            row["id"] = identity(row["id"])
+            row["id"] = row_id(row["id"])
             if once and row["id"] in first:
                 raise UserError(
                     f"the id `{row['id']}` stands in row {first[row['id']]} too", expected="an id for each row"
@@ -53,15 +53,6 @@ def read_checked(
 
 def _with(needed: list[str]) -> str:
     return f", with `{needed[0]}`" if len(needed) == 1 else ""
-
-
-def identity(value: Any, where: str | None = None) -> str:
-    """The id of a row as a text; what is neither text nor number is refused."""
-    name = name_of(value)
-    if name is None:
-        kind = "empty" if value == "" else json_kind(value)
-        raise UserError(f"`id` is {kind}", where=where, expected="a string or a number")
-    return name
 
 
 def require(row: Row, needed: Iterable[str]) -> None:

@@ -58,12 +58,12 @@ def units(text: str) -> list[str]:
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether most letters of a text belong to scripts without spaces."""
+    """Return whether most letters of a text belong to scripts without spaces."""
     return 2 * len(_UNSPACED.findall(text)) > sum(map(str.isalpha, text))
 
 
 def mix(state: Hashes) -> Hashes:
-    """The splitmix64 finaliser: every input bit reaches every output bit."""
+    """Return the splitmix64 finaliser: every input bit reaches every output bit."""
     state = (state ^ (state >> np.uint64(30))) * _M1
     state = (state ^ (state >> np.uint64(27))) * _M2
     return state ^ (state >> np.uint64(31))
@@ -172,20 +172,21 @@ def unit_hashes(text: str) -> Units:
 
 
 def among(values: npt.NDArray[Any], known: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which values are in a sorted array."""
+    """Return which values are in a sorted array."""
     if not len(known):
         return np.zeros(len(values), dtype=np.bool_)
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 def unit_hashes_together(texts: Sequence[str]) -> tuple[Units, npt.NDArray[np.int64]]:
-    """The units of some texts, hashed as one long text, and where each text's units end: for many short texts."""
+    """Return the units of some texts, hashed as one long text, and where each text's units end: for many short
+    texts."""
     units = unit_hashes("\n".join(texts))
     return units, _ends(units, texts)
 
 
 def normal_hashes(texts: Sequence[str]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """The same of the texts in normal form, without places: `unit_hashes(normalise(text)).hashes` of each."""
+    """Return the same of the texts in normal form, without places: `unit_hashes(normalise(text)).hashes` of each."""
     table, codes = _normal(), _codes("\n".join(texts))
     if len(at := np.flatnonzero(table.odd[codes])):
         owners = set(np.searchsorted(np.cumsum([len(text) + 1 for text in texts]), at, side="right").tolist())
@@ -208,8 +209,8 @@ def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
 
 
 def ngrams_by_size(hashes: Hashes, sizes: Collection[int]) -> Iterator[tuple[int, Hashes]]:
-    """(size, hashes of its n-grams in order) for every wanted size, in one pass: an n-gram's number is made from that
-    of the one shorter by a unit. A text shorter than a size has none of it."""
+    """Yield (size, hashes of its n-grams in order) for every wanted size, in one pass: an n-gram's number is made from
+    that of the one shorter by a unit. A text shorter than a size has none of it."""
     state = np.zeros(len(hashes), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for size in range(1, min(len(hashes), max(sizes, default=0)) + 1):

@@ -138,9 +138,9 @@ def _stamps(*paths: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=64)
 def _first_document(path: Path, _: tuple[int, ...]) -> None:
     """Read one document, once while the file stays as it is (`_` are its stamps)."""
-    from qwenkit.stages.documents import documents
+    from qwenkit.data.documents import iter_documents
 
-    next(documents(path))
+    next(iter_documents(path))
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:

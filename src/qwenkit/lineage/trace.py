@@ -14,7 +14,7 @@ from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input
 
 if TYPE_CHECKING:
-    from qwenkit.data.tokens.order import Order
+    from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.data.tokens.shards import Index
 
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Traced:
     """The order of a pretraining, the index of its tokens, its rows a step and how many steps it made."""
 
-    order: Order
+    order: EpochOrder
     index: Index
     batch_size: int
     steps: int
@@ -36,7 +36,7 @@ def corpus_of(run: Path, node: str) -> Path:
 
 def trace(run: Path, node: str) -> Traced:
     """The data of a pretraining as it was."""
-    from qwenkit.data.tokens.order import Order
+    from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.data.tokens.shards import Index
 
     manifest = read_manifest(run / node)
@@ -56,7 +56,7 @@ def trace(run: Path, node: str) -> Traced:
     index: Any = Index(run / node / load_stage("pretrain").INDEX)
     if index.digest != manifest.metrics.get("corpus_digest"):
         raise UserError("this is not the index of the tokens that it learnt from", where=str(index.index))
-    order = Order(index.digest, manifest.seed, index.lengths, config.seq_length, split=True)
+    order = EpochOrder(index.digest, manifest.seed, index.lengths, config.seq_length, split=True)
     return Traced(order, index, config.batch_size, steps)
 
 

@@ -24,12 +24,12 @@ from typing import Any
 
 from qwenkit.artifacts import stamps
 from qwenkit.chat import TooLong
-from qwenkit.data.chats.datasets import called, prompt_of, read_part, refuse_bad
-from qwenkit.data.chats.reading import PART_BYTES, Part, parts
+from qwenkit.data.chats.datasets import called, prompt_of, read_split, refuse_bad
+from qwenkit.data.chats.reading import SPLIT_BYTES, ChatSplit, chat_splits
+from qwenkit.data.documents import document_id, row_batches, train_validation_split
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, sources
-from qwenkit.stages.documents import blocks, document_of, split
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong
@@ -83,17 +83,17 @@ def tokenize_rows(
 ) -> Tokens:
     """Tokenize the chats or pairs of `inputs["data"]`; what is done already in the folder stays. More rows that cannot
     be used than `max_bad` bears end it."""
-    from qwenkit.data.pipeline.executor import Chunks
+    from qwenkit.data.pipeline.executor import Executor
 
     source = sources(inputs, "data")
     tok = _tokenizer(plan.tokenizer, plan.style, *stamps(plan.tokenizer))
     tok.render(PROBE, mask=plan.mask)  # a folder that cannot train says so at once
-    splits = parts(source, kind, PART_BYTES)
+    splits = chat_splits(source, kind, SPLIT_BYTES)
     read = ("data", "model", "decontaminate")
     digests = [item.digest for name, item in inputs.items() if name.partition(".")[0] in read]
     key = [digests, plan.key(), [[part.path.name, part.start, part.stop] for part in splits]]
-    with Chunks(folder, workers, progress=progress) as work:
-        marks = work.map(kind, key, [(part, plan) for part in splits], ENCODE[kind])
+    with Executor(folder, workers, progress=progress) as work:
+        marks = work.run_phase(kind, key, [(part, plan) for part in splits], ENCODE[kind])
         aside, bad = (
             list(islice(chain.from_iterable(read_jsonl(work.path(kind, n, name)) for n in range(len(splits))), some))
             for name, some in ((ASIDE, MEASURED), (QUARANTINE, Quarantine().keep))
@@ -134,15 +134,15 @@ def some(tokens: Tokens, source: str) -> Tokens:
 
 def open_chats(tokens: Tokens, documents: Any = None, numbers: Sequence[int] = ()) -> Any:
     """The chats as one store, and behind them those `documents` of a corpus that are replayed."""
-    from qwenkit.data.pipeline.executor import MARK, make
+    from qwenkit.data.pipeline.executor import DONE, make_shard
     from qwenkit.data.tokens.example_shards import ExampleShards, join_examples
     from qwenkit.data.tokens.shards import INDEX, shard_folder
 
     folder, chunks = tokens.folder / tokens.kind, tokens.chunks
     if len(numbers):
         out = shard_folder(folder, chunks)
-        if not (out / MARK).exists():
-            make(write_documents, out, (documents, numbers))
+        if not (out / DONE).exists():
+            make_shard(write_documents, out, (documents, numbers))
         chunks += 1
     if not (folder / INDEX).exists():
         join_examples(folder, chunks)
@@ -162,8 +162,8 @@ def open_pairs(tokens: Tokens) -> Any:
 
 def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[str, Any]:
     """Some documents of a corpus as a shard of plain examples."""
+    from qwenkit.data.tokens.dataset import Example
     from qwenkit.data.tokens.example_shards import ExampleWriter
-    from qwenkit.data.tokens.shards import Example
 
     with ExampleWriter(out) as shard:
         for number in numbers:
@@ -172,7 +172,7 @@ def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[s
     return {"documents": len(numbers)}
 
 
-def encode_chats(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
+def encode_chats(out: Path, split: ChatSplit, plan: Plan) -> dict[str, Any]:
     """The chats of a part as a shard with loss weights."""
     from qwenkit.data.tokens.example_shards import ExampleWriter
 
@@ -191,7 +191,7 @@ def encode_chats(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
                 counts["tokens"] += shard.add_example(example, place=row["place"])
             return "kept" if learnt else "too_long"
 
-        return _encode(out, part, plan, write, document_of)
+        return _encode(out, split, plan, write, document_id)
 
 
 def chat_examples(tok: Any, row: Row, mask: str, longest: int, too_long: TooLong) -> tuple[list[Any], int]:
@@ -210,7 +210,7 @@ def chat_examples(tok: Any, row: Row, mask: str, longest: int, too_long: TooLong
 
 def example(tok: Any, row: Row, mask: str) -> Any:
     """A chat as ids with loss weights."""
-    from qwenkit.data.tokens.shards import Example
+    from qwenkit.data.tokens.dataset import Example
 
     r = tok.render(row["messages"], tools=row.get("tools"), mask=mask)
     content = [False] * len(r.ids)
@@ -220,7 +220,7 @@ def example(tok: Any, row: Row, mask: str) -> Any:
     return Example(row["id"], r.ids, r.weights, content)
 
 
-def encode_comparisons(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
+def encode_comparisons(out: Path, split: ChatSplit, plan: Plan) -> dict[str, Any]:
     """The pairs of a part as a shard of texts: the chosen one, then the rejected one, of each."""
     from qwenkit.alignment.pair_encoding import encode_pair
     from qwenkit.data.tokens.shards import ShardWriter
@@ -237,22 +237,22 @@ def encode_comparisons(out: Path, part: Part, plan: Plan) -> dict[str, Any]:
                     counts["tokens"] += shard.add({"id": pair.id, "place": row["place"]}, ids)
             return outcome
 
-        return _encode(out, part, plan, write, prompt_of)
+        return _encode(out, split, plan, write, prompt_of)
 
 
 ENCODE: dict[str, Callable[..., dict[str, Any]]] = {"chats": encode_chats, "pairs": encode_comparisons}
 
 
 def _encode(
-    out: Path, part: Part, plan: Plan, write: Callable[[Row, Counter[str]], str], name: Callable[[Row], str]
+    out: Path, split: ChatSplit, plan: Plan, write: Callable[[Row, Counter[str]], str], name: Callable[[Row], str]
 ) -> dict[str, Any]:
     """Read a part, set apart what overlaps a test and what is held out, and write the rest; `write` says what became of
     a row."""
     counts, quarantine = Counter[str](dict.fromkeys(OUTCOMES, 0)), Quarantine()
     aside: list[Row] = []
-    for block in blocks(read_part(part, quarantine), _letters):
+    for block in row_batches(read_split(split, quarantine), _letters):
         sound = without_overlap(block, plan.tests)
-        kept, validation = split(sound, plan.share, plan.seed, name)
+        kept, validation = train_validation_split(sound, plan.share, plan.seed, name)
         counts["test_overlap"] += len(block) - len(sound)
         counts["held_out"] += len(validation)
         aside += [{key: row[key] for key in CARRIED if key in row} for row in validation[: MEASURED - len(aside)]]

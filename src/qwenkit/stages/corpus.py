@@ -84,6 +84,9 @@ class Config(StageConfig):
     max_line_repeats: int = content(0, doc="cut lines of pages that stand in more documents than this; 0: none", ge=0)
     most_documents: int = content(0, doc="a 13-gram in more documents than this is no overlap; 0: all are", ge=0)
     scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
+    steps: list[str] = content(
+        [], doc="your own steps for every document, `module:function` or `file.py:function`", resolved=True
+    )
     upsample: dict[str, float] = content({}, doc="copies of each document of a source: {code = 2}")
     runner: Literal["local", "ray"] = runtime("local", doc=RUNNER)
     chunks: str = runtime("", doc="a folder where chunks stay: other thresholds or tests begin there; empty: they go")
@@ -113,6 +116,10 @@ class Config(StageConfig):
     def _known_words(self) -> None:
         """Filters, languages, kinds of sources, sets of rules; what knows them is loaded only where some are given."""
         refuse_unnamed("filter", self.min_scores, _numbered("filter", self.filter))
+        if self.steps:
+            from qwenkit.data.pipeline.custom_steps import find_steps
+
+            find_steps(self.steps)
         if self.languages:
             from qwenkit.data.language import refuse_unknown
 
@@ -121,12 +128,20 @@ class Config(StageConfig):
             if len(limits) != 2 or not limits[0] <= limits[1]:
                 raise UserError(f"thresholds.{name} = {limits}", expected="the lowest and the highest value to keep")
         if self.kinds or self.thresholds or self.rules != ["own"]:
-            from qwenkit.data.filters.default import SETS, rule_names
+            from qwenkit.data.filters.rule_sets import RULE_SETS, rule_names
             from qwenkit.data.readers.documents import KINDS
 
             refuse_unnamed("kind of source", self.kinds.values(), KINDS)
-            refuse_unnamed("set of rules", self.rules, SETS)
+            refuse_unnamed("set of rules", self.rules, list(RULE_SETS))
             refuse_unnamed("quality rule", self.thresholds, rule_names(self.rules))
+
+    def identity(self) -> dict[str, Any]:
+        """The content keys; your own steps count by the SHA-256 of their files, and only where there are some."""
+        if not self.steps:
+            return super().identity()
+        from qwenkit.data.pipeline.custom_steps import find_steps
+
+        return {**super().identity(), "steps": [[step.name, step.digest] for step in find_steps(self.steps)]}
 
     def sources(self) -> list[str]:
         """The names of all sources: a world's files, and what `extra` names."""
@@ -165,6 +180,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         max_line_repeats=config.max_line_repeats or None,
         most_documents=config.most_documents or None,
         scrub_pii=config.scrub_pii,
+        steps=tuple(config.steps),
     )
     folder = Path(config.chunks) if config.chunks else context.scratch / "chunks"
     try:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenkit.config import StageConfig, content, edge
+from qwenkit.data.documents import train_validation_split
 from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, StageContext, many
-from qwenkit.stages.documents import split
 from qwenkit.stages.texts import read_texts
 from qwenkit.tokenizer.compare import compression_change, encoding_change
 
@@ -60,7 +60,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     if source is None:
         raise UserError("nothing to extend", expected="`tokenizer`, `model`, or both")
     old = load_tokenizer(source.path)
-    kept, aside = split(read_texts(inputs["corpus"].path), config.validation_share, context.seed_for("held-out"))
+    kept, aside = train_validation_split(
+        read_texts(inputs["corpus"].path), config.validation_share, context.seed_for("held-out")
+    )
     new = extend_bpe(
         old,
         [row["text"] for row in kept],

@@ -18,6 +18,8 @@ from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import StageConfig, content, edge, runtime, stage_config
 from qwenkit.data.chats.datasets import notes, prompt_of
+from qwenkit.data.documents import iter_documents, train_validation_split
+from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.errors import UserError
 from qwenkit.evaluation.chat_answers import answers
 from qwenkit.evaluation.questions import prompt_check, read_prompts
@@ -26,9 +28,7 @@ from qwenkit.records import Quarantine, Row
 from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
 from qwenkit.stages.chat_tokens import put_aside
-from qwenkit.stages.documents import documents, split
 from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
-from qwenkit.stages.tokens import tokenize
 from qwenkit.training.recipe import precision_warnings, usable_precision
 
 SUMMARY = "reinforcement learning from a reward model, with the pretraining-gradient term"
@@ -146,7 +146,7 @@ def prompt_split(
 ) -> tuple[list[Row], list[Row]]:
     """(prompts to learn from, prompts that only measure the rubric); one without a rubric measures nothing."""
     rows = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
-    kept, aside = split(rows, config.validation_share, context.seed_for("held-out"), prompt_of)
+    kept, aside = train_validation_split(rows, config.validation_share, context.seed_for("held-out"), prompt_of)
     measuring = [row for row in aside if row.get("rubric")]
     return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
 
@@ -157,7 +157,9 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
         return None, []
     seed = context.seed_for("held-out")
     if not config.ptx_coef:
-        return None, split(list(documents(inputs["corpus"].path)), config.corpus_validation_share, seed)[1]
+        return None, train_validation_split(
+            list(iter_documents(inputs["corpus"].path)), config.corpus_validation_share, seed
+        )[1]
     store, aside, _ = tokenize(
         inputs["corpus"], inputs["model"], config.corpus_validation_share, seed, context.scratch,
         workers=context.threads, progress=context.progress,
@@ -203,10 +205,10 @@ def make_trainer(
 
 def pretraining_stream(config: Config, context: StageContext, store: Any) -> Any:
     """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
-    from qwenkit.data.tokens.order import Order
+    from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.training import Batches
 
-    order = Order(store.digest, context.seed_for("ptx"), store.lengths, config.seq_length, split=True)
+    order = EpochOrder(store.digest, context.seed_for("ptx"), store.lengths, config.seq_length, split=True)
     return Batches(store, order, config.ptx_rows)
 
 

@@ -15,10 +15,10 @@ from pydantic import model_validator
 
 from qwenkit.chat.publish import save_tokenizer
 from qwenkit.config import content, edge, runtime
+from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.errors import UserError
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, told
 from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
-from qwenkit.stages.tokens import tokenize
 from qwenkit.stages.training_config import PackedTrainingConfig
 from qwenkit.training.recipe import precision_warnings
 
@@ -72,7 +72,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     import torch
 
     from qwenkit.chat import load_tokenizer
-    from qwenkit.data.tokens.order import Order
+    from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.model import Transformer, init_weights, save_model
     from qwenkit.training import Batches, train, validation_losses, validation_sets
 
@@ -81,7 +81,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         inputs["corpus"], inputs["tokenizer"], config.validation_share, context.seed_for("held-out"), context.scratch,
         workers=context.threads, runner=config.runner, progress=context.progress,
     )  # fmt: skip
-    order = Order(store.digest, context.seed, store.lengths, config.seq_length, split=True)
+    order = EpochOrder(store.digest, context.seed, store.lengths, config.seq_length, split=True)
     steps = max(1, round(config.tokens / (config.batch_size * config.seq_length)))
     model = init_weights(Transformer(shape(config, tok.vocab_size, tok.eot_id)), context.seed_for("init")).to(
         context.device

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from qwenkit.chat.publish import save_tokenizer
 from qwenkit.config import StageConfig, content, edge
+from qwenkit.data.documents import iter_documents
 from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, StageContext
-from qwenkit.stages.documents import documents
 
 SUMMARY = "weights of 4 or 8 bits, as a GPTQ folder, and what that costs"
 EXAMPLE = "--model runs/nano/base --texts runs/nano/corpus --bits 8 --group-size -1"
@@ -88,7 +88,7 @@ def _texts(tok: Any, path: Path, config: Config, row: int) -> tuple[list[Any], l
     import torch
 
     wanted, ids = config.samples + config.measured, []
-    for document in documents(path):
+    for document in iter_documents(path):
         tokens = tok.encode(document["text"])[:row]
         if len(tokens) >= 8:
             ids.append(tokens)

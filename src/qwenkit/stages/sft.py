@@ -18,11 +18,11 @@ from qwenkit.config import content, edge
 from qwenkit.data.chats.datasets import notes
 from qwenkit.data.decontamination import overlap_13gram
 from qwenkit.data.test_sets import question_texts
+from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.records import Row
 from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, max_bad, sources, told
 from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, outcomes, put_aside, tokenize_rows
 from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
-from qwenkit.stages.tokens import tokenize
 from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
 from qwenkit.training.recipe import precision_warnings
 
@@ -72,7 +72,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     """Render, mask, pack, train, measure, publish."""
     from dataclasses import replace
 
-    from qwenkit.data.tokens.order import Order
+    from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.model import load_model
     from qwenkit.model.publish import save_chat_model
     from qwenkit.training import Batches, train, validation_losses
@@ -82,7 +82,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
                            workers=context.threads, progress=context.progress)  # fmt: skip
     documents, numbers, replay_too_long = replay(inputs, config, context, tokens.counts["tokens"])
     store = open_chats(tokens, documents, numbers)
-    order = Order(store.digest, context.seed, store.lengths, config.seq_length, split=False)
+    order = EpochOrder(store.digest, context.seed, store.lengths, config.seq_length, split=False)
     batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
     steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
     groups = measured(tok, tokens.aside, config)
@@ -151,11 +151,11 @@ def summary(counts: dict[str, int]) -> str:
 
 def measured(tok: Any, rows: list[Row], config: Config) -> dict[str, list[Any]]:
     """The chats held out as batches; none where all are too long."""
-    from qwenkit.data.tokens.shards import Examples
+    from qwenkit.data.tokens.dataset import InMemoryTokenDataset
     from qwenkit.training import validation_batches
 
     parts = (chat_examples(tok, row, config.mask, config.seq_length, config.too_long)[0] for row in rows)
-    store = Examples(example for examples in parts for example in examples if example.learns)
+    store = InMemoryTokenDataset(example for examples in parts for example in examples if example.learns)
     return {"chats": validation_batches(store, config.seq_length, 8, False)} if len(store.lengths) else {}
 
 

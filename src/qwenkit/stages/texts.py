@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from qwenkit.compression import unpacked_name
+from qwenkit.data.documents import DOCUMENTS, iter_documents
 from qwenkit.data.readers.documents import read_documents
 from qwenkit.data.readers.sources import Source
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row
-from qwenkit.stages.documents import DOCUMENTS, documents
 
 
 def read_texts(path: Path) -> list[Row]:
     """Documents of a corpus artifact or of JSONL; otherwise whatever the readers of the data room can read."""
     if any(path.glob(DOCUMENTS)) or unpacked_name(path).suffix == ".jsonl":
-        return list(documents(path))
+        return list(iter_documents(path))
     quarantine = Quarantine()
     rows = [{"id": d.id, **d.fields, "text": d.body} for d in read_documents(Source("text", path), quarantine)]
     if len(quarantine) or not all(isinstance(row["text"], str) for row in rows):

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pydantic import field_validator
 
 from qwenkit.config import StageConfig, content, edge
+from qwenkit.data.documents import iter_documents, row_batches, train_validation_split
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, StageContext, told
-from qwenkit.stages.documents import blocks, documents, split
 from qwenkit.stages.results import Metrics, counted
 from qwenkit.tokenizer.compare import bytes_per_token, group_of
 
@@ -59,8 +59,8 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     aside: list[Row] = []
 
     def learnt() -> Iterator[str]:
-        for block in blocks(documents(inputs["corpus"].path)):
-            kept, validation = split(block, config.validation_share, context.seed_for("held-out"))
+        for block in row_batches(iter_documents(inputs["corpus"].path)):
+            kept, validation = train_validation_split(block, config.validation_share, context.seed_for("held-out"))
             aside.extend(validation)
             yield from (row["text"] for row in kept)
 

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenkit.data.tokens.order import Order, Row
-from qwenkit.data.tokens.shards import Store
+from qwenkit.data.tokens.dataset import TokenDataset
+from qwenkit.data.tokens.order import EpochOrder, PackedSequence
 from qwenkit.errors import UserError
 
 IGNORED = 0  # id of padding and target of weight 0: any valid id will do
@@ -38,7 +38,7 @@ class Batch:
     targets_BT: Tensor
     weights_BT: Tensor
     documents_BT: Tensor
-    rows: tuple[Row, ...]
+    rows: tuple[PackedSequence, ...]
     names: tuple[str, ...]
     content: int | None
 
@@ -70,7 +70,7 @@ class Batch:
         return f"rows (epoch:number) {rows}{', ...' if len(self.rows) > 4 else ''}; documents {names}{more}"
 
 
-def build_batch(store: Store, rows: Sequence[Row], length: int) -> Batch:
+def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int) -> Batch:
     """Fill rows of `length` tokens from the store."""
     shape = (len(rows), length)
     ids = np.full(shape, IGNORED, np.int64)
@@ -80,7 +80,7 @@ def build_batch(store: Store, rows: Sequence[Row], length: int) -> Batch:
     content = None
     for b, row in enumerate(rows):
         at = 0
-        for number, (document, start, stop) in enumerate(row.pieces):
+        for number, (document, start, stop) in enumerate(row.segments):
             here = slice(at, at + stop - start)
             ids[b, here] = store.tokens(document, start, stop)
             documents[b, here] = number
@@ -92,7 +92,7 @@ def build_batch(store: Store, rows: Sequence[Row], length: int) -> Batch:
             if marked is not None:
                 content = (content or 0) + int((marked & (weights[b, there] > 0)).sum())
             at += stop - start
-    names = dict.fromkeys(store.ids[piece.document] for row in rows for piece in row.pieces)
+    names = dict.fromkeys(store.ids[segment.document] for row in rows for segment in row.segments)
     tensors = [torch.from_numpy(array) for array in (ids, targets, weights, documents)]
     return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
 
@@ -107,8 +107,8 @@ class Batches:
 
     def __init__(
         self,
-        store: Store,
-        order: Order,
+        store: TokenDataset,
+        order: EpochOrder,
         batch_size: int,
         micro_batch_size: int | None = None,
         rank: int = 0,
@@ -124,14 +124,14 @@ class Batches:
             )
 
     def __call__(self, step: int) -> list[Batch]:
-        mine = self.order.rows(step, self.batch_size)[self.rank :: self.world]
+        mine = self.order.sequences(step, self.batch_size)[self.rank :: self.world]
         parts = [mine[at : at + self.micro_batch_size] for at in range(0, len(mine), self.micro_batch_size)]
-        return [build_batch(self.store, part, self.order.row) for part in parts]
+        return [build_batch(self.store, part, self.order.seq_length) for part in parts]
 
 
-def validation_batches(store: Store, row: int, batch_size: int, split: bool) -> list[Batch]:
+def validation_batches(store: TokenDataset, seq_length: int, batch_size: int, split: bool) -> list[Batch]:
     """Every token of a small store once, in a fixed order: for evaluation during training."""
-    order = Order(store.digest, 0, store.lengths, row, split)
-    count = order.rows_per_epoch
+    order = EpochOrder(store.digest, 0, store.lengths, seq_length, split)
+    count = order.sequences_per_epoch
     parts = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
-    return [build_batch(store, [order.row_at(number) for number in part], row) for part in parts]
+    return [build_batch(store, [order.sequence_at(number) for number in part], seq_length) for part in parts]

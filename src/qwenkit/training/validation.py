@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from qwenkit.data.tokens.shards import Example, Examples
+from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
 from qwenkit.records import Row
 from qwenkit.training.batches import Batch, validation_batches
 from qwenkit.training.lm_loss import mean_loss
@@ -28,7 +28,7 @@ def validation_sets(
     for source in sorted(set(sources)):
         chosen = [row for row, name in zip(rows, sources) if name == source][:limit]
         ids = [[*tok.encode(row["text"]), tok.eot_id] for row in chosen]
-        store = Examples(Example(row["id"], i, [1.0] * len(i)) for row, i in zip(chosen, ids))
+        store = InMemoryTokenDataset(Example(row["id"], i, [1.0] * len(i)) for row, i in zip(chosen, ids))
         sets[source] = validation_batches(store, seq_length, 8, True)  # pyright: ignore[reportArgumentType]
     return sets
 

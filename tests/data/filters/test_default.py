@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from qwenkit.data.filters.classifier import QualityClassifier
-from qwenkit.data.filters.default import CODE_RULES, RULES, View, first_broken, offensive, with_thresholds
-from qwenkit.data.filters.published import GOPHER
+from qwenkit.data.filters.code import CODE_RULES
+from qwenkit.data.filters.default import DEFAULT_RULES, offensive
+from qwenkit.data.filters.gopher import GOPHER_RULES
+from qwenkit.data.filters.rules import TextView, first_broken, measures, with_thresholds
 from qwenkit.data.filters.word_list import WordLists
 from qwenkit.data.language import detect_language
 from qwenkit.errors import UserError
@@ -30,8 +32,8 @@ ZH = (
 CODE = "def area(width: float, height: float) -> float:\n    return width * height\n\n\nprint(area(2, 3))\n"
 
 
-def broken(text: str, language: str, rules=RULES) -> str | None:
-    rule = first_broken(View(text, language), rules)
+def broken(text: str, language: str, rules=DEFAULT_RULES) -> str | None:
+    rule = first_broken(measures(TextView(text, language), rules), rules)
     return rule.name if rule else None
 
 
@@ -87,8 +89,7 @@ def test_good_texts_break_nothing() -> None:
     ],
 )
 def test_each_fault_breaks_its_rule(text: str, language: str, rule: str) -> None:
-    by_name = {each.name: each for each in RULES}
-    assert by_name[rule].broken_by(View(text, language))
+    assert broken(text, language, [each for each in DEFAULT_RULES if each.name == rule]) == rule
     assert broken(text, language) is not None
 
 
@@ -101,29 +102,28 @@ def test_each_fault_breaks_its_rule(text: str, language: str, rule: str) -> None
     ],
 )
 def test_code_rules(text: str, rule: str) -> None:
-    assert {each.name: each for each in CODE_RULES}[rule].broken_by(View(text, "code"))
+    assert broken(text, "code", [each for each in CODE_RULES if each.name == rule]) == rule
 
 
 def test_rules_have_names_sources_and_ranges() -> None:
-    names = [rule.name for rule in (*RULES, *CODE_RULES)]
+    names = [rule.name for rule in (*DEFAULT_RULES, *CODE_RULES)]
     assert len(set(names)) == len(names)
-    assert all(rule.source and rule.low <= rule.high for rule in (*RULES, *CODE_RULES))
+    assert all(rule.source and rule.low <= rule.high for rule in (*DEFAULT_RULES, *CODE_RULES))
 
 
 def test_thresholds_can_be_changed() -> None:
-    strict = with_thresholds(RULES, {"length": (50, 100_000)})
+    strict = with_thresholds(DEFAULT_RULES, {"length": (50, 100_000)})
     assert broken("A sentence of ten words is too short for Gopher.", "en", strict) == "length"
 
 
 def test_offensive_words_of_the_user() -> None:
     words = WordLists({"": ("blorp",)})
-    assert offensive(View("the blorp and the blorp"), words) == 10
-    assert offensive(View("the blorping and the ablorp"), words) == 0
+    assert offensive(TextView("the blorp and the blorp"), words) == 10
+    assert offensive(TextView("the blorping and the ablorp"), words) == 0
 
 
 def test_empty_text_is_no_error() -> None:
-    for rule in (*RULES, *CODE_RULES):
-        rule.broken_by(View("", "en"))
+    assert measures(TextView("", "en"), (*DEFAULT_RULES, *CODE_RULES))
 
 
 def test_classifier_learns_and_is_deterministic(tmp_path: Path) -> None:
@@ -154,10 +154,10 @@ def test_rules_agree_with_human_labels(real_data: Path) -> None:
 
 def test_published_rules_count_what_their_papers_count() -> None:
     words = " ".join(f"{a}{b}" for a in ("river", "town", "market", "garden") for b in range(20))
-    assert broken(f"{words} the of", "en", GOPHER) is None
-    assert broken(f"{words} is in a was for the", "en", GOPHER) == "gopher_stop_words"
-    assert broken(f"{words} the of" + " #" * 7 + " ..." * 7 + " end.", "en", GOPHER) is None
-    assert broken(f"{words} the of" + " #" * 10, "en", GOPHER) == "gopher_symbols"
+    assert broken(f"{words} the of", "en", GOPHER_RULES) is None
+    assert broken(f"{words} is in a was for the", "en", GOPHER_RULES) == "gopher_stop_words"
+    assert broken(f"{words} the of" + " #" * 7 + " ..." * 7 + " end.", "en", GOPHER_RULES) is None
+    assert broken(f"{words} the of" + " #" * 10, "en", GOPHER_RULES) == "gopher_symbols"
 
 
 def test_a_file_that_is_no_filter_is_said(tmp_path: Path) -> None:
@@ -172,4 +172,4 @@ def test_declarations_in_other_scripts_are_kept(name: str, real_data: Path) -> N
         if f"udhr2/{name}.txt" not in archive.namelist():
             pytest.skip("not among the declarations here")
         text = archive.read(f"udhr2/{name}.txt").decode("utf-8", "replace")
-    assert first_broken(View(text, detect_language(text)[0]), RULES) is None
+    assert broken(text, detect_language(text)[0]) is None

@@ -1,4 +1,4 @@
-"""Chunks that an earlier start left: used when they are what was written, made again when not; workers end in time."""
+"""Shards that an earlier start left: used when they are what was written, made again when not; workers end in time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 
 from qwenkit.artifacts import signature
 from qwenkit.data.pipeline.config import CorpusConfig
-from qwenkit.data.pipeline.executor import Chunks
+from qwenkit.data.pipeline.executor import Executor
 from qwenkit.data.pipeline.steps import read_part
-from qwenkit.data.readers.documents import Source, Split
+from qwenkit.data.readers.documents import Source, SourceSplit
 from qwenkit.errors import UserError
 
 TASKS = [(n,) for n in range(3)]
@@ -29,8 +29,8 @@ def square(out: Path, number: int) -> dict[str, Any]:
 
 def build(folder: Path) -> list[float]:
     """Make what is to be made; the times at which the chunks were."""
-    with Chunks(folder) as work:
-        marks = work.map("squares", 1, TASKS, square)
+    with Executor(folder) as work:
+        marks = work.run_phase("squares", 1, TASKS, square)
     assert [mark["number"] for mark in marks] == [0, 1, 2]
     return [(folder / f"squares/0000{n}/rows").stat().st_mtime_ns for n in range(3)]
 
@@ -83,15 +83,15 @@ def test_what_a_kill_left_half_goes(tmp_path: Path) -> None:
 WORK = """
 import os, sys, time
 from pathlib import Path
-from qwenkit.data.pipeline.executor import Chunks
+from qwenkit.data.pipeline.executor import Executor
 
 def wait(out, folder):
     (Path(folder) / f"{os.getpid()}.pid").touch()
     time.sleep(600)
 
 if __name__ == "__main__":
-    with Chunks(Path(sys.argv[1]) / "work", workers=2) as work:
-        work.map("wait", 1, [(sys.argv[1],), (sys.argv[1],)], wait)
+    with Executor(Path(sys.argv[1]) / "work", workers=2) as work:
+        work.run_phase("wait", 1, [(sys.argv[1],), (sys.argv[1],)], wait)
 """
 
 
@@ -106,8 +106,8 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
     process.wait()
     while any(map(alive, workers)):  # the suite's own limit ends this where they live on
         time.sleep(0.05)
-    with Chunks(tmp_path / "work") as work:
-        assert work.map("wait", 1, TASKS, square)
+    with Executor(tmp_path / "work") as work:
+        assert work.run_phase("wait", 1, TASKS, square)
 
 
 def alive(pid: int) -> bool:
@@ -135,4 +135,4 @@ def test_a_file_that_was_replaced_is_not_read_under_the_old_digest(tmp_path: Pat
     swap(path, json.dumps({"text": "the new text"}))
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="the file changed while it was read"):
-        read_part(tmp_path / "out", Split((str(path),)), Source("a", path), CorpusConfig(), seen)
+        read_part(tmp_path / "out", SourceSplit((str(path),)), Source("a", path), CorpusConfig(), seen)

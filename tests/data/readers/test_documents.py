@@ -18,7 +18,7 @@ import zstandard
 from qwenkit import compression
 from qwenkit.data import build_corpus
 from qwenkit.data.readers import json_files
-from qwenkit.data.readers.documents import Document, Source, read_documents, read_split, splits
+from qwenkit.data.readers.documents import Document, Source, read_documents, read_split, source_splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 
@@ -278,7 +278,7 @@ def test_what_holds_nothing_may_stand_between_members(tmp_path: Path, suffix: st
     path.write_bytes(pack(b'{"text": "one"}\n') + filling + pack(b'{"text": "two"}\n') + filling)
     quarantine, source = Quarantine(), Source("rows", path)
     for size in (1, 1 << 20):
-        parts = splits(source, size)
+        parts = source_splits(source, size)
         found = [document.body for part in parts for document in read_split(part, source, quarantine)]
         assert (found, quarantine.rows) == (["one", "two"], [])
 

@@ -20,7 +20,7 @@ import zstandard
 from qwenkit import compression
 from qwenkit.data import build_corpus
 from qwenkit.data.pipeline.steps import text_of
-from qwenkit.data.readers.documents import Source, read_documents, splits
+from qwenkit.data.readers.documents import Source, read_documents, source_splits
 from qwenkit.data.readers.sources import DESCRIPTION, UNKNOWN, source_files
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, read_jsonl
@@ -166,7 +166,7 @@ def test_rows_in_other_unicode(tmp_path: Path, encoding: str, suffix: str) -> No
     (tmp_path / f"a{suffix}").write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
     for size in (1 << 30, 500):
         source = Source("s", tmp_path / f"a{suffix}")
-        assert len(splits(source, size)) == 1 or encoding == "utf-8-sig"
+        assert len(source_splits(source, size)) == 1 or encoding == "utf-8-sig"
     documents, bad = read(tmp_path / f"a{suffix}")
     assert ([(d.id, d.body) for d in documents], bad) == ([(row["id"], row["text"]) for row in rows], {})
 

@@ -13,7 +13,7 @@ import zstandard
 
 from qwenkit.data.pipeline.steps import text_of
 from qwenkit.data.readers import warc, warc_pages
-from qwenkit.data.readers.documents import Source, read_documents, read_split, splits
+from qwenkit.data.readers.documents import Source, read_documents, read_split, source_splits
 from qwenkit.data.readers.warc import Record
 from qwenkit.records import Quarantine
 
@@ -143,7 +143,7 @@ def record(number: int, text: bytes, length: int | None = None, kind: str = "res
 
 def read(path: Path, size: int = 1 << 40) -> tuple[list[str], Counter[str]]:
     source, quarantine = Source("s", path, "html"), Quarantine()
-    parts = splits(source, size)
+    parts = source_splits(source, size)
     return [d.id for part in parts for d in read_split(part, source, quarantine)], quarantine.counts
 
 
@@ -194,7 +194,7 @@ def test_wet_and_wat_names(tmp_path: Path) -> None:
     wet = record(1, b"").replace(b"response", b"conversion").replace(b"application/http", b"text/plain")
     for name in ("a.wet", "a.warc.wet", "a.warc.wet.gz"):
         (tmp_path / name).write_bytes(gzip.compress(wet) if name.endswith("gz") else wet)
-        assert [split.kind for split in splits(Source("s", tmp_path / name), 1 << 30)] == ["web"]
+        assert [split.kind for split in source_splits(Source("s", tmp_path / name), 1 << 30)] == ["web"]
         assert len(list(read_documents(Source("s", tmp_path / name), Quarantine()))) == 1
     wat = record(1, b"{}", kind="metadata").replace(b"application/http", b"application/json")
     (tmp_path / "a.warc.wat.gz").write_bytes(gzip.compress(wat))

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
 from qwenkit.data.tokens.example_shards import WEIGHTS, ExampleShards, ExampleWriter, join_examples
-from qwenkit.data.tokens.order import Order
-from qwenkit.data.tokens.shards import Example, Examples, shard_folder
+from qwenkit.data.tokens.order import EpochOrder
+from qwenkit.data.tokens.shards import shard_folder
 from qwenkit.errors import UserError
 from qwenkit.training import Batches
+from tests.data.tokens.integrity import is_intact
 
 
 def examples(count: int = 40) -> list[Example]:
@@ -42,8 +44,8 @@ def stored(folder: Path, rows: list[Example], *cuts: int) -> ExampleShards:
 @pytest.mark.parametrize("cuts", [(), (1, 17), (0, 5, 5, 40)])
 def test_on_disk_as_in_memory(tmp_path: Path, cuts: tuple[int, ...]) -> None:
     rows = examples()
-    memory, disk = Examples(rows), stored(tmp_path, rows, *cuts)
-    assert disk.digest == memory.digest and disk.verify()
+    memory, disk = InMemoryTokenDataset(rows), stored(tmp_path, rows, *cuts)
+    assert disk.digest == memory.digest and is_intact(disk)
     assert [*disk.ids] == memory.ids and disk.lengths.tolist() == memory.lengths.tolist()
     for number, row in enumerate(rows):
         for start, stop in ((0, len(row.ids)), (1, len(row.ids) + 1), (len(row.ids) - 1, len(row.ids))):
@@ -58,10 +60,10 @@ def test_batches_take_either(tmp_path: Path) -> None:
     rows = [row._replace(ids=[n % 50 for n in row.ids]) for row in examples()]
 
     def batches(store: Any) -> list[Any]:
-        order = Order(store.digest, 1, store.lengths, 64, split=False)
+        order = EpochOrder(store.digest, 1, store.lengths, 64, split=False)
         return [batch for step in range(4) for batch in Batches(store, order, 4, 2)(step)]
 
-    for here, there in zip(batches(Examples(rows)), batches(stored(tmp_path, rows, 9))):
+    for here, there in zip(batches(InMemoryTokenDataset(rows)), batches(stored(tmp_path, rows, 9))):
         assert (here.fingerprint, here.names, here.content) == (there.fingerprint, there.names, there.content)
         assert (here.targets_BT == there.targets_BT).all() and (here.documents_BT == there.documents_BT).all()
 
@@ -83,10 +85,10 @@ def test_cut_and_changed_weights_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "00000" / WEIGHTS
     data = np.fromfile(path, np.uint8)
     (data ^ 0x80).tofile(path)
-    assert ExampleShards(tmp_path).verify()  # content is no part of the digest, as in memory
+    assert is_intact(ExampleShards(tmp_path))  # content is no part of the digest, as in memory
     data[3] ^= 1
     data.tofile(path)
-    assert not ExampleShards(tmp_path).verify()
+    assert not is_intact(ExampleShards(tmp_path))
     data[:-1].tofile(path)
     with pytest.raises(UserError, match="its index says"):
         ExampleShards(tmp_path)

@@ -5,21 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.errors import UserError
 
 some_lengths = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
 
 def flat(rows):
-    return [tuple(piece) for row in rows for piece in row.pieces]
+    return [tuple(segment) for row in rows for segment in row.segments]
 
 
 @given(some_lengths, st.booleans(), st.integers(0, 5))
 def test_every_epoch_holds_every_token_once(lengths, split, epoch):
-    order = Order("digest", 3, lengths, 30, split)
-    first = epoch * order.rows_per_epoch
-    rows = [order.row_at(first + number) for number in range(order.rows_per_epoch)]
+    order = EpochOrder("digest", 3, lengths, 30, split)
+    first = epoch * order.sequences_per_epoch
+    rows = [order.sequence_at(first + number) for number in range(order.sequences_per_epoch)]
     counts = [np.zeros(length, int) for length in lengths]
     for document, start, stop in flat(rows):
         counts[document][start:stop] += 1
@@ -29,12 +29,14 @@ def test_every_epoch_holds_every_token_once(lengths, split, epoch):
 
 @given(some_lengths, st.booleans(), st.integers(1, 7))
 def test_find_is_the_inverse_of_trace(lengths, split, batch_size):
-    order = Order("digest", 3, lengths, 30, split)
-    first, last = order.rows_per_epoch, 2 * order.rows_per_epoch  # the second epoch
+    order = EpochOrder("digest", 3, lengths, 30, split)
+    first, last = order.sequences_per_epoch, 2 * order.sequences_per_epoch  # the second epoch
     for document in range(0, len(lengths), 5):
         steps = order.find(document, batch_size, epoch=1)
         shown = [
-            n // batch_size for n in range(first, last) if document in {p.document for p in order.row_at(n).pieces}
+            n // batch_size
+            for n in range(first, last)
+            if document in {p.document for p in order.sequence_at(n).segments}
         ]
         assert steps == sorted(set(shown)) and steps
         assert all(document in order.trace(step, batch_size) for step in steps)
@@ -42,37 +44,37 @@ def test_find_is_the_inverse_of_trace(lengths, split, batch_size):
 
 def test_the_order_does_not_depend_on_what_was_asked_before():
     lengths = np.arange(1, 60)
-    walked, jumped = (Order("digest", 3, lengths, 32, True) for _ in range(2))
-    steps = [walked.rows(step, 4) for step in range(200)]
-    assert jumped.rows(199, 4) == steps[199] and jumped.rows(3, 4) == steps[3]
+    walked, jumped = (EpochOrder("digest", 3, lengths, 32, True) for _ in range(2))
+    steps = [walked.sequences(step, 4) for step in range(200)]
+    assert jumped.sequences(199, 4) == steps[199] and jumped.sequences(3, 4) == steps[3]
 
 
 @pytest.mark.parametrize("split", [True, False])
 def test_epochs_seeds_and_corpora_are_shuffled_differently(split):
     lengths = np.arange(1, 31)
-    base = Order("digest", 3, lengths, 32, split)
-    count = base.rows_per_epoch
-    first = flat(base.rows(0, count))
-    assert flat(base.rows(1, count)) != first
-    assert flat(Order("digest", 4, lengths, 32, split).rows(0, count)) != first
-    assert flat(Order("other", 3, lengths, 32, split).rows(0, count)) != first
-    assert flat(Order("digest", 3, lengths, 32, split).rows(0, count)) == first
+    base = EpochOrder("digest", 3, lengths, 32, split)
+    count = base.sequences_per_epoch
+    first = flat(base.sequences(0, count))
+    assert flat(base.sequences(1, count)) != first
+    assert flat(EpochOrder("digest", 4, lengths, 32, split).sequences(0, count)) != first
+    assert flat(EpochOrder("other", 3, lengths, 32, split).sequences(0, count)) != first
+    assert flat(EpochOrder("digest", 3, lengths, 32, split).sequences(0, count)) == first
 
 
 def test_long_conversations_do_not_all_come_first():
-    order = Order("digest", 0, [30] * 50 + [2] * 500, 30, split=False)
-    longest = [max(p.stop for p in order.row_at(n).pieces) for n in range(order.rows_per_epoch)]
+    order = EpochOrder("digest", 0, [30] * 50 + [2] * 500, 30, split=False)
+    longest = [max(p.stop for p in order.sequence_at(n).segments) for n in range(order.sequences_per_epoch)]
     assert longest != sorted(longest, reverse=True)
 
 
 def test_too_long_documents_are_reported():
-    assert Order("digest", 0, [5, 50, 6], 30, split=False).too_long.tolist() == [1]
-    with pytest.raises(UserError, match="no row can be filled"):
-        Order("digest", 0, [50], 30, split=False)
+    assert EpochOrder("digest", 0, [5, 50, 6], 30, split=False).dropped_too_long.tolist() == [1]
+    with pytest.raises(UserError, match="no sequence can be filled"):
+        EpochOrder("digest", 0, [50], 30, split=False)
 
 
 def test_a_long_document_does_not_fill_a_batch():
     """One document of 80 rows among 320 short ones: its rows are spread over the epoch's batches."""
-    order = Order("digest", 1, [80 * 64] + [64] * 320, row=64, split=True)
-    shares = [sum(row.pieces[0].document == 0 for row in order.rows(step, 16)) / 16 for step in range(25)]
+    order = EpochOrder("digest", 1, [80 * 64] + [64] * 320, seq_length=64, split=True)
+    shares = [sum(row.segments[0].document == 0 for row in order.sequences(step, 16)) / 16 for step in range(25)]
     assert max(shares) <= 0.6 and len(order.find(0, 16)) > 20

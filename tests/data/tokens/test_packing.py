@@ -1,4 +1,4 @@
-"""Every token is placed exactly once, in rows that are never too long."""
+"""Every token is placed exactly once, in sequences that are never too long."""
 
 import time
 
@@ -11,42 +11,42 @@ from qwenkit.data.tokens.packing import pack
 from qwenkit.errors import UserError
 
 lengths_of = st.lists(st.integers(0, 40), max_size=60)
-rows_of = st.integers(2, 30)
+seq_lengths_of = st.integers(2, 30)
 
 
-def placed(rows, lengths):
+def placed(sequences, lengths):
     counts = [np.zeros(length, int) for length in lengths]
-    for row in rows:
-        for piece in row:
-            counts[piece.document][piece.start : piece.stop] += 1
+    for segments in sequences:
+        for segment in segments:
+            counts[segment.document][segment.start : segment.stop] += 1
     return counts
 
 
-@given(lengths_of, rows_of)
-def test_split_places_every_token_once_and_in_order(lengths, row):
-    rows = pack(lengths, row, split=True)
-    flat = [(p.document, at) for pieces in rows for p in pieces for at in range(p.start, p.stop)]
+@given(lengths_of, seq_lengths_of)
+def test_split_places_every_token_once_and_in_order(lengths, seq_length):
+    sequences = pack(lengths, seq_length, split=True)
+    flat = [(p.document, at) for segments in sequences for p in segments for at in range(p.start, p.stop)]
     assert flat == [(document, at) for document, length in enumerate(lengths) for at in range(length)]
-    sizes = [sum(p.stop - p.start for p in pieces) for pieces in rows]
-    assert all(size == row for size in sizes[:-1]) and all(0 < size <= row for size in sizes)
-    assert rows.tokens == sum(lengths) and len(rows.too_long) == 0
+    sizes = [sum(p.stop - p.start for p in segments) for segments in sequences]
+    assert all(size == seq_length for size in sizes[:-1]) and all(0 < size <= seq_length for size in sizes)
+    assert sequences.tokens == sum(lengths) and len(sequences.dropped_too_long) == 0
 
 
-@given(lengths_of, rows_of)
-def test_whole_documents_are_placed_once_or_reported(lengths, row):
-    rows = pack(lengths, row, split=False)
-    assert rows.too_long.tolist() == [i for i, length in enumerate(lengths) if length > row]
-    for document, count in enumerate(placed(rows, lengths)):
-        assert (count == (0 if document in rows.too_long else 1)).all()
-    for pieces in rows:
-        assert 0 < sum(p.stop - p.start for p in pieces) <= row
-        assert all((p.start, p.stop) == (0, lengths[p.document]) for p in pieces)
+@given(lengths_of, seq_lengths_of)
+def test_whole_documents_are_placed_once_or_reported(lengths, seq_length):
+    sequences = pack(lengths, seq_length, split=False)
+    assert sequences.dropped_too_long.tolist() == [i for i, length in enumerate(lengths) if length > seq_length]
+    for document, count in enumerate(placed(sequences, lengths)):
+        assert (count == (0 if document in sequences.dropped_too_long else 1)).all()
+    for segments in sequences:
+        assert 0 < sum(p.stop - p.start for p in segments) <= seq_length
+        assert all((p.start, p.stop) == (0, lengths[p.document]) for p in segments)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.randoms())
 def test_shapes_of_best_fit_do_not_depend_on_the_order(lengths, random):
     def shapes(values):
-        return sorted(sorted(p.stop for p in pieces) for pieces in pack(values, 30, split=False))
+        return sorted(sorted(p.stop for p in segments) for segments in pack(values, 30, split=False))
 
     shuffled = list(lengths)
     random.shuffle(shuffled)
@@ -54,8 +54,8 @@ def test_shapes_of_best_fit_do_not_depend_on_the_order(lengths, random):
 
 
 def test_best_fit_takes_the_fullest_row_that_fits():
-    rows = [sorted(p.stop for p in pieces) for pieces in pack([7, 6, 3, 4], 10, split=False)]
-    assert rows == [[3, 7], [4, 6]]
+    sequences = [sorted(p.stop for p in segments) for segments in pack([7, 6, 3, 4], 10, split=False)]
+    assert sequences == [[3, 7], [4, 6]]
 
 
 def test_a_hundred_thousand_documents_take_no_time():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.data.parquet_io import LEDGER, Writer
-from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.data.tokens.provenance import fates, seen_in, steps_of
 from qwenkit.data.tokens.shards import Shards, ShardWriter, join_shards
 from qwenkit.errors import UserError
@@ -37,8 +37,8 @@ def test_steps_and_documents_of_all_epochs(tmp_path: Path) -> None:
                 shard.add({"id": f"d{number}", "copy": copy, "place": f"x.jsonl:{number}"}, [1] * (3 + number))
     join_shards(tmp_path, 1)
     store = Shards(tmp_path)
-    order = Order(store.digest, 1, store.lengths, 16, split=True)
-    batch_size = next(n for n in (3, 4, 5) if order.rows_per_epoch % n)
+    order = EpochOrder(store.digest, 1, store.lengths, 16, split=True)
+    batch_size = next(n for n in (3, 4, 5) if order.sequences_per_epoch % n)
     steps = order.steps(2.5, batch_size)
     shown = [seen_in(order, store, step, batch_size) for step in range(steps)]
     for number in range(23):

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwenkit.data.tokens.shards import Example, Examples, Shards, ShardWriter, join_shards
+from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
+from qwenkit.data.tokens.shards import Shards, ShardWriter, join_shards
 from qwenkit.errors import UserError
+from tests.data.tokens.integrity import is_intact
 
 EOT = 2
 Document = tuple[str, list[int]]
@@ -33,10 +35,15 @@ def test_documents_come_back_closed_by_the_end_of_text(tmp_path: Path, cuts: tup
     metrics = write(tmp_path, *(DOCUMENTS[start:stop] for start, stop in itertools.pairwise(edges)))
     store = Shards(tmp_path)
     assert [*store.ids] == [name for name, _ in DOCUMENTS] and store.ids[2] == "zh" and store.ids[1:3] == ["b", "zh"]
-    assert [ids.tolist() for _, ids in store.documents()] == [[5, 6, 7, 2], [2], [4_000_000_000, 2], [*range(3, 20), 2]]
+    assert [store.tokens(n, 0, 99).tolist() for n in range(4)] == [
+        [5, 6, 7, 2],
+        [2],
+        [4_000_000_000, 2],
+        [*range(3, 20), 2],
+    ]
     assert store.tokens(3, 1, 4).tolist() == [4, 5, 6] and store.tokens(0, 3, 9).tolist() == [2]
     assert metrics == {"documents": 4, "tokens": 25, "digest": store.digest} and store.lengths.sum() == 25
-    assert store.verify()
+    assert is_intact(store)
 
 
 def test_the_digest_depends_on_tokens_and_borders_not_on_the_cut_into_shards(tmp_path: Path) -> None:
@@ -67,21 +74,23 @@ def test_a_cut_file_and_a_flipped_byte_are_noticed(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[0] ^= 1
     path.write_bytes(data)
-    assert not Shards(tmp_path).verify()
+    assert not is_intact(Shards(tmp_path))
     path.write_bytes(data[:-4])
     with pytest.raises(UserError, match="96 bytes, its index says 100"):
         Shards(tmp_path)
 
 
 def test_what_is_no_folder_of_shards_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder of token shards"):
+    with pytest.raises(UserError, match="not a folder of token shards"):
         Shards(tmp_path)
     with pytest.raises(UserError, match="32 bits"):
         write(tmp_path, [("a", [-1])])
 
 
 def test_examples_carry_weights_and_content() -> None:
-    store = Examples([Example("a", [1, 2, 3], [0, 1, 1], [False, False, True]), Example("b", [4, 5], [0, 0.5])])
+    store = InMemoryTokenDataset(
+        [Example("a", [1, 2, 3], [0, 1, 1], [False, False, True]), Example("b", [4, 5], [0, 0.5])]
+    )
     assert store.lengths.tolist() == [3, 2] and store.tokens(1, 0, 9).tolist() == [4, 5]
     assert store.weights(0, 1, 3).tolist() == [1, 1] and store.weights(1, 1, 2).tolist() == [0.5]
     found = store.content(0, 0, 3)

@@ -1,8 +1,8 @@
 """Chats, prompts and comparisons as people have them: files, folders and forms, each row as this package's own.
 
     describe(path, "chats")                           # files and formats, splits, forms, and what is not read
-    for part in parts(path, "chats", 16 << 20): ...   # parts that workers read apart, a function of the files
-        for row in read_part(part, quarantine): ...   # {"id", "messages", "tools"?, "place", ...}
+    for split in chat_splits(path, "chats", 16 << 20): ...   # that workers read apart, a function of the files
+        for row in read_split(split, quarantine): ...   # {"id", "messages", "tools"?, "place", ...}
     for row in read(path, "chats", quarantine): ...   # all of them
 
 Kinds: `chats` end with an answer, `prompts` wait for one, `pairs` have `chosen` and `rejected`. A row that does not fit
@@ -21,9 +21,9 @@ _HOME = {
     "Files": "files",
     "find": "files",
     "Part": "reading",
-    "parts": "reading",
+    "chat_splits": "reading",
     "read": "reading",
-    "read_part": "reading",
+    "read_split": "reading",
     "Summary": "summary",
     "describe": "summary",
 }

@@ -11,7 +11,7 @@ from qwenkit.errors import UserError
 
 
 def train_files(folder: Path, files: Sequence[Path]) -> list[Path] | None:
-    """The files of the training split as the card names them; None where there is no card that does."""
+    """Return the files of the training split as the card names them; None where there is not a card that does."""
     configs = _configs(folder / "README.md")
     usable = [config for config in configs if isinstance(config, dict) and config.get("data_files")]
     if not usable:
@@ -24,8 +24,8 @@ def train_files(folder: Path, files: Sequence[Path]) -> list[Path] | None:
         raise UserError(f"the card of this data set names several configurations: {names}",
                         where=str(folder / "README.md"), hint="name the files of one, separated by commas")  # fmt: skip
     patterns = _patterns((default or usable)[0]["data_files"])
-    found = [file for file in files if any(_meant(file.relative_to(folder), pattern) for pattern in patterns)]
-    return found or None
+    matching = [file for file in files if any(_meant(file.relative_to(folder), pattern) for pattern in patterns)]
+    return matching or None
 
 
 def _configs(card: Path) -> list[Any]:
@@ -36,10 +36,10 @@ def _configs(card: Path) -> list[Any]:
         with card.open(encoding="utf-8") as file:
             text = file.read(1 << 20)
         head = text.split("---", 2)[1] if text.startswith("---") else ""
-        found = yaml.safe_load(head)
+        header = yaml.safe_load(head)
     except (OSError, ValueError, IndexError, RecursionError, yaml.YAMLError):
         return []
-    configs = found.get("configs") if isinstance(found, dict) else None
+    configs = header.get("configs") if isinstance(header, dict) else None
     return configs if isinstance(configs, list) else []
 
 

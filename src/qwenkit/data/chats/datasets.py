@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from qwenkit.data.chats import describe, reading
-from qwenkit.data.chats.reading import Check, Part, Source
+from qwenkit.data.chats.reading import ChatSplit, Check, Source
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, canonical, json_kind
 
@@ -53,9 +53,9 @@ def refuse_empty(source: Source, what: str, expected: str) -> NoReturn:
     raise UserError(what, where=called(source), expected=expected)
 
 
-def read_part(part: Part, bad: Quarantine) -> Iterator[Row]:
+def read_split(split: ChatSplit, bad: Quarantine) -> Iterator[Row]:
     """The rows of one of `parts`; those that do not fit go to the quarantine."""
-    return reading.read_part(part, bad, check_flipped if part.kind == "pairs" else None)
+    return reading.read_split(split, bad, check_flipped if split.kind == "pairs" else None)
 
 
 def called(source: Source) -> str:

@@ -56,26 +56,26 @@ class Files:
     splits: dict[str, list[str]] = field(default_factory=dict)
 
     def named(self, path: Path) -> str:
-        """A file as people call it: by its path below the source."""
+        """Return a file as people call it: by its path below the source."""
         return path.relative_to(self.root).as_posix() if self.root in path.parents else path.name
 
 
 def find(source: Path | Sequence[Path], kind: str, own: Sequence[str] = ()) -> Files:
-    """The files of a source, which is a path or some; what cannot be read or is unclear is a `UserError`. `own`: the
-    file of an artifact."""
+    """Return the files of a source, which is a path or some; what cannot be read or is unclear is a `UserError`. `own`:
+    the file of an artifact."""
     if isinstance(source, Path):
         return _find(source, kind, own)
-    found = [_find(path, kind, own) for path in source]
-    if len(found) == 1:
-        return found[0]
+    results = [_find(path, kind, own) for path in source]
+    if len(results) == 1:
+        return results[0]
     root = Path(os.path.commonpath([path.absolute() for path in source]))
-    taken = [file.absolute() for each in found for file in each.taken]
+    taken = [file.absolute() for each in results for file in each.taken]
     twice = next((file for number, file in enumerate(taken) if file in taken[:number]), None)
     if twice is not None:
         raise UserError("a file that is given twice", where=str(twice), hint="name it once")
-    left = [(f"{each.root.name}/{name}", why) for each in found for name, why in each.left]
+    left = [(f"{each.root.name}/{name}", why) for each in results for name, why in each.left]
     splits: dict[str, list[str]] = {}
-    for each in found:
+    for each in results:
         for name, names in each.splits.items():
             splits.setdefault(name, []).extend(names)
     return Files(root, tuple(taken), "", tuple(left), splits)
@@ -117,29 +117,29 @@ def _of_folder(path: Path, kind: str, own: Sequence[str]) -> Files:
     _refuse_twice(taken, path)
     left += [(f.relative_to(path).as_posix(), why) for f, why in other]
     left += [(f.relative_to(path).as_posix(), f"of the split `{s}`" if s in _HELD else s or "of no split")
-             for s, found in splits.items() if s != name for f in found]  # fmt: skip
-    listed = {s or "no name": [f.relative_to(path).as_posix() for f in found] for s, found in splits.items()}
+             for s, members in splits.items() if s != name for f in members]  # fmt: skip
+    listed = {s or "no name": [f.relative_to(path).as_posix() for f in members] for s, members in splits.items()}
     return Files(path, tuple(taken), name, tuple(sorted(left)), listed)
 
 
 def split_of(parts: Sequence[str], where: Path | None = None) -> str:
-    """The split that a path's names tell, the last first: `train`, the word of another, or nothing."""
+    """Return the split that a path's names tell, the last first: `train`, the word of another, or nothing."""
     for part in reversed(parts):
         words = _words(part)
-        train, held = words & _TRAIN, words & _HELD
-        if train and held and where is not None:
-            raise UserError(f"`{part}` names two splits: {', '.join(sorted(train | held))}", where=str(where),
+        train, held_out = words & _TRAIN, words & _HELD
+        if train and held_out and where is not None:
+            raise UserError(f"`{part}` names two splits: {', '.join(sorted(train | held_out))}", where=str(where),
                             hint="name the files themselves, or rename this one")  # fmt: skip
-        if train or held:
-            return "train" if train else min(held)
+        if train or held_out:
+            return "train" if train else min(held_out)
     return ""
 
 
 def _words(part: str) -> set[str]:
     """The words of a name: `testData`, `test-set` and `testset` hold `test`."""
     name = _HUMP.sub("-", _SHARD.sub("", part)).lower()
-    found = _WORD.findall(re.sub(r"held[-_ ]out", "heldout", name))
-    return {_NOUN.sub("", word) for word in found} | set(_SPLIT.findall(name))
+    parts = _WORD.findall(re.sub(r"held[-_ ]out", "heldout", name))
+    return {_NOUN.sub("", word) for word in parts} | set(_SPLIT.findall(name))
 
 
 def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
@@ -164,8 +164,8 @@ def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
 def _for_purpose(files: list[Path], kind: str) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Of `train_sft` and `train_prefs` the one that is of this kind, where names tell."""
     words = {file: set(_WORD.findall(_SHARD.sub("", stem_of(file)).lower())) for file in files}
-    other = set().union(*(found for name, found in _PURPOSE.items() if name != kind)) - _PURPOSE[kind]
-    if not any(found & _PURPOSE[kind] for found in words.values()):
+    other = set().union(*(names for name, names in _PURPOSE.items() if name != kind)) - _PURPOSE[kind]
+    if not any(names & _PURPOSE[kind] for names in words.values()):
         return files, []
     left = {file: f"by its name not of {NOUNS[kind]}" for file in files
             if words[file] & other and not words[file] & _PURPOSE[kind]}  # fmt: skip
@@ -174,21 +174,21 @@ def _for_purpose(files: list[Path], kind: str) -> tuple[list[Path], list[tuple[P
 
 def _refuse_twice(files: list[Path], path: Path) -> None:
     """One name in two formats is most likely the same rows twice."""
-    seen: dict[Path, Path] = {}
+    by_inode: dict[Path, Path] = {}
     for file in files:
         name = file.with_name(stem_of(file))
-        if name in seen:
-            both = f"{seen[name].relative_to(path)} and {file.relative_to(path)}"
+        if name in by_inode:
+            both = f"{by_inode[name].relative_to(path)} and {file.relative_to(path)}"
             raise UserError(f"the same rows twice, it seems: {both}", where=str(path),
                             hint="name the file that is meant, or rename one of them")  # fmt: skip
-        seen[name] = file
+        by_inode[name] = file
 
 
 def _data_files(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     """Files of rows below a folder in sorted order, and the names of others, with why they are none."""
-    found, closed = files_below(path)
-    why = {file: reason for file in found if (reason := _no_data(file))} | closed
-    files = sorted((file for file in found if file not in why), key=lambda file: file.relative_to(path).as_posix())
+    below, closed = files_below(path)
+    why = {file: reason for file in below if (reason := _no_data(file))} | closed
+    files = sorted((file for file in below if file not in why), key=lambda file: file.relative_to(path).as_posix())
     return files, sorted(
         (str(file.relative_to(path)).encode("utf-8", "replace").decode(), text) for file, text in why.items()
     )
@@ -207,5 +207,5 @@ def _no_data(file: Path) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """A few names, and how many there are besides."""
+    """Return a few names, and how many there are besides."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

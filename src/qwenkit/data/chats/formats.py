@@ -23,14 +23,15 @@ _PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
 
 def packing(path: Path) -> str:
-    """What packs a file, by its first bytes: `gz`, `zst`, `bz2`, `xz` or nothing. No pointer of git-lfs is a file."""
+    """Return what packs a file, by its first bytes: `gz`, `zst`, `bz2`, `xz` or nothing. No pointer of git-lfs is a
+    file."""
     refuse_pointer_at(path)
-    found = compression.packing(path)
-    return found.suffix.removeprefix(".") if found else ""
+    packed = compression.packing(path)
+    return packed.suffix.removeprefix(".") if packed else ""
 
 
 def stem_of(path: Path) -> str:
-    """A file's name without what tells its format and packing."""
+    """Return a file's name without what tells its format and packing."""
     name = path.name
     for known in (_PACKED, SUFFIXES):
         suffix = Path(name).suffix.lower()
@@ -39,7 +40,7 @@ def stem_of(path: Path) -> str:
 
 
 def format_of(path: Path, ask: bool = True) -> str:
-    """The format of a file; one that is not known is a `UserError`, or nothing unless asked."""
+    """Return the format of a file; one that is not known is a `UserError`, or nothing unless asked."""
     suffix = Path(path.name[: -len(path.suffix)]).suffix if path.suffix.lower() in _PACKED else path.suffix
     known = FORMATS.get(suffix.lower()) or (_by_content(path) if ask else "")
     if not known and ask:
@@ -65,7 +66,7 @@ def damaged(path: Path, reason: str) -> UserError:
 
 
 def arrow(path: Path) -> Iterator[tuple[int, Row]]:
-    """Rows of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes them."""
+    """Yield rows of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes them."""
     import pyarrow as pa
 
     number = 0

@@ -64,30 +64,30 @@ class Dialogue(NamedTuple):
 
 
 def converted(raw: Row, kind: str) -> Converted:
-    """A row as ours; one that is not of the kind, or that no model could have had, is a `UserError`."""
+    """Return a row as ours; one that is not of the kind, or that no model could have had, is a `UserError`."""
     row = {key: value for key, value in raw.items() if isinstance(key, str)}
     _refuse_media(row)
     if kind == "pairs":
         from qwenkit.data.chats.pairs import as_pair
 
-        found = as_pair(row)
+        result = as_pair(row)
     else:
-        found = as_chat(row) if kind == "chats" else as_prompt(row)
+        result = as_chat(row) if kind == "chats" else as_prompt(row)
     offered = tools_of(row)
-    kept = {key: value for key, value in found.row.items() if key != "functions" and (offered or key != "tools")}
-    return found._replace(row={**kept, "tools": offered} if offered else kept)
+    kept = {key: value for key, value in result.row.items() if key != "functions" and (offered or key != "tools")}
+    return result._replace(row={**kept, "tools": offered} if offered else kept)
 
 
 def as_chat(row: Row) -> Converted:
-    """A conversation that ends with an answer: what follows the last one teaches nothing, and is left out."""
-    found = chat(row)
-    if found is None:
+    """Return a conversation that ends with an answer: what follows the last one teaches nothing, and is left out."""
+    result = chat(row)
+    if result is None:
         if all(row.get(side) is not None for side in SIDES):
             raise UserError("a comparison, where a chat was expected", expected="messages",
                             hint="`preference` and `reward` learn from comparisons")  # fmt: skip
         raise missing(row, "messages", "messages, conversations, instruction and output, or prompt and completion")
     _refuse_bad_answer(row)
-    whole = weighted(with_system(found.messages, row), row)
+    whole = weighted(with_system(result.messages, row), row)
     check(whole, False, False)
     messages = whole
     while messages and messages[-1]["role"] != "assistant":
@@ -95,43 +95,48 @@ def as_chat(row: Row) -> Converted:
     if not messages:
         raise UserError("a chat without an answer", expected="an assistant's turn")
     _refuse_untrained(messages)
-    read = frozenset(found.read) | COMMON | {"label", "kto_tag"}
-    return Converted(found.form, ours(row, messages, found.read), read, len(whole) - len(messages))
+    read = frozenset(result.read) | COMMON | {"label", "kto_tag"}
+    return Converted(result.form, ours(row, messages, result.read), read, len(whole) - len(messages))
 
 
 def as_prompt(row: Row) -> Converted:
-    """A conversation that waits for an answer."""
-    found = dialogue(row)
-    if found is None:
+    """Return a conversation that waits for an answer."""
+    result = dialogue(row)
+    if result is None:
         raise missing(row, "messages", "messages, or prompt")
-    messages = with_system(found.messages, row)
+    messages = with_system(result.messages, row)
     check(messages, True, False)
-    return Converted(found.form, ours(row, messages, found.read), frozenset(found.read) | COMMON)
+    return Converted(result.form, ours(row, messages, result.read), frozenset(result.read) | COMMON)
 
 
 def chat(row: Row) -> Dialogue | None:
-    """A whole conversation: its turns, or a question with its answer."""
-    found = dialogue(row)
-    if found is None or found.form in ("messages", "sharegpt", "oasst tree"):
-        return found
-    key = next((key for key in ANSWERS if key not in found.read and row.get(key) is not None), None)
+    """Return a whole conversation: its turns, or a question with its answer."""
+    result = dialogue(row)
+    if result is None or result.form in ("messages", "sharegpt", "oasst tree"):
+        return result
+    key = next((key for key in ANSWERS if key not in result.read and row.get(key) is not None), None)
     if key is None and row.get("instances") is not None:
         return _instance(row)
-    if key is None and found.form == "messages in prompt" and found.messages[-1:][0]["role"] == "assistant":
-        return found
+    if key is None and result.form == "messages in prompt" and result.messages[-1:][0]["role"] == "assistant":
+        return result
     if key is None:
-        raise UserError(f"a question without an answer: `{found.read[0]}`", expected=f"one of {', '.join(ANSWERS)} too",
-                        hint=_has(row))  # fmt: skip
-    return Dialogue(found.form, [*found.messages, *answer(row[key], key)], (*found.read, key))
+        raise UserError(
+            f"a question without an answer: `{result.read[0]}`",
+            expected=f"one of {', '.join(ANSWERS)} too",
+            hint=_has(row),
+        )
+    return Dialogue(result.form, [*result.messages, *answer(row[key], key)], (*result.read, key))
 
 
 def dialogue(row: Row) -> Dialogue | None:
-    """The turns of a row, or its question; None where it has neither."""
+    """Return the turns of a row, or its question; None where it has neither."""
     for key in TURN_KEYS:
         if row.get(key) not in (None, ""):
             given = parsed(row[key], key, LIST)
-            found, first = listed(given, key), next(iter(given), None)
-            return Dialogue("sharegpt" if isinstance(first, Mapping) and "from" in first else "messages", found, (key,))
+            turns_of_key, first = listed(given, key), next(iter(given), None)
+            return Dialogue(
+                "sharegpt" if isinstance(first, Mapping) and "from" in first else "messages", turns_of_key, (key,)
+            )
     prompt = row.get("prompt")
     if isinstance(prompt, Mapping) and "replies" in prompt:
         return Dialogue("oasst tree", best_path(prompt), ("prompt",))
@@ -163,23 +168,23 @@ def _question(row: Row, key: str) -> Dialogue:
 
 def _history(value: Any) -> list[Row]:
     """Earlier turns: messages, or pairs of a question and its answer."""
-    found = parsed(value, "history") if value not in (None, "") else []
-    if not isinstance(found, list):
-        raise UserError(f"`history` is {json_kind(found)}", expected="a list of pairs of question and answer")
-    if found and all(isinstance(each, Mapping) for each in found):
-        return turns(found, "history")
-    said: list[Row] = []
-    for each in found:
+    exchanges = parsed(value, "history") if value not in (None, "") else []
+    if not isinstance(exchanges, list):
+        raise UserError(f"`history` is {json_kind(exchanges)}", expected="a list of pairs of question and answer")
+    if exchanges and all(isinstance(each, Mapping) for each in exchanges):
+        return turns(exchanges, "history")
+    messages: list[Row] = []
+    for each in exchanges:
         if not isinstance(each, list) or len(each) != 2 or not all(isinstance(one, str) for one in each):
             raise UserError(
                 "`history` holds something other than pairs of strings", expected='[["question", "answer"], ...]'
             )
-        said += [{"role": "user", "content": each[0]}, {"role": "assistant", "content": each[1]}]
-    return said
+        messages += [{"role": "user", "content": each[0]}, {"role": "assistant", "content": each[1]}]
+    return messages
 
 
 def answer(value: Any, key: str) -> list[Row]:
-    """An answer as messages: a text, a message, or some."""
+    """Return an answer as messages: a text, a message, or some."""
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
     if isinstance(value, Mapping):
@@ -196,37 +201,38 @@ def _kind(value: Any) -> str:
 
 def _instance(row: Row) -> Dialogue:
     """Self-instruct's seeds: an instruction with its instance."""
-    found = parsed(row["instances"], "instances")
-    if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], Mapping):
+    instances = parsed(row["instances"], "instances")
+    if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], Mapping):
         raise UserError("`instances` holds not just one", expected='[{"input": ..., "output": ...}]')
-    inner = chat({**found[0], "instruction": row.get("instruction")})
+    inner = chat({**instances[0], "instruction": row.get("instruction")})
     assert inner is not None  # it has an instruction
     return Dialogue("instances", inner.messages, ("instruction", "instances"))
 
 
 def best_path(node: Mapping[str, Any]) -> list[Row]:
     """From a question on, the best reply to each message, down to the last answer."""
-    said: list[Row] = []
+    path: list[Row] = []
     at: Mapping[str, Any] | None = node
     while at is not None:
-        said.append(turn({"role": at.get("role"), "text": at.get("text")}, f"message {len(said)}"))
+        path.append(turn({"role": at.get("role"), "text": at.get("text")}, f"message {len(path)}"))
         at = next(iter(ranked(at)), None)
-    return said if said[-1]["role"] == "assistant" or len(said) == 1 else said[:-1]
+    return path if path[-1]["role"] == "assistant" or len(path) == 1 else path[:-1]
 
 
 def ranked(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The replies to a message, the best first; those without a rank after all others, deleted ones not at all."""
+    """Return the replies to a message, the best first; those without a rank after all others, deleted ones not at
+    all."""
     replies = node.get("replies")
-    found = (
+    answers = (
         [each for each in replies if isinstance(each, Mapping) and not each.get("deleted")]
         if isinstance(replies, list)
         else []
     )
-    return sorted(found, key=lambda each: each["rank"] if isinstance(each.get("rank"), int) else 1 << 30)
+    return sorted(answers, key=lambda each: each["rank"] if isinstance(each.get("rank"), int) else 1 << 30)
 
 
 def with_system(messages: list[Row], row: Row) -> list[Row]:
-    """The turns with the system turn that stands beside them; two different ones are a `UserError`."""
+    """Return the turns with the system turn that stands beside them; two different ones are a `UserError`."""
     names = SYSTEMS[:1] if any(row.get(key) is not None for key in TURN_KEYS) else SYSTEMS
     key = next((key for key in names if row.get(key) not in (None, "")), None)
     if key is None:
@@ -249,14 +255,14 @@ def weighted(messages: list[Row], row: Row) -> list[Row]:
 
 
 def ours(row: Row, messages: list[Row], read: tuple[str, ...]) -> Row:
-    """A row with its turns; the keys that these stood in are gone."""
+    """Return a row with its turns; the keys that these stood in are gone."""
     gone = {*read, "messages", "system", "weight", *SWITCHES} - ({"messages"} if "messages" in row else set())
     kept = {key: value for key, value in row.items() if key not in gone}
     return {**kept, "messages": messages}
 
 
 def tools_of(row: Row) -> list[Any] | None:
-    """The tools that a chat offers: a list, its JSON text, or OpenAI's older `functions`."""
+    """Return the tools that a chat offers: a list, its JSON text, or OpenAI's older `functions`."""
     if row.get("tools") in (None, "") and row.get("functions") not in (None, ""):
         functions = parsed(row["functions"], "functions")
         if not isinstance(functions, list):
@@ -269,7 +275,7 @@ def tools_of(row: Row) -> list[Any] | None:
 
 
 def missing(row: Row, key: str, expected: str) -> UserError:
-    """What is said of a row that has no form."""
+    """Return what is said of a row that has no form."""
     if isinstance(row.get("text"), str) and _RENDERED.search(row["text"]):
         return UserError("`text` is a chat with a template's marks around its turns", expected=expected,
                          hint="give the turns themselves, with role and content: marks come by themselves")  # fmt: skip

@@ -39,9 +39,9 @@ _OTHER_NAMES = ("response_chosen", "response_rejected"), ("chosen_response", "re
 
 
 def as_pair(row: Row) -> Converted:
-    """A comparison with `messages`, and `chosen` and `rejected` as a text or a message."""
-    form, found, sides, read = _parts(row)
-    before, chosen, rejected = _joined(found, sides, row)
+    """Return a comparison with `messages`, and `chosen` and `rejected` as a text or a message."""
+    form, context, sides, read = _parts(row)
+    before, chosen, rejected = _joined(context, sides, row)
     check(before, True, False)
     kept = ours(row, before, tuple(key for key in read if key not in SIDES))
     return Converted(form, {**kept, "chosen": chosen, "rejected": rejected}, frozenset(read) | COMMON)
@@ -56,8 +56,8 @@ def _parts(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
         return _labelled(row)
     for names in _OTHER_NAMES:
         if all(row.get(name) is not None for name in names):
-            found = dialogue(row)
-            return "response and rejected", found, [row[name] for name in names], [*_read(found), *names]
+            result = dialogue(row)
+            return "response and rejected", result, [row[name] for name in names], [*_read(result), *names]
     if row.get("rejected_response") is not None:
         whole = chat(row)
         if whole is not None:
@@ -73,16 +73,16 @@ def _sides(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
         return "transcripts", None, [_transcript(side) for side in sides], [*SIDES]
     sides = [_from_text(side, name) for side, name in zip(sides, SIDES)]
     lists = all(isinstance(side, list) for side in sides)
-    found = dialogue(row)
-    if lists and found is not None and found.messages and found.messages[-1]["role"] == "assistant":
-        found = None  # UltraFeedback keeps the chosen chat in `messages` too
+    result = dialogue(row)
+    if lists and result is not None and result.messages and result.messages[-1]["role"] == "assistant":
+        result = None  # UltraFeedback keeps the chosen chat in `messages` too
     lacking = [side for side, value in zip(SIDES, sides) if value is None]
-    if found is None and not lists:
+    if result is None and not lists:
         lacking = ["messages", *lacking]
     if lacking:
         raise missing(row, lacking[0], "messages (or prompt), chosen, rejected")
-    form = "chosen and rejected" if found is not None else "whole chats"
-    return form, found, sides, [*_read(found), *SIDES]
+    form = "chosen and rejected" if result is not None else "whole chats"
+    return form, result, sides, [*_read(result), *SIDES]
 
 
 def _from_text(side: Any, name: str) -> Any:
@@ -95,44 +95,44 @@ def _from_text(side: Any, name: str) -> Any:
     return side
 
 
-def _read(found: Dialogue | None) -> tuple[str, ...]:
-    return found.read if found is not None else ()
+def _read(context: Dialogue | None) -> tuple[str, ...]:
+    return context.read if context is not None else ()
 
 
 def _tree(node: Mapping[str, Any]) -> tuple[str, Dialogue | None, list[Any], list[str]]:
     replies = [each for each in ranked(node) if isinstance(each.get("rank"), int)]
     if len(replies) < 2:
         raise UserError("a question without two ranked replies", expected="replies with a rank")
-    said = [turn({"role": "user", "text": node.get("text")}, "message 0")]
+    path = [turn({"role": "user", "text": node.get("text")}, "message 0")]
     best, worst = ({"role": "assistant", "content": each.get("text")} for each in (replies[0], replies[-1]))
-    return "oasst tree", Dialogue("oasst tree", said, ("prompt",)), [best, worst], ["prompt"]
+    return "oasst tree", Dialogue("oasst tree", path, ("prompt",)), [best, worst], ["prompt"]
 
 
 def _labelled(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
     key = next((key for key in ("preference", "label") if row.get(key) is not None), None)
     if key is None or row[key] not in (1, 2):
-        found = "nothing" if key is None else f"`{key}` = {row[key]}"
-        raise UserError(f"two outputs, of which {found} says which is better", expected="`preference` 1 or 2")
+        result = "nothing" if key is None else f"`{key}` = {row[key]}"
+        raise UserError(f"two outputs, of which {result} says which is better", expected="`preference` 1 or 2")
     outputs = [row["output_1"], row["output_2"]]
     sides = outputs if row[key] == 1 else outputs[::-1]
-    found = dialogue(row)
-    return "two outputs and a label", found, sides, [*_read(found), "output_1", "output_2", key]
+    result = dialogue(row)
+    return "two outputs and a label", result, sides, [*_read(result), "output_1", "output_2", key]
 
 
 def _transcript(side: str) -> list[Row]:
     """A text of `Human:` and `Assistant:` turns as messages."""
     pieces = _SPEAKER.split(side)[1:]
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": roles[who], "content": said.strip()} for who, said in zip(pieces[::2], pieces[1::2])]
+    return [{"role": roles[who], "content": words.strip()} for who, words in zip(pieces[::2], pieces[1::2])]
 
 
-def _joined(found: Dialogue | None, sides: list[Any], row: Row) -> tuple[list[Row], Any, Any]:
+def _joined(dialogue_before: Dialogue | None, sides: list[Any], row: Row) -> tuple[list[Row], Any, Any]:
     """The chat before both answers, and the answers; they must answer the same."""
-    context = with_system(found.messages, row) if found is not None else []
+    context = with_system(dialogue_before.messages, row) if dialogue_before is not None else []
     (before, chosen), (other, rejected) = (_answer(side, name, context) for side, name in zip(sides, SIDES))
     if not _same(before, other):
         raise UserError("`chosen` and `rejected` answer different chats", expected="one chat, two answers")
-    return (before if found is not None else with_system(before, row)), chosen, rejected
+    return (before if dialogue_before is not None else with_system(before, row)), chosen, rejected
 
 
 def _answer(side: Any, name: str, context: list[Row]) -> tuple[list[Row], str | Row]:
@@ -143,8 +143,8 @@ def _answer(side: Any, name: str, context: list[Row]) -> tuple[list[Row], str | 
     if last.get("role") != "assistant":
         raise UserError(f"`{name}` does not end with an answer", expected="an assistant's message at the end")
     whole = not context or any(_same(before[at : at + len(context)], context) for at in range(len(before)))
-    said = last if last.get("tool_calls") or not isinstance(last.get("content"), str) else last["content"]
-    return (before if whole else [*context, *before]), said
+    reply = last if last.get("tool_calls") or not isinstance(last.get("content"), str) else last["content"]
+    return (before if whole else [*context, *before]), reply
 
 
 def _plain(message: Row) -> tuple[Any, Any]:

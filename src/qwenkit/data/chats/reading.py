@@ -1,7 +1,7 @@
-"""Parts of a source that are read apart, and the rows of each as this package's own.
+"""Splits of a source that are read apart, and the rows of each as this package's own.
 
-    parts(path, "chats", 16 << 20) -> list[Part]     # a function of the files and of the size alone
-    read_part(part, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
+    chat_splits(path, "chats", 16 << 20) -> list[ChatSplit]     # a function of the files and of the size alone
+    read_split(split, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
 
 JSON lines are split at lines and Parquet at row groups; a packed file, a JSON document and a table of CSV are one part
 each, read as a stream. A row without an id is called by its place: `chat-0` in a file of its own, `name-0` among
@@ -21,12 +21,13 @@ from qwenkit import compression
 from qwenkit.data.chats import files, formats
 from qwenkit.data.chats.forms import COLUMNS, Converted, converted
 from qwenkit.data.readers import row_files, text_lines
+from qwenkit.data.readers.file_splits import FileSplit, split_lines, split_row_groups
 from qwenkit.data.readers.json_files import BROKEN, is_document
 from qwenkit.errors import UserError, within
 from qwenkit.files import corrupted
-from qwenkit.records import Quarantine, Row, dumps, json_kind, name_of, row_groups
+from qwenkit.records import Quarantine, Row, dumps, json_kind, name_of
 
-PART_BYTES = 16 << 20
+SPLIT_BYTES = 16 << 20
 Source = Path | Sequence[Path]
 Check = Callable[[Row], None]
 _DAMAGE = {compression.CUT, compression.DAMAGED, row_files.BROKEN_CSV, row_files.DAMAGED_GROUP}
@@ -34,7 +35,7 @@ _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
 
 
 @dataclass(frozen=True)
-class Part:
+class ChatSplit:
     """A part of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else all of it. `first` is
     the number of its first row (of JSON lines: line); `stem` begins the names of rows without an id."""
 
@@ -48,27 +49,29 @@ class Part:
     first: int = 1
 
 
-def parts(source: Source, kind: str, size: int = PART_BYTES, own: Sequence[str] = ()) -> list[Part]:
-    """The parts of a source's files, of about `size` bytes each; `own` is the file of an artifact that holds them. A
-    source is a path, or some that are read one after the other."""
-    return parts_of(files.find(source, kind, own), kind, size)
+def chat_splits(source: Source, kind: str, size: int = SPLIT_BYTES, own: Sequence[str] = ()) -> list[ChatSplit]:
+    """Return the splits of a source's files, of about `size` bytes each.
+
+    A source is a path, or some that are read one after the other; `own` is the file of an artifact that holds them.
+    """
+    return splits_of(files.find(source, kind, own), kind, size)
 
 
-def parts_of(found: files.Files, kind: str, size: int = PART_BYTES) -> list[Part]:
-    """The parts of files that were found."""
-    return [part for file in found.taken for part in _parts(file, found, kind, size)]
+def splits_of(sources: files.Files, kind: str, size: int = SPLIT_BYTES) -> list[ChatSplit]:
+    """Return the splits of files that were found."""
+    return [split for file in sources.taken for split in _splits(file, sources, kind, size)]
 
 
-def _parts(path: Path, found: files.Files, kind: str, size: int) -> Iterator[Part]:
+def _splits(path: Path, sources: files.Files, kind: str, size: int) -> Iterator[ChatSplit]:
     form, packed = formats.format_of(path), formats.packing(path)
-    stem = _STEMS[kind] if len(found.taken) == 1 else found.named(path)
-    edges: Iterator[tuple[int, int | None, int]] = iter([(0, None, 1)])
+    stem = _STEMS[kind] if len(sources.taken) == 1 else sources.named(path)
+    splits = iter([FileSplit(path)])
     if form == "parquet":
-        edges = _groups(path, size)
+        splits = _row_groups(path, size)
     elif form == "json" and not packed and path.stat().st_size > size and _is_lines(path):
-        edges = ((lines.start, lines.stop, lines.lines + 1) for lines in text_lines.line_parts(path, size))
-    for start, stop, first in edges:
-        yield Part(path, found.root, kind, form, stem, start, stop, first)
+        splits = split_lines(path, size)
+    for split in splits:
+        yield ChatSplit(path, sources.root, kind, form, stem, split.start, split.stop, split.lines + 1)
 
 
 def _is_lines(path: Path) -> bool:
@@ -76,62 +79,60 @@ def _is_lines(path: Path) -> bool:
     return not text_lines.is_wide(path) and not is_document(path)
 
 
-def _groups(path: Path, size: int) -> Iterator[tuple[int, int | None, int]]:
-    import pyarrow as pa
-
-    try:
-        yield from ((start, stop, rows + 1) for start, stop, rows in row_groups(path, size))
-    except (pa.ArrowException, OSError):
-        raise corrupted(path, "Parquet") from None
+def _row_groups(path: Path, size: int) -> Iterator[FileSplit]:
+    splits = list(split_row_groups(path, size))
+    if splits == [FileSplit(path)]:  # which is what comes of a damaged file
+        raise corrupted(path, "Parquet")
+    return iter(splits)
 
 
 def read(
     source: Source, kind: str, quarantine: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """Every row of a source; see `read_part`."""
-    for part in parts(source, kind, own=own):
-        yield from read_part(part, quarantine, check)
+    """Yield every row of a source; see `read_split`."""
+    for split in chat_splits(source, kind, own=own):
+        yield from read_split(split, quarantine, check)
 
 
-def read_part(part: Part, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
-    """The rows of a part. What does not fit, or what `check` refuses, goes to the quarantine; without one the first is
-    a `UserError` with its file and number."""
-    for _, found in read_forms(part, quarantine, check):
-        yield found.row
+def read_split(split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
+    """Yield the rows of a split. What does not fit, or what `check` refuses, goes to the quarantine; without one the
+    first is a `UserError` with its file and number."""
+    for _, result in read_forms(split, quarantine, check):
+        yield result.row
 
 
 def read_forms(
-    part: Part, quarantine: Quarantine | None = None, check: Check | None = None, most: int | None = None
+    split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None, most: int | None = None
 ) -> Iterator[tuple[Row, Converted]]:
-    """The same with each row as it was written, and the form that it came in; of the first rows, where `most` are to be
-    looked at."""
+    """Yield the same with each row as it was written, and the form that it came in; of the first rows, where `most` are
+    to be looked at."""
     gate = _Gate(quarantine, most)
-    gate.root = part.root
-    called = gate.named(part.path)
-    for number, raw in islice(gate.until_enough(raw_rows(part, gate)), most):
+    gate.root = split.root
+    called = gate.named(split.path)
+    for number, raw in islice(gate.until_enough(raw_rows(split, gate)), most):
         try:
-            found = _own(part, number, raw, f"{called}:{number}")
+            result = _own(split, number, raw, f"{called}:{number}")
             if check is not None:
-                check(found.row)
+                check(result.row)
         except UserError as error:
             if quarantine is None:
-                with within(f"{part.path}, row {number}"):
+                with within(f"{split.path}, row {number}"):
                     raise
             with contextlib.suppress(_Enough):  # the rows themselves end
-                gate.refused(error, part, number, raw)
+                gate.refused(error, split, number, raw)
             continue
-        yield raw, found
+        yield raw, result
 
 
-def _own(part: Part, number: int, raw: Row, place: str) -> Converted:
+def _own(split: ChatSplit, number: int, raw: Row, place: str) -> Converted:
     """A row in our form, with its id and place."""
     if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
         kind = "empty" if raw["id"] == "" else json_kind(raw["id"])
         raise UserError(f"`id` is {kind}", expected="a string or a number")
-    found = converted(raw, part.kind)
-    name = found.row.get("id")
-    called = f"{part.stem}-{number - 1}" if name is None else name_of(name)
-    return found._replace(row={**found.row, "id": called, "place": place})
+    result = converted(raw, split.kind)
+    name = result.row.get("id")
+    called = f"{split.stem}-{number - 1}" if name is None else name_of(name)
+    return result._replace(row={**result.row, "id": called, "place": place})
 
 
 class _Enough(Exception):
@@ -146,7 +147,7 @@ class _Gate(Quarantine):
         self.behind, self.most, self.passed = quarantine, most, 0
 
     def until_enough(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-        """Rows up to the first bad one that is one too many."""
+        """Yield rows up to the first bad one that is one too many."""
         with contextlib.suppress(_Enough):
             yield from rows
 
@@ -168,33 +169,33 @@ class _Gate(Quarantine):
         if self.passed == self.most:
             raise _Enough
 
-    def refused(self, error: UserError, part: Part, number: int, raw: Row) -> None:
+    def refused(self, error: UserError, split: ChatSplit, number: int, raw: Row) -> None:
         """A row that does not fit, by the reason; where in the row stands before its sample."""
         sample, where = dumps_safe(raw), error.where or ""
         near = f" (nearest: {error.nearest})" if error.nearest else ""
-        self.add(error.what, part.path, line=number, sample=f"{where}: {sample}" if where else sample, detail=where,
+        self.add(error.what, split.path, line=number, sample=f"{where}: {sample}" if where else sample, detail=where,
                  expected=f"{error.expected or ''}{near}")  # fmt: skip
 
 
 def dumps_safe(row: Row) -> str:
-    """A row as text for people, whatever it holds."""
+    """Return a row as text for people, whatever it holds."""
     try:
         return dumps(row)
     except (TypeError, ValueError, RecursionError):
         return str(row)
 
 
-def raw_rows(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    """The rows of a part as they are written, with their numbers."""
+def raw_rows(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a part as they are written, with their numbers."""
     try:
-        yield from _READERS[part.format](part, quarantine)
+        yield from _READERS[split.format](split, quarantine)
     except OSError as error:
-        raise UserError(f"the file cannot be read ({error.strerror or error})", where=str(part.path)) from error
+        raise UserError(f"the file cannot be read ({error.strerror or error})", where=str(split.path)) from error
 
 
-def _json(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    for number, row in row_files.json_rows(part.path, quarantine, part.start, part.stop, part.first):
-        inside = _inside(row, part.path) if number == 1 else None
+def _json(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    for number, row in row_files.json_rows(split.path, quarantine, split.start, split.stop, split.first):
+        inside = _inside(row, split.path) if number == 1 else None
         yield from enumerate(inside, 1) if inside is not None else ((number, row),)
 
 
@@ -213,24 +214,24 @@ def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
 
 
-def _parquet(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    return row_files.parquet_rows(part.path, quarantine, part.start, part.stop, part.first)
+def _parquet(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return row_files.parquet_rows(split.path, quarantine, split.start, split.stop, split.first)
 
 
-def _csv(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    for number, row in row_files.csv_rows(part.path, quarantine):
+def _csv(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    for number, row in row_files.csv_rows(split.path, quarantine):
         if not COLUMNS & row.keys():
             names = ", ".join(name[:40] for name in list(row)[:6])
             raise UserError(
-                f"the first line of the table names no column that is known, but: {names}", where=str(part.path),
+                f"the first line of the table names no column that is known, but: {names}", where=str(split.path),
                 expected="messages; instruction and output; prompt and completion; question and answer; ...",
                 hint="write the names of the columns into the first line",
             )  # fmt: skip
         yield number, row
 
 
-def _arrow(part: Part, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    return formats.arrow(part.path)
+def _arrow(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
+    return formats.arrow(split.path)
 
 
 _READERS: dict[str, Any] = {"json": _json, "parquet": _parquet, "csv": _csv, "arrow": _arrow}

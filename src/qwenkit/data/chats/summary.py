@@ -35,17 +35,17 @@ class Sample:
     """Numbers, thinned out evenly where they are many, for their quantiles; the largest is kept."""
 
     def __init__(self) -> None:
-        self.values, self.every, self.seen, self.largest, self.total = array("q"), 1, 0, 0, 0
+        self.values, self.every, self.count, self.largest, self.total = array("q"), 1, 0, 0, 0
 
     def add(self, value: int) -> None:
-        if self.seen % self.every == 0:
+        if self.count % self.every == 0:
             self.values.append(value)
-        self.seen, self.total, self.largest = self.seen + 1, self.total + value, max(self.largest, value)
+        self.count, self.total, self.largest = self.count + 1, self.total + value, max(self.largest, value)
         if len(self.values) > _SAMPLE:
             self.values, self.every = self.values[::2], 2 * self.every
 
     def quantiles(self) -> dict[str, int]:
-        """The least, the quarters, nine tenths, 99 hundredths and the largest."""
+        """Return the least, the quarters, nine tenths, 99 hundredths and the largest."""
         if not self.values:
             return {}
         ordered = sorted(self.values)
@@ -79,22 +79,22 @@ class Summary:
         return self.kept + len(self.quarantine)
 
     def notes(self) -> list[str]:
-        """What people should know before they train on it."""
-        held = self.files.split if len(self.files.taken) == 1 and self.files.split not in ("", "train") else ""
-        told = [f"{self.files.taken[0].name} calls itself `{held}`: it is read because it was named"] if held else []
+        """Return what people should know before they train on it."""
+        split = self.files.split if len(self.files.taken) == 1 and self.files.split not in ("", "train") else ""
+        lines = [f"{self.files.taken[0].name} calls itself `{split}`: it is read because it was named"] if split else []
         why: dict[str, list[str]] = {}
         for name, reason in self.files.left:
             if not name.startswith((".", "README", "LICENSE")):
                 why.setdefault(reason, []).append(name)
-        told += [f"not read: {files.some(names)} ({reason})" for reason, names in why.items()]
-        told += [f"`{key}` stands in {count} of {self.kept} rows and changes nothing here"
+        lines += [f"not read: {files.some(names)} ({reason})" for reason, names in why.items()]
+        lines += [f"`{key}` stands in {count} of {self.kept} rows and changes nothing here"
                  for key, count in sorted(self.keys.items()) if key.rpartition(".")[2] in SUSPECTS]  # fmt: skip
         if self.left_out:
-            told.append(f"what follows the last answer is left out: {self.left_out} of {self.kept} rows")
-        return told
+            lines.append(f"what follows the last answer is left out: {self.left_out} of {self.kept} rows")
+        return lines
 
     def plain(self) -> dict[str, Any]:
-        """All of it for programs."""
+        """Return all of it for programs."""
         return {
             "kind": self.kind,
             "files": [{"file": self.files.named(path), "format": self.formats[self.files.named(path)]}
@@ -102,7 +102,7 @@ class Summary:
             "split": self.files.split or None, "splits": self.files.splits, "not_read": dict(self.files.left),
             "rows": self.read, "complete": self.complete, "kept": self.kept,
             "quarantined": dict(self.quarantine.counts.most_common()), "examples": self.quarantine.rows[:10],
-            "forms": {name: dict(found.most_common()) for name, found in self.forms.items()},
+            "forms": {name: dict(counts.most_common()) for name, counts in self.forms.items()},
             "roles": dict(self.roles.most_common()), "with_tools": self.tools, "untrained_answers": self.untrained,
             "keys_not_read": dict(self.keys.most_common()), "turns": self.turns.quantiles(),
             "characters": self.characters.quantiles(), "tokens": self.tokens.quantiles(), "notes": self.notes(),
@@ -119,15 +119,15 @@ def describe(
 ) -> Summary:
     """Read a source, or its first rows, and tell what it is; `measure` gives a row's tokens. Nothing is refused but
     what no row can be read from."""
-    found = files.find(source, kind or "chats", own)
-    parts = reading.parts_of(found, kind or "chats", 1 << 62)
+    sources = files.find(source, kind or "chats", own)
+    parts = reading.splits_of(sources, kind or "chats", 1 << 62)
     kind = kind or _kind_of(parts)
-    names = {found.named(path): " ".join(filter(None, (formats.format_of(path), formats.packing(path))))
-             for path in found.taken}  # fmt: skip
-    summary = Summary(kind, found, names)
+    names = {sources.named(path): " ".join(filter(None, (formats.format_of(path), formats.packing(path))))
+             for path in sources.taken}  # fmt: skip
+    summary = Summary(kind, sources, names)
     for part in parts:
         left = None if limit is None else limit - summary.read
-        forms = summary.forms.setdefault(found.named(part.path), Counter())
+        forms = summary.forms.setdefault(sources.named(part.path), Counter())
         for raw, row in reading.read_forms(replace(part, kind=kind), summary.quarantine, check, left):
             forms[row.form] += 1
             _count(summary, raw, row, measure)
@@ -137,8 +137,8 @@ def describe(
     return summary
 
 
-def _count(summary: Summary, raw: Row, found: Converted, measure: Callable[[Row], int] | None) -> None:
-    row = found.row
+def _count(summary: Summary, raw: Row, result: Converted, measure: Callable[[Row], int] | None) -> None:
+    row = result.row
     summary.kept += 1
     summary.first = summary.first or row
     messages = [
@@ -148,13 +148,13 @@ def _count(summary: Summary, raw: Row, found: Converted, measure: Callable[[Row]
     summary.roles.update(message["role"] for message in messages)
     summary.untrained += sum(m["role"] == "assistant" and m.get("weight", 1) == 0 for m in messages)
     summary.tools += bool(row.get("tools"))
-    summary.left_out += bool(found.left_out)
+    summary.left_out += bool(result.left_out)
     answers = [row[side] for side in SIDES if summary.kind == "pairs" and isinstance(row[side], str)]
     summary.characters.add(sum(len(text(m)) for m in messages) + sum(map(len, answers)))
     summary.turns.add(len(row["messages"]))
     if measure is not None:
         summary.tokens.add(measure(row))
-    summary.keys.update({key for key, value in raw.items() if key not in found.read and value is not None})
+    summary.keys.update({key for key, value in raw.items() if key not in result.read and value is not None})
     summary.keys.update(_keys_of_turns(raw))
 
 
@@ -162,14 +162,16 @@ def _keys_of_turns(raw: Row) -> set[str]:
     """Keys of messages that nobody reads, as `messages.score`."""
     key = next((key for key in TURN_KEYS if raw.get(key)), None)
     try:
-        found = parsed(raw[key], key) if key is not None else []
+        value = parsed(raw[key], key) if key is not None else []
     except UserError:
         return set()
-    said = [message for message in found if isinstance(message, Mapping)] if isinstance(found, list) else []
-    return {f"{key}.{name}" for message in said for name in message if name not in READ and message[name] is not None}
+    messages = [message for message in value if isinstance(message, Mapping)] if isinstance(value, list) else []
+    return {
+        f"{key}.{name}" for message in messages for name in message if name not in READ and message[name] is not None
+    }
 
 
-def _kind_of(parts: list[reading.Part]) -> str:
+def _kind_of(parts: list[reading.ChatSplit]) -> str:
     """The kind that most of the first rows are."""
     sink = Quarantine()
     raws = [raw for part in parts[:1] for _, raw in islice(reading.raw_rows(part, sink), _TRIED)]

@@ -39,29 +39,29 @@ THOUGHTS = ("reasoning", "thinking")
 LIST = "a list of role and content"
 
 
-def turns(found: Any, key: str = "messages") -> list[Row]:
-    """A list of messages, or its JSON text, as messages with `role` and `content`."""
-    return listed(parsed(found, key, LIST), key)
+def turns(value: Any, key: str = "messages") -> list[Row]:
+    """Return a list of messages, or its JSON text, as messages with `role` and `content`."""
+    return listed(parsed(value, key, LIST), key)
 
 
-def listed(found: Any, key: str) -> list[Row]:
-    """The same of what was read from JSON already."""
-    if not isinstance(found, list):
-        raise UserError(f"`{key}` is {json_kind(found)}", expected=LIST)
-    return [turn(message, f"message {index}") for index, message in enumerate(_unpaired(found))]
+def listed(value: Any, key: str) -> list[Row]:
+    """Return the same of what was read from JSON already."""
+    if not isinstance(value, list):
+        raise UserError(f"`{key}` is {json_kind(value)}", expected=LIST)
+    return [turn(message, f"message {index}") for index, message in enumerate(_unpaired(value))]
 
 
-def _unpaired(found: list[Any]) -> list[Any]:
+def _unpaired(items: list[Any]) -> list[Any]:
     """Messages, also of a list whose objects hold a question with its answer."""
-    first = found[0] if found and isinstance(found[0], Mapping) else {}
+    first = items[0] if items and isinstance(items[0], Mapping) else {}
     pair = next((names for names in PAIRS if all(isinstance(first.get(name), str) for name in names)), None)
-    if pair is None or not all(isinstance(each, Mapping) and {*pair} == each.keys() for each in found):
-        return found
-    return [{"role": role, "content": each[name]} for each in found for role, name in zip(("user", "assistant"), pair)]
+    if pair is None or not all(isinstance(each, Mapping) and {*pair} == each.keys() for each in items):
+        return items
+    return [{"role": role, "content": each[name]} for each in items for role, name in zip(("user", "assistant"), pair)]
 
 
 def parsed(value: Any, key: str, expected: str = "a list") -> Any:
-    """A value that a table or a column of texts holds as JSON."""
+    """Return a value that a table or a column of texts holds as JSON."""
     if not isinstance(value, str):
         return value
     try:
@@ -125,16 +125,16 @@ def _content(content: Any) -> Any:
 def _taken_apart(row: Row, where: str) -> Row:
     """An answer whose thoughts and tool calls stand among the parts of its content."""
     kinds = {"reasoning": "thoughts", "thinking": "thoughts", "tool_call": "calls", "function_call": "calls"}
-    found: dict[str, list[Any]] = {"thoughts": [], "calls": [], "rest": []}
+    groups: dict[str, list[Any]] = {"thoughts": [], "calls": [], "rest": []}
     for part in row["content"]:
         kind = kinds.get(str(part.get("type")), "rest") if isinstance(part, Mapping) else "rest"
-        found[kind].append(part)
-    said = [part.get("text", part.get("value", part.get("thinking"))) for part in found["thoughts"]]
-    row = {**row, "content": found["rest"]}
-    if said and all(isinstance(each, str) for each in said):
-        row["reasoning_content"] = "\n".join(said)
-    if found["calls"]:
-        row["tool_calls"] = [call for part in found["calls"] for call in _calls(part.get("value"), where)]
+        groups[kind].append(part)
+    texts = [part.get("text", part.get("value", part.get("thinking"))) for part in groups["thoughts"]]
+    row = {**row, "content": groups["rest"]}
+    if texts and all(isinstance(each, str) for each in texts):
+        row["reasoning_content"] = "\n".join(texts)
+    if groups["calls"]:
+        row["tool_calls"] = [call for part in groups["calls"] for call in _calls(part.get("value"), where)]
     return row
 
 
@@ -150,10 +150,10 @@ def _part(part: Any) -> Any:
 def _calls(content: Any, where: str) -> list[Any]:
     """The tool calls of a `function_call` turn: an object with name and arguments, or a list of them, as JSON text."""
     try:
-        found = json.loads(content) if isinstance(content, str) else content
+        value = json.loads(content) if isinstance(content, str) else content
     except (ValueError, RecursionError):
-        found = None
-    calls = found if isinstance(found, list) else [found]
+        value = None
+    calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
         raise UserError("a function call that is not JSON of name and arguments", where=where,
                         expected='{"name": ..., "arguments": {...}}')  # fmt: skip
@@ -161,14 +161,14 @@ def _calls(content: Any, where: str) -> list[Any]:
 
 
 def weight_of(row: Mapping[str, Any], where: str | None = None) -> float | None:
-    """The weight that a turn or a row asks for; None where it says nothing."""
-    said = [(name, _weight(name, row[name], where)) for name in ("weight", *SWITCHES) if row.get(name) is not None]
+    """Return the weight that a turn or a row asks for; None where it says nothing."""
+    weights = [(name, _weight(name, row[name], where)) for name in ("weight", *SWITCHES) if row.get(name) is not None]
     if row.get("train_detail") is not None:
-        said.append(("train_detail", _detail(row["train_detail"], where)))
-    if len({weight for _, weight in said}) > 1:
-        names = " and ".join(f"`{name}`" for name, _ in said)
+        weights.append(("train_detail", _detail(row["train_detail"], where)))
+    if len({weight for _, weight in weights}) > 1:
+        names = " and ".join(f"`{name}`" for name, _ in weights)
         raise UserError(f"{names}disagree about training", where=where, expected="one of them")
-    return said[0][1] if said else None
+    return weights[0][1] if weights else None
 
 
 def _weight(name: str, value: Any, where: str | None) -> float:
@@ -178,9 +178,9 @@ def _weight(name: str, value: Any, where: str | None) -> float:
         return float(value)
     number = isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
     if name != "weight" or not number:
-        found = json_kind(value) if not isinstance(value, (int, float)) else f"{value:g}"
+        shown = json_kind(value) if not isinstance(value, (int, float)) else f"{value:g}"
         expected = "a number from 0 on" if name == "weight" else "true or false"
-        raise UserError(f"`{name}` is {found}", where=where, expected=expected)
+        raise UserError(f"`{name}` is {shown}", where=where, expected=expected)
     return float(value)
 
 

@@ -1,33 +1,31 @@
-"""Deduplication (section 2.1, steps 3 and 4): exact after normalisation, then near duplicates by MinHash and LSH.
+"""Near duplicates by MinHash and LSH (section 2.1, step 4), in memory; `minhash_dedup` does the same over files.
 
-    exact_duplicates(texts)                 -> {index of a copy: index of the first}
     near_duplicates(texts, threshold=0.8)   -> clusters of indices, each sorted, ordered by their first member
-    best_copy(cluster, texts)               -> which one to keep
 
-The report names the methods, not their parameters. Ours: 5-shingles of units (`units`: words, characters of scripts
-without spaces), signatures of 128 values, bands chosen so that a pair exactly at the threshold is found with
-probability 0.995 or more, every found pair verified by its exact Jaccard similarity. So there are no false pairs, and
-the answer is the same on every machine. A cluster is a connected component: a chain of small edits ends in one cluster.
+The report names the method, not its parameters. Ours: 5-shingles of units (`text_units`: words, characters of scripts
+without spaces), signatures of at most 128 values in the most selective banding that finds a pair exactly at the
+threshold with probability 0.995 or more (`bands_for`: at 0.8 that is 21 bands of 6 rows, so 126 values), every found
+pair verified by its exact Jaccard similarity. So there are no false pairs, and the answer is the same on every machine.
+A cluster is a connected component: a chain of small edits ends in one cluster.
 
 Signatures are fast similarity sketches (Dahlgaard, Knudsen and Thorup, "Fast Similarity Sketching", FOCS 2017): each
 value of two texts is equal with the probability of their similarity, as with 128 permutations (Broder's MinHash), but
 a shingle is thrown into one bin instead of being compared in all of them.
 
-Texts are hashed many at a time (`sketches`), because numpy's calls cost more than a short text's work. `clusters` does
-the same over files, for corpora that memory does not hold.
+Texts are hashed many at a time (`sketches`), because numpy's calls cost more than a short text's work.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from qwenkit.data.text_units import Hashes, mix, ngram_hashes, normal_hashes, unit_hashes
+from qwenkit.data.dedup.exact import exact_digest
+from qwenkit.data.text_units import Hashes, mix, ngram_hashes, normal_hashes
 from qwenkit.errors import UserError
 
 SHINGLE, VALUES, RECALL = 5, 128, 0.995
@@ -37,34 +35,12 @@ _MOST_NEIGHBOURS = 16
 _SEED = 20230928  # fixed: signatures of two corpora can be compared
 
 
-def exact_key(text: str) -> bytes:
-    """Digest of a text after normalisation: form, case, spacing and punctuation do not count."""
-    return exact_digest(normal_hashes([text])[0].tobytes())
-
-
-def exact_digest(data: bytes) -> bytes:
-    """BLAKE2 in 16 bytes."""
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def name_key(name: str) -> int:
-    """A number for an id."""
-    return int.from_bytes(exact_digest(name.encode("utf-8", "replace"))[:8], "little", signed=True)
-
-
-def exact_duplicates(texts: Iterable[str]) -> dict[int, int]:
-    """For every text that repeats an earlier one after normalisation: its index and the first one's."""
-    first: dict[bytes, int] = {}
-    copies = {}
-    for index, text in enumerate(texts):
-        original = first.setdefault(exact_key(text), index)
-        if original != index:
-            copies[index] = original
-    return copies
-
-
 def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
-    """Clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`."""
+    """Return the clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`.
+
+    Each cluster is a sorted list of indices. Raises a `UserError` for texts that are not strings, or a threshold that
+    is not above 0 and at most 1.
+    """
     texts = _checked(texts, threshold)
     _, keys = sketches(texts, threshold)
     shingles = lru_cache(maxsize=100_000)(lambda index: shingle(texts[index]))
@@ -74,7 +50,7 @@ def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[i
 
 
 def clusters_of(parent: list[int]) -> list[list[int]]:
-    """The groups of a union-find forest that have more than one member."""
+    """Return the groups of a union-find forest that have more than one member."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     for index in range(len(parent)):
         members[_root(parent, index)].append(index)
@@ -86,26 +62,23 @@ def _checked(texts: Iterable[str], threshold: float) -> list[str]:
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
         raise UserError(f"threshold = {threshold!r}", expected="a number above 0 and at most 1")
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise UserError(f"texts = {texts!r:.40}", expected="texts, one after the other", hint="near_duplicates([text])")
-    found = list(texts)
-    for index, text in enumerate(found):
+        raise UserError(
+            f"texts = {texts!r:.40}", expected="strings, one after the other", hint="near_duplicates([text])"
+        )
+    result = list(texts)
+    for index, text in enumerate(result):
         if not isinstance(text, str):
             raise UserError(f"text {index} is {text!r:.40}", expected="a string")
-    return found
-
-
-def best_copy(cluster: Sequence[int], texts: Sequence[str], priority: Sequence[float] | None = None) -> int:
-    """The copy to keep: highest priority (its source's weight), then the longest text, then the first."""
-    return min(cluster, key=lambda index: (-priority[index] if priority else 0, -len(texts[index]), index))
+    return result
 
 
 def shingle(text: str) -> Hashes:
-    """Sorted distinct hashes of a text's 5-shingles."""
+    """Return the sorted distinct hashes of a text's 5-shingles."""
     return np.unique(ngram_hashes(normal_hashes([text])[0], SHINGLE))
 
 
 def jaccard(left: Hashes, right: Hashes) -> float:
-    """Size of the intersection over size of the union of two sorted sets."""
+    """Return the size of the intersection over size of the union of two sorted sets."""
     if min(len(left), len(right)) == 0:
         return 0.0
     common = len(np.intersect1d(left, right, assume_unique=True))
@@ -113,8 +86,9 @@ def jaccard(left: Hashes, right: Hashes) -> float:
 
 
 def sketches(texts: Sequence[str], threshold: float, near: bool = True, strict: bool = False) -> tuple[Hashes, Hashes]:
-    """Of each text its exact key in two numbers, and its band keys (0 if not `near`): texts that agree in any band are
-    candidates. 0: a text without units. `strict` keys are of all but spacing: a sign can be what a sum or code says."""
+    """Return for each text its exact key in two numbers, and its band keys (0 if not `near`): texts that agree in any
+    band are candidates. 0: a text without units. `strict` keys are of all but spacing: a sign can be what a sum or code
+    says."""
     bands, rows = bands_for(threshold)
     exact = np.zeros((len(texts), 2), dtype=np.uint64)
     keys = np.zeros((len(texts), bands), dtype=np.uint64)
@@ -170,18 +144,18 @@ def signatures_of(shingles: Hashes, owner: npt.NDArray[np.int64], texts: int, va
     again, into empty bins only; what is empty after some throws takes the smallest number of all under a hash of its
     own. So a value is always the first of the text's shingles in one random order, which is the bin's.
     """
-    found = np.full(texts * values, _EMPTY)
+    signatures = np.full(texts * values, _EMPTY)
     for throw in range(_THROWS):
         thrown = _again(shingles, np.uint64(throw)) if throw else shingles
         places = owner * values + (((thrown >> np.uint64(32)) * np.uint64(values)) >> np.uint64(32)).astype(np.int64)
-        free = slice(None) if throw == 0 else found[places] == _EMPTY
-        np.minimum.at(found, places[free], thrown[free].astype(np.uint32))
-        left = (found.reshape(texts, values) == _EMPTY).any(axis=1)[owner]
+        free = slice(None) if throw == 0 else signatures[places] == _EMPTY
+        np.minimum.at(signatures, places[free], thrown[free].astype(np.uint32))
+        left = (signatures.reshape(texts, values) == _EMPTY).any(axis=1)[owner]
         shingles, owner = shingles[left], owner[left]
         if throw == 0:
             shingles, owner = _distinct(shingles, owner)
-    _fill(found.reshape(texts, values), shingles, owner)
-    return found.reshape(texts, values)
+    _fill(signatures.reshape(texts, values), shingles, owner)
+    return signatures.reshape(texts, values)
 
 
 def _again(shingles: Hashes, throw: npt.NDArray[np.uint64] | np.uint64) -> Hashes:
@@ -199,26 +173,26 @@ def _distinct(shingles: Hashes, owner: npt.NDArray[np.int64]) -> tuple[Hashes, n
     return shingles[new], owner[new]
 
 
-def _fill(found: npt.NDArray[np.uint32], shingles: Hashes, owner: npt.NDArray[np.int64]) -> None:
+def _fill(signatures: npt.NDArray[np.uint32], shingles: Hashes, owner: npt.NDArray[np.int64]) -> None:
     """Give empty bins of texts that have shingles the smallest number under the bin's own hash."""
     known, first, counts = np.unique(owner, return_index=True, return_counts=True)
-    which, bins = np.nonzero(found[known] == _EMPTY)
+    which, bins = np.nonzero(signatures[known] == _EMPTY)
     if not len(which):
         return
     sizes = counts[which]
     starts = np.cumsum(sizes) - sizes
     at = np.arange(int(sizes.sum())) - np.repeat(starts - first[which], sizes)
     thrown = _again(shingles[at], np.repeat((_THROWS + bins).astype(np.uint64), sizes))
-    found[known[which], bins] = np.minimum.reduceat(thrown.astype(np.uint32), starts)
+    signatures[known[which], bins] = np.minimum.reduceat(thrown.astype(np.uint32), starts)
 
 
 def signature(shingles: Hashes, values: int = VALUES) -> npt.NDArray[np.uint32]:
-    """The signature of one set of shingles."""
+    """Return the signature of one set of shingles."""
     return signatures_of(shingles, np.zeros(len(shingles), dtype=np.int64), 1, values)[0]
 
 
 def bands_for(threshold: float, values: int = VALUES, recall: float = RECALL) -> tuple[int, int]:
-    """(bands, rows): the most selective banding that finds a pair at the threshold with probability `recall`."""
+    """Return (bands, rows): the most selective banding that finds a pair at the threshold with probability `recall`."""
     for rows in range(values, 0, -1):
         bands = values // rows
         if 1 - (1 - threshold**rows) ** bands >= recall:
@@ -227,7 +201,7 @@ def bands_for(threshold: float, values: int = VALUES, recall: float = RECALL) ->
 
 
 def buckets(keys: Hashes) -> Iterator[list[int]]:
-    """Groups of positions with equal keys, each ascending, in order of their first; key 0 is in none."""
+    """Yield the groups of positions with equal keys, each ascending, in order of their first; key 0 is in none."""
     order = np.argsort(keys, kind="stable")
     order = order[np.searchsorted(keys[order], 1) :]
     for start, stop in sorted(runs(keys[order][1:] == keys[order][:-1]), key=lambda run: order[run[0]]):
@@ -235,18 +209,18 @@ def buckets(keys: Hashes) -> Iterator[list[int]]:
 
 
 def runs(equal: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Ranges of a sorted array whose values are equal: `equal[i]` says that values i and i + 1 are."""
+    """Return the ranges of a sorted array whose values are equal: `equal[i]` says that values i and i + 1 are."""
     equal = np.concatenate([[False], equal, [False]])
     starts, stops = np.flatnonzero(equal[1:] & ~equal[:-1]), np.flatnonzero(equal[:-1] & ~equal[1:]) + 1
     return list(zip(starts.tolist(), stops.tolist()))
 
 
 def join(
-    found: Iterable[Sequence[int]], shingles: Callable[[int], Hashes], threshold: float, parent: list[int]
+    candidates: Iterable[Sequence[int]], shingles: Callable[[int], Hashes], threshold: float, parent: list[int]
 ) -> None:
     """Unite in `parent` the members of every bucket that are similar."""
     different: set[tuple[int, int]] = set()
-    for bucket in found:
+    for bucket in candidates:
         _join(bucket, shingles, threshold, parent, different)
 
 
@@ -279,31 +253,3 @@ def _root(parent: list[int], index: int) -> int:
         parent[index] = parent[parent[index]]
         index = parent[index]
     return index
-
-
-# -- lines -----------------------------------------------------------------------------------------------------------
-
-
-def collapse_repeated_lines(text: str) -> str:
-    """Every run of equal lines once: what menus, counters and broken templates leave behind."""
-    lines = text.split("\n")
-    return "\n".join(line for before, line in zip([None, *lines], lines) if line != before or not line.strip())
-
-
-def line_keys(text: str) -> list[int]:
-    """One number for each line of a text, equal for lines that are equal after normalisation; 0: nothing in it."""
-    hashes, starts, _ = unit_hashes(text)
-    if not len(hashes):
-        return [0] * (text.count("\n") + 1)
-    breaks = np.flatnonzero(np.array([char == "\n" for char in text])) if "\n" in text else np.empty(0, np.int64)
-    edges = np.concatenate([[0], np.searchsorted(starts, breaks), [len(starts)]])
-    with np.errstate(over="ignore"):
-        places = np.arange(len(hashes)) - np.repeat(edges[:-1], np.diff(edges))
-        sums = np.concatenate([[np.uint64(0)], np.cumsum(mix(hashes + places.astype(np.uint64)))])
-        keys = sums[edges[1:]] - sums[edges[:-1]]
-    return np.where(np.diff(edges) > 0, keys | np.uint64(1), np.uint64(0)).tolist()
-
-
-def without_lines(text: str, common: Collection[int]) -> str:
-    """A text without the lines that are known to stand in many texts."""
-    return "\n".join(line for line, key in zip(text.split("\n"), line_keys(text)) if key not in common)

@@ -28,28 +28,29 @@ import pyarrow.parquet as pq
 from qwenkit.artifacts import stamp
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup import minhash
+from qwenkit.data.dedup.exact import name_key
 from qwenkit.data.pipeline import executor
 from qwenkit.data.pipeline.config import CorpusConfig
 from qwenkit.data.text_units import among
 from qwenkit.errors import UserError
 
 Docs = npt.NDArray[np.int64]
-Fate = tuple[str, str, str, str]  # step, rule, what was seen, of which document
+Outcome = tuple[str, str, str, str]  # step, rule, what was seen, of which document
 EXACT, BUCKETS, NEEDED, LINES = "exact.npz", "buckets.npz", "needed.npy", "lines.npy"
 COPY = pa.schema([("row", pa.int64()), *((key, pa.string()) for key in ("step", "rule", "of", "name"))])
 
 
 def copies_of(joined: Path, number: int) -> Path:
-    """The file of what the join says of one chunk: a row for each row that is a copy, or has another id."""
+    """Return the file of what the join says of one chunk: a row for each row that is a copy, or has another id."""
     return joined / f"copies-{number:05d}.parquet"
 
 
-def fates_and_names(joined: Path, number: int) -> tuple[dict[int, Fate], dict[int, str]]:
+def outcomes_and_names(joined: Path, number: int) -> tuple[dict[int, Outcome], dict[int, str]]:
     """Of a chunk: the rows that are copies, as a fate; and the rows that got another id."""
     path = copies_of(joined, number)
-    found = pq.read_table(str(path)).to_pylist() if path.exists() else []
-    fates = {row["row"]: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in found if row["step"]}
-    return fates, {row["row"]: row["name"] for row in found if row["name"]}
+    rows = pq.read_table(str(path)).to_pylist() if path.exists() else []
+    outcomes = {row["row"]: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in rows if row["step"]}
+    return outcomes, {row["row"]: row["name"] for row in rows if row["name"]}
 
 
 def find_candidates(
@@ -81,7 +82,8 @@ def find_candidates(
 
 
 def equal_rows(paths: list[str], columns: list[str], runner: str) -> list[Docs]:
-    """Groups of rows that are equal in some columns (0 in the first: equal to none), each sorted, by their first."""
+    """Return the groups of rows that are equal in some columns (0 in the first: equal to none), each sorted, by their
+    first."""
     groups = equal_by_daft(paths, columns, runner) if runner == "ray" else _equal_by_sorting(paths, columns)
     return sorted(groups, key=lambda group: int(group[0]))
 
@@ -99,7 +101,8 @@ def _equal_by_sorting(paths: list[str], columns: list[str]) -> Iterator[Docs]:
 
 
 def equal_by_daft(paths: list[str], columns: list[str], runner: str) -> Iterator[Docs]:
-    """The same by Daft's plan, which keeps no order: in this process, or on the cluster that Ray is connected to."""
+    """Yield the same by Daft's plan, which keeps no order: in this process, or on the cluster that Ray is connected
+    to."""
     daft = _daft(runner)
     frame = daft.read_parquet(paths).select("doc", *columns).where(daft.col(columns[0]) != 0)
     groups = frame.groupby(*columns).agg(daft.col("doc").list_agg().alias("docs"), daft.col("doc").count().alias("n"))
@@ -126,14 +129,14 @@ def shingle_part(out: Path, number: int, rows: Path, needed: Path) -> dict[str, 
     """Shingles of a chunk's candidates, one after the other."""
     docs = np.load(needed)
     wanted = set((docs[(docs >> 32) == number] - (number << 32)).tolist())
-    found: list[minhash.Hashes] = []
+    shingles: list[minhash.Hashes] = []
     done = 0
     for batch in parquet_io.read(rows, ["text"]) if wanted else ():
-        found += [minhash.shingle(row["text"]) for at, row in enumerate(batch, done) if at in wanted]
+        shingles += [minhash.shingle(row["text"]) for at, row in enumerate(batch, done) if at in wanted]
         done += len(batch)
-    np.save(out / "shingles.npy", np.concatenate([np.empty(0, np.uint64), *found]))
-    np.save(out / "bounds.npy", np.cumsum([0, *map(len, found)]))
-    return {"candidates": len(found)}
+    np.save(out / "shingles.npy", np.concatenate([np.empty(0, np.uint64), *shingles]))
+    np.save(out / "bounds.npy", np.cumsum([0, *map(len, shingles)]))
+    return {"candidates": len(shingles)}
 
 
 def join_copies(
@@ -146,8 +149,8 @@ def join_copies(
     config: CorpusConfig,
     runner: str,
 ) -> dict[str, Any]:
-    """The fate of every copy and new ids for rows whose id is taken, a file for each chunk that has some; and the lines
-    that stand in too many documents. `sources`: of each chunk the name and weight of its source."""
+    """Return the fate of every copy and new ids for rows whose id is taken, a file for each chunk that has some; and
+    the lines that stand in too many documents. `sources`: of each chunk the name and weight of its source."""
     exact = np.load(candidates / EXACT)
     pairs = [
         ("exact_duplicates", "exact_copy", *pair) for pair in zip(exact["copies"].tolist(), exact["originals"].tolist())
@@ -159,13 +162,13 @@ def join_copies(
     ids = _ids(rows, {pair[3] for pair in pairs} | {doc for group in taken for doc in group})
     names = _new_names(taken, ids, [name for name, _ in sources], _hashed_names(signatures))
     ids |= names
-    found: dict[int, dict[str, Any]] = {doc: {"name": name} for doc, name in names.items()}
+    outcomes: dict[int, dict[str, Any]] = {doc: {"name": name} for doc, name in names.items()}
     for step, rule, doc, original in pairs:
-        found.setdefault(doc, {}).update(step=step, rule=rule, of=ids[original])
-    for number, docs in itertools.groupby(sorted(found), key=lambda doc: doc >> 32):
+        outcomes.setdefault(doc, {}).update(step=step, rule=rule, of=ids[original])
+    for number, docs in itertools.groupby(sorted(outcomes), key=lambda doc: doc >> 32):
         with parquet_io.Writer(copies_of(out, number), COPY) as file:
             for doc in docs:
-                file.add({"row": doc & 0xFFFFFFFF, **found[doc]})
+                file.add({"row": doc & 0xFFFFFFFF, **outcomes[doc]})
     if config.max_line_repeats is not None:
         np.save(out / LINES, _common_lines(signatures, config.max_line_repeats))
     return {"copies": len(pairs), "renamed": len(names)}
@@ -217,11 +220,11 @@ def _ids(rows: Sequence[Path], docs: set[int]) -> dict[int, str]:
     by_chunk: dict[int, list[int]] = {}
     for doc in sorted(docs):
         by_chunk.setdefault(doc >> 32, []).append(doc & 0xFFFFFFFF)
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for number, wanted in by_chunk.items():
         column = pq.read_table(str(rows[number]), columns=["id"])["id"].take(pa.array(wanted)).to_pylist()
-        found |= {(number << 32) + row: name for row, name in zip(wanted, column)}
-    return found
+        names |= {(number << 32) + row: name for row, name in zip(wanted, column)}
+    return names
 
 
 def _hashed_names(signatures: Sequence[Path]) -> Docs:
@@ -241,7 +244,7 @@ def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[st
             if ids[doc] == ids[group[0]]:
                 name = f"{sources[doc >> 32]}/{ids[doc]}"
                 new = ""
-                while not new or among(np.array([minhash.name_key(new)]), known)[0] or new in used:
+                while not new or among(np.array([name_key(new)]), known)[0] or new in used:
                     given[name] += 1
                     new = name if given[name] == 1 else f"{name}#{given[name]}"
                 names[doc] = new
@@ -251,9 +254,9 @@ def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[st
 
 def _common_lines(signatures: Sequence[Path], most: int) -> npt.NDArray[np.uint64]:
     """Keys of the lines that more than `most` documents hold, counted a chunk at a time."""
-    found = [pq.read_table(str(path)) for p in signatures if (path := p.with_name("lines.parquet")).exists()]
-    if not found:
+    tables = [pq.read_table(str(path)) for p in signatures if (path := p.with_name("lines.parquet")).exists()]
+    if not tables:
         return np.empty(0, dtype=np.uint64)
-    table = pa.concat_tables(found).group_by("line").aggregate([("count", "sum")])
+    table = pa.concat_tables(tables).group_by("line").aggregate([("count", "sum")])
     keys, counts = table["line"].to_numpy(), table["count_sum"].to_numpy()
     return np.sort(keys[counts > most]).view(np.uint64)

@@ -30,7 +30,7 @@ class Content(NamedTuple):
 
 
 def main_content(page: str) -> Content:
-    """The main content of a page."""
+    """Return the main content of a page."""
     walked = walk(page)
     if walked is None:
         return Content("", 0.0, True)

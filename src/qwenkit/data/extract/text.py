@@ -21,23 +21,24 @@ TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not
 
 
 def extract_text(html: bytes | str, url: str | None = None, encoding: str | None = None) -> str:
-    """The main content of a page as plain text; "" when it has none. `encoding` is a header's claim, not a fact."""
+    """Return the main content of a page as plain text; "" when it has none. `encoding` is a header's claim, not a
+    fact."""
     page = decode(html, encoding) if isinstance(html, bytes) else html
     if not _TITLE_END.search(page):  # an open title swallows the whole page: close it before the next tag
         page = _TITLE.sub(r"\g<0></title>", page, count=1)
     if not page.strip():
         return ""
-    found = main_content(page)
-    text = tidy(found.text)
-    if not doubtful(text, found.share) or len(page) > TOO_LONG or not found.simple:
+    content = main_content(page)
+    text = tidy(content.text)
+    if not doubtful(text, content.share) or len(page) > TOO_LONG or not content.simple:
         return text
     careful = tidy(extract_careful(page, url))
-    return careful if len(careful) > len(text) or (careful and not found.share) else text
+    return careful if len(careful) > len(text) or (careful and not content.share) else text
 
 
 def doubtful(text: str, share: float) -> bool:
-    """The cheap confidence test: little of the sentences that the page has, or very little text that is not most of
-    them."""
+    """Return the cheap confidence test: little of the sentences that the page has, or very little text that is not most
+    of them."""
     return share < 0.15 or (len(text) < 100 and share < 0.8)
 
 

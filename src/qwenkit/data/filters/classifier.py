@@ -35,7 +35,7 @@ _NO_FILTER = (
     ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, OverflowError, NotImplementedError,
     RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
-"""What reading a file that is no filter ends in: each reader inside numpy and zipfile has words of its own."""
+"""What reading a file that is not a filter ends in: each reader inside numpy and zipfile has words of its own."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -85,18 +85,18 @@ class QualityClassifier:
     @classmethod
     def load(cls, path: Path | str) -> QualityClassifier:
         """Read what `save` wrote."""
-        held = io.BytesIO(read_bytes(path, expected="a file that `qwenkit train-filter` wrote"))
+        file = io.BytesIO(read_bytes(path, expected="a file that `qwenkit train-filter` wrote"))
         try:
-            with zipfile.ZipFile(held) as packed:
+            with zipfile.ZipFile(file) as packed:
                 if sum(part.file_size for part in packed.filelist) > _MOST:
                     raise ValueError("larger than any filter")
-            with np.load(held) as data:
+            with np.load(file) as data:
                 if int(data["form"]) != _FORM:
                     raise KeyError("form")
-                found = cls(data["weights"].astype(np.float64), float(data["bias"]))
-            if found.weights.shape != (2**BITS,) or not np.isfinite([*found.weights, found.bias]).all():
+                classifier = cls(data["weights"].astype(np.float64), float(data["bias"]))
+            if classifier.weights.shape != (2**BITS,) or not np.isfinite([*classifier.weights, classifier.bias]).all():
                 raise ValueError("other weights")
-            return found
+            return classifier
         except _NO_FILTER as error:
             raise UserError(
                 "no filter", where=str(path), expected="a file that `qwenkit train-filter` wrote"
@@ -104,7 +104,7 @@ class QualityClassifier:
 
 
 def agreement(good: Sequence[str], bad: Sequence[str]) -> float:
-    """Share of a fifth of the texts, set aside, that a filter taught by the rest puts on the right side."""
+    """Return the share of a fifth of the texts, set aside, that a filter taught by the rest puts on the right side."""
     aside = [side[::5] for side in (good, bad)]
     rest = [[text for n, text in enumerate(side) if n % 5] for side in (good, bad)]
     scorer = QualityClassifier.train(*rest)

@@ -1,12 +1,8 @@
-"""Rules of quality (section 2.1, step 5): each a pure measure of a text with the range it must lie in.
-
-    broken = first_broken(View(text, language), RULES)     -> Rule or None
+"""The default rules of quality for prose (the value `own` in recipes; section 2.1, step 5).
 
 The report says "rule-based and machine-learning-based methods" and names no rule. These are our own choice, after
-Gopher (Rae et al. 2021), C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024), CCNet and The Stack (Kocetkov et al.
-2022). A rule says to which writing it applies: word lengths and stop words mean nothing in Chinese, which has no
-spaces; there the unit is the character, and lengths count as half a word each. `published` has the rules as their
-authors have them, `classifier` the learned scorer.
+Gopher (Rae et al. 2021), C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024) and CCNet (Wenzek et al. 2020).
+`gopher`, `c4` and `fineweb` have the rules as their authors have them, `classifier` the learned scorer.
 
 Several of ours are milder than their source, since short entries, lists of names and figures are wanted: `source` says
 where the measure comes from, and in brackets what stands there where it is another. `stop_words` lets texts under 30
@@ -16,16 +12,25 @@ words pass, `top_n_gram` those under 50.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from functools import lru_cache
 from importlib import resources
 from math import inf
 
+from qwenkit.data.filters.rules import (
+    Rule,
+    TextView,
+    ellipsis_lines,
+    has_letter,
+    length,
+    line_share,
+    ratio,
+    repeated_line_characters,
+    repeated_lines,
+)
 from qwenkit.data.filters.word_list import Lists, WordLists, read_lists
-from qwenkit.data.ngrams import Grams
 from qwenkit.data.sentences import CLOSING, ENDS, without_ends
-from qwenkit.data.text_units import SIGN, is_unspaced, units
+from qwenkit.data.text_units import SIGN, units
 
 _ENDS = re.compile(rf"[{ENDS};；:：\u061b{CLOSING}|]\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*•‣·●○■◦–]|\d{1,3}[.)、])\s*")
@@ -45,115 +50,29 @@ _STOP_EN = frozenset(("the", "be", "to", "of", "and", "that", "have", "with", "i
 _STOP_ZH = frozenset("的一是不了在有人我他这为之大来以个中上们到说和地也")
 
 
-class View:
-    """A text with the parts that several rules look at, each computed once."""
-
-    def __init__(self, text: str, language: str = "und") -> None:
-        self.text, self.language = text, language
-
-    @cached_property
-    def unspaced(self) -> bool:
-        return is_unspaced(self.text)
-
-    @cached_property
-    def words(self) -> list[str]:
-        return units(self.text.casefold())
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """Words with the signs that stand at them, and signs that stand alone: what spaces part, case folded."""
-        return self.words if self.unspaced else self.text.casefold().split()
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return [line.strip() for line in self.text.split("\n") if line.strip()]
-
-    @cached_property
-    def paragraphs(self) -> list[str]:
-        return [part.strip() for part in re.split(r"\n{2,}", self.text) if part.strip()]
-
-    @cached_property
-    def grams(self) -> Grams:
-        """How the text repeats its words."""
-        return Grams(self.words)
-
-    @cached_property
-    def token_grams(self) -> Grams:
-        """How the text repeats its tokens."""
-        return Grams(self.tokens)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`measure` of a text must lie in [low, high]. `scope`: any, spaced, unspaced, or a language code."""
-
-    name: str
-    measure: Callable[[View], float]
-    low: float
-    high: float
-    source: str
-    scope: str = "any"
-
-    def applies_to(self, view: View) -> bool:
-        """Whether the text is of the writing or language that the rule is for."""
-        known = {"any": True, "spaced": not view.unspaced, "unspaced": view.unspaced}
-        return known.get(self.scope, self.scope == view.language)
-
-    def broken_by(self, view: View) -> bool:
-        """Whether the text lies outside the rule's range (a rule of other writing is never broken)."""
-        return self.applies_to(view) and not self.low <= self.measure(view) <= self.high
-
-
-def first_broken(view: View, rules: Iterable[Rule]) -> Rule | None:
-    """The first rule a text breaks."""
-    return next((rule for rule in rules if rule.broken_by(view)), None)
-
-
-def measures(view: View, rules: Iterable[Rule]) -> dict[str, float]:
-    """What every rule that applies sees in a text: its attributes, kept beside the corpus."""
-    return {rule.name: float(rule.measure(view)) for rule in rules if rule.applies_to(view)}
-
-
-def broken(seen: Mapping[str, float], rules: Iterable[Rule]) -> Rule | None:
-    """The first rule that these attributes break: thresholds change without measuring again."""
-    return next((rule for rule in rules if rule.name in seen and not rule.low <= seen[rule.name] <= rule.high), None)
-
-
-# -- measures: prose -------------------------------------------------------------------------------------------------
-
-
-def length(view: View) -> float:
-    """Words; a character of a script without spaces counts as half a word."""
-    return len(view.words) / (2 if view.unspaced else 1)
-
-
-def mean_word_length(view: View) -> float:
-    """Mean length of the words of spaced scripts (a Han character among them is no short word)."""
+def mean_word_length(view: TextView) -> float:
+    """Mean length of the words of spaced scripts (a Han character among them is not a short word)."""
     lengths = [len(word) for word in view.words if len(word) > 1 or word.isascii()]
     return ratio(sum(lengths), len(lengths))
 
 
-def longest_word(view: View) -> float:
+def longest_word(view: TextView) -> float:
     """Longest run without a space, links aside: keys, base64, words glued together."""
     plain = re.sub(r"https?://\S+|[\u0f0b\u1361]", " ", view.text)  # Tibetan and Ethiopic signs between words
     return max(map(len, plain.split()), default=0)
 
 
-def symbol_share(view: View) -> float:
+def symbol_share(view: TextView) -> float:
     """Hash signs and ellipses per word."""
     return ratio(len(re.findall(r"#|\.\.\.|…", view.text)), len(view.words))
 
 
-def bullet_lines(view: View) -> float:
+def bullet_lines(view: TextView) -> float:
     return line_share(view, lambda line: bool(_BULLET.match(line)))
 
 
-def ellipsis_lines(view: View) -> float:
-    return line_share(view, lambda line: line.endswith(("...", "…")))
-
-
-def unfinished_lines(view: View) -> float:
-    """Share of the characters that stand in lines without closing punctuation. FineWeb counts lines.
+def unfinished_lines(view: TextView) -> float:
+    """Return the share of the characters that stand in lines without closing punctuation. FineWeb counts lines.
 
     A line as long as a paragraph is never counted: it is prose that was cut somewhere. Nor are verses, and lines of
     scripts that end a sentence by a space.
@@ -165,9 +84,10 @@ def unfinished_lines(view: View) -> float:
     return ratio(open_lines, sum(map(len, view.lines)))
 
 
-def is_verse(view: View) -> bool:
-    """Whether a text is a poem in stanzas: two or more of some lines, each of a few words, most of which are small. A
-    list of names or of what a page links to has shorter lines, or none between them, and its words are capital."""
+def is_verse(view: TextView) -> bool:
+    """Return whether a text is a poem in stanzas: two or more of some lines, each of a few words, most of which are
+    small. A list of names or of what a page links to has shorter lines, or none between them, and its words are
+    capital."""
     stanzas = [part.split("\n") for part in view.paragraphs] or [[""]]
     stanzas = stanzas[1:] if len(stanzas[0]) == 1 else stanzas  # a title
     if len(stanzas) < 2 or not all(2 <= len(lines) <= _STANZA for lines in stanzas) or bullet_lines(view) > 0:
@@ -180,66 +100,51 @@ def is_verse(view: View) -> bool:
     return sum(word[0].islower() for word in cased) >= 0.5 * len(cased)
 
 
-def has_letter(word: str) -> bool:
-    """Whether a word has a letter, or a vowel sign, which in some scripts is a unit of its own."""
-    return any(map(str.isalpha, word)) or bool(not word.isascii() and SIGN.search(word))
-
-
-def lettered_words(view: View) -> float:
-    """Share of words that hold a letter; a run of signs is no word."""
+def lettered_words(view: TextView) -> float:
+    """Return the share of words that hold a letter; a run of signs is not a word."""
     return ratio(sum(map(has_letter, view.words)), len(view.words))
 
 
-def letters(view: View) -> float:
-    """Share of letters among all characters but spaces."""
-    found = sum(map(str.isalpha, view.text)) + (0 if view.text.isascii() else len(SIGN.findall(view.text)))
-    return ratio(found, sum(not char.isspace() for char in view.text))
+def letters(view: TextView) -> float:
+    """Return the share of letters among all characters but spaces."""
+    count = sum(map(str.isalpha, view.text)) + (0 if view.text.isascii() else len(SIGN.findall(view.text)))
+    return ratio(count, sum(not char.isspace() for char in view.text))
 
 
-def capitals(view: View) -> float:
+def capitals(view: TextView) -> float:
     return ratio(sum(map(str.isupper, view.text)), sum(map(str.isalpha, view.text)))
 
 
-def stop_words(view: View) -> float:
-    """How many different everyday words of English or Chinese the text has; texts under 30 words are let pass."""
+def stop_words(view: TextView) -> float:
+    """Return how many different everyday words of English or Chinese the text has; texts under 30 words are let
+    pass."""
     known = _STOP_ZH if view.unspaced else _STOP_EN
     return inf if length(view) < 30 else len(known.intersection(view.words))
 
 
-def vowelless_words(view: View) -> float:
-    """Share of the longer Latin words without a vowel: keyboard noise, scrambled bytes."""
+def vowelless_words(view: TextView) -> float:
+    """Return the share of the longer Latin words without a vowel: keyboard noise, scrambled bytes."""
     long = [word for word in view.words if len(word) > 3 and word.isascii() and word.isalpha()]
     return ratio(sum(not re.search("[aeiouy]", word) for word in long), len(long)) if len(long) > 4 else 0.0
 
 
-def strange_characters(view: View) -> float:
+def strange_characters(view: TextView) -> float:
     """Replacement, control and private-use characters, and sequences of twice-decoded text, per character."""
-    found = len(_STRANGE.findall(view.text)) + 2 * len(_MOJIBAKE.findall(view.text))
-    return ratio(found, len(view.text))
+    count = len(_STRANGE.findall(view.text)) + 2 * len(_MOJIBAKE.findall(view.text))
+    return ratio(count, len(view.text))
 
 
-def boilerplate_lines(view: View) -> float:
+def boilerplate_lines(view: TextView) -> float:
     return line_share(view, lambda line: len(line) < 200 and bool(_BOILERPLATE.search(line)))
 
 
-def repeated_lines(view: View) -> float:
-    """Share of lines that repeat an earlier one."""
-    return ratio(len(view.lines) - len(set(view.lines)), len(view.lines))
-
-
-def repeated_line_characters(view: View) -> float:
-    """Share of characters in lines that repeat an earlier one."""
-    whole = sum(map(len, view.lines))
-    return ratio(whole - sum(map(len, set(view.lines))), whole)
-
-
-def top_ngram(size: int) -> Callable[[View], float]:
+def top_ngram(size: int) -> Callable[[TextView], float]:
     """Measure: share of characters covered by the most frequent n-gram, if it occurs more than twice.
 
     0 for texts under 50 words, Gopher's shortest: a few sentences about one person must repeat a name.
     """
 
-    def measure(view: View) -> float:
+    def measure(view: TextView) -> float:
         if length(view) < 50:
             return 0.0
         grams = view.grams
@@ -251,11 +156,11 @@ def top_ngram(size: int) -> Callable[[View], float]:
     return measure
 
 
-def repeated_ngrams(size: int) -> Callable[[View], float]:
+def repeated_ngrams(size: int) -> Callable[[TextView], float]:
     """Measure: share of n-grams that are not the first of their kind. Where units are letters (Thai, Lao, Khmer,
     Myanmar), three of them stand for one: five letters are hardly a word."""
 
-    def measure(view: View) -> float:
+    def measure(view: TextView) -> float:
         span = 3 * size if view.unspaced and 2 * len(_LETTERS_ALONE.findall(view.text)) > len(view.words) else size
         total = view.grams.total(span)
         return ratio(total - view.grams.distinct(span), total)
@@ -264,7 +169,7 @@ def repeated_ngrams(size: int) -> Callable[[View], float]:
     return measure
 
 
-def offensive(view: View, lists: WordLists | None = None) -> float:
+def offensive(view: TextView, lists: WordLists | None = None) -> float:
     """Offensive words and phrases per 100 words, each different one counted at most three times."""
     counts = (lists or _packaged()).counts(view.text, view.language)
     return 100 * ratio(sum(min(3, count) for count in counts), max(20.0, length(view)))
@@ -276,33 +181,12 @@ def _packaged() -> WordLists:
 
 
 def packaged_words() -> Lists:
-    """The package's list, English and Chinese, for texts of every language; `""` is its key."""
+    """Return the package's list, English and Chinese, for texts of every language; `""` is its key."""
     with resources.as_file(resources.files("qwenkit.data.filters").joinpath("offensive.txt")) as path:
         return read_lists(path)
 
 
-# -- measures: code --------------------------------------------------------------------------------------------------
-
-
-def mean_line_length(view: View) -> float:
-    return ratio(sum(map(len, view.lines)), len(view.lines))
-
-
-def longest_line(view: View) -> float:
-    return max(map(len, view.lines), default=0)
-
-
-def alphanumeric(view: View) -> float:
-    return ratio(sum(map(str.isalnum, view.text)), len(view.text))
-
-
-def generated(view: View) -> float:
-    """1 where the first lines say that a program wrote the file."""
-    head = "\n".join(view.lines[:5]).lower()
-    return float(bool(re.search(r"auto-?generated|generated by|do not edit", head)))
-
-
-RULES: tuple[Rule, ...] = (
+DEFAULT_RULES: tuple[Rule, ...] = (
     Rule("length", length, 10, 100_000, "Gopher (50 there)"),
     Rule("strange_characters", strange_characters, 0, 0.005, "CCNet-like; U+FFFD and mojibake"),
     Rule("mean_word_length", mean_word_length, 3, 10, "Gopher", "en"),
@@ -329,46 +213,5 @@ RULES: tuple[Rule, ...] = (
     Rule("offensive", offensive, 0, 2.0, "C4 drops at one word of a list; here a rate"),
 )
 
-# Rules that also judge text chosen by hand, where sums, tables and verse are meant to be there.
-CHOSEN_TEXT = ("strange_characters", "offensive")
-
-CODE_RULES: tuple[Rule, ...] = (
-    Rule("code_mean_line", mean_line_length, 4, 100, "The Stack"),
-    Rule("code_longest_line", longest_line, 0, 1000, "The Stack"),
-    Rule("code_alphanumeric", alphanumeric, 0.25, 1, "The Stack"),
-    Rule("code_generated", generated, 0, 0, "The Stack"),
-)
-
-
-SETS = ("own", "gopher", "c4", "fineweb")
-
-
-def prose_rules(sets: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules of some sets, in their order; the published ones are in `published`."""
-    from qwenkit.data.filters import published
-
-    known = {"own": RULES, "gopher": published.GOPHER, "c4": published.C4, "fineweb": published.FINEWEB}
-    return tuple(rule for name in sets for rule in known[name])
-
-
-def rule_names(sets: Sequence[str]) -> list[str]:
-    """The names of all rules that may judge a text: those of some sets, and those of code."""
-    return [rule.name for rule in (*prose_rules(sets), *CODE_RULES)]
-
-
-def with_thresholds(rules: Sequence[Rule], thresholds: dict[str, tuple[float, float]]) -> tuple[Rule, ...]:
-    """The rules with other ranges where `thresholds` names one."""
-    return tuple(
-        replace(rule, low=thresholds[rule.name][0], high=thresholds[rule.name][1]) if rule.name in thresholds else rule
-        for rule in rules
-    )
-
-
-def ratio(part: float, whole: float) -> float:
-    """A share; 0 of nothing."""
-    return part / whole if whole else 0.0
-
-
-def line_share(view: View, test: Callable[[str], bool]) -> float:
-    """Share of the lines that pass a test."""
-    return ratio(sum(map(test, view.lines)), len(view.lines))
+CURATED_RULES = ("strange_characters", "offensive")
+"""Rules that also judge text chosen by hand, where sums, tables and verse are meant to be there."""

@@ -80,32 +80,32 @@ _KEY = re.compile(
 
 
 def resident(number: str) -> bool:
-    """Whether 18 digits hold a date of birth and pass the check of Chinese residents (ISO 7064, MOD 11-2)."""
+    """Return whether 18 digits hold a date of birth and pass the check of Chinese residents (ISO 7064, MOD 11-2)."""
     values = [10 if digit in "Xx" else int(digit) for digit in number]
     passes = sum(value * pow(2, 17 - place, 11) for place, value in enumerate(values)) % 11 == 1
     return passes and bool(_BIRTH.match(number))
 
 
 def luhn(digits: str) -> bool:
-    """Whether a number passes the check of payment cards."""
+    """Return whether a number passes the check of payment cards."""
     numbers = [int(digit) for digit in reversed(digits) if digit.isdigit()]
     return sum(numbers[0::2]) % 10 == -sum(sum(divmod(2 * number, 10)) for number in numbers[1::2]) % 10
 
 
 def card(number: str) -> bool:
-    """Whether a number has the first digits and the length of an issuer of cards, and passes their check."""
+    """Return whether a number has the first digits and the length of an issuer of cards, and passes their check."""
     digits = re.sub(r"\D", "", number)
     return bool(_CARD_FORMS.fullmatch(digits)) and luhn(digits)
 
 
 def account(number: str) -> bool:
-    """Whether an international bank account number passes its check (ISO 7064, MOD 97-10)."""
+    """Return whether an international bank account number passes its check (ISO 7064, MOD 97-10)."""
     plain = number.replace(" ", "")
     return int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 == 1
 
 
 def scrub(text: str) -> tuple[str, Counter[str]]:
-    """The text with personal data masked, and how much of each kind there was."""
+    """Return the text with personal data masked, and how much of each kind there was."""
     counts: Counter[str] = Counter()
     for has_sign, kinds in _KINDS:
         for name, pattern, is_real in kinds if has_sign(text) else ():
@@ -152,7 +152,7 @@ def _of(passes: Callable[[str], bool]) -> Check:
 
 
 def _is_address(match: re.Match[str]) -> bool:
-    """Whether what has the form of an address of mail is no name of a file, version of a package or product of two
+    """Whether what has the form of an address of mail is not a name of a file, version of a package or product of two
     matrices, of which one is an attribute or is called."""
     top, host = match["top"], match["host"]
     if top.lower() in _FILES or _VERSION.match(host) or not (top.islower() or top.isupper()):

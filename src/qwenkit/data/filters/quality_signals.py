@@ -19,12 +19,15 @@ import pyarrow as pa
 
 from qwenkit.artifacts import stamps
 from qwenkit.data import parquet_io
-from qwenkit.data.dedup import minhash
-from qwenkit.data.dedup.minhash_dedup import LINES, fates_and_names
-from qwenkit.data.filters import default as quality
+from qwenkit.data.dedup.lines import without_lines
+from qwenkit.data.dedup.minhash_dedup import LINES, outcomes_and_names
+from qwenkit.data.filters.c4 import bad_words
 from qwenkit.data.filters.classifier import QualityClassifier
+from qwenkit.data.filters.code import CODE_RULES
+from qwenkit.data.filters.default import CURATED_RULES, offensive, packaged_words
 from qwenkit.data.filters.perplexity import Perplexity
-from qwenkit.data.filters.published import bad_words
+from qwenkit.data.filters.rule_sets import prose_rules
+from qwenkit.data.filters.rules import Rule, TextView, measures
 from qwenkit.data.filters.word_list import WordLists
 from qwenkit.data.pipeline.config import CorpusConfig, applies
 from qwenkit.data.readers.documents import Source
@@ -35,68 +38,70 @@ ATTRIBUTES, BITS = "attributes.parquet", "bits_per_byte"
 def measure_part(
     out: Path, number: int, rows: Path, source: Source, config: CorpusConfig, joined: Path
 ) -> dict[str, Any]:
-    """What rules, filters and a model see in the rows that are no copies, in their order. No threshold is asked."""
-    gauge = Gauge(source, config)
+    """Return what rules, filters and a model see in the rows that are no copies, in their order. No threshold is
+    asked."""
+    extractor = SignalExtractor(source, config)
     common = common_lines(source, config, joined)
-    copies, names = fates_and_names(joined, number)
+    copies, names = outcomes_and_names(joined, number)
     done = 0
-    with parquet_io.Writer(out / ATTRIBUTES, gauge.schema) as attributes:
-        for batch in parquet_io.read(rows, ["id", "text", "language"]) if gauge.columns else ():
+    with parquet_io.Writer(out / ATTRIBUTES, extractor.schema) as attributes:
+        for batch in parquet_io.read(rows, ["id", "text", "language"]) if extractor.columns else ():
             left = [(at, row) for at, row in enumerate(batch, done) if at not in copies]
             texts = [without(row["text"], common) for _, row in left]
-            for (at, row), seen in zip(left, gauge.see(texts, [row["language"] for _, row in left])):
-                attributes.add({"id": names.get(at, row["id"]), **seen})
+            for (at, row), signals in zip(left, extractor.compute(texts, [row["language"] for _, row in left])):
+                attributes.add({"id": names.get(at, row["id"]), **signals})
             done += len(batch)
     return {"measured": done}
 
 
-class Gauge:
+class SignalExtractor:
     """What is measured of the documents of a source: by each rule, learned filter and model, under the names of their
     attributes."""
 
     def __init__(self, source: Source, config: CorpusConfig) -> None:
-        self.rules = rules_of(source, config)
+        self.rules = rules_for(source, config)
         self.scorers = {
-            name: _scorer(path, *stamps(Path(path))) for name, (path, _) in filters_of(source, config).items()
+            name: _scorer(path, *stamps(Path(path))) for name, (path, _) in learned_filters(source, config).items()
         }
         self.model = _model_of(config) if applies("perplexity", source, config) else None
         self.columns = [*(rule.name for rule in self.rules), *self.scorers, *([BITS] if self.model else [])]
         self.schema = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in self.columns)])
 
-    def see(self, texts: Sequence[str], languages: Sequence[str]) -> Iterator[dict[str, float | None]]:
-        """The attributes of some texts, which a model scores together."""
+    def compute(self, texts: Sequence[str], languages: Sequence[str]) -> Iterator[dict[str, float | None]]:
+        """Yield the attributes of some texts, which a model scores together."""
         bits = self.model.bits_per_byte(texts) if self.model else [None] * len(texts)
-        for text, language, found in zip(texts, languages, bits):
+        for text, language, bits_per_byte in zip(texts, languages, bits):
             scores = {name: scorer.score(text) for name, scorer in self.scorers.items()}
-            yield {**quality.measures(quality.View(text, language), self.rules), **scores, BITS: found}
+            yield {**measures(TextView(text, language), self.rules), **scores, BITS: bits_per_byte}
 
 
-def rules_of(source: Source, config: CorpusConfig) -> tuple[quality.Rule, ...]:
-    """The rules that judge a source: all of prose for what comes from the web, few for what was chosen by hand."""
+def rules_for(source: Source, config: CorpusConfig) -> tuple[Rule, ...]:
+    """Return the rules that judge a source: all of prose for what comes from the web, few for what was chosen by
+    hand."""
     if not applies("quality", source, config):
         return ()
     if source.kind == "code":
-        return quality.CODE_RULES
-    prose = _with_lists(quality.prose_rules(config.rules), config)
+        return CODE_RULES
+    prose = _with_lists(prose_rules(config.rules), config)
     if source.kind == "text":
-        return tuple(rule for rule in prose if rule.name in quality.CHOSEN_TEXT)
+        return tuple(rule for rule in prose if rule.name in CURATED_RULES)
     return prose
 
 
-def _with_lists(rules: tuple[quality.Rule, ...], config: CorpusConfig) -> tuple[quality.Rule, ...]:
+def _with_lists(rules: tuple[Rule, ...], config: CorpusConfig) -> tuple[Rule, ...]:
     """The rules with a person's lists of words: beside the package's for the rate, alone for C4's rule, which is left
     out where none is given."""
     given = config.offensive_words
     if not given:
         return tuple(rule for rule in rules if rule.name != "c4_bad_words")
-    measures = {
-        "offensive": partial(quality.offensive, lists=WordLists({**quality.packaged_words(), **given})),
+    with_words = {
+        "offensive": partial(offensive, lists=WordLists({**packaged_words(), **given})),
         "c4_bad_words": partial(bad_words, lists=WordLists(given)),
     }
-    return tuple(replace(rule, measure=measures.get(rule.name, rule.measure)) for rule in rules)
+    return tuple(replace(rule, measure=with_words.get(rule.name, rule.measure)) for rule in rules)
 
 
-def filters_of(source: Source, config: CorpusConfig) -> dict[str, tuple[str, float]]:
+def learned_filters(source: Source, config: CorpusConfig) -> dict[str, tuple[str, float]]:
     """Files and least scores of the learned filters, under the names of their attributes: score, score1, ..."""
     numbered = enumerate(config.classifiers) if applies("classifier", source, config) else ()
     return {f"score{n or ''}": given for n, given in numbered}
@@ -130,5 +135,5 @@ def _lines(path: str, *_: int) -> frozenset[int]:
 
 
 def without(text: str, common: frozenset[int]) -> str:
-    """A text without the lines of too many documents."""
-    return minhash.without_lines(text, common) if common else text
+    """Return a text without the lines of too many documents."""
+    return without_lines(text, common) if common else text

@@ -6,7 +6,7 @@ word for another number.
 International numbers (+44 20 7946 0958) need no more than their form. National ones have that of a country: North
 America's codes of area and exchange never begin with 0 or 1; where a number begins with the 0 that is dialled at home
 (030 1234567, 06 12 34 56 78, 03-1234-5678) nine to eleven digits in groups are one. A bare Chinese mobile number is an
-ordinary number too, so it needs a word for it, or Chinese beside it that is no word of counting.
+ordinary number too, so it needs a word for it, or Chinese beside it that is not a word of counting.
 """
 
 from __future__ import annotations
@@ -52,35 +52,35 @@ _INTERNATIONAL = re.compile(r"\+[1-9]\d{7,14}")
 
 
 def is_telephone(match: re.Match[str]) -> bool:
-    """Whether what has the form of a number is one that is called."""
-    found, form = match.group(), match.lastgroup or ""
+    """Return whether what has the form of a number is one that is called."""
+    number, form = match.group(), match.lastgroup or ""
     before = match.string[max(0, match.start() - _BEFORE) : match.start()]
-    digits = re.sub(r"\D", "", found)
+    digits = re.sub(r"\D", "", number)
     if form == "abroad":  # no signed number of a table: with its country it has eight digits, and more than one dot
-        signed = _SIGNED.fullmatch(found) and not _INTERNATIONAL.fullmatch(found)
+        signed = _SIGNED.fullmatch(number) and not _INTERNATIONAL.fullmatch(number)
         return not signed and 8 <= len(digits) <= 17
     if _OF_OTHERS.search(before):
         return False
-    return _national(form, found, digits, before, match.string[match.end() : match.end() + 2])
+    return _national(form, number, digits, before, match.string[match.end() : match.end() + 2])
 
 
-def _national(form: str, found: str, digits: str, before: str, after: str) -> bool:
+def _national(form: str, number: str, digits: str, before: str, after: str) -> bool:
     """Whether a number is one in its country."""
-    said = bool(_SAYS_SO.search(before))
+    is_announced = bool(_SAYS_SO.search(before))
     if form == "word":
-        return said and 9 <= len(digits) <= (15 if digits.startswith("00") else 12) and not _DATE.search(found)
+        return is_announced and 9 <= len(digits) <= (15 if digits.startswith("00") else 12) and not _DATE.search(number)
     if form == "america":
         return digits[0] > "1" and digits[3] > "1" and digits[4:6] != "11"
     if form == "mobile":
         beside = _HAN.search(before.rstrip(" :：")[-1:] + after.lstrip()[:1])
-        return said or found != digits or bool(beside)
+        return is_announced or number != digits or bool(beside)
     if form == "home":
-        is_date = _DATE.match(found) and not _PAIRS.fullmatch(found)
-        return 9 <= len(digits) <= 11 and not is_date and not _counts(found)
+        is_date = _DATE.match(number) and not _PAIRS.fullmatch(number)
+        return 9 <= len(digits) <= 11 and not is_date and not _counts(number)
     return True
 
 
-def _counts(found: str) -> bool:
+def _counts(number: str) -> bool:
     """Whether groups are steps of one count: 01 02 03 04 05."""
-    groups = [int(group) for group in re.findall(r"\d+", found)]
+    groups = [int(group) for group in re.findall(r"\d+", number)]
     return len(groups) > 2 and all(after - before == 1 for before, after in pairwise(groups))

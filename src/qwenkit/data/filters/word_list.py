@@ -30,15 +30,15 @@ def read_lists(path: Path) -> Lists:
     """One word or phrase a line, `#` begins a remark. A folder holds a file for each language, named by its code
     (`en`, `zh.txt`); a file with another name is for every language. README and LICENSE of a folder are left."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    by_language: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for file in files:
         match = _LANGUAGE.fullmatch(file.name)
         if path.is_dir() and (file.name.startswith(".") or file.stem.isupper()):
             continue
         if path.is_dir() and not match:
             raise UserError("not a list of words", where=str(file), expected="files named by a language: en, zh.txt")
-        found[match[1] if match else ""].update(dict.fromkeys(_lines(file)))
-    lists = {language: tuple(words) for language, words in found.items() if words}
+        by_language[match[1] if match else ""].update(dict.fromkeys(_lines(file)))
+    lists = {language: tuple(words) for language, words in by_language.items() if words}
     if not lists:
         raise UserError("no words in this list", where=str(path), expected="one word or phrase a line")
     return lists
@@ -70,17 +70,18 @@ class WordLists:
             self._between[language], self._anywhere[language] = between, anywhere
 
     def counts(self, text: str, language: str) -> list[int]:
-        """How often each entry of the language's list, or of the one for all, stands in the text; 0 is left out."""
+        """Return how often each entry of the language's list, or of the one for all, stands in the text; 0 is left
+        out."""
         plain = _plain(text)
         words = {"", *_WORD.findall(plain)}
         pairs = {*plain, *map("".join, pairwise(plain))} if self._anywhere_in(language) else set()
-        found = []
+        counts = []
         for name in {"", language} & self._between.keys():
             between, anywhere = self._between[name], self._anywhere[name]
             entries = [entry for part in words & between.keys() for entry in between[part]]
-            found += [len(re.findall(rf"(?<!\w){re.escape(entry)}(?!\w)", plain)) for entry in entries]
-            found += [plain.count(entry) for part in pairs & anywhere.keys() for entry in anywhere[part]]
-        return sorted(filter(None, found))
+            counts += [len(re.findall(rf"(?<!\w){re.escape(entry)}(?!\w)", plain)) for entry in entries]
+            counts += [plain.count(entry) for part in pairs & anywhere.keys() for entry in anywhere[part]]
+        return sorted(filter(None, counts))
 
     def _anywhere_in(self, language: str) -> bool:
         return any(self._anywhere.get(name) for name in ("", language))

@@ -1,6 +1,6 @@
 """The books of a corpus: what became of every document, chunk by chunk, and of all chunks together.
 
-books = Books(seed, 5, ledger)                    in a chunk: counts, rows of the ledger, samples of every rule
+books = Accounting(seed, 5, ledger)                    in a chunk: counts, rows of the ledger, samples of every rule
 sources_of(...), funnel_of(...), samples_of(...)  of all marks: closed, so that nothing is lost without a rule
 """
 
@@ -18,84 +18,92 @@ import pyarrow.parquet as pq
 from qwenkit import rng
 from qwenkit.data import parquet_io
 from qwenkit.data.pipeline.config import ORDER, CorpusConfig, applies
-from qwenkit.data.pipeline.executor import Mark
+from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.data.readers.documents import Source
 from qwenkit.errors import Stopped
 from qwenkit.records import Quarantine
 
 Row = dict[str, Any]
 KEPT = "kept"
-OPTIONAL = ("licence", "lines", "classifier", "perplexity")  # steps that the funnel leaves out where nobody asked
+OPTIONAL = (
+    "licence",
+    "steps",
+    "lines",
+    "classifier",
+    "perplexity",
+)  # steps that the funnel leaves out where nobody asked
 
 
 @dataclass
-class Books:
+class Accounting:
     """The fate of every document of a chunk: counts, the ledger's rows, a few samples of every rule and source."""
 
     seed: int
     keep: int
     ledger: parquet_io.Writer
     read: int = 0
-    fated: int = 0
+    recorded: int = 0
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # step, rule, source
     samples: defaultdict[tuple[str, str, str], list[Any]] = field(default_factory=lambda: defaultdict(list))
 
-    def fate(self, row: Row, step: str, rule: str, seen: str = "", of: str = "", copies: int = 0) -> None:
+    def record(self, row: Row, step: str, rule: str, detail: str = "", duplicate_of: str = "", copies: int = 0) -> None:
         """Write down what became of a document."""
-        self.fated += 1
+        self.recorded += 1
         if step != KEPT:
             self.counts[step, rule, row["source"]] += 1
         place = {key: row[key] for key in ("id", "source", "place")}
-        self.ledger.add({**place, "step": step, "rule": rule, "seen": seen, "of": of, "copies": copies})
-        self._sample(row, step, rule, seen or of)
+        self.ledger.add({**place, "step": step, "rule": rule, "seen": detail, "of": duplicate_of, "copies": copies})
+        self._sample(row, step, rule, detail or duplicate_of)
 
-    def _sample(self, row: Row, step: str, rule: str, seen: str) -> None:
+    def _sample(self, row: Row, step: str, rule: str, detail: str) -> None:
         """Keep a random few, by a draw that is the document's own."""
-        luck = rng.derive_seed(self.seed, step, rule, row["source"], row["place"])
-        shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": seen}
-        entry = (-luck, row["place"], self.fated, {**shown, "text": row["text"][:1000]})  # places may be equal
+        sample_key = rng.derive_seed(self.seed, step, rule, row["source"], row["place"])
+        shown = {"step": step, "rule": rule, "id": row["id"], "source": row["source"], "seen": detail}
+        entry = (-sample_key, row["place"], self.recorded, {**shown, "text": row["text"][:1000]})  # places may be equal
         kept = self.samples[step, rule, row["source"]]
         if len(kept) < self.keep:
             heapq.heappush(kept, entry)
         elif kept and entry[:2] > kept[0][:2]:
             heapq.heapreplace(kept, entry)
 
-    def mark(self) -> dict[str, Any]:
-        """What the chunk's mark says of its books."""
+    def totals(self) -> dict[str, Any]:
+        """Return what the done record of the shard says: counts and samples."""
         counts = [[*key, count] for key, count in sorted(self.counts.items())]
         return {
             "read": self.read,
             "counts": counts,
-            "samples": [[luck, place, row] for _, few in sorted(self.samples.items()) for luck, place, _, row in few],
+            "samples": [
+                [sample_key, place, row] for _, few in sorted(self.samples.items()) for sample_key, place, _, row in few
+            ],
         }
 
 
 def sources_of(
-    sources: Iterable[Source], read: Sequence[Mark], clean: Sequence[Mark], ledgers: Sequence[Path]
+    sources: Iterable[Source], read: Sequence[DoneRecord], clean: Sequence[DoneRecord], ledgers: Sequence[Path]
 ) -> dict[str, Row]:
-    """What became of each source. Kept is what the ledgers of the last phase say, not what is left. A document that was
-    lost, or counted twice, is an error: read = kept + dropped + quarantined."""
-    found: dict[str, Row] = {
+    """Return what became of each source. Kept is what the ledgers of the last phase say, not what is left. A document
+    that was lost, or counted twice, is an error: read = kept + dropped + quarantined."""
+    by_source: dict[str, Row] = {
         s.name: {"file": Path(s.path).name, "read": 0, "kept": 0, "dropped": Counter(), "quarantined": Counter()}
         for s in sources
     }
     for mark, ledger in zip(read, ledgers):
-        row, bad = found[mark["source"]], Counter(mark["bad"])
+        row, bad = by_source[mark["source"]], Counter(mark["bad"])
         row["quarantined"] += bad
         row["read"] += mark["read"] + bad.total()
         steps = pq.read_table(str(ledger), columns=["step"])["step"]
         row["kept"] += steps.to_pylist().count(KEPT)
     for mark in [*read, *clean]:
         for _, rule, source, count in mark["counts"]:
-            found[source]["dropped"][rule] += count
-    for row in found.values():  # plain tables, which can be written as JSON
+            by_source[source]["dropped"][rule] += count
+    for row in by_source.values():  # plain tables, which can be written as JSON
         row["dropped"], row["quarantined"] = dict(row["dropped"]), dict(row["quarantined"])
-    _refuse_open(found)
-    return found
+    _refuse_open(by_source)
+    return by_source
 
 
 def funnel_of(
-    sources: Sequence[Source], config: CorpusConfig, read: Sequence[Mark], clean: Sequence[Mark]
+    sources: Sequence[Source], config: CorpusConfig, read: Sequence[DoneRecord], clean: Sequence[DoneRecord]
 ) -> list[Row]:
     """One line for every rule that dropped something, or one for a step that dropped nothing."""
     dropped: Counter[tuple[str, str]] = Counter()
@@ -112,30 +120,30 @@ def funnel_of(
     return funnel
 
 
-def samples_of(marks: Iterable[Mark], most: int) -> list[Row]:
-    """The luckiest few of every rule and source over all chunks."""
-    found: dict[tuple[str, str, str], list[Any]] = {}
+def samples_of(marks: Iterable[DoneRecord], most: int) -> list[Row]:
+    """Return the luckiest few of every rule and source over all chunks."""
+    by_rule: dict[tuple[str, str, str], list[Any]] = {}
     for mark in marks:
-        for luck, place, row in mark["samples"]:
-            found.setdefault((row["step"], row["rule"], row["source"]), []).append((-luck, place, row))
-    return [entry[2] for key in sorted(found) for entry in sorted(found[key], key=lambda e: e[:2])[:most]]
+        for sample_key, place, row in mark["samples"]:
+            by_rule.setdefault((row["step"], row["rule"], row["source"]), []).append((-sample_key, place, row))
+    return [entry[2] for key in sorted(by_rule) for entry in sorted(by_rule[key], key=lambda e: e[:2])[:most]]
 
 
-def sizes_of(clean: Iterable[Mark]) -> dict[str, dict[str, dict[str, int]]]:
-    """Documents and characters by source, language and licence, largest first."""
-    found: dict[str, dict[str, list[int]]] = {key: {} for key in ("source", "language", "licence")}
+def sizes_of(clean: Iterable[DoneRecord]) -> dict[str, dict[str, dict[str, int]]]:
+    """Return documents and characters by source, language and licence, largest first."""
+    sizes: dict[str, dict[str, list[int]]] = {key: {} for key in ("source", "language", "licence")}
     for mark in clean:
         for key, value, documents, characters in mark["sizes"]:
-            sums = found[key].setdefault(value, [0, 0])
+            sums = sizes[key].setdefault(value, [0, 0])
             sums[0], sums[1] = sums[0] + documents, sums[1] + characters
     return {
         key: {v: {"documents": d, "characters": c} for v, (d, c) in sorted(sums.items(), key=lambda i: -i[1][1])}
-        for key, sums in found.items()
+        for key, sums in sizes.items()
     }
 
 
-def quarantine_of(read: Iterable[Mark]) -> Quarantine:
-    """What was put aside while reading."""
+def quarantine_of(read: Iterable[DoneRecord]) -> Quarantine:
+    """Return what was put aside while reading."""
     quarantine = Quarantine()
     for mark in read:
         quarantine.counts.update(mark["bad"])
@@ -145,11 +153,11 @@ def quarantine_of(read: Iterable[Mark]) -> Quarantine:
 
 def _refuse_open(sources: dict[str, Row]) -> None:
     """Refuse a corpus in which a document was lost, or counted twice: read = kept + dropped + quarantined."""
-    told = []
+    unbalanced = []
     for name, row in sources.items():
         dropped, aside = sum(row["dropped"].values()), sum(row["quarantined"].values())
         if row["read"] != row["kept"] + dropped + aside:
-            told.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {aside} quarantined")
-    if told:
+            unbalanced.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {aside} quarantined")
+    if unbalanced:
         books = "read = kept + dropped + quarantined"
-        raise Stopped("documents were lost or counted twice", where="; ".join(told), expected=books)
+        raise Stopped("documents were lost or counted twice", where="; ".join(unbalanced), expected=books)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from qwenkit.data.decontamination import GRAM, SHORTEST
-from qwenkit.data.filters import default as quality
+from qwenkit.data.filters.rule_sets import RULE_SETS, rule_names
 from qwenkit.data.filters.word_list import Lists
 from qwenkit.data.readers.documents import Source
 from qwenkit.errors import UserError, nearest
@@ -23,6 +23,7 @@ STEPS: dict[str, tuple[str, ...]] = {
 ORDER = (
     "licence",
     "language",
+    "steps",
     "exact_duplicates",
     "near_duplicates",
     "lines",
@@ -34,7 +35,7 @@ RUNNERS = ("local", "ray")
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What the report leaves open. Every default is ours; `quality.RULES` gives the published thresholds."""
+    """What the report leaves open. Every default is ours; a rule's `source` names the published threshold."""
 
     seed: int = 0
     languages: tuple[str, ...] | None = None  # None: every language is kept, and labelled
@@ -54,13 +55,16 @@ class CorpusConfig:
     shortest: int = SHORTEST
     most_documents: int | None = None  # a gram in more documents than this is boilerplate and no overlap
     samples_per_rule: int = 5  # kept for people to read: the report's manual review
+    steps: tuple[str, ...] = ()  # your own steps, `module:function` (see `custom_steps`)
     chunk_bytes: int = 16 << 20  # of raw input; decides where output files end, so part of what is made
 
 
 def applies(step: str, source: Source, config: CorpusConfig) -> bool:
-    """Whether a step is taken for documents of a source."""
+    """Return whether a step is taken for documents of a source."""
     if step == "licence":
         return config.allow_licences is not None
+    if step == "steps":
+        return bool(config.steps)
     if step == "decontaminate" and source.kind != "instruction" and not config.decontaminate_all:
         return False
     asked = {"lines": config.max_line_repeats, "classifier": config.classifiers, "perplexity": config.perplexity_model}
@@ -72,7 +76,7 @@ def applies(step: str, source: Source, config: CorpusConfig) -> bool:
 def check(sources: Sequence[Source], config: CorpusConfig, runner: str) -> None:
     """Names that mean nothing and numbers that cannot be are the user's mistake, found before any reading."""
     steps = sorted({step for kind in STEPS.values() for step in kind})
-    rules = quality.rule_names(quality.SETS)
+    rules = rule_names(list(RULE_SETS))
     if not sources:
         raise UserError("no sources", expected="at least one")
     if not 0 < config.near_threshold <= 1:
@@ -88,7 +92,7 @@ def check(sources: Sequence[Source], config: CorpusConfig, runner: str) -> None:
     for what, given, known in (
         ("step to skip", [step for source in sources for step in source.skip], steps),
         ("quality rule", list(config.thresholds), rules),
-        ("set of rules", list(config.rules), list(quality.SETS)),
+        ("set of rules", list(config.rules), list(RULE_SETS)),
         ("runner", [runner], list(RUNNERS)),
     ):
         for name in given:

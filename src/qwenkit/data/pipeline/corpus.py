@@ -37,8 +37,9 @@ from qwenkit.data.pipeline import accounting
 from qwenkit.data.pipeline import steps as phases
 from qwenkit.data.pipeline.accounting import Row
 from qwenkit.data.pipeline.config import CorpusConfig, applies, check
-from qwenkit.data.pipeline.executor import Chunks, Mark
-from qwenkit.data.readers.documents import AUTO, Source, Split, splits
+from qwenkit.data.pipeline.custom_steps import find_steps
+from qwenkit.data.pipeline.executor import DoneRecord, Executor
+from qwenkit.data.readers.documents import AUTO, Source, SourceSplit, source_splits
 from qwenkit.data.readers.sources import suffix_of
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_bytes
@@ -70,7 +71,7 @@ class CorpusResult:
         return list(self)
 
     def batches(self) -> Iterator[list[str]]:
-        """The texts, some thousand at a time."""
+        """Yield the texts, some thousand at a time."""
         for path in self.document_files:
             yield from ([row["text"] for row in rows] for rows in parquet_io.read(path, ["text"]))
 
@@ -97,12 +98,12 @@ def build_corpus(
     config = config or CorpusConfig()
     check(sources, config, runner)
     _refuse_within(sources, folder)
-    held = None if folder is not None else tempfile.TemporaryDirectory(prefix="qwenkit-corpus-")
-    base = folder if folder is not None else Path(str(held and held.name))
-    with Chunks(base, workers, runner, progress) as work:
+    temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="qwenkit-corpus-")
+    base = folder if folder is not None else Path(str(temporary and temporary.name))
+    with Executor(base, workers, runner, progress) as work:
         build = _Build(work, list(sources), config, list(test_texts), version, strict)
         build.run()
-        return build.result(held)
+        return build.result(temporary)
 
 
 class NothingRead(UserError):
@@ -118,7 +119,7 @@ class _Build:
 
     def __init__(
         self,
-        work: Chunks,
+        work: Executor,
         sources: list[Source],
         config: CorpusConfig,
         tests: list[str],
@@ -127,34 +128,36 @@ class _Build:
     ) -> None:
         self.work, self.sources, self.config, self.tests = work, sources, config, tests
         self.version, self.strict = version, strict
-        self.parts: list[tuple[Split, Source]] = [
+        self.steps = find_steps(config.steps)
+        self.parts: list[tuple[SourceSplit, Source]] = [
             (split, replace(source, kind=split.kind))
             for source in sources
-            for split in splits(source, config.chunk_bytes)
+            for split in source_splits(source, config.chunk_bytes)
         ]
-        self.seen = [[signature(Path(name)) for name in split.paths] for split, _ in self.parts]
-        self.read: list[Mark] = []
-        self.clean: list[Mark] = []
+        self.signatures = [[signature(Path(name)) for name in split.paths] for split, _ in self.parts]
+        self.read: list[DoneRecord] = []
+        self.clean: list[DoneRecord] = []
 
     def run(self) -> None:
         """The five phases. The key of each is what its bytes depend on."""
         read = [self._reading_key(split, source) for split, source in self.parts]
-        tasks = [(*part, self.config, seen) for part, seen in zip(self.parts, self.seen)]
-        self.read = self.work.map("1-read", FORM, tasks, phases.read_part, own=read)
+        tasks = [(*part, self.config, signatures, self.steps) for part, signatures in zip(self.parts, self.signatures)]
+        self.read = self.work.run_phase("1-read", FORM, tasks, phases.read_part, own=read)
         self._refuse_silent_sources()
         sign = [FORM, read, self.config.near_threshold, self.config.max_line_repeats]
         signing = [(n, self._rows(n), source, self.config) for n, (_, source) in enumerate(self.parts)]
-        self.work.map("2-sign", sign, signing, phases.sign_part)
+        self.work.run_phase("2-sign", sign, signing, phases.sign_part)
         joined = [sign, [source.weight for source in self.sources]]
         self._join(joined)
         self._clean(joined, self._measure(joined))
 
-    def _reading_key(self, split: Split, source: Source) -> list[Any]:
+    def _reading_key(self, split: SourceSplit, source: Source) -> list[Any]:
         """What the rows of a part depend on: other parts, and other sources, play no part."""
         config, times = self.config, [stamps(Path(name)) for name in split.paths]
         return [
             self.version, asdict(split), times, {**asdict(source), "path": str(source.path)}, config.seed,
             config.languages, config.min_confidence, config.allow_licences, config.samples_per_rule,
+            *([[step.name, step.digest] for step in self.steps]),
         ]  # fmt: skip
 
     def _rows(self, number: int) -> Path:
@@ -166,7 +169,7 @@ class _Build:
         for mark in self.read:
             read[mark["source"]] += mark["read"]
             bad[mark["source"]].update(mark["bad"])
-        unread = {name: found for name, found in bad.items() if not read[name]}
+        unread = {name: reasons for name, reasons in bad.items() if not read[name]}
         for source in self.sources:
             if source.name in unread and not unread[source.name]:
                 raise UserError("no document in this source", where=f"source {source.name}: {source.path}")
@@ -178,15 +181,15 @@ class _Build:
         work, numbers = self.work, range(len(self.parts))
         signatures = [work.path("2-sign", n, phases.SIGNATURES) for n in numbers]
         weights = [source.weight for _, source in self.parts]
-        work.map("3-pairs", key, [(signatures, weights, self.config, work.runner)], minhash_dedup.find_candidates)
+        work.run_phase("3-pairs", key, [(signatures, weights, self.config, work.runner)], minhash_dedup.find_candidates)
         pairs = work.folder / "3-pairs" / "00000"
         shingling = [(n, self._rows(n), pairs / minhash_dedup.NEEDED) for n in numbers]
-        work.map("3-shingles", key, shingling, minhash_dedup.shingle_part)
+        work.run_phase("3-shingles", key, shingling, minhash_dedup.shingle_part)
         shingles = [work.folder / "3-shingles" / f"{n:05d}" for n in numbers]
         rows = [self._rows(n) for n in numbers]
         names = [(source.name, source.weight) for _, source in self.parts]
         joining = [(pairs, shingles, rows, signatures, names, self.config, work.runner)]
-        work.map("3-join", key, joining, minhash_dedup.join_copies)
+        work.run_phase("3-join", key, joining, minhash_dedup.join_copies)
 
     def _measure(self, joined: list[Any]) -> list[Any]:
         """What rules, filters and a model see. The key, which is returned, has no thresholds."""
@@ -195,7 +198,7 @@ class _Build:
         seen_by = [list(config.rules), config.offensive_words, [[path, *stamps(Path(str(path)))] for path in files]]
         key = [joined, config.max_line_repeats, *seen_by]
         tasks = [(n, self._rows(n), source, config, folder) for n, (_, source) in enumerate(self.parts)]
-        self.work.map("4-measure", key, tasks, measure_part)
+        self.work.run_phase("4-measure", key, tasks, measure_part)
         return key
 
     def _clean(self, joined: list[Any], measured: list[Any]) -> None:
@@ -208,7 +211,7 @@ class _Build:
             for n, (_, source) in enumerate(self.parts)
         ]
         key = [measured, asdict(self.config), tests.name, common and common.name]
-        self.clean = self.work.map("4-clean", key, tasks, phases.clean_part)
+        self.clean = self.work.run_phase("4-clean", key, tasks, phases.clean_part)
 
     def _attributes(self, number: int) -> Path:
         return self.work.path("4-measure", number, ATTRIBUTES)
@@ -229,21 +232,21 @@ class _Build:
         folder = self.work.folder / "3-join" / "00000"
         apply = [(n, source) for n, (_, source) in enumerate(self.parts) if applies("decontaminate", source, config)]
         key = [joined, tests.name, config.gram, config.shortest, [n for n, _ in apply]]
-        self.work.map(
+        self.work.run_phase(
             "4-spread", key, [(n, self._rows(n), config, folder, tests) for n, _ in apply], phases.spread_part
         )
         spread: Counter[int] = Counter()
         for place in range(len(apply)):
-            with np.load(self.work.path("4-spread", place, phases.SPREAD)) as found:
-                spread.update(dict(zip(found["grams"].tolist(), found["counts"].tolist())))
+            with np.load(self.work.path("4-spread", place, phases.SPREAD)) as arrays:
+                spread.update(dict(zip(arrays["grams"].tolist(), arrays["counts"].tolist())))
         data = io.BytesIO()
         np.save(data, np.array(sorted(gram for gram, count in spread.items() if count > most), dtype=np.uint64))
         return self._written(data.getvalue(), "npy")
 
     # -- the books ---------------------------------------------------------------------------------------------------
 
-    def result(self, held: Any) -> CorpusResult:
-        """Every chunk's books as one, closed: a document that nobody accounts for is an error."""
+    def result(self, temporary: Any) -> CorpusResult:
+        """Return every chunk's books as one, closed: a document that nobody accounts for is an error."""
         numbers = range(len(self.parts))
         read, clean, config = self.read, self.clean, self.config
         ledgers = [self.work.path("4-clean", n, phases.LEDGER) for n in numbers]
@@ -259,18 +262,18 @@ class _Build:
             accounting.quarantine_of(read),
             [row for mark in clean for row in mark["contaminated"]],
             sum((Counter(mark["pii"]) for mark in clean), Counter()),
-            held,
+            temporary,
         )
 
     def _taken(self) -> dict[str, dict[str, dict[str, int]]]:
         """What the files of sources of the kind `auto` were taken for."""
-        found: dict[str, dict[str, dict[str, int]]] = {s.name: {} for s in self.sources if s.kind == AUTO}
+        taken: dict[str, dict[str, dict[str, int]]] = {s.name: {} for s in self.sources if s.kind == AUTO}
         for split, source in self.parts:
-            if source.name in found and split.start == 0:
-                counts = found[source.name].setdefault(split.kind, {})
+            if source.name in taken and split.start == 0:
+                counts = taken[source.name].setdefault(split.kind, {})
                 for path in map(Path, split.paths):
                     counts[suffix_of(path) or path.name] = counts.get(suffix_of(path) or path.name, 0) + 1
-        return {name: {kind: counts for kind, counts in kinds.items() if counts} for name, kinds in found.items()}
+        return {name: {kind: counts for kind, counts in kinds.items() if counts} for name, kinds in taken.items()}
 
 
 def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:

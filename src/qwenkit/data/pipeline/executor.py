@@ -1,7 +1,7 @@
 """Phases of work in chunks: each chunk has a folder of its own, renamed into place when it is whole.
 
-    work = Chunks(folder, workers=4)
-    marks = work.map("read", key, [(split, source), ...], read_part)     # read_part(out, split, source) -> mark
+    work = Executor(folder, workers=4)
+    marks = work.run_phase("read", key, [(split, source), ...], read_part)     # read_part(out, split, source) -> mark
 
 A mark is a small JSON value; it lies in the chunk's folder with the digest of itself and of what else lies there. A
 kill loses the chunks that were being made, no more; another number of workers makes the same bytes. A phase whose `key`
@@ -33,12 +33,12 @@ from qwenkit.errors import QwenkitError, Stopped, UserError
 from qwenkit.records import canonical, read_json, write_json
 from qwenkit.workers import end_with_parent
 
-Mark = dict[str, Any]
+DoneRecord = dict[str, Any]
 Task = tuple[Any, ...]
-MARK, KEY, PART, DIGEST = "mark.json", "key.json", ".part", "digest"
+DONE, KEY, PART, DIGEST = "mark.json", "key.json", ".part", "digest"
 
 
-class Chunks:
+class Executor:
     """Runs phases in a folder, which is its own meanwhile. Use as a context: the worker processes live as long."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Chunks:
         self._held = ExitStack()
         self._names: dict[str, list[str]] = {}
 
-    def __enter__(self) -> Chunks:
+    def __enter__(self) -> Executor:
         self._held.enter_context(locked(self.folder, "folder of chunks"))
         return self
 
@@ -60,12 +60,17 @@ class Chunks:
         self._held.close()
 
     def path(self, phase: str, number: int, name: str) -> Path:
-        """A file of a finished chunk."""
+        """Return a file of a finished chunk."""
         return self.folder / phase / self._names[phase][number] / name
 
-    def map(
-        self, phase: str, key: Any, tasks: Sequence[Task], work: Callable[..., Mark], own: Sequence[Any] | None = None
-    ) -> list[Mark]:
+    def run_phase(
+        self,
+        phase: str,
+        key: Any,
+        tasks: Sequence[Task],
+        work: Callable[..., DoneRecord],
+        own: Sequence[Any] | None = None,
+    ) -> list[DoneRecord]:
         """Do what is not done of a phase; the marks of all chunks in their order. With `own` every chunk has a key of
         its own beside that of the phase, and stays while that stands, wherever it comes to be among the others."""
         self._open(phase, _digest_of(key))
@@ -78,35 +83,37 @@ class Chunks:
         for _ in self._run(work, [(outs[number], tasks[number]) for number in missing], phase):
             done += 1
             self._progress(done, len(tasks), step=phase)
-        return [read_json(out / MARK) for out in outs]
+        return [read_json(out / DONE) for out in outs]
 
     def _intact(self, outs: list[Path]) -> list[bool]:
         """Which chunks are there with the bytes that were marked; of another nothing stays."""
         with ThreadPoolExecutor(self.workers) as pool:
-            found = list(pool.map(is_intact, outs))
-        for out in (out for out, intact in zip(outs, found) if not intact):
+            intact_outs = list(pool.map(is_intact, outs))
+        for out in (out for out, intact in zip(outs, intact_outs) if not intact):
             shutil.rmtree(out, ignore_errors=True)
-        return found
+        return intact_outs
 
     def _open(self, phase: str, key: str) -> None:
         """Throw away what another key has made."""
         folder = self.folder / phase
         if folder.exists() and _read(folder / KEY) != key:
-            (folder / KEY).unlink(missing_ok=True)  # first: what a kill leaves half deleted is no phase of the old key
+            (folder / KEY).unlink(
+                missing_ok=True
+            )  # first: what a kill leaves half deleted is not a phase of the old key
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(f"*{PART}"):  # of a kill: nobody works at it any more
             shutil.rmtree(part, ignore_errors=True)
         write_json(folder / KEY, key)
 
-    def _run(self, work: Callable[..., Mark], jobs: list[tuple[Path, Task]], phase: str) -> Iterator[None]:
+    def _run(self, work: Callable[..., DoneRecord], jobs: list[tuple[Path, Task]], phase: str) -> Iterator[None]:
         if not jobs:
             return
         if self.runner == "ray":
             yield from _on_ray(work, jobs)
         elif self.workers == 1 or len(jobs) == 1:
             for out, task in jobs:
-                make(work, out, task)
+                make_shard(work, out, task)
                 yield
         else:
             self._pool = self._pool or ProcessPoolExecutor(
@@ -114,7 +121,7 @@ class Chunks:
                 initargs=(os.getpid(),),
             )  # fmt: skip
             try:
-                futures = [self._pool.submit(make, work, out, task) for out, task in jobs]
+                futures = [self._pool.submit(make_shard, work, out, task) for out, task in jobs]
                 for future in as_completed(futures):
                     future.result()
                     yield
@@ -134,14 +141,14 @@ def _as_worker(parent: int) -> None:
     end_with_parent(parent)
 
 
-def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
+def make_shard(work: Callable[..., DoneRecord], out: Path, task: Task) -> None:
     """Make one chunk beside its place, in a folder that no other process has; mark it and move it there. A full disk is
     told by the folder of all phases."""
     beside = out.with_name(f"{out.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     beside.mkdir(parents=True)
     try:
         mark = json.loads(json.dumps(work(beside, *task)))  # as it is read again
-        write_json(beside / MARK, {**mark, DIGEST: _content(beside, mark, flushed=True)})
+        write_json(beside / DONE, {**mark, DIGEST: _content(beside, mark, flushed=True)})
     except Exception as error:
         shutil.rmtree(beside, ignore_errors=True)
         fault = _of_disk(error)
@@ -159,8 +166,8 @@ def make(work: Callable[..., Mark], out: Path, task: Task) -> None:
 
 
 def is_intact(out: Path) -> bool:
-    """Whether a chunk is there, with the bytes that its mark was made of."""
-    mark = _read(out / MARK)
+    """Return whether a chunk is there, with the bytes that its mark was made of."""
+    mark = _read(out / DONE)
     if not isinstance(mark, dict) or DIGEST not in mark:
         return False
     try:
@@ -169,9 +176,9 @@ def is_intact(out: Path) -> bool:
         return False
 
 
-def _content(folder: Path, mark: Mark, flushed: bool = False) -> str:
+def _content(folder: Path, mark: DoneRecord, flushed: bool = False) -> str:
     """The digest of a chunk: of its files and of what else its mark says."""
-    files = {path.name: _digest(path, flushed) for path in sorted(folder.iterdir()) if path.name != MARK}
+    files = {path.name: _digest(path, flushed) for path in sorted(folder.iterdir()) if path.name != DONE}
     return _digest_of([files, mark])
 
 
@@ -197,9 +204,9 @@ def _digest(path: Path, flushed: bool) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _on_ray(work: Callable[..., Mark], jobs: list[tuple[Path, Task]]) -> Iterator[None]:
+def _on_ray(work: Callable[..., DoneRecord], jobs: list[tuple[Path, Task]]) -> Iterator[None]:
     ray = import_ray()
-    task = ray.remote(make)
+    task = ray.remote(make_shard)
     left = [task.remote(work, out, arguments) for out, arguments in jobs]
     while left:
         done, left = ray.wait(left, num_returns=1)

@@ -4,7 +4,7 @@
     read_part     a part of a source: documents, text out of pages, language         -> rows, ledger
     sign_part     exact keys and MinHash bands of those rows                         -> signatures
     spread_part   grams of the tests in those that are no copies                     -> in how many documents each is
-    clean_part    of what is no copy: quality, personal data, tests, mixture         -> documents, ledger
+    clean_part    of what is not a copy: quality, personal data, tests, mixture         -> documents, ledger
 
 Each is a pure function of its arguments and files: no order, no state, no clock. A document is in the ledger once, with
 what became of it: by that `read = kept + dropped by each rule + quarantined` can be counted to the record.
@@ -28,16 +28,19 @@ from qwenkit.artifacts import refuse_changed, stamps
 from qwenkit.data import parquet_io
 from qwenkit.data.decontamination import Match, TestIndex
 from qwenkit.data.dedup import minhash
-from qwenkit.data.dedup.minhash_dedup import Fate, fates_and_names
+from qwenkit.data.dedup.exact import name_key
+from qwenkit.data.dedup.lines import collapse_repeated_lines, line_keys
+from qwenkit.data.dedup.minhash_dedup import Outcome, outcomes_and_names
 from qwenkit.data.extract.text import extract_text, tidy
-from qwenkit.data.filters import default as quality
 from qwenkit.data.filters.pii import scrub
-from qwenkit.data.filters.quality_signals import BITS, common_lines, filters_of, rules_of, without
+from qwenkit.data.filters.quality_signals import BITS, common_lines, learned_filters, rules_for, without
+from qwenkit.data.filters.rules import first_broken, with_thresholds
 from qwenkit.data.language import detect_language
 from qwenkit.data.pipeline import mixture
-from qwenkit.data.pipeline.accounting import KEPT, Books, Row
+from qwenkit.data.pipeline.accounting import KEPT, Accounting, Row
 from qwenkit.data.pipeline.config import CorpusConfig, applies
-from qwenkit.data.readers.documents import Document, Source, Split, read_split
+from qwenkit.data.pipeline.custom_steps import StepFile, apply_steps
+from qwenkit.data.readers.documents import Document, Source, SourceSplit, read_split
 from qwenkit.data.readers.encoding import decode
 from qwenkit.errors import Stopped
 from qwenkit.records import Quarantine
@@ -52,39 +55,44 @@ _AROUND = 200  # characters kept before and after an overlap
 
 
 def read_part(
-    out: Path, split: Split, source: Source, config: CorpusConfig, seen: Sequence[list[int]] = ()
+    out: Path,
+    split: SourceSplit,
+    source: Source,
+    config: CorpusConfig,
+    signatures: Sequence[list[int]] = (),
+    steps: Sequence[StepFile] = (),
 ) -> dict[str, Any]:
-    """Documents of a part of a source as rows; those without text or of an unwanted language end here. Files that are
-    no more those that were `seen` when the build began are refused: their digests are taken."""
+    """Return documents of a part of a source as rows; those without text or of an unwanted language end here. Files
+    that are no more those that were `seen` when the build began are refused: their digests are taken."""
     quarantine = Quarantine()
-    _refuse_changed(split, source, seen)
+    _refuse_changed(split, source, signatures)
     with (
         parquet_io.Writer(out / ROWS, parquet_io.DOCUMENT) as rows,
         parquet_io.Writer(out / LEDGER, parquet_io.LEDGER) as ledger,
     ):
-        books = Books(config.seed, config.samples_per_rule, ledger)
+        accounting = Accounting(config.seed, config.samples_per_rule, ledger)
         for document in read_split(split, source, quarantine):
-            books.read += 1
+            accounting.read += 1
             row, sure = _row(source, document)
-            fate = _unwanted(row, sure, source, config)
-            if fate:
-                books.fate(row, *fate)
+            outcome = _unwanted(row, sure, source, config) or _by_steps(row, steps)
+            if outcome:
+                accounting.record(row, *outcome)
             else:
                 rows.add(row)
-    _refuse_changed(split, source, seen)
+    _refuse_changed(split, source, signatures)
     bad = {"quarantine": quarantine.rows, "bad": dict(quarantine.counts)}
-    return {**books.mark(), **bad, "source": source.name}
+    return {**accounting.totals(), **bad, "source": source.name}
 
 
-def _refuse_changed(split: Split, source: Source, seen: Sequence[list[int]]) -> None:
-    for name, before in zip(split.paths, seen):
+def _refuse_changed(split: SourceSplit, source: Source, signatures: Sequence[list[int]]) -> None:
+    for name, before in zip(split.paths, signatures):
         refuse_changed(Path(name), before, f"source {source.name}: {name}")
 
 
 def text_of(source: Source, document: Document) -> str:
-    """A document's text. A page is decoded and extracted; other text is only tidied, and code left as it is."""
+    """Return a document's text. A page is decoded and extracted; other text is only tidied, and code left as it is."""
     if document.form == "html":
-        return minhash.collapse_repeated_lines(extract_text(document.body, document.url, document.charset))
+        return collapse_repeated_lines(extract_text(document.body, document.url, document.charset))
     text = document.body if isinstance(document.body, str) else decode(document.body, document.charset)
     return text.encode("utf-8", "replace").decode() if "code" in (document.form, source.kind) else tidy(text)
 
@@ -106,7 +114,7 @@ def _row(source: Source, document: Document) -> tuple[Row, float]:
 
 
 def _is_plain(value: Any) -> bool:
-    """What a column of a document may hold; NaN, which others write where there is nothing, is no value."""
+    """What a column of a document may hold; NaN, which others write where there is nothing, is not a value."""
     return isinstance(value, str | int | bool) or (isinstance(value, float) and isfinite(value))
 
 
@@ -130,6 +138,13 @@ def _unwanted(row: Row, sure: float, source: Source, config: CorpusConfig) -> tu
     return None
 
 
+def _by_steps(row: Row, steps: Sequence[StepFile]) -> tuple[str, str, str] | None:
+    """The (step, rule, what was seen) by which a step of the user's own drops a document, which it may also change."""
+    if drop := apply_steps(row, steps):
+        return "steps", drop.rule, drop.detail
+    return None if row["text"].strip() else ("steps", "no_text", "")
+
+
 # -- phase 2: signatures ---------------------------------------------------------------------------------------------
 
 
@@ -147,13 +162,13 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
             docs = (number << 32) + np.arange(done, done + len(batch))
             keys, columns = minhash.sketches(texts, config.near_threshold, near, source.kind in ("code", "instruction"))
             keys = keys if exact else np.zeros_like(keys)
-            names = np.array([minhash.name_key(row["id"]) for row in batch], np.int64)
+            names = np.array([name_key(row["id"]) for row in batch], np.int64)
             table = [docs, np.array(list(map(len, texts)), np.int32), names]
             table += [column.view(np.int64) for column in (*keys.T.copy(), *columns.T.copy())]
             writer.write_table(pa.table(dict(zip([name for name, _ in fields], table)), schema=pa.schema(fields)))
             if applies("lines", source, config):
                 for text in texts:
-                    lines.update(set(minhash.line_keys(text)) - {0})
+                    lines.update(set(line_keys(text)) - {0})
             done += len(batch)
     if lines:
         values = np.array(sorted(lines), dtype=np.uint64).view(np.int64)
@@ -167,13 +182,13 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
 
 def spread_part(out: Path, number: int, rows: Path, config: CorpusConfig, joined: Path, tests: Path) -> dict[str, Any]:
     """In how many documents of a chunk each gram of the tests stands, copies left out."""
-    index, (copies, _) = index_of(tests, config), fates_and_names(joined, number)
-    found = [np.empty(0, dtype=np.uint64)]
+    index, (copies, _) = index_of(tests, config), outcomes_and_names(joined, number)
+    grams_of_documents = [np.empty(0, dtype=np.uint64)]
     done = 0
     for batch in parquet_io.read(rows, ["text"]):
-        found += [index.grams_in(row["text"]) for at, row in enumerate(batch, done) if at not in copies]
+        grams_of_documents += [index.grams_in(row["text"]) for at, row in enumerate(batch, done) if at not in copies]
         done += len(batch)
-    grams, counts = np.unique(np.concatenate(found), return_counts=True)
+    grams, counts = np.unique(np.concatenate(grams_of_documents), return_counts=True)
     np.savez(out / SPREAD, grams=grams, counts=counts)
     return {"grams": len(grams)}
 
@@ -189,10 +204,10 @@ def clean_part(
     tests: Path,
     common: Path | None,
 ) -> dict[str, Any]:
-    """What is left of a chunk, and the fate of all its rows. `tests` and `common`: see `index_of`."""
+    """Return what is left of a chunk, and the outcome of all its rows. `tests` and `common`: see `index_of`."""
     index = index_of(tests, config, common) if applies("decontaminate", source, config) else None
     judge = _Judge(source, config, joined, index)
-    copies, names = fates_and_names(joined, number)
+    copies, names = outcomes_and_names(joined, number)
     attributes = (row for batch in parquet_io.read(measured) for row in batch)
     pii: Counter[str] = Counter()
     sizes: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -201,26 +216,31 @@ def clean_part(
         parquet_io.Writer(out / DOCUMENTS, parquet_io.DOCUMENT) as documents,
         parquet_io.Writer(out / LEDGER, parquet_io.LEDGER) as ledger,
     ):
-        books = Books(config.seed, config.samples_per_rule, ledger)
+        accounting = Accounting(config.seed, config.samples_per_rule, ledger)
         for batch in parquet_io.read(rows):
             for at, row in enumerate(batch, done):
                 row["id"] = names.get(at, row["id"])
-            fates = [copies.get(at) or judge.fate(row, attributes, pii) for at, row in enumerate(batch, done)]
-            fates = judge.overlaps(batch, fates)
+            outcomes = [copies.get(at) or judge.outcome(row, attributes, pii) for at, row in enumerate(batch, done)]
+            outcomes = judge.overlaps(batch, outcomes)
             done += len(batch)
-            for row, fate in zip(batch, fates):
-                if fate:
-                    books.fate(row, *fate)
+            for row, outcome in zip(batch, outcomes):
+                if outcome:
+                    accounting.record(row, *outcome)
                     continue
                 times = mixture.copies(source.weight, config.seed, source.name, str(row["id"]))
-                books.fate(row, *((KEPT, "") if times else ("mixture", "sampled_out")), copies=times)
+                accounting.record(row, *((KEPT, "") if times else ("mixture", "sampled_out")), copies=times)
                 for copied in mixture.repeat(row, times):
                     documents.add(copied)
                     for key in ("source", "language", "licence"):
                         sizes[key, row[key]][0] += 1
                         sizes[key, row[key]][1] += len(row["text"])
     counted = [[*key, *size] for key, size in sorted(sizes.items())]
-    return {**books.mark(), "sizes": counted, "pii": dict(sorted(pii.items())), "contaminated": judge.contaminated}
+    return {
+        **accounting.totals(),
+        "sizes": counted,
+        "pii": dict(sorted(pii.items())),
+        "contaminated": judge.contaminated,
+    }
 
 
 class _Judge:
@@ -228,21 +248,21 @@ class _Judge:
 
     def __init__(self, source: Source, config: CorpusConfig, joined: Path, tests: TestIndex | None) -> None:
         self.config, self.tests = config, tests
-        self.rules = quality.with_thresholds(rules_of(source, config), config.thresholds)
-        self.least = {name: least for name, (_, least) in filters_of(source, config).items()}
+        self.rules = with_thresholds(rules_for(source, config), config.thresholds)
+        self.least = {name: least for name, (_, least) in learned_filters(source, config).items()}
         self.model = applies("perplexity", source, config)
         self.common = common_lines(source, config, joined)
         self.contaminated: list[Row] = []
 
-    def fate(self, row: Row, attributes: Iterator[Row], pii: Counter[str]) -> Fate | None:
-        """The (step, rule, what was seen) that drops a document by itself. Its text may become another."""
-        seen = self._next(row, attributes)
+    def outcome(self, row: Row, attributes: Iterator[Row], pii: Counter[str]) -> Outcome | None:
+        """Return the (step, rule, what was seen) that drops a document by itself. Its text may become another."""
+        signals = self._next(row, attributes)
         if self.common:
             row["text"] = without(row["text"], self.common)
             if not row["text"].strip():
                 return "lines", "only_repeated_lines", "", ""
-        if fate := self._quality(seen):
-            return fate
+        if outcome := self._quality(signals):
+            return outcome
         if self.config.scrub_pii:
             row["text"], counts = scrub(row["text"])
             pii.update(counts)
@@ -252,37 +272,37 @@ class _Judge:
         """What was measured of a document: attributes lie in the order of the rows."""
         if not (self.rules or self.least or self.model):
             return {}
-        seen = next(attributes)
-        if seen.pop("id") != row["id"]:
+        signals = next(attributes)
+        if signals.pop("id") != row["id"]:
             raise Stopped("attributes of other documents", where=f"{row['source']}, {row['place']}")
-        return {name: value for name, value in seen.items() if value is not None}
+        return {name: value for name, value in signals.items() if value is not None}
 
-    def _quality(self, seen: dict[str, float]) -> Fate | None:
-        if rule := quality.broken(seen, self.rules):
-            return "quality", rule.name, f"{seen[rule.name]:.3g} not in [{rule.low:g}, {rule.high:g}]", ""
+    def _quality(self, signals: dict[str, float]) -> Outcome | None:
+        if rule := first_broken(signals, self.rules):
+            return "quality", rule.name, f"{signals[rule.name]:.3g} not in [{rule.low:g}, {rule.high:g}]", ""
         for name, least in self.least.items():
-            if seen[name] < least:
-                return "classifier", f"low_{name}", f"{seen[name]:.3f}", ""
+            if signals[name] < least:
+                return "classifier", f"low_{name}", f"{signals[name]:.3f}", ""
         low, high = self.config.bits_per_byte
-        if BITS in seen and not low <= (bits := seen[BITS]) <= (inf if high is None else high):
+        if BITS in signals and not low <= (bits := signals[BITS]) <= (inf if high is None else high):
             return "perplexity", "too_likely" if bits < low else "too_unlikely", f"{bits:.3f} bits a byte", ""
         return None
 
-    def overlaps(self, rows: list[Row], fates: list[Fate | None]) -> list[Fate | None]:
-        """The fates of some documents with those that overlap a test; all are looked at together."""
-        left = [n for n, fate in enumerate(fates) if fate is None] if self.tests else []
+    def overlaps(self, rows: list[Row], outcomes: list[Outcome | None]) -> list[Outcome | None]:
+        """Return the outcomes of some documents with those that overlap a test; all are looked at together."""
+        left = [n for n, outcome in enumerate(outcomes) if outcome is None] if self.tests else []
         if not self.tests or not left:
-            return fates
+            return outcomes
         holding = self.tests.holding([rows[n]["text"] for n in left])
         for n in (n for n, holds in zip(left, holding) if holds):
-            found = [_match(rows[n], match) for match in self.tests.matches(rows[n]["text"])]
-            self.contaminated += found
-            fates[n] = ("decontaminate", "test_overlap", found[0]["matched"][:400], "")
-        return fates
+            overlaps = [_match(rows[n], match) for match in self.tests.matches(rows[n]["text"])]
+            self.contaminated += overlaps
+            outcomes[n] = ("decontaminate", "test_overlap", overlaps[0]["matched"][:400], "")
+        return outcomes
 
 
 def index_of(tests: Path, config: CorpusConfig, common: Path | None = None) -> TestIndex:
-    """The index of the test texts in a file, without the grams in another."""
+    """Return the index of the test texts in a file, without the grams in another."""
     ignored = () if common is None else (str(common), *stamps(common))
     return _index((str(tests), *stamps(tests)), ignored, config.gram, config.shortest)
 

@@ -2,7 +2,7 @@
 
     quarantine = Quarantine()
     for document in read_documents(Source("web", Path("pages.warc.gz"), kind="html"), quarantine): ...
-    for split in splits(source, 16 << 20): ...      # parts of about 16 MB, each to be read by itself: read_split
+    for split in source_splits(source, 16 << 20): ...   # of about 16 MB, each read by itself: read_split
 
 A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and
 `read = yielded + quarantined` holds for every file. So does what lies in a folder and is not read: files of unknown
@@ -19,7 +19,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ from qwenkit import compression
 from qwenkit.compression import ZSTD, Damage, packing
 from qwenkit.data.readers import remote, text_lines, warc, warc_pages
 from qwenkit.data.readers.encoding import utf_16
+from qwenkit.data.readers.file_splits import FileSplit, split_frames, split_lines, split_row_groups
 from qwenkit.data.readers.json_files import is_document
 from qwenkit.data.readers.row_files import csv_rows, json_rows, likely_key, parquet_rows, said, value_of
 from qwenkit.data.readers.sources import AUTO, CSV, JSON, KINDS, PARQUET, TEXT, WARC, File, Source, source_files
 from qwenkit.data.readers.text_lines import MAX_RECORD
 from qwenkit.errors import UserError
-from qwenkit.records import Quarantine, name_of, row_groups
+from qwenkit.records import Quarantine, name_of
 
-__all__ = ["AUTO", "KINDS", "Document", "Source", "Split", "read_documents", "read_split", "splits"]
+__all__ = ["AUTO", "KINDS", "Document", "Source", "SourceSplit", "read_documents", "read_split", "source_splits"]
 
 _PAGES = ("response", "resource", "conversion")
 _MOST_OTHERS = 5
@@ -57,8 +58,8 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A part of a source that is read by itself: files, or of one file the bytes (or row groups) `start` to `stop`.
+class SourceSplit:
+    """What of a source is read by itself: files, or of one file the bytes (or row groups) `start` to `stop`.
     `first` is the number of its first line or row; `skip`: it begins within a line that belongs to the part before.
     `form` and `kind` are those of its files (`sources`). `unread`: (path below the source, why) of what lies there and
     is not read."""
@@ -74,10 +75,10 @@ class Split:
 
 
 def read_documents(source: Source, quarantine: Quarantine) -> Iterator[Document]:
-    """Every document of a source, files in sorted order; bad records go to the quarantine."""
+    """Yield every document of a source, files in sorted order; bad records go to the quarantine."""
     kept = 0
     before = len(quarantine)
-    for split in splits(source, 1 << 62):
+    for split in source_splits(source, 1 << 62):
         for document in read_split(split, source, quarantine):
             kept += 1
             yield document
@@ -85,87 +86,55 @@ def read_documents(source: Source, quarantine: Quarantine) -> Iterator[Document]
         raise UserError("no document in this source", where=f"source {source.name}: {source.path}")
 
 
-def splits(source: Source, size: int) -> list[Split]:
-    """The parts of a source, of about `size` bytes each: a function of the files and of `size` alone."""
-    found: list[Split] = []
+def source_splits(source: Source, size: int) -> list[SourceSplit]:
+    """Return the splits of a source, of about `size` bytes each: a function of the files and of `size` alone.
+
+    Raises a `UserError` for a source that is missing, empty or of unknown type.
+    """
+    splits: list[SourceSplit] = []
     together: list[str] = []
-    held = 0
+    together_bytes = 0
     files, unread = source_files(remote.fetched(source.path, source.name), source.name, source.kind)
     following = dict(itertools.pairwise(file for file in files if file.form == TEXT))
     for file in files:
         if file.form != TEXT:
-            found += (replace(part, form=file.form, kind=file.kind) for part in _parts(file, size))
+            splits += (_source_split(part, file) for part in _file_splits(file, size))
             continue
-        held += file.path.stat().st_size
+        together_bytes += file.path.stat().st_size
         together.append(str(file.path))
         after = following.get(file)
-        if held >= size or after is None or after.kind != file.kind:
-            found.append(Split(tuple(together), kind=file.kind))
-            together, held = [], 0
-    return found + ([Split((), unread=tuple(unread), kind=_most_frequent(files))] if unread else [])
+        if together_bytes >= size or after is None or after.kind != file.kind:
+            splits.append(SourceSplit(tuple(together), kind=file.kind))
+            together, together_bytes = [], 0
+    return splits + ([SourceSplit((), unread=tuple(unread), kind=_most_frequent(files))] if unread else [])
 
 
 def _most_frequent(files: list[File]) -> str:
     return Counter(sorted(file.kind for file in files)).most_common(1)[0][0]
 
 
-def _parts(file: File, size: int) -> Iterator[Split]:
-    path, name = file.path, (str(file.path),)
-    kind = packing(path)
+def _file_splits(file: File, size: int) -> Iterator[FileSplit]:
+    path, packed = file.path, packing(file.path)
     if file.form == PARQUET:
-        yield from _row_groups(path, size)
-    elif path.stat().st_size <= size or file.form == CSV or (kind not in (None, ZSTD) and file.form != WARC):
-        yield Split(name)
-    elif file.form == WARC:
+        return split_row_groups(path, size)
+    if path.stat().st_size <= size or file.form == CSV or (packed not in (None, ZSTD) and file.form != WARC):
+        return iter([FileSplit(path)])
+    if file.form == WARC:
         total = path.stat().st_size
-        cut = [*range(0, total, max(size, _LEAST)), total]
-        ends = itertools.pairwise(cut) if kind else warc.edges(path, size)
-        yield from (Split(name, start, stop) for start, stop in ends)
-    elif is_document(path):
-        yield Split(name)
-    elif kind:
-        yield from _frames_apart(path, size)
-    elif text_lines.is_wide(path):
-        yield Split(name)
-    else:
-        parts = text_lines.line_parts(path, size)
-        yield from (Split(name, part.start, part.stop, part.lines + 1) for part in parts)
+        members = itertools.pairwise([*range(0, total, max(size, _LEAST)), total])
+        return (FileSplit(path, start, stop) for start, stop in (members if packed else warc.edges(path, size)))
+    if is_document(path) or (not packed and text_lines.is_wide(path)):
+        return iter([FileSplit(path)])
+    return split_frames(path, size) if packed else split_lines(path, size)
 
 
-def _frames_apart(path: Path, size: int) -> Iterator[Split]:
-    """Parts of whole zstd frames. All is unpacked once to count lines: a file of one frame stays one part."""
-    start = at = 0
-    first = number = 1
-    skip, last = False, b"\n"
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        while at < total:
-            end, reason = at, ""
-            for part in compression.member(file, ZSTD, at):
-                if isinstance(part, bytes):
-                    number, last = number + part.count(b"\n"), part
-                else:
-                    end, reason, _ = part
-            if reason:
-                break
-            at = end
-            if at - start >= size and at < total:
-                yield Split((str(path),), start, at, first, skip)
-                start, first, skip = at, number, not last.endswith(b"\n")
-    yield Split((str(path),), start, None if start == 0 else total, first, skip)
+def _source_split(part: FileSplit, file: File) -> SourceSplit:
+    first = part.lines + 1
+    return SourceSplit((str(part.path),), part.start, part.stop, first, part.skip, form=file.form, kind=file.kind)
 
 
-def _row_groups(path: Path, size: int) -> Iterator[Split]:
-    import pyarrow as pa
-
-    try:
-        yield from (Split((str(path),), start, stop, rows + 1) for start, stop, rows in row_groups(path, size))
-    except (pa.ArrowException, OSError):  # reading will say what is wrong with it
-        yield Split((str(path),))
-
-
-def read_split(split: Split, source: Source, quarantine: Quarantine) -> Iterator[Document]:
-    """The documents of one part of a source."""
+def read_split(split: SourceSplit, source: Source, quarantine: Quarantine) -> Iterator[Document]:
+    """Yield the documents of one part of a source."""
     root = remote.fetched(source.path, source.name)
     quarantine.root = root
     for name, why in split.unread:
@@ -180,7 +149,7 @@ def read_split(split: Split, source: Source, quarantine: Quarantine) -> Iterator
             ) from error  # fmt: skip
 
 
-def _read_file(path: Path, split: Split, source: Source, quarantine: Quarantine) -> Iterator[Document]:
+def _read_file(path: Path, split: SourceSplit, source: Source, quarantine: Quarantine) -> Iterator[Document]:
     part = (split.start, split.stop, split.first)
     if split.form == WARC:
         yield from _read_warc(path, split, quarantine)
@@ -199,7 +168,7 @@ def _form_of(kind: str) -> str:
     return kind if kind in ("html", "code") else TEXT
 
 
-def _read_text(path: Path, split: Split, quarantine: Quarantine) -> Iterator[Document]:
+def _read_text(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterator[Document]:
     """A file is a document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as Windows
     writes it; pages may be anything."""
     name = quarantine.named(path)
@@ -226,7 +195,7 @@ def _read_text(path: Path, split: Split, quarantine: Quarantine) -> Iterator[Doc
 
 
 def _rows(
-    rows: Iterator[tuple[int, dict[str, Any]]], path: Path, split: Split, source: Source, quarantine: Quarantine
+    rows: Iterator[tuple[int, dict[str, Any]]], path: Path, split: SourceSplit, source: Source, quarantine: Quarantine
 ) -> Iterator[Document]:
     """Documents out of rows with a text column (`text`; for pages `html`, else `body`, else `text`), or with those that
     the source names."""
@@ -266,22 +235,22 @@ def _text(part: str | bytes) -> str:
     return part if isinstance(part, str) else part.decode("utf-8", "replace")
 
 
-def _read_warc(path: Path, split: Split, quarantine: Quarantine) -> Iterator[Document]:
+def _read_warc(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterator[Document]:
     """Pages of a WARC file: complete HTTP responses with status 200 and a text content type."""
     file = quarantine.named(path)
     for offset, record in warc.records(path, split.start, split.stop):
         if isinstance(record, str):
             quarantine.add(record, path, offset=offset)
             continue
-        if (found := _page(record)) is None:
+        if (page := _page(record)) is None:
             continue
-        if isinstance(found, str):
-            quarantine.add(found, path, offset=offset, sample=record.headers.get("warc-target-uri", ""))
+        if isinstance(page, str):
+            quarantine.add(page, path, offset=offset, sample=record.headers.get("warc-target-uri", ""))
             continue
         place = f"{file}@{offset}"
         name = re.sub(r"^<?urn:uuid:|[<>]", "", record.headers.get("warc-record-id", "")) or place
-        form = TEXT if found.is_text else "html"
-        yield Document(name, found.body, found.url, found.charset, place, form=form)
+        form = TEXT if page.is_text else "html"
+        yield Document(name, page.body, page.url, page.charset, place, form=form)
 
 
 def _page(record: warc.Record) -> warc_pages.Page | str | None:

@@ -93,7 +93,8 @@ def _by_language(sample: bytes, trusted: dict[str, float]) -> str:
 
 
 def utf_16(data: bytes) -> str | None:
-    """The name of UTF-16 without a mark, or None: every other of its bytes is NUL in ASCII, which all markup is."""
+    """Return the name of UTF-16 without a mark, or None: every other of its bytes is NUL in ASCII, which all markup
+    is."""
     nuls = [data[start:1000:2].count(0) for start in (0, 1)]
     if len(data) < 64 or max(nuls) < 0.3 * len(data[:1000:2]) or min(nuls) > 0.1 * max(nuls):
         return None
@@ -141,7 +142,7 @@ def _frequent_han() -> frozenset[str]:
 
 
 def plausibility(sample: bytes, encoding: str) -> float:
-    """How much a sample, read in an encoding, looks like writing: the mean score of its non-ASCII characters."""
+    """Return how much a sample, read in an encoding, looks like writing: the mean score of its non-ASCII characters."""
     text = sample.decode(encoding, "replace")
     chinese = encoding in ("gb18030", "big5")
     scores = [_score(*triple, chinese) for triple in zip(" " + text, text, text[1:] + " ") if triple[1] > "\x7f"]

@@ -26,7 +26,8 @@ _BETWEEN = re.compile(r"[\s,\]]*")
 
 
 def is_document(path: Path) -> bool:
-    """Whether a file is no JSON lines: it begins with a list, or with an object that its first line leaves open."""
+    """Return whether a file is not a JSON lines: it begins with a list, or with an object that its first line leaves
+    open."""
     head = next(blocks(path), b"")
     text = b"" if isinstance(head, Damage) else head.removeprefix(codecs.BOM_UTF8).lstrip()
     first, more, _ = text.partition(b"\n")
@@ -35,31 +36,31 @@ def is_document(path: Path) -> bool:
 
 
 def values(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, bytes]]:
-    """(Number, bytes) of every value of a document: of a list its items."""
+    """Yield (Number, bytes) of every value of a document: of a list its items."""
     damage: list[Damage] = []
     pieces = _decoded(path, damage)
-    held = next(pieces, "").removeprefix("\ufeff").lstrip().removeprefix("[")
+    buffer = next(pieces, "").removeprefix("\ufeff").lstrip().removeprefix("[")
     at, number, more = 0, 0, True
     while True:
-        at = _BETWEEN.match(held, at).end()  # pyright: ignore[reportOptionalMemberAccess]
-        end = _end_of_value(held, at, more)
+        at = _BETWEEN.match(buffer, at).end()  # pyright: ignore[reportOptionalMemberAccess]
+        end = _end_of_value(buffer, at, more)
         if end is not None:
             number += 1
-            yield number, held[at:end].encode("utf-8", "surrogateescape")
+            yield number, buffer[at:end].encode("utf-8", "surrogateescape")
             at = end
         elif not more:
             break
-        elif len(held) - at > MAX_RECORD:
-            quarantine.add(TOO_LONG, path, line=number + 1, sample=_readable(held[at : at + 200]))
+        elif len(buffer) - at > MAX_RECORD:
+            quarantine.add(TOO_LONG, path, line=number + 1, sample=_readable(buffer[at : at + 200]))
             return
         else:  # twice as much, so that all attempts together are linear
-            grown = list(itertools.islice(pieces, 1 + (len(held) - at) // BLOCK))
+            grown = list(itertools.islice(pieces, 1 + (len(buffer) - at) // BLOCK))
             more = bool(grown)
-            held, at = held[at:] + "".join(grown), 0
+            buffer, at = buffer[at:] + "".join(grown), 0
     for part in damage:
         quarantine.add(part.reason, path, line=number + 1, offset=part.offset)
-    if at < len(held) and not damage:
-        quarantine.add(BROKEN, path, line=number + 1, sample=_readable(held[at : at + 200]))
+    if at < len(buffer) and not damage:
+        quarantine.add(BROKEN, path, line=number + 1, sample=_readable(buffer[at : at + 200]))
 
 
 def _decoded(path: Path, damage: list[Damage]) -> Iterator[str]:

@@ -17,12 +17,12 @@ from typing import Any
 
 from qwenkit.errors import UserError
 
-_PATIENCE = "retry_limit_seconds=10"  # else GCS asks for a quarter of an hour where there is no network
+_PATIENCE = "retry_limit_seconds=10"  # else GCS asks for a quarter of an hour where there is not a network
 _HUB, _STORES = "hf://datasets/", ("s3://", "gs://", "gcs://")
 
 
 def fetched(path: Path | str, name: str) -> Path:
-    """The local path of a source."""
+    """Return the local path of a source."""
     text = str(path)
     if text.startswith(_HUB):
         return _from_hub(text.removeprefix(_HUB), name)

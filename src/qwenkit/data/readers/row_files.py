@@ -2,7 +2,7 @@
 
     for number, row in json_rows(path, quarantine): ...
 
-What is no row goes to the quarantine with its number; reading goes on behind it.
+What is not a row goes to the quarantine with its number; reading goes on behind it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _LIKELY = re.compile(
 def json_rows(
     path: Path, quarantine: Quarantine, start: int = 0, stop: int | None = None, first: int = 1, skip: bool = False
 ) -> Numbered:
-    """Rows with their numbers: of lines, or in a document."""
+    """Yield rows with their numbers: of lines, or in a document."""
     is_part = start or stop is not None
-    found = (
+    lines = (
         values(path, quarantine)
         if not is_part and is_document(path)
         else text_lines.lines(path, quarantine, start, stop, first, skip)
     )
-    for number, line in found:
+    for number, line in lines:
         for row in parse_line(line, path, number, quarantine):
             yield number, row
 
 
 def csv_rows(path: Path, quarantine: Quarantine) -> Numbered:
-    """Rows of a table of which the first line names the columns, numbered by the line that they begin in."""
+    """Yield rows of a table of which the first line names the columns, numbered by the line that they begin in."""
     csv.field_size_limit(text_lines.MAX_RECORD)
     lines = _text_lines(path, quarantine)
     head = next(lines, "")
@@ -72,19 +72,19 @@ def csv_rows(path: Path, quarantine: Quarantine) -> Numbered:
 def _text_lines(path: Path, quarantine: Quarantine) -> Iterator[str]:
     """Lines with their ends up to the first damage; bytes that are no UTF-8 stay, as halves of surrogates."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    held = ""
+    rest = ""
     for part in text_lines.blocks(path):
         if isinstance(part, Damage):
             quarantine.add(part.reason, path, offset=part.offset)
             break
-        *whole, held = (held + decoder.decode(part)).split("\n")
+        *whole, rest = (rest + decoder.decode(part)).split("\n")
         yield from (line.removeprefix("\ufeff") + "\n" for line in whole)
-    if held:
-        yield held.removeprefix("\ufeff")
+    if rest:
+        yield rest.removeprefix("\ufeff")
 
 
 def parquet_rows(path: Path, quarantine: Quarantine, start: int, stop: int | None, first: int) -> Numbered:
-    """Rows of the row groups `start` to `stop`, the first of which has the number `first`."""
+    """Yield rows of the row groups `start` to `stop`, the first of which has the number `first`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -134,7 +134,7 @@ def _of_no_use(kind: Any) -> bool:
 
 
 def value_of(row: dict[str, Any], key: str) -> Any:
-    """The value of a column, or of a row within it that `a.b` names."""
+    """Return the value of a column, or of a row within it that `a.b` names."""
     if key in row or "." not in key:
         return row.get(key)
     outer, _, inner = key.partition(".")
@@ -143,7 +143,7 @@ def value_of(row: dict[str, Any], key: str) -> Any:
 
 
 def said(value: Any) -> str | bytes | None:
-    """The text in a value: itself, or what the messages in a list say; None: neither."""
+    """Return the text in a value: itself, or what the messages in a list say; None: neither."""
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         parts = [each.get("content", each.get("value")) for each in value]
         return "\n\n".join(parts) if all(isinstance(each, str) for each in parts) else None
@@ -151,8 +151,8 @@ def said(value: Any) -> str | bytes | None:
 
 
 def likely_key(row: dict[str, Any]) -> str | None:
-    """The column that most likely is the text of a row that has no `text`: one that is called so, or the only text, or
-    messages."""
+    """Return the column that most likely is the text of a row that has no `text`: one that is called so, or the only
+    text, or messages."""
     texts = [key for key, value in row.items() if said(value) and key not in ("id", "url", "licence", "license")]
     usual = [key for key in texts if _LIKELY.fullmatch(key)]
     spoken = [key for key in texts if isinstance(row[key], list)]
@@ -163,5 +163,5 @@ def likely_key(row: dict[str, Any]) -> str | None:
         for inner in value
         if _LIKELY.fullmatch(inner) and isinstance(value[inner], str)
     ]
-    found = usual or spoken or nested or (texts if len(texts) == 1 else [])
-    return found[0] if found and len(found[0]) <= 60 else None
+    candidates = usual or spoken or nested or (texts if len(texts) == 1 else [])
+    return candidates[0] if candidates and len(candidates[0]) <= 60 else None

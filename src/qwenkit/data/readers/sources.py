@@ -92,8 +92,8 @@ class File(NamedTuple):
 
 
 def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], list[tuple[str, str]]]:
-    """The files of a source, that is itself or those below it, sorted by relative path; and of what else lies there its
-    relative path, and why it is not read."""
+    """Return the files of a source, that is itself or those below it, sorted by relative path; and of what else lies
+    there its relative path, and why it is not read."""
     where = f"source {name}: {path}"
     if not path.exists():
         raise UserError("no such file or folder", where=where, nearest=nearest(path.name, _siblings(path)))
@@ -101,15 +101,15 @@ def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], l
         return [_one(path, name, kind)], []
     inside, unread = files_below(path)
     why = {file: reason for file in inside if (reason := _unreadable(file))} | unread
-    found = {file: form for file in inside if file not in why and (form := _form(file, kind))}
-    why |= {file: _unnamed(file) for file in inside if file not in why and file not in found}
-    if any(file.form in _ROWS and not _BESIDE.fullmatch(file.path.name) for file in found.values()):
-        beside = [file for file in found if _BESIDE.fullmatch(unpacked_name(file).name)]
+    forms = {file: form for file in inside if file not in why and (form := _form(file, kind))}
+    why |= {file: _unnamed(file) for file in inside if file not in why and file not in forms}
+    if any(file.form in _ROWS and not _BESIDE.fullmatch(file.path.name) for file in forms.values()):
+        beside = [file for file in forms if _BESIDE.fullmatch(unpacked_name(file).name)]
         why |= dict.fromkeys(beside, DESCRIPTION)
-    files = [_named_in_utf8(file, name) for file in found.values() if file.path not in why]
+    files = [_named_in_utf8(file, name) for file in forms.values() if file.path not in why]
     if not files:
-        held = _told(why)
-        raise UserError("no readable file in this folder" + (f"; there are {held}" if held else ""), where=where,
+        reasons = _told(why)
+        raise UserError("no readable file in this folder" + (f"; there are {reasons}" if reasons else ""), where=where,
                         expected=_KNOWN)  # fmt: skip
     other = [(os.fsencode(file.relative_to(path)).decode("utf-8", "replace"), reason) for file, reason in why.items()]
     return sorted(files, key=lambda file: file.path.relative_to(path).as_posix()), sorted(other)
@@ -132,26 +132,26 @@ def _told(why: dict[Path, str]) -> str:
 
 
 def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """What lies below a folder and is no folder; and the folders that are not entered, with why."""
-    found: list[Path] = []
+    """Return what lies below a folder and is not a folder; and the folders that are not entered, with why."""
+    files_found: list[Path] = []
     closed: dict[Path, str] = {}
 
     def refused(error: OSError) -> None:
         closed[Path(error.filename)] = "a folder that cannot be opened"
 
     for base, folders, files in os.walk(folder, onerror=refused):
-        found += [Path(base, name) for name in files]
+        files_found += [Path(base, name) for name in files]
         for path in (Path(base, name) for name in folders):
             if path.is_symlink():
                 closed[path] = "a link to a folder"
             elif path.name.startswith("."):
                 closed[path] = "a hidden folder"
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return found, closed
+    return files_found, closed
 
 
 def _unreadable(path: Path) -> str:
-    """Why a path is no file to read, or nothing."""
+    """Why a path is not a file to read, or nothing."""
     if path.is_symlink() and not path.exists():
         return "a link to nothing"
     if not path.is_file():
@@ -177,7 +177,7 @@ def _siblings(path: Path) -> list[str]:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that names the form, without one of a packing."""
+    """Return the suffix that names the form, without one of a packing."""
     return unpacked_name(path).suffix.lower()
 
 
@@ -200,10 +200,10 @@ def _form(path: Path, kind: str) -> File | None:
         head = _head(path)
     except OSError:  # reading will say what is wrong with it
         return named
-    found = named or _by_content(path, head)
-    if found is None or kind != AUTO:
-        return found and found._replace(kind=kind)
-    return found._replace(kind=_kind(found, head))
+    form = named or _by_content(path, head)
+    if form is None or kind != AUTO:
+        return form and form._replace(kind=kind)
+    return form._replace(kind=_kind(form, head))
 
 
 def _head(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 read.
 
     for number, line in lines(path, quarantine): ...
-    for part in line_parts(path, 16 << 20): ...     # of a file that is not packed
 
 No more than a block of a stream is in memory, so neither a bomb nor a line of a gigabyte fills it: a line longer than
 `MAX_RECORD` is skipped to its end and put aside. A file in UTF-16 (by its mark, or by its NUL bytes) is read as UTF-8.
@@ -13,7 +12,6 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from qwenkit import compression
 from qwenkit.compression import Damage, packing
@@ -24,38 +22,8 @@ MAX_RECORD = 64 << 20  # bytes of one line, page or file
 TOO_LONG = "record longer than 64 MB"
 
 
-class LinePart(NamedTuple):
-    """Bytes of a file from the beginning of a line to the end of one, with the lines before it, and how many of those
-    are not empty."""
-
-    start: int
-    stop: int
-    lines: int
-    rows: int
-
-
-def line_parts(path: Path, size: int) -> Iterator[LinePart]:
-    """Parts of a file of plain lines: each ends with the line that reaches its size."""
-    start = number = rows = 0
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        while start < total:
-            before, open_line, left = (number, rows), False, size
-            while data := file.read(min(compression.BLOCK, left)) if left > 0 else file.readline(compression.BLOCK):
-                first, *more = data.split(b"\n")
-                number, left = number + len(more), left - len(data)
-                has_text = bool(first.strip())
-                rows += has_text and not open_line
-                rows += sum(map(bool, map(bytes.strip, more)))
-                open_line = bool(more[-1].strip()) if more else open_line or has_text
-                if left <= 0 and data.endswith(b"\n"):
-                    break
-            yield LinePart(start, file.tell(), *before)
-            start = file.tell()
-
-
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes | Damage]:
-    """A file's bytes, unpacked and of text in UTF-8: what is in UTF-16 is rewritten, from its beginning."""
+    """Yield a file's bytes, unpacked and of text in UTF-8: what is in UTF-16 is rewritten, from its beginning."""
     parts = compression.blocks(path, start, stop)
     if start:
         yield from parts
@@ -71,13 +39,13 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[byte
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """The name of the UTF-16 that a file begins in, by its mark or by its NUL bytes; None of others."""
+    """Return the name of the UTF-16 that a file begins in, by its mark or by its NUL bytes; None of others."""
     marked = next((name for mark, name in BOMS if head.startswith(mark)), None)
     return marked if marked and marked.startswith("utf-16") else utf_16(head[:1000])
 
 
 def is_wide(path: Path) -> bool:
-    """Whether a file's text is in UTF-16."""
+    """Return whether a file's text is in UTF-16."""
     head = next(compression.blocks(path), b"")
     return isinstance(head, bytes) and wide_encoding(head) is not None
 
@@ -85,36 +53,37 @@ def is_wide(path: Path) -> bool:
 def lines(
     path: Path, quarantine: Quarantine, start: int = 0, stop: int | None = None, first: int = 1, skip: bool = False
 ) -> Iterator[tuple[int, bytes]]:
-    """(Number, line) for every line of a part of a file that is not empty; what is damaged goes to the quarantine.
+    """Yield (Number, line) for every line of a part of a file that is not empty; what is damaged goes to the
+    quarantine.
 
     `skip` leaves out the end of a line that began before `start`; a packed part's last line is read to its end.
     """
-    number, held, dropping = first, bytearray(), skip
+    number, line, dropping = first, bytearray(), skip
     parts = _with_end_of_line(path, start, stop) if packing(path) and stop is not None else blocks(path, start, stop)
     for part in parts:
         if isinstance(part, Damage):
             quarantine.add(
-                part.reason, path, line=number, offset=part.offset, sample=bytes(held[:200]).decode("utf-8", "replace")
+                part.reason, path, line=number, offset=part.offset, sample=bytes(line[:200]).decode("utf-8", "replace")
             )
-            held = bytearray()  # what follows may be the end of a line: then it is no record, and put aside too
+            line = bytearray()  # what follows may be the end of a line: then it is not a record, and put aside too
             continue
         at = 0
         while (end := part.find(b"\n", at)) >= 0:
-            held += part[at:end]
+            line += part[at:end]
             at = end + 1
             if dropping:
                 dropping = False
-            elif len(held) > MAX_RECORD:
-                quarantine.add(TOO_LONG, path, line=number, sample=_sample(held))
-            elif held.strip():
-                yield number, bytes(held)
-            number, held = number + 1, bytearray()
-        held += part[at:] if not dropping else b""
-        if len(held) > MAX_RECORD:
-            quarantine.add(TOO_LONG, path, line=number, sample=_sample(held))
-            held, dropping = bytearray(), True
-    if held.strip() and not dropping:
-        yield number, bytes(held)
+            elif len(line) > MAX_RECORD:
+                quarantine.add(TOO_LONG, path, line=number, sample=_sample(line))
+            elif line.strip():
+                yield number, bytes(line)
+            number, line = number + 1, bytearray()
+        line += part[at:] if not dropping else b""
+        if len(line) > MAX_RECORD:
+            quarantine.add(TOO_LONG, path, line=number, sample=_sample(line))
+            line, dropping = bytearray(), True
+    if line.strip() and not dropping:
+        yield number, bytes(line)
 
 
 def _sample(line: bytearray) -> str:

@@ -100,7 +100,7 @@ class _Window:
         self._base = max(at, self._base)
 
     def end(self) -> Ended:
-        """How the member ended; what is left of it is unpacked for that and thrown away."""
+        """Return how the member ended; what is left of it is unpacked for that and thrown away."""
         while self._ended is None:
             self.forget(self._base + len(self._held))
             self._fill(self._base + 1)
@@ -108,8 +108,8 @@ class _Window:
 
 
 def records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Record | str]]:
-    """(Offset, record or what is wrong) of every record that begins in a part of a file: of one that is not packed a
-    part that begins with a record."""
+    """Yield (Offset, record or what is wrong) of every record that begins in a part of a file: of one that is not
+    packed a part that begins with a record."""
     if kind := packing(path):
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -229,15 +229,15 @@ def _skip_blank(file: _File | _Window) -> int | None:
 def _find(file: _File | _Window, at: int, opening: re.Pattern[bytes]) -> int | None:
     """The next record that begins at or after a place, by the empty line before it or another `opening`."""
     base = max(0, at - 4)
-    held = b""
+    window = b""
     while True:
-        file.seek(base + len(held))
+        file.seek(base + len(window))
         data = file.read(BLOCK)
         if not data:
             return None
-        held += data
-        found = opening.search(held, max(0, at - base))
-        if found:
-            return base + found.start()
-        base, held = base + max(0, len(held) - 32), held[-32:]
+        window += data
+        match = opening.search(window, max(0, at - base))
+        if match:
+            return base + match.start()
+        base, window = base + max(0, len(window) - 32), window[-32:]
         file.forget(base)

@@ -49,7 +49,7 @@ _MOST_ENCODINGS = 4
 
 
 class Page(NamedTuple):
-    """A page's bytes, with the encoding that the server claims; `is_text`: it is no markup."""
+    """A page's bytes, with the encoding that the server claims; `is_text`: it is not markup."""
 
     body: bytes
     url: str | None
@@ -58,7 +58,7 @@ class Page(NamedTuple):
 
 
 def page(record: Record) -> Page | str:
-    """The page in a record, or why there is none."""
+    """Return the page in a record, or why there is none."""
     kind, body = record.headers.get("content-type", ""), record.block
     if body.startswith(b"HTTP/"):
         head, body = (*re.split(rb"\r?\n\r?\n", body, maxsplit=1), b"")[:2]
@@ -69,13 +69,13 @@ def page(record: Record) -> Page | str:
         if isinstance(unpacked, str):
             return unpacked
         body = unpacked
-    said = kind.partition(";")[0].strip().lower()
-    is_page = said.startswith(_SAID) or (said in _UNSAID and (not said or bool(PAGE.match(body))))
+    media_type = kind.partition(";")[0].strip().lower()
+    is_page = media_type.startswith(_SAID) or (media_type in _UNSAID and (not media_type or bool(PAGE.match(body))))
     if not is_page or body.startswith(_BINARY):
         return NO_PAGE
     charset = re.search(r"charset=[\"']?([\w.:-]+)", kind, re.I)
     url = record.headers.get("warc-target-uri", "").strip("<>") or None
-    is_text = not PAGE.match(body) if said.startswith(_TEXT) else not _has_markup(body)
+    is_text = not PAGE.match(body) if media_type.startswith(_TEXT) else not _has_markup(body)
     return Page(body, url, charset.group(1) if charset else None, is_text)
 
 
@@ -87,12 +87,14 @@ def _has_markup(body: bytes) -> bool:
 def _http_head(head: bytes) -> tuple[str, dict[str, str]]:
     """Status and headers, names in lower case; values of a name that stands twice are a list."""
     first, *lines = re.split(r"\r?\n", head.decode("latin-1"))
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for name, _, value in (line.partition(":") for line in lines):
         key = name.strip().lower()
-        found[key] = f"{found[key]}, {value.strip()}" if key in found and key.endswith("encoding") else value.strip()
+        headers[key] = (
+            f"{headers[key]}, {value.strip()}" if key in headers and key.endswith("encoding") else value.strip()
+        )
     status = re.match(r"HTTP/[\d.]*\s+(\d{3})", first)
-    return status.group(1) if status else "", found
+    return status.group(1) if status else "", headers
 
 
 def _undo(body: bytes, headers: dict[str, str]) -> bytes | str:
@@ -123,8 +125,8 @@ def _unpacked(body: bytes, name: str) -> bytes | str:
         return _bounded(unpack, zstandard.ZstdError, body, 1 << 11) or BROKEN
     if name not in _DECODERS or not _is_binary(body):
         return body
-    found = _DECODERS[name](body)
-    return found if found else PACKED if _CONTROL.search(body) else body  # or text in another encoding than UTF-8
+    unpacked = _DECODERS[name](body)
+    return unpacked if unpacked else PACKED if _CONTROL.search(body) else body  # or text in another encoding than UTF-8
 
 
 def _deflated(body: bytes) -> bytes | str | None:
@@ -134,19 +136,19 @@ def _deflated(body: bytes) -> bytes | str | None:
 
 def _inflated(body: bytes, bits: int) -> bytes | str | None:
     """What one or several members unpack to, as far as a cut one goes; None where they are none."""
-    found = bytearray()
+    unpacked = bytearray()
     while body:
         unpack = zlib.decompressobj(wbits=bits)
         try:
-            found += unpack.decompress(body, MAX_RECORD + 1 - len(found))
+            unpacked += unpack.decompress(body, MAX_RECORD + 1 - len(unpacked))
         except zlib.error:
             return None
-        if len(found) > MAX_RECORD:
+        if len(unpacked) > MAX_RECORD:
             return TOO_LONG
-        if bits < 0 and not unpack.eof and _CONTROL.search(found):  # nothing else shows that this was no accident
+        if bits < 0 and not unpack.eof and _CONTROL.search(unpacked):  # nothing else shows that this was no accident
             return None
         body = unpack.unused_data if bits == 31 and unpack.unused_data.startswith(GZIP.magic) else b""
-    return bytes(found) or None
+    return bytes(unpacked) or None
 
 
 def _brotli(body: bytes) -> bytes | str | None:
@@ -159,15 +161,15 @@ def _brotli(body: bytes) -> bytes | str | None:
 
 def _bounded(unpack: Callable[[bytes], bytes], fault: type[Exception], body: bytes, step: int) -> bytes | str | None:
     """What a decoder gives for a body that it is fed piece by piece, as far as a cut one goes; None of a broken one."""
-    found = bytearray()
+    unpacked = bytearray()
     try:
         for at in range(0, len(body), step):
-            found += unpack(body[at : at + step])
-            if len(found) > MAX_RECORD:
+            unpacked += unpack(body[at : at + step])
+            if len(unpacked) > MAX_RECORD:
                 return TOO_LONG
     except fault:
         return None
-    return bytes(found) or None
+    return bytes(unpacked) or None
 
 
 _DECODERS: dict[str, Callable[[bytes], Any]] = {

@@ -42,7 +42,7 @@ _MOST_OVERLAPS, _MOST_SPANS, _MOST_BARS = 100, 3, 15
 
 
 def page(corpus: Path, threshold: float = 0.8) -> str:
-    """The review page of a corpus artifact."""
+    """Return the review page of a corpus artifact."""
     manifest = _manifest(corpus)
     metrics, threshold = manifest.metrics, manifest.config.get("near_threshold", threshold)
     home = resources.files("qwenkit.data.review")
@@ -71,24 +71,24 @@ _SAMPLE: dict[str, type] = dict.fromkeys(("step", "rule", "id", "source", "seen"
 
 
 def _manifest(corpus: Path) -> Manifest:
-    """The books of an intact corpus: what stands beside its files, as a page in that folder does, is no damage."""
+    """The books of an intact corpus: what stands beside its files, as a page in that folder does, is not damage."""
     if not (corpus / MANIFEST).exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with samples.jsonl and {MANIFEST}")
-    found = read_manifest(corpus)
-    if found.kind != "corpus":
-        raise UserError(f"an artifact of the kind {found.kind!r}", where=str(corpus), expected="a corpus")
+    manifest = read_manifest(corpus)
+    if manifest.kind != "corpus":
+        raise UserError(f"an artifact of the kind {manifest.kind!r}", where=str(corpus), expected="a corpus")
     if lines := [line for line in damage(corpus, quick=True) if not line.endswith(STRAY)]:
         raise damaged(corpus, lines, "make the corpus again")
-    if odd := _odd(found):
+    if odd := _odd(manifest):
         raise UserError(f"these books of a corpus cannot be shown: `{odd}`", where=str(corpus / MANIFEST),
                         expected="what this qwenkit writes", hint="make the corpus again")  # fmt: skip
-    return found
+    return manifest
 
 
-def _odd(found: Manifest) -> str | None:
+def _odd(manifest: Manifest) -> str | None:
     """The first key of a manifest that is not as the page shows it."""
-    metrics, tables = found.metrics, {"sources": _SOURCE, **{f"by_{key}": _SIZE for key in _KEYS}}
-    funnel, threshold = metrics.get("funnel"), found.config.get("near_threshold", 1)
+    metrics, tables = manifest.metrics, {"sources": _SOURCE, **{f"by_{key}": _SIZE for key in _KEYS}}
+    funnel, threshold = metrics.get("funnel"), manifest.config.get("near_threshold", 1)
     if not isinstance(funnel, list) or not funnel or not all(_is(row, _FUNNEL) for row in funnel):
         return "metrics.funnel"
     for name, kinds in tables.items():
@@ -142,10 +142,10 @@ def _funnel(rows: Sequence[Row]) -> str:
     return _table(("step", "rule", "dropped", "left", ""), cells)
 
 
-def _sources(found: dict[str, Row]) -> str:
+def _sources(sources: dict[str, Row]) -> str:
     """What became of each source's records, in the order of the recipe."""
     rows = []
-    for source, row in found.items():
+    for source, row in sources.items():
         dropped, aside = Counter(row["dropped"]), Counter(row["quarantined"])
         numbers = (row["read"], row["kept"], dropped.total(), aside.total())
         named = ", ".join(f"{_said(rule)} {count:,}" for rule, count in (dropped + aside).most_common())
@@ -153,18 +153,18 @@ def _sources(found: dict[str, Row]) -> str:
     return _table(("source", "file", "read", "kept", "dropped", "quarantined", "by"), rows)
 
 
-def _sizes(found: dict[str, dict[str, int]]) -> str:
-    total = sum(size["characters"] for size in found.values())
+def _sizes(sizes: dict[str, dict[str, int]]) -> str:
+    total = sum(size["characters"] for size in sizes.values())
     cells = (
         (_said(name), f"{size['documents']:,}", f"{size['characters']:,}", _share(size["characters"], total))
-        for name, size in found.items()
+        for name, size in sizes.items()
     )
     return _table(("", "documents", "characters", ""), cells)
 
 
-def _languages(found: dict[str, dict[str, int]]) -> list[tuple[str, int]]:
+def _languages(sizes: dict[str, dict[str, int]]) -> list[tuple[str, int]]:
     """Documents of the commonest languages, the others together."""
-    counts = Counter({name: size["documents"] for name, size in found.items()}).most_common()
+    counts = Counter({name: size["documents"] for name, size in sizes.items()}).most_common()
     others = sum(count for _, count in counts[_MOST_BARS:])
     return counts[:_MOST_BARS] + ([("others", others)] if others else [])
 
@@ -184,7 +184,7 @@ def _lengths(corpus: Path) -> list[tuple[str, int]]:
 
 
 def bars(values: Sequence[tuple[str, int]], title: str) -> str:
-    """A small bar chart as SVG."""
+    """Return a small bar chart as SVG."""
     most = max((count for _, count in values), default=1) or 1
     drawn = "".join(
         f"<rect x={n * 46} y={100 - 100 * count / most:.1f} width=40 height={100 * count / most:.1f} />"
@@ -198,14 +198,14 @@ def bars(values: Sequence[tuple[str, int]], title: str) -> str:
 
 
 def s_curve(threshold: float, pairs: int = 200, size: int = 200) -> tuple[Points, Points]:
-    """(Theory, measured): the chance that a pair of a similarity agrees in a band."""
+    """Return (Theory, measured): the chance that a pair of a similarity agrees in a band."""
     bands, rows = minhash.bands_for(threshold)
     theory = [(s, 1 - (1 - s**rows) ** bands) for s in np.linspace(0, 1, 101).tolist()]
     measured = []
     for step in range(2, 21):
         common = round(2 * size * step / 20 / (1 + step / 20))
-        found = sum(_agree(pair, common, size, bands, rows) for pair in range(pairs))
-        measured.append((common / (2 * size - common), found / pairs))
+        count = sum(_agree(pair, common, size, bands, rows) for pair in range(pairs))
+        measured.append((common / (2 * size - common), count / pairs))
     return theory, measured
 
 
@@ -265,8 +265,8 @@ def _samples(rows: Iterable[Row]) -> Iterator[str]:
     for source, rules in sorted(sources.items()):
         kept = "".join(_sample(row, KEPT) for row in rules.pop((KEPT, ""), []))
         dropped = "".join(
-            f"<h4>{_said(step)} {_said(rule)}</h4>" + "".join(_sample(row, rule or step) for row in found)
-            for (step, rule), found in sorted(rules.items())
+            f"<h4>{_said(step)} {_said(rule)}</h4>" + "".join(_sample(row, rule or step) for row in samples)
+            for (step, rule), samples in sorted(rules.items())
         )
         sides = (
             (f"<h4>{name}</h4>{cards}" if cards else f"<h4>{name}: none</h4>")
@@ -287,7 +287,7 @@ def _article(row: Row, rule: str, shown: str) -> str:
 
 
 def judgements(saved: Path) -> list[dict[str, str]]:
-    """What readers said, in order; a later judgement of a document replaces an earlier one."""
+    """Return what readers said, in order; a later judgement of a document replaces an earlier one."""
     last: dict[tuple[str, str, str], dict[str, str]] = {}
     keys = ("rule", "source", "id", "say")
     for number, row in enumerate(read_jsonl(saved), 1):
@@ -301,8 +301,8 @@ def judgements(saved: Path) -> list[dict[str, str]]:
 
 
 def summary(saved: Path) -> dict[str, Any]:
-    """How many judgements were right and wrong, with the share of right ones and its 95 % interval (Wilson): of every
-    rule, every source, and every rule of every source; and the share of overlaps with tests that are none."""
+    """Return how many judgements were right and wrong, with the share of right ones and its 95 % interval (Wilson): of
+    every rule, every source, and every rule of every source; and the share of overlaps with tests that are none."""
     rows = judgements(saved)
     return {
         "by_rule": _agreed(rows, lambda row: row["rule"]),
@@ -315,11 +315,11 @@ def summary(saved: Path) -> dict[str, Any]:
 def _agreed(
     rows: Iterable[dict[str, str]], key: Callable[[dict[str, str]], str], counted: str = "right"
 ) -> dict[str, dict[str, float | None]]:
-    said: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    judged: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
-        said[key(row)][row["say"]] += 1
-    found = {}
-    for name, counts in sorted(said.items()):
+        judged[key(row)][row["say"]] += 1
+    result = {}
+    for name, counts in sorted(judged.items()):
         share, low, high, _ = wilson(counts[counted], counts.total())
-        found[name] = {"right": counts["right"], "wrong": counts["wrong"], "share": share, "low": low, "high": high}
-    return found
+        result[name] = {"right": counts["right"], "wrong": counts["wrong"], "share": share, "low": low, "high": high}
+    return result

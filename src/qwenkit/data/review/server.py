@@ -37,7 +37,7 @@ _NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
-    """A server of the page; each judgement is a row of `saved`. `serve_forever()` runs it."""
+    """Return a server of the page; each judgement is a row of `saved`. `serve_forever()` runs it."""
     book = _Book(saved)
     body = page(corpus).encode(errors="replace")
     try:
@@ -58,13 +58,13 @@ class _Book:
         try:
             with path.open("ab"):
                 pass
-            said = path.read_bytes()
+            data = path.read_bytes()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UserError(f"judgements cannot be saved here ({why})", where=f"--saved {path}",
                             expected="a file that may be written, in a folder that is there") from error  # fmt: skip
         judgements(path)
-        self._begin = b"" if not said or said.endswith(b"\n") else b"\n"
+        self._begin = b"" if not data or data.endswith(b"\n") else b"\n"
 
     def add(self, row: dict[str, str]) -> None:
         """Save a judgement; an `OSError` where it cannot be, and then nothing of it is in the file."""
@@ -81,11 +81,11 @@ class _Book:
             self._begin = b""
 
     def told(self) -> bytes:
-        """All judgements and their sums, as the page asks for them."""
+        """Return all judgements and their sums, as the page asks for them."""
         with self._lock:
-            said = judgements(self.path) if self.path.exists() else []
-            found = {"said": said, "summary": summary(self.path)} if said else {"said": []}
-        return dumps(found).encode()
+            rows = judgements(self.path) if self.path.exists() else []
+            state = {"said": rows, "summary": summary(self.path)} if rows else {"said": []}
+        return dumps(state).encode()
 
 
 def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
@@ -126,8 +126,8 @@ def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
 
         def _of_us(self) -> bool:
             """Whether the request names this server, once."""
-            found = self.headers.get_all("Host", [])
-            return len(found) == 1 and found[0].strip().lower() in self._hosts()
+            hosts = self.headers.get_all("Host", [])
+            return len(hosts) == 1 and hosts[0].strip().lower() in self._hosts()
 
         def _of_our_page(self) -> bool:
             """Whether it comes from the page: browsers say from which, and send JSON to their own site only."""
@@ -169,10 +169,10 @@ def _judgement(data: bytes) -> dict[str, str]:
 
 def _origin(address: str) -> str:
     try:
-        found = urlsplit(address.strip().lower())
+        parts = urlsplit(address.strip().lower())
     except ValueError:
         return ""
-    return f"{found.scheme}://{found.netloc}"
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -181,6 +181,6 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A visitor who goes away is no fault to tell of."""
+        """A visitor who goes away is not a fault to tell of."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)

@@ -1,11 +1,11 @@
-"""Token shards whose tokens have loss weights, on disk: what `Examples` is in memory, to any size.
+"""Token shards with loss weights: what `InMemoryTokenDataset` is in memory, on disk and to any size.
 
-    with ExampleWriter(folder / "00000") as shard:            # a chunk of chats; any process may write any chunk
-        shard.add(Example("chat-1", ids, weights, content))
+    with ExampleWriter(folder / "00000") as shard:            # any process may write any shard
+        shard.add_example(Example("chat-1", ids, weights, content))
     join_examples(folder, 1)
-    store = ExampleShards(folder)                             # the same interface and the same digest as `Examples`
+    dataset = ExampleShards(folder)                           # the interface and digest of the same examples in memory
 
-A shard is one of `shards.py` with `weights.bin` beside `tokens.bin`: a byte for each token. Its lowest 7 bits choose
+A shard is one of `shards` with `weights.bin` beside `tokens.bin`: a byte for each token. Its lowest 7 bits choose
 among the few different weights of its document, which stand in the index (`weights`); the highest says that the token
 is content of an assistant's turn. `plain` marks documents without turns.
 """
@@ -21,10 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qwenkit.data.tokens.dataset import Example
 from qwenkit.data.tokens.shards import (
     INDEX,
     TOKENS,
-    Example,
     Shards,
     ShardWriter,
     hash_file,
@@ -39,7 +39,7 @@ _TOKENS = 1 << 20  # of which weights are spread at once
 
 
 class ExampleWriter(ShardWriter):
-    """Writes one shard of examples; nothing is put behind their ids."""
+    """Write one shard of examples; nothing is put behind their ids."""
 
     schema = ShardWriter.schema.append(pa.field("weights", pa.list_(pa.float32()))).append(
         pa.field("plain", pa.bool_())
@@ -54,7 +54,10 @@ class ExampleWriter(ShardWriter):
         self._weights.close()
 
     def add_example(self, example: Example, **origin: Any) -> int:
-        """Write an example; `origin` is what the index says beside its id. Returns its length."""
+        """Write an example and return its length in tokens; `origin` is what the index says beside its id.
+
+        Raises a `UserError` for lists of different lengths, or more than 128 different weights.
+        """
         values, codes = _coded(example)
         self._weights.write(codes.tobytes())
         return self.add(
@@ -77,7 +80,10 @@ def _coded(example: Example) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.ui
 
 
 def join_examples(folder: Path, shards: int) -> dict[str, int | str]:
-    """As `join_shards`, with the digest that `Examples` of the same rows have."""
+    """Index the finished shards of a folder as one, as `join_shards` does.
+
+    The digest is that of an `InMemoryTokenDataset` of the same examples.
+    """
 
     def digest_of(lengths: npt.NDArray[np.int64]) -> str:
         digest = hashlib.sha256(lengths.tobytes())
@@ -91,7 +97,7 @@ def join_examples(folder: Path, shards: int) -> dict[str, int | str]:
 
 
 def _hash_weights(digest: Any, shard: Path) -> None:
-    """Add the weights of a shard as `Examples` hold them, some documents at a time."""
+    """Add the weights of a shard as float32 to a digest, some documents at a time."""
     table = pq.read_table(str(shard / INDEX), columns=["length", "weights"])
     values, offsets = _choices(table["weights"])
     ends = np.cumsum(table["length"].to_numpy())
@@ -115,7 +121,7 @@ def _choices(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], npt.NDAr
 
 
 class ExampleShards(Shards):
-    """A folder of shards of examples, memory-mapped: `Examples` whose memory is their index."""
+    """A folder of shards of examples, memory-mapped: only their index is in memory."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
@@ -128,19 +134,9 @@ class ExampleShards(Shards):
         return self._read(document, start, stop, WEIGHTS, "u1")
 
     def weights(self, document: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Loss weight of predicting each of these ids."""
+        """Return the loss weight of predicting each of these ids."""
         return self._values[self._offsets[document] + (self._codes(document, start, stop) & CHOICE)]
 
     def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_] | None:
-        """Which of these ids are content of an assistant's turn; None of a plain text."""
+        """Return which of these ids are content of an assistant's turn; None for a plain text."""
         return None if self._plain[document] else self._codes(document, start, stop) >= CONTENT
-
-    def verify(self) -> bool:
-        """Whether the bytes are those of the digest; reads everything."""
-        digest = hashlib.sha256(self.lengths.tobytes())
-        numbers = range(len(self.lengths))
-        for number in numbers:
-            digest.update(self.tokens(number, 0, int(self.lengths[number])).tobytes())
-        for number in numbers:
-            digest.update(self.weights(number, 0, int(self.lengths[number])).tobytes())
-        return digest.hexdigest() == self.digest

@@ -1,14 +1,14 @@
 """Which tokens are in which step: a pure function of (corpus digest, seed, step), so that resume needs no state.
 
-    order = Order(store.digest, seed, store.lengths, row=2048, split=True)
-    order.rows(step, batch_size)          # the rows of one step; a worker takes every n-th of them
+    order = EpochOrder(dataset.digest, seed, dataset.lengths, seq_length=2048, split=True)
+    order.sequences(step, batch_size)     # the sequences of one step; a worker takes every n-th of them
     order.trace(step, batch_size)         # the documents in it
     order.find(document, batch_size)      # the steps of one epoch that hold a document
 
-Each epoch shuffles the documents anew, packs them (`packer.pack`) and shuffles the rows: without that a long document
-would fill whole batches by itself (one source file of 20,000 tokens made five batches of nothing else, and the loss
-jumped by 3 nats), and best fit would put long conversations first. Rows are numbered through the epochs, each of
-`rows_per_epoch`; a batch may hold the end of one epoch and the start of the next. Workers play no part.
+Each epoch shuffles the documents anew, packs them (`packing.pack`) and shuffles the sequences: without that a long
+document would fill whole batches by itself (one source file of 20,000 tokens made five batches of nothing else, and the
+loss jumped by 3 nats), and best fit would put long conversations first. Sequences are numbered through the epochs, each
+of `sequences_per_epoch`; a batch may hold the end of one epoch and the start of the next. Workers play no part.
 """
 
 from __future__ import annotations
@@ -20,77 +20,84 @@ import numpy as np
 import numpy.typing as npt
 
 from qwenkit import rng
-from qwenkit.data.tokens.packing import Piece, Rows, pack
+from qwenkit.data.tokens.packing import PackedSequences, Segment, pack
 from qwenkit.errors import UserError
 
 
-class Row(NamedTuple):
-    """A row of a step: its epoch, its number in that epoch, and the pieces that fill it."""
+class PackedSequence(NamedTuple):
+    """A sequence of a step: its epoch, its number in that epoch, and the segments of documents that fill it."""
 
     epoch: int
     number: int
-    pieces: list[Piece]
+    segments: list[Segment]
 
 
 class Epoch(NamedTuple):
-    """`documents` turns the packer's document numbers into the corpus's; row i of the epoch is `packed[places[i]]`."""
+    """One epoch, packed: sequence i is `packed[positions[i]]`, and `documents` turns the packer's document numbers into
+    the dataset's."""
 
-    packed: Rows
+    packed: PackedSequences
     documents: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
 
 
-class Order:
-    """The order of a corpus. `digest` names its bytes: another corpus under the same seed has another order."""
+class EpochOrder:
+    """The order of a dataset, epoch after epoch.
 
-    def __init__(self, digest: str, seed: int, lengths: npt.ArrayLike, row: int, split: bool) -> None:
+    `digest` names the dataset's bytes: another dataset under the same seed has another order. `lengths` [documents] are
+    in tokens. `fill` is the share of the first epoch's sequences that holds tokens, and `dropped_too_long` lists the
+    documents that never appear. Raises a `UserError` where no sequence can be filled.
+    """
+
+    def __init__(self, digest: str, seed: int, lengths: npt.ArrayLike, seq_length: int, split: bool) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64).reshape(-1)
-        self.row, self.split = row, split
+        self.seq_length, self.split = seq_length, split
         self._seed = rng.derive_seed(seed, "order", digest)
         self._epoch = lru_cache(maxsize=2)(self._pack_epoch)
         packed, documents, _ = self._epoch(0)
-        self.rows_per_epoch, self.tokens_per_epoch, self.fill = len(packed), packed.tokens, packed.fill
-        self.too_long = np.sort(documents[packed.too_long])
-        if not self.rows_per_epoch:
+        self.sequences_per_epoch, self.tokens_per_epoch, self.fill = len(packed), packed.tokens, packed.fill
+        self.dropped_too_long = np.sort(documents[packed.dropped_too_long])
+        if not self.sequences_per_epoch:
+            too_long = len(self.dropped_too_long)
             raise UserError(
-                f"no row can be filled from {len(self.lengths)} documents ({len(self.too_long)} are too long)",
-                expected=f"at least one document of 1 to {row} tokens",
-                hint="give more text, or raise the row length",
+                f"no sequence can be filled from {len(self.lengths)} documents ({too_long} are too long)",
+                expected=f"at least one document of 1 to {seq_length} tokens",
+                hint="give more text, or raise `seq_length`",
             )
 
-    def rows(self, step: int, batch_size: int) -> list[Row]:
-        """The rows of a step of `batch_size` rows."""
-        return [self.row_at(number) for number in range(step * batch_size, (step + 1) * batch_size)]
+    def sequences(self, step: int, batch_size: int) -> list[PackedSequence]:
+        """Return the `batch_size` sequences of a step."""
+        return [self.sequence_at(number) for number in range(step * batch_size, (step + 1) * batch_size)]
 
-    def row_at(self, number: int) -> Row:
-        """Row `number`, counted through the epochs."""
-        epoch, index = divmod(number, self.rows_per_epoch)
-        packed, documents, places = self._epoch(epoch)
-        pieces = packed[int(places[index])]
-        return Row(epoch, index, [Piece(int(documents[d]), start, stop) for d, start, stop in pieces])
+    def sequence_at(self, number: int) -> PackedSequence:
+        """Return sequence `number`, counted through the epochs."""
+        epoch, index = divmod(number, self.sequences_per_epoch)
+        packed, documents, positions = self._epoch(epoch)
+        segments = packed[int(positions[index])]
+        return PackedSequence(epoch, index, [Segment(int(documents[d]), start, stop) for d, start, stop in segments])
 
     def epoch_of(self, step: int, batch_size: int) -> float:
-        """Epochs done before a step: 1.5 is the middle of the second."""
-        return step * batch_size / self.rows_per_epoch
+        """Return the epochs done before a step: 1.5 is the middle of the second."""
+        return step * batch_size / self.sequences_per_epoch
 
     def steps(self, epochs: float, batch_size: int) -> int:
-        """Steps that cover so many epochs, the last one perhaps reaching into the next."""
-        return int(np.ceil(epochs * self.rows_per_epoch / batch_size))
+        """Return the number of steps that cover so many epochs, the last one perhaps reaching into the next."""
+        return int(np.ceil(epochs * self.sequences_per_epoch / batch_size))
 
     def trace(self, step: int, batch_size: int) -> list[int]:
-        """The documents of a step, ascending."""
-        return sorted({piece.document for row in self.rows(step, batch_size) for piece in row.pieces})
+        """Return the documents of a step, ascending."""
+        sequences = self.sequences(step, batch_size)
+        return sorted({segment.document for sequence in sequences for segment in sequence.segments})
 
     def find(self, document: int, batch_size: int, epoch: int = 0) -> list[int]:
-        """The steps in which an epoch shows (parts of) a document."""
-        packed, documents, places = self._epoch(epoch)
-        pieces = np.flatnonzero(documents[packed.pieces[:, 0]] == document)
-        rows = np.searchsorted(packed.bounds, pieces, side="right") - 1
-        numbers = epoch * self.rows_per_epoch + np.argsort(places)[rows]
+        """Return the steps in which an epoch shows (parts of) a document, ascending."""
+        packed, documents, positions = self._epoch(epoch)
+        segments = np.flatnonzero(documents[packed.segments[:, 0]] == document)
+        places = np.searchsorted(packed.bounds, segments, side="right") - 1
+        numbers = epoch * self.sequences_per_epoch + np.argsort(positions)[places]
         return np.unique(numbers // batch_size).tolist()
 
     def _pack_epoch(self, epoch: int) -> Epoch:
         documents = rng.permutation(self._seed, len(self.lengths), 0, epoch)
-        packed = pack(self.lengths[documents], self.row, self.split)
-        count = len(packed)
-        return Epoch(packed, documents, rng.permutation(self._seed, count, 1, epoch))
+        packed = pack(self.lengths[documents], self.seq_length, self.split)
+        return Epoch(packed, documents, rng.permutation(self._seed, len(packed), 1, epoch))

@@ -1,12 +1,13 @@
-"""The one packer: from documents of given lengths to rows of `row` tokens (report §2.4, "shuffle and merge").
+"""The one packer: documents of given lengths in sequences of `seq_length` tokens (report §2.4, "shuffle and merge").
 
-    rows = pack(lengths, row=2048, split=True)     # pretraining: joined in the given order, cut at `row` tokens
-    rows = pack(lengths, row=2048, split=False)    # chats: whole conversations, best fit
-    rows[3]                                        # [Piece(document, start, stop), ...]
+    packed = pack(lengths, seq_length=2048, split=True)    # pretraining: joined in order, cut at `seq_length` tokens
+    packed = pack(lengths, seq_length=2048, split=False)   # chats: whole conversations, best fit
+    packed[3]                                              # [Segment(document, start, stop), ...]
 
 It sees lengths only, so it serves shards, examples and rollouts alike. Every token is placed exactly once; with
-`split=False` a document longer than a row is placed nowhere and listed in `too_long`. The last row of a split may be
-short. Sorting by length makes the number and shape of best-fit rows independent of the order of the documents.
+`split=False` a document longer than a sequence is placed nowhere and listed in `dropped_too_long`. The last sequence of
+a split may be short. Sorting by length makes the number and shape of best-fit sequences independent of the order of the
+documents.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from qwenkit.errors import UserError
 Ints = npt.NDArray[np.int64]
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """Tokens [start, stop) of one document."""
 
     document: int
@@ -31,88 +32,101 @@ class Piece(NamedTuple):
     stop: int
 
 
-class Rows(Sequence[list[Piece]]):
-    """Packed rows. `pieces[bounds[i]:bounds[i + 1]]` (columns document, start, stop) are row i."""
+class PackedSequences(Sequence[list[Segment]]):
+    """Packed sequences, each a list of segments.
 
-    def __init__(self, pieces: Ints, bounds: Ints, too_long: Ints, row: int) -> None:
-        self.pieces, self.bounds, self.too_long, self.row = pieces, bounds, too_long, row
+    `segments` [segments, 3] has the columns document, start, stop; sequence i is `segments[bounds[i]:bounds[i + 1]]`.
+    `dropped_too_long` lists the documents that are placed nowhere because they are longer than `seq_length` tokens.
+    """
+
+    def __init__(self, segments: Ints, bounds: Ints, dropped_too_long: Ints, seq_length: int) -> None:
+        self.segments, self.bounds, self.dropped_too_long = segments, bounds, dropped_too_long
+        self.seq_length = seq_length
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def __getitem__(self, index: int) -> list[Piece]:  # type: ignore[override]
+    def __getitem__(self, index: int) -> list[Segment]:  # type: ignore[override]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        return [Piece(*piece) for piece in self.pieces[self.bounds[index] : self.bounds[index + 1]].tolist()]
+        return [Segment(*segment) for segment in self.segments[self.bounds[index] : self.bounds[index + 1]].tolist()]
 
-    def __iter__(self) -> Iterator[list[Piece]]:
+    def __iter__(self) -> Iterator[list[Segment]]:
         return (self[index] for index in range(len(self)))
 
     @property
     def tokens(self) -> int:
         """Tokens placed."""
-        return int((self.pieces[:, 2] - self.pieces[:, 1]).sum())
+        return int((self.segments[:, 2] - self.segments[:, 1]).sum())
 
     @property
     def fill(self) -> float:
-        """Share of the rows' room that holds tokens."""
-        return self.tokens / (len(self) * self.row) if len(self) else 0.0
+        """Share of the sequences' room that holds tokens, 0 to 1."""
+        return self.tokens / (len(self) * self.seq_length) if len(self) else 0.0
 
 
-def pack(lengths: npt.ArrayLike, row: int, split: bool) -> Rows:
-    """Rows of at most `row` tokens. Documents keep their index in `lengths`; empty ones take no room."""
-    if row < 2:
-        raise UserError(f"a row of {row} tokens holds nothing to predict", expected="a row of 2 tokens or more")
+def pack(lengths: npt.ArrayLike, seq_length: int, split: bool) -> PackedSequences:
+    """Pack documents of these lengths [documents] into sequences of at most `seq_length` tokens.
+
+    Documents keep their index in `lengths`; empty ones take no room. `split` cuts documents where a sequence is full;
+    without it they stay whole (best-fit decreasing). Raises a `UserError` for a `seq_length` below 2.
+    """
+    if seq_length < 2:
+        raise UserError(
+            f"a sequence of {seq_length} tokens holds nothing to predict", expected="a `seq_length` of 2 or more"
+        )
     counts = np.asarray(lengths, dtype=np.int64).reshape(-1)
-    return _cut(counts, row) if split else _best_fit(counts, row)
+    return _cut(counts, seq_length) if split else _best_fit(counts, seq_length)
 
 
-def _cut(lengths: Ints, row: int) -> Rows:
-    """Join everything, cut at every multiple of `row`: the pieces lie between document ends and row ends."""
+def _cut(lengths: Ints, seq_length: int) -> PackedSequences:
+    """Join everything, cut at every multiple of `seq_length`: segments lie between ends of documents and sequences."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    marks = np.unique(np.concatenate([ends[lengths > 0], np.arange(0, total, row)]))
-    starts, stops = marks[:-1], marks[1:]
+    edges = np.unique(np.concatenate([ends[lengths > 0], np.arange(0, total, seq_length)]))
+    starts, stops = edges[:-1], edges[1:]
     documents = np.searchsorted(ends, starts, side="right")
     offsets = (ends - lengths)[documents]
-    pieces = np.stack([documents, starts - offsets, stops - offsets], axis=1).astype(np.int64)
-    rows = -(-total // row)
-    return Rows(pieces, np.searchsorted(starts, np.arange(rows + 1) * row), np.zeros(0, np.int64), row)
+    segments = np.stack([documents, starts - offsets, stops - offsets], axis=1).astype(np.int64)
+    count = -(-total // seq_length)
+    bounds = np.searchsorted(starts, np.arange(count + 1) * seq_length)
+    return PackedSequences(segments, bounds, np.zeros(0, np.int64), seq_length)
 
 
-def _best_fit(lengths: Ints, row: int) -> Rows:
-    """Longest first, each into the fullest row that still takes it."""
+def _best_fit(lengths: Ints, seq_length: int) -> PackedSequences:
+    """Longest first, each into the fullest sequence that still takes it."""
     order = np.argsort(-lengths, kind="stable")
-    fits = order[(lengths[order] <= row) & (lengths[order] > 0)]
-    placed = _assign(lengths[fits].tolist(), row)
-    by_row = np.argsort(placed, kind="stable")
-    documents = fits[by_row]
-    pieces = np.stack([documents, np.zeros_like(documents), lengths[documents]], axis=1)
+    fitting = order[(lengths[order] <= seq_length) & (lengths[order] > 0)]
+    placed = _assign(lengths[fitting].tolist(), seq_length)
+    by_sequence = np.argsort(placed, kind="stable")
+    documents = fitting[by_sequence]
+    segments = np.stack([documents, np.zeros_like(documents), lengths[documents]], axis=1)
     count = int(placed.max()) + 1 if len(placed) else 0
-    bounds = np.searchsorted(placed[by_row], np.arange(count + 1))
-    return Rows(pieces, bounds, np.sort(order[lengths[order] > row]), row)
+    bounds = np.searchsorted(placed[by_sequence], np.arange(count + 1))
+    return PackedSequences(segments, bounds, np.sort(order[lengths[order] > seq_length]), seq_length)
 
 
-def _assign(lengths: list[int], row: int) -> Ints:
-    """The row of each length. `rooms` are the distinct amounts of room left, `open_rows` the rows that have them."""
+def _assign(lengths: list[int], seq_length: int) -> Ints:
+    """Return the sequence of each length. `rooms` are the distinct amounts of room left, ascending; `open_sequences`
+    are the sequences that have them."""
     rooms: list[int] = []
-    open_rows: dict[int, list[int]] = {}
+    open_sequences: dict[int, list[int]] = {}
     placed = np.zeros(len(lengths), np.int64)
     count = 0
     for number, length in enumerate(lengths):
         at = bisect_left(rooms, length)
         if at == len(rooms):
-            target, room, count = count, row, count + 1
+            target, room, count = count, seq_length, count + 1
         else:
             room = rooms[at]
-            target = open_rows[room].pop()
-            if not open_rows[room]:
-                del open_rows[room], rooms[at]
+            target = open_sequences[room].pop()
+            if not open_sequences[room]:
+                del open_sequences[room], rooms[at]
         placed[number] = target
         if left := room - length:
-            if left not in open_rows:
-                open_rows[left] = []
+            if left not in open_sequences:
+                open_sequences[left] = []
                 insort(rooms, left)
-            open_rows[left].append(target)
+            open_sequences[left].append(target)
     return placed

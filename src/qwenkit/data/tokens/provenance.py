@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from qwenkit.data import parquet_io
-from qwenkit.data.tokens.order import Order
+from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.data.tokens.shards import Index
 from qwenkit.errors import UserError, nearest
 
 
 def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
-    """The ledger's rows of a document, and of the copies dropped for it."""
+    """Return the ledger's rows of a document, and of the copies dropped for it."""
     path = corpus / "ledger.parquet"
     if not path.exists():
         raise UserError("no ledger here", where=str(corpus), expected="a corpus artifact with ledger.parquet")
@@ -35,20 +35,20 @@ def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
     raise UserError(f"no document {name!r} in this corpus", where=str(path), nearest=nearest(name, known))
 
 
-def steps_of(order: Order, documents: Sequence[int], batch_size: int, steps: int) -> dict[int, list[int]]:
+def steps_of(order: EpochOrder, documents: Sequence[int], batch_size: int, steps: int) -> dict[int, list[int]]:
     """For each of some documents the steps that show it, of the first `steps`: an epoch is packed once for all."""
-    found: dict[int, set[int]] = {document: set() for document in documents}
+    steps_by_document: dict[int, set[int]] = {document: set() for document in documents}
     for epoch in range(math.ceil(order.epoch_of(steps, batch_size)) if documents else 0):
-        for document, seen in found.items():
-            seen.update(step for step in order.find(document, batch_size, epoch) if step < steps)
-    return {document: sorted(seen) for document, seen in found.items()}
+        for document, shown in steps_by_document.items():
+            shown.update(step for step in order.find(document, batch_size, epoch) if step < steps)
+    return {document: sorted(shown) for document, shown in steps_by_document.items()}
 
 
-def seen_in(order: Order, store: Index, step: int, batch_size: int) -> list[dict[str, Any]]:
-    """The documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
+def seen_in(order: EpochOrder, store: Index, step: int, batch_size: int) -> list[dict[str, Any]]:
+    """Return the documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
     pieces: dict[int, list[tuple[int, int]]] = {}
-    for row in order.rows(step, batch_size):
-        for document, start, stop in row.pieces:
+    for sequence in order.sequences(step, batch_size):
+        for document, start, stop in sequence.segments:
             pieces.setdefault(document, []).append((start, stop))
     numbers = sorted(pieces)
     return [{**row, "pieces": sorted(pieces[number])} for number, row in zip(numbers, store.origins(numbers))]

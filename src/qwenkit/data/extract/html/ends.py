@@ -88,7 +88,7 @@ def _begin(blocks: list[Block], walk: Walk, first: int) -> int:
 
 
 def is_list(blocks: Sequence[Block]) -> bool:
-    """Whether blocks hold items enough to be a list, and nothing that leads elsewhere."""
+    """Return whether blocks hold items enough to be a list, and nothing that leads elsewhere."""
     return sum(block.kind in _ITEMS for block in blocks) >= _FEWEST_ITEMS and not any(block.links for block in blocks)
 
 
@@ -154,17 +154,17 @@ def _are_beside(one: Block, other: Block, walk: Walk) -> bool:
 
 
 def lead(blocks: list[Block], chosen: list[Block], out: list[bool]) -> list[Block]:
-    """What stands between the page's heading and the root, which many pages set apart: sentences, and sections of
-    items."""
+    """Return what stands between the page's heading and the root, which many pages set apart: sentences, and sections
+    of items."""
     if not chosen:
         return []
     start = next(n for n, block in enumerate(blocks) if block is chosen[0])
     heading = max((n for n in range(start) if blocks[n].kind == "h1"), default=start)
     above = [block for block in blocks[heading:start] if not out[block.owner]]
-    found = [block for block in above if block.mass and block.kind != "li"]
-    if 4 * sum(block.mass for block in found) > sum(block.mass for block in chosen):
+    texts = [block for block in above if block.mass and block.kind != "li"]
+    if 4 * sum(block.mass for block in texts) > sum(block.mass for block in chosen):
         return []
-    kept = {id(block) for block in itertools.chain(found, *_lists(above))}
+    kept = {id(block) for block in itertools.chain(texts, *_lists(above))}
     return [block for block in above if id(block) in kept]
 
 

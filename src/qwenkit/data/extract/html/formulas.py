@@ -33,13 +33,13 @@ def formula(tex: str) -> str:
 
 
 def image_text(attributes: dict[str, str]) -> str:
-    """The text that a picture stands for: a formula or an emoji. Other pictures have captions for that."""
+    """Return the text that a picture stands for: a formula or an emoji. Other pictures have captions for that."""
     kind, source, alt = (attributes.get(key, "") for key in ("class", "src", "alt"))
     if "eeimg" in attributes or meaning(kind) & FORMULA or _MADE_FROM_TEX.search(source[:500]):
         if alt.strip():
             return formula(alt)
-        found = _QUERY.search(source)
-        return formula(unquote_plus(found[1] or found[2] or "")) if found else ""
+        match = _QUERY.search(source)
+        return formula(unquote_plus(match[1] or match[2] or "")) if match else ""
     if kind and _EMOJI.search(kind) and len(alt) <= _LONGEST_EMOJI and not alt.isalnum():
         return alt
     return ""
@@ -80,7 +80,7 @@ class Aside:
         return "".join(self._parts)
 
     def formula(self) -> str:
-        """The formula in it, "" if there is none."""
+        """Return the formula in it, "" if there is none."""
         if self._math is not None:
             return formula(self._math.tex())
         return formula(self.text()) if self.tag == "script" else ""
@@ -135,8 +135,8 @@ def _group(text: str) -> str:
 
 def _written(tag: str, parts: list[str], attributes: dict[str, str]) -> str:
     """An element of MathML as TeX."""
-    held = [part for part in parts if part] if tag in ("mrow", "math", "mstyle") else parts
-    match tag, held:
+    filled = [part for part in parts if part] if tag in ("mrow", "math", "mstyle") else parts
+    match tag, filled:
         case "msup" | "mover", [base, above]:
             return f"{base}^{_group(above)}"
         case "msub" | "munder", [base, below]:
@@ -148,13 +148,13 @@ def _written(tag: str, parts: list[str], attributes: dict[str, str]) -> str:
         case "mroot", [base, order]:
             return f"\\sqrt[{order}]{{{base}}}"
         case "msqrt", _:
-            return f"\\sqrt{{{''.join(held)}}}"
+            return f"\\sqrt{{{''.join(filled)}}}"
         case "mtr", _:
-            return " & ".join(part for part in held if part)
+            return " & ".join(part for part in filled if part)
         case "mtable", _:
-            return r" \\ ".join(part for part in held if part)
+            return r" \\ ".join(part for part in filled if part)
         case "mfenced", _:
-            inner = ",".join(part for part in held if part)
+            inner = ",".join(part for part in filled if part)
             return f"{attributes.get('open', '(')}{inner}{attributes.get('close', ')')}"
         case _:
-            return "".join(held)
+            return "".join(filled)

@@ -20,19 +20,19 @@ _WIDE_END, _HYPHEN = re.compile("[\u3040-\u30ff\u3400-\u9fff，、]\\Z"), re.com
 
 
 def joined(blocks: list[Block], parents: list[int]) -> list[Block]:
-    """The blocks, with runs of lines made into paragraphs or stanzas."""
-    found: list[Block] = []
+    """Return the blocks, with runs of lines made into paragraphs or stanzas."""
+    result: list[Block] = []
     for run in _runs(blocks, parents):
         if len(run) < _FEWEST:
-            found.extend(run)
+            result.extend(run)
         elif _is_broken(run):
-            found.extend(_paragraphs(run))
+            result.extend(_paragraphs(run))
         elif _is_verse(run):
             run[0].text = "\n".join(block.text for block in run)
-            found.append(run[0])
+            result.append(run[0])
         else:
-            found.extend(run)
-    return found
+            result.extend(run)
+    return result
 
 
 def _is_verse(run: list[Block]) -> bool:
@@ -72,16 +72,16 @@ def _is_broken(run: list[Block]) -> bool:
 def _paragraphs(run: list[Block]) -> list[Block]:
     """Lines put together; a short one that no small letter follows ends a paragraph."""
     full = _FULL * max(len(block.text) for block in run)
-    found, texts = [run[0]], [[run[0].text]]
+    paragraphs, texts = [run[0]], [[run[0].text]]
     for before, block in itertools.pairwise(run):
         if len(before.text) < full and not block.text[0].islower():
-            found.append(block)
+            paragraphs.append(block)
             texts.append([block.text])
         else:
             texts[-1].append(block.text)
-    for block, lines in zip(found, texts):
+    for block, lines in zip(paragraphs, texts):
         block.text = _put_together(lines)
-    return found
+    return paragraphs
 
 
 def _put_together(lines: list[str]) -> str:

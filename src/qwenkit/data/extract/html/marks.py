@@ -19,12 +19,12 @@ _AFTER_WORD = re.compile(r"[\w)\]}]\Z")
 
 
 def are_numbers(parts: list[str]) -> bool:
-    """Whether a text is nothing but numbers, as those of lines are."""
+    """Return whether a text is nothing but numbers, as those of lines are."""
     return bool(_NUMBERS.match("".join(parts)))
 
 
 def made(what: str, text: str, before: str, *, linked: bool, href: str = "") -> str:
-    """What a raised text (`sup`), a lowered one (`sub`) or a link within the page (`a`) is written as."""
+    """Return what a raised text (`sup`), a lowered one (`sub`) or a link within the page (`a`) is written as."""
     if what == "sup":
         return _raised(text, before, linked=linked)
     return _lowered(text, before) if what == "sub" else _linked(text, href)

@@ -89,40 +89,40 @@ def keeps_space(attributes: dict[str, str]) -> bool:
 
 @lru_cache(maxsize=20_000)
 def meaning(names: str) -> int:
-    """What a class or an id says, as bits."""
-    found = 0
+    """Return what a class or an id says, as bits."""
+    bits = 0
     for word in names[:_LONGEST_NAME].split():
-        found |= _meaning(word)
-    return found
+        bits |= _meaning(word)
+    return bits
 
 
 @lru_cache(maxsize=50_000)
 def _meaning(word: str) -> int:
     word = _CAMEL.sub("-", word).lower()
-    found = COMMENTS if _COMMENTS.search(word) else NOISE if _NOISE.search(word) else 0
+    bits = COMMENTS if _COMMENTS.search(word) else NOISE if _NOISE.search(word) else 0
     if _BODY.search(word):
-        found |= BODY
+        bits |= BODY
     for bit, pattern in _OTHERS:
         if pattern.search(word):
-            found |= bit
-    return found
+            bits |= bit
+    return bits
 
 
 def hints(tag: str, attributes: dict[str, str]) -> int:
-    """What an element's tag, role, class, id and style say it is."""
+    """Return what an element's tag, role, class, id and style say it is."""
     kind = attributes.get("class", "")
     if len(attributes) == 1 and kind:
         return by_class(tag, kind)
     get = attributes.get
-    found = _hints(tag, kind, get("id", ""), get("role", ""), get("itemprop", ""))
+    bits = _hints(tag, kind, get("id", ""), get("role", ""), get("itemprop", ""))
     if ("style" in attributes and is_hidden(attributes)) or "hidden" in attributes or get("aria-hidden") == "true":
-        return found | HIDDEN
-    return found
+        return bits | HIDDEN
+    return bits
 
 
 @lru_cache(maxsize=20_000)
 def by_class(tag: str, kind: str) -> int:
-    """The same of an element that has a class only, as most have."""
+    """Return the same of an element that has a class only, as most have."""
     return _hints(tag, kind, "", "", "")
 
 
@@ -132,14 +132,14 @@ def _hints(tag: str, kind: str, name: str, role: str, itemprop: str) -> int:
     named = by_class & (NOISE | COMMENTS)
     if tag in _NOISE_TAGS or role in _NOISE_ROLES:
         return by_class & ~BODY if by_class & NOTE and not named else NOISE
-    found = by_class
+    bits = by_class
     if name and tag not in HEADINGS:
         by_id = meaning(name)
-        found |= by_id | (BY_ID if by_id & (NOISE | COMMENTS) and not named else 0)
+        bits |= by_id | (BY_ID if by_id & (NOISE | COMMENTS) and not named else 0)
     if tag not in _CONTAINERS:
-        found &= ~BODY
+        bits &= ~BODY
     elif tag == "article" or itemprop == "articleBody":
-        found |= BODY
-    if found & COMMENTS or found & BODY:
-        found &= ~NOISE
-    return found
+        bits |= BODY
+    if bits & COMMENTS or bits & BODY:
+        bits &= ~NOISE
+    return bits

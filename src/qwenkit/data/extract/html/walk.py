@@ -1,6 +1,6 @@
 """A page as elements and blocks, in document order: what lxml's parser tells of, tag by tag.
 
-Without a tree there is no limit of depth, and a tag of ever so many attributes takes no more than its length. Here a
+Without a tree there is not a limit of depth, and a tag of ever so many attributes takes no more than its length. Here a
 page spends most of its time, so what happens at every tag is kept short: tags inside a line are only counted, unless
 they are *watched* for what is made of them at their end (powers, marks of footnotes, numbers of lines, formulas).
 """
@@ -130,7 +130,7 @@ class Walk:
                 self._links += len(text.strip())
 
     def close(self) -> Walk:
-        """The end of the page."""
+        """Return the end of the page."""
         while self._depth > 0:
             self.end("")
         self._flush()
@@ -148,10 +148,10 @@ class Walk:
         self.items.append(0)
         self.cells.append(self.cells[parent])
         if attributes:
-            found = hints(tag, attributes)
-            self.hints.append(found)
-            if found or "id" in attributes:
-                self._hinted(number, found, attributes)
+            bits = hints(tag, attributes)
+            self.hints.append(bits)
+            if bits or "id" in attributes:
+                self._hinted(number, bits, attributes)
             if not self._pre and "style" in attributes and keeps_space(attributes):
                 self._pre, self._code = self._depth, number
         else:
@@ -159,13 +159,13 @@ class Walk:
         if tag in _COUNTED:
             self._counted(tag, number, attributes)
 
-    def _hinted(self, number: int, found: int, attributes: dict[str, str]) -> None:
+    def _hinted(self, number: int, bits: int, attributes: dict[str, str]) -> None:
         """An element whose names say something begins."""
         self.names[number] = (attributes.get("class", ""), attributes.get("id", ""))
-        if found & CODE_LINE and self.tags[number] in CELLS:
+        if bits & CODE_LINE and self.tags[number] in CELLS:
             if not self._pre:
                 self._pre, self._code = self._depth, self.parents[self.parents[number]]
-        elif found & LINE_NUMBERS:
+        elif bits & LINE_NUMBERS:
             self._watch("numbers")
 
     def _counted(self, tag: str, number: int, attributes: dict[str, str]) -> None:
@@ -250,16 +250,16 @@ class Walk:
         self._link = self._depth
 
     def _named(self, tag: str, attributes: dict[str, str]) -> None:
-        """A tag inside a line whose names may say that it is not to be seen, or is no text."""
-        found = meaning(attributes["class"]) if "class" in attributes else 0
+        """A tag inside a line whose names may say that it is not to be seen, or is not text."""
+        bits = meaning(attributes["class"]) if "class" in attributes else 0
         hidden = ("style" in attributes or "hidden" in attributes) and is_hidden(attributes)
-        if hidden or found & UNSEEN:
+        if hidden or bits & UNSEEN:
             self._aside = Aside(tag, attributes)
-        elif not found:
+        elif not bits:
             return
-        elif found & FORMULA:
+        elif bits & FORMULA:
             self._watch("formula")
-        elif found & LINE_NUMBERS and self._pre:
+        elif bits & LINE_NUMBERS and self._pre:
             self._watch("numbers")
 
     def _watch(self, what: str, href: str = "") -> None:
@@ -344,12 +344,12 @@ def squeeze(text: str) -> str:
 
 
 def _span(attributes: dict[str, str], name: str, most: int) -> int:
-    told = attributes.get(name, "1")
-    return min(most, max(1, int(told))) if told.isdecimal() and len(told) < 9 else 1
+    value = attributes.get(name, "1")
+    return min(most, max(1, int(value))) if value.isdecimal() and len(value) < 9 else 1
 
 
 def walk(page: str) -> Walk | None:
-    """The page, walked through; None where there is none."""
+    """Return the page, walked through; None where there is none."""
     parser = lxml.etree.HTMLParser(encoding="utf-8", target=Walk(), huge_tree=True)
     try:
         return cast("Walk", lxml.etree.fromstring(page.encode("utf-8", "replace"), parser))

@@ -76,31 +76,31 @@ def _word(stem: str) -> re.Pattern[str]:
 
 def _shared(text: str, subject: Subject) -> int:
     """How much of a subject a text is about: stems that it shares, at most three."""
-    text, found = text.casefold(), 0
+    text, count = text.casefold(), 0
     for stem, word in subject:
         if stem in text and (word is None or word.search(text)):
-            found += 1
-            if found == _MOST_SHARED:
+            count += 1
+            if count == _MOST_SHARED:
                 break
-    return found
+    return count
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a text has the marks of sentences; that of scripts which have none, whether it is long enough."""
+    """Return whether a text has the marks of sentences; that of scripts which have none, whether it is long enough."""
     return bool(_SENTENCE.search(text)) or (not text.isascii() and bool(_UNMARKED.search(text)))
 
 
 def stems(text: str) -> frozenset[str]:
-    """What words begin with, and pairs of Han characters."""
+    """Return what words begin with, and pairs of Han characters."""
     text = text.casefold()
-    found = {word[:_STEM] for word in _WORD.findall(text)}
+    result = {word[:_STEM] for word in _WORD.findall(text)}
     if not text.isascii():
-        found.update(a + b for run in _WIDE_RUN.findall(text) for a, b in itertools.pairwise(run))
-    return frozenset(found)
+        result.update(a + b for run in _WIDE_RUN.findall(text) for a, b in itertools.pairwise(run))
+    return frozenset(result)
 
 
 def seen(walk: Walk) -> list[Block]:
-    """The blocks without those that are hidden for good."""
+    """Return the blocks without those that are hidden for good."""
     if not any(hints & HIDDEN for hints in walk.hints):
         return walk.blocks
     hidden = _outermost(walk)
@@ -108,8 +108,8 @@ def seen(walk: Walk) -> list[Block]:
     for block in walk.blocks:
         mass[hidden[block.owner]] = mass.get(hidden[block.owner], 0.0) + block.mass
     total, shown = sum(mass.values()), {block.text for block in walk.blocks if hidden[block.owner] < 0}
-    most = {n for n, held in mass.items() if held > _NEARLY_ALL * total}
-    kept = {n for n, held in mass.items() if n in most or (held and _is_panel(walk, n))}
+    most = {n for n, share in mass.items() if share > _NEARLY_ALL * total}
+    kept = {n for n, share in mass.items() if n in most or (share and _is_panel(walk, n))}
     return [
         block
         for block in walk.blocks
@@ -119,11 +119,11 @@ def seen(walk: Walk) -> list[Block]:
 
 def _outermost(walk: Walk) -> list[int]:
     """The outermost hidden element around each; -1 where none is."""
-    found = [-1]
+    result = [-1]
     for number in range(1, len(walk.tags)):
-        above = found[walk.parents[number]]
-        found.append(number if above < 0 and walk.hints[number] & HIDDEN else above)
-    return found
+        above = result[walk.parents[number]]
+        result.append(number if above < 0 and walk.hints[number] & HIDDEN else above)
+    return result
 
 
 def _is_panel(walk: Walk, number: int) -> bool:
@@ -160,8 +160,8 @@ def add_up(walk: Walk, blocks: list[Block]) -> Weights:
 
 
 def dropped(walk: Walk, blocks: list[Block], mass: list[float]) -> list[bool]:
-    """Which elements lie in a part named as none of the content. A name is not believed of most of the page, nor that
-    of a section whose name is its heading."""
+    """Return which elements lie in a part named as none of the content. A name is not believed of most of the page, nor
+    that of a section whose name is its heading."""
     sections = _sections(walk, blocks)
     out = [False]
     for number in range(1, len(walk.tags)):
@@ -194,7 +194,7 @@ def _letters(text: str) -> str:
 
 
 def roots(walk: Walk, blocks: list[Block], out: list[bool]) -> list[int]:
-    """The smallest element that holds most of the mass that is not dropped; or those in it named as the text."""
+    """Return the smallest element that holds most of the mass that is not dropped; or those in it named as the text."""
     count, parents = len(walk.tags), walk.parents
     mass = [0.0] * count
     for block in blocks:
@@ -262,17 +262,17 @@ def _kind(walk: Walk, number: int) -> str:
 
 
 def inside(walk: Walk, weights: Weights, out: list[bool], tops: Iterable[int]) -> list[bool]:
-    """Which elements lie in the roots, in no dropped part and in no small part that is mostly links."""
+    """Return which elements lie in the roots, in no dropped part and in no small part that is mostly links."""
     mass, size, links = weights
     chosen = set(tops)
     least = 0.2 * sum(mass[top] for top in chosen)
-    found = [0 in chosen]
+    result = [0 in chosen]
     for number in range(1, len(walk.tags)):
         if number in chosen:
-            found.append(not out[number])
-        elif not found[walk.parents[number]] or out[number]:
-            found.append(False)
+            result.append(not out[number])
+        elif not result[walk.parents[number]] or out[number]:
+            result.append(False)
         else:
             few = links[number] > 0.6 * size[number] and mass[number] < least
-            found.append(not (few and walk.tags[number] in LINKABLE))
-    return found
+            result.append(not (few and walk.tags[number] in LINKABLE))
+    return result

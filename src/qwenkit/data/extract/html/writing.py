@@ -13,20 +13,20 @@ _PARAGRAPH = 300  # characters of a cell that is a paragraph rather than an entr
 
 
 def write(blocks: list[Block], walk: Walk) -> str:
-    """The text of the chosen blocks."""
+    """Return the text of the chosen blocks."""
     pieces: list[str] = []
     before, was_row = None, False
     wide: set[int] = set()  # tables with a row of several cells that hold text
     for row, group in itertools.groupby(blocks, key=lambda block: _row(block, walk)):
-        found = list(group)
-        is_row = row >= 0 and _is_line(found, walk)
+        members = list(group)
+        is_row = row >= 0 and _is_line(members, walk)
         if is_row:
             table = walk.parents[row]
-            if len(found) > 1:
+            if len(members) > 1:
                 wide.add(table)
-            lines = [(_line(found, row, walk) if table in wide else found[0].prefix + found[0].text, found[0])]
+            lines = [(_line(members, row, walk) if table in wide else members[0].prefix + members[0].text, members[0])]
         else:
-            lines = [(block.prefix + block.text, block) for block in found]
+            lines = [(block.prefix + block.text, block) for block in members]
         for text, block in lines:
             if before is not None:
                 pieces.append("\n" if (was_row and is_row) or _is_close(before, block) else "\n\n")

@@ -9,16 +9,20 @@ from itertools import product, zip_longest
 
 import pytest
 
-from qwenkit.data.filters.default import CODE_RULES, RULES, Rule, View
-from qwenkit.data.filters.published import C4, FINEWEB, GOPHER, bad_words
+from qwenkit.data.filters.c4 import bad_words
+from qwenkit.data.filters.code import CODE_RULES
+from qwenkit.data.filters.default import DEFAULT_RULES
+from qwenkit.data.filters.gopher import GOPHER_RULES
+from qwenkit.data.filters.rule_sets import RULE_SETS
+from qwenkit.data.filters.rules import Rule, TextView, first_broken, measures
 from qwenkit.data.filters.word_list import WordLists
 
-SETS = {"own": RULES, "gopher": GOPHER, "c4": C4, "fineweb": FINEWEB, "code": CODE_RULES}
+SETS = {**RULE_SETS, "code": CODE_RULES}
 SETS["c4"] = tuple(
     replace(rule, measure=partial(bad_words, lists=WordLists({"en": ["slut", "one two"]})))
     if rule.name == "c4_bad_words"
     else rule
-    for rule in C4
+    for rule in RULE_SETS["c4"]
 )
 
 
@@ -196,8 +200,8 @@ CASES: list[tuple[str, str, Callable[..., str], object, object]] = [
 
 
 def broken(rules: tuple[Rule, ...], text: str, language: str) -> list[str]:
-    view = View(text, language)
-    return [rule.name for rule in rules if rule.broken_by(view)]
+    attributes = measures(TextView(text, language), rules)
+    return [rule.name for rule in rules if first_broken(attributes, [rule])]
 
 
 @pytest.mark.parametrize(
@@ -218,10 +222,10 @@ def test_every_rule_has_its_case() -> None:
 
 def test_numbered_lines_are_no_bullets_of_gopher() -> None:
     text = marked(lambda line: f"1. {line}", 20)(20)
-    assert broken(GOPHER, text, "en") == [] and "bullet_lines" in broken(RULES, text, "en")
+    assert broken(GOPHER_RULES, text, "en") == [] and "bullet_lines" in broken(DEFAULT_RULES, text, "en")
 
 
 @pytest.mark.parametrize("text", ["", "one", "two words", "a b c", "\n", "的", "。" * 9])
 def test_texts_too_short_for_a_measure_are_measured(text: str) -> None:
     for rule in (rule for rules in SETS.values() for rule in rules):
-        assert rule.measure(View(text, "en")) >= 0
+        assert rule.measure(TextView(text, "en")) >= 0
