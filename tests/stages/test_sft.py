@@ -157,5 +157,5 @@ def test_documents_without_a_source_are_measured() -> None:
         {"id": "b", "text": "two", "source": None},
         {"id": "c", "text": "x", "source": "web"},
     ]
-    found = validation_sets(Letters(), rows, row=16)
+    found = validation_sets(Letters(), rows, seq_length=16)
     assert {name: sum(batch.tokens for batch in batches) for name, batches in found.items()} == {"text": 8, "web": 2}
