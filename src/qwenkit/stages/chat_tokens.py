@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwenkit.artifacts import stamps
 from qwenkit.chat import TooLong
@@ -30,6 +30,13 @@ from qwenkit.data.documents import document_id, row_batches, train_validation_sp
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, Row, read_jsonl, write_jsonl
 from qwenkit.stages.base import Input, sources
+
+if TYPE_CHECKING:
+    from qwenkit.alignment import StoredPairs
+    from qwenkit.chat import ChatTokenizer
+    from qwenkit.data.decontamination import TestIndex
+    from qwenkit.data.tokens.example_shards import ExampleShards
+    from qwenkit.data.tokens.shards import Example, Shards
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong
@@ -132,7 +139,7 @@ def some(tokens: Tokens, source: str) -> Tokens:
     )
 
 
-def open_chats(tokens: Tokens, documents: Any = None, numbers: Sequence[int] = ()) -> Any:
+def open_chats(tokens: Tokens, documents: Shards | None = None, numbers: Sequence[int] = ()) -> ExampleShards:
     """The chats as one store, and behind them those `documents` of a corpus that are replayed."""
     from qwenkit.data.pipeline.executor import DONE, make_shard
     from qwenkit.data.tokens.example_shards import ExampleShards, join_examples
@@ -149,7 +156,7 @@ def open_chats(tokens: Tokens, documents: Any = None, numbers: Sequence[int] = (
     return ExampleShards(folder)
 
 
-def open_pairs(tokens: Tokens) -> Any:
+def open_pairs(tokens: Tokens) -> StoredPairs:
     """The pairs, each read when it is asked for."""
     from qwenkit.alignment import StoredPairs
     from qwenkit.data.tokens.shards import INDEX, Shards, join_shards
@@ -160,7 +167,7 @@ def open_pairs(tokens: Tokens) -> Any:
     return StoredPairs(Shards(folder))
 
 
-def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[str, Any]:
+def write_documents(out: Path, documents: Shards, numbers: Sequence[int]) -> dict[str, Any]:
     """Some documents of a corpus as a shard of plain examples."""
     from qwenkit.data.tokens.dataset import Example
     from qwenkit.data.tokens.example_shards import ExampleWriter
@@ -168,7 +175,7 @@ def write_documents(out: Path, documents: Any, numbers: Sequence[int]) -> dict[s
     with ExampleWriter(out) as shard:
         for number in numbers:
             ids = documents.tokens(number, 0, int(documents.lengths[number]))
-            shard.add_example(Example(f"replay/{documents.ids[number]}", ids, [1.0] * len(ids)))
+            shard.add_example(Example(f"replay/{documents.ids[number]}", ids, [1.0] * len(ids)))  # pyright: ignore[reportArgumentType]
     return {"documents": len(numbers)}
 
 
@@ -194,7 +201,9 @@ def encode_chats(out: Path, split: ChatSplit, plan: Plan) -> dict[str, Any]:
         return _encode(out, split, plan, write, document_id)
 
 
-def chat_examples(tok: Any, row: Row, mask: str, longest: int, too_long: TooLong) -> tuple[list[Any], int]:
+def chat_examples(
+    tok: ChatTokenizer, row: Row, mask: str, longest: int, too_long: TooLong
+) -> tuple[list[Example], int]:
     """A chat as examples of at most `longest` tokens, and how many of its turns are in none. Their content is what
     assistants say, which the sentinel counts."""
     from qwenkit.chat import cut
@@ -208,7 +217,7 @@ def chat_examples(tok: Any, row: Row, mask: str, longest: int, too_long: TooLong
     return [example(tok, {**row, "id": name, "messages": part}, mask) for name, part in zip(names, parts)], left_out
 
 
-def example(tok: Any, row: Row, mask: str) -> Any:
+def example(tok: ChatTokenizer, row: Row, mask: str) -> Example:
     """A chat as ids with loss weights."""
     from qwenkit.data.tokens.dataset import Example
 
@@ -230,7 +239,7 @@ def encode_comparisons(out: Path, split: ChatSplit, plan: Plan) -> dict[str, Any
     with ShardWriter(out, None) as shard:
 
         def write(row: Row, counts: Counter[str]) -> str:
-            pair, outcome, was_cut = encode_pair(row, tok, plan.row, too_long)
+            pair, outcome, was_cut = encode_pair(row, tok, plan.row, too_long)  # pyright: ignore[reportArgumentType]
             if pair is not None:
                 counts["cut"] += was_cut
                 for ids in (pair.chosen, pair.rejected):
@@ -300,14 +309,14 @@ def overlapping(rows: list[Row], tests: Path | None) -> list[int]:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(folder: Path, style: str, *_: int) -> Any:
+def _tokenizer(folder: Path, style: str, *_: int) -> ChatTokenizer:
     from qwenkit.chat.publish import chat_tokenizer
 
     return chat_tokenizer(folder, style)
 
 
 @lru_cache(maxsize=1)
-def _tests(testsets: Path, *_: int) -> Any:
+def _tests(testsets: Path, *_: int) -> TestIndex:
     from qwenkit.data.decontamination import TestIndex
     from qwenkit.data.test_sets import question_texts
 

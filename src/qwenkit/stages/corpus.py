@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
@@ -24,6 +24,9 @@ from qwenkit.errors import UserError, refuse_unnamed
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, many
 from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, counted, mapping, number, sequence
+
+if TYPE_CHECKING:
+    from qwenkit.data import CorpusResult, Source
 
 SUMMARY = "raw pages and text -> clean, deduplicated, decontaminated documents"
 EXAMPLE = "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets"
@@ -198,7 +201,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     return _result(result, tests)
 
 
-def _write(result: Any, tests: list[tuple[str, str]], out: Path) -> None:
+def _write(result: CorpusResult, tests: list[tuple[str, str]], out: Path) -> None:
     """The documents in the files that they were made in, and the books; an overlap is written beside its test."""
     from qwenkit.data.parquet_io import LEDGER, join
 
@@ -214,7 +217,7 @@ def _write(result: Any, tests: list[tuple[str, str]], out: Path) -> None:
 
 
 def _empty(
-    sources: list[Any], lost: dict[str, Counter[str]], quarantine: list[Row], samples: list[Row], scratch: Path
+    sources: list[Source], lost: dict[str, Counter[str]], quarantine: list[Row], samples: list[Row], scratch: Path
 ) -> UserError:
     """A source that gives nothing was named for nothing: why, with what it lost left for reading."""
     write_jsonl(scratch / "quarantine.jsonl", quarantine)
@@ -232,7 +235,7 @@ def _empty(
     )
 
 
-def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
+def _sources(config: Config, inputs: dict[str, Input], make: type[Source]) -> list[Source]:
     from qwenkit.data.readers.documents import AUTO
 
     sources = []
@@ -248,7 +251,7 @@ def _sources(config: Config, inputs: dict[str, Input], make: Any) -> list[Any]:
     return sources
 
 
-def _result(result: Any, tests: list[str]) -> Result:
+def _result(result: CorpusResult, tests: list[str]) -> Result:
     count = size = 0
 
     def passing() -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.data.test_sets import read_checked
@@ -19,6 +19,9 @@ from qwenkit.evaluation.questions import check_base_test, check_chat_test
 from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import Input, Result, StageContext, many
 from qwenkit.stages.results import Claim, Metrics, NodeResults, comparison_claims, mapping, mean_scores, percent
+
+if TYPE_CHECKING:
+    from qwenkit.evaluation import Item
 
 SUMMARY = "examine models on the test sets, with intervals and paired comparisons"
 EXAMPLE = "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets"
@@ -71,7 +74,7 @@ def _rows(path: Path, limit: int) -> list[Row]:
     return rows[:: max(1, len(rows) // limit)][:limit] if limit else rows
 
 
-def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str) -> dict[str, list[Any]]:
+def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str) -> dict[str, list[Item]]:
     """All items of one model."""
     from qwenkit import Engine, SamplingParams, load_model, load_tokenizer
     from qwenkit.evaluation import chat_eval, exact_match, multiple_choice
@@ -89,7 +92,7 @@ def examine(path: Path, tests: dict[str, list[Row]], config: Config, device: str
     }
 
 
-def _summary(sets: dict[str, list[Any]], seed: int) -> dict[str, Any]:
+def _summary(sets: dict[str, list[Item]], seed: int) -> dict[str, Any]:
     from qwenkit.evaluation import aggregate, aggregate_components
 
     return {
@@ -100,7 +103,7 @@ def _summary(sets: dict[str, list[Any]], seed: int) -> dict[str, Any]:
     }
 
 
-def _comparisons(items: dict[str, dict[str, list[Any]]], seed: int) -> list[dict[str, Any]]:
+def _comparisons(items: dict[str, dict[str, list[Item]]], seed: int) -> list[dict[str, Any]]:
     """Each model against the one before it, paired over the same questions."""
     from qwenkit.evaluation import compare
 
@@ -117,7 +120,7 @@ def _comparisons(items: dict[str, dict[str, list[Any]]], seed: int) -> list[dict
     return comparisons
 
 
-def _samples(rows: list[Row], items: dict[str, dict[str, list[Any]]], count: int) -> list[dict[str, Any]]:
+def _samples(rows: list[Row], items: dict[str, dict[str, list[Item]]], count: int) -> list[dict[str, Any]]:
     """The same prompts answered by every model, spread evenly over the chat set."""
     picked = rows[:: max(1, len(rows) // count)][:count] if count else []
     answers = {name: {item["id"]: item["answer"] for item in sets["chat"]} for name, sets in items.items()}

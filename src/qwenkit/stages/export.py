@@ -26,6 +26,7 @@ from qwenkit.records import write_json
 from qwenkit.stages.base import Input, Result, StageContext
 
 if TYPE_CHECKING:
+    from qwenkit.chat import ChatTokenizer
     from qwenkit.model import ModelConfig
 
 SUMMARY = "a model in another form (Hugging Face, the first Qwen's, GGUF), with a certificate"
@@ -91,7 +92,7 @@ def target(config: ModelConfig, to: str) -> tuple[ModelConfig, str | None]:
     return replace(config, model_type=simplest_format(config)), None
 
 
-def export_warnings(source: Path, out: Path, tok: Any, to: str) -> Iterator[str]:
+def export_warnings(source: Path, out: Path, tok: ChatTokenizer | None, to: str) -> Iterator[str]:
     """What of the model's folder has no place in the new one."""
     if tok is None:
         yield NO_TOKENIZER

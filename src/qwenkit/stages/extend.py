@@ -18,6 +18,8 @@ from qwenkit.stages.texts import read_texts
 from qwenkit.tokenizer.compare import compression_change, encoding_change
 
 if TYPE_CHECKING:
+    from qwenkit.chat import ChatTokenizer
+
     pass
 
 SUMMARY = "add merges to a vocabulary, and rows to a model's embeddings"
@@ -91,7 +93,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     return Result(metrics, summary(metrics, config.merges))
 
 
-def publish(old: Any, new: Any, source: Path, out: Path) -> None:
+def publish(old: ChatTokenizer, new: ChatTokenizer, source: Path, out: Path) -> None:
     """The tokenizer's folder, with what the old one's says of its use, and the new tokens alone as the authors' extra
     vocabulary."""
     from qwenkit.chat.publish import carry_settings, drop_unknown_names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from qwenkit.alignment.pair_encoding import PairTooLong
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
@@ -14,6 +14,10 @@ from qwenkit.stages.base import TRAINED, Input, Result, StageContext, max_bad, s
 from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, outcomes, put_aside, tokenize_rows
 from qwenkit.stages.training_config import Schedule, TrainingConfig
 from qwenkit.training.recipe import precision_warnings
+
+if TYPE_CHECKING:
+    from qwenkit.alignment import Pair
+    from qwenkit.model import ScalarModel
 
 
 class PairConfig(TrainingConfig):
@@ -44,7 +48,7 @@ class PairConfig(TrainingConfig):
     max_bad: float = max_bad()
 
 
-def load_scorer(path: Path, context: StageContext) -> Any:
+def load_scorer(path: Path, context: StageContext) -> ScalarModel:
     """A scalar model as it is, or a language model with a new scalar head."""
     from qwenkit.model import ScalarModel, load_model, load_scalar
 
@@ -75,7 +79,7 @@ def train_pairs(config: PairConfig, inputs: dict[str, Input], context: StageCont
                            progress=context.progress)  # fmt: skip
     pairs = open_pairs(tokens)
 
-    def encoded(rows: list[Row]) -> tuple[list[Any], dict[str, int]]:
+    def encoded(rows: list[Row]) -> tuple[list[Pair], dict[str, int]]:
         return encode_pairs(rows, tok, config.seq_length, config.too_long)
 
     measured = {"held out": encoded([true_label(row) for row in tokens.aside])}

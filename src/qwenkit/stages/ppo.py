@@ -9,8 +9,8 @@ loss on held-out documents is measured before and after, with or without the pre
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
@@ -30,6 +30,15 @@ from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, m
 from qwenkit.stages.chat_tokens import put_aside
 from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
 from qwenkit.training.recipe import precision_warnings, usable_precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qwenkit.alignment import PPO, Rollout
+    from qwenkit.chat import ChatTokenizer
+    from qwenkit.data.tokens.shards import Shards
+    from qwenkit.model import ScalarModel, Transformer
+    from qwenkit.training import Batches
 
 SUMMARY = "reinforcement learning from a reward model, with the pretraining-gradient term"
 EXAMPLE = "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus"
@@ -136,7 +145,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{unusable}{too_long}", note)
 
 
-def limits(settings: Any) -> dict[str, dict[str, float]]:
+def limits(settings: PPOConfig) -> dict[str, dict[str, float]]:
     """What the sentinel must bear: a policy with log-probabilities of its own has a sampler of another precision."""
     return {"sampling-mismatch": {"threshold": OTHER_PRECISION}} if settings.own_logprobs else {}
 
@@ -151,7 +160,7 @@ def prompt_split(
     return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
 
 
-def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext) -> tuple[Any, list[Row]]:
+def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext) -> tuple[Shards | None, list[Row]]:
     """The tokens of the pretraining term, where it has weight, and the documents that only measure."""
     if "corpus" not in inputs:
         return None, []
@@ -168,9 +177,9 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
 
 
 def make_trainer(
-    config: Config, context: StageContext, tok: Any, rows: list[Row], store: Any, policy: Any, value: Any,
-    reference: Any, reward: Any,
-) -> Any:  # fmt: skip
+    config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], store: Shards | None,
+    policy: Transformer, value: ScalarModel, reference: Transformer, reward: Callable[[list[list[int]]], Tensor],
+) -> PPO:  # fmt: skip
     """The PPO of the alignment room with prompts, pretraining stream and the rubric as an observer."""
     from qwenkit.alignment import PPO, Prompts
 
@@ -191,7 +200,7 @@ def make_trainer(
     prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=config.seq_length - config.max_tokens)
     ptx = None if store is None else pretraining_stream(config, context, store)
 
-    def observe(batch: Any) -> dict[str, float]:
+    def observe(batch: Rollout) -> dict[str, float]:
         texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
         scores = mean_rubric([rows[prompts.rows[i]] for i in batch.prompts], texts)
         return {"rubric" if name == "total" else f"rubric_{name}": value for name, value in scores.items()}
@@ -203,7 +212,7 @@ def make_trainer(
     )  # fmt: skip
 
 
-def pretraining_stream(config: Config, context: StageContext, store: Any) -> Any:
+def pretraining_stream(config: Config, context: StageContext, store: Shards) -> Batches:
     """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
     from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.training import Batches
@@ -212,7 +221,7 @@ def pretraining_stream(config: Config, context: StageContext, store: Any) -> Any
     return Batches(store, order, config.ptx_rows)
 
 
-def true_rubric(model: Any, tok: Any, rows: list[Row], config: Config) -> dict[str, float]:
+def true_rubric(model: Transformer, tok: ChatTokenizer, rows: list[Row], config: Config) -> dict[str, float]:
     """Mean of each part of the rubric over greedy answers; no gradient ever sees it."""
     from qwenkit import Engine, SamplingParams
 

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from qwenkit.chat.publish import save_tokenizer
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.data.documents import iter_documents
 from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, StageContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qwenkit.chat import ChatTokenizer
+    from qwenkit.model import Transformer
 
 SUMMARY = "weights of 4 or 8 bits, as a GPTQ folder, and what that costs"
 EXAMPLE = "--model runs/nano/base --texts runs/nano/corpus --bits 8 --group-size -1"
@@ -83,7 +89,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     return Result(metrics, _summary_line(metrics), (_pace(slow, fast),))
 
 
-def _texts(tok: Any, path: Path, config: Config, row: int) -> tuple[list[Any], list[list[int]]]:
+def _texts(tok: ChatTokenizer, path: Path, config: Config, row: int) -> tuple[list[Tensor], list[list[int]]]:
     """Rows of ids to calibrate on, as batches of one, and others to measure on."""
     import torch
 
@@ -100,7 +106,9 @@ def _texts(tok: Any, path: Path, config: Config, row: int) -> tuple[list[Any], l
     return [torch.tensor([tokens]) for tokens in ids[config.measured :]], ids[: config.measured]
 
 
-def _exam(model: Any, tok: Any, inputs: dict[str, Input], context: StageContext) -> dict[str, Any] | None:
+def _exam(
+    model: Transformer, tok: ChatTokenizer, inputs: dict[str, Input], context: StageContext
+) -> dict[str, Any] | None:
     """Right answers to base tasks, where tests are given."""
     from qwenkit.evaluation import aggregate_components, multiple_choice
     from qwenkit.inference import Engine

@@ -10,7 +10,7 @@ number is free.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from qwenkit.chat import TooLong
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
@@ -25,6 +25,14 @@ from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, 
 from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
 from qwenkit.training.recipe import precision_warnings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from qwenkit.chat import ChatTokenizer
+    from qwenkit.data.tokens.shards import Shards
+    from qwenkit.training import Batch
 
 SUMMARY = "teach a base model to chat (supervised fine-tuning)"
 EXAMPLE = "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20"
@@ -149,7 +157,7 @@ def summary(counts: dict[str, int]) -> str:
     return ", ".join(words)
 
 
-def measured(tok: Any, rows: list[Row], config: Config) -> dict[str, list[Any]]:
+def measured(tok: ChatTokenizer, rows: list[Row], config: Config) -> dict[str, list[Batch]]:
     """The chats held out as batches; none where all are too long."""
     from qwenkit.data.tokens.dataset import InMemoryTokenDataset
     from qwenkit.training import validation_batches
@@ -159,11 +167,11 @@ def measured(tok: Any, rows: list[Row], config: Config) -> dict[str, list[Any]]:
     return {"chats": validation_batches(store, config.seq_length, 8, False)} if len(store.lengths) else {}
 
 
-def overlap(documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, Input]) -> Row:
+def overlap(documents: Shards | None, numbers: Sequence[int], tok: ChatTokenizer, inputs: dict[str, Input]) -> Row:
     """How many replayed documents share 13 units with a test; of the chats none does, for those are dropped."""
     if "decontaminate" not in inputs:
         return {}
-    if not numbers:
+    if documents is None or not numbers:
         return {"overlap_13gram": 0}
     replayed = (tok.decode(documents.tokens(number, 0, int(documents.lengths[number])).tolist()) for number in numbers)
     return {"overlap_13gram": overlap_13gram(replayed, question_texts(inputs["decontaminate"].path))}
@@ -171,7 +179,7 @@ def overlap(documents: Any, numbers: Sequence[int], tok: Any, inputs: dict[str, 
 
 def replay(
     inputs: dict[str, Input], config: Config, context: StageContext, chat_tokens: int
-) -> tuple[Any, Sequence[int], int]:
+) -> tuple[Shards | None, Sequence[int], int]:
     """The documents that the base model learnt from; the numbers of those that are drawn until they make up their share
     of all tokens; and how many of those drawn were longer than a row and passed over."""
     if "replay" not in inputs or not config.replay_share:
@@ -185,7 +193,7 @@ def replay(
     return store, numbers, too_long
 
 
-def drawn(lengths: Any, row: int, budget: float, seed: int) -> tuple[Sequence[int], int]:
+def drawn(lengths: npt.NDArray[np.int64], row: int, budget: float, seed: int) -> tuple[Sequence[int], int]:
     """Documents in the order of a draw, until those that fit into a row reach the budget; and how many do not fit."""
     import numpy as np
 
