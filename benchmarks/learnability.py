@@ -156,7 +156,7 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
             try:
                 train(keys, model, batches, steps, **context.training(), until=until)
             except AlarmError as stopped:
-                fit.alarm = stopped.raised.alarm.id
+                fit.alarm = stopped.alarm_event.alarm.id
                 break
             fit.seconds, fit.steps = fit.seconds + time.process_time() - started, until
             engine.update_weights()

@@ -31,7 +31,7 @@ def documents(number: int) -> list[Batch]:
     """A stream of pretraining batches: two documents packed in one row, other tokens for other numbers."""
     ids = torch.arange(12).add(number * 5).remainder(VOCAB)[None]
     packed = torch.tensor([[0] * 7 + [1] * 5])
-    return [Batch(ids, ids.roll(-1, 1), torch.ones(1, 12), packed, (), (), 12)]
+    return [Batch.of(ids, ids.roll(-1, 1), torch.ones(1, 12), packed, (), (), 12)]
 
 
 def build(make_policy, make_scalar, config: PPOConfig = QUICK, **given) -> PPO:

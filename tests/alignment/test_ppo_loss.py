@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenkit.alignment import ppo_loss as o
+from qwenkit.model.logprobs import entropy
 from qwenkit.rng import uniform
 
 
@@ -114,4 +115,4 @@ def test_explained_variance() -> None:
 
 
 def test_entropy_of_the_uniform_distribution() -> None:
-    assert float(o.entropy(torch.zeros(1, 8).log_softmax(-1))) == pytest.approx(math.log(8))
+    assert float(entropy(torch.zeros(1, 8).log_softmax(-1))) == pytest.approx(math.log(8))

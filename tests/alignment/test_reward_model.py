@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from qwenkit.alignment import PairBatches, PairwiseObjective, pair_accuracy, pair_margins, score_texts
-from qwenkit.alignment.padding import length_batches, pad_right
 from qwenkit.alignment.pair_encoding import Pair, answer_ids, encode_pairs
 from qwenkit.alignment.reward_model import PairBatch, pairwise_loss
 from qwenkit.errors import UserError
+from qwenkit.model.batching import length_batches, pad_right
 from qwenkit.rng import random_bits
 from qwenkit.training import RunState, build_optimizer, build_schedule, lm_update
 

@@ -107,10 +107,10 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: Engine(3, e.tok), "model = 3", "a language model, or the folder of one", None),
     (lambda e: Engine(e.model, e.tok, max_batch=0), "max_batch = 0", "an integer, 1 or more", None),
     (lambda e: Engine(e.model, e.tok, seed="x"), "seed = 'x'", "an integer, 0 or more", None),
-    (lambda e: Engine(e.model, e.tok, vocabulary=300), "tokens to draw from = 300",
+    (lambda e: Engine(e.model, e.tok, vocabulary=300), "tokens to sample from = 300",
      f"an integer, 1 to {TOKENS}", None),
-    (lambda e: load_model(3), "3 is not a path", "a model's folder", None),
-    (lambda e: load_tokenizer(None), "None is not a path", "a tokenizer's folder or file", None),
+    (lambda e: load_model(3), "3 is no path", "a model's folder", None),
+    (lambda e: load_tokenizer(None), "None is no path", "a tokenizer's folder or file", None),
     (lambda e: load_tokenizer("nothing"), "nothing: no such file or folder",
      "a tokenizer folder, .tiktoken or .json", None),
 ]  # fmt: skip
@@ -218,7 +218,7 @@ def test_a_wrong_setting_of_the_folder_names_its_file(folder: Path, setting: str
     file.write_text(setting)
     assert _refused(lambda: Engine(folder))[0] == f"{file}, {what}"
     file.write_text('{"eos_token_id": null, "temperature": null}')
-    assert Engine(folder).eos == frozenset()
+    assert Engine(folder).eos_ids == frozenset()
     file.write_text("{")
     assert _refused(lambda: Engine(folder))[0].startswith(f"{file}, line 1: broken JSON")
 

@@ -220,7 +220,7 @@ def test_a_stream_that_nobody_reads_on_gives_its_row_back(model: Transformer) ->
     engine = Engine(model, Bytes(), max_batch=1)
     never_begun, left = engine.stream("one", WARM), engine.stream("two", WARM)
     next(left)
-    with pytest.raises(UserError, match="under way"):
+    with pytest.raises(UserError, match="are pending"):
         engine.update_weights()
     del left
     engine.update_weights()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.sampling_params import folder_defaults
+from qwenkit.inference.generation_config import sampling_defaults
 from qwenkit.model import Transformer, save_model
 from qwenkit.tokenizer import Tokenizer
 
@@ -28,11 +28,11 @@ def test_a_folder_of_the_first_qwen_brings_its_ends(model: Transformer, tmp_path
     shared = {"eos_token_id": 256, "pad_token_id": 256, "max_new_tokens": 512, "do_sample": True, "top_k": 0}
     file.write_text(json.dumps({"chat_format": "raw", **shared, "stop_words_ids": [[256]], "top_p": 0.8}))
     base = Engine(tmp_path, tok)
-    assert (base.eos, base.eos_id, base.max_window) == ({256}, 256, None)
-    assert base.defaults == {"max_tokens": 512, "top_k": 0, "top_p": 0.8, "stop_words_ids": [[256]]}
+    assert (base.eos_ids, base.requests.eos_id, base.max_window) == ({256}, 256, None)
+    assert base.requests.defaults == {"max_tokens": 512, "top_k": 0, "top_p": 0.8, "stop_words_ids": [[256]]}
     file.write_text(json.dumps({"chat_format": "chatml", **shared, "max_window_size": 40, "repetition_penalty": 1.1}))
     chat = Engine(tmp_path, tok)
-    assert (chat.eos, chat.eos_id, chat.max_window) == ({256, 257}, 256, 40)
+    assert (chat.eos_ids, chat.requests.eos_id, chat.max_window) == ({256, 257}, 256, 40)
     told = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} is long"} for i in range(9)]
     assert chat.chat([told], GREEDY)[0].prompt_ids == tok.render(told[-3:], add_generation_prompt=True).ids
 
@@ -43,13 +43,13 @@ def test_ends_of_later_folders(model: Transformer, tmp_path: Path) -> None:
     file = tmp_path / "generation_config.json"
     file.write_text('{"eos_token_id": [257, 256], "pad_token_id": 256, "temperature": 0.7, "top_k": 20, "min_p": 0.1}')
     later = Engine(tmp_path, None)
-    assert (later.eos, later.eos_id) == ({256, 257}, 257)
-    assert later.defaults == {"temperature": 0.7, "top_k": 20, "min_p": 0.1}
+    assert (later.eos_ids, later.requests.eos_id) == ({256, 257}, 257)
+    assert later.requests.defaults == {"temperature": 0.7, "top_k": 20, "min_p": 0.1}
     file.unlink()
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "eos_token_id": [257, 255]}))
-    assert (Engine(tmp_path, None).eos, Engine(tmp_path, Bytes()).eos) == ({257, 255}, {257, 255, 256})
-    assert Engine(tmp_path, Bytes()).eos_id == 257
+    assert (Engine(tmp_path, None).eos_ids, Engine(tmp_path, Bytes()).eos_ids) == ({257, 255}, {257, 255, 256})
+    assert Engine(tmp_path, Bytes()).requests.eos_id == 257
 
 
 def test_a_stop_sequence_is_followed_by_the_end_of_the_text(model: Transformer) -> None:
@@ -112,7 +112,7 @@ def test_the_official_answers(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_we_would_draw_otherwise_is_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        folder_defaults(setting)
+        sampling_defaults(setting)
     assert str(caught.value).startswith(message)
 
 
@@ -120,7 +120,7 @@ def test_neutral_values_and_what_changes_no_answer_pass() -> None:
     harmless = {"num_beams": 1, "typical_p": 1.0, "min_length": 0, "bad_words_ids": None, "suppress_tokens": [],
                 "max_length": 20, "max_new_tokens": 5, "bos_token_id": 1, "pad_token_id": 1, "use_cache": True,
                 "transformers_version": "4.31.0", "_from_model_config": True, "cache_implementation": None}  # fmt: skip
-    assert folder_defaults(harmless) == {"max_tokens": 5}
+    assert sampling_defaults(harmless) == {"max_tokens": 5}
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ class Dictated:
     def __call__(self, **settings: Any) -> Any:
         """One output; every step's token is dictated by a bias that holds for it alone."""
         params = SamplingParams.plain(temperature=0.0, ignore_eos=True, max_tokens=len(self.ids), **settings)
-        (settled,) = self.engine._settled(params, 1)
-        request = self.engine._request([65], settled, 0, where="prompt")
+        (settled,) = self.engine.requests.resolve_params(params, 1)
+        request = self.engine.requests.request([65], settled, 0, label="prompt")
         (sequence,) = request.sequences
         for id in self.ids:
             if sequence.finish_reason is None:
                 sequence.append(id, 0.0)
-        return sequence.finished(SPOKEN)
+        return sequence.to_sample(SPOKEN)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_folder_that_knows_another_end(model: Transformer, tmp_path: Path) -> 
     save_model(model, tmp_path)
     plain = Tokenizer(SPOKEN.ranks, {"<eos>": 256})
     tok = ChatTokenizer(plain, None, "{{ messages[0].content }}", names={"eos_token": "<eos>"})
-    assert 256 in Engine(tmp_path, tok).eos
+    assert 256 in Engine(tmp_path, tok).eos_ids
     asked = SamplingParams.plain(temperature=0.0, max_tokens=5, logit_bias={256: 100.0})
     assert Engine(tmp_path, tok).chat([[{"role": "user", "content": "a"}]], asked)[0].ids == [256]
 

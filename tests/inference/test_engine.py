@@ -123,7 +123,7 @@ def test_new_weights_raise_the_version_and_take_effect(model: Transformer) -> No
     after = engine.generate([[1, 2, 3]], GREEDY)[0]
     assert (before.version, after.version) == (0, 1) and after.ids == full_forward(model, [1, 2, 3], 20) != before.ids
     engine.submit([1], GREEDY)
-    with pytest.raises(UserError, match="under way"):
+    with pytest.raises(UserError, match="are pending"):
         engine.update_weights()
 
 
@@ -142,7 +142,7 @@ def test_a_folder_brings_its_settings(model: Transformer, tmp_path: Path) -> Non
     )
     engine = Engine(tmp_path, None)
     assert engine.generate([[1, 2, 3]])[0].ids == full_forward(model, [1, 2, 3], 6)
-    assert engine.eos == {3, 4}
+    assert engine.eos_ids == {3, 4}
 
 
 def test_edges(model: Transformer) -> None:

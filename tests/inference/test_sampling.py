@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
-from qwenkit.inference.sampling import force_eos, own_logprobs, repetition_penalty, sample, truncate
-from qwenkit.inference.sampling_params import folder_defaults
+from qwenkit.inference.generation_config import sampling_defaults
+from qwenkit.inference.sampling import force_eos, repetition_penalty, sample, truncate
+from qwenkit.model.logprobs import selected_logprobs
 from qwenkit.records import read_json
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -137,18 +138,18 @@ def test_penalty_lowers_seen_tokens_only() -> None:
     assert repetition_penalty(logits, seen, torch.tensor([2.0])).tolist() == [[1.0, -4.0, 2.0, -2.0]]
 
 
-def test_own_logprobs_are_log_softmax() -> None:
+def test_selected_logprobs_are_log_softmax() -> None:
     logits, ids = torch.randn(4, 9, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 8, 8])
-    assert torch.allclose(own_logprobs(logits, ids), logits.log_softmax(-1)[range(4), ids], atol=1e-6)
+    assert torch.allclose(selected_logprobs(logits, ids), logits.log_softmax(-1)[range(4), ids], atol=1e-6)
 
 
 def test_params_take_the_folders_values_only_where_asked() -> None:
-    folder = folder_defaults({"top_p": 0.8, "repetition_penalty": 1.1, "max_new_tokens": 7, "do_sample": True})
-    settled = SamplingParams(top_p=0.5).resolved(folder)
+    folder = sampling_defaults({"top_p": 0.8, "repetition_penalty": 1.1, "max_new_tokens": 7, "do_sample": True})
+    settled = SamplingParams(top_p=0.5).resolve(folder)
     assert (settled.top_p, settled.repetition_penalty, settled.max_tokens, settled.temperature) == (0.5, 1.1, 7, 1.0)
-    plain = SamplingParams.plain(max_tokens=3).resolved(folder)
+    plain = SamplingParams.plain(max_tokens=3).resolve(folder)
     assert (plain.top_p, plain.repetition_penalty, plain.max_tokens) == (1.0, 1.0, 3)
-    assert folder_defaults({"do_sample": False})["temperature"] == 0.0
+    assert sampling_defaults({"do_sample": False})["temperature"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -157,4 +158,4 @@ def test_params_take_the_folders_values_only_where_asked() -> None:
 )  # fmt: skip
 def test_senseless_values_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
-        SamplingParams(**bad).resolved({})  # type: ignore[arg-type]
+        SamplingParams(**bad).resolve({})  # type: ignore[arg-type]

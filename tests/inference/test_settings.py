@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.sequence import IncrementalDetokenizer
+from qwenkit.inference.detokenizer import IncrementalDetokenizer
 from qwenkit.model import Transformer, save_model
 from qwenkit.tokenizer import Tokenizer
 
@@ -148,7 +148,7 @@ def test_a_streamed_chat_ends_with_its_turn(model: Transformer, tmp_path: Path) 
     """Also where the folder's settings do not name the end of a turn; a plain prompt runs on."""
     save_model(model, tmp_path)
     engine = Engine(tmp_path, Bytes())
-    assert engine.eos == {256}
+    assert engine.eos_ids == {256}
     turn = SamplingParams.plain(temperature=0, max_tokens=9, logit_bias={257: 100}, skip_special_tokens=False)
     (output,) = engine.chat([HI], turn)
     assert output.ids == [257] and "".join(engine.stream_chat(HI, turn)) == output.text == ""

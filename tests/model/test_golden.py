@@ -55,10 +55,10 @@ def stepwise(model: Transformer, ids_BT: Tensor, prefill: int, kind: str = "auto
     """Logits from the last token of the prompt on, each further token read by itself."""
     B, T = ids_BT.shape
     cache = KVCache(model.config, B, T, torch.float32, "cpu", kind)
-    h_BTD = model.hidden(ids_BT[:, :prefill], cache=cache.fresh(range(B), [prefill] * B))[:, -1:]
+    h_BTD = model.hidden(ids_BT[:, :prefill], cache=cache.prefill(range(B), [prefill] * B))[:, -1:]
     found = [model.head(h_BTD)]
     for t in range(prefill, T):
-        found.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache=cache.next([t] * B, [prefill] * B))))
+        found.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache=cache.decode([t] * B, [prefill] * B))))
     return torch.cat(found, dim=1)
 
 
@@ -111,7 +111,7 @@ def test_the_cache_holds_what_theirs_holds() -> None:
     given, wanted = vectors("qwen1_base")
     model, T = load_model(GOLDEN / "qwen1_base"), 40
     cache = KVCache(model.config, 1, T, torch.float32, "cpu")
-    model.hidden(given["input_ids"][:1], cache=cache.fresh([0], [T]))
+    model.hidden(given["input_ids"][:1], cache=cache.prefill([0], [T]))
     for layer in range(3):
         close(cache.keys[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_key"][layer], 1e-5)
         close(cache.values[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_value"][layer], 1e-5)
@@ -123,7 +123,9 @@ def test_a_cache_of_8_bits_is_theirs() -> None:
     ids, model = given["input_ids"], load_model(GOLDEN / "qwen1_kvquant")
     close(model(ids[:, :48]), wanted["noquant.prefill48.logits"])
     cache = KVCache(model.config, 2, 72, torch.float32, "cpu", "int8")
-    close(model.head(model.hidden(ids[:, :48], cache=cache.fresh([0, 1], [48, 48]))), wanted["prefill48.logits"], EDGE)
+    close(
+        model.head(model.hidden(ids[:, :48], cache=cache.prefill([0, 1], [48, 48]))), wanted["prefill48.logits"], EDGE
+    )
     for name, store in (("k", cache.keys[0]), ("v", cache.values[0])):
         levels, scale, zero = (tensor[:, :, :48] for tensor in store.tensors)
         apart = (levels.int() - wanted["l0.qkey" if name == "k" else "l0.qvalue"].int()).abs()

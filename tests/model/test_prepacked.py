@@ -13,7 +13,7 @@ from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
 from qwenkit.model.config import MoEConfig
 from qwenkit.model.gptq import quantize
-from qwenkit.model.prepacked import PackedLinear, can_pack, pack
+from qwenkit.model.prepacked import PackedLinear, can_prepack, prepack
 from qwenkit.model.quantized_linear import QuantConfig
 
 PLAIN = ModelConfig(vocab_size=96, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
@@ -32,7 +32,7 @@ def made(config: ModelConfig) -> Transformer:
 
 
 needs_products = pytest.mark.skipif(
-    not can_pack(made(PLAIN)), reason="this CPU has no bf16 products, or no room: nothing is packed here"
+    not can_prepack(made(PLAIN)), reason="this CPU has no bf16 products, or no room: nothing is packed here"
 )
 
 
@@ -41,7 +41,7 @@ needs_products = pytest.mark.skipif(
 def test_a_twin_says_the_same(name: str) -> None:
     model, ids = made(CONFIGS[name]), torch.arange(60).view(2, 30)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    twin = pack(model)
+    twin = prepack(model)
     with torch.no_grad():
         exact, found = made(CONFIGS[name]).float()(ids), twin(ids).float()
         near = (model(ids).float() - exact).abs().mean()
@@ -53,7 +53,7 @@ def test_a_twin_says_the_same(name: str) -> None:
 @needs_products
 def test_what_is_quantized_stays_so() -> None:
     model = quantize(made(PLAIN), QuantConfig(4, 32), None)
-    twin, ids = pack(model), torch.arange(30).view(1, 30)
+    twin, ids = prepack(model), torch.arange(30).view(1, 30)
     assert [type(part) for part in twin.modules()].count(PackedLinear) == 1  # the head
     with torch.no_grad():
         assert (twin(ids).float() - model(ids).float()).abs().max() < 0.1
@@ -64,7 +64,7 @@ def test_an_engine_packs_what_it_loads_itself_and_follows_new_weights(tmp_path: 
     save_model(made(PLAIN), tmp_path)
     engine, params = Engine(tmp_path), SamplingParams.plain(temperature=0, max_tokens=8, ignore_eos=True)
     given = Engine(made(PLAIN))
-    assert engine.runner.twin is not engine.model and given.runner.twin is given.model
+    assert engine.runner.compute_model is not engine.model and given.runner.compute_model is given.model
     other = init_weights(Transformer(PLAIN), seed=1, std=0.2).bfloat16()
     (before,) = engine.generate([[1, 2, 3]], params)
     engine.update_weights(other.state_dict())
@@ -81,7 +81,7 @@ def test_a_configuration_that_is_set_is_followed(tmp_path: Path) -> None:
     first = packed.score(ids)
     for engine in (packed, plain):
         engine.model.config = replace(PLAIN, windows=(4, 4, 4))
-    assert packed.runner.twin is not packed.model
+    assert packed.runner.compute_model is not packed.model
     assert packed.score(ids)[0][30:] != first[0][30:]
     assert packed.score(ids)[0] == pytest.approx(plain.score(ids)[0], abs=0.1)
 
@@ -89,6 +89,6 @@ def test_a_configuration_that_is_set_is_followed(tmp_path: Path) -> None:
 def test_float32_is_never_packed(tmp_path: Path) -> None:
     save_model(made(PLAIN).float(), tmp_path)
     engine = Engine(tmp_path)
-    assert engine.runner.twin is engine.model
+    assert engine.runner.compute_model is engine.model
     with pytest.raises(UserError, match="cannot be packed"):
         Engine(tmp_path, packed=True)

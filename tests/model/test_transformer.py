@@ -49,11 +49,11 @@ def test_decoding_with_a_cache_equals_the_full_forward(config: ModelConfig) -> N
     cache = KVCache(config, 4, 64, torch.float32, "cpu")
     with torch.no_grad():
         full = model.hidden(ids)
-        model.hidden(ids[:, :9], cache=cache.fresh([0, 1, 2], [9] * 3))
+        model.hidden(ids[:, :9], cache=cache.prefill([0, 1, 2], [9] * 3))
         for step in range(6):
             now = [length + step for length in lengths]
             token = torch.stack([ids[row, at] for row, at in enumerate(now)])[:, None]
-            out = model.hidden(token, cache=cache.next(now, [9] * 3))[:, 0]
+            out = model.hidden(token, cache=cache.decode(now, [9] * 3))[:, 0]
             assert torch.allclose(out, torch.stack([full[row, at] for row, at in enumerate(now)]), atol=1e-5)
 
 
@@ -61,8 +61,8 @@ def test_several_tokens_on_top_of_a_cache_stay_causal(config: ModelConfig) -> No
     model, ids = _model(config), _ids(2, 16)
     cache = KVCache(config, 2, 64, torch.float32, "cpu")
     with torch.no_grad():
-        model.hidden(ids[:, :6], cache=cache.fresh([0, 1], [6, 6]))
-        rest = model.hidden(ids[:, 6:], cache=cache.next([6, 6], [6, 6]))
+        model.hidden(ids[:, :6], cache=cache.prefill([0, 1], [6, 6]))
+        rest = model.hidden(ids[:, 6:], cache=cache.decode([6, 6], [6, 6]))
         assert torch.allclose(rest, model.hidden(ids)[:, 6:], atol=1e-5)
 
 

@@ -81,7 +81,9 @@ def test_a_passing_fault_is_borne(id):
 
 def test_not_learning():
     assert observe(lambda step: {"loss": math.log(VOCAB) + 0.1}, start=0) == [("not-learning", 200)]
-    assert [name for name, _ in observe(lambda step: {"loss": math.log(VOCAB) + 0.1}, 0, off=["not-learning"])] == []
+    assert [
+        name for name, _ in observe(lambda step: {"loss": math.log(VOCAB) + 0.1}, 0, disabled=["not-learning"])
+    ] == []
     assert Sentinel().observe(0, {"loss": 100.0}) == []
 
 
@@ -93,7 +95,7 @@ def test_every_alarm_of_the_table_is_tested_here():
 
 def test_limits_can_be_moved_and_alarms_switched_off():
     fault = FAULTS["kl-high"]
-    assert observe(fault, overrides={"kl-high": {"threshold": 50.0}}) == [] == observe(fault, off=["kl-high"])
+    assert observe(fault, overrides={"kl-high": {"threshold": 50.0}}) == [] == observe(fault, disabled=["kl-high"])
     with pytest.raises(UserError, match="nearest: kl-high"):
         Sentinel(overrides={"kl-hihg": {"threshold": 1.0}})
 
@@ -208,5 +210,5 @@ def test_a_warning_is_an_event_and_the_run_goes_on():
 
 def test_a_real_run_is_silent():
     training = Run(total=150, dropout=0.0)
-    run(training.update, training.state, 150, log=training.log, sentinel=Sentinel(VOCAB, off=["throughput-stall"]))
+    run(training.update, training.state, 150, log=training.log, sentinel=Sentinel(VOCAB, disabled=["throughput-stall"]))
     assert training.named("alarm") == []

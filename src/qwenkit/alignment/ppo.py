@@ -1,4 +1,5 @@
-"""PPO with a pretraining-gradient term (report §3.2.2): policy, value, reference and reward model.
+"""PPO (Schulman et al., 2017) with a pretraining-gradient term (PPO-ptx; report §3.2.2): policy, value, reference and
+reward model.
 
     ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
     training.run(ppo.update, ppo.state(), until=500, log=log, checkpoint_dir=folder)
@@ -14,11 +15,12 @@ costing abilities (the alignment tax); the report says it needs much more pretra
 `value_warmup_steps` steps the policy is frozen and only the value model learns.
 
 `reward(ids_lists)` scores whole chats that end with `<|im_end|>`: `functools.partial(score_texts, reward_model)`, or
-any function. Padding: every model reads the same right-padded rows, batched by length; no attention mask is needed
-(`padding`), and `mask_BR` alone decides which tokens count. Losses are means over the response tokens of a minibatch.
+any function. Every model reads the same right-padded rows, batched by length; no attention mask is needed
+(`model/batching.py`), and `mask_BR` alone decides which tokens count. Losses are means over the response tokens of a
+minibatch.
 
 A response cut by the length limit gets no value after its end and loses `missing_eos_penalty`. Dropout is off
-throughout, since the ratio of an unchanged policy must be 1. The engine samples from the policy itself, in place.
+throughout, since the ratio of an unchanged policy must be 1. The engine samples from the policy itself, not from a copy.
 
 State of a run: both models, both optimizers, the reward's running moments, the step. Everything else is a function of
 (seed, step), so a resumed run is the uninterrupted one, bit for bit on a CPU.
@@ -35,29 +37,48 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from qwenkit.alignment import ppo_loss as objectives
-from qwenkit.alignment.padding import length_batches
+from qwenkit.alignment import ppo_loss
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.alignment.ppo_loss import RunningMoments
 from qwenkit.alignment.rollouts import Prompts, Rollout, rollout
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine
 from qwenkit.model import ScalarModel, Transformer
+from qwenkit.model.batching import length_batches
+from qwenkit.model.logprobs import token_logprobs_and_entropy
 from qwenkit.rng import derive_seed, permutation
 from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, clip_gradients, lm_objective, raise_alarm
 
 Metrics = dict[str, float]
+
+
+class Reward(Protocol):
+    """Scores whole chats."""
+
+    def __call__(self, ids_lists: list[list[int]], /) -> Tensor:
+        """Return one number [B] for each chat, which ends with `<|im_end|>`."""
+        ...
+
+
+class Observe(Protocol):
+    """Measures the responses of a step, for the log only."""
+
+    def __call__(self, rollout: Rollout, /) -> Mapping[str, float]:
+        """Return metrics by name."""
+        ...
+
+
 CHUNK = 2048  # tokens whose logits exist at once: of 152k words, 1.2 GB
 
 
 @dataclass
 class Experience:
-    """A step's responses and all that is fixed while the models learn from them."""
+    """A step's responses, and all that is fixed while the models learn from them."""
 
     rollout: Rollout
     old_logprobs_BR: Tensor
@@ -67,31 +88,19 @@ class Experience:
     metrics: Metrics
 
     def flat(self, x_BR: Tensor, rows: Sequence[int]) -> Tensor:
-        """The real tokens of some rows, one after the other: the order in which the models give theirs."""
+        """Return the values [N] at the real tokens of some rows, row after row: the order of `Rollout.tokens_N`."""
         return x_BR[rows][self.rollout.mask_BR[rows]]
 
 
 def response_logprobs(model: Transformer, batch: Rollout, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """Log-probability of each response token [N], and the entropy at it [N] (without gradient). A chunk's logits are
-    computed anew in the backward pass, so that those of a large vocabulary never exist all at once."""
-
-    def part(h_CD: Tensor, tokens_C: Tensor) -> tuple[Tensor, Tensor]:
-        logits_CV = model.head(h_CD)
-        logprobs_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)).log_softmax(-1)
-        with torch.no_grad():
-            entropy_C = objectives.entropy(logprobs_CV)
-        return logprobs_CV.gather(1, tokens_C[:, None]).squeeze(1), entropy_C
-
-    h_ND, tokens_N = batch.preceding_hidden(model.hidden(batch.ids_BT)), batch.tokens_N
-    if len(h_ND) <= chunk:
-        return part(h_ND, tokens_N)
-    pieces = zip(h_ND.split(chunk), tokens_N.split(chunk))
-    logprobs, entropies = zip(*(checkpoint(part, *piece, use_reentrant=False) for piece in pieces))
-    return torch.cat(logprobs), torch.cat(entropies)
+    """Return the log-probability [N] of each response token, and the entropy [N] of the distribution that it was drawn
+    from (without gradient), both in nats; the head runs on `chunk` tokens at a time."""
+    return token_logprobs_and_entropy(model.head, batch.preceding_hidden(model.hidden(batch.ids_BT)), batch.tokens_N,
+                                      chunk)  # fmt: skip
 
 
 def response_values(model: ScalarModel, batch: Rollout) -> Tensor:
-    """The value [N] of the state before each response token."""
+    """Return the value [N] of the state before each response token."""
     values_N = batch.preceding_hidden(model.score(batch.ids_BT))
     return values_N.to(torch.promote_types(values_N.dtype, torch.float32))
 
@@ -104,17 +113,21 @@ class PPO:
         policy: Transformer,
         value: ScalarModel,
         reference: Transformer,
-        reward: Callable[[list[list[int]]], Tensor],
+        reward: Reward,
         prompts: Prompts,
         config: PPOConfig,
         *,
         im_end_id: int,
+        stop_token_ids: Sequence[int] = (),
         vocabulary: int | None = None,
         ptx: Callable[[int], Sequence[Batch]] | None = None,
-        observe: Callable[[Rollout], Mapping[str, float]] | None = None,
+        observe: Observe | None = None,
     ) -> None:
         """`ptx(update)` gives the micro-batches of pretraining documents for the update of that number;
-        `observe(rollout)` adds metrics to a step, such as a true rubric."""
+        `observe(rollout)` adds metrics to a step, such as the gold rubric's. `stop_token_ids` end a response as they
+        end a turn in a chat (`chat.stop_token_ids`); only `im_end_id` ends it as the reward model wants it.
+
+        Raises a `UserError` for a `ptx_coef` without `ptx`, and for prompts that come in other numbers a step."""
         if config.ptx_coef and ptx is None:
             raise UserError(f"ptx_coef = {config.ptx_coef}, but there is no pretraining corpus", where="PPO",
                             hint="name a corpus, or set ptx_coef = 0")  # fmt: skip
@@ -123,7 +136,7 @@ class PPO:
                             expected=f"prompts_per_step = {config.prompts_per_step}")  # fmt: skip
         self.policy, self.value, self.reference = policy.eval(), value.eval(), reference.eval().requires_grad_(False)
         self.reward, self.prompts, self.config, self.im_end_id = reward, prompts, config, im_end_id
-        self.ptx, self.observe = ptx, observe
+        self.ptx, self.observe, self.stop_token_ids = ptx, observe, tuple(stop_token_ids)
         self.engine = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt,
                              vocabulary=vocabulary)  # fmt: skip
         self.policy_optimizer, self.value_optimizer = (
@@ -132,13 +145,13 @@ class PPO:
         )
 
     def state(self) -> RunState:
-        """What a checkpoint must hold."""
+        """Return what a checkpoint must hold."""
         modules = {"policy": self.policy, "value": self.value}
         optimizers = {"policy": self.policy_optimizer, "value": self.value_optimizer}
         return RunState(modules, optimizers, {"reward": asdict(RunningMoments())})
 
     def update(self, state: RunState, step: int) -> Metrics:
-        """One step: sample, judge, learn."""
+        """Train one step: sample responses, compute what is learnt from them, learn. Return the metrics of the step."""
         config = self.config
         self.policy.eval()
         self.value.eval()
@@ -154,17 +167,19 @@ class PPO:
         return {**metrics, "lr": self.policy_optimizer.lr, "policy_frozen": float(frozen)}
 
     def sample(self, step: int) -> Rollout:
-        """The responses of a step, from the policy as it is now."""
+        """Return the responses of a step, sampled from the policy as it is now."""
         config = self.config
         self.engine.update_weights()
         return rollout(self.engine, self.prompts, step, samples=config.samples_per_prompt, top_p=config.top_p,
                        max_tokens=config.max_response_tokens, temperature=config.temperature,
-                       im_end_id=self.im_end_id)  # fmt: skip
+                       im_end_id=self.im_end_id, stop_token_ids=self.stop_token_ids)  # fmt: skip
 
     @torch.no_grad()
     def compute_experience(self, batch: Rollout, state: RunState) -> Experience:
-        """Rewards, values, advantages: everything that does not change while a step is learnt from. The policy reads
-        every response once more, so that a sampler that does not compute the same is seen on any token."""
+        """Return rewards, values and advantages: what does not change while a step is learnt from.
+
+        The policy reads every response once more, so that a sampler that does not compute the same shows at any token.
+        """
         config, mask_BR = self.config, batch.mask_BR
         moments = RunningMoments(**state.numbers["reward"])
         scores_B = self.reward(batch.texts(self.im_end_id)).to(mask_BR.device)
@@ -181,39 +196,39 @@ class PPO:
         (ref_BR,) = self._map(batch, lambda part: response_logprobs(self.reference, part)[:1])
         (values_BR,) = self._map(batch, lambda part: (response_values(self.value, part),))
 
-        rewards_BR = objectives.token_rewards(normalised_B, objectives.kl_k1(old_BR, ref_BR), mask_BR, config.kl_coef)
-        advantages_BR, returns_BR = objectives.gae(rewards_BR, values_BR, mask_BR, config.gamma, config.gae_lambda)
-        metrics["kl"] = float((objectives.kl_k3(old_BR, ref_BR) * mask_BR).sum(1).mean())
-        metrics["explained_variance"] = objectives.explained_variance(values_BR[mask_BR], returns_BR[mask_BR])
+        rewards_BR = ppo_loss.token_rewards(normalised_B, ppo_loss.kl_k1(old_BR, ref_BR), mask_BR, config.kl_coef)
+        advantages_BR, returns_BR = ppo_loss.gae(rewards_BR, values_BR, mask_BR, config.gamma, config.gae_lambda)
+        metrics["kl"] = float((ppo_loss.kl_k3(old_BR, ref_BR) * mask_BR).sum(1).mean())
+        metrics["explained_variance"] = ppo_loss.explained_variance(values_BR[mask_BR], returns_BR[mask_BR])
         metrics["value"] = float(values_BR[mask_BR].mean())
         if config.whiten_advantages:
-            advantages_BR = objectives.whiten(advantages_BR, mask_BR)
+            advantages_BR = ppo_loss.whiten(advantages_BR, mask_BR)
         if self.observe:
             metrics.update(self.observe(batch))
         return Experience(batch, old_BR, values_BR, advantages_BR, returns_BR, metrics)
 
     def minibatches(self, step: int, epoch: int) -> list[list[int]]:
-        """The rows of each update: a permutation, cut into parts that differ by at most one row."""
+        """Return the rows of each update: a permutation, cut into parts that differ by at most one row."""
         count, parts = self.config.prompts_per_step * self.config.samples_per_prompt, self.config.minibatches
         order = permutation(derive_seed(self.config.seed, "minibatches"), count, step, epoch).tolist()
         cuts = [part * count // parts for part in range(parts + 1)]
         return [order[start:stop] for start, stop in pairwise(cuts)]
 
     def value_gradient(self, experience: Experience, rows: Sequence[int]) -> Metrics:
-        """Add the value loss's gradient over some rows."""
+        """Add the gradient of the value loss over some rows; return its metrics."""
         total, sums = int(experience.rollout.mask_BR[rows].sum()), {}
         for micro in self._micro(experience.rollout, rows):
             with self._autocast():
                 values_N = response_values(self.value, experience.rollout.select(micro))
             old_N, returns_N = (experience.flat(x, micro) for x in (experience.values_BR, experience.returns_BR))
-            loss_N, clipped_N = objectives.value_loss(values_N, old_N, returns_N, self.config.value_clip)
+            loss_N, clipped_N = ppo_loss.value_loss(values_N, old_N, returns_N, self.config.value_clip)
             (loss_N.sum() / total).backward()
             parts = {"value_loss": loss_N, "value_clip_fraction": clipped_N}
             _add(sums, {name: float(x_N.detach().sum()) / total for name, x_N in parts.items()})
         return sums
 
     def policy_gradient(self, experience: Experience, rows: Sequence[int]) -> Metrics:
-        """Add the clipped surrogate's gradient over some rows."""
+        """Add the gradient of the clipped surrogate over some rows; return its metrics."""
         total, sums = int(experience.rollout.mask_BR[rows].sum()), {}
         for micro in self._micro(experience.rollout, rows):
             with self._autocast():
@@ -221,15 +236,15 @@ class PPO:
             old_N, advantages_N = (
                 experience.flat(x, micro) for x in (experience.old_logprobs_BR, experience.advantages_BR)
             )
-            loss_N, clipped_N = objectives.policy_loss(logprobs_N, old_N, advantages_N, self.config.policy_clip)
+            loss_N, clipped_N = ppo_loss.policy_loss(logprobs_N, old_N, advantages_N, self.config.policy_clip)
             (loss_N.sum() / total).backward()
-            moved_N = objectives.kl_k3(old_N, logprobs_N)
+            moved_N = ppo_loss.kl_k3(old_N, logprobs_N)
             parts = {"policy_loss": loss_N, "clip_fraction": clipped_N, "update_kl": moved_N}
             _add(sums, {name: float(x_N.detach().sum()) / total for name, x_N in parts.items()})
         return sums
 
     def ptx_gradient(self, number: int) -> Metrics:
-        """Add the pretraining term's gradient: ptx_coef times that of the mean loss over one batch of documents."""
+        """Add the gradient of the pretraining term: `ptx_coef` times the mean loss over one batch of documents."""
         if not self.config.ptx_coef or self.ptx is None:
             return {}
         device = next(self.policy.parameters()).device
@@ -255,7 +270,7 @@ class PPO:
         return metrics
 
     def _step(self, optimizer: OptimizerSet, loss: float, experience: Experience, rows: Sequence[int]) -> float:
-        """Clip and step; a loss or a gradient that is not finite stops the run before the weights move."""
+        """Clip the gradient and step; return its norm. A loss or gradient that is not finite stops the run before."""
         where = f"prompts {sorted({self.prompts.rows[experience.rollout.prompts[row]] for row in rows})[:16]}"
         if loss != loss or abs(loss) == float("inf"):
             optimizer.zero_grad()
@@ -273,22 +288,29 @@ class PPO:
         return length_batches(batch.lengths, self.config.micro_tokens, rows)
 
     def _map(self, batch: Rollout, read: Callable[[Rollout], tuple[Tensor, ...]]) -> list[Tensor]:
-        """What a model gives for each response token ([N] per micro-batch), put back into its place, [B, R]."""
-        found: list[Tensor] = []
+        """Return what a model gives for each response token as [B, R], zero at padding.
+
+        `read` returns values [N] of a micro-batch; `flat` is the way back. For example, responses of 2 and 3 tokens:
+
+            mask_BR = [[1, 1, 0],       read(both rows) = [a, b, c, d, e]        row after row
+                       [1, 1, 1]]       x_BR[mask_BR] = [a, b, c, d, e]  gives   [[a, b, 0], [c, d, e]]
+
+        A micro-batch holds its rows by length, and a mask assigns in the order of rows: hence `sorted`."""
+        values_BR: list[Tensor] = []
         for rows in self._micro(batch):
-            at_BR = torch.zeros_like(batch.mask_BR)
-            at_BR[rows] = batch.mask_BR[rows]
+            here_BR = torch.zeros_like(batch.mask_BR)
+            here_BR[rows] = batch.mask_BR[rows]
             with self._autocast():
-                read_N = read(batch.select(sorted(rows)))
-            for i, x_N in enumerate(read_N):
-                if i == len(found):
-                    found.append(torch.zeros(at_BR.shape, dtype=x_N.dtype, device=x_N.device))
-                found[i][at_BR] = x_N
-        return found
+                values_N = read(batch.select(sorted(rows)))
+            for i, x_N in enumerate(values_N):
+                if i == len(values_BR):
+                    values_BR.append(torch.zeros(here_BR.shape, dtype=x_N.dtype, device=x_N.device))
+                values_BR[i][here_BR] = x_N
+        return values_BR
 
 
 def _describe(batch: Rollout, scores_B: Tensor, normalised_B: Tensor) -> Metrics:
-    """What a step's responses look like, before anything is learnt."""
+    """Return metrics of the responses of a step, before anything is learnt."""
     length = float(batch.mask_BR.sum(1).double().mean())
     return {
         "reward": float(scores_B.double().mean()),

@@ -1,7 +1,7 @@
-"""The mathematics of PPO (report §3.2.2), on plain tensors: no model, no state.
+"""The PPO loss and what it is made of: KL, rewards by token, GAE, whitening (report §3.2.2). Plain tensors only.
 
 Legend: B responses, R response tokens (padded right), N the real response tokens of a batch in one row. Every [B, R]
-tensor goes with `mask_BR`, true at real tokens, which stand left-aligned: a row is a run of true, then false.
+tensor goes with `mask_BR`, true at real tokens, which are left-aligned: a row is a run of true, then false.
 
 Conventions: `values[t]` is read *before* token t is chosen (the state), `logprobs[t]` belongs to token t (the action),
 `rewards[t]` follows it.
@@ -16,18 +16,20 @@ from torch import Tensor
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """log p - log q of the sampled token: unbiased for KL(p || q), may be negative. This one is the penalty."""
+    """Return log p - log q of the sampled token, in nats: the estimator k1 of KL(p || q) (Schulman, 2020,
+    "Approximating KL divergence"). It is unbiased and may be negative. This one is the penalty."""
     return logprobs - ref_logprobs
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """(q/p - 1) - log(q/p): unbiased as well, never negative, far less noisy. This one is reported."""
+    """Return (q/p - 1) - log(q/p) of the sampled token, in nats: the estimator k3 (Schulman, 2020). It is unbiased as
+    well, never negative and far less noisy. This one is reported."""
     log_ratio = ref_logprobs - logprobs
     return torch.expm1(log_ratio) - log_ratio
 
 
 def token_rewards(scores_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, kl_coef: float) -> Tensor:
-    """Minus the KL penalty at every token; the score of the whole response is added at its last token."""
+    """Return rewards [B, R]: minus the KL penalty at every token, plus the score of the response at its last token."""
     rewards_BR = -kl_coef * kl_BR * mask_BR
     last_B = mask_BR.sum(1) - 1
     rewards_BR[torch.arange(len(scores_B), device=scores_B.device), last_B] += scores_B.to(rewards_BR.dtype)
@@ -37,8 +39,11 @@ def token_rewards(scores_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, kl_coef: flo
 def gae(
     rewards_BR: Tensor, values_BR: Tensor, mask_BR: Tensor, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation: (advantages, returns), zero at padding. The value after the last token is 0,
-    also where a response was cut by the length limit (the penalty for that is in the reward)."""
+    """Return advantages and returns, both [B, R] and zero at padding, by generalised advantage estimation (Schulman et
+    al., 2016).
+
+    The value after the last token is 0, also where a response was cut by the length limit (the penalty for that is in
+    the reward)."""
     values_BR, rewards_BR = values_BR * mask_BR, rewards_BR * mask_BR
     advantages_BR = torch.zeros_like(rewards_BR)
     carry_B = torch.zeros_like(rewards_BR[:, 0])
@@ -53,13 +58,13 @@ def gae(
 
 
 def whiten(x_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """Zero mean and unit variance over the real tokens, zero at padding."""
+    """Return x with zero mean and unit variance over the real tokens, zero at padding."""
     x_N = x_BR[mask_BR]
     return (x_BR - x_N.mean()) * torch.rsqrt(x_N.var(correction=0) + 1e-8) * mask_BR
 
 
 def policy_loss(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """PPO's clipped surrogate per token, and where the clip took the gradient away (0 or 1 per token)."""
+    """Return PPO's clipped surrogate loss [N] (Schulman et al., 2017), and 1 where the clip takes the gradient away."""
     ratio_N = torch.exp(logprobs_N - old_logprobs_N)
     plain_N = -advantages_N * ratio_N
     clipped_N = -advantages_N * ratio_N.clamp(1.0 - clip, 1.0 + clip)
@@ -67,34 +72,29 @@ def policy_loss(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor
 
 
 def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Half the squared error per token, where a step of more than `clip` away from the old value earns nothing; and
-    where the clip took the gradient away."""
+    """Return half the squared error [N], in which moving further than `clip` from the old value gains nothing; and 1
+    where the clip takes the gradient away."""
     near_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
     plain_N, clipped_N = (values_N - returns_N).square(), (near_N - returns_N).square()
     return 0.5 * torch.maximum(plain_N, clipped_N), (clipped_N > plain_N).to(values_N.dtype)
 
 
 def explained_variance(values_N: Tensor, returns_N: Tensor) -> float:
-    """1 for a perfect critic, 0 for one that knows no more than the mean, negative for a harmful one."""
+    """Return 1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for one that knows only the mean."""
     variance = returns_N.var(correction=0)
     return float(1.0 - (returns_N - values_N).var(correction=0) / variance.clamp_min(1e-12))
 
 
-def entropy(logprobs_NV: Tensor) -> Tensor:
-    """Entropy in nats of each row of log-probabilities."""
-    return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
-
-
 @dataclass
 class RunningMoments:
-    """Mean and variance of every reward seen so far (Welford, in Python's float64), kept in the run's state."""
+    """Mean and variance of all rewards so far (Welford, 1962; in Python's float64), kept in the run's state."""
 
     count: float = 0.0
     mean: float = 0.0
     m2: float = 0.0
 
     def update(self, x_B: Tensor) -> None:
-        """Take in a batch."""
+        """Add a batch of rewards."""
         n, mean = float(x_B.numel()), float(x_B.double().mean())
         m2 = float((x_B.double() - mean).square().sum())
         total, gap = self.count + n, mean - self.mean
@@ -104,11 +104,12 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """Standard deviation; 1 before there are two different rewards."""
+        """The standard deviation; 1 before there are two different rewards."""
         return (self.m2 / self.count) ** 0.5 if self.m2 > 0.0 else 1.0
 
     def normalise(self, x_B: Tensor, how: str) -> Tensor:
-        """`mean` (the report): minus the running mean; `mean_std`: also over the running deviation; `none`."""
+        """Return rewards minus the running mean (`mean`, the report's), also divided by the running deviation
+        (`mean_std`), or as they are (`none`)."""
         if how == "none":
             return x_B
         centred_B = x_B - self.mean

@@ -21,15 +21,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qwenkit.alignment.padding import pad_right
+from qwenkit.alignment.shuffled_order import ShuffledOrder
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.rng import derive_seed, permutation
+from qwenkit.model.batching import pad_right
+from qwenkit.rng import derive_seed
 
 
 class Prompts:
-    """Rendered prompts and the order in which steps ask them: a new permutation every epoch. Prompts longer than
-    `max_tokens` are left out and counted in `too_long`."""
+    """Rendered prompts as ids, and which of them each step asks: every prompt once an epoch (`ShuffledOrder`). Prompts
+    longer than `max_tokens` are left out and counted in `too_long`."""
 
     def __init__(self, ids: Sequence[Sequence[int]], per_step: int, seed: int, max_tokens: int | None = None) -> None:
         fits = [row for row, prompt in enumerate(ids) if max_tokens is None or len(prompt) <= max_tokens]
@@ -37,39 +38,52 @@ class Prompts:
             raise UserError("there is no prompt to answer", expected=f"at least one of 1 to {max_tokens} tokens")
         self.ids, self.rows, self.too_long = [list(ids[row]) for row in fits], fits, len(ids) - len(fits)
         self.per_step, self.seed = per_step, derive_seed(seed, "prompts")
+        self.order = ShuffledOrder(len(self.ids), self.seed)
 
     def at(self, step: int) -> list[int]:
-        """The prompts of a step, as places in `ids` (`rows` maps these to the caller's numbering)."""
-        places = range(step * self.per_step, (step + 1) * self.per_step)
-        orders = {epoch: permutation(self.seed, len(self.ids), epoch) for epoch in {p // len(self.ids) for p in places}}
-        return [int(orders[place // len(self.ids)][place % len(self.ids)]) for place in places]
+        """Return the prompts of a step as indices of `ids` (`rows` maps these to the caller's numbering)."""
+        return self.order.at(step, self.per_step)
 
     def requests(self, step: int) -> list[int]:
-        """A number for each prompt of a step that no other step uses: the engine's draws are made from it."""
+        """Return a number for each prompt of a step that no other step uses: random draws are made from it."""
         return list(range(step * self.per_step, (step + 1) * self.per_step))
 
 
 @dataclass
 class Rollout:
-    """Responses of one step. Row b answers prompt `prompts[b]`; the samples of a prompt stand together."""
+    """Responses of one step. Row b answers prompt `prompts[b]`; the samples of a prompt stand together.
+
+    Three shapes hold the same tokens: [B, T] rows as the models read them, [B, R] responses alone, left-aligned, and
+    [N] the real response tokens, row after row. For two prompts (p, q) with responses of 2 and 3 tokens:
+
+        ids_BT        p p p a b .        starts_B      3        mask_BR       1 1 0
+                      q q c d e .                      2                      1 1 1
+        positions_BR  3 4 5              tokens_N      a b c d e
+                      2 3 4              preceding_hidden(x_BT)    x at positions 2 3 | 1 2 3
+
+    A model chooses the token at position t from its state at t - 1: hence `preceding_hidden`.
+    """
 
     ids_BT: Tensor
+    """Prompt and response of each row, right-padded."""
     starts_B: Tensor
-    """Length of each prompt: where its response begins."""
+    """Length of each prompt: the position at which its response begins."""
     mask_BR: Tensor
-    """True at the response's tokens, `<|im_end|>` included."""
+    """True at the tokens of the response, its end token included; a row is a run of true, then false."""
     logprobs_BR: Tensor
+    """The sampler's log-probability of each response token, in nats."""
     finished_B: Tensor
-    """Whether the response ended with `<|im_end|>` and was not cut by the length limit."""
+    """[B], true where the response ended with `<|im_end|>`: not at the length limit, nor with another stop token."""
     prompts: list[int]
+    """The index of each row's prompt in `Prompts.ids`."""
 
     @property
     def lengths(self) -> list[int]:
-        """Real tokens of each row."""
+        """The number of tokens of each row, without padding."""
         return (self.starts_B + self.mask_BR.sum(1)).tolist()
 
     def select(self, rows: Sequence[int]) -> Rollout:
-        """Some rows, cut to the longest of them."""
+        """Return some rows, in the order given, cut to the longest of them."""
         at = torch.tensor(rows, device=self.ids_BT.device)
         starts_B, mask_BR = self.starts_B[at], self.mask_BR[at]
         mask_BR = mask_BR[:, : int(mask_BR.sum(1).max())]
@@ -79,29 +93,29 @@ class Rollout:
 
     @property
     def positions_BR(self) -> Tensor:
-        """Where in a row each response token stands; padded places point at the row's last column."""
+        """[B, R], the position of each response token in its row; padding points at the last column."""
         index_R = torch.arange(self.mask_BR.shape[1], device=self.ids_BT.device)
         return (self.starts_B[:, None] + index_R).clamp(max=self.ids_BT.shape[1] - 1)
 
     @property
     def tokens_N(self) -> Tensor:
-        """The response tokens of all rows, one after the other."""
+        """[N], the response tokens of all rows, row after row."""
         return self.ids_BT.gather(1, self.positions_BR)[self.mask_BR]
 
     def preceding_hidden(self, x_BT: Tensor) -> Tensor:
-        """What a model read just before each response token, [N, ...]: the state in which the token was chosen."""
-        positions_BR = self.positions_BR - 1
-        rows_B1 = torch.arange(len(x_BT), device=x_BT.device)[:, None].expand_as(positions_BR)
-        return x_BT[rows_B1[self.mask_BR], positions_BR[self.mask_BR]]
+        """Return x [N, ...] at the position before each response token: the state that the token was chosen from."""
+        previous_BR = self.positions_BR - 1
+        rows_B1 = torch.arange(len(x_BT), device=x_BT.device)[:, None].expand_as(previous_BR)
+        return x_BT[rows_B1[self.mask_BR], previous_BR[self.mask_BR]]
 
     def responses(self) -> list[list[int]]:
-        """Response ids of each row, with their end token where there is one."""
+        """Return the ids of each response, with its end token where there is one."""
         ends = self.lengths
         return [row[start:end] for row, start, end in zip(self.ids_BT.tolist(), self.starts_B.tolist(), ends)]
 
     def texts(self, im_end_id: int) -> list[list[int]]:
-        """Prompt and response of each row, ending with `<|im_end|>` also where the response was cut: what a reward
-        model reads."""
+        """Return prompt and response of each row, ending with `<|im_end|>` also where the response did not: what a
+        reward model reads."""
         rows = [row[:end] for row, end in zip(self.ids_BT.tolist(), self.lengths)]
         return [row if done else [*row, im_end_id] for row, done in zip(rows, self.finished_B.tolist())]
 
@@ -116,11 +130,12 @@ def rollout(
     top_p: float,
     temperature: float,
     im_end_id: int,
+    stop_token_ids: Sequence[int] = (),
 ) -> Rollout:
-    """Sample `samples` responses to each prompt of a step."""
+    """Sample `samples` responses to each prompt of a step; they end at `im_end_id` or any of `stop_token_ids`."""
     params = SamplingParams.plain(n=samples, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
-                                  stop_token_ids=(im_end_id,), seed=derive_seed(prompts.seed, "responses"),
-                                  logprobs=True)  # fmt: skip
+                                  stop_token_ids=(im_end_id, *stop_token_ids), logprobs=True,
+                                  seed=derive_seed(prompts.seed, "responses"))  # fmt: skip
     chosen = prompts.at(step)
     with torch.inference_mode():
         outputs = engine.generate([prompts.ids[i] for i in chosen], params, requests=prompts.requests(step))

@@ -1,14 +1,14 @@
-"""Keys and values of the tokens so far.
+"""The KV cache: keys and values of the tokens so far.
 
     cache = KVCache(config, rows=128, length=256, dtype=torch.float32, device="cpu")
-    model.hidden(prompts_BT, cache=cache.fresh([3, 4], lengths))     # prompts into the empty rows 3 and 4
-    model.hidden(ids_B1, cache=cache.next(stored, lengths))          # one token more for each of the first rows
+    model.hidden(prompts_BT, cache=cache.prefill([3, 4], lengths))     # prompts into the empty rows 3 and 4
+    model.hidden(ids_B1, cache=cache.decode(num_cached, lengths))      # one more token for each of the first rows
 
 Slot j of a row holds the token at position j, so rows of different lengths share a batch: a query sees the slots up to
-its own position, and what lies behind them (padding, an earlier tenant's rest) is never seen and soon overwritten. Keys
-are stored rotated, so what a prompt's length decides about the rotation (dynamic NTK) holds for its whole answer.
+its own position. What lies behind them (padding, the rest of a previous owner) is never seen and soon overwritten. Keys
+are stored rotated, so what the length of a prompt decides about the rotation (dynamic NTK) holds for its whole answer.
 
-Memory follows what is written: room doubles when it is used up, so at most half of it stands empty. It is kept for the
+Memory follows what is written: room doubles when it is used up, so at most half of it is unused. It is kept for the
 next call, and freed with the cache.
 
 Legend: R rows, G key/value heads, S slots, D head width, B rows of this batch, T tokens.
@@ -21,15 +21,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from qwenkit.inference.kv_quantization import KINDS, Plain
+from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES, KVStore
 from qwenkit.model import ModelConfig
 
 BLOCK = 64
-"""Slots are read in multiples of this, so that sums over keys are split alike whoever else is in the batch."""
+"""Slots are read in multiples of this, so that sums over keys are split alike whatever else is in the batch."""
 
 
 class KVCache:
-    """Room for `rows` sequences, growing in both when needed."""
+    """Keys and values of `rows` sequences, [R, G, S, D] a layer; it grows in rows and in slots when needed."""
 
     def __init__(
         self,
@@ -38,84 +38,98 @@ class KVCache:
         length: int,
         dtype: torch.dtype,
         device: torch.device | str,
-        kind: str = "auto",
+        kv_cache_dtype: str = "auto",
     ) -> None:
-        self.longest = _blocks(config.max_length)
+        store = KV_CACHE_DTYPES[kv_cache_dtype]
+        self.max_slots = _blocks(config.max_length)
         shape = (rows, config.kv_heads, _blocks(length), config.head_size)
-        self.plain = KINDS[kind].plain
-        self.keys = [KINDS[kind](shape, dtype, device) for _ in range(config.num_hidden_layers)]
-        self.values = [KINDS[kind](shape, dtype, device) for _ in range(config.num_hidden_layers)]
+        self.math_attention = store.math_attention
+        self.keys = [store(shape, dtype, device) for _ in range(config.num_hidden_layers)]
+        self.values = [store(shape, dtype, device) for _ in range(config.num_hidden_layers)]
 
     @property
     def rows(self) -> int:
+        """Rows that there is room for."""
         return self.keys[0].tensors[0].shape[0]
 
     @property
     def length(self) -> int:
+        """Slots of each row, a multiple of `BLOCK`."""
         return self.keys[0].tensors[0].shape[2]
 
     @property
     def device(self) -> torch.device:
+        """Where the cache lies."""
         return self.keys[0].tensors[0].device
 
-    def reserve(self, rows: int, length: int, kept: int) -> None:
-        """Make room for that many rows and slots; what the first `kept` rows hold stays."""
-        rows, length = _grown(self.rows, rows), _grown(self.length, _blocks(length), self.longest)
+    def reserve(self, rows: int, length: int, used_rows: int) -> None:
+        """Make room for `rows` rows of `length` slots; the contents of the first `used_rows` rows are kept."""
+        rows, length = _grown(self.rows, rows), _grown(self.length, _blocks(length), self.max_slots)
         if (rows, length) == (self.rows, self.length):
             return
-        for store in (*self.values, *reversed(self.keys)):  # the first keys tell the size: they are the last
+        for store in (*self.values, *reversed(self.keys)):  # `rows` and `length` read the first keys: those come last
             for part in reversed(range(len(store.tensors))):
-                held = store.tensors[part][:kept]
-                grown = held.new_zeros(rows, held.shape[1], length, held.shape[3])
-                grown[: held.shape[0], :, : held.shape[2]] = held
-                store.tensors[part] = grown
+                old = store.tensors[part][:used_rows]
+                new = old.new_zeros(rows, old.shape[1], length, old.shape[3])
+                new[: old.shape[0], :, : old.shape[2]] = old
+                store.tensors[part] = new
 
-    @torch.inference_mode()  # what a step has allocated may only be written in this mode
+    @torch.inference_mode()  # tensors that a step has allocated may only be written in this mode
     def copy(self, source: int, target: int, length: int) -> None:
-        """The first slots of one row into another."""
+        """Copy the first `length` slots of one row into another."""
         for tensor in self._tensors():
             tensor[target, :, :length] = tensor[source, :, :length]
 
     @torch.inference_mode()
-    def wipe(self, row: int) -> None:
-        """Zero a row, also where nothing will be written before it is read over."""
+    def clear(self, row: int) -> None:
+        """Zero a whole row: attention gives hidden slots the weight 0, but 0 times NaN is NaN."""
         for tensor in self._tensors():
             tensor[row] = 0
 
     def _tensors(self) -> Iterator[Tensor]:
         return (tensor for store in (*self.keys, *self.values) for tensor in store.tensors)
 
-    def fresh(self, rows: Sequence[int], lengths: Sequence[int]) -> PrefillCache:
-        """For prompts of these lengths (padding aside) that enter empty rows."""
+    def prefill(self, rows: Sequence[int], lengths: Sequence[int]) -> PrefillCache:
+        """Return the cache of a forward pass over whole prompts of these lengths (without padding), B of them, that
+        are stored in these rows, which may be any. Right padding up to T is stored too and never seen."""
         return PrefillCache(self, torch.tensor(rows, device=self.device), torch.tensor(lengths, device=self.device))
 
-    def next(self, stored: Sequence[int], lengths: Sequence[int], first: int = 0, idle: int = 0) -> DecodeCache:
-        """For the tokens that follow in rows `first`, `first` + 1, ..., which hold `stored` tokens each of a prompt of
-        `lengths` tokens and its answer. The last `idle` of them only fill the batch: nothing is read for them."""
-        return DecodeCache(self, first, list(stored), torch.tensor(lengths, device=self.device), idle)
+    def decode(
+        self, num_cached: Sequence[int], lengths: Sequence[int], first: int = 0, padding_rows: int = 0
+    ) -> DecodeCache:
+        """Return the cache of a forward pass over the tokens that follow, in the B neighbouring rows from `first` on.
+
+        `num_cached` says how many tokens each row holds (of a prompt of `lengths` tokens and its answer). The last
+        `padding_rows` of them only fill the batch: they are written, but attention is not computed for them. The rows
+        must have been reserved."""
+        return DecodeCache(self, first, list(num_cached), torch.tensor(lengths, device=self.device), padding_rows)
 
 
 class PrefillCache:
-    """The cache of whole prompts: stored for later, and plain causal attention among themselves now."""
+    """The cache of whole prompts: they are stored, and attend causally among themselves."""
 
     def __init__(self, cache: KVCache, rows_B: Tensor, lengths_B: Tensor) -> None:
         self.cache, self.rows_B, self.lengths_B = cache, rows_B, lengths_B
-        self.plain = cache.plain
+        self.math_attention = cache.math_attention
 
     def positions_BT(self, T: int) -> Tensor:
+        """Return 0 to T - 1, [1, T]."""
         return torch.arange(T, device=self.rows_B.device)[None]
 
     def lengths_BT(self, T: int) -> Tensor:
+        """Return the lengths of the prompts, [B, 1]."""
         return self.lengths_B[:, None]
 
     def mask(self, T: int, window: int | None) -> Tensor | None:
+        """Return None: causal attention."""
         return None
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values; return them as they are read back, [B, G, T, D]."""
         T = k_BGTD.shape[2]
         real_BT = torch.arange(T, device=self.rows_B.device) < self.lengths_B[:, None]
 
-        def write(store: Plain, new_BGTD: Tensor) -> Tensor:
+        def write(store: KVStore, new_BGTD: Tensor) -> Tensor:
             parts = store.encode(new_BGTD, real_BT)
             for tensor, part in zip(store.tensors, parts):
                 tensor[self.rows_B, :, :T] = part
@@ -127,31 +141,36 @@ class PrefillCache:
 class DecodeCache:
     """The cache of one or more tokens that follow what neighbouring rows already hold."""
 
-    def __init__(self, cache: KVCache, first: int, stored: list[int], lengths_B: Tensor, idle: int) -> None:
-        self.cache, self.lengths_B, self.longest = cache, lengths_B, max(stored)
-        self.plain, self.busy = cache.plain, len(stored) - idle
-        self.rows = slice(first, first + self.busy)
-        self.stored_B = torch.tensor(stored, device=cache.device)
-        self.index_B1 = torch.arange(first, first + len(stored), device=cache.device)[:, None]
+    def __init__(self, cache: KVCache, first: int, num_cached: list[int], lengths_B: Tensor, padding_rows: int) -> None:
+        self.cache, self.lengths_B, self.max_cached = cache, lengths_B, max(num_cached)
+        self.math_attention, self.active_rows = cache.math_attention, len(num_cached) - padding_rows
+        self.rows = slice(first, first + self.active_rows)
+        self.num_cached_B = torch.tensor(num_cached, device=cache.device)
+        self.index_B1 = torch.arange(first, first + len(num_cached), device=cache.device)[:, None]
 
     def positions_BT(self, T: int) -> Tensor:
-        self.slots_BT = self.stored_B[:, None] + torch.arange(T, device=self.stored_B.device)
+        """Return the positions of the next T tokens, which are also the slots that they are stored in."""
+        self.slots_BT = self.num_cached_B[:, None] + torch.arange(T, device=self.num_cached_B.device)
         return self.slots_BT
 
     def lengths_BT(self, T: int) -> Tensor:
+        """Return the lengths of the prompts, [B, 1]."""
         return self.lengths_B[:, None]
 
     def mask(self, T: int, window: int | None) -> Tensor | None:
-        self.span = _blocks(self.longest + T)
-        slots_S = torch.arange(self.span, device=self.stored_B.device)
-        last_BT1 = self.slots_BT[: self.busy, :, None]
-        seen_BTS = slots_S <= last_BT1
+        """Return [active rows, 1, T, S], true at the slots up to each token's own, inside the window."""
+        self.span = _blocks(self.max_cached + T)
+        slots_S = torch.arange(self.span, device=self.num_cached_B.device)
+        last_BT1 = self.slots_BT[: self.active_rows, :, None]
+        visible_BTS = slots_S <= last_BT1
         if window is not None:
-            seen_BTS &= slots_S > last_BT1 - window
-        return seen_BTS[:, None]
+            visible_BTS &= slots_S > last_BT1 - window
+        return visible_BTS[:, None]
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
-        def write(store: Plain, new_BGTD: Tensor) -> Tensor:
+        """Store keys and values of all rows; return those of the active rows, [active rows, G, S, D]."""
+
+        def write(store: KVStore, new_BGTD: Tensor) -> Tensor:
             for tensor, part in zip(store.tensors, store.encode(new_BGTD, None)):
                 tensor[self.index_B1, :, self.slots_BT] = part.transpose(1, 2)
             return store.decode([tensor[self.rows, :, : self.span] for tensor in store.tensors])
@@ -159,12 +178,13 @@ class DecodeCache:
         return write(self.cache.keys[layer], k_BGTD), write(self.cache.values[layer], v_BGTD)
 
 
-def _grown(size: int, needed: int, most: int | None = None) -> int:
-    """Doubled when used up, but not beyond `most` where that is enough."""
+def _grown(size: int, needed: int, limit: int | None = None) -> int:
+    """Double a size that is used up, but not beyond `limit` where that is enough."""
     if needed <= size:
         return size
-    return max(needed, 2 * size if most is None else min(2 * size, most))
+    return max(needed, 2 * size if limit is None else min(2 * size, limit))
 
 
 def _blocks(length: int) -> int:
+    """Round up to a multiple of `BLOCK`."""
     return -(-length // BLOCK) * BLOCK

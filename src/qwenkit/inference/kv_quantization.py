@@ -1,13 +1,14 @@
-"""How keys or values of one layer are kept: as they are, or in 8 bits (the first Qwen's `use_cache_quantization`).
+"""The dtype of the KV cache: keys and values as computed, or in 8 bits (the first Qwen's `use_cache_quantization`).
 
-    store = Plain(shape, dtype, device)               # or Int8(...)
+    store = KVStore(shape, dtype, device)             # or Int8KVStore(...)
     parts = store.encode(x_BGTD, real_BT)             # what is written into `store.tensors`, tensor by tensor
     x_BGTD = store.decode(parts)                      # what attention reads
 
-`Int8` is the official rule: of every row, head and *call* the span of values is cut into 255 steps, and levels are
-truncated, not rounded. Attention reads the kept values in the call itself too, so it costs accuracy at once; memory is
-a little over a quarter of float32's, half of bf16's. The greatest value of a span lies on an edge of the truncation by
-construction, so a last bit decides its level: attention is computed as the official code does, by plain products.
+`Int8KVStore` follows the official code: for every row, head and *call* the range of values is cut into 255 steps, and
+quantized values are truncated, not rounded. Attention reads the quantized values already in the call that stores them,
+so it costs accuracy at once; memory is a little over a quarter of float32's, half of bf16's. The largest value of a
+range lies on an edge of the truncation by construction, so a last bit decides its step: attention is computed as in the
+official code, by matrix products and not by a fused kernel.
 
 Legend: R rows, G key/value heads, S slots, D head width, B rows of this call, T tokens.
 """
@@ -20,45 +21,46 @@ import torch
 from torch import Tensor
 
 
-class Plain:
-    """Values as the model makes them."""
+class KVStore:
+    """Keys or values of one layer in the dtype in which the model computes them, [R, G, S, D]."""
 
     name: ClassVar[str] = "auto"
-    plain: ClassVar[bool] = False
+    math_attention: ClassVar[bool] = False
+    """Whether attention over it must be matrix products, where another order of sums would show."""
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device | str) -> None:
         self.tensors = [torch.zeros(shape, dtype=dtype, device=device)]
 
     def encode(self, x_BGTD: Tensor, real_BT: Tensor | None) -> list[Tensor]:
-        """The parts to write."""
+        """Return what is written into each of `self.tensors`. `real_BT` is false at padding."""
         return [x_BGTD]
 
     def decode(self, parts: list[Tensor]) -> Tensor:
-        """The values of parts."""
+        """Return the values [B, G, S, D] of the same parts."""
         return parts[0]
 
 
-class Int8(Plain):
-    """Levels, and for each token the scale and zero of its call."""
+class Int8KVStore(KVStore):
+    """8-bit values [R, G, S, D], and for each token the scale and zero of its call, [R, G, S, 1]."""
 
     name: ClassVar[str] = "int8"
-    plain: ClassVar[bool] = True
+    math_attention: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device | str) -> None:
         self.tensors = [torch.zeros(shape, dtype=torch.uint8, device=device)]
         self.tensors += [torch.zeros((*shape[:3], 1), dtype=dtype, device=device) for _ in range(2)]
 
     def encode(self, x_BGTD: Tensor, real_BT: Tensor | None) -> list[Tensor]:
-        levels, scale, zero = quantize(x_BGTD, real_BT)
-        return [levels, scale.expand(*x_BGTD.shape[:3], 1), zero.expand(*x_BGTD.shape[:3], 1)]
+        qvalues, scale, zero = quantize(x_BGTD, real_BT)
+        return [qvalues, scale.expand(*x_BGTD.shape[:3], 1), zero.expand(*x_BGTD.shape[:3], 1)]
 
     def decode(self, parts: list[Tensor]) -> Tensor:
-        levels, scale, zero = parts
-        return scale * (levels.to(scale.dtype) - zero)
+        qvalues, scale, zero = parts
+        return scale * (qvalues.to(scale.dtype) - zero)
 
 
 def quantize(x_BGTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Levels [B, G, T, D], scale and zero [B, G, 1, 1]. Padding (where `real_BT` is false) stretches no span."""
+    """Return 8-bit values [B, G, T, D], and scale and zero [B, G, 1, 1]. Padding (`real_BT` false) widens no range."""
     low, high = x_BGTD, x_BGTD
     if real_BT is not None:
         padding = ~real_BT[:, None, :, None]
@@ -69,4 +71,5 @@ def quantize(x_BGTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Ten
     return (x_BGTD / scale + zero).clamp(0, 255).to(torch.uint8), scale, zero
 
 
-KINDS: dict[str, type[Plain]] = {kind.name: kind for kind in (Plain, Int8)}
+KV_CACHE_DTYPES: dict[str, type[KVStore]] = {store.name: store for store in (KVStore, Int8KVStore)}
+"""By name, as vLLM's `kv_cache_dtype`: `auto` is the model's own."""

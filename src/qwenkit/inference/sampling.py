@@ -1,7 +1,7 @@
 """From logits to a token: biases, penalties, stop sequences, temperature, top-k, top-p, min-p, then the inverse of the
 cumulative distribution.
 
-The draw of each row is a number in [0, 1) made from (seed, request, sample, position), so a row's token depends on
+The random number of each row, in [0, 1), is made from (seed, request, sample, position), so a row's token depends on
 nothing else in the batch. The order of the steps is Hugging Face's and the released Qwen's.
 
 Legend: B rows, V vocabulary, N single logits.
@@ -16,42 +16,39 @@ from torch import Tensor
 from qwenkit.errors import Stopped
 
 
-def own_logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
-    """The model's own log-probability of each chosen token, whatever the sampler did to the distribution."""
-    return logits_BV.gather(1, ids_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
-
-
-def not_finite(where: str, position: int) -> Stopped:
-    """There is no distribution of the token at this position of a prompt and its answer."""
+def not_finite(label: str, position: int) -> Stopped:
+    """Return the error for logits that are no distribution, at a position of a prompt and its answer."""
     return Stopped(
         "the model's logits are NaN or infinite",
-        where=f"{where}, position {position}",
+        where=f"{label}, position {position}",
         hint="look for such numbers in its weights, or compute in float32",
     )
 
 
-def repetition_penalty(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
-    """Repetition penalty on every token of the prompt and the answer so far."""
+def repetition_penalty(logits_BV: Tensor, penalized_BV: Tensor, penalty_B: Tensor) -> Tensor:
+    """Divide positive and multiply negative logits of the tokens so far (`penalized_BV`) by the penalty (Keskar et
+    al., 2019)."""
     penalty_B1 = penalty_B[:, None]
     weaker_BV = torch.where(logits_BV < 0, logits_BV * penalty_B1, logits_BV / penalty_B1)
-    return torch.where(seen_BV, weaker_BV, logits_BV)
+    return torch.where(penalized_BV, weaker_BV, logits_BV)
 
 
 def logit_bias(logits_BV: Tensor, rows: list[int], ids: list[int], values: list[float]) -> Tensor:
-    """With something added to single logits: a bias, or -inf to what may not come yet."""
+    """Add `values` to single logits: a bias, or -inf for what may not come yet."""
     sums_BV = logits_BV.clone()
     row_N, id_N = (torch.tensor(index, device=logits_BV.device) for index in (rows, ids))
     return sums_BV.index_put_((row_N, id_N), torch.tensor(values, device=logits_BV.device), accumulate=True)
 
 
 def frequency_presence_penalty(logits_V: Tensor, ids: list[int], frequency: float, presence: float) -> Tensor:
-    """Frequency and presence penalty on the tokens of the answer so far."""
+    """Take `frequency` times its count and `presence` once from the logit of each token in the answer so far (vLLM's
+    rule)."""
     counts_V = torch.bincount(torch.tensor(ids, dtype=torch.long, device=logits_V.device), minlength=len(logits_V))
     return logits_V - frequency * counts_V - presence * (counts_V > 0)
 
 
 def force_eos(logits_BV: Tensor, rows: list[int], eos_ids: list[int]) -> Tensor:
-    """In these rows the end-of-text token is all that can follow."""
+    """Leave the end-of-text token as the only possible one in these rows."""
     ended_BV = logits_BV.clone()
     ended_BV[rows] = float("-inf")
     ended_BV[rows, eos_ids] = 0.0
@@ -59,10 +56,14 @@ def force_eos(logits_BV: Tensor, rows: list[int], eos_ids: list[int]) -> Tensor:
 
 
 def truncate(scores_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor, min_p_B: Tensor) -> Tensor:
-    """The scores that top-k, then top-p, then min-p leave; -inf elsewhere. `top_p_B` is float64, as Python's numbers.
+    """Return the scores that top-k, then top-p (nucleus sampling; Holtzman et al., 2020), then min-p leave, -inf
+    elsewhere.
 
-    Equal scores at the edge are Hugging Face's: top-k keeps them all, top-p those that `torch.sort` happens to put
-    last. That sort is slow, so it is done only for rows whose edge lies between equals; the rest needs no indices.
+    `top_p_B` is float64, as Python's numbers.
+
+    Equal scores at the edge are treated as in Hugging Face's code: top-k keeps them all, top-p those that `torch.sort`
+    happens to put last. That sort is slow, so it is done only for rows whose edge lies between equals; the rest needs
+    no indices.
     """
     size = scores_BV.shape[-1]
     count_B = torch.where(top_k_B > 0, top_k_B.clamp(max=size), size)
@@ -84,7 +85,7 @@ def truncate(scores_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor, min_p_B: Tenso
 
 
 def _low_end(sorted_BV: Tensor, top_p_B: Tensor) -> Tensor:
-    """Of ascending scores, those at the low end that together have no more than 1 - p; never the last."""
+    """Return true where ascending scores together have at most the probability 1 - p; never at the last."""
     sums_BV = sorted_BV.softmax(-1).cumsum(-1)
     out_BV = (sums_BV <= (1 - top_p_B).to(sums_BV.dtype)[:, None]) & (top_p_B < 1)[:, None]
     out_BV[:, -1] = False
@@ -92,16 +93,17 @@ def _low_end(sorted_BV: Tensor, top_p_B: Tensor) -> Tensor:
 
 
 def _ascending(scores_BV: Tensor) -> Tensor:
-    """Each row from the lowest up. On a CPU numpy sorts ten times faster than torch."""
+    """Sort each row from the lowest up. On a CPU numpy sorts ten times faster than torch."""
     if scores_BV.device.type != "cpu":
         return scores_BV.sort(-1).values
     return torch.from_numpy(np.sort(scores_BV.numpy(), axis=-1))
 
 
 def sample(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """Inverse cumulative distribution in vocabulary order; never a token of probability zero."""
+    """Return for each row the token [B] at which the cumulative distribution in vocabulary order passes `uniform_B`;
+    never a token of probability zero."""
     sums_BV = probs_BV.double().cumsum(-1)
     total_B1 = sums_BV[:, -1:].contiguous()
-    found_B1 = torch.searchsorted(sums_BV, uniform_B[:, None] * total_B1, right=True)
+    token_B1 = torch.searchsorted(sums_BV, uniform_B[:, None] * total_B1, right=True)
     last_B1 = torch.searchsorted(sums_BV, total_B1)
-    return torch.minimum(found_B1, last_B1)[:, 0]
+    return torch.minimum(token_B1, last_B1)[:, 0]

@@ -1,9 +1,10 @@
 """Which sequences run: a queue, and a batch whose finished rows are refilled at once (continuous batching).
 
-Row i of the cache belongs to `running[i]`. When a sequence leaves, the last row moves into its place, so that the
-running rows are always the first ones and the model reads them without a copy.
+Row i of the cache belongs to `running[i]`. When a sequence leaves, the last row moves into its place, so the running
+rows are always the first ones and the model reads them without a copy.
 
-Both lists are replaced, not changed: an interrupt (Ctrl-C) in the middle leaves the old ones, and nobody is lost.
+Both lists are replaced, never changed in place: an interrupt (Ctrl-C) in the middle leaves the old ones, and no
+sequence is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from qwenkit.inference.sequence import Sequence
 
 
 class Scheduler:
-    """Queue and batch. `move(source_row, target_row, length)` copies a row of the cache."""
+    """The queue and the batch. `move(source_row, target_row, length)` copies `length` slots of a row of the cache."""
 
     def __init__(self, max_batch: int, move: Callable[[int, int, int], None]) -> None:
         self.max_batch, self.move = max_batch, move
@@ -22,30 +23,30 @@ class Scheduler:
         self.running: list[Sequence] = []
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """Queue up."""
+        """Append sequences to the queue."""
         self.waiting = [*self.waiting, *sequences]
 
     def schedule(self) -> None:
-        """Fill the free rows from the queue, in order; the newly admitted are the last rows."""
+        """Fill the free rows from the queue, first come first served; the new sequences get the last rows."""
         count = self.max_batch - len(self.running)
         if self.waiting and count:
             self.running, self.waiting = [*self.running, *self.waiting[:count]], self.waiting[count:]
 
     def remove_finished(self) -> None:
-        """Take out the finished; from the back, so that the row moved into a gap is one that goes on."""
+        """Take the finished out of the batch; from the back, so that the row moved into a gap is a running one."""
         running = list(self.running)
         for row in reversed(range(len(running))):
             if running[row].finish_reason is None:
                 continue
             last = running.pop()
             if row < len(running):
-                self.move(len(running), row, last.stored)
+                self.move(len(running), row, last.num_cached)
                 running[row] = last
         self.running = running
 
     def cancel(self, sequences: Iterable[Sequence]) -> None:
-        """Nobody wants these any more: their rows are free when the batch next changes."""
-        gone = set(sequences)
-        for sequence in gone:
+        """Abort sequences: the waiting ones leave the queue, the running ones at the next `remove_finished`."""
+        cancelled = set(sequences)
+        for sequence in cancelled:
             sequence.finish_reason = sequence.finish_reason or "abort"
-        self.waiting = [sequence for sequence in self.waiting if sequence not in gone]
+        self.waiting = [sequence for sequence in self.waiting if sequence not in cancelled]

@@ -1,71 +1,57 @@
 """The model's log-probability of given tokens, many rows at a time.
 
-Legend: B rows, T tokens, N scored tokens, D hidden width, V vocabulary.
+Legend: B rows, T tokens, N scored tokens, D hidden width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from qwenkit.inference.sampling import not_finite
 from qwenkit.model import Transformer
+from qwenkit.model.batching import length_batches, pad_right
+from qwenkit.model.logprobs import token_logprobs
 
-_LOGITS_AT_ONCE = 2**24
+_MAX_LOGITS = 2**24
+"""Logits (rows times vocabulary) that exist at once: 64 MB in float32."""
 
 
-def score(model: Transformer, rows: list[list[int]], starts: list[int], tokens: int) -> list[list[float]]:
-    """For each row the log-probability of its tokens from `starts` on, each given all before it."""
+def score(model: Transformer, rows: list[list[int]], starts: list[int], max_tokens: int) -> list[list[float]]:
+    """Return for each row the log-probabilities (nats) of its tokens from `starts` on, each given all before it.
+
+    A forward pass holds at most `max_tokens` padded tokens, or one row. Raises `Stopped` where one is not finite.
+    """
     scores: list[list[float]] = [[] for _ in rows]
     device = model.model.embed_tokens.weight.device
-    for batch in _by_length(rows, tokens):
-        width = max(len(rows[i]) for i in batch)
-        ids_BT = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in batch], device=device)
-        h_BTD = model.hidden(ids_BT, documents_BT=_padding(model, [len(rows[i]) for i in batch], ids_BT))
-        wanted_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+    for batch in length_batches([len(row) for row in rows], max_tokens):
+        ids_BT, lengths_B = pad_right([rows[i] for i in batch], device)
+        h_BTD = model.hidden(ids_BT, documents_BT=_documents(model, lengths_B, ids_BT))
+        scored_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
         for b, i in enumerate(batch):
-            wanted_BT[b, starts[i] : len(rows[i])] = True
-        found = _logprobs(model, h_BTD[:, :-1][wanted_BT[:, 1:]], ids_BT[wanted_BT]).tolist()
+            scored_BT[b, starts[i] : len(rows[i])] = True
+        h_ND, ids_N = h_BTD[:, :-1][scored_BT[:, 1:]], ids_BT[scored_BT]
+        chunk = max(1, _MAX_LOGITS // model.config.vocab_size)
+        logprobs = token_logprobs(model.head, h_ND, ids_N, chunk).tolist()
         for i in batch:
             count = max(0, len(rows[i]) - starts[i])
-            scores[i], found = found[:count], found[count:]
+            scores[i], logprobs = logprobs[:count], logprobs[count:]
             _check_finite(scores[i], f"prompt {i}", starts[i])
     return scores
 
 
-def _padding(model: Transformer, lengths: list[int], ids_BT: Tensor) -> Tensor | None:
-    """Text and padding as two documents, for a model that asks how long a text is (dynamic NTK); no other one needs to
-    know, as padding comes last."""
+def _documents(model: Transformer, lengths_B: Tensor, ids_BT: Tensor) -> Tensor | None:
+    """Number text and padding as two documents [B, T] for dynamic NTK, which asks how long a text is; None for every
+    other model, where padding that comes last changes nothing."""
     extension = model.config.extension
-    if extension is None or not extension.dynamic_ntk or min(lengths) == ids_BT.shape[1]:
+    if extension is None or not extension.dynamic_ntk or int(lengths_B.min()) == ids_BT.shape[1]:
         return None
-    ends_B = torch.tensor(lengths, device=ids_BT.device)
-    return (torch.arange(ids_BT.shape[1], device=ids_BT.device) >= ends_B[:, None]).long()
+    return (torch.arange(ids_BT.shape[1], device=ids_BT.device) >= lengths_B[:, None]).long()
 
 
-def _check_finite(scores: list[float], where: str, start: int) -> None:
-    for position, logprob in enumerate(scores, start):
+def _check_finite(logprobs: list[float], label: str, start: int) -> None:
+    for position, logprob in enumerate(logprobs, start):
         if not math.isfinite(logprob):
-            raise not_finite(where, position)
-
-
-def _logprobs(model: Transformer, h_ND: Tensor, ids_N: Tensor) -> Tensor:
-    """In chunks, so that the logits of a large vocabulary never exist all at once."""
-    size = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
-    parts = []
-    for h_CD, ids_C in zip(h_ND.split(size), ids_N.split(size)):
-        logits_CV = model.head(h_CD).float()
-        parts.append(logits_CV.gather(1, ids_C[:, None])[:, 0] - logits_CV.logsumexp(-1))
-    return torch.cat(parts)
-
-
-def _by_length(rows: list[list[int]], tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of at most `tokens` padded tokens, longest first."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    while order:
-        count = max(1, tokens // len(rows[order[0]]))
-        yield order[:count]
-        order = order[count:]
+            raise not_finite(label, position)

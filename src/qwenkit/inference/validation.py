@@ -1,10 +1,10 @@
-"""What callers hand in: read into plain values, or refused by name.
+"""Arguments of callers as plain values, or an error that names them.
 
-    integer(1, 65536).read(value, "n", where="sampling parameters")
-    items(prompts, "prompts", "a list of texts");  token_ids(prompt, vocab_size, where="prompt 0")
+    integer(1, 65536).parse(value, "n", where="sampling parameters")
+    as_list(prompts, "prompts", "a list of strings");  token_ids(prompt, vocab_size, where="prompt 0")
 
-Numbers of numpy and torch are as good as Python's. True and False are no numbers, and a text is no list: it would be
-taken apart into its characters.
+Numbers of numpy and torch are as good as Python's. True and False are not numbers, and a string is not a list: it would
+be taken apart into its characters.
 """
 
 from __future__ import annotations
@@ -22,113 +22,122 @@ from qwenkit.errors import UserError
 T = TypeVar("T")
 
 LARGEST = 2**63 - 1
-"""The largest whole number that a draw can be made from."""
+"""The largest integer that a random draw can be made from."""
 
-_TRUTHS = (bool, np.bool_)
+_BOOLS = (bool, np.bool_)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of value: in words, and `plain`, which gives the plain value or raises where it does not fit."""
+class Validator:
+    """What is expected of an argument, in words, and `convert`, which returns the plain value.
+
+    `convert` raises `TypeError`, `ValueError` or `OverflowError` for a value that does not fit."""
 
     expected: str
-    plain: Callable[[Any], Any]
+    convert: Callable[[Any], Any]
 
-    def read(self, value: Any, name: str, where: str | None = None) -> Any:
-        """The plain value, or an error that names it."""
+    def parse(self, value: Any, name: str, where: str | None = None) -> Any:
+        """Return the plain value; raises a `UserError` that names the argument."""
         try:
-            return self.plain(value)
+            return self.convert(value)
         except (TypeError, ValueError, OverflowError):
             raise UserError(f"{name} = {shown(value)}", where=where, expected=self.expected) from None
 
 
-def integer(low: int, high: int = LARGEST) -> Kind:
-    """A whole number in a range."""
+def integer(low: int, high: int = LARGEST) -> Validator:
+    """Return a validator of integers in a range."""
 
-    def plain(value: Any) -> int:
-        return _fitting(_index(value), lambda found: low <= found <= high)
+    def convert(value: Any) -> int:
+        return _fitting(_index(value), lambda x: low <= x <= high)
 
-    return Kind(f"an integer, {f'{low} or more' if high == LARGEST else f'{low} to {high}'}", plain)
+    return Validator(f"an integer, {f'{low} or more' if high == LARGEST else f'{low} to {high}'}", convert)
 
 
-def number(expected: str, fits: Callable[[float], bool]) -> Kind:
-    """A number that fits; `fits` must be false for NaN."""
+def number(expected: str, fits: Callable[[float], bool]) -> Validator:
+    """Return a validator of numbers that fit; `fits` must be false for NaN."""
 
-    def plain(value: Any) -> float:
-        if isinstance(value, (*_TRUTHS, str, bytes)):
+    def convert(value: Any) -> float:
+        if isinstance(value, (*_BOOLS, str, bytes)):
             raise TypeError
         return _fitting(float(value), fits)
 
-    return Kind(expected, plain)
+    return Validator(expected, convert)
 
 
-def optional(kind: Kind) -> Kind:
-    """That kind, or None."""
-    return Kind(f"{kind.expected}; or None", lambda value: None if value is None else kind.plain(value))
+def optional(validator: Validator) -> Validator:
+    """Return the same validator that also takes None."""
+    return Validator(
+        f"{validator.expected}; or None", lambda value: None if value is None else validator.convert(value)
+    )
 
 
-def or_else(kind: Kind, neutral: Any) -> Kind:
-    """That kind; None stands for the neutral value."""
-    return Kind(f"{kind.expected}; or None", lambda value: neutral if value is None else kind.plain(value))
+def default_if_none(validator: Validator, neutral: Any) -> Validator:
+    """Return the same validator that takes None as the neutral value."""
+    return Validator(
+        f"{validator.expected}; or None", lambda value: neutral if value is None else validator.convert(value)
+    )
 
 
-def _truth(value: Any) -> bool:
-    return bool(_fitting(value, lambda found: isinstance(found, _TRUTHS)))
+def _bool(value: Any) -> bool:
+    return bool(_fitting(value, lambda x: isinstance(x, _BOOLS)))
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    found = [value] if isinstance(value, str) else as_list(value)
-    return tuple(_fitting(text, lambda text: isinstance(text, str) and text != "") for text in found)
+def _strings(value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else _list(value)
+    return tuple(_fitting(text, lambda text: isinstance(text, str) and text != "") for text in texts)
 
 
 def _ids(value: Any) -> tuple[int, ...]:
-    return tuple(_fitting(_index(id), lambda found: found >= 0) for id in as_list(value))
+    return tuple(_fitting(_index(id), lambda x: x >= 0) for id in _list(value))
 
 
-def _kept(value: Any) -> bool:
-    return bool(value) if isinstance(value, _TRUTHS) else _fitting(_index(value), lambda found: 0 <= found <= 1) >= 0
+def _logprobs_flag(value: Any) -> bool:
+    if isinstance(value, _BOOLS):
+        return bool(value)
+    _fitting(_index(value), lambda x: 0 <= x <= 1)
+    return True
 
 
 def _biases(value: Any) -> tuple[tuple[int, float], ...]:
-    pairs = value.items() if isinstance(value, Mapping) else as_list(value)
-    return tuple((_ids([id])[0], _BIAS.plain(bias)) for id, bias in pairs)
+    pairs = value.items() if isinstance(value, Mapping) else _list(value)
+    return tuple((_ids([id])[0], _BIAS.convert(bias)) for id, bias in pairs)
 
 
 def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(_fitting(_ids(ids), lambda found: len(found) > 0) for ids in as_list(value))
+    return tuple(_fitting(_ids(ids), lambda x: len(x) > 0) for ids in _list(value))
 
 
 _BIAS = number("", lambda value: -100 <= value <= 100)
 
-TRUTH = Kind("True or False", _truth)
-KEPT = Kind("True or False; 0 and 1 are True, as in vLLM", _kept)
-BIASES = Kind("a dict of token ids and numbers from -100 to 100", _biases)
-TEXTS = Kind("a string or a list of strings, none of them empty", _texts)
-IDS = Kind("a list of token ids", _ids)
-SEQUENCES = Kind("a list of lists of token ids, none of them empty", _sequences)
+BOOL = Validator("True or False", _bool)
+LOGPROBS_FLAG = Validator("True or False; 0 and 1 are True, as in vLLM", _logprobs_flag)
+BIASES = Validator("a dict of token ids and numbers from -100 to 100", _biases)
+STRINGS = Validator("a string or a list of strings, none of them empty", _strings)
+IDS = Validator("a list of token ids", _ids)
+SEQUENCES = Validator("a list of lists of token ids, none of them empty", _sequences)
 
 
-def as_list(value: Any) -> list[Any]:
-    """The items of a list, a tuple, an array or a tensor; a `TypeError` for a text and all else."""
+def _list(value: Any) -> list[Any]:
+    """Return the items of a list, a tuple, an array or a tensor; raises `TypeError` for a string and all else."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
         raise TypeError
     return list(value)
 
 
-def items(value: Any, name: str, expected: str, hint: str | None = None) -> list[Any]:
-    """A list, one item for each request. One by itself is refused."""
+def as_list(value: Any, name: str, expected: str, hint: str | None = None) -> list[Any]:
+    """Return the items of a list, one for each request; raises a `UserError` for anything else."""
     try:
-        return as_list(value)
+        return _list(value)
     except TypeError:
         raise UserError(f"{name} = {shown(value)}", expected=expected, hint=hint) from None
 
 
 def token_ids(value: Any, vocab_size: int, where: str) -> list[int]:
-    """Ids that have a row in the model."""
+    """Return ids as a list; raises a `UserError` where one has no row in the embedding."""
     expected = f"token ids from 0 to {vocab_size - 1}"
     try:
-        ids = [_index(id) for id in as_list(value)]
+        ids = [_index(id) for id in _list(value)]
     except TypeError:
         raise UserError(f"{shown(value)} is not a list of token ids", where=where, expected=expected) from None
     if bad := [id for id in ids if not 0 <= id < vocab_size]:
@@ -137,23 +146,25 @@ def token_ids(value: Any, vocab_size: int, where: str) -> list[int]:
 
 
 def same_length(values: Sequence[Any], name: str, count: int) -> None:
-    """Refuse lists that do not go together."""
+    """Raise a `UserError` for lists of different lengths."""
     if len(values) != count:
         raise UserError(f"{len(values)} {name} for {count} prompts", expected="one for each prompt")
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, and on one line."""
+    """Return a value as messages show it: short, and on one line."""
     return " ".join(reprlib.repr(value).split())
 
 
 def _index(value: Any) -> int:
-    if isinstance(value, _TRUTHS):
+    """Return an integer of Python, numpy or torch; raises `TypeError` for bools and all else."""
+    if isinstance(value, _BOOLS):
         raise TypeError
     return operator.index(value)
 
 
 def _fitting(value: T, fits: Callable[[T], bool]) -> T:
+    """Return the value; raises `ValueError` where it does not fit."""
     if not fits(value):
         raise ValueError
     return value

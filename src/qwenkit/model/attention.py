@@ -29,7 +29,7 @@ _SHORT = 1024  # tokens; above, the plain form's square of scores costs more mem
 class Cache(Protocol):
     """Keys and values of earlier tokens. Slot j of a row holds the token at position j."""
 
-    plain: bool
+    math_attention: bool
     """Attention by plain matrix products, where another order of sums would show."""
 
     def positions_BT(self, T: int) -> Tensor:

@@ -1,6 +1,6 @@
 """A model's weights in the order in which oneDNN's bf16 products read them on a CPU: for a model that only writes.
 
-    twin = pack(model)      # shares all that is no matrix; the model itself stays as it is
+    twin = prepack(model)      # shares all that is no matrix; the model itself stays as it is
 
 torch reorders a matrix at every call. Done once, a prompt of 512 tokens takes 161 to 174 ms of matrix products where it
 took 178 to 193, and one token 36 to 39 where it took 49 to 53 (Qwen2-0.5B's shape, two cores, three runs of
@@ -72,7 +72,7 @@ class PackedMLP(MLP):
         return gate_BTC, up_BTC
 
 
-def can_pack(model: Transformer) -> bool:
+def can_prepack(model: Transformer) -> bool:
     """Whether the model's products are bf16 on a CPU that has them in oneDNN, and there is room for the copy."""
     weight = model.model.embed_tokens.weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
@@ -82,7 +82,7 @@ def can_pack(model: Transformer) -> bool:
 
 
 @torch.no_grad()
-def pack(model: Transformer) -> Transformer:
+def prepack(model: Transformer) -> Transformer:
     """A twin whose matrices are packed; those that are quantized stay as they are, and everything else is shared."""
     shared = [*model.parameters(), *model.buffers()]
     twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})

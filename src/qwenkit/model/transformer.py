@@ -79,11 +79,11 @@ class Attention(nn.Module):
         q_BHTD, k_BGTD = rotary.query(q_BHTD), rotary.key(k_BGTD)
         if cache is not None:
             k_BGTD, v_BGTD = cache.extend(self.layer, k_BGTD, v_BGTD)
-        plain = cache is not None and cache.plain
-        busy = len(k_BGTD)
-        o_BHTD = attention(q_BHTD[:busy], k_BGTD, v_BGTD, view.mask, view.window, plain)
-        o_BTC = o_BHTD.transpose(1, 2).reshape(busy, T, -1)
-        return self.o_proj(o_BTC if busy == B else F.pad(o_BTC, (0, 0, 0, 0, 0, B - busy)))
+        math = cache is not None and cache.math_attention
+        active = len(k_BGTD)  # the cache leaves out rows that only pad the batch
+        o_BHTD = attention(q_BHTD[:active], k_BGTD, v_BGTD, view.mask, view.window, math)
+        o_BTC = o_BHTD.transpose(1, 2).reshape(active, T, -1)
+        return self.o_proj(o_BTC if active == B else F.pad(o_BTC, (0, 0, 0, 0, 0, B - active)))
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, heads side by side."""

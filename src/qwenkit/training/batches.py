@@ -16,7 +16,6 @@ import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,39 +30,50 @@ IGNORED = 0  # id of padding and target of weight 0: any valid id will do
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch. `content` counts supervised ids that are content of an assistant's turn; None where there are
-    only documents without turns."""
+    """One micro-batch. Its counts are taken on the host when it is built, so that a step on an accelerator need not
+    wait for them."""
 
     ids_BT: Tensor
     targets_BT: Tensor
     weights_BT: Tensor
+    """Loss weight of predicting each target; 0 at padding and at what is not supervised."""
     documents_BT: Tensor
+    """The number of each token's document in its row, -1 at padding."""
     rows: tuple[PackedSequence, ...]
     names: tuple[str, ...]
+    """The ids of the documents in the batch."""
     content: int | None
+    """Supervised tokens that are content of an assistant's turn; None where the documents have no turns."""
+    weight: float
+    """The sum of loss weights: what this batch adds to the divisor of the loss."""
+    tokens: int
+    """Tokens in it, without padding."""
+    fingerprint: int
+    """Equal for equal ids and weights (CRC-32)."""
 
-    @property
-    def weight(self) -> float:
-        """The sum of loss weights: what this batch adds to the divisor of the loss."""
-        return float(self.weights_BT.sum(dtype=torch.float64))
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in it, padding left out."""
-        return int((self.documents_BT >= 0).sum())
-
-    @property
-    def fingerprint(self) -> int:
-        """Equal for equal ids and weights."""
-        return zlib.crc32(self.weights_BT.cpu().numpy().tobytes(), zlib.crc32(self.ids_BT.cpu().numpy().tobytes()))
+    @classmethod
+    def of(
+        cls,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        weights_BT: Tensor,
+        documents_BT: Tensor,
+        rows: tuple[PackedSequence, ...] = (),
+        names: tuple[str, ...] = (),
+        content: int | None = None,
+    ) -> Batch:
+        """Return a batch of these tensors, which lie on the CPU, with its counts."""
+        fingerprint = zlib.crc32(weights_BT.numpy().tobytes(), zlib.crc32(ids_BT.numpy().tobytes()))
+        weight, tokens = float(weights_BT.sum(dtype=torch.float64)), int((documents_BT >= 0).sum())
+        return cls(ids_BT, targets_BT, weights_BT, documents_BT, rows, names, content, weight, tokens, fingerprint)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on a device."""
+        """Return the batch with its tensors on a device."""
         names = ("ids_BT", "targets_BT", "weights_BT", "documents_BT")
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def describe(self) -> str:
-        """Rows and documents in words, for an alarm."""
+        """Return its rows and documents in words, for an alarm."""
         rows = ", ".join(f"{row.epoch}:{row.number}" for row in self.rows[:4])
         names = ", ".join(self.names[:8])
         more = f" and {len(self.names) - 8} more" if len(self.names) > 8 else ""
@@ -71,7 +81,7 @@ class Batch:
 
 
 def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int) -> Batch:
-    """Fill rows of `length` tokens from the store."""
+    """Return a batch [B, T] of rows of `length` tokens, filled from the dataset."""
     shape = (len(rows), length)
     ids = np.full(shape, IGNORED, np.int64)
     targets = np.full(shape, IGNORED, np.int64)
@@ -88,22 +98,17 @@ def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int
             there = slice(at, at + len(following))
             targets[b, there] = following
             weights[b, there] = store.weights(document, start + 1, stop + 1)
-            marked = store.content(document, start + 1, stop + 1)
-            if marked is not None:
-                content = (content or 0) + int((marked & (weights[b, there] > 0)).sum())
+            is_content = store.content(document, start + 1, stop + 1)
+            if is_content is not None:
+                content = (content or 0) + int((is_content & (weights[b, there] > 0)).sum())
             at += stop - start
     names = dict.fromkeys(store.ids[segment.document] for row in rows for segment in row.segments)
     tensors = [torch.from_numpy(array) for array in (ids, targets, weights, documents)]
-    return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
-
-
-def on_device(batch: Any, device: torch.device | str) -> Any:
-    """The batch on a device, where it has a `to`."""
-    return batch.to(device) if hasattr(batch, "to") else batch
+    return Batch.of(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
 
 
 class Batches:
-    """The micro-batches of a step: a pure function of it. With `world` workers, `rank` takes every world-th row."""
+    """The micro-batches of a step, as a pure function of it. With `world` workers, `rank` takes every world-th row."""
 
     def __init__(
         self,
@@ -130,7 +135,7 @@ class Batches:
 
 
 def validation_batches(store: TokenDataset, seq_length: int, batch_size: int, split: bool) -> list[Batch]:
-    """Every token of a small store once, in a fixed order: for evaluation during training."""
+    """Return batches with every token of a small dataset once, in a fixed order: for the loss on a validation split."""
     order = EpochOrder(store.digest, 0, store.lengths, seq_length, split)
     count = order.sequences_per_epoch
     parts = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]

@@ -1,65 +1,99 @@
-"""Objectives: what one micro-batch adds to the loss, as a SUM; the update divides by the weight of the whole step.
+"""The language-modelling loss: what one micro-batch adds to it, as a SUM; the update divides by the step's weight.
 
-    loss_sum, sums = lm_objective(model, batch)        # sum of w * nll over the batch
+    loss_sum, sums = lm_objective(model, batch)        # sum of loss weight * negative log-likelihood, in nats
 
-So accumulation and packing give the same number (the mean of means would not; over several workers the divisor would
-have to be summed too, but training is one process on one device). A model is anything with
+So gradient accumulation and packing give the same number, where a mean of means would not. (Over several workers the
+divisor would have to be summed too, but training is one process on one device.) A model is anything with
 `hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the head, `chunk` of them at a
-time, and a chunk's logits are computed anew in the backward pass: with 152k words, logits are the largest tensor of a
-step.
+time (`model/logprobs.py`).
 
 Legend: B rows, T tokens, N supervised tokens, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from qwenkit.training.batches import Batch, on_device
+from qwenkit.model.logprobs import Head, by_chunks
+from qwenkit.model.modes import evaluating
+from qwenkit.training.batches import Batch
 
-Sums = tuple[Tensor, dict[str, Tensor]]
-Objective = Callable[[Any, Any], Sums]
 CHUNK = 8192
+"""Supervised tokens whose logits exist at once."""
+LossSums = tuple[Tensor, dict[str, Tensor]]
+"""The loss of a micro-batch, summed over what it is divided by later, and sums of other metrics for the log."""
 
 
-def cross_entropy_sum(
-    head: Callable[[Tensor], Tensor], h_ND: Tensor, targets_N: Tensor, weights_N: Tensor, chunk: int = CHUNK
-) -> Tensor:
-    """Sum of weight times negative log-likelihood, in float32 (or float64 where the model is)."""
+class LanguageModel(Protocol):
+    """What the loss asks of a model; `qwenkit.model.Transformer` is one."""
 
-    def part(h: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        logits_NV = head(h)
-        logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-        return (F.cross_entropy(logits_NV, targets, reduction="none") * weights).sum()
+    def hidden(self, ids_BT: Tensor, *, documents_BT: Tensor | None) -> Tensor:
+        """Return states [B, T, D]; attention stays inside the documents."""
+        ...
 
-    if len(h_ND) <= chunk:
-        return part(h_ND, targets_N, weights_N)
-    pieces = zip(h_ND.split(chunk), targets_N.split(chunk), weights_N.split(chunk))
-    return torch.stack([checkpoint(part, *piece, use_reentrant=False) for piece in pieces]).sum()
+    def head(self, h_ND: Tensor) -> Tensor:
+        """Return logits [N, V]."""
+        ...
 
 
-def lm_objective(model: Any, batch: Batch, isolate: bool = True, chunk: int = CHUNK) -> Sums:
-    """Next-token cross entropy over supervised tokens. `isolate=False` lets packed documents see each other."""
+class Objective(Protocol):
+    """What a model learns: the loss of one micro-batch as a sum. Model and batch are those of the training at hand."""
+
+    def __call__(self, model: Any, batch: Any, /) -> LossSums:
+        """Return the summed loss, with gradient, and sums of other metrics."""
+        ...
+
+
+def cross_entropy_sum(head: Head, h_ND: Tensor, targets_N: Tensor, weights_N: Tensor, chunk: int = CHUNK) -> Tensor:
+    """Return the sum of weight times negative log-likelihood in nats, in float32 (float64 where the model is)."""
+
+    def compute(h_CD: Tensor, targets_C: Tensor, weights_C: Tensor) -> tuple[Tensor]:
+        logits_CV = head(h_CD)
+        logits_CV = logits_CV if logits_CV.dtype == torch.float64 else logits_CV.float()
+        return ((F.cross_entropy(logits_CV, targets_C, reduction="none") * weights_C).sum(),)
+
+    sums = [loss for (loss,) in by_chunks(compute, (h_ND, targets_N, weights_N), chunk)]
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+
+
+def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True, chunk: int = CHUNK) -> LossSums:
+    """Return the next-token cross entropy over the supervised tokens of a batch, summed, in nats.
+
+    `isolate=False` lets packed documents see each other."""
     h_BTD = model.hidden(batch.ids_BT, documents_BT=batch.documents_BT if isolate else None)
-    chosen_N = batch.weights_BT.flatten().nonzero().squeeze(1)
-    targets_N, weights_N = (part.flatten()[chosen_N] for part in (batch.targets_BT, batch.weights_BT))
-    return cross_entropy_sum(model.head, h_BTD.flatten(0, 1)[chosen_N], targets_N, weights_N, chunk), {}
+    index_N = batch.weights_BT.flatten().nonzero().squeeze(1)
+    targets_N, weights_N = (part.flatten()[index_N] for part in (batch.targets_BT, batch.weights_BT))
+    return cross_entropy_sum(model.head, h_BTD.flatten(0, 1)[index_N], targets_N, weights_N, chunk), {}
+
+
+class WeightedBatch(Protocol):
+    """What `mean_loss` asks of a batch."""
+
+    @property
+    def weight(self) -> float:
+        """What it adds to the divisor of the loss."""
+        ...
+
+    def to(self, device: torch.device | str, /) -> WeightedBatch:
+        """Return the batch with its tensors on a device."""
+        ...
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, batches: Iterable[Any], objective: Objective = lm_objective) -> dict[str, float]:
-    """Held-out `loss` (per supervised token) and `weight`; leaves the model's mode as it was."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    total, weight = 0.0, 0.0
-    for batch in batches:
-        total += float(objective(model, on_device(batch, device))[0])
-        weight += batch.weight
-    model.train(was_training)
+def mean_loss(
+    model: nn.Module, batches: Iterable[WeightedBatch], objective: Objective = lm_objective
+) -> dict[str, float]:
+    """Return the validation `loss` (nats per supervised token) and the `weight` that it was divided by.
+
+    The model is in eval mode meanwhile, and in its old mode afterwards."""
+    device, total, weight = next(model.parameters()).device, 0.0, 0.0
+    with evaluating(model):
+        for batch in batches:
+            total += float(objective(model, batch.to(device))[0])
+            weight += batch.weight
     return {"loss": total / max(weight, 1e-12), "weight": weight}

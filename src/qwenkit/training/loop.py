@@ -16,30 +16,55 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from qwenkit import rng
 from qwenkit.errors import Interrupted, UserError
+from qwenkit.model.modes import evaluating
 from qwenkit.training.checkpoint import RunState, load_latest, save_checkpoint
-from qwenkit.training.sentinel import STOP, AlarmError, Raised, Sentinel
+from qwenkit.training.sentinel import STOP, AlarmError, AlarmEvent, Sentinel
+from qwenkit.training.update import Update
 
-Log = Callable[..., None]
-Evaluate = Callable[[RunState], Mapping[str, Any]]
 LAST_METRICS = "last"
+"""Where `RunState.numbers` holds the metrics of the last step."""
+
+
+class Log(Protocol):
+    """Takes an event with its fields; `EventLog.log` is one."""
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        """Write the event."""
+        ...
+
+
+class Evaluate(Protocol):
+    """Measures the modules of a run while it is trained, such as the loss on a validation split."""
+
+    def __call__(self, state: RunState, /) -> Mapping[str, Any]:
+        """Return metrics for the event `eval`."""
+        ...
+
+
+class Progress(Protocol):
+    """Shows how far a training is."""
+
+    def __call__(self, done: int, total: int, /, **metrics: float) -> None:
+        """Show that `done` of `total` steps are done, with the metrics of the last one."""
+        ...
 
 
 def null_log(event: str, **fields: Any) -> None:
-    """A log that keeps nothing."""
+    """A log that writes nothing."""
 
 
 def run(
-    update: Callable[[RunState, int], dict[str, Any]],
+    update: Update,
     state: RunState,
     until: int,
     *,
@@ -49,40 +74,42 @@ def run(
     sentinel: Sentinel | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Step until `state.step == until`, from the newest checkpoint if there is one; returns the last step's metrics.
+    """Train until `state.step == until`, from the newest checkpoint if there is one; return the last step's metrics.
 
-    `evaluate(state)` runs at the start, every `evaluate_every` steps (0: only there) and at the end, as event `eval`.
+    `evaluate(state)` runs at the start, every `evaluate_every` steps (0: never in between) and at the end, as event
+    `eval`. A checkpoint is written every `checkpoint_seconds` and at the end. Raises `Interrupted` after a signal (the
+    state is saved), `AlarmError` for an alarm that stops, and a `UserError` for a checkpoint of another training.
     """
-    keeper = _Keeper(state, sentinel or Sentinel(), checkpoint_dir, checkpoint_seconds, until, log)
-    keeper.resume()
-    with _signals() as caught:
+    checkpointer = _Checkpointer(state, sentinel or Sentinel(), checkpoint_dir, checkpoint_seconds, until, log)
+    checkpointer.resume()
+    with _signals() as signals:
         if evaluate and state.step == 0:
             _evaluate(evaluate, state, log)
         while state.step < until:
-            _step(update, state, keeper.sentinel, log, seed)
+            _step(update, state, checkpointer.sentinel, log, seed)
             if progress:
                 progress(state.step, until, **state.numbers[LAST_METRICS])
             due = state.step == until or (evaluate_every and state.step % evaluate_every == 0)
             if evaluate and due:  # before an interrupt is acted on: a resumed run never comes back to this step
                 _evaluate(evaluate, state, log)
-            if caught:
-                keeper.save()
+            if signals:
+                checkpointer.save()
                 raise Interrupted(f"interrupted at step {state.step} of {until}; the state is saved")
-            keeper.save_if_due(done=state.step == until)
+            checkpointer.save_if_due(done=state.step == until)
     return state.numbers.get(LAST_METRICS, {})
 
 
-def _step(update: Callable[..., dict[str, Any]], state: RunState, sentinel: Sentinel, log: Log, seed: int) -> None:
-    """One update, its event and its alarms."""
+def _step(update: Update, state: RunState, sentinel: Sentinel, log: Log, seed: int) -> None:
+    """Run one update, log its event and raise its alarms."""
     torch.manual_seed(rng.derive_seed(seed, "step", state.step))
     started = time.perf_counter()
     try:
         metrics = update(state, state.step)
-    except AlarmError as stopped:
-        log("alarm", step=state.step + 1, **stopped.raised.fields())
+    except AlarmError as error:
+        log("alarm", step=state.step + 1, **error.alarm_event.fields())
         raise
     seconds = time.perf_counter() - started
     state.step += 1
@@ -91,30 +118,31 @@ def _step(update: Callable[..., dict[str, Any]], state: RunState, sentinel: Sent
     if "tokens" in metrics:
         timed["tokens_per_second"] = round(metrics["tokens"] / max(seconds, 1e-9))
     log("step", step=state.step, **timed)
-    _alarm(sentinel.observe(state.step, timed), state.step, log)
+    _report(sentinel.observe(state.step, timed), state.step, log)
 
 
-def _alarm(raised: list[Raised], step: int, log: Log) -> None:
-    for alarm in raised:
-        log("alarm", step=step, **alarm.fields())
-    for alarm in raised:
-        if alarm.alarm.action == STOP:
-            raise alarm.error()
+def _report(alarm_events: list[AlarmEvent], step: int, log: Log) -> None:
+    """Log all alarms of a step, then raise the first one that stops."""
+    for event in alarm_events:
+        log("alarm", step=step, **event.fields())
+    for event in alarm_events:
+        if event.alarm.action == STOP:
+            raise event.error()
 
 
 def _evaluate(evaluate: Evaluate, state: RunState, log: Log) -> None:
     """Evaluate without a trace: modules keep their mode, and the next step seeds its own draws."""
-    modes = {name: module.training for name, module in state.modules.items()}
     started = time.perf_counter()
-    metrics = evaluate(state)
-    for name, module in state.modules.items():
-        module.train(modes[name])
+    with contextlib.ExitStack() as stack:
+        for module in state.modules.values():
+            stack.enter_context(evaluating(module))
+        metrics = evaluate(state)
     log("eval", step=state.step, **{**metrics, "seconds": round(time.perf_counter() - started, 4)})
 
 
 @dataclass
-class _Keeper:
-    """Saves and restores the state together with the sentinel's memory."""
+class _Checkpointer:
+    """Saves and restores the state together with the sentinel's history."""
 
     state: RunState
     sentinel: Sentinel
@@ -136,7 +164,7 @@ class _Keeper:
             self.sentinel.load_state_dict(tree["sentinel"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
-                "the checkpoint is one of another training", where=str(self.folder), hint="remove the folder"
+                "the checkpoint belongs to another training", where=str(self.folder), hint="remove the folder"
             ) from error
         self.log("resumed", step=self.state.step)
 
@@ -158,24 +186,24 @@ class _Keeper:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM; after it the usual handlers are back, so that a second one stops at once."""
-    caught: list[int] = []
+    """Collect the first SIGINT or SIGTERM; after it the old handlers are back, so that a second one stops at once."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield caught
+        yield received
         return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
-        for number, handler in usual.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
     def catch(number: int, _: FrameType | None) -> None:
-        caught.append(number)
+        received.append(number)
         restore()
 
-    for number in usual:
+    for number in old_handlers:
         signal.signal(number, catch)
     try:
-        yield caught
+        yield received
     finally:
         restore()

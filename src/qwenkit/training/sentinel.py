@@ -1,12 +1,12 @@
-"""The sentinel: watches the metrics of every step and says what is wrong, why, and how to fix it.
+"""The sentinel: watches the metrics of every step and raises alarms that name value, cause and fix.
 
     sentinel = Sentinel(vocab_size=1536)
     for alarm in sentinel.observe(step, metrics): ...      # the loop logs them and stops where `action` is "stop"
 
 `ALARMS` is the whole table, from `alarms.toml`. Alarms of kind `update` are raised by the update itself, before the
-optimizer moves; all others read one metric of the step. An alarm fires when its condition has held for `patience` steps
-in a row, once. Limits can be moved or an alarm switched off:
-`Sentinel(overrides={"kl-high": {"threshold": 5.0}}, off={"loss-spike"})`.
+optimizer moves; all others read one metric of the step. An alarm fires once its condition has been true for
+`patience` steps in a row. Thresholds can be changed and alarms disabled:
+`Sentinel(overrides={"kl-high": {"threshold": 5.0}}, disabled={"loss-spike"})`.
 The history is part of the checkpoint: a resumed run is watched as the uninterrupted one.
 """
 
@@ -44,33 +44,33 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Raised:
-    """An alarm that fired: its row, the value that did it, and where."""
+class AlarmEvent:
+    """An alarm that fired: its row of the table, the value that made it fire, and where."""
 
     alarm: Alarm
     value: float
     where: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """The fields of its event."""
+        """Return the fields of its event in the log."""
         row = self.alarm
         limits = {"id": row.id, "action": row.action, "metric": row.metric, "threshold": row.threshold}
         return {**limits, "value": self.value, "where": self.where, "cause": row.cause, "hint": row.hint}
 
     def error(self) -> AlarmError:
-        """The error that stops the run."""
+        """Return the error that stops the run."""
         return AlarmError(self)
 
 
 class AlarmError(Stopped):
     """A run stopped by an alarm."""
 
-    def __init__(self, raised: Raised) -> None:
-        self.raised = raised
-        row = raised.alarm
+    def __init__(self, event: AlarmEvent) -> None:
+        self.alarm_event = event
+        row = event.alarm
         super().__init__(
-            f"stopped by the alarm {row.id}: {row.metric} is {raised.value:.6g} ({row.cause})",
-            where=raised.where or None,
+            f"stopped by the alarm {row.id}: {row.metric} is {event.value:.6g} ({row.cause})",
+            where=event.where or None,
             expected=f"not: {row.condition}",
             hint=row.hint,
         )
@@ -85,65 +85,68 @@ ALARMS = _table()
 
 
 def raise_alarm(id: str, value: float, where: str = "") -> NoReturn:
-    """Stop from inside an update, before the optimizer moves."""
-    raise Raised(ALARMS[id], value, where).error()
+    """Raise an alarm as an `AlarmError` from inside an update, before the optimizer moves."""
+    raise AlarmEvent(ALARMS[id], value, where).error()
 
 
 @dataclass
-class Watch:
-    """What one alarm remembers: earlier healthy values, its first ones, and how long its condition holds."""
+class AlarmHistory:
+    """What one alarm remembers: the latest healthy values, the first ones, how many there were, and for how many steps in
+    a row its condition has been true."""
 
-    history: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
-    seen: int = 0
+    count: int = 0
     streak: int = 0
 
-    def keep(self, value: float) -> None:
+    def append(self, value: float) -> None:
         """Remember a value."""
-        self.history = [*self.history, value][-WINDOW:]
+        self.values = [*self.values, value][-WINDOW:]
         if len(self.first) < 16:
             self.first.append(value)
 
 
-def _spike(watch: Watch, row: Alarm, value: float) -> bool:
-    """Deviations are those from step to step: the fall of a young loss would widen plain ones and hide a spike."""
-    if len(watch.history) < 32:
+def _spike(history: AlarmHistory, row: Alarm, value: float) -> bool:
+    """Compare with the noise from step to step: the fall of a young loss would widen plain ones and hide a spike."""
+    if len(history.values) < 32:
         return False
-    mean = statistics.fmean(watch.history[-32:])
-    changes = [(after - before) ** 2 for before, after in itertools.pairwise(watch.history)]
+    mean = statistics.fmean(history.values[-32:])
+    changes = [(after - before) ** 2 for before, after in itertools.pairwise(history.values)]
     sigma = math.sqrt(statistics.fmean(changes) / 2)
     return value > mean + row.threshold * max(sigma, 0.01 * abs(mean))
 
 
-def _ratio(watch: Watch, row: Alarm, value: float) -> bool:
-    return len(watch.history) >= 32 and value > row.threshold * statistics.median(watch.history)
+def _ratio(history: AlarmHistory, row: Alarm, value: float) -> bool:
+    return len(history.values) >= 32 and value > row.threshold * statistics.median(history.values)
 
 
-def _drop(watch: Watch, row: Alarm, value: float) -> bool:
-    return len(watch.history) >= 32 and value < row.threshold * statistics.median(watch.history)
+def _drop(history: AlarmHistory, row: Alarm, value: float) -> bool:
+    return len(history.values) >= 32 and value < row.threshold * statistics.median(history.values)
 
 
-def _growth(watch: Watch, row: Alarm, value: float) -> bool:
-    return len(watch.first) >= 16 and value > row.threshold * statistics.fmean(watch.first)
+def _growth(history: AlarmHistory, row: Alarm, value: float) -> bool:
+    return len(history.first) >= 16 and value > row.threshold * statistics.fmean(history.first)
 
 
-def _above(watch: Watch, row: Alarm, value: float) -> bool:
+def _above(history: AlarmHistory, row: Alarm, value: float) -> bool:
     return value > row.threshold
 
 
-def _below(watch: Watch, row: Alarm, value: float) -> bool:
+def _below(history: AlarmHistory, row: Alarm, value: float) -> bool:
     return value < row.threshold
 
 
-def _repeated(watch: Watch, row: Alarm, value: float) -> bool:
-    return value in watch.history[-int(row.threshold) :]
+def _repeated(history: AlarmHistory, row: Alarm, value: float) -> bool:
+    return value in history.values[-int(row.threshold) :]
 
 
-def _not_learning(watch: Watch, row: Alarm, value: float) -> bool:
-    return row.threshold > 0 and watch.seen >= 200 and statistics.fmean([*watch.history[-15:], value]) >= row.threshold
+def _not_learning(history: AlarmHistory, row: Alarm, value: float) -> bool:
+    return (
+        row.threshold > 0 and history.count >= 200 and statistics.fmean([*history.values[-15:], value]) >= row.threshold
+    )
 
 
-KINDS: dict[str, Callable[[Watch, Alarm, float], bool]] = {
+KINDS: dict[str, Callable[[AlarmHistory, Alarm, float], bool]] = {
     "spike": _spike,
     "ratio": _ratio,
     "drop": _drop,
@@ -162,35 +165,45 @@ class Sentinel:
         self,
         vocab_size: int | None = None,
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        off: Iterable[str] = (),
+        disabled: Iterable[str] = (),
     ) -> None:
         changes = {"not-learning": {"threshold": math.log(vocab_size) if vocab_size else 0.0}, **(overrides or {})}
-        for name in [*changes, *off]:
+        for name in [*changes, *disabled]:
             if name not in ALARMS:
                 raise UserError(f"no alarm is called {name}", nearest=nearest(name, ALARMS), expected=", ".join(ALARMS))
         rows = [dataclasses.replace(row, **changes.get(row.id, {})) for row in ALARMS.values()]
-        self.alarms = [row for row in rows if row.kind in KINDS and row.id not in set(off)]
-        self._watches = {row.id: Watch() for row in self.alarms}
+        self.alarms = [row for row in rows if row.kind in KINDS and row.id not in set(disabled)]
+        self._histories = {row.id: AlarmHistory() for row in self.alarms}
 
-    def observe(self, step: int, metrics: Mapping[str, Any]) -> list[Raised]:
-        """The alarms that fire at this step."""
-        raised = (self._look(row, metrics[row.metric], step) for row in self.alarms if row.metric in metrics)
-        return [alarm for alarm in raised if alarm is not None]
+    def observe(self, step: int, metrics: Mapping[str, Any]) -> list[AlarmEvent]:
+        """Return the alarms that fire at this step; `metrics` are those of its event."""
+        events = (self._look(row, metrics[row.metric], step) for row in self.alarms if row.metric in metrics)
+        return [event for event in events if event is not None]
 
-    def _look(self, row: Alarm, value: float, step: int) -> Raised | None:
-        watch = self._watches[row.id]
-        holds = KINDS[row.kind](watch, row, value)
-        watch.streak = watch.streak + 1 if holds else 0
-        watch.seen += 1
+    def _look(self, row: Alarm, value: float, step: int) -> AlarmEvent | None:
+        history = self._histories[row.id]
+        holds = KINDS[row.kind](history, row, value)
+        history.streak = history.streak + 1 if holds else 0
+        history.count += 1
         # What an alarm compares with is the healthy past: a spike must not raise its own limit.
         if not holds or row.kind not in ("spike", "ratio", "drop"):
-            watch.keep(value)
-        return Raised(row, value, f"step {step}") if watch.streak == row.patience else None
+            history.append(value)
+        return AlarmEvent(row, value, f"step {step}") if history.streak == row.patience else None
 
     def state_dict(self) -> dict[str, Any]:
-        """All histories, as JSON values."""
-        return {name: dataclasses.asdict(watch) for name, watch in self._watches.items()}
+        """Return all histories as JSON values, by the names that checkpoints have for their fields."""
+        return {
+            name: {"history": each.values, "first": each.first, "seen": each.count, "streak": each.streak}
+            for name, each in self._histories.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over saved histories; an alarm that had none starts anew."""
-        self._watches = {row.id: Watch(**state.get(row.id, {})) for row in self.alarms}
+        """Take over saved histories; an alarm that had none starts with an empty one."""
+        self._histories = {row.id: _history(**state.get(row.id, {})) for row in self.alarms}
+
+
+def _history(
+    history: Iterable[float] = (), first: Iterable[float] = (), seen: int = 0, streak: int = 0
+) -> AlarmHistory:
+    """Return a history from the fields of a checkpoint."""
+    return AlarmHistory(list(history), list(first), seen, streak)

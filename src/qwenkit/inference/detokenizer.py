@@ -1,0 +1,128 @@
+"""From the ids of an answer to its text, token by token, with stop strings.
+
+detokenizer = IncrementalDetokenizer(tok, SamplingParams(stop=["\\n\\n"]))
+ended = detokenizer.push(token_id)     # true where a stop string is complete
+print(detokenizer.delta(), end="")     # the new text, as far as no stop string can take it back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from qwenkit.inference.sampling_params import SamplingParams
+
+Match = tuple[int, int, str]
+"""A stop string that was completed: where the text would be cut, its length in characters, the string."""
+
+
+class TextStream(Protocol):
+    """The text of ids that come one by one; it never returns half a character."""
+
+    def push(self, token_id: int, /) -> str:
+        """Return the text that this id completes."""
+        ...
+
+    def flush(self) -> str:
+        """Return what is left, with U+FFFD for half a character."""
+        ...
+
+
+class TextTokenizer(Protocol):
+    """What the engine asks of a tokenizer where strings go in or out; `qwenkit.tokenizer.Tokenizer` is one."""
+
+    def encode(self, text: str, /) -> list[int]:
+        """Return the ids of a text."""
+        ...
+
+    def decode(self, ids: Sequence[int], /) -> str:
+        """Return the text of ids."""
+        ...
+
+    def stream(self, skip_special_tokens: bool = False, /) -> TextStream:
+        """Return a new stream."""
+        ...
+
+
+class IncrementalDetokenizer:
+    """The text of an answer while it grows: whole characters only, cut at the first stop string.
+
+    Stop strings are looked for in the text and, where the text leaves special tokens out, also in the raw text that
+    has them: so a stop string may be the name of a special token, or lie across one. A name that is left out counts as
+    one piece: no stop string begins or ends inside it.
+    """
+
+    def __init__(self, tok: TextTokenizer, params: SamplingParams) -> None:
+        self.stream = tok.stream(params.skip_special_tokens)
+        self.stop, self.inclusive = tuple(params.stop or ()), params.include_stop_str_in_output
+        self.text, self.emitted, self.ended = "", 0, False
+        self.stop_buffer = max((len(text) for text in self.stop), default=1) - 1
+        """How many characters at the end of the text are kept back, since a stop string may have begun in them."""
+        self.tok = tok
+        self.raw_stream = tok.stream(False) if params.skip_special_tokens and self.stop else None
+        self.raw_text = ""
+        self.hidden_spans: list[tuple[int, int]] = []
+        """(start, end) in `raw_text` of the names that the text leaves out."""
+
+    def push(self, id: int, early: bool = False) -> bool:
+        """Add a token; return whether it completes a stop string, which an early one (`min_tokens`) cannot."""
+        old, text = len(self.text), self.stream.push(id)
+        self.text += text
+        matches = self._matches_in_text(old)
+        if self.raw_stream is not None:
+            old, raw = len(self.raw_text), self.raw_stream.push(id)
+            self.raw_text += raw
+            if raw and not text:
+                name = self.tok.decode([id])
+                self.hidden_spans.append((len(self.raw_text) - len(name), len(self.raw_text)))
+            matches += self._matches_in_raw_text(old)
+        return not early and self._cut(matches)
+
+    def finish(self) -> str:
+        """Return the whole text, with U+FFFD for half a character at its end."""
+        if not self.ended:
+            old, rest = len(self.text), self.stream.flush()
+            self.text += rest
+            if not self._cut(self._matches_in_text(old)):
+                self.stop_buffer = 0
+        return self.text
+
+    def delta(self) -> str:
+        """Return the text since the last call, as far as no stop string can take it back."""
+        end = max(self.emitted, len(self.text) - self.stop_buffer)
+        delta, self.emitted = self.text[self.emitted : end], end
+        return delta
+
+    def _cut(self, matches: list[Match]) -> bool:
+        """End the text before the first match; return whether there is one."""
+        if not matches:
+            return False
+        start, _, stop = min(matches)
+        half = self.stream.flush() if start > len(self.text) else ""  # half a character before a name
+        self.text, self.stop_buffer, self.ended = self.text[:start] + half + stop * self.inclusive, 0, True
+        return True
+
+    def _matches_in_text(self, old: int) -> list[Match]:
+        return [(start, len(stop), stop) for stop in self.stop for start in _starts(self.text, stop, old)]
+
+    def _matches_in_raw_text(self, old: int) -> list[Match]:
+        """The matches in the raw text, by the places where the text would be cut."""
+        starts = ((start, stop) for stop in self.stop for start in _starts(self.raw_text, stop, old))
+        return [(cut, len(stop), stop) for start, stop in starts if (cut := self._text_index(start, stop)) is not None]
+
+    def _text_index(self, start: int, stop: str) -> int | None:
+        """Where in the text a match of the raw text begins; None where it begins or ends inside a hidden name."""
+        end, hidden = start + len(stop), 0
+        for first, after in self.hidden_spans:
+            if first < start < after or first < end < after:
+                return None
+            hidden += (after - first) * (after <= start)
+        return start - hidden
+
+
+def _starts(text: str, stop: str, old: int) -> Iterator[int]:
+    """Where a stop string begins in a text, of those that end after its first `old` characters."""
+    start = text.find(stop, max(0, old - len(stop) + 1))
+    while start >= 0:
+        yield start
+        start = text.find(stop, start + 1)
