@@ -20,7 +20,7 @@ any function. Every model reads the same right-padded rows, batched by length; n
 minibatch.
 
 A response cut by the length limit gets no value after its end and loses `missing_eos_penalty`. Dropout is off
-throughout, since the ratio of an unchanged policy must be 1. The engine samples from the policy itself, not from a copy.
+throughout, since the ratio of an unchanged policy must be 1. The engine samples from the policy itself, not a copy.
 
 State of a run: both models, both optimizers, the reward's running moments, the step. Everything else is a function of
 (seed, step), so a resumed run is the uninterrupted one, bit for bit on a CPU.

@@ -91,8 +91,8 @@ def raise_alarm(id: str, value: float, where: str = "") -> NoReturn:
 
 @dataclass
 class AlarmHistory:
-    """What one alarm remembers: the latest healthy values, the first ones, how many there were, and for how many steps in
-    a row its condition has been true."""
+    """What one alarm remembers: the latest healthy values, the first ones, how many there were, and for how many steps
+    its condition has been true in a row."""
 
     values: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
@@ -199,11 +199,10 @@ class Sentinel:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over saved histories; an alarm that had none starts with an empty one."""
-        self._histories = {row.id: _history(**state.get(row.id, {})) for row in self.alarms}
+        self._histories = {row.id: _history(state.get(row.id, {})) for row in self.alarms}
 
 
-def _history(
-    history: Iterable[float] = (), first: Iterable[float] = (), seen: int = 0, streak: int = 0
-) -> AlarmHistory:
-    """Return a history from the fields of a checkpoint."""
-    return AlarmHistory(list(history), list(first), seen, streak)
+def _history(fields: Mapping[str, Any]) -> AlarmHistory:
+    """Return a history from its fields in a checkpoint."""
+    values, first = list(fields.get("history", ())), list(fields.get("first", ()))
+    return AlarmHistory(values, first, fields.get("seen", 0), fields.get("streak", 0))
