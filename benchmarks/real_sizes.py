@@ -48,17 +48,17 @@ def write(name: str, folder: Path) -> int:
     config = config_of(size)
     with torch.device("meta"):
         shapes = {key: parameter.shape for key, parameter in Transformer(config).named_parameters()}
-    table = QWEN.renames(shapes, frozenset())
+    table = QWEN.map_names(shapes, frozenset())
     noise = (torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02).bfloat16()
     written = 0
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         nonlocal written
         for weight in table:
-            first = shapes[weight.ours[0]]
-            shape = (sum(shapes[ours][0] for ours in weight.ours), *first[1:])
-            quantized = small and len(shape) == 2 and ".h." in weight.theirs
-            for key, tensor in quartet(weight.theirs, shape) if quantized else [(weight.theirs, plain(shape, noise))]:
+            first = shapes[weight.param_names[0]]
+            shape = (sum(shapes[name][0] for name in weight.param_names), *first[1:])
+            quantized = small and len(shape) == 2 and ".h." in weight.hf_name
+            for key, tensor in quartet(weight.hf_name, shape) if quantized else [(weight.hf_name, plain(shape, noise))]:
                 written += tensor.nbytes
                 yield key, tensor
 

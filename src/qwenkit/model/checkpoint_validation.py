@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qwenkit.errors import UserError, listed, notice
 from qwenkit.model.config import ModelConfig
-from qwenkit.model.formats import Format, Weight
+from qwenkit.model.formats import Format, TensorMapping
 from qwenkit.model.weights import Tensors
 
 _MANY = 20_000
@@ -78,10 +78,10 @@ def trunk_of(form: Format) -> str:
     return "transformer." if form.model_type == "qwen" else "model."
 
 
-def check(weights: list[Weight], wanted: Mapping[str, Tensor], tensors: Tensors, form: Format) -> None:
+def check(weights: list[TensorMapping], wanted: Mapping[str, Tensor], tensors: Tensors, form: Format) -> None:
     """Refuse a folder that does not hold exactly the model, naming the first tensors of each kind."""
     found = tensors.shapes
-    known = {weight.theirs: [wanted[name].shape for name in weight.ours] for weight in weights}
+    known = {weight.hf_name: [wanted[name].shape for name in weight.param_names] for weight in weights}
     spare = {"lm_head.weight"} if "lm_head.weight" not in wanted else set()  # a tied copy, or under a scoring head
     groups = {
         "missing": [name for name in known if name not in found],

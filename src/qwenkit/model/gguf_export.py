@@ -78,9 +78,9 @@ def write_gguf(model: Transformer, file: Path, vocabulary: Vocabulary | None, na
         if vocabulary is not None:
             _spell(writer, vocabulary)
         names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, family.upper()), config.num_hidden_layers)
-        for ours, tensor in model.state_dict().items():
-            theirs = names.get_name(ours, try_suffixes=(".weight", ".bias"))
-            _add(writer, gguf, theirs, tensor.detach().cpu())
+        for name, tensor in model.state_dict().items():
+            gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            _add(writer, gguf, gguf_name, tensor.detach().cpu())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError, listed
-from qwenkit.model.formats import Weight
-from qwenkit.model.formats.base import is_whole
+from qwenkit.model.formats import TensorMapping
+from qwenkit.model.formats.base import is_integer
 from qwenkit.model.quantized_linear import NAMES, QuantConfig, QuantizedLinear, rows_of
 from qwenkit.model.weights import Tensors
 
@@ -37,9 +37,9 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 Layers = dict[str, QuantizedLinear]
 
 
-def read_quant_config(found: dict[str, Any], where: str) -> QuantConfig | None:
+def read_quant_config(config_json: dict[str, Any], where: str) -> QuantConfig | None:
     """How a folder's weights are quantized; what would make other numbers of them is refused by its name."""
-    said = found.get("quantization_config")
+    said = config_json.get("quantization_config")
     if said is None:
         return None
     method = _method(said) if isinstance(said, dict) else said
@@ -50,7 +50,7 @@ def read_quant_config(found: dict[str, Any], where: str) -> QuantConfig | None:
             expected="gptq, or weights as they were trained",
         )
     bits, group = said.get("bits"), said.get("group_size", 128)
-    whole = is_whole(bits) and is_whole(group)
+    whole = is_integer(bits) and is_integer(group)
     if not whole or bits not in (4, 8) or (group != -1 and (group < 8 or group % 8)):
         raise UserError(f"GPTQ with bits = {bits!r:.40}, group_size = {group!r:.40}", where=where,
                         expected="4 or 8 bits, groups of a multiple of 8 columns or -1")  # fmt: skip
@@ -110,12 +110,12 @@ def quantized_layers(model: nn.Module) -> Layers:
 
 
 def take(
-    model: nn.Module, table: list[Weight], tensors: Tensors, quant_config: QuantConfig, device: torch.device
-) -> list[Weight]:
+    model: nn.Module, table: list[TensorMapping], tensors: Tensors, quant_config: QuantConfig, device: torch.device
+) -> list[TensorMapping]:
     """Put the folder's quantized layers in place of the linear ones; the part of the table that is still to be read.
     Their tensors stay as they lie in the file: `tensors.shapes` forgets them."""
     quantized = {
-        weight.theirs.removesuffix(".weight"): weight for weight in table if _qweight(weight) in tensors.shapes
+        weight.hf_name.removesuffix(".weight"): weight for weight in table if _qweight(weight) in tensors.shapes
     }
     done: set[str] = set()
     for stem, weight in quantized.items():
@@ -124,12 +124,16 @@ def take(
             raise UserError(f"missing: {', '.join(absent)}", where=str(tensors.folder))
         held = {name.rpartition(".")[2]: tensors.read(name).to(device) for name in names}
         start = 0
-        for name in weight.ours:
+        for name in weight.param_names:
             module_name = name.removesuffix(".weight")
             old = model.get_submodule(module_name)
             assert isinstance(old, nn.Linear)
             _fits(
-                held, old, sum(_rows(model, other) for other in weight.ours), quant_config, f"{tensors.folder}, {stem}"
+                held,
+                old,
+                sum(_rows(model, other) for other in weight.param_names),
+                quant_config,
+                f"{tensors.folder}, {stem}",
             )
             layer = rows_of(held, quant_config, slice(start, start + old.out_features), f"{tensors.folder}, {stem}")
             if old.bias is not None and layer.bias is None:
@@ -139,17 +143,17 @@ def take(
             start += old.out_features
         for name in names:
             del tensors.shapes[name]
-    return [weight for weight in table if not done & set(weight.ours)]
+    return [weight for weight in table if not done & set(weight.param_names)]
 
 
-def give(table: list[Weight], layers: Layers) -> Iterator[tuple[str, Tensor]]:
+def give(table: list[TensorMapping], layers: Layers) -> Iterator[tuple[str, Tensor]]:
     """The folder's tensors of quantized layers, made one at a time. `table` is that of the weights as they were."""
     for weight in table:
-        names = [name.removesuffix(".weight") for name in weight.ours]
-        held = [layers[name] for name in names if name in layers and weight.theirs.endswith(".weight")]
+        names = [name.removesuffix(".weight") for name in weight.param_names]
+        held = [layers[name] for name in names if name in layers and weight.hf_name.endswith(".weight")]
         if not held:
             continue
-        stem = weight.theirs.removesuffix(".weight")
+        stem = weight.hf_name.removesuffix(".weight")
         if len({tuple(layer.g_idx.tolist()) for layer in held}) > 1:
             raise UserError(
                 f"{stem} cannot hold layers whose columns are grouped differently", where="the format to save in"
@@ -162,8 +166,8 @@ def give(table: list[Weight], layers: Layers) -> Iterator[tuple[str, Tensor]]:
             yield f"{stem}.bias", torch.cat(zeros).contiguous()
 
 
-def _qweight(weight: Weight) -> str:
-    return f"{weight.theirs.removesuffix('.weight')}.qweight" if weight.theirs.endswith(".weight") else ""
+def _qweight(weight: TensorMapping) -> str:
+    return f"{weight.hf_name.removesuffix('.weight')}.qweight" if weight.hf_name.endswith(".weight") else ""
 
 
 def _rows(model: nn.Module, weight: str) -> int:

@@ -25,7 +25,7 @@ from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import resolve
 from qwenkit.model.checkpoint_validation import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
 from qwenkit.model.config import ModelConfig
-from qwenkit.model.formats import FORMATS, Format, Weight, as_qwen2, format_for, format_of
+from qwenkit.model.formats import FORMATS, Format, TensorMapping, as_qwen2, format_for, format_of
 from qwenkit.model.formats.keys import accepted
 from qwenkit.model.gptq_checkpoint import (
     Layers,
@@ -70,13 +70,13 @@ def load_model(
         raise UserError(f"adapter = {adapter!r}", expected="None: adapters are not supported yet",
                         hint="merge the adapter into its model, and load that")  # fmt: skip
     path = resolve(path, revision)
-    found, config, form = _described(path, accept_unknown)
-    if _architecture(found, form).endswith(_SCORES):
+    config_json, config, form = _described(path, accept_unknown)
+    if _architecture(config_json, form).endswith(_SCORES):
         raise UserError("this folder holds a model that scores, not one that writes", where=str(path),
                         expected="a language model")  # fmt: skip
-    quant_config, place = read_quant_config(found, str(path / "config.json")), _pick_device(device)
+    quant_config, place = read_quant_config(config_json, str(path / "config.json")), _pick_device(device)
     with Tensors(path) as tensors:
-        kind = _pick_dtype(dtype, found, tensors)
+        kind = _pick_dtype(dtype, config_json, tensors)
         if quant_config is not None and dtype == "auto" and place.type == "cpu" and kind == torch.float16:
             kind = torch.bfloat16  # what the kernels of a CPU want; float16 folders are made for GPUs
         model = _made(Transformer, replace(config, dropout=dropout), tensors, quant_config)
@@ -94,28 +94,28 @@ def load_scalar(
 ) -> ScalarModel:
     """Read a reward or value model. A language model's folder is refused: its head would be random."""
     path = resolve(path, revision)
-    found, config, form = _described(path, accept_unknown)
-    if not _architecture(found, form).endswith(_SCORES):
+    config_json, config, form = _described(path, accept_unknown)
+    if not _architecture(config_json, form).endswith(_SCORES):
         raise UserError(
             "this folder holds a language model, not one that scores",
             where=str(path),
             expected="a reward or preference model",
             hint="a node of kind `reward` makes one",
         )
-    if read_quant_config(found, str(path / "config.json")) is not None:
+    if read_quant_config(config_json, str(path / "config.json")) is not None:
         raise UserError("quantization_config: a quantized model that scores is not supported", where=str(path),
                         expected="weights as they were trained")  # fmt: skip
     place = _pick_device(device)
     with Tensors(path) as tensors:
         model = _made(lambda shape: ScalarModel(Transformer(shape)), replace(config, dropout=dropout), tensors)
-        return _fill(model, tensors, form, _pick_dtype(dtype, found, tensors), place)
+        return _fill(model, tensors, form, _pick_dtype(dtype, config_json, tensors), place)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
     """The dtype in which a folder's tensors are stored."""
-    found = read_config(folder)
-    if _said_dtype(found) is not None:
-        return _pick_dtype("auto", found)
+    config_json = read_config(folder)
+    if _said_dtype(config_json) is not None:
+        return _pick_dtype("auto", config_json)
     with Tensors(folder) as tensors:
         return tensors.dtype()
 
@@ -131,11 +131,13 @@ def read_config(folder: Path) -> dict[str, Any]:
             expected="a folder with config.json and *.safetensors",
             hint="name the folder, not a file in it" if folder.is_file() else None,
         )
-    found, older = read_object(file), folder / "quantize_config.json"
+    config_json, older = read_object(file), folder / "quantize_config.json"
     if older.exists():  # where GPTQ's tools wrote it first
         said = {"quant_method": "gptq", **read_object(older)}
-        found["quantization_config"] = merge_quant_configs(found.get("quantization_config"), said, str(folder))
-    return found
+        config_json["quantization_config"] = merge_quant_configs(
+            config_json.get("quantization_config"), said, str(folder)
+        )
+    return config_json
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -145,10 +147,10 @@ def refuse_adapter(folder: Path) -> None:
     whole = (folder / "config.json").exists() and any((folder / name).exists() for name in _WHOLE)
     if not settings.exists() or (whole and not weights):
         return
-    found = read_object(settings)
+    config_json = read_object(settings)
     kind, of = (
-        found.get("peft_type") or "some kind",
-        found.get("base_model_name_or_path") or "a model that it does not name",
+        config_json.get("peft_type") or "some kind",
+        config_json.get("base_model_name_or_path") or "a model that it does not name",
     )
     what = "a model and an adapter in one folder" if whole else "an adapter, not a complete model"
     raise UserError(
@@ -162,27 +164,27 @@ def refuse_adapter(folder: Path) -> None:
 
 def _described(folder: Path, accept_unknown: Iterable[str]) -> tuple[dict[str, Any], ModelConfig, Format]:
     """What config.json says, the shape that it means, and the family's format."""
-    found, where = read_config(folder), str(folder / "config.json")
-    form = format_of(found, where)
+    config_json, where = read_config(folder), str(folder / "config.json")
+    form = format_of(config_json, where)
     with within(where):
-        config = form.config_of(found, accept_unknown)
-        _refuse_architecture(found, form, accept_unknown)
-    return found, config, form
+        config = form.config_of(config_json, accept_unknown)
+        _refuse_architecture(config_json, form, accept_unknown)
+    return config_json, config, form
 
 
-def _architecture(found: dict[str, Any], form: Format) -> str:
+def _architecture(config_json: dict[str, Any], form: Format) -> str:
     """The class that the folder names; the family's language model where it names none."""
-    named = found.get("architectures")
+    named = config_json.get("architectures")
     return str(named[0]) if isinstance(named, list) and named else form.head(False)
 
 
-def _refuse_architecture(found: dict[str, Any], form: Format, accept_unknown: Iterable[str]) -> None:
+def _refuse_architecture(config_json: dict[str, Any], form: Format, accept_unknown: Iterable[str]) -> None:
     """A class of none of the families computes something else: other engines go by this name. Which of the families it
     is `model_type` says, as in transformers, and the tensors bear it out."""
     known = {
         name for each in FORMATS.values() for name in (each.head(False), each.head(True), f"{each.architecture}Model")
     }
-    if (name := _architecture(found, form)) not in known and "architectures" not in accepted(accept_unknown):
+    if (name := _architecture(config_json, form)) not in known and "architectures" not in accepted(accept_unknown):
         raise UserError(f"architectures {name!r:.100} is not supported for model_type {form.model_type!r}",
                         expected=f"{form.head(False)}, or {form.head(True)} for a model that scores",
                         hint='accept_unknown = ["architectures"] where it computes the same')  # fmt: skip
@@ -216,17 +218,17 @@ def _fill(
         check_copy(tensors)
     state: dict[str, Tensor] = {}
     for weight in weights:
-        rows = [wanted[name].shape[0] for name in weight.ours]
-        for name, part in zip(weight.ours, as_rows(tensors.read(weight.theirs)).split(rows)):
+        rows = [wanted[name].shape[0] for name in weight.param_names]
+        for name, part in zip(weight.param_names, as_rows(tensors.read(weight.hf_name)).split(rows)):
             state[name] = part.to(device=device, dtype=dtype)
     model.load_state_dict(state, assign=True, strict=False)  # quantized layers are in already
     return model.requires_grad_(True).eval()
 
 
-def _table(form: Format, wanted: dict[str, Tensor], present: frozenset[str]) -> list[Weight]:
+def _table(form: Format, wanted: dict[str, Tensor], present: frozenset[str]) -> list[TensorMapping]:
     """The format's table; the head of a model that scores has a name of its own."""
-    table = form.renames([name for name in wanted if name not in _SCORE], present)
-    return [*table, *(Weight(theirs, (ours,)) for ours, theirs in _SCORE.items() if ours in wanted)]
+    table = form.map_names([name for name in wanted if name not in _SCORE], present)
+    return [*table, *(TensorMapping(hf_name, (name,)) for name, hf_name in _SCORE.items() if name in wanted)]
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -266,14 +268,14 @@ def _named_tensors(form: Format, state: dict[str, Tensor], layers: Layers) -> It
     inside = tuple(f"{name}." for name in layers)
     plain = {name: tensor for name, tensor in state.items() if not name.startswith(inside)}
     yield from _stacks(_table(form, plain, frozenset()), plain)
-    yield from give(form.renames([f"{name}.weight" for name in layers], frozenset()), layers)
+    yield from give(form.map_names([f"{name}.weight" for name in layers], frozenset()), layers)
 
 
-def _stacks(weights: list[Weight], state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _stacks(weights: list[TensorMapping], state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """The folder's tensors, made one at a time."""
     for weight in weights:
-        parts = [state[name].detach().cpu() for name in weight.ours]
-        yield weight.theirs, (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+        parts = [state[name].detach().cpu() for name in weight.param_names]
+        yield weight.hf_name, (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
 
 def _head_settings(
@@ -294,13 +296,13 @@ def _head_settings(
 # ---- where and in which precision -----------------------------------------------------------------------------------
 
 
-def _pick_dtype(dtype: str | torch.dtype, found: dict[str, Any], tensors: Tensors | None = None) -> torch.dtype:
+def _pick_dtype(dtype: str | torch.dtype, config_json: dict[str, Any], tensors: Tensors | None = None) -> torch.dtype:
     """The one asked for; with `auto` the one that config.json says, or that of the weights where it says none."""
     if isinstance(dtype, torch.dtype):
         return dtype
     name = dtype
     if dtype == "auto":
-        said = _said_dtype(found)
+        said = _said_dtype(config_json)
         if said is None and tensors is not None:
             return tensors.dtype()
         name = said.removeprefix("torch.") if isinstance(said, str) else said
@@ -311,13 +313,13 @@ def _pick_dtype(dtype: str | torch.dtype, found: dict[str, Any], tensors: Tensor
     return _DTYPES[name]
 
 
-def _said_dtype(found: dict[str, Any]) -> Any:
+def _said_dtype(config_json: dict[str, Any]) -> Any:
     """What config.json says of it, in the newer spelling before the older one; the first Qwen tells by flags."""
-    names = [found[key] for key in ("dtype", "torch_dtype") if found.get(key) not in (None, "auto")]
+    names = [config_json[key] for key in ("dtype", "torch_dtype") if config_json.get(key) not in (None, "auto")]
     if len(names) == 2 and names[0] != names[1]:
         notice(f"dtype = {names[0]!r:.80} goes before torch_dtype = {names[1]!r:.80}", "config.json")
     flags = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-    return names[0] if names else next((name for flag, name in flags.items() if found.get(flag) is True), None)
+    return names[0] if names else next((name for flag, name in flags.items() if config_json.get(flag) is True), None)
 
 
 def _pick_device(device: str) -> torch.device:

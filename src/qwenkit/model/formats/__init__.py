@@ -2,7 +2,7 @@
 
     form = format_of(config_json, where)             # by `model_type`
     config = form.read_config(config_json);   form.write_config(config)
-    for weight in form.renames(model_names, present): ...
+    for mapping in form.map_names(param_names, present): ...
 
 | model_type             | families                                          | here        |
 | ---------------------- | ------------------------------------------------- | ----------- |
@@ -21,19 +21,19 @@ from typing import Any
 
 from qwenkit.errors import UserError, nearest
 from qwenkit.model.config import ModelConfig
-from qwenkit.model.formats.base import Format, Weight
+from qwenkit.model.formats.base import Format, TensorMapping
 from qwenkit.model.formats.dense import LLAMA, QWEN2, QWEN3
 from qwenkit.model.formats.qwen import QWEN
 from qwenkit.model.formats.sparse import QWEN2_MOE, QWEN3_MOE
 
 FORMATS: dict[str, Format] = {form.model_type: form for form in (QWEN, QWEN2, QWEN3, LLAMA, QWEN2_MOE, QWEN3_MOE)}
 
-__all__ = ["FORMATS", "Format", "Weight", "as_qwen2", "format_for", "format_of"]
+__all__ = ["FORMATS", "Format", "TensorMapping", "as_qwen2", "format_for", "format_of"]
 
 
-def format_of(found: dict[str, Any], where: str | None = None) -> Format:
-    """The format of a `config.json`."""
-    name = found.get("model_type")
+def format_of(config_json: dict[str, Any], where: str | None = None) -> Format:
+    """Return the format of a `config.json`, by its `model_type`."""
+    name = config_json.get("model_type")
     if not isinstance(name, str) or name not in FORMATS:
         raise UserError(
             f"model_type {name!r} is not supported",
@@ -45,13 +45,13 @@ def format_of(found: dict[str, Any], where: str | None = None) -> Format:
 
 
 def format_for(config: ModelConfig, model_type: str | None = None) -> Format:
-    """The format to save in: the one asked for, else the one that the model came from, else the simplest."""
+    """Return the format to save in: the one asked for, else the one that the model came from, else the simplest."""
     name = model_type or config.model_type or simplest_format(config)
     return format_of({"model_type": name}, where="the format to save in")
 
 
 def simplest_format(config: ModelConfig) -> str:
-    """The simplest format that can say this model."""
+    """Return the name of the simplest format that can express this model."""
     if config.extension is not None:
         return "qwen"
     if config.experts is not None:
@@ -62,10 +62,10 @@ def simplest_format(config: ModelConfig) -> str:
 
 
 def as_qwen2(config: ModelConfig) -> tuple[ModelConfig, str | None]:
-    """The `qwen2` model of the same arithmetic, and why it ends where it ends.
+    """Return the `qwen2` configuration that computes the same, and why it holds only up to some length, if so.
 
-    A first Qwen's dynamic NTK and LogN cannot be said in that format, and do nothing up to `seq_length`: so that is
-    where `max_position_embeddings` is set. Windows go the same way.
+    A first Qwen's dynamic NTK and LogN cannot be expressed in that format, and do nothing up to `seq_length`: so
+    `max_position_embeddings` is set to that. Windows are handled alike.
     """
     limits, reasons = [config.max_position_embeddings], []
     if config.extension is not None and (config.extension.dynamic_ntk or config.extension.logn):

@@ -1,16 +1,18 @@
-"""Qwen1.5, Qwen2, Qwen2.5 (`qwen2`), Qwen3 (`qwen3`), the bias-free `llama`: names are ours, so only settings differ.
+"""Qwen1.5, Qwen2, Qwen2.5 (`qwen2`), Qwen3 (`qwen3`), the bias-free `llama`.
+
+Their tensors have the names of the parameters, so only settings differ.
 
 Two spellings of the rotation are read (`rope.py`); the older one is written, because every engine reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import LARGEST, ModelConfig, Yarn
-from qwenkit.model.formats.base import Format, cannot_say, flag, identity, is_whole, pick, refuse
+from qwenkit.model.formats.base import Format, flag, is_integer, pick, refuse, same_names, unsupported
 from qwenkit.model.formats.rope_settings import ROPE_KEYS, rotation
 
 NAMES = {
@@ -48,22 +50,23 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 """What a folder that leaves a key out means, where that is not our own default (transformers' classes say so)."""
 
 
-def common(found: dict[str, Any], family: str) -> dict[str, Any]:
-    """What all later families say alike."""
-    silent = {name: value for name, value in _DEFAULTS[family].items() if name not in found}
-    values = {**silent, **pick(found, NAMES, NEEDED)}
-    rope, theta = rotation(found)
+def common(config_json: dict[str, Any], family: str) -> dict[str, Any]:
+    """Return the fields of `ModelConfig` that all later families spell alike."""
+    silent = {name: value for name, value in _DEFAULTS[family].items() if name not in config_json}
+    values = {**silent, **pick(config_json, NAMES, NEEDED)}
+    rope, theta = rotation(config_json)
     values["rope_theta"] = _number(theta, "rope_theta", 10000.0)
     values["yarn"] = _yarn(rope, values.get("max_position_embeddings", 2048))
-    values["windows"] = windows(found, family, values["num_hidden_layers"])
+    values["windows"] = windows(config_json, family, values["num_hidden_layers"])
     values["model_type"] = family
     refuse(
-        found,
+        config_json,
         {
-            f"hidden_act {found.get('hidden_act')!r}": found.get("hidden_act", "silu") not in ("silu", "swish", None),
-            "mlp_bias": bool(found.get("mlp_bias")),
-            "attention_bias": family != "qwen2" and bool(found.get("attention_bias")),
-            "pretraining_tp other than 1": found.get("pretraining_tp") not in (None, 1),
+            f"hidden_act {config_json.get('hidden_act')!r}": config_json.get("hidden_act", "silu")
+            not in ("silu", "swish", None),
+            "mlp_bias": bool(config_json.get("mlp_bias")),
+            "attention_bias": family != "qwen2" and bool(config_json.get("attention_bias")),
+            "pretraining_tp other than 1": config_json.get("pretraining_tp") not in (None, 1),
         },
     )
     return values
@@ -84,21 +87,24 @@ def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
     original = rope.get("original_max_position_embeddings") or positions
     given = {name: rope[name] for name in _YARN if rope.get(name) is not None}
     if "factor" not in given:
-        if not all(is_whole(length) and 0 < length <= 2**31 for length in (positions, original)):
+        if not all(is_integer(length) and 0 < length <= 2**31 for length in (positions, original)):
             raise UserError(f"original_max_position_embeddings = {original!r}", expected="a number of tokens")
         given["factor"] = positions / original
     return Yarn(original_max_position_embeddings=original, **given)
 
 
-def windows(found: Mapping[str, Any], family: str, layers: int) -> tuple[int | None, ...] | None:
-    """Windows by layer. Each family chose other layers; a list of `layer_types` says it outright, where it is read."""
-    if not is_whole(layers) or layers > LARGEST["num_hidden_layers"]:
+def windows(config_json: Mapping[str, Any], family: str, layers: int) -> tuple[int | None, ...] | None:
+    """Return the window of each layer. Families differ in which layers have one; `layer_types` names them where it is
+    read."""
+    if not is_integer(layers) or layers > LARGEST["num_hidden_layers"]:
         return None  # refused with the other values
-    size = found.get("sliding_window", 4096) if flag(found, "use_sliding_window") else None  # as transformers' classes
+    size = (
+        config_json.get("sliding_window", 4096) if flag(config_json, "use_sliding_window") else None
+    )  # as transformers' classes
     if size is not None and family == "llama":
         raise UserError("use_sliding_window = true in a llama, which has no windows", expected="false")
-    narrow = [False] * layers if size is None else _narrow(found, family, layers)
-    if (kinds := _layer_kinds(found, layers)) is not None:
+    narrow = [False] * layers if size is None else _narrow(config_json, family, layers)
+    if (kinds := _layer_kinds(config_json, layers)) is not None:
         if size is not None and family in ("qwen2", "qwen3", "qwen2_moe"):
             narrow = kinds
         elif kinds != narrow:
@@ -107,19 +113,19 @@ def windows(found: Mapping[str, Any], family: str, layers: int) -> tuple[int | N
     return tuple(size if is_narrow else None for is_narrow in narrow) if any(narrow) else None
 
 
-def _narrow(found: Mapping[str, Any], family: str, layers: int) -> list[bool]:
-    """Which layers have a window where none is named."""
-    below = found.get("max_window_layers", 28)
-    if not is_whole(below):
+def _narrow(config_json: Mapping[str, Any], family: str, layers: int) -> list[bool]:
+    """Return which layers have a window where `layer_types` is missing."""
+    below = config_json.get("max_window_layers", 28)
+    if not is_integer(below):
         raise UserError(f"max_window_layers = {below!r}", expected="an integer")
     if family == "qwen2_moe":
         return [layer % 2 == 0 and layer < below for layer in range(layers)]
     return [family == "qwen3_moe" or layer >= below for layer in range(layers)]
 
 
-def _layer_kinds(found: Mapping[str, Any], layers: int) -> list[bool] | None:
-    """Which layers `layer_types` calls narrow; kinds of attention that are not here are refused."""
-    kinds = found.get("layer_types")
+def _layer_kinds(config_json: Mapping[str, Any], layers: int) -> list[bool] | None:
+    """Return which layers have a window by `layer_types`; raises a `UserError` for unknown kinds of attention."""
+    kinds = config_json.get("layer_types")
     if kinds is None:
         return None
     if not isinstance(kinds, list) or len(kinds) != layers:
@@ -131,9 +137,9 @@ def _layer_kinds(found: Mapping[str, Any], layers: int) -> list[bool] | None:
 
 
 def common_settings(config: ModelConfig, family: str) -> dict[str, Any]:
-    """What all later families are told alike."""
+    """Return the keys of config.json that all later families have alike."""
     sizes = {size for size in config.windows or () if size is not None}
-    cannot_say(
+    unsupported(
         family,
         {
             "dynamic NTK": config.extension is not None and config.extension.dynamic_ntk,
@@ -160,16 +166,16 @@ def common_settings(config: ModelConfig, family: str) -> dict[str, Any]:
 
 
 def _unlike(part: str, has: bool, wanted: bool) -> dict[str, bool]:
-    """A part that a family always has, or never."""
+    """Return a part that a family always has, or never, and whether this model differs."""
     return {part if has else f"a model without {part}": has != wanted}
 
 
 def _rope_settings(yarn: Yarn | None) -> dict[str, Any]:
     if yarn is None:
         return {}
-    said = {name: getattr(yarn, name) for name in _YARN if getattr(yarn, name) is not None}
+    settings = {name: getattr(yarn, name) for name in _YARN if getattr(yarn, name) is not None}
     original = yarn.original_max_position_embeddings
-    return {"rope_scaling": {"rope_type": "yarn", **said, "original_max_position_embeddings": original}}
+    return {"rope_scaling": {"rope_type": "yarn", **settings, "original_max_position_embeddings": original}}
 
 
 def _window_settings(config: ModelConfig, family: str) -> dict[str, Any]:
@@ -183,21 +189,21 @@ def _window_settings(config: ModelConfig, family: str) -> dict[str, Any]:
     return {"use_sliding_window": True, "sliding_window": size, "max_window_layers": first, "layer_types": kinds}
 
 
-def _reader(family: str, **fixed: Any) -> Any:
-    return lambda found: ModelConfig(**common(found, family), **fixed)
+def _reader(family: str, **fixed: Any) -> Callable[[dict[str, Any]], ModelConfig]:
+    return lambda config_json: ModelConfig(**common(config_json, family), **fixed)
 
 
-def _writer(family: str, **fixed: Any) -> Any:
+def _writer(family: str, **fixed: bool) -> Callable[[ModelConfig], dict[str, Any]]:
     return lambda config: {**common_settings(config, family), **fixed}
 
 
-QWEN2 = Format("qwen2", "Qwen2", _reader("qwen2"), _writer("qwen2"), identity, KEYS, (".rotary_emb.inv_freq",))
+QWEN2 = Format("qwen2", "Qwen2", _reader("qwen2"), _writer("qwen2"), same_names, KEYS, (".rotary_emb.inv_freq",))
 QWEN3 = Format(
     "qwen3",
     "Qwen3",
     _reader("qwen3", qkv_bias=False, qk_norm=True),
     _writer("qwen3", attention_bias=False),
-    identity,
+    same_names,
     KEYS,
 )
 LLAMA = Format(
@@ -205,7 +211,7 @@ LLAMA = Format(
     "Llama",
     _reader("llama", qkv_bias=False),
     _writer("llama", attention_bias=False, mlp_bias=False),
-    identity,
+    same_names,
     KEYS,
     (".rotary_emb.inv_freq",),
 )

@@ -1,6 +1,6 @@
 """Keys of a `config.json` that no reader here knows: what may be passed over, and what is refused by its name.
 
-    refuse_unknown(found, READ["qwen2"], "qwen2", accepted=("is_causal",))
+    refuse_unknown(config_json, READ["qwen2"], "qwen2", accepted=("is_causal",))
     with accepting(("is_causal",)): ...                       # the same for everything that is loaded inside
 
 A key is *read* (by its family's reader, which refuses values that it cannot keep to), *passed over* (it decides nothing
@@ -90,15 +90,15 @@ def accepted(names: Iterable[str] = ()) -> frozenset[str]:
     return frozenset((*_ACCEPTED.get(), *names))
 
 
-def refuse_unknown(found: Mapping[str, Any], read: Iterable[str], family: str, names: Iterable[str] = ()) -> None:
+def refuse_unknown(config_json: Mapping[str, Any], read: Iterable[str], family: str, names: Iterable[str] = ()) -> None:
     """Refuse what a config.json says that nothing here reads and that may change what is computed."""
     known, agreed = GENERAL | frozenset(read), accepted(names)
     neutral = {**NEUTRAL, **FAMILY_NEUTRAL.get(family, {})}
-    odd = [key for key, value in found.items() if key not in known and not _harmless(key, value, neutral, family)]
+    odd = [key for key, value in config_json.items() if key not in known and not _harmless(key, value, neutral, family)]
     if passed := [key for key in odd if key in agreed]:
         notice(f"not known here, and passed over as you say: {listed(passed)}", "config.json")
     if odd := [key for key in odd if key not in agreed]:
-        shown = listed([f"{key} = {json.dumps(found[key]):.60}" for key in odd])
+        shown = listed([f"{key} = {json.dumps(config_json[key]):.60}" for key in odd])
         raise UserError(
             f"this may change what is computed and is not supported here: {shown}",
             expected="what the released models have",

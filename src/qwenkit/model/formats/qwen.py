@@ -13,7 +13,7 @@ from typing import Any
 
 from qwenkit.errors import UserError
 from qwenkit.model.config import ContextExtension, ModelConfig
-from qwenkit.model.formats.base import Format, Weight, cannot_say, flag, is_whole, pick, refuse
+from qwenkit.model.formats.base import Format, TensorMapping, flag, is_integer, pick, refuse, unsupported
 
 NAMES = {
     "vocab_size": "vocab_size",
@@ -55,46 +55,47 @@ LAYER = {
 }
 
 
-def _read(found: dict[str, Any]) -> ModelConfig:
-    values = pick(found, NAMES, ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"))
+def _read(config_json: dict[str, Any]) -> ModelConfig:
+    values = pick(config_json, NAMES, ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"))
     for name in ("intermediate_size", "seq_length"):
-        if not is_whole(found.get(name)):
-            raise UserError(f"{name} = {found.get(name)!r}", expected="an integer")
+        if not is_integer(config_json.get(name)):
+            raise UserError(f"{name} = {config_json.get(name)!r}", expected="an integer")
     heads, width = values["num_attention_heads"], values.get("head_dim")
-    together = heads * width if is_whole(heads) and is_whole(width) else None  # another kind is refused below
+    total_width = heads * width if is_integer(heads) and is_integer(width) else None  # another kind is refused below
     refuse(
-        found,
+        config_json,
         {
-            f"rotary_pct {found.get('rotary_pct')}": found.get("rotary_pct", 1.0) != 1.0,
-            "no_bias = false": found.get("no_bias") is False,
-            "scale_attn_weights = false": found.get("scale_attn_weights") is False,
-            "kv_channels x num_attention_heads other than hidden_size": together not in (None, values["hidden_size"]),
-            "an odd intermediate_size": found["intermediate_size"] % 2 == 1,
+            f"rotary_pct {config_json.get('rotary_pct')}": config_json.get("rotary_pct", 1.0) != 1.0,
+            "no_bias = false": config_json.get("no_bias") is False,
+            "scale_attn_weights = false": config_json.get("scale_attn_weights") is False,
+            "kv_channels x num_attention_heads other than hidden_size": total_width
+            not in (None, values["hidden_size"]),
+            "an odd intermediate_size": config_json["intermediate_size"] % 2 == 1,
         },
     )
     extension = ContextExtension(
-        seq_length=found["seq_length"],
-        dynamic_ntk=flag(found, "use_dynamic_ntk"),
-        logn=flag(found, "use_logn_attn"),
+        seq_length=config_json["seq_length"],
+        dynamic_ntk=flag(config_json, "use_dynamic_ntk"),
+        logn=flag(config_json, "use_logn_attn"),
     )
     return ModelConfig(
         **{"max_position_embeddings": 8192, **values},
-        intermediate_size=found["intermediate_size"] // 2,
+        intermediate_size=config_json["intermediate_size"] // 2,
         extension=extension,
-        windows=_windows(found.get("windows")),
-        int8_cache=flag(found, "use_cache_quantization"),
+        windows=_windows(config_json.get("windows")),
+        int8_cache=flag(config_json, "use_cache_quantization"),
         model_type="qwen",
     )
 
 
-def _windows(found: Any) -> tuple[int | None, ...] | None:
-    if found is not None and not isinstance(found, list):
-        raise UserError(f"windows = {found!r}", expected="a list, one entry for each layer, null for no window")
-    return None if found is None else tuple(found)
+def _windows(windows: Any) -> tuple[int | None, ...] | None:
+    if windows is not None and not isinstance(windows, list):
+        raise UserError(f"windows = {windows!r}", expected="a list, one entry for each layer, null for no window")
+    return None if windows is None else tuple(windows)
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    cannot_say(
+    unsupported(
         "qwen",
         {
             "grouped queries": config.kv_heads != config.num_attention_heads,
@@ -109,7 +110,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
     )
     extension = config.extension or ContextExtension(seq_length=config.max_position_embeddings)
     return {
-        **{theirs: getattr(config, ours) for theirs, ours in NAMES.items()},
+        **{key: getattr(config, field) for key, field in NAMES.items()},
         "intermediate_size": 2 * config.intermediate_size,
         "seq_length": extension.seq_length,
         "use_dynamic_ntk": extension.dynamic_ntk,
@@ -127,14 +128,14 @@ def _write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _renames(ours: Iterable[str], present: frozenset[str]) -> list[Weight]:
+def _map_names(param_names: Iterable[str], present: frozenset[str]) -> list[TensorMapping]:
     weights: dict[str, list[str]] = {}
-    for name in ours:
+    for name in param_names:
         layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", name)
-        theirs = f"transformer.h.{layer[1]}.{LAYER[layer[2]]}" if layer else TOP[name]
-        weights.setdefault(theirs, []).append(name)
-    return [Weight(theirs, tuple(held)) for theirs, held in weights.items()]
+        hf_name = f"transformer.h.{layer[1]}.{LAYER[layer[2]]}" if layer else TOP[name]
+        weights.setdefault(hf_name, []).append(name)
+    return [TensorMapping(hf_name, tuple(names)) for hf_name, names in weights.items()]
 
 
-QWEN = Format("qwen", "QWen", _read, _write, _renames, _KEYS,
+QWEN = Format("qwen", "QWen", _read, _write, _map_names, _KEYS,
               (".attn.masked_bias", ".attn.bias", ".rotary_emb.inv_freq"))  # fmt: skip

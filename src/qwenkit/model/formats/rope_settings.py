@@ -21,20 +21,20 @@ _ENTRIES = ("rope_type", "type", "rope_theta", "factor", ORIGINAL, "beta_fast", 
 _HARMLESS = {"factor": 1.0, "partial_rotary_factor": 1.0}
 
 
-def rotation(found: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
-    """What is said of the rotation, its `rope_type` always among it, and its base or None."""
-    older, newer = _entries(found, OLDER), _entries(found, NEWER)
+def rotation(config_json: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+    """Return the settings of the rotation, always with `rope_type`, and its base or None."""
+    older, newer = _entries(config_json, OLDER), _entries(config_json, NEWER)
     if older and newer:
         _refuse_both(older, newer)
     rope = older or newer or {"rope_type": "default"}
     bases = {f"{name}.rope_theta": rope.get("rope_theta") for name, rope in ((OLDER, older), (NEWER, newer))}
-    bases |= {name: found.get(name) for name in ("rope_theta", "rotary_emb_base")}
+    bases |= {name: config_json.get(name) for name in ("rope_theta", "rotary_emb_base")}
     theta = agree(bases, bases, "the base of the rotation")
     if older and newer and theta is not None and _only_newer(bases) and theta != 10000:
-        raise UserError(f"{OLDER} stands in the place of {NEWER}, and the base {theta} is given in that one only",
+        raise UserError(f"{OLDER} stands in the place of {NEWER}, and the base {theta} stands in that one only",
                         expected=f'"rope_theta": {theta} in {OLDER} too')  # fmt: skip
     if rope["rope_type"] == "yarn":
-        lengths = {f"{OLDER if older else NEWER}.{ORIGINAL}": rope.get(ORIGINAL), ORIGINAL: found.get(ORIGINAL)}
+        lengths = {f"{OLDER if older else NEWER}.{ORIGINAL}": rope.get(ORIGINAL), ORIGINAL: config_json.get(ORIGINAL)}
         rope = {**rope, ORIGINAL: agree(lengths, lengths, "the length before YaRN")}
     return rope, theta
 
@@ -43,27 +43,29 @@ def _only_newer(bases: Mapping[str, Any]) -> bool:
     return [name for name, value in bases.items() if value is not None] == [f"{NEWER}.rope_theta"]
 
 
-def _entries(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _entries(config_json: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """One of the two objects, with `rope_type` as its kind; what is known of no rotation is refused."""
-    rope = found.get(name) or {}
+    rope = config_json.get(name) or {}
     if not isinstance(rope, Mapping):
         raise UserError(f"{name} = {rope!r:.80}", expected='an object such as {"rope_type": "yarn", "factor": 4.0}')
-    said = {key: value for key, value in rope.items() if value is not None}
-    if not said:
+    settings = {key: value for key, value in rope.items() if value is not None}
+    if not settings:
         return {}
-    kind = agree({f"{name}.{key}": said.get(key) for key in ("rope_type", "type")},
+    kind = agree({f"{name}.{key}": settings.get(key) for key in ("rope_type", "type")},
                  (f"{name}.rope_type", f"{name}.type"), "the kind of the rotation") or "default"  # fmt: skip
     if kind not in ("default", "yarn"):
         raise UserError(f"not supported here: rope type {kind!r:.80}", expected="default or yarn")
-    odd = [key for key in said if key not in _ENTRIES]
+    odd = [key for key in settings if key not in _ENTRIES]
     if kind == "default":
-        odd += [key for key in _ENTRIES[3:] if key in said and key != ORIGINAL and said[key] != _HARMLESS.get(key)]
-    elif said.get("partial_rotary_factor", 1.0) != 1.0:
+        odd += [
+            key for key in _ENTRIES[3:] if key in settings and key != ORIGINAL and settings[key] != _HARMLESS.get(key)
+        ]
+    elif settings.get("partial_rotary_factor", 1.0) != 1.0:
         odd.append("partial_rotary_factor")
     if odd:
         raise UserError(f"not supported here: {listed(odd)} in {name} of the rope type {kind!r}",
                         expected="rope_theta, or YaRN's settings with the type yarn")  # fmt: skip
-    return {**{key: value for key, value in said.items() if key != "type"}, "rope_type": kind}
+    return {**{key: value for key, value in settings.items() if key != "type"}, "rope_type": kind}
 
 
 def _refuse_both(older: Mapping[str, Any], newer: Mapping[str, Any]) -> None:
