@@ -33,10 +33,10 @@ _ADAPTED = re.compile(r"\.(lora_[A-Za-z]\w*|base_layer|modules_to_save|original_
 
 def refuse_impossible(config: ModelConfig, tensors: Tensors, packed: bool) -> None:
     """Refuse a model of many parts that the weights are far too few for; `packed`: a word may hold eight of them."""
-    held = sum(shape.numel() for shape in tensors.shapes.values()) * (8 if packed else 1)
+    stored = sum(shape.numel() for shape in tensors.shapes.values()) * (8 if packed else 1)
     wanted = config.parameters - 2 * config.vocab_size * config.hidden_size
-    if config.tensors > _MANY and wanted > held:
-        raise UserError(f"config.json describes {wanted:,} weights in {config.tensors:,} tensors, here are {held:,}",
+    if config.tensors > _MANY and wanted > stored:
+        raise UserError(f"config.json describes {wanted:,} weights in {config.tensors:,} tensors, here are {stored:,}",
                         where=str(tensors.folder), expected="the config.json of these weights")  # fmt: skip
 
 
@@ -48,9 +48,9 @@ def find_trunk(tensors: Tensors, trunk: str) -> None:
                         hint="merge it (merge_and_unload in peft) and save that")  # fmt: skip
     names = {name: _WRAPPED.sub("", name) for name in tensors.shapes}
     table, norm = _TRUNKS[trunk]
-    held = frozenset(names.values())
-    places = {name.removesuffix(table) for name in held if name.endswith(table)}
-    places = {place for place in places if place + norm in held and (not place or place.endswith("."))}
+    present = frozenset(names.values())
+    places = {name.removesuffix(table) for name in present if name.endswith(table)}
+    places = {place for place in places if place + norm in present and (not place or place.endswith("."))}
     if places and trunk not in places:
         if len(places) > 1:
             raise UserError(
@@ -80,25 +80,25 @@ def trunk_of(form: Format) -> str:
 
 def check(weights: list[TensorMapping], wanted: Mapping[str, Tensor], tensors: Tensors, form: Format) -> None:
     """Refuse a folder that does not hold exactly the model, naming the first tensors of each kind."""
-    found = tensors.shapes
+    stored = tensors.shapes
     known = {weight.hf_name: [wanted[name].shape for name in weight.param_names] for weight in weights}
     spare = {"lm_head.weight"} if "lm_head.weight" not in wanted else set()  # a tied copy, or under a scoring head
     groups = {
-        "missing": [name for name in known if name not in found],
-        "unexpected": [name for name in found if name not in known and not name.endswith((*form.ignored, *spare))],
+        "missing": [name for name in known if name not in stored],
+        "unexpected": [name for name in stored if name not in known and not name.endswith((*form.ignored, *spare))],
         "wrong shape": [
-            f"{name} is {list(found[name])}, not {_stacked(shapes)}"
+            f"{name} is {list(stored[name])}, not {_stacked(shapes)}"
             for name, shapes in known.items()
-            if name in found and not _fits(found[name], shapes)
+            if name in stored and not _fits(stored[name], shapes)
         ],
         "integers": [name for name in known if tensors.is_integer(name)],
     }
     if problems := [f"{kind}: {listed(names)}" for kind, names in groups.items() if names]:
         raise UserError("the tensors do not fit config.json: " + "; ".join(problems), where=str(tensors.folder),
-                        hint=_mend(groups["missing"], groups["unexpected"]))  # fmt: skip
+                        hint=_hint(groups["missing"], groups["unexpected"]))  # fmt: skip
 
 
-def _mend(missing: list[str], unexpected: list[str]) -> str | None:
+def _hint(missing: list[str], unexpected: list[str]) -> str | None:
     if missing == ["lm_head.weight"] and not unexpected:
         return "a trunk without a head cannot write; tie_word_embeddings = true where its head is the embedding's table"
     if any(name.endswith((".qweight", ".weight_packed", ".weight_scale", ".absmax", ".SCB")) for name in unexpected):
@@ -128,7 +128,7 @@ def _stacked(shapes: list[torch.Size]) -> list[int]:
     return [sum(shape[0] for shape in shapes), *shapes[0][1:]]
 
 
-def _fits(found: torch.Size, shapes: list[torch.Size]) -> bool:
+def _fits(shape: torch.Size, shapes: list[torch.Size]) -> bool:
     """Whether a tensor is those stacked by rows, or blocks of them (experts)."""
     wanted = _stacked(shapes)
-    return list(found) == wanted or (len(shapes) > 1 and len(found) == 3 and [found[0] * found[1], found[2]] == wanted)
+    return list(shape) == wanted or (len(shapes) > 1 and len(shape) == 3 and [shape[0] * shape[1], shape[2]] == wanted)

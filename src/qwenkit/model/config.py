@@ -173,11 +173,11 @@ class ModelConfig:
 
     def _problems(self) -> Iterator[str]:
         """Everything wrong with the values, so that one message names it all."""
-        found = [*_counts(self, SIZES), *_measures(self, MEASURES), *self._parts()]
+        problems = [*_counts(self, SIZES), *_measures(self, MEASURES), *self._parts()]
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
-            found.append(f"dropout = {self.dropout!r} is not a number")
-        yield from found
-        if not found:
+            problems.append(f"dropout = {self.dropout!r} is not a number")
+        yield from problems
+        if not problems:
             yield from self._shape()
 
     def _parts(self) -> Iterator[str]:

@@ -1,16 +1,16 @@
-"""Weights to 4 or 8 bits: GPTQ, and plain rounding (the released Int4 and Int8 models; report's repository).
+"""Quantize weights to 4 or 8 bits: GPTQ, and round-to-nearest (the released Int4 and Int8 models).
 
     quantize(model, QuantConfig(bits=4, group_size=128), batches)        # in place; batches of ids to calibrate on
     quantize(model, QuantConfig(bits=8, group_size=-1), None)            # round to nearest: no text needed
 
-GPTQ (Frantar et al., 2022) goes through the columns of a weight; what a column loses by rounding is made up for by the
-columns after it, as the inputs seen in calibration say they can. Blocks are quantized one after another on the inputs
+GPTQ (Frantar et al., 2022) goes through the columns of a weight; the error of a rounded column is compensated in the
+columns after it, by the inputs seen in calibration. Blocks are quantized one after another on the inputs
 that the quantized blocks before them give, and inside a block in the order in which they act.
 
 The embedding, the head, norms, routers and gates stay as they are. Caveat: an expert that no calibration token reached
-is rounded plainly.
+is rounded to nearest.
 
-Legend: N outputs, K inputs, G groups, T rows seen.
+Legend: N outputs, K inputs, G groups, T tokens of calibration.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qwenkit.model.rotary import Rotary
 from qwenkit.model.transformer import Transformer, View
 
 DAMP = 0.01
-"""Share of the mean curvature that is added to each column's, so that the inverse exists (the paper's)."""
+"""Share of the mean of the Hessian's diagonal that is added to it, so that the inverse exists (the paper's)."""
 _COLUMNS = 128  # columns whose errors are handed on together
 _ORDER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
@@ -41,7 +41,10 @@ def quantize(
     symmetric: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Transformer:
-    """Replace every linear layer of the blocks. Returns the model, which can no longer be trained."""
+    """Replace every linear layer of the blocks by a quantized one, in place; return the model.
+
+    `batches` are ids [B, T] to calibrate on; None: round to nearest. `progress(block, blocks)` is called before each
+    block. The model can no longer be trained. Raises a `UserError` for shapes or settings that have no kernel."""
     _check(model, quant_config)
     model.eval()
     shared = [model.model.prepare(ids_BT) for ids_BT in batches or ()]
@@ -50,21 +53,21 @@ def quantize(
         if progress is not None:
             progress(number, len(model.model.layers))
         window = model.config.window(number)
-        seen = [(rotary, views[window]) for _, rotary, views in shared]
-        run = partial(_run, block, states, seen)
+        inputs = [(rotary, views[window]) for _, rotary, views in shared]
+        run = partial(_run, block, states, inputs)
         for names in _ORDER:
             layers = {name: layer for name, layer in block.named_modules()
                       if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in names}  # fmt: skip
-            curvatures = _curvatures(layers, run) if batches is not None else {}
+            hessians = _hessians(layers, run) if batches is not None else {}
             for name, layer in layers.items():
-                _replace(block, name, _quantized(layer, quant_config, curvatures.get(name), symmetric))
+                _replace(block, name, _quantized(layer, quant_config, hessians.get(name), symmetric))
         states = run()
     return model
 
 
-def _run(block: nn.Module, states: list[Tensor], seen: list[tuple[Rotary, View]]) -> list[Tensor]:
-    """The block at work on all calibration batches."""
-    return [block(x_BTC, rotary, view, None, 0.0) for x_BTC, (rotary, view) in zip(states, seen)]
+def _run(block: nn.Module, states: list[Tensor], inputs: list[tuple[Rotary, View]]) -> list[Tensor]:
+    """Return what a block computes from the states of each calibration batch."""
+    return [block(x_BTC, rotary, view, None, 0.0) for x_BTC, (rotary, view) in zip(states, inputs)]
 
 
 def _check(model: Transformer, quant_config: QuantConfig) -> None:
@@ -84,24 +87,26 @@ def _check(model: Transformer, quant_config: QuantConfig) -> None:
                                 hint="another group_size")  # fmt: skip
 
 
-def _curvatures(layers: dict[str, nn.Linear], run: Callable[[], list[Tensor]]) -> dict[str, Tensor]:
-    """[K, K] for each layer: the sum of outer products of the inputs that it sees."""
-    found = {name: torch.zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
-    with _watched(layers, found):
+def _hessians(layers: dict[str, nn.Linear], run: Callable[[], list[Tensor]]) -> dict[str, Tensor]:
+    """Return for each layer the Hessian [K, K] of its squared error: the sum of outer products of its inputs."""
+    hessians = {name: torch.zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
+    with _accumulating(layers, hessians):
         run()
-    return found
+    return hessians
 
 
 @contextmanager
-def _watched(layers: dict[str, nn.Linear], found: dict[str, Tensor]) -> Iterator[None]:
-    def see(name: str) -> Callable[..., None]:
+def _accumulating(layers: dict[str, nn.Linear], hessians: dict[str, Tensor]) -> Iterator[None]:
+    """Inside the block every forward pass adds to the Hessians."""
+
+    def hook_of(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x_TK = inputs[0].flatten(0, -2).float()
-            found[name].addmm_(x_TK.t().cpu(), x_TK.cpu())
+            hessians[name].addmm_(x_TK.t().cpu(), x_TK.cpu())
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(see(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(hook_of(name)) for name, layer in layers.items()]
     try:
         yield
     finally:
@@ -110,35 +115,37 @@ def _watched(layers: dict[str, nn.Linear], found: dict[str, Tensor]) -> Iterator
 
 
 def _quantized(
-    layer: nn.Linear, quant_config: QuantConfig, curvature_KK: Tensor | None, symmetric: bool
+    layer: nn.Linear, quant_config: QuantConfig, hessian_KK: Tensor | None, symmetric: bool
 ) -> QuantizedLinear:
     weight_NK = layer.weight.detach().float().cpu()
-    if curvature_KK is None or not curvature_KK.any():
-        levels, scales, zeros = round_to_nearest(weight_NK, quant_config, symmetric)
+    if hessian_KK is None or not hessian_KK.any():
+        qvalues, scales, zeros = round_to_nearest(weight_NK, quant_config, symmetric)
     else:
-        levels, scales, zeros = gptq(weight_NK, curvature_KK, quant_config, symmetric)
+        qvalues, scales, zeros = gptq(weight_NK, hessian_KK, quant_config, symmetric)
     bias = None if layer.bias is None else layer.bias.detach().clone()
-    return from_qvalues(levels, scales, zeros, quant_config, bias).to(layer.weight.device)
+    return from_qvalues(qvalues, scales, zeros, quant_config, bias).to(layer.weight.device)
 
 
 def round_to_nearest(
     weight_NK: Tensor, quant_config: QuantConfig, symmetric: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Levels [N, K], scales and zeros [N, G]: each weight by itself."""
+    """Return quantized values [N, K], scales and zeros [N, G]: each weight by itself, rounded to nearest (RTN)."""
     size = weight_NK.shape[1] if quant_config.group_size == -1 else quant_config.group_size
     grouped_NGK = weight_NK.unflatten(1, (-1, size))
     scales_NG, zeros_NG = _range(grouped_NGK, quant_config.bits, symmetric)
-    levels = _levels(grouped_NGK, scales_NG[..., None], zeros_NG[..., None], quant_config.bits)
-    return levels.flatten(1), scales_NG, zeros_NG
+    qvalues = _qvalues(grouped_NGK, scales_NG[..., None], zeros_NG[..., None], quant_config.bits)
+    return qvalues.flatten(1), scales_NG, zeros_NG
 
 
 def gptq(
-    weight_NK: Tensor, curvature_KK: Tensor, quant_config: QuantConfig, symmetric: bool = True
+    weight_NK: Tensor, hessian_KK: Tensor, quant_config: QuantConfig, symmetric: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, with every column's error made up for by those after it."""
+    """Return the same by GPTQ (Frantar et al., 2022): the error of each column is compensated in those after it.
+
+    `hessian_KK` is the sum of outer products of the layer's inputs."""
     rest_NK, K = weight_NK.clone(), weight_NK.shape[1]
     size = K if quant_config.group_size == -1 else quant_config.group_size
-    spread_KK = _spread(curvature_KK, rest_NK)
+    factor_KK = _error_factor(hessian_KK, rest_NK)
     qvalues_NK = torch.zeros_like(rest_NK, dtype=torch.int64)
     scales, zeros = [], []
     for start in range(0, K, _COLUMNS):
@@ -149,25 +156,26 @@ def gptq(
                 scale_N, zero_N = _range(rest_NK[:, k : k + size], quant_config.bits, symmetric)
                 scales.append(scale_N)
                 zeros.append(zero_N)
-            qvalues_NK[:, k] = _levels(rest_NK[:, k], scales[-1], zeros[-1], quant_config.bits)
+            qvalues_NK[:, k] = _qvalues(rest_NK[:, k], scales[-1], zeros[-1], quant_config.bits)
             rounded_N = (qvalues_NK[:, k] - zeros[-1]) * scales[-1]
-            error_N = (rest_NK[:, k] - rounded_N) / spread_KK[k, k]
-            rest_NK[:, k:end] -= error_N[:, None] * spread_KK[k, k:end]
+            error_N = (rest_NK[:, k] - rounded_N) / factor_KK[k, k]
+            rest_NK[:, k:end] -= error_N[:, None] * factor_KK[k, k:end]
             errors_NK[:, k - start] = error_N
-        rest_NK[:, end:] -= errors_NK @ spread_KK[start:end, end:]
+        rest_NK[:, end:] -= errors_NK @ factor_KK[start:end, end:]
     return qvalues_NK, torch.stack(scales, 1), torch.stack(zeros, 1)
 
 
-def _spread(curvature_KK: Tensor, rest_NK: Tensor) -> Tensor:
-    """How a column's error is shared out: the upper Cholesky factor of the inverse curvature. A column that was never
-    seen is worth nothing and becomes 0."""
-    curvature_KK = curvature_KK.clone().double()
-    unseen_K = curvature_KK.diagonal() == 0
-    curvature_KK[unseen_K, unseen_K] = 1
-    rest_NK[:, unseen_K] = 0
+def _error_factor(hessian_KK: Tensor, rest_NK: Tensor) -> Tensor:
+    """Return how a column's error is shared among later ones: the upper Cholesky factor [K, K] of the inverse Hessian.
+
+    A column whose input was always 0 does not matter: its weights `rest_NK` become 0, in place."""
+    hessian_KK = hessian_KK.clone().double()
+    unused_K = hessian_KK.diagonal() == 0
+    hessian_KK[unused_K, unused_K] = 1
+    rest_NK[:, unused_K] = 0
     damp = DAMP
     while True:  # more damping where rounding in the sums has left it indefinite
-        damped_KK = curvature_KK + damp * curvature_KK.diagonal().mean() * torch.eye(len(curvature_KK))
+        damped_KK = hessian_KK + damp * hessian_KK.diagonal().mean() * torch.eye(len(hessian_KK))
         lower_KK, failed = torch.linalg.cholesky_ex(damped_KK)
         if not failed:
             return torch.linalg.cholesky(torch.cholesky_inverse(lower_KK), upper=True).float()
@@ -175,7 +183,7 @@ def _spread(curvature_KK: Tensor, rest_NK: Tensor) -> Tensor:
 
 
 def _range(values: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """Scale (as float16 will keep it) and zero of the last axis."""
+    """Return scale (as float16 will keep it) and zero of the last axis."""
     most = 2**bits - 1
     low, high = values.amin(-1).clamp(max=0), values.amax(-1).clamp(min=0)
     if symmetric:
@@ -186,10 +194,10 @@ def _range(values: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round().clamp(0, most).long()
 
 
-def _levels(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+def _qvalues(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
     return ((values / scale).round() + zero).clamp(0, 2**bits - 1).long()
 
 
 def _replace(block: nn.Module, name: str, layer: QuantizedLinear) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(block.get_submodule(parent), own, layer)
+    parent, _, attribute = name.rpartition(".")
+    setattr(block.get_submodule(parent), attribute, layer)

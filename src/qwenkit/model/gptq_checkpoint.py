@@ -1,8 +1,8 @@
 """Quantized layers in a model folder: which of its linear layers they replace, and how they are named (GPTQ).
 
     quant_config = read_quant_config(config_json, where)                     # None: not quantized
-    rest = take(model, table, tensors, quant_config)                 # puts the layers in; what is left to read
-    for name, tensor in give(table, modules): ...              # the way back
+    rest = load_quantized(model, table, tensors, quant_config)     # puts the layers in; returns what is left
+    for name, tensor in save_quantized(table, modules): ...              # the way back
 
 A fused matrix of the first Qwen holds three layers side by side: columns of its `qweight` are rows of ours.
 """
@@ -21,7 +21,7 @@ from qwenkit.model.formats.base import is_integer
 from qwenkit.model.quantized_linear import NAMES, QuantConfig, QuantizedLinear, rows_of
 from qwenkit.model.weights import Tensors
 
-_TOLD = frozenset((
+_IMPLIED = frozenset((
     "bits group_size desc_act sym static_groups true_sequential damp_percent damp_auto_increment batch_size "
     "block_name_to_quantize cache_block_outputs dataset disable_exllama exllama_config max_input_length meta "
     "model_file_base_name model_name_or_path model_seqlen module_name_preceding_first_block "
@@ -38,23 +38,25 @@ Layers = dict[str, QuantizedLinear]
 
 
 def read_quant_config(config_json: dict[str, Any], where: str) -> QuantConfig | None:
-    """How a folder's weights are quantized; what would make other numbers of them is refused by its name."""
-    said = config_json.get("quantization_config")
-    if said is None:
+    """Return how a folder's weights are quantized; None where they are not.
+
+    Raises a `UserError` for settings with which the tensors would mean other numbers."""
+    settings = config_json.get("quantization_config")
+    if settings is None:
         return None
-    method = _method(said) if isinstance(said, dict) else said
-    if not isinstance(said, dict) or method != "gptq":
+    method = _method(settings) if isinstance(settings, dict) else settings
+    if not isinstance(settings, dict) or method != "gptq":
         raise UserError(
             f"quantization_config: weights quantized by {method!r:.80}",
             where=where,
             expected="gptq, or weights as they were trained",
         )
-    bits, group = said.get("bits"), said.get("group_size", 128)
+    bits, group = settings.get("bits"), settings.get("group_size", 128)
     whole = is_integer(bits) and is_integer(group)
     if not whole or bits not in (4, 8) or (group != -1 and (group < 8 or group % 8)):
         raise UserError(f"GPTQ with bits = {bits!r:.40}, group_size = {group!r:.40}", where=where,
                         expected="4 or 8 bits, groups of a multiple of 8 columns or -1")  # fmt: skip
-    odd = [f"{key} = {value!r:.100}" for key, value in said.items() if not _understood(key, value)]
+    odd = [f"{key} = {value!r:.100}" for key, value in settings.items() if not _understood(key, value)]
     if odd:
         raise UserError(f"quantization_config: not supported here: {listed(odd)}", where=where,
                         expected="what the released GPTQ folders have")  # fmt: skip
@@ -62,7 +64,8 @@ def read_quant_config(config_json: dict[str, Any], where: str) -> QuantConfig | 
 
 
 def merge_quant_configs(inside: Any, beside: dict[str, Any], where: str) -> Any:
-    """The settings inside config.json, or else those of the file beside it; where they differ, neither."""
+    """Return the settings inside config.json, or else those of quantize_config.json; raises a `UserError` where they
+    differ."""
     if inside is None:
         return beside
     keys = ("quant_method", "bits", "group_size", "checkpoint_format")
@@ -76,15 +79,15 @@ def merge_quant_configs(inside: Any, beside: dict[str, Any], where: str) -> Any:
     return inside
 
 
-def _method(said: dict[str, Any]) -> Any:
-    """The name of the method; programs that write none are known by their keys."""
-    return said.get("quant_method") or said.get("method") or listed([str(key) for key in said], 3)
+def _method(settings: dict[str, Any]) -> Any:
+    """Return the name of the method, or the keys of a program that writes none."""
+    return settings.get("quant_method") or settings.get("method") or listed([str(key) for key in settings], 3)
 
 
 def _understood(key: str, value: Any) -> bool:
     """Whether a setting is one that the tensors tell by themselves, one of how they were made, or one that says what is
     read anyway."""
-    if value is None or key in _TOLD or key.startswith("_"):
+    if value is None or key in _IMPLIED or key.startswith("_"):
         return True
     if key == "dynamic":  # layers that are left as they were; others would have bits of their own
         return isinstance(value, dict) and all(name.startswith("-:") for name in value)
@@ -92,28 +95,29 @@ def _understood(key: str, value: Any) -> bool:
 
 
 def write_quant_config(layers: Layers) -> dict[str, Any]:
-    """What config.json says of quantized layers; nothing where there are none."""
+    """Return the keys of config.json that describe quantized layers; none where there are none."""
     if not layers:
         return {}
     quant_config = next(iter(layers.values())).quant_config
     reordered = any(not layer.in_order for layer in layers.values())
     symmetric = all(layer.symmetric for layer in layers.values())
-    said = {"quant_method": "gptq", "bits": quant_config.bits, "group_size": quant_config.group_size,
+    settings = {"quant_method": "gptq", "bits": quant_config.bits, "group_size": quant_config.group_size,
             "desc_act": reordered,
             "sym": symmetric, "true_sequential": True, "checkpoint_format": "gptq"}  # fmt: skip
-    return {"quantization_config": said}
+    return {"quantization_config": settings}
 
 
 def quantized_layers(model: nn.Module) -> Layers:
-    """The quantized layers of a model by name."""
+    """Return the quantized layers of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
 
 
-def take(
+def load_quantized(
     model: nn.Module, table: list[TensorMapping], tensors: Tensors, quant_config: QuantConfig, device: torch.device
 ) -> list[TensorMapping]:
-    """Put the folder's quantized layers in place of the linear ones; the part of the table that is still to be read.
-    Their tensors stay as they lie in the file: `tensors.shapes` forgets them."""
+    """Replace linear layers by the folder's quantized ones; return the part of the table that is still to be read.
+
+    Their tensors stay mapped from the file, and are removed from `tensors.shapes`."""
     quantized = {
         weight.hf_name.removesuffix(".weight"): weight for weight in table if _qweight(weight) in tensors.shapes
     }
@@ -122,20 +126,20 @@ def take(
         names = [f"{stem}.{part}" for part in (*NAMES, "bias") if f"{stem}.{part}" in tensors.shapes]
         if absent := [f"{stem}.{part}" for part in NAMES if f"{stem}.{part}" not in names]:
             raise UserError(f"missing: {', '.join(absent)}", where=str(tensors.folder))
-        held = {name.rpartition(".")[2]: tensors.read(name).to(device) for name in names}
+        parts = {name.rpartition(".")[2]: tensors.read(name).to(device) for name in names}
         start = 0
         for name in weight.param_names:
             module_name = name.removesuffix(".weight")
             old = model.get_submodule(module_name)
             assert isinstance(old, nn.Linear)
             _fits(
-                held,
+                parts,
                 old,
                 sum(_rows(model, other) for other in weight.param_names),
                 quant_config,
                 f"{tensors.folder}, {stem}",
             )
-            layer = rows_of(held, quant_config, slice(start, start + old.out_features), f"{tensors.folder}, {stem}")
+            layer = rows_of(parts, quant_config, slice(start, start + old.out_features), f"{tensors.folder}, {stem}")
             if old.bias is not None and layer.bias is None:
                 layer.bias = torch.zeros(old.out_features, device=device)
             _replace(model, module_name, layer)
@@ -146,23 +150,23 @@ def take(
     return [weight for weight in table if not done & set(weight.param_names)]
 
 
-def give(table: list[TensorMapping], layers: Layers) -> Iterator[tuple[str, Tensor]]:
-    """The folder's tensors of quantized layers, made one at a time. `table` is that of the weights as they were."""
+def save_quantized(table: list[TensorMapping], layers: Layers) -> Iterator[tuple[str, Tensor]]:
+    """Yield the folder's tensors of quantized layers, one at a time; `table` is that of the plain weights."""
     for weight in table:
         names = [name.removesuffix(".weight") for name in weight.param_names]
-        held = [layers[name] for name in names if name in layers and weight.hf_name.endswith(".weight")]
-        if not held:
+        modules = [layers[name] for name in names if name in layers and weight.hf_name.endswith(".weight")]
+        if not modules:
             continue
         stem = weight.hf_name.removesuffix(".weight")
-        if len({tuple(layer.g_idx.tolist()) for layer in held}) > 1:
+        if len({tuple(layer.g_idx.tolist()) for layer in modules}) > 1:
             raise UserError(
                 f"{stem} cannot hold layers whose columns are grouped differently", where="the format to save in"
             )
         for part in ("qweight", "qzeros", "scales"):
-            yield f"{stem}.{part}", torch.cat([getattr(layer, part).cpu() for layer in held], dim=1).contiguous()
-        yield f"{stem}.g_idx", held[0].g_idx.cpu().contiguous()
-        if any(layer.bias is not None for layer in held):
-            zeros = [torch.zeros(layer.out_features) if layer.bias is None else layer.bias.cpu() for layer in held]
+            yield f"{stem}.{part}", torch.cat([getattr(layer, part).cpu() for layer in modules], dim=1).contiguous()
+        yield f"{stem}.g_idx", modules[0].g_idx.cpu().contiguous()
+        if any(layer.bias is not None for layer in modules):
+            zeros = [torch.zeros(layer.out_features) if layer.bias is None else layer.bias.cpu() for layer in modules]
             yield f"{stem}.bias", torch.cat(zeros).contiguous()
 
 
@@ -175,12 +179,12 @@ def _rows(model: nn.Module, weight: str) -> int:
     return int(module.out_features)  # type: ignore[arg-type]
 
 
-def _fits(held: dict[str, Tensor], old: nn.Linear, rows: int, quant_config: QuantConfig, where: str) -> None:
+def _fits(parts: dict[str, Tensor], old: nn.Linear, rows: int, quant_config: QuantConfig, where: str) -> None:
     wanted = [old.in_features // quant_config.per_word, rows]
-    if list(held["qweight"].shape) != wanted or held["qweight"].dtype != torch.int32:
-        raise UserError(f"qweight is {list(held['qweight'].shape)}, not {wanted}", where=where, expected="int32")
+    if list(parts["qweight"].shape) != wanted or parts["qweight"].dtype != torch.int32:
+        raise UserError(f"qweight is {list(parts['qweight'].shape)}, not {wanted}", where=where, expected="int32")
 
 
 def _replace(model: nn.Module, name: str, layer: QuantizedLinear) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, layer)
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, layer)

@@ -53,8 +53,8 @@ class SparseMLP(nn.Module):
         out_NC = torch.zeros_like(x_NC)
         for expert in picks_NK.unique().tolist():
             tokens, place = (picks_NK == expert).nonzero(as_tuple=True)
-            said = self.experts[expert](x_NC[tokens]) * weights_NK[tokens, place, None]
-            out_NC = out_NC.index_add(0, tokens, said.to(out_NC.dtype))
+            out_KC = self.experts[expert](x_NC[tokens]) * weights_NK[tokens, place, None]
+            out_NC = out_NC.index_add(0, tokens, out_KC.to(out_NC.dtype))
         if hasattr(self, "shared_expert"):
             out_NC = out_NC + torch.sigmoid(self.shared_expert_gate(x_NC)) * self.shared_expert(x_NC)
         return out_NC.view_as(x_BTC)

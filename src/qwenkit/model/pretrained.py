@@ -1,7 +1,7 @@
-"""A model as a folder: config.json, *.safetensors, generation_config.json.
+"""Pretrained models on disk, in Hugging Face's format: config.json, *.safetensors, generation_config.json.
 
     model = load_model("runs/nano/base", dtype="float32", device="cpu")
-    save_model(model, "out")                                # in the form it came in: Qwen, Qwen2, Qwen3, ...
+    save_model(model, "out")                                # in the format it came in: Qwen, Qwen2, Qwen3, ...
     save_model(model, "out", model_type="qwen2")            # or in another one that computes the same
     save_scalar(reward, "runs/nano/reward");  reward = load_scalar("runs/nano/reward")
 
@@ -29,11 +29,11 @@ from qwenkit.model.formats import FORMATS, Format, TensorMapping, as_qwen2, form
 from qwenkit.model.formats.keys import accepted
 from qwenkit.model.gptq_checkpoint import (
     Layers,
-    give,
+    load_quantized,
     merge_quant_configs,
     quantized_layers,
     read_quant_config,
-    take,
+    save_quantized,
     write_quant_config,
 )
 from qwenkit.model.quantized_linear import QuantConfig
@@ -46,8 +46,8 @@ Model = TypeVar("Model", Transformer, ScalarModel)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SCORE = {"score_head.weight": "score.weight"}
 _SCORES = "ForSequenceClassification"
-_WHOLE = [f"{name}{ending}" for name, _ in (SAFE, PICKLED) for ending in ("", ".index.json")]
-"""Files that a folder with a whole model has one of."""
+_WEIGHT_FILES = [f"{name}{ending}" for name, _ in (SAFE, PICKLED) for ending in ("", ".index.json")]
+"""The folder of a model has one of these files."""
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -63,9 +63,11 @@ def load_model(
     dropout: float = 0.0,
     accept_unknown: Iterable[str] = (),
 ) -> Transformer:
-    """Read a language model. `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one; the
-    path may be a model of the Hub, `org/name`. `accept_unknown` names keys of config.json that nothing here knows and
-    that change nothing. Adapters are not read yet: any is refused."""
+    """Load a language model, in eval mode.
+
+    `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one; the path may be a model of the
+    Hub, `org/name`, at a `revision`. `accept_unknown` names keys of config.json that are not known here and change
+    nothing. Raises a `UserError` for a folder that does not hold exactly such a model; adapters are not supported."""
     if adapter is not None:
         raise UserError(f"adapter = {adapter!r}", expected="None: adapters are not supported yet",
                         hint="merge the adapter into its model, and load that")  # fmt: skip
@@ -92,7 +94,9 @@ def load_scalar(
     dropout: float = 0.0,
     accept_unknown: Iterable[str] = (),
 ) -> ScalarModel:
-    """Read a reward or value model. A language model's folder is refused: its head would be random."""
+    """Load a reward or value model, as `load_model` loads a language model.
+
+    Raises a `UserError` also for the folder of a language model: the head would be random."""
     path = resolve(path, revision)
     config_json, config, form = _described(path, accept_unknown)
     if not _architecture(config_json, form).endswith(_SCORES):
@@ -112,16 +116,16 @@ def load_scalar(
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype in which a folder's tensors are stored."""
+    """Return the dtype in which a folder's tensors are stored."""
     config_json = read_config(folder)
-    if _said_dtype(config_json) is not None:
+    if _stored_dtype_name(config_json) is not None:
         return _pick_dtype("auto", config_json)
     with Tensors(folder) as tensors:
         return tensors.dtype()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What config.json says, or an error that says why there is none."""
+    """Return config.json; raises a `UserError` that says why there is none."""
     refuse_adapter(folder)
     file = folder / "config.json"
     if not (file.exists() or file.is_symlink()):
@@ -133,24 +137,24 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     config_json, older = read_object(file), folder / "quantize_config.json"
     if older.exists():  # where GPTQ's tools wrote it first
-        said = {"quant_method": "gptq", **read_object(older)}
+        beside = {"quant_method": "gptq", **read_object(older)}
         config_json["quantization_config"] = merge_quant_configs(
-            config_json.get("quantization_config"), said, str(folder)
+            config_json.get("quantization_config"), beside, str(folder)
         )
     return config_json
 
 
 def refuse_adapter(folder: Path) -> None:
-    """An adapter is no model: what it is of, and what to do with it."""
+    """Raise a `UserError` for the folder of an adapter, with what it belongs to and what to do with it."""
     settings = folder / "adapter_config.json"
     weights = any((folder / f"adapter_model{ending}").exists() for ending in (".safetensors", ".bin"))
-    whole = (folder / "config.json").exists() and any((folder / name).exists() for name in _WHOLE)
+    whole = (folder / "config.json").exists() and any((folder / name).exists() for name in _WEIGHT_FILES)
     if not settings.exists() or (whole and not weights):
         return
-    config_json = read_object(settings)
+    adapter_config = read_object(settings)
     kind, of = (
-        config_json.get("peft_type") or "some kind",
-        config_json.get("base_model_name_or_path") or "a model that it does not name",
+        adapter_config.get("peft_type") or "some kind",
+        adapter_config.get("base_model_name_or_path") or "a model that it does not name",
     )
     what = "a model and an adapter in one folder" if whole else "an adapter, not a complete model"
     raise UserError(
@@ -163,7 +167,7 @@ def refuse_adapter(folder: Path) -> None:
 
 
 def _described(folder: Path, accept_unknown: Iterable[str]) -> tuple[dict[str, Any], ModelConfig, Format]:
-    """What config.json says, the shape that it means, and the family's format."""
+    """Return config.json, the configuration that it describes, and the family's format."""
     config_json, where = read_config(folder), str(folder / "config.json")
     form = format_of(config_json, where)
     with within(where):
@@ -173,14 +177,14 @@ def _described(folder: Path, accept_unknown: Iterable[str]) -> tuple[dict[str, A
 
 
 def _architecture(config_json: dict[str, Any], form: Format) -> str:
-    """The class that the folder names; the family's language model where it names none."""
+    """Return the class that the folder names, or the family's language model where it names none."""
     named = config_json.get("architectures")
     return str(named[0]) if isinstance(named, list) and named else form.head(False)
 
 
 def _refuse_architecture(config_json: dict[str, Any], form: Format, accept_unknown: Iterable[str]) -> None:
-    """A class of none of the families computes something else: other engines go by this name. Which of the families it
-    is `model_type` says, as in transformers, and the tensors bear it out."""
+    """Raise a `UserError` for a class of none of the families: it computes something else. Which family it is
+    `model_type` says, as in transformers, and the tensors confirm it."""
     known = {
         name for each in FORMATS.values() for name in (each.head(False), each.head(True), f"{each.architecture}Model")
     }
@@ -193,7 +197,7 @@ def _refuse_architecture(config_json: dict[str, Any], form: Format, accept_unkno
 def _made(
     make: Callable[[ModelConfig], Model], config: ModelConfig, tensors: Tensors, quant_config: QuantConfig | None = None
 ) -> Model:
-    """A model without its weights, once these were seen to be enough for it."""
+    """Return a model on the meta device, after a check that the weights are enough for it."""
     refuse_impossible(config, tensors, packed=quant_config is not None)
     with torch.device("meta"):
         return make(config)
@@ -207,12 +211,12 @@ def _fill(
     device: torch.device,
     quant_config: QuantConfig | None = None,
 ) -> Model:
-    """Put the folder's tensors into a model on the meta device; every mismatch is named before one is read."""
+    """Load the folder's tensors into a model on the meta device; every mismatch is named before one is read."""
     wanted = model.state_dict()
     find_trunk(tensors, trunk_of(form))
     weights = _table(form, wanted, frozenset(tensors.shapes))
     if quant_config is not None:
-        weights = take(model, weights, tensors, quant_config, device)
+        weights = load_quantized(model, weights, tensors, quant_config, device)
     check(weights, wanted, tensors, form)
     if isinstance(model, Transformer) and model.config.tie_word_embeddings:
         check_copy(tensors)
@@ -226,7 +230,7 @@ def _fill(
 
 
 def _table(form: Format, wanted: dict[str, Tensor], present: frozenset[str]) -> list[TensorMapping]:
-    """The format's table; the head of a model that scores has a name of its own."""
+    """Return the format's table of tensors; the head of a scalar model is called `score` there."""
     table = form.map_names([name for name in wanted if name not in _SCORE], present)
     return [*table, *(TensorMapping(hf_name, (name,)) for name, hf_name in _SCORE.items() if name in wanted)]
 
@@ -237,7 +241,9 @@ def _table(form: Format, wanted: dict[str, Tensor], present: frozenset[str]) -> 
 def save_model(
     model: Transformer, folder: str | Path, shard_bytes: int = SHARD_BYTES, model_type: str | None = None
 ) -> None:
-    """Write a language model; the folder is made when it is missing. A form that cannot say it is refused."""
+    """Write a language model; the folder is created when it is missing.
+
+    `model_type` is the format (None: the one it came in). Raises a `UserError` for one that cannot express it."""
     _save(model, model.config, Path(folder), format_for(model.config, model_type), shard_bytes)
 
 
@@ -264,15 +270,15 @@ def _save(model: Transformer | ScalarModel, config: ModelConfig, folder: Path, f
 
 
 def _named_tensors(form: Format, state: dict[str, Tensor], layers: Layers) -> Iterator[tuple[str, Tensor]]:
-    """Everything that a folder holds of a model, in its names."""
+    """Yield all tensors of a model by the names that they have in the folder."""
     inside = tuple(f"{name}." for name in layers)
     plain = {name: tensor for name, tensor in state.items() if not name.startswith(inside)}
     yield from _stacks(_table(form, plain, frozenset()), plain)
-    yield from give(form.map_names([f"{name}.weight" for name in layers], frozenset()), layers)
+    yield from save_quantized(form.map_names([f"{name}.weight" for name in layers], frozenset()), layers)
 
 
 def _stacks(weights: list[TensorMapping], state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The folder's tensors, made one at a time."""
+    """Yield the folder's tensors, made one at a time."""
     for weight in weights:
         parts = [state[name].detach().cpu() for name in weight.param_names]
         yield weight.hf_name, (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
@@ -281,7 +287,7 @@ def _stacks(weights: list[TensorMapping], state: dict[str, Tensor]) -> Iterator[
 def _head_settings(
     model: Transformer | ScalarModel, config: ModelConfig, form: Format, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What config.json says of every family alike."""
+    """Return the keys of config.json that all families have."""
     scalar = isinstance(model, ScalarModel)
     labels = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": "regression"}
     return {
@@ -297,15 +303,15 @@ def _head_settings(
 
 
 def _pick_dtype(dtype: str | torch.dtype, config_json: dict[str, Any], tensors: Tensors | None = None) -> torch.dtype:
-    """The one asked for; with `auto` the one that config.json says, or that of the weights where it says none."""
+    """Return the dtype asked for; with `auto` that of config.json, or of the weights where it names none."""
     if isinstance(dtype, torch.dtype):
         return dtype
     name = dtype
     if dtype == "auto":
-        said = _said_dtype(config_json)
-        if said is None and tensors is not None:
+        stored = _stored_dtype_name(config_json)
+        if stored is None and tensors is not None:
             return tensors.dtype()
-        name = said.removeprefix("torch.") if isinstance(said, str) else said
+        name = stored.removeprefix("torch.") if isinstance(stored, str) else stored
     if not isinstance(name, str) or name not in _DTYPES:
         raise UserError(
             f"unknown dtype {name!r:.80}", expected=", ".join(["auto", *_DTYPES]), nearest=nearest(str(name), _DTYPES)
@@ -313,8 +319,8 @@ def _pick_dtype(dtype: str | torch.dtype, config_json: dict[str, Any], tensors: 
     return _DTYPES[name]
 
 
-def _said_dtype(config_json: dict[str, Any]) -> Any:
-    """What config.json says of it, in the newer spelling before the older one; the first Qwen tells by flags."""
+def _stored_dtype_name(config_json: dict[str, Any]) -> Any:
+    """Return the dtype in config.json: `dtype` before `torch_dtype`, or the first Qwen's flags."""
     names = [config_json[key] for key in ("dtype", "torch_dtype") if config_json.get(key) not in (None, "auto")]
     if len(names) == 2 and names[0] != names[1]:
         notice(f"dtype = {names[0]!r:.80} goes before torch_dtype = {names[1]!r:.80}", "config.json")

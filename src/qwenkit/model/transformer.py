@@ -167,11 +167,11 @@ class Decoder(nn.Module):
 
     def _views(self, T: int, documents_BT: Tensor | None, cache: Cache | None) -> dict[int | None, View]:
         """Who sees whom, once for every window that some layer has."""
-        found: dict[int | None, View] = {}
+        views: dict[int | None, View] = {}
         for window in dict.fromkeys(self.config.windows or (None,)):
             mask = None if documents_BT is None else document_mask(documents_BT, window)
-            found[window] = View(mask if cache is None else cache.mask(T, window), window)
-        return found
+            views[window] = View(mask if cache is None else cache.mask(T, window), window)
+        return views
 
 
 class Transformer(nn.Module):

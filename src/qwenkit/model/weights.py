@@ -86,10 +86,10 @@ class Tensors:
 
     def _open(self, file: Path) -> None:
         refuse_pointer_at(file)
-        found = self._pickled(file) if file.suffix == ".bin" else self._safe(file)
-        if twice := sorted(self.shapes.keys() & found.keys()):
+        shapes = self._pickled(file) if file.suffix == ".bin" else self._safe(file)
+        if twice := sorted(self.shapes.keys() & shapes.keys()):
             raise UserError(f"{twice[0]} is in two files", where=str(file), expected="each tensor once")
-        self.shapes.update(found)
+        self.shapes.update(shapes)
 
     def _safe(self, file: Path) -> dict[str, torch.Size]:
         try:
@@ -108,7 +108,7 @@ class Tensors:
         """A pickle is a program: torch runs none of it that is not a tensor."""
         try:
             _refuse_packed(file)
-            found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except UserError:
             raise
         except Exception as error:  # whatever a hostile or cut file makes of the reader
@@ -118,14 +118,14 @@ class Tensors:
                 expected="tensors and nothing that would have to be run",
                 hint="use the model's *.safetensors",
             ) from error
-        if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
             raise UserError("does not hold tensors by name", where=str(file))
-        if odd := [str(name) for name, tensor in found.items() if not _plain_tensor(tensor)]:
+        if odd := [str(name) for name, tensor in state.items() if not _plain_tensor(tensor)]:
             raise UserError(f"{odd[0]} is not a plain tensor", where=str(file),
                             expected="floating point numbers of 16 bits or more, or integers, each stored")  # fmt: skip
-        self.floats.update({str(name): tensor.dtype for name, tensor in found.items() if tensor.is_floating_point()})
-        self._homes.update(dict.fromkeys(found, found))
-        return {str(name): tensor.shape for name, tensor in found.items()}
+        self.floats.update({str(name): tensor.dtype for name, tensor in state.items() if tensor.is_floating_point()})
+        self._homes.update(dict.fromkeys(state, state))
+        return {str(name): tensor.shape for name, tensor in state.items()}
 
 
 def _refuse_packed(file: Path) -> None:
@@ -184,10 +184,10 @@ def _one_set(folder: Path, single: str) -> list[Path]:
 
 def _instead(folder: Path) -> str | None:
     """What to do where weights lie in the folder in a form that is not read."""
-    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if shards := [name for name in found if name.endswith(".safetensors") and not name.startswith("adapter_")]:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if shards := [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]:
         return f"{listed(shards)}: no index says that these are the weights; fetch {SAFE[0]}.index.json"
-    if other := [name for name in found if name.endswith((".gguf", ".npz", ".h5", ".msgpack", ".onnx", ".nemo"))]:
+    if other := [name for name in names if name.endswith((".gguf", ".npz", ".h5", ".msgpack", ".onnx", ".nemo"))]:
         return f"{listed(other)} cannot be read; fetch or write the model as *.safetensors"
     return None
 
@@ -238,7 +238,7 @@ def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_byte
     for (part, _), name in zip(written, names):
         os.replace(part, folder / name)
     if len(names) > 1:
-        where = {tensor: name for (_, held), name in zip(written, names) for tensor in held}
+        where = {tensor: name for (_, tensors_of_part), name in zip(written, names) for tensor in tensors_of_part}
         write_json(folder / f"{SAFE[0]}.index.json", {"metadata": {"total_size": total}, "weight_map": where})
 
 

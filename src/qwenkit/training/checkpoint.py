@@ -2,10 +2,10 @@
 
     state = RunState({"model": model}, {"main": optimizer})
     save_checkpoint(state.state_dict(), folder, step)      # folder/step-00000100, torch.distributed.checkpoint format
-    if found := load_latest(folder, told=print): state.load_state_dict(found)
+    if tree := load_latest(folder, notify=print): state.load_state_dict(tree)
 
 A checkpoint is written beside its place, fsynced and renamed; `complete.json`, written last, holds the SHA-256 of each
-file: where a file is cut, missing or changed, `complete.json` among them, that is told and the checkpoint before it is
+file: where a file is cut, missing or changed, `complete.json` among them, that is reported and the checkpoint before it is
 used. The newest two stay. Tensors have flat names; everything else is one JSON text, so that no pickle is ever run
 (`metadata`).
 """
@@ -37,7 +37,7 @@ from qwenkit.errors import UserError
 from qwenkit.records import read_object, write_json
 from qwenkit.training.checkpoint_metadata import Planner, Reader
 
-COMPLETE, PLAIN, KEPT = "complete.json", "plain", 2
+COMPLETE, PLAIN, KEEP = "complete.json", "plain", 2
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -45,7 +45,7 @@ _NAME = re.compile(r"step-(\d{8})")
 class RunState:
     """Named modules and optimizers (anything with `state_dict` and `load_state_dict`), plain numbers, and the step.
 
-    `numbers` holds whatever else a run must remember (JSON values): tokens seen, the controller of a KL coefficient.
+    `numbers` holds whatever else a run must remember (JSON values): tokens so far, running moments of the reward.
     """
 
     modules: dict[str, nn.Module]
@@ -54,7 +54,7 @@ class RunState:
     step: int = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything as nested dicts and lists of tensors and plain values."""
+        """Return everything as nested dicts and lists of tensors and plain values."""
         return {
             "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -73,7 +73,7 @@ class RunState:
 
 
 def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
-    """Write, make durable, rename; then drop all but the newest two."""
+    """Write a checkpoint, fsync and rename it; then remove all but the newest two. Return its folder."""
     target = folder / f"step-{step:08d}"
     beside = folder / f"{target.name}.part"
     shutil.rmtree(beside, ignore_errors=True)
@@ -88,18 +88,18 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     beside.rename(target)
     fsync_tree_entry(folder)
     ahead = [path for path in _complete(folder) if path.name > target.name]  # passed over: damaged, and of no use now
-    for old in (*ahead, *[path for path in _complete(folder) if path not in ahead][:-KEPT]):
+    for old in (*ahead, *[path for path in _complete(folder) if path not in ahead][:-KEEP]):
         shutil.rmtree(old)
     return target
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest intact checkpoint."""
+    """Return the newest intact checkpoint, if there is one."""
     return next((path for path in reversed(_complete(folder)) if damage_of(path) is None), None)
 
 
-def load_latest(folder: Path, told: Callable[[str], None]) -> dict[str, Any] | None:
-    """The tree of the newest checkpoint that can be read; `told` of every newer one, and of why it is passed over."""
+def load_latest(folder: Path, notify: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return the tree of the newest checkpoint that can be read; `notify(message)` says why newer ones cannot."""
     passed = False
     for path in reversed(_complete(folder)):
         why = damage_of(path)
@@ -108,15 +108,15 @@ def load_latest(folder: Path, told: Callable[[str], None]) -> dict[str, Any] | N
                 return load_checkpoint(path)
             except UserError as error:
                 why = error.what
-        told(f"the checkpoint {path.name} is passed over: {why}")
+        notify(f"the checkpoint {path.name} is passed over: {why}")
         passed = True
     if passed:
-        told("no checkpoint is intact: the training begins anew")
+        notify("no checkpoint is intact: the training begins anew")
     return None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The tree that was saved, its tensors in memory on the CPU; a `UserError` for what we never wrote."""
+    """Return the tree that was saved, its tensors on the CPU; raises a `UserError` for a folder that we did not write."""
     try:
         reader = Reader(path)
         entries = reader.read_metadata().state_dict_metadata
@@ -136,12 +136,12 @@ _FOREIGN = (
     pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, AssertionError,
     IndexError, OverflowError, MemoryError, ImportError,
 )  # fmt: skip
-"""What reading bytes that anybody may have written ends in."""
+"""Errors of readers that are given bytes that anybody may have written."""
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process is what is meant here: torch need not warn of it, nor wrap what went wrong in it."""
+    """Run without torch's warning that there is one process only, and without its wrapper around errors."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -151,8 +151,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _cause(error: CheckpointException, folder: Path) -> BaseException:
-    """What a process met while it wrote or read. torch's archives forget why a file could not be written to its end:
-    the disk or a quota is full."""
+    """Return the error of the process that wrote or read. torch's archives forget why a file could not be written to
+    its end: the disk or a quota is full."""
     cause = next(iter(error.failures.values()))[0]
     if isinstance(cause, RuntimeError) and "inline_container" in str(cause):
         cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -160,21 +160,21 @@ def _cause(error: CheckpointException, folder: Path) -> BaseException:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Checkpoints that were written to their end, oldest first."""
+    """Return checkpoints that were written to their end, oldest first."""
     paths = sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
     return [path for path in paths if (path / COMPLETE).exists()]
 
 
 def damage_of(path: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, in words; None where they are those that were written."""
+    """Return what is wrong with the files of a checkpoint; None where they are those that were written."""
     try:
-        noted = read_object(path / COMPLETE).get("files")
+        hashes = read_object(path / COMPLETE).get("files")
     except UserError as error:
         return f"{COMPLETE}: {error.what}"
-    if not isinstance(noted, dict) or not noted:
+    if not isinstance(hashes, dict) or not hashes:
         return f"{COMPLETE} names no files"
-    found = _hashes(path)
-    names = [name for name in sorted({*noted, *found}) if noted.get(name) != found.get(name)]
+    current = _hashes(path)
+    names = [name for name in sorted({*hashes, *current}) if hashes.get(name) != current.get(name)]
     return f"{names[0]} is not what {COMPLETE} says" if names else None
 
 
@@ -197,13 +197,14 @@ def _split(value: Any, name: str, tensors: dict[str, Any]) -> Any:
 
 
 def _join(value: Any, tensors: dict[str, Any]) -> Any:
+    """Put the tensors back: the inverse of `_split`."""
     if isinstance(value, list):
         return [_join(item, tensors) for item in value]
     if isinstance(value, dict):
-        ((mark, held),) = value.items()
+        ((mark, item),) = value.items()
         if mark == "$tensor":
-            return tensors[held]
+            return tensors[item]
         if mark == "$tuple":
-            return tuple(_join(item, tensors) for item in held)
-        return {key: _join(item, tensors) for key, item in held}
+            return tuple(_join(item, tensors) for item in item)
+        return {key: _join(item, tensors) for key, item in item}
     return value

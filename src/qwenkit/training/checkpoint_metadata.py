@@ -1,7 +1,7 @@
 """The metadata of a checkpoint, read without running it.
 
 torch writes `.metadata` as a pickle, and a pickle is a program. Here only the classes of the format itself can come out
-of it, and what they say is held against the folder: files that lie in it, and tensors no larger than those.
+of it, and what they say is checked against the folder: files that lie in it, and tensors no larger than those.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     **{(module, "WindowsPath"): pathlib.PureWindowsPath for module in ("pathlib", "pathlib._local")},
     **{("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
 }
-"""All that may be named in the file; nothing here does anything but hold values."""
+"""All that the file may name: nothing in it does anything but hold values."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -44,18 +44,18 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_metadata(file: BinaryIO, folder: Path) -> Metadata:
-    """The metadata in a file, after a look at what it says of the folder."""
-    found = _Unpickler(file).load()
-    if not isinstance(found, Metadata) or not isinstance(found.state_dict_metadata, dict):
+    """Return the metadata in a file, checked against the folder; raises `ValueError` or `pickle.UnpicklingError`."""
+    contents = _Unpickler(file).load()
+    if not isinstance(contents, Metadata) or not isinstance(contents.state_dict_metadata, dict):
         raise ValueError(f"{METADATA} holds no metadata")
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file() and not path.is_symlink()}
-    for item in found.storage_data.values():
+    for item in contents.storage_data.values():
         if item.relative_path not in sizes or item.transform_descriptors:
             raise ValueError(f"{METADATA} names {item.relative_path!r}, which is not a file of the checkpoint")
-    wanted = sum(_bytes(entry) for entry in found.state_dict_metadata.values())
+    wanted = sum(_bytes(entry) for entry in contents.state_dict_metadata.values())
     if wanted > sum(sizes.values()):
         raise ValueError(f"{METADATA} names tensors of {wanted} bytes, more than there are")
-    return found
+    return contents
 
 
 def _bytes(entry: Any) -> int:
@@ -71,14 +71,14 @@ class Reader(FileSystemReader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with Path(self.path, METADATA).open("rb") as file:
-            found = read_metadata(file, Path(self.path))
-        found.storage_meta = found.storage_meta or metadata.StorageMeta()
-        found.storage_meta.load_id = self.load_id
-        return found
+            contents = read_metadata(file, Path(self.path))
+        contents.storage_meta = contents.storage_meta or metadata.StorageMeta()
+        contents.storage_meta.load_id = self.load_id
+        return contents
 
 
 class Planner(DefaultLoadPlanner):
-    """torch's planner, which takes no value apart that could be a program: here the values are one text."""
+    """torch's planner, reading other values than tensors (here one string) with `weights_only`."""
 
     def load_bytes(self, read_item: ReadItem, value: Any) -> None:
         self.original_state_dict[read_item.dest_index.fqn] = torch.load(value, weights_only=True)
