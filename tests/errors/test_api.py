@@ -109,8 +109,8 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: Engine(e.model, e.tok, seed="x"), "seed = 'x'", "an integer, 0 or more", None),
     (lambda e: Engine(e.model, e.tok, vocabulary=300), "tokens to sample from = 300",
      f"an integer, 1 to {TOKENS}", None),
-    (lambda e: load_model(3), "3 is no path", "a model's folder", None),
-    (lambda e: load_tokenizer(None), "None is no path", "a tokenizer's folder or file", None),
+    (lambda e: load_model(3), "3 is not a path", "a model's folder", None),
+    (lambda e: load_tokenizer(None), "None is not a path", "a tokenizer's folder or file", None),
     (lambda e: load_tokenizer("nothing"), "nothing: no such file or folder",
      "a tokenizer folder, .tiktoken or .json", None),
 ]  # fmt: skip

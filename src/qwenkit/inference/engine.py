@@ -42,7 +42,17 @@ from qwenkit.hub import resolve
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_runner import ModelRunner
-from qwenkit.inference.requests import PROMPTS, RNG_ID, Messages, Prompt, RequestFactory, Tools, rng_ids, tools_for_each
+from qwenkit.inference.requests import (
+    PROMPTS,
+    RNG_ID,
+    Messages,
+    Prompt,
+    RequestFactory,
+    Tools,
+    check_tokenizer,
+    rng_ids,
+    tools_for_each,
+)
 from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scheduler import Scheduler
@@ -79,6 +89,7 @@ class Engine:
         (`use_cache_quantization`); None: as the model says. `packed` copies bf16 weights into the layout that oneDNN
         reads (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the
         copy has room. Raises a `UserError` for arguments and settings of the folder that mean nothing."""
+        check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         self.requests = RequestFactory(model, tok, folder, seed)
         vocab_size = model.config.vocab_size

@@ -44,7 +44,7 @@ class RequestFactory:
     """Makes requests for one model and its tokenizer, with the settings of the model's folder."""
 
     def __init__(self, model: Transformer, tok: TextTokenizer | None, folder: Path | None, seed: int) -> None:
-        self.model, self.tok, self.seed = model, _checked_tokenizer(tok), RNG_ID.parse(seed, "seed")
+        self.model, self.tok, self.seed = model, check_tokenizer(tok), RNG_ID.parse(seed, "seed")
         settings = read_generation_config(model, self.tok, folder)
         self.defaults, self.max_window = settings.defaults, settings.max_window
         self.eos_ids, self.eos_id = frozenset(settings.eos_ids), next(iter(settings.eos_ids), None)
@@ -187,7 +187,7 @@ def tools_for_each(tools: Tools | Seq[Tools | None] | None, count: int) -> list[
     return items
 
 
-def _checked_tokenizer(tok: TextTokenizer | None) -> TextTokenizer | None:
+def check_tokenizer(tok: TextTokenizer | None) -> TextTokenizer | None:
     if tok is None or all(hasattr(tok, name) for name in ("encode", "decode", "stream")):
         return tok
     raise UserError(f"tok = {shown(tok)}", expected="a tokenizer, or None where only token ids go in and out",

@@ -124,7 +124,8 @@ class Batches:
         self.rank, self.world = rank, world
         if batch_size % (self.micro_batch_size * world):
             raise UserError(
-                f"a batch of {batch_size} cannot be cut into {self.micro_batch_size} on {world} workers",
+                f"a batch of {batch_size} cannot be cut into micro-batches of {self.micro_batch_size} "
+                f"on {world} workers",
                 expected=f"micro_batch_size that divides {batch_size // world}",
             )
 

@@ -5,9 +5,9 @@
     if tree := load_latest(folder, notify=print): state.load_state_dict(tree)
 
 A checkpoint is written beside its place, fsynced and renamed; `complete.json`, written last, holds the SHA-256 of each
-file: where a file is cut, missing or changed, `complete.json` among them, that is reported and the checkpoint before it is
-used. The newest two stay. Tensors have flat names; everything else is one JSON text, so that no pickle is ever run
-(`metadata`).
+file. Where a file is cut, missing or changed, `complete.json` among them, that is reported and the checkpoint before it
+is used. The newest two stay. Tensors have flat names; everything else is one JSON text, so that no pickle is ever run
+(`checkpoint_metadata`).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def load_latest(folder: Path, notify: Callable[[str], None]) -> dict[str, Any] |
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the tree that was saved, its tensors on the CPU; raises a `UserError` for a folder that we did not write."""
+    """Return the tree that was saved, its tensors on the CPU; raises a `UserError` for a folder of other origin."""
     try:
         reader = Reader(path)
         entries = reader.read_metadata().state_dict_metadata
