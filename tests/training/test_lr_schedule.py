@@ -15,7 +15,7 @@ def test_cosine_rises_and_falls_to_a_tenth():
 
 
 def test_linear_and_constant():
-    linear = build_schedule("linear", total=11, final=0.0)
+    linear = build_schedule("linear", total=11, min_lr_ratio=0.0)
     assert [linear(step) for step in (0, 5, 10, 50)] == pytest.approx([1, 0.5, 0, 0])
     assert build_schedule("constant", total=5)(4) == 1.0
 

@@ -7,7 +7,7 @@
 
 Reading order: `comparisons` -> `pair_encoding` -> `reward_model` -> `rollouts` -> `ppo_loss` -> `ppo`. Supervised
 fine-tuning (§3.1) needs nothing from here: it is the stock update with the renderer's loss mask. Names load on first
-use, so that importing this room does not import torch.
+use, so that importing this package does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From scored answers to comparison pairs (report §3.2.1: annotators score several answers, pairs follow from scores).
+"""From scored answers to preference pairs (report §3.2.1: annotators score several answers, pairs follow from scores).
 
     rows = [{"id": "q7", "messages": [...], "answers": [{"text": "Lund.", "score": 0.9, "policy": "chat"}, ...]}, ...]
     pairs, counts = make_pairs(rows, strategy="best_worst", min_margin=0.05)
@@ -35,7 +35,7 @@ def make_pairs(
     noise: float = 0.0,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Comparison pairs, and what became of every two answers that the strategy looked at.
+    """Return comparison pairs, and counts of what became of every two answers that the strategy looked at.
 
     A pair is made when the scores differ by more than `min_margin`; equal texts never make one. At most `max_pairs` of
     a prompt are kept, the widest first. With probability `noise` the label is flipped, and the row says so (`flipped`,
@@ -48,23 +48,23 @@ def make_pairs(
     counts = Counter(prompts=0, pairs=0, tied=0, same_text=0, over_limit=0, flipped=0)
     for row in rows:
         counts["prompts"] += 1
-        kept = []
+        candidates = []
         for better, worse in _candidates(row["answers"], strategy):
             reason = _refused(better, worse, min_margin)
             if reason:
                 counts[reason] += 1
             else:
-                kept.append((better, worse))
-        kept.sort(key=lambda two: two[1]["score"] - two[0]["score"])  # stable: ties keep the order of the ranks
-        counts["over_limit"] += len(kept[max_pairs:]) if max_pairs is not None else 0
-        pairs += [_pair(row, better, worse, number) for number, (better, worse) in enumerate(kept[:max_pairs])]
+                candidates.append((better, worse))
+        candidates.sort(key=lambda two: two[1]["score"] - two[0]["score"])  # stable: ties keep the order of the ranks
+        counts["over_limit"] += len(candidates[max_pairs:]) if max_pairs is not None else 0
+        pairs += [_pair(row, better, worse, number) for number, (better, worse) in enumerate(candidates[:max_pairs])]
     _flip(pairs, noise, seed)
     counts["pairs"], counts["flipped"] = len(pairs), sum(pair["flipped"] for pair in pairs)
     return pairs, dict(counts)
 
 
 def _candidates(answers: Sequence[Answer], strategy: str) -> list[tuple[Answer, Answer]]:
-    """Which two answers to compare, the better first; equal scores rank in the order given."""
+    """Return which two answers to compare, the better first; equal scores rank in the order given."""
     ranked = sorted(answers, key=lambda answer: -answer["score"])
     if len(ranked) < 2:
         return []
@@ -74,7 +74,7 @@ def _candidates(answers: Sequence[Answer], strategy: str) -> list[tuple[Answer, 
 
 
 def _refused(better: Answer, worse: Answer, min_margin: float) -> str | None:
-    """Why two answers make no pair."""
+    """Return why two answers make no pair; None where they make one."""
     if better["text"] == worse["text"]:
         return "same_text"
     return "tied" if better["score"] - worse["score"] <= min_margin else None
@@ -95,7 +95,7 @@ def _pair(row: Row, better: Answer, worse: Answer, number: int) -> dict[str, Any
 
 
 def _component(better: Mapping[str, float], worse: Mapping[str, float]) -> str:
-    """The criterion that differs most in favour of the better answer; `total` where none is known."""
+    """Return the criterion that differs most in favour of the better answer; `total` where none is known."""
     gaps = {name: better[name] - worse[name] for name in better if name in worse and name != "total"}
     return max(gaps, key=lambda name: gaps[name]) if gaps else "total"
 

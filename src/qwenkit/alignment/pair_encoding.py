@@ -24,13 +24,13 @@ SIDES = ("chosen", "rejected")
 PairTooLong = Literal["drop", "truncate"]
 
 
-class Renders(Protocol):
-    """What is needed of a chat tokenizer."""
+class SupportsRender(Protocol):
+    """What is needed of a chat tokenizer; `qwenkit.chat.ChatTokenizer` is one."""
 
     im_end_id: int
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> Any:
-        """The chat as ids (and more)."""
+        """Return the chat as `ids` (and more)."""
         ...
 
 
@@ -44,21 +44,21 @@ class Pair:
 
     @property
     def tokens(self) -> int:
-        """Length of the longer side."""
+        """The length of the longer side."""
         return max(len(self.chosen), len(self.rejected))
 
 
-def answer_ids(tok: Renders, row: Mapping[str, Any], answer: str | Mapping[str, Any]) -> list[int]:
-    """A row's chat (`messages`, perhaps `tools`) with `answer` as its last turn, ending with `<|im_end|>`."""
+def answer_ids(tok: SupportsRender, row: Mapping[str, Any], answer: str | Mapping[str, Any]) -> list[int]:
+    """Return the ids of a row's chat (`messages`, `tools`) with `answer` as its last turn, up to `<|im_end|>`."""
     last = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
     ids = list(tok.render([*row["messages"], last], tools=row.get("tools")).ids)
     return ids[: len(ids) - ids[::-1].index(tok.im_end_id)]
 
 
 def encode_pair(
-    row: Mapping[str, Any], tok: Renders, max_tokens: int, too_long: PairTooLong = "drop"
+    row: Mapping[str, Any], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[Pair | None, str, bool]:
-    """The pair of a row, what became of it (kept, too_long, same_text), and whether its prompt was cut."""
+    """Return the pair of a row, what became of it (kept, too_long, same_text), and whether its prompt was cut."""
 
     def encoded(messages: Sequence[Mapping[str, Any]]) -> Pair:
         prompt = {**row, "messages": messages}
@@ -76,10 +76,10 @@ def encode_pair(
 
 
 def encode_pairs(
-    rows: Iterable[Mapping[str, Any]], tok: Renders, max_tokens: int, too_long: PairTooLong = "drop"
+    rows: Iterable[Mapping[str, Any]], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Rows with `messages`, `chosen`, `rejected` as token ids, and counts: kept, too_long, same_text, and cut of those
-    kept, where there are any."""
+    """Return the pairs of rows (`messages`, `chosen`, `rejected`), and counts: kept, too_long, same_text, and where there
+    are any, cut: those kept that lost turns."""
     pairs: list[Pair] = []
     counts = Counter(kept=0, too_long=0, same_text=0)
     for row in rows:

@@ -1,11 +1,25 @@
-"""The Transformer of the report (§1.3), its first weights, and its folder format.
+"""The Transformer of the report (§1.3), its first weights, and its folders on disk.
 
     from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
     model = init_weights(Transformer(ModelConfig(vocab_size=1536, hidden_size=128, ...)), seed=0)
 
-`transformer.py` shows a whole model in one file, `attention.py` holds the one rule of who sees whom, `init.py` the
-first weights, `pretrained.py` reads and writes Hugging Face folders. Names load on first use: a recipe checks
-the shape of a model without torch.
+| file                                        | what it holds                                                         |
+| ------------------------------------------- | --------------------------------------------------------------------- |
+| `config.py`                                 | `ModelConfig`: the shape of a model, checked                          |
+| `transformer.py`                            | RMSNorm, attention layer, block, decoder, language and scalar model   |
+| `attention.py`                              | masks (causal, documents, sliding window), the attention itself       |
+| `rotary.py`                                 | RoPE and context extension: dynamic NTK, LogN, YaRN                   |
+| `moe.py`                                    | the MLP (SwiGLU), and the mixture of experts                          |
+| `init.py`                                   | first weights                                                         |
+| `logprobs.py`, `batching.py`, `modes.py`    | chunked head, padding and batches by length, eval mode                |
+| `pretrained.py`, `formats/`, `weights.py`   | Hugging Face folders: settings, names and tensors                     |
+| `checkpoint_validation.py`                  | whether the tensors of a folder fit its config.json                   |
+| `resize_token_embeddings.py`                | a longer vocabulary                                                   |
+| `gptq.py`, `quantized_linear.py`            | quantization to 4 or 8 bits, and the layers that compute with it      |
+| `gptq_checkpoint.py`, `gguf_export.py`      | quantized folders, GGUF files                                         |
+| `prepacked.py`                              | weights in the layout of oneDNN's bf16 products                       |
+
+Names load on first use: a recipe checks the shape of a model without torch.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from qwenkit.errors import UserError
 from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear, from_qvalues
 from qwenkit.model.rotary import Rotary
-from qwenkit.model.transformer import Transformer, View
+from qwenkit.model.transformer import AttentionContext, Transformer
 
 DAMP = 0.01
 """Share of the mean of the Hessian's diagonal that is added to it, so that the inverse exists (the paper's)."""
@@ -53,7 +53,7 @@ def quantize(
         if progress is not None:
             progress(number, len(model.model.layers))
         window = model.config.window(number)
-        inputs = [(rotary, views[window]) for _, rotary, views in shared]
+        inputs = [(rotary, contexts[window]) for _, rotary, contexts in shared]
         run = partial(_run, block, states, inputs)
         for names in _ORDER:
             layers = {name: layer for name, layer in block.named_modules()
@@ -65,9 +65,9 @@ def quantize(
     return model
 
 
-def _run(block: nn.Module, states: list[Tensor], inputs: list[tuple[Rotary, View]]) -> list[Tensor]:
+def _run(block: nn.Module, states: list[Tensor], inputs: list[tuple[Rotary, AttentionContext]]) -> list[Tensor]:
     """Return what a block computes from the states of each calibration batch."""
-    return [block(x_BTC, rotary, view, None, 0.0) for x_BTC, (rotary, view) in zip(states, inputs)]
+    return [block(x_BTC, rotary, context, None, 0.0) for x_BTC, (rotary, context) in zip(states, inputs)]
 
 
 def _check(model: Transformer, quant_config: QuantConfig) -> None:

@@ -1,8 +1,8 @@
-"""A mixture of experts: each token passes the few feed-forward networks that a router picks (Qwen1.5-MoE, Qwen3-MoE).
+"""The MLP (SwiGLU; Shazeer, 2020), and a mixture of experts (Qwen1.5-MoE, Qwen3-MoE).
 
-The router's softmax runs over *all* experts in float32; the weights of the chosen ones are then scaled to sum to one
-only where the model was trained so. Experts are computed one after another, each over its own tokens: right everywhere,
-and as fast as the matrix products on a CPU.
+In a mixture a router picks a few MLPs for each token. Its softmax runs over *all* experts in float32; the weights of
+the chosen ones are then scaled to sum to one only where the model was trained like that. Experts are computed one after
+another, each over its own tokens: right everywhere, and as fast as the matrix products on a CPU.
 
 Legend: N tokens, C hidden width, E experts, K experts of a token.
 """
@@ -30,12 +30,12 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(gate_BTC) * up_BTC)
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """What decides, and what passes."""
+        """Return the gate and what it lets through, both [B, T, intermediate size]."""
         return self.gate_proj(x_BTC), self.up_proj(x_BTC)
 
 
 class SparseMLP(nn.Module):
-    """Router, experts, and perhaps one expert that every token passes."""
+    """Router, experts, and perhaps one shared expert that every token passes."""
 
     def __init__(self, hidden_size: int, config: MoEConfig) -> None:
         super().__init__()
@@ -52,15 +52,15 @@ class SparseMLP(nn.Module):
         weights_NK, picks_NK = self._route(x_NC)
         out_NC = torch.zeros_like(x_NC)
         for expert in picks_NK.unique().tolist():
-            tokens, place = (picks_NK == expert).nonzero(as_tuple=True)
-            out_KC = self.experts[expert](x_NC[tokens]) * weights_NK[tokens, place, None]
+            tokens, rank = (picks_NK == expert).nonzero(as_tuple=True)
+            out_KC = self.experts[expert](x_NC[tokens]) * weights_NK[tokens, rank, None]
             out_NC = out_NC.index_add(0, tokens, out_KC.to(out_NC.dtype))
         if hasattr(self, "shared_expert"):
             out_NC = out_NC + torch.sigmoid(self.shared_expert_gate(x_NC)) * self.shared_expert(x_NC)
         return out_NC.view_as(x_BTC)
 
     def _route(self, x_NC: Tensor) -> tuple[Tensor, Tensor]:
-        """Each token's experts and their weights."""
+        """Return the weights and the numbers of each token's experts, both [N, K]."""
         logits_NE = self.gate(x_NC)
         weights_NK, picks_NK = logits_NE.softmax(-1, dtype=torch.float32).topk(self.chosen, dim=-1)
         if self.normalised:

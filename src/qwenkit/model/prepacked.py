@@ -1,11 +1,13 @@
-"""A model's weights in the order in which oneDNN's bf16 products read them on a CPU: for a model that only writes.
+"""Prepacked weights: a copy in the layout that oneDNN's bf16 products read on a CPU, for models that only generate.
 
-    twin = prepack(model)      # shares all that is no matrix; the model itself stays as it is
+    compute_model = prepack(model)      # shares all that is not a matrix; the model itself stays as it is
 
 torch reorders a matrix at every call. Done once, a prompt of 512 tokens takes 161 to 174 ms of matrix products where it
 took 178 to 193, and one token 36 to 39 where it took 49 to 53 (Qwen2-0.5B's shape, two cores, three runs of
-`benchmarks/packed_products.py`). Queries, keys and values are one product, gate and up another. What is packed is a
-copy: memory of our own, as large as the weights.
+`benchmarks/packed_products.py`). Queries, keys and values are one product, gate and up another. The copy takes as
+much memory as the weights.
+
+The two operations of torch are private (`torch.ops.mkldnn`): where a version lacks them, nothing is prepacked.
 
 Legend: B rows, T tokens, C channels.
 """
@@ -22,8 +24,9 @@ from qwenkit.model.moe import MLP
 from qwenkit.model.transformer import Attention, Transformer
 from qwenkit.platform import available_memory
 
-_ROWS = 16  # what the layout is asked to suit; from 1 to 512 rows the answer is the same
-_ROOM = 1.2  # times its size must be free before a copy is made
+_ROWS = 16  # the batch size that the layout is asked for; from 1 to 512 rows the layout is the same
+_ROOM = 1.2  # so many times its size must be free before a copy is made
+_OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 
 class PackedLinear(nn.Module):
@@ -32,16 +35,16 @@ class PackedLinear(nn.Module):
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         super().__init__()
         self.sizes = [len(weight) for weight in weights]
-        known = [bias for bias in biases if bias is not None]
-        self.bias = torch.cat([bias.detach() for bias in known]) if known else None
-        whole = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(whole.contiguous(), _ROWS)
+        present = [bias for bias in biases if bias is not None]
+        self.bias = torch.cat([bias.detach() for bias in present]) if present else None
+        stacked = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(stacked.contiguous(), _ROWS)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x_BTC, self.weight, self.bias, "none", [], "")
 
     def parts(self, x_BTC: Tensor) -> tuple[Tensor, ...]:
-        """The layers' outputs, one by one."""
+        """Return the layers' outputs, one by one."""
         return self(x_BTC).split(self.sizes, dim=-1)
 
 
@@ -77,28 +80,30 @@ def can_prepack(model: Transformer) -> bool:
     weight = model.model.embed_tokens.weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
         return False
+    if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATIONS):
+        return False  # another version of torch
     free, size = available_memory(), sum(parameter.nbytes for parameter in model.parameters())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and (free is None or size * _ROOM < free)
 
 
 @torch.no_grad()
 def prepack(model: Transformer) -> Transformer:
-    """A twin whose matrices are packed; those that are quantized stay as they are, and everything else is shared."""
+    """Return a model with prepacked matrices; quantized ones stay as they are, and everything else is shared."""
     shared = [*model.parameters(), *model.buffers()]
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    for module in list(twin.modules()):
+    compute_model = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    for module in list(compute_model.modules()):
         for name, child in list(module.named_children()):
-            whole = all(type(part) is nn.Linear for key, part in child.named_children() if key.endswith("_proj"))
-            if type(child) is Attention and whole:
+            plain = all(type(part) is nn.Linear for key, part in child.named_children() if key.endswith("_proj"))
+            if type(child) is Attention and plain:
                 setattr(module, name, PackedAttention(child))
-            elif type(child) is MLP and whole:
+            elif type(child) is MLP and plain:
                 setattr(module, name, PackedMLP(child))
     head = model.model.embed_tokens if model.config.tie_word_embeddings else model.lm_head
     if isinstance(head, nn.Embedding | nn.Linear):
-        twin.lm_head = PackedLinear([head.weight], [None])  # pyright: ignore[reportAttributeAccessIssue]
-    return twin.eval()
+        compute_model.lm_head = PackedLinear([head.weight], [None])  # pyright: ignore[reportAttributeAccessIssue]
+    return compute_model.eval()
 
 
 def join(*layers: nn.Linear) -> PackedLinear:
-    """Some linear layers of one input as one; where some have a bias, all have."""
+    """Return some linear layers of one input as one; where some have a bias, all have."""
     return PackedLinear([layer.weight for layer in layers], [layer.bias for layer in layers])

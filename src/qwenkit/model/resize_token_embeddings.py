@@ -1,10 +1,10 @@
 """A model for a longer vocabulary: new rows in its embedding and its head (report §2.2, what follows from it).
 
-    wide = resize_token_embeddings(model, first=151851, parts=[[264, 1879], ...], rows=162048)
+    resized = resize_token_embeddings(model, first=151851, parts=[[264, 1879], ...], rows=162048)
 
-A new token begins as the mean of the rows of the tokens that its text was encoded as before, in the table of the input
-and in that of the output. Rows that mean nothing stay what they were; more of them are their mean (of all rows, where
-there were none). Everything else of the model is the same tensors.
+The row of a new token is the mean of the rows of the tokens that its text was encoded as before, in the embedding and
+in the head. Unused rows stay what they were; further ones are their mean (of all rows, where there were none).
+Everything else of the model is the same tensors.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def resize_token_embeddings(model: Transformer, first: int, parts: Sequence[Sequence[int]], rows: int) -> Transformer:
-    """The model with `rows` rows; token `first + i` is made of the tokens `parts[i]`."""
+    """Return the model with `rows` rows; token `first + i` is made of the tokens `parts[i]`.
+
+    Raises a `UserError` for a quantized model."""
     if quantized_layers(model):
         raise UserError("a quantized model cannot be resized", hint="extend the model that it was made of")
     with torch.device("meta"):
-        wide = Transformer(replace(model.config, vocab_size=rows))
+        resized = Transformer(replace(model.config, vocab_size=rows))
     state = {
         name: _longer(tensor, first, parts, rows) if name in TABLES else tensor
         for name, tensor in model.state_dict().items()
     }
-    wide.load_state_dict(state, assign=True)
-    return wide
+    resized.load_state_dict(state, assign=True)
+    return resized
 
 
 def _longer(table_VD: Tensor, first: int, parts: Sequence[Sequence[int]], rows: int) -> Tensor:

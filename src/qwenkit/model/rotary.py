@@ -1,18 +1,21 @@
-"""Where a token stands: rotary positions, and how a context is stretched beyond the trained length (report §2.5).
+"""RoPE (rotary position embedding; Su et al., 2021) and context extension beyond the trained length (report §2.5).
 
     rotary = rotary_tables(config, positions_BT, lengths_BT)     # once a forward pass
-    q_BHTD, k_BGTD = rotary.query(q_BHTD), rotary.key(k_BGTD)    # in every layer
+    q_BHTD, k_BGTD = rotary.rotate_q(q_BHTD), rotary.rotate_k(k_BGTD)    # in every layer
 
-| trick         | of          | what it does                                                                          |
+| method        | of          | what it does                                                                          |
 | ------------- | ----------- | ------------------------------------------------------------------------------------- |
 | dynamic NTK   | first Qwen  | raises the base by alpha(length of the prompt), so that slow channels turn slower     |
 | LogN          | first Qwen  | multiplies the query at position p by log(p + 1) / log(seq_length), beyond seq_length |
-| YaRN          | Qwen2.5, 3  | interpolates the slow channels, keeps the fast ones, and weighs cosine and sine       |
-| layer windows | the report  | is a matter of who sees whom: `attention.py`                                          |
+| YaRN          | Qwen2.5, 3  | interpolates the slow channels, keeps the fast ones, and scales cosine and sine       |
+| layer windows | the report  | bound how far a layer attends: `attention.py`                                         |
 
 alpha belongs to a *sequence* and is fixed when its prompt is read, as in the official code: a rotation that is cached
-cannot be taken back. So an answer that grows over a power of two keeps its prompt's alpha, and differs from a forward
-pass over the whole.
+cannot be changed later. So an answer that grows over a power of two keeps its prompt's alpha, and differs from a
+forward pass over the whole.
+
+Sources: dynamic NTK and LogN follow the official code of the first Qwen (NTK-aware scaling: bloc97, 2023; LogN: Su,
+2021); YaRN is Peng et al., 2023.
 
 Legend: B rows, T tokens, H heads, D head width. Angles are float32, whatever the model is.
 """
@@ -35,36 +38,36 @@ class Rotary(NamedTuple):
     sin: Tensor
     query_scale: Tensor | None = None
 
-    def key(self, x_BHTD: Tensor) -> Tensor:
-        """Turn channel i together with channel i + D/2, in float32; the result has the type of `x`."""
+    def rotate_k(self, x_BHTD: Tensor) -> Tensor:
+        """Rotate channel i together with channel i + D/2, in float32; return [B, H, T, D] in the dtype of `x`."""
         low, high = x_BHTD.float().chunk(2, dim=-1)
-        turned = torch.cat((low * self.cos - high * self.sin, high * self.cos + low * self.sin), dim=-1)
-        return turned.to(x_BHTD.dtype)
+        rotated = torch.cat((low * self.cos - high * self.sin, high * self.cos + low * self.sin), dim=-1)
+        return rotated.to(x_BHTD.dtype)
 
-    def query(self, x_BHTD: Tensor) -> Tensor:
-        """The same turn, then LogN."""
-        turned = self.key(x_BHTD)
-        return turned if self.query_scale is None else turned * self.query_scale.to(turned.dtype)
+    def rotate_q(self, x_BHTD: Tensor) -> Tensor:
+        """Rotate in the same way, then scale by LogN."""
+        rotated = self.rotate_k(x_BHTD)
+        return rotated if self.query_scale is None else rotated * self.query_scale.to(rotated.dtype)
 
 
 def rotary_tables(
     config: ModelConfig, positions_BT: Tensor, lengths_BT: Tensor | None = None, extended: bool = True
 ) -> Rotary:
-    """The tables of these positions. `lengths_BT` says how long each token's sequence is (dynamic NTK asks).
+    """Return the tables of these positions. `lengths_BT` is the length of each token's sequence, for dynamic NTK.
 
-    Built at use: a table kept on the module would follow `model.bfloat16()` and lose the precision that the report
-    asks for. `extended=False` leaves out what only acts outside training.
+    Built at use: a table on the module would follow `model.bfloat16()` and lose the precision that the report asks for.
+    `extended=False` leaves out dynamic NTK and LogN, which only act outside training.
     """
     extension = config.extension if extended else None
     inverse_D = inverse_frequencies(config, positions_BT.device)
-    weight = 1.0 if config.yarn is None else _yarn_weight(config.yarn)
+    factor = 1.0 if config.yarn is None else _yarn_attention_factor(config.yarn)
     if extension is not None and extension.dynamic_ntk and lengths_BT is not None:
         alpha_BT = ntk_alpha(lengths_BT, extension.seq_length)
         inverse_D = _ntk_frequencies(config, alpha_BT)
     angles_BTD = positions_BT[..., None].float() * inverse_D
     cos, sin = angles_BTD.cos()[:, None], angles_BTD.sin()[:, None]
-    if weight != 1.0:
-        cos, sin = cos * weight, sin * weight
+    if factor != 1.0:
+        cos, sin = cos * factor, sin * factor
     scale = None
     if extension is not None and extension.logn:
         scale = logn_scale(positions_BT, extension.seq_length)[:, None, :, None]
@@ -72,24 +75,26 @@ def rotary_tables(
 
 
 def inverse_frequencies(config: ModelConfig, device: torch.device | None = None) -> Tensor:
-    """[D/2] in float32: how far each pair of channels turns from one position to the next."""
-    turns_D = 1.0 / config.rope_theta ** _exponents(config.head_size, device)
-    return turns_D if config.yarn is None else _yarn_frequencies(config.yarn, turns_D, config)
+    """Return [D/2] in float32: the angle in radians by which each pair of channels turns per position."""
+    frequencies_D = 1.0 / config.rope_theta ** _exponents(config.head_size, device)
+    return frequencies_D if config.yarn is None else _yarn_frequencies(config.yarn, frequencies_D, config)
 
 
 def ntk_alpha(lengths: Tensor, seq_length: int) -> Tensor:
-    """max(2^ceil(log2(length / seq_length) + 1) - 1, 1): 1 up to `seq_length`, then 3, 7, 15 with each doubling."""
+    """Return max(2^ceil(log2(length / seq_length) + 1) - 1, 1): 1 up to `seq_length`, then 3, 7, 15 with each doubling.
+
+    The base of the rotation is raised to rope_theta * alpha^(D / (D - 2))."""
     doublings = torch.ceil(torch.log2(lengths.double() / seq_length) + 1)
     return (2.0**doublings - 1).clamp(min=1)
 
 
 def logn_scale(positions: Tensor, seq_length: int) -> Tensor:
-    """log_seq_length(p + 1) where that is above 1: the entropy of attention stays as it was over `seq_length` keys."""
+    """Return max(1, log(p + 1) / log(seq_length)) at position p: attention over more keys keeps its entropy."""
     return (torch.log(positions.double() + 1) / math.log(seq_length)).clamp(min=1).float()
 
 
 def doubling_windows(num_layers: int, seq_length: int) -> tuple[int, ...]:
-    """Windows that double with every eighth of the depth, beginning at `seq_length`.
+    """Return windows that double with every eighth of the depth, beginning at `seq_length`.
 
     Ours: the report says only that lower layers want shorter windows. A maintainer's illustration for the 32 layers of
     7B (2048 for the first four, 4096 for the next four, 8192 above ...) is carried on to the top.
@@ -102,32 +107,34 @@ def _exponents(head_dim: int, device: torch.device | None) -> Tensor:
 
 
 def _ntk_frequencies(config: ModelConfig, alpha_BT: Tensor) -> Tensor:
-    """[B, T, D/2]: the frequencies of a base that alpha has raised."""
+    """Return [B, T, D/2], the frequencies of the base that alpha raises."""
     base_BT = config.rope_theta * alpha_BT ** (config.head_size / (config.head_size - 2))
     return 1.0 / base_BT.float()[..., None] ** _exponents(config.head_size, alpha_BT.device)
 
 
-def _yarn_weight(yarn: Yarn) -> float:
-    """What keeps the softmax as sharp as it was trained."""
+def _yarn_attention_factor(yarn: Yarn) -> float:
+    """Return the factor of cosine and sine that keeps the softmax as sharp as it was trained: 0.1 ln(factor) + 1."""
     if yarn.attention_factor is not None:
         return yarn.attention_factor
     return 1.0 if yarn.factor <= 1 else 0.1 * math.log(yarn.factor) + 1.0
 
 
-def _yarn_frequencies(yarn: Yarn, turns_D: Tensor, config: ModelConfig) -> Tensor:
-    """Channels that turn more than `beta_fast` times over the trained length stay, those under `beta_slow` times are
-    slowed down by `factor`, a ramp lies between."""
+def _yarn_frequencies(yarn: Yarn, frequencies_D: Tensor, config: ModelConfig) -> Tensor:
+    """Return YaRN's frequencies [D/2] (Peng et al., 2023, "NTK-by-parts").
+
+    Channels that turn more than `beta_fast` times over the trained length stay, those that turn less than `beta_slow`
+    times are slowed down by `factor`, a linear ramp lies between."""
     low, high = (_channel(turns, yarn, config) for turns in (yarn.beta_fast, yarn.beta_slow))
     if yarn.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, config.head_size - 1)
     high = high if high != low else high + 0.001
-    channel_D = torch.arange(len(turns_D), dtype=torch.float32, device=turns_D.device)
-    kept_D = 1 - ((channel_D - low) / (high - low)).clamp(0, 1)
-    return turns_D / yarn.factor * (1 - kept_D) + turns_D * kept_D
+    channel_D = torch.arange(len(frequencies_D), dtype=torch.float32, device=frequencies_D.device)
+    unscaled_D = 1 - ((channel_D - low) / (high - low)).clamp(0, 1)
+    return frequencies_D / yarn.factor * (1 - unscaled_D) + frequencies_D * unscaled_D
 
 
 def _channel(turns: float, yarn: Yarn, config: ModelConfig) -> float:
-    """The channel (a fraction) that turns that many times over the trained length."""
+    """Return the channel (a fraction) that turns that many times over the trained length."""
     length = yarn.original_max_position_embeddings
     return config.head_size * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))

@@ -1,18 +1,18 @@
-"""The Transformer of the Qwen report (§1.3) and of the generations after it, whole, in one file.
+"""The Transformer of the Qwen report (§1.3) and of the generations after it.
 
 A LLaMA-style decoder with Qwen's choices: rotary positions from float32 inverse frequencies, biases on Q, K and V and
 nowhere else, RMSNorm before every branch, SwiGLU, untied (or, for small models, tied) output embeddings. Later Qwen's
-are grouped queries, norms of queries and keys in place of biases, windows in some layers, experts (`moe.py`). The
-first Qwen's context extension and YaRN are in `rotary.py`. Parameter names are Hugging Face's `Qwen2ForCausalLM`,
-`Qwen3MoeForCausalLM` and so on, so a state dict needs no mapping.
+are grouped queries, norms of queries and keys in place of biases, windows in some layers, experts. The MLPs are in
+`moe.py`, masks in `attention.py`, RoPE and context extension in `rotary.py`. Parameter names are Hugging Face's
+`Qwen2ForCausalLM`, `Qwen3MoeForCausalLM` and so on, so a state dict needs no mapping.
 
     model = init_weights(Transformer(config), seed=0)
     logits_BTV = model(ids_BT)
-    h_BTD = model.hidden(ids_BT, documents_BT=documents_BT)      # packed rows: each document sees only itself
+    h_BTD = model.hidden(ids_BT, documents_BT=documents_BT)      # packed rows: attention stays in a document
     logits_NV = model.head(h_BTD[wanted_BT])                     # only the rows that a loss needs
 
-Legend: B rows, T tokens, N chosen tokens, V vocabulary, C hidden width (`hidden_size`; D outside this file),
-H query heads, G key/value heads, D head width.
+Legend: B rows, T tokens, N chosen tokens, V vocabulary, C hidden width (`hidden_size`), H query heads, G key/value
+heads, D head width. Where callers name an argument, D is the hidden width, as everywhere outside: `embeds_BTD`, `h_ND`.
 
 Caveats: dropout draws from torch's generator, the one exception to counter-based draws; the training loop seeds it anew
 at every step. `hidden` compiles as one graph for fixed shapes.
@@ -34,7 +34,8 @@ from qwenkit.model.rotary import Rotary, rotary_tables
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit root mean square in float32, cast back, then weigh: the order shows in bf16 bits."""
+    """Scale to unit root mean square in float32, cast back, then multiply by the weight: the order shows in bf16 bits
+    (Zhang and Sennrich, 2019)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -47,8 +48,8 @@ class RMSNorm(nn.Module):
         return self.weight * x.to(x_BTC.dtype)
 
 
-class View(NamedTuple):
-    """What the queries of a layer may see: a mask (None: plain causal), and the layer's window."""
+class AttentionContext(NamedTuple):
+    """What the queries of a layer may see: a mask [B, 1, T, S] (None: causal), and the layer's window in tokens."""
 
     mask: Tensor | None
     window: int | None
@@ -69,29 +70,29 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(config.head_size, config.rms_norm_eps)
             self.k_norm = RMSNorm(config.head_size, config.rms_norm_eps)
 
-    def forward(self, x_BTC: Tensor, rotary: Rotary, view: View, cache: Cache | None) -> Tensor:
+    def forward(self, x_BTC: Tensor, rotary: Rotary, context: AttentionContext, cache: Cache | None) -> Tensor:
         B, T, _ = x_BTC.shape
         q_BHTD, k_BGTD, v_BGTD = (
             part_BTC.view(B, T, -1, self.head_dim).transpose(1, 2) for part_BTC in self.project(x_BTC)
         )
         if self.qk_norm:
             q_BHTD, k_BGTD = self.q_norm(q_BHTD), self.k_norm(k_BGTD)
-        q_BHTD, k_BGTD = rotary.query(q_BHTD), rotary.key(k_BGTD)
+        q_BHTD, k_BGTD = rotary.rotate_q(q_BHTD), rotary.rotate_k(k_BGTD)
         if cache is not None:
             k_BGTD, v_BGTD = cache.extend(self.layer, k_BGTD, v_BGTD)
         math = cache is not None and cache.math_attention
         active = len(k_BGTD)  # the cache leaves out rows that only pad the batch
-        o_BHTD = attention(q_BHTD[:active], k_BGTD, v_BGTD, view.mask, view.window, math)
+        o_BHTD = attention(q_BHTD[:active], k_BGTD, v_BGTD, context.mask, context.window, math)
         o_BTC = o_BHTD.transpose(1, 2).reshape(active, T, -1)
         return self.o_proj(o_BTC if active == B else F.pad(o_BTC, (0, 0, 0, 0, 0, B - active)))
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, heads side by side."""
+        """Return queries, keys and values [B, T, heads * D], heads side by side."""
         return self.q_proj(x_BTC), self.k_proj(x_BTC), self.v_proj(x_BTC)
 
 
 class Block(nn.Module):
-    """Two residual branches, each normalised before it is entered."""
+    """Two residual branches, each with a norm at its input."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -103,8 +104,10 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x_BTC: Tensor, rotary: Rotary, view: View, cache: Cache | None, rate: float) -> Tensor:
-        x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, view, cache), rate)
+    def forward(
+        self, x_BTC: Tensor, rotary: Rotary, context: AttentionContext, cache: Cache | None, rate: float
+    ) -> Tensor:
+        x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, context, cache), rate)
         return x_BTC + F.dropout(self.mlp(self.post_attention_layernorm(x_BTC)), rate)
 
 
@@ -126,10 +129,10 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         embeds_BTD: Tensor | None = None,
     ) -> Tensor:
-        x_BTC, rotary, views = self.prepare(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
+        x_BTC, rotary, contexts = self.prepare(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
         rate = self.config.dropout if self.training else 0.0
         for layer, block in enumerate(self.layers):
-            x_BTC = block(x_BTC, rotary, views[self.config.window(layer)], cache, rate)
+            x_BTC = block(x_BTC, rotary, contexts[self.config.window(layer)], cache, rate)
         return self.norm(x_BTC)
 
     def prepare(
@@ -139,14 +142,14 @@ class Decoder(nn.Module):
         documents_BT: Tensor | None = None,
         cache: Cache | None = None,
         embeds_BTD: Tensor | None = None,
-    ) -> tuple[Tensor, Rotary, dict[int | None, View]]:
-        """What goes into the first block, and what all blocks share: rotation, and who sees whom by window."""
+    ) -> tuple[Tensor, Rotary, dict[int | None, AttentionContext]]:
+        """Return the input of the first block, and what all blocks share: the rotation, and a context by window."""
         x_BTC = self.embed_tokens(ids_BT) if embeds_BTD is None else embeds_BTD
         if positions_BT is None:
             positions_BT = self._positions(x_BTC, documents_BT, cache)
         lengths_BT = self._lengths(x_BTC, documents_BT, cache)
         rotary = rotary_tables(self.config, positions_BT, lengths_BT, extended=not self.training)
-        return x_BTC, rotary, self._views(x_BTC.shape[1], documents_BT, cache)
+        return x_BTC, rotary, self._contexts(x_BTC.shape[1], documents_BT, cache)
 
     def _positions(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
         if cache is not None:
@@ -156,7 +159,7 @@ class Decoder(nn.Module):
         return torch.arange(x_BTC.shape[1], device=x_BTC.device)[None]
 
     def _lengths(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor | None:
-        """How long the sequence of each token is, where dynamic NTK asks."""
+        """Return the length of each token's sequence where dynamic NTK asks for it, else None."""
         if self.training or self.config.extension is None or not self.config.extension.dynamic_ntk:
             return None
         if cache is not None:
@@ -165,17 +168,17 @@ class Decoder(nn.Module):
             return document_lengths(documents_BT)
         return torch.full((1, 1), x_BTC.shape[1], device=x_BTC.device)
 
-    def _views(self, T: int, documents_BT: Tensor | None, cache: Cache | None) -> dict[int | None, View]:
-        """Who sees whom, once for every window that some layer has."""
-        views: dict[int | None, View] = {}
+    def _contexts(self, T: int, documents_BT: Tensor | None, cache: Cache | None) -> dict[int | None, AttentionContext]:
+        """Return a context for every window that some layer has."""
+        contexts: dict[int | None, AttentionContext] = {}
         for window in dict.fromkeys(self.config.windows or (None,)):
             mask = None if documents_BT is None else document_mask(documents_BT, window)
-            views[window] = View(mask if cache is None else cache.mask(T, window), window)
-        return views
+            contexts[window] = AttentionContext(mask if cache is None else cache.mask(T, window), window)
+        return contexts
 
 
 class Transformer(nn.Module):
-    """A language model: `model(ids_BT)` gives the logits of every next token."""
+    """A language model: `model(ids_BT)` returns the logits [B, T, V] of every next token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -185,7 +188,7 @@ class Transformer(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """The trunk's own, so that there is one: setting it changes what the next forward pass does (its dropout)."""
+        """The configuration of the decoder: setting it changes what the next forward pass does (its dropout)."""
         return self.model.config
 
     @config.setter
@@ -203,20 +206,22 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         embeds_BTD: Tensor | None = None,
     ) -> Tensor:
-        """States after the final norm, [B, T, hidden]. `documents_BT` numbers the document of each token: attention
-        stays inside a document and positions start again with it. A cache excludes `documents_BT`."""
+        """Return the states after the final norm, [B, T, D].
+
+        `documents_BT` numbers the document of each token: attention stays inside a document and positions start again
+        with it. With a `cache` its positions and masks are used, and `documents_BT` must be None. `embeds_BTD` replaces
+        the embeddings of the ids."""
         return self.model(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
 
     def head(self, h_ND: Tensor) -> Tensor:
-        """Logits [..., V] of states [..., hidden]; without a head of its own, the table of the input is used."""
-        own = hasattr(self, "lm_head")
-        return self.lm_head(h_ND) if own else F.linear(h_ND, self.model.embed_tokens.weight)
+        """Return the logits [..., V] of states [..., D]; with tied embeddings by the table of the input."""
+        return self.lm_head(h_ND) if hasattr(self, "lm_head") else F.linear(h_ND, self.model.embed_tokens.weight)
 
 
 class ScalarModel(nn.Module):
-    """A language model's trunk with one number per token in place of logits: reward and value models (§3).
+    """A decoder with one number per token in place of logits: reward and value models (§3).
 
-    Takes over the trunk of `backbone` (not a copy). The new head holds small random numbers drawn from `seed`.
+    Takes over the decoder of `backbone` (not a copy). The new head holds small random numbers drawn from `seed`.
     """
 
     def __init__(self, backbone: Transformer, seed: int = 0) -> None:
@@ -228,7 +233,7 @@ class ScalarModel(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """The trunk's own."""
+        """The configuration of the decoder."""
         return self.model.config
 
     @config.setter
@@ -239,5 +244,5 @@ class ScalarModel(nn.Module):
         return self.score(ids_BT, positions_BT, documents_BT)
 
     def score(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:
-        """The value read at every token, [B, T], in float32."""
+        """Return the value at every token, [B, T], in float32."""
         return self.score_head(self.model(ids_BT, positions_BT, documents_BT)).squeeze(-1).float()

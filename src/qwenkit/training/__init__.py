@@ -6,7 +6,7 @@
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
 Reading order: `loop` -> `update` -> `lm_loss` -> `batches` -> `optim` -> `lr_schedule` -> `checkpoint` -> `sentinel`.
-Names load on first use, so that importing this room does not import torch.
+Names load on first use, so that importing this package does not import torch.
 """
 
 from __future__ import annotations

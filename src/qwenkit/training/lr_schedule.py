@@ -3,8 +3,8 @@
     schedule = build_schedule("cosine", total=1000, warmup=30)     # falls to 10 % of the peak (report §2.4)
     schedule(0), schedule(999)
 
-Steps hold a fixed room of tokens, so a schedule by steps is one by tokens. The warm-up is linear and its first step is
-not zero; the last step of a schedule has the factor `final`.
+A step has a fixed number of token positions, so a schedule by steps is one by tokens. The warm-up is linear and its
+first step is not zero; the last step of a schedule has the factor `min_lr_ratio`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ def _constant(progress: float) -> float:
 SHAPES: dict[str, Callable[[float], float]] = {"cosine": _cosine, "linear": _linear, "constant": _constant}
 
 
-def build_schedule(name: str, total: int, warmup: int = 0, final: float = 0.1) -> Schedule:
-    """The factor at each step: up over `warmup` steps, then `name`'s shape from 1 down to `final` at the last step."""
+def build_schedule(name: str, total: int, warmup: int = 0, min_lr_ratio: float = 0.1) -> Schedule:
+    """Return the factor of the peak rate as a function of the step: up over `warmup` steps, then from 1 down to
+    `min_lr_ratio` at the last one, in the shape of `name`.
+
+    Raises a `UserError` for an unknown name, and for a warm-up longer than the training."""
     if name not in SHAPES:
         raise UserError(f"no schedule is called {name}", expected=", ".join(SHAPES), nearest=nearest(name, SHAPES))
     if not 0 <= warmup <= total:
@@ -48,6 +51,6 @@ def build_schedule(name: str, total: int, warmup: int = 0, final: float = 0.1) -
         if step < warmup:
             return (step + 1) / warmup
         progress = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
-        return final + (1 - final) * shape(progress)
+        return min_lr_ratio + (1 - min_lr_ratio) * shape(progress)
 
     return factor

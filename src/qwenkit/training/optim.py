@@ -4,8 +4,9 @@
     optimizer = build_optimizer(model, "muon", lr=0.02, other_lr=3e-3)    # AdamW for embeddings, head, norms, biases
     optimizer.set_factor(schedule(step)); optimizer.step(); optimizer.zero_grad()
 
-Weight decay (0.1) is on the matrices of linear layers only; the report does not say more. Muon is our addition: its
-orthogonalised steps learn faster on a small budget. It stacks matrices of one shape and runs Newton-Schulz on the
+Weight decay (0.1) is on the matrices of linear layers only; the report does not say more. AdamW is Loshchilov and
+Hutter, 2019. Muon (Jordan et al., 2024) is our addition: its orthogonalized steps learn faster on a small budget. It
+stacks matrices of one shape and runs Newton-Schulz on the
 stack, since one call per matrix costs more than the arithmetic.
 
 Legend: S stacked matrices, N rows, M columns.
@@ -23,11 +24,13 @@ from qwenkit.errors import UserError, nearest
 
 OPTIMIZERS = ("adamw", "muon")
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives all singular values into about [0.7, 1.2] in 5 steps
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic (Jordan, 2024): all singular values to about [0.7, 1.2] in 5 steps
 
 
 def orthogonalize(g_SNM: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The nearest (semi-)orthogonal matrices, roughly: Newton-Schulz on a stack, along the short side."""
+    """Return roughly the nearest (semi-)orthogonal matrices [S, N, M]: U V^T of each U diag(s) V^T.
+
+    Newton-Schulz iteration on a stack, along the short side (Jordan et al., 2024), in the given `dtype`."""
     tall = g_SNM.shape[-2] > g_SNM.shape[-1]
     x = (g_SNM.mT if tall else g_SNM).to(dtype)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -39,7 +42,9 @@ def orthogonalize(g_SNM: Tensor, steps: int = 5, dtype: torch.dtype = torch.floa
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised; steps scaled by sqrt(max(1, rows / columns)), decoupled weight decay."""
+    """Muon (Jordan et al., 2024): Nesterov momentum, orthogonalized; for matrices only.
+
+    Steps are scaled by sqrt(max(1, rows / columns)), weight decay is decoupled, `dtype` is that of Newton-Schulz."""
 
     def __init__(
         self,
@@ -88,16 +93,16 @@ class OptimizerSet:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Every parameter that is stepped."""
+        """All parameters that are trained."""
         return [param for opt in self.optimizers for group in opt.param_groups for param in group["params"]]
 
     @property
     def lr(self) -> float:
-        """The rate of the first group, for the log."""
+        """The learning rate of the first group, for the log."""
         return self.optimizers[0].param_groups[0]["lr"]
 
     def set_factor(self, factor: float) -> None:
-        """Set every rate to `factor` times its peak."""
+        """Set every learning rate to `factor` times its peak."""
         for optimizer, peaks in zip(self.optimizers, self._peaks):
             for group, peak in zip(optimizer.param_groups, peaks):
                 group["lr"] = peak * factor
@@ -108,22 +113,22 @@ class OptimizerSet:
             optimizer.step()
 
     def zero_grad(self) -> None:
-        """Drop all gradients."""
+        """Set all gradients to None."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of each optimizer, in order."""
+        """Return the state of each optimizer, in order."""
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load what `state_dict` returned."""
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices of linear layers, embeddings and heads, vectors): every trained parameter in exactly one list.
+    """Return (matrices of linear layers, embeddings and heads, vectors): every trained parameter in exactly one list.
 
     Heads are linear layers that are called `*head`; with tied weights the table counts as an embedding.
     """
@@ -150,7 +155,9 @@ def build_optimizer(
     eps: float = EPS,
     muon_dtype: torch.dtype = torch.float32,
 ) -> OptimizerSet:
-    """An optimizer over all trained parameters. `other_lr` (by default `lr`) is for all but the linear layers."""
+    """Return an optimizer over all trained parameters; `lr` is the peak rate.
+
+    `other_lr` (by default `lr`) is the peak rate of all but the linear layers. Raises a `UserError` for other names."""
     if name not in OPTIMIZERS:
         raise UserError(f"no optimizer is called {name}", expected="adamw, muon", nearest=nearest(name, OPTIMIZERS))
     matrices, embeddings, vectors = split_parameters(model)
