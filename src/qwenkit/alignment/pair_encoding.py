@@ -78,8 +78,8 @@ def encode_pair(
 def encode_pairs(
     rows: Iterable[Mapping[str, Any]], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Return the pairs of rows (`messages`, `chosen`, `rejected`), and counts: kept, too_long, same_text, and, where there
-    are any, cut (those kept that lost turns)."""
+    """Return the pairs of rows (`messages`, `chosen`, `rejected`), and counts: kept, too_long, same_text, and cut (kept
+    without some turns) where there are any."""
     pairs: list[Pair] = []
     counts = Counter(kept=0, too_long=0, same_text=0)
     for row in rows:
