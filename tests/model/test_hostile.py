@@ -166,7 +166,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no type": (config(model_type=None), "model_type None is not supported"),
     "a type that is a list": (config(model_type=["qwen2"]), "is not supported"),
     "integers for weights": (rewritten(lambda t: t.update({"model.norm.weight": torch.ones(32).long()})), "integers"),
-    "a head that is no copy of what it is tied to": (config(tie_word_embeddings=True), "no copy of the embedding"),
+    "a head that is no copy of what it is tied to": (config(tie_word_embeddings=True), "not a copy of the embedding"),
     "an index nested too deeply": (lambda f: (f / f"{HEAD}.index.json").write_text("[" * 10**5), "not an index"),
     "an index of an endless name": (indexed("x" * 5000 + ".safetensors"), "the index names the file"),
     "json nested too deeply": (lambda f: (f / "config.json").write_text("[" * 10**5), "nested too deeply"),

@@ -175,7 +175,7 @@ def test_metadata_that_leads_out_of_the_folder_is_refused(tmp_path, change):
     path = save_checkpoint(TREE, tmp_path, 1)
     key = next(name for name in state_module.Reader(path).read_metadata().state_dict_metadata if "whole" in name)
     changed(path, lambda found: change(found) if change is elsewhere else _renamed(found, key, change))
-    with pytest.raises(UserError, match="no checkpoint of ours"):
+    with pytest.raises(UserError, match="not a checkpoint of ours"):
         load_checkpoint(path)
 
 
@@ -193,7 +193,7 @@ def test_a_program_in_the_values_is_never_run(tmp_path):
     with patched(state_module.json, "dumps", lambda *_: Program("os", "mkdir", str(victim))):
         with patched(state_module, "write_json", lambda *_: None):
             beside = save_checkpoint(TREE, folder, 1)
-    with pytest.raises(UserError, match="no checkpoint of ours"):
+    with pytest.raises(UserError, match="not a checkpoint of ours"):
         load_checkpoint(beside)
     assert not victim.exists()
 
