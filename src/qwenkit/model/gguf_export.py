@@ -181,13 +181,13 @@ def token_ids(tok: ChatTokenizer, source: Path, form: ModelConfig) -> dict[str, 
     """The ids of special tokens by GGUF's names: as the tokenizer's settings call them, then as the model does."""
     names = read_names(source)
     ends = form.eos_token_id if isinstance(form.eos_token_id, tuple) else (form.eos_token_id,)
-    found = {kind: tok.special.get(names.get(f"{kind}_token") or "") for kind in ("bos", "eos", "pad", "unk")}
+    special_ids = {kind: tok.special.get(names.get(f"{kind}_token") or "") for kind in ("bos", "eos", "pad", "unk")}
     turn, text = tok.special.get("<|im_end|>"), tok.special.get("<|endoftext|>")
     wanted = {
-        "bos": found["bos"] if found["bos"] is not None else form.bos_token_id,
-        "eos": next((id for id in (found["eos"], *ends, text) if id is not None), None),
-        "eot": turn if turn in (found["eos"], *ends) else None,
-        "pad": found["pad"] if found["pad"] is not None else text,
-        "unk": found["unk"],
+        "bos": special_ids["bos"] if special_ids["bos"] is not None else form.bos_token_id,
+        "eos": next((id for id in (special_ids["eos"], *ends, text) if id is not None), None),
+        "eot": turn if turn in (special_ids["eos"], *ends) else None,
+        "pad": special_ids["pad"] if special_ids["pad"] is not None else text,
+        "unk": special_ids["unk"],
     }
     return {kind: id for kind, id in wanted.items() if id is not None and id < form.vocab_size}
