@@ -7,7 +7,7 @@
 Signatures are a few numbers a document, and a join sees one band of them at a time; texts are not read again but those
 of candidates. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a million
 rows); with `runner="ray"` Daft groups on the cluster. Groups are sorted by their first row, so the answer is the same
-everywhere. A row's number over all chunks is `chunk << 32 | row`.
+everywhere. `row_ids` numbers rows over all shards.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from qwenkit.artifacts import stamp
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup import minhash
 from qwenkit.data.dedup.exact import name_key
+from qwenkit.data.dedup.row_ids import row_id, row_of, shard_of
 from qwenkit.data.pipeline import executor
 from qwenkit.data.pipeline.config import CorpusConfig
 from qwenkit.data.text_units import among
@@ -62,7 +63,7 @@ def find_candidates(
     copies: list[int] = []
     originals: list[int] = []
     for group in equal_rows(names, ["exact", "exact_low"], runner):
-        ordered = group[np.lexsort((group, -weight[group >> 32]))]
+        ordered = group[np.lexsort((group, -weight[shard_of(group)]))]
         copies += ordered[1:].tolist()
         originals += [int(ordered[0])] * (len(ordered) - 1)
     copied = np.sort(np.array(copies, dtype=np.int64))
@@ -128,7 +129,7 @@ def _daft(runner: str) -> Any:
 def shingle_part(out: Path, number: int, rows: Path, needed: Path) -> dict[str, Any]:
     """Shingles of a chunk's candidates, one after the other."""
     docs = np.load(needed)
-    wanted = set((docs[(docs >> 32) == number] - (number << 32)).tolist())
+    wanted = set((row_of(docs[shard_of(docs) == number])).tolist())
     shingles: list[minhash.Hashes] = []
     done = 0
     for batch in parquet_io.read(rows, ["text"]) if wanted else ():
@@ -165,10 +166,10 @@ def join_copies(
     outcomes: dict[int, dict[str, Any]] = {doc: {"name": name} for doc, name in names.items()}
     for step, rule, doc, original in pairs:
         outcomes.setdefault(doc, {}).update(step=step, rule=rule, of=ids[original])
-    for number, docs in itertools.groupby(sorted(outcomes), key=lambda doc: doc >> 32):
+    for number, docs in itertools.groupby(sorted(outcomes), key=shard_of):
         with parquet_io.Writer(copies_of(out, number), COPY) as file:
             for doc in docs:
-                file.add({"row": doc & 0xFFFFFFFF, **outcomes[doc]})
+                file.add({"row": row_of(doc), **outcomes[doc]})
     if config.max_line_repeats is not None:
         np.save(out / LINES, _common_lines(signatures, config.max_line_repeats))
     return {"copies": len(pairs), "renamed": len(names)}
@@ -177,7 +178,7 @@ def join_copies(
 def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> list[Docs]:
     """Connected components of verified pairs."""
     docs = np.load(candidates / NEEDED)
-    numbers, starts = np.unique(docs >> 32, return_index=True)
+    numbers, starts = np.unique(shard_of(docs), return_index=True)
     first = dict(zip(numbers.tolist(), starts.tolist()))
     stored = {
         n: (np.load(shingles[n] / "shingles.npy", mmap_mode="r"), np.load(shingles[n] / "bounds.npy")) for n in first
@@ -185,7 +186,7 @@ def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> l
 
     @lru_cache(maxsize=20_000)
     def shingles_of(index: int) -> minhash.Hashes:
-        number = int(docs[index] >> 32)
+        number = int(shard_of(docs[index]))
         values, bounds = stored[number]
         at = index - first[number]
         return np.asarray(values[bounds[at] : bounds[at + 1]])
@@ -200,9 +201,9 @@ def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> l
 
 def _best(cluster: Docs, signatures: Sequence[Path], weights: Sequence[float]) -> int:
     """The copy to keep: of the source of the largest weight, then the longest, then the first."""
-    paths = [signatures[doc >> 32] for doc in cluster.tolist()]
-    sizes = [int(_sizes(str(path), *stamp(path))[doc & 0xFFFFFFFF]) for path, doc in zip(paths, cluster.tolist())]
-    order = np.lexsort((cluster, -np.array(sizes), -np.array(weights)[cluster >> 32]))
+    paths = [signatures[shard_of(doc)] for doc in cluster.tolist()]
+    sizes = [int(_sizes(str(path), *stamp(path))[row_of(doc)]) for path, doc in zip(paths, cluster.tolist())]
+    order = np.lexsort((cluster, -np.array(sizes), -np.array(weights)[shard_of(cluster)]))
     return int(cluster[order[0]])
 
 
@@ -219,11 +220,11 @@ def _ids(rows: Sequence[Path], docs: set[int]) -> dict[int, str]:
     """The ids of some rows, each chunk opened once."""
     by_chunk: dict[int, list[int]] = {}
     for doc in sorted(docs):
-        by_chunk.setdefault(doc >> 32, []).append(doc & 0xFFFFFFFF)
+        by_chunk.setdefault(shard_of(doc), []).append(row_of(doc))
     names: dict[int, str] = {}
     for number, wanted in by_chunk.items():
         column = pq.read_table(str(rows[number]), columns=["id"])["id"].take(pa.array(wanted)).to_pylist()
-        names |= {(number << 32) + row: name for row, name in zip(wanted, column)}
+        names |= {row_id(number, row): name for row, name in zip(wanted, column)}
     return names
 
 
@@ -242,7 +243,7 @@ def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[st
     for group in taken:
         for doc in group[1:]:
             if ids[doc] == ids[group[0]]:
-                name = f"{sources[doc >> 32]}/{ids[doc]}"
+                name = f"{sources[shard_of(doc)]}/{ids[doc]}"
                 new = ""
                 while not new or among(np.array([name_key(new)]), known)[0] or new in used:
                     given[name] += 1

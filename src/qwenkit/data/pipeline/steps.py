@@ -31,6 +31,7 @@ from qwenkit.data.dedup import minhash
 from qwenkit.data.dedup.exact import name_key
 from qwenkit.data.dedup.lines import collapse_repeated_lines, line_keys
 from qwenkit.data.dedup.minhash_dedup import Outcome, outcomes_and_names
+from qwenkit.data.dedup.row_ids import row_id
 from qwenkit.data.extract.text import extract_text, tidy
 from qwenkit.data.filters.pii import scrub
 from qwenkit.data.filters.quality_signals import BITS, common_lines, learned_filters, rules_for, without
@@ -159,7 +160,7 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
     with pq.ParquetWriter(str(out / SIGNATURES), pa.schema(fields), compression="zstd") as writer:
         for batch in parquet_io.read(rows, ["id", "text"]):
             texts = [row["text"] for row in batch]
-            docs = (number << 32) + np.arange(done, done + len(batch))
+            docs = row_id(number, np.arange(done, done + len(batch)))
             keys, columns = minhash.sketches(texts, config.near_threshold, near, source.kind in ("code", "instruction"))
             keys = keys if exact else np.zeros_like(keys)
             names = np.array([name_key(row["id"]) for row in batch], np.int64)
