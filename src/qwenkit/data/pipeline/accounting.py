@@ -1,7 +1,7 @@
-"""The books of a corpus: what became of every document, chunk by chunk, and of all chunks together.
+"""The accounting of a corpus: what became of every document, shard by shard, and of all shards together.
 
-books = Accounting(seed, 5, ledger)                    in a chunk: counts, rows of the ledger, samples of every rule
-sources_of(...), funnel_of(...), samples_of(...)  of all marks: closed, so that nothing is lost without a rule
+accounting = Accounting(seed, 5, ledger)          in a shard: counts, rows of the ledger, samples of every rule
+sources_of(...), funnel_of(...), samples_of(...)  of all done records: they must balance
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OPTIONAL = (
 
 @dataclass
 class Accounting:
-    """The fate of every document of a chunk: counts, the ledger's rows, a few samples of every rule and source."""
+    """The outcome of every document of a shard: counts, the ledger's rows, a few samples of every rule and source."""
 
     seed: int
     keep: int
@@ -159,5 +159,5 @@ def _refuse_open(sources: dict[str, Row]) -> None:
         if row["read"] != row["kept"] + dropped + aside:
             unbalanced.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {aside} quarantined")
     if unbalanced:
-        books = "read = kept + dropped + quarantined"
-        raise Stopped("documents were lost or counted twice", where="; ".join(unbalanced), expected=books)
+        balance = "read = kept + dropped + quarantined"
+        raise Stopped("documents were lost or counted twice", where="; ".join(unbalanced), expected=balance)

@@ -4,15 +4,15 @@
     result.documents     rows {"id", "text", "source", "kind", "licence", "language", ...}, in reading order
     result.funnel        rows {"step", "rule", "dropped", "left"}: read = kept + dropped by each rule + quarantined
 
-Steps apply by kind of source (`settings.STEPS`): prose rules of quality judge what comes from the web, code has its own
+Steps apply by kind of source (`config.STEPS`): prose rules of quality judge what comes from the web, code has its own
 rules, text chosen by hand is only checked for broken characters and abuse, instruction data is only deduplicated and
 decontaminated. `Source.skip` leaves out more. Near duplicates are sought over all sources together, as the report's
 memo has it; of a cluster the copy from the source of the largest weight stays, then the longest, then the first.
 
-The work is done in phases (`phases`, `copies`, `gauge`), each in chunks of the input with an output of its own: a kill
-loses the chunk that was being made; any number of workers makes the same bytes; memory holds a chunk for each worker,
-and some numbers for each document. Called again with the same `folder`, only what has changed is made anew: other
-thresholds are asked of what was measured.
+The work is done in phases (`steps`, `minhash_dedup`, `quality_signals`), each in shards with an output of its own: a
+kill loses the shard that was being made; any number of workers makes the same bytes; memory holds a shard for each
+worker, and some numbers for each document. Called again with the same `folder`, only what has changed is made anew:
+other thresholds are asked of what was measured.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from qwenkit.artifacts import signature, stamps
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup import minhash_dedup
 from qwenkit.data.filters.quality_signals import ATTRIBUTES, measure_part
-from qwenkit.data.pipeline import accounting
-from qwenkit.data.pipeline import steps as phases
+from qwenkit.data.pipeline import accounting, steps
 from qwenkit.data.pipeline.accounting import Row
 from qwenkit.data.pipeline.config import CorpusConfig, applies, check
 from qwenkit.data.pipeline.custom_steps import find_steps
@@ -115,7 +114,7 @@ class NothingRead(UserError):
 
 
 class _Build:
-    """One build: what its phases are given, and the books that are closed at its end."""
+    """One build: what its phases are given, and the accounting at its end."""
 
     def __init__(
         self,
@@ -142,11 +141,11 @@ class _Build:
         """The five phases. The key of each is what its bytes depend on."""
         read = [self._reading_key(split, source) for split, source in self.parts]
         tasks = [(*part, self.config, signatures, self.steps) for part, signatures in zip(self.parts, self.signatures)]
-        self.read = self.work.run_phase("1-read", FORM, tasks, phases.read_part, own=read)
+        self.read = self.work.run_phase("1-read", FORM, tasks, steps.read_part, own=read)
         self._refuse_silent_sources()
         sign = [FORM, read, self.config.near_threshold, self.config.max_line_repeats]
         signing = [(n, self._rows(n), source, self.config) for n, (_, source) in enumerate(self.parts)]
-        self.work.run_phase("2-sign", sign, signing, phases.sign_part)
+        self.work.run_phase("2-sign", sign, signing, steps.sign_part)
         joined = [sign, [source.weight for source in self.sources]]
         self._join(joined)
         self._clean(joined, self._measure(joined))
@@ -161,7 +160,7 @@ class _Build:
         ]  # fmt: skip
 
     def _rows(self, number: int) -> Path:
-        return self.work.path("1-read", number, phases.ROWS)
+        return self.work.path("1-read", number, steps.ROWS)
 
     def _refuse_silent_sources(self) -> None:
         """Sources without any record; if `strict`, also those of which none can be read: before the long work."""
@@ -179,7 +178,7 @@ class _Build:
     def _join(self, key: list[Any]) -> None:
         """Copies over all chunks: candidates, their shingles, clusters."""
         work, numbers = self.work, range(len(self.parts))
-        signatures = [work.path("2-sign", n, phases.SIGNATURES) for n in numbers]
+        signatures = [work.path("2-sign", n, steps.SIGNATURES) for n in numbers]
         weights = [source.weight for _, source in self.parts]
         work.run_phase("3-pairs", key, [(signatures, weights, self.config, work.runner)], minhash_dedup.find_candidates)
         pairs = work.folder / "3-pairs" / "00000"
@@ -211,7 +210,7 @@ class _Build:
             for n, (_, source) in enumerate(self.parts)
         ]
         key = [measured, asdict(self.config), tests.name, common and common.name]
-        self.clean = self.work.run_phase("4-clean", key, tasks, phases.clean_part)
+        self.clean = self.work.run_phase("4-clean", key, tasks, steps.clean_part)
 
     def _attributes(self, number: int) -> Path:
         return self.work.path("4-measure", number, ATTRIBUTES)
@@ -233,26 +232,26 @@ class _Build:
         apply = [(n, source) for n, (_, source) in enumerate(self.parts) if applies("decontaminate", source, config)]
         key = [joined, tests.name, config.gram, config.shortest, [n for n, _ in apply]]
         self.work.run_phase(
-            "4-spread", key, [(n, self._rows(n), config, folder, tests) for n, _ in apply], phases.spread_part
+            "4-spread", key, [(n, self._rows(n), config, folder, tests) for n, _ in apply], steps.spread_part
         )
         spread: Counter[int] = Counter()
         for place in range(len(apply)):
-            with np.load(self.work.path("4-spread", place, phases.SPREAD)) as arrays:
+            with np.load(self.work.path("4-spread", place, steps.SPREAD)) as arrays:
                 spread.update(dict(zip(arrays["grams"].tolist(), arrays["counts"].tolist())))
         data = io.BytesIO()
         np.save(data, np.array(sorted(gram for gram, count in spread.items() if count > most), dtype=np.uint64))
         return self._written(data.getvalue(), "npy")
 
-    # -- the books ---------------------------------------------------------------------------------------------------
+    # -- the accounting ----------------------------------------------------------------------------------------------
 
     def result(self, temporary: Any) -> CorpusResult:
-        """Return every chunk's books as one, closed: a document that nobody accounts for is an error."""
+        """Return the accounting of all shards as one: a document that nobody accounts for is an error."""
         numbers = range(len(self.parts))
         read, clean, config = self.read, self.clean, self.config
-        ledgers = [self.work.path("4-clean", n, phases.LEDGER) for n in numbers]
+        ledgers = [self.work.path("4-clean", n, steps.LEDGER) for n in numbers]
         return CorpusResult(
-            [self.work.path("4-clean", n, phases.DOCUMENTS) for n in numbers],
-            [self.work.path(phase, n, phases.LEDGER) for n in numbers for phase in ("1-read", "4-clean")],
+            [self.work.path("4-clean", n, steps.DOCUMENTS) for n in numbers],
+            [self.work.path(phase, n, steps.LEDGER) for n in numbers for phase in ("1-read", "4-clean")],
             [self._attributes(n) for n in numbers],
             accounting.funnel_of([source for _, source in self.parts], config, read, clean),
             accounting.samples_of([*read, *clean], config.samples_per_rule),

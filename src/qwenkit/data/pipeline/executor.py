@@ -1,15 +1,15 @@
-"""Phases of work in chunks: each chunk has a folder of its own, renamed into place when it is whole.
+"""Phases of work in shards: each shard has a folder of its own, renamed into place when it is complete.
 
     work = Executor(folder, workers=4)
-    marks = work.run_phase("read", key, [(split, source), ...], read_part)     # read_part(out, split, source) -> mark
+    records = work.run_phase("read", key, [(split, source), ...], read_part)   # read_part(out, split, source) -> record
 
-A mark is a small JSON value; it lies in the chunk's folder with the digest of itself and of what else lies there. A
-kill loses the chunks that were being made, no more; another number of workers makes the same bytes. A phase whose `key`
-(all that its output depends on) has changed is made anew. `runner="ray"` runs the chunks as Ray's tasks on a shared
-file system.
+A done record is a small JSON value; it lies in the shard's folder with the digest of itself and of what else lies
+there. A kill loses the shards that were being made, no more; another number of workers makes the same bytes. A phase whose
+`key` (all that its output depends on) has changed is made anew. `runner="ray"` runs the shards as Ray's tasks on a
+shared file system.
 
-What an earlier start made is hashed before it is used again, and made again where it is not what its mark says: that
-costs one reading of the chunks at every start. Workers of this machine die with the process that started them.
+What an earlier start made is hashed before it is used again, and made again where it is not what its record says: that
+costs one reading of the shards at every start. Workers of this machine die with the process that started them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What is done to one chunk in each phase of a corpus (`corpus` joins them; `copies` does what needs all chunks, and
-`gauge` measures what `clean_part` judges).
+"""What is done to one shard in each phase of a corpus (`corpus` joins them; `minhash_dedup` does what needs all shards,
+and `quality_signals` measures what `clean_part` judges).
 
     read_part     a part of a source: documents, text out of pages, language         -> rows, ledger
     sign_part     exact keys and MinHash bands of those rows                         -> signatures

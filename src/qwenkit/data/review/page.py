@@ -8,7 +8,7 @@ kept; and every document that overlaps a test (of many, a random hundred) beside
 reader's judgement of what was done: wrong overlaps are false positives. The S-curve shows how likely a pair of a given
 similarity is to be compared: theory, and pairs of random sets with that similarity.
 
-A corpus may come from anywhere: what its books say is looked at before it is shown.
+A corpus may come from anywhere: what its manifest and ledger say is looked at before it is shown.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ _SAMPLE: dict[str, type] = dict.fromkeys(("step", "rule", "id", "source", "seen"
 
 
 def _manifest(corpus: Path) -> Manifest:
-    """The books of an intact corpus: what stands beside its files, as a page in that folder does, is not damage."""
+    """Return the manifest of an intact corpus: what stands beside its files, as a page in that folder does, is no
+    damage."""
     if not (corpus / MANIFEST).exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with samples.jsonl and {MANIFEST}")
     manifest = read_manifest(corpus)
@@ -80,7 +81,7 @@ def _manifest(corpus: Path) -> Manifest:
     if lines := [line for line in damage(corpus, quick=True) if not line.endswith(STRAY)]:
         raise damaged(corpus, lines, "make the corpus again")
     if odd := _odd(manifest):
-        raise UserError(f"these books of a corpus cannot be shown: `{odd}`", where=str(corpus / MANIFEST),
+        raise UserError(f"this key of a corpus cannot be shown: `{odd}`", where=str(corpus / MANIFEST),
                         expected="what this qwenkit writes", hint="make the corpus again")  # fmt: skip
     return manifest
 

@@ -80,7 +80,7 @@ class _Book:
                 raise
             self._begin = b""
 
-    def told(self) -> bytes:
+    def state(self) -> bytes:
         """Return all judgements and their sums, as the page asks for them."""
         with self._lock:
             rows = judgements(self.path) if self.path.exists() else []
@@ -97,7 +97,7 @@ def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
                 return self._answer(403, b"this page is for this machine alone\n")
             if self.path == "/said":
                 try:
-                    return self._answer(200, book.told(), "application/json")
+                    return self._answer(200, book.state(), "application/json")
                 except (OSError, UserError) as error:
                     return self._failed(500, str(error))
             return self._answer(200, body) if self.path == "/" else self._answer(404, b"")
