@@ -4,8 +4,8 @@
     records = work.run_phase("read", key, [(split, source), ...], read_part)   # read_part(out, split, source) -> record
 
 A done record is a small JSON value; it lies in the shard's folder with the digest of itself and of what else lies
-there. A kill loses the shards that were being made, no more; another number of workers makes the same bytes. A phase whose
-`key` (all that its output depends on) has changed is made anew. `runner="ray"` runs the shards as Ray's tasks on a
+there. A kill loses the shards that were being made, no more; another number of workers makes the same bytes. A phase
+whose `key` (all that its output depends on) has changed is made anew. `runner="ray"` runs the shards as Ray's tasks on a
 shared file system.
 
 What an earlier start made is hashed before it is used again, and made again where it is not what its record says: that
