@@ -5,8 +5,8 @@
 
 A done record is a small JSON value; it lies in the shard's folder with the digest of itself and of what else lies
 there. A kill loses the shards that were being made, no more; another number of workers makes the same bytes. A phase
-whose `key` (all that its output depends on) has changed is made anew. `runner="ray"` runs the shards as Ray's tasks on a
-shared file system.
+whose `key` (all that its output depends on) has changed is made anew. `runner="ray"` runs the shards as Ray's tasks on
+a shared file system.
 
 What an earlier start made is hashed before it is used again, and made again where it is not what its record says: that
 costs one reading of the shards at every start. Workers of this machine die with the process that started them.
