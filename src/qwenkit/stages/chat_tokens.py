@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from qwenkit.alignment import StoredPairs
     from qwenkit.chat import ChatTokenizer
     from qwenkit.data.decontamination import TestIndex
+    from qwenkit.data.tokens.dataset import Example
     from qwenkit.data.tokens.example_shards import ExampleShards
-    from qwenkit.data.tokens.shards import Example, Shards
+    from qwenkit.data.tokens.shards import Shards
 
 ASIDE, QUARANTINE = "aside.jsonl", "quarantine.jsonl"
 MEASURED = 2000  # held-out rows that are measured by: an interval of some 2 % of what is right or wrong
