@@ -211,17 +211,17 @@ def find_member(file: BinaryIO, kind: Packing, at: int, opening: bytes = b"") ->
     """Where the next member begins at or after `at`: its magic number, and a first block that unpacks (and opens with
     `opening`); None where there is none."""
     file.seek(at)
-    base, held, magic = at, b"", kind.magic
+    base, buffer, magic = at, b"", kind.magic
     while data := file.read(BLOCK):
-        held += data
-        found = held.find(magic)
-        while found >= 0:
-            place = base + found
+        buffer += data
+        index = buffer.find(magic)
+        while index >= 0:
+            place = base + index
             first = next(member(file, kind, place))
             if isinstance(first, bytes) and first.startswith(opening):
                 return place
-            found = held.find(magic, found + 1)
+            index = buffer.find(magic, index + 1)
         keep = len(magic) - 1
-        base, held = base + len(held) - keep, held[-keep:]
-        file.seek(base + len(held))
+        base, buffer = base + len(buffer) - keep, buffer[-keep:]
+        file.seek(base + len(buffer))
     return None

@@ -21,7 +21,7 @@ _MOVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def visible(text: str, escape: Callable[[str], str] = lambda sign: ascii(sign)[1:-1]) -> str:
     """Text of anybody's as a terminal may have it: what moves the cursor, sets a title or turns the direction of
     reading around stands there as an escape. Line ends and tabs stay, as do the joiners that scripts need."""
-    return _MOVES.sub(lambda found: escape(found[0]), text)
+    return _MOVES.sub(lambda match: escape(match[0]), text)
 
 
 class QwenkitError(Exception):
@@ -85,8 +85,8 @@ def within(place: str) -> Generator[None, None, None]:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a misspelt one, or None when nothing is close."""
-    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return min(found, key=lambda word: _edits(name, word), default=None)
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return min(close, key=lambda word: _edits(name, word), default=None)
 
 
 def _edits(a: str, b: str) -> int:

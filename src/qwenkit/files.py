@@ -11,6 +11,7 @@ is refused in words before anything is read. Nothing here trusts the size that a
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import stat
 from typing import BinaryIO
@@ -65,6 +66,11 @@ def _not_a_file(kind: int, where: str, expected: str | None) -> UserError:
 def unreadable(error: OSError, path: Place) -> UserError:
     """What the system says when it does not read a file, in words."""
     return UserError(f"the file cannot be read ({error.strerror or 'the disk fails'})", where=str(path))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that a disk or a quota is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def corrupted(path: Place, form: str) -> UserError:

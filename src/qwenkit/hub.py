@@ -14,7 +14,6 @@ complete files are kept, a cut one begins again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qwenkit.errors import UserError, nearest
+from qwenkit.files import is_disk_full
 from qwenkit.records import as_path
 
 _CONFIG = ["config.json"]
@@ -59,10 +59,10 @@ class Name(NamedTuple):
 
 def parse(reference: str) -> Name | None:
     """The model that a text may name, or None where it can be no name."""
-    found = _NAME.fullmatch(reference)
-    if found is None or _NONE.search(found[2]) or len(found[2]) > 96:
+    match = _NAME.fullmatch(reference)
+    if match is None or _NONE.search(match[2]) or len(match[2]) > 96:
         return None
-    return Name(found[2], found[3], found[1] is not None)
+    return Name(match[2], match[3], match[1] is not None)
 
 
 def resolve(path: str | Path, revision: str | None = None, what: str = "model") -> Path:
@@ -124,14 +124,14 @@ def refuse_changed(folder: Path) -> None:
 def _digests(path: Path, length: int) -> list[str]:
     """The digests of a file that have so many digits."""
     blob = b"blob %d\0" % path.stat().st_size
-    found = (
+    hashes = (
         [hashlib.sha256()] if length == 64 else [hashlib.sha1(start, usedforsecurity=False) for start in (blob, b"")]
     )
     with path.open("rb") as file:
         while data := file.read(1 << 20):
-            for digest in found:
+            for digest in hashes:
                 digest.update(data)
-    return [digest.hexdigest() for digest in found]
+    return [digest.hexdigest() for digest in hashes]
 
 
 def snapshot(reference: str, commit: str) -> Path:
@@ -171,8 +171,8 @@ def _fetch(repo: str, revision: str | None, what: str) -> Path:
         fault = None
         if not _COMMIT.fullmatch(revision or ""):
             fault = _unreachable(repo, revision)
-        elif (found := _whole(repo, revision, what)) is not None:
-            return found
+        elif (cached := _whole(repo, revision, what)) is not None:
+            return cached
         try:
             folder = _snapshot(repo, revision, _FILES[what], offline=fault is not None)
             if what == "model" and not any(folder.glob("*.safetensors")):
@@ -337,7 +337,7 @@ def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
         return UserError(f"{aside}it is not in the cache of the Hub's models", where=repo, nearest=_beside(repo),
                          expected="a folder, or org/name",
                          hint="for one of the Hub ask again with a network, and without HF_HUB_OFFLINE")  # fmt: skip
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return UserError("the disk is full", where=f"{repo}, {constants.HF_HUB_CACHE}",
                          hint="free some space, or set HF_HOME to a larger disk; complete files are kept")  # fmt: skip
     if isinstance(error, errors.HTTPError):

@@ -86,22 +86,22 @@ def reset_peak() -> None:
 
 def peak_mb() -> int:
     """The largest resident size since `reset_peak` (or since the start), in MB."""
-    found = _kilobytes("/proc/self/status", "VmHWM")
-    if found is not None:
-        return found // 1000
+    kilobytes = _kilobytes("/proc/self/status", "VmHWM")
+    if kilobytes is not None:
+        return kilobytes // 1000
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1_000_000 if sys.platform == "darwin" else 1000)
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that move numbers."""
-    found = {"python": _platform.python_version()}
+    installed = {"python": _platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, Any]:
@@ -126,8 +126,8 @@ def refuse_device(device: str, where: str) -> None:
 
 def available_memory() -> int | None:
     """Bytes that a process can have without another one's being swapped out; None where the system does not say."""
-    found = _kilobytes("/proc/meminfo", "MemAvailable")
-    return None if found is None else found * 1024
+    kilobytes = _kilobytes("/proc/meminfo", "MemAvailable")
+    return None if kilobytes is None else kilobytes * 1024
 
 
 def _kilobytes(file: str, name: str) -> int | None:

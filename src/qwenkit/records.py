@@ -182,12 +182,12 @@ def _number(digits: str) -> int:
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
     """An object whose keys stand once. Of two values nobody knows which one was meant; twice the same does no harm."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         for key, value in pairs:
-            if found[key] != value:
+            if row[key] != value:
                 raise _Refused(f"a key that is given twice (`{key}`)")
-    return found
+    return row
 
 
 _DECODER = json.JSONDecoder(parse_int=_number, object_pairs_hook=_object)
@@ -212,8 +212,8 @@ def is_deep(value: Any) -> bool:
     for _ in range(LEVELS):
         level = [
             item
-            for held in level
-            for item in (cast("Row", held).values() if isinstance(held, dict) else cast("list[Any]", held))
+            for inner in level
+            for item in (cast("Row", inner).values() if isinstance(inner, dict) else cast("list[Any]", inner))
             if isinstance(item, (dict, list))
         ]
         if not level:
@@ -343,13 +343,13 @@ def row_groups(path: Path, size: int) -> Iterator[tuple[int, int, int]]:
 
     parquet: Any = pq  # which has no types
     metadata = parquet.ParquetFile(str(path)).metadata
-    groups, start, before, rows, held = int(metadata.num_row_groups), 0, 0, 0, 0
+    groups, start, before, rows, size_so_far = int(metadata.num_row_groups), 0, 0, 0, 0
     for group in range(groups):
-        held += int(metadata.row_group(group).total_byte_size)
+        size_so_far += int(metadata.row_group(group).total_byte_size)
         rows += int(metadata.row_group(group).num_rows)
-        if held >= size and group + 1 < groups:
+        if size_so_far >= size and group + 1 < groups:
             yield start, group + 1, before
-            start, before, held = group + 1, rows, 0
+            start, before, size_so_far = group + 1, rows, 0
     yield start, groups, before
 
 

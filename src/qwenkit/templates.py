@@ -120,8 +120,8 @@ def _words(error: Exception) -> str:
         return "it goes too deep, or calls itself without end"
     if isinstance(error, MemoryError):
         return "it takes too much memory"
-    said = re.sub(r"\bNoneType\b", "none", str(error).split("\n")[0][:300])
-    return re.sub(r"\b[A-Z]\w*(?:Error|Exception)\b", "an error", said) or "it gives no reason"
+    message = re.sub(r"\bNoneType\b", "none", str(error).split("\n")[0][:300])
+    return re.sub(r"\b[A-Z]\w*(?:Error|Exception)\b", "an error", message) or "it gives no reason"
 
 
 @cache

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from qwenkit.errors import UserError
-from qwenkit.evaluation.parity import Seen, certificate, checked, compare, recheck
+from qwenkit.evaluation.parity import Observed, certificate, checked, compare, recheck
 
 PROMPTS = [[1, 2, 3], [4]]
 
 
-def seen(of: float = 0.0) -> Seen:
+def seen(of: float = 0.0) -> Observed:
     """Of a model whose scores are all alike but for one, which is `of`."""
     scores = [torch.zeros(len(prompt), 10) for prompt in PROMPTS]
     for row in scores:
         row[0, 0] = of
-    return Seen(PROMPTS, [row.log_softmax(-1) for row in scores], [[1, 2], [3]])
+    return Observed(PROMPTS, [row.log_softmax(-1) for row in scores], [[1, 2], [3]])
 
 
 def made() -> dict[str, Any]:

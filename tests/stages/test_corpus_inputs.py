@@ -79,7 +79,7 @@ def test_an_overlap_stands_beside_its_test(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_a_score_for_a_filter_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValidationError, match="`filter1` is no filter"):
+    with pytest.raises(ValidationError, match="`filter1` is not a filter"):
         corpus.Config(extra=["a"], filter=["f.npz"], min_scores={"filter1": 0.5})
 
 

@@ -135,7 +135,7 @@ def test_long_runs_of_space_are_found_in_one_pass(tiny: Tokenizer) -> None:
 
 def test_ids_that_no_vocabulary_can_have_are_refused(tiny: Tokenizer) -> None:
     for special in ({"<|endoftext|>": -1}, {"<|endoftext|>": 2**31}, {"<|endoftext|>": 400.0}):
-        with pytest.raises(UserError, match="is no token id"):
+        with pytest.raises(UserError, match="is not a token id"):
             Tokenizer(tiny.ranks, special)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="without a name"):
         Tokenizer(tiny.ranks, {"": 400})

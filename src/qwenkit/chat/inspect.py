@@ -50,7 +50,7 @@ def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
 def mask_text(rendered: Rendered, tok: Tokenizer) -> str:
     """The conversation without colours, and a line that counts."""
     stretches = groupby(weighted_groups(rendered, tok), key=lambda group: group.weight > 0)
-    parts = ((trained, "".join(printable(group.text) for group in found)) for trained, found in stretches)
+    parts = ((trained, "".join(printable(group.text) for group in groups)) for trained, groups in stretches)
     body = "".join(f"⟦{text}⟧" if trained else text for trained, text in parts)
     return f"{body}\n{_counts(rendered)}"
 

@@ -39,25 +39,25 @@ def check(messages: Sequence[Message], add_generation_prompt: bool, continue_fin
     """The conversation in the plain form that `normal` gives; a wrong shape is refused, naming the message."""
     if not messages:
         raise UserError("the conversation has no messages", expected="at least a user message")
-    found: list[Message] = []
+    checked: list[Message] = []
     for index, message in enumerate(messages):
         _check_message(index, message)
-        found.append(normal(message))
-        _check_place(index, found[-1]["role"], found[-2] if index else None)
-    _check_end(found, add_generation_prompt, continue_final_message)
-    return found
+        checked.append(normal(message))
+        _check_place(index, checked[-1]["role"], checked[-2] if index else None)
+    _check_end(checked, add_generation_prompt, continue_final_message)
+    return checked
 
 
 def normal(message: Message) -> dict[str, Any]:
     """A checked message without keys that are null, its names and roles the present ones, its content a string."""
-    found = {key: value for key, value in message.items() if value is not None}
-    found["role"] = RENAMED.get(found["role"], found["role"])
-    if call := found.pop("function_call", None):
-        found["tool_calls"] = [{"type": "function", "function": call}]
-    if "content" in found or not found.get("tool_calls"):
-        found["content"] = text(message)
-    thought = next((found[key] for key in THOUGHTS if key in found), None)
-    return found if thought is None else {**found, "reasoning_content": thought}
+    plain = {key: value for key, value in message.items() if value is not None}
+    plain["role"] = RENAMED.get(plain["role"], plain["role"])
+    if call := plain.pop("function_call", None):
+        plain["tool_calls"] = [{"type": "function", "function": call}]
+    if "content" in plain or not plain.get("tool_calls"):
+        plain["content"] = text_of(message)
+    thought = next((plain[key] for key in THOUGHTS if key in plain), None)
+    return plain if thought is None else {**plain, "reasoning_content": thought}
 
 
 def trained(message: Message) -> float:
@@ -86,7 +86,7 @@ def _check_message(index: int, message: Message) -> None:
     if message.get("tool_calls") and message.get("function_call"):
         raise UserError("both tool_calls and function_call", where=where, expected="one of the two")
     calls(message, where)
-    text(message, where)
+    text_of(message, where)
     for key in THOUGHTS:
         if message.get(key) is not None and not isinstance(message[key], str):
             raise UserError(f"{key} is {_kind(message[key])}", where=where, expected="a string")
@@ -150,7 +150,7 @@ def _check_end(messages: Sequence[Message], add_generation_prompt: bool, continu
         raise UserError(f"nothing to continue: the last turn is {last}", where=where, expected="assistant")
 
 
-def text(message: Message, where: str = "message") -> str:
+def text_of(message: Message, where: str = "message") -> str:
     """The content of a message: a string, or text parts joined; None counts as empty beside tool calls."""
     content = message.get("content")
     if isinstance(content, str):
@@ -222,12 +222,12 @@ def to_json(value: object) -> str:
 def for_template(message: Message) -> dict[str, Any]:
     """A normal message as a folder's own template sees it: as transformers hands it on, and the arguments of calls as
     objects, which templates go through or write as JSON themselves. How a turn is trained is none of its business."""
-    found = {key: value for key, value in message.items() if key not in ("weight", "train")}
-    if "reasoning_content" in found:
-        found = {"thinking": found["reasoning_content"], **found}
-    if found.get("tool_calls"):
-        found["tool_calls"] = [_as_object(call) for call in found["tool_calls"]]
-    return found
+    shown = {key: value for key, value in message.items() if key not in ("weight", "train")}
+    if "reasoning_content" in shown:
+        shown = {"thinking": shown["reasoning_content"], **shown}
+    if shown.get("tool_calls"):
+        shown["tool_calls"] = [_as_object(call) for call in shown["tool_calls"]]
+    return shown
 
 
 def _as_object(call: Mapping[str, Any]) -> dict[str, Any]:

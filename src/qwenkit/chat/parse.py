@@ -66,9 +66,9 @@ def _hermes(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, An
     kept: list[str] = []
     calls: list[dict[str, Any]] = []
     done = 0
-    for start, stop, found in _blocks(text, offered):
+    for start, stop, in_block in _blocks(text, offered):
         kept.append(text[done:start].removesuffix("\n"))
-        calls += found
+        calls += in_block
         done = stop
     return "".join([*kept, text[done:]]), calls
 
@@ -135,8 +135,8 @@ def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any
         name = text[action + len("\nAction:") : given].strip()
         arguments = text[given + len("\nAction Input:") : observed if observed >= 0 else None].strip()
         if name and (offered is None or name in offered):
-            said = text[text.find("Thought: ") + len("Thought: ") : action] if "Thought: " in text else text[:action]
-            return said.strip(), [_call(name, _loads(arguments))]
+            content = text[text.find("Thought: ") + len("Thought: ") : action] if "Thought: " in text else text[:action]
+            return content.strip(), [_call(name, _loads(arguments))]
     final = text.rfind("\nFinal Answer: ")
     return (text[final + len("\nFinal Answer: ") :] if final >= 0 else text), []
 

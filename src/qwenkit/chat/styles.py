@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..tokenizer import IM_END, IM_START
-from .messages import Message, calls, text, to_json, trained
+from .messages import Message, calls, text_of, to_json, trained
 
 STYLES = ("qwen1", "chatml", "qwen3")
 
@@ -52,7 +52,7 @@ def pieces(
     out: list[Piece] = []
     rest = list(enumerate(messages))
     if tools:
-        system = text(messages[0]) if messages[0]["role"] == "system" else None
+        system = text_of(messages[0]) if messages[0]["role"] == "system" else None
         out += _turn("system", _system_with_tools(system, tools))
         rest = rest if system is None else rest[1:]
     question, lost = _question(messages), untrained(messages, style)
@@ -66,7 +66,7 @@ def pieces(
             weight = 0.0 if index in lost else trained(message)
             out += [piece._replace(weight=weight) for piece in turn]
         else:
-            out += _turn(message["role"], [Piece(text(message), message["role"], "content", False)])
+            out += _turn(message["role"], [Piece(text_of(message), message["role"], "content", False)])
     if continue_final_message:
         out = out[:-2]
     if add_generation_prompt:
@@ -79,7 +79,7 @@ def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
     if style != "qwen3":
         return ()
     before = enumerate(messages[: _question(messages) + 1])
-    return tuple(i for i, m in before if m["role"] == "assistant" and _split_thought(m, text(m))[0].strip())
+    return tuple(i for i, m in before if m["role"] == "assistant" and _split_thought(m, text_of(m))[0].strip())
 
 
 def _question(messages: Sequence[Message]) -> int:
@@ -89,8 +89,8 @@ def _question(messages: Sequence[Message]) -> int:
 
 def _asks(message: Message) -> bool:
     """Whether a turn is a question of the user's: a tool's result may stand in a user's turn as well."""
-    said = text(message) if message["role"] == "user" else None
-    return said is not None and not (said.startswith("<tool_response>") and said.endswith("</tool_response>"))
+    content = text_of(message) if message["role"] == "user" else None
+    return content is not None and not (content.startswith("<tool_response>") and content.endswith("</tool_response>"))
 
 
 def _turn(role: str, body: Iterable[Piece]) -> list[Piece]:
@@ -119,7 +119,7 @@ def _tool_turn(message: Message, first: bool, last: bool) -> Iterator[Piece]:
         yield Piece(IM_START, "tool", "start")
         yield Piece("user", "tool", "header")
     yield Piece("\n<tool_response>\n", "tool", "header")
-    yield Piece(text(message), "tool", "content", False)
+    yield Piece(text_of(message), "tool", "content", False)
     yield Piece("\n</tool_response>", "tool", "header")
     if last:
         yield from _end("tool")
@@ -127,17 +127,17 @@ def _tool_turn(message: Message, first: bool, last: bool) -> Iterator[Piece]:
 
 def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterator[Piece]:
     """What the assistant says in one turn: thoughts (qwen3), text, tool calls. All of it is content."""
-    said = text(message)
+    content = text_of(message)
     if thinks:
-        thought, said = _split_thought(message, said)
+        thought, content = _split_thought(message, content)
         if current and (last or thought):
             yield Piece("<think>\n", "assistant", "content")
             yield Piece(thought.strip("\n"), "assistant", "content", False)
             yield Piece("\n</think>\n\n", "assistant", "content")
-            said = said.lstrip("\n")
-    yield Piece(said, "assistant", "content", False)
+            content = content.lstrip("\n")
+    yield Piece(content, "assistant", "content", False)
     for number, (name, arguments) in enumerate(calls(message)):
-        gap = "\n" if said or number else ""
+        gap = "\n" if content or number else ""
         yield Piece(f"{gap}<tool_call>\n", "assistant", "content")
         body = f'{{"name": {to_json(name)}, "arguments": {arguments}}}'
         yield Piece(body, "assistant", "content", False)
@@ -146,14 +146,14 @@ def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterat
 
 def thought_in(message: Message) -> str:
     """The thought that stands in a message's content, empty where there is none."""
-    return _split_thought({"role": "assistant"}, text(message))[0].strip()
+    return _split_thought({"role": "assistant"}, text_of(message))[0].strip()
 
 
-def _split_thought(message: Message, said: str) -> tuple[str, str]:
+def _split_thought(message: Message, content: str) -> tuple[str, str]:
     """Thoughts from their own field, or from a `<think>` block at the head of the content."""
     if isinstance(message.get("reasoning_content"), str):
-        return message["reasoning_content"], said
-    if "</think>" not in said:
-        return "", said
-    thought = said.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
-    return thought, said.split("</think>")[-1].lstrip("\n")
+        return message["reasoning_content"], content
+    if "</think>" not in content:
+        return "", content
+    thought = content.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
+    return thought, content.split("</think>")[-1].lstrip("\n")

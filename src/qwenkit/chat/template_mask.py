@@ -40,8 +40,8 @@ class Answer(NamedTuple):
 def answers(traced: Traced) -> tuple[list[Answer], tuple[int, ...]]:
     """The answers that can be trained, and the messages whose answers cannot."""
     turns = [at for at, message in enumerate(traced.messages) if message["role"] == "assistant"]
-    if has_generation_tags(traced.template) and (found := traced.generated()):
-        return _tagged(traced, found, turns), ()
+    if has_generation_tags(traced.template) and (stretches := traced.generated()):
+        return _tagged(traced, stretches, turns), ()
     placed: list[Answer] = []
     untrained: list[int] = []
     for at in turns:
@@ -65,10 +65,10 @@ def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
         ended = whole if last else traced.before(at + 1).text
     except UserError as error:
         return None, error.what
-    for part, told in ((prompt, "the prompt of this answer"), (ended, "the chat up to this answer")):
+    for part, name in ((prompt, "the prompt of this answer"), (ended, "the chat up to this answer")):
         if not whole.startswith(part):
             theirs, ours = (traced.tok.encode(text, "all") for text in (part, whole))
-            return None, first_difference(traced.tok, theirs, ours, told, "the whole chat")
+            return None, first_difference(traced.tok, theirs, ours, name, "the whole chat")
     if not ended.startswith(prompt):
         return None, "the prompt of this answer is longer than the chat with it"
     if thought_in(traced.messages[at]) not in ended[len(prompt) :]:
@@ -81,11 +81,11 @@ def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
 def _begins(traced: Traced, at: int, answer: str) -> bool:
     """Whether a stretch begins with what the assistant said, where the template leaves out `add_generation_prompt`."""
     message = traced.messages[at]
-    said = [message.get(key, "").strip() for key in ("content", "reasoning_content")]
+    parts = [message.get(key, "").strip() for key in ("content", "reasoning_content")]
     return (
         reads(traced.template, "add_generation_prompt")
-        or not said[0]
-        or answer.lstrip().startswith(tuple(text for text in (*said, "<think>") if text))
+        or not parts[0]
+        or answer.lstrip().startswith(tuple(text for text in (*parts, "<think>") if text))
     )
 
 
@@ -99,19 +99,19 @@ def _refusal(at: int, difference: str) -> UserError:
     )
 
 
-def _tagged(traced: Traced, found: list[Stretch], turns: list[int]) -> list[Answer]:
+def _tagged(traced: Traced, stretches: list[Stretch], turns: list[int]) -> list[Answer]:
     """The answers that the template's tags hold, each with the end of its turn."""
-    one_each = len(found) == len(turns)
+    one_each = len(stretches) == len(turns)
     if not one_each and any(trained(traced.messages[at]) != 1 for at in turns):
         raise UserError(
-            f"{len(found)} stretches between the template's generation tags for {len(turns)} answers",
+            f"{len(stretches)} stretches between the template's generation tags for {len(turns)} answers",
             expected="one for each answer, where answers say how much they are trained",
         )
-    stops = [start for start, _ in found[1:]] + [len(traced.text)]
+    stops = [start for start, _ in stretches[1:]] + [len(traced.text)]
     return [
         Answer(start, _turn_end(traced, stop, limit), turns[n] if one_each else -1,
                trained(traced.messages[turns[n]]) if one_each else 1.0)
-        for n, ((start, stop), limit) in enumerate(zip(found, stops))
+        for n, ((start, stop), limit) in enumerate(zip(stretches, stops))
     ]  # fmt: skip
 
 
@@ -119,9 +119,9 @@ def _turn_end(traced: Traced, stop: int, limit: int) -> int:
     """Where a turn ends whose text ends at `stop`: behind its last token, or the one that follows at once; and behind a
     newline after that."""
     text, ends, typed = traced.text, _ends(traced), {start for start, _ in traced.typed}
-    held = any(text.endswith(name, 0, stop) and stop - len(name) not in typed for name in ends)
-    after = stop + len("" if held else next((name for name in ends if text.startswith(name, stop)), ""))
-    return min(after + ((held or after > stop) and text.startswith("\n", after)), limit)
+    ended = any(text.endswith(name, 0, stop) and stop - len(name) not in typed for name in ends)
+    after = stop + len("" if ended else next((name for name in ends if text.startswith(name, stop)), ""))
+    return min(after + ((ended or after > stop) and text.startswith("\n", after)), limit)
 
 
 def _ends(traced: Traced) -> list[str]:
@@ -133,13 +133,13 @@ def _ends(traced: Traced) -> list[str]:
 def rendered(traced: Traced, mask: str, continue_final_message: bool = False) -> Rendered:
     """The conversation with its loss; `continue_final_message` leaves out the end of the last answer's turn."""
     placed, untrained = answers(traced)
-    found = pieces(traced, placed)
+    chat_pieces = pieces(traced, placed)
     if continue_final_message:
         if not placed or placed[-1].message not in (-1, len(traced.messages) - 1):
             raise UserError("the chat template does not show where the last answer ends", expected="one that does")
-        while found and not (found[-1].role == "assistant" and found[-1].part == "content"):
-            found.pop()
-    return encode_pieces(traced.tok, found, "chatml", mask)._replace(untrained=untrained)
+        while chat_pieces and not (chat_pieces[-1].role == "assistant" and chat_pieces[-1].part == "content"):
+            chat_pieces.pop()
+    return encode_pieces(traced.tok, chat_pieces, "chatml", mask)._replace(untrained=untrained)
 
 
 def pieces(traced: Traced, placed: list[Answer]) -> list[Piece]:
@@ -173,9 +173,9 @@ class _Marks:
     def _end(self, start: int, stop: int) -> tuple[int, int]:
         """The last token that the template wrote in an answer, if only white space follows it."""
         text = self.traced.text
-        found = [match for match in self.ends.finditer(text, start, stop) if match.start() not in self.typed]
-        if found and not text[found[-1].end() : stop].strip():
-            return found[-1].span()
+        ends = [match for match in self.ends.finditer(text, start, stop) if match.start() not in self.typed]
+        if ends and not text[ends[-1].end() : stop].strip():
+            return ends[-1].span()
         return stop, stop
 
     def outside(self) -> Iterator[tuple[Stretch, Piece]]:

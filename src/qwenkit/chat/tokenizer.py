@@ -104,8 +104,8 @@ class ChatTokenizer(Tokenizer):
         template = self._template(tools, style, variables or {})
         if template is None:
             style = style or self.style or "chatml"
-            found = pieces(messages, tools, style, add_generation_prompt, continue_final_message)
-            return encode_pieces(self, found, style, mask)._replace(untrained=untrained(messages, style))
+            chat_pieces = pieces(messages, tools, style, add_generation_prompt, continue_final_message)
+            return encode_pieces(self, chat_pieces, style, mask)._replace(untrained=untrained(messages, style))
         traced = Traced(self, template, messages, tools or None, self.names, variables or {}, add_generation_prompt)
         traced = traced.with_all()
         if add_generation_prompt:
@@ -189,13 +189,13 @@ def load_tokenizer(
     tok = load(path, extra_vocab)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")
-    found, names = read_templates(path), read_names(path)
-    template = found.get(DEFAULT)
+    templates, names = read_templates(path), read_names(path)
+    template = templates.get(DEFAULT)
     if template is None:
         return ChatTokenizer(tok, "qwen1" if _is_first(path) else "chatml", names=names)
     style = read_config(path).get("chat_style")
     known = style if template == chatml_template() and isinstance(style, str) and style in STYLES else None
-    return ChatTokenizer(tok, known, template, found.get(TOOL_USE), names)
+    return ChatTokenizer(tok, known, template, templates.get(TOOL_USE), names)
 
 
 def _is_first(folder: Path) -> bool:

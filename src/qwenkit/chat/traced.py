@@ -102,15 +102,15 @@ class Traced:
         cuts = sorted({0, len(self.text), *(at for stretch, _ in stretches for at in stretch),
                        *(at for stretch in self.typed for at in stretch)})  # fmt: skip
         typed, rest = {start for start, _ in self.typed}, list(stretches)
-        found: list[Piece] = []
+        cut_pieces: list[Piece] = []
         for start, stop in pairwise(cuts):
             while rest and rest[0][0][1] <= start:
                 rest.pop(0)
             inside = bool(rest) and rest[0][0][0] <= start
             like = rest[0][1] if inside else Piece("", "prompt", "header")
             guarded = start in typed
-            found.append(like._replace(text=self.text[start:stop], markup=not guarded))
-        return found
+            cut_pieces.append(like._replace(text=self.text[start:stop], markup=not guarded))
+        return cut_pieces
 
     # ---- names that people typed ------------------------------------------------------------------------------------
 
@@ -121,18 +121,18 @@ class Traced:
         if not count:
             return []
         for way in _WAYS:
-            if (found := self._try(way, None)) is not None:
-                return found
+            if (places := self._try(way, None)) is not None:
+                return places
         if count > _MOST:
             raise self._unclear()
         one_by_one = (
             next((got for way in _WAYS if (got := self._try(way, n)) is not None), None) for n in range(count)
         )
         stretches: set[Stretch] = set()
-        for found in one_by_one:
-            if found is None:
+        for places in one_by_one:
+            if places is None:
                 raise self._unclear()
-            stretches.update(found)
+            stretches.update(places)
         return sorted(stretches)
 
     def _unclear(self) -> UserError:
@@ -150,8 +150,8 @@ class Traced:
             marked = self._rendered(*covered)
         except UserError:
             return None
-        text, found = _uncovered(marked, re.compile(opening + _names(self.tok.special_names).pattern + closing))
-        return found if text == self.text else None
+        text, stretches = _uncovered(marked, re.compile(opening + _names(self.tok.special_names).pattern + closing))
+        return stretches if text == self.text else None
 
     @cached_property
     def _signs(self) -> str:
@@ -162,24 +162,24 @@ class Traced:
 
     def _covered(self, cover: Callable[[str, int], str]) -> tuple[tuple[Any, Any, Mapping[str, Any]], int]:
         """Messages, tools and variables with the names that count as typed covered; and how many there are."""
-        seen = 0
+        count = 0
 
         def text(allowed: frozenset[str]) -> Callable[[str], str]:
             pattern = _names(self.tok.special_names)
 
             def one(match: re.Match[str]) -> str:
-                nonlocal seen
+                nonlocal count
                 if match[0] in allowed:
                     return match[0]
-                seen += 1
-                return cover(match[0], seen - 1)
+                count += 1
+                return cover(match[0], count - 1)
 
             return lambda value: pattern.sub(one, value)
 
         theirs, own = text(self.tok.words), text(self.tok.spoken)
         messages = [_each(m, own if m["role"] in ("assistant", "system") else theirs) for m in self._shown]
         tools = None if self.tools is None else _each(self.tools, theirs)
-        return (messages, tools, _each(self.variables, theirs)), seen
+        return (messages, tools, _each(self.variables, theirs)), count
 
     # ---- what the template itself calls an assistant's --------------------------------------------------------------
 
@@ -187,8 +187,8 @@ class Traced:
         """What stands between the template's own `{% generation %}` tags; nothing where that cannot be seen."""
         signs = self._signs
         marked = self._rendered(self._shown, self.tools, {**self.variables, GENERATION_MARKS: [*signs]})
-        text, found = _uncovered(marked, re.compile(f"{signs[0]}([^{signs}]*){signs[1]}"))
-        return found if text == self.text else []
+        text, stretches = _uncovered(marked, re.compile(f"{signs[0]}([^{signs}]*){signs[1]}"))
+        return stretches if text == self.text else []
 
 
 @lru_cache(maxsize=64)
@@ -202,14 +202,14 @@ def _names(names: frozenset[str]) -> re.Pattern[str]:
 def _uncovered(marked: str, pattern: re.Pattern[str]) -> tuple[str, list[Stretch]]:
     """The text without signs, and where in it the groups were that stood beside signs."""
     parts: list[str] = []
-    found: list[Stretch] = []
+    stretches: list[Stretch] = []
     length = at = 0
     for match in pattern.finditer(marked):
         parts += [marked[at : match.start()], match[1]]
         length += match.start() - at
-        found.append((length, length + len(match[1])))
-        length, at = found[-1][1], match.end()
-    return "".join([*parts, marked[at:]]), found
+        stretches.append((length, length + len(match[1])))
+        length, at = stretches[-1][1], match.end()
+    return "".join([*parts, marked[at:]]), stretches
 
 
 def _each(value: Any, text: Callable[[str], str]) -> Any:

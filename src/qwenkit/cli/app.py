@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import sys
@@ -17,11 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from qwenkit.errors import UserError, visible
-from qwenkit.files import CONFIG_BYTES, MEGABYTE
+from qwenkit.files import CONFIG_BYTES, MEGABYTE, is_disk_full
 from qwenkit.records import Quarantine, write_bytes
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says of a disk or a quota that is full."""
 
 app = typer.Typer(
     help="The Qwen Technical Report as running software.",
@@ -48,7 +44,8 @@ def as_folder(text: str) -> Path:
 
 def as_reference(text: str) -> str:
     """A folder or a model of the Hub, as it was written: `./a/b` is a folder, `a/b` may be either."""
-    return str(as_folder(text)) and text
+    as_folder(text)
+    return text
 
 
 RunFolder = Annotated[Path, typer.Argument(help="a run folder", parser=as_folder, metavar="RUN")]
@@ -132,7 +129,7 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "free some space; what stood there before is left" if error.errno in FULL else None
+        hint = "free some space; what stood there before is left" if is_disk_full(error) else None
         raise UserError(f"the file cannot be written ({error.strerror})", where=str(path), hint=hint) from error
 
 

@@ -1,4 +1,4 @@
-"""Commands about corpora: a document's fate, the review page, a filter of your own."""
+"""Commands about corpora: what became of a document, the review page, a filter of your own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def trace_document(
         if step >= traced.steps:
             raise UserError(f"`{node}` has no step {step}", where=str(run), expected=f"0 to {traced.steps - 1}")
         rows = ledger.seen_in(traced.order, traced.index, step, traced.batch_size)
-        print_json(rows) if as_json else _tell(map(_piece_line, rows))
+        if as_json:
+            print_json(rows)
+        else:
+            _tell(map(_segment_line, rows))
         return
     fates, shown = ledger.fates(corpus_of(run, node), document), None
     if read_manifest(run / node).kind == "pretrain":
@@ -83,7 +86,7 @@ def _token_line(row: dict[str, Any]) -> str:
     return f"{_origin(row)}: {place}; steps {steps}"
 
 
-def _piece_line(row: dict[str, Any]) -> str:
+def _segment_line(row: dict[str, Any]) -> str:
     pieces = ", ".join(f"{start} to {stop}" for start, stop in row["pieces"])
     return f"{_origin(row)}: tokens {pieces} of its {row['length']}; shard {row['shard']} from {row['start']}"
 
@@ -143,11 +146,11 @@ def train_filter(
         if len(texts) < 20:
             raise UserError(f"{len(texts)} documents cannot teach a filter", where=str(path), expected="at least 20")
         sides.append(texts)
-    found = agreement(*sides)
+    accuracy = agreement(*sides)
     with written(out):
         QualityClassifier.train(*sides).save(real(out))
     if as_json:
         counts = {name: dict(quarantine.counts) for name, quarantine in lost.items()}
-        print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": found, "quarantined": counts})
+        print_json({"good": len(sides[0]), "bad": len(sides[1]), "agreement": accuracy, "quarantined": counts})
     else:
-        say(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, right on {found:.1%} of a fifth set aside")
+        say(f"wrote {out}: {len(sides[0])} good, {len(sides[1])} bad, correct on {accuracy:.1%} of a fifth held out")

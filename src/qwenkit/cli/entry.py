@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -14,6 +13,7 @@ from qwenkit.cli import runs, models, hub, tokens, inspect, inspect_data, corpus
 from qwenkit.cli import old_names
 from qwenkit.cli.app import app
 from qwenkit.errors import INTERRUPTED, MISTAKE, Notice, QwenkitError, UserError, visible
+from qwenkit.files import is_disk_full
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _answer() -> int:
 
 
 def _of_the_system(error: OSError) -> UserError:
-    hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
+    hint = "free some space" if is_disk_full(error) else None
     return UserError(error.strerror or str(error), where=error.filename and str(error.filename), hint=hint)
 
 

@@ -44,7 +44,9 @@ def push(
     if not dry_run:
         address = hub.upload(files, repo, private=private, revision=revision, message=message or f"{repo} from qwenkit",
                              keep=[CARD] if card is not None else [])  # fmt: skip
-    sizes = {found: len(file) if isinstance(file, bytes) else file.stat().st_size for found, file in files.items()}
+    sizes = {
+        file_name: len(file) if isinstance(file, bytes) else file.stat().st_size for file_name, file in files.items()
+    }
     if as_json:
         print_json({"name": repo, "commit": address, "files": sizes, "left_out": left})
         return

@@ -47,17 +47,17 @@ def inspect_data(
         waits = row["messages"][-1]["role"] != "assistant"
         return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=waits, mask=mask, style=named)
 
-    found = describe(source, kind, limit, None, None if tok is None else lambda row: len(render(row).ids))
-    shown = render(found.first) if tok is not None and found.first is not None else None
+    described = describe(source, kind, limit, None, None if tok is None else lambda row: len(render(row).ids))
+    shown = render(described.first) if tok is not None and described.first is not None else None
     if as_json:
-        print_json(found.plain() | ({"first_row": _tokens(shown, tok)} if shown is not None else {}))
+        print_json(described.plain() | ({"first_row": _tokens(shown, tok)} if shown is not None else {}))
         return
-    for line in lines(found):
+    for line in lines(described):
         terminal().print(line)
-    for table in (lengths(found), put_aside(found)):
+    for table in (lengths(described), put_aside(described)):
         if table is not None:
             terminal().print(table)
-    for note in found.notes():
+    for note in described.notes():
         terminal().print(Text.assemble(("note:", "yellow"), f" {visible(note)}"))
     if shown is not None:
         _print_first(shown, tok)
@@ -77,31 +77,31 @@ def _print_first(shown: Any, tok: Any) -> None:
     print((mask_ansi if console.color_system and not console.no_color else mask_text)(shown, tok))
 
 
-def lines(found: Any) -> Iterator[str]:
+def lines(described: Any) -> Iterator[str]:
     """What the source is, a line for each thing."""
-    words = {"chats": "chats", "pairs": "comparisons", "prompts": "prompts"}[found.kind]
-    more = "" if found.complete else ", and there are more"
-    bad = len(found.quarantine)
-    yield f"{words}: {found.read} rows read{more}; {found.kept} would be used, {bad} put aside"
-    if found.files.split or len(found.files.splits) > 1:
-        splits = [f"{name or 'no name'} ({len(files)} files)" for name, files in found.files.splits.items()]
-        yield f"splits: {'; '.join(splits)}; taken: {found.files.split or 'no name'}"
-    for name, form in list(found.formats.items())[:MOST]:
-        forms = ", ".join(f"{form} ({count})" for form, count in found.forms.get(name, {}).items()) or "no form"
+    words = {"chats": "chats", "pairs": "comparisons", "prompts": "prompts"}[described.kind]
+    more = "" if described.complete else ", and there are more"
+    bad = len(described.quarantine)
+    yield f"{words}: {described.read} rows read{more}; {described.kept} would be used, {bad} put aside"
+    if described.files.split or len(described.files.splits) > 1:
+        splits = [f"{name or 'no name'} ({len(files)} files)" for name, files in described.files.splits.items()]
+        yield f"splits: {'; '.join(splits)}; taken: {described.files.split or 'no name'}"
+    for name, form in list(described.formats.items())[:MOST]:
+        forms = ", ".join(f"{form} ({count})" for form, count in described.forms.get(name, {}).items()) or "no form"
         yield f"  {name}: {form}; {forms}"
-    if len(found.formats) > MOST:
-        yield f"  and {len(found.formats) - MOST} more files"
-    roles = ", ".join(f"{role} {count}" for role, count in found.roles.most_common())
-    yield f"roles: {roles or 'none'}; {found.tools} rows with tools; {found.untrained} answers not trained"
-    if found.keys:
-        yield "keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in found.keys.most_common(MOST))
+    if len(described.formats) > MOST:
+        yield f"  and {len(described.formats) - MOST} more files"
+    roles = ", ".join(f"{role} {count}" for role, count in described.roles.most_common())
+    yield f"roles: {roles or 'none'}; {described.tools} rows with tools; {described.untrained} answers not trained"
+    if described.keys:
+        yield "keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in described.keys.most_common(MOST))
 
 
-def lengths(found: Any) -> Any:
+def lengths(described: Any) -> Any:
     """Quantiles of turns, characters and tokens."""
     from rich.table import Table
 
-    rows = {"turns": found.turns, "characters": found.characters, "tokens": found.tokens}
+    rows = {"turns": described.turns, "characters": described.characters, "tokens": described.tokens}
     given = {name: sample.quantiles() for name, sample in rows.items() if sample.seen}
     if not given:
         return None
@@ -111,15 +111,15 @@ def lengths(found: Any) -> Any:
     return table
 
 
-def put_aside(found: Any) -> Any:
+def put_aside(described: Any) -> Any:
     """The reasons why rows are put aside, each with its first row."""
     from rich.table import Table
 
-    if not found.quarantine.counts:
+    if not described.quarantine.counts:
         return None
     table = Table("put aside", "rows", "first", "begins", box=None, pad_edge=False)
-    for reason, count in found.quarantine.counts.most_common():
-        row = next((row for row in found.quarantine.rows if row["reason"] == reason), {"file": "", "sample": ""})
+    for reason, count in described.quarantine.counts.most_common():
+        row = next((row for row in described.quarantine.rows if row["reason"] == reason), {"file": "", "sample": ""})
         place = f"{row['file']}:{row['line']}" if "line" in row else row["file"]
         table.add_row(reason, str(count), place, row["sample"][:60])
     return table

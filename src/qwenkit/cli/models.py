@@ -90,37 +90,39 @@ def long_context(
     as_json: Json = False,
 ) -> None:
     """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
-    from qwenkit.evaluation import longctx as room
+    from qwenkit.evaluation import long_context as measures
     from qwenkit.hub import resolve
-    from qwenkit.inference import Engine
+    from qwenkit.model import load_model
 
     if plot is not None and not plot.parent.is_dir():  # said before the work, not after it
         raise UserError("no such folder", where=str(plot.parent), expected="a folder for the plot")
     folder = resolve(model)
     with accepting_names(accept_unknown):
-        engine = Engine(folder)
-    config = engine.model.config
+        loaded = load_model(folder)
+    config = loaded.config
     length = trained or (config.extension.seq_length if config.extension else config.max_position_embeddings)
     sizes = _numbers(lengths) if lengths else [length << doubling for doubling in range(4)]
     if windows == "grid":
-        tricks = room.grid(config, length)
+        chosen = measures.grid(config, length)
     else:
-        tricks = room.combinations(config, length, [size or None for size in _numbers(windows)] if windows else None)
+        chosen = measures.combinations(
+            config, length, [size or None for size in _numbers(windows)] if windows else None
+        )
     ids, lost = _tokens(folder, text, limit)
     tell_quarantined(text, lost)
     if not ids:
         raise UserError("no document can be read", where=str(text), expected="text to measure by")
     with bar() as moved:
-        cells = room.measure(engine, ids, sizes, length, tricks, moved)
+        cells = measures.measure(measures.scorers(loaded), config, ids, sizes, length, chosen, moved)
     if plot is not None:
         with written(plot):
-            write_bytes(real(plot), room.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
+            write_bytes(real(plot), measures.draw(cells, f"{Path(model).name}, trained at {length} tokens"))
     if as_json:
         print_json({"model": model, "trained": length, "tokens": len(ids), "quarantined": dict(lost.counts),
-                    "cells": room.plain(cells)})  # fmt: skip
+                    "cells": measures.plain(cells)})  # fmt: skip
         return
     say(f"perplexity by length; trained at {length} tokens, {len(ids)} tokens of text, {cells[0].perplexity.n} pieces")
-    say(room.table(cells))
+    say(measures.table(cells))
     if plot is not None:
         say(f"plot: {plot}")
 

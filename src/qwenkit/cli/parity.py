@@ -26,60 +26,66 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise UserError(f"{tolerance:g}", where="--tolerance", expected="a number from 0 on")
     files = [folder / CERTIFICATE for folder in folders]
-    held = [parity.checked(read_object(file), str(file)) if file.exists() else None for file in files]
-    known = next((found for found in held if found is not None), None)
+    certificates = [parity.checked(read_object(file), str(file)) if file.exists() else None for file in files]
+    known = next((certificate for certificate in certificates if certificate is not None), None)
     rows, reference, prompts = [], None, known["prompts"] if known else []
-    for folder, own in zip(folders, held):
+    for folder, certificate in zip(folders, certificates):
         model = load_model(folder, dtype=dtype)
         if not prompts:
             prompts = parity.prompts_of(
                 find_tokenizer(folder), model.config.vocab_size, min(512, model.config.max_length)
             )
-        asked = [*prompts, *(own["prompts"] if own else [])]
+        asked = [*prompts, *(certificate["prompts"] if certificate else [])]
         longest = max(map(len, asked))
         if longest > model.config.max_length:
             raise UserError(f"it reads {model.config.max_length} tokens", where=str(folder),
                             expected=f"room for the longest prompt, {longest} tokens",
                             hint="put the model with the fewest positions first")  # fmt: skip
-        tops = [row for top in own["top"] for row in top["ids"]] if own else []
+        tops = [row for top in certificate["top"] for row in top["ids"]] if certificate else []
         largest = max(id for row in [*asked, *tops] for id in row)
         if largest >= model.config.vocab_size:
             raise UserError(f"it has {model.config.vocab_size} tokens", where=str(folder),
                             expected=f"the vocabulary of the prompts, which hold token {largest}")  # fmt: skip
-        seen = parity.observe(model, prompts)
-        reference = reference or seen
+        observed = parity.observe(model, prompts)
+        reference = reference or observed
         kind = str(model.model.embed_tokens.weight.dtype).removeprefix("torch.")
         rows.append({
             "model": str(folder), "dtype": kind, "length": model.config.max_length,
-            "parity": parity.compare(reference, seen)._asdict() if seen is not reference else None,
-            "certificate": _held(own, model, prompts, seen, CLOSE[kind] if tolerance is None else tolerance),
+            "parity": parity.compare(reference, observed)._asdict() if observed is not reference else None,
+            "certificate": _against_certificate(
+                certificate, model, prompts, observed, CLOSE[kind] if tolerance is None else tolerance
+            ),
         })  # fmt: skip
     return rows
 
 
-def _held(
-    own: Mapping[str, Any] | None, model: Any, prompts: Any, seen: Any, tolerance: float
+def _against_certificate(
+    certificate: Mapping[str, Any] | None, model: Any, prompts: Any, observed: Any, tolerance: float
 ) -> dict[str, Any] | None:
     """A folder's certificate against what the model says now."""
     from qwenkit.evaluation import parity
 
-    if own is None:
+    if certificate is None:
         return None
-    found = parity.recheck(own, seen if own["prompts"] == prompts else parity.observe(model, own["prompts"]))
-    return {"max_dlogp": found.max_dlogp, "greedy_agreement": found.greedy_agreement, "tolerance": tolerance,
-            "holds": found.max_dlogp <= tolerance, "reason": own.get("reason")}  # fmt: skip
+    if certificate["prompts"] != prompts:
+        observed = parity.observe(model, certificate["prompts"])
+    distance = parity.recheck(certificate, observed)
+    return {"max_dlogp": distance.max_dlogp, "greedy_agreement": distance.greedy_agreement, "tolerance": tolerance,
+            "holds": distance.max_dlogp <= tolerance, "reason": certificate.get("reason")}  # fmt: skip
 
 
 def show(rows: Sequence[dict[str, Any]]) -> str:
     """The table for people, one line for each model."""
     lines = [["model", "type", "tokens", "max |dlogp|", "mean KL", "max KL", "greedy", "certificate"]]
     for row in rows:
-        found, own = row["parity"], row["certificate"]
+        distance, certificate = row["parity"], row["certificate"]
         numbers = ["reference", "", "", ""]
-        if found is not None:
-            numbers = [f"{found[name]:.2g}" for name in ("max_dlogp", "mean_kl", "max_kl")]
-            numbers.append(f"{found['greedy_agreement']:.0%}")
-        said = "" if own is None else f"{'holds' if own['holds'] else 'DOES NOT HOLD'} ({own['max_dlogp']:.2g})"
-        lines.append([row["model"], row["dtype"], str(row["length"]), *numbers, said])
+        if distance is not None:
+            numbers = [f"{distance[name]:.2g}" for name in ("max_dlogp", "mean_kl", "max_kl")]
+            numbers.append(f"{distance['greedy_agreement']:.0%}")
+        verdict = ""
+        if certificate is not None:
+            verdict = f"{'holds' if certificate['holds'] else 'DOES NOT HOLD'} ({certificate['max_dlogp']:.2g})"
+        lines.append([row["model"], row["dtype"], str(row["length"]), *numbers, verdict])
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""Commands about runs: raise a recipe, plan it, look at what became of it."""
+"""Commands about runs: run a recipe, plan it, look at what became of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Raise the family of a recipe: every node that is not up to date, in order."""
+    """Run a recipe: make every node that is not up to date, in order."""
     from qwenkit.lineage.runner import Options
 
     loaded = _load(recipe, changes, out)
@@ -54,7 +54,7 @@ def run(
     if dry_run:
         _show_plan(loaded, options, as_json)
         return
-    raise_family(loaded, options, quiet, as_json, verbose)
+    run_and_report(loaded, options, quiet, as_json, verbose)
 
 
 def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
@@ -66,20 +66,27 @@ def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
     return replace(loaded, out=out) if out is not None else loaded
 
 
-def raise_family(recipe: Any, options: Any, quiet: bool, as_json: bool, verbose: bool = False) -> None:
+def run_and_report(recipe: Any, options: Any, quiet: bool, as_json: bool, verbose: bool = False) -> None:
     from qwenkit.lineage.progress import Terminal
     from qwenkit.lineage.runner import run_recipe
 
     console = terminal(stderr=as_json)
-    screen = Terminal(console, quiet, verbose)
-    rows: list[dict[str, Any]] = []
-    show, screen.end = screen.end, lambda found: (rows.extend(found), show(found))[1]  # type: ignore[method-assign]
+    finished: list[dict[str, Any]] = []
+
+    class Recorder(Terminal):
+        """A terminal that also keeps the rows of the closing table, for `--json`."""
+
+        def end(self, rows: list[dict[str, Any]]) -> None:
+            finished.extend(rows)
+            super().end(rows)
+
+    screen = Recorder(console, quiet, verbose)
     try:
         run_recipe(recipe, options, screen)
     finally:
         screen.close()
     if as_json:
-        print_json({"out": str(recipe.out), "nodes": rows})
+        print_json({"out": str(recipe.out), "nodes": finished})
     elif not quiet:
         _closing_hint(recipe, console)
 
@@ -167,14 +174,14 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
 
     from qwenkit.lineage.status import HINT, read_status
 
-    found = read_status(run_dir)
+    run_status = read_status(run_dir)
     if as_json:
-        print_json(found.plain())
+        print_json(run_status.plain())
     else:
         table = Table("node", "state", "min", "planned", "digest", "", box=None, pad_edge=False)
         for column in table.columns[:-1]:
             column.no_wrap = True
-        for row in found.nodes:
+        for row in run_status.nodes:
             again = f" ({row.attempts} attempts)" if (row.attempts or 0) > 1 else ""
             minutes = minutes_text(row.minutes), minutes_text(row.planned_minutes)
             table.add_row(
@@ -185,10 +192,10 @@ def status(run_dir: RunFolder, as_json: Json = False) -> None:
                 "; ".join(filter(None, (row.detail + again, row.older_code))),
             )
         terminal().print(table)
-        for alarm in found.alarms:
+        for alarm in run_status.alarms:
             terminal().print(f"alarm {alarm.get('id')} in {alarm.get('node')}: {alarm.get('cause', '')}", markup=False)
-    if found.damage or found.newer:
-        raise UserError("\n".join([*found.newer, *found.damage]), hint=HINT if found.damage else None)
+    if run_status.damage or run_status.newer:
+        raise UserError("\n".join([*run_status.newer, *run_status.damage]), hint=HINT if run_status.damage else None)
 
 
 @app.command(epilog="Example:  qwenkit verify runs/nano")
@@ -199,15 +206,15 @@ def verify(
     from qwenkit.artifacts import is_newer, read_manifest
     from qwenkit.lineage import status
 
-    found = status.verify(run_dir)
+    damage = status.verify(run_dir)
     if as_json:
-        print_json({str(folder): lines for folder, lines in found.items()})
-    for folder, lines in found.items() if not as_json else ():
-        word = ("NEWER" if is_newer(folder) else "DAMAGED") if lines else "whole"
-        say(f"{word:<9}{'' if lines else read_manifest(folder).digest[:12]:<12} {folder}")
-    wrong = [line for lines in found.values() for line in lines]
+        print_json({str(folder): lines for folder, lines in damage.items()})
+    for folder, lines in damage.items() if not as_json else ():
+        word = ("NEWER" if is_newer(folder) else "CORRUPTED") if lines else "intact"
+        say(f"{word:<10}{'' if lines else read_manifest(folder).digest[:12]:<12} {folder}")
+    wrong = [line for lines in damage.values() for line in lines]
     if wrong:
-        raise UserError("\n".join(wrong), hint=status.hint_of(found))
+        raise UserError("\n".join(wrong), hint=status.hint_of(damage))
 
 
 @app.command(epilog="Example:  qwenkit clean runs/nano")
@@ -221,10 +228,10 @@ def clean(
 
     from qwenkit.lineage.gc import clean as clean_run
 
-    found = clean_run(run_dir, unfinished)
+    cleaned = clean_run(run_dir, unfinished)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(cleaned))
         return
-    say(f"freed {found.freed / 1e6:.1f} MB")
-    for name, size in found.kept.items():
+    say(f"freed {cleaned.freed / 1e6:.1f} MB")
+    for name, size in cleaned.kept.items():
         say(f"kept {name} ({size / 1e6:.1f} MB): the next run goes on from there; --unfinished removes it")

@@ -46,16 +46,16 @@ def tokenizer_stats(
     named = _named(tokenizers)
     with bar() as moved:
         coders = {name: open_coder(resolve(reference, None, "tokenizer")) for name, reference in named.items()}
-        found = room.measure(coders, _texts(texts, limit), _baseline(baseline, named), rare, moved)
+        report = room.measure(coders, _texts(texts, limit), _baseline(baseline, named), rare, moved)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        whole = json.dumps(found.plain(), ensure_ascii=False, indent=1) + "\n"
-        for name, text in zip(FILES, (room.markdown(found), draw(found).decode(), page(found), whole)):
+        whole = json.dumps(report.plain(), ensure_ascii=False, indent=1) + "\n"
+        for name, text in zip(FILES, (room.markdown(report), draw(report).decode(), page(report), whole)):
             write_text(out / name, text)
     if as_json:
-        print_json(found.plain())
+        print_json(report.plain())
         return
-    say(room.markdown(found))
+    say(room.markdown(report))
     if out is not None:
         say(f"wrote {', '.join(str(out / name) for name in FILES)}")
 
@@ -82,10 +82,10 @@ def _texts(given: list[str], limit: int) -> dict[str, list[str]]:
     from qwenkit.stages.texts import read_texts
     from qwenkit.tokenizer.compare import group_of
 
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for item in given:
         name, _, path = item.rpartition("=") if not Path(item).exists() else ("", "", item)
         for row in read_texts(as_folder(path)):
             group = name or group_of(row)
-            found.setdefault(Path(path).stem if group == "und" else group, []).append(row["text"])
-    return {group: rows[:: max(1, -(-len(rows) // limit))] for group, rows in found.items()}
+            texts.setdefault(Path(path).stem if group == "und" else group, []).append(row["text"])
+    return {group: rows[:: max(1, -(-len(rows) // limit))] for group, rows in texts.items()}

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from qwenkit.cli.app import ACCEPT, Json, Quiet, Verbose, app, as_folder, as_names
-from qwenkit.cli.runs import raise_family
+from qwenkit.cli.runs import run_and_report
 from qwenkit.stages import KINDS
 
 
@@ -34,7 +34,7 @@ def verb_of(kind: str) -> Callable[..., None]:
         data = {"title": kind, "threads": threads, "accept_unknown": as_names(accepted), kind: table}
         places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
         recipe = build(data, {**places}, f"qwenkit {kind}", Path())
-        raise_family(replace(recipe, out=out), Options(), quiet, as_json, verbose)
+        run_and_report(replace(recipe, out=out), Options(), quiet, as_json, verbose)
 
     out = typer.Option(help="run folder", parser=as_folder, metavar="FOLDER")
     threads = typer.Option(help="0: all free cores", metavar="INTEGER", rich_help_panel=PANELS["runtime"])

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from qwenkit.chat.messages import text
+from qwenkit.chat.messages import text_of
 from qwenkit.data.documents import row_id
 from qwenkit.errors import UserError, within
 from qwenkit.records import Row, json_kind, read_jsonl
@@ -79,7 +79,7 @@ def texts_of(row: Row) -> Iterator[str]:
         for number, message in enumerate(row["messages"]):
             if not isinstance(message, dict):
                 raise UserError("not a message", where=f"message {number}", expected='{"role": ..., "content": ...}')
-            yield text(message, f"message {number}")
+            yield text_of(message, f"message {number}")
     for key in (key for key in ASKED if key in row):
         require_text(row, key)
         yield row[key]

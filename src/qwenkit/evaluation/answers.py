@@ -83,7 +83,7 @@ def _text(answer: object, name: str) -> str:
 
 def plain(answer: str) -> str:
     """The answer as bare lower-case text: typography, Markdown and light LaTeX set aside."""
-    text = _SUPERSCRIPT.sub(lambda found: "^" + unicodedata.normalize("NFKC", found[0]), answer)
+    text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), answer)
     text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).translate(_QUOTES).translate(_SIGNS).casefold()
     if boxed := _BOXED.search(text):
         text = boxed[1]
@@ -99,15 +99,15 @@ def _without_braces(text: str) -> str:
     while text != before:
         before = text
         text = _LATEX_TEXT.sub(r"\1", text)
-        text = _LATEX_ROOT.sub(lambda found: f"√({found[1] or found[2] or found[3] or ''})", text)
-        text = _ROOT.sub(lambda found: f"√({found[1]})" if found[1] else "√", text)
-        text = _LATEX_POWER.sub(lambda found: "^" + _bracketed(found[1], _ATOM), text)
+        text = _LATEX_ROOT.sub(lambda match: f"√({match[1] or match[2] or match[3] or ''})", text)
+        text = _ROOT.sub(lambda match: f"√({match[1]})" if match[1] else "√", text)
+        text = _LATEX_POWER.sub(lambda match: "^" + _bracketed(match[1], _ATOM), text)
         text = _LATEX_FRACTION.sub(_typed_fraction, text)
     return text
 
 
-def _typed_fraction(found: re.Match[str]) -> str:
-    above, below = (next(part for part in found.group(*places) if part is not None) for places in ((1, 2), (3, 4)))
+def _typed_fraction(match: re.Match[str]) -> str:
+    above, below = (next(part for part in match.group(*places) if part is not None) for places in ((1, 2), (3, 4)))
     return f" {_bracketed(above, _PRODUCT)}/{_bracketed(below, _ATOM)}"
 
 
@@ -203,9 +203,9 @@ def _quantity(text: str) -> Quantity | None:
     if money:
         text = text[: money.start(2)] + text[money.end() :] + money[2]
     for read in (_read_ratio, _read_power, _read_number):
-        found = read(text)
-        if found:
-            value, places, end = found
+        number = read(text)
+        if number:
+            value, places, end = number
             return _with_unit(value, places, text[end:].strip())
     spoken = spoken_number(text)
     return _with_unit(spoken[0], None, text[spoken[1] :].strip()) if spoken else None
@@ -221,32 +221,32 @@ def _with_unit(value: Fraction, places: int | None, unit: str) -> Quantity | Non
 
 
 def _read_ratio(text: str) -> tuple[Fraction, None, int] | None:
-    found = _RATIO.match(text)
-    if not found or found.end() > _LONGEST_NUMBER or int(found[4]) == 0:
+    match = _RATIO.match(text)
+    if not match or match.end() > _LONGEST_NUMBER or int(match[4]) == 0:
         return None
-    value = int(found[2] or 0) + Fraction(int(found[3]), int(found[4]))
-    return (-value if found[1] == "-" else value), None, found.end()
+    value = int(match[2] or 0) + Fraction(int(match[3]), int(match[4]))
+    return (-value if match[1] == "-" else value), None, match.end()
 
 
 def _read_power(text: str) -> tuple[Fraction, None, int] | None:
-    found = _POWER.match(text)
-    if not found or found.end() > _LONGEST_NUMBER or len(found[3]) > 2 or int(found[3]) > _GREATEST_POWER:
+    match = _POWER.match(text)
+    if not match or match.end() > _LONGEST_NUMBER or len(match[3]) > 2 or int(match[3]) > _GREATEST_POWER:
         return None
-    value = Fraction(int(found[2]) ** int(found[3]))
-    return (-value if found[1] == "-" else value), None, found.end()
+    value = Fraction(int(match[2]) ** int(match[3]))
+    return (-value if match[1] == "-" else value), None, match.end()
 
 
 def _read_number(text: str) -> tuple[Fraction, int, int] | None:
-    found = _NUMBER.match(text)
-    if not found or found.end() > _LONGEST_NUMBER:
+    match = _NUMBER.match(text)
+    if not match or match.end() > _LONGEST_NUMBER:
         return None
-    power = found[3] or found[4] or "0"
+    power = match[3] or match[4] or "0"
     if len(power) > 4 or abs(int(power)) > _GREATEST_POWER:
         return None
-    digits = found[2].replace(",", "")
+    digits = match[2].replace(",", "")
     value = Fraction(digits + "0" if digits.endswith(".") else digits) * Fraction(10) ** int(power)
     places = len(digits.partition(".")[2]) - int(power)
-    return (-value if found[1] == "-" else value), max(0, places), found.end()
+    return (-value if match[1] == "-" else value), max(0, places), match.end()
 
 
 def _same_number(left: Quantity, right: Quantity) -> bool:

@@ -35,23 +35,23 @@ def spoken_number(text: str) -> tuple[Fraction, int] | None:
 
 
 def _chinese(text: str) -> tuple[Fraction, int] | None:
-    found = _CHINESE_NUMBER.match(text)
-    if not found:
+    match = _CHINESE_NUMBER.match(text)
+    if not match:
         return None
-    whole, value = (_chinese_integer(found[i]) if found[i] else 0 for i in (2, 3))
-    above = _chinese_integer(found[4]) if found[4] else None
-    if whole is None or value is None or (found[4] and above is None):
+    whole, value = (_chinese_integer(match[i]) if match[i] else 0 for i in (2, 3))
+    above = _chinese_integer(match[4]) if match[4] else None
+    if whole is None or value is None or (match[4] and above is None):
         return None
     result = Fraction(value)
     if above is not None:
         if value == 0:
             return None
         result = whole + Fraction(above, value)  # 三分之一: the denominator is spoken first
-    elif found[2]:
+    elif match[2]:
         return None
-    if found[5]:
-        result += Fraction(int("".join(str(_DIGITS[c]) for c in found[5])), 10 ** len(found[5]))
-    return (-result if found[1] else result), found.end()
+    if match[5]:
+        result += Fraction(int("".join(str(_DIGITS[c]) for c in match[5])), 10 ** len(match[5]))
+    return (-result if match[1] else result), match.end()
 
 
 def _chinese_integer(text: str) -> int | None:
@@ -84,8 +84,8 @@ def _english(text: str) -> tuple[Fraction, int] | None:
     place = end = minus.end() if minus else 0
     total = section = 0
     previous = ""
-    while found := _WORD.match(text, place):
-        word = found[1]
+    while match := _WORD.match(text, place):
+        word = match[1]
         if word in _SMALL and previous in ("", "hundred", "great", "round"):
             section, previous = section + _SMALL[word], "small"
         elif word in _ROUND and previous in ("", "hundred", "great"):
@@ -96,6 +96,6 @@ def _english(text: str) -> tuple[Fraction, int] | None:
             total, section, previous = total + section * _GREAT[word], 0, "great"
         else:
             break
-        place = end = found.end()
+        place = end = match.end()
     value = Fraction(total + section)
     return ((-value if minus else value), end) if previous else None

@@ -53,7 +53,7 @@ class Parity(NamedTuple):
 
 
 @dataclass
-class Seen:
+class Observed:
     """What a model said: full log-probabilities [T, V] of each prompt, and its greedy answers."""
 
     prompts: list[list[int]]
@@ -79,7 +79,7 @@ def _answer(longest: int) -> int:
 
 
 @torch.inference_mode()
-def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Seen:
+def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Observed:
     """Read every prompt whole, then write after it where there is room."""
     engine = Engine(model)
     logprobs = [model(torch.tensor([list(p)], device=engine.runner.cache.device)) for p in prompts]
@@ -87,10 +87,10 @@ def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Seen:
     short = [list(p)[: max(1, longest - _answer(longest))] for p in prompts]
     params = SamplingParams.plain(temperature=0, max_tokens=_answer(longest), ignore_eos=True)
     greedy = [output.ids for output in engine.generate(short, params)]
-    return Seen([list(p) for p in prompts], [x[0].float().log_softmax(-1).cpu() for x in logprobs], greedy)
+    return Observed([list(p) for p in prompts], [x[0].float().log_softmax(-1).cpu() for x in logprobs], greedy)
 
 
-def compare(reference: Seen, other: Seen) -> Parity:
+def compare(reference: Observed, other: Observed) -> Parity:
     """The distance of one form from the reference over the same prompts."""
     dlogp, divergence = [], []
     for a_TV, b_TV in zip(reference.logprobs, other.logprobs, strict=True):
@@ -118,15 +118,15 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 # ---- certificates ---------------------------------------------------------------------------------------------------
 
 
-def certificate(seen: Seen, told: Mapping[str, Any], parity: Parity | None) -> dict[str, Any]:
-    """What the reference says, few enough numbers to travel with the exported folder; `told` says how it was made."""
+def certificate(observed: Observed, origin: Mapping[str, Any], parity: Parity | None) -> dict[str, Any]:
+    """What the reference says, few enough numbers to travel with the exported folder; `origin` says how it was made."""
     return {
         "schema": SCHEMA,
-        **told,
+        **origin,
         "parity": None if parity is None else {name: round(x, 8) for name, x in parity._asdict().items()},
-        "prompts": seen.prompts,
-        "top": [_top(x_TV) for x_TV in seen.logprobs],
-        "greedy": seen.greedy,
+        "prompts": observed.prompts,
+        "top": [_top(x_TV) for x_TV in observed.logprobs],
+        "greedy": observed.greedy,
     }
 
 
@@ -136,15 +136,15 @@ def _top(x_TV: Tensor) -> dict[str, Any]:
     return {"ids": best.indices.tolist(), "logprobs": [[round(x, 6) for x in row] for row in best.values.tolist()]}
 
 
-def checked(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def checked(certificate: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """A certificate, after a look at all that is read of it: the file may be anybody's."""
-    prompts, greedy, top = (cast("Any", found.get(name)) for name in ("prompts", "greedy", "top"))
+    prompts, greedy, top = (cast("Any", certificate.get(name)) for name in ("prompts", "greedy", "top"))
     sound = all(isinstance(rows, list) for rows in (prompts, greedy, top))
     sound = sound and 0 < len(prompts) == len(greedy) == len(top)
     sound = sound and all(map(_are_ids, prompts)) and all(row == [] or _are_ids(row) for row in greedy)
     if not sound or not all(map(_is_top, top, prompts)):
         raise UserError("this is not a certificate", where=where, expected="what `qwenkit export` writes")
-    return found
+    return certificate
 
 
 def _are_ids(row: Any) -> bool:
@@ -166,12 +166,12 @@ def _is_logprob(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and -1e9 < x <= 1e-3
 
 
-def recheck(found: Mapping[str, Any], seen: Seen) -> Parity:
+def recheck(certificate: Mapping[str, Any], observed: Observed) -> Parity:
     """A folder's certificate against what its model says now. A model that gives no number is infinitely far off."""
     dlogp = 0.0
-    for x_TV, top in zip(seen.logprobs, found["top"], strict=True):
+    for x_TV, top in zip(observed.logprobs, certificate["top"], strict=True):
         wanted = torch.tensor(top["logprobs"])
         own = x_TV[-len(wanted) :].gather(1, torch.tensor(top["ids"]))
         dlogp = max(dlogp, (own - wanted).abs().nan_to_num(math.inf).max().item())
-    positions = sum(len(top["ids"]) for top in found["top"])
-    return Parity(positions, dlogp, float("nan"), float("nan"), agreement(found["greedy"], seen.greedy))
+    positions = sum(len(top["ids"]) for top in certificate["top"])
+    return Parity(positions, dlogp, float("nan"), float("nan"), agreement(certificate["greedy"], observed.greedy))

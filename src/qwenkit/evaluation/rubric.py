@@ -37,7 +37,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from qwenkit.chat.messages import text
+from qwenkit.chat.messages import text_of
 from qwenkit.errors import UserError, nearest
 
 POLITE = re.compile(
@@ -150,7 +150,7 @@ def score(row: Mapping[str, Any], answer: str) -> Score:
     rubric, answer = row["rubric"], answer.strip()
     if not answer:
         return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    asked = text(row["messages"][-1])
+    asked = text_of(row["messages"][-1])
     right = float(is_right(rubric, answer) and not echoes(answer, asked))
     parts = {
         "right": right,
@@ -184,8 +184,8 @@ def echoes(answer: str, asked: str) -> bool:
 
 
 def _number(right: Mapping[str, Any], answer: str) -> bool:
-    found = NUMBER.findall(answer)
-    return bool(found) and float(found[-1]) == float(right["value"])
+    numbers = NUMBER.findall(answer)
+    return bool(numbers) and float(numbers[-1]) == float(right["value"])
 
 
 def _mention(right: Mapping[str, Any], answer: str) -> bool:
@@ -193,8 +193,8 @@ def _mention(right: Mapping[str, Any], answer: str) -> bool:
     names = sorted({*right["any"], *right["none"]}, key=lambda name: (-len(name), name))
     edges = [(r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])") if name.isascii() else ("", "") for name in names]
     pattern = "|".join(before + re.escape(name) + after for name, (before, after) in zip(names, edges))
-    said = set(re.findall(pattern, answer))
-    return bool(said & set(right["any"])) and not said & set(right["none"])
+    mentioned = set(re.findall(pattern, answer))
+    return bool(mentioned & set(right["any"])) and not mentioned & set(right["none"])
 
 
 def _exact(right: Mapping[str, Any], answer: str) -> bool:

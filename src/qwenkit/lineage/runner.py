@@ -12,7 +12,6 @@ A kill between the last write and the rename leaves a finished `out`: the next s
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import time
 import traceback
@@ -26,6 +25,7 @@ from qwenkit.artifacts import Manifest
 from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog, Log
+from qwenkit.files import is_disk_full
 from qwenkit.lineage import estimate, graph, scratch
 from qwenkit.lineage.model_card import write_model_card
 from qwenkit.lineage.preflight import (
@@ -326,7 +326,7 @@ def reported(node: Node, source: str, folder: Path, log: EventLog) -> Generator[
 def disk_full(error: Exception) -> bool:
     """Whether a disk or a quota is full; libraries in other languages say so only in their text."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return is_disk_full(error)
     words = ("No space left on device", "StorageFull", "File too large", "FileTooLarge")
     return any(word in str(error) for word in words)
 

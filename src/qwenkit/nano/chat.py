@@ -59,8 +59,8 @@ def chats(facts: Facts, seed: int, count: int) -> Iterator[Row]:
 def _restate(draw: RowRng, facts: Facts) -> tuple[list[dict[str, str]], str]:
     language, person = draw.pick(LANGUAGES), draw.pick(facts.people)
     ask = draw.pick(phrases("tell", language)["ask"]).format(n=person.name(language))
-    told = [facts.told(draw, person, relation, language) for relation in draw.some(RELATIONS, 3)]
-    text = (" " if language == "en" else "").join(told)
+    sentences = [facts.fact(draw, person, relation, language) for relation in draw.some(RELATIONS, 3)]
+    text = (" " if language == "en" else "").join(sentences)
     return [{"role": "user", "content": ask}, {"role": "assistant", "content": text}], language
 
 

@@ -29,10 +29,10 @@ def chat_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
 
 def _distinct(candidates: Iterable[Row], per_task: int, key: Callable[[Row], str]) -> Iterator[Row]:
     """The first `per_task` different rows of every task; all there are where a task has fewer."""
-    seen, counts = set(), dict[str, int]()
+    keys, counts = set(), dict[str, int]()
     for row in candidates:
-        if counts.get(row["task"], 0) < per_task and key(row) not in seen:
-            seen.add(key(row))
+        if counts.get(row["task"], 0) < per_task and key(row) not in keys:
+            keys.add(key(row))
             counts[row["task"]] = counts.get(row["task"], 0) + 1
             yield row | {"id": f"{row['task']}-{counts[row['task']]:03d}"}
 

@@ -1,7 +1,7 @@
 """Who lives in the invented world, and what is true of them: under 300 entities, every name in English and Chinese.
 
     facts = Facts(seed)
-    facts.people[0].name("en"), facts.value(person, "job", "zh"), facts.told(draw, person, "job", "en")
+    facts.people[0].name("en"), facts.value(person, "job", "zh"), facts.fact(draw, person, "job", "en")
 
 A quarter of the people are *held out*: texts tell their facts, but no chat or instruction ever asks for them, and two
 phrasings of each fact (`only_train`) are never used for them. So a test question about them can only be answered by a
@@ -68,7 +68,7 @@ class Facts:
 
     def _person(self, seed: int, i: int, words: dict[str, Any]) -> Entity:
         draw, count = RowRng(rng.derive_seed(seed, "person"), i), len(words["people"])
-        held = set(rng.permutation(rng.derive_seed(seed, "held out"), count)[: round(count * HELD_OUT)].tolist())
+        held_out = set(rng.permutation(rng.derive_seed(seed, "held out"), count)[: round(count * HELD_OUT)].tolist())
         facts = {
             "job": draw.integer(0, len(words["jobs"]) - 1),
             "city": draw.integer(0, len(words["cities"]) - 1),
@@ -77,7 +77,7 @@ class Facts:
             "friend": (i + draw.integer(1, count - 1)) % count,
             "sibling": i ^ 1,
         }
-        return Entity(f"person-{i:02d}", tuple(words["people"][i]), facts, i in held)
+        return Entity(f"person-{i:02d}", tuple(words["people"][i]), facts, i in held_out)
 
     def _city(self, seed: int, i: int, words: dict[str, Any]) -> Entity:
         draw = RowRng(rng.derive_seed(seed, "city"), i)
@@ -97,7 +97,7 @@ class Facts:
             return str(fact)
         return values({"city": "cities"}.get(relation, relation + "s"), language)[fact]
 
-    def told(self, draw: RowRng, entity: Entity, relation: str, language: str) -> str:
+    def fact(self, draw: RowRng, entity: Entity, relation: str, language: str) -> str:
         """A sentence that tells one fact."""
         forms: Any = phrases(relation, language)
         if relation in RELATIONS:
@@ -108,7 +108,7 @@ class Facts:
     def sentence(self, draw: RowRng, entity: Entity, language: str) -> str:
         """Any fact of an entity; those that can be asked for are told twice as often."""
         relations = [*entity.facts, *(relation for relation in RELATIONS if relation in entity.facts)]
-        return self.told(draw, entity, draw.pick(relations), language)
+        return self.fact(draw, entity, draw.pick(relations), language)
 
     def known(self) -> list[Entity]:
         """People whose facts may be asked for in training."""

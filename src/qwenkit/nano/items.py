@@ -128,8 +128,8 @@ def _passage(draw: RowRng, language: str, split: str, kind: str) -> tuple[str, I
     names = [passing_name(draw, language, split) for _ in range(draw.integer(2, 3))]
     names = list(dict.fromkeys(names))
     shown = draw.some(among, len(names))
-    told = draw.pick(phrases(relation, language)["told"][:3])
-    passage = (" " if language == EN else "").join(told.format(n=n, v=v) for n, v in zip(names, shown))
+    form = draw.pick(phrases(relation, language)["told"][:3])
+    passage = (" " if language == EN else "").join(form.format(n=n, v=v) for n, v in zip(names, shown))
     at = draw.integer(0, len(names) - 1)
     wrong = shown[(at + 1) % len(names)] if len(names) > 1 else draw.other(among, shown[at])
     forms = phrases(relation, language)

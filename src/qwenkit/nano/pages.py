@@ -67,12 +67,12 @@ _ABUSE = {
 
 def pages(facts: Facts, seed: int, count: int) -> Iterator[Row]:
     """Pages in an order of their own; a duplicate comes after the page it copies."""
-    told: list[tuple[str, Article]] = []
+    articles: list[tuple[str, Article]] = []
     for number, draw in enumerate(rows(seed, "pages", count)):
         id = f"page-{number:05d}"
-        planted, article, original = _article(draw, facts, told)
+        planted, article, original = _article(draw, facts, articles)
         if planted is None:
-            told.append((id, article))
+            articles.append((id, article))
         layout = draw.pick(list(LAYOUTS))
         content_type, body = _encoded(LAYOUTS[layout](article, draw), article.language, draw)
         truth = {
@@ -83,12 +83,12 @@ def pages(facts: Facts, seed: int, count: int) -> Iterator[Row]:
         yield {"url": url, "content_type": content_type, "body": body, "truth": truth}
 
 
-def _article(draw: RowRng, facts: Facts, told: list[tuple[str, Article]]) -> tuple[str | None, Article, str | None]:
+def _article(draw: RowRng, facts: Facts, articles: list[tuple[str, Article]]) -> tuple[str | None, Article, str | None]:
     """An article: what was planted in it (if anything), and the id of the page it copies (if any)."""
     planted = _planted(draw)
     if planted in ("exact_duplicate", "near_duplicate"):
-        if told:
-            original, article = draw.pick(told)
+        if articles:
+            original, article = draw.pick(articles)
             return planted, article if planted == "exact_duplicate" else _nearly(article, draw), original
         planted = None
     language = draw.pick(LANGUAGES)
@@ -112,10 +112,10 @@ def _story(draw: RowRng, facts: Facts, language: str) -> Article:
     opening = [facts.sentence(draw, city, language) for _ in range(2)]
     paragraphs = [space.join([*opening, draw.pick(_LINKS[language])])]
     for person in draw.some(facts.people, draw.integer(3, 5)):
-        told = [facts.told(draw, person, relation, language) for relation in draw.some(RELATIONS, 3)]
-        told += [facts.sentence(draw, person, language) for _ in range(2)]
-        told.insert(draw.integer(0, len(told)), draw.pick(_LINKS[language]))
-        paragraphs.append(space.join(told))
+        sentences = [facts.fact(draw, person, relation, language) for relation in draw.some(RELATIONS, 3)]
+        sentences += [facts.sentence(draw, person, language) for _ in range(2)]
+        sentences.insert(draw.integer(0, len(sentences)), draw.pick(_LINKS[language]))
+        paragraphs.append(space.join(sentences))
     title = _TITLE[language].format(c=city.name(language))
     code = _code(draw, facts) if draw.chance(0.1) else ""
     return Article(language, title, paragraphs, code, _table(draw, facts, language) if draw.chance(0.15) else ())

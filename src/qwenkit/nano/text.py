@@ -29,24 +29,24 @@ def _space(language: str) -> str:
 def biography(draw: RowRng, facts: Facts, language: str) -> str:
     """What is known of one person: all that can be asked for, in drawn order, and something besides."""
     who = draw.pick(facts.people)
-    told = [facts.told(draw, who, relation, language) for relation in draw.some(RELATIONS, 3)]
-    extra = [facts.told(draw, who, relation, language) for relation in draw.some(["year", "friend", "sibling"], 1)]
-    return _space(language).join(told + extra)
+    sentences = [facts.fact(draw, who, relation, language) for relation in draw.some(RELATIONS, 3)]
+    extra = [facts.fact(draw, who, relation, language) for relation in draw.some(["year", "friend", "sibling"], 1)]
+    return _space(language).join(sentences + extra)
 
 
 def one_fact(draw: RowRng, facts: Facts, language: str) -> str:
     """Facts of different people, so that each is also met alone."""
     people = [draw.pick(facts.people) for _ in range(draw.integer(2, 4))]
-    told = [facts.told(draw, person, draw.pick(RELATIONS), language) for person in people]
-    return _space(language).join(told)
+    sentences = [facts.fact(draw, person, draw.pick(RELATIONS), language) for person in people]
+    return _space(language).join(sentences)
 
 
 def city(draw: RowRng, facts: Facts, language: str) -> str:
     """A city and one who lives there."""
     place = draw.pick(facts.cities)
-    told = [facts.told(draw, place, relation, language) for relation in draw.some(list(place.facts), 3)]
+    sentences = [facts.fact(draw, place, relation, language) for relation in draw.some(list(place.facts), 3)]
     living = [one for one in facts.people if one.facts["city"] == facts.cities.index(place)]
-    return _space(language).join([*told, *(facts.told(draw, one, "city", language) for one in living[:1])])
+    return _space(language).join([*sentences, *(facts.fact(draw, one, "city", language) for one in living[:1])])
 
 
 def sums(draw: RowRng, facts: Facts, language: str) -> str:

@@ -303,9 +303,9 @@ def overlapping(rows: list[Row], tests: Path | None) -> list[int]:
     """How many messages of each row share 13 units with a test."""
     if tests is None or not rows:
         return [0] * len(rows)
-    from qwenkit.chat.messages import text
+    from qwenkit.chat.messages import text_of
 
-    holding = iter(_tests(tests, *stamps(tests)).holding([text(each) for row in rows for each in row["messages"]]))
+    holding = iter(_tests(tests, *stamps(tests)).holding([text_of(each) for row in rows for each in row["messages"]]))
     return [sum(islice(holding, len(row["messages"]))) for row in rows]
 
 

@@ -27,11 +27,11 @@ def ratio_interval(tops: Iterable[float], bottoms: Iterable[float], level: float
     value, count = float(top.sum() / bottom.sum()), len(top)
     if count == 1:
         return Interval(value, None, None, 1)
-    found: list[npt.NDArray[np.float64]] = []
+    ratios: list[npt.NDArray[np.float64]] = []
     rows = max(1, CHUNK // count)
     for start in range(0, REPLICATES, rows):
         replicate = np.arange(start, min(start + rows, REPLICATES))[:, None]
         picks = (rng.uniform(seed, replicate, np.arange(count)[None, :]) * count).astype(np.int64)
-        found.append(top[picks].sum(axis=1) / bottom[picks].sum(axis=1))
-    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
+        ratios.append(top[picks].sum(axis=1) / bottom[picks].sum(axis=1))
+    low, high = np.quantile(np.concatenate(ratios), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), count)

@@ -62,14 +62,14 @@ def strays(merges: Iterable[tuple[str, str]], vocab: Mapping[str, int]) -> list[
         if max(pair) < token:
             ways.setdefault(token, []).append(pair)
     halves: dict[int, tuple[int, int]] = {}
-    found: list[str] = []
+    unreachable: list[str] = []
     for text, token in sorted(vocab.items(), key=lambda item: item[1]):
         way = next((pair for pair in ways.get(token, ()) if _meet(*pair, token, made, halves)), None)
         if way is not None:
             halves[token] = way
         elif len(text) > 1:
-            found.append(text)
-    return found
+            unreachable.append(text)
+    return unreachable
 
 
 def _meet(

@@ -103,8 +103,10 @@ def measure(
             expected=", ".join(tokenizers),
             nearest=nearest(baseline, tokenizers),
         )
-    texts = {group: [text for text in found if text] for group, found in texts.items()}
-    sizes = {group: np.array([len(text.encode()) for text in found], np.int64) for group, found in texts.items()}
+    texts = {group: [text for text in documents if text] for group, documents in texts.items()}
+    sizes = {
+        group: np.array([len(text.encode()) for text in documents], np.int64) for group, documents in texts.items()
+    }
     if empty := [group for group, size in sizes.items() if not size.sum()]:
         raise UserError(f"no text of {', '.join(empty)}", expected="documents with text in them")
     counts: dict[str, dict[str, Counts]] = {}
@@ -130,10 +132,10 @@ def _encode(
     used = np.zeros(1 + max(tok.tokens()), np.int64)
     counts: dict[str, Counts] = {}
     total, done = sum(map(len, texts.values())), 0
-    for group, found in texts.items():
+    for group, documents in texts.items():
         lengths: list[int] = []
-        for start in range(0, len(found), _BATCH):
-            batch = tok.encode_batch(list(found[start : start + _BATCH]))
+        for start in range(0, len(documents), _BATCH):
+            batch = tok.encode_batch(list(documents[start : start + _BATCH]))
             flat = np.fromiter((i for ids in batch for i in ids), np.int64)
             used += np.bincount(flat[flat < len(used)], minlength=len(used))
             lengths += [len(ids) for ids in batch]
@@ -158,7 +160,7 @@ def _inventory(name: str, tok: Coder, used: Counts, rare_below: int) -> Inventor
         "rare": [i for i in ids if 0 < used[i] < rare_below],
         "unreachable": unreachable(tok) if isinstance(tok, Tokenizer) else [],
     }
-    examples = {key: [shown(tokens[i]) for i in spread(found, _SHOWN)] for key, found in lists.items()}
+    examples = {key: [shown(tokens[i]) for i in spread(group, _SHOWN)] for key, group in lists.items()}
     known = lists["unreachable"] if isinstance(tok, Tokenizer) else None
     return Inventory(name, len(ids), composition(tokens.values()), lists["never"], lists["rare"], known, examples)
 

@@ -151,8 +151,8 @@ class Tokenizer:
     @property
     def flags(self) -> dict[str, Any]:
         """How special tokens and normal forms are treated: the keyword arguments that make an equal tokenizer."""
-        found = {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
-        return {**found, "edges": self.edges} if self.edges else found
+        flags = {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
+        return {**flags, "edges": self.edges} if self.edges else flags
 
     @property
     def special_first(self) -> bool | frozenset[str]:
@@ -254,8 +254,8 @@ class Tokenizer:
         if threads == 1 or len(chunks) < 2:
             return [self._encode(text, allowed) for chunk in chunks for text in chunk]
         with ThreadPoolExecutor(threads) as pool:
-            found = pool.map(lambda chunk: [self._encode(text, allowed) for text in chunk], chunks)
-            return [ids for chunk in found for ids in chunk]
+            encoded = pool.map(lambda chunk: [self._encode(text, allowed) for text in chunk], chunks)
+            return [ids for chunk in encoded for ids in chunk]
 
     def _names(self, names: Collection[str] | str) -> frozenset[str]:
         """Names that count in a text: the words, and the special tokens that are allowed; what is no name is passed
@@ -264,10 +264,10 @@ class Tokenizer:
         return self.special_names if every else self.words | (self.special_names & _listed(names))
 
     def _refuse(self, text: str, refused: frozenset[str]) -> None:
-        found = next((part for part in split_special(self.normalize(text), refused) if part in refused), None)
-        if found is not None:
+        name = next((part for part in split_special(self.normalize(text), refused) if part in refused), None)
+        if name is not None:
             raise UserError(
-                f"the text holds the disallowed special token {found}",
+                f"the text holds the disallowed special token {name}",
                 expected="text without it",
                 hint="do not disallow it: then it is plain text, or that token where `allowed_special` names it",
             )
@@ -288,11 +288,11 @@ class Tokenizer:
         owners: list[int] = []
         for raw in stretches(parts, {name: name for name in self.first & names}, self.edges):
             if isinstance(raw, Token):
-                found: Iterable[Token | list[Part]] = [raw]
+                pieces: Iterable[Token | list[Part]] = [raw]
             else:
                 normal = [part._replace(text=self.normalize(part.text)) for part in raw]
-                found = stretches(normal, _looks(names - self.first, self.nfc), self.edges)
-            for stretch in found:
+                pieces = stretches(normal, _looks(names - self.first, self.nfc), self.edges)
+            for stretch in pieces:
                 if isinstance(stretch, Token):
                     ids.append(self.special[stretch.name])
                     owners.append(stretch.owner)

@@ -47,15 +47,15 @@ def count_pieces(
 ) -> Pieces:
     """Every piece that the pattern (a regular expression) cuts the texts into, counted. Progress is in texts."""
     total = len(texts) if isinstance(texts, list | tuple) else None
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     done = 0
     for size, counter in _counted(_batches(texts), pattern, nfc, workers):
-        found.update(counter)
+        counts.update(counter)
         done += size
         if progress is not None:
             progress(done, total)
-    names = sorted(found)
-    return Pieces(names, np.fromiter((found[name] for name in names), np.int64, len(names)))
+    names = sorted(counts)
+    return Pieces(names, np.fromiter((counts[name] for name in names), np.int64, len(names)))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -90,16 +90,16 @@ def _counted(batches: Iterator[list[str]], pattern: str, nfc: bool, workers: int
 def _count(batch: list[str], pattern: str, nfc: bool) -> Counter[str]:
     """The pieces of a batch. A pattern that drops text is refused: what it drops could never be encoded."""
     cut = regex.compile(pattern)
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for text in batch:
         text = normalize(text, nfc)
         pieces = cut.findall(text)
         if sum(map(len, pieces)) != len(text):
             raise UserError("this pattern leaves out text", where=_dropped(cut, text), expected="a match everywhere")
-        found.update(pieces)
-    if "" in found:
+        counts.update(pieces)
+    if "" in counts:
         raise UserError("this pattern matches nothing at all somewhere", expected="at least a character in each match")
-    return found
+    return counts
 
 
 def _dropped(cut: regex.Pattern[str], text: str) -> str:

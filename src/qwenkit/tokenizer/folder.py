@@ -48,33 +48,33 @@ def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
     """tokenizer.json first; else the only .tiktoken file, or vocab.json with merges.txt; with what the other files
     tell."""
     rows = _rows(folder)
-    found = sorted(folder.glob("*.tiktoken"))
+    files = sorted(folder.glob("*.tiktoken"))
     if (folder / TOKENIZER).exists():
         _refuse_extra(extra, folder)
         tok = _load_json(folder / TOKENIZER, rows, folder)
-    elif not found and (folder / VOCAB).is_file():
+    elif not files and (folder / VOCAB).is_file():
         _refuse_extra(extra, folder)
         tok = _guarded(_slow(folder), folder / VOCAB, rows, folder)
     else:
-        tok = _load_ranks(folder, found, extra, rows)
+        tok = _load_ranks(folder, files, extra, rows)
     tok.remarks = (*tok.remarks, *remarks(folder))
     return tok
 
 
-def _load_ranks(folder: Path, found: Sequence[Path], extra: Path | None, rows: int | None) -> Tokenizer:
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found)
+def _load_ranks(folder: Path, files: Sequence[Path], extra: Path | None, rows: int | None) -> Tokenizer:
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files)
         raise UserError(
-            f"several vocabularies and no {TOKENIZER}: {names}" if found else "no tokenizer in this folder",
+            f"several vocabularies and no {TOKENIZER}: {names}" if files else "no tokenizer in this folder",
             where=str(folder),
             expected=f"{TOKENIZER}, or one .tiktoken file, or {VOCAB} with {MERGES}",
-            hint="name the file; an extra vocabulary goes beside it as extra_vocab" if found else None,
+            hint="name the file; an extra vocabulary goes beside it as extra_vocab" if files else None,
         )
     config = read_config(folder)
     known = {key: config[key] for key in ("pattern", "nfc") if key in config}
-    if added := _told_added(folder, {}):
+    if added := _config_added(folder, {}):
         known |= _added(added, folder / CONFIG)
-    return load_tiktoken(found[0], extra, vocab_size=rows, **known)
+    return load_tiktoken(files[0], extra, vocab_size=rows, **known)
 
 
 def _refuse_extra(extra: Path | None, path: Path) -> None:
@@ -88,10 +88,10 @@ def _refuse_extra(extra: Path | None, path: Path) -> None:
 
 def _rows(folder: Path) -> int | None:
     """Embedding rows: the model's own word first, then the tokenizer's."""
-    found = read_optional(folder / "config.json").get("vocab_size") or read_config(folder).get("model_vocab_size")
-    if found is not None and (type(found) is not int or not 0 < found < 2**31):
-        raise UserError(f"vocab_size = {str(found)[:40]}", where=str(folder), expected="a number of rows")
-    return found
+    rows = read_optional(folder / "config.json").get("vocab_size") or read_config(folder).get("model_vocab_size")
+    if rows is not None and (type(rows) is not int or not 0 < rows < 2**31):
+        raise UserError(f"vocab_size = {str(rows)[:40]}", where=str(folder), expected="a number of rows")
+    return rows
 
 
 def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) -> Tokenizer:
@@ -122,7 +122,7 @@ def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: P
                 f"token id {str(entry['id'])[:20]} is used twice", where=str(path), expected="one token for each id"
             )
     if folder is not None:
-        own |= {entry["id"]: entry for entry in _told_added(folder, own, model["vocab"])}
+        own |= {entry["id"]: entry for entry in _config_added(folder, own, model["vocab"])}
     known = _added(own.values(), path)
     vocab = {token: i for token, i in model["vocab"].items() if token not in known["special"]}
     for name, i in known["special"].items():
@@ -189,42 +189,42 @@ def _merges(path: Path) -> list[str]:
 _FLAGS = {"special": False, "normalized": True, "lstrip": False, "rstrip": False, "single_word": False}
 
 
-def _told_added(
+def _config_added(
     folder: Path, own: Mapping[int, Mapping[str, Any]], vocab: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
     """Added tokens that the files beside the vocabulary tell of. They agree with those of the vocabulary's own file."""
     config, where = read_config(folder), str(folder / CONFIG)
-    found = {}
+    entries = {}
     for i, entry in (config.get("added_tokens_decoder") or {}).items():
         if not str(i).isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise UserError("an added token that is not one", where=where, expected='"id": {"content": ...}')
-        found[int(i)] = {**_FLAGS, **entry, "id": int(i)}
+        entries[int(i)] = {**_FLAGS, **entry, "id": int(i)}
     names = read_names(folder)
     marks = [name for name in [*names.values(), *names.get("additional_special_tokens", ())] if isinstance(name, str)]
     for name, i in read_optional(folder / ADDED).items():
         rules = {"special": name in marks, "normalized": name not in marks}
-        found.setdefault(i, {**_FLAGS, **rules, **own.get(i, {}), "id": i, "content": name})
-        if found[i]["content"] != name:
-            _disagree(i, found[i]["content"], name, folder / ADDED)
-    for i, entry in found.items():
+        entries.setdefault(i, {**_FLAGS, **rules, **own.get(i, {}), "id": i, "content": name})
+        if entries[i]["content"] != name:
+            _disagree(i, entries[i]["content"], name, folder / ADDED)
+    for i, entry in entries.items():
         if i in own:
             _compare(own[i], entry, where)
-    contents = {entry["content"] for entry in [*own.values(), *found.values()]}
+    contents = {entry["content"] for entry in [*own.values(), *entries.values()]}
     for name in dict.fromkeys(marks):  # named, and only in the vocabulary: transformers makes it an added token
         if vocab is not None and name not in contents and name in vocab and not own:
-            found[vocab[name]] = {**_FLAGS, "special": True, "normalized": False, "id": vocab[name], "content": name}
-    return list(found.values())
+            entries[vocab[name]] = {**_FLAGS, "special": True, "normalized": False, "id": vocab[name], "content": name}
+    return list(entries.values())
 
 
-def _compare(own: Mapping[str, Any], told: Mapping[str, Any], where: str) -> None:
+def _compare(own: Mapping[str, Any], other: Mapping[str, Any], where: str) -> None:
     """Refuse two descriptions of an id that would make a text into other ids, or ids into another text."""
-    if own["content"] != told["content"]:
-        _disagree(told["id"], own["content"], told["content"], where)
+    if own["content"] != other["content"]:
+        _disagree(other["id"], own["content"], other["content"], where)
     for flag, usual in _FLAGS.items():
-        if bool(own.get(flag, usual)) != bool(told.get(flag, usual)):
+        if bool(own.get(flag, usual)) != bool(other.get(flag, usual)):
+            value = str(bool(other.get(flag, usual))).lower()
             raise UserError(
-                f"the added token {told['content']!r} has {flag} = {str(bool(told.get(flag, usual))).lower()} here and "
-                f"the other in {TOKENIZER}",
+                f"the added token {other['content']!r} has {flag} = {value} here and the other in {TOKENIZER}",
                 where=where,
                 expected="one of them",
                 hint="save the tokenizer again with the program that made it",
@@ -242,15 +242,15 @@ def _disagree(i: object, one: object, other: object, where: object) -> None:
 
 def _added(entries: Any, path: Path) -> dict[str, Any]:
     """Added tokens, as arguments of `Tokenizer`."""
-    found: dict[str, Mapping[str, Any]] = {}
+    by_name: dict[str, Mapping[str, Any]] = {}
     for entry in entries:
-        if found.setdefault(entry["content"], entry)["id"] != entry["id"]:
+        if by_name.setdefault(entry["content"], entry)["id"] != entry["id"]:
             raise UserError(f"the added token {entry['content']!r} has two ids", where=str(path), expected="one")
-    edges = {name: Edges(*(bool(entry.get(key)) for key in Edges._fields)) for name, entry in found.items()}
+    edges = {name: Edges(*(bool(entry.get(key)) for key in Edges._fields)) for name, entry in by_name.items()}
     return {
-        "special": {name: entry["id"] for name, entry in found.items()},
-        "visible": {name for name, entry in found.items() if not entry.get("special", True)},
-        "special_first": {name for name, entry in found.items() if not entry.get("normalized", True)},
+        "special": {name: entry["id"] for name, entry in by_name.items()},
+        "visible": {name for name, entry in by_name.items() if not entry.get("special", True)},
+        "special_first": {name for name, entry in by_name.items() if not entry.get("normalized", True)},
         "edges": {name: edge for name, edge in edges.items() if any(edge)},
     }
 

@@ -152,8 +152,10 @@ class _State:
     def join(self, key: int, token: bytes, new: int) -> None:
         """Make a token wherever two neighbours spell it, and find the pairs that this makes."""
         keys = {key, *self._splits(token)}
-        found = [alive for k in keys if len(alive := self._alive(k, self._places(k)))]
-        places = _apart(found[0] if len(found) == 1 else np.sort(np.concatenate(found)), self.next)
+        places_by_key = [alive for k in keys if len(alive := self._alive(k, self._places(k)))]
+        places = _apart(
+            places_by_key[0] if len(places_by_key) == 1 else np.sort(np.concatenate(places_by_key)), self.next
+        )
         self.ids[token], self.bytes[new] = new, token
         right = self.next[places]
         after = self.next[right]
@@ -214,12 +216,12 @@ class _State:
 
     def _spelling_known(self, group: _Group, new: int, token: bytes) -> set[int]:
         """Pieces where the new token and a neighbour spell a token that was there before."""
-        found: set[int] = set()
+        pieces: set[int] = set()
         for index, key in enumerate(group.keys.tolist()):
             left, right = key >> 32, key & 0xFFFFFFFF
             if (token + self.bytes[right] if left == new else self.bytes[left] + token) in self.ids:
-                found |= self._pieces_at(group.of(index))
-        return found
+                pieces |= self._pieces_at(group.of(index))
+        return pieces
 
     def _pieces_at(self, places: Places) -> set[int]:
         return set((np.searchsorted(self.starts, places, "right") - 1).tolist())
@@ -245,8 +247,8 @@ class _State:
             self.prev[start + 1 : last + 1] = np.arange(start, last)
             for place, pair in enumerate(pairwise(tokens), start):
                 fresh.setdefault((pair[0] << 32) | pair[1], []).append(place)
-        for key, found in fresh.items():
-            places = np.union1d(self._places(key), np.array(found, np.int32))
+        for key, new_places in fresh.items():
+            places = np.union1d(self._places(key), np.array(new_places, np.int32))
             self.moved[key] = (0, places)
             places = self._alive(key, places)
             count = int(self.weight[places].sum())

@@ -83,10 +83,10 @@ def refuse_broken(pattern: str, where: str = "") -> str:
     except Exception as error:
         raise UserError(f"not a regular expression that every engine takes: {error}", where=where) from None
     try:
-        found = [match.span() for text in (_PROBE, *_LONG) for match in compiled.finditer(text, timeout=_SECONDS)]
+        spans = [match.span() for text in (_PROBE, *_LONG) for match in compiled.finditer(text, timeout=_SECONDS)]
     except TimeoutError:
         raise UserError("the pattern tries without end to find where it matches", where=where) from None
-    if any(start == end for start, end in found):
+    if any(start == end for start, end in spans):
         raise UserError("the pattern matches nothing at all, and would for ever", where=where)
     return pattern
 

@@ -43,30 +43,30 @@ def read_template(folder: Path) -> str | None:
 
 def read_templates(folder: Path) -> dict[str, str]:
     """The folder's chat templates by name."""
-    told, files = _told_templates(folder), _template_files(folder)
-    for name in told.keys() & files.keys():
-        if _body(told[name]) != _body(files[name]):
+    in_config, files = _config_templates(folder), _template_files(folder)
+    for name in in_config.keys() & files.keys():
+        if _body(in_config[name]) != _body(files[name]):
             raise UserError(
                 f"two chat templates called {name}, and they differ: one in {CONFIG}, one in a file of its own",
                 where=str(folder),
                 expected="one, or the same twice",
                 hint=f"remove `chat_template` from {CONFIG}: other programs take the file",
             )
-    if files and (lost := sorted(told.keys() - files.keys() - {DEFAULT})):
+    if files and (lost := sorted(in_config.keys() - files.keys() - {DEFAULT})):
         raise UserError(
             f"the chat template {lost[0]} stands only in {CONFIG}, the others in files of their own",
             where=str(folder),
             expected=f"every template in a file: other programs pass over those in {CONFIG} then",
             hint=f"write it to {TEMPLATES}/{lost[0]}.jinja",
         )
-    found = {**told, **files}
-    if found and DEFAULT not in found:
+    templates = {**in_config, **files}
+    if templates and DEFAULT not in templates:
         raise UserError(
-            f"chat templates {', '.join(sorted(found))}, and none for a plain chat",
+            f"chat templates {', '.join(sorted(templates))}, and none for a plain chat",
             where=str(folder),
             expected=f"one called {DEFAULT}",
         )
-    return found
+    return templates
 
 
 def _body(template: str) -> str:
@@ -74,37 +74,37 @@ def _body(template: str) -> str:
     return template.replace("\r\n", "\n").removesuffix("\n")
 
 
-def _told_templates(folder: Path) -> dict[str, str]:
+def _config_templates(folder: Path) -> dict[str, str]:
     """Those of tokenizer_config.json: one text, or a list with names."""
-    told = read_config(folder).get("chat_template")
+    value = read_config(folder).get("chat_template")
     where, expected = str(folder / CONFIG), 'a template, or a list of {"name": ..., "template": ...}'
-    if told is None:
+    if value is None:
         return {}
-    if isinstance(told, str):
-        return {DEFAULT: told}
-    if isinstance(told, dict):
-        told = [{"name": name, "template": text} for name, text in told.items()]
-    if not isinstance(told, list):
-        raise UserError(f"chat_template is {json_kind(told)}", where=where, expected=expected)
-    found: dict[str, str] = {}
-    for entry in told:
+    if isinstance(value, str):
+        return {DEFAULT: value}
+    if isinstance(value, dict):
+        value = [{"name": name, "template": text} for name, text in value.items()]
+    if not isinstance(value, list):
+        raise UserError(f"chat_template is {json_kind(value)}", where=where, expected=expected)
+    templates: dict[str, str] = {}
+    for entry in value:
         name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(text, str):
             raise UserError("an entry of chat_template is not a template with its name", where=where, expected=expected)
-        if found.get(name, text) != text:
+        if templates.get(name, text) != text:
             raise UserError(f"two chat templates called {name}, and they differ", where=where, expected="one")
-        found[name] = text
-    return found
+        templates[name] = text
+    return templates
 
 
 def _template_files(folder: Path) -> dict[str, str]:
     files = {DEFAULT: folder / TEMPLATE}
     files |= {file.name.removesuffix(".jinja"): file for file in sorted((folder / TEMPLATES).glob("*.jinja"))}
-    found: dict[str, str] = {}
+    templates: dict[str, str] = {}
     for name, file in files.items():
         if file.exists():
-            found[name] = read_text(file, expected="a chat template")
-    return found
+            templates[name] = read_text(file, expected="a chat template")
+    return templates
 
 
 # ---- names of special tokens ----------------------------------------------------------------------------------------

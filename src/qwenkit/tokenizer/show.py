@@ -31,16 +31,16 @@ class TokenGroup(NamedTuple):
 
 def token_groups(tok: Tokenizer, ids: Iterable[int]) -> Iterator[TokenGroup]:
     """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
-    held: list[int] = []
+    group: list[int] = []
     stream = tok.stream()
     for token in ids:
-        held.append(token)
+        group.append(token)
         text = stream.push(token)
         if text:
-            yield TokenGroup(text, held)
-            held = []
-    if held:
-        yield TokenGroup(stream.flush(), held)
+            yield TokenGroup(text, group)
+            group = []
+    if group:
+        yield TokenGroup(stream.flush(), group)
 
 
 def printable(text: str) -> str:

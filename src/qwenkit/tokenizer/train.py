@@ -73,9 +73,9 @@ def extend_bpe(
     return Tokenizer(tok.ranks | new, tok.special, tok.pattern, vocab_size=max(rows, tok.vocab_size), **tok.flags)
 
 
-def _refuse_few(what: str, found: int, wanted: int, key: str) -> None:
-    if found < wanted:
+def _refuse_few(what: str, count: int, wanted: int, key: str) -> None:
+    if count < wanted:
         raise UserError(
-            f"the texts hold only {found} different {what}, {wanted} were asked for",
-            hint=f"give more text, or set {key} to at most {found}",
+            f"the texts hold only {count} different {what}, {wanted} were asked for",
+            hint=f"give more text, or set {key} to at most {count}",
         )

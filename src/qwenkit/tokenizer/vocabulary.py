@@ -78,7 +78,7 @@ class Foreign:
         self._tok.no_truncation()
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in self._tok.encode_batch(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._tok.encode_batch(texts, add_special_tokens=False)]
 
     def tokens(self) -> dict[int, bytes]:
         """The regular tokens' bytes, in whichever way the file spells them."""
@@ -128,4 +128,4 @@ def unreachable(tok: Tokenizer) -> list[int]:
     """Ids of whole texts that are encoded otherwise. Parts of characters cannot be tried alone and are left out."""
     whole = {i: token.decode() for i, token in tok.tokens().items() if script(token) != PARTIAL}
     ids = tok.encode_batch(whole.values())
-    return [i for i, found in zip(whole, ids) if found != [i]]
+    return [i for i, encoded in zip(whole, ids) if encoded != [i]]

@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from qwenkit.chat.messages import check, text
+from qwenkit.chat.messages import check, text_of
 from qwenkit.data.chats.turns import LIST, SWITCHES, listed, parsed, turn, turns, weight_of
 from qwenkit.errors import UserError, within
 from qwenkit.records import Row, json_kind
@@ -241,7 +241,7 @@ def with_system(messages: list[Row], row: Row) -> list[Row]:
         raise UserError(f"`{key}` is {json_kind(row[key])}", expected="a string")
     if not messages or messages[0]["role"] != "system":
         return [{"role": "system", "content": row[key]}, *messages]
-    if text(messages[0]) != row[key]:
+    if text_of(messages[0]) != row[key]:
         raise UserError(f"`{key}` and the system turn say different things", expected="one of them")
     return messages
 
@@ -307,5 +307,5 @@ def _refuse_untrained(messages: list[Row]) -> None:
     if not answers:
         raise UserError("a chat of which nothing is trained", expected="an answer whose weight is above 0")
     for message in answers:
-        if not message.get("tool_calls") and not text(message).strip():
+        if not message.get("tool_calls") and not text_of(message).strip():
             raise UserError("an empty answer", where=f"message {messages.index(message)}", expected="a string")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from qwenkit.chat.messages import text
+from qwenkit.chat.messages import text_of
 from qwenkit.data.chats import files, formats, reading
 from qwenkit.data.chats.forms import SIDES, TURN_KEYS, Converted, converted
 from qwenkit.data.chats.turns import READ, parsed
@@ -150,7 +150,7 @@ def _count(summary: Summary, raw: Row, result: Converted, measure: Callable[[Row
     summary.tools += bool(row.get("tools"))
     summary.left_out += bool(result.left_out)
     answers = [row[side] for side in SIDES if summary.kind == "pairs" and isinstance(row[side], str)]
-    summary.characters.add(sum(len(text(m)) for m in messages) + sum(map(len, answers)))
+    summary.characters.add(sum(len(text_of(m)) for m in messages) + sum(map(len, answers)))
     summary.turns.add(len(row["messages"]))
     if measure is not None:
         summary.tokens.add(measure(row))

@@ -8,7 +8,6 @@ any other; without a network that is an error of the user's, said at once. Every
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.errors import UserError
+from qwenkit.files import is_disk_full
 
 _PATIENCE = "retry_limit_seconds=10"  # else GCS asks for a quarter of an hour where there is not a network
 _HUB, _STORES = "hf://datasets/", ("s3://", "gs://", "gcs://")
@@ -81,7 +81,7 @@ def _opened(address: str) -> tuple[Any, str]:
 
 def _unfetched(what: str, where: str, error: Exception) -> Exception:
     """What to say of a copy that failed; of a full disk what is said of others."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return error
     reason = " ".join(str(error).split())[:200]
     return UserError(f"this {what} cannot be fetched ({reason})", where=where, hint="check the network and the keys")

@@ -1,4 +1,4 @@
-"""The table of context tricks: every cell scores the same tokens, and equals the model set up by hand."""
+"""The table of context extensions: every cell scores the same tokens, and equals the model set up by hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from qwenkit.errors import UserError
-from qwenkit.evaluation.longctx import combinations, draw, grid, measure, plain, table
-from qwenkit.inference import Engine
+from qwenkit.evaluation.long_context import combinations, draw, grid, measure, plain, scorers, table
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
 from qwenkit.model.config import ContextExtension
 from qwenkit.tokenizer import save_tokenizer, train_bpe
@@ -29,12 +28,12 @@ def _model() -> Transformer:
 
 
 def test_cells_are_the_models_own_perplexities(model: Transformer) -> None:
-    tricks = combinations(CONFIG, 16)
-    assert [trick.name for trick in tricks][:4] == ["plain", "dynamic_ntk", "logn", "dynamic_ntk + logn"]
-    assert len({trick.name for trick in tricks}) == 9
-    cells = measure(Engine(model), IDS, [16, 32, 64], 16, tricks)
+    chosen = combinations(CONFIG, 16)
+    assert [combination.name for combination in chosen][:4] == ["plain", "dynamic_ntk", "logn", "dynamic_ntk + logn"]
+    assert len({combination.name for combination in chosen}) == 9
+    cells = measure(scorers(model), CONFIG, IDS, [16, 32, 64], 16, chosen)
     assert model.config == CONFIG
-    found = {(cell.trick, cell.length): cell for cell in cells}
+    found = {(cell.combination, cell.length): cell for cell in cells}
     own = ContextExtension(seq_length=16, dynamic_ntk=True, logn=True)
     model.config = replace(CONFIG, extension=own, max_position_embeddings=64)
     ids_BT = torch.tensor(IDS[:128]).view(2, 64)
@@ -43,8 +42,8 @@ def test_cells_are_the_models_own_perplexities(model: Transformer) -> None:
     cell = found["dynamic_ntk + logn", 64]
     assert cell.perplexity.n == len(cell.nats) == 2
     assert cell.perplexity.mean == pytest.approx(math.exp(loss.item()), rel=1e-4)
-    for trick in tricks:  # at the trained length none acts
-        assert found[trick.name, 16].perplexity.mean == pytest.approx(found["plain", 16].perplexity.mean)
+    for combination in chosen:  # at the trained length none acts
+        assert found[combination.name, 16].perplexity.mean == pytest.approx(found["plain", 16].perplexity.mean)
     assert found["plain", 64].perplexity.mean != pytest.approx(cell.perplexity.mean, rel=1e-6)
     assert table(cells).count("\n") == 10
     assert draw(cells, "title").startswith(b"<?xml") and len(plain(cells)) == 27
@@ -59,7 +58,7 @@ def test_the_grid_spans_windows() -> None:
 @pytest.mark.parametrize(("lengths", "ids"), [([16, 24], IDS), ([256], IDS), ([1], IDS)])
 def test_what_cannot_be_measured(model: Transformer, lengths: list[int], ids: list[int]) -> None:
     with pytest.raises(UserError):
-        measure(Engine(model), ids, lengths, 16, combinations(CONFIG, 16))
+        measure(scorers(model), CONFIG, ids, lengths, 16, combinations(CONFIG, 16))
     assert model.config == CONFIG
 
 

@@ -1,6 +1,7 @@
-"""Perplexity by length under every combination of the training-free context tricks (report §2.5, Table 3).
+"""Perplexity by length under every combination of the training-free context extensions (report §2.5, Table 3).
 
-    cells = measure(engine, ids, lengths=[128, 256, 512, 1024], trained=128, tricks=combinations(config, 128))
+    config = model.config
+    cells = measure(scorers(model), config, ids, [128, 256, 512, 1024], trained=128, chosen=combinations(config, 128))
     table(cells)
 
 The text is cut into pieces of the longest length; a shorter length cuts each of them into windows. So every cell scores
@@ -12,31 +13,50 @@ how often it doubles on the way up.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from qwenkit.errors import UserError, visible
 from qwenkit.model.config import ContextExtension, ModelConfig, Yarn
 from qwenkit.model.rotary import doubling_windows
 from qwenkit.statistics import Interval, mean_interval
 
+if TYPE_CHECKING:
+    from qwenkit.model.transformer import Transformer
+
 Progress = Callable[[int, int, str], None]
 
 
 class Scorer(Protocol):
-    """What is asked of the engine."""
+    """What is asked of an engine."""
 
-    @property
-    def model(self) -> Any: ...
+    def score(self, prompts: Sequence[list[int]], continuations: None = None) -> list[list[float]]:
+        """Return the log-probability (nats) of every token of each prompt after its first."""
+        ...
 
-    def score(self, prompts: Any, continuations: Any = None) -> list[list[float]]: ...
+
+def scorers(model: Transformer) -> Callable[[ModelConfig], Scorer]:
+    """Return a function that makes a fresh engine for a configuration. All share the model's weights; no engine that
+    runs is changed, so nothing that it has cached can be of another rotation."""
+    from qwenkit.inference import Engine
+    from qwenkit.model.prepacked import can_pack, pack
+
+    compute_model = pack(model) if can_pack(model) else model
+
+    def scorer(config: ModelConfig) -> Scorer:
+        configured = copy.copy(compute_model)
+        configured.config = config
+        return Engine(configured, packed=False)
+
+    return scorer
 
 
 @dataclass(frozen=True)
-class Trick:
+class Combination:
     """One combination, under a name as Table 3 has it."""
 
     name: str
@@ -60,61 +80,62 @@ class Trick:
 class Cell(NamedTuple):
     """A number of the table: nats per token of each piece, and their mean with its interval as perplexities."""
 
-    trick: str
+    combination: str
     length: int
     nats: list[float]
     perplexity: Interval
 
 
-def combinations(config: ModelConfig, trained: int, windows: Sequence[int | None] | None = None) -> list[Trick]:
+def combinations(config: ModelConfig, trained: int, windows: Sequence[int | None] | None = None) -> list[Combination]:
     """Plain, then all of NTK, LogN and windows in Table 3's order, then YaRN for comparison."""
     sizes = tuple(windows or doubling_windows(config.num_hidden_layers, trained))
-    found = []
+    chosen = []
     for window in (None, sizes):
         for ntk, logn in ((False, False), (True, False), (False, True), (True, True)):
             parts = [name for name, on in (("dynamic_ntk", ntk), ("logn", logn), ("window_attn", bool(window))) if on]
-            found.append(Trick(" + ".join(parts) or "plain", ntk, logn, window))
-    return [*found, Trick("yarn", yarn=True)]
+            chosen.append(Combination(" + ".join(parts) or "plain", ntk, logn, window))
+    return [*chosen, Combination("yarn", yarn=True)]
 
 
-def grid(config: ModelConfig, trained: int) -> list[Trick]:
+def grid(config: ModelConfig, trained: int) -> list[Combination]:
     """dynamic NTK and LogN with windows of several sizes: the lowest layer's, and how far it grows to the top."""
     layers = config.num_hidden_layers
-    found: dict[str, Trick] = {}  # few layers make some of them the same
+    chosen: dict[str, Combination] = {}  # few layers make some of them the same
     for first in (trained // 2, trained, 2 * trained):
         for doublings in (0, 1, 2, 3, 8):
             sizes = tuple(first << round(doublings * layer / max(1, layers - 1)) for layer in range(layers))
             name = f"{sizes[0]} to {sizes[-1]}"
-            found[name] = Trick(name, True, True, sizes)
-    return list(found.values())
+            chosen[name] = Combination(name, True, True, sizes)
+    return list(chosen.values())
 
 
 def measure(
-    engine: Scorer,
+    scorer: Callable[[ModelConfig], Scorer],
+    config: ModelConfig,
     ids: Sequence[int],
     lengths: Sequence[int],
     trained: int,
-    tricks: Sequence[Trick],
+    chosen: Sequence[Combination],
     progress: Progress | None = None,
 ) -> list[Cell]:
-    """One cell for each trick and length. The engine's model is put back as it was."""
-    longest, own = max(lengths), engine.model.config
+    """Measure one cell for each combination and length; `scorer` makes the engine of each configuration (`scorers`).
+
+    Every length must divide the longest, and the text must have at least one piece of it; else it is a `UserError`.
+    """
+    longest = max(lengths)
     if odd := [length for length in lengths if length < 2 or longest % length]:
         raise UserError(f"length {odd[0]}", expected=f"lengths that divide the longest, {longest}")
     pieces = [list(ids[at : at + longest]) for at in range(0, len(ids) - longest + 1, longest)]
     if not pieces:
         raise UserError(f"the text has {len(ids)} tokens", expected=f"at least one piece of {longest}")
     cells = []
-    jobs = [(trick, length) for trick in tricks for length in lengths]
-    try:
-        for number, (trick, length) in enumerate(jobs):
-            if progress is not None:
-                progress(number, len(jobs), f"{trick.name}, {length} tokens")
-            engine.model.config = trick.applied(own, trained, length)
-            nats = [_nats(engine, piece, length) for piece in pieces]
-            cells.append(Cell(trick.name, length, nats, _perplexity(nats)))
-    finally:
-        engine.model.config = own
+    jobs = [(combination, length) for combination in chosen for length in lengths]
+    for number, (combination, length) in enumerate(jobs):
+        if progress is not None:
+            progress(number, len(jobs), f"{combination.name}, {length} tokens")
+        engine = scorer(combination.applied(config, trained, length))
+        nats = [_nats(engine, piece, length) for piece in pieces]
+        cells.append(Cell(combination.name, length, nats, _perplexity(nats)))
     return cells
 
 
@@ -139,16 +160,16 @@ def _exp(nats: float) -> float:
 def table(cells: Sequence[Cell]) -> str:
     """Table 3 as Markdown: a row for each combination, a column for each length."""
     lengths = sorted({cell.length for cell in cells})
-    rows = {trick: {c.length: c.perplexity.mean for c in cells if c.trick == trick} for trick in _names(cells)}
+    rows = {name: {c.length: c.perplexity.mean for c in cells if c.combination == name} for name in _names(cells)}
     lines = ["| | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
-    lines += [f"| {trick} | " + " | ".join(f"{row[n]:.2f}" for n in lengths) + " |" for trick, row in rows.items()]
+    lines += [f"| {name} | " + " | ".join(f"{row[n]:.2f}" for n in lengths) + " |" for name, row in rows.items()]
     return "\n".join(lines)
 
 
 def plain(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Cells for programs."""
     return [
-        {"trick": c.trick, "length": c.length, "perplexity": c.perplexity._asdict(), "nats_per_piece": c.nats}
+        {"trick": c.combination, "length": c.length, "perplexity": c.perplexity._asdict(), "nats_per_piece": c.nats}
         for c in cells
     ]
 
@@ -163,7 +184,7 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(_names(cells)):
-        row = [cell for cell in cells if cell.trick == name]
+        row = [cell for cell in cells if cell.combination == name]
         beside = 1.01 ** (number - 5)  # so that intervals of one length stand side by side
         means = [cell.perplexity.mean for cell in row]
         ends = [[cell.perplexity.low or cell.perplexity.mean for cell in row],
@@ -194,4 +215,4 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
 
 def _names(cells: Sequence[Cell]) -> Iterator[str]:
     """Tricks in the order of measuring."""
-    return iter(dict.fromkeys(cell.trick for cell in cells))
+    return iter(dict.fromkeys(cell.combination for cell in cells))
