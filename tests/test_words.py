@@ -1,4 +1,4 @@
-"""The field's words: no participle stands for what a value is, and no phrase of our own comes back in prose or messages."""
+"""The field's words: no participle stands for what a value is, and no phrase of our own comes back in prose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ DONE = ["chat", "tokenizer", "evaluation", "statistics", "nano", "cli", "errors.
         "templates.py", "compression.py", "rng.py", "hub.py", "platform.py", "lazy.py", "workers.py", "events.py",
         "schema.py"]  # fmt: skip
 """Packages and modules whose names are all of the field."""
-PHRASES = re.compile(r"\bmend(s|ed)?\b|\bis no \b|\bwhole numbers?\b|\bstands twice\b|\bis no path\b|\bno list of\b")
+PHRASES = re.compile(
+    r"\bmend(s|ed)?\b (?!=)"
+    r"|(?<!there )(?<!There )\bis no\s(?!longer)|\bwhole numbers?\b|\bstands twice\b|\bno list of\b"
+)
 """What messages and docstrings said in a dialect of our own: hint, is not a, integer, is given twice."""
 
 

@@ -199,7 +199,7 @@ def _is_input(row: Any) -> bool:
 
 
 def is_newer(folder: Path) -> bool:
-    """Whether a newer qwenkit wrote an artifact. It is no damage: what cannot be read here must not be made again."""
+    """Whether a newer qwenkit wrote an artifact. It is not damage: what cannot be read here must not be made again."""
     try:
         schema = read_object(folder / MANIFEST).get("schema")
     except UserError:
@@ -274,8 +274,8 @@ def copy(source: Path, target: Path) -> None:
 
 
 def refuse_links(run_dir: Path) -> None:
-    """Refuse a run folder in which something that a run writes to, or removes, is a link: what lies behind it is no
-    part of the run. A node's folder may be one: it is read, and when it is superseded the link is moved away."""
+    """Refuse a run folder in which something that a run writes to, or removes, is a link: what lies behind it
+    is not part of the run. A node's folder may be one: it is read, and when it is superseded the link is moved away."""
     own = [run_dir / name for name in (".work", ".old", ".lock", RUN, "events.jsonl")]
     links = (path for path in own if path.is_symlink())
     below = (
@@ -365,7 +365,7 @@ def only_stray(lines: list[str]) -> bool:
 
 
 def refuse_damaged(folder: Path, hint: str) -> None:
-    """A damaged artifact is no input: what is made of it would carry a false lineage."""
+    """A damaged artifact is not an input: what is made of it would carry a false lineage."""
     lines = damage(folder, quick=True)
     if lines:
         raise damaged(folder, lines, hint)

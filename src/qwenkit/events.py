@@ -70,7 +70,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole event, oldest first; a line that is no event of ours is passed over."""
+    """Every whole event, oldest first; a line that is not an event of ours is passed over."""
     if os.path.lexists(path):
         yield from (row for _, row in numbered_jsonl(path, Quarantine(keep=0)) if _is_event(row))
 

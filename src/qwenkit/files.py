@@ -79,7 +79,7 @@ def corrupted(path: Place, form: str) -> UserError:
 
 
 def read_bytes(path: Place, limit: int = CONFIG_BYTES, expected: str | None = None) -> bytes:
-    """All bytes of a regular file, which may hold `limit` at most and is no pointer of git-lfs."""
+    """All bytes of a regular file, which may hold `limit` at most and is not a pointer of git-lfs."""
     with open_file(path, expected) as file:
         try:
             data = file.read(limit + 1)

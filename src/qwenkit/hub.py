@@ -112,7 +112,7 @@ def fetch(reference: str, commit: str, what: str = "model") -> Path:
 
 def refuse_changed(folder: Path) -> None:
     """Refuse a snapshot in which a file is not what the Hub said: the cache names each by its digest, SHA-256 of large
-    files and of small ones git's (or, by some mirrors, SHA-1). What is no link into the cache has none, and is taken
+    files and of small ones git's (or, by some mirrors, SHA-1). What is not a link into the cache has none, and is taken
     as it is."""
     for path in sorted(folder.iterdir()):
         name = path.resolve().name if path.is_symlink() else ""

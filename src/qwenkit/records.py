@@ -222,7 +222,7 @@ def is_deep(value: Any) -> bool:
 
 
 def _broken(error: Exception, line: bytes, number: int) -> str:
-    """Why a line is no JSON; the library's own words where they are for people."""
+    """Why a line is not JSON; the library's own words where they are for people."""
     if number == 1 and line.lstrip().startswith(b"["):
         return "a JSON list over several lines, where one object a line was expected"
     if isinstance(error, _Refused):
@@ -231,7 +231,7 @@ def _broken(error: Exception, line: bytes, number: int) -> str:
 
 
 def name_of(value: Any) -> str | None:
-    """The id of a row as a text; a number counts as its digits, and None stands for what is no id."""
+    """The id of a row as a text; a number counts as its digits, and None stands for what is not an id."""
     if isinstance(value, str):
         return value or None
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
@@ -281,7 +281,7 @@ _OF_THE_SYSTEM = ("/dev", "/dev/fd", "/proc/self/fd")
 def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
     """The one way to write over a file: through a temporary name beside it, flushed to the disk and renamed. A kill, a
     full disk or an error leaves what stood there, never a part; an `OSError` names the file. A link is replaced and
-    never followed. What is no plain file (a pipe, a terminal) is written to as it is."""
+    never followed. What is not a plain file (a pipe, a terminal) is written to as it is."""
     path = Path(path)
     if str(path.parent) in _OF_THE_SYSTEM or (path.exists() and not path.is_file() and not path.is_dir()):
         with path.open("wb") as file:

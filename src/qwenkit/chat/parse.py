@@ -6,7 +6,7 @@ whatever cannot be read stays in the content. So does a call of a tool that was 
 that can be read: a call is acted upon, and nothing is put into it that the model did not write.
 
 A call ends where its JSON ends, so an argument may hold `</tool_call>`; the closing tag may be missing at the end of a
-text. What stands in a thought is no call, also where the thought was cut.
+text. What stands in a thought is not a call, also where the thought was cut.
 """
 
 from __future__ import annotations

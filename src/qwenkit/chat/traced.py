@@ -1,7 +1,7 @@
 """A folder's template over a conversation, and which of its text people wrote.
 
 The template sees the messages as they are, so that whatever it looks for in them (`'</think>' in content`), cuts out
-or counts is as in transformers. What people typed is no mark all the same: where a name of a mark stands in their text,
+or counts is as in transformers. What people typed is not a mark all the same: where a mark's name is in their text,
 the conversation is rendered again with private signs beside it, and where they come out, that name is text. If the
 template's own logic minds the signs, they are put otherwise (only before the name, only after it), or one by one; the
 text must come out the same, or the conversation is refused.

@@ -198,7 +198,7 @@ Quantity = tuple[Fraction, int | None, str]  # value, decimal places where writt
 
 
 def _quantity(text: str) -> Quantity | None:
-    """A number with its unit, or None when the text is no number."""
+    """A number with its unit, or None when the text is not a number."""
     money = _MONEY.match(text)
     if money:
         text = text[: money.start(2)] + text[money.end() :] + money[2]

@@ -97,7 +97,7 @@ class Watch:
         }
 
     def changed(self, inputs: Mapping[str, Input]) -> Input | None:
-        """The first input that is no more what it was."""
+        """The first input that is no longer what it was."""
         return next((item for name, item in inputs.items() if not self._stands(name, item)), None)
 
     def _stands(self, name: str, item: Input) -> bool:

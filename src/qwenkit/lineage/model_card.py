@@ -6,7 +6,7 @@ under which licences its data came.
 
 All of it is read from the manifests of the run folder; of a folder from elsewhere there is little to say. The licence
 of the model itself is for its owner to state: where none is given the card says that there is none. It is words for
-people, so it is no content of the artifact: its owner may write on, and no digest changes.
+people, so it is not content of the artifact: its owner may write on, and no digest changes.
 """
 
 from __future__ import annotations

@@ -282,7 +282,7 @@ def noting(log: Log, notes: list[str]) -> Log:
 
 @contextlib.contextmanager
 def standing(watch: graph.Watch, inputs: dict[str, Input], folder: Path) -> Generator[None, None, None]:
-    """What broke off while an input changed may hold what was read of the other bytes: it is no work to go on with."""
+    """What broke off while an input changed may hold what was read of the other bytes: it is not work to go on with."""
     try:
         yield
     except BaseException:

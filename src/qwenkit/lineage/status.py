@@ -65,7 +65,7 @@ def read_status(run_dir: Path) -> RunStatus:
 
 
 def refuse_no_run(run_dir: Path, where: str | None = None) -> None:
-    """A run folder has a run.json and is no artifact."""
+    """A run folder has a run.json and is not an artifact."""
     if not artifacts.is_run(run_dir):
         where = where or str(run_dir)
         raise UserError("no run in this folder", where=where, expected="a folder that `qwenkit run` made")

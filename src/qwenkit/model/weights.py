@@ -44,7 +44,7 @@ class Tensors:
         self.folder = folder
         self.shapes: dict[str, torch.Size] = {}
         self.floats: dict[str, torch.dtype] = {}
-        """In which type they are stored that hold no whole numbers."""
+        """In which type they are stored that do not hold integers."""
         self._homes: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._stack = ExitStack()
@@ -73,7 +73,7 @@ class Tensors:
         self.floats = {names.get(name, name): dtype for name, dtype in self.floats.items()}
 
     def is_integer(self, name: str) -> bool:
-        """Whether a tensor holds whole numbers: a part of quantized weights, or a mistake."""
+        """Whether a tensor holds integers: a part of quantized weights, or a mistake."""
         return name in self.shapes and name not in self.floats
 
     def dtype(self) -> torch.dtype:

@@ -7,7 +7,7 @@
     open_pairs(tokens)
 
 A chunk is some megabytes of a file. A kill redoes the chunks that were being made; any number of workers makes the same
-bytes; no list of all rows is anywhere. Of every row it is told what became of it:
+bytes; a list of all rows is nowhere. Of every row it is told what became of it:
 
     read = quarantined + test_overlap + held_out + too_long + same_text + kept
 """

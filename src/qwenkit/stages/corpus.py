@@ -85,7 +85,7 @@ class Config(StageConfig):
     min_bits_per_byte: float = content(0.0, doc="of the model: text that it finds likelier is dropped", ge=0)
     max_bits_per_byte: float = content(0.0, doc="text that it finds less likely is dropped; 0: none", ge=0)
     max_line_repeats: int = content(0, doc="cut lines of pages that stand in more documents than this; 0: none", ge=0)
-    most_documents: int = content(0, doc="a 13-gram in more documents than this is no overlap; 0: all are", ge=0)
+    most_documents: int = content(0, doc="a 13-gram in more documents than this is not an overlap; 0: all are", ge=0)
     scrub_pii: bool = content(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
     steps: list[str] = content(
         [], doc="your own steps for every document, `module:function` or `file.py:function`", resolved=True

@@ -1,7 +1,7 @@
 """`quantize`: a model with weights of 4 or 8 bits, as a GPTQ folder, and what that costs.
 
 The cost is measured on text that calibration has not seen: perplexity before and after, paired by text, and with test
-sets also the accuracy of base tasks. Whether it is *faster* depends on the machine, so it is no metric: it is timed,
+sets also the accuracy of base tasks. Whether it is *faster* depends on the machine, so it is not a metric: it is timed,
 told as a warning, and said in words when the small model is the slower one.
 """
 

@@ -1,6 +1,6 @@
 """Runs of one recipe with other seeds, joined for the report: what of it is the recipe's, and what the seed's?
 
-`join(runs)` takes run folders, the first one the report's own. It refuses what is no such run, tells which nodes all of
+`join(runs)` takes run folders, the first the report's own. It refuses what is not such a run, tells which nodes all of
 them share, and gives every comparison of the exams twice: as the interval over seeds, and pooled over all questions and
 seeds (`qwenkit.statistics.pooled`). What it reads are manifests and the exams' items; it never asks a model again.
 """

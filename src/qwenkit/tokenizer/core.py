@@ -229,8 +229,8 @@ class Tokenizer:
         """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all"; `words` are one
         token each wherever they stand.
 
-        Text that `disallowed_special` lists is a mistake, as in tiktoken: also where it is allowed, and where it is no
-        special token. "all" means every special token that is not allowed.
+        Text that `disallowed_special` lists is a mistake, as in tiktoken: also where it is allowed, and where it is not
+        a special token. "all" means every special token that is not allowed.
         """
         _check_text(text)
         allowed = self._names(allowed_special)
@@ -258,7 +258,7 @@ class Tokenizer:
             return [ids for chunk in encoded for ids in chunk]
 
     def _names(self, names: Collection[str] | str) -> frozenset[str]:
-        """Names that count in a text: the words, and the special tokens that are allowed; what is no name is passed
+        """Names that count in a text: the words, and the special tokens that are allowed; what is not a name is passed
         over, as `tiktoken` does."""
         every = isinstance(names, str) and names == "all"
         return self.special_names if every else self.words | (self.special_names & _listed(names))

@@ -26,7 +26,7 @@ PATTERN = re.compile(
     r"|\(\d\d\) ?9?\d{4}-\d{4})"  # Brazil: (11) 91234-5678
     r"|(?P<word>\d{2,5}(?:[ -]\d{2,6}){1,4}|\d{9,11})"  # anything where a word says so
     r")(?!\w|[.-]\d|\*)",  # no factor of a formula
-    re.ASCII,  # a Han character beside a number is no part of it
+    re.ASCII,  # a Han character beside a number is not part of it
 )
 _BEFORE = 24  # characters that are looked at for a word
 _SAYS_SO = re.compile(

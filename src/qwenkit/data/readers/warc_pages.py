@@ -85,7 +85,7 @@ def _has_markup(body: bytes) -> bool:
 
 
 def _http_head(head: bytes) -> tuple[str, dict[str, str]]:
-    """Status and headers, names in lower case; values of a name that stands twice are a list."""
+    """Status and headers, names in lower case; values of a name that is given twice are a list."""
     first, *lines = re.split(r"\r?\n", head.decode("latin-1"))
     headers: dict[str, str] = {}
     for name, _, value in (line.partition(":") for line in lines):

@@ -112,7 +112,7 @@ def _is(row: Any, kinds: dict[str, type]) -> bool:
 
 
 def _rows(path: Path, kinds: dict[str, type]) -> Iterator[Row]:
-    """Rows of a book of the corpus; one that is no such row is named."""
+    """Rows of a book of the corpus; one that is not such a row is named."""
     for number, row in enumerate(read_jsonl(path), 1):
         if not _is(row, kinds):
             raise UserError("not a row of such a file", where=f"{path}, line {number}", expected=", ".join(kinds))
