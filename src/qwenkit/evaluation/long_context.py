@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from torch import Tensor
+
 from qwenkit.errors import UserError, visible
 from qwenkit.model.config import ContextExtension, ModelConfig, Yarn
 from qwenkit.model.rotary import doubling_windows
@@ -47,12 +49,16 @@ def scorers(model: Transformer) -> Callable[[ModelConfig], Scorer]:
 
     compute_model = pack(model) if can_pack(model) else model
 
-    def scorer(config: ModelConfig) -> Scorer:
-        configured = copy.copy(compute_model)
-        configured.config = config
-        return Engine(configured, packed=False)
+    return lambda config: Engine(_configured(compute_model, config), packed=False)
 
-    return scorer
+
+def _configured(model: Transformer, config: ModelConfig) -> Transformer:
+    """Return a model of another configuration over the very tensors of this one."""
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    tensors = [*model.parameters(), *model.buffers(), *(value for value in attributes if isinstance(value, Tensor))]
+    configured = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    configured.config = config
+    return configured
 
 
 @dataclass(frozen=True)
