@@ -14,7 +14,8 @@ import qwenkit
 SOURCE = Path(qwenkit.__file__).parent
 PARTICIPLES = {"found", "told", "said", "seen", "held"}
 """They hide what a value is: `manifest`, `rows`, `match`, `counts` say it."""
-DONE = ["chat", "tokenizer", "evaluation", "statistics", "nano", "cli", "errors.py", "records.py", "files.py",
+DONE = ["data", "lineage", "stages", "chat",
+        "tokenizer", "evaluation", "statistics", "nano", "cli", "errors.py", "records.py", "files.py",
         "templates.py", "compression.py", "rng.py", "hub.py", "platform.py", "lazy.py", "workers.py", "events.py",
         "schema.py"]  # fmt: skip
 """Packages and modules whose names are all of the field."""

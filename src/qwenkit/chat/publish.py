@@ -48,12 +48,12 @@ def drop_unknown_names(tok: ChatTokenizer, out: Path) -> None:
     """A name of a special token that the vocabulary lacks would be a new token in transformers, one beyond the model's
     rows: it is left out, and told."""
     for name in (CONFIG, "special_tokens_map.json"):
-        found = read_config(out) if name == CONFIG else read_object(out / name) if (out / name).is_file() else {}
-        lost = {key: text for key, value in found.items() if (text := _token(key, value)) and not _has(tok, text)}
+        settings = read_config(out) if name == CONFIG else read_object(out / name) if (out / name).is_file() else {}
+        lost = {key: text for key, value in settings.items() if (text := _token(key, value)) and not _has(tok, text)}
         if lost:
             shown = listed([f"{key} = {text}" for key, text in lost.items()])
             notice(f"{name}: {shown} is not a token of the vocabulary, and left out", str(out))
-            kept = {key: None if key in lost else value for key, value in found.items()}
+            kept = {key: None if key in lost else value for key, value in settings.items()}
             write_json(out / name, kept)
 
 

@@ -337,7 +337,7 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
 
 
 def plain_number(value: Any) -> str:
-    """`1,234`, `0.123`, or a dash for what is no number."""
+    """`1,234`, `0.123`, or a dash for what is not a number."""
     value_there = number(value)
     if value_there is None:
         return "–" if value is None else str(value)

@@ -12,7 +12,7 @@ place where packages meet. A kind is a file of this package that says what it is
 | `PRODUCES`       | the nouns that its artifact may be read as; an edge of another stage accepts one of them       |
 | `Config`, `run`  | its keys, and its work                                                                         |
 | `environment()`  | what of this machine is part of its identity                                                   |
-| `VIEW`           | True: it shows other artifacts and is no part of what a run is                                 |
+| `VIEW`           | True: it shows other artifacts and is not part of what a run is                                |
 | `CHAT_MODEL`     | True: one may talk to what it makes                                                            |
 | `estimate(config, vocab_rows)`, `vocab_rows(config)` | what it will take, known before a run (`Estimate`) |
 | `card_number`, `CURVES`, `claims`, `SEED_METRICS` | what the report card says of it (`stages.results`)            |
