@@ -45,9 +45,9 @@ def scorers(model: Transformer) -> Callable[[ModelConfig], Scorer]:
     """Return a function that makes a fresh engine for a configuration. All share the model's weights; no engine that
     runs is changed, so nothing that it has cached can be of another rotation."""
     from qwenkit.inference import Engine
-    from qwenkit.model.prepacked import can_pack, pack
+    from qwenkit.model.prepacked import can_prepack, prepack
 
-    compute_model = pack(model) if can_pack(model) else model
+    compute_model = prepack(model) if can_prepack(model) else model
 
     return lambda config: Engine(_configured(compute_model, config), packed=False)
 
