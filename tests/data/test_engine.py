@@ -171,7 +171,7 @@ def _fails(out: Path, error: int) -> dict:
 
 def test_a_full_disk_is_said_and_leaves_nothing_half(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as error:
-        Executor(tmp_path).map("read", 1, [(28,)], _fails)
+        Executor(tmp_path).run_phase("read", 1, [(28,)], _fails)
     assert (error.value.errno, error.value.filename) == (28, str(tmp_path))
     assert not list((tmp_path / "read").glob("*/mark.json"))
 
