@@ -71,7 +71,7 @@ _SAMPLE: dict[str, type] = dict.fromkeys(("step", "rule", "id", "source", "seen"
 
 
 def _manifest(corpus: Path) -> Manifest:
-    """Return the manifest of an intact corpus: what stands beside its files, as a page in that folder does, is no
+    """Return the manifest of an intact corpus: what stands beside its files, as a page in that folder does, is not
     damage."""
     if not (corpus / MANIFEST).exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with samples.jsonl and {MANIFEST}")
