@@ -22,7 +22,7 @@ _TRAINING = {
 }  # fmt: skip
 _MODEL = {"layers": "num_hidden_layers", "heads": "num_attention_heads", "kv_heads": "num_key_value_heads",
           "tie_embeddings": "tie_word_embeddings"}  # fmt: skip
-_CORPUS_SHARE = {"corpus_held_out": "corpus_validation_share"}
+_CORPUS_SHARE = {"corpus_held_out": "corpus_validation"}
 _RENAMED: dict[str, dict[str, str]] = {
     "pretrain": {**_TRAINING, **_MODEL},
     "sft": {**_TRAINING, **_CORPUS_SHARE},

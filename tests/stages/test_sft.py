@@ -32,14 +32,10 @@ class Letters:
         return [ord(letter) for letter in text]
 
 
-def replayed(
-    desk: Desk, model: Path, *texts: str, row: int = 8, corpus_validation_share: float = 0.0
-) -> tuple[Any, ...]:
+def replayed(desk: Desk, model: Path, *texts: str, row: int = 8, corpus_validation: float = 0.0) -> tuple[Any, ...]:
     path = desk.rows("text.jsonl", [{"id": n, "text": text} for n, text in enumerate(texts)])
     inputs = {"replay": Input("replay", path, ""), "model": Input("model", model, "")}
-    config = Config(
-        model="m", data="d", seq_length=row, replay_share=0.5, corpus_validation_share=corpus_validation_share
-    )
+    config = Config(model="m", data="d", seq_length=row, replay_share=0.5, corpus_validation=corpus_validation)
     return replay(inputs, config, desk.context(), chat_tokens=10_000)
 
 
@@ -89,7 +85,7 @@ def test_what_is_left_of_the_tests_is_counted(desk: Desk, folder: Callable[..., 
     data = desk.rows("c.jsonl", [{"messages": chat("yes")["messages"]} for _ in range(4)] + [chat(f"So {ANSWER}!")])
     edges = {"model": folder(), "data": data, "replay": corpus, "decontaminate": tests}
     keys: dict[str, Any] = {"seq_length": 200, "steps": 1, "batch_size": 1, "validation_share": 0.0, "warmup_steps": 0}
-    found = desk.run(sft, edges, **keys, corpus_validation_share=0.0)
+    found = desk.run(sft, edges, **keys, corpus_validation=0.0)
     assert found.metrics["overlap_13gram"] == found.metrics["replayed_documents"] == 1
     assert found.metrics["dropped_test_overlap"] == 1 and found.metrics["chats"] == 4
     assert "overlap_13gram" not in desk.run(sft, {"model": edges["model"], "data": data}, **keys).metrics
@@ -106,7 +102,7 @@ def test_content_in_parts_and_calls_without_content_are_compared_too(tmp_path: P
 def test_a_replay_leaves_out_what_the_base_model_was_measured_on(desk: Desk, folder: Callable[..., Path]) -> None:
     """The same rule, seed and share as in pretraining."""
     texts = [f"text {n}" for n in range(200)]
-    store, numbers, _ = replayed(desk, folder(), *texts, row=64, corpus_validation_share=0.3)
+    store, numbers, _ = replayed(desk, folder(), *texts, row=64, corpus_validation=0.3)
     _, aside = train_validation_split(
         list(iter_documents(desk.tmp / "text.jsonl")), 0.3, desk.context().seed_for("held-out")
     )

@@ -80,7 +80,7 @@ class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGen
     validation_share: float = content(
         0.2, doc="share of prompts with a rubric that only measure it, before and after (ours)", ge=0, lt=0.9
     )
-    corpus_validation_share: float = content(
+    corpus_validation: float = content(
         0.01,
         doc="share of documents that only measure their loss; as `validation_share` of the base model (ours)",
         ge=0,
@@ -167,10 +167,10 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
     seed = context.seed_for("held-out")
     if not config.ptx_coef:
         return None, train_validation_split(
-            list(iter_documents(inputs["corpus"].path)), config.corpus_validation_share, seed
+            list(iter_documents(inputs["corpus"].path)), config.corpus_validation, seed
         )[1]
     store, aside, _ = tokenize(
-        inputs["corpus"], inputs["model"], config.corpus_validation_share, seed, context.scratch,
+        inputs["corpus"], inputs["model"], config.corpus_validation, seed, context.scratch,
         workers=context.threads, progress=context.progress,
     )  # fmt: skip
     return store, aside

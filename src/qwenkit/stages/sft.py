@@ -67,7 +67,7 @@ class Config(PackedTrainingConfig):
     )
     style: Style = content("own", doc=STYLE)
     validation_share: float = content(0.02, doc="share of chats kept aside to measure the loss (ours)", ge=0, lt=0.5)
-    corpus_validation_share: float = content(
+    corpus_validation: float = content(
         0.01,
         doc="share of documents that are never replayed; as `validation_share` of the base model (ours)",
         ge=0,
@@ -185,7 +185,7 @@ def replay(
     if "replay" not in inputs or not config.replay_share:
         return None, [], 0
     store, _, _ = tokenize(
-        inputs["replay"], inputs["model"], config.corpus_validation_share, context.seed_for("held-out"),
+        inputs["replay"], inputs["model"], config.corpus_validation, context.seed_for("held-out"),
         context.scratch, workers=context.threads, progress=context.progress,
     )  # fmt: skip
     budget = chat_tokens * config.replay_share / (1 - config.replay_share)
