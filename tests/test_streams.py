@@ -71,7 +71,7 @@ def test_an_answer_in_pieces_sends_no_escape(capsys: pytest.CaptureFixture[str])
         remarks = ("\x1b[1m",)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "fit", lambda tok, history, *_, **__: history)
+        patch.setattr(session, "truncate_history", lambda tok, history, *_, **__: history)
         session.talk(Engine(), Tok(), None, None, "hi")
     shown = capsys.readouterr()
     assert shown.out == "a\\x1b[2Jb\\r\n中\n" and "\x1b" not in shown.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from qwenkit.config import StageConfig
 from qwenkit.stages import KINDS, load_stage
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
 RUNTIME = {
@@ -45,6 +47,8 @@ def sample(config: type[StageConfig], key: str) -> Any:
     if key in SAMPLES:
         return SAMPLES[key]
     field = config.model_fields[key]
+    if key == "steps" and "list" in str(field.annotation):
+        return [f"{EXAMPLES / 'my_step.py'}:step"]
     default = field.get_default(call_default_factory=True)
     if get_origin(field.annotation) is Literal:
         return next(option for option in get_args(field.annotation) if option != default)

@@ -102,7 +102,7 @@ def lengths(described: Any) -> Any:
     from rich.table import Table
 
     rows = {"turns": described.turns, "characters": described.characters, "tokens": described.tokens}
-    given = {name: sample.quantiles() for name, sample in rows.items() if sample.seen}
+    given = {name: sample.quantiles() for name, sample in rows.items() if sample.count}
     if not given:
         return None
     table = Table("a row's", *next(iter(given.values())), "all", box=None, pad_edge=False)
