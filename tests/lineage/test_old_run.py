@@ -51,5 +51,5 @@ def test_a_report_on_it_is_made_and_shows_its_settings_by_their_names_today(old_
     code, _, err = call(f"report --of {RUN}/base --of {RUN}/chat --out again -q")
     assert code == 0, err
     assert call("run family.toml --only exam -q")[0] == 0
-    code, out, _ = call("run family.toml --dry-run --json --set base.row=64")
+    code, out, _ = call("run family.toml --dry-run --json --allow-env-change --set base.row=64")
     assert code == 0 and "seq_length: 32 -> 64" in out
