@@ -73,7 +73,7 @@ def count(package: Path) -> Counts:
         tree = ast.parse(text)
         counts.files.append(len(text.splitlines()))
         counts.any_everywhere += anys(tree)
-        counts.participles += sum(name in PARTICIPLES for name in assigned(tree))
+        counts.participles += sum(name in PARTICIPLES for _, name in assigned(tree))
         _definitions(tree, counts, public=True)
     return counts
 
@@ -108,15 +108,15 @@ def anys(node: ast.AST) -> int:
     return sum(isinstance(part, ast.Name) and part.id == "Any" for part in ast.walk(node))
 
 
-def assigned(tree: ast.AST) -> Iterator[str]:
-    """Yield the names of variables and attributes that are assigned, and of arguments."""
+def assigned(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield (line, name) of variables and attributes that are assigned, and of arguments."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
+            yield node.lineno, node.id
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.attr
+            yield node.lineno, node.attr
         elif isinstance(node, ast.arg):
-            yield node.arg
+            yield node.lineno, node.arg
 
 
 def count_commit(commit: str) -> Counts:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwenkit.errors import UserError
-
 SCHEMA = 2
 """The schema of recipes that this version writes."""
 
@@ -52,16 +50,7 @@ def current_names(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {new.get(key, key): value for key, value in config.items()}
 
 
-def upgrade_table(kind: str, table: Mapping[str, Any], node: str, where: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """A node's table under today's names, and which keys were renamed: old -> new.
-
-    Raises `UserError` where a key stands under both of its names."""
+def old_keys(kind: str, table: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of a table that have their names of schema 1, in the table's order: old -> name now."""
     new = renamed_keys(kind)
-    old = {key: new[key] for key in table if key in new}
-    for key, name in old.items():
-        if name in table:
-            raise UserError(
-                f"`{node}.{key}` and `{node}.{name}` are two names of one key",
-                where=where, expected=f"`{name}` alone: `{key}` is its name in schema 1",
-            )  # fmt: skip
-    return {old.get(key, key): value for key, value in table.items()}, old
+    return {key: new[key] for key in table if key in new}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from qwenkit.alignment.pair_encoding import Pair
-from qwenkit.alignment.reward_model import pair_margins, pairwise_loss
+from qwenkit.alignment.reward_model import pair_margins, pairwise_loss, ranked_correctly
 from qwenkit.model import ScalarModel
 from qwenkit.records import Row
 from qwenkit.statistics import mean_interval
@@ -23,17 +23,17 @@ def true_label(row: Row) -> Row:
 
 def ranking_metrics(model: ScalarModel, pairs: Sequence[Pair]) -> dict[str, float]:
     """Return loss (nats per pair) and accuracy (a tie counts one half) on a validation split during training."""
-    margin_P = torch.tensor(pair_margins(model, pairs))
-    right = (margin_P > 0).double().mean() + 0.5 * (margin_P == 0).double().mean()
-    loss = pairwise_loss(margin_P, torch.zeros(())).mean()
-    return {"comparisons": round(float(loss), 5), "accuracy": round(float(right), 5)}
+    margins = pair_margins(model, pairs)
+    loss = pairwise_loss(torch.tensor(margins), torch.zeros(())).mean()
+    accuracy = sum(map(ranked_correctly, margins)) / len(margins)
+    return {"comparisons": round(float(loss), 5), "accuracy": round(accuracy, 5)}
 
 
 def margin_rows(model: ScalarModel, pairs: Sequence[Pair], name: str) -> list[Row]:
     """Return the reward of the better answer less that of the worse, pair by pair, so that two models can be compared;
     `name` is the set's."""
     return [
-        {"set": name, "id": pair.id, "margin": margin, "right": 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0}
+        {"set": name, "id": pair.id, "margin": margin, "right": ranked_correctly(margin)}
         for pair, margin in zip(pairs, pair_margins(model, pairs))
     ]
 

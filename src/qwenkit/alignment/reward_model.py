@@ -167,4 +167,9 @@ def pair_accuracy(model: ScalarModel, pairs: Sequence[Pair], max_tokens: int = 1
     margins = pair_margins(model, pairs, max_tokens)
     if not margins:
         raise UserError("there is no comparison pair to test with", expected="at least one pair within max_tokens")
-    return sum(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins) / len(margins)
+    return sum(map(ranked_correctly, margins)) / len(margins)
+
+
+def ranked_correctly(margin: float) -> float:
+    """Return how far a pair with this margin counts as ranked correctly: 1, 0, or one half for a tie."""
+    return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0

@@ -6,14 +6,13 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qwenkit.files import corrupted
+from qwenkit.records import Row
 
-Row = dict[str, Any]
 DOCUMENT = pa.schema(
     [(name, pa.string()) for name in ("id", "text", "source", "kind", "licence", "language", "url", "place", "meta")]
     + [("copy", pa.int32())]

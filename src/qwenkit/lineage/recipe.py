@@ -17,7 +17,7 @@ from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_valu
 from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import meant
 from qwenkit.records import read_object
-from qwenkit.schema import SCHEMA, frozen_names, renamed_keys, upgrade_table
+from qwenkit.schema import SCHEMA, frozen_names, old_keys, renamed_keys
 from qwenkit.stages import KINDS, load_stage, produces
 
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
@@ -199,21 +199,24 @@ def _upgraded(
     new_lines, renamed = dict(lines), dict[str, dict[str, str]]()
     for node, table in tables.items():
         kind = table.get("kind", node)
-        names = renamed_keys(kind) if isinstance(kind, str) else {}
-        for key in names.keys() & table.keys():
+        names = old_keys(kind, table) if isinstance(kind, str) else {}
+        for key, name in names.items():
             place = place_of(source, lines, (node, key))
             from_file = isinstance(lines.get((node, key)), int)
             if from_file and schema == SCHEMA:
                 raise UserError(
                     f"`{node}.{key}` is a key of schema 1", where=place,
-                    expected=f"`{names[key]}`, its name in schema 2",
+                    expected=f"`{name}`, its name in schema 2",
                     hint="a recipe that says schema = 1, or nothing, may use the old names",
                 )  # fmt: skip
-            renamed.setdefault(source if from_file else place, {})[key] = names[key]
-            if names[key] in table:
-                upgrade_table(kind, table, node, place)
-            new_lines[(node, names[key])] = new_lines.pop((node, key), 0) or place
-        new_tables[node] = upgrade_table(kind, table, node, source)[0] if isinstance(kind, str) else table
+            if name in table:
+                raise UserError(
+                    f"`{node}.{key}` and `{node}.{name}` are two names of one key",
+                    where=place, expected=f"`{name}` alone: `{key}` is its name in schema 1",
+                )  # fmt: skip
+            renamed.setdefault(source if from_file else place, {})[key] = name
+            new_lines[(node, name)] = new_lines.pop((node, key), 0) or place
+        new_tables[node] = {names.get(key, key): value for key, value in table.items()}
     for where, keys in renamed.items():
         words = ", ".join(f"`{old}` is now `{new}`" for old, new in sorted(keys.items()))
         notice(f"names of schema 1, read for one release more: {words}", where)

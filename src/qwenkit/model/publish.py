@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from qwenkit.model import ScalarModel, Transformer
 
 
+GENERATION = "generation_config.json"
+
+
 @contextlib.contextmanager
 def as_stored(model: nn.Module, source: Path) -> Iterator[None]:
     """Inside the block the model has the dtype that its source is stored in; after it float32, rounded as stored."""
@@ -82,12 +85,6 @@ def copy_licences(source: Path, out: Path) -> None:
     for path in sorted(source.iterdir()) if source.is_dir() else ():
         if path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")) and is_own_file(path, source):
             (out / path.name).write_bytes(read_bytes(path))
-
-
-TRAINED = "float32"
-
-
-GENERATION = "generation_config.json"
 
 
 def resize_for_tokenizer(source: Path, old: ChatTokenizer, new: ChatTokenizer, out: Path) -> ChatTokenizer:

@@ -85,9 +85,7 @@ def train_pairs(config: PairConfig, inputs: dict[str, Input], context: StageCont
     measured = {"held out": encoded([true_label(row) for row in tokens.aside])}
     watched, _ = measured["held out"]
     model = load_scorer(inputs["model"].path, context)
-    batches = PairBatches(
-        pairs, config.batch_size, context.seed_for("order"), min(config.micro_batch_size, config.batch_size)
-    )
+    batches = PairBatches(pairs, config.batch_size, context.seed_for("order"), config.rows_per_pass)
     steps = batches.steps(config.epochs)
     evaluate = (lambda _: ranking_metrics(model, watched)) if watched else None
     last = train(config, model, batches, steps, **context.training(), objective=PairwiseObjective(), evaluate=evaluate)

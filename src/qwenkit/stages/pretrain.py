@@ -86,7 +86,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     model = init_weights(Transformer(shape(config, tok.vocab_size, tok.eot_id)), context.seed_for("init")).to(
         context.device
     )
-    batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
+    batches = Batches(store, order, config.batch_size, config.rows_per_pass)
     groups = validation_sets(tok, aside, config.seq_length)
     last = train(
         config,

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-Row = dict[str, Any]
+from qwenkit.records import Row
+
 Metrics = Mapping[str, Any]
 WORKED, DID_NOT_WORK, UNRESOLVED = "worked", "did not work", "not resolved"
 TOLERATED_LOSS = 0.05  # of accuracy on base tasks: less than this cannot be told from noise at a nano family's size

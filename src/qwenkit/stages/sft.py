@@ -91,7 +91,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     documents, numbers, replay_too_long = replay(inputs, config, context, tokens.counts["tokens"])
     store = open_chats(tokens, documents, numbers)
     order = EpochOrder(store.digest, context.seed, store.lengths, config.seq_length, split=False)
-    batches = Batches(store, order, config.batch_size, min(config.micro_batch_size, config.batch_size))
+    batches = Batches(store, order, config.batch_size, config.rows_per_pass)
     steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
     groups = measured(tok, tokens.aside, config)
     model = load_model(inputs["model"].path, TRAINED, context.device)

@@ -23,6 +23,11 @@ class TrainingConfig(stage_config(TrainingSettings), StageConfig):  # pyright: i
         8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1, before="optimizer"
     )
 
+    @property
+    def rows_per_pass(self) -> int:
+        """Rows in one forward pass: never more than a batch has."""
+        return min(self.micro_batch_size, self.batch_size)
+
 
 class PackedTrainingConfig(TrainingConfig):
     """A training on packed rows, whose batch may also be given in tokens, as the report gives it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
+from qwenkit.data.tokens.tokenize import DEFAULT_SOURCE, MAX_VALIDATION_DOCUMENTS
 from qwenkit.records import Row
 from qwenkit.training.batches import Batch, validation_batches
 from qwenkit.training.lm_loss import mean_loss
@@ -15,16 +16,13 @@ if TYPE_CHECKING:
 
     from qwenkit.chat import ChatTokenizer
 
-UNNAMED, MEASURED = "text", 200
-"""What documents without a source are called, and by how many of each source the loss is measured."""
-
 
 def validation_sets(
-    tok: ChatTokenizer, rows: Sequence[Row], seq_length: int, limit: int = MEASURED
+    tok: ChatTokenizer, rows: Sequence[Row], seq_length: int, limit: int = MAX_VALIDATION_DOCUMENTS
 ) -> dict[str, list[Batch]]:
     """Return documents as packed batches, by source (`text` where none is named), at most `limit` documents of each."""
     sets: dict[str, list[Batch]] = {}
-    sources = [str(row.get("source") or UNNAMED) for row in rows]
+    sources = [str(row.get("source") or DEFAULT_SOURCE) for row in rows]
     for source in sorted(set(sources)):
         chosen = [row for row, name in zip(rows, sources) if name == source][:limit]
         ids = [[*tok.encode(row["text"]), tok.eot_id] for row in chosen]

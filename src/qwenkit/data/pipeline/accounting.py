@@ -21,9 +21,8 @@ from qwenkit.data.pipeline.config import ORDER, CorpusConfig, applies
 from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.data.readers.documents import Source
 from qwenkit.errors import Stopped
-from qwenkit.records import Quarantine
+from qwenkit.records import Quarantine, Row
 
-Row = dict[str, Any]
 KEPT = "kept"
 OPTIONAL = (
     "licence",

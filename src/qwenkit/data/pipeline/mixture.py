@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from qwenkit import rng
-
-Row = dict[str, Any]
+from qwenkit.records import Row
 
 
 def copies(weight: float, seed: int, source: str, name: str) -> int:
