@@ -24,6 +24,7 @@ _HOME = {
     "Batch": "batches",
     "Batches": "batches",
     "build_batch": "batches",
+    "document_batches": "batches",
     "validation_batches": "batches",
     "validation_sets": "validation",
     "validation_losses": "validation",
