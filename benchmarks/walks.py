@@ -1,11 +1,11 @@
 """How far a reader walks: the files and functions of the package that one token, and one training sample, pass through.
 
     python benchmarks/walks.py runs/nano/chat runs/nano/world                   # this tree
-    python benchmarks/walks.py runs/nano/chat runs/nano/world --src ../before/src --names
+    python benchmarks/walks.py runs/nano/chat runs/nano/world --src ../before/src --names   # another
 
 Two walks are followed while they run, each function counted once however often it is called: `Engine.chat` of one
 conversation until its first token has been returned, and `sft` from a file of chats to the loss of its first step.
-Functions of comprehensions are part of the function around them, and so are not counted; import-time code is not either.
+Functions of comprehensions belong to the function around them and are not counted, nor is code that imports run.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def main() -> None:
     if args.src:
         sys.path.insert(0, str(args.src.resolve()))
     os.environ["HF_HUB_OFFLINE"] = "1"
-    for name, places in (("a token", one_token(args.model)), ("a sample", one_sample(args.model, args.world, args.length))):
+    walks = {"a token": one_token(args.model), "a sample": one_sample(args.model, args.world, args.length)}
+    for name, places in walks.items():
         print(json.dumps({"walk": name, "files": len({file for file, _ in places}), "functions": len(places)}))
         for file, function in places if args.names else ():
             print(f"  {file:<40} {function}")
