@@ -1,4 +1,4 @@
-"""The ground: draws, rows, events, TOML with line numbers, configs whose every key has a role."""
+"""The core: draws, rows, events, TOML with line numbers, configs whose every key has a role."""
 
 from __future__ import annotations
 
