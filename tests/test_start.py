@@ -47,14 +47,12 @@ def test_the_guard_guards(tmp_path: Path) -> None:
     assert done.returncode != 0 and "the network was touched" in done.stderr
 
 
-def test_importing_the_package_is_quick_and_light() -> None:
-    """Under 0.3 s at the best of three: the machine may be busy."""
-    code = (
-        "import sys, time\nstart = time.perf_counter()\nimport qwenkit\nprint(time.perf_counter() - start)\n"
-        f"assert not any(name in sys.modules for name in {HEAVY!r})"
-    )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    assert min(float(run.stdout) for run in runs) < 0.3
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    """No heavy library, and but a few modules of its own: what is imported at all is what costs time."""
+    code = "import sys, qwenkit\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(HEAVY) & set(loaded)
+    assert len([name for name in loaded if name.startswith("qwenkit")]) <= 3
 
 
 @pytest.mark.parametrize(

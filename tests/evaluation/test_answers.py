@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -195,12 +194,11 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(60)  # what tries again from each character takes hours
 def test_hostile_input_is_read_quickly_and_quietly() -> None:
-    start = time.perf_counter()
     for text in HOSTILE:
         assert answers_equal(text, "7") is False
         assert isinstance(answers_equal(text, text), bool)
-    assert time.perf_counter() - start < 2
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -47,11 +46,10 @@ def test_a_file_without_words_is_named(tmp_path: Path, data: bytes, what: str) -
         read_lists(tmp_path / "en")
 
 
+@pytest.mark.timeout(60)  # one search for each word takes many minutes
 def test_long_lists_cost_little() -> None:
     lists = WordLists({"en": [f"word{n} of{n}" for n in range(20_000)], "zh": [chr(0x4E00 + n) for n in range(20_000)]})
-    start = time.perf_counter()
     assert lists.counts("word7 of7 and word8 of9. " * 4000, "en") == [4000]
-    assert time.perf_counter() - start < 2
 
 
 def test_a_page_with_one_listed_word_is_dropped_by_c4s_rules(tmp_path: Path) -> None:

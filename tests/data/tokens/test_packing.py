@@ -1,7 +1,5 @@
 """Every token is placed exactly once, in sequences that are never too long."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,11 +56,10 @@ def test_best_fit_takes_the_fullest_row_that_fits():
     assert sequences == [[3, 7], [4, 6]]
 
 
+@pytest.mark.timeout(60)  # a search through all open rows for each document takes an hour
 def test_a_hundred_thousand_documents_take_no_time():
     lengths = np.random.default_rng(0).integers(1, 3000, 100_000)
-    started = time.perf_counter()
     split, whole = pack(lengths, 2048, split=True), pack(lengths, 2048, split=False)
-    assert time.perf_counter() - started < 4
     assert split.fill > 0.999 and whole.fill > 0.97
 
 
