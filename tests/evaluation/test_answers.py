@@ -194,7 +194,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(60)  # what tries again from each character takes hours
+@pytest.mark.timeout(60)  # what tries again from each character would not end
 def test_hostile_input_is_read_quickly_and_quietly() -> None:
     for text in HOSTILE:
         assert answers_equal(text, "7") is False

@@ -46,7 +46,7 @@ def test_a_file_without_words_is_named(tmp_path: Path, data: bytes, what: str) -
         read_lists(tmp_path / "en")
 
 
-@pytest.mark.timeout(60)  # one search for each word takes many minutes
+@pytest.mark.timeout(60)  # a search for each word by itself would not end
 def test_long_lists_cost_little() -> None:
     lists = WordLists({"en": [f"word{n} of{n}" for n in range(20_000)], "zh": [chr(0x4E00 + n) for n in range(20_000)]})
     assert lists.counts("word7 of7 and word8 of9. " * 4000, "en") == [4000]
