@@ -17,19 +17,19 @@ Match = tuple[int, int, str]
 
 
 class TextStream(Protocol):
-    """The text of ids that come one by one; it never returns half a character."""
+    """The text of ids that come one by one; it never returns part of a character."""
 
     def push(self, token_id: int, /) -> str:
         """Return the text that this id completes."""
         ...
 
     def flush(self) -> str:
-        """Return what is left, with U+FFFD for half a character."""
+        """Return the rest, with U+FFFD for an incomplete character."""
         ...
 
 
 class TextTokenizer(Protocol):
-    """What the engine asks of a tokenizer where strings go in or out; `qwenkit.tokenizer.Tokenizer` is one."""
+    """What the engine needs of a tokenizer where strings go in or out; `qwenkit.tokenizer.Tokenizer` is one."""
 
     def encode(self, text: str, /) -> list[int]:
         """Return the ids of a text."""
@@ -53,6 +53,7 @@ class IncrementalDetokenizer:
     """
 
     def __init__(self, tok: TextTokenizer, params: SamplingParams) -> None:
+        """Start an empty text under these sampling parameters."""
         self.stream = tok.stream(params.skip_special_tokens)
         self.stop, self.inclusive = tuple(params.stop or ()), params.include_stop_str_in_output
         self.text, self.emitted, self.ended = "", 0, False
@@ -65,7 +66,7 @@ class IncrementalDetokenizer:
         """(start, end) in `raw_text` of the names that the text leaves out."""
 
     def push(self, id: int, early: bool = False) -> bool:
-        """Add a token; return whether it completes a stop string, which an early one (`min_tokens`) cannot."""
+        """Add a token; return whether it completes a stop string, which no token before `min_tokens` can."""
         old, text = len(self.text), self.stream.push(id)
         self.text += text
         matches = self._matches_in_text(old)
@@ -79,7 +80,7 @@ class IncrementalDetokenizer:
         return not early and self._cut(matches)
 
     def finish(self) -> str:
-        """Return the whole text, with U+FFFD for half a character at its end."""
+        """Return the whole text, with U+FFFD for an incomplete character at its end."""
         if not self.ended:
             old, rest = len(self.text), self.stream.flush()
             self.text += rest

@@ -1,4 +1,4 @@
-"""The model at work on a batch: prompts into the cache (prefill), then one more token for every row (decode).
+"""The model on a batch: prompts into the cache (prefill), then one more token for every row (decode).
 
 A step changes a sequence only at its end, when its token is known; one that was interrupted is simply done again.
 
@@ -46,6 +46,7 @@ class ModelRunner:
     def __init__(
         self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto", packed: bool = False
     ) -> None:
+        """Prepare an empty cache; `packed` computes with a prepacked copy of the weights."""
         self.model, self.vocabulary, self.prefill_tokens, self.packed = model, vocabulary, prefill_tokens, packed
         self.refresh_weights()
         weight = model.model.embed_tokens.weight
@@ -54,7 +55,7 @@ class ModelRunner:
 
     @property
     def compute_model(self) -> Transformer:
-        """The model that computes. The configuration of `model` may be set at any time, and is followed."""
+        """Return the model that computes. It follows the configuration of `model`, which may be set at any time."""
         self._compute_model.config = self.model.config
         return self._compute_model
 

@@ -70,7 +70,8 @@ _UNSUPPORTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """The settings of one request. `None`: the value of the folder's generation_config.json, else the neutral one."""
+    """The settings of one request. `None` means the value of the folder's generation_config.json, else the neutral
+    one."""
 
     n: int = 1
     """Answers for each prompt; the first is in `output.text`, all are in `output.samples`."""
@@ -112,6 +113,7 @@ class SamplingParams:
     other tokens are not kept, so a number above 1 is refused."""
 
     def __new__(cls, *unnamed: object, **values: object) -> Self:
+        """Raise a `UserError` for a positional argument, an unknown name or one that is not supported."""
         if unnamed:
             raise UserError(shown(unnamed[0]), where=_WHERE, expected="every value by its name, max_tokens=64")
         for name in values:
@@ -123,6 +125,7 @@ class SamplingParams:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        """Convert every value to a plain one; raises a `UserError` for values that do not fit."""
         for name, validator in VALIDATORS.items():
             object.__setattr__(self, name, validator.parse(getattr(self, name), name, where=_WHERE))
         if self.max_tokens is not None and (self.min_tokens or 0) > self.max_tokens:
@@ -131,7 +134,7 @@ class SamplingParams:
 
     @classmethod
     def plain(cls, **values: Any) -> SamplingParams:
-        """Return parameters with neutral values for all that is not given: nothing is taken from the folder."""
+        """Return parameters with neutral values for everything that is not given: nothing comes from a folder."""
         return cls(**{**NEUTRAL, **{name: value for name, value in values.items() if value is not None}})
 
     def resolve(self, defaults: Mapping[str, Any]) -> SamplingParams:

@@ -1,5 +1,5 @@
-"""Do the tensors of a folder make up the model that its config.json means? All that does not fit is named before any of
-it is read.
+"""Check that the tensors of a folder make up the model that its config.json describes. Everything that does not fit is
+named before any tensor is read.
 
     refuse_impossible(config, tensors)                       # before a module is built
     find_trunk(tensors)                                      # weights that a wrapper saved under names of its own
@@ -32,7 +32,9 @@ _ADAPTED = re.compile(r"\.(lora_[A-Za-z]\w*|base_layer|modules_to_save|original_
 
 
 def refuse_impossible(config: ModelConfig, tensors: Tensors, packed: bool) -> None:
-    """Refuse a model of many parts that the weights are far too few for; `packed`: a word may hold eight of them."""
+    """Raise a `UserError` for a config.json that describes far more parameters than the folder's tensors can hold.
+
+    `packed` says that the weights may be quantized, so that one int32 holds up to eight of them."""
     stored = sum(shape.numel() for shape in tensors.shapes.values()) * (8 if packed else 1)
     wanted = config.parameters - 2 * config.vocab_size * config.hidden_size
     if config.tensors > _MANY and wanted > stored:
@@ -41,7 +43,10 @@ def refuse_impossible(config: ModelConfig, tensors: Tensors, packed: bool) -> No
 
 
 def find_trunk(tensors: Tensors, trunk: str) -> None:
-    """Call the tensors as the family does, where a wrapper saved them under other names."""
+    """Rename the tensors to the family's own names, where a wrapper saved them under other names.
+
+    `trunk` is the prefix of the family's decoder. Raises a `UserError` for an unmerged adapter and for several
+    decoders."""
     if adapted := [name for name in tensors.shapes if _ADAPTED.search(f".{name}")]:
         raise UserError(f"the weights are of an adapter that was not merged: {listed(adapted, 2)}",
                         where=str(tensors.folder), expected="a complete model",
@@ -74,12 +79,12 @@ def _moved(name: str, place: str, trunk: str) -> str:
 
 
 def trunk_of(form: Format) -> str:
-    """How a family calls its trunk."""
+    """Return the prefix by which a family calls the tensors of its decoder."""
     return "transformer." if form.model_type == "qwen" else "model."
 
 
 def check(weights: list[TensorMapping], wanted: Mapping[str, Tensor], tensors: Tensors, form: Format) -> None:
-    """Refuse a folder that does not hold exactly the model, naming the first tensors of each kind."""
+    """Raise a `UserError` for a folder that does not hold exactly the model, naming the first tensors of each kind."""
     stored = tensors.shapes
     known = {weight.hf_name: [wanted[name].shape for name in weight.param_names] for weight in weights}
     spare = {"lm_head.weight"} if "lm_head.weight" not in wanted else set()  # a tied copy, or under a scoring head
@@ -107,7 +112,9 @@ def _hint(missing: list[str], unexpected: list[str]) -> str | None:
 
 
 def check_copy(tensors: Tensors) -> None:
-    """A head beside tied embeddings may only be a copy of their table: transformers would use it."""
+    """Raise a `UserError` where a head stored beside tied embeddings is not a copy of their table.
+
+    transformers would use such a head, so the two programs would compute different things."""
     heads = [name for name in tensors.shapes if name.endswith("lm_head.weight")]
     tables = [tensors.read(name) for name in tensors.shapes if name.endswith(("embed_tokens.weight", "wte.weight"))]
     pairs = [(tensors.read(head), table) for head in heads for table in tables]
@@ -120,7 +127,7 @@ def check_copy(tensors: Tensors) -> None:
 
 
 def as_rows(stack: Tensor) -> Tensor:
-    """A block of experts as one stack of rows; anything else as it is."""
+    """Return a block of experts, [experts, N, K], as one stack of rows [experts * N, K]; anything else unchanged."""
     return stack.flatten(0, -2) if stack.dim() > 2 else stack
 
 

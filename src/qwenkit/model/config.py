@@ -54,7 +54,7 @@ class MoEConfig:
     """Kept for the folder; the loss is not part of the forward pass."""
 
     def sparse(self, layer: int) -> bool:
-        """Whether a layer has experts."""
+        """Return whether a layer has experts."""
         return layer not in self.mlp_only_layers and (layer + 1) % self.decoder_sparse_step == 0
 
 
@@ -73,8 +73,8 @@ class Yarn:
 
 @dataclass(frozen=True, kw_only=True)
 class ContextExtension:
-    """The first Qwen's training-free context extension (§2.5 of the report): both act from `seq_length` on, and only
-    outside training. Its third part, windows by layer, is `ModelConfig.windows`."""
+    """The training-free context extension of the first Qwen (report §2.5). Both parts act beyond `seq_length` tokens,
+    and only outside training. Its third part, windows by layer, is `ModelConfig.windows`."""
 
     seq_length: int
     """Tokens that the model was trained at."""
@@ -118,6 +118,7 @@ class ModelConfig:
     """The folder format that the model came from and is saved in; None: the simplest that can say it."""
 
     def __post_init__(self) -> None:
+        """Fill in the defaults that depend on other fields, and raise a `UserError` that names every problem."""
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
         if self.head_dim is None and _count(self.num_attention_heads) and _count(self.hidden_size):
@@ -127,17 +128,17 @@ class ModelConfig:
 
     @property
     def kv_heads(self) -> int:
-        """`num_key_value_heads`, always a number."""
+        """Return the number of key/value heads: `num_key_value_heads`, or that of the query heads."""
         return self.num_key_value_heads or self.num_attention_heads
 
     @property
     def head_size(self) -> int:
-        """`head_dim`, always a number."""
+        """Return the width of a head in channels: `head_dim`, or hidden_size / num_attention_heads."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights are, counted without building anything."""
+        """Return the number of parameters, counted without building the model."""
         width, heads, kv = self.hidden_size, self.num_attention_heads * self.head_size, self.kv_heads * self.head_size
         attention = 2 * width * heads + 2 * width * kv
         attention += (heads + 2 * kv if self.qkv_bias else 0) + (2 * self.head_size if self.qk_norm else 0)
@@ -153,22 +154,22 @@ class ModelConfig:
 
     @property
     def tensors(self) -> int:
-        """About how many tensors the weights are, experts one by one."""
+        """Return about how many tensors the model has, every expert's counted separately."""
         experts = 0 if self.experts is None else 3 * self.experts.num_experts
         return self.num_hidden_layers * (12 + experts)
 
     @property
     def max_length(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
+        """Return how many tokens a prompt and its answer may have together."""
         stretched = 0 if self.yarn is None else int(self.yarn.factor * self.yarn.original_max_position_embeddings)
         return max(self.max_position_embeddings, stretched)
 
     def window(self, layer: int) -> int | None:
-        """How many tokens a query of this layer sees; None: all before it."""
+        """Return how many tokens a query of this layer sees, itself included; None means all before it."""
         return None if self.windows is None else self.windows[layer]
 
     def sparse(self, layer: int) -> bool:
-        """Whether a layer has experts."""
+        """Return whether a layer has experts."""
         return self.experts is not None and self.experts.sparse(layer)
 
     def _problems(self) -> Iterator[str]:

@@ -64,8 +64,8 @@ def read_quant_config(config_json: dict[str, Any], where: str) -> QuantConfig | 
 
 
 def merge_quant_configs(inside: Any, beside: dict[str, Any], where: str) -> Any:
-    """Return the settings inside config.json, or else those of quantize_config.json; raises a `UserError` where they
-    differ."""
+    """Return the quantization settings of config.json, or else those of quantize_config.json; raises a `UserError`
+    where the two differ."""
     if inside is None:
         return beside
     keys = ("quant_method", "bits", "group_size", "checkpoint_format")
@@ -95,7 +95,7 @@ def _understood(key: str, value: Any) -> bool:
 
 
 def write_quant_config(layers: Layers) -> dict[str, Any]:
-    """Return the keys of config.json that describe quantized layers; none where there are none."""
+    """Return the keys of config.json that describe quantized layers; an empty dict where there are none."""
     if not layers:
         return {}
     quant_config = next(iter(layers.values())).quant_config

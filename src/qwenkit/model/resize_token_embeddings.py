@@ -23,7 +23,8 @@ TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def resize_token_embeddings(model: Transformer, first: int, parts: Sequence[Sequence[int]], rows: int) -> Transformer:
-    """Return the model with `rows` rows; token `first + i` is made of the tokens `parts[i]`.
+    """Return the model with `rows` embedding rows; the row of token `first + i` is made from those of the tokens
+    `parts[i]`.
 
     Raises a `UserError` for a quantized model."""
     if quantized_layers(model):

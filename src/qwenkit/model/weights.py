@@ -38,9 +38,10 @@ _INTEGERS = {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 
 
 class Tensors:
-    """All tensors of a folder by name. Use as a context; what was read stays valid after it."""
+    """All tensors of a folder by name. Use it as a context manager; tensors that were read stay valid after it."""
 
     def __init__(self, folder: Path) -> None:
+        """Remember the folder; its files are opened on entering the context."""
         self.folder = folder
         self.shapes: dict[str, torch.Size] = {}
         self.floats: dict[str, torch.dtype] = {}
@@ -50,21 +51,24 @@ class Tensors:
         self._stack = ExitStack()
 
     def __enter__(self) -> Tensors:
+        """Open every weight file of the folder and read the shapes of its tensors."""
         for file in weight_files(self.folder):
             self._open(file)
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Close the files."""
         self._stack.close()
 
     def read(self, name: str) -> Tensor:
-        """A tensor on the CPU, mapped from its file."""
+        """Return a tensor on the CPU, memory-mapped from its file."""
         written = self._names.get(name, name)
         home = self._homes[written]
         return home[written] if isinstance(home, dict) else home.get_tensor(written)
 
     def call(self, names: Mapping[str, str]) -> None:
-        """Call tensors by other names than the files do."""
+        """Rename tensors: `names` maps names in the files to new ones. Raises a `UserError` where two would be
+        equal."""
         new = [names.get(name, name) for name in self.shapes]
         if len(set(new)) < len(new):
             raise UserError("two tensors would have one name", where=str(self.folder))
@@ -73,11 +77,11 @@ class Tensors:
         self.floats = {names.get(name, name): dtype for name, dtype in self.floats.items()}
 
     def is_integer(self, name: str) -> bool:
-        """Whether a tensor holds integers: a part of quantized weights, or a mistake."""
+        """Return whether a tensor holds integers: a part of quantized weights, or a mistake."""
         return name in self.shapes and name not in self.floats
 
     def dtype(self) -> torch.dtype:
-        """The type in which most of the weights are stored; of 64 bits float32 stays."""
+        """Return the dtype in which most of the parameters are stored; float64 counts as float32."""
         count: Counter[torch.dtype] = Counter()
         for name, dtype in self.floats.items():
             count[dtype] += self.shapes[name].numel()
@@ -150,7 +154,9 @@ def _plain_tensor(tensor: Tensor) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, in the order of transformers: safetensors before pickles."""
+    """Return the files that hold the weights, in the order of transformers: safetensors before pickles.
+
+    Raises a `UserError` where there are none, or where two sets of weights cannot be told apart."""
     files = _one_set(folder, SAFE[0])
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     if files and pickles:
@@ -223,8 +229,9 @@ def _damaged(file: Path) -> UserError:
 
 
 def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """One file while it fits, otherwise numbered shards and their index. Each is whole before it has its name, so a
-    model may be written over the folder that it is mapped from."""
+    """Write tensors as one file while they fit into `shard_bytes`, otherwise as numbered shards with their index.
+
+    Each file is complete before it gets its name, so a model may be written over the folder that it is mapped from."""
     written: list[tuple[Path, list[str]]] = []
     total = 0
     for shard in _shards(tensors, shard_bytes):
@@ -260,5 +267,5 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A configuration file, as people read it."""
+    """Write a JSON file with an indent of two spaces, as Hugging Face's tools do."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

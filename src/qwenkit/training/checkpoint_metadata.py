@@ -67,9 +67,10 @@ def _bytes(entry: Any) -> int:
 
 
 class Reader(FileSystemReader):
-    """torch's reader of a folder, with this reading of its metadata."""
+    """A reader of torch's distributed checkpoints that reads the metadata with `read_metadata`."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """Return the checked metadata of the folder."""
         with Path(self.path, METADATA).open("rb") as file:
             contents = read_metadata(file, Path(self.path))
         contents.storage_meta = contents.storage_meta or metadata.StorageMeta()
@@ -78,7 +79,8 @@ class Reader(FileSystemReader):
 
 
 class Planner(DefaultLoadPlanner):
-    """torch's planner, reading other values than tensors (here one string) with `weights_only`."""
+    """A load planner of torch that reads values other than tensors (here one string) with `weights_only`."""
 
     def load_bytes(self, read_item: ReadItem, value: Any) -> None:
+        """Load a value that is not a tensor, without running code from the file."""
         self.original_state_dict[read_item.dest_index.fqn] = torch.load(value, weights_only=True)

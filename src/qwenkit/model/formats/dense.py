@@ -94,8 +94,8 @@ def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
 
 
 def windows(config_json: Mapping[str, Any], family: str, layers: int) -> tuple[int | None, ...] | None:
-    """Return the window of each layer. Families differ in which layers have one; `layer_types` names them where it is
-    read."""
+    """Return the window of each layer in tokens. Families differ in which layers have one; where `layer_types` is read,
+    it names them."""
     if not is_integer(layers) or layers > LARGEST["num_hidden_layers"]:
         return None  # refused with the other values
     size = (

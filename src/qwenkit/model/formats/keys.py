@@ -75,7 +75,7 @@ _ACCEPTED: ContextVar[tuple[str, ...]] = ContextVar("accepted", default=())
 
 @contextlib.contextmanager
 def accepting(names: Iterable[str]) -> Iterator[None]:
-    """Inside the block these keys are passed over, unknown as they are."""
+    """Ignore these unknown keys of config.json inside the `with` block."""
     before = _ACCEPTED.set((*_ACCEPTED.get(), *names))
     try:
         yield
@@ -84,14 +84,14 @@ def accepting(names: Iterable[str]) -> Iterator[None]:
 
 
 def accepted(names: Iterable[str] = ()) -> frozenset[str]:
-    """The keys that the user has accepted: these, and those of the blocks around."""
+    """Return the unknown keys that the user accepts: these, and those of the enclosing `accepting` blocks."""
     if isinstance(names, str):
         raise UserError(f"accept_unknown = {names!r}", expected='a list of keys, such as ["is_causal"]')
     return frozenset((*_ACCEPTED.get(), *names))
 
 
 def refuse_unknown(config_json: Mapping[str, Any], read: Iterable[str], family: str, names: Iterable[str] = ()) -> None:
-    """Refuse what a config.json says that nothing here reads and that may change what is computed."""
+    """Raise a `UserError` for keys of a config.json that nothing here reads and that may change what is computed."""
     known, agreed = GENERAL | frozenset(read), accepted(names)
     neutral = {**NEUTRAL, **FAMILY_NEUTRAL.get(family, {})}
     odd = [key for key, value in config_json.items() if key not in known and not _harmless(key, value, neutral, family)]
