@@ -1,16 +1,18 @@
-"""Do two answers say the same? `answers_equal(prediction, reference)`, for short final answers (report §2.6, §3.3).
+"""Decide whether two answers mean the same: `answers_equal(prediction, reference)`, for short final answers (report
+§2.6, §3.3).
 
 Both sides are read the same way, so the relation is symmetric. In this order, the first reading that both sides allow
 decides:
 
-1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\\boxed{}` and a final stop are set aside
+1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\\boxed{}` and a final stop are
+   removed
 2. the same exact number: integers, decimals, `1,234`, fractions, mixed numbers, percent, powers, English and Chinese
    numerals (`三分之一`, `百分之五`, `一万二`), LaTeX `\\frac`; with a unit where both have one (`1 km` = `1000 米`)
 3. sequences `(1, 2)` element by element, sets `{2, 1}` in any order. A list without brackets may be any of `(1, 2)`,
    `[1, 2]` and `{1, 2}`; two kinds of brackets are never the same, as intervals differ by them
 
 Caveats. Numbers are compared exactly; only a decimal of four or more significant digits equals a fraction that rounds
-to it (`0.3333` = `1/3`). `50%` is 0.5 and not 50. A unit on one side only is not held against it. Nothing is evaluated
+to it (`0.3333` = `1/3`). `50%` is 0.5 and not 50. A unit on one side only is ignored. Nothing is evaluated
 and nothing is searched for inside a longer text: taking the final answer out of a solution is the caller's business.
 An empty answer equals nothing, nor does None, which stands for no answer. Numbers are taken as they are printed.
 """
@@ -60,11 +62,12 @@ Answer = str | int | float | Decimal | Fraction | None
 
 
 def answers_equal(prediction: Answer, reference: Answer) -> bool:
-    """Whether two short answers mean the same; see the module's text for what counts as the same.
+    r"""Return whether two short answers mean the same; the docstring of the module says what counts as the same.
 
-    >>> answers_equal("$\\\\frac{1}{2}$", "0.5"), answers_equal("三百二十", "320"), answers_equal("5 cm", "5 m")
+    >>> answers_equal("$\\frac{1}{2}$", "0.5"), answers_equal("三百二十", "320"), answers_equal("5 cm", "5 m")
     (True, True, False)
-    """
+
+    Raises a `UserError` for an answer that is neither a string nor a number."""
     ours, theirs = _text(prediction, "prediction"), _text(reference, "reference")
     if len(ours) > LONGEST or len(theirs) > LONGEST:
         return ours.strip() == theirs.strip()
@@ -82,7 +85,7 @@ def _text(answer: object, name: str) -> str:
 
 
 def plain(answer: str) -> str:
-    """The answer as bare lower-case text: typography, Markdown and light LaTeX set aside."""
+    """Return the answer as bare lower-case text, without its typography, Markdown and light LaTeX."""
     text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), answer)
     text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).translate(_QUOTES).translate(_SIGNS).casefold()
     if boxed := _BOXED.search(text):

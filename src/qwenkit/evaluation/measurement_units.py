@@ -38,7 +38,7 @@ _UNITS = {
 
 
 def same_quantity(left: tuple[Fraction, str], right: tuple[Fraction, str]) -> bool:
-    """Whether two (value, unit) pairs are the same amount."""
+    """Return whether two pairs of a value and a unit are the same amount."""
     ours, theirs = _unit(left[1]), _unit(right[1])
     return ours[0] == theirs[0] and left[0] * ours[1] == right[0] * theirs[1]
 

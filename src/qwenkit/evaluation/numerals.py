@@ -30,7 +30,7 @@ _WORD = re.compile(r"[\s-]*(?:and )?([a-z]+)")
 
 
 def spoken_number(text: str) -> tuple[Fraction, int] | None:
-    """(value, where it ends) of the numeral that begins the text, or None."""
+    """Return the value of the numeral that begins the text, and where the numeral ends; None where there is none."""
     return _chinese(text) or _english(text)
 
 

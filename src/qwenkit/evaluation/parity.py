@@ -1,4 +1,4 @@
-"""Do two forms of a model say the same? Log-probabilities, their divergence, and what each writes greedily.
+"""Compare two forms of a model: log-probabilities, their divergence, and what each generates greedily.
 
     seen = observe(model, prompts)                 # one model at a time need be in memory
     compare(reference, seen) -> Parity(positions, max_dlogp, mean_kl, max_kl, greedy_agreement)
@@ -43,7 +43,7 @@ CERTIFICATE = "certificate.json"
 
 
 class Parity(NamedTuple):
-    """How far a form is from the reference, over all positions that both can read."""
+    """The distance of a form of a model from the reference, over all positions that both can read."""
 
     positions: int
     max_dlogp: float
@@ -56,7 +56,7 @@ class Parity(NamedTuple):
 
 @dataclass
 class Observed:
-    """What a model said: full log-probabilities [T, V] of each prompt, and its greedy answers."""
+    """The outputs of a model: full log-probabilities [T, V] in nats for each prompt, and its greedy answers."""
 
     prompts: list[list[int]]
     logprobs: list[Tensor]
@@ -64,8 +64,9 @@ class Observed:
 
 
 def prompts_of(tok: TextTokenizer | None, vocabulary: int, longest: int) -> list[list[int]]:
-    """The texts as ids and, for what acts only on long ones, a long prompt of all of them in turn. Without a tokenizer
-    a fixed walk through the vocabulary."""
+    """Return the test texts as ids, and a long prompt of all of them in turn, for settings that act only on long texts.
+
+    Without a tokenizer the ids are a fixed walk through the vocabulary. No prompt has more than `longest` tokens."""
     if tok is None:
         texts = [[(37 * i * i + 11 * i + n) % vocabulary for i in range(40)] for n in range(4)]
     else:
@@ -82,7 +83,7 @@ def _answer(longest: int) -> int:
 
 @torch.inference_mode()
 def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Observed:
-    """Read every prompt whole, then write after it where there is room."""
+    """Return the log-probabilities of every prompt, and a greedy answer to as much of it as leaves room for one."""
     engine = Engine(model)
     logprobs = [model(torch.tensor([list(p)], device=engine.runner.cache.device)) for p in prompts]
     longest = max(map(len, prompts))  # what every form can read: an answer must not go beyond it in one of them
@@ -93,7 +94,8 @@ def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Observed:
 
 
 def compare(reference: Observed, other: Observed) -> Parity:
-    """The distance of one form from the reference over the same prompts."""
+    """Return the distance of one form from the reference over the same prompts: differences and KL(reference || other)
+    in nats."""
     dlogp, divergence = [], []
     for a_TV, b_TV in zip(reference.logprobs, other.logprobs, strict=True):
         width = min(a_TV.shape[1], b_TV.shape[1])  # padding rows of the vocabulary may differ
@@ -108,7 +110,7 @@ def compare(reference: Observed, other: Observed) -> Parity:
 
 
 def agreement(reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> float:
-    """Share of greedy tokens before the first difference."""
+    """Return the share of greedy tokens before the first difference."""
     same = sum(_common(a, b) for a, b in zip(reference, other, strict=True))
     return same / max(1, sum(len(ids) for ids in reference))
 
@@ -121,7 +123,8 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def certificate(observed: Observed, origin: Mapping[str, object], parity: Parity | None) -> Row:
-    """What the reference says, few enough numbers to travel with the exported folder; `origin` says how it was made."""
+    """Return the outputs of the reference in few enough numbers to travel with the exported folder; `origin` says how
+    it was made."""
     return {
         "schema": SCHEMA,
         **origin,
@@ -139,7 +142,7 @@ def _top(x_TV: Tensor) -> dict[str, Any]:
 
 
 def checked(certificate: Row, where: str) -> Row:
-    """A certificate, after a look at all that is read of it: the file may be anybody's."""
+    """Return the certificate after checking everything that is read of it; raises a `UserError` for another file."""
     prompts, greedy, top = (cast("Any", certificate.get(name)) for name in ("prompts", "greedy", "top"))
     sound = all(isinstance(rows, list) for rows in (prompts, greedy, top))
     sound = sound and 0 < len(prompts) == len(greedy) == len(top)
@@ -169,7 +172,8 @@ def _is_logprob(x: Any) -> bool:
 
 
 def recheck(certificate: Row, observed: Observed) -> Parity:
-    """A folder's certificate against what its model says now. A model that gives no number is infinitely far off."""
+    """Return the distance of a model's present outputs from its folder's certificate; outputs that are not numbers are
+    infinitely far."""
     dlogp = 0.0
     for x_TV, top in zip(observed.logprobs, certificate["top"], strict=True):
         wanted = torch.tensor(top["logprobs"])

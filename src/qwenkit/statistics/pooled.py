@@ -1,4 +1,4 @@
-"""One mean over several training seeds that were asked questions: its interval counts both kinds of noise.
+"""One mean over several training seeds and their questions: its interval counts both kinds of noise.
 
 `across_seeds` asks where *another seed* would come out on these very questions; where all seeds answer the same ones, a
 question that is easy by chance moves every seed alike, and it cannot see that. `pooled_mean` resamples the questions,
@@ -24,10 +24,10 @@ from qwenkit.statistics.intervals import CHUNK, REPLICATES, Floats, Interval, as
 def pooled_mean(
     scores: Sequence[Mapping[str, float]], level: float = 0.95, seed: int = 0, bounds: tuple[float, float] = (-1, 1)
 ) -> Interval:
-    """Mean over seeds of {question: score}, each seed of equal weight; `n` counts the questions that differ.
+    """Return the mean over seeds of {question: score}, every seed with equal weight; `n` counts the different
+    questions.
 
-    `bounds` is the range of a score: it gives a width to scores that never vary.
-    """
+    `bounds` is the range of a score: it gives a width to scores that never vary."""
     questions = sorted(set[str]().union(*scores))
     table = np.array([[row.get(question, math.nan) for question in questions] for row in scores])
     known = as_scores(table[~np.isnan(table)])

@@ -16,11 +16,10 @@ from qwenkit.statistics.intervals import CHUNK, REPLICATES, Interval, as_scores
 
 
 def ratio_interval(tops: Iterable[float], bottoms: Iterable[float], level: float = 0.95, seed: int = 0) -> Interval:
-    """sum(tops) / sum(bottoms) with its percentile bootstrap interval.
+    """Return sum(tops) / sum(bottoms) with its percentile bootstrap interval (Efron, 1979).
 
     >>> ratio_interval([2, 4], [1, 2])
-    Interval(mean=2.0, low=2.0, high=2.0, n=2)
-    """
+    Interval(mean=2.0, low=2.0, high=2.0, n=2)"""
     top, bottom = as_scores(tops), as_scores(bottoms)
     if len(top) != len(bottom):
         raise ValueError(f"{len(top)} tops and {len(bottom)} bottoms")
