@@ -1,4 +1,4 @@
-"""Conversations that are longer than a row of training: cut between turns, never inside one.
+"""Conversations that are longer than a training sequence: cut between turns, never inside one.
 
     parts, left_out = cut(messages, row=2048, policy="split", size=lambda part: len(tok.render(part, tools).ids))
 
@@ -25,7 +25,10 @@ Size = Callable[[Sequence[Message]], int]
 
 
 def cut(messages: Sequence[Message], row: int, policy: TooLong, size: Size) -> tuple[list[list[Message]], int]:
-    """The parts of a conversation that have at most `row` tokens by `size`, and how many turns are in none of them."""
+    """Return the parts of a conversation that have at most `row` tokens by `size`, and how many turns are in none of
+    them.
+
+    Raises a `UserError` for an unknown policy."""
     if policy not in get_args(TooLong):
         what, known = f"unknown policy {policy!r} for what is too long", get_args(TooLong)
         raise UserError(what, expected=", ".join(known), nearest=nearest(policy, known))

@@ -41,7 +41,7 @@ _OTHER_KEYS = frozenset(("tool_call_id", "name", "id", "refusal", "audio", "anno
 
 
 def check(messages: Sequence[Message], add_generation_prompt: bool, continue_final_message: bool) -> list[Message]:
-    """The conversation in the plain form that `normal` gives; a wrong shape is refused, naming the message."""
+    """Return the conversation in the form that `normal` gives; raises a `UserError` that names a malformed message."""
     if not messages:
         raise UserError("the conversation has no messages", expected="at least a user message")
     checked: list[Message] = []
@@ -54,7 +54,7 @@ def check(messages: Sequence[Message], add_generation_prompt: bool, continue_fin
 
 
 def normal(message: Message) -> Row:
-    """A checked message without keys that are null, its names and roles the present ones, its content a string."""
+    """Return a checked message without null keys, with present-day names and roles, and its content as a string."""
     plain = {key: value for key, value in message.items() if value is not None}
     plain["role"] = RENAMED.get(plain["role"], plain["role"])
     if call := plain.pop("function_call", None):
@@ -66,7 +66,7 @@ def normal(message: Message) -> Row:
 
 
 def trained(message: Message) -> float:
-    """How much an assistant's turn is trained, 1 where it does not say; other turns say nothing of it."""
+    """Return the loss weight of an assistant's turn, 1 where it has none; other turns have 1."""
     if message["role"] != "assistant":
         return 1.0
     return 0.0 if message.get("train") is False else float(message.get("weight", 1.0))
@@ -156,7 +156,9 @@ def _check_end(messages: Sequence[Message], add_generation_prompt: bool, continu
 
 
 def text_of(message: Message, where: str = "message") -> str:
-    """The content of a message: a string, or text parts joined; None counts as empty beside tool calls."""
+    """Return the content of a message: a string, or text parts joined; None counts as empty beside tool calls.
+
+    Raises a `UserError` for other content."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -194,7 +196,7 @@ def _kind(content: object) -> str:
 
 
 def calls(message: Message, where: str = "message") -> list[tuple[str, str]]:
-    """(name, arguments as JSON text) of each tool call of a message."""
+    """Return (name, arguments as JSON text) of each tool call of a message."""
     old = message.get("function_call")
     made = message.get("tool_calls") if old is None else [{"function": old}]
     if made is not None and not isinstance(made, (list, tuple)):
@@ -220,13 +222,13 @@ def _call(call: Any, where: str) -> tuple[str, str]:
 
 
 def to_json(value: object) -> str:
-    """JSON as chat templates write it: Chinese stays Chinese."""
+    """Return JSON as chat templates write it: Chinese characters are not escaped."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def for_template(message: Message) -> Row:
-    """A normal message as a folder's own template sees it: as transformers hands it on, and the arguments of calls as
-    objects, which templates go through or write as JSON themselves. How a turn is trained is none of its business."""
+    """Return a normal message as a folder's own template sees it: as transformers passes it on, with the arguments of
+    calls as objects, which templates iterate over or write as JSON. Loss weights are left out."""
     shown = {key: value for key, value in message.items() if key not in ("weight", "train")}
     if "reasoning_content" in shown:
         shown = {"thinking": shown["reasoning_content"], **shown}

@@ -1,4 +1,5 @@
-"""What a model wrote, as a message: content, thoughts, tool calls. The inverse of rendering an assistant turn.
+"""Parse what a model wrote into a message: content, thoughts, tool calls. The inverse of rendering an assistant
+turn.
 
 Three formats of Qwen's are read: `<tool_call>` JSON (Hermes), `<think>` blocks (Qwen3) and, where tools were
 offered, the ReAct lines of the first Qwen (`Action:`, `Action Input:`, `Final Answer:`). `parse_text` never raises:
@@ -22,7 +23,7 @@ _BLANK = " \t\r\n"
 
 
 class ParsedMessage(TypedDict, total=False):
-    """An answer as a message; `tool_calls` and `reasoning_content` (the thoughts) are there where it has any."""
+    """An answer as a message; it has `tool_calls` and `reasoning_content` (the thoughts) where the answer has them."""
 
     role: str
     content: str
@@ -31,7 +32,7 @@ class ParsedMessage(TypedDict, total=False):
 
 
 def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
-    """A message dict with role, content and, where there are any, tool_calls and reasoning_content."""
+    """Return a message with role, content and, where there are any, tool_calls and reasoning_content."""
     message: ParsedMessage = {"role": "assistant"}
     offered = None if tools is None else {_name(tool) for tool in tools}
     thought, text = _thought(text, offered)

@@ -1,4 +1,4 @@
-"""Conversations that tell chat styles apart: system turns, edges of whitespace, several turns, thoughts, tools."""
+"""Conversations that distinguish chat styles: system turns, edges of whitespace, several turns, thoughts, tools."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ TOOLS_TAIL = (
 
 class Piece(NamedTuple):
     """A stretch of text. In markup, names of special tokens are special tokens; in content they are text. `weight` is
-    that of its whole turn."""
+    the loss weight of its whole turn."""
 
     text: str
     role: str
@@ -48,7 +48,7 @@ def pieces(
     add_generation_prompt: bool = False,
     continue_final_message: bool = False,
 ) -> list[Piece]:
-    """All pieces of a conversation, in order."""
+    """Return all pieces of a conversation in order."""
     out: list[Piece] = []
     rest = list(enumerate(messages))
     if tools:
@@ -75,7 +75,7 @@ def pieces(
 
 
 def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
-    """The messages whose answers are shown without their thoughts, and so not as the model wrote them."""
+    """Return the messages whose answers appear without their thoughts, and so differ from what the model wrote."""
     if style != "qwen3":
         return ()
     before = enumerate(messages[: _question(messages) + 1])
@@ -145,7 +145,7 @@ def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterat
 
 
 def thought_in(message: Message) -> str:
-    """The thought that stands in a message's content, empty where there is none."""
+    """Return the thoughts inside a message's content, or ""."""
     return _split_thought({"role": "assistant"}, text_of(message))[0].strip()
 
 

@@ -1,4 +1,4 @@
-"""A loss mask placed by a folder's own template: an answer is what the template adds to its own prompt.
+"""A loss mask from a folder's own template: an answer is what the template adds to its own prompt.
 
     answers(traced)       # which stretch of the text each assistant's turn is, and which turns cannot be trained
 
@@ -29,7 +29,7 @@ from .traced import Stretch, Traced
 
 
 class Answer(NamedTuple):
-    """What an assistant's message is in the text, with the end of its turn, and how much it is trained."""
+    """The place of an assistant's message in the text, with the end of its turn, and its loss weight."""
 
     start: int
     stop: int
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def answers(traced: Traced) -> tuple[list[Answer], tuple[int, ...]]:
-    """The answers that can be trained, and the messages whose answers cannot."""
+    """Return the answers that can be trained, and the indices of the messages whose answers cannot."""
     turns = [at for at, message in enumerate(traced.messages) if message["role"] == "assistant"]
     if has_generation_tags(traced.template) and (stretches := traced.generated()):
         return _tagged(traced, stretches, turns), ()
@@ -131,7 +131,8 @@ def _ends(traced: Traced) -> list[str]:
 
 
 def rendered(traced: Traced, mask: str, continue_final_message: bool = False) -> Rendered:
-    """The conversation with its loss; `continue_final_message` leaves out the end of the last answer's turn."""
+    """Return the rendered conversation with its loss weights; `continue_final_message` leaves out the end of the last
+    answer's turn."""
     placed, untrained = answers(traced)
     chat_pieces = pieces(traced, placed)
     if continue_final_message:
@@ -143,7 +144,7 @@ def rendered(traced: Traced, mask: str, continue_final_message: bool = False) ->
 
 
 def pieces(traced: Traced, placed: list[Answer]) -> list[Piece]:
-    """The whole text as pieces with their roles."""
+    """Return the whole text as pieces with their roles."""
     marks = _Marks(traced, placed)
     return traced.pieces(sorted([*marks.outside(), *marks.inside()], key=lambda item: item[0]))
 

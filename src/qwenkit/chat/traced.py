@@ -1,4 +1,4 @@
-"""A folder's template over a conversation, and which of its text people wrote.
+"""A folder's template applied to a conversation, and which of the text people wrote.
 
 The template sees the messages as they are, so that whatever it looks for in them (`'</think>' in content`), cuts out
 or counts is as in transformers. What people typed is not a mark all the same: where a mark's name is in their text,
@@ -36,7 +36,7 @@ Stretch = tuple[int, int]
 
 @dataclass(frozen=True)
 class Traced:
-    """A template, a conversation that is checked and normal, and all else that the template reads."""
+    """A template, a checked and normal conversation, and everything else that the template reads."""
 
     tok: Tokenizer
     template: str
@@ -49,7 +49,7 @@ class Traced:
     add_generation_prompt: bool = False
 
     def before(self, count: int, add_generation_prompt: bool = False) -> Traced:
-        """The same with the first messages only."""
+        """Return the same with the first `count` messages only."""
         return replace(self, messages=self.messages[:count], add_generation_prompt=add_generation_prompt)
 
     bare: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -65,11 +65,14 @@ class Traced:
 
     @cached_property
     def text(self) -> str:
-        """What the template makes of it."""
+        """Return the text that the template makes of the conversation."""
         return self._rendered(self._shown, self.tools, self.variables)
 
     def with_all(self) -> Traced:
-        """The same, once it is sure that tools and calls are in the text: lost silently, they would be missed late."""
+        """Return the same after checking that tools and calls appear in the text; raises a `UserError` where they do
+        not.
+
+        If they were lost silently, nobody would notice for a long time."""
         every = all("content" in message for message in self.messages)
         forms = [self] if every else [replace(self, bare=bare) for bare in _BARE]
         reasons = [form._lost() for form in forms]
@@ -97,8 +100,9 @@ class Traced:
         return None
 
     def pieces(self, stretches: Sequence[tuple[Stretch, Piece]] = ()) -> list[Piece]:
-        """The text as pieces: names that people typed are content, the rest is markup, cut at the given stretches,
-        which are in order and give their pieces role, part and weight."""
+        """Return the text as pieces: names that people typed are content, the rest is markup.
+
+        The text is cut at the given stretches, which are in order and give their pieces role, part and weight."""
         cuts = sorted({0, len(self.text), *(at for stretch, _ in stretches for at in stretch),
                        *(at for stretch in self.typed for at in stretch)})  # fmt: skip
         typed, rest = {start for start, _ in self.typed}, list(stretches)
@@ -116,7 +120,7 @@ class Traced:
 
     @cached_property
     def typed(self) -> list[Stretch]:
-        """Where a mark's name in the text is of a message's, a tool's or a variable's."""
+        """Return where the text has the name of a special token that comes from a message, a tool or a variable."""
         count = self._covered(lambda name, _: name)[1]
         if not count:
             return []
@@ -184,7 +188,8 @@ class Traced:
     # ---- what the template itself calls an assistant's --------------------------------------------------------------
 
     def generated(self) -> list[Stretch]:
-        """What stands between the template's own `{% generation %}` tags; nothing where that cannot be seen."""
+        """Return the stretches between the template's `{% generation %}` tags; an empty list where they cannot be
+        located."""
         signs = self._signs
         marked = self._rendered(self._shown, self.tools, {**self.variables, GENERATION_MARKS: [*signs]})
         text, stretches = _uncovered(marked, re.compile(f"{signs[0]}([^{signs}]*){signs[1]}"))

@@ -1,4 +1,4 @@
-"""`qwenkit inspect data`: what a file or folder of chats is, and what would become of it."""
+"""`qwenkit inspect data`: what a file or folder of chats is, and how training would read it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _print_first(shown: Rendered, tok: ChatTokenizer) -> None:
 
 
 def lines(described: Summary) -> Iterator[str]:
-    """What the source is, a line for each thing."""
+    """Yield the description of the source, one line for each aspect."""
     words = {"chats": "chats", "pairs": "comparisons", "prompts": "prompts"}[described.kind]
     more = "" if described.complete else ", and there are more"
     bad = len(described.quarantine)
@@ -108,7 +108,7 @@ def lines(described: Summary) -> Iterator[str]:
 
 
 def lengths(described: Summary) -> Table | None:
-    """Quantiles of turns, characters and tokens."""
+    """Return a table of quantiles of turns, characters and tokens, or None where there are no rows."""
     from rich.table import Table
 
     rows = {"turns": described.turns, "characters": described.characters, "tokens": described.tokens}
@@ -122,7 +122,7 @@ def lengths(described: Summary) -> Table | None:
 
 
 def put_aside(described: Summary) -> Table | None:
-    """The reasons why rows are put aside, each with its first row."""
+    """Return a table of the reasons why rows are quarantined, each with its first row, or None."""
     from rich.table import Table
 
     if not described.quarantine.counts:

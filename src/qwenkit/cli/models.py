@@ -1,4 +1,4 @@
-"""Commands about models: talk to one, how far one reads, whether two say the same."""
+"""Commands about models: chat with one, measure how long a context it can use, compare two forms."""
 
 from __future__ import annotations
 

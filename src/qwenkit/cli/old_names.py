@@ -1,4 +1,4 @@
-"""Words of the command line that have another name now: they work for one release more, with a warning each.
+"""Old names of the command line: they work for one more release, each with a warning.
 
 `upgrade(arguments)` writes them as they are called today, before anything is parsed.
 """
@@ -23,7 +23,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 
 
 def upgrade(arguments: list[str]) -> list[str]:
-    """Return the arguments in today's words; an option under both of its names is a `UserError`."""
+    """Return the arguments under their present names; raises a `UserError` for an option that is given under both."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     words, rest = _upgraded_commands(arguments[:end]), arguments[end:]
     command = next((word for word in words if not word.startswith("-")), "")

@@ -1,4 +1,4 @@
-"""Commands about runs: run a recipe, plan it, look at what became of it."""
+"""Commands about runs: run a recipe, plan it, inspect the result."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Recipe:
 
 
 def run_and_report(recipe: Recipe, options: Options, quiet: bool, as_json: bool, verbose: bool = False) -> None:
+    """Run a recipe and print its closing table, or JSON with the rows of all nodes."""
     from qwenkit.lineage.progress import Terminal
     from qwenkit.lineage.runner import run_recipe
 

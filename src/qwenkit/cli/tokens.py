@@ -1,4 +1,4 @@
-"""`qwenkit tokenizer-stats`: how well tokenizers compress, and what their vocabularies hold."""
+"""`qwenkit tokenizer-stats`: how well tokenizers compress, and what their vocabularies contain."""
 
 from __future__ import annotations
 

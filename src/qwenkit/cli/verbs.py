@@ -16,7 +16,7 @@ from qwenkit.stages import KINDS
 
 
 def verb_of(kind: str) -> Callable[..., None]:
-    """The command of a kind: one option for each key of its config, and --out for the artifact's run folder."""
+    """Return the command of a kind: one option for each key of its config, and --out for the artifact's run folder."""
     from qwenkit.stages import load_stage
 
     config = load_stage(kind).Config
@@ -105,7 +105,7 @@ def _value(config: Any, key: str, given: Any) -> Any:
 
 
 def register(arguments: list[str]) -> None:
-    """Add the verb that is called; for the help page all of them by name, without loading their stages."""
+    """Register the verb that is called; for the help page register all by name, without loading their stages."""
     called = next((a for a in arguments if not a.startswith("-")), None)
     for kind, doc in KINDS.items():
         if kind == called:

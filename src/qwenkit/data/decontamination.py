@@ -1,4 +1,5 @@
-"""Decontamination (section 2.1, last paragraph): drop what shares a 13-gram with a test, after GPT-3.
+"""Decontamination (report §2.1, last paragraph): drop documents that share a 13-gram with a test, after GPT-3 (Brown et
+al., 2020).
 
     index = TestIndex(test_texts)
     index.matches(document)  -> spans of the document, each with the test text it overlaps
@@ -44,13 +45,17 @@ class Match:
 
 
 class TestIndex:
-    """All grams of the test texts, and which text each came from."""
+    """All n-grams of the test texts, and which text each came from."""
 
     __test__ = False  # the name is the field's; this is not a test case
 
     def __init__(
         self, texts: Iterable[str], gram: int = GRAM, shortest: int = SHORTEST, common: Hashes | None = None
     ) -> None:
+        """Index the test texts by n-grams of `gram` units (words, or characters of scripts without spaces).
+
+        A text of `shortest` to `gram` units is one n-gram; shorter ones are left out, and so are the n-grams in
+        `common`."""
         self.gram = gram
         self._tests: dict[int, dict[int, int]] = {}  # gram size -> hash -> number of the first text that holds it
         tidied = (unicodedata.normalize("NFC", text.replace("\xad", "")) for text in texts)  # as documents are
@@ -69,13 +74,13 @@ class TestIndex:
         self._sorted = {size: np.array(sorted(table), dtype=np.uint64) for size, table in self._tests.items()}
 
     def grams_in(self, document: str) -> Hashes:
-        """Return the different grams of the tests that a document holds: what a cut by document frequency counts."""
+        """Return the distinct n-grams of the tests that a document contains, to count document frequencies."""
         by_size = ngrams_by_size(unit_hashes(document).hashes, self._sorted)
         known = [grams[among(grams, self._sorted[size])] for size, grams in by_size]
         return np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *known]))
 
     def holding(self, texts: Sequence[str]) -> list[bool]:
-        """Return which of some texts overlap a test, all looked at together."""
+        """Return which of some texts overlap a test, all looked up together."""
         hashed, ends = unit_hashes_together(texts)
         holds = np.zeros(len(texts), dtype=np.bool_)
         for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
@@ -85,7 +90,7 @@ class TestIndex:
         return holds.tolist()
 
     def matches(self, document: str) -> list[Match]:
-        """Spans of a document that overlap a test; touching spans of one test are joined."""
+        """Return the spans of a document that overlap a test; touching spans of one test are joined."""
         hashed = unit_hashes(document)
         ranges = []
         for size, grams in ngrams_by_size(hashed.hashes, self._sorted):
@@ -114,7 +119,8 @@ def _joined(ranges: list[tuple[int, int, int]], hashed: Units) -> list[Match]:
 
 
 def overlap_13gram(training: Iterable[str], tests: Iterable[str]) -> int:
-    """Return how many training texts share 13 units with a test text, looking at a million characters together."""
+    """Return how many training texts share 13 units with a test text; about a million characters are looked up at a
+    time."""
     index, count, size = TestIndex(tests), 0, 0
     together: list[str] = []
     for text in training:

@@ -43,7 +43,8 @@ _MANY_CHARS = 20  # above this many characters the model knows Chinese from Japa
 
 
 def detect_language(text: str) -> tuple[str, float]:
-    """Return the language most of a text is written in, and how sure that is. No letters: ("und", 0.0)."""
+    """Return the language (ISO 639) that most of a text is written in, and the confidence, 0 to 1; ("und", 0.0) without
+    letters."""
     if len(text) > _PIECES * _PIECE:
         starts = range(0, len(text) - _PIECE + 1, (len(text) - _PIECE) // (_PIECES - 1))
         text = "\n".join(text[start : start + _PIECE] for start in starts)
@@ -65,7 +66,7 @@ def detect_language(text: str) -> tuple[str, float]:
 
 
 def refuse_unknown(languages: Iterable[str]) -> None:
-    """Refuse codes that no text is ever given: nothing would be kept under them."""
+    """Raise a `UserError` for language codes that the detection never returns: nothing would be kept under them."""
     labels, _ = _model().predict("a", k=-1)
     refuse_unnamed("language", languages, {UNKNOWN, *map(_iso, labels)}, "codes of ISO 639, like en and zh")
 

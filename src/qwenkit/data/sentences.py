@@ -1,4 +1,4 @@
-"""The signs that end a sentence or part its clauses, in all scripts: the one table of them.
+"""The punctuation that ends a sentence or separates its clauses, in all scripts: the one table of it.
 
 ENDS, PAUSES, CLOSING     signs, to be put into a class of a pattern: f"[{ENDS}]"
 without_ends(text)        whether it is written in a script that ends its sentences by spaces
@@ -44,5 +44,5 @@ def without_ends(text: str) -> bool:
 
 
 def ends_sentence(line: str) -> bool:
-    """Return whether a line ends with the end of a sentence, or with a quote."""
+    """Return whether a line ends with the end of a sentence, or with a quotation mark."""
     return _TERMINAL.match(line[-1:]) is not None

@@ -42,7 +42,7 @@ _ORDINARY = 0x32400  # no character above has another form
 
 
 def normalise(text: str) -> str:
-    """One form for comparing: NFKC, case folded, every run of white space one space."""
+    """Return one form of a text for comparing: NFKC, case-folded, with every run of white space as one space."""
     if text.isascii():
         return " ".join(text.lower().split())
     return " ".join(_form(text).split())
@@ -53,7 +53,8 @@ def _form(text: str) -> str:
 
 
 def units(text: str) -> list[str]:
-    """Words (runs of letters, digits, marks) and single characters of scripts without spaces; punctuation is left."""
+    """Return the units of a text: words (runs of letters, digits, marks) and single characters of scripts without
+    spaces, without punctuation."""
     return (_UNSIGNED if text.isascii() or not SIGN.search(text) else _UNIT).findall(text)
 
 
@@ -63,7 +64,8 @@ def is_unspaced(text: str) -> bool:
 
 
 def mix(state: Hashes) -> Hashes:
-    """Return the splitmix64 finaliser: every input bit reaches every output bit."""
+    """Return the splitmix64 finaliser (Steele et al., 2014) of 64-bit numbers: every input bit affects every output
+    bit."""
     state = (state ^ (state >> np.uint64(30))) * _M1
     state = (state ^ (state >> np.uint64(27))) * _M2
     return state ^ (state >> np.uint64(31))
@@ -167,26 +169,27 @@ def _hashed(codes: npt.NDArray[np.intp], table: _Table) -> Units:
 
 
 def unit_hashes(text: str) -> Units:
-    """Hashes and places of all units, in normal form as far as a character has one of one character."""
+    """Return hashes and places of all units, in normal form as far as a character has one of a single character."""
     return _hashed(_codes(text), _folded())
 
 
 def among(values: npt.NDArray[np.integer], known: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Return which values are in a sorted array."""
+    """Return which of the values are in a sorted array, as booleans."""
     if not len(known):
         return np.zeros(len(values), dtype=np.bool_)
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 def unit_hashes_together(texts: Sequence[str]) -> tuple[Units, npt.NDArray[np.int64]]:
-    """Return the units of some texts, hashed as one long text, and where each text's units end: for many short
-    texts."""
+    """Return the units of several texts, hashed as one long text, and where the units of each text end; fast for many
+    short texts."""
     units = unit_hashes("\n".join(texts))
     return units, _ends(units, texts)
 
 
 def normal_hashes(texts: Sequence[str]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Return the same of the texts in normal form, without places: `unit_hashes(normalise(text)).hashes` of each."""
+    """Return the hashes of the units of several normalised texts, and where each text's hashes end:
+    `unit_hashes(normalise(text)).hashes` of each."""
     table, codes = _normal(), _codes("\n".join(texts))
     if len(at := np.flatnonzero(table.odd[codes])):
         owners = set(np.searchsorted(np.cumsum([len(text) + 1 for text in texts]), at, side="right").tolist())
@@ -201,7 +204,7 @@ def _ends(units: Units, texts: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
-    """64-bit hashes of all n-grams in order; a text shorter than `size` is one n-gram of all it has."""
+    """Return 64-bit hashes of all n-grams in order; a text shorter than `size` is a single n-gram."""
     size = min(size, len(hashes))
     if size == 0:
         return np.empty(0, dtype=np.uint64)
@@ -209,8 +212,10 @@ def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
 
 
 def ngrams_by_size(hashes: Hashes, sizes: Collection[int]) -> Iterator[tuple[int, Hashes]]:
-    """Yield (size, hashes of its n-grams in order) for every wanted size, in one pass: an n-gram's number is made from
-    that of the one shorter by a unit. A text shorter than a size has none of it."""
+    """Yield (size, hashes of its n-grams in order) for every wanted size, in one pass.
+
+    The hash of an n-gram is made from that of its first n - 1 units. A text shorter than a size has no n-grams of
+    it."""
     state = np.zeros(len(hashes), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for size in range(1, min(len(hashes), max(sizes, default=0)) + 1):

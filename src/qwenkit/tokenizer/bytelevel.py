@@ -33,17 +33,17 @@ BYTES = {bytes([b]): i for i, b in enumerate(sorted(range(256), key=_TO_CHAR.__g
 
 
 def to_printable(token: bytes) -> str:
-    """The printable spelling of a token's bytes: b" a" -> "Ġa"."""
+    """Return the printable spelling of a token's bytes (GPT-2's byte table; Radford et al., 2019): b" a" -> "Ġa"."""
     return "".join(map(_TO_CHAR.__getitem__, token))
 
 
 def from_printable(token: str) -> bytes:
-    """The inverse of `to_printable`. Raises KeyError on a character outside the table."""
+    """Return the bytes of a printable spelling; raises `KeyError` for a character outside the table."""
     return bytes(map(_TO_BYTE.__getitem__, token))
 
 
 def merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """Merges in the order in which they apply, so that merge-list BPE gives the ids that rank BPE gives."""
+    """Return merges in the order in which they apply, so that merge-list BPE gives the ids that rank BPE gives."""
     out: list[tuple[bytes, bytes]] = []
     for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
         splits = ((token[:i], token[i:]) for i in range(1, len(token)))
@@ -53,7 +53,8 @@ def merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
 
 
 def strays(merges: Iterable[tuple[str, str]], vocab: Mapping[str, int]) -> list[str]:
-    """The tokens that the list of merges does not make out of their own bytes. Merges are in the order of their ids."""
+    """Return the tokens that the list of merges does not build out of their own bytes. Merges are in the order of their
+    ids."""
     made: dict[tuple[int, int], int] = {}
     ways: dict[int, list[tuple[int, int]]] = {}
     for left, right in merges:
@@ -90,7 +91,7 @@ def _meet(
 
 
 def is_complete(merges: Iterable[tuple[str, str]], vocab: Mapping[str, int]) -> bool:
-    """Whether a list of merges holds every way to split a token into two known ones, as `merges` writes it."""
+    """Return whether a list of merges holds every way to split a token into two known ones, as `merges` writes it."""
     listed = set(merges)
     return all(
         (token[:i], token[i:]) in listed

@@ -1,4 +1,4 @@
-"""Texts to counted pieces, on all cores: what training and extending a vocabulary learn from (report §2.2).
+"""Texts to counted pre-tokens, on all cores: training and extending a vocabulary start from them (report §2.2).
 
     pieces = count_pieces(texts, PATTERNS["qwen"], workers=2, progress=print)
     pieces.texts[0], pieces.counts[0]
@@ -36,7 +36,7 @@ _BATCH = 1 << 20
 
 
 class Pieces(NamedTuple):
-    """Different pieces in the order of their code points, and how often each occurs."""
+    """The distinct pre-tokens in the order of their code points, and how often each occurs."""
 
     texts: list[str]
     counts: npt.NDArray[np.int64]
@@ -45,7 +45,8 @@ class Pieces(NamedTuple):
 def count_pieces(
     texts: Iterable[str], pattern: str, nfc: bool = True, workers: int = 1, progress: Progress | None = None
 ) -> Pieces:
-    """Every piece that the pattern (a regular expression) cuts the texts into, counted. Progress is in texts."""
+    """Return every pre-token that the pattern (a regular expression) cuts the texts into, counted. Progress is in
+    texts."""
     total = len(texts) if isinstance(texts, list | tuple) else None
     counts: Counter[str] = Counter()
     done = 0

@@ -20,7 +20,8 @@ MARKERS = "osD^vPX*"
 
 
 def draw(report: Report) -> bytes:
-    """Tokens relative to the baseline, a line for each language, a mark with whiskers for each tokenizer, as SVG."""
+    """Return tokens relative to the baseline as SVG: a line for each language, a mark with whiskers for each
+    tokenizer."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -58,6 +59,6 @@ def draw(report: Report) -> bytes:
 
 
 def page(report: Report) -> str:
-    """The picture and all tables."""
+    """Return an HTML page of the picture and all tables."""
     svg = draw(report).decode()
     return pages.page("tokenizer/compression.html", picture=svg[svg.index("<svg") :], tables=tables(report))

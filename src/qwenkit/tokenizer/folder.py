@@ -30,7 +30,9 @@ VOCAB, MERGES = "vocab.json", "merges.txt"
 
 
 def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
-    """A tokenizer from a folder or a file; an extra vocabulary goes with a `.tiktoken` one."""
+    """Return a tokenizer from a folder or a file; an extra vocabulary belongs to a `.tiktoken` one.
+
+    Raises a `UserError` for files that are missing, corrupted or not supported."""
     path, extra = Path(path), Path(extra_vocab) if extra_vocab else None
     if extra is not None and not extra.is_file():
         raise UserError("no such file", where=str(extra), expected="an extra vocabulary in the form of a .tiktoken")

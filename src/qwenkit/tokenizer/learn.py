@@ -1,4 +1,5 @@
-"""Learn merges: byte-level BPE from counted pieces, from any vocabulary on (report §2.2).
+"""Learn merges: byte-level BPE (Sennrich et al., 2016) from counted pre-tokens, on top of any vocabulary (report
+§2.2).
 
     ids = dict(base.ranks)                                   # or the 256 bytes
     new = learn(pieces, ids, count=10_000, first_id=base.n_tokens, encode=...)
@@ -46,11 +47,10 @@ def learn(
     encode: Callable[[bytes], list[int]] | None = None,
     progress: Progress | None = None,
 ) -> dict[bytes, int]:
-    """Up to `count` new tokens in the order in which they were learnt, from `first_id` on.
+    """Return up to `count` new tokens in the order in which they were learnt, with ids from `first_id` on.
 
-    `ids` is the vocabulary to start from; `encode` gives a piece's ids in it (by default our own, which is slow).
-    Fewer come out where no pair occurs `min_count` times any more.
-    """
+    `ids` is the vocabulary to start from; `encode` returns the ids of a pre-token in it (by default `bpe`, which is
+    slow). There are fewer tokens where no pair occurs `min_count` times any more."""
     state = _State(pieces, dict(ids), min_count, encode)
     new: dict[bytes, int] = {}
     for number in range(count):
@@ -66,7 +66,8 @@ def learn(
 
 
 def bpe(piece: bytes, ids: Mapping[bytes, int]) -> list[int]:
-    """What the encoder does with one piece: itself if it is a token, else the lowest-ranked join, leftmost first."""
+    """Return the ids of one pre-token as the encoder does: itself if it is a token, else the lowest-ranked merges,
+    leftmost first."""
     if piece in ids:
         return [ids[piece]]
     parts = [piece[i : i + 1] for i in range(len(piece))]

@@ -1,4 +1,4 @@
-"""What a tokenizer's folder says beside its vocabulary: chat templates, names of special tokens, settings.
+"""The settings of a tokenizer's folder beside its vocabulary: chat templates, names of special tokens.
 
     read_templates(folder)      # {"default": "...", "tool_use": "..."}
     read_names(folder)          # {"eos_token": "<|im_end|>", ...}: what a template may call by these names
@@ -24,12 +24,12 @@ ADDED, SPECIAL_MAP = "added_tokens.json", "special_tokens_map.json"
 
 
 def read_config(folder: Path) -> Row:
-    """tokenizer_config.json of a folder, or nothing."""
+    """Return the tokenizer_config.json of a folder, or an empty dict."""
     return read_optional(folder / CONFIG)
 
 
 def read_optional(path: Path) -> Row:
-    """A JSON object of a file, or an empty one where there is no file."""
+    """Return the JSON object of a file, or an empty dict where there is no file."""
     return read_object(path) if path.exists() else {}
 
 
@@ -37,12 +37,12 @@ def read_optional(path: Path) -> Row:
 
 
 def read_template(folder: Path) -> str | None:
-    """The folder's chat template, from its own file or from tokenizer_config.json."""
+    """Return the folder's default chat template, from its own file or from tokenizer_config.json, or None."""
     return read_templates(folder).get(DEFAULT)
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """The folder's chat templates by name."""
+    """Return the folder's chat templates by name; raises a `UserError` where two of one name differ."""
     in_config, files = _config_templates(folder), _template_files(folder)
     for name in in_config.keys() & files.keys():
         if _body(in_config[name]) != _body(files[name]):
@@ -111,8 +111,9 @@ def _template_files(folder: Path) -> dict[str, str]:
 
 
 def read_names(folder: Path) -> Row:
-    """What a chat template may call special tokens by, as in transformers: `eos_token` and its like are texts,
-    `additional_special_tokens` is a list of them."""
+    """Return the names by which a chat template may call special tokens, as in transformers.
+
+    `eos_token` and similar keys are strings, `additional_special_tokens` is a list of them."""
     config = read_config(folder)
     if "added_tokens_decoder" not in config:
         config = {**config, **read_optional(folder / SPECIAL_MAP)}
@@ -163,7 +164,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def remarks(folder: Path) -> tuple[str, ...]:
-    """What tokenizer_config.json asks for and is not done, or is not known here."""
+    """Return remarks about settings of tokenizer_config.json that are not followed, or not known here."""
     return tuple(_remarks(read_config(folder), read_templates(folder)))
 
 

@@ -1,4 +1,4 @@
-"""Which files a source of chats holds, and which of them are trained on: never what calls itself a test.
+"""Find which files a source of chats holds, and which of them are trained on: never those named as a test split.
 
     found = find(Path("data"), "chats")       # found.taken, found.left: (name, why), found.splits
 
@@ -47,7 +47,8 @@ _NOUN = re.compile(r"(?<=[a-z])(?:sets?|data|splits?)$")
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a source: those that are `taken`, the split that they are, and what is `left`, with why."""
+    """The files of a source: those that are `taken`, the split that they are, and those `left` out, with the
+    reasons."""
 
     root: Path
     taken: tuple[Path, ...]
@@ -56,13 +57,14 @@ class Files:
     splits: dict[str, list[str]] = field(default_factory=dict)
 
     def named(self, path: Path) -> str:
-        """Return a file as people call it: by its path below the source."""
+        """Return the name of a file for messages: its path below the source."""
         return path.relative_to(self.root).as_posix() if self.root in path.parents else path.name
 
 
 def find(source: Path | Sequence[Path], kind: str, own: Sequence[str] = ()) -> Files:
-    """Return the files of a source, which is a path or some; what cannot be read or is unclear is a `UserError`. `own`:
-    the file of an artifact."""
+    """Return the files of a source, which is one path or several; `own` names the file of an artifact.
+
+    Raises a `UserError` for files that cannot be read, and where it is unclear which ones are meant."""
     if isinstance(source, Path):
         return _find(source, kind, own)
     results = [_find(path, kind, own) for path in source]
@@ -123,7 +125,8 @@ def _of_folder(path: Path, kind: str, own: Sequence[str]) -> Files:
 
 
 def split_of(parts: Sequence[str], where: Path | None = None) -> str:
-    """Return the split that a path's names tell, the last first: `train`, the word of another, or nothing."""
+    """Return the split that the names in a path tell, the last name first: `train`, the word of another split, or
+    ""."""
     for part in reversed(parts):
         words = _words(part)
         train, held_out = words & _TRAIN, words & _HELD
@@ -207,5 +210,5 @@ def _no_data(file: Path) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return a few names, and how many there are besides."""
+    """Return a few names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

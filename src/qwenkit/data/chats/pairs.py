@@ -1,4 +1,4 @@
-"""Comparisons: a conversation, the better answer and the worse, in the forms that people have.
+"""Comparisons: a conversation, the better answer and the worse one, in the forms that data sets have.
 
 | form | keys |
 | --- | --- |
@@ -39,7 +39,7 @@ _OTHER_NAMES = ("response_chosen", "response_rejected"), ("chosen_response", "re
 
 
 def as_pair(row: Row) -> Converted:
-    """Return a comparison with `messages`, and `chosen` and `rejected` as a text or a message."""
+    """Return a comparison with `messages`, and `chosen` and `rejected` as a string or a message."""
     form, context, sides, read = _parts(row)
     before, chosen, rejected = _joined(context, sides, row)
     check(before, True, False)

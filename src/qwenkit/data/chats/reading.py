@@ -1,4 +1,4 @@
-"""Splits of a source that are read apart, and the rows of each as this package's own.
+"""File splits of a source that are read independently, and the rows of each in this package's form.
 
     chat_splits(path, "chats", 16 << 20) -> list[ChatSplit]     # a function of the files and of the size alone
     read_split(split, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
@@ -36,8 +36,9 @@ _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
 
 @dataclass(frozen=True)
 class ChatSplit:
-    """A part of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else all of it. `first` is
-    the number of its first row (of JSON lines: line); `stem` begins the names of rows without an id."""
+    """A split of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else the whole file.
+
+    `first` is the number of its first row (of JSON lines: line); `stem` begins the ids of rows without one."""
 
     path: Path
     root: Path
@@ -52,13 +53,13 @@ class ChatSplit:
 def chat_splits(source: Source, kind: str, size: int = SPLIT_BYTES, own: Sequence[str] = ()) -> list[ChatSplit]:
     """Return the splits of a source's files, of about `size` bytes each.
 
-    A source is a path, or some that are read one after the other; `own` is the file of an artifact that holds them.
-    """
+    A source is one path, or several that are read one after the other; `own` names the file of an artifact that holds
+    them."""
     return splits_of(files.find(source, kind, own), kind, size)
 
 
 def splits_of(sources: files.Files, kind: str, size: int = SPLIT_BYTES) -> list[ChatSplit]:
-    """Return the splits of files that were found."""
+    """Return the splits of files that `find` returned."""
     return [split for file in sources.taken for split in _splits(file, sources, kind, size)]
 
 
@@ -95,8 +96,10 @@ def read(
 
 
 def read_split(split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
-    """Yield the rows of a split. What does not fit, or what `check` refuses, goes to the quarantine; without one the
-    first is a `UserError` with its file and number."""
+    """Yield the rows of a split in this package's form.
+
+    Rows that do not fit, or that `check` refuses, go to the quarantine; without one the first of them is a `UserError`
+    with its file and number."""
     for _, result in read_forms(split, quarantine, check):
         yield result.row
 
@@ -104,8 +107,8 @@ def read_split(split: ChatSplit, quarantine: Quarantine | None = None, check: Ch
 def read_forms(
     split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None, most: int | None = None
 ) -> Iterator[tuple[Row, Converted]]:
-    """Yield the same with each row as it was written, and the form that it came in; of the first rows, where `most` are
-    to be looked at."""
+    """Yield each row as it was written, and its converted form. `most` limits how many rows are read, and how many bad
+    ones."""
     gate = _Gate(quarantine, most)
     gate.root = split.root
     called = gate.named(split.path)
@@ -186,7 +189,7 @@ def dumps_safe(row: Row) -> str:
 
 
 def raw_rows(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a part as they are written, with their numbers."""
+    """Yield the rows of a split as they are written, with their numbers."""
     try:
         yield from _READERS[split.format](split, quarantine)
     except OSError as error:

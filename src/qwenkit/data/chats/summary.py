@@ -1,4 +1,4 @@
-"""What a source of chats is, and what would become of it: files, splits, forms, roles, lengths, what is put aside.
+"""Describe a source of chats: files, splits, forms, roles, lengths, and the rows that would be quarantined.
 
 found = describe(Path("data"))              # of which kind it is, is told by its first rows
 found = describe(path, "chats", 2000)       # no more than the first 2000 rows
@@ -31,9 +31,10 @@ _TRIED, _SAMPLE = 20, 200_000
 
 
 class Sample:
-    """Numbers, thinned out evenly where they are many, for their quantiles; the largest is kept."""
+    """Numbers, evenly thinned out where there are many, for their quantiles; the largest is always there."""
 
     def __init__(self) -> None:
+        """Create an empty sample."""
         self.values, self.every, self.count, self.largest, self.total = array("q"), 1, 0, 0, 0
 
     def add(self, value: int) -> None:
@@ -45,7 +46,7 @@ class Sample:
             self.values, self.every = self.values[::2], 2 * self.every
 
     def quantiles(self) -> dict[str, int]:
-        """Return the least, the quarters, nine tenths, 99 hundredths and the largest."""
+        """Return the minimum, the quartiles, the 90th and 99th percentile and the maximum."""
         if not self.values:
             return {}
         ordered = sorted(self.values)
@@ -55,7 +56,7 @@ class Sample:
 
 @dataclass
 class Summary:
-    """What was found; `complete` where all rows were read. `read` = `kept` + those in the quarantine."""
+    """The description of a source; `complete` where all rows were read. `read` = `kept` + those in the quarantine."""
 
     kind: str
     files: files.Files
@@ -80,7 +81,7 @@ class Summary:
         return self.kept + len(self.quarantine)
 
     def notes(self) -> list[str]:
-        """Return what people should know before they train on it."""
+        """Return notes that people should know before they train on the source."""
         split = self.files.split if len(self.files.taken) == 1 and self.files.split not in ("", "train") else ""
         lines = [f"{self.files.taken[0].name} calls itself `{split}`: it is read because it was named"] if split else []
         why: dict[str, list[str]] = {}
@@ -95,7 +96,7 @@ class Summary:
         return lines
 
     def plain(self) -> Row:
-        """Return all of it for programs."""
+        """Return the description as JSON values."""
         return {
             "kind": self.kind,
             "files": [{"file": self.files.named(path), "format": self.formats[self.files.named(path)]}
@@ -118,8 +119,9 @@ def describe(
     measure: Callable[[Row], int] | None = None,
     own: Sequence[str] = (),
 ) -> Summary:
-    """Read a source, or its first rows, and tell what it is; `measure` gives a row's tokens. Nothing is refused but
-    what no row can be read from."""
+    """Read a source, or its first rows, and return its description; `measure` returns the tokens of a row.
+
+    Raises a `UserError` only where no row can be read."""
     sources = files.find(source, kind or "chats", own)
     parts = reading.splits_of(sources, kind or "chats", 1 << 62)
     kind = kind or _kind_of(parts)

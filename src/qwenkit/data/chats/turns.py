@@ -1,4 +1,4 @@
-"""Messages of any spelling as `role` and `content`, with the weight that each answer is trained with.
+"""Messages of any spelling as `role` and `content`, with the loss weight of each answer.
 
     turns([{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}])
 
@@ -45,7 +45,7 @@ def turns(value: object, key: str = "messages") -> list[Row]:
 
 
 def listed(value: object, key: str) -> list[Row]:
-    """Return the same of what was read from JSON already."""
+    """Return messages that were parsed from JSON as messages with `role` and `content`."""
     if not isinstance(value, list):
         raise UserError(f"`{key}` is {json_kind(value)}", expected=LIST)
     return [turn(message, f"message {index}") for index, message in enumerate(_unpaired(value))]
@@ -61,7 +61,8 @@ def _unpaired(items: list[Any]) -> list[Any]:
 
 
 def parsed(value: object, key: str, expected: str = "a list") -> Any:
-    """Return a value that a table or a column of texts holds as JSON."""
+    """Return the parsed JSON of a string, as tables hold lists; other values unchanged. Raises a `UserError` for other
+    strings."""
     if not isinstance(value, str):
         return value
     try:
@@ -71,7 +72,7 @@ def parsed(value: object, key: str, expected: str = "a list") -> Any:
 
 
 def turn(message: object, where: str) -> Row:
-    """One message; what is not read in it stays in it."""
+    """Return a message with `role` and `content`; its other keys stay. Raises a `UserError` for something else."""
     if (
         type(message) is dict
         and message.keys() == _PLAIN
@@ -161,7 +162,7 @@ def _calls(content: Any, where: str) -> list[Any]:
 
 
 def weight_of(row: Mapping[str, object], where: str | None = None) -> float | None:
-    """Return the weight that a turn or a row asks for; None where it says nothing."""
+    """Return the loss weight that a turn or a row asks for; None where it says nothing."""
     weights = [(name, _weight(name, row[name], where)) for name in ("weight", *SWITCHES) if row.get(name) is not None]
     if row.get("train_detail") is not None:
         weights.append(("train_detail", _detail(row["train_detail"], where)))

@@ -1,4 +1,4 @@
-"""Copies over all chunks of a corpus: the global part of section 2.1, steps 3 and 4.
+"""Duplicates over all shards of a corpus: the global part of report §2.1, steps 3 and 4.
 
     find_candidates   rows with equal exact keys, and rows that agree in a band          (one task)
     shingle_part      shingles of the candidates of a chunk                              (a task a chunk)
@@ -44,12 +44,13 @@ COPY = pa.schema([("row", pa.int64()), *((key, pa.string()) for key in ("step", 
 
 
 def copies_of(joined: Path, number: int) -> Path:
-    """Return the file of what the join says of one chunk: a row for each row that is a copy, or has another id."""
+    """Return the file with a shard's duplicates: one row for each document that is a copy, or that gets another id."""
     return joined / f"copies-{number:05d}.parquet"
 
 
 def outcomes_and_names(joined: Path, number: int) -> tuple[dict[int, Outcome], dict[int, str]]:
-    """Of a chunk: the rows that are copies, as a fate; and the rows that got another id."""
+    """Return, for a shard, the outcome of each row that is a copy, and the new id of each row that gets one, both by
+    row."""
     path = copies_of(joined, number)
     rows = pq.read_table(str(path)).to_pylist() if path.exists() else []
     outcomes = {row["row"]: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in rows if row["step"]}
@@ -59,7 +60,8 @@ def outcomes_and_names(joined: Path, number: int) -> tuple[dict[int, Outcome], d
 def find_candidates(
     out: Path, signatures: Sequence[Path], weights: Sequence[float], config: CorpusConfig, runner: str
 ) -> DoneRecord:
-    """Exact copies with the row that stays, and the buckets of rows that may be near copies."""
+    """Write the exact copies with the row that stays, and the buckets of rows that may be near copies; return their
+    counts."""
     weight = np.array(weights)
     names = [str(path) for path in signatures]
     copies: list[int] = []
@@ -85,8 +87,9 @@ def find_candidates(
 
 
 def equal_rows(paths: list[str], columns: list[str], runner: str) -> list[Docs]:
-    """Return the groups of rows that are equal in some columns (0 in the first: equal to none), each sorted, by their
-    first."""
+    """Return the groups of rows that are equal in some columns, each sorted, ordered by their first row.
+
+    A 0 in the first column equals nothing."""
     groups = equal_by_daft(paths, columns, runner) if runner == "ray" else _equal_by_sorting(paths, columns)
     return sorted(groups, key=lambda group: int(group[0]))
 
@@ -104,7 +107,7 @@ def _equal_by_sorting(paths: list[str], columns: list[str]) -> Iterator[Docs]:
 
 
 def equal_by_daft(paths: list[str], columns: list[str], runner: str) -> Iterator[Docs]:
-    """Yield the same by Daft's plan, which keeps no order: in this process, or on the cluster that Ray is connected
+    """Yield the same groups by a query of Daft, in no order: in this process, or on the cluster that Ray is connected
     to."""
     daft = _daft(runner)
     frame = daft.read_parquet(paths).select("doc", *columns).where(daft.col(columns[0]) != 0)
@@ -129,7 +132,7 @@ def _daft(runner: str) -> Any:
 
 
 def shingle_part(out: Path, number: int, rows: Path, needed: Path) -> DoneRecord:
-    """Shingles of a chunk's candidates, one after the other."""
+    """Write the shingles of a shard's candidates, one after the other; return how many candidates there are."""
     docs = np.load(needed)
     wanted = set((row_of(docs[shard_of(docs) == number])).tolist())
     shingles: list[minhash.Hashes] = []
@@ -152,8 +155,10 @@ def join_copies(
     config: CorpusConfig,
     runner: str,
 ) -> DoneRecord:
-    """Return the fate of every copy and new ids for rows whose id is taken, a file for each chunk that has some; and
-    the lines that stand in too many documents. `sources`: of each chunk the name and weight of its source."""
+    """Write the outcome of every copy and new ids for rows whose id is taken, one file for each shard that has some,
+    and the lines that occur in too many documents. Return their counts.
+
+    `sources` holds the name and weight of each shard's source."""
     exact = np.load(candidates / EXACT)
     pairs = [
         ("exact_duplicates", "exact_copy", *pair) for pair in zip(exact["copies"].tolist(), exact["originals"].tolist())

@@ -21,8 +21,8 @@ MOST_TAGS, MOST_DEEP, MOST_ATTRIBUTES = 20_000, 1000, 1000  # of a simple page
 
 
 class Content(NamedTuple):
-    """`text`: the main content; `share`: of the page's sentences that it holds (0 where there are none); `simple`:
-    whether the page is one that other parsers end with, some being quadratic in depth or in attributes."""
+    """`text` is the main content, `share` the share of the page's sentences in it (0 where the page has none). `simple`
+    says whether other parsers can read the page in reasonable time: some are quadratic in depth or attributes."""
 
     text: str
     share: float

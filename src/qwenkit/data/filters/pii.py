@@ -1,4 +1,4 @@
-"""Personal data masked in place: mail and network addresses, numbers of telephones, cards, accounts and identity, keys.
+"""Personal data is masked in place: mail and network addresses, telephone, card, account and identity numbers, keys.
 
 Not in the report; an option of `build_corpus` (`scrub_pii`), off by default. `scrub(text) -> (text, counts)` puts
 `<email>`, `<phone>`, `<card>`, `<account>`, `<ip>`, `<identity>`, `<key>` where they stood, in time linear in the text.
@@ -80,32 +80,33 @@ _KEY = re.compile(
 
 
 def resident(number: str) -> bool:
-    """Return whether 18 digits hold a date of birth and pass the check of Chinese residents (ISO 7064, MOD 11-2)."""
+    """Return whether 18 digits hold a date of birth and pass the checksum of Chinese resident identity numbers (ISO
+    7064, MOD 11-2)."""
     values = [10 if digit in "Xx" else int(digit) for digit in number]
     passes = sum(value * pow(2, 17 - place, 11) for place, value in enumerate(values)) % 11 == 1
     return passes and bool(_BIRTH.match(number))
 
 
 def luhn(digits: str) -> bool:
-    """Return whether a number passes the check of payment cards."""
+    """Return whether a number passes the checksum of payment cards (Luhn)."""
     numbers = [int(digit) for digit in reversed(digits) if digit.isdigit()]
     return sum(numbers[0::2]) % 10 == -sum(sum(divmod(2 * number, 10)) for number in numbers[1::2]) % 10
 
 
 def card(number: str) -> bool:
-    """Return whether a number has the first digits and the length of an issuer of cards, and passes their check."""
+    """Return whether a number has the first digits and the length of a card issuer, and passes the checksum."""
     digits = re.sub(r"\D", "", number)
     return bool(_CARD_FORMS.fullmatch(digits)) and luhn(digits)
 
 
 def account(number: str) -> bool:
-    """Return whether an international bank account number passes its check (ISO 7064, MOD 97-10)."""
+    """Return whether an international bank account number (IBAN) passes its checksum (ISO 7064, MOD 97-10)."""
     plain = number.replace(" ", "")
     return int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 == 1
 
 
 def scrub(text: str) -> tuple[str, Counter[str]]:
-    """Return the text with personal data masked, and how much of each kind there was."""
+    """Return the text with personal data masked, and how many items of each kind there were."""
     counts: Counter[str] = Counter()
     for has_sign, kinds in _KINDS:
         for name, pattern, is_real in kinds if has_sign(text) else ():

@@ -1,5 +1,5 @@
-"""Numbers of telephones in a text: none has a check, so a form must be one that is called, and what stands before it no
-word for another number.
+"""Telephone numbers in a text. They have no checksum: the form must be one that can be called, and the text before it
+must not name another kind of number.
 
     for match in PATTERN.finditer(text): is_telephone(match)
 
@@ -52,7 +52,7 @@ _INTERNATIONAL = re.compile(r"\+[1-9]\d{7,14}")
 
 
 def is_telephone(match: re.Match[str]) -> bool:
-    """Return whether what has the form of a number is one that is called."""
+    """Return whether something in the form of a number is a telephone number."""
     number, form = match.group(), match.lastgroup or ""
     before = match.string[max(0, match.start() - _BEFORE) : match.start()]
     digits = re.sub(r"\D", "", number)

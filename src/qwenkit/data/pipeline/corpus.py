@@ -49,7 +49,7 @@ FORM = 4  # of what lies between the phases: another form is read by nobody, so 
 
 @dataclass
 class CorpusResult:
-    """The corpus and how it came about. Documents, ledger and attributes lie in files, in reading order."""
+    """A corpus and its accounting. Documents, ledger and attributes lie in files, in reading order."""
 
     document_files: list[Path]
     ledger_files: list[Path]
@@ -66,15 +66,16 @@ class CorpusResult:
 
     @property
     def documents(self) -> list[Row]:
-        """All documents in memory."""
+        """Return all documents in memory."""
         return list(self)
 
     def batches(self) -> Iterator[list[str]]:
-        """Yield the texts, some thousand at a time."""
+        """Yield the texts, some thousands at a time."""
         for path in self.document_files:
             yield from ([row["text"] for row in rows] for rows in parquet_io.read(path, ["text"]))
 
     def __iter__(self) -> Iterator[Row]:
+        """Yield the documents, one after the other."""
         for path in self.document_files:
             yield from parquet_io.read_documents(path)
 
@@ -91,9 +92,11 @@ def build_corpus(
     version: int = 0,
     strict: bool = False,
 ) -> CorpusResult:
-    """Raw sources in, clean documents out, each missing one accounted for. `progress(done, total, step=...)`. In a
-    `folder` that is there already, what another `version` of the steps has made is made anew. `strict`: a source of
-    which no record can be read ends the build when all are read (`NothingRead`)."""
+    """Build the clean documents of these sources, and account for every one that is missing.
+
+    `progress(done, total, step=...)` is called after each shard. A `folder` that exists is continued; what another
+    `version` of the steps wrote in it is rebuilt. With `strict`, a source without a readable record raises
+    `NothingRead` when all are read. Raises a `UserError` for sources and settings that cannot be used."""
     config = config or CorpusConfig()
     check(sources, config, runner)
     _refuse_within(sources, folder)
@@ -106,9 +109,10 @@ def build_corpus(
 
 
 class NothingRead(UserError):
-    """Of some sources no record can be read: `lost` says why, the quarantine where."""
+    """The error of sources without any readable record: `lost` holds the reasons, the quarantine the places."""
 
     def __init__(self, lost: dict[str, Counter[str]], quarantine: Quarantine) -> None:
+        """Name the sources in the message."""
         super().__init__("nothing can be read of the source " + ", nor of ".join(lost))
         self.lost, self.quarantine = lost, quarantine
 

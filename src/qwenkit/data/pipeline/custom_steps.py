@@ -1,4 +1,4 @@
-"""Your own steps of the pipeline: functions in a file of yours, each called with every document (section 2.1).
+"""Your own pipeline steps: functions in a file of yours, each called with every document (report §2.1).
 
     # my_step.py
     from qwenkit.data import Drop
@@ -42,7 +42,8 @@ _FORM = "`module:function` or `file.py:function`"
 
 
 class Drop(NamedTuple):
-    """What a step returns to drop a document: the rule that it is counted under, and a detail for the ledger."""
+    """The return value of a step that drops a document: the rule that it is counted under, and a detail for the
+    ledger."""
 
     rule: str
     detail: str = ""
@@ -52,7 +53,7 @@ Step = Callable[[Row], Row | Drop]
 
 
 class StepFile(NamedTuple):
-    """A step that was found: its name in the recipe, its file and function, and the SHA-256 of the file."""
+    """A custom step: its name in the recipe, its file and function, and the SHA-256 of the file."""
 
     name: str
     path: str
@@ -61,10 +62,9 @@ class StepFile(NamedTuple):
 
 
 def find_step(name: str) -> StepFile:
-    """Find a step by its name without running any of its code.
+    """Return a step by its name, without running any of its code.
 
-    Raises a `UserError` for a name of another form, a missing file or function, and a file that is not Python.
-    """
+    Raises a `UserError` for a malformed name, a missing file or function, and a file that is not Python."""
     module, colon, function = name.rpartition(":")
     if not colon or not module or not function.isidentifier():
         raise UserError(f"not the name of a step: {name!r}", expected=_FORM)
@@ -84,7 +84,7 @@ def find_step(name: str) -> StepFile:
 
 
 def find_steps(names: Sequence[str]) -> tuple[StepFile, ...]:
-    """Find all steps of a recipe, in its order; see `find_step`. A step that is named twice is a `UserError`."""
+    """Return all steps of a recipe in order; see `find_step`. Raises a `UserError` for a step that is named twice."""
     for name in names:
         if list(names).count(name) > 1:
             raise UserError(f"the step {name!r} is named twice", expected="each step once")
@@ -127,10 +127,9 @@ def _defined_names(tree: ast.Module) -> list[str]:
 
 @lru_cache(maxsize=32)
 def load_step(step: StepFile) -> Step:
-    """Load a step's function: its file is run once in each process.
+    """Return a step's function; its file is run once in each process.
 
-    Raises a `UserError` for a file that has changed since it was found, that fails, or whose name is not a function.
-    """
+    Raises a `UserError` for a file that has changed since it was found, that fails, or that lacks the function."""
     path = Path(step.path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != step.digest:
         hint = "the same command begins again with what is there now"
@@ -154,11 +153,11 @@ def load_step(step: StepFile) -> Step:
 
 
 def apply_steps(row: Row, steps: Sequence[StepFile]) -> Drop | None:
-    """Apply steps to a row of the pipeline, in their order; return what dropped it, or None: it is kept, as changed.
+    """Apply steps to a row of the pipeline in order; return why one of them dropped it, or None where it is kept, as
+    changed.
 
-    Raises a `UserError` with the place of the document, and of the line in the step, for a step that fails or returns
-    something else than a document or a `Drop`.
-    """
+    Raises a `UserError` with the place of the document, and of the line in the step, for a step that fails or that
+    returns something else than a document or a `Drop`."""
     for step in steps:
         document = {**json.loads(row["meta"] or "{}"), **{k: row[k] for k in (*FIXED, *_COLUMNS)}}
         try:

@@ -39,11 +39,12 @@ DONE, KEY, PART, DIGEST = "mark.json", "key.json", ".part", "digest"
 
 
 class Executor:
-    """Runs phases in a folder, which is its own meanwhile. Use as a context: the worker processes live as long."""
+    """Runs phases in a folder, which it locks. Use it as a context manager: the worker processes live as long."""
 
     def __init__(
         self, folder: Path, workers: int = 1, runner: str = "local", progress: Callable[..., None] | None = None
     ) -> None:
+        """Prepare a folder of phases; `workers` processes run shards, or Ray does (`runner` is "ray")."""
         self.folder, self.workers, self.runner = folder, max(1, workers), runner
         self._progress = progress or (lambda done, total, **_: None)
         self._pool: ProcessPoolExecutor | None = None
@@ -51,16 +52,18 @@ class Executor:
         self._names: dict[str, list[str]] = {}
 
     def __enter__(self) -> Executor:
+        """Lock the folder."""
         self._held.enter_context(locked(self.folder, "folder of chunks"))
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop the worker processes and unlock the folder."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._held.close()
 
     def path(self, phase: str, number: int, name: str) -> Path:
-        """Return a file of a finished chunk."""
+        """Return the path of a file of a finished shard."""
         return self.folder / phase / self._names[phase][number] / name
 
     def run_phase(
@@ -71,8 +74,10 @@ class Executor:
         work: Callable[..., DoneRecord],
         own: Sequence[object] | None = None,
     ) -> list[DoneRecord]:
-        """Do what is not done of a phase; the marks of all chunks in their order. With `own` every chunk has a key of
-        its own beside that of the phase, and stays while that stands, wherever it comes to be among the others."""
+        """Run the missing shards of a phase; return the done records of all shards in order.
+
+        A phase with another `key` starts anew. With `own` every shard also has a key of its own, and stays while that
+        is the same, whatever its place among the others. Raises `Stopped` where a worker process is killed."""
         self._open(phase, _digest_of(key))
         names = [f"{n:05d}" for n in range(len(tasks))] if own is None else [_digest_of(each)[:16] for each in own]
         self._names[phase] = names
@@ -142,8 +147,9 @@ def _as_worker(parent: int) -> None:
 
 
 def make_shard(work: Callable[..., DoneRecord], out: Path, task: Task) -> None:
-    """Make one chunk beside its place, in a folder that no other process has; mark it and move it there. A full disk is
-    told by the folder of all phases."""
+    """Write one shard into a temporary folder, mark it as done and rename it into place.
+
+    The error of a full disk names the folder of all phases."""
     beside = out.with_name(f"{out.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     beside.mkdir(parents=True)
     try:
@@ -166,7 +172,7 @@ def make_shard(work: Callable[..., DoneRecord], out: Path, task: Task) -> None:
 
 
 def is_intact(out: Path) -> bool:
-    """Return whether a chunk is there, with the bytes that its mark was made of."""
+    """Return whether a shard exists with the bytes that its done record was made of."""
     mark = _read(out / DONE)
     if not isinstance(mark, dict) or DIGEST not in mark:
         return False
@@ -215,7 +221,8 @@ def _on_ray(work: Callable[..., DoneRecord], jobs: list[tuple[Path, Task]]) -> I
 
 
 def import_ray() -> Any:
-    """Ray, connected: to the cluster of RAY_ADDRESS, or to one on this machine."""
+    """Return Ray, connected to the cluster of RAY_ADDRESS or to a local one; raises a `UserError` where it is not
+    installed."""
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:

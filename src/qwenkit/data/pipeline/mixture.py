@@ -16,8 +16,8 @@ from qwenkit.records import Row
 
 
 def copies(weight: float, seed: int, source: str, name: str) -> int:
-    """Return how often a document of a source appears: the weight, rounded up or down by a draw that is the document's
-    own."""
+    """Return how often a document of a source appears: the weight, rounded up or down by a random draw of the
+    document's own."""
     whole = math.floor(weight)
     if weight == whole:
         return whole
@@ -25,6 +25,6 @@ def copies(weight: float, seed: int, source: str, name: str) -> int:
 
 
 def repeat(row: Row, times: int) -> Iterator[Row]:
-    """Yield a row so many times, numbered."""
+    """Yield a row that many times, with the number of the copy."""
     for copy in range(times):
         yield {**row, "copy": copy}

@@ -1,5 +1,5 @@
-"""What is done to one shard in each phase of a corpus (`corpus` joins them; `minhash_dedup` does what needs all shards,
-and `quality_signals` measures what `clean_part` judges).
+"""The work on one shard in each phase of a corpus (`corpus` joins them; `minhash_dedup` does what needs all shards, and
+`quality_signals` measures what `clean_part` judges).
 
     read_part     a part of a source: documents, text out of pages, language         -> rows, ledger
     sign_part     exact keys and MinHash bands of those rows                         -> signatures
@@ -65,8 +65,10 @@ def read_part(
     signatures: Sequence[list[int]] = (),
     steps: Sequence[StepFile] = (),
 ) -> DoneRecord:
-    """Return documents of a part of a source as rows; those without text or of an unwanted language end here. Files
-    that are no more those that were `seen` when the build began are refused: their digests are taken."""
+    """Write the documents of a split of a source as rows; return the counts and the quarantine.
+
+    Documents without text or in an unwanted language are dropped here. Raises a `UserError` for files whose
+    `signatures` have changed since the build began: their digests are already taken."""
     quarantine = Quarantine()
     _refuse_changed(split, source, signatures)
     with (
@@ -93,7 +95,7 @@ def _refuse_changed(split: SourceSplit, source: Source, signatures: Sequence[lis
 
 
 def text_of(source: Source, document: Document) -> str:
-    """Return a document's text. A page is decoded and extracted; other text is only tidied, and code left as it is."""
+    """Return the text of a document: a page is decoded and extracted, other text only tidied, code unchanged."""
     if document.form == "html":
         return collapse_repeated_lines(extract_text(document.body, document.url, document.charset))
     text = document.body if isinstance(document.body, str) else decode(document.body, document.charset)
@@ -152,7 +154,7 @@ def _by_steps(row: Row, steps: Sequence[StepFile]) -> tuple[str, str, str] | Non
 
 
 def sign_part(out: Path, number: int, rows: Path, source: Source, config: CorpusConfig) -> DoneRecord:
-    """Exact key, band keys, size and id of every row, by its number; of lines, how many rows hold them."""
+    """Write the exact key, band keys, size and id of every row by its number; return how many rows hold each line."""
     bands, _ = minhash.bands_for(config.near_threshold)
     exact, near = applies("exact_duplicates", source, config), applies("near_duplicates", source, config)
     fields = [("doc", pa.int64()), ("size", pa.int32()), ("name", pa.int64())]
@@ -184,7 +186,8 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
 
 
 def spread_part(out: Path, number: int, rows: Path, config: CorpusConfig, joined: Path, tests: Path) -> DoneRecord:
-    """In how many documents of a chunk each gram of the tests stands, copies left out."""
+    """Write in how many documents of a shard each n-gram of the tests occurs, copies left out; return the number of
+    n-grams."""
     index, (copies, _) = index_of(tests, config), outcomes_and_names(joined, number)
     grams_of_documents = [np.empty(0, dtype=np.uint64)]
     done = 0
@@ -207,7 +210,9 @@ def clean_part(
     tests: Path,
     common: Path | None,
 ) -> DoneRecord:
-    """Return what is left of a chunk, and the outcome of all its rows. `tests` and `common`: see `index_of`."""
+    """Write the documents of a shard that are kept, and the outcome of all its rows; return the counts.
+
+    `tests` and `common` are the files of `index_of`."""
     index = index_of(tests, config, common) if applies("decontaminate", source, config) else None
     judge = _Judge(source, config, joined, index)
     copies, names = outcomes_and_names(joined, number)
@@ -305,7 +310,7 @@ class _Judge:
 
 
 def index_of(tests: Path, config: CorpusConfig, common: Path | None = None) -> TestIndex:
-    """Return the index of the test texts in a file, without the grams in another."""
+    """Return the index of the test texts in the file `tests`, without the n-grams in the file `common`."""
     ignored = () if common is None else (str(common), *stamps(common))
     return _index((str(tests), *stamps(tests)), ignored, config.gram, config.shortest)
 

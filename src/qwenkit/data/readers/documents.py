@@ -46,7 +46,7 @@ _NO_PAGES = ("warcinfo", "request", "metadata")  # which are about pages, and ar
 @dataclass
 class Document:
     """A document as read: `body` is text, or bytes whose encoding only `charset` (a header's claim) hints at. `form` is
-    what it is to be taken for: `html`, `code` or `text`."""
+    how it is treated: `html`, `code` or `text`."""
 
     id: str
     body: str | bytes
@@ -59,10 +59,12 @@ class Document:
 
 @dataclass(frozen=True)
 class SourceSplit:
-    """What of a source is read by itself: files, or of one file the bytes (or row groups) `start` to `stop`.
-    `first` is the number of its first line or row; `skip`: it begins within a line that belongs to the part before.
-    `form` and `kind` are those of its files (`sources`). `unread`: (path below the source, why) of what lies there and
-    is not read."""
+    """A split of a source that is read by itself: whole files, or the bytes (or row groups) `start` to `stop` of one
+    file.
+
+    `first` is the number of its first line or row. `skip` says that it begins within a line that belongs to the split
+    before. `form` and `kind` are those of its files (`sources`). `unread` lists (path below the source, reason) for
+    files that are not read."""
 
     paths: tuple[str, ...]
     start: int = 0
@@ -134,7 +136,7 @@ def _source_split(part: FileSplit, file: File) -> SourceSplit:
 
 
 def read_split(split: SourceSplit, source: Source, quarantine: Quarantine) -> Iterator[Document]:
-    """Yield the documents of one part of a source."""
+    """Yield the documents of one split of a source."""
     root = remote.fetched(source.path, source.name)
     quarantine.root = root
     for name, why in split.unread:

@@ -59,7 +59,8 @@ BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "u
 
 
 def decode(data: bytes, claimed: str | None = None) -> str:
-    """Bytes as text. What is valid UTF-8 is UTF-8; else the most plausible of claimed, guessed and usual encodings."""
+    """Return bytes as text: valid UTF-8 is UTF-8; otherwise the most plausible of the claimed, guessed and usual
+    encodings."""
     for bom, name in BOMS:
         if data.startswith(bom):
             return data[len(bom) :].decode(name, "replace")
@@ -93,8 +94,7 @@ def _by_language(sample: bytes, trusted: dict[str, float]) -> str:
 
 
 def utf_16(data: bytes) -> str | None:
-    """Return the name of UTF-16 without a mark, or None: every other of its bytes is NUL in ASCII, which all markup
-    is."""
+    """Return the name of UTF-16 without a mark, or None: in it every other byte of ASCII, such as markup, is NUL."""
     nuls = [data[start:1000:2].count(0) for start in (0, 1)]
     if len(data) < 64 or max(nuls) < 0.3 * len(data[:1000:2]) or min(nuls) > 0.1 * max(nuls):
         return None
@@ -142,7 +142,8 @@ def _frequent_han() -> frozenset[str]:
 
 
 def plausibility(sample: bytes, encoding: str) -> float:
-    """Return how much a sample, read in an encoding, looks like writing: the mean score of its non-ASCII characters."""
+    """Return how much a sample looks like writing when it is read in an encoding: the mean score of its non-ASCII
+    characters."""
     text = sample.decode(encoding, "replace")
     chinese = encoding in ("gb18030", "big5")
     scores = [_score(*triple, chinese) for triple in zip(" " + text, text, text[1:] + " ") if triple[1] > "\x7f"]

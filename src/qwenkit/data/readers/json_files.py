@@ -1,4 +1,4 @@
-"""A `.json` file as what it is: an object a line, or a document, that is a list of rows or a row over many lines.
+"""A `.json` file as what it contains: one object a line, or one document, which is a list of rows or one long row.
 
     if is_document(path):
         for number, value in values(path, quarantine): ...      # bytes of one value, which `records.parse_line` reads
@@ -26,8 +26,8 @@ _BETWEEN = re.compile(r"[\s,\]]*")
 
 
 def is_document(path: Path) -> bool:
-    """Return whether a file is one JSON document and not JSON lines: it begins with a list, or with an object that its
-    first line leaves open."""
+    """Return whether a file is one JSON document and not JSON lines: it begins with a list, or with an object that goes
+    beyond its first line."""
     head = next(blocks(path), b"")
     text = b"" if isinstance(head, Damage) else head.removeprefix(codecs.BOM_UTF8).lstrip()
     first, more, _ = text.partition(b"\n")
@@ -36,7 +36,7 @@ def is_document(path: Path) -> bool:
 
 
 def values(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, bytes]]:
-    """Yield (Number, bytes) of every value of a document: of a list its items."""
+    """Yield (number, bytes) of every value of a document; of a list, its items."""
     damage: list[Damage] = []
     pieces = _decoded(path, damage)
     buffer = next(pieces, "").removeprefix("\ufeff").lstrip().removeprefix("[")

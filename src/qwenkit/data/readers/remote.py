@@ -1,4 +1,4 @@
-"""Sources that are not on this disk: data sets of the Hugging Face Hub (`hf://datasets/ORG/NAME`), S3 and GCS paths.
+"""Remote sources: data sets of the Hugging Face Hub (`hf://datasets/ORG/NAME`), S3 and GCS paths.
 
     folder = fetched("hf://datasets/org/name", "web")
 
@@ -22,7 +22,7 @@ _HUB, _STORES = "hf://datasets/", ("s3://", "gs://", "gcs://")
 
 
 def fetched(path: Path | str, name: str) -> Path:
-    """Return the local path of a source."""
+    """Return the local path of a source, downloading it where it is remote."""
     text = str(path)
     if text.startswith(_HUB):
         return _from_hub(text.removeprefix(_HUB), name)

@@ -1,4 +1,4 @@
-"""What a source is, and which files below it are read as what: by their contents where a name does not say it.
+"""What a source is, and how each file below it is read: by its contents where the name does not say it.
 
     files, unread = source_files(Path("crawl"), "web")     # [File(path, form, kind), ...], [(path, why not), ...]
 
@@ -53,15 +53,14 @@ DESCRIPTION = "a description beside data"
 
 @dataclass(frozen=True)
 class Source:
-    """One source of the corpus. `weight` up-samples (2.5: every document twice, half of them a third time).
+    """One source of the corpus. `weight` up-samples it (2.5: every document twice, half of them a third time).
 
-    Kinds: `html` pages; `web` text that somebody took out of pages; `text` that was chosen by hand (books, your own);
-    `code`; `instruction` data; `auto`, each file what it holds. Prose rules of quality judge the first two only.
+    Kinds: `html` pages; `web` text that was already extracted from pages; `text` that was chosen by hand (books, your
+    own); `code`; `instruction` data; `auto`, each file what it holds. Prose rules of quality judge only the first two.
 
-    `text_keys` are the columns of rows that make a text together, a paragraph each: ("question", "answer"); `a.b` is
-    the `b` in `a`. A list of messages gives what they say. `skip` names steps that are not applied to it, beyond those
-    its kind leaves out (`settings.STEPS`).
-    """
+    `text_keys` are the columns that make up a text together, a paragraph each: ("question", "answer"); `a.b` is the
+    field `b` of `a`. A list of messages gives their contents. `skip` names steps that are not applied to it, beyond
+    those that its kind leaves out (`settings.STEPS`)."""
 
     name: str
     path: Path | str
@@ -72,6 +71,7 @@ class Source:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Raise a `UserError` for an unknown kind or step, or a weight that is not a finite number above 0."""
         if self.kind not in (*KINDS, AUTO):
             raise UserError(
                 f"unknown kind {self.kind!r}",
@@ -84,7 +84,7 @@ class Source:
 
 
 class File(NamedTuple):
-    """A file that is read: how, and as what kind of document."""
+    """A file that is read, with its format and the kind of its documents."""
 
     path: Path
     form: str
@@ -92,8 +92,8 @@ class File(NamedTuple):
 
 
 def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], list[tuple[str, str]]]:
-    """Return the files of a source, that is itself or those below it, sorted by relative path; and of what else lies
-    there its relative path, and why it is not read."""
+    """Return the files of a source, which is a file or a folder, sorted by relative path; and the other files of the
+    folder, with the reason why they are not read."""
     where = f"source {name}: {path}"
     if not path.exists():
         raise UserError("no such file or folder", where=where, nearest=nearest(path.name, _siblings(path)))
@@ -132,7 +132,7 @@ def _told(why: dict[Path, str]) -> str:
 
 
 def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Return what lies below a folder and is not a folder; and the folders that are not entered, with why."""
+    """Return the files below a folder, and the folders that are not entered, with the reasons."""
     files_found: list[Path] = []
     closed: dict[Path, str] = {}
 
@@ -177,7 +177,7 @@ def _siblings(path: Path) -> list[str]:
 
 
 def suffix_of(path: Path) -> str:
-    """Return the suffix that names the form, without one of a packing."""
+    """Return the suffix that names the format, without that of a compression."""
     return unpacked_name(path).suffix.lower()
 
 

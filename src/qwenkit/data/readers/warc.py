@@ -1,4 +1,4 @@
-"""Web archives: the records of a WARC file or of a part of it (`payload` makes pages of them).
+"""Web archives: the records of a WARC file or of a split of it (`warc_pages` turns them into pages).
 
     for offset, record in records(path): ...        # a Record, or the reason why there is none
     for start, stop in edges(path, 16 << 20): ...   # parts of a plain file, from record to record
@@ -40,7 +40,7 @@ _HEADERS = 1000  # lines that a record's headers have at most
 
 
 class Record(NamedTuple):
-    """Headers (names in lower case) and the block of a record."""
+    """The headers (names in lower case) and the block of a record."""
 
     headers: dict[str, str]
     block: bytes
@@ -108,8 +108,9 @@ class _Window:
 
 
 def records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Record | str]]:
-    """Yield (Offset, record or what is wrong) of every record that begins in a part of a file: of one that is not
-    packed a part that begins with a record."""
+    """Yield (offset, record or error) for every record that begins in a split of a file.
+
+    A split of a file that is not compressed must begin at a record."""
     if kind := packing(path):
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -120,8 +121,9 @@ def records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tup
 
 
 def edges(path: Path, size: int) -> Iterator[tuple[int, int]]:
-    """Parts of a plain file of about `size` bytes. They begin where reading it as a whole comes by, so that no part
-    begins with a record that another quotes."""
+    """Yield the byte ranges of splits of a plain file, of about `size` bytes each.
+
+    They begin at records of a sequential read, so that no split begins with a record that another one quotes."""
     start = 0
     with _File(path) as file:
         for at, _ in _plain(file, 0, file.total, False):

@@ -1,4 +1,4 @@
-"""Pages out of the records of a web archive: what HTTP did to them undone, and what they are found out.
+"""Pages out of the records of a web archive: HTTP encodings are undone, and the type of the content is found.
 
     page(record) -> Page(body, url, charset, is_text), or the reason why there is none
 
@@ -49,7 +49,7 @@ _MOST_ENCODINGS = 4
 
 
 class Page(NamedTuple):
-    """A page's bytes, with the encoding that the server claims; `is_text`: it is not markup."""
+    """The bytes of a page, with the encoding that the server claims; `is_text` says that it is not markup."""
 
     body: bytes
     url: str | None
@@ -58,7 +58,7 @@ class Page(NamedTuple):
 
 
 def page(record: Record) -> Page | str:
-    """Return the page in a record, or why there is none."""
+    """Return the page in a record, or the reason why there is none."""
     kind, body = record.headers.get("content-type", ""), record.block
     if body.startswith(b"HTTP/"):
         head, body = (*re.split(rb"\r?\n\r?\n", body, maxsplit=1), b"")[:2]

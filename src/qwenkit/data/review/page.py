@@ -1,4 +1,4 @@
-"""Reading a corpus (section 2.1, step 6: manual sampling and review): one page of funnel, curves and samples.
+"""Reading a corpus (report §2.1, step 6: manual sampling and review): one page of funnel, curves and samples.
 
     page(Path("runs/nano/corpus"))              -> HTML, self-contained; `review_server` shows it and saves judgements
     summary(Path("review.jsonl"))               -> by rule and source: how often the readers agreed, with intervals
@@ -173,7 +173,8 @@ def bars(values: Sequence[tuple[str, int]], title: str) -> str:
 
 
 def s_curve(threshold: float, pairs: int = 200, size: int = 200) -> tuple[Points, Points]:
-    """Return two curves over similarity, (theory, measured): the chance that a pair of documents agrees in a band."""
+    """Return two curves over the Jaccard similarity, (theory, measured): the chance that a pair of documents agrees in
+    a band (LSH)."""
     bands, rows = minhash.bands_for(threshold)
     theory = [(s, 1 - (1 - s**rows) ** bands) for s in np.linspace(0, 1, 101).tolist()]
     measured = []
@@ -245,7 +246,9 @@ def _samples(rows: Iterable[Row]) -> list[Row]:
 
 
 def judgements(saved: Path) -> list[dict[str, str]]:
-    """Return what readers said, in order; a later judgement of a document replaces an earlier one."""
+    """Return the judgements of readers in order; a later one of the same document replaces an earlier one.
+
+    Raises a `UserError` for a line that is not a judgement."""
     last: dict[tuple[str, str, str], dict[str, str]] = {}
     keys = ("rule", "source", "id", "say")
     for number, row in enumerate(read_jsonl(saved), 1):
@@ -259,8 +262,8 @@ def judgements(saved: Path) -> list[dict[str, str]]:
 
 
 def summary(saved: Path) -> dict[str, Any]:
-    """Return how many judgements were right and wrong, with the share of right ones and its 95 % interval (Wilson): of
-    every rule, every source, and every rule of every source; and the share of overlaps with tests that are none."""
+    """Return how many judgements were right and wrong, with the share of right ones and its 95 % interval (Wilson,
+    1927): by rule, by source, and by both; and the share of overlaps with tests that are false positives."""
     rows = judgements(saved)
     return {
         "by_rule": _agreed(rows, lambda row: row["rule"]),

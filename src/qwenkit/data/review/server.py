@@ -1,4 +1,4 @@
-"""The review page on this machine alone, where a reader's judgements are saved.
+"""A server of the review page on this machine alone, where a reader's judgements are saved.
 
     with serve(corpus, Path("review.jsonl")) as server:
         server.serve_forever()
@@ -37,7 +37,7 @@ _NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
-    """Return a server of the page; each judgement is a row of `saved`. `serve_forever()` runs it."""
+    """Return a server of the page; each judgement becomes a row of `saved`. Call `serve_forever()` to run it."""
     book = _Book(saved)
     body = page(corpus).encode(errors="replace")
     try:

@@ -1,4 +1,4 @@
-"""The last phase of the data pipeline: documents to token shards, a file split at a time (report §2.1 to §2.3).
+"""The last phase of the data pipeline: documents to token shards, one file split at a time (report §2.1 to §2.3).
 
     corpus = tokenize(corpus, tokenizer, share, seed, folder, workers=2)
     corpus.dataset      the shards of the training split, in the corpus's order
@@ -35,11 +35,11 @@ Counts = dict[str, dict[str, dict[str, int]]]
 
 
 class Digested(Protocol):
-    """A file or folder with the digest of its content; `node` is the node of a run that vouches for it, or None."""
+    """A file or folder with the digest of its content; `node` is the node of a run that made it, or None."""
 
     @property
     def path(self) -> Path:
-        """Return where the file or folder lies."""
+        """Return the path of the file or folder."""
         ...
 
     @property
@@ -49,7 +49,7 @@ class Digested(Protocol):
 
     @property
     def node(self) -> str | None:
-        """Return the node of a run that vouches for it, or None."""
+        """Return the node of a run that made it, or None."""
         ...
 
 
@@ -57,8 +57,8 @@ class TokenizedCorpus(NamedTuple):
     """A tokenized corpus.
 
     `dataset` are the shards of the training split, `validation` the first documents of the validation split of each
-    source (200 at most), and `counts` says by `source` and by `licence` how many documents and tokens are learnt.
-    """
+    source (200 at most), and `counts` says by `source` and by `licence` how many documents and tokens are trained
+    on."""
 
     dataset: Shards
     validation: list[Row]
@@ -76,10 +76,9 @@ def tokenize(
     runner: str = "local",
     progress: Callable[..., None] | None = None,
 ) -> TokenizedCorpus:
-    """Tokenize all documents but a validation share; what is done already in the folder stays.
+    """Tokenize all documents except a validation share; finished shards in the folder are kept.
 
-    Raises a `UserError` for a corpus without documents, and for a file that changes while it is read.
-    """
+    Raises a `UserError` for a corpus without documents, and for a file that changes while it is read."""
     from qwenkit.data.pipeline.executor import Executor
     from qwenkit.data.tokens.shards import Shards, join_shards
 
@@ -102,8 +101,7 @@ def encode_split(
 ) -> DoneRecord:
     """Write the tokens of a split of the corpus as a shard, and its validation documents beside it.
 
-    `before` is the file's signature when the work began: a file that has changed since is refused.
-    """
+    `before` is the file's signature when the work began; raises a `UserError` for a file that has changed since."""
     from qwenkit.data.tokens.shards import ShardWriter
 
     before = before or signature(split.path)

@@ -1,4 +1,4 @@
-"""Where the text of a page begins and ends among the blocks of its root.
+"""Find where the text of a page begins and ends among the blocks of its root.
 
 It begins with its first sentences, and with what belongs to them right above. It ends with the last ones, or where a
 heading such as "Comments" or a line of rights begins what follows a text; but such a line is a hint only: a section of
@@ -51,8 +51,10 @@ _MOST_DOUBTS = 50  # lines that look like an end and are none; a page with more 
 
 
 def trim(blocks: list[Block], walk: Walk) -> list[Block]:
-    """From the first block of sentences, with what belongs to it right above, to the last, with the tables, code and
-    short lines without links below it; but nothing of what follows the page's text: other stories, comments, rights."""
+    """Return the blocks from the first that holds sentences, with what belongs to it right above, to the last.
+
+    Tables, code and short lines without links below the last are included; what follows the page's text (other stories,
+    comments, copyright notices) is not."""
     blocks = blocks[: _end(blocks, walk)]
     heavy = [n for n, block in enumerate(blocks) if block.mass]
     if not heavy:
@@ -88,7 +90,7 @@ def _begin(blocks: list[Block], walk: Walk, first: int) -> int:
 
 
 def is_list(blocks: Sequence[Block]) -> bool:
-    """Return whether blocks hold items enough to be a list, and nothing that leads elsewhere."""
+    """Return whether blocks hold enough items to be a list, and no links that lead elsewhere."""
     return sum(block.kind in _ITEMS for block in blocks) >= _FEWEST_ITEMS and not any(block.links for block in blocks)
 
 
@@ -154,8 +156,8 @@ def _are_beside(one: Block, other: Block, walk: Walk) -> bool:
 
 
 def lead(blocks: list[Block], chosen: list[Block], out: list[bool]) -> list[Block]:
-    """Return what stands between the page's heading and the root, which many pages set apart: sentences, and sections
-    of items."""
+    """Return the blocks between the page's heading and the root, which many pages set apart: sentences, and sections of
+    items."""
     if not chosen:
         return []
     start = next(n for n, block in enumerate(blocks) if block is chosen[0])

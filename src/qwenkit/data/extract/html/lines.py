@@ -1,4 +1,4 @@
-"""Blocks that are lines of one text, as pages made from PDF have them: put together again before they are weighed."""
+"""Blocks that are lines of one text, as pages made from PDF have them: they are joined before they are weighed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDE_END, _HYPHEN = re.compile("[\u3040-\u30ff\u3400-\u9fff，、]\\Z"), re.com
 
 
 def joined(blocks: list[Block], parents: list[int]) -> list[Block]:
-    """Return the blocks, with runs of lines made into paragraphs or stanzas."""
+    """Return the blocks, with runs of lines joined into paragraphs or stanzas."""
     result: list[Block] = []
     for run in _runs(blocks, parents):
         if len(run) < _FEWEST:

@@ -19,12 +19,12 @@ _AFTER_WORD = re.compile(r"[\w)\]}]\Z")
 
 
 def are_numbers(parts: list[str]) -> bool:
-    """Return whether a text is nothing but numbers, as those of lines are."""
+    """Return whether a text is nothing but numbers, such as line numbers."""
     return bool(_NUMBERS.match("".join(parts)))
 
 
 def made(what: str, text: str, before: str, *, linked: bool, href: str = "") -> str:
-    """Return what a raised text (`sup`), a lowered one (`sub`) or a link within the page (`a`) is written as."""
+    """Return the plain text of a superscript (`sup`), a subscript (`sub`) or a link within the page (`a`)."""
     if what == "sup":
         return _raised(text, before, linked=linked)
     return _lowered(text, before) if what == "sub" else _linked(text, href)

@@ -1,4 +1,4 @@
-"""A page as elements and blocks, in document order: what lxml's parser tells of, tag by tag.
+"""A page as elements and blocks in document order, from the events of lxml's parser.
 
 Without a tree there is not a limit of depth, and a tag of ever so many attributes takes no more than its length. Here a
 page spends most of its time, so what happens at every tag is kept short: tags inside a line are only counted, unless
@@ -43,7 +43,8 @@ _COPIED = 45  # characters of a box of text, from which it holds text to read or
 
 @dataclass(slots=True)
 class Block:
-    """A run of text with no block inside; `owner` is the element it lies in, `pre` the piece of code it is part of."""
+    """A run of text with no block inside; `owner` is the element that it lies in, `pre` the piece of code that it is
+    part of."""
 
     owner: int
     kind: str
@@ -66,10 +67,11 @@ class _Watch(NamedTuple):
 
 
 class Walk:
-    """The target of the parser. Elements that are blocks have numbers, and lists hold what is known of each: that is
-    quicker by half than an object for each. Those of an element's inside are the numbers that follow its own."""
+    """The target of the parser. Block elements have numbers, and lists hold what is known of each: that takes half the
+    time of one object for each. The elements inside an element have the numbers after its own."""
 
     def __init__(self) -> None:
+        """Begin an empty page."""
         self.parents, self.tags, self.hints = [-1], ["body"], [0]
         self.cells = [-1]  # the cell of a table that an element is, or lies in
         self.items = [0]  # items of a list and columns of a row so far
@@ -93,7 +95,7 @@ class Walk:
         self._hanging: dict[int, dict[int, int]] = {}  # of a table: columns that cells above reach down into
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Open an element: called by the parser at each start tag."""
+        """Open an element; the parser calls it at each start tag."""
         self._depth = depth = self._depth + 1
         if depth > self.deepest:
             self.deepest = depth
@@ -109,7 +111,7 @@ class Walk:
             self.attributes = len(attributes)
 
     def end(self, tag: str) -> None:
-        """Close an element: called by the parser at each end tag."""
+        """Close an element; the parser calls it at each end tag."""
         depth = self._depth
         self._depth = depth - 1
         if self._aside is not None:
@@ -124,7 +126,7 @@ class Walk:
             self._link = 0
 
     def data(self, text: str) -> None:
-        """Take text: called by the parser between tags."""
+        """Add text; the parser calls it between tags."""
         if self._aside is not None:
             self._aside.data(text)
         elif self._parts or self._pre or not text.isspace():
@@ -133,7 +135,7 @@ class Walk:
                 self._links += len(text.strip())
 
     def close(self) -> Walk:
-        """Return the end of the page."""
+        """Finish the page and return it."""
         while self._depth > 0:
             self.end("")
         self._flush()
@@ -342,7 +344,7 @@ class Walk:
 
 
 def squeeze(text: str) -> str:
-    """Runs of white space as one space; lines end where the page ends them."""
+    """Return the text with runs of white space as one space; line breaks of the page stay."""
     return "\n".join(line for line in (" ".join(part.split()) for part in text.split(BREAK)) if line)
 
 
@@ -352,7 +354,7 @@ def _span(attributes: dict[str, str], name: str, most: int) -> int:
 
 
 def walk(page: str) -> Walk | None:
-    """Return the page, walked through; None where there is none."""
+    """Return the walk through a page; None where the page is empty."""
     parser = lxml.etree.HTMLParser(encoding="utf-8", target=Walk(), huge_tree=True)
     try:
         return cast("Walk", lxml.etree.fromstring(page.encode("utf-8", "replace"), parser))

@@ -1,4 +1,4 @@
-"""Where the mass of a page lies.
+"""Find where the mass of a page lies: its sentences, by element.
 
 A block of sentences has *mass*, its characters outside links. Parts whose names hint at something else than content
 (`names`) are dropped unless they hold much of the page or are sections of its text; hidden ones are kept where a click
@@ -42,7 +42,7 @@ _NEARLY_ALL = 0.8  # of the mass: what holds as much is the page, hidden or not
 
 
 def weigh_blocks(blocks: list[Block], title: str) -> None:
-    """The mass of each block."""
+    """Set the mass of each block."""
     subject = _subject(title)
     for block in blocks:
         size = len(block.text)
@@ -86,12 +86,13 @@ def _shared(text: str, subject: Subject) -> int:
 
 
 def is_sentence(text: str) -> bool:
-    """Return whether a text has the marks of sentences; that of scripts which have none, whether it is long enough."""
+    """Return whether a text has the punctuation of sentences; in scripts without such marks, whether it is long
+    enough."""
     return bool(_SENTENCE.search(text)) or (not text.isascii() and bool(_UNMARKED.search(text)))
 
 
 def stems(text: str) -> frozenset[str]:
-    """Return what words begin with, and pairs of Han characters."""
+    """Return the beginnings of words, and pairs of Han characters."""
     text = text.casefold()
     result = {word[:_STEM] for word in _WORD.findall(text)}
     if not text.isascii():
@@ -100,7 +101,7 @@ def stems(text: str) -> frozenset[str]:
 
 
 def seen(walk: Walk) -> list[Block]:
-    """Return the blocks without those that are hidden for good."""
+    """Return the blocks without those that stay hidden."""
     if not any(hints & HIDDEN for hints in walk.hints):
         return walk.blocks
     hidden = _outermost(walk)
@@ -134,7 +135,7 @@ def _is_panel(walk: Walk, number: int) -> bool:
 
 
 class Weights(NamedTuple):
-    """The mass, the size and the links of each element, all of its inside summed up."""
+    """The mass, the size and the links of each element, summed over everything inside it."""
 
     mass: list[float]
     size: list[int]
@@ -142,7 +143,7 @@ class Weights(NamedTuple):
 
 
 def add_up(walk: Walk, blocks: list[Block]) -> Weights:
-    """Sum up the blocks along the tree."""
+    """Return the sums of the blocks along the tree of elements."""
     count, parents = len(walk.tags), walk.parents
     mass, size, links = [0.0] * count, [0] * count, [0] * count
     for block in blocks:
@@ -160,8 +161,9 @@ def add_up(walk: Walk, blocks: list[Block]) -> Weights:
 
 
 def dropped(walk: Walk, blocks: list[Block], mass: list[float]) -> list[bool]:
-    """Return which elements lie in a part named as none of the content. A name is not believed of most of the page, nor
-    that of a section whose name is its heading."""
+    """Return which elements lie in a part whose name says that it is not content.
+
+    The name is ignored where the part holds most of the page, and where it is a section named like its heading."""
     sections = _sections(walk, blocks)
     out = [False]
     for number in range(1, len(walk.tags)):
@@ -194,7 +196,8 @@ def _letters(text: str) -> str:
 
 
 def roots(walk: Walk, blocks: list[Block], out: list[bool]) -> list[int]:
-    """Return the smallest element that holds most of the mass that is not dropped; or those in it named as the text."""
+    """Return the smallest element that holds most of the mass that is not dropped, or those in it that are named as the
+    text."""
     count, parents = len(walk.tags), walk.parents
     mass = [0.0] * count
     for block in blocks:

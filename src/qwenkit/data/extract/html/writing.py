@@ -1,4 +1,4 @@
-"""Blocks as text: paragraphs apart, items and rows on lines of their own, cells in their columns, code as it is."""
+"""Blocks as text: paragraphs apart, items and rows on lines of their own, cells in columns, code verbatim."""
 
 from __future__ import annotations
 
