@@ -38,14 +38,16 @@ def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
 
 
 def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
-    """A key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`, `pattern`). With `resolved`
-    it is another way to give a key that is part of the identity, and not a part of it itself. `before` names the key
-    before which it stands in tables and on help pages."""
+    """Return the field of a key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`,
+    `pattern`).
+
+    With `resolved` the key is another way to give one that is part of the identity, and not part of it itself. `before`
+    names the key before which it appears in tables and on help pages."""
     return _role("content", default, doc, **limits)
 
 
 def runtime(default: Any = ..., *, doc: str, **limits: Any) -> Any:
-    """A key that changes how the work is done, never its result."""
+    """Return the field of a key that changes how the work is done, never its result."""
     return _role("runtime", default, doc, **limits)
 
 
@@ -60,12 +62,13 @@ def edge(
     with_manifest: bool = False,
     **limits: Any,
 ) -> Any:
-    """A key that names another node or a path.
+    """Return the field of a key that names another node or a path.
 
     With `many` it is a list of them; with `several` one, or some that are read as one (a list, or separated by commas).
-    With `hub` it may also name a model of the Hub, of which it needs the whole `model` or the `tokenizer`. With
-    `with_manifest` the stage reads the manifest too, metrics and summary, so all of it counts as its input. `accepts`
-    says what is read there, in the nouns that stages produce (`PRODUCES`): what produces none of them is refused."""
+    With `hub` it may also name a Hub model, of which it needs the whole `model` or the `tokenizer`. With
+    `with_manifest` the stage also reads the manifest, metrics and summary, so all of it counts as its input. `accepts`
+    says what is read there, in the nouns that stages produce (`PRODUCES`): an artifact that has none of them is
+    refused."""
     return _role(
         "edge",
         default,
@@ -90,6 +93,7 @@ class StageConfig(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Raise a `TypeError` for a key without a role."""
         for name in cls.model_fields:
             if cls.role(name) not in ROLES:
                 raise TypeError(f"{cls.__module__}.{name} has no role: use content(), runtime() or edge()")
@@ -109,12 +113,12 @@ class StageConfig(BaseModel):
 
     @classmethod
     def role(cls, name: str) -> str:
-        """`content`, `runtime` or `edge`."""
+        """Return the role of a key: `content`, `runtime` or `edge`."""
         return _extra(cls, name).get("role", "")
 
     @classmethod
     def key_names(cls) -> list[str]:
-        """The keys in the order in which tables and help pages show them."""
+        """Return the keys in the order in which tables and help pages show them."""
         names = list(cls.model_fields)
         for name in cls.model_fields:
             if before := _before(cls, name):
@@ -124,37 +128,37 @@ class StageConfig(BaseModel):
 
     @classmethod
     def edges(cls) -> list[str]:
-        """The keys that name other nodes."""
+        """Return the keys that name other nodes."""
         return [name for name in cls.model_fields if cls.role(name) == "edge"]
 
     @classmethod
     def takes_many(cls, name: str) -> bool:
-        """Whether a key names a list of nodes."""
+        """Return whether a key names a list of nodes."""
         return bool(_extra(cls, name).get("many"))
 
     @classmethod
     def takes_several(cls, name: str) -> bool:
-        """Whether a key names one source or some that are read as one."""
+        """Return whether a key names one source or some that are read as one."""
         return bool(_extra(cls, name).get("several"))
 
     @classmethod
     def from_hub(cls, name: str) -> str:
-        """What an edge needs of a model of the Hub: `model`, `tokenizer`, or nothing where it cannot name one."""
+        """Return what an edge needs of a Hub model: `model`, `tokenizer`, or "" where it cannot name one."""
         return str(_extra(cls, name).get("hub") or "")
 
     @classmethod
     def accepts(cls, name: str) -> tuple[str, ...]:
-        """What is read at an edge: nouns, of which a stage must give one."""
+        """Return the nouns that an edge accepts, of which a stage must produce one."""
         nouns = _extra(cls, name).get("accepts") or ()
         return (nouns,) if isinstance(nouns, str) else tuple(nouns)
 
     @classmethod
     def reads_manifest(cls, name: str) -> bool:
-        """Whether an input, `of` or `of.0`, counts with its manifest."""
+        """Return whether an input, `of` or `of.0`, is identified by its manifest."""
         return bool(_extra(cls, name.partition(".")[0]).get("with_manifest"))
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""
+        """Yield (input name, reference) for every edge that is given; a list has the names `name.0`, `name.1`, ..."""
         for name in self.edges():
             value = getattr(self, name)
             if self.takes_several(name) and isinstance(value, str) and "," in value:
@@ -165,7 +169,7 @@ class StageConfig(BaseModel):
                 yield name, value
 
     def identity(self) -> dict[str, Any]:
-        """The content keys and their values, defaults included; the seed is handled by the lineage."""
+        """Return the content keys and their values, defaults included; the lineage adds the seed."""
         names = [name for name in self.key_names() if _counts(type(self), name)]
         dumped = self.model_dump(mode="json")
         return {name: dumped[name] for name in names}
@@ -205,13 +209,13 @@ def _extra(cls: type[BaseModel], name: str) -> dict[str, Any]:
 
 
 def default_text(cls: type[StageConfig], name: str) -> str:
-    """The default of a key as it would stand in a recipe; empty when the key is required or has none."""
+    """Return the default of a key as TOML text; "" where the key is required or has none."""
     value = cls.model_fields[name].get_default(call_default_factory=True)
     return "" if value is PydanticUndefined or value is None else toml_value(value)
 
 
 def validate(cls: type[StageConfig], table: dict[str, Any], where: str, lines: Lines, node: str) -> StageConfig:
-    """The table as a config, or one `UserError` that lists every wrong key with its line."""
+    """Return the table as a config; raises one `UserError` that lists every wrong key with its line."""
     try:
         return cls.model_validate(table)
     except ValidationError as error:
@@ -260,7 +264,7 @@ def _expected(item: Any) -> str:
 
 
 def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
-    """`file, line N` of a key path, or the option that gave it; else of the nearest table that encloses it."""
+    """Return `file, line N` of a key path, or the option that gave it; else that of the nearest enclosing table."""
     for end in range(len(path), 0, -1):
         if path[:end] in lines:
             line = lines[path[:end]]
@@ -269,7 +273,7 @@ def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
 
 
 def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
-    """A TOML file and the line of each of its keys."""
+    """Return the values of a TOML file and the line of each of its keys."""
     if not os.path.lexists(path):
         raise UserError("no such recipe", where=str(path), hint="`qwenkit init my.toml --from nano` writes one")
     text = read_text(path, RECIPE_BYTES, "a recipe, which is a TOML file")
@@ -281,7 +285,7 @@ _CHAIN = re.compile(rf"""\.(?:\s*[\w"'-]{{1,100}}\s*\.){{{LEVELS}}}""")
 
 
 def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
-    """TOML text and the line of each of its keys; broken TOML is a `UserError` with the line."""
+    """Return the values of TOML text and the line of each key; raises a `UserError` with the line for broken TOML."""
     try:
         if _CHAIN.search(text):
             raise RecursionError
@@ -321,7 +325,7 @@ _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
 def key_lines(text: str) -> Lines:
-    """Line numbers of table headers and keys, which no TOML library gives. Multi-line values are passed over."""
+    """Return the line numbers of table headers and keys, which no TOML library gives. Multi-line values are skipped."""
     lines: Lines = {}
     table: tuple[str, ...] = ()
     quote, depth = "", 0
@@ -365,8 +369,9 @@ def _open_after(line: str, quote: str, depth: int) -> tuple[str, int]:
 
 
 def parse_value(text: str) -> Any:
-    """The value of `--set key=value`: TOML where it parses, else a plain string. What TOML would pass over, a comment
-    or a second line, was meant to be something."""
+    """Return the value of `--set key=value`: TOML where it parses, else a plain string.
+
+    Raises a `UserError` for comments and second lines: TOML would skip them, but they were meant to be something."""
     shown = text if len(text) < 80 else f"{text[:60]}..."
     refused = UserError(f"{toml_value(shown)} is not a value", expected="one value: no comment, line or endless number")
     if "\n" in text:
@@ -385,7 +390,7 @@ def parse_value(text: str) -> Any:
 
 
 def toml_value(value: Any) -> str:
-    """A plain value as TOML text, for messages and for recipes that `init` writes."""
+    """Return a plain value as TOML text, for messages and for recipes that `init` writes."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -404,7 +409,7 @@ def toml_value(value: Any) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """`threads: 2 -> 4`, one line for each value that differs."""
+    """Return one line for each value that differs, such as `threads: 2 -> 4`."""
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)

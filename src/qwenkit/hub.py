@@ -58,7 +58,7 @@ class Name(NamedTuple):
 
 
 def parse(reference: str) -> Name | None:
-    """The model that a text may name, or None where it can be no name."""
+    """Return the Hub model that a text may name, or None where it cannot be a name."""
     match = _NAME.fullmatch(reference)
     if match is None or _NONE.search(match[2]) or len(match[2]) > 96:
         return None
@@ -66,9 +66,11 @@ def parse(reference: str) -> Name | None:
 
 
 def resolve(path: str | Path, revision: str | None = None, what: str = "model") -> Path:
-    """The local folder of a reference: itself, or the snapshot of a model of the Hub, fetched where it is not cached.
+    """Return the local folder of a reference: the path itself, or the snapshot of a Hub model, fetched where it is not
+    cached.
 
-    `what` is `model`, `tokenizer` or `config`: how much of it is needed. A `Path` to something that exists is that."""
+    `what` is `model`, `tokenizer` or `config`: how much of it is needed. A `Path` to something that exists is always
+    that. Raises a `UserError` where a model cannot be fetched."""
     local = as_path(path, expected=_EXPECTED[what])
     there = isinstance(path, Path) and local.exists()
     name = None if there else meant(os.fspath(path), local)
@@ -83,7 +85,8 @@ def resolve(path: str | Path, revision: str | None = None, what: str = "model") 
 
 
 def meant(reference: str, local: Path) -> Name | None:
-    """The model that a text means, or None where it means `local`; both at once is an error that names both."""
+    """Return the Hub model that a text means, or None where it means `local`; raises a `UserError` that names both
+    where both exist."""
     name = parse(reference)
     if name is None or name.explicit or not local.exists():
         return name
@@ -96,24 +99,25 @@ def meant(reference: str, local: Path) -> Name | None:
 
 
 def commit(reference: str) -> str:
-    """The commit that a model's name means now; without a network, the one that the cache has under it."""
+    """Return the commit that a model's name means now; without a network, the cached one."""
     return resolve(reference, what="config").name
 
 
 def is_commit(value: object) -> bool:
-    """Whether a value names a commit, in full."""
+    """Return whether a value is a full commit id."""
     return isinstance(value, str) and _COMMIT.fullmatch(value) is not None
 
 
 def fetch(reference: str, commit: str, what: str = "model") -> Path:
-    """A commit of a model, whatever its name means now."""
+    """Return the folder of a commit of a model, whatever its name means now."""
     return _fetch(repo_of(reference), commit, what)
 
 
 def refuse_changed(folder: Path) -> None:
-    """Refuse a snapshot in which a file is not what the Hub said: the cache names each by its digest, SHA-256 of large
-    files and of small ones git's (or, by some mirrors, SHA-1). What is not a link into the cache has none, and is taken
-    as it is."""
+    """Raise a `UserError` for a snapshot in which a file differs from what the Hub said.
+
+    The cache names each file by its digest: SHA-256 of large files, and git's of small ones (or, by some mirrors,
+    SHA-1). A file that is not a link into the cache has no digest, and is not checked."""
     for path in sorted(folder.iterdir()):
         name = path.resolve().name if path.is_symlink() else ""
         if path.is_file() and _DIGEST.fullmatch(name) and name not in _digests(path, len(name)):
@@ -135,14 +139,14 @@ def _digests(path: Path, length: int) -> list[str]:
 
 
 def snapshot(reference: str, commit: str) -> Path:
-    """Where the files of a commit lie, or will when they are fetched."""
+    """Return the folder of the files of a commit; they may not be fetched yet."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / _cache_name(repo_of(reference)) / "snapshots" / commit
 
 
 def repo_of(reference: str) -> str:
-    """The model's name without a revision."""
+    """Return the model's name without a revision."""
     name = parse(reference)
     if name is None:
         raise UserError(f"{reference!r} is not the name of a model", expected="org/name")
@@ -232,7 +236,7 @@ def _unreachable(repo: str, revision: str | None) -> Exception | None:
 
 
 def plain_name(text: str) -> str:
-    """`org/name` for a model that is to be made; anything else is refused."""
+    """Return `org/name` for a model that will be created; raises a `UserError` for anything else."""
     name = parse(text)
     if name is None or name.revision is not None:
         raise UserError(f"{text!r} is not a name for a model", expected="org/name, of letters, digits, -, _ and points")
@@ -240,8 +244,9 @@ def plain_name(text: str) -> str:
 
 
 def publishable(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it. A link
-    that leads out of the folder is refused: behind it may lie what its owner never meant to give away."""
+    """Return the files of a model's folder that others need: what `resolve` fetches, the manifest, and documentation.
+
+    Raises a `UserError` for a link that leads out of the folder: its target may be private."""
     safe = any(folder.glob("*.safetensors"))
     patterns = [*_FILES["model"], *([] if safe else _PICKLES), "manifest.json", "README.md", "LICENSE*", "NOTICE*"]
     named = sorted(path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in patterns))
@@ -267,8 +272,10 @@ def upload(
     message: str,
     keep: Iterable[str] = (),
 ) -> str:
-    """One commit with all these files; the model and the branch are made where they are missing. Returns its address.
-    Files that the Hub has already are not sent again, and those to `keep` are not replaced by others."""
+    """Upload all files in one commit and return its address; the model and the branch are created where they are
+    missing.
+
+    Files that the Hub already has are not sent again, and those to `keep` are not replaced."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if get_token() is None:

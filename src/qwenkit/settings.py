@@ -1,4 +1,4 @@
-"""Settings that stand once: a field of a plain dataclass carries what a recipe says of the key that sets it.
+"""Settings that are declared once: a field of a plain dataclass carries what a recipe says of the key that sets it.
 
     @dataclass(frozen=True)
     class PPOConfig:
@@ -40,5 +40,5 @@ def settings_of(cls: type) -> Iterator[tuple[str, Any, Any, Setting]]:
 
 
 def chosen(cls: type, config: Any) -> dict[str, Any]:
-    """Return the values of a dataclass's settings as a stage's config has them."""
+    """Return the values of a dataclass's settings from a stage's config."""
     return {name: getattr(config, name) for name, *_ in settings_of(cls)}

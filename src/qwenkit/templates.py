@@ -1,4 +1,4 @@
-"""Chat templates, which are programs of whoever published a folder: run apart from ours, and within limits.
+"""Chat templates, which are programs from whoever published a folder: run in a separate process, and within limits.
 
     text = render(template, {"messages": [...], "add_generation_prompt": True})
     names = names_read(template)
@@ -53,7 +53,8 @@ def _tojson(
 
 @cache
 def environment() -> Any:
-    """jinja2 as transformers sets it up; imported here because most runs never render a template."""
+    """Return jinja2's environment as transformers sets it up; imported here because most runs never render a
+    template."""
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -138,19 +139,19 @@ _trusted: set[str] = set()
 
 
 def trust(templates: Collection[str]) -> None:
-    """Name templates that come with the package: they run in place."""
+    """Mark templates that come with the package: they run in this process."""
     _trusted.update(templates)
 
 
 def render(template: str, given: Mapping[str, object]) -> str:
-    """The text that a template makes of what it is given; a `UserError` says why it makes none."""
+    """Return the text that a template makes of its variables; raises a `UserError` that says why it fails."""
     if template in _trusted:
         return _rendered(template, given)
     return _WORKER.ask("render", template, dict(given))
 
 
 def names_read(template: str) -> frozenset[str]:
-    """The names of the variables that a template reads."""
+    """Return the names of the variables that a template reads."""
     if template in _trusted:
         return _named(template)
     return _names_apart(template)
@@ -266,8 +267,10 @@ os.register_at_fork(after_in_child=_WORKER.forget)
 
 
 def serve() -> None:
-    """Answer questions on standard input until it ends. Nothing here writes a file, and memory is bounded; so is the
-    processor's time for each question, should our caller be gone and nobody end us."""
+    """Answer questions on standard input until it ends.
+
+    Nothing here writes a file, and memory is bounded; so is the processor time of each question, in case the caller is
+    gone and nobody ends this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment()
     _named("{{ messages }}")

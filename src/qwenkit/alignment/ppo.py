@@ -126,11 +126,13 @@ class PPO:
         ptx: Callable[[int], Sequence[Batch]] | None = None,
         observe: Observe | None = None,
     ) -> None:
-        """`ptx(update)` gives the micro-batches of pretraining documents for the update of that number;
-        `observe(rollout)` adds metrics to a step, such as the gold rubric's. `stop_token_ids` end a response as they
-        end a turn in a chat (`chat.stop_token_ids`); only `im_end_id` ends it as the reward model wants it.
+        """Set up a run of PPO: the models are put into eval mode, and the reference needs no gradients.
 
-        Raises a `UserError` for a `ptx_coef` without `ptx`, and for prompts that come in other numbers a step."""
+        `ptx(update)` gives the micro-batches of pretraining documents for the update of that number; `observe(rollout)`
+        adds metrics to a step, such as those of the gold rubric. `stop_token_ids` end a response as they end a turn in
+        a chat (`chat.stop_token_ids`); only `im_end_id` ends it as the reward model wants it.
+
+        Raises a `UserError` for a `ptx_coef` without `ptx`, and for prompts that come in other numbers per step."""
         if config.ptx_coef and ptx is None:
             raise UserError(f"ptx_coef = {config.ptx_coef}, but there is no pretraining corpus", where="PPO",
                             hint="name a corpus, or set ptx_coef = 0")  # fmt: skip

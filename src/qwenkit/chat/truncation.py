@@ -58,7 +58,7 @@ def truncate_history(
     """Return the conversation without as many of its oldest turns as must go; `tools` count together with the system
     turn.
 
-    Raises a `UserError` where even the last turn does not fit."""
+    The last turn always stays, and with it the system turn. `max_window` and `room` are in tokens."""
     messages = check(messages, True, False)
     more = {"variables": variables} if variables else {}
 

@@ -17,7 +17,7 @@ from qwenkit.files import is_disk_full
 
 
 def main() -> None:
-    """Entry point: run the command line and turn errors into messages and exit codes."""
+    """Run the command line, and turn errors into messages and exit codes."""
     _make_writable()
     _show_notices()
     try:

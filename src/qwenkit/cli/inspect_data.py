@@ -43,7 +43,8 @@ def inspect_data(
     limit: Annotated[int | None, typer.Option(help="read no more than so many rows", min=1)] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Say what data is: files and splits, forms, roles, lengths, what is put aside and why, and what is not read."""
+    """Say what data is: files and splits, forms, roles, lengths, which rows are quarantined and why, and what is not
+    read."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.chats import describe
 

@@ -89,7 +89,8 @@ def long_context(
     accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
-    """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
+    """Measure perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the
+    report)."""
     from qwenkit.evaluation import long_context as measures
     from qwenkit.hub import resolve
     from qwenkit.model import load_model
@@ -144,8 +145,8 @@ def parity(
     accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
-    """Do forms of a model say the same? Compares all with the first, and each with the certificate that it carries;
-    exit code 1 when a certificate does not hold."""
+    """Compare all forms of a model with the first, and each with the certificate that it carries; exit code 1 when a
+    certificate does not hold."""
     from qwenkit.cli.parity import check, show
     from qwenkit.hub import resolve
 

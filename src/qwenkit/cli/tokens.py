@@ -35,7 +35,8 @@ def tokenizer_stats(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bytes per token by language beside other tokenizers (Figure 3), scripts of the vocabulary, tokens never used."""
+    """Compare bytes per token by language with other tokenizers (Figure 3), and show scripts of the vocabulary and
+    unused tokens."""
     import json
 
     from qwenkit.hub import resolve

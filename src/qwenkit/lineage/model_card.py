@@ -1,5 +1,5 @@
-"""The model card, `README.md` in every model's folder: what it is, how it is opened, what it was made from and how,
-under which licences its data came.
+"""The model card, `README.md` in the folder of every model: what it is, how to open it, what it was made from and how,
+and the licences of its data.
 
     write_model_card(out, Path("runs/nano"))           # before a model is published
     text = card_to_give(Path("runs/nano/chat"), "me/nano-chat", license="apache-2.0")      # for the Hub
@@ -32,14 +32,17 @@ UNSTATED = "No licence is stated for this model."
 
 
 def write_model_card(folder: Path, run_dir: Path) -> None:
-    """Put a card into the folder of a model that has none; `run_dir` holds what it was made from."""
+    """Write a card into the folder of a model that has none; `run_dir` holds what it was made from."""
     path = folder / CARD
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and not path.exists():
         write_bytes(path, model_card(folder, run_dir=run_dir).encode(errors="replace"))
 
 
 def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | None:
-    """The card under the name and the licence that the model is given away with; None where its owner wrote one."""
+    """Return the card under the repository name and licence with which the model is published; None where its owner
+    wrote one.
+
+    Raises a `UserError` for a malformed licence identifier."""
     if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", license):
         raise UserError(f"{license!r} is not a licence", where="--license",
                         expected="an identifier as the Hub knows it: apache-2.0, mit, cc-by-4.0, other")  # fmt: skip
@@ -55,7 +58,8 @@ def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | N
 
 
 def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir: Path | None = None) -> str:
-    """The card as Markdown, with the Hub's metadata on top; it is called like the repository, or like the node."""
+    """Return the card as Markdown, with the Hub's metadata on top; its title is the name of the repository, or of the
+    node."""
     ancestors = dict(_ancestors(folder, run_dir or folder.parent))
     name = repo.rpartition("/")[2] or next(iter(ancestors), folder.name)
     named = {item["hub"] for manifest in ancestors.values() for item in manifest.inputs.values() if "hub" in item}
@@ -187,7 +191,8 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """What is given away opens, weights and tokenizer, and is what its manifest says."""
+    """Raise a `UserError` for a model that should be published but cannot be opened, weights and tokenizer, or that
+    differs from its manifest."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.model import load_model, load_scalar
 

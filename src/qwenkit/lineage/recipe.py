@@ -27,9 +27,9 @@ RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": st
 
 @dataclass(frozen=True)
 class Node:
-    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name), ("path", path) or
-    ("hub", reference), and `places` their keys to where they are written; `absent` are the complaints about paths that
-    are not there yet: a run refuses them, a plan shows them."""
+    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name), ("path", path) or ("hub",
+    reference); `places` maps their keys to where they are written. `absent` are the complaints about paths that are not
+    there yet: a run refuses them, a plan shows them."""
 
     name: str
     kind: str
@@ -39,21 +39,22 @@ class Node:
     places: dict[str, str] = field(default_factory=dict)
 
     def identity(self) -> Row:
-        """What the settings say of the result, defaults included, under the names of schema 1: those never change."""
+        """Return the settings that decide the result, defaults included, under the names of schema 1: those names never
+        change."""
         return frozen_names(self.kind, self.config.identity())
 
     def parents(self) -> list[str]:
-        """Names of the nodes this one reads, in order, each once."""
+        """Return the names of the nodes that this one reads, in order, each once."""
         return list(dict.fromkeys(target for kind, target in self.inputs.values() if kind == "node"))
 
     def from_hub(self) -> dict[str, str]:
-        """The models of the Hub that it reads, and what it needs of each: `model` or `tokenizer`."""
+        """Return the Hub models that the node reads, and what it needs of each: `model` or `tokenizer`."""
         config = type(self.config)
         named = ((key.split(".")[0], target) for key, (kind, target) in self.inputs.items() if kind == "hub")
         return {target: config.from_hub(key) for key, target in named}
 
     def data_keys(self) -> list[str]:
-        """The keys that name something outside the run."""
+        """Return the keys that name something outside the run."""
         return list(dict.fromkeys(key.split(".")[0] for key, (kind, _) in self.inputs.items() if kind == "path"))
 
 
@@ -74,13 +75,13 @@ class Recipe:
 
 
 def packaged() -> dict[str, Path]:
-    """The recipes that come with the package: name -> file."""
+    """Return the recipes that come with the package, name to file."""
     folder = Path(str(importlib.resources.files("qwenkit.recipes")))
     return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def recipe_text(name: str) -> str:
-    """The text of a recipe that comes with the package."""
+    """Return the text of a recipe that comes with the package; raises a `UserError` for another name."""
     if name not in packaged():
         raise UserError(
             f"no recipe `{name}`",
@@ -91,8 +92,10 @@ def recipe_text(name: str) -> str:
 
 
 def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
-    """A packaged recipe as one's own in the file `path`: its title and its run folder are named after the file, and
-    `--set` changes are written where their keys stand, or first in their table."""
+    """Return the text of a packaged recipe as a user's own in the file `path`: its title and run folder are named after
+    the file.
+
+    `--set` changes are written where their keys are, or first in their table."""
     text, where = recipe_text(name), f"recipe {name}"
     data, lines = parse_toml(text, where)
     wanted: dict[tuple[str, ...], Any] = {("title",): path.stem, ("out",): f"runs/{path.stem}"}
@@ -114,7 +117,10 @@ def _line(lines: Lines, keys: tuple[str, ...]) -> int:
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
-    """A recipe by name or by path, with `--set key=value` changes applied; a folder `nano` does not hide `nano`."""
+    """Return a recipe by name or by path, with `--set key=value` changes applied; a folder `nano` does not hide the
+    recipe `nano`.
+
+    Raises a `UserError` with the line of every mistake."""
     path = Path(source)
     if source not in packaged() and (source.endswith(".toml") or path.exists()):
         data, lines = load_toml(path)
@@ -170,7 +176,7 @@ def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
 
 
 def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
-    """Check a parsed recipe: run keys, kinds, configs, references, cycles."""
+    """Return a checked recipe of parsed TOML: run keys, kinds, configs, references and cycles are checked."""
     run = {key: value for key, value in data.items() if not isinstance(value, dict)}
     tables: dict[str, dict[str, Any]] = {key: value for key, value in data.items() if isinstance(value, dict)}
     _check_run(run, source, lines)
@@ -317,7 +323,7 @@ def _refuse_other_kind(
 
 
 def kind_at(path: Path) -> str | None:
-    """The kind of an artifact outside the recipe; None where no manifest tells."""
+    """Return the kind of an artifact outside the recipe; None where no manifest says it."""
     try:
         return str(read_object(path / MANIFEST).get("kind")) if (path / MANIFEST).is_file() else None
     except UserError:
@@ -345,9 +351,11 @@ def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError
 def resolve(
     reference: str, nodes: Collection[str], base: Path, where: str, key: str, hub: bool = False
 ) -> tuple[str, str]:
-    """What a reference means: ("node", name), ("path", path), or ("hub", reference) where the key takes models of the
-    Hub; two meanings or none is a `UserError`. What no node could be called, with a slash or a point in it, means a
-    path that may be yet to come."""
+    """Return what a reference means: ("node", name), ("path", path), or ("hub", reference) where the key takes Hub
+    models.
+
+    A reference with two meanings or none is a `UserError`. One that cannot be the name of a node, with a slash or a
+    point in it, is a path that may not exist yet."""
     path = _path(reference, base, where, key)
     if reference in nodes:
         if path.exists():

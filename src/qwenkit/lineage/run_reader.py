@@ -1,4 +1,4 @@
-"""Read a run folder for those who show it, the report card and `qwenkit status`: artifacts, events, numbers.
+"""Read a run folder for the report card and `qwenkit status`: artifacts, events, numbers.
 
 Nothing here fails on a run that stopped half way: what is missing is absent (`None`, an empty list), and the card says
 "not run". Views of the event log keep, for each (node, step), the row that was written last; a node that was started
@@ -24,7 +24,7 @@ NOT_RUN, DONE, FAILED, UNFINISHED = "not run", "done", "failed", "not finished"
 
 @dataclass
 class NodeView:
-    """One node of the family as the card sees it."""
+    """One node of a run as the report card shows it."""
 
     name: str
     kind: str = ""
@@ -43,31 +43,31 @@ class NodeView:
 
     @property
     def metrics(self) -> Row:
-        """The manifest's metrics."""
+        """Return the metrics of the manifest."""
         return mapping(self.manifest.get("metrics"))
 
     @property
     def older_code(self) -> str:
-        """That another version of its stage made the artifact, in words; empty where it is the present one's."""
+        """Return a note that another version of its stage made the artifact, or ""."""
         made, kind = self.manifest.get("version"), str(self.manifest.get("kind", ""))
         present = load_stage(kind).VERSION if kind in KINDS else made
         return "" if made == present else f"made by version {made} of `{kind}`, now {present}"
 
     @property
     def parents(self) -> list[str]:
-        """Names of the nodes this one reads, each once."""
+        """Return the names of the nodes that this one reads, each once."""
         return list(dict.fromkeys(self.sources.values()))
 
     @property
     def sources(self) -> dict[str, str]:
-        """The nodes this one reads, by the name of the input."""
+        """Return the nodes that this one reads, by the name of the input."""
         nodes = {key: mapping(item).get("node") for key, item in mapping(self.manifest.get("inputs")).items()}
         return {key: name for key, name in nodes.items() if isinstance(name, str) and name}
 
 
 @dataclass
 class RunView:
-    """A whole run: its nodes in the order in which they ran; `about` is what the recipe says of itself."""
+    """A whole run: its nodes in the order in which they ran; `about` is the recipe's description of itself."""
 
     name: str
     nodes: dict[str, NodeView]
@@ -76,16 +76,19 @@ class RunView:
     about: str = ""
 
     def of_kind(self, *kinds: str) -> Iterator[NodeView]:
-        """The published nodes of these kinds."""
+        """Return the published nodes of these kinds."""
         return (node for node in self.nodes.values() if node.kind in kinds and node.state == DONE)
 
     def first(self, kind: str) -> NodeView | None:
-        """The first published node of a kind."""
+        """Return the first published node of a kind, or None."""
         return next(self.of_kind(kind), None)
 
 
 def load_run(run_dir: Path, report: Path | None = None) -> RunView:
-    """Everything the card needs of `run_dir`, and of the artifact of a report. Unreadable pieces count as not there."""
+    """Return everything that the report card needs of `run_dir`, and of the artifact of a report. Unreadable parts
+    count as missing.
+
+    Raises a `UserError` where there is no such folder."""
     if not run_dir.is_dir():
         raise UserError("no such run folder", where=str(run_dir), expected="a folder runs/NAME made by `qwenkit run`")
     run = _json(run_dir / "run.json")

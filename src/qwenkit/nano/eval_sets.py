@@ -20,7 +20,7 @@ CHOICES = 4
 
 
 def chat_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
-    """Prompts of all chat tasks with references and rubrics; no two the same."""
+    """Yield prompts of all chat tasks with references and rubrics, all different."""
     yield from _distinct(
         chat.prompts(facts, seed, per_task * len(CHAT_TASKS) * 8, "test", "test"), per_task,
         lambda row: str(row["messages"]),
@@ -38,7 +38,7 @@ def _distinct(candidates: Iterable[Row], per_task: int, key: Callable[[Row], str
 
 
 def base_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
-    """Texts to be completed, with four choices."""
+    """Yield texts to complete, with four choices."""
     tasks = {"fact_en": _fact("en"), "fact_zh": _fact("zh"), "read": _read, "sum": _sum, "problem": _problem}
     candidates = (
         {"task": task} | make_row(draw, facts)
@@ -108,8 +108,9 @@ def _problem(draw: RowRng, facts: Facts) -> Row:
 
 
 def test_texts(rows_: Iterable[Row]) -> Iterator[str]:
-    """What no training text may ask: the prompt of every test row, with the answer of a base test. Answers of the other
-    tests are not in it: some are said in training too."""
+    """Yield what no training text may contain: the prompt of every test row, with the answer of a base test.
+
+    Answers of the other tests are not included: some occur in training too."""
     for row in rows_:
         if "prompt" in row:
             yield row["prompt"] + row["answer"]

@@ -23,7 +23,7 @@ _MARKS = {
 
 
 def instructions(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Documents of questions and answers."""
+    """Yield documents of questions and answers."""
     for number, draw in enumerate(rows(seed, "instructions", count)):
         made = item(draw, facts, weighted(draw, _SHARES), system=0.15)
         asks, answers = draw.pick(_MARKS[made.language])

@@ -1,4 +1,4 @@
-"""The world told in web pages, with planted faults, so that every step of the corpus can be scored.
+"""The world told in web pages, with planted faults, so that every step of the corpus can be evaluated.
 
     for row in pages(facts, seed, 6000): row["url"], row["content_type"], row["body"], row["truth"]
 
@@ -66,7 +66,7 @@ _ABUSE = {
 
 
 def pages(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Pages in an order of their own; a duplicate comes after the page it copies."""
+    """Yield pages in an order of their own; a duplicate comes after the page that it copies."""
     articles: list[tuple[str, Article]] = []
     for number, draw in enumerate(rows(seed, "pages", count)):
         id = f"page-{number:05d}"

@@ -23,7 +23,7 @@ _SKIPPED = set(
 
 
 def stdlib(seed: int, byte_budget: int) -> Iterator[Row]:
-    """Modules of the standard library, at most `byte_budget` bytes of them."""
+    """Yield modules of the standard library, at most `byte_budget` bytes of them."""
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path for path in root.rglob("*.py") if not _SKIPPED & set(path.relative_to(root).parts))
     left = byte_budget
