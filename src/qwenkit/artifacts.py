@@ -1,13 +1,13 @@
 """Artifacts: folders in standard formats plus `manifest.json`, published atomically.
 
 `manifest.json` holds the node's key, its inputs' digests, the SHA-256 of every content file, and deterministic metrics;
-two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers.
-`publish` fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing.
-An artifact is whole when its content files are those of its manifest, no more and no fewer, with their bytes: `damage`
-decides it for all who ask. Hidden files, which desktops leave everywhere, are never content, nor is the model card.
+two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers. `publish`
+fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing. An artifact
+is intact when its content files are exactly those of its manifest, with the same bytes; `damage` is the one check of
+it. Hidden files, which desktops leave everywhere, are never content, nor is the model card.
 
-A manifest may come from anywhere: `read_manifest` is the one gate through which its names and digests come, and gives
-none that leads out of its folder.
+A manifest may come from anywhere: `read_manifest` is the one reader of its names and digests, and returns no name that
+leads out of its folder.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     data = read_bytes(path)                     # at most CONFIG_BYTES, unless another limit is given
     text = read_text(path)                      # UTF-8, with or without a mark at its beginning
 
-A device never ends, a pipe waits for ever, and git-lfs leaves three lines of text in place of a large file: each
-is refused in words before anything is read. Nothing here trusts the size that a file claims to have.
+A device never ends, a pipe waits for ever, and git-lfs leaves three lines of text in place of a large file: each is
+refused with a message before anything is read. Nothing here trusts the size that a file claims to have.
 """
 
 from __future__ import annotations

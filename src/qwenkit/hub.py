@@ -7,8 +7,8 @@
 A text that names a local folder means it, unless the cache holds a model of that name too: then `./org/name` is the
 folder and `hf://org/name` the model. Downloading, the cache, the token and offline use (`HF_HUB_OFFLINE`, or simply no
 network) are huggingface_hub's. Only configuration, weights and tokenizer files are fetched, never code; pickled weights
-only where there are no safetensors. A download that is cut goes on where it was while the process lives; after a kill
-complete files are kept, a cut one begins again.
+only where there are no safetensors. An interrupted download continues where it stopped while the process lives; after a
+kill complete files are kept, an incomplete one begins again.
 """
 
 from __future__ import annotations

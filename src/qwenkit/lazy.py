@@ -1,6 +1,6 @@
 """Names of a package that load on first use, so that importing the package costs nothing (PEP 562).
 
-__getattr__, __dir__ = lazy(__name__, {"Sentinel": "sentinel"})       # in the room's `__init__.py`
+__getattr__, __dir__ = lazy(__name__, {"Sentinel": "sentinel"}) # in the package's `__init__.py`
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows on disk: canonical JSON, JSONL and Parquet in and out, and the quarantine of records that cannot be read.
 
-Nothing is dropped silently: a reader that meets a bad record hands it to a `Quarantine` with the reason, the file and
-the line or offset, and goes on; `read = kept + quarantined` holds for every reader.
+Nothing is dropped silently: a reader that meets a bad record adds it to a `Quarantine` with the reason, the file and
+the line or offset, and continues; `read = kept + quarantined` holds for every reader.
 """
 
 # pyarrow has no types:

@@ -1,8 +1,8 @@
 """The names of recipe keys over time: schema 1 is read for one release, and a node's identity keeps its names for ever.
 
-Schema 2 took the field's words (`row` became `seq_length`). What a recipe of schema 1 says is read under the new names,
-with a warning that names both. The identity of a node, and with it the `config` of its manifest, stands in the names of
-schema 1: a key that was renamed changes no result, so nothing that was made before is made again.
+Schema 2 took the field's words (`row` became `seq_length`). A recipe of schema 1 is read under the new names, with a
+warning that names both. The identity of a node, and with it the `config` of its manifest, keeps the names of schema 1:
+a renamed key changes no result, so that no artifact has to be made again.
 """
 
 from __future__ import annotations

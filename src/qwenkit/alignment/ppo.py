@@ -4,7 +4,7 @@ reward model.
     ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
     training.run(ppo.update, ppo.state(), until=500, log=log, checkpoint_dir=folder)
 
-One step: sample two responses to each prompt; read the reward at `<|im_end|>` and take its running mean off; subtract
+One step: sample two responses to each prompt; read the reward at `<|im_end|>` and subtract its running mean; subtract
 `kl_coef` times the log-ratio to the reference at every token; estimate advantages (GAE); then a few minibatch updates
 of the value model (squared error, clipped) and of the policy (clipped ratio). To each policy gradient that of
 

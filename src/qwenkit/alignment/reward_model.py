@@ -6,15 +6,15 @@
     rewards = score_texts(model, [pair.chosen for pair in pairs])
     accuracy = pair_accuracy(model, pairs)
 
-Preference-model pretraining (PMP) starts from the base model and vast, noisy pairs; the reward model goes on from PMP
+Preference-model pretraining (PMP) starts from the base model and vast, noisy pairs; the reward model continues from PMP
 with fewer and better ones. Report: constant learning rate 3e-6, batch of 64, 2048 tokens, one epoch.
 
 A text is the whole chat in ChatML and ends with `<|im_end|>`, **without** the newline that the template puts after it:
 the reward is read at that last token (the report: "a pooling layer that extracts the reward at a specific end token").
 Hugging Face's sequence classification reads the last token that is not padding, so both read the same number.
 
-An answer is never cut: it would be judged at another token (`encoding`).
-Not given by the report and ours: the loss (the pairwise logistic one is implied) and which token is the end token.
+An answer is never cut: it would be scored at another token (`pair_encoding`). Not given by the report and ours: the
+loss (the pairwise logistic one is implied) and which token is the end token.
 
 Legend: P pairs, B = 2P rows (the chosen sides, then the rejected), T tokens.
 """

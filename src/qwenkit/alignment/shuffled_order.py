@@ -5,8 +5,8 @@
 
 A step may reach over the end of an epoch into the next, so that all steps are full and every index comes once an epoch.
 
-Documents have an order of their own (`data.order.EpochOrder`), which packs them into rows as well: its permutations are
-drawn from other counters, and taking it here would give runs another order than they had.
+Documents have an order of their own (`data.tokens.order.EpochOrder`), which also packs them into sequences: its
+permutations are drawn from other counters, and using it here would change the order of existing runs.
 """
 
 from __future__ import annotations

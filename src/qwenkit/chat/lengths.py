@@ -2,11 +2,11 @@
 
     parts, left_out = cut(messages, row=2048, policy="split", size=lambda part: len(tok.render(part, tools).ids))
 
-`drop`: the whole conversation or nothing of it. `split`: several conversations, each with the system turn before it, so
-that every turn is in one of them and each answer is learnt once; they take as many turns as fit, in order. `truncate`:
+`drop`: the whole conversation or nothing. `split`: several conversations, each with the system turn before it, so that
+every turn is in one of them and each answer is learnt once; they take as many turns as fit, in order. `truncate`:
 without the oldest turns; the system turn stays. A turn is a question with all that follows it up to the next: calls of
-tools, their results, the answers. One that does not fit by itself, beside the system turn, is left out, and no part
-reaches over it. A part is a conversation of its own: a style that renders by what follows renders it as if it ended
+tools, their results, the answers. A turn that does not fit by itself, beside the system turn, is left out, and no part
+spans it. A part is a conversation of its own: a style whose rendering depends on what follows renders it as if it ended
 there.
 """
 

@@ -5,15 +5,14 @@
     {"role": "tool", "content": "3"}
 
 A system turn only comes first; user and assistant take turns; tool results follow an assistant turn with tool calls.
-Anything else is refused with the number of the message: a turn in the wrong place trains a model on what it never
-sees.
+Anything else is refused with the number of the message: a turn in the wrong place trains a model on input that it never
+gets.
 
 `content` is a string, or a list of text parts, or null beside tool calls; the arguments of a call are an object or its
 JSON text; thoughts are `reasoning_content` (or `reasoning`, `thinking`). OpenAI's other names are read as what they are
-(`developer`: system, `function`: tool, `function_call`: a tool call). An assistant's turn may say how much it is
-trained: `weight`, a number of which 0 is not at all, or `train`, true or false; elsewhere the two are checked and mean
-nothing. Other keys are handed on to a folder's own template and shown by no style; one that is nearly a known name is
-refused.
+(`developer`: system, `function`: tool, `function_call`: a tool call). An assistant's turn may have a loss weight:
+`weight`, a number (0: not trained), or `train`, true or false; in other turns the two are checked and have no effect.
+Other keys are passed on to a folder's own template and shown by no style; one that is nearly a known name is refused.
 """
 
 from __future__ import annotations

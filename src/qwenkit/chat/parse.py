@@ -1,13 +1,13 @@
 """Parse what a model wrote into a message: content, thoughts, tool calls. The inverse of rendering an assistant
 turn.
 
-Three formats of Qwen's are read: `<tool_call>` JSON (Hermes), `<think>` blocks (Qwen3) and, where tools were
-offered, the ReAct lines of the first Qwen (`Action:`, `Action Input:`, `Final Answer:`). `parse_text` never raises:
-whatever cannot be read stays in the content. So does a call of a tool that was not offered, and one without arguments
-that can be read: a call is acted upon, and nothing is put into it that the model did not write.
+Three formats of Qwen's are read: `<tool_call>` JSON (Hermes), `<think>` blocks (Qwen3) and, where tools were offered,
+the ReAct lines of the first Qwen (`Action:`, `Action Input:`, `Final Answer:`). `parse_text` never raises: whatever
+cannot be read stays in the content. So does a call of a tool that was not offered, and one without arguments that can
+be read: a call is executed, so nothing is added to it that the model did not write.
 
 A call ends where its JSON ends, so an argument may hold `</tool_call>`; the closing tag may be missing at the end of a
-text. What stands in a thought is not a call, also where the thought was cut.
+text. Text inside a thought is not a call, also where the thought was cut off.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ two special tokens as one string, as a published template does: there, content t
 a token with the header's newline. Such a token belongs to the header and is not trained, because at generation the
 header is given.
 
-A name that somebody typed is not a mark: `counting` says which names count in whose text.
+The name of a special token in typed text is plain text: `counting` says which names count in whose text.
 
 Masks: `qwen` is the authors' (turn marks and the newline after a turn are targets for every role, and assistant
-content); `assistant` trains assistant content and its `<|im_end|>` only. A turn's own `weight` is a factor of all that
-is trained in it.
+content); `assistant` trains assistant content and its `<|im_end|>` only. A turn's own `weight` multiplies every loss
+weight in it.
 """
 
 from __future__ import annotations

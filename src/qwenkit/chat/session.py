@@ -1,7 +1,7 @@
 """A conversation in the terminal: streamed answers, history, `/clear` and `/quit`.
 
-The engine is handed in; this file only keeps the history and prints. The oldest turns are forgotten, and that is said,
-when the conversation no longer fits the model's context or the folder's `max_window_size`. A line that is not text (a
+The engine is passed in; this file only keeps the history and prints. The oldest turns are dropped, with a message, when
+the conversation no longer fits the model's context or the folder's `max_window_size`. A line that is not text (a
 character that was half deleted, a file in another encoding) is explained, and the next one is read.
 """
 

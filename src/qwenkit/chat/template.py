@@ -1,7 +1,7 @@
 """A folder's own chat template: run it, and detect which style it is.
 
-`render_text` is the one place where a template is run: by `qwenkit.templates`, in a process apart unless it is our own,
-in the world that transformers makes for it. The names of the folder's special tokens are variables, so is whatever a
+`render_text` is the one place where a template is run: by `qwenkit.templates`, in a separate process unless it is our
+own, with the names that transformers gives it. The names of the folder's special tokens are variables, so is whatever a
 caller adds (`enable_thinking`), and there are `raise_exception`, `strftime_now`, `{% generation %}`, `{% break %}`.
 `detect` renders probe conversations with the template and compares ids with each style's: equal ids on all of them name
 the style, otherwise the first difference is kept.

@@ -5,10 +5,10 @@
     r = tok.render(messages, add_generation_prompt=True)    # a prompt
     tok.parse(answer_ids)                         # {"role": "assistant", "content": ..., "tool_calls": ...}
 
-A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise. A folder with
-a template of another style (`tok.style is None`) is rendered by its template, and the template itself places the loss
-mask (`template_mask`); where it cannot, training is refused unless a style is named. No system turn given means none
-rendered, but for one that a folder's template puts in by itself. `variables` are read by the template:
+A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise. A folder with a
+template of another style (`tok.style is None`) is rendered by its template, and the template itself places the loss
+mask (`template_mask`); where it cannot, training is refused unless a style is named. Without a system turn none is
+rendered, except one that a folder's template adds by itself. `variables` are read by the template:
 `tok.render(messages, variables={"enable_thinking": False})`.
 """
 

@@ -4,9 +4,9 @@
     prompt = tok.render(kept, add_generation_prompt=True).ids
 
 `max_window` is the released Qwen's rule (`max_window_size` of generation_config.json): system turn and kept history
-together have fewer tokens than it, the question and what answers it are not counted. `room` is the plain one: the whole
-prompt has at most so many. The system turn and the last question, with the tool results after it, are never dropped.
-Caveat: a chat template that puts in a system turn of its own has it counted with the question.
+together have fewer tokens than it, the question and its tool results are not counted. `room` is a plain bound on the
+tokens of the whole prompt. The system turn and the last question, with the tool results after it, are never dropped.
+Caveat: where a chat template adds a system turn of its own, that is counted with the question.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Old names of the command line: they work for one more release, each with a warning.
 
-`upgrade(arguments)` writes them as they are called today, before anything is parsed.
+`upgrade(arguments)` replaces them by their present names, before anything is parsed.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 The text is cut into pieces of the longest length; a shorter length cuts each of them into windows. So every cell scores
 the same tokens (but for the first of a window) and differences are paired by piece.
 
-What is ours: the report gives no sizes of the window attention. `grid` spans them by the first layer's window and by
-how often it doubles on the way up.
+The windows are ours: the report gives no sizes of the window attention. `grid` spans them by the first layer's window
+and by how often it doubles on the way up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Units of measure, English and Chinese, so that `1 km`, `1000 m` and `一千米` are one answer.
 
-Only units with one fixed factor are converted; any other word after a number is compared as a word, its plural set
-aside. Temperatures and currencies are kept apart: no factor relates them.
+Only units with one fixed factor are converted; any other word after a number is compared as a word, in the singular.
+Temperatures and currencies are not converted: no fixed factor relates them.
 """
 
 from __future__ import annotations

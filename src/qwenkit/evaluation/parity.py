@@ -4,8 +4,8 @@
     compare(reference, seen) -> Parity(positions, max_dlogp, mean_kl, max_kl, greedy_agreement)
     certificate(seen, ...)                         # travels with an exported folder; `recheck` holds the two together
 
-Positions are those of every prompt; the greedy answer follows the first tokens of it. A pair agrees greedily as long as
-the same tokens come; after the first difference the texts are two texts, so the share is that of the common beginning.
+Positions are those of every prompt; the greedy answer follows the first tokens of it. Two greedy answers agree up to
+their first different token; after it they are different texts, so the share is that of the common beginning.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     read_prompts(path, "rl", bad=bad)          # that wait for an answer; with `rubric=True` each needs a rubric
     read_checked(path, "questions", check_chat_test, ("task", "messages", "rubric"), once=True)
 
-`bad` is the quarantine for rows that do not fit, which `refuse_bad` weighs; without one the first is a `UserError`.
+`bad` is the quarantine for rows that do not fit, whose share `refuse_bad` limits; without one the first is a
+`UserError`.
 """
 
 from __future__ import annotations

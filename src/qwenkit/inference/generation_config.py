@@ -3,9 +3,9 @@
     settings = read_generation_config(model, tok, folder)
     settings.defaults, settings.eos_ids, settings.max_window
 
-Everything in generation_config.json that has a name in `SamplingParams` is taken; what would change the answers and has
-none is refused, with the value that would be neutral. Caveat: without `do_sample` transformers is greedy and we sample,
-as vLLM does; without `top_k` transformers keeps 50 tokens and we keep all.
+Every setting of generation_config.json that has a name in `SamplingParams` is used; one that would change the answers
+and has none is refused, with the value that would be neutral. Caveat: without `do_sample` transformers is greedy and we
+sample, as vLLM does; without `top_k` transformers keeps 50 tokens and we keep all.
 """
 
 from __future__ import annotations

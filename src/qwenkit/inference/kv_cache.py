@@ -5,11 +5,12 @@
     model.hidden(ids_B1, cache=cache.decode(num_cached, lengths))      # one more token for each of the first rows
 
 Slot j of a row holds the token at position j, so rows of different lengths share a batch: a query sees the slots up to
-its own position. What lies behind them (padding, the rest of a previous owner) is never seen and soon overwritten. Keys
-are stored rotated, so what the length of a prompt decides about the rotation (dynamic NTK) holds for its whole answer.
+its own position. The slots after them (padding, the rest of a previous owner) are never attended to and soon
+overwritten. Keys are stored rotated, so what the length of a prompt decides about the rotation (dynamic NTK) holds for
+its whole answer.
 
-Memory follows what is written: room doubles when it is used up, so at most half of it is unused. It is kept for the
-next call, and freed with the cache.
+Memory follows what is written: the capacity doubles when it is used up, so at most half of it is unused. It is kept for
+the next call, and freed with the cache.
 
 Legend: R rows, G key/value heads, S slots, D head width, B rows of this batch, T tokens.
 """

@@ -3,10 +3,10 @@
     SamplingParams(max_tokens=64, temperature=0)             # the rest comes from generation_config.json
     SamplingParams.plain(max_tokens=64)                      # nothing comes from the folder
 
-Training and evaluation want `plain`: a repetition penalty of 1.1 that a folder quietly brings along ruins PPO's ratios.
-Values are checked when they are given; the bounds keep logits finite in float32. Names of vLLM that are not supported
-are refused by name. Logits are changed in vLLM's order: `logit_bias` and `min_tokens`, the three penalties, then
-(Hugging Face's order) temperature, top-k, top-p, min-p.
+Training and evaluation want `plain`: a repetition penalty of 1.1 that comes with a folder ruins PPO's ratios. Values
+are checked when they are given; the bounds keep logits finite in float32. Names of vLLM that are not supported are
+refused by name. Logits are changed in vLLM's order: `logit_bias` and `min_tokens`, the three penalties, then (Hugging
+Face's order) temperature, top-k, top-p, min-p.
 
 `generation_config.py` reads the defaults of a folder.
 """

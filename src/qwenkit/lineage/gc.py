@@ -1,8 +1,8 @@
 """`qwenkit clean`: what can be removed from a run folder without losing work.
 
-Superseded artifacts (`.old`) can, and scratch that the published artifact of its node has overtaken (`scratch`).
-Scratch that was worked in later holds checkpoints of a node that a kill, a full disk or a Ctrl-C stopped: it goes only
-when asked for. Nothing behind a link is looked at or removed.
+Superseded artifacts (`.old`) can, and scratch folders that the published artifact of their node has overtaken
+(`scratch`). Scratch that was worked in later holds checkpoints of a node that a kill, a full disk or a Ctrl-C stopped:
+it is removed only on request. Links are never followed.
 """
 
 from __future__ import annotations

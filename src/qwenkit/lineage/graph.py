@@ -1,8 +1,8 @@
 """Which nodes must run, and why: keys computed over the graph, compared with the artifacts in the run folder.
 
-A node's key needs its inputs' digests, and those are known only for artifacts that exist. So a node below one that must
-run is `waiting`: it runs unless its inputs come out byte-equal. Below one that is taken from another run it is not: the
-digest is known already.
+A node's key needs its inputs' digests, and those are known only for artifacts that exist. So a node that reads one that
+must run is `waiting`: it runs unless its inputs come out byte-equal. A node that reads a reused artifact is not: that
+digest is already known.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ and the licences of its data.
     write_model_card(out, Path("runs/nano"))           # before a model is published
     text = card_to_give(Path("runs/nano/chat"), "me/nano-chat", license="apache-2.0")      # for the Hub
 
-All of it is read from the manifests of the run folder; of a folder from elsewhere there is little to say. The licence
-of the model itself is for its owner to state: where none is given the card says that there is none. It is words for
-people, so it is not content of the artifact: its owner may write on, and no digest changes.
+All of it is read from the manifests of the run folder; a folder from elsewhere has a short card. The licence of the
+model itself is for its owner to state: where none is given the card says so. The card is documentation and not content
+of the artifact: its owner may edit it, and no digest changes.
 """
 
 from __future__ import annotations

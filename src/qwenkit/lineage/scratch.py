@@ -1,9 +1,9 @@
 """The scratch folders of a run, `.work/NODE-KEY`: their names, how often work was started in each, and which of them an
 artifact has overtaken.
 
-An artifact notes at publishing which other scratch folders of its node there were, and after how many starts
-(`overtook` in run.json): those that were not worked in since are of other keys and of the past. No clock is asked, for
-clocks are set and files are copied.
+When an artifact is published it records which other scratch folders of its node there were, and after how many starts
+(`overtook` in run.json): those without a later start belong to other keys and are outdated. No clock is used, as clocks
+are set and files are copied.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ named before any tensor is read.
     check(weights, wanted, tensors, form)
 
 Programs that wrap a model save its weights under longer names (`module.`, `_orig_mod.`, `base_model.model.`), and a
-trunk without its head has shorter ones. Where the folder holds exactly one trunk, it is that.
+decoder without its head has shorter ones. Where the folder holds exactly one decoder, that is used.
 """
 
 from __future__ import annotations

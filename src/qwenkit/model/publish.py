@@ -1,8 +1,8 @@
 """Write the folder of a trained model: weights in the dtype of its source, generation settings, tokenizer and
 licence.
 
-Whatever is trained is held in float32: in bfloat16 a step of 2e-6 on a weight of 0.02 is rounded away whole, silently.
-What was stored in 16 bits is stored so again, and measured as it was stored.
+Weights are float32 during training: in bfloat16 a step of 2e-6 on a weight of 0.02 is rounded away completely. A model
+that was stored in 16 bits is stored so again, and measured as it is stored.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@
     layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `training/gptq.py`
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
-else, and for many rows of input, the weight is made whole again for each call, a slice of rows at a time: exact in the
-type of the input. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
+else, and for many rows of input, the weight is dequantized for each call, a slice of rows at a time: exact in the dtype
+of the input. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
 
 The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
 packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
-quantized by weight). The tensors stay mapped from their file; only what a kernel wants is memory of our own.
+quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory.
 
 Legend: N outputs, K inputs, G groups, R rows of a slice, T rows of the input.
 """
@@ -123,7 +123,7 @@ class QuantizedLinear(nn.Module):
         return ((split_words(self.qzeros, self.quant_config.bits, 1) + 1) & most).t()[rows]
 
     def _exact(self, x: Tensor) -> Tensor:
-        """The weight made whole in the type of the input, some rows at a time."""
+        """Multiply by the dequantized weight in the dtype of the input, some rows at a time."""
         step = max(1, _SLICE // self.in_features)
         parts = []
         for start in range(0, self.out_features, step):
@@ -146,7 +146,7 @@ class QuantizedLinear(nn.Module):
         return bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
 
     def _packed(self) -> tuple[str, Tensor, Tensor]:
-        """What the kernel wants; made once."""
+        """Return the arguments of the kernel; computed once."""
         rows = slice(None)
         if self.quant_config.bits == 8:
             qvalues_NK = (self._levels(rows) - 128).to(torch.int8).contiguous()

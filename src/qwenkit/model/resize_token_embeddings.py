@@ -3,8 +3,8 @@
     resized = resize_token_embeddings(model, first=151851, parts=[[264, 1879], ...], rows=162048)
 
 The row of a new token is the mean of the rows of the tokens that its text was encoded as before, in the embedding and
-in the head. Unused rows stay what they were; further ones are their mean (of all rows, where there were none).
-Everything else of the model is the same tensors.
+in the head. Unused rows stay unchanged; further ones are the mean of the unused rows (of all rows, where there were
+none). Everything else of the model is the same tensors.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@
 
 alpha belongs to a *sequence* and is fixed when its prompt is read, as in the official code: a rotation that is cached
 cannot be changed later. So an answer that grows over a power of two keeps its prompt's alpha, and differs from a
-forward pass over the whole.
+forward pass over the whole sequence.
 
 Sources: dynamic NTK and LogN follow the official code of the first Qwen (NTK-aware scaling: bloc97, 2023; LogN: Su,
 2021); YaRN is Peng et al., 2023.

@@ -6,9 +6,9 @@
     write_shards(named_tensors, folder)
 
 Only numbers are ever read: safetensors, and pickles through torch's `weights_only`. Names of files come from the
-folder's index, so they are held to be plain names of files beside it. Of two sets of weights in one folder none is
-chosen silently: safetensors go before pickles, as everywhere, and a single file beside the index of another set is
-refused.
+folder's index, so they must be plain names of files beside it. With two sets of weights in one folder the choice is
+never silent: safetensors take precedence over pickles, as everywhere, with a notice, and a single file beside the index
+of another set is refused.
 """
 
 from __future__ import annotations

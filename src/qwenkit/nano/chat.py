@@ -1,8 +1,9 @@
 """Chats for supervised fine-tuning, and the prompts of RLHF (sections 3.1 and 3.2).
 
-Every answer is correct; annotators differ in manners and length (`response_styles.ANNOTATORS`). A third of the items
-that allow it have a system message that changes the answer. Task "tell" restates all facts, also of held-out people,
-because facts learnt in pretraining fade in fine-tuning unless repeated; it never asks the questions of the tests.
+Every answer is correct; annotators differ in politeness and length (`response_styles.ANNOTATORS`). A third of the items
+that allow it have a system message that changes the answer. Task "tell" restates all facts, also of people of the tests
+(`held_out`), because facts learnt in pretraining fade in fine-tuning unless repeated; it never asks the questions of
+the tests.
 """
 
 from __future__ import annotations

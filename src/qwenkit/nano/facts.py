@@ -3,9 +3,10 @@
     facts = Facts(seed)
     facts.people[0].name("en"), facts.value(person, "job", "zh"), facts.fact(draw, person, "job", "en")
 
-A quarter of the people are *held out*: texts tell their facts, but no chat or instruction ever asks for them, and two
-phrasings of each fact (`only_train`) are never used for them. So a test question about them can only be answered by a
-model that read the pages. Names of passing characters, pairs of summands and lists of words are split by a hash.
+A quarter of the people are *held out* for the tests: texts state their facts, but no chat or instruction ever asks for
+them, and two phrasings of each fact (`only_train`) are never used for them. So a test question about them can only be
+answered by a model that read the pages. Names of passing characters, pairs of summands and lists of words are split by
+a hash.
 """
 
 from __future__ import annotations

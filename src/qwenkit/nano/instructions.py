@@ -1,6 +1,7 @@
 """Multi-task instruction data as plain text, mixed into pretraining (section 2.1: "high-quality instruction data").
 
-Questions and right answers of all tasks, chats' and preference pairs' alike, with the marks of plain text (no ChatML).
+Questions and correct answers of all tasks, chats' and preference pairs' alike, with the marks of plain text (no
+ChatML).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     html = LAYOUTS["forum"](article, draw)
 
-Each layout holds the article's paragraphs and much that is not the article: menus, comments, scripts, footers. What is
-the page's text is known, so extraction can be scored. Encodings and wrong headers are the business of `pages`.
+Each layout holds the article's paragraphs and much that is not the article: menus, comments, scripts, footers. The
+page's own text is known, so extraction can be evaluated. Encodings and wrong headers are the business of `pages`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The world told in web pages, with planted faults, so that every step of the corpus can be evaluated.
+"""The world as web pages, with planted faults, so that every step of the corpus can be evaluated.
 
     for row in pages(facts, seed, 6000): row["url"], row["content_type"], row["body"], row["truth"]
 

@@ -1,9 +1,9 @@
 """Preference pairs by scripted policies (report §3.2): many noisy ones for preference-model pretraining (PMP), and
 noise-free ones for tests.
 
-Two policies answer one item; the rubric says who did better. A quarter of the training labels are turned round
-(`flipped`, ground truth only). PMP asks other kinds of question (`items.PREFERENCE_TASKS`) than the reward model and RL
-(`items.CHAT_TASKS`). Test pairs of both kinds are written by policies that no training pair has heard.
+Two policies answer one item; the rubric says who did better. A quarter of the training labels are flipped (`flipped`,
+ground truth only). PMP asks other kinds of question (`items.PREFERENCE_TASKS`) than the reward model and RL
+(`items.CHAT_TASKS`). Test pairs of both kinds are written by policies that no training pair uses.
 """
 
 from __future__ import annotations

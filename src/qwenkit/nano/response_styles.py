@@ -4,8 +4,8 @@ an item into a text.
     answer("polite", item, draw)            -> "Of course! Mira Tolen is a baker."
     answer("rude", item, draw, "test")      -> the same with words that no training text has
 
-Annotators (`ANNOTATORS`) are always right, and differ in manners and length, so that RLHF has something to improve.
-Policies (`POLICIES`) are also wrong, off topic, silent, rude. `TEST_POLICIES` write the held-out pairs, nothing else.
+Annotators (`ANNOTATORS`) are always correct, and differ in politeness and length, so that RLHF has something to
+improve. Policies (`POLICIES`) are also wrong, off topic, silent, rude. `TEST_POLICIES` write the test pairs only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The random numbers of one row, read one after the other: `RowRng(seed, "chat", 17)` is always the same sequence.
 
-The world is told in many small choices. A `RowRng` is a cursor over the counter-based numbers of `qwenkit.rng`, so that
+The world is made of many small choices. A `RowRng` is a cursor over the counter-based numbers of `qwenkit.rng`, so that
 row 17 is the same row whether or not rows 0 to 16 were made, and no generator state exists anywhere.
 """
 

@@ -3,8 +3,8 @@
     for row in texts(facts, seed, 60_000): row["text"]
 
 The same world as the pages and chats, in the forms that small models learn from: several facts of one person side by
-side, sums digit by digit with carry, lines to copy and pairs to look up (a third of all documents: without them a
-model of a million parameters does not learn to copy from its context). Held-out summands and names never occur here
+side, sums digit by digit with carry, lines to copy and pairs to look up (a third of all documents: without them a model
+of a million parameters does not learn to copy from its context). Summands and names of the tests never occur here
 (`items` draws them by split).
 """
 

@@ -3,11 +3,11 @@
 Use `mean_interval(scores)` for the items of one evaluation, `wilson(correct, n)` for a count, and `across_seeds(means)`
 for one number per training run. Everything is a pure function of its arguments (`qwenkit.rng`).
 
-Caveats. An interval over items says how far *other test items* could move the number; it says nothing of another
-training seed: that is `across_seeds`, which in its turn says nothing of other items where all seeds answer the same
-ones; `pooled.pooled_mean` counts both. Scores that never vary give a bootstrap nothing to resample; there we bound
-the share of the population that n equal draws can have missed, which needs to know the range of a score: inside
-[0, 1] the range is taken to be [0, 1], elsewhere the ends are None ("unknown"), never a false zero width.
+Caveats. An interval over items says how far *other test items* could move the number, and nothing about another
+training seed. That is `across_seeds`, which says nothing about other items where all seeds answer the same ones;
+`pooled.pooled_mean` counts both. Scores that never vary give a bootstrap nothing to resample; there we bound the share
+of the population that n equal draws can have missed, which needs to know the range of a score: inside [0, 1] the range
+is taken to be [0, 1], elsewhere the ends are None ("unknown"), never a false zero width.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """One mean over several training seeds and their questions: its interval counts both kinds of noise.
 
-`across_seeds` asks where *another seed* would come out on these very questions; where all seeds answer the same ones, a
-question that is easy by chance moves every seed alike, and it cannot see that. `pooled_mean` resamples the questions,
-each with the answers of every seed (questions are the clusters), and independently of them the seeds: the bootstrap
-for crossed factors (Owen 2007). Seeds with questions of their own are told apart by their keys.
+`across_seeds` estimates where *another seed* would come out on the same questions; where all seeds answer the same
+ones, a question that is easy by chance moves every seed alike, which it cannot see. `pooled_mean` resamples the
+questions, each with the answers of every seed (questions are the clusters), and independently of them the seeds: the
+bootstrap for crossed factors (Owen 2007). Questions that differ between seeds have different keys.
 
-Caveat. Of two or three seeds nobody learns how seeds spread: where their noise is the greater one, this interval is too
-narrow and `across_seeds` is the one to believe. Show both.
+Caveat. Two or three seeds say little about the spread of seeds: where that noise dominates, this interval is too narrow
+and `across_seeds` is the one to trust. Show both.
 """
 
 from __future__ import annotations

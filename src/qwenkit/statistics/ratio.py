@@ -1,7 +1,7 @@
 """A ratio of two sums over the same items, such as bytes per token over documents.
 
 `ratio_interval(tops, bottoms)` resamples the items, each with both of its numbers: long documents weigh more, as they
-do in the ratio itself. Of a single item nothing is known beyond it, so its ends are None.
+do in the ratio itself. A single item shows no spread, so that its ends are None.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     for batch in batches(step): ...            # two micro-batches of 8 rows
 
 `targets_BT[b, t]` is the token after `ids_BT[b, t]` in the same document, also where the packer cut between them; so
-every token but the first of its document is learnt exactly once, however documents are packed. A document's last token
-and the padding have weight 0. `documents_BT` numbers the documents of a row from 0, padding is -1.
+every token but the first of its document is trained on exactly once, however documents are packed. A document's last
+token and the padding have weight 0. `documents_BT` numbers the documents of a row from 0, padding is -1.
 
 Legend: B rows, T tokens.
 """

@@ -1,7 +1,8 @@
 """The metadata of a checkpoint, read without running it.
 
-torch writes `.metadata` as a pickle, and a pickle is a program. Here only the classes of the format itself can come out
-of it, and what they say is checked against the folder: files that lie in it, and tensors no larger than those.
+torch writes `.metadata` as a pickle, and a pickle is a program. Here only the classes of the format itself can be
+created from it, and their contents are checked against the folder: they may name only its files, and tensors no larger
+than those.
 """
 
 from __future__ import annotations

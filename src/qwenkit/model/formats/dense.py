@@ -2,7 +2,7 @@
 
 Their tensors have the names of the parameters, so only settings differ.
 
-Two spellings of the rotation are read (`rope.py`); the older one is written, because every engine reads it.
+Two spellings of the rotation are read (`rope_settings.py`); the older one is written, because every engine reads it.
 """
 
 from __future__ import annotations

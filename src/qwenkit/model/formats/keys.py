@@ -3,11 +3,11 @@
     refuse_unknown(config_json, READ["qwen2"], "qwen2", accepted=("is_causal",))
     with accepting(("is_causal",)): ...                       # the same for everything that is loaded inside
 
-A key is *read* (by its family's reader, which refuses values that it cannot keep to), *passed over* (it decides nothing
-that is computed here: stamps of the programs that wrote it, settings of training or of drawing answers), or *neutral*
-(its value says what is computed anyway). A null is as good as absent, and names that begin with `_` are private to
-whoever wrote them. Any other key may change what is computed: an attention that looks ahead, a scaled logit. It is
-refused, and whoever knows that it changes nothing says so.
+A key is *read* (by its family's reader, which refuses values that it does not support), *ignored* (it does not affect
+what is computed here: stamps of the programs that wrote it, settings of training or sampling), or *neutral* (its value
+describes what is computed anyway). A null counts as absent, and names that begin with `_` are private to whoever wrote
+them. Any other key may change what is computed, such as attention that looks ahead or a scaled logit. It is refused
+until the user accepts it.
 """
 
 from __future__ import annotations
