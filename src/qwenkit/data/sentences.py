@@ -3,8 +3,8 @@
 ENDS, PAUSES, CLOSING     signs, to be put into a class of a pattern: f"[{ENDS}]"
 without_ends(text)        whether it is written in a script that ends its sentences by spaces
 
-After Unicode's properties Sentence_Terminal and Terminal_Punctuation (of the planes that people write in), and what is
-missing there: ellipses, the Greek question mark, Tibetan strokes, the danda of other keyboards.
+The table follows Unicode's properties Sentence_Terminal and Terminal_Punctuation (of the planes in common use), and
+adds what is missing there: ellipses, the Greek question mark, Tibetan strokes, the danda of other keyboards.
 """
 
 from __future__ import annotations

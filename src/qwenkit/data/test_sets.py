@@ -3,9 +3,9 @@
     rows = read_test_set(path)                 # each with an id; doubled ids and rows that say nothing are refused
     texts = question_texts(folder)                 # questions and answers, for the decontamination
 
-What cannot be used is refused with its file and row, before anything is trained on it or asked. Every row has an id
-that is a string: a number counts as its digits, and where a kind of row may go without one it is called by its place.
-Test questions are known by their ids, so there each stands once.
+A row that cannot be used is refused with its file and number, before anything is trained or evaluated. Every row has an
+id that is a string: a number becomes its digits, and where a kind of row may lack one it is named by its place. Test
+questions are identified by their ids, so that no id occurs twice.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Shingles (deduplication, section 2.1), 13-grams (decontamination, section 3.1 of GPT-3, cited there), the learned filter
 and the repetition rules all see a text as this one sequence of units, so Chinese and English are measured alike.
 `units` gives them as texts, `unit_hashes` as 64-bit numbers with their places, `normal_hashes` those of some texts in
-normal form: both look whole arrays of code points up in tables. Hashes are the same on every machine, unlike `hash`:
-that of a unit sums over its characters a random number of the character times one of its place, that of an n-gram is a
+normal form: both look arrays of code points up in tables. Hashes are the same on every machine, unlike `hash`: that of
+a unit sums over its characters a random number of the character times one of its place, that of an n-gram is a
 polynomial in those of its units; both end in splitmix64.
 """
 

@@ -3,7 +3,8 @@
     read_chats(path, bad)                      # `messages` that end with an answer
     read_pairs(path, "pmp_pairs.jsonl", bad)   # `messages`, `chosen` and `rejected`
 
-`bad` is the quarantine for rows that do not fit, which `refuse_bad` weighs; without one the first is a `UserError`.
+`bad` is the quarantine for rows that do not fit, whose share `refuse_bad` limits; without one the first is a
+`UserError`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     format_of(path)                    # "json", "csv", "parquet", "arrow": by its suffix, else by its first bytes
 
-Unlike crawls, where reading goes on behind damage, a damaged file of chats is refused: nobody knows what it held.
+Unlike crawls, where reading continues after a corruption, a corrupted file of chats is refused: its content is unknown.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     chat_splits(path, "chats", 16 << 20) -> list[ChatSplit]     # a function of the files and of the size alone
     read_split(split, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
 
-JSON lines are split at lines and Parquet at row groups; a packed file, a JSON document and a table of CSV are one part
-each, read as a stream. A row without an id is called by its place: `chat-0` in a file of its own, `name-0` among
+JSON lines are split at lines and Parquet at row groups; a compressed file, a JSON document and a table of CSV are one
+split each, read as a stream. A row without an id is named by its place: `chat-0` in a single file, `name-0` among
 several.
 """
 
@@ -128,7 +128,7 @@ def read_forms(
 
 
 def _own(split: ChatSplit, number: int, raw: Row, place: str) -> Converted:
-    """A row in our form, with its id and place."""
+    """Return a row in this package's form, with its id and place."""
     if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
         kind = "empty" if raw["id"] == "" else json_kind(raw["id"])
         raise UserError(f"`id` is {kind}", expected="a string or a number")
@@ -139,11 +139,11 @@ def _own(split: ChatSplit, number: int, raw: Row, place: str) -> Converted:
 
 
 class _Enough(Exception):
-    """So many bad rows were to be looked at, and no more."""
+    """The wanted number of bad rows is reached."""
 
 
 class _Gate(Quarantine):
-    """Hands bad records on to a quarantine. A damaged file is refused, and without a quarantine all that is bad."""
+    """Passes bad records on to a quarantine. A corrupted file is refused, and without a quarantine every bad record."""
 
     def __init__(self, quarantine: Quarantine | None, most: int | None = None) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ def _json(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]
 
 
 def _inside(row: Row, path: Path) -> list[Row] | None:
-    """The rows of a document that holds them in a list under some name; None where it is a row itself."""
+    """Return the rows of a document that holds them in a list under some name; None where it is a row itself."""
     if COLUMNS & row.keys() or "text" in row:
         return None
     lists = {name: value for name, value in row.items() if _is_rows(value)}

@@ -1,8 +1,7 @@
 """Describe a source of chats: files, splits, forms, roles, lengths, and the rows that would be quarantined.
 
-found = describe(Path("data"))              # of which kind it is, is told by its first rows
-found = describe(path, "chats", 2000)       # no more than the first 2000 rows
-found.notes()                               # what people should know: files not read, keys that change nothing
+found = describe(Path("data")) # its first rows decide which kind it is found = describe(path, "chats", 2000) # no more
+than the first 2000 rows found.notes() # what people should know: files not read, keys that change nothing
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     turns([{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}])
 
 Roles are known by the names that the common forms give them, in any case. A ShareGPT `function_call` becomes an
-assistant's turn with `tool_calls`, the old `function_call` of OpenAI too. Whether an answer is trained may be said by
+assistant's turn with `tool_calls`, the old `function_call` of OpenAI too. The loss weight of an answer may be given by
 `weight` (a number from 0 on), `train`, `trainable` or `loss` (a truth value), or axolotl's `train_detail`: it becomes
-`weight`, which a turn only has where it is not 1. What a turn of somebody else says of training has no effect.
+`weight`, which a turn only has where it is not 1. Such keys of other turns have no effect.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     shingle_part      shingles of the candidates of a chunk                              (a task a chunk)
     join_copies       pairs verified by exact Jaccard, clusters, the copy that is kept   (one task)
 
-Signatures are a few numbers a document, and a join sees one band of them at a time; texts are not read again but those
-of candidates. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a million
-rows); with `runner="ray"` Daft groups on the cluster. Groups are sorted by their first row, so the answer is the same
-everywhere. `row_ids` numbers rows over all shards.
+Signatures are a few numbers for each document, and a join reads one band of them at a time; only the texts of
+candidates are read again. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a
+million rows); with `runner="ray"` Daft groups on the cluster. Groups are sorted by their first row, so the answer is
+the same everywhere. `row_ids` numbers rows over all shards.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def _taken_ids(paths: list[str], runner: str) -> list[list[int]]:
 
 
 def _ids(rows: Sequence[Path], docs: set[int]) -> dict[int, str]:
-    """The ids of some rows, each chunk opened once."""
+    """Return the ids of some rows; each shard is opened once."""
     by_chunk: dict[int, list[int]] = {}
     for doc in sorted(docs):
         by_chunk.setdefault(shard_of(doc), []).append(row_of(doc))
@@ -261,7 +261,7 @@ def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[st
 
 
 def _common_lines(signatures: Sequence[Path], most: int) -> npt.NDArray[np.uint64]:
-    """Keys of the lines that more than `most` documents hold, counted a chunk at a time."""
+    """Keys of the lines that more than `most` documents hold, counted one shard at a time."""
     tables = [pq.read_table(str(path)) for p in signatures if (path := p.with_name("lines.parquet")).exists()]
     if not tables:
         return np.empty(0, dtype=np.uint64)

@@ -2,9 +2,10 @@
 
     extract_text(body, url="https://...", encoding="utf-8") -> str
 
-Bytes are decoded first (`decode`), and no header is believed without proof. Then two tiers: `main_content`, our own;
-and where its answer is `doubtful`, trafilatura, but of `simple` pages only: its time is quadratic in the depth of a
-page and in the attributes of a tag. Measured on gold beside it: `benchmarks/extraction.py`, docs/data.md.
+Bytes are decoded first (`decode`), and no header is believed without proof. Then there are two tiers: `main_content`,
+our own; and where its result is `doubtful`, trafilatura, but for `simple` pages only: its time is quadratic in the
+depth of a page and in the attributes of a tag. `benchmarks/extraction.py` measures both against gold texts
+(docs/data.md).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ a Unified Text-to-Text Transformer", section 2.2): lines that end as sentences, 
 Five words a line and three sentences, no line that ends in `...` or has a word of more than 1000 characters, as in the
 authors' code (editions of the paper have other numbers). C4 cuts lines out; here the document is judged by what it
 would leave. Quotes, and full stops of other scripts (`sentences`), end a sentence too. `c4_bad_words` needs the list
-(`offensive_words`), which is not ours to give; without one it is left out.
+(`offensive_words`), which the package may not include; without one it is left out.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     scorer = QualityClassifier.train(good_texts, bad_texts)
     scorer.score("...")  -> probability that the text is one of the good
 
-The report's "text-quality scoring models" in their simplest honest form, as GPT-3's and the LLaMA authors' were: words
-and pairs of words (characters and pairs, in scripts without spaces), hashed into 2^16 weights, on what a curated
-source has and a dropped page lacks. Training is full-batch, so it is deterministic; scores say little about languages
-and topics that neither side showed.
+The report's "text-quality scoring models" in their simplest form, as in GPT-3 (Brown et al., 2020) and LLaMA (Touvron
+et al., 2023): words and pairs of words (characters and pairs, in scripts without spaces), hashed into 2^16 weights,
+trained to separate a curated source from dropped pages. Training is full-batch, so it is deterministic; scores say
+little about languages and topics that neither side contains.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Gopher (Rae et al. 2021), C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024) 
 `gopher`, `c4` and `fineweb` have the rules as their authors have them, `classifier` the learned scorer.
 
 Several of ours are milder than their source, since short entries, lists of names and figures are wanted: `source` says
-where the measure comes from, and in brackets what stands there where it is another. `stop_words` lets texts under 30
+where the measure comes from, and in brackets the published threshold where it differs. `stop_words` lets texts under 30
 words pass, `top_n_gram` those under 50.
 """
 

@@ -1,9 +1,9 @@
 """The rules of Gopher with their published thresholds (Rae et al. 2021, "Scaling Language Models", appendix A.1.1 and
 table A1): length, words, symbols, repetition.
 
-They were made for English: rules of words mean nothing in scripts without spaces and are not asked there; lengths count
-a character of such a script as half a word. Gopher's words are what spaces part, so `***` is a word without letters;
-its bullets are signs, and `1.` is none. The characters of n-grams are counted as datatrove counts them, against all
+They were made for English: word rules mean nothing in scripts without spaces and do not apply there; lengths count a
+character of such a script as half a word. Gopher's words are what spaces separate, so `***` is a word without letters;
+its bullets are signs, and `1.` is not one. The characters of n-grams are counted as datatrove counts them, against all
 characters of the text.
 """
 

@@ -3,13 +3,13 @@
 Not in the report; an option of `build_corpus` (`scrub_pii`), off by default. `scrub(text) -> (text, counts)` puts
 `<email>`, `<phone>`, `<card>`, `<account>`, `<ip>`, `<identity>`, `<key>` where they stood, in time linear in the text.
 
-What can be checked must pass, so that ordinary long numbers stay: cards the form of an issuer and Luhn's sum, accounts
-(IBAN) their country's length and MOD 97, Chinese residents a date of birth and MOD 11-2, US social security the blocks
-that are given out. Addresses (IPv4, IPv6) must be public, and those of IPv4 have a part above 99: few have none, and
-nearly all numbers of versions and sections. Keys are those with a form of their own (AWS, GitHub, GitLab, OpenAI,
-Google, Hugging Face, Slack, Stripe, npm, signed web tokens, private keys in PEM). Telephone numbers have no check
-(`telephones`). What looks like mail in code is none: products of matrices, versions of packages, where repositories
-lie. Names and street addresses are not found.
+Numbers with a checksum must pass it, so that ordinary long numbers stay: cards the form of an issuer and Luhn's sum,
+accounts (IBAN) their country's length and MOD 97, Chinese residents a date of birth and MOD 11-2, US social security
+the blocks that are issued. Addresses (IPv4, IPv6) must be public, and those of IPv4 have a part above 99: few have
+none, and nearly all numbers of versions and sections. Keys are those with a form of their own (AWS, GitHub, GitLab,
+OpenAI, Google, Hugging Face, Slack, Stripe, npm, signed web tokens, private keys in PEM). Telephone numbers have no
+checksum (`telephones`). Code that looks like a mail address is not masked: products of matrices, versions of packages,
+addresses of repositories. Names and street addresses are not found.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     measure_part    of a chunk's rows that are no copies, in order: rules, learned filters, a model   -> attributes
 
-Measures are the dear part of quality and thresholds the part that people try out: measuring is a phase of its own, so
-that other thresholds are asked of the attributes that lie there.
+Measuring is the expensive part of quality filtering and thresholds the part that people vary: measuring is a phase of
+its own, so that other thresholds apply to stored attributes.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ sets.
     attributes = measures(TextView(text, language), DEFAULT_RULES)    -> {"length": 212.0, ...}
     first_broken(attributes, DEFAULT_RULES)                           -> the first rule that is broken, or None
 
-Measuring is the expensive part and thresholds the part that people try out, so the two are apart: `measures` gives the
-attributes of a text, which lie beside the corpus, and `first_broken` judges them by any thresholds. A rule says to
-which writing it applies: word lengths and stop words mean nothing in Chinese, which has no spaces; there the unit is
-the character, and lengths count as half a word each. The sets: `default`, `code`, `gopher`, `c4`, `fineweb`.
+Measuring is the expensive part and thresholds the part that people vary, so the two are separate: `measures` returns
+the attributes of a text, which are stored beside the corpus, and `first_broken` compares them with any thresholds. A
+rule says to which scripts it applies: word lengths and stop words mean nothing in Chinese, which has no spaces; there
+the unit is the character, and lengths count as half a word each. The sets: `default`, `code`, `gopher`, `c4`,
+`fineweb`.
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@
     result.documents     rows {"id", "text", "source", "kind", "licence", "language", ...}, in reading order
     result.funnel        rows {"step", "rule", "dropped", "left"}: read = kept + dropped by each rule + quarantined
 
-Steps apply by kind of source (`config.STEPS`): prose rules of quality judge what comes from the web, code has its own
-rules, text chosen by hand is only checked for broken characters and abuse, instruction data is only deduplicated and
-decontaminated. `Source.skip` leaves out more. Near duplicates are sought over all sources together, as the report's
-memo has it; of a cluster the copy from the source of the largest weight stays, then the longest, then the first.
+Steps apply by kind of source (`config.STEPS`): prose rules of quality judge text from the web, code has its own rules,
+text chosen by hand is only checked for broken characters and abuse, instruction data is only deduplicated and
+decontaminated. `Source.skip` leaves out more. Near duplicates are searched over all sources together, as in the
+report's memo; of a cluster the copy from the source with the largest weight stays, then the longest, then the first.
 
 The work is done in phases (`steps`, `minhash_dedup`, `quality_signals`), each in shards with an output of its own: a
-kill loses the shard that was being made; any number of workers makes the same bytes; memory holds a shard for each
-worker, and some numbers for each document. Called again with the same `folder`, only what has changed is made anew:
-other thresholds are asked of what was measured.
+kill loses only the shards that were being written; any number of workers gives the same bytes; memory holds a shard for
+each worker, and some numbers for each document. Called again with the same `folder`, only what has changed is repeated:
+other thresholds apply to stored measures.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class _Build:
             raise NothingRead(unread, accounting.quarantine_of(self.read))
 
     def _join(self, key: list[Any]) -> None:
-        """Copies over all chunks: candidates, their shingles, clusters."""
+        """Find the duplicates over all shards: candidates, their shingles, clusters."""
         work, numbers = self.work, range(len(self.parts))
         signatures = [work.path("2-sign", n, steps.SIGNATURES) for n in numbers]
         weights = [source.weight for _, source in self.parts]
@@ -280,7 +280,7 @@ class _Build:
 
 
 def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:
-    """Refuse to write the chunks into a source: the next build would read them as its files."""
+    """Raise a `UserError` for a folder of shards inside a source: the next build would read them as its files."""
     if folder is None:
         return
     for path in (Path(source.path).resolve() for source in sources):

@@ -9,14 +9,13 @@
         document["text"] = document["text"].replace("\t", "    ")
         return document                                      # kept, with its changes
 
-A recipe names it by `steps = ["my_step:step"]` (a module beside where qwenkit is started, or an installed one) or by
-`steps = ["folder/my_step.py:step"]`. Steps run after reading, text extraction, licence and language, and before
-deduplication: whatever they change is deduplicated, judged and decontaminated as any other text. A document is a dict
-with `id`, `text`, `source`, `kind`, `licence`, `language`, `url`, `place` and the source's own plain fields; a step may
-change all but `id`, `source`, `kind` and `place`. It must be a function of the document alone (no clock, no order, no
-counter): each worker calls it for other documents, and the same corpus is made by any number of them. The SHA-256 of
-its file is part of what the corpus is known by, so that another version of it makes another corpus; what the file
-imports is not looked at.
+A recipe names it by `steps = ["my_step:step"]` (a module in the working directory, or an installed one) or by `steps =
+["folder/my_step.py:step"]`. Steps run after reading, text extraction, licence and language, and before deduplication:
+whatever they change is deduplicated, judged and decontaminated as any other text. A document is a dict with `id`,
+`text`, `source`, `kind`, `licence`, `language`, `url`, `place` and the source's own plain fields; a step may change all
+but `id`, `source`, `kind` and `place`. It must be a function of the document alone (no clock, no order, no counter):
+each worker calls it for other documents, and any number of workers gives the same corpus. The SHA-256 of its file is
+part of the corpus's identity, so that another version of it makes another corpus; what the file imports is not checked.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
     work = Executor(folder, workers=4)
     records = work.run_phase("read", key, [(split, source), ...], read_part)   # read_part(out, split, source) -> record
 
-A done record is a small JSON value; it lies in the shard's folder with the digest of itself and of what else lies
-there. A kill loses the shards that were being made, no more; another number of workers makes the same bytes. A phase
-whose `key` (all that its output depends on) has changed is made anew. `runner="ray"` runs the shards as Ray's tasks on
-a shared file system.
+A done record is a small JSON value in the shard's folder, with the digest of itself and of the other files there. A
+kill loses only the shards that were being written; another number of workers gives the same bytes. A phase whose `key`
+(everything that its output depends on) has changed is repeated. `runner="ray"` runs the shards as Ray's tasks on a
+shared file system.
 
-What an earlier start made is hashed before it is used again, and made again where it is not what its record says: that
-costs one reading of the shards at every start. Workers of this machine die with the process that started them.
+Shards of an earlier start are hashed before they are used again, and written again where they differ from their record:
+so every start reads them once. Local worker processes end with the process that started them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Executor:
         return [read_json(out / DONE) for out in outs]
 
     def _intact(self, outs: list[Path]) -> list[bool]:
-        """Which chunks are there with the bytes that were marked; of another nothing stays."""
+        """Return which shards exist with the bytes of their done record; others are removed."""
         with ThreadPoolExecutor(self.workers) as pool:
             intact_outs = list(pool.map(is_intact, outs))
         for out in (out for out, intact in zip(outs, intact_outs) if not intact):
@@ -99,7 +99,7 @@ class Executor:
         return intact_outs
 
     def _open(self, phase: str, key: str) -> None:
-        """Throw away what another key has made."""
+        """Remove the shards of another key."""
         folder = self.folder / phase
         if folder.exists() and _read(folder / KEY) != key:
             (folder / KEY).unlink(
@@ -183,13 +183,13 @@ def is_intact(out: Path) -> bool:
 
 
 def _content(folder: Path, mark: DoneRecord, flushed: bool = False) -> str:
-    """The digest of a chunk: of its files and of what else its mark says."""
+    """Return the digest of a shard: of its files and of its done record."""
     files = {path.name: _digest(path, flushed) for path in sorted(folder.iterdir()) if path.name != DONE}
     return _digest_of([files, mark])
 
 
 def _read(path: Path) -> Any:
-    """A small JSON file; None where it is missing or broken."""
+    """Return the value of a small JSON file; None where it is missing or broken."""
     try:
         return read_json(path)
     except UserError:
@@ -197,7 +197,7 @@ def _read(path: Path) -> Any:
 
 
 def _of_disk(error: BaseException | None) -> OSError | None:
-    """The fault of a disk behind an error: a file that cannot be written whole often cannot be closed either."""
+    """Return the disk error behind an error: a file that cannot be written completely often cannot be closed either."""
     while error is not None and not isinstance(error, (OSError, QwenkitError)):
         error = error.__context__
     return error if isinstance(error, OSError) else None

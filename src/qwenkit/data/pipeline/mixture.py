@@ -2,8 +2,8 @@
 
 The report up-samples chosen sources and mixes multi-task instruction data into pretraining, and gives no weights. Ours
 are the recipe's: weight 1 takes every document once, 2.5 every document twice and a random half a third time, 0.3 a
-random 30 %. Copies keep the document's id and are told apart by their number, `copy`: 0, 1, 2. The place of documents
-in training is not decided here: the order of training (`tokens.order`) shuffles them anew in every epoch.
+random 30 %. Copies keep the document's id and differ in their number, `copy`: 0, 1, 2. The place of documents in
+training is not decided here: the order of training (`tokens.order`) shuffles them anew in every epoch.
 """
 
 from __future__ import annotations

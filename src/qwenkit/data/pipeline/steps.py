@@ -7,7 +7,7 @@
     clean_part    of what is not a copy: quality, personal data, tests, mixture         -> documents, ledger
 
 Each is a pure function of its arguments and files: no order, no state, no clock. A document is in the ledger once, with
-what became of it: by that `read = kept + dropped by each rule + quarantined` can be counted to the record.
+its outcome, so that `read = kept + dropped by each rule + quarantined` can be checked record by record.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     for document in read_documents(Source("web", Path("pages.warc.gz"), kind="html"), quarantine): ...
     for split in source_splits(source, 16 << 20): ...   # of about 16 MB, each read by itself: read_split
 
-A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and
-`read = yielded + quarantined` holds for every file. So does what lies in a folder and is not read: files of unknown
-type, pipes, links to nothing (`sources`). A path that does not exist, an empty source, an unknown suffix of a single
-file and a disk that fails are said at once. Large files are split: JSONL at lines, `.zst` at frames, Parquet at row
-groups, WARC at records; a `.jsonl.gz` is one part, because only its beginning can be found, and so are a JSON document
-and CSV. A document knows its place: `file:line` or `file@offset`.
+A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and `read =
+yielded + quarantined` holds for every file. So do files of a folder that are not read: files of unknown type, pipes,
+links to nothing (`sources`). A path that does not exist, an empty source, an unknown suffix of a single file and a
+failing disk are errors at once. Large files are split: JSONL at lines, `.zst` at frames, Parquet at row groups, WARC at
+records; a `.jsonl.gz` is one split, because it cannot be entered in the middle, and so are a JSON document and CSV. A
+document has its place: `file:line` or `file@offset`.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     decode(data, claimed="utf-8") -> str
 
-Pages lie about their encoding: GBK under "utf-8", Latin-1 under nothing. What is valid UTF-8 is UTF-8 (other text is
+Pages often declare a wrong encoding: GBK as "utf-8", Latin-1 as nothing. What is valid UTF-8 is UTF-8 (other text is
 almost never so by accident). Otherwise the claimed, the page's own, a guessed and the usual encodings compete: the
 letters outside ASCII are read in each, and the reading that looks most like writing wins: letters of one script, most
-of them everyday ones, no capital within a word. A claim that reads about as well as another is taken. Vietnamese in
-the encodings of fonts (TCVN3, VNI), which are no encodings of characters, is read as Western text.
-UTF-16 is known by its mark or by the NUL bytes between its letters, ISO-2022-JP by its escapes. Caveat: other 7-bit
-encodings (HZ, UTF-7) are taken for ASCII.
+of them everyday ones, no capital within a word. A claim that reads about as well as another is taken. Vietnamese in the
+encodings of fonts (TCVN3, VNI), which are no encodings of characters, is read as Western text. UTF-16 is known by its
+mark or by the NUL bytes between its letters, ISO-2022-JP by its escapes. Caveat: other 7-bit encodings (HZ, UTF-7) are
+taken for ASCII.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     if is_document(path):
         for number, value in values(path, quarantine): ...      # bytes of one value, which `records.parse_line` reads
 
-A document is read a value at a time, so that a long list need not fit memory. Where it breaks its reading ends: what
-follows cannot be told from what is inside.
+A document is read one value at a time, so that a long list need not fit into memory. Reading ends where the JSON is
+broken: what follows cannot be separated from the broken value.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     folder = fetched("hf://datasets/org/name", "web")
 
-They are fetched whole to disk once (the Hub's own cache, or `QWENKIT_CACHE`), never to memory, and read from there like
-any other; without a network that is an error of the user's, said at once. Everything else is a path.
+They are downloaded completely to disk once (the Hub's own cache, or `QWENKIT_CACHE`), never to memory, and read from
+there like any other file; without a network that is a `UserError` at once. Everything else is a path.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     for number, row in json_rows(path, quarantine): ...
 
-What is not a row goes to the quarantine with its number; reading goes on behind it.
+What is not a row goes to the quarantine with its number; reading continues after it.
 """
 
 from __future__ import annotations

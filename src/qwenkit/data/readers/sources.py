@@ -2,8 +2,9 @@
 
     files, unread = source_files(Path("crawl"), "web")     # [File(path, form, kind), ...], [(path, why not), ...]
 
-Forms are how a file is read (a WARC, rows of JSON, CSV or Parquet, a text), kinds what its documents go through. A
-source of the kind `auto` gives each file its own kind: pages, text that was taken out of pages, code, other text.
+Forms are how a file is read (a WARC, rows of JSON, CSV or Parquet, a text), kinds decide which steps apply to its
+documents. A source of the kind `auto` gives each file its own kind: pages, text that was extracted from pages, code,
+other text.
 """
 
 from __future__ import annotations

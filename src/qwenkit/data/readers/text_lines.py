@@ -3,8 +3,9 @@ read.
 
     for number, line in lines(path, quarantine): ...
 
-No more than a block of a stream is in memory, so neither a bomb nor a line of a gigabyte fills it: a line longer than
-`MAX_RECORD` is skipped to its end and put aside. A file in UTF-16 (by its mark, or by its NUL bytes) is read as UTF-8.
+No more than a block of a stream is in memory, so neither a decompression bomb nor a line of a gigabyte fills it: a line
+longer than `MAX_RECORD` is skipped to its end and quarantined. A file in UTF-16 (by its mark, or by its NUL bytes) is
+read as UTF-8.
 """
 
 from __future__ import annotations

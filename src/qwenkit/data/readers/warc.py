@@ -3,10 +3,11 @@
     for offset, record in records(path): ...        # a Record, or the reason why there is none
     for start, stop in edges(path, 16 << 20): ...   # parts of a plain file, from record to record
 
-In a `.warc.gz` every record is a gzip member of its own, so a part of a file is the members that begin in it, and a
-damaged member costs itself only; a file packed as one member is read through a window. Headers may end their lines with
-LF alone, as some crawls have it. No length is believed: a record shorter than it declares is a cut one, and reading
-goes on at the next that begins, even inside the length it declared. What a record of the right length quotes is none.
+In a `.warc.gz` every record is a gzip member of its own, so a split of a file is the members that begin in it, and a
+corrupted member loses only itself; a file compressed as one member is read through a window. Headers may end their
+lines with LF alone, as in some crawls. No length is trusted: a record shorter than it declares is truncated, and
+reading continues at the next record, even inside the declared length. A record quoted inside another of the right
+length is not read as one.
 """
 
 from __future__ import annotations

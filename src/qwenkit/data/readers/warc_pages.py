@@ -3,9 +3,9 @@
     page(record) -> Page(body, url, charset, is_text), or the reason why there is none
 
 No header is believed without proof. Crawlers often undo encodings and leave the headers; servers say `deflate` and send
-either of two forms, or send what they do not say. So an encoding is undone where the bytes bear it out, a text that is
-there already stays, and what is packed in a way that is not read is none. A page that says it is plain text, or has no
-markup, keeps its lines (`is_text`).
+either of two forms, or send what they do not say. So an encoding is undone where the bytes confirm it, decoded text
+stays, and other encodings are not a page. A page that says it is plain text, or has no markup, keeps its lines
+(`is_text`).
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 
 For every source and rule the page shows documents that the rule dropped, and beside them some of that source that were
 kept; and every document that overlaps a test (of many, a random hundred) beside the test. "Right" and "wrong" are a
-reader's judgement of what was done: wrong overlaps are false positives. The S-curve shows how likely a pair of a given
+reader's judgement of the decision: wrong overlaps are false positives. The S-curve shows how likely a pair of a given
 similarity is to be compared: theory, and pairs of random sets with that similarity.
 
-A corpus may come from anywhere: what its manifest and ledger say is looked at before it is shown.
+A corpus may come from anywhere: its manifest and ledger are checked before they are shown.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     with serve(corpus, Path("review.jsonl")) as server:
         server.serve_forever()
 
-Nobody but the page itself is answered: a request must name this server as its host, so that no other site can come by a
-name that it lets point here, and a browser must say that what it sends comes from this page. A judgement is saved whole
-or not at all, and the page is told which.
+Only the page itself is answered: a request must name this server as its host, so that no other site can reach it by a
+name of its own (DNS rebinding), and a browser must say that the request comes from this page. A judgement is saved
+completely or not at all, and the page shows which.
 """
 
 from __future__ import annotations

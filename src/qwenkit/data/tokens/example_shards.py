@@ -5,9 +5,9 @@
     join_examples(folder, 1)
     dataset = ExampleShards(folder)                           # the interface and digest of the same examples in memory
 
-A shard is one of `shards` with `weights.bin` beside `tokens.bin`: a byte for each token. Its lowest 7 bits choose
-among the few different weights of its document, which stand in the index (`weights`); the highest says that the token
-is content of an assistant's turn. `plain` marks documents without turns.
+A shard is one of `shards` with `weights.bin` beside `tokens.bin`: a byte for each token. Its lowest 7 bits choose among
+the few different weights of its document, which are in the index (`weights`); the highest says that the token is
+content of an assistant's turn. `plain` marks documents without turns.
 """
 
 from __future__ import annotations

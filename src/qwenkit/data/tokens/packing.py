@@ -6,8 +6,8 @@ merge").
     packed[3]                                              # [Segment(document, start, stop), ...]
 
 It sees lengths only, so it serves shards, examples and rollouts alike. Every token is placed exactly once; with
-`split=False` a document longer than a sequence is placed nowhere and listed in `dropped_too_long`. The last sequence of
-a split may be short. Sorting by length makes the number and shape of best-fit sequences independent of the order of the
+`split=False` a document longer than a sequence is left out and listed in `dropped_too_long`. The last sequence of a
+split may be short. Sorting by length makes the number and shape of best-fit sequences independent of the order of the
 documents.
 """
 

@@ -8,8 +8,8 @@
     dataset.find("doc-1"), dataset.origins([0])               # which documents have this id; where they came from
 
 Each shard is a folder with `tokens.bin` (little-endian uint32, nothing else) and its `index.parquet`; the index of all
-lies beside them, with the shard's number and, in its metadata, the digest of tokens and lengths, which knows nothing of
-where the shards are cut. A row of the index is a document: which it is, where it came from and under which licence, and
+lies beside them, with the shard's number and, in its metadata, the digest of tokens and lengths, which does not depend
+on how the shards are cut. A row of the index is a document: its id, where it came from and under which licence, and
 which tokens are its own. Every document ends with `eot_id`. Tokens are read through memory maps: opening costs the
 index, not the tokens.
 """

@@ -4,9 +4,9 @@
     corpus.dataset      the shards of the training split, in the corpus's order
     corpus.validation   documents that are only measured by
 
-A split is a file of the corpus artifact, or some megabytes of a plain file. A kill redoes the shards that were being
-made; any number of workers makes the same bytes. Whether a document is in the validation split is a draw of its own: no
-shard needs another.
+A split is a file of the corpus artifact, or some megabytes of a plain file. After a kill only the shards that were
+being written are repeated; any number of workers gives the same bytes. Whether a document is in the validation split is
+a random draw of its own: no shard needs another.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It begins with its first sentences, and with what belongs to them right above. It ends with the last ones, or where a
 heading such as "Comments" or a line of rights begins what follows a text; but such a line is a hint only: a section of
-a manual may be about comments, and a clerk may have none. Where the text goes on below it, it ends nothing.
+a manual may be about comments. Where the text continues below it, it does not end the text.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Hints from tags, roles, classes and ids. They are only hints: an element with much of the page's text is kept
 (`weight`).
 
-Names are cut into words at white space, hyphens, underscores and humps ("relatedStories"), and a word says the same on
-every page; so what a name says is found once. One number holds all of it, a bit for each thing.
+Names are cut into words at white space, hyphens, underscores and humps ("relatedStories"), and a word means the same on
+every page, so that each name is looked up once. One number holds all hints, a bit for each.
 """
 
 from __future__ import annotations

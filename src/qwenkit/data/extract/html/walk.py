@@ -1,8 +1,8 @@
 """A page as elements and blocks in document order, from the events of lxml's parser.
 
-Without a tree there is not a limit of depth, and a tag of ever so many attributes takes no more than its length. Here a
-page spends most of its time, so what happens at every tag is kept short: tags inside a line are only counted, unless
-they are *watched* for what is made of them at their end (powers, marks of footnotes, numbers of lines, formulas).
+Without a tree there is no limit of depth, and a tag with very many attributes takes time linear in its length. Most of
+the time of a page is spent here, so the work at every tag is kept small: tags inside a line are only counted, unless
+they are *watched* because their end changes the text (powers, footnote marks, line numbers, formulas).
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ class Walk:
         self._links = min(self._links, watch.links + len(text))
 
     def _back(self, aside: Aside) -> None:
-        """What is made of an element that was put aside."""
+        """Return the text of an element that was collected separately."""
         self._aside = None
         if aside.tag == "title":
             self.title = self.title or aside.text()

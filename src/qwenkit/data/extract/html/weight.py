@@ -2,9 +2,9 @@
 
 A block of sentences has *mass*, its characters outside links. Parts whose names hint at something else than content
 (`names`) are dropped unless they hold much of the page or are sections of its text; hidden ones are kept where a click
-shows them, as the panels of tabs. From the body we go down as long as one child holds most of the mass: that is the
-root. Parts in it that are named as the text itself take its place, one of them, or all of a row of their like (the
-posts of a thread).
+shows them, such as the panels of tabs. From the body the walk goes down as long as one child holds most of the mass;
+the last element is the root. Parts in it that are named as the text itself replace it: one of them, or all of several
+similar ones (the posts of a thread).
 """
 
 from __future__ import annotations
