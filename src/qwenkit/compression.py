@@ -28,7 +28,7 @@ CUT, DAMAGED = "truncated file", "damaged file"
 """Reasons as they stand in quarantine files and counts; `in_words` is how messages name them."""
 WIDEST = 1 << 31  # bytes that zstd may look back (`--long=31`, the most there is); it holds as much as it has unpacked
 _XZ_MEMORY = 1 << 30
-_HEAD = 512  # bytes that tell how a file is packed
+_HEAD = 512  # bytes that show how a file is compressed
 _SKIPPED = b"\x2a\x4d\x18"  # after a byte 0x5N: a frame of zstd that holds no data, as parallel packers write
 _FEEDS = {".gz": 1 << 16, ".zst": 1 << 11}  # bytes given to a decoder that may make a block of them; zstd: 64 MB
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a]")
@@ -199,7 +199,7 @@ def begins(file: BinaryIO, kind: Packing, at: int) -> bool:
 
 def after_filling(file: BinaryIO, kind: Packing, at: int) -> int:
     """Return the position after padding that may stand between members: zeros, and frames that zstd skips."""
-    size = 16  # nearly always nothing stands there
+    size = 16  # nearly always there is nothing
     while True:
         file.seek(at)
         data = file.read(size)

@@ -224,7 +224,7 @@ def validate(cls: type[StageConfig], table: dict[str, Any], where: str, lines: L
 
 
 def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: str) -> UserError:
-    path = tuple(part for part in item["loc"] if isinstance(part, str))  # without places in a list
+    path = tuple(part for part in item["loc"] if isinstance(part, str))  # without list indices
     key = path[0] if path else ""
     place = place_of(where, lines, (node, *path))
     if item["type"] == "extra_forbidden":
@@ -238,7 +238,7 @@ def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: 
     if item["type"] == "missing":
         doc = cls.model_fields[key].description if key in cls.model_fields else ""
         return UserError(f"missing key `{node}.{key}`", where=place, expected=doc)
-    if not path:  # how values fit together
+    if not path:  # a check across several keys
         which = "" if place == f"qwenkit {node}" else f"`{node}`: "
         return UserError(which + _expected(item), where=place)
     given, expected = item.get("input"), _expected(item)

@@ -164,7 +164,7 @@ def _cached(repo: str) -> bool:
     return (Path(constants.HF_HUB_CACHE) / _cache_name(repo) / "snapshots").is_dir()
 
 
-# ---- down -----------------------------------------------------------------------------------------------------------
+# ---- download -------------------------------------------------------------------------------------------------------
 
 
 def _fetch(repo: str, revision: str | None, what: str) -> Path:
@@ -232,7 +232,7 @@ def _unreachable(repo: str, revision: str | None) -> Exception | None:
     return None
 
 
-# ---- up -------------------------------------------------------------------------------------------------------------
+# ---- upload ---------------------------------------------------------------------------------------------------------
 
 
 def plain_name(text: str) -> str:
@@ -295,7 +295,7 @@ def upload(
         return str(api.create_commit(repo, content, commit_message=message, revision=revision).commit_url)
 
 
-# ---- what went wrong ------------------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -364,7 +364,7 @@ def _no_revision(repo: str, revision: str, page: str) -> UserError:
     from huggingface_hub import HfApi
 
     known: list[str] = []
-    with contextlib.suppress(Exception):  # a nicety: the fault is known without it
+    with contextlib.suppress(Exception):  # optional: the error is known without it
         refs = HfApi().list_repo_refs(repo)
         known = [ref.name for ref in [*refs.branches, *refs.tags]]
     return UserError(f"{repo} has no revision {revision!r}", where=page, nearest=nearest(revision, known),

@@ -292,7 +292,7 @@ def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
         return
     beside = path.with_name(path.name + TEMPORARY)
     try:
-        beside.unlink(missing_ok=True)  # of a kill, or a link that somebody laid there
+        beside.unlink(missing_ok=True)  # left by a kill, or a link made by somebody
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             yield file
             file.flush()

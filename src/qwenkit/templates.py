@@ -41,7 +41,7 @@ LONGEST_TEMPLATE, LONGEST_TEXT = 1 << 20, 1 << 26
 """Characters of a template, and of the text that it may make."""
 _START = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from qwenkit.templates import serve; serve()"
 
-# ---- the world of a template ----------------------------------------------------------------------------------------
+# ---- the names in a template ----------------------------------------------------------------------------------------
 
 
 def _tojson(
@@ -133,7 +133,7 @@ def _named(template: str) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(environment().parse(template)))
 
 
-# ---- what a caller asks ---------------------------------------------------------------------------------------------
+# ---- for callers ---------------------------------------------------------------------------------------------
 
 _trusted: set[str] = set()
 
@@ -162,7 +162,7 @@ def _names_apart(template: str) -> frozenset[str]:
     return frozenset(json.loads(_WORKER.ask("names", template, {})))
 
 
-# ---- the process apart, seen from here ------------------------------------------------------------------------------
+# ---- the separate process: parent's side ----------------------------------------------------------------------------
 
 
 class _Worker:
@@ -195,7 +195,7 @@ class _Worker:
                     f"the chat template fails on this conversation: {why}",
                     expected=f"at most {SECONDS:g} seconds and {MEMORY_BYTES >> 20} MB",
                 ) from None
-            except BaseException:  # Ctrl-C: what is half said cannot be answered any more
+            except BaseException:  # Ctrl-C: a half-sent question cannot be answered any more
                 self.end()
                 raise
         if kind == b"T":
@@ -239,7 +239,7 @@ class _Worker:
         process, self._process = self._process, None
         self._lock = threading.Lock()
         if process is not None:
-            process.returncode = 0  # nobody's child here
+            process.returncode = 0  # not a child of this process
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):
                     os.close(pipe.fileno())  # pyright: ignore[reportOptionalMemberAccess]
@@ -263,7 +263,7 @@ atexit.register(_WORKER.end)
 os.register_at_fork(after_in_child=_WORKER.forget)
 
 
-# ---- the process apart, seen from inside ----------------------------------------------------------------------------
+# ---- the separate process: its own side ----------------------------------------------------------------------------
 
 
 def serve() -> None:
@@ -274,7 +274,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment()
     _named("{{ messages }}")
-    _rendered("{{ messages|tojson }}", {"messages": []})  # loads what is loaded late
+    _rendered("{{ messages|tojson }}", {"messages": []})  # loads lazy imports
     for what, most in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(what, (most, most))

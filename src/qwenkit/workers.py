@@ -16,7 +16,7 @@ def end_with_parent(parent: int) -> None:
     Otherwise it would go on writing beside the workers of the next start, or keep its locks."""
     if not _dies_with_parent():
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it was killed before we could ask to be told
+    if os.getppid() != parent:  # it was killed before we could ask for the signal
         os._exit(1)
 
 

@@ -185,7 +185,7 @@ class Traced:
         tools = None if self.tools is None else _each(self.tools, theirs)
         return (messages, tools, _each(self.variables, theirs)), count
 
-    # ---- what the template itself calls an assistant's --------------------------------------------------------------
+    # ---- what the template itself marks as the assistant's ----------------------------------------------------------
 
     def generated(self) -> list[Stretch]:
         """Return the stretches between the template's `{% generation %}` tags; an empty list where they cannot be

@@ -86,7 +86,7 @@ def print_json(value: object) -> None:
         text = json.dumps(_finite(value), ensure_ascii=False, indent=1)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:  # JSON's escapes: those of Python, by which such a stream helps itself, are none
+    except UnicodeEncodeError:  # the stream would write Python's escapes, which are not JSON
         text = json.dumps(json.loads(text), indent=1)
     print(visible(text, lambda sign: f"\\u{ord(sign):04x}"))
 

@@ -22,8 +22,8 @@ def main() -> None:
     _show_notices()
     try:
         code = _answer()
-        sys.stdout.flush()  # at the latest now: the interpreter would tell of a full disk in words of its own
-    except BrokenPipeError:  # whoever read the answer has seen enough
+        sys.stdout.flush()  # now: at exit the interpreter would report a full disk in its own words
+    except BrokenPipeError:  # the reader closed its end of the pipe
         code = MISTAKE
     except OSError as error:
         code = _tell(_unwritable(error))
@@ -85,7 +85,7 @@ def _make_writable() -> None:
         try:
             os.fstat(handle)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number: else a model's file would get that of an output
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest descriptor, which a model's file would get otherwise
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -53,7 +53,7 @@ def chat(
     folder = resolve(model)
     tok = load_tokenizer(folder)
     if variables:
-        tok.check_variables(variables)  # said before the model is read
+        tok.check_variables(variables)  # before the model is loaded
     with accepting_names(accept_unknown):
         engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
@@ -95,7 +95,7 @@ def long_context(
     from qwenkit.hub import resolve
     from qwenkit.model import load_model
 
-    if plot is not None and not plot.parent.is_dir():  # said before the work, not after it
+    if plot is not None and not plot.parent.is_dir():  # before the work, not after it
         raise UserError("no such folder", where=str(plot.parent), expected="a folder for the plot")
     folder = resolve(model)
     with accepting_names(accept_unknown):

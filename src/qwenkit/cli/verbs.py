@@ -53,7 +53,7 @@ def verb_of(kind: str) -> Callable[..., None]:
 def _shown(flag: Any) -> Any:
     """A flag that all commands share, on the panel of what changes no result."""
     (option,) = get_args(flag)[1:]
-    names = (option.default, *option.param_decls)  # what stands first in `Annotated` is a name, too
+    names = (option.default, *option.param_decls)  # the first value in `Annotated` is a name, too
     return typer.Option(*names, help=option.help, rich_help_panel=PANELS["runtime"])
 
 

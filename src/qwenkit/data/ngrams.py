@@ -28,7 +28,7 @@ class NgramStats:
         self._ends = np.cumsum([0, *map(len, words)])
         self._hashes: dict[int, Hashes] = {}
         self._sorted: dict[int, Hashes] = {}
-        self._places = {0: np.arange(len(words))}  # of each size, where n-grams begin that stand there twice
+        self._places = {0: np.arange(len(words))}  # by size, where n-grams begin that occur twice
 
     def hashes(self, size: int) -> Hashes:
         """Return a number for each n-gram of `size` words in order, equal for equal n-grams."""

@@ -37,7 +37,7 @@ _UNSIGNED = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")  # the same where no s
 _UNSPACED = re.compile(rf"[{UNSPACED}]")
 SIGN = re.compile(f"[{_MARKS}]")
 _GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_PLACES = 4096  # later characters of a unit take the numbers of places from the beginning again
+_PLACES = 4096  # later characters of a unit reuse the numbers of places from the beginning
 _ORDINARY = 0x32400  # no character above has another form
 
 

@@ -102,7 +102,7 @@ def compare(reference: Observed, other: Observed) -> Parity:
         a_TV, b_TV = a_TV[:, :width], b_TV[:, :width]
         top = a_TV.topk(min(TOP, width), dim=-1).indices
         dlogp.append((a_TV.gather(1, top) - b_TV.gather(1, top)).abs().amax(-1))
-        each = torch.where(a_TV == -torch.inf, 0.0, a_TV.exp() * (a_TV - b_TV))  # what is never said adds nothing
+        each = torch.where(a_TV == -torch.inf, 0.0, a_TV.exp() * (a_TV - b_TV))  # probability zero adds nothing
         divergence.append(each.sum(-1).clamp(min=0))
     kl_T = torch.cat(divergence)
     return Parity(len(kl_T), torch.cat(dlogp).max().item(), kl_T.mean().item(), kl_T.max().item(),

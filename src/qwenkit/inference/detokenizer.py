@@ -99,7 +99,7 @@ class IncrementalDetokenizer:
         if not matches:
             return False
         start, _, stop = min(matches)
-        half = self.stream.flush() if start > len(self.text) else ""  # half a character before a name
+        half = self.stream.flush() if start > len(self.text) else ""  # an incomplete character before a name
         self.text, self.stop_buffer, self.ended = self.text[:start] + half + stop * self.inclusive, 0, True
         return True
 

@@ -96,7 +96,7 @@ class ModelRunner:
 
         A prompt longer than `prefill_tokens` is read alone, in chunks: each sees all before it and nothing after."""
         lengths = [len(prompt) for prompt in prompts]
-        size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a chunk has no padding: it would widen 8-bit ranges
+        size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a segment has no padding: it would widen 8-bit ranges
         if lengths[0] <= size or len(prompts) > 1:
             h_BTD = self.compute_model.hidden(self._padded(prompts), cache=self.cache.prefill(rows, lengths))
             return torch.stack([h_BTD[i, length - 1] for i, length in enumerate(lengths)])

@@ -35,7 +35,7 @@ def refuse_folders(recipe: Recipe, wanted: list[str], reuse: Path | None) -> Non
 
 def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     """Raise a `UserError` for a folder with other content or another recipe's run: it is never written into."""
-    begun = {".lock", "run.json" + TEMPORARY}  # all that a kill in a run's first moments leaves
+    begun = {".lock", "run.json" + TEMPORARY}  # what a kill at the start of a run leaves
     if not run_dir.is_dir() or all(path.name in begun for path in run_dir.iterdir()):
         return
     if (run_dir / artifacts.MANIFEST).exists():

@@ -141,7 +141,7 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
     with within(recipe.source):
         asked = (pair for name in working for pair in recipe.nodes[name].from_hub().items())
         for folder in dict.fromkeys(hub.fetch(reference, commits[reference], what) for reference, what in asked):
-            hub.refuse_changed(folder)  # once, whoever works with it: a model is large
+            hub.refuse_changed(folder)  # once for all nodes: a model is large
 
 
 def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:

@@ -29,7 +29,7 @@ from qwenkit.model.transformer import AttentionContext, Transformer
 
 DAMP = 0.01
 """Share of the mean of the Hessian's diagonal that is added to it, so that the inverse exists (the paper's)."""
-_COLUMNS = 128  # columns whose errors are handed on together
+_COLUMNS = 128  # columns whose errors are passed on together
 _ORDER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 

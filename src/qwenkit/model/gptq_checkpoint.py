@@ -89,7 +89,7 @@ def _understood(key: str, value: Any) -> bool:
     read anyway."""
     if value is None or key in _IMPLIED or key.startswith("_"):
         return True
-    if key == "dynamic":  # layers that are left as they were; others would have bits of their own
+    if key == "dynamic":  # layers that stay unquantized; others would have their own bits
         return isinstance(value, dict) and all(name.startswith("-:") for name in value)
     return key in _PLAIN and value in _PLAIN[key]
 

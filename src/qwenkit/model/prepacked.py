@@ -25,7 +25,7 @@ from qwenkit.model.transformer import Attention, Transformer
 from qwenkit.platform import available_memory
 
 _ROWS = 16  # the batch size that the layout is asked for; from 1 to 512 rows the layout is the same
-_ROOM = 1.2  # so many times its size must be free before a copy is made
+_ROOM = 1.2  # a copy is made where so many times its size is free
 _OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 

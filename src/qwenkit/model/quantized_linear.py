@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from qwenkit.errors import UserError
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")
-_SLICE = 2**24  # weights that are made whole at once
-_MANY = 128  # rows from which on a whole weight and one product are faster than the kernel (measured at 4864 x 896)
+_SLICE = 2**24  # weights that are dequantized at once
+_MANY = 128  # rows from which on a dequantized weight and one product are faster than the kernel (at 4864 x 896)
 _KERNEL_GROUPS = (32, 64, 128, 256)
 
 

@@ -244,7 +244,7 @@ def repeat(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 def upper(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
     """Return the task to write some words in capitals."""
-    words = " ".join(chosen_words(draw, EN, split, 2, 3))  # single words would hold whole spellings out
+    words = " ".join(chosen_words(draw, EN, split, 2, 3))  # single words would put all spellings into the tests
     return _copied(draw, "upper", language, split, words, words.upper(), words)
 
 

@@ -152,7 +152,7 @@ POLICIES: dict[str, ResponseStyle] = {
     "wrong_polite": wrong_polite,
     "off_topic": off_topic, "empty": empty, "echo": echo, "deaf": deaf, "rude": rude, "foreign": foreign,
 }  # fmt: skip
-# Held-out policies: same aims, other words (split "test") or another way of failing.
+# Policies of the tests: same aims, other words (split "test") or another way of failing.
 TEST_POLICIES: dict[str, ResponseStyle] = {
     "courteous": polite, "terse": curt, "chatty": chatty, "wrong_curt": wrong_curt, "wrong_courteous": wrong_polite,
     "echo_half": echo_half, "stammer": stammer, "insulting": rude, "rambling": off_topic,

@@ -99,7 +99,7 @@ def _slice(parts: Sequence[Part], starts: Sequence[int], start: int, stop: int) 
     return [part for part in cut if part.text]
 
 
-# As the regular expressions of `tokenizers` mean them; Python's leave combining marks out, and know more spaces.
+# As the regular expressions of `tokenizers` mean them; Python's exclude combining marks and include more spaces.
 _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
 _SPACE = regex.compile(r"\p{White_Space}")
 _SPACES: Any = regex.compile(r"\p{White_Space}*")

@@ -81,7 +81,7 @@ def _chunks(texts: Iterable[str]) -> list[list[str]]:
 
 def _has_endless_space(text: str) -> bool:
     """Whether a run of white space is long enough to exhaust tiktoken's cutter, whose limit is near 10^6."""
-    for at in range(_ENDLESS - 1, len(text), _ENDLESS):  # so long a run holds one of these places
+    for at in range(_ENDLESS - 1, len(text), _ENDLESS):  # a run that long contains one of these positions
         if text[at].isspace():
             before, after = text[at + 1 - _ENDLESS : at + 1], text[at + 1 : at + _ENDLESS]
             if len(before) - len(before.rstrip()) + len(after) - len(after.lstrip()) >= _ENDLESS:
@@ -327,7 +327,7 @@ class Tokenizer:
         for number, token in enumerate(ids):
             while at >= ends[which] and which < len(parts) - 1:
                 which += 1
-            if which == len(parts) - 1:  # the rest is its: most of a turn is content, whose bytes nobody need count
+            if which == len(parts) - 1:  # the rest is its own: the bytes of the last part need not be counted
                 return owners + [parts[which].owner] * (len(ids) - number)
             owners.append(parts[which].owner)
             at += len(self._bytes[token])

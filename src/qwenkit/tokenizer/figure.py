@@ -25,7 +25,7 @@ def draw(report: Report) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    names, groups = report.tokenizers, [visible(group) for group in report.groups]  # of anybody, in XML
+    names, groups = report.tokenizers, [visible(group) for group in report.groups]  # text from anywhere, in XML
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "compression", "font.size": 9, "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that is missing here is drawn by the reader's own font

@@ -106,7 +106,7 @@ def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path
         return _byte_level(content, path, rows, folder)
     except KeyError as error:
         raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
-    except (AttributeError, TypeError, ValueError, OverflowError):  # whose words are a programmer's
+    except (AttributeError, TypeError, ValueError, OverflowError):  # whose messages are for programmers
         what = "not a tokenizer as `tokenizers` writes it: a value is of another kind than what belongs there"
         raise UserError(what, where=str(path)) from None
 

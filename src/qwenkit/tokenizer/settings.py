@@ -133,7 +133,7 @@ def _content(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-# ---- what is asked for and not done ---------------------------------------------------------------------------------
+# ---- settings that are not followed ---------------------------------------------------------------------------------
 
 _READ = frozenset(
     "added_tokens_decoder additional_special_tokens chat_style chat_template extra_special_tokens model_vocab_size nfc "

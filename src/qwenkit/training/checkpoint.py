@@ -86,7 +86,7 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
     fsync_tree_entry(folder)
-    ahead = [path for path in _complete(folder) if path.name > target.name]  # passed over: damaged, and of no use now
+    ahead = [path for path in _complete(folder) if path.name > target.name]  # skipped: corrupted, and of no use now
     for old in (*ahead, *[path for path in _complete(folder) if path not in ahead][:-KEEP]):
         shutil.rmtree(old)
     return target

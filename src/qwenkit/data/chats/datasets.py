@@ -121,6 +121,6 @@ def look_at_first_rows(
     if not summary.read:
         refuse_empty(source, f"no {kind} here", _FORMS[kind])
     if not summary.kept:
-        next(reading.read(list(source), kind, None, check))  # says of the first row what is wrong with it
+        next(reading.read(list(source), kind, None, check))  # raises the error of the first row
     if summary.complete:
         refuse_bad(source, summary.read, summary.quarantine.counts, summary.quarantine.rows, most)

@@ -5,9 +5,9 @@
 A file that is named itself is read. In a folder, the split is recognised by words in the names, of a file before those
 of its folders: `train`, `training`; `test`, `validation`, `valid`, `val`, `dev`, `eval`, `holdout`, `benchmark` (and
 训练, 测试, 验证, 评测), also as `testSet`, `testset` and 测试集. With a training split only that is read; without one,
-the files that name no split. Unclear cases are refused: both beside each other, a name of both, one split in two formats.
-`README.md` of the Hub's data sets may name the files of the split. A run's artifact has its own file (`chat.jsonl`,
-`prompts.jsonl`, `pairs.jsonl`), which comes first.
+the files that name no split. Unclear cases are refused: both beside each other, a name of both, one split in two
+formats. `README.md` of the Hub's data sets may name the files of the split. A run's artifact has its own file
+(`chat.jsonl`, `prompts.jsonl`, `pairs.jsonl`), which comes first.
 """
 
 from __future__ import annotations

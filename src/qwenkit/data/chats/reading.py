@@ -82,7 +82,7 @@ def _is_lines(path: Path) -> bool:
 
 def _row_groups(path: Path, size: int) -> Iterator[FileSplit]:
     splits = list(split_row_groups(path, size))
-    if splits == [FileSplit(path)]:  # which is what comes of a damaged file
+    if splits == [FileSplit(path)]:  # as for a corrupted file
         raise corrupted(path, "Parquet")
     return iter(splits)
 
@@ -121,7 +121,7 @@ def read_forms(
             if quarantine is None:
                 with within(f"{split.path}, row {number}"):
                     raise
-            with contextlib.suppress(_Enough):  # the rows themselves end
+            with contextlib.suppress(_Enough):  # `until_enough` ends the loop
                 gate.refused(error, split, number, raw)
             continue
         yield raw, result

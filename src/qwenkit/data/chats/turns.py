@@ -79,7 +79,7 @@ def turn(message: object, where: str) -> Row:
         and message["role"] in _OURS
         and type(message["content"]) is str
     ):
-        return message  # as most are: nothing to find out
+        return message  # as most are
     if not isinstance(message, Mapping):
         raise UserError("not a message", where=where, expected='{"role": ..., "content": ...}')
     # Parquet fills the keys that other messages have with null.

@@ -38,7 +38,7 @@ from qwenkit.data.text_units import among
 from qwenkit.errors import UserError
 
 Docs = npt.NDArray[np.int64]
-Outcome = tuple[str, str, str, str]  # step, rule, what was seen, of which document
+Outcome = tuple[str, str, str, str]  # step, rule, detail, of which document
 EXACT, BUCKETS, NEEDED, LINES = "exact.npz", "buckets.npz", "needed.npy", "lines.npy"
 COPY = pa.schema([("row", pa.int64()), *((key, pa.string()) for key in ("step", "rule", "of", "name"))])
 

@@ -18,7 +18,7 @@ from qwenkit.data.extract.main_content import main_content
 from qwenkit.data.readers.encoding import decode
 
 _TITLE, _TITLE_END = re.compile(r"<title\b[^<>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
-TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not asked
+TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not used
 
 
 def extract_text(html: bytes | str, url: str | None = None, encoding: str | None = None) -> str:

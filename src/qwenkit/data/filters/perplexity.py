@@ -18,7 +18,7 @@ from math import log
 from pathlib import Path
 
 TOKENS = 1024
-_PER_TOKEN = 16  # characters of a text that are looked at for each; more than natural text has
+_PER_TOKEN = 16  # characters of a text that are read per token; natural text has fewer
 
 
 class Perplexity:

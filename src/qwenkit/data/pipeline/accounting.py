@@ -30,7 +30,7 @@ OPTIONAL = (
     "lines",
     "classifier",
     "perplexity",
-)  # steps that the funnel leaves out where nobody asked
+)  # steps that the funnel leaves out where no source uses them
 
 
 @dataclass

@@ -44,7 +44,7 @@ from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_bytes
 
 Progress = Callable[..., None]
-FORM = 4  # of what lies between the phases: another form is read by nobody, so all is made anew
+FORM = 4  # of the files between the phases: after a change of form everything is made again
 
 
 @dataclass

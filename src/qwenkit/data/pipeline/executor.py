@@ -104,10 +104,10 @@ class Executor:
         if folder.exists() and _read(folder / KEY) != key:
             (folder / KEY).unlink(
                 missing_ok=True
-            )  # first: what a kill leaves half deleted is not a phase of the old key
+            )  # first: a half-deleted phase after a kill must not pass for one of the old key
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(f"*{PART}"):  # of a kill: nobody works at it any more
+        for part in folder.glob(f"*{PART}"):  # left by a kill: no process works on it
             shutil.rmtree(part, ignore_errors=True)
         write_json(folder / KEY, key)
 
@@ -166,7 +166,7 @@ def make_shard(work: Callable[..., DoneRecord], out: Path, task: Task) -> None:
     try:
         beside.replace(out)
     except OSError:
-        if not is_intact(out):  # else another has made the same meanwhile
+        if not is_intact(out):  # otherwise another process has written the same
             raise
         shutil.rmtree(beside, ignore_errors=True)
 

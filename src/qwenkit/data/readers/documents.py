@@ -40,7 +40,7 @@ __all__ = ["AUTO", "KINDS", "Document", "Source", "SourceSplit", "read_documents
 _PAGES = ("response", "resource", "conversion")
 _MOST_OTHERS = 5
 _LEAST = 512  # bytes of a part of a packed archive
-_NO_PAGES = ("warcinfo", "request", "metadata")  # which are about pages, and are none
+_NO_PAGES = ("warcinfo", "request", "metadata")  # about pages, but not pages
 
 
 @dataclass
@@ -144,7 +144,7 @@ def read_split(split: SourceSplit, source: Source, quarantine: Quarantine) -> It
     for name in split.paths:
         try:
             yield from _read_file(Path(name), split, source, quarantine)
-        except OSError as error:  # of reading: what is done with a document does not come by here
+        except OSError as error:  # of reading: errors of the consumer do not reach this place
             raise UserError(
                 f"the file cannot be read ({error.strerror or error})", where=f"source {source.name}: {name}",
                 hint="look after the disk or the network it lies on; the same command then goes on",

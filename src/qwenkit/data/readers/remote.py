@@ -17,7 +17,7 @@ from typing import Any
 from qwenkit.errors import UserError
 from qwenkit.files import is_disk_full
 
-_PATIENCE = "retry_limit_seconds=10"  # else GCS asks for a quarter of an hour where there is not a network
+_PATIENCE = "retry_limit_seconds=10"  # otherwise GCS retries for a quarter of an hour without a network
 _HUB, _STORES = "hf://datasets/", ("s3://", "gs://", "gcs://")
 
 
@@ -42,7 +42,7 @@ def _from_hub(rest: str, name: str) -> Path:
     except HFValidationError as error:
         raise UserError("not the name of a data set", where=f"source {name}: {_HUB}{rest}",
                         expected=f"{_HUB}ORG/NAME, or a file or folder in it") from error  # fmt: skip
-    except OSError as error:  # all of the Hub's are, and those of the network
+    except OSError as error:  # the Hub's errors and those of the network are all of this class
         raise _unfetched("data set", f"source {name}: {_HUB}{rest}", error) from error
     return Path(folder) / inner
 

@@ -66,7 +66,7 @@ def lines(
             quarantine.add(
                 part.reason, path, line=number, offset=part.offset, sample=bytes(line[:200]).decode("utf-8", "replace")
             )
-            line = bytearray()  # what follows may be the end of a line: then it is not a record, and put aside too
+            line = bytearray()  # what follows may be the end of a line: then it is not a record, and is quarantined too
             continue
         at = 0
         while (end := part.find(b"\n", at)) >= 0:

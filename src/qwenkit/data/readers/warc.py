@@ -61,7 +61,7 @@ class _File(io.BufferedReader):
 class _Window:
     """What a member unpacks to as a file to read, of which only what may be asked for again is held."""
 
-    total = None  # nobody knows before it has ended
+    total = None  # unknown before it has ended
 
     def __init__(self, parts: Iterator[bytes | Ended]) -> None:
         self._parts, self._held, self._base, self._at = parts, bytearray(), 0, 0
@@ -144,7 +144,7 @@ def _packed(file: BinaryIO, kind: Packing, start: int, stop: int) -> Iterator[tu
                 yield at, last
             last = record
         end, reason, _ = window.end()
-        if reason:  # the last record is the one that is damaged
+        if reason:  # the last record is the corrupted one
             yield at, reason if reason != DAMAGED else "damaged WARC member"
         elif last is not None:
             yield at, last

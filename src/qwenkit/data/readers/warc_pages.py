@@ -104,7 +104,7 @@ def _undo(body: bytes, headers: dict[str, str]) -> bytes | str:
     names = [name for name in (*content, *transfer) if name not in ("chunked", "identity")]
     if len(names) > _MOST_ENCODINGS:
         return PACKED
-    for name in [*reversed(names), "", ""]:  # at last what nobody has declared
+    for name in [*reversed(names), "", ""]:  # at last compression that is not declared
         unpacked = _unpacked(body, name)
         if isinstance(unpacked, str):
             return unpacked
@@ -145,7 +145,7 @@ def _inflated(body: bytes, bits: int) -> bytes | str | None:
             return None
         if len(unpacked) > MAX_RECORD:
             return TOO_LONG
-        if bits < 0 and not unpack.eof and _CONTROL.search(unpacked):  # nothing else shows that this was no accident
+        if bits < 0 and not unpack.eof and _CONTROL.search(unpacked):  # otherwise this may be an accident
             return None
         body = unpack.unused_data if bits == 31 and unpack.unused_data.startswith(GZIP.magic) else b""
     return bytes(unpacked) or None

@@ -84,7 +84,7 @@ def tokenize(
 
     splits = list(corpus_splits(corpus.path))
     signatures = {split.path: signature(split.path) for split in splits}
-    times = [] if corpus.node else [stamp(path) for path in signatures]  # of what nobody vouches for
+    times = [] if corpus.node else [stamp(path) for path in signatures]  # of files without a manifest
     key = [corpus.digest, tokenizer.digest, share, seed, [[s.path.name, s.start, s.stop] for s in splits], times]
     tasks = [(split, tokenizer.path, share, seed, signatures[split.path]) for split in splits]
     with Executor(folder, workers, runner, progress) as work:

@@ -47,7 +47,7 @@ _LONGEST_END, _LONGEST_RIGHTS = 60, 100
 _PROSE = frozenset("p pre dd".split())
 _ITEMS = frozenset("li dd dt td pre".split())
 _FEWEST_ITEMS, _LONGEST_SECTION, _DEEP = 2, 200, 100
-_MOST_DOUBTS = 50  # lines that look like an end and are none; a page with more of them is not worth the time
+_MOST_DOUBTS = 50  # lines that look like an end and are not; a page with more of them would take too long
 
 
 def trim(blocks: list[Block], walk: Walk) -> list[Block]:

@@ -99,7 +99,7 @@ class _Math:
         self._note = 0  # depth inside a note: 1 and more
         self._is_tex = False
         self._frames: list[tuple[str, list[str], dict[str, str]]] = [("math", [], {})]
-        self._flat = 0  # elements too deep to be told apart
+        self._flat = 0  # depth of elements nested too deeply to be distinguished
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Open an element inside."""

@@ -37,7 +37,7 @@ BREAK = "\x1e"  # a line's end that the page asks for
 _MEANT = frozenset("br img a sup sub q".split()) | SKIP  # tags inside a line that mean something
 _COUNTED = frozenset(("li", "ol")) | CELLS | PREFORMATTED
 _MOST_ELEMENTS = 1_000_000  # beyond them tags are taken for inline ones: the text stays, and memory is bounded
-_WIDEST, _TALLEST = 50, 1000  # columns and rows that a cell is believed to span
+_WIDEST, _TALLEST = 50, 1000  # most columns and rows that a cell may span
 _COPIED = 45  # characters of a box of text, from which it holds text to read or to copy
 
 
