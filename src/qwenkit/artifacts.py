@@ -105,8 +105,8 @@ def refuse_not_utf8(path: Path | str, where: str | None = None) -> None:
 
 
 def _outside(path: Path) -> str:
-    """SHA-256 of a file that nobody vouches for. A start asks for it several times: it is read once as long as what the
-    file system says of it stands."""
+    """Return the SHA-256 of a file without a manifest. A start asks for it several times; it is read once as long as
+    its size and times stay."""
     return _read_once(path.resolve(), *signature(path))
 
 
@@ -181,7 +181,7 @@ _TYPES: dict[str, type] = {
 
 
 def _odd(data: dict[str, Any]) -> str | None:
-    """What in a manifest cannot be: values of other types, and names that lead elsewhere."""
+    """Return what is invalid in a manifest: values of other types, and names that lead out of its folder."""
     for name, kind in _TYPES.items():
         if not isinstance(data.get(name, kind()), kind):
             return f"`{name}` is {json_kind(data[name])}"
@@ -198,7 +198,7 @@ def _odd(data: dict[str, Any]) -> str | None:
 
 
 def _is_input(row: Any) -> bool:
-    """Whether an input has a digest, and names a node or nothing."""
+    """Return whether an input has a digest, and names a node or nothing."""
     texts = cast("dict[str, object]", row) if isinstance(row, dict) else {}
     node = texts.get("node") or ""
     return "digest" in texts and all(isinstance(v, str) for v in texts.values()) and (not node or is_node_name(node))
@@ -392,7 +392,7 @@ def damaged(folder: Path, lines: list[str], hint: str) -> UserError:
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    """Size and time of every file at publishing; none where run.json is damaged."""
+    """Return the size and time of every file at publishing; empty where run.json is corrupted."""
     try:
         return read_object(folder / RUN).get("files", {})
     except UserError:

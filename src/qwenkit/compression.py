@@ -78,7 +78,7 @@ def _packing(head: bytes, path: Path) -> Packing | None:
 
 
 def _is_plain(head: bytes) -> bool:
-    """Whether the first bytes are text, whatever the name says, or Parquet's, which is packed inside."""
+    """Return whether the first bytes are text, whatever the name says, or Parquet's, which is compressed inside."""
     is_marked = head.startswith((b"PAR1", b"\xff\xfe", b"\xfe\xff"))
     return is_marked or (bool(head) and not _CONTROL.search(head))
 

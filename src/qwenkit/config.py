@@ -101,8 +101,8 @@ class StageConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, table: Any) -> Any:
-        """A single reference stands for a list of one, where an edge takes many; a list for its references with commas
-        between, where it takes several as one."""
+        """Make a single reference a list of one where an edge takes many, and a list a comma-separated string where it
+        takes several as one."""
         many = [name for name in cls.edges() if cls.takes_many(name)]
         several = [name for name in cls.edges() if cls.takes_several(name) and _is_texts(table.get(name))]
         return {
@@ -189,7 +189,7 @@ def stage_config(settings: type[T]) -> type[T]:
 
 
 def _before(cls: type[StageConfig], name: str) -> str:
-    """The key before which another stands, as a class or what it is derived from says it."""
+    """Return the key before which another appears, as its class or a base class says."""
     bases = (base for base in cls.__mro__ if issubclass(base, StageConfig) and name in base.model_fields)
     return next(filter(None, (_extra(base, name).get("before") for base in bases)), "")
 
@@ -257,7 +257,7 @@ _WORDS = {
 
 
 def _expected(item: Any) -> str:
-    """What a value should have been, in the words of a recipe."""
+    """Return what a value should have been, in the words of a recipe."""
     words = re.sub(r"^(Input should be|Value error,)\s*", "", item["msg"])
     return _WORDS.get(item["type"], words.replace("greater than or equal to", "at least").replace(
         "less than or equal to", "at most"))  # fmt: skip
@@ -304,7 +304,7 @@ def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
 
 
 def _plainly(message: str) -> str:
-    """The library's complaint in plain words, where its own are a programmer's."""
+    """Return the message of the library in plain words, where its own are for programmers."""
     twice = re.match(r"Cannot declare \((.*?),?\) twice", message)
     if twice:
         return f"the table [{'.'.join(_parts(twice[1]))}] is given twice"
@@ -352,7 +352,7 @@ _ENDS = {'"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*"{3,5}'), "'''": re.compile(
 
 
 def _open_after(line: str, quote: str, depth: int) -> tuple[str, int]:
-    """Which quotes and how many brackets are open behind a line of a value, given those before it."""
+    """Return which quotes and how many brackets are open after a line of a value, given those before it."""
     at = 0
     while True:
         if quote:

@@ -96,7 +96,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _edits(a: str, b: str) -> int:
-    """How many letters must be put in, left out or changed: `nona` is nearer to `nano` than to `own`."""
+    """Return how many letters must be inserted, removed or changed: `nona` is nearer to `nano` than to `own`."""
     row = list(range(len(b) + 1))
     for number, letter in enumerate(a, 1):
         before, row[0] = row[0], number

@@ -126,7 +126,7 @@ def refuse_changed(folder: Path) -> None:
 
 
 def _digests(path: Path, length: int) -> list[str]:
-    """The digests of a file that have so many digits."""
+    """Return the digests of a file with this number of digits."""
     blob = b"blob %d\0" % path.stat().st_size
     hashes = (
         [hashlib.sha256()] if length == 64 else [hashlib.sha1(start, usedforsecurity=False) for start in (blob, b"")]
@@ -158,7 +158,7 @@ def _cache_name(repo: str) -> str:
 
 
 def _cached(repo: str) -> bool:
-    """Whether the cache holds files of a model."""
+    """Return whether the cache holds files of a model."""
     from huggingface_hub import constants
 
     return (Path(constants.HF_HUB_CACHE) / _cache_name(repo) / "snapshots").is_dir()
@@ -168,7 +168,8 @@ def _cached(repo: str) -> bool:
 
 
 def _fetch(repo: str, revision: str | None, what: str) -> Path:
-    """The snapshot folder of a model with the files that are needed. A commit whose files are all here asks nobody."""
+    """Return the snapshot folder of a model with the files that are needed. A commit whose files are all cached needs
+    no request."""
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     with _told(repo, revision, "no such folder here, and "):
@@ -187,7 +188,7 @@ def _fetch(repo: str, revision: str | None, what: str) -> Path:
 
 
 def _whole(repo: str, commit: str | None, what: str) -> Path | None:
-    """The snapshot of a commit, where it is complete already."""
+    """Return the snapshot of a commit, where it is already complete."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -210,7 +211,7 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str], offline: boo
 
 
 def _bars() -> None:
-    """The library's bars, but none where there is no terminal."""
+    """Show the library's progress bars only in a terminal."""
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
@@ -218,8 +219,8 @@ def _bars() -> None:
 
 
 def _unreachable(repo: str, revision: str | None) -> Exception | None:
-    """Why the Hub has no answer for us, or None. The library would wait for ever for one that never speaks, and tells
-    what went wrong only where the cache has nothing."""
+    """Return why the Hub does not answer, or None. The library would wait for ever for a silent server, and reports
+    errors only where the cache has nothing."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionNotFoundError
 
@@ -258,7 +259,7 @@ def publishable(folder: Path) -> dict[str, Path]:
 
 
 def _within(link: Path, folder: Path) -> bool:
-    """Whether a link leads to a file that lies in the folder for all to see."""
+    """Return whether a link leads to a visible file in the folder."""
     target = link.resolve()
     return target.parent == folder.resolve() and not target.name.startswith(".")
 
@@ -300,7 +301,8 @@ def upload(
 
 @contextlib.contextmanager
 def _told(repo: str, revision: str | None, aside: str = "") -> Iterator[None]:
-    """The library's errors in our words; `aside` stands before what a wrong name or a lack of network leads to."""
+    """Turn the library's errors into `UserError`s; `aside` is put before what a wrong name or a lack of network leads
+    to."""
     try:
         yield
     except UserError:
@@ -310,7 +312,7 @@ def _told(repo: str, revision: str | None, aside: str = "") -> Iterator[None]:
 
 
 def _explained(error: BaseException, repo: str, revision: str | None, aside: str) -> UserError:
-    """By what the Hub said, else by what happened here."""
+    """Return the error by the Hub's answer, else by what happened here."""
     from huggingface_hub import constants, errors
 
     page, login = f"{constants.ENDPOINT}/{repo}", "log in with `hf auth login`, or set HF_TOKEN"
@@ -335,7 +337,7 @@ def _explained(error: BaseException, repo: str, revision: str | None, aside: str
 
 
 def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
-    """There was no answer, it stopped in the middle, or it could not be kept."""
+    """Return the error of a missing or interrupted answer, or one that could not be stored."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.IncompleteSnapshotError):
@@ -354,13 +356,13 @@ def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
 
 
 def _beside(repo: str) -> str | None:
-    """The folder here with the nearest name."""
+    """Return the local folder with the nearest name."""
     parent = Path(repo).parent
     return nearest(repo, [path.as_posix() for path in parent.iterdir()]) if parent.is_dir() else None
 
 
 def _no_revision(repo: str, revision: str, page: str) -> UserError:
-    """With the branches and tags that there are, where the Hub tells them."""
+    """Return the error of an unknown revision, with the branches and tags that exist, where the Hub lists them."""
     from huggingface_hub import HfApi
 
     known: list[str] = []
@@ -372,6 +374,6 @@ def _no_revision(repo: str, revision: str, page: str) -> UserError:
 
 
 def _said(error: Any) -> str:
-    """What the Hub itself has to say."""
+    """Return the Hub's own message."""
     message = getattr(error, "server_message", None)
     return f": {' '.join(str(message).split())}" if message else ""

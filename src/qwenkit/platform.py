@@ -135,7 +135,7 @@ def available_memory() -> int | None:
 
 
 def _kilobytes(file: str, name: str) -> int | None:
-    """A line of a file in /proc; None where the system has no such file or line."""
+    """Return a value of a file in /proc in kB; None where the system has no such file or line."""
     if not Path(file).exists():
         return None
     lines = Path(file).read_text().splitlines()

@@ -182,7 +182,8 @@ def _number(digits: str) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
-    """An object whose keys stand once. Of two values nobody knows which one was meant; twice the same does no harm."""
+    """Return an object whose keys occur once. With two different values it is unclear which was meant; equal ones do no
+    harm."""
     row = dict(pairs)
     if len(row) < len(pairs):
         for key, value in pairs:
@@ -195,7 +196,7 @@ _DECODER = json.JSONDecoder(parse_int=_number, object_pairs_hook=_object)
 
 
 def _value(text: str) -> Any:
-    """The value of a JSON text within the limits; a `ValueError` or a `RecursionError` otherwise."""
+    """Return the value of a JSON text within the limits; raises `ValueError` or `RecursionError` otherwise."""
     brackets = text.count("[") + text.count("{")
     if brackets > CONTAINERS:
         raise _Refused("broken JSON (too many lists and objects)")
@@ -223,7 +224,7 @@ def is_deep(value: object) -> bool:
 
 
 def _broken(error: Exception, line: bytes, number: int) -> str:
-    """Why a line is not JSON; the library's own words where they are for people."""
+    """Return why a line is not JSON, in the library's words where they are for people."""
     if number == 1 and line.lstrip().startswith(b"["):
         return "a JSON list over several lines, where one object a line was expected"
     if isinstance(error, _Refused):

@@ -47,7 +47,7 @@ _START = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from qwenkit.templ
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """The filter as transformers has it: Chinese stays Chinese, and nothing is escaped for a page."""
+    """Return JSON as the filter of transformers: Chinese characters stay, and nothing is escaped for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -116,7 +116,7 @@ def _rendered(template: str, given: Mapping[str, Any]) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Why a program failed, without the names of classes."""
+    """Return why a program failed, without the names of classes."""
     if isinstance(error, RecursionError):
         return "it goes too deep, or calls itself without end"
     if isinstance(error, MemoryError):

@@ -100,7 +100,7 @@ def _component(better: Mapping[str, float], worse: Mapping[str, float]) -> str:
 
 
 def _flip(pairs: list[dict[str, Any]], noise: float, seed: int) -> None:
-    """Exchange the sides of a share of the pairs: annotators disagree, and a study of that needs it on purpose."""
+    """Exchange the sides of a share of the pairs on purpose: annotators disagree, and studies of that need it."""
     if noise <= 0.0 or not pairs:
         return
     drawn = uniform(derive_seed(seed, "label noise"), range(len(pairs)))

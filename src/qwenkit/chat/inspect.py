@@ -77,7 +77,7 @@ def _listed(ids: list[int]) -> str:
 
 
 def _counts(rendered: Rendered) -> str:
-    """How many tokens are trained, and how many of those are the assistant's own words."""
+    """Return how many tokens are trained, and how many of those are the assistant's own words."""
     trained = sum(weight > 0 for weight in rendered.weights)
     content = sum(
         rendered.weights[i] > 0

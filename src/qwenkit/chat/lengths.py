@@ -51,7 +51,7 @@ def cut(messages: Sequence[Message], row: int, policy: TooLong, size: Size) -> t
 
 
 def _spans(count: int, fits: Callable[[int, int], bool]) -> Iterator[tuple[int, int]]:
-    """Neighbouring turns, as many as fit, in order."""
+    """Yield ranges of neighbouring turns, as many as fit, in order."""
     at = 0
     while at < count:
         turns = _most(count - at, lambda some, start=at: fits(start, start + some))
@@ -61,7 +61,7 @@ def _spans(count: int, fits: Callable[[int, int], bool]) -> Iterator[tuple[int, 
 
 
 def _most(count: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `count` that fits; found by doubling, since a look costs as much as it is large."""
+    """Return the largest number up to `count` that fits; found by doubling, since a test costs as much as its size."""
     low, high = 0, 1
     while high <= count and fits(high):
         low, high = high, 2 * high

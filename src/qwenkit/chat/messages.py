@@ -72,7 +72,7 @@ def trained(message: Message) -> float:
 
 
 def _check_message(index: int, message: Message) -> None:
-    """A mapping with a known role; its content must be readable."""
+    """Raise a `UserError` unless a message is a mapping with a known role and readable content."""
     where = f"message {index}"
     if not isinstance(message, Mapping) or "role" not in message:
         raise UserError("not a message", where=where, expected='{"role": ..., "content": ...}')
@@ -98,7 +98,7 @@ def _check_message(index: int, message: Message) -> None:
 
 
 def _check_keys(message: Message, where: str) -> None:
-    """A key that is nearly one which means something would be lost in silence."""
+    """Raise a `UserError` for a key that nearly equals a known one: it would be lost silently."""
     for key in message:
         if not isinstance(key, str):
             raise UserError(f"a key is {_kind(key)}", where=where, expected="names of keys")
@@ -107,13 +107,13 @@ def _check_keys(message: Message, where: str) -> None:
 
 
 def _near(key: str) -> str | None:
-    """The key that another one only misspells."""
+    """Return the known key that another one only misspells."""
     plain = key.strip().lower().replace("-", "_").replace(" ", "_")
     return next((known for known in _KEYS if plain in (known, known + "s", known.removesuffix("s"))), None)
 
 
 def _check_training(message: Message, where: str) -> None:
-    """`weight` and `train` by themselves and together."""
+    """Raise a `UserError` for an invalid `weight` or `train`, or both at once."""
     weight, train = message.get("weight"), message.get("train")
     if train is not None and not isinstance(train, bool):
         raise UserError(f"train is {_kind(train)}", where=where, expected="true or false")
@@ -135,7 +135,7 @@ def _check_place(index: int, role: str, before: Message | None) -> None:
 
 
 def _allowed_after(before: Message | None) -> tuple[str, ...]:
-    """Roles that may follow a message."""
+    """Return the roles that may follow a message."""
     if before is None:
         return ("system", "user")
     if before["role"] == "assistant":
@@ -144,7 +144,7 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
 
 
 def _check_end(messages: Sequence[Message], add_generation_prompt: bool, continue_final_message: bool) -> None:
-    """The last turn must be one that the asked-for ending can follow."""
+    """Raise a `UserError` where the last turn cannot be followed by the ending asked for."""
     last, where = messages[-1]["role"], f"message {len(messages) - 1}"
     if add_generation_prompt and continue_final_message:
         raise UserError("a new answer and a continued one at once", expected="one of the two")
@@ -169,7 +169,7 @@ def text_of(message: Message, where: str = "message") -> str:
 
 
 def _part(part: Any, where: str) -> str:
-    """The text of one part of a message's content."""
+    """Return the text of one part of a message's content."""
     expected = '{"type": "text", "text": ...}'
     if not isinstance(part, Mapping):
         raise UserError(f"a content part is {_kind(part)}", where=where, expected=expected)
@@ -182,7 +182,7 @@ def _part(part: Any, where: str) -> str:
 
 
 def _kind(content: object) -> str:
-    """What a JSON reader would call a value."""
+    """Return the JSON type of a value in words."""
     names = {
         type(None): "missing",
         bool: "true or false",
@@ -204,7 +204,7 @@ def calls(message: Message, where: str = "message") -> list[tuple[str, str]]:
 
 
 def _call(call: Any, where: str) -> tuple[str, str]:
-    """A call is `{"name": ..., "arguments": ...}`, by itself or under `function`."""
+    """Return name and arguments of a call `{"name": ..., "arguments": ...}`, by itself or under `function`."""
     expected = '{"function": {"name": ..., "arguments": {...}}}'
     if not isinstance(call, Mapping):
         raise UserError(f"a tool call is {_kind(call)}", where=where, expected=expected)
@@ -237,7 +237,7 @@ def for_template(message: Message) -> Row:
 
 
 def _as_object(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool call whose arguments are an object, if their text is the JSON of one."""
+    """Return a tool call with its arguments as an object, if their text is the JSON of one."""
     function = call.get("function", call)
     arguments = function.get("arguments")
     try:

@@ -48,7 +48,7 @@ def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
 
 
 def _thought(text: str, offered: set[Any] | None) -> tuple[str | None, str]:
-    """The thought at the head of a text, and the rest. It may have begun in the prompt, or never have ended."""
+    """Return the thought at the head of a text, and the rest. It may begin in the prompt, or have no end."""
     begun = text.lstrip().startswith("<think>")
     body = text.lstrip().removeprefix("<think>") if begun else text
     end = body.find("</think>")
@@ -60,12 +60,12 @@ def _thought(text: str, offered: set[Any] | None) -> tuple[str | None, str]:
 
 
 def _name(tool: Any) -> Any:
-    """The name of a tool, given as a function or bare."""
+    """Return the name of a tool, given as a function or bare."""
     return _table(_table(tool).get("function", tool)).get("name")
 
 
 def _table(value: Any) -> dict[str, Any]:
-    """A JSON object, or an empty one where something else stands."""
+    """Return a JSON object, or an empty one for another value."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
@@ -86,7 +86,8 @@ def _hermes(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, An
 
 
 def _blocks(text: str, offered: set[Any] | None) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
-    """Where blocks of calls begin and end, and their calls. One that cannot be read whole is none."""
+    """Yield where blocks of calls begin and end, and their calls. A block that cannot be parsed completely is left
+    out."""
     start = text.find(OPEN)
     while start >= 0:
         stop, calls = _block(text, start + len(OPEN), offered)
@@ -96,7 +97,8 @@ def _blocks(text: str, offered: set[Any] | None) -> Iterator[tuple[int, int, lis
 
 
 def _block(text: str, at: int, offered: set[Any] | None) -> tuple[int, list[dict[str, Any]]]:
-    """The calls from here on, and where their block ends: at its closing tag, another block, or the end of the text."""
+    """Return the calls from here on, and where their block ends: at its closing tag, another block, or the end of the
+    text."""
     calls: list[dict[str, Any]] = []
     while True:
         at = _past_blank(text, at)
@@ -128,8 +130,8 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
-    """A call with a known name and arguments that are an object, or its JSON text; models also call them `parameters`,
-    as the description of a tool does."""
+    """Return a call with a known name and arguments that are an object, or its JSON text; models also write
+    `parameters`, the word of tool descriptions."""
     body = _table(_table(value).get("function", value))
     name, arguments = body.get("name"), body.get("arguments", body.get("parameters"))
     if isinstance(arguments, str):
@@ -140,7 +142,7 @@ def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
 
 
 def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
-    """The authors' own reading of ReAct lines: the last action, or the last final answer."""
+    """Return the last action, or the last final answer, of ReAct lines, as the official code reads them."""
     action, given = text.rfind("\nAction:"), text.rfind("\nAction Input:")
     if 0 <= action < given:
         observed = text.find("\nObservation:", given)
@@ -154,7 +156,7 @@ def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any
 
 
 def _loads(arguments: str) -> Any:
-    """Arguments as an object where they are one, else as the text that the model wrote."""
+    """Return arguments as an object where they are one, else as the text that the model wrote."""
     try:
         return _DECODER.decode(arguments)
     except (ValueError, RecursionError):

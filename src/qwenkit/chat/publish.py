@@ -61,7 +61,7 @@ def drop_unknown_names(tok: ChatTokenizer, out: Path) -> None:
 
 
 def _token(key: str, value: Any) -> str | None:
-    """The text of a special token in a tokenizer's settings."""
+    """Return the text of a special token in a tokenizer's settings."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if key.endswith("_token") and isinstance(text, str) else None
 

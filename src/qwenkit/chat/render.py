@@ -82,7 +82,7 @@ def _is_target(piece: Piece, mask: str) -> bool:
 
 
 def _spans(pieces: Sequence[Piece], whose: Sequence[int]) -> list[Span]:
-    """Neighbouring tokens of the same turn and kind, joined. A `start` always opens a new span."""
+    """Return neighbouring tokens of the same turn and kind as spans. A `start` always opens a new span."""
     turns: list[tuple[int, str, str]] = []
     turn = 0
     for piece in pieces:

@@ -99,7 +99,7 @@ def read_line() -> str | None:
 
 
 def _read_any_bytes() -> None:
-    """Bytes that are no text come as half characters, which `_broken` sees, and break no reading."""
+    """Read invalid bytes as lone surrogates, which `_broken` detects, instead of failing."""
     stdin: Any = sys.stdin
     if isinstance(stdin, io.TextIOWrapper):
         with contextlib.suppress(io.UnsupportedOperation):
@@ -107,7 +107,7 @@ def _read_any_bytes() -> None:
 
 
 def _broken(line: str) -> bool:
-    """Whether a line holds what stood for no character."""
+    """Return whether a line contains invalid bytes."""
     return any("\ud800" <= sign <= "\udfff" for sign in line)
 
 

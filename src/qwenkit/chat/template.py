@@ -89,7 +89,7 @@ def detect(
 
 
 def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Variables | None) -> list[int] | str:
-    """The template's ids of a probe, or what it says when it refuses."""
+    """Return the template's ids of a probe, or its message when it refuses."""
     try:
         messages = [for_template(normal(message)) for message in probe.messages]
         text = render_text(template, messages, probe.tools, probe.add_generation_prompt, variables)
@@ -99,7 +99,7 @@ def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Variables
 
 
 def _compare(tok: Tokenizer, theirs: Sequence[list[int] | str], style: str, render: Ids) -> tuple[int, str | None]:
-    """How many probes agree before the first that does not, and that difference in words."""
+    """Return how many probes agree before the first that does not, and that difference in words."""
     for number, (probe, wanted) in enumerate(zip(PROBES, theirs, strict=True)):
         if isinstance(wanted, str):
             return number, f"probe {number}: {wanted}"

@@ -116,7 +116,7 @@ class ChatTokenizer(Tokenizer):
         return template_mask.rendered(traced, mask, continue_final_message)
 
     def _template(self, tools: Sequence[Tool] | None, style: str | None, variables: Variables) -> str | None:
-        """The template that renders a conversation, or None where a style does."""
+        """Return the template that renders a conversation, or None where a style does."""
         own = self.tool_template if tools and self.tool_template is not None else self.chat_template
         if variables:
             if style is not None:
@@ -158,7 +158,7 @@ class ChatTokenizer(Tokenizer):
 
     @property
     def _ends(self) -> list[str]:
-        """What the folder calls the end of a text, where that is one token."""
+        """Return what the folder calls the end of a text, where that is one token."""
         return [name for name in (self.names.get("eos_token"),) if isinstance(name, str) and name in self.special]
 
     @property
@@ -167,7 +167,7 @@ class ChatTokenizer(Tokenizer):
         return [self.special[name] for name in self._ends]
 
     def _known_text(self, ids: Iterable[int]) -> str:
-        """Text of ids, padding rows shown as U+FFFD: an untrained model may well choose one."""
+        """Return the text of ids, with padding rows as U+FFFD: an untrained model may choose one."""
         return self.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
     def save(self, folder: str | Path, eos_token: str | None = None, form: str = "json") -> None:
@@ -179,7 +179,7 @@ class ChatTokenizer(Tokenizer):
 
 
 def _is_word(name: str) -> bool:
-    """Whether an added token reads like a word: that a template says it too makes no mark of it."""
+    """Return whether an added token reads like a word; a template that also writes it does not make it a mark."""
     return name[0].isalnum() or name[-1].isalnum()
 
 
@@ -204,5 +204,5 @@ def load_tokenizer(
 
 
 def _is_first(folder: Path) -> bool:
-    """Whether the vocabulary is the first Qwen's file."""
+    """Return whether the vocabulary is the first Qwen's file."""
     return not (folder / "tokenizer.json").is_file() and any(folder.glob("*.tiktoken"))

@@ -81,7 +81,7 @@ class Traced:
         raise reasons[-1] or UserError("the chat template fails on this conversation")
 
     def _lost(self) -> UserError | None:
-        """What is wrong with the text: there is none, or something may be taken away without a trace."""
+        """Return what is wrong with the text: there is none, or something was removed without a trace."""
         try:
             text = self.text
         except UserError as error:
@@ -147,7 +147,8 @@ class Traced:
         )
 
     def _try(self, way: tuple[int, int], only: int | None) -> list[Stretch] | None:
-        """Where the names come out that are covered in a way: all, or one of them. None: the text is another then."""
+        """Return where the names appear that are covered in one way, all or one of them; None where the text
+        changes."""
         opening, closing = (sign * shown for sign, shown in zip(self._signs, way))
         covered, _ = self._covered(lambda name, n: f"{opening}{name}{closing}" if only in (None, n) else name)
         try:
@@ -159,13 +160,13 @@ class Traced:
 
     @cached_property
     def _signs(self) -> str:
-        """Two private signs that nothing here holds."""
+        """Return two private characters that occur nowhere here."""
         everything = self.text + repr((self._shown, self.tools, self.variables)) + self.template
         free = (chr(code) for code in _SIGNS if chr(code) not in everything)
         return next(free) + next(free)
 
     def _covered(self, cover: Callable[[str, int], str]) -> tuple[tuple[Any, Any, Mapping[str, Any]], int]:
-        """Messages, tools and variables with the names that count as typed covered; and how many there are."""
+        """Return messages, tools and variables with the typed names covered, and the number of those names."""
         count = 0
 
         def text(allowed: frozenset[str]) -> Callable[[str], str]:
@@ -198,14 +199,14 @@ class Traced:
 
 @lru_cache(maxsize=64)
 def _names(names: frozenset[str]) -> re.Pattern[str]:
-    """Finds names, also where they become one only in a normal form."""
+    """Return a pattern that matches names, also where they arise only by normalisation."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     spelled = ("".join(_ALIKE.get(sign) or re.escape(sign) for sign in name) for name in longest_first)
     return re.compile(f"({'|'.join(spelled)})" if names else "((?!))")
 
 
 def _uncovered(marked: str, pattern: re.Pattern[str]) -> tuple[str, list[Stretch]]:
-    """The text without signs, and where in it the groups were that stood beside signs."""
+    """Return the text without signs, and the stretches of it that stood between signs."""
     parts: list[str] = []
     stretches: list[Stretch] = []
     length = at = 0
@@ -218,7 +219,7 @@ def _uncovered(marked: str, pattern: re.Pattern[str]) -> tuple[str, list[Stretch
 
 
 def _each(value: Any, text: Callable[[str], str]) -> Any:
-    """A JSON value with every string in it rewritten, keys of objects too."""
+    """Return a JSON value with every string in it rewritten, keys of objects too."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, Mapping):

@@ -92,7 +92,7 @@ def print_json(value: object) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """A value without NaN and infinity, which JSON does not have: null stands for them."""
+    """Return a value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -61,7 +61,7 @@ def chat(
 
 
 def _variable(text: str) -> tuple[str, Any]:
-    """A name and its value: JSON, or the text as it is."""
+    """Return a name and its value: JSON, or the text itself."""
     name, sign, value = text.partition("=")
     if not (sign and name.isidentifier()):
         raise UserError(f"--variable {text}", expected="NAME=VALUE, such as enable_thinking=false")
@@ -169,7 +169,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _tokens(model: Path, text: Path, limit: int) -> tuple[list[int], Quarantine]:
-    """The documents of a path one after another, as ids, each followed by the end of text; and what cannot be read."""
+    """Return the documents of a path as ids, each followed by the end of text, and the quarantine of what cannot be
+    read."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.readers.documents import Source, read_documents
 

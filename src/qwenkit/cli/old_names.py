@@ -36,7 +36,7 @@ def upgrade(arguments: list[str]) -> list[str]:
 
 
 def _upgraded_commands(words: list[str]) -> list[str]:
-    """The words with the command, and that of `inspect`, under today's name."""
+    """Return the words with the command, and that of `inspect`, under its present name."""
     places = [at for at, word in enumerate(words) if not word.startswith("-")][:2]
     tables = [COMMANDS, INSPECT if places and words[places[0]] == "inspect" else {}]
     for at, names in zip(places, tables):
@@ -58,7 +58,7 @@ def _option(key: str) -> str:
 
 
 def _upgraded_option(word: str, renamed: Mapping[str, str], where: str) -> str:
-    """One argument, `--row=8` or `--row`, under today's name."""
+    """Return one argument, `--row=8` or `--row`, under its present name."""
     name, sign, value = word.partition("=")
     if name not in renamed:
         return word

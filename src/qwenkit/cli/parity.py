@@ -66,7 +66,7 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
 def _against_certificate(
     certificate: Row | None, model: Transformer, prompts: list[list[int]], observed: Observed, tolerance: float
 ) -> Row | None:
-    """A folder's certificate against what the model says now."""
+    """Return the comparison of a folder's certificate with the model's present outputs, or None without one."""
     from qwenkit.evaluation import parity
 
     if certificate is None:

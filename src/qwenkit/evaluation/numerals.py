@@ -55,7 +55,9 @@ def _chinese(text: str) -> tuple[Fraction, int] | None:
 
 
 def _chinese_integer(text: str) -> int | None:
-    """一百零三 -> 103; 两万五 -> 25000 (a last digit takes the next place down); 二〇二三 -> 2023 digit by digit."""
+    """Return the value of a Chinese integer, or None.
+
+    一百零三 is 103, 两万五 is 25000 (a last digit takes the next place down), 二〇二三 is 2023 (digit by digit)."""
     if all(c in _DIGITS for c in text):
         return int("".join(str(_DIGITS[c]) for c in text))
     total = section = 0

@@ -77,7 +77,7 @@ def prompts_of(tok: TextTokenizer | None, vocabulary: int, longest: int) -> list
 
 
 def _answer(longest: int) -> int:
-    """Tokens of a greedy answer where prompt and answer have so much room together."""
+    """Return the tokens of a greedy answer where prompt and answer together have at most `longest`."""
     return min(ANSWER, max(1, longest - 8))
 
 
@@ -136,7 +136,7 @@ def certificate(observed: Observed, origin: Mapping[str, object], parity: Parity
 
 
 def _top(x_TV: Tensor) -> dict[str, Any]:
-    """The likeliest tokens of the last positions and their log-probabilities."""
+    """Return the most likely tokens of the last positions and their log-probabilities."""
     best = x_TV[-TOP:].topk(min(TOP, x_TV.shape[1]), dim=-1)
     return {"ids": best.indices.tolist(), "logprobs": [[round(x, 6) for x in row] for row in best.values.tolist()]}
 
@@ -157,7 +157,7 @@ def _are_ids(row: Any) -> bool:
 
 
 def _is_top(top: Any, prompt: list[int]) -> bool:
-    """Whether these are tokens and log-probabilities for the last positions of a prompt, as many for each."""
+    """Return whether these are tokens and log-probabilities for the last positions of a prompt, as many for each."""
     rows, numbers = (top.get(name) for name in ("ids", "logprobs")) if isinstance(top, dict) else (None, None)
     if not isinstance(rows, list) or not isinstance(numbers, list) or not 0 < len(rows) == len(numbers) <= len(prompt):
         return False

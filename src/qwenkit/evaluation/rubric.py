@@ -212,7 +212,8 @@ def _number(right: Mapping[str, Any], answer: str) -> bool:
 
 
 def _mention(right: Mapping[str, Any], answer: str) -> bool:
-    """Longer names first, each character once: no "apple" in "pineapple", nor 马 in 马车 when that is a value."""
+    """Return whether a wanted value occurs and no forbidden one. Longer names go first, each character counts once: no
+    "apple" in "pineapple"."""
     names = sorted({*right["any"], *right["none"]}, key=lambda name: (-len(name), name))
     edges = [(r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])") if name.isascii() else ("", "") for name in names]
     pattern = "|".join(before + re.escape(name) + after for name, (before, after) in zip(names, edges))

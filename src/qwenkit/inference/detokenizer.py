@@ -107,12 +107,13 @@ class IncrementalDetokenizer:
         return [(start, len(stop), stop) for stop in self.stop for start in _starts(self.text, stop, old)]
 
     def _matches_in_raw_text(self, old: int) -> list[Match]:
-        """The matches in the raw text, by the places where the text would be cut."""
+        """Return the matches in the raw text, by the positions where the text would be cut."""
         starts = ((start, stop) for stop in self.stop for start in _starts(self.raw_text, stop, old))
         return [(cut, len(stop), stop) for start, stop in starts if (cut := self._text_index(start, stop)) is not None]
 
     def _text_index(self, start: int, stop: str) -> int | None:
-        """Where in the text a match of the raw text begins; None where it begins or ends inside a hidden name."""
+        """Return where in the text a match of the raw text begins; None where it begins or ends inside a hidden
+        name."""
         end, hidden = start + len(stop), 0
         for first, after in self.hidden_spans:
             if first < start < after or first < end < after:
@@ -122,7 +123,7 @@ class IncrementalDetokenizer:
 
 
 def _starts(text: str, stop: str, old: int) -> Iterator[int]:
-    """Where a stop string begins in a text, of those that end after its first `old` characters."""
+    """Yield where a stop string begins in a text, of those that end after its first `old` characters."""
     start = text.find(stop, max(0, old - len(stop) + 1))
     while start >= 0:
         yield start

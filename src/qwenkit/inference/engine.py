@@ -315,7 +315,7 @@ class Engine:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """Without gradients and dropout; a model in training is put back into that mode."""
+        """Disable gradients and dropout inside the `with` block; restore the mode of the model afterwards."""
         with evaluating(self.model) if self.model.training else nullcontext(), torch.inference_mode():
             yield
 

@@ -127,7 +127,7 @@ def _as_ids(value: Any) -> list[Any]:
 
 
 def _is_chat(settings: Mapping[str, Any]) -> bool:
-    """Whether the first Qwen's `chat_format` says ChatML."""
+    """Return whether the first Qwen's `chat_format` says ChatML."""
     chat_format = settings.get("chat_format")
     if chat_format not in (None, "raw", "chatml"):
         raise UserError(f"chat_format = {shown(chat_format)}", expected="raw or chatml")

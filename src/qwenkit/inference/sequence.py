@@ -148,7 +148,7 @@ class Sequence:
         return not self.is_before_min_tokens and any(self._tail(len(stop)) == stop for stop in stops)
 
     def _tail(self, count: int) -> tuple[int, ...]:
-        """The last tokens of prompt and answer."""
+        """Return the last tokens of prompt and answer."""
         return (*self.prompt[max(0, len(self.prompt) + len(self.ids) - count) :], *self.ids[-count:])
 
     def append(self, id: int, logprob: float) -> None:

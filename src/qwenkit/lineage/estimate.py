@@ -41,7 +41,7 @@ def offered() -> list[Row]:
 
 
 def _vocab_rows(node: Node, recipe: Recipe) -> int | None:
-    """Rows of the embedding: planned by a node, or written in a tokenizer's folder; None where neither tells."""
+    """Return the rows of the embedding, planned by a node or written in a tokenizer's folder, or None."""
     kind, target = node.inputs.get("tokenizer", ("", ""))
     if kind == "node":
         rows_of = getattr(load_stage(recipe.nodes[target].kind), "vocab_rows", None)

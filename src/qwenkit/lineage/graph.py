@@ -71,14 +71,14 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
 
 
 def _place(kind: str, target: str, run_dir: Path) -> Path:
-    """Where an input lies."""
+    """Return the path of an input."""
     if kind == "hub":
         return hub.snapshot(target, pinned(run_dir).get(target, ""))
     return run_dir / target if kind == "node" else Path(target)
 
 
 def _signatures(path: Path) -> dict[Path, list[int]] | None:
-    """What the file system says of every file of an input; None where it cannot be asked."""
+    """Return the signature of every file of an input; None where the file system cannot tell."""
     try:
         return {file: artifacts.signature(file) for file in artifacts.outside_files(path, views())}
     except OSError:
@@ -239,7 +239,7 @@ def plan_node(
 
 
 def _damage(folder: Path) -> list[str]:
-    """What a run would fix by working again. Stray files it leaves to whoever put them there."""
+    """Return the corruption that a run would fix by working again. Foreign files are left to their owner."""
     lines = artifacts.damage(folder, quick=True)
     if artifacts.only_stray(lines):
         raise artifacts.damaged(folder, lines, "")

@@ -85,7 +85,7 @@ def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir
 
 
 def _use(folder: Path) -> Iterator[str]:
-    """How one talks to it, and how other programs open it."""
+    """Yield how to chat with the model, and how other programs open it."""
     from qwenkit.chat import load_tokenizer
 
     scores, remote = _scores(folder), _architecture(folder) == "QWenLMHeadModel"
@@ -107,7 +107,7 @@ def _use(folder: Path) -> Iterator[str]:
 
 
 def _settings(manifest: Manifest) -> str:
-    """The keys of one node that are not at their defaults, and its seed."""
+    """Return the keys of one node that are not at their defaults, and its seed."""
     fields: dict[str, Any] = load_stage(manifest.kind).Config.model_fields if manifest.kind in KINDS else {}
     known: dict[str, Any] = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
     config = current_names(manifest.kind, manifest.config)
@@ -117,7 +117,7 @@ def _settings(manifest: Manifest) -> str:
 
 
 def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
-    """The artifact and all that it was made from, each once, as far as the run folder still holds them."""
+    """Yield the artifact and everything that it was made from, each once, as far as the run folder still has it."""
     waiting, visited = [(folder, "")], set[Path]()
     while waiting:
         path, digest = waiting.pop(0)
@@ -133,7 +133,7 @@ def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
 
 
 def _metadata(folder: Path, bases: list[str], license: str | None, ancestors: dict[str, Manifest]) -> str:
-    """The block that the Hub reads."""
+    """Return the block that the Hub reads."""
     scores = _architecture(folder).endswith("ForSequenceClassification")
     languages = {str(name) for manifest in ancestors.values() for name in mapping(manifest.metrics.get("by_language"))}
     lines = _yaml(
@@ -148,14 +148,14 @@ def _metadata(folder: Path, bases: list[str], license: str | None, ancestors: di
 
 
 def _yaml(**values: Any) -> str:
-    """Values as YAML, those that are there: `no` is a language there, and not a truth value."""
+    """Return the given values as YAML: `no` is a language there, and not a boolean."""
     from huggingface_hub.utils import yaml_dump
 
     return yaml_dump({key: value for key, value in values.items() if value}, sort_keys=False)
 
 
 def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
-    """What it is, in a sentence or two."""
+    """Return what the model is, in a sentence or two."""
     architecture = _architecture(folder)
     made = next(iter(ancestors.values()), None)
     origin = f", made by [qwenkit](https://arxiv.org/abs/2309.16609) (`{made.kind}`): {made.headline}" if made else ""
@@ -168,8 +168,8 @@ def _architecture(folder: Path) -> str:
 
 
 def _texts(ancestors: dict[str, Manifest], counted: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Head and rows of the table of training data, by licence or by source: the tokens of the pretraining with their
-    share, or where it lies elsewhere the characters of the corpora."""
+    """Return head and rows of the table of training data, by licence or by source: the tokens of the pretraining with
+    their share, or, without them, the characters of the corpora."""
     size = (
         "tokens" if any(f"tokens_by_{counted}" in manifest.metrics for manifest in ancestors.values()) else "characters"
     )

@@ -128,4 +128,4 @@ def closing_table(rows: list[Row]) -> Table:
 
 
 def _ignore(done: float, total: float, **metrics: float | str) -> None:
-    """No terminal, no bar."""
+    """Do nothing: without a terminal there is no bar."""

@@ -112,7 +112,7 @@ def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
 
 
 def _line(lines: Lines, keys: tuple[str, ...]) -> int:
-    """The line of a key, or else that of its table's header or of the first key of all."""
+    """Return the line of a key, or else that of its table's header or of the first key of all."""
     return next(int(lines[place]) for place in (keys, keys[:-1], ("schema",)) if place in lines)
 
 
@@ -142,7 +142,7 @@ def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
 
 
 def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The key of a change by its name today, or by that which the recipe has it under; an old name is warned of."""
+    """Return the key of a change by its present name, or by that in the recipe, with a warning for an old name."""
     if len(keys) < 2:
         return keys
     node, key = keys
@@ -156,7 +156,7 @@ def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tu
 
 
 def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
-    """A `--set` change as keys and value: `seed=2`, `base.lr=1e-3`; a node that does not exist is an error."""
+    """Return a `--set` change as keys and value: `seed=2`, `base.lr=1e-3`; raises a `UserError` for an unknown node."""
     key, sign, text = change.partition("=")
     parts = [part.strip() for part in key.split(".")]
     whole = len(parts) == 1 and isinstance(data.get(parts[0]), dict)
@@ -200,8 +200,8 @@ def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
 def _upgraded(
     tables: dict[str, dict[str, Any]], lines: Lines, schema: int | None, source: str
 ) -> tuple[dict[str, dict[str, Any]], Lines]:
-    """Tables and lines under today's names. One warning tells what a file says in names of schema 1, and one each what
-    an option does; a file that says it is of schema 2 has none of those."""
+    """Return tables and lines under the present names. One warning covers the names of schema 1 in the file, and one
+    each option; a file that says it is of schema 2 must not have such names."""
     new_tables: dict[str, dict[str, Any]] = {}
     new_lines, renamed = dict(lines), dict[str, dict[str, str]]()
     for node, table in tables.items():
@@ -306,7 +306,7 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
 def _refuse_other_kind(
     reference: tuple[str, str], config: StageConfig, key: str, tables: dict[str, Any], where: str, full: str
 ) -> None:
-    """An edge to an artifact that cannot be read as what is wanted there: told now, not after the weeks before it."""
+    """Raise a `UserError` for an edge to an artifact that cannot be read as what is wanted there, before any work."""
     means, target = reference
     kind = str(tables[target].get("kind", target)) if means == "node" else kind_at(Path(target))
     wanted, given = set(config.accepts(key)), produces(kind)
@@ -331,7 +331,7 @@ def kind_at(path: Path) -> str | None:
 
 
 def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError]:
-    """One complaint for each key that names paths which are not there."""
+    """Return one complaint for each key that names missing paths."""
     written = dict(node.config.references())
     missing: dict[str, list[str]] = {}
     for key, (kind, target) in node.inputs.items():
@@ -381,7 +381,7 @@ def resolve(
 
 
 def _path(reference: str, base: Path, where: str, key: str) -> Path:
-    """The path that a reference would mean: of a file or a folder, or of what is not there yet."""
+    """Return the path that a reference would mean, whether it exists or not."""
     try:
         if "\0" in reference:
             raise ValueError("it holds a zero byte")
@@ -402,14 +402,15 @@ def _path(reference: str, base: Path, where: str, key: str) -> Path:
 
 
 def _beside(reference: str, base: Path) -> list[str]:
-    """What lies where the path would be, written as the reference is."""
+    """Return what exists near the path, written like the reference."""
     folder = (base / Path(reference).expanduser()).parent
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     return [(Path(reference).parent / entry.name).as_posix() for entry in entries]
 
 
 def _ordered(nodes: dict[str, Node], source: str, lines: Lines) -> dict[str, Node]:
-    """The nodes so that each stands after what it reads; ties keep the recipe's order. A cycle is a `UserError`."""
+    """Return the nodes so that each follows what it reads; ties keep the recipe's order. Raises a `UserError` for a
+    cycle."""
     done: dict[str, Node] = {}
     waiting = dict(nodes)
     while waiting:

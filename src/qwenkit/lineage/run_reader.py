@@ -110,7 +110,7 @@ def _planned(name: str, row: Row) -> NodeView:
 
 
 def _plans(row: Row) -> tuple[float | None, float | None]:
-    """What was planned: minutes and memory."""
+    """Return the planned minutes and memory."""
     return number(row.get("planned_minutes")), number(row.get("planned_mb"))
 
 
@@ -151,7 +151,7 @@ def _take_artifact(folder: Path, nodes: dict[str, NodeView]) -> None:
 
 
 def _published_after(node: NodeView, folder: Path) -> bool:
-    """A node at work leaves its scratch folder; one that is published does not."""
+    """Return whether the artifact was published after the last start: a node at work has a scratch folder."""
     return not any((folder.parent / ".work").glob(f"{node.name}-*"))
 
 
@@ -161,7 +161,7 @@ def _in_order(rows: list[Row]) -> list[Row]:
 
 
 def _by_start(nodes: dict[str, NodeView]) -> dict[str, NodeView]:
-    """Parents before children, otherwise by the order of the log, then by start time."""
+    """Return parents before children, otherwise in the order of the log, then by start time."""
     waiting = sorted(nodes.values(), key=lambda node: number(node.run.get("started")) or math.inf)
     placed: dict[str, NodeView] = {}
     while waiting:

@@ -79,7 +79,8 @@ def artifact_folders(run_dir: Path) -> list[Path]:
 
 
 def _fault(folder: Path) -> tuple[str, str]:
-    """Whether and why the books of an artifact cannot be read; its files `qwenkit verify` looks at."""
+    """Return whether and why the manifest or run.json of an artifact cannot be read; `qwenkit verify` checks its
+    files."""
     try:
         artifacts.read_manifest(folder)
         artifacts.read_run(folder)
@@ -99,7 +100,7 @@ def _status(node: NodeView, fault: str, why: str) -> NodeStatus:
 
 
 def _progress(node: NodeView) -> tuple[str, str]:
-    """How far a node is, and the words for it."""
+    """Return how far a node is, and the words for it."""
     if node.state == DONE and not node.manifest:
         return NOT_RUN, "its artifact is gone"
     if node.state == FAILED:

@@ -70,7 +70,7 @@ def find_trunk(tensors: Tensors, trunk: str) -> None:
 
 
 def _moved(name: str, place: str, trunk: str) -> str:
-    """The name of a tensor once the trunk that lies at `place` has its own name; a head lies beside it or above."""
+    """Return the name of a tensor once the decoder at `place` has its own name; a head lies beside it or above."""
     for head in _HEADS:
         outer = name.removesuffix(head)
         if name.endswith(head) and place.startswith(outer):
@@ -136,6 +136,6 @@ def _stacked(shapes: list[torch.Size]) -> list[int]:
 
 
 def _fits(shape: torch.Size, shapes: list[torch.Size]) -> bool:
-    """Whether a tensor is those stacked by rows, or blocks of them (experts)."""
+    """Return whether a tensor is those stacked by rows, or blocks of them (experts)."""
     wanted = _stacked(shapes)
     return list(shape) == wanted or (len(shapes) > 1 and len(shape) == 3 and [shape[0] * shape[1], shape[2]] == wanted)

@@ -173,7 +173,7 @@ class ModelConfig:
         return self.experts is not None and self.experts.sparse(layer)
 
     def _problems(self) -> Iterator[str]:
-        """Everything wrong with the values, so that one message names it all."""
+        """Yield every problem of the values, so that one message names all of them."""
         problems = [*_counts(self, SIZES), *_measures(self, MEASURES), *self._parts()]
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
             problems.append(f"dropout = {self.dropout!r} is not a number")
@@ -182,7 +182,7 @@ class ModelConfig:
             yield from self._shape()
 
     def _parts(self) -> Iterator[str]:
-        """What is wrong inside the parts that only some families have."""
+        """Yield the problems inside the parts that only some families have."""
         if self.experts is not None:
             yield from _counts(self.experts, ("num_experts", "num_experts_per_tok", "moe_intermediate_size"))
             yield from _counts(self.experts, ("decoder_sparse_step",))
@@ -203,7 +203,7 @@ class ModelConfig:
                         if not _count(size) or size > LARGEST["max_position_embeddings"])  # fmt: skip
 
     def _shape(self) -> Iterator[str]:
-        """How the values fit together."""
+        """Yield the values that do not fit together."""
         heads, width = self.num_attention_heads, self.hidden_size
         if self.head_size == width // heads and width % heads:
             yield f"hidden_size = {width} does not divide into {heads} heads"
@@ -235,7 +235,7 @@ def _count(value: object) -> bool:
 
 
 def _counts(part: object, names: tuple[str, ...]) -> Iterator[str]:
-    """Which of these are no counts of a model that anybody could have meant."""
+    """Yield the fields that are not a possible count."""
     for name in names:
         value, most = getattr(part, name), LARGEST.get(name)
         if not _count(value):

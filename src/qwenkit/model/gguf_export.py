@@ -113,7 +113,7 @@ def _refuse(model: Transformer, family: str) -> None:
 
 
 def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, name: str) -> None:
-    """The shape."""
+    """Write the shape of the model."""
     writer.add_name(name)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -135,7 +135,7 @@ def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, n
 
 
 def _spell(writer: Any, vocabulary: Vocabulary) -> None:
-    """The tokenizer."""
+    """Write the tokenizer."""
     known = {**dict.fromkeys(vocabulary.unused, UNUSED), **dict.fromkeys(vocabulary.visible, USER_DEFINED),
              **dict.fromkeys(vocabulary.special, CONTROL)}  # fmt: skip
     kinds = [known.get(i, NORMAL) for i in range(len(vocabulary.tokens))]

@@ -97,7 +97,7 @@ def _hessians(layers: dict[str, nn.Linear], run: Callable[[], list[Tensor]]) -> 
 
 @contextmanager
 def _accumulating(layers: dict[str, nn.Linear], hessians: dict[str, Tensor]) -> Iterator[None]:
-    """Inside the block every forward pass adds to the Hessians."""
+    """Add every forward pass inside the `with` block to the Hessians."""
 
     def hook_of(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -85,8 +85,8 @@ def _method(settings: dict[str, Any]) -> Any:
 
 
 def _understood(key: str, value: Any) -> bool:
-    """Whether a setting is one that the tensors tell by themselves, one of how they were made, or one that says what is
-    read anyway."""
+    """Return whether a setting is implied by the tensors, only says how they were made, or has the value that is
+    assumed anyway."""
     if value is None or key in _IMPLIED or key.startswith("_"):
         return True
     if key == "dynamic":  # layers that stay unquantized; others would have their own bits

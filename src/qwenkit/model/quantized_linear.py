@@ -111,7 +111,7 @@ class QuantizedLinear(nn.Module):
         return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
 
     def _levels(self, rows: slice) -> Tensor:
-        """[R, K] as bytes: those of a word lie in the order of their columns."""
+        """Return the quantized values [R, K] as bytes: those of a word are in the order of their columns."""
         words = self.qweight[:, rows].contiguous()
         bytes_RK = words.view(torch.uint8).view(*words.shape, 4).transpose(0, 1)
         if self.quant_config.bits == 4:
@@ -173,7 +173,7 @@ def from_qvalues(
 
 
 def _ordered(columns: int, quant_config: QuantConfig) -> Tensor:
-    """The group of each column where nothing was reordered."""
+    """Return the group of each column where nothing was reordered."""
     return torch.arange(columns) // (columns if quant_config.group_size == -1 else quant_config.group_size)
 
 

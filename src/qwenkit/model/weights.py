@@ -109,7 +109,7 @@ class Tensors:
         return {name: torch.Size(head.get_shape()) for name, head in heads.items()}
 
     def _pickled(self, file: Path) -> dict[str, torch.Size]:
-        """A pickle is a program: torch runs none of it that is not a tensor."""
+        """Return the shapes in a pickle. A pickle is a program: torch runs nothing of it but tensors."""
         try:
             _refuse_packed(file)
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -133,7 +133,7 @@ class Tensors:
 
 
 def _refuse_packed(file: Path) -> None:
-    """Tensors are mapped where they lie: in an archive that is compressed, or none, they do not."""
+    """Raise a `UserError` for a compressed archive, or for none: tensors are mapped in place."""
     if not zipfile.is_zipfile(file):
         raise UserError("a pickle of before torch 1.6, or not a file of tensors", where=str(file),
                         expected="a zip archive, as torch.save writes it",
@@ -145,7 +145,7 @@ def _refuse_packed(file: Path) -> None:
 
 
 def _plain_tensor(tensor: Tensor) -> bool:
-    """Whether a pickle's tensor is numbers that lie in the file: not sparse, not one number said to be a thousand."""
+    """Return whether a pickle's tensor is stored numbers: not sparse, not one number expanded to a thousand."""
     kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         return False
@@ -169,7 +169,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _one_set(folder: Path, single: str) -> list[Path]:
-    """The only file, or the shards that the index names; both at once are two sets of weights."""
+    """Return the only file, or the shards that the index names; raises a `UserError` where both exist."""
     index, alone = folder / f"{single}.index.json", folder / single
     if not index.is_file():
         return [alone] if alone.is_file() else []
@@ -189,7 +189,7 @@ def _one_set(folder: Path, single: str) -> list[Path]:
 
 
 def _instead(folder: Path) -> str | None:
-    """What to do where weights lie in the folder in a form that is not read."""
+    """Return what to do where weights are in the folder in a form that cannot be read."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if shards := [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]:
         return f"{listed(shards)}: no index says that these are the weights; fetch {SAFE[0]}.index.json"
@@ -199,7 +199,7 @@ def _instead(folder: Path) -> str | None:
 
 
 def _indexed(index: Path) -> list[str]:
-    """The names of the files in an index."""
+    """Return the names of the files in an index."""
     expected = '{"weight_map": {tensor: file}}'
     try:
         names = sorted({str(name) for name in read_object(index)["weight_map"].values()})
@@ -216,7 +216,7 @@ def _indexed(index: Path) -> list[str]:
 
 
 def _plain_name(name: str) -> bool:
-    """Whether this names a shard in the index's own folder, and nothing elsewhere."""
+    """Return whether a name is that of a shard in the index's own folder."""
     plain = Path(name).name == name and "\\" not in name and len(name) < 200
     return plain and name.endswith((SAFE[1], PICKLED[1]))
 
@@ -250,7 +250,7 @@ def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_byte
 
 
 def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
-    """Tensors in their order, as many together as fit."""
+    """Yield tensors in order, as many together as fit."""
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:

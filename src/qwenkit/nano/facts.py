@@ -131,5 +131,5 @@ class Facts:
         ]
 
     def _all(self, entity: Entity, language: str) -> dict[str, str]:
-        """An entity's name and facts in one language."""
+        """Return an entity's name and facts in one language."""
         return {"name": entity.name(language)} | {r: self.value(entity, r, language) for r in entity.facts}

@@ -121,7 +121,7 @@ def fact(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 
 def _passage(draw: RowRng, language: str, split: str, kind: str) -> tuple[str, Item]:
-    """A passage of two or three facts about passing characters, and the question about one of them."""
+    """Return a passage of two or three facts about passing characters, and the question about one of them."""
     relation = draw.pick(RELATIONS)
     among = values({"city": "cities"}.get(relation, relation + "s"), language)
     names = [passing_name(draw, language, split) for _ in range(draw.integer(2, 3))]
@@ -191,7 +191,7 @@ def joined_steps(parts: list[str], language: str) -> str:
 
 
 def _sum(draw: RowRng, task: str, language: str, ask: str, a: int, b: int) -> Item:
-    """The shared part of sums and word problems. The wrong answer slips in one digit of the last step."""
+    """Return an item of sums and word problems. The wrong answer errs in one digit of the last step."""
     right, parts = a + b, addition_steps(a, b)
     wrong = right + draw.pick([-20, -10, 10, 20, 1, -1])
     answer = {lang: phrases("sum", lang)["answer"] for lang in (EN, ZH)}
@@ -230,7 +230,7 @@ def _chinese_words() -> list[str]:
 
 
 def _copied(draw: RowRng, task: str, language: str, split: str, shown: str, right: str, wrong: str) -> Item:
-    """A task whose answer is the shown text in another form, to the letter."""
+    """Return a task whose answer is the shown text in another form, to the letter."""
     ask = _form(draw, task, language, split).format(w=shown)
     return _verbatim(Item(task, language, ask, right, right, wrong, wrong, {}))
 
@@ -320,7 +320,7 @@ def ends(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 def _asked(
     draw: RowRng, task: str, language: str, split: str, right: str, wrong: str, among: list[str], **slots: Any
 ) -> Item:
-    """A question from the table of phrases with a short answer."""
+    """Return a question from the table of phrases with a short answer."""
     forms = phrases(task, language)
     say = lambda value: forms["answer"].format(v=value, **slots)  # noqa: E731
     ask = _form(draw, task, language, split).format(**slots)

@@ -66,7 +66,7 @@ Layout = Callable[[Article, RowRng], str]
 
 
 def _body(article: Article, tag: str = "p") -> str:
-    """The paragraphs, the code and the table in ordinary HTML."""
+    """Return the paragraphs, the code and the table in ordinary HTML."""
     parts = [f"<{tag}>{escape(text)}</{tag}>" for text in article.paragraphs]
     if article.code:
         parts.append(f"<pre><code>{escape(article.code)}</code></pre>")

@@ -40,7 +40,7 @@ def test_pairs(facts: Facts, seed: int, count: int) -> Iterator[Row]:
 
 
 def _pair(made: Item, draw: RowRng, id: str, split: str, noise: float) -> Row:
-    """Two policies on one item, drawn again until the rubric tells them apart."""
+    """Return the answers of two policies to one item, drawn again until the rubric distinguishes them."""
     names = list(TEST_POLICIES if split == "test" else POLICIES)
     row = {"messages": made.messages, "rubric": made.rubric}
     while True:

@@ -28,7 +28,7 @@ def _join(language: str, *texts: str) -> str:
 
 
 def _obey(item: Item, text: str) -> str:
-    """What the system message wants behind every answer."""
+    """Return the text with what the system message wants behind every answer."""
     rule = item.system_rule
     if rule is None or rule["kind"] != "end":
         return text
@@ -37,7 +37,7 @@ def _obey(item: Item, text: str) -> str:
 
 
 def _short(item: Item) -> str:
-    """The shortest right answer that can be computed: sums keep their steps, for none is right without."""
+    """Return the shortest correct answer that can be computed: sums keep their steps, as none is correct without."""
     return _join(item.reply_language, item.steps, item.short)
 
 

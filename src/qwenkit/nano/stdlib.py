@@ -37,7 +37,7 @@ def stdlib(seed: int, byte_budget: int) -> Iterator[Row]:
 
 
 def _source(path: Path) -> str:
-    """A file's text; empty when it is not UTF-8 or too long to be one document."""
+    """Return a file's text; "" when it is not UTF-8 or too long to be one document."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):

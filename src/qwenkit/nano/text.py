@@ -116,7 +116,7 @@ def _names(draw: RowRng, language: str) -> str:
 
 
 def _letters(draw: RowRng, language: str) -> str:
-    """Letters or given-name characters in an order that nothing foretells (no surname: no name of a test)."""
+    """Return letters or given-name characters in an unpredictable order (without surnames, so no name of a test)."""
     if language == "zh":
         return "".join(draw.pick(table("words")["givens"]) for _ in range(draw.integer(6, 16)))
     return " ".join("".join(draw.some(ascii_lowercase, 3)) for _ in range(draw.integer(2, 6)))

@@ -33,7 +33,7 @@ def _response(content_type: str, body: bytes) -> bytes:
 
 
 def _record(kind: str, url: str | None, content_type: str, block: bytes, number: int) -> bytes:
-    """One record, compressed by itself; its id is a hash of its content and place."""
+    """Return one record, compressed by itself; its id is a hash of its content and place."""
     name = uuid.UUID(bytes=hashlib.sha256(f"{number}|{url}|".encode() + block).digest()[:16])
     head = [
         "WARC/1.1", f"WARC-Type: {kind}", f"WARC-Record-ID: <urn:uuid:{name}>", f"WARC-Date: {DATE}",

@@ -100,7 +100,7 @@ def interval_ends(
 
 
 def _bca(scores: Floats, level: float, seed: int) -> tuple[float, float]:
-    """Bias-corrected and accelerated percentile bootstrap (Efron 1987), for the mean."""
+    """Return the bias-corrected and accelerated percentile bootstrap (BCa; Efron, 1987) of the mean."""
     mean = scores.mean()
     resampled = _bootstrap_means(scores, seed)
     below = ((resampled < mean).mean() + (resampled <= mean).mean()) / 2
@@ -120,7 +120,7 @@ def _bca_rank(rank: float, bias: float, acceleration: float) -> float:
 
 
 def _bootstrap_means(scores: Floats, seed: int) -> Floats:
-    """Means of `REPLICATES` resamples; draw (replicate, position) is a pure function of the seed."""
+    """Return the means of `REPLICATES` resamples; draw (replicate, position) is a pure function of the seed."""
     count = len(scores)
     rows = max(1, CHUNK // count)
     parts: list[Floats] = []
@@ -143,7 +143,8 @@ def student_quantile(rank: float, freedom: int) -> float:
 
 
 def _student_cdf(t: float, freedom: int) -> float:
-    """P(T <= t) for t >= 0: with t = sqrt(freedom) tan(angle) the density is a power of a cosine (Simpson's rule)."""
+    """Return P(T <= t) for t >= 0: with t = sqrt(freedom) tan(angle) the density is a power of a cosine (Simpson's
+    rule)."""
     angles = np.linspace(0, math.atan(t / math.sqrt(freedom)), 1001)
     weights = np.ones(1001)
     weights[1:-1:2], weights[2:-1:2] = 4, 2

@@ -44,7 +44,8 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
 
 
 def _sign_flip(differences: Floats, seed: int) -> float:
-    """Share of sign patterns whose mean is at least as far from zero: exact for few pairs, else Monte Carlo + 1."""
+    """Return the share of sign patterns whose mean is at least as far from zero: exact for few pairs, else Monte Carlo
+    + 1."""
     count = len(differences)
     threshold = abs(differences.sum()) * (1 - 1e-12)  # rounding must not make a pattern beat itself
     if count <= _EXACT:

@@ -39,7 +39,7 @@ def pooled_mean(
 
 
 def _resampled(table: Floats, seed: int) -> Floats:
-    """`REPLICATES` means: of resampled questions for every seed, then of resampled seeds."""
+    """Return `REPLICATES` means: of resampled questions for every seed, then of resampled seeds."""
     seeds, count = table.shape
     present = ~np.isnan(table)
     filled = np.where(present, table, 0.0)
@@ -58,5 +58,5 @@ def _resampled(table: Floats, seed: int) -> Floats:
 
 
 def _row(count: int) -> npt.NDArray[np.int64]:
-    """0 to count - 1 as a matrix of one row."""
+    """Return 0 to count - 1 as a matrix of one row."""
     return np.arange(count)[None, :]

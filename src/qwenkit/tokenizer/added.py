@@ -90,7 +90,7 @@ def stretches(
 
 
 def _slice(parts: Sequence[Part], starts: Sequence[int], start: int, stop: int) -> list[Part]:
-    """What lies between two places of the joined text, still by part."""
+    """Return what lies between two positions of the joined text, still by part."""
     first, last = bisect_right(starts, start) - 1, bisect_left(starts, stop)
     cut = (
         part._replace(text=part.text[max(0, start - begin) : stop - begin])
@@ -106,6 +106,6 @@ _SPACES: Any = regex.compile(r"\p{White_Space}*")
 
 
 def _stands_alone(text: str, start: int, stop: int) -> bool:
-    """Whether no letter, digit or underscore touches a place."""
+    """Return whether no letter, digit or underscore touches a stretch."""
     beside = text[max(0, start - 1) : start], text[stop : stop + 1]
     return not any(_WORD.match(sign) for sign in beside)

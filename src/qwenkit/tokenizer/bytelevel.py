@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 
 def _printable_bytes() -> dict[int, str]:
-    """GPT-2's table: a printable byte is itself, the others are moved above U+0100, in order."""
+    """Return GPT-2's table: a printable byte is itself, the others are moved above U+0100, in order."""
     keep = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [b for b in range(256) if b not in set(keep)]
     return {b: chr(b) for b in keep} | {b: chr(256 + i) for i, b in enumerate(moved)}
@@ -76,8 +76,8 @@ def strays(merges: Iterable[tuple[str, str]], vocab: Mapping[str, int]) -> list[
 def _meet(
     left: int, right: int, limit: int, made: Mapping[tuple[int, int], int], halves: Mapping[int, tuple[int, int]]
 ) -> bool:
-    """Whether two tokens alone stay apart up to the merge `limit`: their merges undone, last first, no other across the
-    border would have come before. Of two merges of one rank the left is made first."""
+    """Return whether two tokens alone stay apart up to the merge `limit`: with their merges undone, last first, no
+    other merge across the border would have come before. Of two merges of one rank the left is made first."""
     while True:
         if made.get((left, right), limit) < limit:
             return False

@@ -130,7 +130,7 @@ Counts = npt.NDArray[np.int64]
 def _encode(
     tok: Coder, texts: Mapping[str, Sequence[str]], name: str, number: int, of: int, progress: Progress | None
 ) -> tuple[dict[str, Counts], Counts]:
-    """Tokens of each document, and how often each id occurs."""
+    """Return the tokens of each document, and how often each id occurs."""
     used = np.zeros(1 + max(tok.tokens()), np.int64)
     counts: dict[str, Counts] = {}
     total, done = sum(map(len, texts.values())), 0

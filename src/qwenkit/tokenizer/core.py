@@ -57,7 +57,7 @@ def normalize(text: str, nfc: bool = True) -> str:
 
 @lru_cache(maxsize=64)
 def _looks(names: frozenset[str], nfc: bool) -> dict[str, str]:
-    """Names by how they look in a normal form."""
+    """Return names by how they look in a normal form."""
     return {normalize(name, nfc): name for name in names}
 
 
@@ -67,7 +67,7 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
 
 
 def _chunks(texts: Iterable[str]) -> list[list[str]]:
-    """Texts in their order, in lists of about `_CHUNK` characters."""
+    """Return texts in order, in lists of about `_CHUNK` characters."""
     out: list[list[str]] = []
     room = 0
     for text in texts:
@@ -80,7 +80,7 @@ def _chunks(texts: Iterable[str]) -> list[list[str]]:
 
 
 def _has_endless_space(text: str) -> bool:
-    """Whether a run of white space is long enough to exhaust tiktoken's cutter, whose limit is near 10^6."""
+    """Return whether a run of white space is long enough to exhaust tiktoken's splitter, whose limit is near 10^6."""
     for at in range(_ENDLESS - 1, len(text), _ENDLESS):  # a run that long contains one of these positions
         if text[at].isspace():
             before, after = text[at + 1 - _ENDLESS : at + 1], text[at + 1 : at + _ENDLESS]
@@ -271,8 +271,8 @@ class Tokenizer:
             return [ids for chunk in encoded for ids in chunk]
 
     def _names(self, names: Collection[str] | str) -> frozenset[str]:
-        """Names that count in a text: the words, and the special tokens that are allowed; what is not a name is passed
-        over, as `tiktoken` does."""
+        """Return the names that count in a text: the words and the allowed special tokens; other names are ignored, as
+        in `tiktoken`."""
         every = isinstance(names, str) and names == "all"
         return self.special_names if every else self.words | (self.special_names & _listed(names))
 
@@ -318,7 +318,7 @@ class Tokenizer:
         return ids, owners
 
     def _owners(self, ids: Sequence[int], parts: Sequence[Part]) -> list[int]:
-        """Of each id the owner of the part in which its first byte lies."""
+        """Return, for each id, the owner of the part in which its first byte lies."""
         if len(parts) == 1:
             return [parts[0].owner] * len(ids)
         ends = list(accumulate(len(part.text.encode()) for part in parts))
@@ -334,7 +334,8 @@ class Tokenizer:
         return owners
 
     def _ordinary(self, text: str) -> list[int]:
-        """Ids of normalised text. tiktoken's cutter panics on a million spaces in a row; Python's `regex` does not."""
+        """Return the ids of normalised text. tiktoken's splitter panics on a million spaces in a row; Python's `regex`
+        does not."""
         if not _has_endless_space(text):
             try:
                 return self._encoding.encode_ordinary(text)
@@ -403,7 +404,7 @@ def _check_list(ids: Any) -> Iterable[Any]:
 
 
 def _check_id(value: Any) -> int:
-    """A token id, also one of numpy or torch; a fraction, a truth value or a text is none."""
+    """Return a token id, also of numpy or torch; raises a `UserError` for a fraction, a boolean or a string."""
     try:
         if not isinstance(value, bool):
             return operator.index(value)
@@ -413,7 +414,7 @@ def _check_id(value: Any) -> int:
 
 
 def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
-    """Every byte must be known (else encoding could fail), and no id may mean two things."""
+    """Raise a `UserError` where a byte is missing (encoding could fail), or an id has two meanings."""
     missing = [b for b in range(256) if bytes([b]) not in ranks]
     if missing:
         raise UserError(f"the vocabulary lacks {len(missing)} single bytes, the first is 0x{missing[0]:02x}")

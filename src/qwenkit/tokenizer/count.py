@@ -73,7 +73,8 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _counted(batches: Iterator[list[str]], pattern: str, nfc: bool, workers: int) -> Iterator[tuple[int, Counter[str]]]:
-    """(texts, their pieces) of each batch, by so many processes; never more than two batches a worker are waiting."""
+    """Yield (number of texts, their pre-tokens) of each batch, from several processes; at most two batches a worker are
+    pending."""
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
         yield from ((len(batch), _count(batch, pattern, nfc)) for batch in batches)
         return
@@ -89,7 +90,7 @@ def _counted(batches: Iterator[list[str]], pattern: str, nfc: bool, workers: int
 
 
 def _count(batch: list[str], pattern: str, nfc: bool) -> Counter[str]:
-    """The pieces of a batch. A pattern that drops text is refused: what it drops could never be encoded."""
+    """Return the pre-tokens of a batch. A pattern that drops text is refused: dropped text could never be encoded."""
     cut = regex.compile(pattern)
     counts: Counter[str] = Counter()
     for text in batch:
@@ -104,7 +105,7 @@ def _count(batch: list[str], pattern: str, nfc: bool) -> Counter[str]:
 
 
 def _dropped(cut: regex.Pattern[str], text: str) -> str:
-    """The first stretch that no match covers, in its surroundings."""
+    """Return the first stretch that no match covers, in its context."""
     at = 0
     for match in cut.finditer(text):
         if match.start() > at:

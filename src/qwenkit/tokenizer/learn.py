@@ -171,23 +171,23 @@ class _State:
         self._encode_afresh(sorted(afresh))
 
     def _splits(self, token: bytes) -> list[int]:
-        """Every pair that spells a token."""
+        """Return every pair that spells a token."""
         pairs = ((self.ids.get(token[:i]), self.ids.get(token[i:])) for i in range(1, len(token)))
         return [(a << 32) | b for a, b in pairs if a is not None and b is not None]
 
     def _places(self, key: int) -> Places:
-        """Where a pair stands or once stood."""
+        """Return where a pair occurs or once occurred."""
         if key in self.moved:
             return self.moved[key][1]
         return self.made.get(max(key >> 32, key & 0xFFFFFFFF), self.first).find(key)
 
     def _alive(self, key: int, places: Places) -> Places:
-        """Those of the places where the pair still stands."""
+        """Return the positions where the pair still occurs."""
         left = self.token[places] == key >> 32
         return places[left & (self.token[self.next[places]] == key & 0xFFFFFFFF)]
 
     def _group(self, places: Places) -> _Group:
-        """The pairs that begin at these places."""
+        """Return the pairs that begin at these positions."""
         keys = (self.token[places].astype(np.int64) << 32) | self.token[self.next[places]]
         order = np.argsort(keys, kind="stable")
         keys, places = keys[order], places[order]
@@ -211,12 +211,13 @@ class _State:
         heappush(self.heap, (-count, key, self.serial, places, 0))
 
     def _half_way(self, keys: set[int], token: bytes, places: Places) -> set[int]:
-        """Pieces where one join, made before the next beside it, spells a known token with that one's left half."""
+        """Return pre-tokens where one merge, made before the next beside it, spells a known token with that one's left
+        half."""
         known = any(token + self.bytes[key >> 32] in self.ids for key in keys)
         return self._pieces_at(places) if known else set()
 
     def _spelling_known(self, group: _Group, new: int, token: bytes) -> set[int]:
-        """Pieces where the new token and a neighbour spell a token that was there before."""
+        """Return pre-tokens where the new token and a neighbour spell an existing token."""
         pieces: set[int] = set()
         for index, key in enumerate(group.keys.tolist()):
             left, right = key >> 32, key & 0xFFFFFFFF
@@ -228,7 +229,7 @@ class _State:
         return set((np.searchsorted(self.starts, places, "right") - 1).tolist())
 
     def _whole(self, token: bytes, new: int) -> set[int]:
-        """The piece that is the new token, where it is still in parts."""
+        """Return the pre-token that equals the new token, where it is still in parts."""
         text = token.decode("utf-8", "ignore")
         index = bisect_left(self.pieces.texts, text)
         if index == len(self.pieces.texts) or self.pieces.texts[index].encode() != token:
@@ -260,7 +261,7 @@ class _State:
 def _encode_all(
     texts: list[str], ids: Mapping[bytes, int], encode: Callable[[bytes], list[int]] | None
 ) -> tuple[Places, npt.NDArray[np.int64]]:
-    """All pieces' ids in one array, and how many each has. Bytes that have no merges yet need no encoder."""
+    """Return the ids of all pre-tokens in one array, and how many each has. Bytes without merges need no encoder."""
     whole = [text.encode() for text in texts]
     if len(ids) == 256:
         table = np.array([ids[bytes([b])] for b in range(256)], np.int32)
@@ -272,7 +273,7 @@ def _encode_all(
 
 
 def _apart(places: Places, following: npt.NDArray[np.int32]) -> Places:
-    """Sorted places without those that overlap the one before, from the left: of "aaa" the first two join."""
+    """Return sorted positions without those that overlap the one before, from the left: of "aaa" the first two join."""
     overlaps = np.append(False, following[places[:-1]] == places[1:])
     if not overlaps.any():
         return places

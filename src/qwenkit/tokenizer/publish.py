@@ -97,7 +97,8 @@ def dump(obj: Mapping[str, object]) -> str:
 
 
 def _added(tok: Tokenizer) -> list[dict[str, Any]]:
-    """Special tokens as `tokenizers` describes them, by id; normalized: they are looked for after NFC."""
+    """Return special tokens as `tokenizers` describes them, by id; `normalized` means that they are located after
+    NFC."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False}
     return [
         {

@@ -70,12 +70,12 @@ def read_templates(folder: Path) -> dict[str, str]:
 
 
 def _body(template: str) -> str:
-    """A template without its last newline, which says nothing."""
+    """Return a template without its last newline, which has no meaning."""
     return template.replace("\r\n", "\n").removesuffix("\n")
 
 
 def _config_templates(folder: Path) -> dict[str, str]:
-    """Those of tokenizer_config.json: one text, or a list with names."""
+    """Return the templates of tokenizer_config.json: one text, or a list with names."""
     value = read_config(folder).get("chat_template")
     where, expected = str(folder / CONFIG), 'a template, or a list of {"name": ..., "template": ...}'
     if value is None:
@@ -128,7 +128,7 @@ def read_names(folder: Path) -> Row:
 
 
 def _content(value: Any) -> str | None:
-    """A token's text, given bare or with its rules."""
+    """Return a token's text, given bare or with its rules."""
     value = value.get("content") if isinstance(value, dict) else value
     return value if isinstance(value, str) and value else None
 
@@ -180,5 +180,5 @@ def _remarks(config: Mapping[str, Any], templates: Mapping[str, str]) -> Iterato
 
 
 def _is_stamp(key: str) -> bool:
-    """Names of tokens, and what programs write to say that they were there."""
+    """Return whether a key names a token, or is only the stamp of a program."""
     return key.endswith(("_token", "_version", "_class", "_fixed", "_token_id"))

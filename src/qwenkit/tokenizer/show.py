@@ -68,7 +68,7 @@ def tokens_ansi(tok: Tokenizer, text: str, allowed_special: Special = frozenset(
 
 
 def _coloured(text: str) -> str:
-    """The colour ends before a line does, else it would fill the window."""
+    """Return coloured text whose colour ends before each line does; otherwise it would fill the window."""
     return printable(text).replace("\n", f"{_RESET}\n") + _RESET
 
 

@@ -86,7 +86,7 @@ def load_tiktoken(path: Path, extra_vocab: Path | None = None, **known: Any) -> 
 
 
 def _qwen_special(ranks: Mapping[bytes, int]) -> dict[str, int]:
-    """Qwen's special tokens from the first id that no rank has: all of them, or as many as the gap holds."""
+    """Return Qwen's special tokens from the first id without a rank: all of them, or as many as the gap holds."""
     taken = set(ranks.values())
     first = next(i for i in range(len(taken) + 1) if i not in taken)
     above = min((i for i in taken if i > first), default=None)
@@ -97,8 +97,7 @@ def _qwen_special(ranks: Mapping[bytes, int]) -> dict[str, int]:
 
 
 def _additions(extra: Mapping[bytes, int], ranks: Mapping[bytes, int], special: Mapping[str, int]) -> dict[bytes, int]:
-    """The tokens of an extra vocabulary that are new, as the authors' code adds them: a known token or id is passed
-    over."""
+    """Return the new tokens of an extra vocabulary, as the official code adds them: a known token or id is skipped."""
     used = {*ranks.values(), *special.values()}
     return {token: i for token, i in extra.items() if token not in ranks and i not in used}
 

@@ -97,7 +97,7 @@ class Foreign:
 
 
 def _from_pieces(token: str) -> bytes:
-    """SentencePiece's spelling: a bar for a space, `<0x0A>` for a byte."""
+    """Return the bytes of SentencePiece's spelling: a bar for a space, `<0x0A>` for a byte."""
     if regex.fullmatch(r"<0x[0-9A-F]{2}>", token):
         return bytes([int(token[3:5], 16)])
     return token.replace("\u2581", " ").encode()

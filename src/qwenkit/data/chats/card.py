@@ -31,7 +31,7 @@ def train_files(folder: Path, files: Sequence[Path]) -> list[Path] | None:
 
 
 def _configs(card: Path) -> list[Any]:
-    """The list `configs` of a card's first lines; a card that says nothing readable says nothing."""
+    """Return the list `configs` at the head of a card; empty for an unreadable card."""
     import yaml
 
     try:
@@ -46,7 +46,7 @@ def _configs(card: Path) -> list[Any]:
 
 
 def _patterns(data_files: Any) -> list[str]:
-    """The paths of the training split in any of the forms that a card may have."""
+    """Return the paths of the training split in any of the forms of a card."""
     if isinstance(data_files, str):
         return [data_files]
     if isinstance(data_files, dict):

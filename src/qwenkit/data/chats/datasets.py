@@ -92,7 +92,7 @@ def notes(source: Source, kind: str) -> tuple[str, ...]:
 
 
 def _example(row: Row) -> str:
-    """Where a row that does not fit stands, what more is known of it, and what was expected there."""
+    """Return the place of a row that does not fit, details, and what was expected there."""
     place = f"{row['file']}, row {row['line']}" if "line" in row else str(row["file"])
     expected = f"; expected: {row['expected']}" if row.get("expected") else ""
     return ", ".join(filter(None, (place, row.get("detail")))) + expected

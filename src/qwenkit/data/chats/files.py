@@ -139,14 +139,14 @@ def split_of(parts: Sequence[str], where: Path | None = None) -> str:
 
 
 def _words(part: str) -> set[str]:
-    """The words of a name: `testData`, `test-set` and `testset` hold `test`."""
+    """Return the words of a name: `testData`, `test-set` and `testset` contain `test`."""
     name = _HUMP.sub("-", _SHARD.sub("", part)).lower()
     parts = _WORD.findall(re.sub(r"held[-_ ]out", "heldout", name))
     return {_NOUN.sub("", word) for word in parts} | set(_SPLIT.findall(name))
 
 
 def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
-    """The split to train on; a folder that does not tell is the user's to decide."""
+    """Return the split to train on; raises a `UserError` where the folder does not make it clear."""
     if "train" in splits and "" in splits:
         names = [file.relative_to(path).as_posix() for file in splits[""]]
         raise UserError(
@@ -165,7 +165,8 @@ def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
 
 
 def _for_purpose(files: list[Path], kind: str) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Of `train_sft` and `train_prefs` the one that is of this kind, where names tell."""
+    """Return the files of this kind among `train_sft` and `train_prefs`, where names tell, and the others with
+    reasons."""
     words = {file: set(_WORD.findall(_SHARD.sub("", stem_of(file)).lower())) for file in files}
     other = set().union(*(names for name, names in _PURPOSE.items() if name != kind)) - _PURPOSE[kind]
     if not any(names & _PURPOSE[kind] for names in words.values()):
@@ -176,7 +177,7 @@ def _for_purpose(files: list[Path], kind: str) -> tuple[list[Path], list[tuple[P
 
 
 def _refuse_twice(files: list[Path], path: Path) -> None:
-    """One name in two formats is most likely the same rows twice."""
+    """Raise a `UserError` for one name in two formats: most likely the same rows twice."""
     by_inode: dict[Path, Path] = {}
     for file in files:
         name = file.with_name(stem_of(file))
@@ -188,7 +189,7 @@ def _refuse_twice(files: list[Path], path: Path) -> None:
 
 
 def _data_files(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Files of rows below a folder in sorted order, and the names of others, with why they are none."""
+    """Return the files of rows below a folder in sorted order, and the names of other files with the reasons."""
     below, closed = files_below(path)
     why = {file: reason for file in below if (reason := _no_data(file))} | closed
     files = sorted((file for file in below if file not in why), key=lambda file: file.relative_to(path).as_posix())

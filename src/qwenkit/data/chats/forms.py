@@ -151,7 +151,7 @@ def dialogue(row: Row) -> Dialogue | None:
 
 
 def _question(row: Row, key: str) -> Dialogue:
-    """A question as messages: of a text with its input and what was said before."""
+    """Return a question as messages: a text with its input and the earlier turns."""
     asked, read = row[key], [key]
     if isinstance(asked, list) or (isinstance(asked, str) and asked.lstrip().startswith("[{")):
         return Dialogue("messages in prompt", turns(asked, key), (key,))
@@ -169,7 +169,7 @@ def _question(row: Row, key: str) -> Dialogue:
 
 
 def _history(value: Any) -> list[Row]:
-    """Earlier turns: messages, or pairs of a question and its answer."""
+    """Return earlier turns: messages, or pairs of a question and its answer."""
     exchanges = parsed(value, "history") if value not in (None, "") else []
     if not isinstance(exchanges, list):
         raise UserError(f"`history` is {json_kind(exchanges)}", expected="a list of pairs of question and answer")
@@ -202,7 +202,7 @@ def _kind(value: Any) -> str:
 
 
 def _instance(row: Row) -> Dialogue:
-    """Self-instruct's seeds: an instruction with its instance."""
+    """Return a row of self-instruct's seeds: an instruction with its instance."""
     instances = parsed(row["instances"], "instances")
     if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], Mapping):
         raise UserError("`instances` holds not just one", expected='[{"input": ..., "output": ...}]')
@@ -299,7 +299,7 @@ def _refuse_media(row: Row) -> None:
 
 
 def _refuse_bad_answer(row: Row) -> None:
-    """KTO's rows say of an answer whether it is wanted."""
+    """Raise a `UserError` for a row of KTO whose answer is marked as unwanted."""
     if row.get("label") is False or row.get("kto_tag") is False:
         raise UserError("an answer that is marked as unwanted (`label` is false)", expected="answers to learn from")
 

@@ -76,7 +76,7 @@ def _splits(path: Path, sources: files.Files, kind: str, size: int) -> Iterator[
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a file is lines of UTF-8, which can be read from any of them on."""
+    """Return whether a file is lines of UTF-8, which can be read from any line on."""
     return not text_lines.is_wide(path) and not is_document(path)
 
 

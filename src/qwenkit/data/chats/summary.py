@@ -161,7 +161,7 @@ def _count(summary: Summary, raw: Row, result: Converted, measure: Callable[[Row
 
 
 def _keys_of_turns(raw: Row) -> set[str]:
-    """Keys of messages that nobody reads, as `messages.score`."""
+    """Return the keys of messages that nothing reads, such as `messages.score`."""
     key = next((key for key in TURN_KEYS if raw.get(key)), None)
     try:
         value = parsed(raw[key], key) if key is not None else []
@@ -174,7 +174,7 @@ def _keys_of_turns(raw: Row) -> set[str]:
 
 
 def _kind_of(parts: list[reading.ChatSplit]) -> str:
-    """The kind that most of the first rows are."""
+    """Return the kind of most of the first rows."""
     sink = Quarantine()
     raws = [raw for part in parts[:1] for _, raw in islice(reading.raw_rows(part, sink), _TRIED)]
     fits = {kind: sum(_fits(raw, kind) for raw in raws) for kind in _KINDS_TRIED}

@@ -52,7 +52,7 @@ def listed(value: object, key: str) -> list[Row]:
 
 
 def _unpaired(items: list[Any]) -> list[Any]:
-    """Messages, also of a list whose objects hold a question with its answer."""
+    """Return messages, also from a list whose objects hold a question with its answer."""
     first = items[0] if items and isinstance(items[0], Mapping) else {}
     pair = next((names for names in PAIRS if all(isinstance(first.get(name), str) for name in names)), None)
     if pair is None or not all(isinstance(each, Mapping) and {*pair} == each.keys() for each in items):
@@ -117,14 +117,14 @@ def _role(name: Any, where: str) -> str:
 
 
 def _content(content: Any) -> Any:
-    """A text, or parts; a part's text may stand under `value`, and Parquet's nulls in parts are nothing."""
+    """Return a text, or parts; a part's text may be under `value`, and Parquet's nulls are removed."""
     if not isinstance(content, list):
         return content
     return [_part(part) for part in content]
 
 
 def _taken_apart(row: Row, where: str) -> Row:
-    """An answer whose thoughts and tool calls stand among the parts of its content."""
+    """Return an answer whose thoughts and tool calls are among the parts of its content, as one message."""
     kinds = {"reasoning": "thoughts", "thinking": "thoughts", "tool_call": "calls", "function_call": "calls"}
     groups: dict[str, list[Any]] = {"thoughts": [], "calls": [], "rest": []}
     for part in row["content"]:
@@ -149,7 +149,8 @@ def _part(part: Any) -> Any:
 
 
 def _calls(content: Any, where: str) -> list[Any]:
-    """The tool calls of a `function_call` turn: an object with name and arguments, or a list of them, as JSON text."""
+    """Return the tool calls of a `function_call` turn: an object with name and arguments, or a list of them, as JSON
+    text."""
     try:
         value = json.loads(content) if isinstance(content, str) else content
     except (ValueError, RecursionError):
@@ -186,7 +187,7 @@ def _weight(name: str, value: Any, where: str | None) -> float:
 
 
 def _detail(value: Any, where: str | None) -> float:
-    """axolotl's stretches of a turn, where all are trained or none is."""
+    """Return the loss weight of axolotl's stretches of a turn, where all are trained or none is."""
     flags = [part.get("train") for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
     if not flags or len(set(flags)) != 1 or not isinstance(flags[0], bool):
         raise UserError("`train_detail` trains parts of a turn only", where=where,

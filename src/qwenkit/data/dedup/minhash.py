@@ -59,7 +59,7 @@ def clusters_of(parent: list[int]) -> list[list[int]]:
 
 
 def _checked(texts: Iterable[str], threshold: float) -> list[str]:
-    """The texts as a list; what near duplicates cannot be found in, or by, is refused."""
+    """Return the texts as a list; raises a `UserError` for other values and an impossible threshold."""
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
         raise UserError(f"threshold = {threshold!r}", expected="a number above 0 and at most 1")
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
@@ -117,7 +117,7 @@ def _band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> Has
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Ranges of texts that together fit a processor's cache."""
+    """Yield ranges of texts that together fit into a processor's cache."""
     start = size = 0
     for index, text in enumerate(texts):
         if size and size + len(text) > _BATCH:
@@ -129,7 +129,7 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _shingles(hashes: Hashes, ends: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Shingles of texts whose units are given together, and the number of the text that each is of."""
+    """Return the shingles of texts whose units are given together, and the number of each shingle's text."""
     counts = np.diff(ends, prepend=0)
     grams = ngram_hashes(hashes, SHINGLE) if len(hashes) >= SHINGLE else hashes[:0]
     owner = np.repeat(np.arange(len(ends)), counts)[: len(grams)]
@@ -162,13 +162,13 @@ def signatures_of(shingles: Hashes, owner: npt.NDArray[np.int64], texts: int, va
 
 
 def _again(shingles: Hashes, throw: npt.NDArray[np.uint64] | np.uint64) -> Hashes:
-    """Other numbers for the shingles."""
+    """Return other hashes of the shingles."""
     with np.errstate(over="ignore"):
         return mix(shingles + throw * np.uint64(_SEED))
 
 
 def _distinct(shingles: Hashes, owner: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Each shingle of a text once, sorted by text."""
+    """Return each shingle of a text once, sorted by text."""
     order = np.lexsort((shingles, owner))
     shingles, owner = shingles[order], owner[order]
     new = np.ones(len(order), dtype=np.bool_)

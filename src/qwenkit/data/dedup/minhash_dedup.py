@@ -118,7 +118,7 @@ def equal_by_daft(paths: list[str], columns: list[str], runner: str) -> Iterator
 
 @lru_cache(maxsize=2)
 def _daft(runner: str) -> Any:
-    """Daft, set to run here or on Ray; loaded late, and silent."""
+    """Return Daft, set to run here or on Ray; imported late, and silent."""
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
     try:
@@ -183,7 +183,7 @@ def join_copies(
 
 
 def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> list[Docs]:
-    """Connected components of verified pairs."""
+    """Return the connected components of verified pairs."""
     docs = np.load(candidates / NEEDED)
     numbers, starts = np.unique(shard_of(docs), return_index=True)
     first = dict(zip(numbers.tolist(), starts.tolist()))
@@ -207,7 +207,7 @@ def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> l
 
 
 def _best(cluster: Docs, signatures: Sequence[Path], weights: Sequence[float]) -> int:
-    """The copy to keep: of the source of the largest weight, then the longest, then the first."""
+    """Return the copy to keep: that of the source with the largest weight, then the longest, then the first."""
     paths = [signatures[shard_of(doc)] for doc in cluster.tolist()]
     sizes = [int(_sizes(str(path), *stamp(path))[row_of(doc)]) for path, doc in zip(paths, cluster.tolist())]
     order = np.lexsort((cluster, -np.array(sizes), -np.array(weights)[shard_of(cluster)]))
@@ -236,14 +236,14 @@ def _ids(rows: Sequence[Path], docs: set[int]) -> dict[int, str]:
 
 
 def _hashed_names(signatures: Sequence[Path]) -> Docs:
-    """The hashes of all ids, sorted."""
+    """Return the hashes of all ids, sorted."""
     return np.sort(
         np.concatenate([pq.read_table(str(path), columns=["name"])["name"].to_numpy() for path in signatures])
     )
 
 
 def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[str], known: Docs) -> dict[int, str]:
-    """Ids made of the source's name and a number, for rows whose id an earlier row has; none is another row's own."""
+    """Return ids made of the source's name and a number, for rows whose id an earlier row has; all are unused."""
     names: dict[int, str] = {}
     given: Counter[str] = Counter()
     used: set[str] = set()
@@ -261,7 +261,7 @@ def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[st
 
 
 def _common_lines(signatures: Sequence[Path], most: int) -> npt.NDArray[np.uint64]:
-    """Keys of the lines that more than `most` documents hold, counted one shard at a time."""
+    """Return the keys of lines that more than `most` documents contain, counted one shard at a time."""
     tables = [pq.read_table(str(path)) for p in signatures if (path := p.with_name("lines.parquet")).exists()]
     if not tables:
         return np.empty(0, dtype=np.uint64)

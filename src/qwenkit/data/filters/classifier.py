@@ -113,7 +113,7 @@ def agreement(good: Sequence[str], bad: Sequence[str]) -> float:
 
 
 def _features(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Hashed columns of a text's units and pairs, and their weights: log counts scaled to length 1."""
+    """Return the hashed columns of a text's units and pairs, and their weights: log counts scaled to length 1."""
     hashes = unit_hashes(text).hashes
     grams = np.concatenate([ngram_hashes(hashes, 1), ngram_hashes(hashes, 2)])
     columns, counts = np.unique(grams >> np.uint64(64 - BITS), return_counts=True)
@@ -122,7 +122,7 @@ def _features(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 def _matrix(texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], Floats, npt.NDArray[np.int64]]:
-    """All texts as one sparse matrix: column, value and row of every entry."""
+    """Return all texts as one sparse matrix: column, value and row of every entry."""
     parts = [_features(text) for text in texts]
     sizes = [len(columns) for columns, _ in parts]
     if not sum(sizes):

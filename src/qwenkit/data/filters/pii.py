@@ -139,7 +139,7 @@ def _public_address(match: re.Match[str]) -> bool:
 
 
 def _key(match: re.Match[str]) -> bool:
-    """Whether a private key holds one; prose may name the lines around it."""
+    """Return whether a private key is there; prose may only name the lines around it."""
     return not match.group().startswith("-----") or bool(re.search(r"[A-Za-z0-9+/=]{16}", match.group()))
 
 
@@ -148,13 +148,13 @@ def _always(match: re.Match[str]) -> bool:
 
 
 def _of(passes: Callable[[str], bool]) -> Check:
-    """A check that looks at nothing around."""
+    """Return a check that ignores the context."""
     return lambda match: passes(match.group())
 
 
 def _is_address(match: re.Match[str]) -> bool:
-    """Whether what has the form of an address of mail is not a name of a file, version of a package or product of two
-    matrices, of which one is an attribute or is called."""
+    """Return whether something in the form of a mail address is not the name of a file, the version of a package or a
+    product of two matrices."""
     top, host = match["top"], match["host"]
     if top.lower() in _FILES or _VERSION.match(host) or not (top.islower() or top.isupper()):
         return False
@@ -164,7 +164,8 @@ def _is_address(match: re.Match[str]) -> bool:
 
 
 def _sign(pattern: str) -> Callable[[str], bool]:
-    """Whether a text has what every piece of a kind has: most texts have none, and this is found many times faster."""
+    """Return a quick test for what every item of a kind contains: most texts have none, and this is many times
+    faster."""
     compiled = re.compile(pattern, re.ASCII)
     return lambda text: compiled.search(text) is not None
 

@@ -91,8 +91,8 @@ def rules_for(source: Source, config: CorpusConfig) -> tuple[Rule, ...]:
 
 
 def _with_lists(rules: tuple[Rule, ...], config: CorpusConfig) -> tuple[Rule, ...]:
-    """The rules with a person's lists of words: beside the package's for the rate, alone for C4's rule, which is left
-    out where none is given."""
+    """Return the rules with the user's lists of words: added to the package's for the rate, alone for C4's rule, which
+    is left out without a list."""
     given = config.offensive_words
     if not given:
         return tuple(rule for rule in rules if rule.name != "c4_bad_words")

@@ -92,5 +92,5 @@ class WordLists:
 
 
 def _plain(text: str) -> str:
-    """Lower case, every run of white space one space: a phrase may go over the end of a line."""
+    """Return lower case, with every run of white space as one space: a phrase may continue on the next line."""
     return " ".join(text.lower().split())

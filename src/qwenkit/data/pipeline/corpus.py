@@ -155,7 +155,7 @@ class _Build:
         self._clean(joined, self._measure(joined))
 
     def _reading_key(self, split: SourceSplit, source: Source) -> list[Any]:
-        """What the rows of a part depend on: other parts, and other sources, play no part."""
+        """Return what the rows of a split depend on; other splits and sources do not matter."""
         config, times = self.config, [stamps(Path(name)) for name in split.paths]
         return [
             self.version, asdict(split), times, {**asdict(source), "path": str(source.path)}, config.seed,
@@ -167,7 +167,8 @@ class _Build:
         return self.work.path("1-read", number, steps.ROWS)
 
     def _refuse_silent_sources(self) -> None:
-        """Sources without any record; if `strict`, also those of which none can be read: before the long work."""
+        """Raise an error for sources without any record; if `strict`, also for those of which none can be read: before
+        the long work."""
         read, bad = Counter[str](), {source.name: Counter[str]() for source in self.sources}
         for mark in self.read:
             read[mark["source"]] += mark["read"]
@@ -195,7 +196,7 @@ class _Build:
         work.run_phase("3-join", key, joining, minhash_dedup.join_copies)
 
     def _measure(self, joined: list[Any]) -> list[Any]:
-        """What rules, filters and a model see. The key, which is returned, has no thresholds."""
+        """Measure what rules, classifiers and a model see; return the key, which has no thresholds."""
         config, folder = self.config, self.work.folder / "3-join" / "00000"
         files = [path for path, _ in config.classifiers] + [config.perplexity_model] * bool(config.perplexity_model)
         seen_by = [list(config.rules), config.offensive_words, [[path, *stamps(Path(str(path)))] for path in files]]
@@ -205,7 +206,7 @@ class _Build:
         return key
 
     def _clean(self, joined: list[Any], measured: list[Any]) -> None:
-        """What is left, by thresholds and tests."""
+        """Write the documents that thresholds and tests leave."""
         folder = self.work.folder / "3-join" / "00000"
         tests = self._written(json.dumps(self.tests).encode(), "json")
         common = self._common(joined, tests)
@@ -220,7 +221,7 @@ class _Build:
         return self.work.path("4-measure", number, ATTRIBUTES)
 
     def _written(self, data: bytes, suffix: str) -> Path:
-        """A file for the workers, named after what is in it."""
+        """Return a file for the workers, named by a hash of its content."""
         path = self.work.folder / "tests" / f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_bytes() != data:
@@ -228,7 +229,7 @@ class _Build:
         return path
 
     def _common(self, joined: list[Any], tests: Path) -> Path | None:
-        """The grams of the tests that stand in more than `most_documents` documents, in a file."""
+        """Return the file of the n-grams of the tests that occur in more than `most_documents` documents, or None."""
         config, most = self.config, self.config.most_documents
         if most is None:
             return None
@@ -269,7 +270,7 @@ class _Build:
         )
 
     def _taken(self) -> dict[str, dict[str, dict[str, int]]]:
-        """What the files of sources of the kind `auto` were taken for."""
+        """Return how the files of sources of the kind `auto` were read."""
         taken: dict[str, dict[str, dict[str, int]]] = {s.name: {} for s in self.sources if s.kind == AUTO}
         for split, source in self.parts:
             if source.name in taken and split.start == 0:

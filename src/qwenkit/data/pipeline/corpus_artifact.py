@@ -101,7 +101,7 @@ def corpus_metrics(result: CorpusResult, tests: Sequence[str]) -> tuple[dict[str
 
 
 def _file_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
-    """What the files of each source were taken for, of which nobody said it."""
+    """Return in words how the files of each source without a kind were read."""
     parts = []
     for name, kinds in taken.items():
         files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in suffixes.items()) for kind, suffixes in kinds.items()}

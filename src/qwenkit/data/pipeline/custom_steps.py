@@ -103,7 +103,7 @@ def _file_of(module: str, name: str) -> Path:
 
 
 def _installed(module: str) -> Path | None:
-    """The source file of an installed module; packages around it are imported, it is not."""
+    """Return the source file of an installed module; packages around it are imported, the module is not."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -112,7 +112,7 @@ def _installed(module: str) -> Path | None:
 
 
 def _defined_names(tree: ast.Module) -> list[str]:
-    """The names that a module defines, assigns or imports at its top level."""
+    """Return the names that a module defines, assigns or imports at its top level."""
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -198,7 +198,7 @@ def _wrong(step: StepFile, row: Row, what: str, expected: str) -> UserError:
 
 
 def _failed(step: StepFile, error: Exception, place: str) -> UserError:
-    """The error of a step that failed, with the last line of its file that was reached."""
+    """Return the error of a step that failed, with the last line of its file that was reached."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == Path(step.path)]
     line = f":{frames[-1].lineno}" if frames else ""
     document = f", document {place}" if place else ""

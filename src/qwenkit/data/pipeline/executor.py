@@ -139,7 +139,7 @@ def _digest_of(key: object) -> str:
 
 
 def _as_worker(parent: int) -> None:
-    """A worker is one of several: its libraries start no threads, an interrupt is the parent's, and it ends with the
+    """Set up a worker process: its libraries start no threads, the parent handles interrupts, and it ends with the
     parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -103,7 +103,7 @@ def text_of(source: Source, document: Document) -> str:
 
 
 def _row(source: Source, document: Document) -> tuple[Row, float]:
-    """A document's row, and how sure its language is."""
+    """Return the row of a document, and the confidence of its language."""
     text = text_of(source, document)
     fields = {key: value for key, value in document.fields.items() if _is_plain(value)}
     licence, license_, language = (fields.pop(key, "") for key in ("licence", "license", "language"))
@@ -119,7 +119,8 @@ def _row(source: Source, document: Document) -> tuple[Row, float]:
 
 
 def _is_plain(value: Any) -> bool:
-    """What a column of a document may hold; NaN, which others write where there is nothing, is not a value."""
+    """Return whether a column of a document may hold this value; NaN, which others write for a missing value, is not
+    one."""
     return isinstance(value, str | int | bool) or (isinstance(value, float) and isfinite(value))
 
 
@@ -128,7 +129,7 @@ def _text(value: Any) -> str:
 
 
 def _unwanted(row: Row, sure: float, source: Source, config: CorpusConfig) -> tuple[str, str, str] | None:
-    """The (step, rule, what was seen) that ends a document before all comparing; None: it goes on."""
+    """Return the (step, rule, detail) that drops a document before deduplication, or None."""
     language, licence = row["language"], row["licence"]
     if not row["text"].strip():
         return "extract", "no_text", row["url"] or ""
@@ -144,7 +145,7 @@ def _unwanted(row: Row, sure: float, source: Source, config: CorpusConfig) -> tu
 
 
 def _by_steps(row: Row, steps: Sequence[StepFile]) -> tuple[str, str, str] | None:
-    """The (step, rule, what was seen) by which a step of the user's own drops a document, which it may also change."""
+    """Return the (step, rule, detail) by which a custom step drops a document, or None; steps may also change it."""
     if drop := apply_steps(row, steps):
         return "steps", drop.rule, drop.detail
     return None if row["text"].strip() else ("steps", "no_text", "")
@@ -277,7 +278,7 @@ class _Judge:
         return None
 
     def _next(self, row: Row, attributes: Iterator[Row]) -> dict[str, float]:
-        """What was measured of a document: attributes lie in the order of the rows."""
+        """Return the measures of a document: attributes are in the order of the rows."""
         if not (self.rules or self.least or self.model):
             return {}
         signals = next(attributes)
@@ -322,7 +323,7 @@ def _index(tests: tuple[Any, ...], common: tuple[Any, ...], gram: int, shortest:
 
 
 def _match(row: Row, match: Match) -> Row:
-    """An overlap with what stands around it, so that a reader can say whether it gives the test away."""
+    """Return an overlap with its context, so that a reader can say whether it reveals the test."""
     text, start, stop = row["text"], match.start, match.stop
     around = {"before": text[max(0, start - _AROUND) : start], "after": text[stop : stop + _AROUND]}
     span = {"start": start, "stop": stop, "matched": text[start:stop]}

@@ -166,13 +166,13 @@ def _read_file(path: Path, split: SourceSplit, source: Source, quarantine: Quara
 
 
 def _form_of(kind: str) -> str:
-    """What texts of a kind are taken for."""
+    """Return how texts of a kind are treated."""
     return kind if kind in ("html", "code") else TEXT
 
 
 def _read_text(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterator[Document]:
-    """A file is a document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as Windows
-    writes it; pages may be anything."""
+    """Yield a file as one document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as
+    Windows writes it; pages may be in any encoding."""
     name = quarantine.named(path)
     data = bytearray()
     for part in compression.blocks(path):
@@ -199,8 +199,8 @@ def _read_text(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterat
 def _rows(
     rows: Iterator[tuple[int, dict[str, Any]]], path: Path, split: SourceSplit, source: Source, quarantine: Quarantine
 ) -> Iterator[Document]:
-    """Documents out of rows with a text column (`text`; for pages `html`, else `body`, else `text`), or with those that
-    the source names."""
+    """Yield documents from rows with a text column (`text`; for pages `html`, else `body`, else `text`), or with those
+    that the source names."""
     usual = ("html", "body", "text") if split.kind == "html" else ("text",)
     file = quarantine.named(path)
     others: set[str] = set()  # columns that reasons name
@@ -227,7 +227,7 @@ def _rows(
 
 
 def _no_text(row: dict[str, Any], key: str, likely: str | None) -> str:
-    """Why a row has no text, and the key that would give it one."""
+    """Return why a row has no text, and the key that would give it one."""
     if key in row:
         return f"not a text in key {key!r}"
     return f"no key {key!r}" + (f", but a text in {likely!r} (name it in `text_keys`)" if likely else "")
@@ -238,7 +238,7 @@ def _text(part: str | bytes) -> str:
 
 
 def _read_warc(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterator[Document]:
-    """Pages of a WARC file: complete HTTP responses with status 200 and a text content type."""
+    """Yield the pages of a WARC file: complete HTTP responses with status 200 and a text content type."""
     file = quarantine.named(path)
     for offset, record in warc.records(path, split.start, split.stop):
         if isinstance(record, str):
@@ -256,7 +256,7 @@ def _read_warc(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterat
 
 
 def _page(record: warc.Record) -> warc_pages.Page | str | None:
-    """The page in a record, or why there is none; None of a record that is about others."""
+    """Return the page in a record, or the reason why there is none; None for records that are not responses."""
     kind = record.headers.get("warc-type", "").lower()
     if kind in _PAGES:
         return warc_pages.page(record)

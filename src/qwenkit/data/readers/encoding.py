@@ -85,7 +85,8 @@ def decode(data: bytes, claimed: str | None = None) -> str:
 
 
 def _by_language(sample: bytes, trusted: dict[str, float]) -> str:
-    """Of the encodings of Latin letters, which are all full of letters, the one in which a language is known best."""
+    """Return the encoding of Latin letters in which a language is recognised best; such encodings are all full of
+    letters."""
     names = dict.fromkeys([*trusted, "cp1252"])
     if len(names) == 1:
         return "cp1252"
@@ -102,14 +103,14 @@ def utf_16(data: bytes) -> str | None:
 
 
 def _nearly_utf8(data: bytes) -> bool:
-    """Whether the bytes are UTF-8 with a few accidents: a cut character, a pasted Latin-1 letter."""
+    """Return whether the bytes are UTF-8 with a few accidents: a truncated character, a pasted Latin-1 letter."""
     broken = data.decode("utf-8", "replace").count("\ufffd")
     whole = len(re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}", data))
     return whole > 20 * broken
 
 
 def _named(data: bytes, sample: bytes, claimed: str | None) -> dict[str, float]:
-    """The encodings that somebody names, with how much that is worth in a score (`max` keeps the first of equals)."""
+    """Return the encodings that are claimed, with their bonus to the score (`max` keeps the first of equals)."""
     meta = _META.search(data[:4096])
     named = ((claimed, _CLAIMED), (meta.group(1).decode() if meta else None, _CLAIMED))
     named = (*named, (detect_encoding(sample, max_len=0), _GUESSED))
@@ -123,7 +124,7 @@ def _named(data: bytes, sample: bytes, claimed: str | None) -> dict[str, float]:
 
 @lru_cache(maxsize=256)
 def _known(name: str) -> str | None:
-    """The encoding's name as browsers read it (`gb2312` is `gb18030`, `latin-1` is `windows-1252`), or None."""
+    """Return the encoding's name as browsers read it (`gb2312` is `gb18030`, `latin-1` is `windows-1252`), or None."""
     try:
         plain = _ALIASES.get(name.lower(), name)
         mapped = map_encoding_to_html5(plain, fallback_utf8=False) or plain
@@ -135,7 +136,8 @@ def _known(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _frequent_han() -> frozenset[str]:
-    """Everyday Han characters: level 1 of GB 2312 and of Big5, whose code tables put common characters first."""
+    """Return the common Han characters: level 1 of GB 2312 and of Big5, whose code tables put common characters
+    first."""
     level_1_gb = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
     level_1_big5 = bytes(b for high in range(0xA4, 0xC7) for low in range(0xA1, 0xFF) for b in (high, low))
     return frozenset(level_1_gb.decode("gb2312", "ignore") + level_1_big5.decode("big5", "ignore"))
@@ -151,7 +153,7 @@ def plausibility(sample: bytes, encoding: str) -> float:
 
 
 def _score(before: str, char: str, after: str, chinese: bool) -> float:
-    """+1 for a character at home among its neighbours, below 0 for one that only a wrong table puts there."""
+    """Return 1 for a character that fits its neighbours, below 0 for one that only a wrong table puts there."""
     script, category = _script(char), unicodedata.category(char)
     if char == "\ufffd" or category in ("Cc", "Cn", "Co", "Cs"):
         return -3.0
@@ -174,7 +176,7 @@ def _score(before: str, char: str, after: str, chinese: bool) -> float:
 
 
 def _alphabetic(before: str, char: str, after: str, script: str) -> float:
-    """A letter of an alphabet stands among letters of its own kind, and most are everyday ones of it; capitals do not
+    """Return the score of a letter: it fits among letters of its script, common ones score higher, capitals do not
     follow small letters."""
     if char.isupper() and before.islower():
         return -1.0
@@ -189,7 +191,7 @@ def _alphabetic(before: str, char: str, after: str, script: str) -> float:
 
 @lru_cache(maxsize=1 << 16)
 def _script(char: str) -> str:
-    """The script of a character; nothing of a sign that all scripts use."""
+    """Return the script of a character; "" for a sign that all scripts use."""
     if char < "\u0250":
         return "latin" if char.isalpha() else ""
     return next((name for name, first, last in _SCRIPTS if first <= char <= last), "")

@@ -64,7 +64,7 @@ def values(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, bytes]]:
 
 
 def _decoded(path: Path, damage: list[Damage]) -> Iterator[str]:
-    """A file's text up to the first damage. Bytes that are no UTF-8 stay what they are, for the value they stand in."""
+    """Yield a file's text up to the first corruption. Invalid UTF-8 is kept for the value that it is in."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for part in blocks(path):
         if isinstance(part, Damage):
@@ -75,7 +75,7 @@ def _decoded(path: Path, damage: list[Damage]) -> Iterator[str]:
 
 
 def _end_of_value(text: str, at: int, more: bool) -> int | None:
-    """Where the value that begins here ends; None where it does not, or may go on in what is not read yet."""
+    """Return where the value that begins here ends; None where it has no end, or may continue in data not read yet."""
     try:
         end = _JSON.raw_decode(text, at)[1]
     except (ValueError, RecursionError):

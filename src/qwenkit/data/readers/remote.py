@@ -48,7 +48,7 @@ def _from_hub(rest: str, name: str) -> Path:
 
 
 def _from_store(text: str, name: str) -> Path:
-    """A folder, or a file, copied block by block to a folder of its own; a copy that broke off is made anew."""
+    """Return the local copy of a folder or file, copied block by block; an interrupted copy is made again."""
     from pyarrow import fs
 
     cache = Path(os.environ.get("QWENKIT_CACHE", Path.home() / ".cache" / "qwenkit"))
@@ -72,7 +72,7 @@ def _from_store(text: str, name: str) -> Path:
 
 
 def _opened(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it."""
+    """Return the file system of an address, and the path in it."""
     from pyarrow import fs
 
     mark = "&" if "?" in address else "?"
@@ -80,7 +80,7 @@ def _opened(address: str) -> tuple[Any, str]:
 
 
 def _unfetched(what: str, where: str, error: Exception) -> Exception:
-    """What to say of a copy that failed; of a full disk what is said of others."""
+    """Return the error of a copy that failed; a full disk is reported like any other."""
     if is_disk_full(error):
         return error
     reason = " ".join(str(error).split())[:200]

@@ -71,7 +71,7 @@ def csv_rows(path: Path, quarantine: Quarantine) -> Numbered:
 
 
 def _text_lines(path: Path, quarantine: Quarantine) -> Iterator[str]:
-    """Lines with their ends up to the first damage; bytes that are no UTF-8 stay, as halves of surrogates."""
+    """Yield lines with their ends up to the first corruption; invalid UTF-8 stays, as surrogates."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     rest = ""
     for part in text_lines.blocks(path):
@@ -112,7 +112,7 @@ def parquet_rows(path: Path, quarantine: Quarantine, start: int, stop: int | Non
 
 
 def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
-    """The rows of a batch; instead of one that cannot be Python's, why."""
+    """Yield the rows of a batch, or an error for one that Python cannot represent."""
     try:
         rows = batch.to_pylist()
     except (ValueError, OverflowError):  # of pyarrow's own too
@@ -128,7 +128,8 @@ def _as_row(scalar: Any) -> dict[str, Any] | Exception:
 
 
 def _of_no_use(kind: Any) -> bool:
-    """Whether a column holds times: no field of a document is one, and they may lie outside Python's."""
+    """Return whether a column holds times: documents have no such field, and the values may be out of Python's
+    range."""
     import pyarrow.types
 
     return pyarrow.types.is_temporal(kind)

@@ -117,7 +117,7 @@ def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], l
 
 
 def _one(path: Path, name: str, kind: str) -> File:
-    """The file that a source names."""
+    """Return the file that a source names."""
     if why := _unreadable(path):
         raise UserError(why, where=f"source {name}: {path}", expected="a file or a folder that can be read")
     file = _form(path, kind) if path.stat().st_size else _by_name(path)
@@ -128,7 +128,7 @@ def _one(path: Path, name: str, kind: str) -> File:
 
 
 def _told(why: dict[Path, str]) -> str:
-    """How often each reason stands there."""
+    """Return the reasons with their counts."""
     return ", ".join(f"{count} x {reason}" for reason, count in sorted(Counter(why.values()).items()))
 
 
@@ -152,7 +152,7 @@ def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _unreadable(path: Path) -> str:
-    """Why a path is not a file to read, or nothing."""
+    """Return why a path is not a file to read, or ""."""
     if path.is_symlink() and not path.exists():
         return "a link to nothing"
     if not path.is_file():
@@ -161,14 +161,14 @@ def _unreadable(path: Path) -> str:
 
 
 def _unnamed(path: Path) -> str:
-    """Why a file that can be opened has no form."""
+    """Return why a file that can be opened has no form."""
     if path.name.startswith("."):
         return "a hidden file"
     return UNKNOWN if path.stat().st_size or _by_name(path) is None else "an empty file"
 
 
 def _named_in_utf8(file: File, name: str) -> File:
-    """The file: a document is called after its path, and ids are texts."""
+    """Return the file; raises a `UserError` for a path that is not UTF-8: ids are made of paths."""
     refuse_not_utf8(file.path, f"source {name}")
     return file
 
@@ -188,8 +188,7 @@ def _by_name(path: Path) -> File | None:
 
 
 def _form(path: Path, kind: str) -> File | None:
-    """A file with its form and kind: by its name, and by its first bytes where that says nothing, or too little. None
-    of a hidden or empty one and of what nobody knows."""
+    """Return a file with its form and kind, by its name or its first bytes; None for a hidden, empty or unknown one."""
     if path.name.startswith(".") or not path.stat().st_size:
         return None
     named = _by_name(path)
@@ -213,7 +212,7 @@ def _head(path: Path) -> bytes:
 
 
 def _by_content(path: Path, head: bytes) -> File | None:
-    """The form of a file whose name does not say it."""
+    """Return the form of a file whose name does not say it."""
     if head.startswith(b"WARC/"):
         return File(path, WARC, "html")
     if head.startswith(b"PAR1") and packing(path) is None:
@@ -224,7 +223,7 @@ def _by_content(path: Path, head: bytes) -> File | None:
 
 
 def _first_row(head: bytes) -> dict[str, Any] | None:
-    """The first object of JSON lines."""
+    """Return the first object of JSON lines."""
     try:
         row = json.loads(head.lstrip().partition(b"\n")[0].decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -233,7 +232,7 @@ def _first_row(head: bytes) -> dict[str, Any] | None:
 
 
 def _kind(file: File, head: bytes) -> str:
-    """What the first bytes of a file say of its kind."""
+    """Return the kind that the first bytes of a file show."""
     if file.form == TEXT and PAGE.match(head):
         return "html"
     if file.form == WARC:

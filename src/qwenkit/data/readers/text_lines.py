@@ -92,7 +92,7 @@ def _sample(line: bytearray) -> str:
 
 
 def _with_end_of_line(path: Path, start: int, stop: int) -> Iterator[bytes | Damage]:
-    """A packed part, and of what follows it the bytes up to the first end of a line."""
+    """Yield a compressed split, and the bytes after it up to the first line end."""
     last = b"\n"
     for part in blocks(path, start, stop):
         last = part if isinstance(part, bytes) else b"\n"

@@ -156,7 +156,8 @@ def _packed(file: BinaryIO, kind: Packing, start: int, stop: int) -> Iterator[tu
 
 
 def _plain(file: _File | _Window, start: int, stop: float, whole: bool = True) -> Iterator[tuple[int, Record | str]]:
-    """The records of what is not packed, from one that begins at `start`; without their blocks if not `whole`."""
+    """Yield the records of an uncompressed file, from one that begins at `start`; without their blocks if not
+    `whole`."""
     at: int | None = start
     while at is not None and at < stop:
         file.forget(at)
@@ -180,7 +181,7 @@ def _plain(file: _File | _Window, start: int, stop: float, whole: bool = True) -
 
 
 def _record(file: _File | _Window, whole: bool) -> Record | str | None:
-    """The record at the file's place, which is left behind it; None at its end."""
+    """Return the record at the file's position, which moves behind it; None at the end."""
     first = file.readline(1000)
     if not first.strip():
         return None
@@ -206,8 +207,8 @@ def _record(file: _File | _Window, whole: bool) -> Record | str | None:
 
 
 def _block(file: _File | _Window, headers: dict[str, str], size: int, whole: bool) -> Record | str:
-    """The record with these headers, if its block has the size that they declare. Of a longer one than is read the
-    block is passed over where the file is long enough."""
+    """Return the record with these headers, if its block has the declared size. The block of a too long one is
+    skipped."""
     begin = file.tell()
     fits = file.total is not None and begin + size <= file.total
     if size > MAX_RECORD or not whole:
@@ -219,7 +220,7 @@ def _block(file: _File | _Window, headers: dict[str, str], size: int, whole: boo
 
 
 def _skip_blank(file: _File | _Window) -> int | None:
-    """Where the next line that is not empty begins; None at the end."""
+    """Return where the next line that is not empty begins; None at the end."""
     while True:
         at = file.tell()
         line = file.readline(1000)
@@ -230,7 +231,7 @@ def _skip_blank(file: _File | _Window) -> int | None:
 
 
 def _find(file: _File | _Window, at: int, opening: re.Pattern[bytes]) -> int | None:
-    """The next record that begins at or after a place, by the empty line before it or another `opening`."""
+    """Return the next record that begins at or after a position, by the empty line before it or another `opening`."""
     base = max(0, at - 4)
     window = b""
     while True:

@@ -84,7 +84,7 @@ def _manifest(corpus: Path) -> Manifest:
 
 
 def _odd(manifest: Manifest) -> str | None:
-    """The first key of a manifest that is not as the page shows it."""
+    """Return the first key of a manifest that the page cannot show."""
     metrics, tables = manifest.metrics, {"sources": _SOURCE, **{f"by_{key}": _SIZE for key in _KEYS}}
     funnel, threshold = metrics.get("funnel"), manifest.config.get("near_threshold", 1)
     if not isinstance(funnel, list) or not funnel or not all(_is(row, _FUNNEL) for row in funnel):
@@ -109,7 +109,7 @@ def _is(row: Any, kinds: dict[str, type]) -> bool:
 
 
 def _rows(path: Path, kinds: dict[str, type]) -> Iterator[Row]:
-    """Rows of a book of the corpus; one that is not such a row is named."""
+    """Yield the rows of an accounting file of the corpus; raises a `UserError` that names another row."""
     for number, row in enumerate(read_jsonl(path), 1):
         if not _is(row, kinds):
             raise UserError("not a row of such a file", where=f"{path}, line {number}", expected=", ".join(kinds))
@@ -137,14 +137,14 @@ def _sizes(sizes: dict[str, dict[str, int]]) -> list[Row]:
 
 
 def _languages(sizes: dict[str, dict[str, int]]) -> list[tuple[str, int]]:
-    """Documents of the commonest languages, the others together."""
+    """Return the documents of the most frequent languages, the others together."""
     counts = Counter({name: size["documents"] for name, size in sizes.items()}).most_common()
     others = sum(count for _, count in counts[_MOST_BARS:])
     return counts[:_MOST_BARS] + ([("others", others)] if others else [])
 
 
 def _lengths(corpus: Path) -> list[tuple[str, int]]:
-    """How many documents have 2^n characters and more, up to twice that."""
+    """Return how many documents have 2^n characters or more, up to twice that."""
     counts = np.zeros(64, dtype=np.int64)
     for path in sorted(corpus.glob("documents-*.parquet")):
         with parquet_io.sound(path):

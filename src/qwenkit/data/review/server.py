@@ -125,12 +125,13 @@ def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
             return {f"{name}:{port}" for name in _NAMES} | (set(_NAMES) if port == 80 else set())
 
         def _of_us(self) -> bool:
-            """Whether the request names this server, once."""
+            """Return whether the request names this server, once."""
             hosts = self.headers.get_all("Host", [])
             return len(hosts) == 1 and hosts[0].strip().lower() in self._hosts()
 
         def _of_our_page(self) -> bool:
-            """Whether it comes from the page: browsers say from which, and send JSON to their own site only."""
+            """Return whether the request comes from the page: browsers say from which, and send JSON to their own site
+            only."""
             origins = [*self.headers.get_all("Origin", []), *self.headers.get_all("Referer", [])]
             site = self.headers.get("Sec-Fetch-Site")
             if not origins and site is None:
@@ -140,7 +141,7 @@ def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
             return ours and site in (None, "same-origin", "none") and kind == "application/json"
 
         def _failed(self, status: int, why: str) -> None:
-            """What keeps a judgement from its place is told to the page, and where the server was started."""
+            """Report a judgement that cannot be saved to the page, and where the server was started."""
             print(f"error: {why}", file=sys.stderr, flush=True)
             self._answer(status, why.encode(errors="replace"), "text/plain")
 

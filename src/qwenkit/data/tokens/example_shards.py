@@ -67,7 +67,7 @@ class ExampleWriter(ShardWriter):
 
 
 def _coded(example: Example) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """The different weights of an example, and for each id which of them it has and whether it is content."""
+    """Return the distinct weights of an example, and for each id which of them it has and whether it is content."""
     values, chosen = np.unique(np.asarray(example.weights, np.float32), return_inverse=True)
     if len(chosen) != len(example.ids) or (example.content is not None and len(example.content) != len(chosen)):
         raise UserError("ids and weights differ in length", where=f"example {example.id}", expected="one weight an id")
@@ -114,7 +114,7 @@ def _hash_weights(digest: Digest, shard: Path) -> None:
 
 
 def _choices(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """The lists of a column one after the other, and where each begins."""
+    """Return the lists of a column one after the other, and where each begins."""
     together = column.combine_chunks()
     counts = np.asarray(together.value_lengths()).astype(np.int64)
     return np.asarray(together.flatten(), dtype=np.float32), np.cumsum(counts) - counts

@@ -99,7 +99,7 @@ def _cut(lengths: Ints, seq_length: int) -> PackedSequences:
 
 
 def _best_fit(lengths: Ints, seq_length: int) -> PackedSequences:
-    """Longest first, each into the fullest sequence that still takes it."""
+    """Pack the longest first, each into the fullest sequence that still takes it."""
     order = np.argsort(-lengths, kind="stable")
     fitting = order[(lengths[order] <= seq_length) & (lengths[order] > 0)]
     placed = _assign(lengths[fitting].tolist(), seq_length)

@@ -126,7 +126,7 @@ def encode_split(
 
 
 def _with_origin(row: Row) -> Row:
-    """What is stored of a document beside its tokens: its id and text, and where it came from."""
+    """Return what is stored of a document beside its tokens: its id and text, and where it came from."""
     source, licence = str(row.get("source") or DEFAULT_SOURCE), str(row.get("licence") or DEFAULT_LICENCE)
     copy = row.get("copy") if isinstance(row.get("copy"), int) else 0
     return {"id": row["id"], "text": row["text"], "source": source, "licence": licence, "copy": copy,
@@ -141,7 +141,7 @@ def _tokenizer(folder: Path, *_: int) -> ChatTokenizer:
 
 
 def _first_of_each_source(rows: list[Row]) -> list[Row]:
-    """The first rows of each source, as many as are measured by."""
+    """Return the first rows of each source, as many as are measured."""
     counts: Counter[str] = Counter()
     first = []
     for row in rows:
@@ -152,7 +152,7 @@ def _first_of_each_source(rows: list[Row]) -> list[Row]:
 
 
 def _counts(records: list[DoneRecord]) -> Counts:
-    """Documents and tokens by source and by licence, most tokens first."""
+    """Return documents and tokens by source and by licence, most tokens first."""
     counts: Counts = {"source": {}, "licence": {}}
     for record in records:
         for source, licence, documents, tokens in record["counts"]:

@@ -120,10 +120,10 @@ def _harmless(key: str, value: Any, neutral: Mapping[str, tuple[Any, ...]], fami
 
 
 def _computes(auto_map: Any) -> bool:
-    """Whether a folder brings code of its own for the model, not only for its tokenizer."""
+    """Return whether a folder brings its own code for the model, not only for its tokenizer."""
     return not isinstance(auto_map, Mapping) or any(str(name).startswith("AutoModel") for name in auto_map)
 
 
 def _alike(value: Any) -> tuple[type, ...]:
-    """Types that may stand for a value: 1 for 1.0, but not true."""
+    """Return the types that may stand for a value: 1 for 1.0, but not true."""
     return (int, float) if isinstance(value, float) else (type(value),)

@@ -66,8 +66,8 @@ def trim(blocks: list[Block], walk: Walk) -> list[Block]:
 
 
 def _begin(blocks: list[Block], walk: Walk, first: int) -> int:
-    """Where the text begins, its first sentence being known: headings, items and cells right above it are part of it,
-    an address to the reader ("Dear all,") or a question, and sections of items, as the ingredients of a recipe are."""
+    """Return where the text begins, given its first sentences: headings, items and cells right above belong to it, a
+    salutation ("Dear all,") or a question, and sections of items, such as the ingredients of a recipe."""
     parent = walk.parents[blocks[first].owner]
     while first > 0 and not blocks[first - 1].links:
         above = blocks[first - 1]
@@ -95,15 +95,15 @@ def is_list(blocks: Sequence[Block]) -> bool:
 
 
 def _above(walk: Walk, number: int) -> Iterator[int]:
-    """The elements around one."""
+    """Yield the elements around one."""
     while number >= 0:
         yield number
         number = walk.parents[number]
 
 
 def _end(blocks: list[Block], walk: Walk) -> int:
-    """Where a heading such as "Comments" or a line of rights ends the text: below the page's own heading, and after
-    some of its sentences."""
+    """Return where a heading such as "Comments" or a copyright line ends the text: below the page's own heading, and
+    after some of its sentences."""
     top = max((n for n, block in enumerate(blocks) if block.kind == "h1"), default=0)
     least, before = _SOME * sum(block.mass for block in blocks[top:]), 0.0
     doubts = 0
@@ -117,7 +117,7 @@ def _end(blocks: list[Block], walk: Walk) -> int:
 
 
 def _is_end(block: Block) -> bool:
-    """Whether a block reads like the heading of what follows a text, or like a notice of rights."""
+    """Return whether a block reads like the heading of what follows a text, or like a copyright notice."""
     text = block.text
     if len(text) <= _LONGEST_END and _AFTER.match(text):
         return not _SPOKEN.match(text)
@@ -125,8 +125,8 @@ def _is_end(block: Block) -> bool:
 
 
 def _goes_on(blocks: list[Block], walk: Walk, number: int, before: float) -> bool:
-    """Whether the text goes on below a line that reads like its end: with much more in the same part of the page, or
-    with other sections of the line's own rank, or as the last of several."""
+    """Return whether the text continues below a line that reads like its end: with much more in the same part of the
+    page, with other sections of the line's rank, or because the line is the last of several."""
     block, after = blocks[number], blocks[number + 1 :]
     parent = walk.parents[block.owner]
     same = sum(b.mass for b in after if b.kind in _PROSE and walk.parents[b.owner] == parent)
@@ -138,8 +138,8 @@ def _goes_on(blocks: list[Block], walk: Walk, number: int, before: float) -> boo
 
 
 def _peers(block: Block, others: Sequence[Block], walk: Walk) -> int:
-    """How many sections with headings of the same rank, in the same part or in the one beside it, hold sentences; but
-    none of the sections that follow texts."""
+    """Return how many sections with headings of the same rank, in the same part or in the one beside it, hold
+    sentences; the usual sections after a text do not count."""
     count, peer = 0, False
     for other in others:
         if other.kind == block.kind:
@@ -150,7 +150,7 @@ def _peers(block: Block, others: Sequence[Block], walk: Walk) -> int:
 
 
 def _are_beside(one: Block, other: Block, walk: Walk) -> bool:
-    """Whether two headings head parts of one series: in one parent, or in two of one kind with one parent."""
+    """Return whether two headings head parts of one series: in one parent, or in two of one kind with one parent."""
     a, b = walk.parents[one.owner], walk.parents[other.owner]
     return a == b or (a > 0 and b > 0 and walk.parents[a] == walk.parents[b] and walk.tags[a] == walk.tags[b])
 
@@ -171,7 +171,7 @@ def lead(blocks: list[Block], chosen: list[Block], out: list[bool]) -> list[Bloc
 
 
 def _lists(blocks: list[Block]) -> Iterator[list[Block]]:
-    """Sections of items, each with its heading."""
+    """Yield sections of items, each with its heading."""
     starts = [n for n, block in enumerate(blocks) if block.kind in HEADINGS and block.kind != "h1"]
     for start, stop in itertools.pairwise([*starts, len(blocks)]):
         section = blocks[start:stop]

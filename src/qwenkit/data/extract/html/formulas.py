@@ -140,7 +140,7 @@ def _group(text: str) -> str:
 
 
 def _written(tag: str, parts: list[str], attributes: dict[str, str]) -> str:
-    """An element of MathML as TeX."""
+    """Return an element of MathML as TeX."""
     filled = [part for part in parts if part] if tag in ("mrow", "math", "mstyle") else parts
     match tag, filled:
         case "msup" | "mover", [base, above]:

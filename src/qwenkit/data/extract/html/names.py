@@ -39,7 +39,7 @@ _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 
 
 def _names(words: str) -> re.Pattern[str]:
-    """A pattern for names of classes and ids that hold one of these words between spaces, hyphens or underscores."""
+    """Return a pattern for class names and ids with one of these words between spaces, hyphens or underscores."""
     return re.compile(rf"(?:^|[_-])(?:{'|'.join(words.split())})(?:$|[_-])")
 
 

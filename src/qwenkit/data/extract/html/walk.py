@@ -142,7 +142,7 @@ class Walk:
         return self
 
     def _block(self, tag: str, attributes: dict[str, str]) -> None:
-        """An element that is a block begins."""
+        """Begin a block element."""
         if self._parts:
             self._flush()
         parent, number = self._owner, len(self.tags)
@@ -165,7 +165,7 @@ class Walk:
             self._counted(tag, number, attributes)
 
     def _hinted(self, number: int, bits: int, attributes: dict[str, str]) -> None:
-        """An element whose names say something begins."""
+        """Begin an element whose names hint at something."""
         self.names[number] = (attributes.get("class", ""), attributes.get("id", ""))
         if bits & CODE_LINE and self.tags[number] in CELLS:
             if not self._pre:
@@ -174,7 +174,7 @@ class Walk:
             self._watch("numbers")
 
     def _counted(self, tag: str, number: int, attributes: dict[str, str]) -> None:
-        """An item, a list, a cell or a piece of code begins."""
+        """Begin an item, a list, a cell or a piece of code."""
         parent = self.parents[number]
         if tag == "li":
             self.items[parent] += 1
@@ -205,7 +205,7 @@ class Walk:
         self.columns[number], self.items[row] = column, column + wide
 
     def _leave(self, depth: int) -> None:
-        """The innermost block ends."""
+        """End the innermost block."""
         if self._parts:
             self._flush()
         if self._prefix and self.tags[self._owner] == "li":
@@ -216,7 +216,7 @@ class Walk:
             self._pre = self._code = 0
 
     def _meant(self, tag: str, attributes: dict[str, str]) -> None:
-        """A tag that means something inside a line, or whose text is none of the line's."""
+        """Begin a tag that means something inside a line, or whose text is not part of the line."""
         if tag == "a":
             self._a(attributes)
         elif tag == "br":
@@ -234,13 +234,13 @@ class Walk:
             self._aside = Aside(tag, attributes)
 
     def _is_heading(self, attributes: dict[str, str]) -> bool:
-        """Whether a button opens the part that it names, so that it is the heading of it."""
+        """Return whether a button opens the part that it names, so that it is its heading."""
         if self.tags[self._owner] in HEADED or meaning(attributes.get("class", "")) & BUTTON:
             return True
         return "collapse" in (attributes.get("data-toggle"), attributes.get("data-bs-toggle"))
 
     def _a(self, attributes: dict[str, str]) -> None:
-        """A link or an anchor. What leads to another place of the page is looked at again, when its text is known."""
+        """Begin a link or an anchor. A link within the page is examined again when its text is known."""
         if "class" in attributes or "style" in attributes:
             self._named("a", attributes)
             if self._aside is not None:
@@ -255,7 +255,7 @@ class Walk:
         self._link = self._depth
 
     def _named(self, tag: str, attributes: dict[str, str]) -> None:
-        """A tag inside a line whose names may say that it is not to be seen, or is not text."""
+        """Begin a tag inside a line whose names may say that it is hidden, or is not text."""
         bits = meaning(attributes["class"]) if "class" in attributes else 0
         hidden = ("style" in attributes or "hidden" in attributes) and is_hidden(attributes)
         if hidden or bits & UNSEEN:
@@ -271,7 +271,7 @@ class Walk:
         self._watched.append(_Watch(self._depth, what, len(self.blocks), len(self._parts), self._links, href))
 
     def _notice(self, watch: _Watch) -> None:
-        """A watched element ends: what is made of its text."""
+        """End a watched element, and replace or remove its text."""
         blocks, parts = self.blocks, self._parts
         if watch.what == "quote":
             parts.append("”")
@@ -315,7 +315,7 @@ class Walk:
             self._write_formula(formula)
 
     def _copied(self, aside: Aside) -> None:
-        """A box of text is part of the page where it holds text to read or to copy, and no markup."""
+        """Take a text box as part of the page where it holds text to read or to copy, without markup."""
         text = aside.text().strip("\n")
         if text[:1] != "<" and "://" not in text[:9] and (aside.fixed or len(text) >= _COPIED) and text.strip():
             self._flush()
