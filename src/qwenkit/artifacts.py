@@ -29,7 +29,7 @@ from qwenkit.records import canonical, json_kind, read_object, write_json
 
 SCHEMA = 1
 LONGEST_NAME = 64
-"""Of a node: it names a folder, and another with a key behind it."""
+"""The longest name of a node in characters: it names a folder, and another with a key after it."""
 MANIFEST, RUN, CARD = "manifest.json", "run.json", "README.md"
 STRAY, MOVE = "not in the manifest", "move it out of the folder"
 

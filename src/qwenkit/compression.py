@@ -25,7 +25,7 @@ from qwenkit.files import open_file
 
 BLOCK = 1 << 20
 CUT, DAMAGED = "truncated file", "damaged file"
-"""Reasons as they stand in quarantine files and counts; `in_words` is how messages name them."""
+"""Reasons as they are written in quarantine files and counts; `in_words` gives their names in messages."""
 WIDEST = 1 << 31  # bytes that zstd may look back (`--long=31`, the most there is); it holds as much as it has unpacked
 _XZ_MEMORY = 1 << 30
 _HEAD = 512  # bytes that show how a file is compressed

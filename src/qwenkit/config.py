@@ -27,7 +27,7 @@ from qwenkit.settings import settings_of
 ROLES = ("content", "runtime", "edge")
 NOTES = ("many", "several", "hub", "with_manifest", "accepts", "resolved", "before")
 RECIPE_BYTES = MEGABYTE
-"""What a recipe may hold at most: nobody reads more, and the lines of its keys are found one by one."""
+"""The largest recipe in bytes: nobody reads more, and the lines of its keys are searched one by one."""
 Lines = dict[tuple[str, ...], int | str]
 T = TypeVar("T")
 
@@ -281,7 +281,7 @@ def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
 
 
 _CHAIN = re.compile(rf"""\.(?:\s*[\w"'-]{{1,100}}\s*\.){{{LEVELS}}}""")
-"""A key of hundreds of parts, over which the library takes time with the square of their number."""
+"""A key of hundreds of parts, for which the library takes quadratic time."""
 
 
 def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:

@@ -20,7 +20,7 @@ from qwenkit.errors import UserError
 
 MEGABYTE = 1 << 20
 CONFIG_BYTES = 64 * MEGABYTE
-"""What a settings-like file may hold at most. The largest tokenizer.json in use is half of it."""
+"""The largest settings file in bytes. The largest tokenizer.json in use is half of it."""
 LFS = b"version https://git-lfs.github.com/spec/"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _KINDS = {

@@ -38,12 +38,12 @@ _FILES = {
     "tokenizer": _TOKENIZER,
     "model": [*_TOKENIZER, "quantize_config.json", "certificate.json", *_SAFETENSORS],
 }
-"""What is fetched for each use, by name; never anything in a sub-folder."""
+"""The files that are fetched for each use; never anything in a sub-folder."""
 _EXPECTED = {"config": "a model's folder", "tokenizer": "a tokenizer's folder or file", "model": "a model's folder"}
 
 _NAME = re.compile(r"(hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\S+))?", re.ASCII)
 _NONE = re.compile(r"--|\.\.|\.$|\.(git|json|jsonl|tiktoken|toml|txt|safetensors|bin)$")
-"""What no model is called: the Hub allows no such name, or it is one of a file."""
+"""Names that no model has: the Hub does not allow them, or they are names of files."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SECONDS = 10

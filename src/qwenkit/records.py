@@ -26,12 +26,12 @@ from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, corrupted, decode, is_p
 
 Row = dict[str, Any]
 LEVELS, DIGITS, CONTAINERS = 200, 300, 4_000_000
-"""What a JSON text may hold at most: brackets inside each other, digits of a number (more overflow a float), lists and
-objects in all. Whoever walks a value may recurse, and nobody wrote more by hand."""
+"""The limits of a JSON text: brackets inside each other, digits of a number (more overflow a float), lists and objects
+in all. Within them recursion over a value is safe."""
 LINE_BYTES = 256 * MEGABYTE
 """The longest line of JSONL that is read; a file without ends of lines would take all memory."""
 TEMPORARY = ".tmp"
-"""What a file is called, behind its name, while `replacing` writes it: a kill may leave one."""
+"""The suffix of a file while `replacing` writes it: a kill may leave one."""
 
 
 def canonical(value: object) -> bytes:

@@ -56,7 +56,7 @@ class PPOConfig:
     max_response_tokens: int = 512
     """Ours: a response is cut there (the key `max_tokens`)."""
     seed: int = 0
-    """Of minibatches; prompts and draws have theirs in `Prompts`."""
+    """The seed of minibatches; prompts and sampling have theirs in `Prompts`."""
 
     def __post_init__(self) -> None:
         """Raise a `UserError` for a value that cannot be used."""

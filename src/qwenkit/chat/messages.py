@@ -34,7 +34,7 @@ ROLES = ("system", "user", "assistant", "tool")
 RENAMED = {"developer": "system", "function": "tool"}
 """OpenAI's other names of roles."""
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-"""Names that thoughts come under; the first is the one that templates read."""
+"""Names under which thoughts are given; templates read the first."""
 _KEYS = ("role", "content", "tool_calls", "function_call", "weight", "train", *THOUGHTS)
 _OTHER_KEYS = frozenset(("tool_call_id", "name", "id", "refusal", "audio", "annotations"))
 

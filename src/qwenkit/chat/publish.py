@@ -87,7 +87,7 @@ _FILES = {
     "added_tokens_decoder", "auto_map", "chat_template", "merges_file", "name_or_path", "special_tokens_map_file",
     "tokenizer_file", "use_fast", "vocab_file",
 }  # fmt: skip
-"""Settings that speak of files or code which a tokenizer that is written anew does not have."""
+"""Settings about files or code that a newly written tokenizer does not have."""
 
 
 def chat_tokenizer(folder: Path, style: str) -> ChatTokenizer:

@@ -24,13 +24,13 @@ from .styles import Piece
 from .template import GENERATION_MARKS, render_text
 
 _MOST = 32
-"""So many names are followed one by one; a conversation with more that cannot be followed together is refused."""
+"""The most names that are traced one by one; a conversation with more that cannot be traced together is refused."""
 _SIGNS = range(0xF0000, 0xFFFFE)
 _WAYS = ((1, 1), (0, 1), (1, 0))
 """Whether a sign stands before a covered name, and whether one stands after it."""
 _BARE: tuple[Mapping[str, Any], ...] = ({}, {"content": None}, {"content": ""})
 _ALIKE = {"K": "[K\u212a]", ";": "[;\u037e]", "`": "[`\u1fef]"}
-"""What a normal form makes an ASCII character of."""
+"""Characters that normalisation turns into an ASCII character."""
 Stretch = tuple[int, int]
 
 
@@ -43,9 +43,9 @@ class Traced:
     messages: Sequence[Message]
     tools: Sequence[Any] | None
     names: Mapping[str, Any]
-    """The folder's names of special tokens: what they stand for are tokens."""
+    """The folder's names of special tokens, whose values are tokens."""
     variables: Mapping[str, Any]
-    """What the caller adds: text, as the messages are."""
+    """The caller's variables: text, like the messages."""
     add_generation_prompt: bool = False
 
     def before(self, count: int, add_generation_prompt: bool = False) -> Traced:
@@ -53,7 +53,8 @@ class Traced:
         return replace(self, messages=self.messages[:count], add_generation_prompt=add_generation_prompt)
 
     bare: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What the content of a mere call is: absent, as transformers has it; null, as R1's template wants it; or empty."""
+    """The content of a message that only calls tools: absent, as in transformers; null, as R1's template wants it; or
+    empty."""
 
     @cached_property
     def _shown(self) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qwenkit.data.chats.summary import Summary
 
 MOST = 20
-"""So many files and keys are named."""
+"""The most files and keys that are listed."""
 
 
 @inspect_app.command("data", epilog="Example:  qwenkit inspect data my-chats --tokenizer runs/nano/tokenizer")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qwenkit.model import Transformer
 
 CLOSE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
-"""How far a certificate's log-probabilities may be off on another machine, by the type that was computed in."""
+"""The tolerance of a certificate's log-probabilities (nats) on another machine, by the dtype of the computation."""
 
 
 def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[Row]:

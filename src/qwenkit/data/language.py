@@ -43,8 +43,10 @@ _MANY_CHARS = 20  # above this many characters the model knows Chinese from Japa
 
 
 def detect_language(text: str) -> tuple[str, float]:
-    """Return the language (ISO 639) that most of a text is written in, and the confidence, 0 to 1; ("und", 0.0) without
-    letters."""
+    """Return the language (ISO 639) that most of a text is written in, and the confidence, 0 to 1.
+
+    A rule decides where the script is enough, otherwise fastText's classifier (Joulin et al., 2017). A text without
+    letters is ("und", 0.0)."""
     if len(text) > _PIECES * _PIECE:
         starts = range(0, len(text) - _PIECE + 1, (len(text) - _PIECE) // (_PIECES - 1))
         text = "\n".join(text[start : start + _PIECE] for start in starts)

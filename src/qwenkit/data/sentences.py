@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 STOPS = ".!?"
-"""The full stops that other signs look like: they stand in numbers and abbreviations too."""
+"""The ASCII full stops, which also occur in numbers and abbreviations."""
 WIDE = "。！？．｡"
 """The full stops of Chinese and Japanese, which no space follows."""
 OTHER = (

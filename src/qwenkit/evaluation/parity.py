@@ -36,7 +36,7 @@ TEXTS = (
     "12 + 30 = 42; 7 * 8 = 56; 100 - 1 = ",
     "Émile naïvely said: “¿Qué?” — and 東京 replied with 🙂, 한국어 and العربية.",
 )
-"""What every certificate asks: English, Chinese, code, digits, and scripts beside each other."""
+"""The prompts of every certificate: English, Chinese, code, digits, and scripts beside each other."""
 
 CERTIFICATE = "certificate.json"
 """The file beside an exported model."""
@@ -47,7 +47,7 @@ class Parity(NamedTuple):
 
     positions: int
     max_dlogp: float
-    """Largest difference of a log-probability among the reference's likeliest tokens, in nats."""
+    """Largest difference of a log-probability among the reference's most likely tokens, in nats."""
     mean_kl: float
     max_kl: float
     greedy_agreement: float

@@ -58,7 +58,7 @@ class IncrementalDetokenizer:
         self.stop, self.inclusive = tuple(params.stop or ()), params.include_stop_str_in_output
         self.text, self.emitted, self.ended = "", 0, False
         self.stop_buffer = max((len(text) for text in self.stop), default=1) - 1
-        """How many characters at the end of the text are kept back, since a stop string may have begun in them."""
+        """The number of characters at the end of the text that are held back, since a stop string may begin in them."""
         self.tok = tok
         self.raw_stream = tok.stream(False) if params.skip_special_tokens and self.stop else None
         self.raw_text = ""

@@ -44,7 +44,7 @@ _WITHOUT_EFFECT = frozenset(
     "renormalize_logits return_dict_in_generate return_legacy_cache target_lookbehind transformers_version "
     "trust_remote_code use_cache use_model_defaults continuous_batching_config".split()
 )
-"""Settings that change no answer: they say how it is computed, or which program wrote the file."""
+"""Settings that do not change an answer: they say how it is computed, or which program wrote the file."""
 
 _SUPPORTED = {"do_sample", "max_new_tokens", "eos_token_id", "chat_format", "max_window_size", *NEUTRAL} - {
     "max_tokens"

@@ -94,7 +94,8 @@ class ModelRunner:
     def _read(self, prompts: list[tuple[int, ...]], rows: list[int]) -> Tensor:
         """Read prompts into their rows of the cache; return the state [B, D] of the last token of each.
 
-        A prompt longer than `prefill_tokens` is read alone, in chunks: each sees all before it and nothing after."""
+        A prompt longer than `prefill_tokens` is read alone, in segments (chunked prefill): each sees all before it and
+        nothing after."""
         lengths = [len(prompt) for prompt in prompts]
         size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a segment has no padding: it would widen 8-bit ranges
         if lengths[0] <= size or len(prompts) > 1:

@@ -78,13 +78,13 @@ class SamplingParams:
     max_tokens: int | None = None
     """New tokens at most; None: as many as the model has positions for."""
     temperature: float | None = None
-    """0 takes the likeliest token."""
+    """0 takes the most likely token (greedy decoding)."""
     top_p: float | None = None
-    """Nucleus sampling: the smallest set of likeliest tokens that has this probability; 1: all."""
+    """Nucleus sampling: the smallest set of most likely tokens with this probability; 1: all."""
     top_k: int | None = None
-    """So many likeliest tokens; 0 or -1: all."""
+    """Sample from this many most likely tokens; 0 or -1: all."""
     min_p: float | None = None
-    """Leave out tokens less likely than this share of the likeliest one."""
+    """Leave out tokens less likely than this share of the most likely one."""
     repetition_penalty: float | None = None
     """For the tokens of the prompt and of the answer so far; 1 does nothing."""
     frequency_penalty: float | None = 0.0
@@ -94,7 +94,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | tuple[tuple[int, float], ...] | None = ()
     """Added to the logits of these tokens."""
     min_tokens: int | None = 0
-    """Nothing ends the answer before it has this many tokens: no stop token, stop string or stop words."""
+    """The answer does not end before it has this many tokens: no stop token, stop string or stop words."""
     stop: tuple[str, ...] | list[str] | str | None = ()
     """Strings that end the answer; they are cut off."""
     stop_token_ids: tuple[int, ...] | list[int] | None = ()

@@ -80,7 +80,7 @@ class Request:
     """Whether `step` returns its output; otherwise the call that waits for it does."""
     output: Output | None = None
     error: Stopped | None = None
-    """Why there is no output and never will be."""
+    """The reason why there is no output."""
 
     @property
     def is_pending(self) -> bool:

@@ -17,7 +17,7 @@ from qwenkit.stages import load_stage
 from qwenkit.stages.results import mapping
 
 SCHEMA = 1
-"""Of a run's run.json."""
+"""The schema of a run's run.json."""
 
 
 def refuse_folders(recipe: Recipe, wanted: list[str], reuse: Path | None) -> None:
@@ -102,7 +102,7 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
 
 
 READ_AS = {"chats": "chats", "comparisons": "pairs", "prompts": "prompts"}
-"""What a source is read as, by the noun that an edge accepts."""
+"""The kind of rows in a source, by the noun that an edge accepts."""
 
 
 def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:

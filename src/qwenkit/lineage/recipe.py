@@ -71,7 +71,7 @@ class Recipe:
     about: str
     nodes: dict[str, Node]
     accept_unknown: tuple[str, ...] = ()
-    """Keys of a model's config.json that nothing here knows and that change nothing: they are passed over."""
+    """Unknown keys of a model's config.json that have no effect: they are ignored."""
 
 
 def packaged() -> dict[str, Path]:

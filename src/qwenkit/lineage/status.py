@@ -33,7 +33,7 @@ class NodeStatus:
     attempts: int | None
     digest: str
     older_code: str
-    """What is to be said where another version of the stage made it; else empty."""
+    """A note where another version of the stage made it; else empty."""
 
 
 @dataclass(frozen=True)

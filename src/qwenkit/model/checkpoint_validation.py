@@ -23,9 +23,9 @@ from qwenkit.model.formats import Format, TensorMapping
 from qwenkit.model.weights import Tensors
 
 _MANY = 20_000
-"""Modules that are not built before the weights were looked at: it would take seconds and memory."""
+"""Models with more tensors are checked against the weights before they are built, which takes seconds and memory."""
 _TRUNKS = {"model.": ("embed_tokens.weight", "norm.weight"), "transformer.": ("wte.weight", "ln_f.weight")}
-"""How a trunk is called, and what lies in every one: the table of the input and the last norm."""
+"""Prefixes of a decoder, and two tensors of every one: the embedding table and the last norm."""
 _HEADS = ("lm_head.weight", "score.weight")
 _WRAPPED = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 _ADAPTED = re.compile(r"\.(lora_[A-Za-z]\w*|base_layer|modules_to_save|original_module|lora_magnitude_vector)\.")

@@ -32,7 +32,7 @@ LARGEST = {
     "seq_length": 2**31,
     "original_max_position_embeddings": 2**31,
 }
-"""Beyond these a number is a slip or an attack, not a model: it is refused before anything is built."""
+"""Larger numbers are a mistake or an attack, not a model: they are refused before anything is built."""
 MOST_EXPERTS = 2**16
 """In all layers together; the largest models that were released have under 2^14."""
 
@@ -60,14 +60,15 @@ class MoEConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Yarn:
-    """YaRN, the context extension of Qwen2.5 and Qwen3: slow channels are interpolated, fast ones kept."""
+    """YaRN (Peng et al., 2023), the context extension of Qwen2.5 and Qwen3: slow channels are interpolated, fast ones
+    kept."""
 
     factor: float
     original_max_position_embeddings: int
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
-    """What cosines and sines are multiplied by; None: 0.1 ln(factor) + 1."""
+    """The factor of cosines and sines; None: 0.1 ln(factor) + 1."""
     truncate: bool = True
 
 
@@ -115,7 +116,7 @@ class ModelConfig:
     eos_token_id: int | tuple[int, ...] | None = None
     """The end of a text; several where the folder says so."""
     model_type: str | None = None
-    """The folder format that the model came from and is saved in; None: the simplest that can say it."""
+    """The folder format that the model came from and is saved in; None: the simplest that can express it."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults that depend on other fields, and raise a `UserError` that names every problem."""

@@ -40,7 +40,7 @@ PATTERNS = {
     TEXT_PATTERNS["cl100k"]: "llama-bpe",
     GPT2: "gpt-2",
 }
-"""What llama.cpp calls a way to cut text; it cuts by no expression of one's own."""
+"""llama.cpp's names of pre-tokenization patterns; it does not accept other expressions."""
 
 
 def pattern_name(regex: str) -> str:
@@ -62,9 +62,9 @@ class Vocabulary:
     """Added tokens that are not special, `<think>` and `<tool_call>`: they are printed."""
     unused: frozenset[int]
     pattern: str
-    """What llama.cpp calls it."""
+    """llama.cpp's name of the pattern."""
     ids: dict[str, int]
-    """`bos`, `eos`, `eot`, `pad`, `unk`, as far as there are."""
+    """`bos`, `eos`, `eot`, `pad`, `unk`, as far as they exist."""
     template: str | None
 
 

@@ -28,12 +28,12 @@ _IMPLIED = frozenset((
     "modules_in_block_to_quantize pad_token_id tokenizer use_cuda_fp16 use_exllama backend version quantizer hyb_act "
     "mse act_group_aware offload_to_disk"
 ).split())  # fmt: skip
-"""Of these the tensors tell by themselves (order and zeros of the groups), or they say how they were made."""
+"""Settings that the tensors imply (order and zeros of the groups), or that say how they were made."""
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "quant_method": ("gptq",), "method": ("gptq",), "checkpoint_format": ("gptq",), "format": ("gptq",),
     "pack_dtype": ("int32",), "lm_head": (False,), "is_marlin_format": (False,), "modules_to_not_convert": ([],),
 }  # fmt: skip
-"""Values that say what is read here."""
+"""Values that describe what is read here."""
 Layers = dict[str, QuantizedLinear]
 
 

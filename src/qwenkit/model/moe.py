@@ -37,7 +37,8 @@ class MLP(nn.Module):
 
 
 class SparseMLP(nn.Module):
-    """A mixture of experts: a router, the experts, and (Qwen1.5-MoE) one shared expert that every token passes."""
+    """A mixture of experts (Shazeer et al., 2017): a router, the experts, and (Qwen1.5-MoE) one shared expert that
+    every token passes."""
 
     def __init__(self, hidden_size: int, config: MoEConfig) -> None:
         """Create the router and the experts, and the shared expert where the configuration has one."""

@@ -45,7 +45,7 @@ class Tensors:
         self.folder = folder
         self.shapes: dict[str, torch.Size] = {}
         self.floats: dict[str, torch.dtype] = {}
-        """In which type they are stored that do not hold integers."""
+        """The dtype of each tensor that does not hold integers."""
         self._homes: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._stack = ExitStack()

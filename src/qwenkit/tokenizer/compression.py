@@ -54,7 +54,7 @@ class Inventory:
     never: list[int]
     rare: list[int]
     unreachable: list[int] | None
-    """None for a tokenizer that is not ours to judge."""
+    """None for a tokenizer that is not the package's own."""
     examples: dict[str, list[str]]
 
 

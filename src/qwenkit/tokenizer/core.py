@@ -39,7 +39,7 @@ DEFAULT_MULTIPLE = 64
 _NONE: frozenset[str] = frozenset()
 _ENDLESS = 500_000
 UNKNOWN = "\ufffd".encode()
-"""What an id shows that means nothing: an untrained model may well choose one."""
+"""The text of an id without a meaning: an untrained model may choose one."""
 _CHUNK = 1 << 16
 """Characters that a thread encodes at once: one text each would cost more than the texts."""
 
@@ -151,7 +151,7 @@ class Tokenizer:
             )
         self.special_names = frozenset(self.special)
         self.remarks: tuple[str, ...] = ()
-        """What the files that it came from ask for and is not done, in words."""
+        """Remarks about settings of its files that are not followed."""
         self.words = frozenset(name for name in self.visible if not is_mark(name))
         """Added tokens that are one token wherever a text holds them."""
         self.spoken = frozenset(name for name in self.visible if not is_control(name))

@@ -29,7 +29,7 @@ from ..workers import end_with_parent
 from .core import normalize
 
 Progress = Callable[[int, int | None], None]
-"""Called with (done, total); the total is None where nobody knows it."""
+"""Called with (done, total); the total is None where it is unknown."""
 
 _BATCH = 1 << 20
 """Characters a worker is given at once: enough to be worth sending, few enough that all workers end together."""

@@ -147,7 +147,7 @@ def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: P
 # ---- vocab.json and merges.txt --------------------------------------------------------------------------------------
 
 _CLASSES = {"Qwen2Tokenizer": ("qwen", True), "PreTrainedTokenizer": ("qwen", True), "GPT2Tokenizer": (GPT2, False)}
-"""What the older form leaves to the class that reads it: the pattern, and whether text is brought to NFC."""
+"""The settings that the older form leaves to its class: the pattern, and whether text is normalised to NFC."""
 
 
 def _slow(folder: Path) -> dict[str, Any]:

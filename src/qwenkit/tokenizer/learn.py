@@ -124,7 +124,7 @@ class _State:
         inside = self.next[:-1] != end
         self.first = self._group(here[inside])
         self.made: dict[int, _Group] = {}
-        """Of each new token: the pairs that its making made."""
+        """For each new token, the pairs that its merge created."""
         self._queue(self.first, 0)
 
     def spelled(self, key: int) -> bytes:

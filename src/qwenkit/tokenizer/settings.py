@@ -146,7 +146,7 @@ _HARMLESS = frozenset(
     "tokenize_chinese_chars transformers_version truncation_side truncation_strategy trust_remote_code use_fast "
     "use_default_system_prompt verbose vocab_file merges_file max_len sp_model_kwargs".split()
 )
-"""They say how texts are cut to length, padded, or which program wrote them; ids are the same."""
+"""Settings of truncation and padding, and stamps of programs; the ids are the same."""
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_bos_token": (False, None),
     "add_eos_token": (False, None),
@@ -160,7 +160,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trim_offsets": (False, True, None),
     "unk_id": (None,),
 }
-"""Settings of which one value is what is done here."""
+"""Settings with the value that is assumed here."""
 
 
 def remarks(folder: Path) -> tuple[str, ...]:

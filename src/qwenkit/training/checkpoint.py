@@ -136,7 +136,7 @@ _FOREIGN = (
     pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, AssertionError,
     IndexError, OverflowError, MemoryError, ImportError,
 )  # fmt: skip
-"""Errors of readers that are given bytes that anybody may have written."""
+"""Errors of readers on bytes from anywhere."""
 
 
 @contextlib.contextmanager

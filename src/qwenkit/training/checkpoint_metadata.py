@@ -34,7 +34,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     **{(module, "WindowsPath"): pathlib.PureWindowsPath for module in ("pathlib", "pathlib._local")},
     **{("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
 }
-"""All that the file may name: nothing in it does anything but hold values."""
+"""The classes that the file may name: all of them only hold values."""
 
 
 class _Unpickler(pickle.Unpickler):

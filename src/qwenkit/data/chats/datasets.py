@@ -26,7 +26,7 @@ _FORMS = {
     "prompts": "one JSON object a line, with `messages` (or `prompt`)",
 }
 FIRST_ROWS = 2000
-"""So many rows of a source are looked at before anything is trained, and for what people should know of it."""
+"""The number of rows of a source that are checked before anything is trained, and for notes about it."""
 
 
 def read_chats(path: Source, bad: Quarantine | None = None) -> list[Row]:

@@ -42,7 +42,7 @@ COMMON = {"id", "tools", "functions", "system", "weight", "use", "rubric", "cand
 
 COLUMNS = frozenset((*TURN_KEYS, *QUESTIONS, *ANSWERS, *SIDES, "input", "history", "instances", "output_1",
                      "response_chosen", "chosen_response", "rejected_response"))  # fmt: skip
-"""Of which a table has at least one."""
+"""A table has at least one of these columns."""
 
 
 class Converted(NamedTuple):

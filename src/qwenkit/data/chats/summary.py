@@ -24,7 +24,7 @@ SUSPECTS = frozenset(
     " system_prompt system_message chat_template_kwargs enable_thinking documents response_prefix prefix ignore"
     " train_on_input train_on_inputs loss_scale learn split subset".split()
 )
-"""Keys that somebody may have meant to change what is trained: they change nothing, and that is told."""
+"""Keys that look as if they changed what is trained: they have no effect, which is reported."""
 _KINDS_TRIED = ("pairs", "chats", "prompts")
 _TRIED, _SAMPLE = 20, 200_000
 

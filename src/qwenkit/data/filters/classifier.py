@@ -35,7 +35,7 @@ _NO_FILTER = (
     ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, OverflowError, NotImplementedError,
     RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
-"""What reading a file that is not a filter ends in: each reader inside numpy and zipfile has words of its own."""
+"""Errors of reading a file that is not a filter: each reader inside numpy and zipfile has its own."""
 Floats = npt.NDArray[np.float64]
 
 

@@ -34,7 +34,9 @@ class Perplexity:
         self._tokens = min(TOKENS, self._engine.max_length)
 
     def bits_per_byte(self, texts: Sequence[str]) -> list[float | None]:
-        """Return the bits per UTF-8 byte of each text under the model; None for a text of fewer than two tokens."""
+        """Return the bits per UTF-8 byte of each text under the model; None for a text of fewer than two tokens.
+
+        They are the tokens' negative log-likelihood in nats, divided by ln 2 and by the number of their bytes."""
         heads = (text[: self._tokens * _PER_TOKEN] for text in texts)
         rows = [ids[: self._tokens] for ids in self._tok.encode_batch(heads, threads=1)]
         wanted = [row for row in rows if len(row) > 1]

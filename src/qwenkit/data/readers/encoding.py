@@ -6,7 +6,7 @@ Pages often declare a wrong encoding: GBK as "utf-8", Latin-1 as nothing. What i
 almost never so by accident). Otherwise the claimed, the page's own, a guessed and the usual encodings compete: the
 letters outside ASCII are read in each, and the reading that looks most like writing wins: letters of one script, most
 of them everyday ones, no capital within a word. A claim that reads about as well as another is taken. Vietnamese in the
-encodings of fonts (TCVN3, VNI), which are no encodings of characters, is read as Western text. UTF-16 is known by its
+encodings of fonts (TCVN3, VNI), which are not encodings of characters, is read as Western text. UTF-16 is known by its
 mark or by the NUL bytes between its letters, ISO-2022-JP by its escapes. Caveat: other 7-bit encodings (HZ, UTF-7) are
 taken for ASCII.
 """

@@ -41,7 +41,7 @@ PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^<>]{0,200}>\s*)?(?:<!--.{0,500}?-->\s*){0,9}<(?:!doctype\s+html|html|head|body)\b",
     re.I | re.S,
 )
-"""How bytes begin that are a page, whatever they are called."""
+"""The beginning of the bytes of a page, whatever the file is called."""
 _BESIDE = re.compile(
     r"(?:readme|source|licen[sc]e|notice|copying|changelog|citation|contributing)[\w-]{0,20}(?:\.(?:md|txt|rst|html))?"
     r"|dataset_?(?:infos?|dict)\.json|state\.json",

@@ -21,7 +21,7 @@ from typing import Any
 from qwenkit.errors import UserError, listed, notice
 
 GENERAL = frozenset({"model_type", "architectures", "dtype", "torch_dtype", "quantization_config"})
-"""Read of every folder, whatever its family."""
+"""Keys that are read in every family."""
 
 _GENERATION = (
     "bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size "
@@ -41,8 +41,8 @@ _STAMPS = (
     "tokenizer_type torchscript transformers.js_config trust_remote_code use_bfloat16 use_cache use_return_dict"
 ).split()
 PASSED_OVER = frozenset({*_GENERATION, *_TRAINING, *_STAMPS})
-"""These decide nothing that is computed here, whatever they say. transformers, too, takes the settings of generation
-out of a config.json; dropout is a setting of the training run."""
+"""These have no effect on what is computed here, whatever their values. transformers, too, takes the settings of
+generation out of a config.json; dropout is a setting of the training run."""
 _STAMPED = ("_", "unsloth_")
 """Beginnings of names that are only for whoever wrote them."""
 
