@@ -7,7 +7,7 @@
 An extended vocabulary has tokens beyond the special ones. `tokenizers` numbers added tokens by itself unless the
 model's vocabulary holds them, so there they stand in it as well; no merge leads to them.
 
-`folder.load_folder` is the inverse. The template is ChatML without a default system turn; it renders what
+`folder.load` is the inverse. The template is ChatML without a default system turn; it renders what
 `qwenkit.chat` renders in style "chatml".
 
 Caveats: transformers and vLLM fill the template with what users typed and then encode the whole, so a `<|im_end|>` that

@@ -61,7 +61,7 @@ class Source:
 
     `text_keys` are the columns that make up a text together, a paragraph each: ("question", "answer"); `a.b` is the
     field `b` of `a`. A list of messages gives their contents. `skip` names steps that are not applied to it, beyond
-    those that its kind leaves out (`settings.STEPS`)."""
+    those that its kind leaves out (`pipeline.config.STEPS`)."""
 
     name: str
     path: Path | str
