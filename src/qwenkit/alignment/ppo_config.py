@@ -76,6 +76,8 @@ class PPOConfig:
 
     @property
     def alarm_limits(self) -> dict[str, dict[str, float]]:
-        """Limits of alarms that differ from the table: a policy with log-probabilities of its own has a sampler of
-        another precision, which may differ from it by a nat."""
+        """Return the limits of alarms that differ from the table.
+
+        A policy that computes its own log-probabilities has a sampler in another precision, whose log-probabilities may
+        differ by a nat."""
         return {"sampling-mismatch": {"threshold": 1.0}} if self.own_logprobs else {}
