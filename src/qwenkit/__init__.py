@@ -2,8 +2,8 @@
 
     from qwenkit import load_model, load_tokenizer, Engine, SamplingParams
 
-Raw text goes in; a family of models comes out: base, chat, reward model, chat-RLHF. The command line is `qwenkit`;
-a recipe (`qwenkit run nano`) raises the whole family. Nothing here reports home: telemetry of every library is off
+Raw text goes in; a family of models comes out: base, chat, reward model, chat-RLHF. The command line is `qwenkit`; a
+recipe (`qwenkit run nano`) trains the whole family. Nothing here sends data anywhere: telemetry of every library is off
 before it is imported; names are loaded when they are first used, so `import qwenkit` does not load torch.
 """
 

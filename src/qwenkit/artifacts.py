@@ -1,13 +1,13 @@
 """Artifacts: folders in standard formats plus `manifest.json`, published atomically.
 
 `manifest.json` holds the node's key, its inputs' digests, the SHA-256 of every content file, and deterministic metrics;
-two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers.
-`publish` fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing.
-An artifact is whole when its content files are those of its manifest, no more and no fewer, with their bytes: `damage`
-decides it for all who ask. Hidden files, which desktops leave everywhere, are never content, nor is the model card.
+two clean runs write the same bytes. Times, versions and the machine go to `run.json`, which no digest covers. `publish`
+fsyncs every file, writes the manifest last and renames the folder into place: a reader sees all or nothing. An artifact
+is intact when its content files are exactly those of its manifest, with the same bytes; `damage` is the one check of
+it. Hidden files, which desktops leave everywhere, are never content, nor is the model card.
 
-A manifest may come from anywhere: `read_manifest` is the one gate through which its names and digests come, and gives
-none that leads out of its folder.
+A manifest may come from anywhere: `read_manifest` is the one reader of its names and digests, and returns no name that
+leads out of its folder.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from qwenkit.records import canonical, json_kind, read_object, write_json
 
 SCHEMA = 1
 LONGEST_NAME = 64
-"""Of a node: it names a folder, and another with a key behind it."""
+"""The longest name of a node in characters: it names a folder, and another with a key after it."""
 MANIFEST, RUN, CARD = "manifest.json", "run.json", "README.md"
 STRAY, MOVE = "not in the manifest", "move it out of the folder"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is and where it comes from. `key` decides whether to run, `digest` what downstream sees."""
+    """What an artifact is and where it comes from. `key` decides whether to run, `digest` is what downstream nodes
+    see."""
 
     node: str
     kind: str
@@ -53,20 +54,21 @@ class Manifest:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_names(folder: Path) -> list[str]:
-    """Relative names of an artifact's content files, sorted: no manifest, run.json, model card or hidden file."""
+    """Return the relative names of an artifact's content files, sorted: no manifest, run.json, model card or hidden
+    file."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     shown = (name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
     return sorted(name for name in shown if name not in (MANIFEST, RUN, CARD))
 
 
 def digest_of(files: dict[str, str]) -> str:
-    """The artifact's digest: SHA-256 over its sorted (name, SHA-256) pairs."""
+    """Return the artifact's digest: SHA-256 over its sorted (name, SHA-256) pairs."""
     return hashlib.sha256(canonical(sorted(files.items()))).hexdigest()
 
 
@@ -81,8 +83,10 @@ def path_digest(path: Path, views: Collection[str]) -> str:
 
 
 def outside_files(path: Path, views: Collection[str]) -> list[Path]:
-    """Return the files that the digest of a path from outside is about: itself, the manifests of a run, or every file
-    below it. A name that is not UTF-8 cannot stand in a digest or an id, and is refused."""
+    """Return the files that the digest of an outside path covers: the path itself, the manifests of a run, or every
+    file below it.
+
+    Raises a `UserError` for a name that is not UTF-8, which cannot be part of a digest or an id."""
     if is_run(path):
         return [path / name / MANIFEST for name in run_artifacts(path, views)]
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -92,7 +96,7 @@ def outside_files(path: Path, views: Collection[str]) -> list[Path]:
 
 
 def refuse_not_utf8(path: Path | str, where: str | None = None) -> None:
-    """Refuse a name that is not UTF-8: manifests, ids and reports are texts."""
+    """Raise a `UserError` for a name that is not UTF-8: manifests, ids and reports are texts."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -101,8 +105,8 @@ def refuse_not_utf8(path: Path | str, where: str | None = None) -> None:
 
 
 def _outside(path: Path) -> str:
-    """SHA-256 of a file that nobody vouches for. A start asks for it several times: it is read once as long as what the
-    file system says of it stands."""
+    """Return the SHA-256 of a file without a manifest. A start asks for it several times; it is read once as long as
+    its size and times stay."""
     return _read_once(path.resolve(), *signature(path))
 
 
@@ -112,33 +116,35 @@ def _read_once(path: Path, *_: int) -> str:
 
 
 def signature(path: Path) -> list[int]:
-    """What changes when anybody writes to a file or puts another in its place, its size and times put back or not. It
-    is good as long as nobody copies the file: `stamp` is for what is kept."""
+    """Return numbers that change when a file is written or replaced, even if its size and times are restored.
+
+    They are valid until the file is copied; `stamp` is for records that are kept."""
     stat = path.stat()
     return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def is_node_name(name: object) -> bool:
-    """Whether something is the name of a node, in its one legal form: letters, digits, - and _. It names folders."""
+    """Return whether a value is a legal name of a node: letters, digits, - and _. It also names folders."""
     known = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
     return known and len(cast("str", name)) <= LONGEST_NAME
 
 
 def is_content_name(name: str) -> bool:
-    """Whether a name is that of a content file: a path below the artifact that leads nowhere else."""
+    """Return whether a name is that of a content file: a relative path below the artifact."""
     parts = PurePosixPath(name).parts
     plain = bool(parts) and "/".join(parts) == name and not any(part.startswith(".") for part in parts)
     return plain and "\0" not in name and name not in (MANIFEST, RUN, CARD)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's, and not one artifact's."""
+    """Return whether a folder is that of a run, and not of one artifact."""
     return (folder / RUN).is_file() and not (folder / MANIFEST).exists()
 
 
 def run_artifacts(run_dir: Path, views: Collection[str]) -> dict[str, Manifest]:
-    """Return the published artifacts of a run by node, without those of kinds that only show the others (`views`): a
-    report is not a part of what a run is, so that two runs may each report the other."""
+    """Return the published artifacts of a run by node, without those of kinds that only show the others (`views`).
+
+    A report is not part of a run's content, so that two runs may each report the other."""
     folders = (path.parent for path in sorted(run_dir.glob(f"*/{MANIFEST}")) if is_node_name(path.parent.name))
     manifests = {folder.name: read_manifest(folder) for folder in folders}
     return {name: manifest for name, manifest in manifests.items() if manifest.kind not in views}
@@ -147,13 +153,13 @@ def run_artifacts(run_dir: Path, views: Collection[str]) -> dict[str, Manifest]:
 def make_key(
     kind: str, version: int, config: dict[str, Any], inputs: dict[str, str], seed: int, environment: dict[str, str]
 ) -> str:
-    """The node's identity: equal keys mean equal work, so nothing runs again."""
+    """Return the node's identity: equal keys mean equal work, so nothing runs again."""
     parts = [kind, version, config, sorted(inputs.items()), seed, sorted(environment.items())]
     return hashlib.sha256(canonical(parts)).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a published artifact; a `UserError` for a damaged or newer one."""
+    """Return the manifest of a published artifact; raises a `UserError` for a corrupted or newer one."""
     path = folder / MANIFEST
     data = read_object(path)
     refuse_newer(data, SCHEMA, path)
@@ -175,7 +181,7 @@ _TYPES: dict[str, type] = {
 
 
 def _odd(data: dict[str, Any]) -> str | None:
-    """What in a manifest cannot be: values of other types, and names that lead elsewhere."""
+    """Return what is invalid in a manifest: values of other types, and names that lead out of its folder."""
     for name, kind in _TYPES.items():
         if not isinstance(data.get(name, kind()), kind):
             return f"`{name}` is {json_kind(data[name])}"
@@ -192,14 +198,15 @@ def _odd(data: dict[str, Any]) -> str | None:
 
 
 def _is_input(row: Any) -> bool:
-    """Whether an input has a digest, and names a node or nothing."""
+    """Return whether an input has a digest, and names a node or nothing."""
     texts = cast("dict[str, object]", row) if isinstance(row, dict) else {}
     node = texts.get("node") or ""
     return "digest" in texts and all(isinstance(v, str) for v in texts.values()) and (not node or is_node_name(node))
 
 
 def is_newer(folder: Path) -> bool:
-    """Whether a newer qwenkit wrote an artifact. It is not damage: what cannot be read here must not be made again."""
+    """Return whether a newer qwenkit wrote an artifact. That is not corruption: what cannot be read here must not be
+    made again."""
     try:
         schema = read_object(folder / MANIFEST).get("schema")
     except UserError:
@@ -208,7 +215,7 @@ def is_newer(folder: Path) -> bool:
 
 
 def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
-    """Refuse a file without a schema number, or with one that this version does not know yet."""
+    """Raise a `UserError` for a file without a schema number, or with one that this version does not know yet."""
     schema = data.get("schema")
     if not isinstance(schema, int):
         raise UserError("not written by qwenkit: no schema number", where=str(path))
@@ -222,8 +229,8 @@ def refuse_newer(data: dict[str, Any], known: int, path: Path) -> None:
 
 
 def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest:
-    """Complete a folder in place: hash its files, write run.json, fsync all of it, and only then write the manifest:
-    where there is a manifest, everything it names is on the disk."""
+    """Complete a folder in place: hash its files, write run.json, fsync everything, and only then write the manifest.
+    So where there is a manifest, everything that it names is on the disk."""
     files = {name: sha256_file(out / name) for name in content_names(out)}
     whole = Manifest(**manifest, files=files, digest=digest_of(files))
     write_json(out / RUN, {**run, "files": {name: stamp(out / name) for name in files}})
@@ -234,7 +241,8 @@ def finish(out: Path, manifest: dict[str, Any], run: dict[str, Any]) -> Manifest
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """How an artifact was made: times, attempts, machine. A `UserError` where run.json is missing or damaged."""
+    """Return how an artifact was made: times, attempts, machine. Raises a `UserError` where run.json is missing or
+    corrupted."""
     run = read_object(folder / RUN)
     refuse_newer(run, SCHEMA, folder / RUN)
     missing = [key for key in ("started", "seconds", "attempts", "peak_mb") if key not in run]
@@ -244,7 +252,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def refuse_changed(path: Path, before: list[int], where: str) -> None:
-    """Refuse a file whose signature is another than before: what was read of it may be of neither."""
+    """Raise a `UserError` for a file whose signature has changed: what was read may be of neither version."""
     if not path.exists() or signature(path) != before:
         raise UserError(
             "the file changed while it was read", where=where, expected="data that stays as it is until it is read",
@@ -253,19 +261,21 @@ def refuse_changed(path: Path, before: list[int], where: str) -> None:
 
 
 def stamp(path: Path) -> list[int]:
-    """Size and time of a file: while they stand, its bytes are taken to stand too."""
+    """Return the size and time of a file: while they stay, its bytes are assumed to stay too."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
 def stamps(path: Path) -> list[int]:
-    """Sizes and times of a file, or of the files of a folder: while they stand, what was read of it stands too."""
+    """Return sizes and times of a file, or of the files of a folder: while they stay, what was read of it stays
+    valid."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     return [number for file in files for number in stamp(file)]
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy what an artifact is: its content, and its books where they are no links, behind which anything may lie."""
+    """Copy the content of an artifact, and its manifest and run.json unless they are links, which may point
+    anywhere."""
     for name in (*read_manifest(source).files, MANIFEST, RUN, CARD):
         file = source / name
         if file.is_file() and (is_content_name(name) or not file.is_symlink()):
@@ -274,8 +284,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def refuse_links(run_dir: Path) -> None:
-    """Refuse a run folder in which something that a run writes to, or removes, is a link: what lies behind it
-    is not part of the run. A node's folder may be one: it is read, and when it is superseded the link is moved away."""
+    """Raise a `UserError` for a run folder in which something that a run writes to, or removes, is a link: its target
+    is not part of the run.
+
+    A node's folder may be a link: it is read, and when it is superseded the link is moved away."""
     own = [run_dir / name for name in (".work", ".old", ".lock", RUN, "events.jsonl")]
     links = (path for path in own if path.is_symlink())
     below = (
@@ -291,7 +303,8 @@ def refuse_links(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Generator[None]:
-    """Hold a folder alone; refuse a second process. `what` it is called in messages."""
+    """Lock a folder inside the `with` block; raises a `UserError` where another process has it. `what` names it in
+    messages."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+")
@@ -316,7 +329,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def publish(out: Path, target: Path, superseded: Path) -> None:
-    """Rename a finished folder to its place; what stood there moves to `superseded/NAME-KEY-N`."""
+    """Rename a finished folder to its place; what was there moves to `superseded/NAME-KEY-N`."""
     if os.path.lexists(target):  # also a link to nothing: it is moved away, and never followed
         superseded.mkdir(parents=True, exist_ok=True)
         target.rename(_free_name(superseded, target))
@@ -344,10 +357,9 @@ def fsync_tree_entry(folder: Path) -> None:
 
 
 def damage(folder: Path, quick: bool = False) -> list[str]:
-    """What differs between an artifact and its manifest: one line for each file, empty when whole.
+    """Return what differs between an artifact and its manifest, one line for each file; empty where it is intact.
 
-    `quick` is for every start of a run: a file with the size and time noted in run.json is not hashed again.
-    """
+    `quick` is for every start of a run: a file with the size and time noted in run.json is not hashed again."""
     expected, present = read_manifest(folder).files, set(content_names(folder))
     noted = _noted(folder) if quick else {}
     lines = [f"{name}: {STRAY}" for name in present - expected.keys()]
@@ -360,26 +372,27 @@ def damage(folder: Path, quick: bool = False) -> list[str]:
 
 
 def only_stray(lines: list[str]) -> bool:
-    """Whether an artifact is whole but for files that somebody put beside its own."""
+    """Return whether an artifact is intact except for foreign files in its folder."""
     return bool(lines) and all(line.endswith(STRAY) for line in lines)
 
 
 def refuse_damaged(folder: Path, hint: str) -> None:
-    """A damaged artifact is not an input: what is made of it would carry a false lineage."""
+    """Raise a `UserError` for a corrupted artifact: what is made of it would have a false lineage."""
     lines = damage(folder, quick=True)
     if lines:
         raise damaged(folder, lines, hint)
 
 
 def damaged(folder: Path, lines: list[str], hint: str) -> UserError:
-    """The error of a damaged artifact. Stray files are moved away by hand: they are somebody's."""
+    """Return the error of a corrupted artifact. Its hint for foreign files is to move them away, as they belong to
+    somebody."""
     return UserError(
         "a corrupted artifact: " + "; ".join(lines), where=str(folder), hint=MOVE if only_stray(lines) else hint
     )
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    """Size and time of every file at publishing; none where run.json is damaged."""
+    """Return the size and time of every file at publishing; empty where run.json is corrupted."""
     try:
         return read_object(folder / RUN).get("files", {})
     except UserError:

@@ -1,10 +1,11 @@
-"""Compressed files, known by their first bytes whatever they are called: gzip, zstd, bzip2 and xz.
+"""Compressed files, recognised by their first bytes whatever their names: gzip, zstd, bzip2 and xz.
 
-    with opened(path) as file: ...         # a binary file to read, unpacked where it is packed
-    for part in blocks(path): ...          # bytes, or a Damage with its offset: what is damaged is passed over
+    with opened(path) as file: ... # a binary file to read, unpacked where it is packed for part in blocks(path): ... #
+    bytes, or a Damage with its offset: corrupted data is skipped
 
-A gzip file is a row of members, a zstd file of frames, and so are bzip2 and xz files of streams; after a damaged one
-`blocks` goes on at the next that can be found. No more than a block is in memory, so a bomb does not fill it.
+A gzip file is a sequence of members, a zstd file one of frames, bzip2 and xz files are sequences of streams; after a
+corrupted one `blocks` continues at the next that can be located. No more than a block is in memory, so that a
+decompression bomb cannot fill it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from qwenkit.files import open_file
 
 BLOCK = 1 << 20
 CUT, DAMAGED = "truncated file", "damaged file"
-"""Reasons as they stand in quarantine files and counts; `in_words` is how messages name them."""
+"""Reasons as they are written in quarantine files and counts; `in_words` gives their names in messages."""
 WIDEST = 1 << 31  # bytes that zstd may look back (`--long=31`, the most there is); it holds as much as it has unpacked
 _XZ_MEMORY = 1 << 30
-_HEAD = 512  # bytes that tell how a file is packed
+_HEAD = 512  # bytes that show how a file is compressed
 _SKIPPED = b"\x2a\x4d\x18"  # after a byte 0x5N: a frame of zstd that holds no data, as parallel packers write
 _FEEDS = {".gz": 1 << 16, ".zst": 1 << 11}  # bytes given to a decoder that may make a block of them; zstd: 64 MB
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a]")
@@ -35,12 +36,12 @@ _FAULTS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, V
 
 
 def in_words(reason: str) -> str:
-    """Return what a message calls a reason: the name in quarantine files is older than today's word."""
+    """Return the message of a reason: the name in quarantine files is older than the present word."""
     return "corrupted file" if reason == DAMAGED else reason
 
 
 class Packing(NamedTuple):
-    """A way to pack: the suffix that names it, and the bytes that every member begins with."""
+    """A compression format: the suffix that names it, and the bytes that every member begins with."""
 
     suffix: str
     magic: bytes
@@ -52,7 +53,7 @@ PACKINGS = {packing.suffix: packing for packing in (GZIP, ZSTD, BZIP2, XZ)}
 
 
 class Damage(NamedTuple):
-    """Bytes from `offset` (of the file on disk) on that cannot be decoded, up to the next block."""
+    """Bytes from `offset` (in the file on disk) on that cannot be decoded, up to the next block."""
 
     offset: int
     reason: str
@@ -60,7 +61,8 @@ class Damage(NamedTuple):
 
 
 def packing(path: Path) -> Packing | None:
-    """How a file is packed: by its first bytes; a file whose first bytes are spoilt by its name."""
+    """Return the compression of a file by its first bytes, or by its name where those are corrupted; None for a plain
+    file."""
     with open_file(path) as file:
         return _packing(file.read(_HEAD), path)
 
@@ -76,18 +78,19 @@ def _packing(head: bytes, path: Path) -> Packing | None:
 
 
 def _is_plain(head: bytes) -> bool:
-    """Whether the first bytes are text, whatever the name says, or Parquet's, which is packed inside."""
+    """Return whether the first bytes are text, whatever the name says, or Parquet's, which is compressed inside."""
     is_marked = head.startswith((b"PAR1", b"\xff\xfe", b"\xfe\xff"))
     return is_marked or (bool(head) and not _CONTROL.search(head))
 
 
 def unpacked_name(path: Path) -> Path:
-    """A path without the suffix of a packing, as `a.jsonl` of `a.jsonl.gz`."""
+    """Return a path without the suffix of a compression: `a.jsonl` for `a.jsonl.gz`."""
     return path.with_suffix("") if path.suffix.lower() in PACKINGS else path
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file's bytes, unpacked. A damaged file gives what comes before, then an `OSError`; a cut one an `EOFError`."""
+    """Return a file's decompressed bytes as a stream. A corrupted file gives what comes before, then an `OSError`; a
+    truncated one an `EOFError`."""
     if packing(path) is None:
         return open_file(path)
     return io.BufferedReader(_Unpacked(path), BLOCK)
@@ -117,7 +120,8 @@ class _Unpacked(io.RawIOBase):
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes | Damage]:
-    """A file's bytes from `start` to `stop`, unpacked. Members and frames that begin before `stop` are read whole."""
+    """Yield a file's bytes from `start` to `stop`, decompressed. Members and frames that begin before `stop` are read
+    to their end."""
     with open_file(path) as file:
         if (kind := _packing(file.read(_HEAD), path)) is not None:
             yield from _unpacked(file, kind, start, stop)
@@ -149,7 +153,7 @@ def _unpacked(file: BinaryIO, kind: Packing, start: int, stop: int | None) -> It
 
 
 class Ended(NamedTuple):
-    """How a member ended: where the next begins, and what was wrong, or nothing."""
+    """How a member ended: where the next one begins, and what was wrong, or nothing."""
 
     at: int
     reason: str = ""
@@ -157,7 +161,7 @@ class Ended(NamedTuple):
 
 
 def member(file: BinaryIO, kind: Packing, at: int) -> Iterator[bytes | Ended]:
-    """One member or frame in blocks; last comes how it ended."""
+    """Yield one member or frame in blocks, and last how it ended."""
     file.seek(at)
     unpack, data, feed = _decoder(kind), b"", _FEEDS.get(kind.suffix, 1 << 16)
     while True:
@@ -188,14 +192,14 @@ def _decoder(kind: Packing) -> Any:
 
 
 def begins(file: BinaryIO, kind: Packing, at: int) -> bool:
-    """Whether a member begins at a place of a file."""
+    """Return whether a member begins at a position of a file."""
     file.seek(at)
     return file.read(len(kind.magic)) == kind.magic
 
 
 def after_filling(file: BinaryIO, kind: Packing, at: int) -> int:
-    """Where that ends which may stand between members and holds nothing: zeros, and frames that zstd skips."""
-    size = 16  # nearly always nothing stands there
+    """Return the position after padding that may stand between members: zeros, and frames that zstd skips."""
+    size = 16  # nearly always there is nothing
     while True:
         file.seek(at)
         data = file.read(size)
@@ -208,8 +212,8 @@ def after_filling(file: BinaryIO, kind: Packing, at: int) -> int:
 
 
 def find_member(file: BinaryIO, kind: Packing, at: int, opening: bytes = b"") -> int | None:
-    """Where the next member begins at or after `at`: its magic number, and a first block that unpacks (and opens with
-    `opening`); None where there is none."""
+    """Return where the next member begins at or after `at`: its magic number, and a first block that decompresses (and
+    begins with `opening`); None where there is none."""
     file.seek(at)
     base, buffer, magic = at, b"", kind.magic
     while data := file.read(BLOCK):

@@ -27,7 +27,7 @@ from qwenkit.settings import settings_of
 ROLES = ("content", "runtime", "edge")
 NOTES = ("many", "several", "hub", "with_manifest", "accepts", "resolved", "before")
 RECIPE_BYTES = MEGABYTE
-"""What a recipe may hold at most: nobody reads more, and the lines of its keys are found one by one."""
+"""The largest recipe in bytes: nobody reads more, and the lines of its keys are searched one by one."""
 Lines = dict[tuple[str, ...], int | str]
 T = TypeVar("T")
 
@@ -38,14 +38,16 @@ def _role(role: str, default: Any, doc: str, **extra: Any) -> Any:
 
 
 def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
-    """A key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`, `pattern`). With `resolved`
-    it is another way to give a key that is part of the identity, and not a part of it itself. `before` names the key
-    before which it stands in tables and on help pages."""
+    """Return the field of a key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`,
+    `pattern`).
+
+    With `resolved` the key is another way to give one that is part of the identity, and not part of it itself. `before`
+    names the key before which it appears in tables and on help pages."""
     return _role("content", default, doc, **limits)
 
 
 def runtime(default: Any = ..., *, doc: str, **limits: Any) -> Any:
-    """A key that changes how the work is done, never its result."""
+    """Return the field of a key that changes how the work is done, never its result."""
     return _role("runtime", default, doc, **limits)
 
 
@@ -60,12 +62,13 @@ def edge(
     with_manifest: bool = False,
     **limits: Any,
 ) -> Any:
-    """A key that names another node or a path.
+    """Return the field of a key that names another node or a path.
 
     With `many` it is a list of them; with `several` one, or some that are read as one (a list, or separated by commas).
-    With `hub` it may also name a model of the Hub, of which it needs the whole `model` or the `tokenizer`. With
-    `with_manifest` the stage reads the manifest too, metrics and summary, so all of it counts as its input. `accepts`
-    says what is read there, in the nouns that stages produce (`PRODUCES`): what produces none of them is refused."""
+    With `hub` it may also name a Hub model, of which it needs the whole `model` or the `tokenizer`. With
+    `with_manifest` the stage also reads the manifest, metrics and summary, so all of it counts as its input. `accepts`
+    says what is read there, in the nouns that stages produce (`PRODUCES`): an artifact that has none of them is
+    refused."""
     return _role(
         "edge",
         default,
@@ -90,6 +93,7 @@ class StageConfig(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Raise a `TypeError` for a key without a role."""
         for name in cls.model_fields:
             if cls.role(name) not in ROLES:
                 raise TypeError(f"{cls.__module__}.{name} has no role: use content(), runtime() or edge()")
@@ -97,8 +101,8 @@ class StageConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, table: Any) -> Any:
-        """A single reference stands for a list of one, where an edge takes many; a list for its references with commas
-        between, where it takes several as one."""
+        """Make a single reference a list of one where an edge takes many, and a list a comma-separated string where it
+        takes several as one."""
         many = [name for name in cls.edges() if cls.takes_many(name)]
         several = [name for name in cls.edges() if cls.takes_several(name) and _is_texts(table.get(name))]
         return {
@@ -109,12 +113,12 @@ class StageConfig(BaseModel):
 
     @classmethod
     def role(cls, name: str) -> str:
-        """`content`, `runtime` or `edge`."""
+        """Return the role of a key: `content`, `runtime` or `edge`."""
         return _extra(cls, name).get("role", "")
 
     @classmethod
     def key_names(cls) -> list[str]:
-        """The keys in the order in which tables and help pages show them."""
+        """Return the keys in the order in which tables and help pages show them."""
         names = list(cls.model_fields)
         for name in cls.model_fields:
             if before := _before(cls, name):
@@ -124,37 +128,37 @@ class StageConfig(BaseModel):
 
     @classmethod
     def edges(cls) -> list[str]:
-        """The keys that name other nodes."""
+        """Return the keys that name other nodes."""
         return [name for name in cls.model_fields if cls.role(name) == "edge"]
 
     @classmethod
     def takes_many(cls, name: str) -> bool:
-        """Whether a key names a list of nodes."""
+        """Return whether a key names a list of nodes."""
         return bool(_extra(cls, name).get("many"))
 
     @classmethod
     def takes_several(cls, name: str) -> bool:
-        """Whether a key names one source or some that are read as one."""
+        """Return whether a key names one source or some that are read as one."""
         return bool(_extra(cls, name).get("several"))
 
     @classmethod
     def from_hub(cls, name: str) -> str:
-        """What an edge needs of a model of the Hub: `model`, `tokenizer`, or nothing where it cannot name one."""
+        """Return what an edge needs of a Hub model: `model`, `tokenizer`, or "" where it cannot name one."""
         return str(_extra(cls, name).get("hub") or "")
 
     @classmethod
     def accepts(cls, name: str) -> tuple[str, ...]:
-        """What is read at an edge: nouns, of which a stage must give one."""
+        """Return the nouns that an edge accepts, of which a stage must produce one."""
         nouns = _extra(cls, name).get("accepts") or ()
         return (nouns,) if isinstance(nouns, str) else tuple(nouns)
 
     @classmethod
     def reads_manifest(cls, name: str) -> bool:
-        """Whether an input, `of` or `of.0`, counts with its manifest."""
+        """Return whether an input, `of` or `of.0`, is identified by its manifest."""
         return bool(_extra(cls, name.partition(".")[0]).get("with_manifest"))
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """(input name, reference) for every edge that is given; a list gives `name.0`, `name.1`, ..."""
+        """Yield (input name, reference) for every edge that is given; a list has the names `name.0`, `name.1`, ..."""
         for name in self.edges():
             value = getattr(self, name)
             if self.takes_several(name) and isinstance(value, str) and "," in value:
@@ -165,7 +169,7 @@ class StageConfig(BaseModel):
                 yield name, value
 
     def identity(self) -> dict[str, Any]:
-        """The content keys and their values, defaults included; the seed is handled by the lineage."""
+        """Return the content keys and their values, defaults included; the lineage adds the seed."""
         names = [name for name in self.key_names() if _counts(type(self), name)]
         dumped = self.model_dump(mode="json")
         return {name: dumped[name] for name in names}
@@ -185,7 +189,7 @@ def stage_config(settings: type[T]) -> type[T]:
 
 
 def _before(cls: type[StageConfig], name: str) -> str:
-    """The key before which another stands, as a class or what it is derived from says it."""
+    """Return the key before which another appears, as its class or a base class says."""
     bases = (base for base in cls.__mro__ if issubclass(base, StageConfig) and name in base.model_fields)
     return next(filter(None, (_extra(base, name).get("before") for base in bases)), "")
 
@@ -205,13 +209,13 @@ def _extra(cls: type[BaseModel], name: str) -> dict[str, Any]:
 
 
 def default_text(cls: type[StageConfig], name: str) -> str:
-    """The default of a key as it would stand in a recipe; empty when the key is required or has none."""
+    """Return the default of a key as TOML text; "" where the key is required or has none."""
     value = cls.model_fields[name].get_default(call_default_factory=True)
     return "" if value is PydanticUndefined or value is None else toml_value(value)
 
 
 def validate(cls: type[StageConfig], table: dict[str, Any], where: str, lines: Lines, node: str) -> StageConfig:
-    """The table as a config, or one `UserError` that lists every wrong key with its line."""
+    """Return the table as a config; raises one `UserError` that lists every wrong key with its line."""
     try:
         return cls.model_validate(table)
     except ValidationError as error:
@@ -220,7 +224,7 @@ def validate(cls: type[StageConfig], table: dict[str, Any], where: str, lines: L
 
 
 def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: str) -> UserError:
-    path = tuple(part for part in item["loc"] if isinstance(part, str))  # without places in a list
+    path = tuple(part for part in item["loc"] if isinstance(part, str))  # without list indices
     key = path[0] if path else ""
     place = place_of(where, lines, (node, *path))
     if item["type"] == "extra_forbidden":
@@ -234,7 +238,7 @@ def _problem(cls: type[StageConfig], item: Any, where: str, lines: Lines, node: 
     if item["type"] == "missing":
         doc = cls.model_fields[key].description if key in cls.model_fields else ""
         return UserError(f"missing key `{node}.{key}`", where=place, expected=doc)
-    if not path:  # how values fit together
+    if not path:  # a check across several keys
         which = "" if place == f"qwenkit {node}" else f"`{node}`: "
         return UserError(which + _expected(item), where=place)
     given, expected = item.get("input"), _expected(item)
@@ -253,14 +257,14 @@ _WORDS = {
 
 
 def _expected(item: Any) -> str:
-    """What a value should have been, in the words of a recipe."""
+    """Return what a value should have been, in the words of a recipe."""
     words = re.sub(r"^(Input should be|Value error,)\s*", "", item["msg"])
     return _WORDS.get(item["type"], words.replace("greater than or equal to", "at least").replace(
         "less than or equal to", "at most"))  # fmt: skip
 
 
 def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
-    """`file, line N` of a key path, or the option that gave it; else of the nearest table that encloses it."""
+    """Return `file, line N` of a key path, or the option that gave it; else that of the nearest enclosing table."""
     for end in range(len(path), 0, -1):
         if path[:end] in lines:
             line = lines[path[:end]]
@@ -269,7 +273,7 @@ def place_of(where: str, lines: Lines, path: tuple[str, ...]) -> str:
 
 
 def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
-    """A TOML file and the line of each of its keys."""
+    """Return the values of a TOML file and the line of each of its keys."""
     if not os.path.lexists(path):
         raise UserError("no such recipe", where=str(path), hint="`qwenkit init my.toml --from nano` writes one")
     text = read_text(path, RECIPE_BYTES, "a recipe, which is a TOML file")
@@ -277,11 +281,11 @@ def load_toml(path: Path) -> tuple[dict[str, Any], Lines]:
 
 
 _CHAIN = re.compile(rf"""\.(?:\s*[\w"'-]{{1,100}}\s*\.){{{LEVELS}}}""")
-"""A key of hundreds of parts, over which the library takes time with the square of their number."""
+"""A key of hundreds of parts, for which the library takes quadratic time."""
 
 
 def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
-    """TOML text and the line of each of its keys; broken TOML is a `UserError` with the line."""
+    """Return the values of TOML text and the line of each key; raises a `UserError` with the line for broken TOML."""
     try:
         if _CHAIN.search(text):
             raise RecursionError
@@ -300,7 +304,7 @@ def parse_toml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
 
 
 def _plainly(message: str) -> str:
-    """The library's complaint in plain words, where its own are a programmer's."""
+    """Return the message of the library in plain words, where its own are for programmers."""
     twice = re.match(r"Cannot declare \((.*?),?\) twice", message)
     if twice:
         return f"the table [{'.'.join(_parts(twice[1]))}] is given twice"
@@ -321,7 +325,7 @@ _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
 def key_lines(text: str) -> Lines:
-    """Line numbers of table headers and keys, which no TOML library gives. Multi-line values are passed over."""
+    """Return the line numbers of table headers and keys, which no TOML library gives. Multi-line values are skipped."""
     lines: Lines = {}
     table: tuple[str, ...] = ()
     quote, depth = "", 0
@@ -348,7 +352,7 @@ _ENDS = {'"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*"{3,5}'), "'''": re.compile(
 
 
 def _open_after(line: str, quote: str, depth: int) -> tuple[str, int]:
-    """Which quotes and how many brackets are open behind a line of a value, given those before it."""
+    """Return which quotes and how many brackets are open after a line of a value, given those before it."""
     at = 0
     while True:
         if quote:
@@ -365,8 +369,9 @@ def _open_after(line: str, quote: str, depth: int) -> tuple[str, int]:
 
 
 def parse_value(text: str) -> Any:
-    """The value of `--set key=value`: TOML where it parses, else a plain string. What TOML would pass over, a comment
-    or a second line, was meant to be something."""
+    """Return the value of `--set key=value`: TOML where it parses, else a plain string.
+
+    Raises a `UserError` for comments and second lines: TOML would skip them, but they were meant to be something."""
     shown = text if len(text) < 80 else f"{text[:60]}..."
     refused = UserError(f"{toml_value(shown)} is not a value", expected="one value: no comment, line or endless number")
     if "\n" in text:
@@ -385,7 +390,7 @@ def parse_value(text: str) -> Any:
 
 
 def toml_value(value: Any) -> str:
-    """A plain value as TOML text, for messages and for recipes that `init` writes."""
+    """Return a plain value as TOML text, for messages and for recipes that `init` writes."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -404,7 +409,7 @@ def toml_value(value: Any) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """`threads: 2 -> 4`, one line for each value that differs."""
+    """Return one line for each value that differs, such as `threads: 2 -> 4`."""
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)

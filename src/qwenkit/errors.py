@@ -1,4 +1,4 @@
-"""Errors that speak to the user: what went wrong, where, what was expected, and a hint how to fix it.
+"""Errors for the user: what went wrong, where, what was expected, and a hint how to fix it.
 
 `UserError` is the user's mistake (exit code 2), `Stopped` a run that stopped itself (exit code 1).
 Their text never holds a Python class name; the command line prints it and nothing else.
@@ -19,13 +19,15 @@ _MOVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def visible(text: str, escape: Callable[[str], str] = lambda sign: ascii(sign)[1:-1]) -> str:
-    """Text of anybody's as a terminal may have it: what moves the cursor, sets a title or turns the direction of
-    reading around stands there as an escape. Line ends and tabs stay, as do the joiners that scripts need."""
+    """Return text from anywhere in a form that is safe in a terminal: characters that move the cursor, set a title or
+    change the reading direction become escapes.
+
+    Line ends and tabs stay, as do the joiners that scripts need."""
     return _MOVES.sub(lambda match: escape(match[0]), text)
 
 
 class QwenkitError(Exception):
-    """Base of every error that is meant for the user. `exit_code` is what the command line returns."""
+    """The base of every error that is meant for the user. `exit_code` is what the command line returns."""
 
     exit_code = STOPPED
 
@@ -38,11 +40,13 @@ class QwenkitError(Exception):
         nearest: str | None = None,
         hint: str | None = None,
     ) -> None:
+        """Keep the parts of the message: `where`, what was `expected`, the `nearest` known name and a `hint`."""
         self.what, self.where, self.expected, self.nearest, self.hint = what, where, expected, nearest, hint
         super().__init__(self.text())
 
     def text(self) -> str:
-        """The message: one line for what (and where), one each for what was expected, the nearest name, the hint."""
+        """Return the message: one line for what (and where), one each for what was expected, the nearest name, the
+        hint."""
         lines = [f"{self.where}: {self.what}" if self.where else self.what]
         if self.expected:
             lines.append(f"  expected: {self.expected}")
@@ -73,7 +77,9 @@ class Interrupted(QwenkitError):
 
 @contextlib.contextmanager
 def within(place: str) -> Generator[None, None, None]:
-    """Put `place` before where an error arose: a room knows the message of a chat, its caller the file and the row."""
+    """Put `place` before the place of an error that arises inside the `with` block.
+
+    The inner code knows the message of a chat, its caller the file and the row."""
     try:
         yield
     except UserError as error:
@@ -84,13 +90,13 @@ def within(place: str) -> Generator[None, None, None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to a misspelt one, or None when nothing is close."""
+    """Return the known name closest to a misspelt one, or None when nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return min(close, key=lambda word: _edits(name, word), default=None)
 
 
 def _edits(a: str, b: str) -> int:
-    """How many letters must be put in, left out or changed: `nona` is nearer to `nano` than to `own`."""
+    """Return how many letters must be inserted, removed or changed: `nona` is nearer to `nano` than to `own`."""
     row = list(range(len(b) + 1))
     for number, letter in enumerate(a, 1):
         before, row[0] = row[0], number
@@ -100,7 +106,7 @@ def _edits(a: str, b: str) -> int:
 
 
 def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str], expected: str | None = None) -> None:
-    """Refuse the first name that is not known; `expected` says it shorter where the known ones are many."""
+    """Raise a `UserError` for the first unknown name; `expected` replaces the list of known ones where it is long."""
     listed = sorted(known)
     for name in names:
         if name not in listed:
@@ -109,17 +115,17 @@ def refuse_unnamed(what: str, names: Iterable[str], known: Iterable[str], expect
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Names for a message: the first ones, each at a bearable length, and how many more there are."""
+    """Return names for a message: the first ones, shortened, and how many more there are."""
     shown = ", ".join(name if len(name) <= 120 else f"{name[:117]}..." for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 class Notice(UserWarning):
-    """What the user should know although it stops nothing; the command line prints its text."""
+    """A message that the user should see although it stops nothing; the command line prints its text."""
 
 
 def notice(what: str, where: str | None = None) -> None:
-    """Tell the user, once for each text."""
+    """Show a message to the user, once for each text."""
     warnings.warn(_printable(f"{where}: {what}" if where else what), Notice, stacklevel=2)
 
 

@@ -24,9 +24,11 @@ Log = Callable[..., None]
 
 
 class EventLog:
-    """Append-only writer. `log(event, **fields)`, or `log.bind(node=...)` for a callable that adds fields."""
+    """An append-only writer of events. Call `log(event, **fields)`, or `log.bind(node=...)` for a function that adds
+    fields."""
 
     def __init__(self, path: Path) -> None:
+        """Open the log for a new attempt, after removing a torn last line."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(path)
@@ -34,6 +36,7 @@ class EventLog:
         self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, event: str, **fields: Any) -> None:
+        """Write one event; raises a `ValueError` for an unknown one."""
         if event not in KINDS:
             raise ValueError(f"unknown event {event!r}")
         row = {"event": event, "time": round(time.time(), 3), "attempt": self.attempt, **fields}
@@ -41,7 +44,7 @@ class EventLog:
         self._file.flush()
 
     def bind(self, **fixed: Any) -> Log:
-        """This log with some fields already given."""
+        """Return a log with some fields already given."""
 
         def log(event: str, **fields: Any) -> None:
             self(event, **{**fixed, **fields})
@@ -70,7 +73,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole event, oldest first; a line that is not an event of ours is passed over."""
+    """Yield every complete event, oldest first; lines that are not events are skipped."""
     if os.path.lexists(path):
         yield from (row for _, row in numbered_jsonl(path, Quarantine(keep=0)) if _is_event(row))
 

@@ -1,11 +1,11 @@
-"""The one gate for files that somebody brings: what kind of file it is, how large it may be, and which text it holds.
+"""The one entry point for files from outside: what kind of file it is, how large it may be, and which text it holds.
 
     with open_file(path) as file: ...           # a regular file, whatever links lead to it
     data = read_bytes(path)                     # at most CONFIG_BYTES, unless another limit is given
     text = read_text(path)                      # UTF-8, with or without a mark at its beginning
 
-A device never ends, a pipe waits for ever, and git-lfs leaves three lines of text in place of a large file: each
-is refused in words before anything is read. Nothing here trusts the size that a file claims to have.
+A device never ends, a pipe waits for ever, and git-lfs leaves three lines of text in place of a large file: each is
+refused with a message before anything is read. Nothing here trusts the size that a file claims to have.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwenkit.errors import UserError
 
 MEGABYTE = 1 << 20
 CONFIG_BYTES = 64 * MEGABYTE
-"""What a settings-like file may hold at most. The largest tokenizer.json in use is half of it."""
+"""The largest settings file in bytes. The largest tokenizer.json in use is half of it."""
 LFS = b"version https://git-lfs.github.com/spec/"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _KINDS = {
@@ -31,7 +31,8 @@ Place = str | os.PathLike[str]
 
 
 def open_file(path: Place, expected: str | None = None) -> BinaryIO:
-    """Open a regular file to read its bytes; anything else is a `UserError`. `expected` says what it should be."""
+    """Open a regular file to read its bytes; raises a `UserError` for anything else. `expected` says what it should
+    be."""
     where = str(path)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
@@ -50,7 +51,7 @@ def open_file(path: Place, expected: str | None = None) -> BinaryIO:
 
 
 def refuse_special(path: Place, expected: str | None = None) -> None:
-    """Refuse what is there and is not a file, where a library opens it by its name."""
+    """Raise a `UserError` for a path that exists and is not a file, where a library opens it by its name."""
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -64,7 +65,7 @@ def _not_a_file(kind: int, where: str, expected: str | None) -> UserError:
 
 
 def unreadable(error: OSError, path: Place) -> UserError:
-    """What the system says when it does not read a file, in words."""
+    """Return the error of a file that the system cannot read."""
     return UserError(f"the file cannot be read ({error.strerror or 'the disk fails'})", where=str(path))
 
 
@@ -79,7 +80,8 @@ def corrupted(path: Place, form: str) -> UserError:
 
 
 def read_bytes(path: Place, limit: int = CONFIG_BYTES, expected: str | None = None) -> bytes:
-    """All bytes of a regular file, which may hold `limit` at most and is not a pointer of git-lfs."""
+    """Return all bytes of a regular file; raises a `UserError` where it is larger than `limit` bytes or a git-lfs
+    pointer."""
     with open_file(path, expected) as file:
         try:
             data = file.read(limit + 1)
@@ -94,19 +96,19 @@ def read_bytes(path: Place, limit: int = CONFIG_BYTES, expected: str | None = No
 
 
 def refuse_pointer(head: bytes, path: Place) -> None:
-    """Refuse what git-lfs leaves where the file itself was not fetched; `head` is how the file begins."""
+    """Raise a `UserError` for a git-lfs pointer, whose file was not fetched; `head` is how the file begins."""
     if head.startswith(LFS):
         raise UserError("a git-lfs pointer, not the file itself", where=str(path), hint="git lfs pull")
 
 
 def refuse_pointer_at(path: Place) -> None:
-    """The same of a file that a library will read."""
+    """Raise a `UserError` for a git-lfs pointer at a path that a library will read."""
     with open_file(path) as file:
         refuse_pointer(file.read(len(LFS)), path)
 
 
 def is_pointer(path: Place) -> bool:
-    """Whether a file is what git-lfs leaves in its place, for readers that a library does the reading for."""
+    """Return whether a file is a git-lfs pointer, for files that a library reads."""
     try:
         with open_file(path) as file:
             return file.read(len(LFS)) == LFS
@@ -115,13 +117,13 @@ def is_pointer(path: Place) -> bool:
 
 
 def read_text(path: Place, limit: int = CONFIG_BYTES, expected: str | None = None) -> str:
-    """The text of a small file. Ends of lines are a newline each, however they are written."""
+    """Return the text of a small file, with every line end as a newline."""
     text = decode(read_bytes(path, limit, expected), str(path))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decode(data: bytes, where: str) -> str:
-    """UTF-8 bytes as text, without the mark that some editors put first; a `UserError` names the line that is not."""
+    """Return UTF-8 bytes as text, without a byte order mark; raises a `UserError` that names the invalid line."""
     if data.startswith(_UTF16):
         raise UserError("UTF-16, where UTF-8 was expected", where=where, hint="save it as UTF-8")
     try:

@@ -7,8 +7,8 @@
 A text that names a local folder means it, unless the cache holds a model of that name too: then `./org/name` is the
 folder and `hf://org/name` the model. Downloading, the cache, the token and offline use (`HF_HUB_OFFLINE`, or simply no
 network) are huggingface_hub's. Only configuration, weights and tokenizer files are fetched, never code; pickled weights
-only where there are no safetensors. A download that is cut goes on where it was while the process lives; after a kill
-complete files are kept, a cut one begins again.
+only where there are no safetensors. An interrupted download continues where it stopped while the process lives; after a
+kill complete files are kept, an incomplete one begins again.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _FILES = {
     "tokenizer": _TOKENIZER,
     "model": [*_TOKENIZER, "quantize_config.json", "certificate.json", *_SAFETENSORS],
 }
-"""What is fetched for each use, by name; never anything in a sub-folder."""
+"""The files that are fetched for each use; never anything in a sub-folder."""
 _EXPECTED = {"config": "a model's folder", "tokenizer": "a tokenizer's folder or file", "model": "a model's folder"}
 
 _NAME = re.compile(r"(hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\S+))?", re.ASCII)
 _NONE = re.compile(r"--|\.\.|\.$|\.(git|json|jsonl|tiktoken|toml|txt|safetensors|bin)$")
-"""What no model is called: the Hub allows no such name, or it is one of a file."""
+"""Names that no model has: the Hub does not allow them, or they are names of files."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SECONDS = 10
@@ -58,7 +58,7 @@ class Name(NamedTuple):
 
 
 def parse(reference: str) -> Name | None:
-    """The model that a text may name, or None where it can be no name."""
+    """Return the Hub model that a text may name, or None where it cannot be a name."""
     match = _NAME.fullmatch(reference)
     if match is None or _NONE.search(match[2]) or len(match[2]) > 96:
         return None
@@ -66,9 +66,11 @@ def parse(reference: str) -> Name | None:
 
 
 def resolve(path: str | Path, revision: str | None = None, what: str = "model") -> Path:
-    """The local folder of a reference: itself, or the snapshot of a model of the Hub, fetched where it is not cached.
+    """Return the local folder of a reference: the path itself, or the snapshot of a Hub model, fetched where it is not
+    cached.
 
-    `what` is `model`, `tokenizer` or `config`: how much of it is needed. A `Path` to something that exists is that."""
+    `what` is `model`, `tokenizer` or `config`: how much of it is needed. A `Path` to something that exists is always
+    that. Raises a `UserError` where a model cannot be fetched."""
     local = as_path(path, expected=_EXPECTED[what])
     there = isinstance(path, Path) and local.exists()
     name = None if there else meant(os.fspath(path), local)
@@ -83,7 +85,8 @@ def resolve(path: str | Path, revision: str | None = None, what: str = "model") 
 
 
 def meant(reference: str, local: Path) -> Name | None:
-    """The model that a text means, or None where it means `local`; both at once is an error that names both."""
+    """Return the Hub model that a text means, or None where it means `local`; raises a `UserError` that names both
+    where both exist."""
     name = parse(reference)
     if name is None or name.explicit or not local.exists():
         return name
@@ -96,24 +99,25 @@ def meant(reference: str, local: Path) -> Name | None:
 
 
 def commit(reference: str) -> str:
-    """The commit that a model's name means now; without a network, the one that the cache has under it."""
+    """Return the commit that a model's name means now; without a network, the cached one."""
     return resolve(reference, what="config").name
 
 
 def is_commit(value: object) -> bool:
-    """Whether a value names a commit, in full."""
+    """Return whether a value is a full commit id."""
     return isinstance(value, str) and _COMMIT.fullmatch(value) is not None
 
 
 def fetch(reference: str, commit: str, what: str = "model") -> Path:
-    """A commit of a model, whatever its name means now."""
+    """Return the folder of a commit of a model, whatever its name means now."""
     return _fetch(repo_of(reference), commit, what)
 
 
 def refuse_changed(folder: Path) -> None:
-    """Refuse a snapshot in which a file is not what the Hub said: the cache names each by its digest, SHA-256 of large
-    files and of small ones git's (or, by some mirrors, SHA-1). What is not a link into the cache has none, and is taken
-    as it is."""
+    """Raise a `UserError` for a snapshot in which a file differs from what the Hub said.
+
+    The cache names each file by its digest: SHA-256 of large files, and git's of small ones (or, by some mirrors,
+    SHA-1). A file that is not a link into the cache has no digest, and is not checked."""
     for path in sorted(folder.iterdir()):
         name = path.resolve().name if path.is_symlink() else ""
         if path.is_file() and _DIGEST.fullmatch(name) and name not in _digests(path, len(name)):
@@ -122,7 +126,7 @@ def refuse_changed(folder: Path) -> None:
 
 
 def _digests(path: Path, length: int) -> list[str]:
-    """The digests of a file that have so many digits."""
+    """Return the digests of a file with this number of digits."""
     blob = b"blob %d\0" % path.stat().st_size
     hashes = (
         [hashlib.sha256()] if length == 64 else [hashlib.sha1(start, usedforsecurity=False) for start in (blob, b"")]
@@ -135,14 +139,14 @@ def _digests(path: Path, length: int) -> list[str]:
 
 
 def snapshot(reference: str, commit: str) -> Path:
-    """Where the files of a commit lie, or will when they are fetched."""
+    """Return the folder of the files of a commit; they may not be fetched yet."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / _cache_name(repo_of(reference)) / "snapshots" / commit
 
 
 def repo_of(reference: str) -> str:
-    """The model's name without a revision."""
+    """Return the model's name without a revision."""
     name = parse(reference)
     if name is None:
         raise UserError(f"{reference!r} is not the name of a model", expected="org/name")
@@ -154,17 +158,18 @@ def _cache_name(repo: str) -> str:
 
 
 def _cached(repo: str) -> bool:
-    """Whether the cache holds files of a model."""
+    """Return whether the cache holds files of a model."""
     from huggingface_hub import constants
 
     return (Path(constants.HF_HUB_CACHE) / _cache_name(repo) / "snapshots").is_dir()
 
 
-# ---- down -----------------------------------------------------------------------------------------------------------
+# ---- download -------------------------------------------------------------------------------------------------------
 
 
 def _fetch(repo: str, revision: str | None, what: str) -> Path:
-    """The snapshot folder of a model with the files that are needed. A commit whose files are all here asks nobody."""
+    """Return the snapshot folder of a model with the files that are needed. A commit whose files are all cached needs
+    no request."""
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     with _told(repo, revision, "no such folder here, and "):
@@ -183,7 +188,7 @@ def _fetch(repo: str, revision: str | None, what: str) -> Path:
 
 
 def _whole(repo: str, commit: str | None, what: str) -> Path | None:
-    """The snapshot of a commit, where it is complete already."""
+    """Return the snapshot of a commit, where it is already complete."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -206,7 +211,7 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str], offline: boo
 
 
 def _bars() -> None:
-    """The library's bars, but none where there is no terminal."""
+    """Show the library's progress bars only in a terminal."""
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
@@ -214,8 +219,8 @@ def _bars() -> None:
 
 
 def _unreachable(repo: str, revision: str | None) -> Exception | None:
-    """Why the Hub has no answer for us, or None. The library would wait for ever for one that never speaks, and tells
-    what went wrong only where the cache has nothing."""
+    """Return why the Hub does not answer, or None. The library would wait for ever for a silent server, and reports
+    errors only where the cache has nothing."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionNotFoundError
 
@@ -228,11 +233,11 @@ def _unreachable(repo: str, revision: str | None) -> Exception | None:
     return None
 
 
-# ---- up -------------------------------------------------------------------------------------------------------------
+# ---- upload ---------------------------------------------------------------------------------------------------------
 
 
 def plain_name(text: str) -> str:
-    """`org/name` for a model that is to be made; anything else is refused."""
+    """Return `org/name` for a model that will be created; raises a `UserError` for anything else."""
     name = parse(text)
     if name is None or name.revision is not None:
         raise UserError(f"{text!r} is not a name for a model", expected="org/name, of letters, digits, -, _ and points")
@@ -240,8 +245,9 @@ def plain_name(text: str) -> str:
 
 
 def publishable(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder that others need: what `resolve` fetches, the manifest, and words about it. A link
-    that leads out of the folder is refused: behind it may lie what its owner never meant to give away."""
+    """Return the files of a model's folder that others need: what `resolve` fetches, the manifest, and documentation.
+
+    Raises a `UserError` for a link that leads out of the folder: its target may be private."""
     safe = any(folder.glob("*.safetensors"))
     patterns = [*_FILES["model"], *([] if safe else _PICKLES), "manifest.json", "README.md", "LICENSE*", "NOTICE*"]
     named = sorted(path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in patterns))
@@ -253,7 +259,7 @@ def publishable(folder: Path) -> dict[str, Path]:
 
 
 def _within(link: Path, folder: Path) -> bool:
-    """Whether a link leads to a file that lies in the folder for all to see."""
+    """Return whether a link leads to a visible file in the folder."""
     target = link.resolve()
     return target.parent == folder.resolve() and not target.name.startswith(".")
 
@@ -267,8 +273,10 @@ def upload(
     message: str,
     keep: Iterable[str] = (),
 ) -> str:
-    """One commit with all these files; the model and the branch are made where they are missing. Returns its address.
-    Files that the Hub has already are not sent again, and those to `keep` are not replaced by others."""
+    """Upload all files in one commit and return its address; the model and the branch are created where they are
+    missing.
+
+    Files that the Hub already has are not sent again, and those to `keep` are not replaced."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if get_token() is None:
@@ -288,12 +296,13 @@ def upload(
         return str(api.create_commit(repo, content, commit_message=message, revision=revision).commit_url)
 
 
-# ---- what went wrong ------------------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _told(repo: str, revision: str | None, aside: str = "") -> Iterator[None]:
-    """The library's errors in our words; `aside` stands before what a wrong name or a lack of network leads to."""
+    """Turn the library's errors into `UserError`s; `aside` is put before what a wrong name or a lack of network leads
+    to."""
     try:
         yield
     except UserError:
@@ -303,7 +312,7 @@ def _told(repo: str, revision: str | None, aside: str = "") -> Iterator[None]:
 
 
 def _explained(error: BaseException, repo: str, revision: str | None, aside: str) -> UserError:
-    """By what the Hub said, else by what happened here."""
+    """Return the error by the Hub's answer, else by what happened here."""
     from huggingface_hub import constants, errors
 
     page, login = f"{constants.ENDPOINT}/{repo}", "log in with `hf auth login`, or set HF_TOKEN"
@@ -328,7 +337,7 @@ def _explained(error: BaseException, repo: str, revision: str | None, aside: str
 
 
 def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
-    """There was no answer, it stopped in the middle, or it could not be kept."""
+    """Return the error of a missing or interrupted answer, or one that could not be stored."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.IncompleteSnapshotError):
@@ -347,17 +356,17 @@ def _broken_off(error: BaseException, repo: str, aside: str) -> UserError:
 
 
 def _beside(repo: str) -> str | None:
-    """The folder here with the nearest name."""
+    """Return the local folder with the nearest name."""
     parent = Path(repo).parent
     return nearest(repo, [path.as_posix() for path in parent.iterdir()]) if parent.is_dir() else None
 
 
 def _no_revision(repo: str, revision: str, page: str) -> UserError:
-    """With the branches and tags that there are, where the Hub tells them."""
+    """Return the error of an unknown revision, with the branches and tags that exist, where the Hub lists them."""
     from huggingface_hub import HfApi
 
     known: list[str] = []
-    with contextlib.suppress(Exception):  # a nicety: the fault is known without it
+    with contextlib.suppress(Exception):  # optional: the error is known without it
         refs = HfApi().list_repo_refs(repo)
         known = [ref.name for ref in [*refs.branches, *refs.tags]]
     return UserError(f"{repo} has no revision {revision!r}", where=page, nearest=nearest(revision, known),
@@ -365,6 +374,6 @@ def _no_revision(repo: str, revision: str, page: str) -> UserError:
 
 
 def _said(error: Any) -> str:
-    """What the Hub itself has to say."""
+    """Return the Hub's own message."""
     message = getattr(error, "server_message", None)
     return f": {' '.join(str(message).split())}" if message else ""

@@ -1,6 +1,6 @@
-"""Names of a package that load on first use, so that importing a room costs nothing (PEP 562).
+"""Names of a package that load on first use, so that importing the package costs nothing (PEP 562).
 
-__getattr__, __dir__ = lazy(__name__, {"Sentinel": "sentinel"})       # in the room's `__init__.py`
+__getattr__, __dir__ = lazy(__name__, {"Sentinel": "sentinel"}) # in the package's `__init__.py`
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__`; `homes` says which of its modules each public name lives in."""
+    """Return a package's `__getattr__` and `__dir__`; `homes` maps each public name to the module that has it."""
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -1,4 +1,4 @@
-"""What this machine is: cores, memory, versions, and the settings that fix a run's numbers.
+"""The machine: cores, memory, versions, and the settings that fix a run's numbers.
 
 Sums differ in their last bits between thread counts, dtypes and library versions; so a run fixes these at its first
 start (`fingerprint`) and a later start under others is refused or marked.
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def free_cores() -> int:
-    """Physical work slots this process may use, by its CPU affinity and the cgroup's quota."""
+    """Return how many cores this process may use, by its CPU affinity and the cgroup's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.exists():
@@ -38,7 +38,7 @@ def free_cores() -> int:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the kernel gives it."""
+    """Return the processor's name, as the kernel gives it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -46,8 +46,10 @@ def cpu_model() -> str:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether matrix products in bf16 are native there. A CPU without instructions for them emulates them, 2.5 times
-    slower than float32 with AVX-512, ten times with AVX2 (benchmarks/precision.py)."""
+    """Return whether matrix products in bf16 are native on a device.
+
+    A CPU without instructions for them emulates them, 2.5 times slower than float32 with AVX-512, ten times with AVX2
+    (benchmarks/precision.py)."""
     if device != "cpu":
         import torch
 
@@ -58,12 +60,12 @@ def has_bf16(device: str) -> bool:
 
 
 def memory_bytes() -> int:
-    """Physical memory of the machine."""
+    """Return the physical memory of the machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def usable_memory(device: str) -> int:
-    """The most that a process may hold on a device: the accelerator's own memory, or the machine's by its cgroup."""
+    """Return the bytes that a process may use on a device: the accelerator's memory, or the machine's by its cgroup."""
     if device != "cpu":
         import torch
 
@@ -75,8 +77,10 @@ def usable_memory(device: str) -> int:
 
 
 def reset_peak() -> None:
-    """Start a new measurement of `peak_mb`, where the kernel allows it. What earlier work left in this process is given
-    back first: glibc keeps freed memory, which would count for the work to come."""
+    """Start a new measurement of `peak_mb`, where the kernel allows it.
+
+    Memory that earlier work freed is first returned to the system: glibc keeps it, and it would count for the work to
+    come."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -85,7 +89,7 @@ def reset_peak() -> None:
 
 
 def peak_mb() -> int:
-    """The largest resident size since `reset_peak` (or since the start), in MB."""
+    """Return the largest resident size since `reset_peak` (or since the start), in MB."""
     kilobytes = _kilobytes("/proc/self/status", "VmHWM")
     if kilobytes is not None:
         return kilobytes // 1000
@@ -94,7 +98,7 @@ def peak_mb() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that move numbers."""
+    """Return the versions of Python and of the packages that affect numbers."""
     installed = {"python": _platform.python_version()}
     for name in PACKAGES:
         try:
@@ -105,18 +109,18 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, object]:
-    """The machine in words, without host names or paths."""
+    """Return a description of the machine, without host names or paths."""
     memory_gb = round(memory_bytes() / 1e9, 1)
     return {"cpu": cpu_model(), "cores": free_cores(), "memory_gb": memory_gb, "bf16": has_bf16("cpu")}
 
 
 def fingerprint(threads: int, device: str) -> dict[str, object]:
-    """What must stay the same for a resumed run to give the same bits."""
+    """Return what must stay the same for a resumed run to give the same bits."""
     return {"threads": threads, "device": device, "cpu": cpu_model(), "versions": versions()}
 
 
 def refuse_device(device: str, where: str) -> None:
-    """A device that this machine lacks is the user's mistake, told before any work."""
+    """Raise a `UserError` for a device that this machine lacks, before any work."""
     if device != "cpu":
         import torch
 
@@ -125,13 +129,13 @@ def refuse_device(device: str, where: str) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes that a process can have without another one's being swapped out; None where the system does not say."""
+    """Return the bytes that a process can use without swapping; None where the system does not say."""
     kilobytes = _kilobytes("/proc/meminfo", "MemAvailable")
     return None if kilobytes is None else kilobytes * 1024
 
 
 def _kilobytes(file: str, name: str) -> int | None:
-    """A line of a file in /proc; None where the system has no such file or line."""
+    """Return a value of a file in /proc in kB; None where the system has no such file or line."""
     if not Path(file).exists():
         return None
     lines = Path(file).read_text().splitlines()

@@ -1,7 +1,7 @@
 """Rows on disk: canonical JSON, JSONL and Parquet in and out, and the quarantine of records that cannot be read.
 
-Nothing is dropped silently: a reader that meets a bad record hands it to a `Quarantine` with the reason, the file and
-the line or offset, and goes on; `read = kept + quarantined` holds for every reader.
+Nothing is dropped silently: a reader that meets a bad record adds it to a `Quarantine` with the reason, the file and
+the line or offset, and continues; `read = kept + quarantined` holds for every reader.
 """
 
 # pyarrow has no types:
@@ -26,21 +26,21 @@ from qwenkit.files import CONFIG_BYTES, MEGABYTE, Place, corrupted, decode, is_p
 
 Row = dict[str, Any]
 LEVELS, DIGITS, CONTAINERS = 200, 300, 4_000_000
-"""What a JSON text may hold at most: brackets inside each other, digits of a number (more overflow a float), lists and
-objects in all. Whoever walks a value may recurse, and nobody wrote more by hand."""
+"""The limits of a JSON text: brackets inside each other, digits of a number (more overflow a float), lists and objects
+in all. Within them recursion over a value is safe."""
 LINE_BYTES = 256 * MEGABYTE
 """The longest line of JSONL that is read; a file without ends of lines would take all memory."""
 TEMPORARY = ".tmp"
-"""What a file is called, behind its name, while `replacing` writes it: a kill may leave one."""
+"""The suffix of a file while `replacing` writes it: a kill may leave one."""
 
 
 def canonical(value: object) -> bytes:
-    """The one byte form of a JSON value: sorted keys, no spaces, UTF-8. Digests and keys are taken over it."""
+    """Return the one byte form of a JSON value: sorted keys, no spaces, UTF-8. Digests and keys are taken over it."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def dumps(value: object) -> str:
-    """One JSONL line, keys in their given order. Lone surrogates are kept as escapes."""
+    """Return one JSONL line with the keys in their given order. Lone surrogates are kept as escapes."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isascii() or _encodable(text) else json.dumps(value)
 
@@ -56,7 +56,7 @@ def _encodable(text: str) -> bool:
 @dataclass
 class Quarantine:
     """Records that could not be read, each with its reason and place. `keep` bounds the samples, never the counts.
-    Files are called by their path below `root`; others by their name."""
+    Files are named by their path below `root`, others by their file name."""
 
     keep: int = 1000
     root: Path | None = None
@@ -67,8 +67,8 @@ class Quarantine:
         self, reason: str, file: Path | str, *, line: int | None = None, offset: int | None = None, sample: str = "",
         detail: str = "", expected: str = "",
     ) -> None:  # fmt: skip
-        """Count one bad record and keep its place and the first 200 characters; `detail` says of this one more than
-        the reason that it shares with others, as where in the record."""
+        """Count one bad record and keep its place and first 200 characters. `detail` says more of this one than the
+        reason that it shares with others, such as the place inside the record."""
         self.counts[reason] += 1
         if len(self.rows) < self.keep:
             place = {key: value for key, value in (("line", line), ("offset", offset)) if value is not None}
@@ -77,14 +77,15 @@ class Quarantine:
             self.rows.append(row)
 
     def named(self, file: Path) -> str:
-        """What a file is called for people."""
+        """Return the name of a file for people."""
         return file.relative_to(self.root).as_posix() if self.root and self.root in file.parents else file.name
 
     def __len__(self) -> int:
+        """Return the number of bad records."""
         return self.counts.total()
 
     def words(self) -> str:
-        """What was put aside, in a line: how many, why, and where the first one is."""
+        """Return a line about the quarantined records: how many, why, and where the first one is; "" without any."""
         if not self:
             return ""
         first = self.rows[0] if self.rows else {}
@@ -118,18 +119,18 @@ def _pass_line(file: BinaryIO) -> int:
 
 
 def read_jsonl(path: Path | str, quarantine: Quarantine | None = None) -> Iterator[Row]:
-    """Rows of a JSONL file, packed or not. A bad line goes to the quarantine; without one, the first is a `UserError`.
+    """Return the rows of a JSONL file, compressed or not. A bad line goes to the quarantine; without one, the first is
+    a `UserError`.
 
-    A packed file that ends too early gives its whole lines and one quarantined record, `truncated file`.
-    """
+    A compressed file that ends too early gives its complete lines and one quarantined record, `truncated file`."""
     return (row for _, row in numbered_jsonl(Path(path), quarantine))
 
 
 def numbered_jsonl(
     path: Path, quarantine: Quarantine | None = None, start: int = 0, stop: int | None = None, before: int = 0
 ) -> Iterator[tuple[int, Row]]:
-    """The same with the number of each row's line, of a whole file or of its bytes `start` to `stop`, which `before`
-    lines precede."""
+    """Yield the rows of `read_jsonl` with their line numbers, of a whole file or of its bytes `start` to `stop`, which
+    `before` lines precede."""
     number = before
     try:
         for number, line in enumerate(_lines(path, start, stop), before + 1):
@@ -145,7 +146,7 @@ def numbered_jsonl(
 
 
 def parse_line(line: bytes, path: Path, number: int, quarantine: Quarantine | None) -> Iterator[Row]:
-    """The object in one line of JSONL; anything else goes to the quarantine, or is a `UserError` without one."""
+    """Yield the object in one line of JSONL; anything else goes to the quarantine, or is a `UserError` without one."""
     row: Any = None
     try:
         row = _value(line.decode("utf-8-sig")) if len(line) <= LINE_BYTES else _too_long()
@@ -181,7 +182,8 @@ def _number(digits: str) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
-    """An object whose keys stand once. Of two values nobody knows which one was meant; twice the same does no harm."""
+    """Return an object whose keys occur once. With two different values it is unclear which was meant; equal ones do no
+    harm."""
     row = dict(pairs)
     if len(row) < len(pairs):
         for key, value in pairs:
@@ -194,7 +196,7 @@ _DECODER = json.JSONDecoder(parse_int=_number, object_pairs_hook=_object)
 
 
 def _value(text: str) -> Any:
-    """The value of a JSON text within the limits; a `ValueError` or a `RecursionError` otherwise."""
+    """Return the value of a JSON text within the limits; raises `ValueError` or `RecursionError` otherwise."""
     brackets = text.count("[") + text.count("{")
     if brackets > CONTAINERS:
         raise _Refused("broken JSON (too many lists and objects)")
@@ -207,7 +209,7 @@ def _value(text: str) -> Any:
 
 
 def is_deep(value: object) -> bool:
-    """Whether lists and tables lie in each other more than `LEVELS` times; found without recursion."""
+    """Return whether lists and objects are nested more than `LEVELS` deep; computed without recursion."""
     level: list[Any] = [value]
     for _ in range(LEVELS):
         level = [
@@ -222,7 +224,7 @@ def is_deep(value: object) -> bool:
 
 
 def _broken(error: Exception, line: bytes, number: int) -> str:
-    """Why a line is not JSON; the library's own words where they are for people."""
+    """Return why a line is not JSON, in the library's words where they are for people."""
     if number == 1 and line.lstrip().startswith(b"["):
         return "a JSON list over several lines, where one object a line was expected"
     if isinstance(error, _Refused):
@@ -231,7 +233,7 @@ def _broken(error: Exception, line: bytes, number: int) -> str:
 
 
 def name_of(value: object) -> str | None:
-    """The id of a row as a text; a number counts as its digits, and None stands for what is not an id."""
+    """Return the id of a row as a string: a number becomes its digits; None for a value that is not an id."""
     if isinstance(value, str):
         return value or None
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
@@ -239,7 +241,7 @@ def name_of(value: object) -> str | None:
 
 
 def json_kind(value: object) -> str:
-    """What a JSON value is, in JSON's words."""
+    """Return the type of a JSON value in words."""
     names: dict[type[Any], str] = {
         type(None): "null", bool: "a boolean", str: "a string", list: "a list", dict: "an object",
     }  # fmt: skip
@@ -279,9 +281,11 @@ _OF_THE_SYSTEM = ("/dev", "/dev/fd", "/proc/self/fd")
 
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
-    """The one way to write over a file: through a temporary name beside it, flushed to the disk and renamed. A kill, a
-    full disk or an error leaves what stood there, never a part; an `OSError` names the file. A link is replaced and
-    never followed. What is not a plain file (a pipe, a terminal) is written to as it is."""
+    """Open a temporary file that replaces `path` at the end of the `with` block: the one way to overwrite a file.
+
+    It is flushed to the disk and renamed. A kill, a full disk or an error leaves what was there, never a part; an
+    `OSError` names the file. A link is replaced and never followed. What is not a plain file (a pipe, a terminal) is
+    written to directly."""
     path = Path(path)
     if str(path.parent) in _OF_THE_SYSTEM or (path.exists() and not path.is_file() and not path.is_dir()):
         with path.open("wb") as file:
@@ -289,7 +293,7 @@ def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
         return
     beside = path.with_name(path.name + TEMPORARY)
     try:
-        beside.unlink(missing_ok=True)  # of a kill, or a link that somebody laid there
+        beside.unlink(missing_ok=True)  # left by a kill, or a link made by somebody
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             yield file
             file.flush()
@@ -306,14 +310,14 @@ def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
 
 
 def as_path(value: object, expected: str) -> Path:
-    """A path that a caller gave as a text or a path; anything else is named, with what was expected there."""
+    """Return the path that a caller gave as a string or a path; raises a `UserError` for anything else."""
     if not isinstance(value, (str, os.PathLike)):
         raise UserError(f"{value!r} is not a path", expected=expected)
     return Path(cast("str | os.PathLike[str]", value))
 
 
 def read_object(path: Path | str) -> Row:
-    """A JSON file that holds an object, or a `UserError`."""
+    """Return the object of a JSON file; raises a `UserError` for anything else."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{json_kind(value)} where an object was expected", where=str(path))
@@ -321,12 +325,13 @@ def read_object(path: Path | str) -> Row:
 
 
 def read_json(path: Path | str, limit: int = CONFIG_BYTES) -> Any:
-    """One JSON file of at most `limit` bytes, or a `UserError` naming the line where it breaks."""
+    """Return the value of a JSON file of at most `limit` bytes; raises a `UserError` that names the line where it
+    breaks."""
     return parse_json(decode(read_bytes(path, limit), str(path)), path)
 
 
 def parse_json(text: str, where: Place) -> Any:
-    """The value of a JSON text from anywhere, or a `UserError`; `where` it comes from stands in the message."""
+    """Return the value of a JSON text from anywhere; raises a `UserError` that names `where` it comes from."""
     try:
         return _value(text)
     except json.JSONDecodeError as error:
@@ -338,7 +343,8 @@ def parse_json(text: str, where: Place) -> Any:
 
 
 def row_groups(path: Path, size: int) -> Iterator[tuple[int, int, int]]:
-    """Parts of a Parquet file of about `size` bytes: first row group, the one after the last, and the rows before."""
+    """Yield splits of a Parquet file of about `size` bytes: the first row group, the one after the last, and the number
+    of rows before."""
     import pyarrow.parquet as pq
 
     parquet: Any = pq  # which has no types
@@ -354,7 +360,7 @@ def row_groups(path: Path, size: int) -> Iterator[tuple[int, int, int]]:
 
 
 def read_parquet(path: Path | str, groups: range | None = None) -> Iterator[Row]:
-    """Rows of a Parquet file, or of some of its row groups, a thousand at a time."""
+    """Yield the rows of a Parquet file, or of some of its row groups, read a thousand at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -16,14 +16,14 @@ _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """One splitmix64 finaliser: every input bit reaches every output bit."""
+    """Return one splitmix64 finaliser: every input bit affects every output bit."""
     z = (z ^ (z >> np.uint64(30))) * _M1
     z = (z ^ (z >> np.uint64(27))) * _M2
     return z ^ (z >> np.uint64(31))
 
 
 def random_bits(seed: int, *counters: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    """64 random bits for each combination of counters (integers or integer arrays, broadcast together)."""
+    """Return 64 random bits for each combination of counters (integers or integer arrays, broadcast together)."""
     with np.errstate(over="ignore"):
         state = _mix(np.asarray(seed % 2**64, dtype=np.uint64) + _GOLDEN)
         for counter in counters:
@@ -33,16 +33,16 @@ def random_bits(seed: int, *counters: npt.ArrayLike) -> npt.NDArray[np.uint64]:
 
 
 def uniform(seed: int, *counters: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Uniform float64 in [0, 1), one for each combination of counters."""
+    """Return uniform float64 numbers in [0, 1), one for each combination of counters."""
     return (random_bits(seed, *counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, count: int, *counters: int) -> npt.NDArray[np.int64]:
-    """A permutation of range(count), a pure function of the arguments."""
+    """Return a permutation of range(count), a pure function of the arguments."""
     return np.argsort(random_bits(seed, *counters, np.arange(count)), kind="stable")
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for a named purpose, so that two purposes never share a stream."""
+    """Return a 63-bit seed for a named purpose, so that two purposes never share a stream."""
     text = "\x1f".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

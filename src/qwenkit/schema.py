@@ -1,8 +1,8 @@
 """The names of recipe keys over time: schema 1 is read for one release, and a node's identity keeps its names for ever.
 
-Schema 2 took the field's words (`row` became `seq_length`). What a recipe of schema 1 says is read under the new names,
-with a warning that names both. The identity of a node, and with it the `config` of its manifest, stands in the names of
-schema 1: a key that was renamed changes no result, so nothing that was made before is made again.
+Schema 2 took the field's words (`row` became `seq_length`). A recipe of schema 1 is read under the new names, with a
+warning that names both. The identity of a node, and with it the `config` of its manifest, keeps the names of schema 1:
+a renamed key changes no result, so that no artifact has to be made again.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _RENAMED: dict[str, dict[str, str]] = {
 
 
 def renamed_keys(kind: str) -> dict[str, str]:
-    """The keys of a kind that schema 2 renamed: name in schema 1 -> name now."""
+    """Return the keys of a kind that schema 2 renamed: name in schema 1 -> present name."""
     return {**_EVERY_KIND, **_RENAMED.get(kind, {})}
 
 
 def frozen_names(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A node's settings under the names of schema 1, in which identities and manifests are written."""
+    """Return a node's settings under the names of schema 1, in which identities and manifests are written."""
     old = {new: old for old, new in renamed_keys(kind).items()}
     return {old.get(key, key): value for key, value in config.items()}
 
 
 def current_names(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from a manifest under the names that recipes use today."""
+    """Return settings from a manifest under the present names of recipe keys."""
     new = renamed_keys(kind)
     return {new.get(key, key): value for key, value in config.items()}
 
 
 def old_keys(kind: str, table: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys of a table that have their names of schema 1, in the table's order: old -> name now."""
+    """Return the keys of a table that have their names of schema 1, in the table's order: old -> present name."""
     new = renamed_keys(kind)
     return {key: new[key] for key in table if key in new}

@@ -1,4 +1,4 @@
-"""Settings that stand once: a field of a plain dataclass carries what a recipe says of the key that sets it.
+"""Settings that are declared once: a field of a plain dataclass carries what a recipe says of the key that sets it.
 
     @dataclass(frozen=True)
     class PPOConfig:

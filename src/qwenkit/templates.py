@@ -1,4 +1,4 @@
-"""Chat templates, which are programs of whoever published a folder: run apart from ours, and within limits.
+"""Chat templates, which are programs from whoever published a folder: run in a separate process, and within limits.
 
     text = render(template, {"messages": [...], "add_generation_prompt": True})
     names = names_read(template)
@@ -41,19 +41,20 @@ LONGEST_TEMPLATE, LONGEST_TEXT = 1 << 20, 1 << 26
 """Characters of a template, and of the text that it may make."""
 _START = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from qwenkit.templates import serve; serve()"
 
-# ---- the world of a template ----------------------------------------------------------------------------------------
+# ---- the names in a template ----------------------------------------------------------------------------------------
 
 
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """The filter as transformers has it: Chinese stays Chinese, and nothing is escaped for a page."""
+    """Return JSON as the filter of transformers: Chinese characters stay, and nothing is escaped for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 @cache
 def environment() -> Any:
-    """jinja2 as transformers sets it up; imported here because most runs never render a template."""
+    """Return jinja2's environment as transformers sets it up; imported here because most runs never render a
+    template."""
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -115,7 +116,7 @@ def _rendered(template: str, given: Mapping[str, Any]) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Why a program failed, without the names of classes."""
+    """Return why a program failed, without the names of classes."""
     if isinstance(error, RecursionError):
         return "it goes too deep, or calls itself without end"
     if isinstance(error, MemoryError):
@@ -132,25 +133,25 @@ def _named(template: str) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(environment().parse(template)))
 
 
-# ---- what a caller asks ---------------------------------------------------------------------------------------------
+# ---- for callers ---------------------------------------------------------------------------------------------
 
 _trusted: set[str] = set()
 
 
 def trust(templates: Collection[str]) -> None:
-    """Name templates that come with the package: they run in place."""
+    """Mark templates that come with the package: they run in this process."""
     _trusted.update(templates)
 
 
 def render(template: str, given: Mapping[str, object]) -> str:
-    """The text that a template makes of what it is given; a `UserError` says why it makes none."""
+    """Return the text that a template makes of its variables; raises a `UserError` that says why it fails."""
     if template in _trusted:
         return _rendered(template, given)
     return _WORKER.ask("render", template, dict(given))
 
 
 def names_read(template: str) -> frozenset[str]:
-    """The names of the variables that a template reads."""
+    """Return the names of the variables that a template reads."""
     if template in _trusted:
         return _named(template)
     return _names_apart(template)
@@ -161,7 +162,7 @@ def _names_apart(template: str) -> frozenset[str]:
     return frozenset(json.loads(_WORKER.ask("names", template, {})))
 
 
-# ---- the process apart, seen from here ------------------------------------------------------------------------------
+# ---- the separate process: parent's side ----------------------------------------------------------------------------
 
 
 class _Worker:
@@ -194,7 +195,7 @@ class _Worker:
                     f"the chat template fails on this conversation: {why}",
                     expected=f"at most {SECONDS:g} seconds and {MEMORY_BYTES >> 20} MB",
                 ) from None
-            except BaseException:  # Ctrl-C: what is half said cannot be answered any more
+            except BaseException:  # Ctrl-C: a half-sent question cannot be answered any more
                 self.end()
                 raise
         if kind == b"T":
@@ -238,7 +239,7 @@ class _Worker:
         process, self._process = self._process, None
         self._lock = threading.Lock()
         if process is not None:
-            process.returncode = 0  # nobody's child here
+            process.returncode = 0  # not a child of this process
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):
                     os.close(pipe.fileno())  # pyright: ignore[reportOptionalMemberAccess]
@@ -262,16 +263,18 @@ atexit.register(_WORKER.end)
 os.register_at_fork(after_in_child=_WORKER.forget)
 
 
-# ---- the process apart, seen from inside ----------------------------------------------------------------------------
+# ---- the separate process: its own side ----------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Answer questions on standard input until it ends. Nothing here writes a file, and memory is bounded; so is the
-    processor's time for each question, should our caller be gone and nobody end us."""
+    """Answer questions on standard input until it ends.
+
+    Nothing here writes a file, and memory is bounded; so is the processor time of each question, in case the caller is
+    gone and nobody ends this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment()
     _named("{{ messages }}")
-    _rendered("{{ messages|tojson }}", {"messages": []})  # loads what is loaded late
+    _rendered("{{ messages|tojson }}", {"messages": []})  # loads lazy imports
     for what, most in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(what, (most, most))

@@ -11,11 +11,12 @@ import time
 
 
 def end_with_parent(parent: int) -> None:
-    """Called by a worker process: it ends when the process that started it does, even where that one is killed. Else it
-    would go on writing beside the workers of the next start, or hold its locks."""
+    """End this worker process when the process that started it ends, even where that one is killed.
+
+    Otherwise it would go on writing beside the workers of the next start, or keep its locks."""
     if not _dies_with_parent():
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it was killed before we could ask to be told
+    if os.getppid() != parent:  # it was killed before we could ask for the signal
         os._exit(1)
 
 

@@ -35,12 +35,11 @@ def make_pairs(
     noise: float = 0.0,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Return comparison pairs, and counts of what became of every two answers that the strategy looked at.
+    """Return comparison pairs, and counts of what became of each two answers that the strategy compared.
 
-    A pair is made when the scores differ by more than `min_margin`; equal texts never make one. At most `max_pairs` of
-    a prompt are kept, the widest first. With probability `noise` the label is flipped, and the row says so (`flipped`,
-    for tests only: training never reads it).
-    """
+    A pair is made when the scores differ by more than `min_margin`, and never of equal texts. At most `max_pairs` pairs
+    of a prompt are kept, those with the widest margins. With probability `noise` a label is flipped and the row says so
+    (`flipped`; for tests only, training never reads it)."""
     if strategy not in STRATEGIES:
         raise UserError(f"no way to form pairs is called {strategy!r}", expected=", ".join(STRATEGIES),
                         nearest=nearest(strategy, STRATEGIES))  # fmt: skip
@@ -101,7 +100,7 @@ def _component(better: Mapping[str, float], worse: Mapping[str, float]) -> str:
 
 
 def _flip(pairs: list[dict[str, Any]], noise: float, seed: int) -> None:
-    """Exchange the sides of a share of the pairs: annotators disagree, and a study of that needs it on purpose."""
+    """Exchange the sides of a share of the pairs on purpose: annotators disagree, and studies of that need it."""
     if noise <= 0.0 or not pairs:
         return
     drawn = uniform(derive_seed(seed, "label noise"), range(len(pairs)))

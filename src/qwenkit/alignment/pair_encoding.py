@@ -44,7 +44,7 @@ class Pair:
 
     @property
     def tokens(self) -> int:
-        """The length of the longer side."""
+        """Return the length of the longer side, in tokens."""
         return max(len(self.chosen), len(self.rejected))
 
 
@@ -58,7 +58,7 @@ def answer_ids(tok: SupportsRender, row: Mapping[str, Any], answer: str | Mappin
 def encode_pair(
     row: Mapping[str, Any], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[Pair | None, str, bool]:
-    """Return the pair of a row, what became of it (kept, too_long, same_text), and whether its prompt was cut."""
+    """Return the pair of a row (or None), its outcome (kept, too_long, same_text), and whether its prompt was cut."""
 
     def encoded(messages: Sequence[Mapping[str, Any]]) -> Pair:
         prompt = {**row, "messages": messages}
@@ -93,12 +93,14 @@ def encode_pairs(
 
 
 class StoredPairs(Sequence[Pair]):
-    """Pairs in shards, where each is two texts: the chosen one and the rejected one after it."""
+    """Pairs in token shards, where each pair is two documents: the chosen text and the rejected one after it."""
 
     def __init__(self, shards: Any) -> None:
+        """Read pairs from these shards."""
         self.shards = shards
 
     def __len__(self) -> int:
+        """Return the number of pairs."""
         return len(self.shards.lengths) // 2
 
     @overload
@@ -106,6 +108,7 @@ class StoredPairs(Sequence[Pair]):
     @overload
     def __getitem__(self, number: slice) -> list[Pair]: ...
     def __getitem__(self, number: int | slice) -> Pair | list[Pair]:
+        """Return a pair, or a list of pairs for a slice; raises `IndexError` beyond the last."""
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(len(self)))]
         if not -len(self) <= number < len(self):
@@ -115,4 +118,5 @@ class StoredPairs(Sequence[Pair]):
         return Pair(chosen, rejected, self.shards.ids[first])
 
     def __iter__(self) -> Iterator[Pair]:
+        """Yield the pairs in order."""
         return (self[number] for number in range(len(self)))

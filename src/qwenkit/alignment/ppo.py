@@ -4,7 +4,7 @@ reward model.
     ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
     training.run(ppo.update, ppo.state(), until=500, log=log, checkpoint_dir=folder)
 
-One step: sample two responses to each prompt; read the reward at `<|im_end|>` and take its running mean off; subtract
+One step: sample two responses to each prompt; read the reward at `<|im_end|>` and subtract its running mean; subtract
 `kl_coef` times the log-ratio to the reference at every token; estimate advantages (GAE); then a few minibatch updates
 of the value model (squared error, clipped) and of the policy (clipped ratio). To each policy gradient that of
 
@@ -58,15 +58,15 @@ Metrics = dict[str, float]
 
 
 class Reward(Protocol):
-    """Scores whole chats."""
+    """A function that scores whole chats."""
 
     def __call__(self, ids_lists: list[list[int]], /) -> Tensor:
-        """Return one number [B] for each chat, which ends with `<|im_end|>`."""
+        """Return one reward [B] for each chat, given as token ids that end with `<|im_end|>`."""
         ...
 
 
 class Observe(Protocol):
-    """Measures the responses of a step, for the log only."""
+    """A function that measures the responses of a step, for the log only."""
 
     def __call__(self, rollout: Rollout, /) -> Mapping[str, float]:
         """Return metrics by name."""
@@ -78,7 +78,7 @@ CHUNK = 2048  # tokens whose logits exist at once: of 152k words, 1.2 GB
 
 @dataclass
 class Experience:
-    """A step's responses, and all that is fixed while the models learn from them."""
+    """The responses of a step, and everything that stays fixed while the models learn from them."""
 
     rollout: Rollout
     old_logprobs_BR: Tensor
@@ -94,7 +94,9 @@ class Experience:
 
 def response_logprobs(model: Transformer, batch: Rollout, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """Return the log-probability [N] of each response token, and the entropy [N] of the distribution that it was drawn
-    from (without gradient), both in nats; the head runs on `chunk` tokens at a time."""
+    from (without gradient), both in nats.
+
+    The head runs on `chunk` tokens at a time, so that the logits of a whole batch never exist."""
     return token_logprobs_and_entropy(model.head, batch.preceding_hidden(model.hidden(batch.ids_BT)), batch.tokens_N,
                                       chunk)  # fmt: skip
 
@@ -106,7 +108,8 @@ def response_values(model: ScalarModel, batch: Rollout) -> Tensor:
 
 
 class PPO:
-    """The four models, the prompts and the optimizers; `update` is one step for `training.run`."""
+    """PPO (Schulman et al., 2017; for language models Ouyang et al., 2022): the four models, the prompts and the
+    optimizers. `update` is one step for `training.run`."""
 
     def __init__(
         self,
@@ -123,11 +126,13 @@ class PPO:
         ptx: Callable[[int], Sequence[Batch]] | None = None,
         observe: Observe | None = None,
     ) -> None:
-        """`ptx(update)` gives the micro-batches of pretraining documents for the update of that number;
-        `observe(rollout)` adds metrics to a step, such as the gold rubric's. `stop_token_ids` end a response as they
-        end a turn in a chat (`chat.stop_token_ids`); only `im_end_id` ends it as the reward model wants it.
+        """Set up a run of PPO: the models are put into eval mode, and the reference needs no gradients.
 
-        Raises a `UserError` for a `ptx_coef` without `ptx`, and for prompts that come in other numbers a step."""
+        `ptx(update)` gives the micro-batches of pretraining documents for the update of that number; `observe(rollout)`
+        adds metrics to a step, such as those of the gold rubric. `stop_token_ids` end a response as they end a turn in
+        a chat (`chat.stop_token_ids`); only `im_end_id` ends it as the reward model wants it.
+
+        Raises a `UserError` for a `ptx_coef` without `ptx`, and for prompts that come in other numbers per step."""
         if config.ptx_coef and ptx is None:
             raise UserError(f"ptx_coef = {config.ptx_coef}, but there is no pretraining corpus", where="PPO",
                             hint="name a corpus, or set ptx_coef = 0")  # fmt: skip
@@ -145,13 +150,14 @@ class PPO:
         )
 
     def state(self) -> RunState:
-        """Return what a checkpoint must hold."""
+        """Return the run state that a checkpoint holds."""
         modules = {"policy": self.policy, "value": self.value}
         optimizers = {"policy": self.policy_optimizer, "value": self.value_optimizer}
         return RunState(modules, optimizers, {"reward": asdict(RunningMoments())})
 
     def update(self, state: RunState, step: int) -> Metrics:
-        """Train one step: sample responses, compute what is learnt from them, learn. Return the metrics of the step."""
+        """Train one step: sample responses, compute rewards and advantages, and learn from them. Return the step's
+        metrics."""
         config = self.config
         self.policy.eval()
         self.value.eval()
@@ -167,7 +173,7 @@ class PPO:
         return {**metrics, "lr": self.policy_optimizer.lr, "policy_frozen": float(frozen)}
 
     def sample(self, step: int) -> Rollout:
-        """Return the responses of a step, sampled from the policy as it is now."""
+        """Return the responses of a step, sampled from the present policy."""
         config = self.config
         self.engine.update_weights()
         return rollout(self.engine, self.prompts, step, samples=config.samples_per_prompt, top_p=config.top_p,
@@ -176,10 +182,10 @@ class PPO:
 
     @torch.no_grad()
     def compute_experience(self, batch: Rollout, state: RunState) -> Experience:
-        """Return rewards, values and advantages: what does not change while a step is learnt from.
+        """Return rewards, values and advantages: everything that does not change while a step is learnt from.
 
-        The policy reads every response once more, so that a sampler that does not compute the same shows at any token.
-        """
+        The policy scores every response once more, so that a sampler that computes something else shows at any
+        token."""
         config, mask_BR = self.config, batch.mask_BR
         moments = RunningMoments(**state.numbers["reward"])
         scores_B = self.reward(batch.texts(self.im_end_id)).to(mask_BR.device)
@@ -208,7 +214,7 @@ class PPO:
         return Experience(batch, old_BR, values_BR, advantages_BR, returns_BR, metrics)
 
     def minibatches(self, step: int, epoch: int) -> list[list[int]]:
-        """Return the rows of each update: a permutation, cut into parts that differ by at most one row."""
+        """Return the rows of each update: a permutation, divided into parts that differ by at most one row."""
         count, parts = self.config.prompts_per_step * self.config.samples_per_prompt, self.config.minibatches
         order = permutation(derive_seed(self.config.seed, "minibatches"), count, step, epoch).tolist()
         cuts = [part * count // parts for part in range(parts + 1)]

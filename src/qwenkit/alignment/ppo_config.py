@@ -16,7 +16,8 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """Settings of a PPO run: the report's, or marked ours where it gives none. Each is a key of `ppo` in recipes."""
+    """The settings of a PPO run: the report's, or marked ours where it gives none. Each is a key of `ppo` in
+    recipes."""
 
     prompts_per_step: int = setting(64, doc="prompts in a step (ours)", ge=1)
     samples_per_prompt: int = setting(2, doc="responses to each prompt", ge=1)
@@ -55,9 +56,10 @@ class PPOConfig:
     max_response_tokens: int = 512
     """Ours: a response is cut there (the key `max_tokens`)."""
     seed: int = 0
-    """Of minibatches; prompts and draws have theirs in `Prompts`."""
+    """The seed of minibatches; prompts and sampling have theirs in `Prompts`."""
 
     def __post_init__(self) -> None:
+        """Raise a `UserError` for a value that cannot be used."""
         for name in ("prompts_per_step", "samples_per_prompt", "max_response_tokens", "epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}", where="PPO", expected="1 or more")
@@ -69,11 +71,13 @@ class PPOConfig:
 
     @property
     def own_logprobs(self) -> bool:
-        """Whether the old log-probabilities are the policy's own."""
+        """Return whether the old log-probabilities are computed by the policy, instead of taken from the sampler."""
         return self.recompute_logprobs or self.precision != "fp32"
 
     @property
     def alarm_limits(self) -> dict[str, dict[str, float]]:
-        """Limits of alarms that differ from the table: a policy with log-probabilities of its own has a sampler of
-        another precision, which may differ from it by a nat."""
+        """Return the limits of alarms that differ from the table.
+
+        A policy that computes its own log-probabilities has a sampler in another precision, whose log-probabilities may
+        differ by a nat."""
         return {"sampling-mismatch": {"threshold": 1.0}} if self.own_logprobs else {}

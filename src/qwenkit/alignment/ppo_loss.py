@@ -29,7 +29,7 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def token_rewards(scores_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, kl_coef: float) -> Tensor:
-    """Return rewards [B, R]: minus the KL penalty at every token, plus the score of the response at its last token."""
+    """Return rewards [B, R]: minus the KL penalty at every token, plus the response's score at its last token."""
     rewards_BR = -kl_coef * kl_BR * mask_BR
     last_B = mask_BR.sum(1) - 1
     rewards_BR[torch.arange(len(scores_B), device=scores_B.device), last_B] += scores_B.to(rewards_BR.dtype)
@@ -39,8 +39,8 @@ def token_rewards(scores_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, kl_coef: flo
 def gae(
     rewards_BR: Tensor, values_BR: Tensor, mask_BR: Tensor, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns, both [B, R] and zero at padding, by generalised advantage estimation (Schulman et
-    al., 2016).
+    """Return advantages and returns, both [B, R] and zero at padding, by generalised advantage estimation (GAE;
+    Schulman et al., 2016).
 
     The value after the last token is 0, also where a response was cut by the length limit (the penalty for that is in
     the reward)."""
@@ -64,7 +64,8 @@ def whiten(x_BR: Tensor, mask_BR: Tensor) -> Tensor:
 
 
 def policy_loss(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Return PPO's clipped surrogate loss [N] (Schulman et al., 2017), and 1 where the clip takes the gradient away."""
+    """Return PPO's clipped surrogate loss [N] (Schulman et al., 2017), and 1 at tokens where the clip removes the
+    gradient."""
     ratio_N = torch.exp(logprobs_N - old_logprobs_N)
     plain_N = -advantages_N * ratio_N
     clipped_N = -advantages_N * ratio_N.clamp(1.0 - clip, 1.0 + clip)
@@ -72,22 +73,24 @@ def policy_loss(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor
 
 
 def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Return half the squared error [N], in which moving further than `clip` from the old value gains nothing; and 1
-    where the clip takes the gradient away."""
+    """Return half the squared error [N] of clipped values, and 1 at tokens where the clip removes the gradient.
+
+    Moving further than `clip` away from the old value gains nothing."""
     near_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
     plain_N, clipped_N = (values_N - returns_N).square(), (near_N - returns_N).square()
     return 0.5 * torch.maximum(plain_N, clipped_N), (clipped_N > plain_N).to(values_N.dtype)
 
 
 def explained_variance(values_N: Tensor, returns_N: Tensor) -> float:
-    """Return 1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for one that knows only the mean."""
+    """Return 1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for one that always predicts the
+    mean."""
     variance = returns_N.var(correction=0)
     return float(1.0 - (returns_N - values_N).var(correction=0) / variance.clamp_min(1e-12))
 
 
 @dataclass
 class RunningMoments:
-    """Mean and variance of all rewards so far (Welford, 1962; in Python's float64), kept in the run's state."""
+    """Mean and variance of all rewards so far (Welford, 1962; in float64 of Python), kept in the run's state."""
 
     count: float = 0.0
     mean: float = 0.0
@@ -104,12 +107,12 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """The standard deviation; 1 before there are two different rewards."""
+        """Return the standard deviation; 1 before there are two different rewards."""
         return (self.m2 / self.count) ** 0.5 if self.m2 > 0.0 else 1.0
 
     def normalise(self, x_B: Tensor, how: str) -> Tensor:
-        """Return rewards minus the running mean (`mean`, the report's), also divided by the running deviation
-        (`mean_std`), or as they are (`none`)."""
+        """Return rewards minus the running mean (`mean`, the report's choice), also divided by the running deviation
+        (`mean_std`), or unchanged (`none`)."""
         if how == "none":
             return x_B
         centred_B = x_B - self.mean

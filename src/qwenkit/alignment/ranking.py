@@ -15,7 +15,7 @@ from qwenkit.statistics import mean_interval
 
 
 def true_label(row: Row) -> Row:
-    """Return a pair with its true label, where the noise is known (`flipped`): tests are never noisy."""
+    """Return a pair with its true label: where `flipped` says that the label is noise, the sides are exchanged."""
     if not row.get("flipped"):
         return row
     return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "flipped": False}
@@ -30,8 +30,9 @@ def ranking_metrics(model: ScalarModel, pairs: Sequence[Pair]) -> dict[str, floa
 
 
 def margin_rows(model: ScalarModel, pairs: Sequence[Pair], name: str) -> list[Row]:
-    """Return the reward of the better answer less that of the worse, pair by pair, so that two models can be compared;
-    `name` is the set's."""
+    """Return one row for each pair with its margin, the reward of the better answer minus that of the worse.
+
+    Two models can be compared pair by pair; `name` is the name of the set."""
     return [
         {"set": name, "id": pair.id, "margin": margin, "right": ranked_correctly(margin)}
         for pair, margin in zip(pairs, pair_margins(model, pairs))
@@ -39,7 +40,7 @@ def margin_rows(model: ScalarModel, pairs: Sequence[Pair], name: str) -> list[Ro
 
 
 def ranking_accuracy(items: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
-    """Return the share ranked rightly of each set in rows of `margin_rows`, with its interval."""
+    """Return the share of pairs ranked correctly in each set of `margin_rows`, with its interval."""
     sets: dict[str, list[float]] = {}
     for item in items:
         sets.setdefault(item["set"], []).append(item["right"])

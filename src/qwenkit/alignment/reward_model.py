@@ -6,15 +6,15 @@
     rewards = score_texts(model, [pair.chosen for pair in pairs])
     accuracy = pair_accuracy(model, pairs)
 
-Preference-model pretraining (PMP) starts from the base model and vast, noisy pairs; the reward model goes on from PMP
+Preference-model pretraining (PMP) starts from the base model and vast, noisy pairs; the reward model continues from PMP
 with fewer and better ones. Report: constant learning rate 3e-6, batch of 64, 2048 tokens, one epoch.
 
 A text is the whole chat in ChatML and ends with `<|im_end|>`, **without** the newline that the template puts after it:
 the reward is read at that last token (the report: "a pooling layer that extracts the reward at a specific end token").
 Hugging Face's sequence classification reads the last token that is not padding, so both read the same number.
 
-An answer is never cut: it would be judged at another token (`encoding`).
-Not given by the report and ours: the loss (the pairwise logistic one is implied) and which token is the end token.
+An answer is never cut: it would be scored at another token (`pair_encoding`). Not given by the report and ours: the
+loss (the pairwise logistic one is implied) and which token is the end token.
 
 Legend: P pairs, B = 2P rows (the chosen sides, then the rejected), T tokens.
 """
@@ -63,12 +63,12 @@ class PairBatch:
 
     @property
     def weight(self) -> float:
-        """The number of pairs: what this batch adds to the divisor of the loss."""
+        """Return the number of pairs: what this batch adds to the divisor of the loss."""
         return float(len(self.pairs))
 
     @property
     def content(self) -> int:
-        """The number of pairs again: each is content to learn from."""
+        """Return the number of pairs: each has content to learn from."""
         return len(self.pairs)
 
     def to(self, device: torch.device | str) -> PairBatch:
@@ -84,10 +84,10 @@ class PairBatch:
 class PairBatches:
     """The micro-batches of a step, a pure function of (seed, step): every pair comes once an epoch (`ShuffledOrder`).
 
-    A micro-batch holds at most `micro_pairs` pairs (None: the whole batch), both sides of each, the longest first.
-    """
+    A micro-batch holds at most `micro_pairs` pairs (None: the whole batch), both sides of each, the longest first."""
 
     def __init__(self, pairs: Sequence[Pair], batch_pairs: int, seed: int, micro_pairs: int | None = None) -> None:
+        """Draw batches of `batch_pairs` pairs from these; raises a `UserError` where there are none."""
         if not pairs:
             raise UserError("there is no comparison pair to learn from", expected="at least one pair within max_tokens")
         self.pairs, self.batch_pairs, self.micro_pairs = pairs, batch_pairs, micro_pairs or batch_pairs
@@ -102,13 +102,14 @@ class PairBatches:
         return self.order.at(step, self.batch_pairs)
 
     def __call__(self, step: int) -> list[PairBatch]:
+        """Return the micro-batches of a step."""
         longest_first = sorted((self.pairs[row] for row in self.rows(step)), key=lambda pair: -pair.tokens)
         starts = range(0, len(longest_first), self.micro_pairs)
         return [PairBatch.of(longest_first[at : at + self.micro_pairs]) for at in starts]
 
 
 class Scorer(Protocol):
-    """What the loss asks of a reward model; `qwenkit.model.ScalarModel` is one."""
+    """What the loss needs of a reward model; `qwenkit.model.ScalarModel` is one."""
 
     def score(self, ids_BT: Tensor, /) -> Tensor:
         """Return a number for every token, [B, T]."""
@@ -116,7 +117,7 @@ class Scorer(Protocol):
 
 
 def eos_scores(model: Scorer, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
-    """Return the model's number at the last real token of every row, [B]."""
+    """Return the model's score at the last real token of every row, [B]."""
     return model.score(ids_BT).gather(1, lengths_B[:, None] - 1).squeeze(1)
 
 
@@ -127,10 +128,14 @@ def pairwise_loss(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
 
 
 class PairwiseObjective:
-    """The objective of PMP and of the reward model for the stock update: the loss summed over pairs, and for the log
-    sums of `accuracy` (share ranked correctly), `margin` and `reward` (whose level the loss leaves free)."""
+    """The objective of PMP and of the reward model for the stock update: the pairwise loss (Bradley and Terry, 1952)
+    summed over pairs.
+
+    For the log it sums `accuracy` (pairs ranked correctly), `margin` and `reward` (whose level the loss leaves
+    free)."""
 
     def __call__(self, model: Scorer, batch: PairBatch, /) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss summed over the pairs of a batch, and the sums of the metrics."""
         chosen_P, rejected_P = eos_scores(model, batch.ids_BT, batch.lengths_B).chunk(2)
         margin_P = (chosen_P - rejected_P).detach()
         rewards_P = 0.5 * (chosen_P + rejected_P).detach()
@@ -156,7 +161,7 @@ def score_texts(model: ScalarModel, ids_list: Sequence[Sequence[int]], max_token
 
 
 def pair_margins(model: ScalarModel, pairs: Sequence[Pair], max_tokens: int = 16384) -> list[float]:
-    """Return for each pair the reward of the chosen side minus that of the rejected one."""
+    """Return the reward of the chosen side minus that of the rejected one, for each pair."""
     rewards_B = score_texts(model, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs], max_tokens)
     chosen_P, rejected_P = rewards_B.chunk(2)
     return (chosen_P - rejected_P).tolist() if pairs else []

@@ -33,6 +33,7 @@ class Prompts:
     longer than `max_tokens` are left out and counted in `too_long`."""
 
     def __init__(self, ids: Sequence[Sequence[int]], per_step: int, seed: int, max_tokens: int | None = None) -> None:
+        """Keep the prompts that fit; raises a `UserError` where none does."""
         fits = [row for row, prompt in enumerate(ids) if max_tokens is None or len(prompt) <= max_tokens]
         if not fits:
             if not ids or max_tokens is None:
@@ -51,7 +52,7 @@ class Prompts:
         return self.order.at(step, self.per_step)
 
     def requests(self, step: int) -> list[int]:
-        """Return a number for each prompt of a step that no other step uses: random draws are made from it."""
+        """Return a number for each prompt of a step that no other step uses: the random draws are made from it."""
         return list(range(step * self.per_step, (step + 1) * self.per_step))
 
 
@@ -85,7 +86,7 @@ class Rollout:
 
     @property
     def lengths(self) -> list[int]:
-        """The number of tokens of each row, without padding."""
+        """Return the number of tokens of each row, without padding."""
         return (self.starts_B + self.mask_BR.sum(1)).tolist()
 
     def select(self, rows: Sequence[int]) -> Rollout:
@@ -99,17 +100,17 @@ class Rollout:
 
     @property
     def positions_BR(self) -> Tensor:
-        """[B, R], the position of each response token in its row; padding points at the last column."""
+        """Return the position [B, R] of each response token in its row; padding points at the last column."""
         index_R = torch.arange(self.mask_BR.shape[1], device=self.ids_BT.device)
         return (self.starts_B[:, None] + index_R).clamp(max=self.ids_BT.shape[1] - 1)
 
     @property
     def tokens_N(self) -> Tensor:
-        """[N], the response tokens of all rows, row after row."""
+        """Return the response tokens [N] of all rows, row after row."""
         return self.ids_BT.gather(1, self.positions_BR)[self.mask_BR]
 
     def preceding_hidden(self, x_BT: Tensor) -> Tensor:
-        """Return x [N, ...] at the position before each response token: the state that the token was chosen from."""
+        """Return x [N, ...] at the position before each response token: the state that chose the token."""
         previous_BR = self.positions_BR - 1
         rows_B1 = torch.arange(len(x_BT), device=x_BT.device)[:, None].expand_as(previous_BR)
         return x_BT[rows_B1[self.mask_BR], previous_BR[self.mask_BR]]
@@ -120,8 +121,8 @@ class Rollout:
         return [row[start:end] for row, start, end in zip(self.ids_BT.tolist(), self.starts_B.tolist(), ends)]
 
     def texts(self, im_end_id: int) -> list[list[int]]:
-        """Return prompt and response of each row, ending with `<|im_end|>` also where the response did not: what a
-        reward model reads."""
+        """Return the prompt and response of each row as a reward model reads them: ending with `<|im_end|>`, also where
+        the response did not."""
         rows = [row[:end] for row, end in zip(self.ids_BT.tolist(), self.lengths)]
         return [row if done else [*row, im_end_id] for row, done in zip(rows, self.finished_B.tolist())]
 

@@ -5,8 +5,8 @@
 
 A step may reach over the end of an epoch into the next, so that all steps are full and every index comes once an epoch.
 
-Documents have an order of their own (`data.order.EpochOrder`), which packs them into rows as well: its permutations are
-drawn from other counters, and taking it here would give runs another order than they had.
+Documents have an order of their own (`data.tokens.order.EpochOrder`), which also packs them into sequences: its
+permutations are drawn from other counters, and using it here would change the order of existing runs.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from qwenkit.rng import permutation
 
 
 class ShuffledOrder:
-    """Indices from 0 to `count` - 1, shuffled anew in every epoch."""
+    """The indices from 0 to `count` - 1, shuffled anew in every epoch."""
 
     def __init__(self, count: int, seed: int) -> None:
+        """Shuffle `count` indices by this seed."""
         self.count, self.seed = count, seed
         self._epoch = lru_cache(maxsize=2)(self._permutation)
 
     def at(self, step: int, batch_size: int) -> list[int]:
-        """Return the indices of a step of `batch_size`."""
+        """Return the indices that a step of `batch_size` takes."""
         places = range(step * batch_size, (step + 1) * batch_size)
         return [int(self._epoch(place // self.count)[place % self.count]) for place in places]
 

@@ -1,4 +1,4 @@
-"""Which tokens are trained: a rendered conversation coloured by loss weight, in the terminal or as a page.
+"""Show which tokens are trained: a rendered conversation coloured by loss weight, in the terminal or as a page.
 
     print(mask_ansi(tok.render(messages), tok))
     Path("mask.html").write_text(mask_html([tok.render(m) for m in chats], tok), encoding="utf-8")
@@ -23,7 +23,7 @@ _TRAINED, _MASKED, _RESET = "\x1b[1;32m", "\x1b[90m", "\x1b[0m"
 
 
 class WeightedGroup(NamedTuple):
-    """Tokens that make whole characters together."""
+    """Tokens that form complete characters together, with their largest loss weight."""
 
     text: str
     ids: list[int]
@@ -31,7 +31,7 @@ class WeightedGroup(NamedTuple):
 
 
 def weighted_groups(rendered: Rendered, tok: Tokenizer) -> Iterator[WeightedGroup]:
-    """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
+    """Yield the smallest groups of tokens that are text; an incomplete character at the end shows as U+FFFD."""
     at = 0
     for text, ids in token_groups(tok, rendered.ids):
         yield WeightedGroup(text, ids, max(rendered.weights[at : at + len(ids)]))
@@ -39,7 +39,7 @@ def weighted_groups(rendered: Rendered, tok: Tokenizer) -> Iterator[WeightedGrou
 
 
 def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
-    """The conversation with terminal colours, and a line that counts."""
+    """Return the conversation with terminal colours, and a line of counts."""
     body = "".join(
         (_TRAINED if group.weight else _MASKED) + printable(group.text) for group in weighted_groups(rendered, tok)
     )
@@ -47,7 +47,7 @@ def mask_ansi(rendered: Rendered, tok: Tokenizer) -> str:
 
 
 def mask_text(rendered: Rendered, tok: Tokenizer) -> str:
-    """The conversation without colours, and a line that counts."""
+    """Return the conversation without colours, trained text in ⟦brackets⟧, and a line of counts."""
     stretches = groupby(weighted_groups(rendered, tok), key=lambda group: group.weight > 0)
     parts = ((trained, "".join(printable(group.text) for group in groups)) for trained, groups in stretches)
     body = "".join(f"⟦{text}⟧" if trained else text for trained, text in parts)
@@ -55,7 +55,7 @@ def mask_text(rendered: Rendered, tok: Tokenizer) -> str:
 
 
 def mask_html(rendered: Iterable[Rendered], tok: Tokenizer) -> str:
-    """A page of its own for any number of conversations; hover a token for its id and weight."""
+    """Return an HTML page of any number of conversations; hovering over a token shows its id and weight."""
     return pages.page("chat/mask.html", chats=[_chat_view(item, tok) for item in rendered])
 
 
@@ -77,7 +77,7 @@ def _listed(ids: list[int]) -> str:
 
 
 def _counts(rendered: Rendered) -> str:
-    """How many tokens are trained, and how many of those are the assistant's own words."""
+    """Return how many tokens are trained, and how many of those are the assistant's own words."""
     trained = sum(weight > 0 for weight in rendered.weights)
     content = sum(
         rendered.weights[i] > 0

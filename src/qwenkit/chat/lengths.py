@@ -1,12 +1,12 @@
-"""Conversations that are longer than a row of training: cut between turns, never inside one.
+"""Conversations that are longer than a training sequence: cut between turns, never inside one.
 
     parts, left_out = cut(messages, row=2048, policy="split", size=lambda part: len(tok.render(part, tools).ids))
 
-`drop`: the whole conversation or nothing of it. `split`: several conversations, each with the system turn before it, so
-that every turn is in one of them and each answer is learnt once; they take as many turns as fit, in order. `truncate`:
+`drop`: the whole conversation or nothing. `split`: several conversations, each with the system turn before it, so that
+every turn is in one of them and each answer is learnt once; they take as many turns as fit, in order. `truncate`:
 without the oldest turns; the system turn stays. A turn is a question with all that follows it up to the next: calls of
-tools, their results, the answers. One that does not fit by itself, beside the system turn, is left out, and no part
-reaches over it. A part is a conversation of its own: a style that renders by what follows renders it as if it ended
+tools, their results, the answers. A turn that does not fit by itself, beside the system turn, is left out, and no part
+spans it. A part is a conversation of its own: a style whose rendering depends on what follows renders it as if it ended
 there.
 """
 
@@ -25,7 +25,10 @@ Size = Callable[[Sequence[Message]], int]
 
 
 def cut(messages: Sequence[Message], row: int, policy: TooLong, size: Size) -> tuple[list[list[Message]], int]:
-    """The parts of a conversation that have at most `row` tokens by `size`, and how many turns are in none of them."""
+    """Return the parts of a conversation that have at most `row` tokens by `size`, and how many turns are in none of
+    them.
+
+    Raises a `UserError` for an unknown policy."""
     if policy not in get_args(TooLong):
         what, known = f"unknown policy {policy!r} for what is too long", get_args(TooLong)
         raise UserError(what, expected=", ".join(known), nearest=nearest(policy, known))
@@ -48,7 +51,7 @@ def cut(messages: Sequence[Message], row: int, policy: TooLong, size: Size) -> t
 
 
 def _spans(count: int, fits: Callable[[int, int], bool]) -> Iterator[tuple[int, int]]:
-    """Neighbouring turns, as many as fit, in order."""
+    """Yield ranges of neighbouring turns, as many as fit, in order."""
     at = 0
     while at < count:
         turns = _most(count - at, lambda some, start=at: fits(start, start + some))
@@ -58,7 +61,7 @@ def _spans(count: int, fits: Callable[[int, int], bool]) -> Iterator[tuple[int, 
 
 
 def _most(count: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `count` that fits; found by doubling, since a look costs as much as it is large."""
+    """Return the largest number up to `count` that fits; found by doubling, since a test costs as much as its size."""
     low, high = 0, 1
     while high <= count and fits(high):
         low, high = high, 2 * high

@@ -5,15 +5,14 @@
     {"role": "tool", "content": "3"}
 
 A system turn only comes first; user and assistant take turns; tool results follow an assistant turn with tool calls.
-Anything else is refused with the number of the message: a turn in the wrong place trains a model on what it never
-sees.
+Anything else is refused with the number of the message: a turn in the wrong place trains a model on input that it never
+gets.
 
 `content` is a string, or a list of text parts, or null beside tool calls; the arguments of a call are an object or its
 JSON text; thoughts are `reasoning_content` (or `reasoning`, `thinking`). OpenAI's other names are read as what they are
-(`developer`: system, `function`: tool, `function_call`: a tool call). An assistant's turn may say how much it is
-trained: `weight`, a number of which 0 is not at all, or `train`, true or false; elsewhere the two are checked and mean
-nothing. Other keys are handed on to a folder's own template and shown by no style; one that is nearly a known name is
-refused.
+(`developer`: system, `function`: tool, `function_call`: a tool call). An assistant's turn may have a loss weight:
+`weight`, a number (0: not trained), or `train`, true or false; in other turns the two are checked and have no effect.
+Other keys are passed on to a folder's own template and shown by no style; one that is nearly a known name is refused.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ ROLES = ("system", "user", "assistant", "tool")
 RENAMED = {"developer": "system", "function": "tool"}
 """OpenAI's other names of roles."""
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-"""Names that thoughts come under; the first is the one that templates read."""
+"""Names under which thoughts are given; templates read the first."""
 _KEYS = ("role", "content", "tool_calls", "function_call", "weight", "train", *THOUGHTS)
 _OTHER_KEYS = frozenset(("tool_call_id", "name", "id", "refusal", "audio", "annotations"))
 
 
 def check(messages: Sequence[Message], add_generation_prompt: bool, continue_final_message: bool) -> list[Message]:
-    """The conversation in the plain form that `normal` gives; a wrong shape is refused, naming the message."""
+    """Return the conversation in the form that `normal` gives; raises a `UserError` that names a malformed message."""
     if not messages:
         raise UserError("the conversation has no messages", expected="at least a user message")
     checked: list[Message] = []
@@ -54,7 +53,7 @@ def check(messages: Sequence[Message], add_generation_prompt: bool, continue_fin
 
 
 def normal(message: Message) -> Row:
-    """A checked message without keys that are null, its names and roles the present ones, its content a string."""
+    """Return a checked message without null keys, with present-day names and roles, and its content as a string."""
     plain = {key: value for key, value in message.items() if value is not None}
     plain["role"] = RENAMED.get(plain["role"], plain["role"])
     if call := plain.pop("function_call", None):
@@ -66,14 +65,14 @@ def normal(message: Message) -> Row:
 
 
 def trained(message: Message) -> float:
-    """How much an assistant's turn is trained, 1 where it does not say; other turns say nothing of it."""
+    """Return the loss weight of an assistant's turn, 1 where it has none; other turns have 1."""
     if message["role"] != "assistant":
         return 1.0
     return 0.0 if message.get("train") is False else float(message.get("weight", 1.0))
 
 
 def _check_message(index: int, message: Message) -> None:
-    """A mapping with a known role; its content must be readable."""
+    """Raise a `UserError` unless a message is a mapping with a known role and readable content."""
     where = f"message {index}"
     if not isinstance(message, Mapping) or "role" not in message:
         raise UserError("not a message", where=where, expected='{"role": ..., "content": ...}')
@@ -99,7 +98,7 @@ def _check_message(index: int, message: Message) -> None:
 
 
 def _check_keys(message: Message, where: str) -> None:
-    """A key that is nearly one which means something would be lost in silence."""
+    """Raise a `UserError` for a key that nearly equals a known one: it would be lost silently."""
     for key in message:
         if not isinstance(key, str):
             raise UserError(f"a key is {_kind(key)}", where=where, expected="names of keys")
@@ -108,13 +107,13 @@ def _check_keys(message: Message, where: str) -> None:
 
 
 def _near(key: str) -> str | None:
-    """The key that another one only misspells."""
+    """Return the known key that another one only misspells."""
     plain = key.strip().lower().replace("-", "_").replace(" ", "_")
     return next((known for known in _KEYS if plain in (known, known + "s", known.removesuffix("s"))), None)
 
 
 def _check_training(message: Message, where: str) -> None:
-    """`weight` and `train` by themselves and together."""
+    """Raise a `UserError` for an invalid `weight` or `train`, or both at once."""
     weight, train = message.get("weight"), message.get("train")
     if train is not None and not isinstance(train, bool):
         raise UserError(f"train is {_kind(train)}", where=where, expected="true or false")
@@ -136,7 +135,7 @@ def _check_place(index: int, role: str, before: Message | None) -> None:
 
 
 def _allowed_after(before: Message | None) -> tuple[str, ...]:
-    """Roles that may follow a message."""
+    """Return the roles that may follow a message."""
     if before is None:
         return ("system", "user")
     if before["role"] == "assistant":
@@ -145,7 +144,7 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
 
 
 def _check_end(messages: Sequence[Message], add_generation_prompt: bool, continue_final_message: bool) -> None:
-    """The last turn must be one that the asked-for ending can follow."""
+    """Raise a `UserError` where the last turn cannot be followed by the ending asked for."""
     last, where = messages[-1]["role"], f"message {len(messages) - 1}"
     if add_generation_prompt and continue_final_message:
         raise UserError("a new answer and a continued one at once", expected="one of the two")
@@ -156,7 +155,9 @@ def _check_end(messages: Sequence[Message], add_generation_prompt: bool, continu
 
 
 def text_of(message: Message, where: str = "message") -> str:
-    """The content of a message: a string, or text parts joined; None counts as empty beside tool calls."""
+    """Return the content of a message: a string, or text parts joined; None counts as empty beside tool calls.
+
+    Raises a `UserError` for other content."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -168,7 +169,7 @@ def text_of(message: Message, where: str = "message") -> str:
 
 
 def _part(part: Any, where: str) -> str:
-    """The text of one part of a message's content."""
+    """Return the text of one part of a message's content."""
     expected = '{"type": "text", "text": ...}'
     if not isinstance(part, Mapping):
         raise UserError(f"a content part is {_kind(part)}", where=where, expected=expected)
@@ -181,7 +182,7 @@ def _part(part: Any, where: str) -> str:
 
 
 def _kind(content: object) -> str:
-    """What a JSON reader would call a value."""
+    """Return the JSON type of a value in words."""
     names = {
         type(None): "missing",
         bool: "true or false",
@@ -194,7 +195,7 @@ def _kind(content: object) -> str:
 
 
 def calls(message: Message, where: str = "message") -> list[tuple[str, str]]:
-    """(name, arguments as JSON text) of each tool call of a message."""
+    """Return (name, arguments as JSON text) of each tool call of a message."""
     old = message.get("function_call")
     made = message.get("tool_calls") if old is None else [{"function": old}]
     if made is not None and not isinstance(made, (list, tuple)):
@@ -203,7 +204,7 @@ def calls(message: Message, where: str = "message") -> list[tuple[str, str]]:
 
 
 def _call(call: Any, where: str) -> tuple[str, str]:
-    """A call is `{"name": ..., "arguments": ...}`, by itself or under `function`."""
+    """Return name and arguments of a call `{"name": ..., "arguments": ...}`, by itself or under `function`."""
     expected = '{"function": {"name": ..., "arguments": {...}}}'
     if not isinstance(call, Mapping):
         raise UserError(f"a tool call is {_kind(call)}", where=where, expected=expected)
@@ -220,13 +221,13 @@ def _call(call: Any, where: str) -> tuple[str, str]:
 
 
 def to_json(value: object) -> str:
-    """JSON as chat templates write it: Chinese stays Chinese."""
+    """Return JSON as chat templates write it: Chinese characters are not escaped."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def for_template(message: Message) -> Row:
-    """A normal message as a folder's own template sees it: as transformers hands it on, and the arguments of calls as
-    objects, which templates go through or write as JSON themselves. How a turn is trained is none of its business."""
+    """Return a normal message as a folder's own template sees it: as transformers passes it on, with the arguments of
+    calls as objects, which templates iterate over or write as JSON. Loss weights are left out."""
     shown = {key: value for key, value in message.items() if key not in ("weight", "train")}
     if "reasoning_content" in shown:
         shown = {"thinking": shown["reasoning_content"], **shown}
@@ -236,7 +237,7 @@ def for_template(message: Message) -> Row:
 
 
 def _as_object(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool call whose arguments are an object, if their text is the JSON of one."""
+    """Return a tool call with its arguments as an object, if their text is the JSON of one."""
     function = call.get("function", call)
     arguments = function.get("arguments")
     try:

@@ -1,12 +1,13 @@
-"""What a model wrote, as a message: content, thoughts, tool calls. The inverse of rendering an assistant turn.
+"""Parse what a model wrote into a message: content, thoughts, tool calls. The inverse of rendering an assistant
+turn.
 
-Three formats of Qwen's are read: `<tool_call>` JSON (Hermes), `<think>` blocks (Qwen3) and, where tools were
-offered, the ReAct lines of the first Qwen (`Action:`, `Action Input:`, `Final Answer:`). `parse_text` never raises:
-whatever cannot be read stays in the content. So does a call of a tool that was not offered, and one without arguments
-that can be read: a call is acted upon, and nothing is put into it that the model did not write.
+Three formats of Qwen's are read: `<tool_call>` JSON (Hermes), `<think>` blocks (Qwen3) and, where tools were offered,
+the ReAct lines of the first Qwen (`Action:`, `Action Input:`, `Final Answer:`). `parse_text` never raises: whatever
+cannot be read stays in the content. So does a call of a tool that was not offered, and one without arguments that can
+be read: a call is executed, so nothing is added to it that the model did not write.
 
 A call ends where its JSON ends, so an argument may hold `</tool_call>`; the closing tag may be missing at the end of a
-text. What stands in a thought is not a call, also where the thought was cut.
+text. Text inside a thought is not a call, also where the thought was cut off.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _BLANK = " \t\r\n"
 
 
 class ParsedMessage(TypedDict, total=False):
-    """An answer as a message; `tool_calls` and `reasoning_content` (the thoughts) are there where it has any."""
+    """An answer as a message; it has `tool_calls` and `reasoning_content` (the thoughts) where the answer has them."""
 
     role: str
     content: str
@@ -31,7 +32,7 @@ class ParsedMessage(TypedDict, total=False):
 
 
 def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
-    """A message dict with role, content and, where there are any, tool_calls and reasoning_content."""
+    """Return a message with role, content and, where there are any, tool_calls and reasoning_content."""
     message: ParsedMessage = {"role": "assistant"}
     offered = None if tools is None else {_name(tool) for tool in tools}
     thought, text = _thought(text, offered)
@@ -47,7 +48,7 @@ def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
 
 
 def _thought(text: str, offered: set[Any] | None) -> tuple[str | None, str]:
-    """The thought at the head of a text, and the rest. It may have begun in the prompt, or never have ended."""
+    """Return the thought at the head of a text, and the rest. It may begin in the prompt, or have no end."""
     begun = text.lstrip().startswith("<think>")
     body = text.lstrip().removeprefix("<think>") if begun else text
     end = body.find("</think>")
@@ -59,12 +60,12 @@ def _thought(text: str, offered: set[Any] | None) -> tuple[str | None, str]:
 
 
 def _name(tool: Any) -> Any:
-    """The name of a tool, given as a function or bare."""
+    """Return the name of a tool, given as a function or bare."""
     return _table(_table(tool).get("function", tool)).get("name")
 
 
 def _table(value: Any) -> dict[str, Any]:
-    """A JSON object, or an empty one where something else stands."""
+    """Return a JSON object, or an empty one for another value."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
@@ -85,7 +86,8 @@ def _hermes(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, An
 
 
 def _blocks(text: str, offered: set[Any] | None) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
-    """Where blocks of calls begin and end, and their calls. One that cannot be read whole is none."""
+    """Yield where blocks of calls begin and end, and their calls. A block that cannot be parsed completely is left
+    out."""
     start = text.find(OPEN)
     while start >= 0:
         stop, calls = _block(text, start + len(OPEN), offered)
@@ -95,7 +97,8 @@ def _blocks(text: str, offered: set[Any] | None) -> Iterator[tuple[int, int, lis
 
 
 def _block(text: str, at: int, offered: set[Any] | None) -> tuple[int, list[dict[str, Any]]]:
-    """The calls from here on, and where their block ends: at its closing tag, another block, or the end of the text."""
+    """Return the calls from here on, and where their block ends: at its closing tag, another block, or the end of the
+    text."""
     calls: list[dict[str, Any]] = []
     while True:
         at = _past_blank(text, at)
@@ -127,8 +130,8 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
-    """A call with a known name and arguments that are an object, or its JSON text; models also call them `parameters`,
-    as the description of a tool does."""
+    """Return a call with a known name and arguments that are an object, or its JSON text; models also write
+    `parameters`, the word of tool descriptions."""
     body = _table(_table(value).get("function", value))
     name, arguments = body.get("name"), body.get("arguments", body.get("parameters"))
     if isinstance(arguments, str):
@@ -139,7 +142,7 @@ def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
 
 
 def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
-    """The authors' own reading of ReAct lines: the last action, or the last final answer."""
+    """Return the last action, or the last final answer, of ReAct lines, as the official code reads them."""
     action, given = text.rfind("\nAction:"), text.rfind("\nAction Input:")
     if 0 <= action < given:
         observed = text.find("\nObservation:", given)
@@ -153,7 +156,7 @@ def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any
 
 
 def _loads(arguments: str) -> Any:
-    """Arguments as an object where they are one, else as the text that the model wrote."""
+    """Return arguments as an object where they are one, else as the text that the model wrote."""
     try:
         return _DECODER.decode(arguments)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Conversations that tell chat styles apart: system turns, edges of whitespace, several turns, thoughts, tools."""
+"""Conversations that distinguish chat styles: system turns, edges of whitespace, several turns, thoughts, tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Probe(NamedTuple):
 
 
 def _talk(*turns: str, system: str | None = None) -> list[Message]:
-    """Turns of user and assistant, in turn."""
+    """Return alternating turns of user and assistant."""
     head: list[Message] = [] if system is None else [{"role": "system", "content": system}]
     return head + [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
 

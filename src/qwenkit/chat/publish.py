@@ -1,4 +1,4 @@
-"""A chat model's tokenizer: loaded with the style that is wanted, published beside the weights as its source has it."""
+"""A chat model's tokenizer: loaded with the chat style that is wanted, and written beside the weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from .tokenizer import ChatTokenizer, load_tokenizer
 
 
 def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "json") -> None:
-    """The tokenizer beside the weights, so that the folder is whole: its source's files, with the template that chats
-    were rendered by; anew where the source has no tokenizer.json, or another form is wanted."""
+    """Write the tokenizer beside the weights, so that the folder is complete.
+
+    The files of the source are copied, with the template that chats were rendered by. They are written anew where the
+    source has no tokenizer.json, or where `form` is another."""
     if form == "json" and (source / TOKENIZER).is_file():
         for name in (TOKENIZER, CONFIG, TEMPLATE, *_BESIDE):
             if (source / name).is_file() and (name not in _BESIDE or is_own_file(source / name, source)):
@@ -37,7 +39,7 @@ def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "jso
 
 
 def carry_settings(source: Path, out: Path) -> None:
-    """A tokenizer that was written anew keeps what its source says of its use: `model_max_length` and its like."""
+    """Copy settings of the source, such as `model_max_length`, to a tokenizer that was written anew."""
     written = read_config(out)
     more = {name: value for name, value in read_config(source).items() if name not in written and name not in _FILES}
     if more:
@@ -45,8 +47,9 @@ def carry_settings(source: Path, out: Path) -> None:
 
 
 def drop_unknown_names(tok: ChatTokenizer, out: Path) -> None:
-    """A name of a special token that the vocabulary lacks would be a new token in transformers, one beyond the model's
-    rows: it is left out, and told."""
+    """Remove names of special tokens that the vocabulary lacks, with a notice.
+
+    transformers would make each a new token, beyond the rows of the model's embedding."""
     for name in (CONFIG, "special_tokens_map.json"):
         settings = read_config(out) if name == CONFIG else read_object(out / name) if (out / name).is_file() else {}
         lost = {key: text for key, value in settings.items() if (text := _token(key, value)) and not _has(tok, text)}
@@ -58,7 +61,7 @@ def drop_unknown_names(tok: ChatTokenizer, out: Path) -> None:
 
 
 def _token(key: str, value: Any) -> str | None:
-    """The text of a special token in a tokenizer's settings."""
+    """Return the text of a special token in a tokenizer's settings."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if key.endswith("_token") and isinstance(text, str) else None
 
@@ -68,8 +71,9 @@ def _has(tok: ChatTokenizer, text: str) -> bool:
 
 
 def is_own_file(path: Path, source: Path) -> bool:
-    """Whether this is a file of the folder itself, or of the cache that the folder is a snapshot of: a link that leads
-    elsewhere would publish a file of its owner's."""
+    """Return whether this is a file of the folder itself, or of the cache that the folder is a snapshot of.
+
+    A link that leads elsewhere would publish a private file of its owner."""
     place, home = path.resolve(), source.resolve()
     cache = home.parents[1] if len(home.parents) > 1 and home.parent.name == "snapshots" else home
     return path.is_file() and (place.is_relative_to(home) or place.is_relative_to(cache))
@@ -83,11 +87,11 @@ _FILES = {
     "added_tokens_decoder", "auto_map", "chat_template", "merges_file", "name_or_path", "special_tokens_map_file",
     "tokenizer_file", "use_fast", "vocab_file",
 }  # fmt: skip
-"""Settings that speak of files or code which a tokenizer that is written anew does not have."""
+"""Settings about files or code that a newly written tokenizer does not have."""
 
 
 def chat_tokenizer(folder: Path, style: str) -> ChatTokenizer:
-    """The folder's tokenizer, rendering in its own style or in the one named."""
+    """Return the folder's tokenizer, rendering in its own style or in the one named."""
     tok = load_tokenizer(folder)
     if style in ("own", tok.style):
         return tok
@@ -101,7 +105,7 @@ def chat_tokenizer(folder: Path, style: str) -> ChatTokenizer:
 
 
 def prompt_ids(tok: ChatTokenizer, row: Row) -> list[int]:
-    """A row's prompt, with the tools that it offers."""
+    """Return the ids of a row's prompt, rendered with the tools that it offers."""
     return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=True).ids
 
 

@@ -5,11 +5,11 @@ two special tokens as one string, as a published template does: there, content t
 a token with the header's newline. Such a token belongs to the header and is not trained, because at generation the
 header is given.
 
-A name that somebody typed is not a mark: `counting` says which names count in whose text.
+The name of a special token in typed text is plain text: `counting` says which names count in whose text.
 
 Masks: `qwen` is the authors' (turn marks and the newline after a turn are targets for every role, and assistant
-content); `assistant` trains assistant content and its `<|im_end|>` only. A turn's own `weight` is a factor of all that
-is trained in it.
+content); `assistant` trains assistant content and its `<|im_end|>` only. A turn's own `weight` multiplies every loss
+weight in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MASKS = ("qwen", "assistant")
 
 
 class Span(NamedTuple):
-    """Tokens start..stop of one turn that are markup, or content."""
+    """The tokens start..stop of one turn that are markup, or content."""
 
     start: int
     stop: int
@@ -35,9 +35,11 @@ class Span(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """`weights[i]` is the loss weight of predicting `ids[i]`; `images` are the pictures, in order (none here).
-    `untrained` are the messages whose answers are not trained because the folder's template shows them otherwise once
-    they are history (it takes their thoughts out): the model would learn an answer that it is never to give."""
+    """A rendered conversation: `weights[i]` is the loss weight of predicting `ids[i]`; `images` are the pictures, in
+    order (none here).
+
+    `untrained` are the messages whose answers are not trained because the folder's template changes them once they are
+    history (it removes their thoughts): the model would learn an answer that it must never give."""
 
     ids: list[int]
     weights: list[float]
@@ -47,7 +49,7 @@ class Rendered(NamedTuple):
 
 
 def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str, mask: str) -> Rendered:
-    """Ids, weights and spans of a conversation's pieces."""
+    """Return ids, loss weights and spans of a conversation's pieces; raises a `UserError` for an unknown mask."""
     if mask not in MASKS:
         raise UserError(f"unknown mask {mask!r}", expected=" or ".join(MASKS), nearest=nearest(mask, MASKS))
     parts = [Part(piece.text, counting(tok, piece), at) for at, piece in enumerate(pieces)]
@@ -62,9 +64,11 @@ def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str, mask: str
 
 
 def counting(tok: Tokenizer, piece: Piece) -> frozenset[str]:
-    """Names that are tokens in a piece: every one in what a program wrote; in what people wrote the vocabulary's own
-    words. An assistant's answer is text of the model's, which writes `<think>` as one token, and a system turn is the
-    operator's; special tokens, and marks of turns, are never theirs."""
+    """Return the names that are encoded as single tokens in a piece.
+
+    In markup, which a program wrote, every name is. In text from people only the vocabulary's own words are. An
+    assistant's answer was written by the model, which writes `<think>` as one token, and a system turn by the operator;
+    but special tokens and turn marks never count in either."""
     if piece.markup:
         return tok.special_names
     return tok.spoken if piece.role in ("assistant", "system") else tok.words
@@ -78,7 +82,7 @@ def _is_target(piece: Piece, mask: str) -> bool:
 
 
 def _spans(pieces: Sequence[Piece], whose: Sequence[int]) -> list[Span]:
-    """Neighbouring tokens of the same turn and kind, joined. A `start` always opens a new span."""
+    """Return neighbouring tokens of the same turn and kind as spans. A `start` always opens a new span."""
     turns: list[tuple[int, str, str]] = []
     turn = 0
     for piece in pieces:

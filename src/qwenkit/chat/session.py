@@ -1,7 +1,7 @@
 """A conversation in the terminal: streamed answers, history, `/clear` and `/quit`.
 
-The engine is handed in; this file only keeps the history and prints. The oldest turns are forgotten, and that is said,
-when the conversation no longer fits the model's context or the folder's `max_window_size`. A line that is not text (a
+The engine is passed in; this file only keeps the history and prints. The oldest turns are dropped, with a message, when
+the conversation no longer fits the model's context or the folder's `max_window_size`. A line that is not text (a
 character that was half deleted, a file in another encoding) is explained, and the next one is read.
 """
 
@@ -22,22 +22,23 @@ Params = TypeVar("Params", contravariant=True)
 
 
 class ChatEngine(Protocol[Params]):
-    """What a conversation asks of an engine; `qwenkit.inference.Engine` is one, `Params` its sampling parameters."""
+    """What a conversation needs of an engine; `qwenkit.inference.Engine` is one, with `Params` its sampling
+    parameters."""
 
     @property
     def max_window(self) -> int | None:
-        """The bound on a chat's history, in tokens, or None."""
+        """Return the bound on a chat's history in tokens, or None."""
         ...
 
     @property
     def max_length(self) -> int:
-        """The number of tokens that a prompt and its answer may have together."""
+        """Return how many tokens a prompt and its answer may have together."""
         ...
 
     def stream_chat(
         self, messages: list[Message], params: Params, *, variables: Variables | None = None
     ) -> Iterator[str]:
-        """Yield the answer's text in deltas."""
+        """Yield the text of the answer in deltas."""
         ...
 
 
@@ -78,7 +79,7 @@ def turn(
     history: Messages,
     variables: Variables | None = None,
 ) -> Messages:
-    """The history with its answer; a question that cannot be asked is explained and forgotten."""
+    """Return the history with its answer; a question that cannot be asked is explained and removed."""
     try:
         return [*history, {"role": "assistant", "content": answer(engine, tok, params, history, variables)}]
     except UserError as error:
@@ -87,7 +88,7 @@ def turn(
 
 
 def read_line() -> str | None:
-    """One line of the user's, or None at the end of the input; an input that is closed is at its end."""
+    """Return one line of input, or None at its end or where it is closed."""
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed when the program began
         return None
     try:
@@ -98,7 +99,7 @@ def read_line() -> str | None:
 
 
 def _read_any_bytes() -> None:
-    """Bytes that are no text come as half characters, which `_broken` sees, and break no reading."""
+    """Read invalid bytes as lone surrogates, which `_broken` detects, instead of failing."""
     stdin: Any = sys.stdin
     if isinstance(stdin, io.TextIOWrapper):
         with contextlib.suppress(io.UnsupportedOperation):
@@ -106,7 +107,7 @@ def _read_any_bytes() -> None:
 
 
 def _broken(line: str) -> bool:
-    """Whether a line holds what stood for no character."""
+    """Return whether a line contains invalid bytes."""
     return any("\ud800" <= sign <= "\udfff" for sign in line)
 
 
@@ -118,7 +119,7 @@ def answer(
     variables: Variables | None = None,
     reserve: int = 64,
 ) -> str:
-    """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""
+    """Print the answer while it is generated, and return it. `reserve` tokens of the context are left for it."""
     more: dict[str, Any] = {"variables": variables} if variables else {}
     kept = truncate_history(tok, history, engine.max_window, engine.max_length - reserve, **more)
     stream = engine.stream_chat(kept, params, **more)

@@ -32,7 +32,7 @@ TOOLS_TAIL = (
 
 class Piece(NamedTuple):
     """A stretch of text. In markup, names of special tokens are special tokens; in content they are text. `weight` is
-    that of its whole turn."""
+    the loss weight of its whole turn."""
 
     text: str
     role: str
@@ -48,7 +48,7 @@ def pieces(
     add_generation_prompt: bool = False,
     continue_final_message: bool = False,
 ) -> list[Piece]:
-    """All pieces of a conversation, in order."""
+    """Return all pieces of a conversation in order."""
     out: list[Piece] = []
     rest = list(enumerate(messages))
     if tools:
@@ -75,7 +75,7 @@ def pieces(
 
 
 def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
-    """The messages whose answers are shown without their thoughts, and so not as the model wrote them."""
+    """Return the messages whose answers appear without their thoughts, and so differ from what the model wrote."""
     if style != "qwen3":
         return ()
     before = enumerate(messages[: _question(messages) + 1])
@@ -83,12 +83,12 @@ def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
 
 
 def _question(messages: Sequence[Message]) -> int:
-    """The place of the last question, or -1."""
+    """Return the index of the last question, or -1."""
     return max((i for i, m in enumerate(messages) if _asks(m)), default=-1)
 
 
 def _asks(message: Message) -> bool:
-    """Whether a turn is a question of the user's: a tool's result may stand in a user's turn as well."""
+    """Return whether a turn is a question of the user: tool results may be user turns as well."""
     content = text_of(message) if message["role"] == "user" else None
     return content is not None and not (content.startswith("<tool_response>") and content.endswith("</tool_response>"))
 
@@ -102,7 +102,7 @@ def _end(role: str) -> list[Piece]:
 
 
 def _system_with_tools(system: str | None, tools: Sequence[Tool]) -> list[Piece]:
-    """The system turn that offers tools, after the user's own system text."""
+    """Return the system turn that offers tools, after the user's own system text."""
     own = [] if system is None else [Piece(system, "system", "content", False), Piece("\n\n", "system", "content")]
     signatures = "".join("\n" + to_json(tool) for tool in tools)
     return [
@@ -114,7 +114,7 @@ def _system_with_tools(system: str | None, tools: Sequence[Tool]) -> list[Piece]
 
 
 def _tool_turn(message: Message, first: bool, last: bool) -> Iterator[Piece]:
-    """Tool results: neighbours share one user turn."""
+    """Yield the pieces of tool results: neighbours share one user turn."""
     if first:
         yield Piece(IM_START, "tool", "start")
         yield Piece("user", "tool", "header")
@@ -126,7 +126,7 @@ def _tool_turn(message: Message, first: bool, last: bool) -> Iterator[Piece]:
 
 
 def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterator[Piece]:
-    """What the assistant says in one turn: thoughts (qwen3), text, tool calls. All of it is content."""
+    """Yield the pieces of an assistant's turn: thoughts (qwen3), text, tool calls. All of it is content."""
     content = text_of(message)
     if thinks:
         thought, content = _split_thought(message, content)
@@ -145,12 +145,13 @@ def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterat
 
 
 def thought_in(message: Message) -> str:
-    """The thought that stands in a message's content, empty where there is none."""
+    """Return the thoughts inside a message's content, or ""."""
     return _split_thought({"role": "assistant"}, text_of(message))[0].strip()
 
 
 def _split_thought(message: Message, content: str) -> tuple[str, str]:
-    """Thoughts from their own field, or from a `<think>` block at the head of the content."""
+    """Return thoughts and text: the thoughts from their own field, or from a `<think>` block at the head of the
+    content."""
     if isinstance(message.get("reasoning_content"), str):
         return message["reasoning_content"], content
     if "</think>" not in content:

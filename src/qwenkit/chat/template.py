@@ -1,7 +1,7 @@
-"""A folder's own chat template: run it, and find out which style it is.
+"""A folder's own chat template: run it, and detect which style it is.
 
-`render_text` is the one place where a template is run: by `qwenkit.templates`, in a process apart unless it is our own,
-in the world that transformers makes for it. The names of the folder's special tokens are variables, so is whatever a
+`render_text` is the one place where a template is run: by `qwenkit.templates`, in a separate process unless it is our
+own, with the names that transformers gives it. The names of the folder's special tokens are variables, so is whatever a
 caller adds (`enable_thinking`), and there are `raise_exception`, `strftime_now`, `{% generation %}`, `{% break %}`.
 `detect` renders probe conversations with the template and compares ids with each style's: equal ids on all of them name
 the style, otherwise the first difference is kept.
@@ -43,19 +43,19 @@ def render_text(
     add_generation_prompt: bool = False,
     variables: Variables | None = None,
 ) -> str:
-    """The text that a template makes of a conversation; `variables` are further names that it may read."""
+    """Return the text that a template makes of a conversation; `variables` are further names that it may read."""
     _trust_ours()
     given = {"documents": None, **(variables or {}), "messages": list(messages), "tools": tools or None}
     return render(template, {**given, "add_generation_prompt": add_generation_prompt})
 
 
 def reads(template: str, name: str) -> bool:
-    """Whether a template reads a variable at all."""
+    """Return whether a template reads a variable at all."""
     return name in names_read(template)
 
 
 def check_variables(template: str, variables: Variables) -> None:
-    """Refuse a variable that the template never reads, and one that is not for a caller to give."""
+    """Raise a `UserError` for a variable that the template never reads, and for one that a caller must not set."""
     for name in variables:
         if name in _GIVEN and name != "documents":
             raise UserError(f"the variable {name} is not one to give", expected="other variables of the chat template")
@@ -69,14 +69,14 @@ def check_variables(template: str, variables: Variables) -> None:
 
 
 def has_generation_tags(template: str) -> bool:
-    """Whether the template itself says which text is an assistant's."""
+    """Return whether the template itself marks the text of the assistant (`{% generation %}`)."""
     return "endgeneration" in template
 
 
 def detect(
     tok: Tokenizer, template: str, styles: Sequence[str], render: Ids, variables: Variables | None = None
 ) -> Detected:
-    """The first style whose ids equal the template's on every probe."""
+    """Return the first style whose ids equal those of the template on every probe, else the first difference."""
     best: tuple[int, str] = (-1, "")
     texts = [_probe_ids(tok, template, probe, variables) for probe in PROBES]
     for style in styles:
@@ -89,7 +89,7 @@ def detect(
 
 
 def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Variables | None) -> list[int] | str:
-    """The template's ids of a probe, or what it says when it refuses."""
+    """Return the template's ids of a probe, or its message when it refuses."""
     try:
         messages = [for_template(normal(message)) for message in probe.messages]
         text = render_text(template, messages, probe.tools, probe.add_generation_prompt, variables)
@@ -99,7 +99,7 @@ def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Variables
 
 
 def _compare(tok: Tokenizer, theirs: Sequence[list[int] | str], style: str, render: Ids) -> tuple[int, str | None]:
-    """How many probes agree before the first that does not, and that difference in words."""
+    """Return how many probes agree before the first that does not, and that difference in words."""
     for number, (probe, wanted) in enumerate(zip(PROBES, theirs, strict=True)):
         if isinstance(wanted, str):
             return number, f"probe {number}: {wanted}"
@@ -111,7 +111,7 @@ def _compare(tok: Tokenizer, theirs: Sequence[list[int] | str], style: str, rend
 
 
 def first_difference(tok: Tokenizer, theirs: list[int], ours: list[int], them: str, us: str) -> str:
-    """Two renderings' first differing token, in words."""
+    """Return a description of the first token in which two renderings differ."""
     shared = zip(theirs, ours, strict=False)
     at = next((i for i, (a, b) in enumerate(shared) if a != b), min(len(theirs), len(ours)))
     return f"token {at}: {them} has {_show(tok, theirs, at)}, {us} has {_show(tok, ours, at)}"

@@ -1,4 +1,4 @@
-"""A loss mask placed by a folder's own template: an answer is what the template adds to its own prompt.
+"""A loss mask from a folder's own template: an answer is what the template adds to its own prompt.
 
     answers(traced)       # which stretch of the text each assistant's turn is, and which turns cannot be trained
 
@@ -29,7 +29,7 @@ from .traced import Stretch, Traced
 
 
 class Answer(NamedTuple):
-    """What an assistant's message is in the text, with the end of its turn, and how much it is trained."""
+    """The place of an assistant's message in the text, with the end of its turn, and its loss weight."""
 
     start: int
     stop: int
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def answers(traced: Traced) -> tuple[list[Answer], tuple[int, ...]]:
-    """The answers that can be trained, and the messages whose answers cannot."""
+    """Return the answers that can be trained, and the indices of the messages whose answers cannot."""
     turns = [at for at, message in enumerate(traced.messages) if message["role"] == "assistant"]
     if has_generation_tags(traced.template) and (stretches := traced.generated()):
         return _tagged(traced, stretches, turns), ()
@@ -58,7 +58,7 @@ def answers(traced: Traced) -> tuple[list[Answer], tuple[int, ...]]:
 
 
 def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
-    """Where the answer of a message is, or why that cannot be seen."""
+    """Return the place of a message's answer, or why it cannot be determined."""
     whole, last = traced.text, at == len(traced.messages) - 1
     try:
         prompt = traced.before(at, True).text
@@ -79,7 +79,7 @@ def _placed(traced: Traced, at: int) -> tuple[Answer | None, str]:
 
 
 def _begins(traced: Traced, at: int, answer: str) -> bool:
-    """Whether a stretch begins with what the assistant said, where the template leaves out `add_generation_prompt`."""
+    """Return whether a stretch begins with the assistant's text, for templates without `add_generation_prompt`."""
     message = traced.messages[at]
     parts = [message.get(key, "").strip() for key in ("content", "reasoning_content")]
     return (
@@ -100,7 +100,7 @@ def _refusal(at: int, difference: str) -> UserError:
 
 
 def _tagged(traced: Traced, stretches: list[Stretch], turns: list[int]) -> list[Answer]:
-    """The answers that the template's tags hold, each with the end of its turn."""
+    """Return the answers inside the template's tags, each with the end of its turn."""
     one_each = len(stretches) == len(turns)
     if not one_each and any(trained(traced.messages[at]) != 1 for at in turns):
         raise UserError(
@@ -116,8 +116,8 @@ def _tagged(traced: Traced, stretches: list[Stretch], turns: list[int]) -> list[
 
 
 def _turn_end(traced: Traced, stop: int, limit: int) -> int:
-    """Where a turn ends whose text ends at `stop`: behind its last token, or the one that follows at once; and behind a
-    newline after that."""
+    """Return where a turn ends whose text ends at `stop`: after its last token, or the one that follows at once, and
+    after a newline."""
     text, ends, typed = traced.text, _ends(traced), {start for start, _ in traced.typed}
     ended = any(text.endswith(name, 0, stop) and stop - len(name) not in typed for name in ends)
     after = stop + len("" if ended else next((name for name in ends if text.startswith(name, stop)), ""))
@@ -125,13 +125,14 @@ def _turn_end(traced: Traced, stop: int, limit: int) -> int:
 
 
 def _ends(traced: Traced) -> list[str]:
-    """Names that may end a turn, the longest first: special tokens, and what the folder calls its end."""
+    """Return the names that may end a turn, the longest first: special tokens, and what the folder calls its end."""
     own = traced.tok.special_names & {str(traced.names.get("eos_token"))}
     return sorted((traced.tok.special_names - traced.tok.visible) | own, key=len, reverse=True)
 
 
 def rendered(traced: Traced, mask: str, continue_final_message: bool = False) -> Rendered:
-    """The conversation with its loss; `continue_final_message` leaves out the end of the last answer's turn."""
+    """Return the rendered conversation with its loss weights; `continue_final_message` leaves out the end of the last
+    answer's turn."""
     placed, untrained = answers(traced)
     chat_pieces = pieces(traced, placed)
     if continue_final_message:
@@ -143,7 +144,7 @@ def rendered(traced: Traced, mask: str, continue_final_message: bool = False) ->
 
 
 def pieces(traced: Traced, placed: list[Answer]) -> list[Piece]:
-    """The whole text as pieces with their roles."""
+    """Return the whole text as pieces with their roles."""
     marks = _Marks(traced, placed)
     return traced.pieces(sorted([*marks.outside(), *marks.inside()], key=lambda item: item[0]))
 
@@ -171,7 +172,7 @@ class _Marks:
                                                                  weight=weight)  # fmt: skip
 
     def _end(self, start: int, stop: int) -> tuple[int, int]:
-        """The last token that the template wrote in an answer, if only white space follows it."""
+        """Return the last token that the template wrote in an answer, if only white space follows it."""
         text = self.traced.text
         ends = [match for match in self.ends.finditer(text, start, stop) if match.start() not in self.typed]
         if ends and not text[ends[-1].end() : stop].strip():
@@ -192,13 +193,13 @@ class _Marks:
                 yield (stop, stop + 1), Piece("", "prompt", "newline")
 
     def _weight(self, start: int) -> float:
-        """That of the answer whose turn opens here, 1 where none does."""
+        """Return the loss weight of the answer whose turn begins here, 1 where none does."""
         answer = next((a for a in self.placed if a.start > start), None)
         opens = answer is not None and IM_START not in self.traced.text[start + 1 : answer.start]
         return answer.weight if answer is not None and opens else 1.0
 
     def _own_system(self) -> int:
-        """Where the template's own system turn ends, 0 where there is none."""
+        """Return where the template's own system turn ends, or 0."""
         text, opening = self.traced.text, f"{IM_START}system"
         begin = text.find(IM_START)
         if self.traced.messages[0]["role"] == "system" or not text.startswith(opening, max(begin, 0)):

@@ -5,10 +5,10 @@
     r = tok.render(messages, add_generation_prompt=True)    # a prompt
     tok.parse(answer_ids)                         # {"role": "assistant", "content": ..., "tool_calls": ...}
 
-A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise. A folder with
-a template of another style (`tok.style is None`) is rendered by its template, and the template itself places the loss
-mask (`template_mask`); where it cannot, training is refused unless a style is named. No system turn given means none
-rendered, but for one that a folder's template puts in by itself. `variables` are read by the template:
+A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise. A folder with a
+template of another style (`tok.style is None`) is rendered by its template, and the template itself places the loss
+mask (`template_mask`); where it cannot, training is refused unless a style is named. Without a system turn none is
+rendered, except one that a folder's template adds by itself. `variables` are read by the template:
 `tok.render(messages, variables={"enable_thinking": False})`.
 """
 
@@ -59,6 +59,7 @@ class ChatTokenizer(Tokenizer):
         tool_template: str | None = None,
         names: Mapping[str, object] | None = None,
     ) -> None:
+        """Add a chat style to a tokenizer; a style of None is detected from the template."""
         super().__init__(tok.ranks, tok.special, tok.pattern, vocab_size=tok.vocab_size, **tok.flags)
         self.chat_template, self.tool_template, self.names = chat_template, tool_template, dict(names or {})
         self._given_style, self.remarks = style, tok.remarks
@@ -66,7 +67,7 @@ class ChatTokenizer(Tokenizer):
         self.words = frozenset(name for name in self.words if name not in written or _is_word(name))
 
     def over(self, tok: Tokenizer) -> ChatTokenizer:
-        """The same chats over another vocabulary."""
+        """Return the same chat style over another vocabulary."""
         return ChatTokenizer(tok, self.style, self.chat_template, self.tool_template, self.names)
 
     @cached_property
@@ -82,7 +83,7 @@ class ChatTokenizer(Tokenizer):
 
     @property
     def style(self) -> str | None:
-        """The style by name, or None where the folder's template is none of those known."""
+        """Return the name of the style, or None where the folder's template is none of the known ones."""
         return self._detected.style
 
     def render(
@@ -95,8 +96,10 @@ class ChatTokenizer(Tokenizer):
         style: str | None = None,
         variables: Variables | None = None,
     ) -> Rendered:
-        """A conversation as ids with loss weights. Marks that people typed are never parsed. `variables` are for the
-        folder's own template, which then renders the conversation."""
+        """Return a conversation as ids with loss weights.
+
+        Special tokens that people typed are encoded as text. `variables` are for the folder's own template, which then
+        renders the conversation. Raises a `UserError` for malformed messages and unknown styles or masks."""
         messages = check(messages, add_generation_prompt, continue_final_message)
         if style is not None and style not in STYLES:
             raise UserError(f"unknown chat style {style!r}", expected=", ".join(STYLES), nearest=nearest(style, STYLES))
@@ -113,7 +116,7 @@ class ChatTokenizer(Tokenizer):
         return template_mask.rendered(traced, mask, continue_final_message)
 
     def _template(self, tools: Sequence[Tool] | None, style: str | None, variables: Variables) -> str | None:
-        """The template that renders a conversation, or None where a style does."""
+        """Return the template that renders a conversation, or None where a style does."""
         own = self.tool_template if tools and self.tool_template is not None else self.chat_template
         if variables:
             if style is not None:
@@ -125,7 +128,7 @@ class ChatTokenizer(Tokenizer):
         return own if own is not self.chat_template or self.style is None else None
 
     def check_variables(self, variables: Variables, template: str | None = None) -> None:
-        """Refuse variables that the chat template does not read: they would change nothing, silently."""
+        """Raise a `UserError` for variables that the chat template does not read: they would have no effect."""
         template = self.chat_template if template is None else template
         if template is None:
             raise UserError(
@@ -135,8 +138,9 @@ class ChatTokenizer(Tokenizer):
         templates.check_variables(template, variables)
 
     def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Tool] | None = None) -> ParsedMessage:
-        """The message that a model wrote, up to its first turn mark. Never raises on what a model can write. The
-        authors' own reading strips blanks, and drops the last token of an answer that was cut; here both stay."""
+        """Return the message that a model wrote, up to its first turn mark. No output of a model raises an error.
+
+        The official code strips blanks, and drops the last token of an answer that was cut off; here both are kept."""
         text = ids_or_text if isinstance(ids_or_text, str) else self._known_text(ids_or_text)
         for mark in dict.fromkeys((IM_END, IM_START, ENDOFTEXT, *self._ends)):
             text = text.split(mark, 1)[0]
@@ -144,46 +148,48 @@ class ChatTokenizer(Tokenizer):
 
     @property
     def im_end_id(self) -> int:
-        """`<|im_end|>`, or what closes a turn where a folder has no such token: its end of a text."""
+        """Return the id of `<|im_end|>`, or of the folder's end of text where it has no such token."""
         return self.end_ids[0] if IM_END not in self.special and self.end_ids else super().im_end_id
 
     @property
     def eot_id(self) -> int:
-        """`<|endoftext|>`, or what the folder calls its end of a text."""
+        """Return the id of `<|endoftext|>`, or of what the folder calls its end of text."""
         return self.end_ids[0] if ENDOFTEXT not in self.special and self.end_ids else super().eot_id
 
     @property
     def _ends(self) -> list[str]:
-        """What the folder calls the end of a text, where that is one token."""
+        """Return what the folder calls the end of a text, where that is one token."""
         return [name for name in (self.names.get("eos_token"),) if isinstance(name, str) and name in self.special]
 
     @property
     def end_ids(self) -> list[int]:
-        """Tokens by which the folder says that a text ends."""
+        """Return the tokens by which the folder says that a text ends."""
         return [self.special[name] for name in self._ends]
 
     def _known_text(self, ids: Iterable[int]) -> str:
-        """Text of ids, padding rows shown as U+FFFD: an untrained model may well choose one."""
+        """Return the text of ids, with padding rows as U+FFFD: an untrained model may choose one."""
         return self.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
     def save(self, folder: str | Path, eos_token: str | None = None, form: str = "json") -> None:
-        """Write the tokenizer, with its templates, style and names, as a Hugging Face folder; `form` "tiktoken": as the
-        first Qwen's."""
+        """Write the tokenizer with its templates, style and names as a Hugging Face folder; with `form` "tiktoken", as
+        the first Qwen's."""
         more = {} if self.tool_template is None else {TOOL_USE: self.tool_template}
         style = self._given_style or self.style or ""
         save_tokenizer(self, folder, self.chat_template, eos_token, style, form, self.names, more)
 
 
 def _is_word(name: str) -> bool:
-    """Whether an added token reads like a word: that a template says it too makes no mark of it."""
+    """Return whether an added token reads like a word; a template that also writes it does not make it a mark."""
     return name[0].isalnum() or name[-1].isalnum()
 
 
 def load_tokenizer(
     path: str | Path, revision: str | None = None, extra_vocab: str | Path | None = None
 ) -> ChatTokenizer:
-    """A folder, a `.tiktoken` file (LF or CRLF; with the words of an `extra_vocab`), a tokenizer.json or a model of
-    the Hub, ready to render."""
+    """Return a tokenizer that can render chats: from a folder, a `.tiktoken` file (LF or CRLF; with the words of an
+    `extra_vocab`), a tokenizer.json or a model of the Hub.
+
+    Raises a `UserError` for files that cannot be read."""
     path = resolve(path, revision, "tokenizer")
     tok = load(path, extra_vocab)
     if not path.is_dir():
@@ -198,5 +204,5 @@ def load_tokenizer(
 
 
 def _is_first(folder: Path) -> bool:
-    """Whether the vocabulary is the first Qwen's file."""
+    """Return whether the vocabulary is the first Qwen's file."""
     return not (folder / "tokenizer.json").is_file() and any(folder.glob("*.tiktoken"))

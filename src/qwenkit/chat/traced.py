@@ -1,4 +1,4 @@
-"""A folder's template over a conversation, and which of its text people wrote.
+"""A folder's template applied to a conversation, and which of the text people wrote.
 
 The template sees the messages as they are, so that whatever it looks for in them (`'</think>' in content`), cuts out
 or counts is as in transformers. What people typed is not a mark all the same: where a mark's name is in their text,
@@ -24,36 +24,37 @@ from .styles import Piece
 from .template import GENERATION_MARKS, render_text
 
 _MOST = 32
-"""So many names are followed one by one; a conversation with more that cannot be followed together is refused."""
+"""The most names that are traced one by one; a conversation with more that cannot be traced together is refused."""
 _SIGNS = range(0xF0000, 0xFFFFE)
 _WAYS = ((1, 1), (0, 1), (1, 0))
 """Whether a sign stands before a covered name, and whether one stands after it."""
 _BARE: tuple[Mapping[str, Any], ...] = ({}, {"content": None}, {"content": ""})
 _ALIKE = {"K": "[K\u212a]", ";": "[;\u037e]", "`": "[`\u1fef]"}
-"""What a normal form makes an ASCII character of."""
+"""Characters that normalisation turns into an ASCII character."""
 Stretch = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A template, a conversation that is checked and normal, and all else that the template reads."""
+    """A template, a checked and normal conversation, and everything else that the template reads."""
 
     tok: Tokenizer
     template: str
     messages: Sequence[Message]
     tools: Sequence[Any] | None
     names: Mapping[str, Any]
-    """The folder's names of special tokens: what they stand for are tokens."""
+    """The folder's names of special tokens, whose values are tokens."""
     variables: Mapping[str, Any]
-    """What the caller adds: text, as the messages are."""
+    """The caller's variables: text, like the messages."""
     add_generation_prompt: bool = False
 
     def before(self, count: int, add_generation_prompt: bool = False) -> Traced:
-        """The same with the first messages only."""
+        """Return the same with the first `count` messages only."""
         return replace(self, messages=self.messages[:count], add_generation_prompt=add_generation_prompt)
 
     bare: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What the content of a mere call is: absent, as transformers has it; null, as R1's template wants it; or empty."""
+    """The content of a message that only calls tools: absent, as in transformers; null, as R1's template wants it; or
+    empty."""
 
     @cached_property
     def _shown(self) -> list[dict[str, Any]]:
@@ -65,11 +66,14 @@ class Traced:
 
     @cached_property
     def text(self) -> str:
-        """What the template makes of it."""
+        """Return the text that the template makes of the conversation."""
         return self._rendered(self._shown, self.tools, self.variables)
 
     def with_all(self) -> Traced:
-        """The same, once it is sure that tools and calls are in the text: lost silently, they would be missed late."""
+        """Return the same after checking that tools and calls appear in the text; raises a `UserError` where they do
+        not.
+
+        If they were lost silently, nobody would notice for a long time."""
         every = all("content" in message for message in self.messages)
         forms = [self] if every else [replace(self, bare=bare) for bare in _BARE]
         reasons = [form._lost() for form in forms]
@@ -78,7 +82,7 @@ class Traced:
         raise reasons[-1] or UserError("the chat template fails on this conversation")
 
     def _lost(self) -> UserError | None:
-        """What is wrong with the text: there is none, or something may be taken away without a trace."""
+        """Return what is wrong with the text: there is none, or something was removed without a trace."""
         try:
             text = self.text
         except UserError as error:
@@ -97,8 +101,9 @@ class Traced:
         return None
 
     def pieces(self, stretches: Sequence[tuple[Stretch, Piece]] = ()) -> list[Piece]:
-        """The text as pieces: names that people typed are content, the rest is markup, cut at the given stretches,
-        which are in order and give their pieces role, part and weight."""
+        """Return the text as pieces: names that people typed are content, the rest is markup.
+
+        The text is cut at the given stretches, which are in order and give their pieces role, part and weight."""
         cuts = sorted({0, len(self.text), *(at for stretch, _ in stretches for at in stretch),
                        *(at for stretch in self.typed for at in stretch)})  # fmt: skip
         typed, rest = {start for start, _ in self.typed}, list(stretches)
@@ -116,7 +121,7 @@ class Traced:
 
     @cached_property
     def typed(self) -> list[Stretch]:
-        """Where a mark's name in the text is of a message's, a tool's or a variable's."""
+        """Return where the text has the name of a special token that comes from a message, a tool or a variable."""
         count = self._covered(lambda name, _: name)[1]
         if not count:
             return []
@@ -143,7 +148,8 @@ class Traced:
         )
 
     def _try(self, way: tuple[int, int], only: int | None) -> list[Stretch] | None:
-        """Where the names come out that are covered in a way: all, or one of them. None: the text is another then."""
+        """Return where the names appear that are covered in one way, all or one of them; None where the text
+        changes."""
         opening, closing = (sign * shown for sign, shown in zip(self._signs, way))
         covered, _ = self._covered(lambda name, n: f"{opening}{name}{closing}" if only in (None, n) else name)
         try:
@@ -155,13 +161,13 @@ class Traced:
 
     @cached_property
     def _signs(self) -> str:
-        """Two private signs that nothing here holds."""
+        """Return two private characters that occur nowhere here."""
         everything = self.text + repr((self._shown, self.tools, self.variables)) + self.template
         free = (chr(code) for code in _SIGNS if chr(code) not in everything)
         return next(free) + next(free)
 
     def _covered(self, cover: Callable[[str, int], str]) -> tuple[tuple[Any, Any, Mapping[str, Any]], int]:
-        """Messages, tools and variables with the names that count as typed covered; and how many there are."""
+        """Return messages, tools and variables with the typed names covered, and the number of those names."""
         count = 0
 
         def text(allowed: frozenset[str]) -> Callable[[str], str]:
@@ -181,10 +187,11 @@ class Traced:
         tools = None if self.tools is None else _each(self.tools, theirs)
         return (messages, tools, _each(self.variables, theirs)), count
 
-    # ---- what the template itself calls an assistant's --------------------------------------------------------------
+    # ---- what the template itself marks as the assistant's ----------------------------------------------------------
 
     def generated(self) -> list[Stretch]:
-        """What stands between the template's own `{% generation %}` tags; nothing where that cannot be seen."""
+        """Return the stretches between the template's `{% generation %}` tags; an empty list where they cannot be
+        located."""
         signs = self._signs
         marked = self._rendered(self._shown, self.tools, {**self.variables, GENERATION_MARKS: [*signs]})
         text, stretches = _uncovered(marked, re.compile(f"{signs[0]}([^{signs}]*){signs[1]}"))
@@ -193,14 +200,14 @@ class Traced:
 
 @lru_cache(maxsize=64)
 def _names(names: frozenset[str]) -> re.Pattern[str]:
-    """Finds names, also where they become one only in a normal form."""
+    """Return a pattern that matches names, also where they arise only by normalisation."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     spelled = ("".join(_ALIKE.get(sign) or re.escape(sign) for sign in name) for name in longest_first)
     return re.compile(f"({'|'.join(spelled)})" if names else "((?!))")
 
 
 def _uncovered(marked: str, pattern: re.Pattern[str]) -> tuple[str, list[Stretch]]:
-    """The text without signs, and where in it the groups were that stood beside signs."""
+    """Return the text without signs, and the stretches of it that stood between signs."""
     parts: list[str] = []
     stretches: list[Stretch] = []
     length = at = 0
@@ -213,7 +220,7 @@ def _uncovered(marked: str, pattern: re.Pattern[str]) -> tuple[str, list[Stretch
 
 
 def _each(value: Any, text: Callable[[str], str]) -> Any:
-    """A JSON value with every string in it rewritten, keys of objects too."""
+    """Return a JSON value with every string in it rewritten, keys of objects too."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, Mapping):

@@ -1,12 +1,12 @@
-"""How much of a conversation the model is shown: the oldest turns are dropped until the rest fits.
+"""How much of a conversation the model reads: the oldest turns are dropped until the rest fits.
 
     kept = truncate_history(tok, messages, max_window=engine.max_window, room=engine.max_length - 64)
     prompt = tok.render(kept, add_generation_prompt=True).ids
 
 `max_window` is the released Qwen's rule (`max_window_size` of generation_config.json): system turn and kept history
-together have fewer tokens than it, the question and what answers it are not counted. `room` is the plain one: the whole
-prompt has at most so many. The system turn and the last question, with the tool results after it, are never dropped.
-Caveat: a chat template that puts in a system turn of its own has it counted with the question.
+together have fewer tokens than it, the question and its tool results are not counted. `room` is a plain bound on the
+tokens of the whole prompt. The system turn and the last question, with the tool results after it, are never dropped.
+Caveat: where a chat template adds a system turn of its own, that is counted with the question.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SupportsRender(Protocol):
-    """What is asked of a chat tokenizer; `ChatTokenizer` is one."""
+    """What is needed of a chat tokenizer; `ChatTokenizer` is one."""
 
     def render(
         self,
@@ -33,13 +33,15 @@ class SupportsRender(Protocol):
         *,
         variables: Variables | None = None,
     ) -> Rendered:
-        """Return the ids of a conversation, with more."""
+        """Return the rendered conversation, with its `ids`."""
         ...
 
 
 def stop_token_ids(tok: object) -> tuple[int, ...]:
     """Return the tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text,
-    and what the folder calls its end. `tok` has `special`, and `end_ids` where its folder names some."""
+    and what the folder calls its end.
+
+    `tok` has `special`, and `end_ids` where its folder names some."""
     special = cast(Tokenizer, tok).special
     marks = [special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in special]
     return tuple(dict.fromkeys((*marks, *getattr(tok, "end_ids", ()))))
@@ -53,7 +55,10 @@ def truncate_history(
     tools: Sequence[Tool] | None = None,
     variables: Variables | None = None,
 ) -> list[Message]:
-    """The conversation without as many of its oldest turns as must go; `tools` are counted with the system turn."""
+    """Return the conversation without as many of its oldest turns as must go; `tools` count together with the system
+    turn.
+
+    The last turn always stays, and with it the system turn. `max_window` and `room` are in tokens."""
     messages = check(messages, True, False)
     more = {"variables": variables} if variables else {}
 
@@ -76,7 +81,7 @@ def truncate_history(
 
 
 def cut_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """The system turn, and the rest cut before each user message."""
+    """Return the system turn, and the other messages split before each user message."""
     head = [message for message in messages[:1] if RENAMED.get(message["role"], message["role"]) == "system"]
     turns: list[list[Message]] = []
     for message in messages[len(head) :]:
@@ -87,5 +92,5 @@ def cut_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Mes
 
 
 def joined(head: Sequence[Message], turns: Sequence[Sequence[Message]]) -> list[Message]:
-    """The system turn and some turns as one conversation."""
+    """Return the system turn and some turns as one conversation."""
     return [*head, *(message for turn in turns for message in turn)]

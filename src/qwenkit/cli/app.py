@@ -1,4 +1,4 @@
-"""What all commands share: the application, its option types, and how an answer is printed."""
+"""What all commands share: the application, its option types, and how answers are printed."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ app.add_typer(inspect_app, name="inspect")
 
 
 def as_folder(text: str) -> Path:
-    """A path from the command line; an empty one is a slip (an unset variable) and not the working directory."""
+    """Return a path of the command line; an empty one is an error (an unset variable), not the working directory."""
     if not text:
         raise typer.BadParameter("an empty path")
     return Path(text)
 
 
 def as_reference(text: str) -> str:
-    """A folder or a model of the Hub, as it was written: `./a/b` is a folder, `a/b` may be either."""
+    """Return a folder or a model of the Hub as written: `./a/b` is a folder, `a/b` may be either."""
     as_folder(text)
     return text
 
@@ -66,7 +66,7 @@ class _Screen(Console):
 
 
 def terminal(stderr: bool = False) -> Console:
-    """Where answers for people go: wrapped at the window, never in a pipe."""
+    """Return the console of answers for people: text is wrapped at the window, but never in a pipe."""
     return _Screen(
         soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty(), stderr=stderr,
         markup=False, emoji=False, highlight=False,
@@ -74,25 +74,25 @@ def terminal(stderr: bool = False) -> Console:
 
 
 def say(text: str) -> None:
-    """A plain answer for people."""
+    """Print a plain answer for people."""
     print(visible(text), flush=True)
 
 
 def print_json(value: object) -> None:
-    """An answer for programs. What a terminal would obey stands in it as JSON's own escapes: the value is the same."""
+    """Print an answer for programs. Terminal control characters are JSON escapes in it; the value is the same."""
     try:
         text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(value), ensure_ascii=False, indent=1)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:  # JSON's escapes: those of Python, by which such a stream helps itself, are none
+    except UnicodeEncodeError:  # the stream would write Python's escapes, which are not JSON
         text = json.dumps(json.loads(text), indent=1)
     print(visible(text, lambda sign: f"\\u{ord(sign):04x}"))
 
 
 def _finite(value: Any) -> Any:
-    """A value without NaN and infinity, which JSON does not have: null stands for them."""
+    """Return a value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -101,7 +101,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_stdin() -> str:
-    """All of standard input, where it is text and not endless."""
+    """Return all of standard input; raises a `UserError` where it is closed, not text, or too long."""
     if sys.stdin is None:
         raise UserError("standard input is closed", expected="text")
     text = sys.stdin.read(CONFIG_BYTES + 1)
@@ -113,19 +113,19 @@ def read_stdin() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole, or say why not and leave what stood there."""
+    """Write a file completely, or raise a `UserError` and leave what was there."""
     with written(path):
         write_bytes(real(path), text.encode(errors="replace"))
 
 
 def real(path: Path) -> Path:
-    """Where a file that the user names is written: where a link leads, which is the user's own."""
+    """Return where a file that the user names is written: the target of a link, as that belongs to the user."""
     return path.resolve() if path.resolve().is_file() and path.parent != Path("/dev") else path
 
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """What keeps an answer from its file, in words that name the file."""
+    """Raise a `UserError` that names the file, inside the `with` block, where it cannot be written."""
     try:
         yield
     except OSError as error:
@@ -134,19 +134,19 @@ def written(path: Path) -> Iterator[None]:
 
 
 def tell_quarantined(name: Path, quarantine: Quarantine) -> None:
-    """A line about the records of a file or folder that could not be read, beside the answer and not in it."""
+    """Print a line to standard error about the records of a file or folder that could not be read."""
     if quarantine:
         terminal(stderr=True).print(f"{name}: {quarantine.words()}")
 
 
 def minutes_text(value: float | None) -> str:
-    """A cell of a table; empty where nothing is known."""
+    """Return the cell of a table for some minutes; "" where they are unknown."""
     return "" if value is None else f"{value:.1f}"
 
 
 @contextmanager
 def bar() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar with the time that is left, where there is a terminal."""
+    """Yield a function that moves a progress bar with the remaining time; it does nothing without a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = terminal()
@@ -162,12 +162,12 @@ ACCEPT = "keys of a model's config.json that are not known here and change nothi
 
 
 def as_names(text: str) -> list[str]:
-    """Names that were given by commas."""
+    """Return names that are separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def accepting_names(text: str) -> contextlib.AbstractContextManager[None]:
-    """What is loaded inside the block may say these keys, by commas."""
+    """Return a context in which these unknown keys of config.json are accepted, separated by commas."""
     from qwenkit.model.formats.keys import accepting
 
     return accepting(as_names(text))

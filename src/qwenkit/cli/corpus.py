@@ -126,7 +126,7 @@ def train_filter(
     limit: Annotated[int, typer.Option(help="documents of each side at most", min=20)] = 20_000,
     as_json: Json = False,
 ) -> None:
-    """Learn a filter of quality for `corpus.filter` from text that is good and text that is not."""
+    """Train a quality filter for `corpus.filter` from text that is good and text that is not."""
     from itertools import islice
 
     from qwenkit.data.filters.classifier import QualityClassifier, agreement

@@ -17,13 +17,13 @@ from qwenkit.files import is_disk_full
 
 
 def main() -> None:
-    """Entry point: run the command line and turn errors into messages and exit codes."""
+    """Run the command line, and turn errors into messages and exit codes."""
     _make_writable()
     _show_notices()
     try:
         code = _answer()
-        sys.stdout.flush()  # at the latest now: the interpreter would tell of a full disk in words of its own
-    except BrokenPipeError:  # whoever read the answer has seen enough
+        sys.stdout.flush()  # now: at exit the interpreter would report a full disk in its own words
+    except BrokenPipeError:  # the reader closed its end of the pipe
         code = MISTAKE
     except OSError as error:
         code = _tell(_unwritable(error))
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _refuse_not_utf8(arguments: list[str]) -> None:
-    """Names and texts go into manifests, ids and pages, which are texts: other bytes are refused at the door."""
+    """Raise a `UserError` for arguments that are not UTF-8: names and texts go into manifests, ids and pages."""
     for argument in arguments:
         try:
             argument.encode()
@@ -79,13 +79,13 @@ def _unwritable(error: OSError) -> UserError:
 
 
 def _make_writable() -> None:
-    """Where an output was closed (`>&-`), write to nowhere; what its encoding cannot say is written as an escape, and
-    bytes of the input that are no text pass, to be told of where they are read."""
+    """Make the standard streams usable: a closed output (`>&-`) writes to nowhere, characters that an encoding lacks
+    become escapes, and invalid bytes of the input pass, to be reported where they are read."""
     for handle in (0, 1, 2):
         try:
             os.fstat(handle)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number: else a model's file would get that of an output
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest descriptor, which a model's file would get otherwise
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -97,7 +97,7 @@ def _make_writable() -> None:
 
 
 def _show_notices() -> None:
-    """A notice is a line for people; what libraries warn of stays as it is."""
+    """Print a notice as one line; other warnings keep their form."""
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -120,7 +120,7 @@ def _tell(error: QwenkitError) -> int:
 
 
 def _forget_outputs() -> None:
-    """What could not be written goes nowhere: the interpreter flushes once more when it ends, and would complain."""
+    """Discard what could not be written: the interpreter flushes once more at its end, and would complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -133,7 +133,7 @@ def _forget_outputs() -> None:
 
 
 def _misused(error: Any) -> UserError:
-    """A wrong command line in our words: what, and how the command is used."""
+    """Return the error of a wrong command line: what is wrong, and how the command is used."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "qwenkit"
     usage = context.get_usage().removeprefix("Usage:").strip() if context else None

@@ -1,4 +1,4 @@
-"""`qwenkit push`: give a model away, the mirror of naming one of the Hub."""
+"""`qwenkit push`: publish a model on the Hub, the counterpart of reading one from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show files and sizes, ask nobody")] = False,
     as_json: Json = False,
 ) -> None:
-    """Put a whole model on the Hub: weights, tokenizer, and a card where there is none."""
+    """Put a complete model on the Hub: weights, tokenizer, and a model card where there is none."""
     from qwenkit import hub
     from qwenkit.artifacts import CARD
     from qwenkit.lineage.model_card import card_to_give, refuse_unfinished

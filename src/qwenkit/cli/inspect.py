@@ -1,4 +1,4 @@
-"""`qwenkit inspect ...`: look at what a model will really see."""
+"""`qwenkit inspect ...`: look at what a model will really read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qwenkit inspect data`: what a file or folder of chats is, and what would become of it."""
+"""`qwenkit inspect data`: what a file or folder of chats is, and how training would read it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qwenkit.data.chats.summary import Summary
 
 MOST = 20
-"""So many files and keys are named."""
+"""The most files and keys that are listed."""
 
 
 @inspect_app.command("data", epilog="Example:  qwenkit inspect data my-chats --tokenizer runs/nano/tokenizer")
@@ -43,7 +43,8 @@ def inspect_data(
     limit: Annotated[int | None, typer.Option(help="read no more than so many rows", min=1)] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Say what data is: files and splits, forms, roles, lengths, what is put aside and why, and what is not read."""
+    """Say what data is: files and splits, forms, roles, lengths, which rows are quarantined and why, and what is not
+    read."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.chats import describe
 
@@ -88,7 +89,7 @@ def _print_first(shown: Rendered, tok: ChatTokenizer) -> None:
 
 
 def lines(described: Summary) -> Iterator[str]:
-    """What the source is, a line for each thing."""
+    """Yield the description of the source, one line for each aspect."""
     words = {"chats": "chats", "pairs": "comparisons", "prompts": "prompts"}[described.kind]
     more = "" if described.complete else ", and there are more"
     bad = len(described.quarantine)
@@ -108,7 +109,7 @@ def lines(described: Summary) -> Iterator[str]:
 
 
 def lengths(described: Summary) -> Table | None:
-    """Quantiles of turns, characters and tokens."""
+    """Return a table of quantiles of turns, characters and tokens, or None where there are no rows."""
     from rich.table import Table
 
     rows = {"turns": described.turns, "characters": described.characters, "tokens": described.tokens}
@@ -122,7 +123,7 @@ def lengths(described: Summary) -> Table | None:
 
 
 def put_aside(described: Summary) -> Table | None:
-    """The reasons why rows are put aside, each with its first row."""
+    """Return a table of the reasons why rows are quarantined, each with its first row, or None."""
     from rich.table import Table
 
     if not described.quarantine.counts:

@@ -1,4 +1,4 @@
-"""Commands about models: talk to one, how far one reads, whether two say the same."""
+"""Commands about models: chat with one, measure how long a context it can use, compare two forms."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def chat(
     folder = resolve(model)
     tok = load_tokenizer(folder)
     if variables:
-        tok.check_variables(variables)  # said before the model is read
+        tok.check_variables(variables)  # before the model is loaded
     with accepting_names(accept_unknown):
         engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
@@ -61,7 +61,7 @@ def chat(
 
 
 def _variable(text: str) -> tuple[str, Any]:
-    """A name and its value: JSON, or the text as it is."""
+    """Return a name and its value: JSON, or the text itself."""
     name, sign, value = text.partition("=")
     if not (sign and name.isidentifier()):
         raise UserError(f"--variable {text}", expected="NAME=VALUE, such as enable_thinking=false")
@@ -89,12 +89,13 @@ def long_context(
     accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
-    """Perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the report)."""
+    """Measure perplexity by length under each combination of dynamic NTK, LogN and window attention (Table 3 of the
+    report)."""
     from qwenkit.evaluation import long_context as measures
     from qwenkit.hub import resolve
     from qwenkit.model import load_model
 
-    if plot is not None and not plot.parent.is_dir():  # said before the work, not after it
+    if plot is not None and not plot.parent.is_dir():  # before the work, not after it
         raise UserError("no such folder", where=str(plot.parent), expected="a folder for the plot")
     folder = resolve(model)
     with accepting_names(accept_unknown):
@@ -144,8 +145,8 @@ def parity(
     accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:
-    """Do forms of a model say the same? Compares all with the first, and each with the certificate that it carries;
-    exit code 1 when a certificate does not hold."""
+    """Compare all forms of a model with the first, and each with the certificate that it carries; exit code 1 when a
+    certificate does not hold."""
     from qwenkit.cli.parity import check, show
     from qwenkit.hub import resolve
 
@@ -168,7 +169,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _tokens(model: Path, text: Path, limit: int) -> tuple[list[int], Quarantine]:
-    """The documents of a path one after another, as ids, each followed by the end of text; and what cannot be read."""
+    """Return the documents of a path as ids, each followed by the end of text, and the quarantine of what cannot be
+    read."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.readers.documents import Source, read_documents
 

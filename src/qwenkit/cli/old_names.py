@@ -1,6 +1,6 @@
-"""Words of the command line that have another name now: they work for one release more, with a warning each.
+"""Old names of the command line: they work for one more release, each with a warning.
 
-`upgrade(arguments)` writes them as they are called today, before anything is parsed.
+`upgrade(arguments)` replaces them by their present names, before anything is parsed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 
 
 def upgrade(arguments: list[str]) -> list[str]:
-    """Return the arguments in today's words; an option under both of its names is a `UserError`."""
+    """Return the arguments under their present names; raises a `UserError` for an option that is given under both."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     words, rest = _upgraded_commands(arguments[:end]), arguments[end:]
     command = next((word for word in words if not word.startswith("-")), "")
@@ -36,7 +36,7 @@ def upgrade(arguments: list[str]) -> list[str]:
 
 
 def _upgraded_commands(words: list[str]) -> list[str]:
-    """The words with the command, and that of `inspect`, under today's name."""
+    """Return the words with the command, and that of `inspect`, under its present name."""
     places = [at for at, word in enumerate(words) if not word.startswith("-")][:2]
     tables = [COMMANDS, INSPECT if places and words[places[0]] == "inspect" else {}]
     for at, names in zip(places, tables):
@@ -58,7 +58,7 @@ def _option(key: str) -> str:
 
 
 def _upgraded_option(word: str, renamed: Mapping[str, str], where: str) -> str:
-    """One argument, `--row=8` or `--row`, under today's name."""
+    """Return one argument, `--row=8` or `--row`, under its present name."""
     name, sign, value = word.partition("=")
     if name not in renamed:
         return word

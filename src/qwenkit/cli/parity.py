@@ -1,4 +1,4 @@
-"""The work of `qwenkit parity`: load one model after another, ask all the same, lay the answers beside each other."""
+"""The work of `qwenkit parity`: load one model after another, give all the same prompts, compare the outputs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from qwenkit.model import Transformer
 
 CLOSE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
-"""How far a certificate's log-probabilities may be off on another machine, by the type that was computed in."""
+"""The tolerance of a certificate's log-probabilities (nats) on another machine, by the dtype of the computation."""
 
 
 def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[Row]:
-    """A row for each folder: its distance from the first, and whether its own certificate holds."""
+    """Return a row for each folder: its distance from the first model, and whether its own certificate holds."""
     from qwenkit.chat.publish import find_tokenizer
     from qwenkit.evaluation import parity
     from qwenkit.evaluation.parity import CERTIFICATE
@@ -66,7 +66,7 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
 def _against_certificate(
     certificate: Row | None, model: Transformer, prompts: list[list[int]], observed: Observed, tolerance: float
 ) -> Row | None:
-    """A folder's certificate against what the model says now."""
+    """Return the comparison of a folder's certificate with the model's present outputs, or None without one."""
     from qwenkit.evaluation import parity
 
     if certificate is None:
@@ -79,7 +79,7 @@ def _against_certificate(
 
 
 def show(rows: Sequence[Row]) -> str:
-    """The table for people, one line for each model."""
+    """Return the table for people, one line for each model."""
     lines = [["model", "type", "tokens", "max |dlogp|", "mean KL", "max KL", "greedy", "certificate"]]
     for row in rows:
         distance, certificate = row["parity"], row["certificate"]

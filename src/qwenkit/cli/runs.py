@@ -1,4 +1,4 @@
-"""Commands about runs: run a recipe, plan it, look at what became of it."""
+"""Commands about runs: run a recipe, plan it, inspect the result."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Recipe:
 
 
 def run_and_report(recipe: Recipe, options: Options, quiet: bool, as_json: bool, verbose: bool = False) -> None:
+    """Run a recipe and print its closing table, or JSON with the rows of all nodes."""
     from qwenkit.lineage.progress import Terminal
     from qwenkit.lineage.runner import run_recipe
 
@@ -136,7 +137,7 @@ def _show_plan(recipe: Recipe, options: Options, as_json: bool) -> None:
 
 @app.command(epilog="Example:  qwenkit recipes")
 def recipes(as_json: Json = False) -> None:
-    """The recipes that come with qwenkit: what each makes, and which keys name your own data."""
+    """List the recipes that come with qwenkit: what each makes, and which keys name your own data."""
     from rich.table import Table
 
     from qwenkit.lineage.estimate import offered
@@ -174,7 +175,7 @@ def init(
 
 @app.command(epilog="Example:  qwenkit status runs/nano")
 def status(run_dir: RunFolder, as_json: Json = False) -> None:
-    """What a run folder holds: every node of the recipe and how far it is, headline numbers, minutes, alarms."""
+    """Show what a run folder holds: every node of the recipe and how far it is, headline numbers, minutes, alarms."""
     from rich.table import Table
 
     from qwenkit.lineage.status import HINT, read_status
@@ -228,7 +229,7 @@ def clean(
     unfinished: Annotated[bool, typer.Option("--unfinished", help="also what a run would go on with")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove superseded artifacts and the scratch of work that was done another way; keep work that is unfinished."""
+    """Remove superseded artifacts and the scratch folders of outdated work; unfinished work is kept."""
     from dataclasses import asdict
 
     from qwenkit.lineage.gc import clean as clean_run

@@ -1,4 +1,4 @@
-"""`qwenkit tokenizer-stats`: how well tokenizers compress, and what their vocabularies hold."""
+"""`qwenkit tokenizer-stats`: how well tokenizers compress, and what their vocabularies contain."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def tokenizer_stats(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bytes per token by language beside other tokenizers (Figure 3), scripts of the vocabulary, tokens never used."""
+    """Compare bytes per token by language with other tokenizers (Figure 3), and show scripts of the vocabulary and
+    unused tokens."""
     import json
 
     from qwenkit.hub import resolve
@@ -61,7 +62,7 @@ def tokenizer_stats(
 
 
 def _named(references: list[str]) -> dict[str, str]:
-    """Tokenizers by their shortest names that differ."""
+    """Return tokenizers by their shortest different names."""
     paths = [Path(reference).resolve() for reference in references]
     short = [path.stem if path.is_file() else path.name for path in paths]
     names = short if len(set(short)) == len(short) else references
@@ -71,14 +72,14 @@ def _named(references: list[str]) -> dict[str, str]:
 
 
 def _baseline(given: str | None, named: dict[str, str]) -> str:
-    """A tokenizer's name, or its path as it was given."""
+    """Return a tokenizer's name, given by that or by its path."""
     if given is None:
         return next(iter(named))
     return next((name for name, reference in named.items() if reference == given), given)
 
 
 def _texts(given: list[str], limit: int) -> dict[str, list[str]]:
-    """Texts by language, at most `limit` documents of each, evenly spread."""
+    """Return texts by language, at most `limit` documents of each, evenly spread."""
     from qwenkit.stages.texts import read_texts
     from qwenkit.tokenizer.compare import group_of
 

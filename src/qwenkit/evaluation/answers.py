@@ -1,16 +1,18 @@
-"""Do two answers say the same? `answers_equal(prediction, reference)`, for short final answers (report §2.6, §3.3).
+"""Decide whether two answers mean the same: `answers_equal(prediction, reference)`, for short final answers (report
+§2.6, §3.3).
 
 Both sides are read the same way, so the relation is symmetric. In this order, the first reading that both sides allow
 decides:
 
-1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\\boxed{}` and a final stop are set aside
+1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\\boxed{}` and a final stop are
+   removed
 2. the same exact number: integers, decimals, `1,234`, fractions, mixed numbers, percent, powers, English and Chinese
    numerals (`三分之一`, `百分之五`, `一万二`), LaTeX `\\frac`; with a unit where both have one (`1 km` = `1000 米`)
 3. sequences `(1, 2)` element by element, sets `{2, 1}` in any order. A list without brackets may be any of `(1, 2)`,
    `[1, 2]` and `{1, 2}`; two kinds of brackets are never the same, as intervals differ by them
 
 Caveats. Numbers are compared exactly; only a decimal of four or more significant digits equals a fraction that rounds
-to it (`0.3333` = `1/3`). `50%` is 0.5 and not 50. A unit on one side only is not held against it. Nothing is evaluated
+to it (`0.3333` = `1/3`). `50%` is 0.5 and not 50. A unit on one side only is ignored. Nothing is evaluated
 and nothing is searched for inside a longer text: taking the final answer out of a solution is the caller's business.
 An empty answer equals nothing, nor does None, which stands for no answer. Numbers are taken as they are printed.
 """
@@ -60,11 +62,12 @@ Answer = str | int | float | Decimal | Fraction | None
 
 
 def answers_equal(prediction: Answer, reference: Answer) -> bool:
-    """Whether two short answers mean the same; see the module's text for what counts as the same.
+    r"""Return whether two short answers mean the same; the docstring of the module says what counts as the same.
 
-    >>> answers_equal("$\\\\frac{1}{2}$", "0.5"), answers_equal("三百二十", "320"), answers_equal("5 cm", "5 m")
+    >>> answers_equal("$\\frac{1}{2}$", "0.5"), answers_equal("三百二十", "320"), answers_equal("5 cm", "5 m")
     (True, True, False)
-    """
+
+    Raises a `UserError` for an answer that is neither a string nor a number."""
     ours, theirs = _text(prediction, "prediction"), _text(reference, "reference")
     if len(ours) > LONGEST or len(theirs) > LONGEST:
         return ours.strip() == theirs.strip()
@@ -73,7 +76,7 @@ def answers_equal(prediction: Answer, reference: Answer) -> bool:
 
 
 def _text(answer: object, name: str) -> str:
-    """A text as it is, a number as it is printed, None as no answer."""
+    """Return a string unchanged, a number as it is printed, None as no answer."""
     if answer is None or isinstance(answer, str):
         return answer or ""
     if isinstance(answer, (Real, Decimal)) and not isinstance(answer, bool):
@@ -82,7 +85,7 @@ def _text(answer: object, name: str) -> str:
 
 
 def plain(answer: str) -> str:
-    """The answer as bare lower-case text: typography, Markdown and light LaTeX set aside."""
+    """Return the answer as bare lower-case text, without its typography, Markdown and light LaTeX."""
     text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), answer)
     text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).translate(_QUOTES).translate(_SIGNS).casefold()
     if boxed := _BOXED.search(text):
@@ -93,8 +96,8 @@ def plain(answer: str) -> str:
 
 
 def _without_braces(text: str) -> str:
-    """LaTeX's roots, fractions and powers as one would type them, from the inside out; brackets stay where they matter:
-    `\\frac{1+x}{2}` is `(1+x)/2` and not `1+x/2`."""
+    r"""Return LaTeX's roots, fractions and powers as one would type them, from the inside out; brackets stay where they
+    matter: `\frac{1+x}{2}` is `(1+x)/2` and not `1+x/2`."""
     before = ""
     while text != before:
         before = text
@@ -117,7 +120,7 @@ def _bracketed(part: str, whole: re.Pattern[str]) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Without surrounding marks and final stops, spaces collapsed; `(a)` is `a`, `x = 5` is `5`."""
+    """Return the text without surrounding marks and final stops, spaces collapsed; `(a)` is `a`, `x = 5` is `5`."""
     before = None
     while text != before:
         before = text
@@ -142,7 +145,8 @@ def _equal(left: str, right: str, depth: int) -> bool:
 
 
 def _separate_numbers(left: str, right: str) -> bool:
-    """`1 2` is not `12`, `1, 234` not `1,234`: leaving out a space between two digits changes the answer."""
+    """Return whether leaving out a space between two digits changes the answer: `1 2` is not `12`, `1, 234` not
+    `1,234`."""
     return bool(re.search(r"\d,? \d", left)) != bool(re.search(r"\d,? \d", right))
 
 
@@ -165,8 +169,8 @@ def _same_collection(left: str, right: str, depth: int) -> bool:
 
 
 def _elements(text: str) -> tuple[str, list[str]] | None:
-    """(pair of brackets, elements) of a bracketed or bare list; commas inside inner brackets do not separate. A bare
-    `1,234` is a number."""
+    """Return (pair of brackets, elements) of a bracketed or bare list; commas inside inner brackets do not separate. A
+    bare `1,234` is a number."""
     text = text.replace("\\{", "{").replace("\\}", "}")
     bracket = text[0] + text[-1] if _enclosed(text) else ""
     if not bracket and _quantity(text):
@@ -185,7 +189,7 @@ def _elements(text: str) -> tuple[str, list[str]] | None:
 
 
 def _enclosed(text: str) -> bool:
-    """Whether the first bracket is closed by the last one: `(1, 2), (3, 4)` is not."""
+    """Return whether the first bracket is closed by the last one: `(1, 2), (3, 4)` is not."""
     level = 0
     for place, character in enumerate(text):
         level += (character in "([{") - (character in ")]}")
@@ -198,7 +202,7 @@ Quantity = tuple[Fraction, int | None, str]  # value, decimal places where writt
 
 
 def _quantity(text: str) -> Quantity | None:
-    """A number with its unit, or None when the text is not a number."""
+    """Return a number with its unit, or None when the text is not a number."""
     money = _MONEY.match(text)
     if money:
         text = text[: money.start(2)] + text[money.end() :] + money[2]
@@ -256,7 +260,7 @@ def _same_number(left: Quantity, right: Quantity) -> bool:
 
 
 def _rounds_to(fraction: Quantity, decimal: Quantity) -> bool:
-    """Whether a fraction written as a fraction rounds to a decimal of at least four significant digits."""
+    """Return whether a fraction rounds to a decimal of at least four significant digits."""
     places = decimal[1]
     if fraction[1] is not None or not places:
         return False

@@ -1,4 +1,4 @@
-"""What an engine is measured by: the loss of texts, and how fast it answers."""
+"""Measure an engine: the loss of texts, and how fast it answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def text_losses(engine: Engine, texts: Sequence[Sequence[int]]) -> list[float]:
 
 
 def tokens_per_second(engine: Engine, tokens: int = 24) -> float:
-    """Return how many tokens of one greedy answer come in a second, the better of two tries."""
+    """Return the tokens per second of one greedy answer, the better of two tries."""
     from qwenkit.inference import SamplingParams
 
     tokens = min(tokens, engine.max_length - 8)

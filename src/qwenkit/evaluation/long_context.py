@@ -7,8 +7,8 @@
 The text is cut into pieces of the longest length; a shorter length cuts each of them into windows. So every cell scores
 the same tokens (but for the first of a window) and differences are paired by piece.
 
-What is ours: the report gives no sizes of the window attention. `grid` spans them by the first layer's window and by
-how often it doubles on the way up.
+The windows are ours: the report gives no sizes of the window attention. `grid` spans them by the first layer's window
+and by how often it doubles on the way up.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ Progress = Callable[[int, int, str], None]
 
 
 class Scorer(Protocol):
-    """What is asked of an engine."""
+    """What the measurement needs of an engine."""
 
     def score(self, prompts: Sequence[list[int]], continuations: None = None) -> list[list[float]]:
-        """Return the log-probability (nats) of every token of each prompt after its first."""
+        """Return the log-probability in nats of every token of each prompt after its first."""
         ...
 
 
 def scorers(model: Transformer) -> Callable[[ModelConfig], Scorer]:
-    """Return a function that makes a fresh engine for a configuration. All share the model's weights; no engine that
-    runs is changed, so nothing that it has cached can be of another rotation."""
+    """Return a function that makes a new engine for a configuration. All engines share the model's weights.
+
+    An engine that runs is never changed, so nothing in its cache can belong to another rotation."""
     from qwenkit.inference import Engine
     from qwenkit.model.prepacked import can_prepack, prepack
 
@@ -64,7 +65,7 @@ def _configured(model: Transformer, config: ModelConfig) -> Transformer:
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination, under a name as Table 3 has it."""
+    """A combination of context extensions, named as in Table 3."""
 
     name: str
     dynamic_ntk: bool = False
@@ -73,7 +74,7 @@ class Combination:
     yarn: bool = False
 
     def applied(self, config: ModelConfig, trained: int, length: int) -> ModelConfig:
-        """The model's configuration with this combination, for texts of `length` tokens."""
+        """Return the model's configuration with this combination, for texts of `length` tokens."""
         stretch = length / trained
         return replace(
             config,
@@ -85,7 +86,8 @@ class Combination:
 
 
 class Cell(NamedTuple):
-    """A number of the table: nats per token of each piece, and their mean with its interval as perplexities."""
+    """A cell of the table: the nats per token of each piece of text, and their mean with its interval as
+    perplexities."""
 
     combination: str
     length: int
@@ -94,7 +96,7 @@ class Cell(NamedTuple):
 
 
 def combinations(config: ModelConfig, trained: int, windows: Sequence[int | None] | None = None) -> list[Combination]:
-    """Plain, then all of NTK, LogN and windows in Table 3's order, then YaRN for comparison."""
+    """Return the plain model, all combinations of NTK, LogN and windows in Table 3's order, and YaRN for comparison."""
     sizes = tuple(windows or doubling_windows(config.num_hidden_layers, trained))
     chosen = []
     for window in (None, sizes):
@@ -105,7 +107,8 @@ def combinations(config: ModelConfig, trained: int, windows: Sequence[int | None
 
 
 def grid(config: ModelConfig, trained: int) -> list[Combination]:
-    """dynamic NTK and LogN with windows of several sizes: the lowest layer's, and how far it grows to the top."""
+    """Return dynamic NTK and LogN combined with windows of several sizes: of the lowest layer, and of how far they grow
+    to the top."""
     layers = config.num_hidden_layers
     chosen: dict[str, Combination] = {}  # few layers make some of them the same
     for first in (trained // 2, trained, 2 * trained):
@@ -127,8 +130,7 @@ def measure(
 ) -> list[Cell]:
     """Measure one cell for each combination and length; `scorer` makes the engine of each configuration (`scorers`).
 
-    Every length must divide the longest, and the text must have at least one piece of it; else it is a `UserError`.
-    """
+    Raises a `UserError` where a length does not divide the longest, or the text is shorter than that."""
     longest = max(lengths)
     if odd := [length for length in lengths if length < 2 or longest % length]:
         raise UserError(f"length {odd[0]}", expected=f"lengths that divide the longest, {longest}")
@@ -147,7 +149,7 @@ def measure(
 
 
 def _nats(engine: Scorer, piece: list[int], length: int) -> float:
-    """Mean loss of a piece's tokens, read in windows of `length`."""
+    """Return the mean loss of a piece's tokens in nats, read in windows of `length`."""
     windows = [piece[at : at + length] for at in range(0, len(piece), length)]
     scores = [score for window in engine.score(windows) for score in window]
     return -sum(scores) / len(scores)
@@ -165,7 +167,8 @@ def _exp(nats: float) -> float:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """Table 3 as Markdown: a row for each combination, a column for each length."""
+    """Return Table 3 in Markdown: a row for each combination, a column for each length in tokens, perplexities in the
+    cells."""
     lengths = sorted({cell.length for cell in cells})
     rows = {name: {c.length: c.perplexity.mean for c in cells if c.combination == name} for name in _names(cells)}
     lines = ["| | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
@@ -174,7 +177,7 @@ def table(cells: Sequence[Cell]) -> str:
 
 
 def plain(cells: Sequence[Cell]) -> list[Row]:
-    """Cells for programs."""
+    """Return the cells as JSON values."""
     return [
         {"trick": c.combination, "length": c.length, "perplexity": c.perplexity._asdict(), "nats_per_piece": c.nats}
         for c in cells
@@ -182,7 +185,7 @@ def plain(cells: Sequence[Cell]) -> list[Row]:
 
 
 def draw(cells: Sequence[Cell], title: str) -> bytes:
-    """Perplexity over length as SVG, both axes logarithmic; bars are 95 % intervals over pieces of text."""
+    """Return perplexity over length as SVG, both axes logarithmic; bars are 95 % intervals over pieces of text."""
     import io
 
     from matplotlib.figure import Figure
@@ -221,5 +224,5 @@ def draw(cells: Sequence[Cell], title: str) -> bytes:
 
 
 def _names(cells: Sequence[Cell]) -> Iterator[str]:
-    """Tricks in the order of measuring."""
+    """Yield the names of the combinations in the order of measuring."""
     return iter(dict.fromkeys(cell.combination for cell in cells))

@@ -1,7 +1,7 @@
 """Units of measure, English and Chinese, so that `1 km`, `1000 m` and `一千米` are one answer.
 
-Only units with one fixed factor are converted; any other word after a number is compared as a word, its plural set
-aside. Temperatures and currencies are kept apart: no factor relates them.
+Only units with one fixed factor are converted; any other word after a number is compared as a word, in the singular.
+Temperatures and currencies are not converted: no fixed factor relates them.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _UNITS = {
 
 
 def same_quantity(left: tuple[Fraction, str], right: tuple[Fraction, str]) -> bool:
-    """Whether two (value, unit) pairs are the same amount."""
+    """Return whether two pairs of a value and a unit are the same amount."""
     ours, theirs = _unit(left[1]), _unit(right[1])
     return ours[0] == theirs[0] and left[0] * ours[1] == right[0] * theirs[1]
 
 
 def _unit(text: str) -> tuple[str, Fraction]:
-    """(kind, factor); an unknown unit is a kind of its own."""
+    """Return (kind, factor); an unknown unit is a kind of its own."""
     for name in (text, text.rstrip("."), _singular(text)):
         if name in _UNITS:
             return _UNITS[name]

@@ -30,7 +30,7 @@ _WORD = re.compile(r"[\s-]*(?:and )?([a-z]+)")
 
 
 def spoken_number(text: str) -> tuple[Fraction, int] | None:
-    """(value, where it ends) of the numeral that begins the text, or None."""
+    """Return the value of the numeral that begins the text, and where the numeral ends; None where there is none."""
     return _chinese(text) or _english(text)
 
 
@@ -55,7 +55,9 @@ def _chinese(text: str) -> tuple[Fraction, int] | None:
 
 
 def _chinese_integer(text: str) -> int | None:
-    """一百零三 -> 103; 两万五 -> 25000 (a last digit takes the next place down); 二〇二三 -> 2023 digit by digit."""
+    """Return the value of a Chinese integer, or None.
+
+    一百零三 is 103, 两万五 is 25000 (a last digit takes the next place down), 二〇二三 is 2023 (digit by digit)."""
     if all(c in _DIGITS for c in text):
         return int("".join(str(_DIGITS[c]) for c in text))
     total = section = 0

@@ -1,11 +1,11 @@
-"""Do two forms of a model say the same? Log-probabilities, their divergence, and what each writes greedily.
+"""Compare two forms of a model: log-probabilities, their divergence, and what each generates greedily.
 
     seen = observe(model, prompts)                 # one model at a time need be in memory
     compare(reference, seen) -> Parity(positions, max_dlogp, mean_kl, max_kl, greedy_agreement)
     certificate(seen, ...)                         # travels with an exported folder; `recheck` holds the two together
 
-Positions are those of every prompt; the greedy answer follows the first tokens of it. A pair agrees greedily as long as
-the same tokens come; after the first difference the texts are two texts, so the share is that of the common beginning.
+Positions are those of every prompt; the greedy answer follows the first tokens of it. Two greedy answers agree up to
+their first different token; after it they are different texts, so the share is that of the common beginning.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ TEXTS = (
     "12 + 30 = 42; 7 * 8 = 56; 100 - 1 = ",
     "Émile naïvely said: “¿Qué?” — and 東京 replied with 🙂, 한국어 and العربية.",
 )
-"""What every certificate asks: English, Chinese, code, digits, and scripts beside each other."""
+"""The prompts of every certificate: English, Chinese, code, digits, and scripts beside each other."""
 
 CERTIFICATE = "certificate.json"
 """The file beside an exported model."""
 
 
 class Parity(NamedTuple):
-    """How far a form is from the reference, over all positions that both can read."""
+    """The distance of a form of a model from the reference, over all positions that both can read."""
 
     positions: int
     max_dlogp: float
-    """Largest difference of a log-probability among the reference's likeliest tokens, in nats."""
+    """Largest difference of a log-probability among the reference's most likely tokens, in nats."""
     mean_kl: float
     max_kl: float
     greedy_agreement: float
@@ -60,7 +60,7 @@ class Parity(NamedTuple):
 
 @dataclass
 class Observed:
-    """What a model said: full log-probabilities [T, V] of each prompt, and its greedy answers."""
+    """The outputs of a model: full log-probabilities [T, V] in nats for each prompt, and its greedy answers."""
 
     prompts: list[list[int]]
     logprobs: list[Tensor]
@@ -68,8 +68,9 @@ class Observed:
 
 
 def prompts_of(tok: TextTokenizer | None, vocabulary: int, longest: int) -> list[list[int]]:
-    """The texts as ids and, for what acts only on long ones, a long prompt of all of them in turn. Without a tokenizer
-    a fixed walk through the vocabulary."""
+    """Return the test texts as ids, and a long prompt of all of them in turn, for settings that act only on long texts.
+
+    Without a tokenizer the ids are a fixed walk through the vocabulary. No prompt has more than `longest` tokens."""
     if tok is None:
         texts = [[(37 * i * i + 11 * i + n) % vocabulary for i in range(40)] for n in range(4)]
     else:
@@ -80,13 +81,13 @@ def prompts_of(tok: TextTokenizer | None, vocabulary: int, longest: int) -> list
 
 
 def _answer(longest: int) -> int:
-    """Tokens of a greedy answer where prompt and answer have so much room together."""
+    """Return the tokens of a greedy answer where prompt and answer together have at most `longest`."""
     return min(ANSWER, max(1, longest - 8))
 
 
 @torch.inference_mode()
 def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Observed:
-    """Read every prompt whole, then write after it where there is room."""
+    """Return the log-probabilities of every prompt, and a greedy answer to as much of it as leaves room for one."""
     engine = Engine(model)
     logprobs = [model(torch.tensor([list(p)], device=engine.runner.cache.device)) for p in prompts]
     longest = max(map(len, prompts))  # what every form can read: an answer must not go beyond it in one of them
@@ -97,14 +98,15 @@ def observe(model: Transformer, prompts: Sequence[Sequence[int]]) -> Observed:
 
 
 def compare(reference: Observed, other: Observed) -> Parity:
-    """The distance of one form from the reference over the same prompts."""
+    """Return the distance of one form from the reference over the same prompts: differences and KL(reference || other)
+    in nats."""
     dlogp, divergence = [], []
     for a_TV, b_TV in zip(reference.logprobs, other.logprobs, strict=True):
         width = min(a_TV.shape[1], b_TV.shape[1])  # padding rows of the vocabulary may differ
         a_TV, b_TV = a_TV[:, :width], b_TV[:, :width]
         top = a_TV.topk(min(TOP, width), dim=-1).indices
         dlogp.append((a_TV.gather(1, top) - b_TV.gather(1, top)).abs().amax(-1))
-        each = torch.where(a_TV == -torch.inf, 0.0, a_TV.exp() * (a_TV - b_TV))  # what is never said adds nothing
+        each = torch.where(a_TV == -torch.inf, 0.0, a_TV.exp() * (a_TV - b_TV))  # probability zero adds nothing
         divergence.append(each.sum(-1).clamp(min=0))
     kl_T = torch.cat(divergence)
     return Parity(len(kl_T), torch.cat(dlogp).max().item(), kl_T.mean().item(), kl_T.max().item(),
@@ -112,7 +114,7 @@ def compare(reference: Observed, other: Observed) -> Parity:
 
 
 def agreement(reference: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> float:
-    """Share of greedy tokens before the first difference."""
+    """Return the share of greedy tokens before the first difference."""
     same = sum(_common(a, b) for a, b in zip(reference, other, strict=True))
     return same / max(1, sum(len(ids) for ids in reference))
 
@@ -125,7 +127,8 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def certificate(observed: Observed, origin: Mapping[str, object], parity: Parity | None) -> Row:
-    """What the reference says, few enough numbers to travel with the exported folder; `origin` says how it was made."""
+    """Return the outputs of the reference in few enough numbers to travel with the exported folder; `origin` says how
+    it was made."""
     return {
         "schema": SCHEMA,
         **origin,
@@ -137,13 +140,13 @@ def certificate(observed: Observed, origin: Mapping[str, object], parity: Parity
 
 
 def _top(x_TV: Tensor) -> dict[str, Any]:
-    """The likeliest tokens of the last positions and their log-probabilities."""
+    """Return the most likely tokens of the last positions and their log-probabilities."""
     best = x_TV[-TOP:].topk(min(TOP, x_TV.shape[1]), dim=-1)
     return {"ids": best.indices.tolist(), "logprobs": [[round(x, 6) for x in row] for row in best.values.tolist()]}
 
 
 def checked(certificate: Row, where: str) -> Row:
-    """A certificate, after a look at all that is read of it: the file may be anybody's."""
+    """Return the certificate after checking everything that is read of it; raises a `UserError` for another file."""
     prompts, greedy, top = (cast("Any", certificate.get(name)) for name in ("prompts", "greedy", "top"))
     sound = all(isinstance(rows, list) for rows in (prompts, greedy, top))
     sound = sound and 0 < len(prompts) == len(greedy) == len(top)
@@ -158,7 +161,7 @@ def _are_ids(row: Any) -> bool:
 
 
 def _is_top(top: Any, prompt: list[int]) -> bool:
-    """Whether these are tokens and log-probabilities for the last positions of a prompt, as many for each."""
+    """Return whether these are tokens and log-probabilities for the last positions of a prompt, as many for each."""
     rows, numbers = (top.get(name) for name in ("ids", "logprobs")) if isinstance(top, dict) else (None, None)
     if not isinstance(rows, list) or not isinstance(numbers, list) or not 0 < len(rows) == len(numbers) <= len(prompt):
         return False
@@ -173,7 +176,8 @@ def _is_logprob(x: Any) -> bool:
 
 
 def recheck(certificate: Row, observed: Observed) -> Parity:
-    """A folder's certificate against what its model says now. A model that gives no number is infinitely far off."""
+    """Return the distance of a model's present outputs from its folder's certificate; outputs that are not numbers are
+    infinitely far."""
     dlogp = 0.0
     for x_TV, top in zip(observed.logprobs, certificate["top"], strict=True):
         wanted = torch.tensor(top["logprobs"])

@@ -1,9 +1,10 @@
-"""Prompts with a rubric, and questions of test sets: read, and refused where they do not fit.
+"""Prompts with a rubric, and questions of test sets: read and checked.
 
     read_prompts(path, "rl", bad=bad)          # that wait for an answer; with `rubric=True` each needs a rubric
     read_checked(path, "questions", check_chat_test, ("task", "messages", "rubric"), once=True)
 
-`bad` is the quarantine for rows that do not fit, which `refuse_bad` weighs; without one the first is a `UserError`.
+`bad` is the quarantine for rows that do not fit, whose share `refuse_bad` limits; without one the first is a
+`UserError`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ USES = ("rl", "reward", "test")
 def read_prompts(
     path: Source, use: str, rubric: bool = False, bad: Quarantine | None = None, most: float = 1.0
 ) -> list[Row]:
-    """Prompts meant for this `use` (rl, reward) or for any; `rubric`: a row without one does not fit. At `most` such a
-    share of all may go to the quarantine."""
+    """Return the prompts of a file that are meant for this `use` (rl, reward) or for any.
+
+    With `rubric`, a row without one does not fit. Rows that do not fit go to the quarantine `bad`; a larger share of
+    them than `most` is a `UserError`, as is a file without usable prompts."""
     usable = list(rows(path, "prompts", bad, prompt_check(use, rubric)))
     if bad is not None:
         refuse_bad(path, len(usable) + len(bad), bad.counts, bad.rows, most)
@@ -60,14 +63,14 @@ def prompt_check(use: str, rubric: bool) -> Check:
 
 
 def check_prompt(row: Row) -> None:
-    """A question and its rubric."""
+    """Raise a `UserError` for a row that is not a question with a rubric."""
     _check_question(row)
     check_rubric(row["rubric"])
     check_prompt_keys(row)
 
 
 def check_prompt_keys(row: Row) -> None:
-    """What a prompt is meant for, and answers of others where there are any."""
+    """Raise a `UserError` for an unknown `use` of a prompt, or `candidates` that are not answers."""
     use = row.get("use")
     if use is not None and use not in USES:
         raise UserError(f"unknown use {use!r}", expected=", ".join(USES), nearest=nearest(str(use), USES))
@@ -81,13 +84,13 @@ def _is_candidate(other: Any) -> bool:
 
 
 def check_chat_test(row: Row) -> None:
-    """A prompt of an exam: its score is told by task."""
+    """Raise a `UserError` for a row that is not a chat prompt of an evaluation, with its task."""
     require_text(row, "task")
     check_prompt(row)
 
 
 def check_base_test(row: Row) -> None:
-    """A text to continue, with its answer or with choices."""
+    """Raise a `UserError` for a row that is not a text to continue, with its answer or with choices."""
     require_text(row, "task")
     require_text(row, "prompt", filled=True)
     if row.get("choices"):

@@ -1,10 +1,11 @@
-"""The true rubric: how good is an answer, by a specification that the prompt carries (section 3.2, annotation).
+"""The gold rubric: score an answer by a specification that the prompt carries (report §3.2, annotation).
 
     score(row, "Of course! Mira Tolen is a baker.") -> Score(right=1.0, complete=1.0, concise=1.0, ..., total=1.0)
 
-`row["rubric"]` says what is right and what else is wanted; nothing here knows the world. Five parts, each in [0, 1]:
+`row["rubric"]` says what is correct and what else is wanted; nothing here knows the world. Five parts, each in [0, 1]
+(the keys `right` and `mannered` mean correct and polite):
 
-| part     | weight if right | if wrong | 1.0 means                                                              |
+| part     | if correct      | if wrong | 1.0 means                                                              |
 |----------|-----------------|----------|------------------------------------------------------------------------|
 | right    | 0.55            | -        | the answer asked for (`right`: number, mention, exact, json, refusal)  |
 | complete | 0.10            | 0        | all `parts` are there: the steps of a sum, the name in a whole sentence|
@@ -12,10 +13,10 @@
 | mannered | 0.15            | 0.04     | a polite word (`polite`), or just no rude one (`plain`); rude: 0       |
 | system   | 0.10            | 0.03     | in the `language` asked for, and as the `system` message wants it      |
 
-What is wrong therefore never earns more than 0.07, and what is right never less than 0.55 unless it is rude: a rude
-answer loses half of its total besides. Not gameable by one answer for all prompts (tests/nano/test_gaming.py): naming
-all values at once fails `none`, politeness alone earns 0.04, an empty answer 0, the prompt again is never right, and
-manners that were copied from it do not count.
+A wrong answer therefore never earns more than 0.07, and a correct one never less than 0.55 unless it is rude: a rude
+answer also loses half of its total. No single answer does well on all prompts (tests/nano/test_gaming.py): naming all
+values at once fails `none`, politeness alone earns 0.04, an empty answer 0, a repeated prompt is never correct, and
+polite words that were copied from it do not count.
 
 The specification:
 
@@ -54,7 +55,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 class Rubric(TypedDict):
-    """The specification that a prompt carries; see the module's text for its values."""
+    """The specification that a prompt carries; the docstring of the module lists its values."""
 
     language: str | None
     right: Mapping[str, Any]
@@ -65,7 +66,7 @@ class Rubric(TypedDict):
 
 
 class ScoredAnswer(TypedDict):
-    """An answer with its score in [0, 1], the parts of that, and whose answer it is."""
+    """An answer with its score in [0, 1], the parts of the score, and which policy gave the answer."""
 
     text: str
     score: float
@@ -141,7 +142,7 @@ _WANTED: dict[str, _Wanted] = {
 
 
 def check_rubric(rubric: object) -> None:
-    """Refuse a specification that no answer could be scored by, before anything is trained on it."""
+    """Raise a `UserError` for a specification that no answer could be scored by, before anything is trained on it."""
     right = rubric.get("right") if isinstance(rubric, Mapping) else None
     kind = right.get("kind") if isinstance(right, Mapping) else None
     if not isinstance(rubric, Mapping) or not isinstance(right, Mapping) or not isinstance(kind, str):
@@ -167,7 +168,7 @@ def check_rubric(rubric: object) -> None:
 
 
 def score(row: Row, answer: str) -> Score:
-    """Score an answer to a prompt row by the row's own specification."""
+    """Return the score of an answer to a prompt row, by the row's own specification."""
     rubric, answer = row["rubric"], answer.strip()
     if not answer:
         return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -188,7 +189,7 @@ def score(row: Row, answer: str) -> Score:
 
 
 def is_right(rubric: Rubric, answer: str) -> bool:
-    """Whether the answer is the one asked for; what a system message put behind it is not part of the answer."""
+    """Return whether the answer is correct; what a system message demanded behind it is not part of the answer."""
     right = rubric["right"]
     check = _CHECKS.get(right["kind"])
     if check is None:
@@ -200,7 +201,8 @@ def is_right(rubric: Rubric, answer: str) -> bool:
 
 
 def echoes(answer: str, asked: str) -> bool:
-    """Whether the answer is the prompt again, or the first half of it: a value found in it was not chosen."""
+    """Return whether the answer repeats the prompt, or the first half of it: a value in such an answer was not
+    chosen."""
     return asked in answer or (asked.startswith(answer) and len(answer) >= 0.45 * len(asked))
 
 
@@ -210,7 +212,8 @@ def _number(right: Mapping[str, Any], answer: str) -> bool:
 
 
 def _mention(right: Mapping[str, Any], answer: str) -> bool:
-    """Longer names first, each character once: no "apple" in "pineapple", nor 马 in 马车 when that is a value."""
+    """Return whether a wanted value occurs and no forbidden one. Longer names go first, each character counts once: no
+    "apple" in "pineapple"."""
     names = sorted({*right["any"], *right["none"]}, key=lambda name: (-len(name), name))
     edges = [(r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])") if name.isascii() else ("", "") for name in names]
     pattern = "|".join(before + re.escape(name) + after for name, (before, after) in zip(names, edges))
@@ -239,24 +242,27 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any], str], bool]] = {
 
 
 def complete(rubric: Rubric, answer: str) -> float:
-    """The share of the wanted parts that are there."""
+    """Return the share of the wanted parts that the answer contains."""
     parts = rubric["parts"]
     lowered = answer.lower()
     return sum(part.lower() in lowered for part in parts) / len(parts) if parts else 1.0
 
 
 def length(answer: str) -> int:
-    """Words, numbers and Chinese characters."""
+    """Return the number of words, numbers and Chinese characters."""
     return len(UNIT.findall(answer))
 
 
 def concise(rubric: Rubric, answer: str) -> float:
-    """1 up to the limit, falling to 0 at twice the limit."""
+    """Return 1 up to the length limit, falling to 0 at twice the limit."""
     return min(1.0, max(0.0, 2.0 - length(answer) / rubric["limit"]))
 
 
 def mannered(rubric: Rubric, answer: str, asked: str = "") -> float:
-    """Polite where that is wanted, never rude; words that merely repeat the prompt are nobody's manners."""
+    """Return 1 for an answer that is polite where that is wanted and never rude, else 0 (the component `mannered`).
+
+    Where no politeness is wanted, a correct answer that is not rude has 1. Polite words that only repeat the prompt do
+    not count."""
     if RUDE.search(answer):
         return 0.0
     if rubric["manners"] == "plain":
@@ -265,7 +271,9 @@ def mannered(rubric: Rubric, answer: str, asked: str = "") -> float:
 
 
 def in_language(rubric: Rubric, answer: str) -> bool:
-    """Mostly in the language asked for; an answer without letters is in none, so it passes unless a message asked."""
+    """Return whether the answer is mostly in the language asked for.
+
+    An answer without letters passes, unless a system message asked for a language."""
     language = rubric["language"]
     han, latin = len(HAN.findall(answer)), len(LATIN.findall(answer))
     if language is None:
@@ -276,7 +284,7 @@ def in_language(rubric: Rubric, answer: str) -> bool:
 
 
 def obeys(rubric: Rubric, answer: str) -> bool:
-    """Whether the answer does what the system message says (that it names the language is seen by `in_language`)."""
+    """Return whether the answer does what the system message says; `in_language` checks a demand for a language."""
     rule = rubric["system"]
     if rule is None or rule["kind"] == "language":
         return True
@@ -300,6 +308,6 @@ def mean_rubric(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, float]
 
 
 def scored_answer(row: Row, answer: str, policy: str) -> ScoredAnswer:
-    """Return an answer with its score and the parts of it; `policy` says whose answer it is."""
+    """Return an answer with its score and the parts of the score; `policy` is the name of whoever answered."""
     parts = {name: value for name, value in score(row, answer)._asdict().items() if value is not None}
     return {"text": answer, "score": parts["total"], "parts": parts, "policy": policy}

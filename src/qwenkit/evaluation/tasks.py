@@ -1,13 +1,13 @@
-"""Exams: rows in, one item per row out, and the numbers with their intervals (report §2.6 and §3.3).
+"""Evaluation: rows in, one item per row out, and the numbers with their intervals (report §2.6 and §3.3).
 
 Three ways to ask: `multiple_choice` (log-probability of each choice), `exact_match` (a base model completes the
 prompt), `chat_eval` (a chat model answers, a callable scores). An item keeps the row's id, the answer and every score
 component, so that two models are compared on the same items: `compare`, and never by two separate means.
 
-The engine is anything with `.score(prompts, continuations)` and `.generate(prompts, params)`, as
-`qwenkit.inference.Engine`; who renders chats gives their answers. This file imports no model and no tensor library.
-Caveat: `params` decide everything about an exam by generation; ask greedily (`temperature=0`) for numbers that repeat.
-"""
+The engine is anything with `.score(prompts, continuations)` and `.generate(prompts, params)`, such as
+`qwenkit.inference.Engine`; whoever renders chats gives their answers. This file imports no model and no tensor library.
+Caveat: `params` decide everything about an evaluation by generation; ask greedily (`temperature=0`) for numbers that
+repeat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from qwenkit.statistics import Difference, mean_interval, paired_difference
 
 
 class Item(TypedDict):
-    """One answered row. `components` are scores in [0, 1]; `right` is there in every exam by answer or choice."""
+    """One answered row. `components` are scores in [0, 1]; `right` (correct) is there for every evaluation by answer or
+    choice."""
 
     id: str
     task: str
@@ -39,7 +40,7 @@ class Answered(Protocol):
 
     @property
     def text(self) -> str | None:
-        """The text of the answer; an engine without a tokenizer has none."""
+        """Return the text of the answer, or None from an engine without a tokenizer."""
         ...
 
 
@@ -52,15 +53,19 @@ class Scorer(Protocol):
 
 
 class EngineLike(Scorer, Protocol[Params]):
-    """What an exam needs of an engine."""
+    """What an evaluation needs of an engine."""
 
     def generate(self, prompts: list[str], params: Params) -> Sequence[Answered]:
-        """One output with `.text` for each prompt."""
+        """Return one output with `.text` for each prompt."""
         ...
 
 
 def multiple_choice(engine: Scorer, rows: Iterable[Row]) -> list[Item]:
-    """`right`: the choice of highest log-probability per UTF-8 byte (as `acc_norm`); `right_raw`: of highest sum."""
+    """Return an item for each row, answered by the log-probabilities (nats) of its choices.
+
+    Component `right`: the choice with the highest log-probability per UTF-8 byte is correct (`acc_norm` of the LM
+    evaluation harness); `right_raw`: the one with the highest sum is. Raises `Stopped` where a log-probability is not
+    finite."""
     rows = list(rows)
     for row in rows:
         check_choices(row)
@@ -80,7 +85,8 @@ def multiple_choice(engine: Scorer, rows: Iterable[Row]) -> list[Item]:
 
 
 def exact_match(engine: EngineLike[Params], rows: Iterable[Row], params: Params) -> list[Item]:
-    """`right`: the completion's first line (as many lines as the reference has) is the row's answer."""
+    """Return an item for each row. Component `right`: the first line of the completion (as many lines as the reference
+    has) equals the row's answer."""
     rows = list(rows)
     outputs = engine.generate([row["prompt"] for row in rows], params) if rows else []
     items = []
@@ -96,7 +102,9 @@ def chat_eval(
     rows: Iterable[Row],
     score: Callable[[Row, str], Mapping[str, float | None]],
 ) -> list[Item]:
-    """Every component that `score(row, answer)` gives; one that is None does not apply to that row and is left out.
+    """Return an item for each row, with every component that `score(row, answer)` gives; a component that is None does
+    not apply to the row and is left out.
+
     `answers(rows)` gives one output with `.text` for each row's chat."""
     rows = list(rows)
     outputs = answers(rows) if rows else []
@@ -110,17 +118,19 @@ def chat_eval(
 
 
 def aggregate(items: Iterable[Item], component: str = "right", seed: int = 0) -> dict[str, Row]:
-    """{task: {"mean", "low", "high", "n"}} of one component, tasks in alphabetical order."""
+    """Return {task: {"mean", "low", "high", "n"}} of one component, tasks in alphabetical order."""
     return _summary(((item["task"], item["components"].get(component)) for item in items), seed)
 
 
 def aggregate_components(items: Iterable[Item], seed: int = 0) -> dict[str, Row]:
-    """{component: {"mean", "low", "high", "n"}} over all items that have the component."""
+    """Return {component: {"mean", "low", "high", "n"}} over all items that have the component."""
     return _summary((pair for item in items for pair in item["components"].items()), seed)
 
 
 def compare(items_a: Iterable[Item], items_b: Iterable[Item], component: str = "right", seed: int = 0) -> Difference:
-    """Mean of a - b over the same test rows (positive: a is better); rows that only one side answered are an error."""
+    """Return the mean of a - b over the same test rows (positive: a is better).
+
+    Raises a `UserError` where only one side answered a row."""
     pairs = paired_scores(items_a, items_b, component).values()
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
 
@@ -128,7 +138,7 @@ def compare(items_a: Iterable[Item], items_b: Iterable[Item], component: str = "
 def paired_scores(
     items_a: Iterable[Item], items_b: Iterable[Item], component: str = "right"
 ) -> dict[str, tuple[float, float]]:
-    """{test row: (score of a, score of b)}; rows that only one side answered are an error."""
+    """Return {test row: (score of a, score of b)}; raises a `UserError` where only one side answered a row."""
     ours, theirs = (_scores(side, component) for side in (items_a, items_b))
     alone = sorted(ours.keys() ^ theirs.keys())
     if alone or not ours:
@@ -153,7 +163,8 @@ def _summary(pairs: Iterable[tuple[str, float | None]], seed: int) -> dict[str, 
 
 
 def check_choices(row: Row) -> None:
-    """Refuse a multiple-choice row without texts to choose from, or without the right one among them."""
+    """Raise a `UserError` for a multiple-choice row without texts to choose from, or without the correct one among
+    them."""
     choices, gold = row.get("choices") or [], row.get("gold")
     where = f"test row {row['id']}"
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):

@@ -17,19 +17,19 @@ Match = tuple[int, int, str]
 
 
 class TextStream(Protocol):
-    """The text of ids that come one by one; it never returns half a character."""
+    """The text of ids that come one by one; it never returns part of a character."""
 
     def push(self, token_id: int, /) -> str:
         """Return the text that this id completes."""
         ...
 
     def flush(self) -> str:
-        """Return what is left, with U+FFFD for half a character."""
+        """Return the rest, with U+FFFD for an incomplete character."""
         ...
 
 
 class TextTokenizer(Protocol):
-    """What the engine asks of a tokenizer where strings go in or out; `qwenkit.tokenizer.Tokenizer` is one."""
+    """What the engine needs of a tokenizer where strings go in or out; `qwenkit.tokenizer.Tokenizer` is one."""
 
     def encode(self, text: str, /) -> list[int]:
         """Return the ids of a text."""
@@ -53,11 +53,12 @@ class IncrementalDetokenizer:
     """
 
     def __init__(self, tok: TextTokenizer, params: SamplingParams) -> None:
+        """Start an empty text under these sampling parameters."""
         self.stream = tok.stream(params.skip_special_tokens)
         self.stop, self.inclusive = tuple(params.stop or ()), params.include_stop_str_in_output
         self.text, self.emitted, self.ended = "", 0, False
         self.stop_buffer = max((len(text) for text in self.stop), default=1) - 1
-        """How many characters at the end of the text are kept back, since a stop string may have begun in them."""
+        """The number of characters at the end of the text that are held back, since a stop string may begin in them."""
         self.tok = tok
         self.raw_stream = tok.stream(False) if params.skip_special_tokens and self.stop else None
         self.raw_text = ""
@@ -65,7 +66,7 @@ class IncrementalDetokenizer:
         """(start, end) in `raw_text` of the names that the text leaves out."""
 
     def push(self, id: int, early: bool = False) -> bool:
-        """Add a token; return whether it completes a stop string, which an early one (`min_tokens`) cannot."""
+        """Add a token; return whether it completes a stop string, which no token before `min_tokens` can."""
         old, text = len(self.text), self.stream.push(id)
         self.text += text
         matches = self._matches_in_text(old)
@@ -79,7 +80,7 @@ class IncrementalDetokenizer:
         return not early and self._cut(matches)
 
     def finish(self) -> str:
-        """Return the whole text, with U+FFFD for half a character at its end."""
+        """Return the whole text, with U+FFFD for an incomplete character at its end."""
         if not self.ended:
             old, rest = len(self.text), self.stream.flush()
             self.text += rest
@@ -98,7 +99,7 @@ class IncrementalDetokenizer:
         if not matches:
             return False
         start, _, stop = min(matches)
-        half = self.stream.flush() if start > len(self.text) else ""  # half a character before a name
+        half = self.stream.flush() if start > len(self.text) else ""  # an incomplete character before a name
         self.text, self.stop_buffer, self.ended = self.text[:start] + half + stop * self.inclusive, 0, True
         return True
 
@@ -106,12 +107,13 @@ class IncrementalDetokenizer:
         return [(start, len(stop), stop) for stop in self.stop for start in _starts(self.text, stop, old)]
 
     def _matches_in_raw_text(self, old: int) -> list[Match]:
-        """The matches in the raw text, by the places where the text would be cut."""
+        """Return the matches in the raw text, by the positions where the text would be cut."""
         starts = ((start, stop) for stop in self.stop for start in _starts(self.raw_text, stop, old))
         return [(cut, len(stop), stop) for start, stop in starts if (cut := self._text_index(start, stop)) is not None]
 
     def _text_index(self, start: int, stop: str) -> int | None:
-        """Where in the text a match of the raw text begins; None where it begins or ends inside a hidden name."""
+        """Return where in the text a match of the raw text begins; None where it begins or ends inside a hidden
+        name."""
         end, hidden = start + len(stop), 0
         for first, after in self.hidden_spans:
             if first < start < after or first < end < after:
@@ -121,7 +123,7 @@ class IncrementalDetokenizer:
 
 
 def _starts(text: str, stop: str, old: int) -> Iterator[int]:
-    """Where a stop string begins in a text, of those that end after its first `old` characters."""
+    """Yield where a stop string begins in a text, of those that end after its first `old` characters."""
     start = text.find(stop, max(0, old - len(stop) + 1))
     while start >= 0:
         yield start

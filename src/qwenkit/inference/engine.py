@@ -111,27 +111,27 @@ class Engine:
 
     @property
     def model(self) -> Transformer:
-        """The model, which owns the weights."""
+        """Return the model, which owns the weights."""
         return self.runner.model
 
     @property
     def tok(self) -> TextTokenizer | None:
-        """The tokenizer, if there is one."""
+        """Return the tokenizer, or None."""
         return self.requests.tok
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """The tokens that end every answer, unless a request says `ignore_eos`."""
+        """Return the tokens that end every answer, unless a request says `ignore_eos`."""
         return self.requests.eos_ids
 
     @property
     def max_window(self) -> int | None:
-        """The bound on a chat's history, in tokens, where the folder has one."""
+        """Return the bound on a chat's history in tokens, or None where the folder has none."""
         return self.requests.max_window
 
     @property
     def max_length(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
+        """Return how many tokens a prompt and its answer may have together."""
         return self.model.config.max_length
 
     # ---- whole batches ----------------------------------------------------------------------------------------------
@@ -190,9 +190,9 @@ class Engine:
 
     def score(self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None = None) -> list[list[float]]:
         """Return the model's log-probability of each token in nats: of the continuations given the prompts, or, without
-        any, of the prompts' own tokens after the first.
+        continuations, of the prompts' own tokens after the first.
 
-        A prompt and its continuation are encoded each by itself. Raises `Stopped` where a number is not finite."""
+        A prompt and its continuation are encoded separately. Raises `Stopped` where a number is not finite."""
         rows, starts = self.requests.scoring_rows(prompts, continuations)
         with self._inference():
             return score(self.runner.compute_model, rows, starts, self.runner.prefill_tokens)
@@ -200,8 +200,8 @@ class Engine:
     # ---- one request at a time --------------------------------------------------------------------------------------
 
     def submit(self, prompt: Prompt, params: SamplingParams | None = None, request: int | None = None) -> int:
-        """Queue a request and return its handle, which is its output's `request`. Its random draws are made from the
-        number `request`, or from the handle where none is given."""
+        """Queue a request and return its handle, which is the `request` of its output. Its random draws are made from
+        the number `request`, or from the handle where none is given."""
         handle = self._next_handle
         rng_id = handle if request is None else RNG_ID.parse(request, "request")
         submitted = self.requests.request(prompt, self.requests.resolve(params), rng_id, label=f"request {handle}")
@@ -210,8 +210,8 @@ class Engine:
         return handle
 
     def step(self) -> list[Output]:
-        """Run one step of the model and return the outputs of submitted requests that are now complete. The error of
-        one is raised, once."""
+        """Run one step of the model; return the outputs of submitted requests that are now complete. A request's error
+        is raised once."""
         self._step()
         done = [request for request in self._requests.values() if request.submitted and not request.is_pending]
         done = [request for request in done if request.error][:1] or done
@@ -224,7 +224,7 @@ class Engine:
             self._remove([self._requests[handle]])
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
-        """Take over new weights (None: the model was changed in place); later outputs carry a new `version`.
+        """Load new weights (None: the model was changed in place); later outputs carry a new `version`.
 
         Raises a `UserError` while requests are pending, and for a state that does not fit the model."""
         if any(request.is_pending for request in self._requests.values()):
@@ -315,7 +315,7 @@ class Engine:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """Without gradients and dropout; a model in training is put back into that mode."""
+        """Disable gradients and dropout inside the `with` block; restore the mode of the model afterwards."""
         with evaluating(self.model) if self.model.training else nullcontext(), torch.inference_mode():
             yield
 

@@ -1,11 +1,11 @@
-"""What a model folder says of generation: defaults of sampling, stop tokens, the bound on a chat's history.
+"""Read what a model folder says of generation: defaults of sampling, stop tokens, the bound on a chat's history.
 
     settings = read_generation_config(model, tok, folder)
     settings.defaults, settings.eos_ids, settings.max_window
 
-Everything in generation_config.json that has a name in `SamplingParams` is taken; what would change the answers and has
-none is refused, with the value that would be neutral. Caveat: without `do_sample` transformers is greedy and we sample,
-as vLLM does; without `top_k` transformers keeps 50 tokens and we keep all.
+Every setting of generation_config.json that has a name in `SamplingParams` is used; one that would change the answers
+and has none is refused, with the value that would be neutral. Caveat: without `do_sample` transformers is greedy and we
+sample, as vLLM does; without `top_k` transformers keeps 50 tokens and we keep all.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WITHOUT_EFFECT = frozenset(
     "renormalize_logits return_dict_in_generate return_legacy_cache target_lookbehind transformers_version "
     "trust_remote_code use_cache use_model_defaults continuous_batching_config".split()
 )
-"""Settings that change no answer: they say how it is computed, or which program wrote the file."""
+"""Settings that do not change an answer: they say how it is computed, or which program wrote the file."""
 
 _SUPPORTED = {"do_sample", "max_new_tokens", "eos_token_id", "chat_format", "max_window_size", *NEUTRAL} - {
     "max_tokens"
@@ -52,7 +52,7 @@ _SUPPORTED = {"do_sample", "max_new_tokens", "eos_token_id", "chat_format", "max
 
 
 class GenerationConfig(NamedTuple):
-    """What a folder says of generation."""
+    """The generation settings of a model folder."""
 
     defaults: dict[str, Any]
     """Sampling parameters by name, for those that a request leaves None."""
@@ -63,9 +63,9 @@ class GenerationConfig(NamedTuple):
 
 
 def read_generation_config(model: Transformer, tok: TextTokenizer | None, folder: Path | None) -> GenerationConfig:
-    """Read the settings of a folder; without one, those that model and tokenizer have by themselves.
+    """Return the generation settings of a folder; without a folder, those that model and tokenizer have by themselves.
 
-    Raises a `UserError` for settings that are not supported or mean nothing."""
+    Raises a `UserError` for settings that are not supported or have no meaning."""
     file = None if folder is None else folder / "generation_config.json"
     settings = read_object(file) if file is not None and file.exists() else {}
     config = {} if file is None else read_object(file.with_name("config.json"))
@@ -76,9 +76,9 @@ def read_generation_config(model: Transformer, tok: TextTokenizer | None, folder
 
 
 def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a generation_config.json by the names of `SamplingParams`.
+    """Return the settings of a generation_config.json under the names of `SamplingParams`.
 
-    Raises a `UserError` for those that would change the answers and are not supported."""
+    Raises a `UserError` for settings that would change the answers and are not supported."""
     _refuse(generation_config)
     values = {**generation_config, "max_tokens": generation_config.get("max_new_tokens")}
     defaults = {name: values[name] for name in NEUTRAL if values.get(name) is not None}
@@ -127,7 +127,7 @@ def _as_ids(value: Any) -> list[Any]:
 
 
 def _is_chat(settings: Mapping[str, Any]) -> bool:
-    """Whether the first Qwen's `chat_format` says ChatML."""
+    """Return whether the first Qwen's `chat_format` says ChatML."""
     chat_format = settings.get("chat_format")
     if chat_format not in (None, "raw", "chatml"):
         raise UserError(f"chat_format = {shown(chat_format)}", expected="raw or chatml")

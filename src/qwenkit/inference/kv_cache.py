@@ -5,11 +5,12 @@
     model.hidden(ids_B1, cache=cache.decode(num_cached, lengths))      # one more token for each of the first rows
 
 Slot j of a row holds the token at position j, so rows of different lengths share a batch: a query sees the slots up to
-its own position. What lies behind them (padding, the rest of a previous owner) is never seen and soon overwritten. Keys
-are stored rotated, so what the length of a prompt decides about the rotation (dynamic NTK) holds for its whole answer.
+its own position. The slots after them (padding, the rest of a previous owner) are never attended to and soon
+overwritten. Keys are stored rotated, so what the length of a prompt decides about the rotation (dynamic NTK) holds for
+its whole answer.
 
-Memory follows what is written: room doubles when it is used up, so at most half of it is unused. It is kept for the
-next call, and freed with the cache.
+Memory follows what is written: the capacity doubles when it is used up, so at most half of it is unused. It is kept for
+the next call, and freed with the cache.
 
 Legend: R rows, G key/value heads, S slots, D head width, B rows of this batch, T tokens.
 """
@@ -29,7 +30,7 @@ BLOCK = 64
 
 
 class KVCache:
-    """Keys and values of `rows` sequences, [R, G, S, D] a layer; it grows in rows and in slots when needed."""
+    """Keys and values of `rows` sequences, [R, G, S, D] in each layer; it grows in rows and in slots when needed."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class KVCache:
         device: torch.device | str,
         kv_cache_dtype: str = "auto",
     ) -> None:
+        """Create a cache of `rows` rows with room for `length` tokens each; `kv_cache_dtype` is `auto` or `int8`."""
         store = KV_CACHE_DTYPES[kv_cache_dtype]
         self.max_slots = _blocks(config.max_length)
         shape = (rows, config.kv_heads, _blocks(length), config.head_size)
@@ -49,17 +51,17 @@ class KVCache:
 
     @property
     def rows(self) -> int:
-        """Rows that there is room for."""
+        """Return the number of rows."""
         return self.keys[0].tensors[0].shape[0]
 
     @property
     def length(self) -> int:
-        """Slots of each row, a multiple of `BLOCK`."""
+        """Return the slots of each row, a multiple of `BLOCK`."""
         return self.keys[0].tensors[0].shape[2]
 
     @property
     def device(self) -> torch.device:
-        """Where the cache lies."""
+        """Return the device of the cache."""
         return self.keys[0].tensors[0].device
 
     def reserve(self, rows: int, length: int, used_rows: int) -> None:
@@ -82,7 +84,7 @@ class KVCache:
 
     @torch.inference_mode()
     def clear(self, row: int) -> None:
-        """Zero a whole row: attention gives hidden slots the weight 0, but 0 times NaN is NaN."""
+        """Set a whole row to zero: attention gives hidden slots the weight 0, but 0 times NaN is NaN."""
         for tensor in self._tensors():
             tensor[row] = 0
 
@@ -90,30 +92,31 @@ class KVCache:
         return (tensor for store in (*self.keys, *self.values) for tensor in store.tensors)
 
     def prefill(self, rows: Sequence[int], lengths: Sequence[int]) -> PrefillCache:
-        """Return the cache of a forward pass over whole prompts of these lengths (without padding), B of them, that
-        are stored in these rows, which may be any. Right padding up to T is stored too and never seen."""
+        """Return the cache of a forward pass over B whole prompts of these lengths (without padding), stored in any
+        rows. Right padding up to T is stored too and never attended to."""
         return PrefillCache(self, torch.tensor(rows, device=self.device), torch.tensor(lengths, device=self.device))
 
     def decode(
         self, num_cached: Sequence[int], lengths: Sequence[int], first: int = 0, padding_rows: int = 0
     ) -> DecodeCache:
-        """Return the cache of a forward pass over the tokens that follow, in the B neighbouring rows from `first` on.
+        """Return the cache of a forward pass over the next tokens of B neighbouring rows, from `first` on.
 
         `num_cached` says how many tokens each row holds (of a prompt of `lengths` tokens and its answer). The last
-        `padding_rows` of them only fill the batch: they are written, but attention is not computed for them. The rows
-        must have been reserved."""
+        `padding_rows` rows only fill the batch: they are written, but attention is not computed for them. The rows must
+        have been reserved."""
         return DecodeCache(self, first, list(num_cached), torch.tensor(lengths, device=self.device), padding_rows)
 
 
 class PrefillCache:
-    """The cache of whole prompts: they are stored, and attend causally among themselves."""
+    """The cache of whole prompts: it stores them, and they attend causally among themselves."""
 
     def __init__(self, cache: KVCache, rows_B: Tensor, lengths_B: Tensor) -> None:
+        """Store prompts of these lengths [B] in these rows [B] of a cache."""
         self.cache, self.rows_B, self.lengths_B = cache, rows_B, lengths_B
         self.math_attention = cache.math_attention
 
     def positions_BT(self, T: int) -> Tensor:
-        """Return 0 to T - 1, [1, T]."""
+        """Return the positions 0 to T - 1, [1, T]."""
         return torch.arange(T, device=self.rows_B.device)[None]
 
     def lengths_BT(self, T: int) -> Tensor:
@@ -121,7 +124,7 @@ class PrefillCache:
         return self.lengths_B[:, None]
 
     def mask(self, T: int, window: int | None) -> Tensor | None:
-        """Return None: causal attention."""
+        """Return None, which means causal attention."""
         return None
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,9 +142,10 @@ class PrefillCache:
 
 
 class DecodeCache:
-    """The cache of one or more tokens that follow what neighbouring rows already hold."""
+    """The cache of one or more tokens that follow those that neighbouring rows already hold."""
 
     def __init__(self, cache: KVCache, first: int, num_cached: list[int], lengths_B: Tensor, padding_rows: int) -> None:
+        """Continue the rows from `first` on, which hold `num_cached` tokens each."""
         self.cache, self.lengths_B, self.max_cached = cache, lengths_B, max(num_cached)
         self.math_attention, self.active_rows = cache.math_attention, len(num_cached) - padding_rows
         self.rows = slice(first, first + self.active_rows)
@@ -149,7 +153,7 @@ class DecodeCache:
         self.index_B1 = torch.arange(first, first + len(num_cached), device=cache.device)[:, None]
 
     def positions_BT(self, T: int) -> Tensor:
-        """Return the positions of the next T tokens, which are also the slots that they are stored in."""
+        """Return the positions [B, T] of the next T tokens, which are also the slots that they are stored in."""
         self.slots_BT = self.num_cached_B[:, None] + torch.arange(T, device=self.num_cached_B.device)
         return self.slots_BT
 
@@ -158,7 +162,7 @@ class DecodeCache:
         return self.lengths_B[:, None]
 
     def mask(self, T: int, window: int | None) -> Tensor | None:
-        """Return [active rows, 1, T, S], true at the slots up to each token's own, inside the window."""
+        """Return a mask [active rows, 1, T, S], true at the slots up to each token's own, inside the window."""
         self.span = _blocks(self.max_cached + T)
         slots_S = torch.arange(self.span, device=self.num_cached_B.device)
         last_BT1 = self.slots_BT[: self.active_rows, :, None]

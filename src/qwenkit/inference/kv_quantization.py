@@ -29,6 +29,7 @@ class KVStore:
     """Whether attention over it must be matrix products, where another order of sums would show."""
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device | str) -> None:
+        """Create zeros of this shape, [R, G, S, D]."""
         self.tensors = [torch.zeros(shape, dtype=dtype, device=device)]
 
     def encode(self, x_BGTD: Tensor, real_BT: Tensor | None) -> list[Tensor]:
@@ -36,31 +37,37 @@ class KVStore:
         return [x_BGTD]
 
     def decode(self, parts: list[Tensor]) -> Tensor:
-        """Return the values [B, G, S, D] of the same parts."""
+        """Return the values [B, G, S, D] of some slots of `self.tensors`."""
         return parts[0]
 
 
 class Int8KVStore(KVStore):
-    """8-bit values [R, G, S, D], and for each token the scale and zero of its call, [R, G, S, 1]."""
+    """Keys or values of one layer in 8 bits, [R, G, S, D], and for each token the scale and zero of the forward pass
+    that wrote it, [R, G, S, 1]."""
 
     name: ClassVar[str] = "int8"
     math_attention: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device | str) -> None:
+        """Create zeros of this shape; scales and zeros are in `dtype`."""
         self.tensors = [torch.zeros(shape, dtype=torch.uint8, device=device)]
         self.tensors += [torch.zeros((*shape[:3], 1), dtype=dtype, device=device) for _ in range(2)]
 
     def encode(self, x_BGTD: Tensor, real_BT: Tensor | None) -> list[Tensor]:
+        """Return quantized values, scales and zeros."""
         qvalues, scale, zero = quantize(x_BGTD, real_BT)
         return [qvalues, scale.expand(*x_BGTD.shape[:3], 1), zero.expand(*x_BGTD.shape[:3], 1)]
 
     def decode(self, parts: list[Tensor]) -> Tensor:
+        """Return the dequantized values [B, G, S, D]: scale * (qvalue - zero)."""
         qvalues, scale, zero = parts
         return scale * (qvalues.to(scale.dtype) - zero)
 
 
 def quantize(x_BGTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return 8-bit values [B, G, T, D], and scale and zero [B, G, 1, 1]. Padding (`real_BT` false) widens no range."""
+    """Return 8-bit values [B, G, T, D], and scale and zero [B, G, 1, 1], as the first Qwen's code quantizes its cache.
+
+    Padding (`real_BT` false) does not widen the range."""
     low, high = x_BGTD, x_BGTD
     if real_BT is not None:
         padding = ~real_BT[:, None, :, None]

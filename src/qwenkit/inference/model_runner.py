@@ -1,4 +1,4 @@
-"""The model at work on a batch: prompts into the cache (prefill), then one more token for every row (decode).
+"""The model on a batch: prompts into the cache (prefill), then one more token for every row (decode).
 
 A step changes a sequence only at its end, when its token is known; one that was interrupted is simply done again.
 
@@ -46,6 +46,7 @@ class ModelRunner:
     def __init__(
         self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto", packed: bool = False
     ) -> None:
+        """Prepare an empty cache; `packed` computes with a prepacked copy of the weights."""
         self.model, self.vocabulary, self.prefill_tokens, self.packed = model, vocabulary, prefill_tokens, packed
         self.refresh_weights()
         weight = model.model.embed_tokens.weight
@@ -54,7 +55,7 @@ class ModelRunner:
 
     @property
     def compute_model(self) -> Transformer:
-        """The model that computes. The configuration of `model` may be set at any time, and is followed."""
+        """Return the model that computes. It follows the configuration of `model`, which may be set at any time."""
         self._compute_model.config = self.model.config
         return self._compute_model
 
@@ -93,9 +94,10 @@ class ModelRunner:
     def _read(self, prompts: list[tuple[int, ...]], rows: list[int]) -> Tensor:
         """Read prompts into their rows of the cache; return the state [B, D] of the last token of each.
 
-        A prompt longer than `prefill_tokens` is read alone, in chunks: each sees all before it and nothing after."""
+        A prompt longer than `prefill_tokens` is read alone, in segments (chunked prefill): each sees all before it and
+        nothing after."""
         lengths = [len(prompt) for prompt in prompts]
-        size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a chunk has no padding: it would widen 8-bit ranges
+        size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a segment has no padding: it would widen 8-bit ranges
         if lengths[0] <= size or len(prompts) > 1:
             h_BTD = self.compute_model.hidden(self._padded(prompts), cache=self.cache.prefill(rows, lengths))
             return torch.stack([h_BTD[i, length - 1] for i, length in enumerate(lengths)])

@@ -44,6 +44,7 @@ class RequestFactory:
     """Makes requests for one model and its tokenizer, with the settings of the model's folder."""
 
     def __init__(self, model: Transformer, tok: TextTokenizer | None, folder: Path | None, seed: int) -> None:
+        """Read the generation settings of the folder; raises a `UserError` for unusable arguments."""
         self.model, self.tok, self.seed = model, check_tokenizer(tok), RNG_ID.parse(seed, "seed")
         settings = read_generation_config(model, self.tok, folder)
         self.defaults, self.max_window = settings.defaults, settings.max_window
@@ -86,8 +87,8 @@ class RequestFactory:
     def render(
         self, messages: Messages, tools: Tools | None, label: str, variables: Mapping[str, Any] | None
     ) -> list[int]:
-        """Return the ids of a conversation with the beginning of an answer, without the oldest turns that the folder's
-        `max_window_size` leaves no room for."""
+        """Return the ids of a conversation with the beginning of an answer, without the oldest turns that do not fit
+        into the folder's `max_window_size`."""
         messages = as_list(messages, label, "a list of messages", hint="chat([messages])")
         tools = None if tools is None else as_list(tools, "tools", "a list of tools")
         options: dict[str, Any] = {"variables": variables} if variables else {}
@@ -177,7 +178,7 @@ def rng_ids(requests: Seq[int] | None, count: int) -> list[int]:
 def tools_for_each(tools: Tools | Seq[Tools | None] | None, count: int) -> list[Tools | None]:
     """Return the tools of each of `count` conversations, from one list for all or from one list (or None) for each.
 
-    Which of the two is meant shows in the items: a tool is a mapping, a list of tools is a list."""
+    The items decide which is meant: a tool is a mapping, a list of tools is a list."""
     if tools is None:
         return [None] * count
     items = as_list(tools, "tools", "a list of tools")
@@ -188,6 +189,7 @@ def tools_for_each(tools: Tools | Seq[Tools | None] | None, count: int) -> list[
 
 
 def check_tokenizer(tok: TextTokenizer | None) -> TextTokenizer | None:
+    """Return `tok`; raises a `UserError` for something else than a tokenizer or None."""
     if tok is None or all(hasattr(tok, name) for name in ("encode", "decode", "stream")):
         return tok
     raise UserError(f"tok = {shown(tok)}", expected="a tokenizer, or None where only token ids go in and out",

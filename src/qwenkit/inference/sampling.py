@@ -17,7 +17,7 @@ from qwenkit.errors import Stopped
 
 
 def not_finite(label: str, position: int) -> Stopped:
-    """Return the error for logits that are no distribution, at a position of a prompt and its answer."""
+    """Return the error for logits that are not finite, at a position of a prompt and its answer."""
     return Stopped(
         "the model's logits are NaN or infinite",
         where=f"{label}, position {position}",
@@ -26,23 +26,23 @@ def not_finite(label: str, position: int) -> Stopped:
 
 
 def repetition_penalty(logits_BV: Tensor, penalized_BV: Tensor, penalty_B: Tensor) -> Tensor:
-    """Divide positive and multiply negative logits of the tokens so far (`penalized_BV`) by the penalty (Keskar et
-    al., 2019)."""
+    """Divide positive and multiply negative logits of the tokens so far (`penalized_BV`) by the penalty (CTRL; Keskar
+    et al., 2019)."""
     penalty_B1 = penalty_B[:, None]
     weaker_BV = torch.where(logits_BV < 0, logits_BV * penalty_B1, logits_BV / penalty_B1)
     return torch.where(penalized_BV, weaker_BV, logits_BV)
 
 
 def logit_bias(logits_BV: Tensor, rows: list[int], ids: list[int], values: list[float]) -> Tensor:
-    """Add `values` to single logits: a bias, or -inf for what may not come yet."""
+    """Add `values` to single logits: a bias, or -inf for tokens that may not come yet."""
     sums_BV = logits_BV.clone()
     row_N, id_N = (torch.tensor(index, device=logits_BV.device) for index in (rows, ids))
     return sums_BV.index_put_((row_N, id_N), torch.tensor(values, device=logits_BV.device), accumulate=True)
 
 
 def frequency_presence_penalty(logits_V: Tensor, ids: list[int], frequency: float, presence: float) -> Tensor:
-    """Take `frequency` times its count and `presence` once from the logit of each token in the answer so far (vLLM's
-    rule)."""
+    """Subtract `frequency` times its count, and `presence` once, from the logit of each token of the answer so far
+    (vLLM's rule)."""
     counts_V = torch.bincount(torch.tensor(ids, dtype=torch.long, device=logits_V.device), minlength=len(logits_V))
     return logits_V - frequency * counts_V - presence * (counts_V > 0)
 
@@ -56,15 +56,14 @@ def force_eos(logits_BV: Tensor, rows: list[int], eos_ids: list[int]) -> Tensor:
 
 
 def truncate(scores_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor, min_p_B: Tensor) -> Tensor:
-    """Return the scores that top-k, then top-p (nucleus sampling; Holtzman et al., 2020), then min-p leave, -inf
-    elsewhere.
+    """Return the scores that remain after top-k, then top-p (nucleus sampling; Holtzman et al., 2020), then min-p; the
+    others are -inf.
 
-    `top_p_B` is float64, as Python's numbers.
+    `top_p_B` is float64, as Python's numbers are.
 
-    Equal scores at the edge are treated as in Hugging Face's code: top-k keeps them all, top-p those that `torch.sort`
-    happens to put last. That sort is slow, so it is done only for rows whose edge lies between equals; the rest needs
-    no indices.
-    """
+    Equal scores at the edge are treated as in Hugging Face's code: top-k keeps all of them, top-p those that
+    `torch.sort` happens to put last. That sort is slow, so it runs only for rows whose edge lies between equal scores;
+    the others need no indices."""
     size = scores_BV.shape[-1]
     count_B = torch.where(top_k_B > 0, top_k_B.clamp(max=size), size)
     if bool(((count_B == size) & (top_p_B >= 1) & (min_p_B <= 0)).all()):
@@ -100,7 +99,7 @@ def _ascending(scores_BV: Tensor) -> Tensor:
 
 
 def sample(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """Return for each row the token [B] at which the cumulative distribution in vocabulary order passes `uniform_B`;
+    """Return the token [B] of each row at which the cumulative distribution in vocabulary order passes `uniform_B`;
     never a token of probability zero."""
     sums_BV = probs_BV.double().cumsum(-1)
     total_B1 = sums_BV[:, -1:].contiguous()

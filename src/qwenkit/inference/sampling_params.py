@@ -3,10 +3,10 @@
     SamplingParams(max_tokens=64, temperature=0)             # the rest comes from generation_config.json
     SamplingParams.plain(max_tokens=64)                      # nothing comes from the folder
 
-Training and evaluation want `plain`: a repetition penalty of 1.1 that a folder quietly brings along ruins PPO's ratios.
-Values are checked when they are given; the bounds keep logits finite in float32. Names of vLLM that are not supported
-are refused by name. Logits are changed in vLLM's order: `logit_bias` and `min_tokens`, the three penalties, then
-(Hugging Face's order) temperature, top-k, top-p, min-p.
+Training and evaluation want `plain`: a repetition penalty of 1.1 that comes with a folder ruins PPO's ratios. Values
+are checked when they are given; the bounds keep logits finite in float32. Names of vLLM that are not supported are
+refused by name. Logits are changed in vLLM's order: `logit_bias` and `min_tokens`, the three penalties, then (Hugging
+Face's order) temperature, top-k, top-p, min-p.
 
 `generation_config.py` reads the defaults of a folder.
 """
@@ -70,20 +70,21 @@ _UNSUPPORTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """The settings of one request. `None`: the value of the folder's generation_config.json, else the neutral one."""
+    """The settings of one request. `None` means the value of the folder's generation_config.json, else the neutral
+    one."""
 
     n: int = 1
     """Answers for each prompt; the first is in `output.text`, all are in `output.samples`."""
     max_tokens: int | None = None
     """New tokens at most; None: as many as the model has positions for."""
     temperature: float | None = None
-    """0 takes the likeliest token."""
+    """0 takes the most likely token (greedy decoding)."""
     top_p: float | None = None
-    """Nucleus sampling: the smallest set of likeliest tokens that has this probability; 1: all."""
+    """Nucleus sampling: the smallest set of most likely tokens with this probability; 1: all."""
     top_k: int | None = None
-    """So many likeliest tokens; 0 or -1: all."""
+    """Sample from this many most likely tokens; 0 or -1: all."""
     min_p: float | None = None
-    """Leave out tokens less likely than this share of the likeliest one."""
+    """Leave out tokens less likely than this share of the most likely one."""
     repetition_penalty: float | None = None
     """For the tokens of the prompt and of the answer so far; 1 does nothing."""
     frequency_penalty: float | None = 0.0
@@ -93,7 +94,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | tuple[tuple[int, float], ...] | None = ()
     """Added to the logits of these tokens."""
     min_tokens: int | None = 0
-    """Nothing ends the answer before it has this many tokens: no stop token, stop string or stop words."""
+    """The answer does not end before it has this many tokens: no stop token, stop string or stop words."""
     stop: tuple[str, ...] | list[str] | str | None = ()
     """Strings that end the answer; they are cut off."""
     stop_token_ids: tuple[int, ...] | list[int] | None = ()
@@ -112,6 +113,7 @@ class SamplingParams:
     other tokens are not kept, so a number above 1 is refused."""
 
     def __new__(cls, *unnamed: object, **values: object) -> Self:
+        """Raise a `UserError` for a positional argument, an unknown name or one that is not supported."""
         if unnamed:
             raise UserError(shown(unnamed[0]), where=_WHERE, expected="every value by its name, max_tokens=64")
         for name in values:
@@ -123,6 +125,7 @@ class SamplingParams:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        """Convert every value to a plain one; raises a `UserError` for values that do not fit."""
         for name, validator in VALIDATORS.items():
             object.__setattr__(self, name, validator.parse(getattr(self, name), name, where=_WHERE))
         if self.max_tokens is not None and (self.min_tokens or 0) > self.max_tokens:
@@ -131,7 +134,7 @@ class SamplingParams:
 
     @classmethod
     def plain(cls, **values: Any) -> SamplingParams:
-        """Return parameters with neutral values for all that is not given: nothing is taken from the folder."""
+        """Return parameters with neutral values for everything that is not given: nothing comes from a folder."""
         return cls(**{**NEUTRAL, **{name: value for name, value in values.items() if value is not None}})
 
     def resolve(self, defaults: Mapping[str, Any]) -> SamplingParams:

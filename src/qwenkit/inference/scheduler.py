@@ -1,4 +1,4 @@
-"""Which sequences run: a queue, and a batch whose finished rows are refilled at once (continuous batching).
+"""Decide which sequences run: a queue, and a batch whose finished rows are refilled at once (continuous batching).
 
 Row i of the cache belongs to `running[i]`. When a sequence leaves, the last row moves into its place, so the running
 rows are always the first ones and the model reads them without a copy.
@@ -15,9 +15,11 @@ from qwenkit.inference.sequence import Sequence
 
 
 class Scheduler:
-    """The queue and the batch. `move(source_row, target_row, length)` copies `length` slots of a row of the cache."""
+    """The queue and the batch (continuous batching; Yu et al., 2022, "Orca"). `move(source_row, target_row, length)`
+    copies `length` slots of a row of the cache."""
 
     def __init__(self, max_batch: int, move: Callable[[int, int, int], None]) -> None:
+        """Create an empty queue and a batch of at most `max_batch` sequences."""
         self.max_batch, self.move = max_batch, move
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -33,7 +35,7 @@ class Scheduler:
             self.running, self.waiting = [*self.running, *self.waiting[:count]], self.waiting[count:]
 
     def remove_finished(self) -> None:
-        """Take the finished out of the batch; from the back, so that the row moved into a gap is a running one."""
+        """Remove finished sequences from the batch; from the back, so that a running row moves into the gap."""
         running = list(self.running)
         for row in reversed(range(len(running))):
             if running[row].finish_reason is None:

@@ -20,10 +20,9 @@ _MAX_LOGITS = 2**24
 
 
 def score(model: Transformer, rows: list[list[int]], starts: list[int], max_tokens: int) -> list[list[float]]:
-    """Return for each row the log-probabilities (nats) of its tokens from `starts` on, each given all before it.
+    """Return the log-probabilities in nats of the tokens of each row from `starts` on, each given all tokens before it.
 
-    A forward pass holds at most `max_tokens` padded tokens, or one row. Raises `Stopped` where one is not finite.
-    """
+    A forward pass holds at most `max_tokens` padded tokens, or one row. Raises `Stopped` where one is not finite."""
     scores: list[list[float]] = [[] for _ in rows]
     device = model.model.embed_tokens.weight.device
     for batch in length_batches([len(row) for row in rows], max_tokens):

@@ -40,22 +40,22 @@ class Output:
 
     @property
     def ids(self) -> list[int]:
-        """The first sample's ids."""
+        """Return the ids of the first sample."""
         return self.samples[0].ids
 
     @property
     def text(self) -> str | None:
-        """The first sample's text."""
+        """Return the text of the first sample."""
         return self.samples[0].text
 
     @property
     def logprobs(self) -> list[float] | None:
-        """The first sample's log-probabilities."""
+        """Return the log-probabilities of the first sample, in nats."""
         return self.samples[0].logprobs
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Why the first sample ended."""
+        """Return why the first sample ended."""
         return self.samples[0].finish_reason
 
 
@@ -80,11 +80,11 @@ class Request:
     """Whether `step` returns its output; otherwise the call that waits for it does."""
     output: Output | None = None
     error: Stopped | None = None
-    """Why there is no output and never will be."""
+    """The reason why there is no output."""
 
     @property
     def is_pending(self) -> bool:
-        """Whether there is neither an output nor an error yet."""
+        """Return whether there is neither an output nor an error yet."""
         return self.output is None and self.error is None
 
     def result(self) -> Output:
@@ -111,47 +111,48 @@ class Sequence:
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """The ids of the prompt."""
+        """Return the ids of the prompt."""
         return self.request.prompt
 
     @property
     def params(self) -> SamplingParams:
-        """The settings of the request."""
+        """Return the settings of the request."""
         return self.request.params
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt and the answer; also the position of the next one."""
+        """Return the number of tokens of prompt and answer, which is also the position of the next one."""
         return len(self.prompt) + len(self.ids)
 
     @property
     def num_cached(self) -> int:
-        """Tokens whose keys and values are in the cache: all but the newest one."""
+        """Return how many tokens have keys and values in the cache: all but the newest one."""
         return self.length - 1
 
     @property
     def logit_edits(self) -> list[tuple[int, float]]:
-        """(token id, what is added to its logit): the bias, and -inf for stop tokens before `min_tokens`."""
+        """Return pairs of a token id and what is added to its logit: the bias, and -inf for stop tokens before
+        `min_tokens`."""
         stops = self.request.stop_ids if self.is_before_min_tokens else ()
         return [*dict(self.params.logit_bias or ()).items(), *((id, float("-inf")) for id in stops)]
 
     @property
     def is_before_min_tokens(self) -> bool:
-        """Whether nothing may end the answer yet."""
+        """Return whether the answer is still too short to end."""
         return len(self.ids) < (self.params.min_tokens or 0)
 
     @property
     def ends_with_stop_words(self) -> bool:
-        """Whether prompt and answer together end with a sequence of `stop_words_ids`."""
+        """Return whether prompt and answer together end with a sequence of `stop_words_ids`."""
         stops = self.params.stop_words_ids or ()
         return not self.is_before_min_tokens and any(self._tail(len(stop)) == stop for stop in stops)
 
     def _tail(self, count: int) -> tuple[int, ...]:
-        """The last tokens of prompt and answer."""
+        """Return the last tokens of prompt and answer."""
         return (*self.prompt[max(0, len(self.prompt) + len(self.ids) - count) :], *self.ids[-count:])
 
     def append(self, id: int, logprob: float) -> None:
-        """Take one new token, and set `finish_reason` where it is the last."""
+        """Add a new token, and set `finish_reason` where it is the last."""
         self.ids.append(id)
         if self.params.logprobs:
             self.logprobs.append(logprob)
@@ -166,7 +167,8 @@ class Sequence:
             self.check_finished()
 
     def check_finished(self) -> None:
-        """Finish where nothing can follow: after stop words that no end-of-text token follows, and at the limit."""
+        """Finish the sequence where nothing can follow: after stop words that no end-of-text token follows, and at the
+        length limit."""
         if self.request.eos_id is None and self.ends_with_stop_words:
             self.finish_reason = "stop"
         elif len(self.ids) >= self.request.max_new_tokens:

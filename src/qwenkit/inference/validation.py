@@ -3,8 +3,8 @@
     integer(1, 65536).parse(value, "n", where="sampling parameters")
     as_list(prompts, "prompts", "a list of strings");  token_ids(prompt, vocab_size, where="prompt 0")
 
-Numbers of numpy and torch are as good as Python's. True and False are not numbers, and a string is not a list: it would
-be taken apart into its characters.
+Numbers of numpy and torch are accepted like Python's. True and False are not numbers, and a string is not a list: it
+would be split into its characters.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""How large a training is, known before anything runs: parameters, tokens, floating-point operations, memory. What a
-kind of node takes, its stage says (`estimate`); here that is asked of a whole recipe."""
+"""Estimate how large a training is before anything runs: parameters, tokens, floating-point operations, memory. What a
+kind of node takes, its stage says (`estimate`); this module asks for a whole recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qwenkit.stages.results import Estimate
 
 
 def sizes(recipe: Recipe) -> dict[str, Estimate]:
-    """Return what each training takes whose vocabulary is known."""
+    """Return the estimate of each training whose vocabulary size is known."""
     estimates: dict[str, Estimate] = {}
     for node in recipe.nodes.values():
         estimate, rows = getattr(load_stage(node.kind), "estimate", None), _vocab_rows(node, recipe)
@@ -26,8 +26,10 @@ def sizes(recipe: Recipe) -> dict[str, Estimate]:
 
 
 def offered() -> list[Row]:
-    """The recipes that come with the package, smallest first: what each makes, its size, the keys that take data.
-    They are read where they lie, so that nothing in the present folder is taken for theirs."""
+    """Return the recipes that come with the package, the smallest first: what each makes, its size, the keys that take
+    data.
+
+    They are read from the package, so that no file of the working directory is taken for one of them."""
     rows: list[Row] = []
     for name, path in packaged().items():
         recipe = load_recipe(str(path))
@@ -39,7 +41,7 @@ def offered() -> list[Row]:
 
 
 def _vocab_rows(node: Node, recipe: Recipe) -> int | None:
-    """Rows of the embedding: planned by a node, or written in a tokenizer's folder; None where neither tells."""
+    """Return the rows of the embedding, planned by a node or written in a tokenizer's folder, or None."""
     kind, target = node.inputs.get("tokenizer", ("", ""))
     if kind == "node":
         rows_of = getattr(load_stage(recipe.nodes[target].kind), "vocab_rows", None)
@@ -50,8 +52,9 @@ def _vocab_rows(node: Node, recipe: Recipe) -> int | None:
 
 
 def refuse_too_large(recipe: Recipe, wanted: list[str], runs: list[Path]) -> None:
-    """A model that this machine could not even hold is refused now, and not after weeks of work on its data; one that
-    one of the runs has trained already may be used."""
+    """Raise a `UserError` for a model that this machine cannot hold in memory, before weeks of work on its data.
+
+    A model that one of the `runs` has already trained may be used."""
     room = platform.usable_memory(recipe.device)
     for name, size in sizes(recipe).items():
         made = [manifest.config for run in runs if (manifest := graph.current(run, name))]

@@ -1,8 +1,8 @@
-"""`qwenkit clean`: what of a run folder can go without losing work.
+"""`qwenkit clean`: what can be removed from a run folder without losing work.
 
-Superseded artifacts (`.old`) can, and scratch that the published artifact of its node has overtaken (`scratch`).
-Scratch that was worked in later holds checkpoints of a node that a kill, a full disk or a Ctrl-C stopped: it goes only
-when asked for. Nothing behind a link is looked at or removed.
+Superseded artifacts (`.old`) can, and scratch folders that the published artifact of their node has overtaken
+(`scratch`). Scratch that was worked in later holds checkpoints of a node that a kill, a full disk or a Ctrl-C stopped:
+it is removed only on request. Links are never followed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from qwenkit.lineage.status import refuse_no_run
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Bytes that were freed, and the scratch folders that were kept, each with its bytes."""
+    """The bytes that were freed, and the scratch folders that were kept, each with its bytes."""
 
     freed: int = 0
     kept: dict[str, int] = field(default_factory=dict)
 
 
 def clean(run_dir: Path, unfinished: bool = False) -> Cleaned:
-    """Remove what no run will read again; with `unfinished` also what a run would go on with."""
+    """Remove what no run will read again; with `unfinished` also what a run would continue."""
     refuse_no_run(run_dir)
     refuse_links(run_dir)
     with locked(run_dir, "run folder"):
@@ -42,7 +42,7 @@ def clean(run_dir: Path, unfinished: bool = False) -> Cleaned:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder, a file or a link; of a link never what it leads to."""
+    """Remove a folder, a file or a link; never what a link points to."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -53,7 +53,7 @@ def remove(path: Path) -> None:
 
 
 def size(folder: Path) -> int:
-    """Bytes of the files in a folder."""
+    """Return the bytes of the files in a folder, or of a file."""
     if folder.is_symlink():
         return 0
     files = [folder] if folder.is_file() else folder.rglob("*")

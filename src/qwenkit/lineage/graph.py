@@ -1,8 +1,8 @@
-"""Which nodes must run, and why: keys computed over the graph, compared with what stands in the run folder.
+"""Which nodes must run, and why: keys computed over the graph, compared with the artifacts in the run folder.
 
-A node's key needs its inputs' digests, and those are known only for artifacts that exist. So a node below one that must
-run is `waiting`: it runs unless its inputs come out byte-equal. Below one that is taken from another run it is not: the
-digest is known already.
+A node's key needs its inputs' digests, and those are known only for artifacts that exist. So a node that reads one that
+must run is `waiting`: it runs unless its inputs come out byte-equal. A node that reads a reused artifact is not: that
+digest is already known.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from qwenkit.stages.base import Input
 
 @dataclass(frozen=True)
 class PlanEntry:
-    """What becomes of one node, and why in words.
+    """What a run does with one node, and the reason in words.
 
-    State: `done`, `reuse` (its artifact is taken from another run), `run`, `waiting` for a node above it, `absent` (the
-    data it reads) or `blocked` (it reads a node that is neither there nor wanted: a run refuses it).
-    """
+    State: `done`, `reuse` (its artifact is taken from another run), `run`, `waiting` for a node that it reads, `absent`
+    (the data that it reads) or `blocked` (it reads a node that is neither there nor wanted: a run refuses it)."""
 
     node: str
     state: str
@@ -38,12 +37,13 @@ class PlanEntry:
 
     @property
     def works(self) -> bool:
-        """Whether the node has to be worked on."""
+        """Return whether the node has to be worked on."""
         return self.state in ("run", "waiting", "absent", "blocked")
 
 
 def current(run_dir: Path, node: str) -> Manifest | None:
-    """The manifest of the node's published artifact, or None; a damaged one counts as none, a newer one is refused."""
+    """Return the manifest of the node's published artifact, or None; a corrupted one counts as none. Raises a
+    `UserError` for one that a newer qwenkit wrote."""
     if not (run_dir / node / MANIFEST).exists():
         return None
     try:
@@ -55,7 +55,7 @@ def current(run_dir: Path, node: str) -> Manifest | None:
 
 
 def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | None = None) -> dict[str, Input]:
-    """The node's inputs with their digests. Every parent must have been published, here or `elsewhere`."""
+    """Return the node's inputs with their digests; every parent must have been published, here or `elsewhere`."""
     inputs: dict[str, Input] = {}
     for name, (kind, target) in node.inputs.items():
         books = node.config.reads_manifest(name)
@@ -71,14 +71,14 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
 
 
 def _place(kind: str, target: str, run_dir: Path) -> Path:
-    """Where an input lies."""
+    """Return the path of an input."""
     if kind == "hub":
         return hub.snapshot(target, pinned(run_dir).get(target, ""))
     return run_dir / target if kind == "node" else Path(target)
 
 
 def _signatures(path: Path) -> dict[Path, list[int]] | None:
-    """What the file system says of every file of an input; None where it cannot be asked."""
+    """Return the signature of every file of an input; None where the file system cannot tell."""
     try:
         return {file: artifacts.signature(file) for file in artifacts.outside_files(path, views())}
     except OSError:
@@ -86,18 +86,19 @@ def _signatures(path: Path) -> dict[Path, list[int]] | None:
 
 
 class Watch:
-    """Whether what a node reads stays what its digests say, from before they were taken to after the work: what came of
-    other bytes must not stand under them. A file that nobody touched is known by its signature, another is hashed
-    again."""
+    """Checks that the inputs of a node stay as their digests say, from before the digests were taken until after the
+    work: an artifact must not claim inputs that it was not made from. An untouched file is recognised by its signature,
+    another is hashed again."""
 
     def __init__(self, node: Node, run_dir: Path) -> None:
+        """Take the signatures of the node's inputs."""
         self._node = node
         self._before = {
             name: _signatures(_place(kind, target, run_dir)) for name, (kind, target) in node.inputs.items()
         }
 
     def changed(self, inputs: Mapping[str, Input]) -> Input | None:
-        """The first input that is no longer what it was."""
+        """Return the first input that changed, or None."""
         return next((item for name, item in inputs.items() if not self._stands(name, item)), None)
 
     def _stands(self, name: str, item: Input) -> bool:
@@ -116,12 +117,12 @@ class Watch:
             return False
 
     def refuse(self, inputs: Mapping[str, Input]) -> None:
-        """Refuse to publish what was made of an input that changed."""
+        """Raise a `UserError` where an input changed, so that its artifact is not published."""
         if item := self.changed(inputs):
             raise self.error(item)
 
     def error(self, item: Input) -> UserError:
-        """What is said of an input that changed."""
+        """Return the error of an input that changed."""
         return UserError(
             f"the input `{item.title}` changed while `{self._node.name}` worked", where=str(item.path),
             expected="data that stays as it is until the work is done",
@@ -130,7 +131,8 @@ class Watch:
 
 
 def pinned(run_dir: Path) -> dict[str, str]:
-    """The commit of each model of the Hub that the run began with: a branch may move on, a run stays with its own."""
+    """Return the commit of each Hub model that the run began with: a branch may move on, but a run stays with its
+    commit."""
     path = run_dir / "run.json"
     commits: Any = read_object(path).get("hub", {}) if path.exists() else {}
     known = cast("dict[str, Any]", commits) if isinstance(commits, dict) else {}
@@ -142,14 +144,16 @@ def pinned(run_dir: Path) -> dict[str, str]:
 
 
 def outside_digest(path: Path, books: bool = False) -> str:
-    """Digest of a path that a recipe names; artifacts in it must be whole."""
+    """Return the digest of a path that a recipe names; raises a `UserError` for a corrupted artifact in it."""
     refuse_damaged_outside(path)
     return digest_of(path, books)
 
 
 def digest_of(path: Path, books: bool = False) -> str:
-    """Digest of what a recipe names: an artifact's own, or that of a run or of anything else. What `books` are read of
-    counts by its manifest, since metrics and headline are in no content file."""
+    """Return the digest of what a recipe names: that of an artifact, of a run, or of any other path.
+
+    With `books` the manifest itself is hashed, for nodes that also read metrics and summary, which are in no content
+    file."""
     if not (path / MANIFEST).exists():
         return artifacts.path_digest(path, views())
     manifest = artifacts.read_manifest(path)
@@ -157,7 +161,8 @@ def digest_of(path: Path, books: bool = False) -> str:
 
 
 def refuse_damaged_outside(path: Path) -> None:
-    """Artifacts that a recipe names by their path, or by that of their run, must be what their manifests say."""
+    """Raise a `UserError` where artifacts at a path that a recipe names, or in the run there, differ from their
+    manifests."""
     folders = [path / name for name in artifacts.run_artifacts(path, views())] if artifacts.is_run(path) else [path]
     for folder in folders:
         if (folder / MANIFEST).exists():
@@ -165,12 +170,13 @@ def refuse_damaged_outside(path: Path) -> None:
 
 
 def seed_of(node: Node, recipe: Recipe) -> int:
-    """The node's own seed, or the run's."""
+    """Return the node's own seed, or the run's."""
     return recipe.seed if node.config.seed is None else node.config.seed
 
 
 def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
-    """The node's identity: kind, stage version, content keys, input digests, seed, and the stage's environment."""
+    """Return the node's identity: a hash of kind, stage version, content keys, input digests, seed, and the stage's
+    environment."""
     stage = load_stage(node.kind)
     environment: dict[str, str] = stage.environment() if hasattr(stage, "environment") else {}
     digests = {name: item.digest for name, item in inputs.items()}
@@ -178,7 +184,8 @@ def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
 
 
 def make_plan(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path | None = None) -> list[PlanEntry]:
-    """What would run, and why, for the wanted nodes in order; `other` is a run whose equal artifacts are taken."""
+    """Return what a run would do with the wanted nodes in order, and why; `other` is a run whose equal artifacts are
+    reused."""
     entries: dict[str, PlanEntry] = {}
     taken: dict[str, Path] = {}
     for name in wanted:
@@ -207,8 +214,10 @@ def make_plan(recipe: Recipe, run_dir: Path, wanted: Iterable[str], other: Path 
 def plan_node(
     node: Node, recipe: Recipe, run_dir: Path, other: Path | None = None, taken: Mapping[str, Path] | None = None
 ) -> PlanEntry:
-    """`done` when the published artifact has the node's key, `reuse` when that of another run has, else `run` with what
-    differs. Inputs must exist, here or where they are `taken` from."""
+    """Return `done` where the published artifact has the node's key, `reuse` where that of another run has, else `run`
+    with the differences.
+
+    The inputs must exist, here or where they are `taken` from."""
     inputs = gather_inputs(node, run_dir, taken)
     key = key_of(node, inputs, recipe)
     manifest = current(run_dir, node.name)
@@ -230,7 +239,7 @@ def plan_node(
 
 
 def _damage(folder: Path) -> list[str]:
-    """What a run would fix by working again. Stray files it leaves to whoever put them there."""
+    """Return the corruption that a run would fix by working again. Foreign files are left to their owner."""
     lines = artifacts.damage(folder, quick=True)
     if artifacts.only_stray(lines):
         raise artifacts.damaged(folder, lines, "")
@@ -238,7 +247,7 @@ def _damage(folder: Path) -> list[str]:
 
 
 def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manifest) -> str:
-    """Why a node's key differs from its artifact's, in words."""
+    """Return a description of why a node's key differs from that of its artifact."""
     if node.kind != old.kind:
         return f"kind was {old.kind}"
     before, new = current_names(old.kind, old.config), node.config.identity()
@@ -259,7 +268,9 @@ def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manife
 
 
 def select(recipe: Recipe, only: list[str], until: str | None) -> list[str]:
-    """The nodes to look at: all, those named by `only`, or `until` and everything it needs."""
+    """Return the nodes to consider: all, those named by `only`, or `until` and everything that it needs.
+
+    Raises a `UserError` for unknown nodes, and where both are given."""
     if only and until:
         raise UserError("--only and --until at once", expected="one of them", hint="leave one out")
     for name in [*only, *([until] if until else [])]:

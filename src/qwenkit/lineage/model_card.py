@@ -1,12 +1,12 @@
-"""The model card, `README.md` in every model's folder: what it is, how it is opened, what it was made from and how,
-under which licences its data came.
+"""The model card, `README.md` in the folder of every model: what it is, how to open it, what it was made from and how,
+and the licences of its data.
 
     write_model_card(out, Path("runs/nano"))           # before a model is published
     text = card_to_give(Path("runs/nano/chat"), "me/nano-chat", license="apache-2.0")      # for the Hub
 
-All of it is read from the manifests of the run folder; of a folder from elsewhere there is little to say. The licence
-of the model itself is for its owner to state: where none is given the card says that there is none. It is words for
-people, so it is not content of the artifact: its owner may write on, and no digest changes.
+All of it is read from the manifests of the run folder; a folder from elsewhere has a short card. The licence of the
+model itself is for its owner to state: where none is given the card says so. The card is documentation and not content
+of the artifact: its owner may edit it, and no digest changes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ UNSTATED = "No licence is stated for this model."
 
 
 def write_model_card(folder: Path, run_dir: Path) -> None:
-    """Put a card into the folder of a model that has none; `run_dir` holds what it was made from."""
+    """Write a card into the folder of a model that has none; `run_dir` holds what it was made from."""
     path = folder / CARD
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and not path.exists():
         write_bytes(path, model_card(folder, run_dir=run_dir).encode(errors="replace"))
 
 
 def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | None:
-    """The card under the name and the licence that the model is given away with; None where its owner wrote one."""
+    """Return the card under the repository name and licence with which the model is published; None where its owner
+    wrote one.
+
+    Raises a `UserError` for a malformed licence identifier."""
     if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", license):
         raise UserError(f"{license!r} is not a licence", where="--license",
                         expected="an identifier as the Hub knows it: apache-2.0, mit, cc-by-4.0, other")  # fmt: skip
@@ -55,7 +58,8 @@ def card_to_give(folder: Path, repo: str, license: str | None = None) -> str | N
 
 
 def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir: Path | None = None) -> str:
-    """The card as Markdown, with the Hub's metadata on top; it is called like the repository, or like the node."""
+    """Return the card as Markdown, with the Hub's metadata on top; its title is the name of the repository, or of the
+    node."""
     ancestors = dict(_ancestors(folder, run_dir or folder.parent))
     name = repo.rpartition("/")[2] or next(iter(ancestors), folder.name)
     named = {item["hub"] for manifest in ancestors.values() for item in manifest.inputs.values() if "hub" in item}
@@ -81,7 +85,7 @@ def model_card(folder: Path, repo: str = "", license: str | None = None, run_dir
 
 
 def _use(folder: Path) -> Iterator[str]:
-    """How one talks to it, and how other programs open it."""
+    """Yield how to chat with the model, and how other programs open it."""
     from qwenkit.chat import load_tokenizer
 
     scores, remote = _scores(folder), _architecture(folder) == "QWenLMHeadModel"
@@ -103,7 +107,7 @@ def _use(folder: Path) -> Iterator[str]:
 
 
 def _settings(manifest: Manifest) -> str:
-    """The keys of one node that are not at their defaults, and its seed."""
+    """Return the keys of one node that are not at their defaults, and its seed."""
     fields: dict[str, Any] = load_stage(manifest.kind).Config.model_fields if manifest.kind in KINDS else {}
     known: dict[str, Any] = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
     config = current_names(manifest.kind, manifest.config)
@@ -113,7 +117,7 @@ def _settings(manifest: Manifest) -> str:
 
 
 def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
-    """The artifact and all that it was made from, each once, as far as the run folder still holds them."""
+    """Yield the artifact and everything that it was made from, each once, as far as the run folder still has it."""
     waiting, visited = [(folder, "")], set[Path]()
     while waiting:
         path, digest = waiting.pop(0)
@@ -129,7 +133,7 @@ def _ancestors(folder: Path, run_dir: Path) -> Iterator[tuple[str, Manifest]]:
 
 
 def _metadata(folder: Path, bases: list[str], license: str | None, ancestors: dict[str, Manifest]) -> str:
-    """The block that the Hub reads."""
+    """Return the block that the Hub reads."""
     scores = _architecture(folder).endswith("ForSequenceClassification")
     languages = {str(name) for manifest in ancestors.values() for name in mapping(manifest.metrics.get("by_language"))}
     lines = _yaml(
@@ -144,14 +148,14 @@ def _metadata(folder: Path, bases: list[str], license: str | None, ancestors: di
 
 
 def _yaml(**values: Any) -> str:
-    """Values as YAML, those that are there: `no` is a language there, and not a truth value."""
+    """Return the given values as YAML: `no` is a language there, and not a boolean."""
     from huggingface_hub.utils import yaml_dump
 
     return yaml_dump({key: value for key, value in values.items() if value}, sort_keys=False)
 
 
 def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
-    """What it is, in a sentence or two."""
+    """Return what the model is, in a sentence or two."""
     architecture = _architecture(folder)
     made = next(iter(ancestors.values()), None)
     origin = f", made by [qwenkit](https://arxiv.org/abs/2309.16609) (`{made.kind}`): {made.headline}" if made else ""
@@ -164,8 +168,8 @@ def _architecture(folder: Path) -> str:
 
 
 def _texts(ancestors: dict[str, Manifest], counted: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Head and rows of the table of training data, by licence or by source: the tokens of the pretraining with their
-    share, or where it lies elsewhere the characters of the corpora."""
+    """Return head and rows of the table of training data, by licence or by source: the tokens of the pretraining with
+    their share, or, without them, the characters of the corpora."""
     size = (
         "tokens" if any(f"tokens_by_{counted}" in manifest.metrics for manifest in ancestors.values()) else "characters"
     )
@@ -187,7 +191,8 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """What is given away opens, weights and tokenizer, and is what its manifest says."""
+    """Raise a `UserError` for a model that should be published but cannot be opened, weights and tokenizer, or that
+    differs from its manifest."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.model import load_model, load_scalar
 

@@ -1,4 +1,4 @@
-"""What a start refuses before it works, so that a plan approves nothing that a run would refuse."""
+"""The checks before a run starts, so that a plan approves nothing that a run would refuse."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from qwenkit.stages import load_stage
 from qwenkit.stages.results import mapping
 
 SCHEMA = 1
-"""Of a run's run.json."""
+"""The schema of a run's run.json."""
 
 
 def refuse_folders(recipe: Recipe, wanted: list[str], reuse: Path | None) -> None:
-    """The run's folder, and the one that `--reuse` names: of this recipe, a run, and of no newer qwenkit."""
+    """Raise a `UserError` where the run's folder, or the one that `--reuse` names, is not a run, belongs to another
+    recipe, or is of a newer qwenkit."""
     artifacts.refuse_not_utf8(recipe.out, "--out")
     refuse_foreign(recipe.out, recipe)
     artifacts.refuse_links(recipe.out)
@@ -33,8 +34,8 @@ def refuse_folders(recipe: Recipe, wanted: list[str], reuse: Path | None) -> Non
 
 
 def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
-    """A folder with other content, or with another recipe's run, is never written into."""
-    begun = {".lock", "run.json" + TEMPORARY}  # all that a kill in a run's first moments leaves
+    """Raise a `UserError` for a folder with other content or another recipe's run: it is never written into."""
+    begun = {".lock", "run.json" + TEMPORARY}  # what a kill at the start of a run leaves
     if not run_dir.is_dir() or all(path.name in begun for path in run_dir.iterdir()):
         return
     if (run_dir / artifacts.MANIFEST).exists():
@@ -68,7 +69,8 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
 
 
 def refuse_drift(recipe: Recipe, run_dir: Path, allow: bool) -> None:
-    """A run that has work to do goes on under the conditions of its first start, or is marked."""
+    """Raise a `UserError` where a run with work to do would continue under other conditions than its first start,
+    unless allowed."""
     path = run_dir / "run.json"
     drift = drifted(recipe, read_json(path)["fixed"])[1] if path.exists() and not allow else []
     if drift:
@@ -81,13 +83,13 @@ def refuse_drift(recipe: Recipe, run_dir: Path, allow: bool) -> None:
 
 
 def drifted(recipe: Recipe, fixed: Row) -> tuple[int, list[str]]:
-    """The threads that this start would take, and what is not as it was fixed at the first one."""
+    """Return the threads that this start would use, and what differs from the conditions of the first one."""
     threads = recipe.threads or fixed["threads"]
     return threads, differences(fixed, platform.fingerprint(threads, recipe.device))
 
 
 def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
-    """What a run takes from outside, looked at before its folder is made: data, device, artifacts."""
+    """Check what a run takes from outside before its folder is made: data, device, artifacts. Raises a `UserError`."""
     absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
     if absent:
         raise UserError("\n".join(absent), hint="put it there, or name another path")
@@ -100,11 +102,11 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
 
 
 READ_AS = {"chats": "chats", "comparisons": "pairs", "prompts": "prompts"}
-"""What a source is read as, by the noun that an edge accepts."""
+"""The kind of rows in a source, by the noun that an edge accepts."""
 
 
 def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
-    """Look at rows from outside that a node would read after hours, before anything works."""
+    """Check the first rows from outside that a node would read only after hours, before anything works."""
     for node in (recipe.nodes[name] for name in wanted):
         paths: dict[str, list[Path]] = {}
         for key, (kind, target) in node.inputs.items():
@@ -117,8 +119,10 @@ def refuse_rows(recipe: Recipe, wanted: list[str]) -> None:
 
 
 def refuse_first_rows(stage: str, accepts: Sequence[str], sources: Sequence[Path], most: float) -> None:
-    """Raise `UserError` where the first rows of what an edge of a stage names cannot be used: at most the share `most`
-    of them may be bad. What reads any `text` beside documents is not asked."""
+    """Raise a `UserError` where the first rows of what an edge of a stage names cannot be used: at most the share
+    `most` of them may be bad.
+
+    Edges that accept any `text` besides documents are not checked."""
     kind = next((READ_AS[noun] for noun in accepts if noun in READ_AS), None)
     if kind is not None:
         from qwenkit.data.chats.datasets import check_flipped, look_at_first_rows
@@ -143,7 +147,8 @@ def _first_document(path: Path, _: tuple[int, ...]) -> None:
 
 
 def refuse_missing_parents(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
-    """`--only` reads what earlier runs published; a parent that is neither there nor wanted is the user's mistake."""
+    """Raise a `UserError` where a wanted node reads one that is neither wanted nor published (`--only` reads what
+    earlier runs published)."""
     for name in wanted:
         for parent in recipe.nodes[name].parents():
             if parent not in wanted and graph.current(run_dir, parent) is None:

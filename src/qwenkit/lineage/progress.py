@@ -1,6 +1,5 @@
-"""What a person sees of a run: a bar for the run, a bar with ETA for the node at work, a line per finished node,
-and at the end planned beside actual time. Without a terminal there are lines only.
-"""
+"""What people see of a run: a bar for the run, a bar with ETA for the node at work, a line for each finished node, and
+at the end planned and actual time. Without a terminal there are lines only."""
 
 from __future__ import annotations
 
@@ -24,10 +23,11 @@ WORDS = {"done": "up to date", "reuse": "reused"}
 
 
 class Terminal:
-    """Bars where there is a terminal, plain lines where there is none; `quiet` prints only the closing table,
-    `verbose` also why each node runs, its key, and where what it made lies."""
+    """Bars in a terminal, plain lines without one. `quiet` prints only the closing table, `verbose` also why each node
+    runs, its key, and where its artifact is."""
 
     def __init__(self, console: Console, quiet: bool = False, verbose: bool = False) -> None:
+        """Write to this console."""
         self.console, self.quiet, self.verbose = console, quiet, verbose and not quiet
         self.out = Path()
         self.bars: Progress | None = None
@@ -35,7 +35,7 @@ class Terminal:
         self.node_bar: TaskID | None = None
 
     def begin(self, entries: list[PlanEntry], recipe: Recipe) -> None:
-        """Say what is to be done and draw the run's bar."""
+        """Print what will be done and show the run's bar."""
         todo = [v for v in entries if v.works]
         reused = sum(v.state == "reuse" for v in entries)
         minutes = [recipe.nodes[v.node].config.planned_minutes for v in todo]
@@ -61,7 +61,7 @@ class Terminal:
             self.run_bar = self.bars.add_task("run", total=sum(m or 0.1 for m in minutes), note="")
 
     def start(self, node: Node, why: str) -> Report:
-        """Draw a node's bar; the callable returned moves it."""
+        """Show a node's bar; return the function that moves it."""
         if self.bars is None:
             return _ignore
         self.node_bar = self.bars.add_task(node.name, total=None, note=visible(why))
@@ -74,7 +74,7 @@ class Terminal:
         return report
 
     def done(self, node: Node, manifest: Manifest, run: Row, entry: PlanEntry) -> None:
-        """A line per finished node, with its headline number."""
+        """Print a line for a finished node, with its headline number."""
         if self.bars is not None:
             if self.node_bar is not None:
                 self.bars.remove_task(self.node_bar)
@@ -94,7 +94,7 @@ class Terminal:
         self.console.print(text, markup=False, highlight=False)
 
     def end(self, rows: list[Row]) -> None:
-        """Planned beside actual, node by node."""
+        """Print the closing table of planned and actual numbers, node by node."""
         self.close()
         worked = [row for row in rows if row["state"] not in WORDS]
         if not worked:
@@ -103,14 +103,14 @@ class Terminal:
         self.console.print(closing_table(worked))
 
     def close(self) -> None:
-        """Take the bars away, whatever happened."""
+        """Remove the bars, whatever happened."""
         if self.bars is not None:
             self.bars.stop()
             self.bars = None
 
 
 def closing_table(rows: list[Row]) -> Table:
-    """Planned beside actual, node by node, and the sum: minutes add up, memory is the most at once."""
+    """Return planned and actual numbers, node by node, and the totals: the sum of minutes, and the largest memory."""
     table = Table(
         "node", "planned min", "actual min", "planned MB", "peak MB", "headline", box=None, pad_edge=False
     )  # fmt: skip
@@ -128,4 +128,4 @@ def closing_table(rows: list[Row]) -> Table:
 
 
 def _ignore(done: float, total: float, **metrics: float | str) -> None:
-    """No terminal, no bar."""
+    """Do nothing: without a terminal there is no bar."""

@@ -27,9 +27,9 @@ RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": st
 
 @dataclass(frozen=True)
 class Node:
-    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name), ("path", path) or
-    ("hub", reference), and `places` their keys to where they are written; `absent` are the complaints about paths that
-    are not there yet: a run refuses them, a plan shows them."""
+    """One table of a recipe. `inputs` maps input names to what they refer to: ("node", name), ("path", path) or ("hub",
+    reference); `places` maps their keys to where they are written. `absent` are the complaints about paths that are not
+    there yet: a run refuses them, a plan shows them."""
 
     name: str
     kind: str
@@ -39,21 +39,22 @@ class Node:
     places: dict[str, str] = field(default_factory=dict)
 
     def identity(self) -> Row:
-        """What the settings say of the result, defaults included, under the names of schema 1: those never change."""
+        """Return the settings that decide the result, defaults included, under the names of schema 1: those names never
+        change."""
         return frozen_names(self.kind, self.config.identity())
 
     def parents(self) -> list[str]:
-        """Names of the nodes this one reads, in order, each once."""
+        """Return the names of the nodes that this one reads, in order, each once."""
         return list(dict.fromkeys(target for kind, target in self.inputs.values() if kind == "node"))
 
     def from_hub(self) -> dict[str, str]:
-        """The models of the Hub that it reads, and what it needs of each: `model` or `tokenizer`."""
+        """Return the Hub models that the node reads, and what it needs of each: `model` or `tokenizer`."""
         config = type(self.config)
         named = ((key.split(".")[0], target) for key, (kind, target) in self.inputs.items() if kind == "hub")
         return {target: config.from_hub(key) for key, target in named}
 
     def data_keys(self) -> list[str]:
-        """The keys that name something outside the run."""
+        """Return the keys that name something outside the run."""
         return list(dict.fromkeys(key.split(".")[0] for key, (kind, _) in self.inputs.items() if kind == "path"))
 
 
@@ -70,17 +71,17 @@ class Recipe:
     about: str
     nodes: dict[str, Node]
     accept_unknown: tuple[str, ...] = ()
-    """Keys of a model's config.json that nothing here knows and that change nothing: they are passed over."""
+    """Unknown keys of a model's config.json that have no effect: they are ignored."""
 
 
 def packaged() -> dict[str, Path]:
-    """The recipes that come with the package: name -> file."""
+    """Return the recipes that come with the package, name to file."""
     folder = Path(str(importlib.resources.files("qwenkit.recipes")))
     return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def recipe_text(name: str) -> str:
-    """The text of a recipe that comes with the package."""
+    """Return the text of a recipe that comes with the package; raises a `UserError` for another name."""
     if name not in packaged():
         raise UserError(
             f"no recipe `{name}`",
@@ -91,8 +92,10 @@ def recipe_text(name: str) -> str:
 
 
 def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
-    """A packaged recipe as one's own in the file `path`: its title and its run folder are named after the file, and
-    `--set` changes are written where their keys stand, or first in their table."""
+    """Return the text of a packaged recipe as a user's own in the file `path`: its title and run folder are named after
+    the file.
+
+    `--set` changes are written where their keys are, or first in their table."""
     text, where = recipe_text(name), f"recipe {name}"
     data, lines = parse_toml(text, where)
     wanted: dict[tuple[str, ...], Any] = {("title",): path.stem, ("out",): f"runs/{path.stem}"}
@@ -109,12 +112,15 @@ def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
 
 
 def _line(lines: Lines, keys: tuple[str, ...]) -> int:
-    """The line of a key, or else that of its table's header or of the first key of all."""
+    """Return the line of a key, or else that of its table's header or of the first key of all."""
     return next(int(lines[place]) for place in (keys, keys[:-1], ("schema",)) if place in lines)
 
 
 def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
-    """A recipe by name or by path, with `--set key=value` changes applied; a folder `nano` does not hide `nano`."""
+    """Return a recipe by name or by path, with `--set key=value` changes applied; a folder `nano` does not hide the
+    recipe `nano`.
+
+    Raises a `UserError` with the line of every mistake."""
     path = Path(source)
     if source not in packaged() and (source.endswith(".toml") or path.exists()):
         data, lines = load_toml(path)
@@ -136,7 +142,7 @@ def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
 
 
 def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The key of a change by its name today, or by that which the recipe has it under; an old name is warned of."""
+    """Return the key of a change by its present name, or by that in the recipe, with a warning for an old name."""
     if len(keys) < 2:
         return keys
     node, key = keys
@@ -150,7 +156,7 @@ def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tu
 
 
 def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
-    """A `--set` change as keys and value: `seed=2`, `base.lr=1e-3`; a node that does not exist is an error."""
+    """Return a `--set` change as keys and value: `seed=2`, `base.lr=1e-3`; raises a `UserError` for an unknown node."""
     key, sign, text = change.partition("=")
     parts = [part.strip() for part in key.split(".")]
     whole = len(parts) == 1 and isinstance(data.get(parts[0]), dict)
@@ -170,7 +176,7 @@ def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
 
 
 def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
-    """Check a parsed recipe: run keys, kinds, configs, references, cycles."""
+    """Return a checked recipe of parsed TOML: run keys, kinds, configs, references and cycles are checked."""
     run = {key: value for key, value in data.items() if not isinstance(value, dict)}
     tables: dict[str, dict[str, Any]] = {key: value for key, value in data.items() if isinstance(value, dict)}
     _check_run(run, source, lines)
@@ -194,8 +200,8 @@ def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
 def _upgraded(
     tables: dict[str, dict[str, Any]], lines: Lines, schema: int | None, source: str
 ) -> tuple[dict[str, dict[str, Any]], Lines]:
-    """Tables and lines under today's names. One warning tells what a file says in names of schema 1, and one each what
-    an option does; a file that says it is of schema 2 has none of those."""
+    """Return tables and lines under the present names. One warning covers the names of schema 1 in the file, and one
+    each option; a file that says it is of schema 2 must not have such names."""
     new_tables: dict[str, dict[str, Any]] = {}
     new_lines, renamed = dict(lines), dict[str, dict[str, str]]()
     for node, table in tables.items():
@@ -300,7 +306,7 @@ def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str,
 def _refuse_other_kind(
     reference: tuple[str, str], config: StageConfig, key: str, tables: dict[str, Any], where: str, full: str
 ) -> None:
-    """An edge to an artifact that cannot be read as what is wanted there: told now, not after the weeks before it."""
+    """Raise a `UserError` for an edge to an artifact that cannot be read as what is wanted there, before any work."""
     means, target = reference
     kind = str(tables[target].get("kind", target)) if means == "node" else kind_at(Path(target))
     wanted, given = set(config.accepts(key)), produces(kind)
@@ -317,7 +323,7 @@ def _refuse_other_kind(
 
 
 def kind_at(path: Path) -> str | None:
-    """The kind of an artifact outside the recipe; None where no manifest tells."""
+    """Return the kind of an artifact outside the recipe; None where no manifest says it."""
     try:
         return str(read_object(path / MANIFEST).get("kind")) if (path / MANIFEST).is_file() else None
     except UserError:
@@ -325,7 +331,7 @@ def kind_at(path: Path) -> str | None:
 
 
 def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError]:
-    """One complaint for each key that names paths which are not there."""
+    """Return one complaint for each key that names missing paths."""
     written = dict(node.config.references())
     missing: dict[str, list[str]] = {}
     for key, (kind, target) in node.inputs.items():
@@ -345,9 +351,11 @@ def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError
 def resolve(
     reference: str, nodes: Collection[str], base: Path, where: str, key: str, hub: bool = False
 ) -> tuple[str, str]:
-    """What a reference means: ("node", name), ("path", path), or ("hub", reference) where the key takes models of the
-    Hub; two meanings or none is a `UserError`. What no node could be called, with a slash or a point in it, means a
-    path that may be yet to come."""
+    """Return what a reference means: ("node", name), ("path", path), or ("hub", reference) where the key takes Hub
+    models.
+
+    A reference with two meanings or none is a `UserError`. One that cannot be the name of a node, with a slash or a
+    point in it, is a path that may not exist yet."""
     path = _path(reference, base, where, key)
     if reference in nodes:
         if path.exists():
@@ -373,7 +381,7 @@ def resolve(
 
 
 def _path(reference: str, base: Path, where: str, key: str) -> Path:
-    """The path that a reference would mean: of a file or a folder, or of what is not there yet."""
+    """Return the path that a reference would mean, whether it exists or not."""
     try:
         if "\0" in reference:
             raise ValueError("it holds a zero byte")
@@ -394,14 +402,15 @@ def _path(reference: str, base: Path, where: str, key: str) -> Path:
 
 
 def _beside(reference: str, base: Path) -> list[str]:
-    """What lies where the path would be, written as the reference is."""
+    """Return what exists near the path, written like the reference."""
     folder = (base / Path(reference).expanduser()).parent
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     return [(Path(reference).parent / entry.name).as_posix() for entry in entries]
 
 
 def _ordered(nodes: dict[str, Node], source: str, lines: Lines) -> dict[str, Node]:
-    """The nodes so that each stands after what it reads; ties keep the recipe's order. A cycle is a `UserError`."""
+    """Return the nodes so that each follows what it reads; ties keep the recipe's order. Raises a `UserError` for a
+    cycle."""
     done: dict[str, Node] = {}
     waiting = dict(nodes)
     while waiting:

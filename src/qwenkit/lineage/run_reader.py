@@ -1,4 +1,4 @@
-"""Read a run folder for those who show it, the report card and `qwenkit status`: artifacts, events, numbers.
+"""Read a run folder for the report card and `qwenkit status`: artifacts, events, numbers.
 
 Nothing here fails on a run that stopped half way: what is missing is absent (`None`, an empty list), and the card says
 "not run". Views of the event log keep, for each (node, step), the row that was written last; a node that was started
@@ -24,7 +24,7 @@ NOT_RUN, DONE, FAILED, UNFINISHED = "not run", "done", "failed", "not finished"
 
 @dataclass
 class NodeView:
-    """One node of the family as the card sees it."""
+    """One node of a run as the report card shows it."""
 
     name: str
     kind: str = ""
@@ -43,31 +43,31 @@ class NodeView:
 
     @property
     def metrics(self) -> Row:
-        """The manifest's metrics."""
+        """Return the metrics of the manifest."""
         return mapping(self.manifest.get("metrics"))
 
     @property
     def older_code(self) -> str:
-        """That another version of its stage made the artifact, in words; empty where it is the present one's."""
+        """Return a note that another version of its stage made the artifact, or ""."""
         made, kind = self.manifest.get("version"), str(self.manifest.get("kind", ""))
         present = load_stage(kind).VERSION if kind in KINDS else made
         return "" if made == present else f"made by version {made} of `{kind}`, now {present}"
 
     @property
     def parents(self) -> list[str]:
-        """Names of the nodes this one reads, each once."""
+        """Return the names of the nodes that this one reads, each once."""
         return list(dict.fromkeys(self.sources.values()))
 
     @property
     def sources(self) -> dict[str, str]:
-        """The nodes this one reads, by the name of the input."""
+        """Return the nodes that this one reads, by the name of the input."""
         nodes = {key: mapping(item).get("node") for key, item in mapping(self.manifest.get("inputs")).items()}
         return {key: name for key, name in nodes.items() if isinstance(name, str) and name}
 
 
 @dataclass
 class RunView:
-    """A whole run: its nodes in the order in which they ran; `about` is what the recipe says of itself."""
+    """A whole run: its nodes in the order in which they ran; `about` is the recipe's description of itself."""
 
     name: str
     nodes: dict[str, NodeView]
@@ -76,16 +76,19 @@ class RunView:
     about: str = ""
 
     def of_kind(self, *kinds: str) -> Iterator[NodeView]:
-        """The published nodes of these kinds."""
+        """Return the published nodes of these kinds."""
         return (node for node in self.nodes.values() if node.kind in kinds and node.state == DONE)
 
     def first(self, kind: str) -> NodeView | None:
-        """The first published node of a kind."""
+        """Return the first published node of a kind, or None."""
         return next(self.of_kind(kind), None)
 
 
 def load_run(run_dir: Path, report: Path | None = None) -> RunView:
-    """Everything the card needs of `run_dir`, and of the artifact of a report. Unreadable pieces count as not there."""
+    """Return everything that the report card needs of `run_dir`, and of the artifact of a report. Unreadable parts
+    count as missing.
+
+    Raises a `UserError` where there is no such folder."""
     if not run_dir.is_dir():
         raise UserError("no such run folder", where=str(run_dir), expected="a folder runs/NAME made by `qwenkit run`")
     run = _json(run_dir / "run.json")
@@ -107,7 +110,7 @@ def _planned(name: str, row: Row) -> NodeView:
 
 
 def _plans(row: Row) -> tuple[float | None, float | None]:
-    """What was planned: minutes and memory."""
+    """Return the planned minutes and memory."""
     return number(row.get("planned_minutes")), number(row.get("planned_mb"))
 
 
@@ -148,7 +151,7 @@ def _take_artifact(folder: Path, nodes: dict[str, NodeView]) -> None:
 
 
 def _published_after(node: NodeView, folder: Path) -> bool:
-    """A node at work leaves its scratch folder; one that is published does not."""
+    """Return whether the artifact was published after the last start: a node at work has a scratch folder."""
     return not any((folder.parent / ".work").glob(f"{node.name}-*"))
 
 
@@ -158,7 +161,7 @@ def _in_order(rows: list[Row]) -> list[Row]:
 
 
 def _by_start(nodes: dict[str, NodeView]) -> dict[str, NodeView]:
-    """Parents before children, otherwise by the order of the log, then by start time."""
+    """Return parents before children, otherwise in the order of the log, then by start time."""
     waiting = sorted(nodes.values(), key=lambda node: number(node.run.get("started")) or math.inf)
     placed: dict[str, NodeView] = {}
     while waiting:

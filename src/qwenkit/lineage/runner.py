@@ -45,14 +45,14 @@ from qwenkit.stages.base import Input, Progress, StageContext
 
 
 class Screen(Protocol):
-    """What the runner tells the person who watches; `lineage.progress` has the terminal's form of it."""
+    """What the runner shows to people; `lineage.progress.Terminal` is the form for a terminal."""
 
     def begin(self, entries: list[graph.PlanEntry], recipe: Recipe) -> None:
         """Show what the run will do."""
         ...
 
     def start(self, node: Node, why: str) -> Progress:
-        """Show that a node starts; return the callable that moves its bar."""
+        """Show that a node starts; return the function that moves its bar."""
         ...
 
     def done(self, node: Node, manifest: Manifest, run: Row, entry: graph.PlanEntry) -> None:
@@ -102,7 +102,7 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
 
 
 def plan(recipe: Recipe, options: Options) -> list[graph.PlanEntry]:
-    """What a run would do with every wanted node, and why."""
+    """Return what a run would do with every wanted node, and why; raises a `UserError` where a run would be refused."""
     wanted = graph.select(recipe, list(options.only), options.until)
     refuse_folders(recipe, wanted, options.reuse)
     refuse_rows(recipe, wanted)
@@ -113,8 +113,8 @@ def plan(recipe: Recipe, options: Options) -> list[graph.PlanEntry]:
 
 
 def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
-    """Draw `report.html` and `report.md` when the run has a report node and has reached it: of this run, or of the
-    one that the node is about."""
+    """Write `report.html` and `report.md` when the run has a report node and has reached it: of this run, or of the one
+    that the node names."""
     reports = [recipe.nodes[name] for name in wanted if is_view(recipe.nodes[name].kind)]
     if reports:
         from qwenkit.lineage.report_card import write_card
@@ -125,7 +125,7 @@ def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
 
 
 def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, str]:
-    """The commit of each model of the Hub that the wanted nodes read: the run's own, or what its name means now."""
+    """Return the commit of each Hub model that the wanted nodes read: the one pinned by the run, or the present one."""
     known = graph.pinned(run_dir)
     with within(recipe.source):
         references = [reference for name in wanted for reference in recipe.nodes[name].from_hub()]
@@ -133,7 +133,7 @@ def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, st
 
 
 def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working: list[str]) -> None:
-    """Write the commits down, then bring the files of those that are worked with, before any work, and hash them."""
+    """Record the commits, then fetch and hash the files of the models that are needed, before any work."""
     if not commits:
         return
     path = run_dir / "run.json"
@@ -141,12 +141,12 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
     with within(recipe.source):
         asked = (pair for name in working for pair in recipe.nodes[name].from_hub().items())
         for folder in dict.fromkeys(hub.fetch(reference, commits[reference], what) for reference, what in asked):
-            hub.refuse_changed(folder)  # once, whoever works with it: a model is large
+            hub.refuse_changed(folder)  # once for all nodes: a model is large
 
 
 def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:
-    """Fix threads, device and versions at the first start, mark that work goes on under others (`refuse_drift` let it).
-    Returns the threads."""
+    """Record threads, device and versions at the first start; mark a run that continues under others (`refuse_drift`
+    allowed it). Return the threads."""
     path = run_dir / "run.json"
     if not path.exists():
         fixed = platform.fingerprint(recipe.threads or platform.free_cores(), recipe.device)
@@ -160,8 +160,8 @@ def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:
 
 
 def note_nodes(recipe: Recipe, path: Path) -> None:
-    """Write down what the recipe is about, its nodes and what is planned of them: `qwenkit status` and the card tell
-    of what is not there yet, too."""
+    """Record the recipe's description, its nodes and what is planned of them, so that `qwenkit status` and the card
+    also show what is not there yet."""
     nodes = {name: {"kind": node.kind, **plans(node)} for name, node in recipe.nodes.items()}
     known = read_json(path)
     noted = {**known, "about": recipe.about, "nodes": nodes}
@@ -170,13 +170,13 @@ def note_nodes(recipe: Recipe, path: Path) -> None:
 
 
 def plans(node: Node) -> dict[str, float | None]:
-    """What a recipe plans of a node: minutes and memory."""
+    """Return the planned minutes and memory of a node."""
     return {"planned_minutes": node.config.planned_minutes, "planned_mb": node.config.planned_memory_mb}
 
 
 def recover(run_dir: Path) -> None:
-    """Publish what a kill left finished: an intact `out` of a scratch folder that is named after it. Whatever else
-    stands there is unfinished work, which is done again."""
+    """Publish what a kill left finished: an intact `out` of a scratch folder that is named after it. Everything else
+    there is unfinished work, which is done again."""
     for out in sorted((run_dir / scratch.WORK).glob("*/out")):
         if manifest := finished(out, run_dir):
             publish(out, run_dir, manifest.node)
@@ -188,8 +188,9 @@ def recover(run_dir: Path) -> None:
 
 
 def finished(out: Path, run_dir: Path) -> Manifest | None:
-    """The manifest of an artifact that only lacks its place. The folder around it says whose it is: a manifest that
-    says otherwise came from elsewhere."""
+    """Return the manifest of a finished artifact that was not published yet, or None.
+
+    The name of the scratch folder says whose it is: a manifest that says something else came from elsewhere."""
     manifest = graph.current(out.parent, out.name)
     if manifest is None or out.parent != scratch.scratch_of(run_dir, manifest.node, manifest.key):
         return None
@@ -197,7 +198,7 @@ def finished(out: Path, run_dir: Path) -> Manifest | None:
 
 
 def publish(out: Path, run_dir: Path, node: str) -> None:
-    """Put a finished artifact in its place, a model with its card; what stood there is superseded."""
+    """Move a finished artifact to its place, a model with its card; what was there is superseded."""
     write_model_card(out, run_dir)
     artifacts.publish(out, run_dir / node, run_dir / ".old")
 
@@ -205,7 +206,8 @@ def publish(out: Path, run_dir: Path, node: str) -> None:
 def run_node(
     node: Node, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, options: Options, screen: Screen
 ) -> Row:
-    """Bring one node up to date. Returns a row for the closing table: planned and actual minutes, peak, headline."""
+    """Bring one node up to date. Return a row for the closing table: planned and actual minutes, peak memory,
+    headline."""
     entry = graph.plan_node(node, recipe, run_dir, options.reuse)
     if entry.state == "reuse":
         reuse(node, entry, options.reuse, run_dir)
@@ -220,8 +222,10 @@ def run_node(
 
 
 def reuse(node: Node, entry: graph.PlanEntry, other: Path | None, run_dir: Path) -> None:
-    """Take an equal artifact over from another run; every byte of the copy is checked. It is not called `out`, which
-    `recover` would publish: a kill may leave half a copy with a whole manifest in it."""
+    """Copy an equal artifact from another run, and check every byte of the copy.
+
+    The copy is not called `out`, which `recover` would publish: a kill may leave an incomplete copy with a complete
+    manifest."""
     assert other is not None and entry.key is not None
     source, copy = other / node.name, scratch.scratch_of(run_dir, node.name, entry.key) / "copy"
     shutil.rmtree(copy, ignore_errors=True)
@@ -238,7 +242,7 @@ def reuse(node: Node, entry: graph.PlanEntry, other: Path | None, run_dir: Path)
 def work_node(
     node: Node, entry: graph.PlanEntry, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, screen: Screen
 ) -> None:
-    """Run the stage in its scratch folder and publish what it made."""
+    """Run the stage in its scratch folder and publish its artifact."""
     assert entry.key is not None
     watch = graph.Watch(node, run_dir)
     inputs = graph.gather_inputs(node, run_dir)
@@ -281,7 +285,7 @@ def work_node(
 
 
 def noting(log: Log, notes: list[str]) -> Log:
-    """A log whose notes are also told to the person who watches, with the node's headline."""
+    """Return a log whose notes are also collected in `notes`, to be shown with the node's headline."""
 
     def told(event: str, **fields: Any) -> None:
         if event == "note":
@@ -293,7 +297,9 @@ def noting(log: Log, notes: list[str]) -> Log:
 
 @contextlib.contextmanager
 def standing(watch: graph.Watch, inputs: dict[str, Input], folder: Path) -> Generator[None, None, None]:
-    """What broke off while an input changed may hold what was read of the other bytes: it is not work to go on with."""
+    """Remove the scratch folder where the work inside the `with` block breaks off after an input changed.
+
+    It may hold what was read of the changed bytes, and must not be continued."""
     try:
         yield
     except BaseException:
@@ -303,13 +309,13 @@ def standing(watch: graph.Watch, inputs: dict[str, Input], folder: Path) -> Gene
 
 
 def described(item: Input) -> dict[str, str]:
-    """An input as the manifest has it."""
+    """Return an input as the manifest records it."""
     return {"node": item.node or "", "digest": item.digest, **({"hub": item.hub} if item.hub else {})}
 
 
 @contextlib.contextmanager
 def reported(node: Node, source: str, folder: Path, log: EventLog) -> Generator[None, None, None]:
-    """Turn whatever breaks in a stage into a message; the other nodes stay whole and the run can be resumed."""
+    """Turn any error of a stage into a message; the other nodes stay intact and the run can be resumed."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -335,7 +341,7 @@ def reported(node: Node, source: str, folder: Path, log: EventLog) -> Generator[
 
 
 def disk_full(error: Exception) -> bool:
-    """Whether a disk or a quota is full; libraries in other languages say so only in their text."""
+    """Return whether an error says that a disk or a quota is full; some libraries say so only in their text."""
     if isinstance(error, OSError):
         return is_disk_full(error)
     words = ("No space left on device", "StorageFull", "File too large", "FileTooLarge")
@@ -343,7 +349,7 @@ def disk_full(error: Exception) -> bool:
 
 
 def save_trace(folder: Path) -> str:
-    """Keep the traceback in a file beside the scratch, for a bug report."""
+    """Write the traceback into a file beside the scratch folder, for a bug report."""
     path = folder / "error.txt"
     with contextlib.suppress(OSError):
         path.write_text(traceback.format_exc())

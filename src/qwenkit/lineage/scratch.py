@@ -1,9 +1,9 @@
-"""The scratch folders of a run, `.work/NODE-KEY`: what they are called, how often each was worked in, and which of
-them an artifact has overtaken.
+"""The scratch folders of a run, `.work/NODE-KEY`: their names, how often work was started in each, and which of them an
+artifact has overtaken.
 
-An artifact notes at publishing which other scratch folders of its node there were, and after how many starts
-(`overtook` in run.json): those that were not worked in since are of other keys and of the past. No clock is asked, for
-clocks are set and files are copied.
+When an artifact is published it records which other scratch folders of its node there were, and after how many starts
+(`overtook` in run.json): those without a later start belong to other keys and are outdated. No clock is used, as clocks
+are set and files are copied.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ WORK, ATTEMPTS, OVERTOOK = ".work", "attempts.json", "overtook"
 
 
 def scratch_of(run_dir: Path, node: str, key: str) -> Path:
-    """The scratch folder of a node with a key."""
+    """Return the scratch folder of a node with a key."""
     return run_dir / WORK / f"{node}-{key[:12]}"
 
 
 def all_of(run_dir: Path) -> list[Path]:
-    """Every scratch folder of a run."""
+    """Return every scratch folder of a run."""
     return sorted((run_dir / WORK).glob("*"))
 
 
 def node_of(scratch: Path) -> str:
-    """The node that a scratch folder is of; empty where its name is of no node."""
+    """Return the node of a scratch folder, or "" for another name."""
     return scratch.name.rpartition("-")[0]
 
 
 def attempts_of(scratch: Path) -> int:
-    """How often work was started in a scratch folder; what cannot be read counts as never."""
+    """Return how often work was started in a scratch folder; 0 where that cannot be read."""
     try:
         attempts = read_json(scratch / ATTEMPTS)
     except UserError:
@@ -43,20 +43,20 @@ def attempts_of(scratch: Path) -> int:
 
 
 def count_attempt(scratch: Path) -> int:
-    """How often this node's work has been started, this time included."""
+    """Record one more start of work in a scratch folder; return how many there were."""
     attempts = 1 + attempts_of(scratch)
     write_json(scratch / ATTEMPTS, attempts)
     return attempts
 
 
 def others_of(scratch: Path) -> dict[str, int]:
-    """The other scratch folders of the same node, and how often each was worked in."""
+    """Return the other scratch folders of the same node, and how often work was started in each."""
     known = (path for path in all_of(scratch.parent.parent) if node_of(path) == node_of(scratch))
     return {path.name: attempts_of(path) for path in known if path != scratch}
 
 
 def overtaken(scratch: Path, run_dir: Path) -> bool:
-    """Whether the published artifact of the node came after the last work in this scratch folder."""
+    """Return whether the node's artifact was published after the last work in this scratch folder."""
     try:
         noted = mapping(read_object(run_dir / node_of(scratch) / RUN).get(OVERTOOK))
     except UserError:

@@ -1,4 +1,4 @@
-"""What stands in a run folder: every node of the recipe and how far it is, every artifact and whether it is whole.
+"""The status of a run folder: every node of the recipe and how far it is, every artifact and whether it is intact.
 
 One broken manifest never hides the rest: what cannot be read is a line like the others.
 """
@@ -21,8 +21,8 @@ HINT = "remove the folder; the next `qwenkit run` makes it again"
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node: `state` is that of the report card, or `damaged`, or `newer` (than
-    this qwenkit); `detail` its headline, or what keeps it from one."""
+    """One node: `state` is that of the report card, or `damaged` (corrupted), or `newer` (than this qwenkit); `detail`
+    is its headline, or what keeps it from one."""
 
     node: str
     kind: str
@@ -33,13 +33,13 @@ class NodeStatus:
     attempts: int | None
     digest: str
     older_code: str
-    """What is to be said where another version of the stage made it; else empty."""
+    """A note where another version of the stage made it; else empty."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """All nodes, parents before children; the alarms of their last attempts; what is damaged, or of a newer qwenkit, as
-    told to the user."""
+    """All nodes, parents before children; the alarms of their last attempts; and messages about artifacts that are
+    corrupted or of a newer qwenkit."""
 
     nodes: list[NodeStatus]
     alarms: list[Row]
@@ -47,12 +47,12 @@ class RunStatus:
     newer: list[str]
 
     def plain(self) -> Row:
-        """As JSON."""
+        """Return the status as JSON values."""
         return asdict(self)
 
 
 def read_status(run_dir: Path) -> RunStatus:
-    """Read a run folder; a `UserError` only where it is none."""
+    """Return the status of a run folder; raises a `UserError` only where it is not one."""
     refuse_no_run(run_dir)
     nodes: list[NodeStatus] = []
     view = load_run(run_dir)
@@ -65,21 +65,22 @@ def read_status(run_dir: Path) -> RunStatus:
 
 
 def refuse_no_run(run_dir: Path, where: str | None = None) -> None:
-    """A run folder has a run.json and is not an artifact."""
+    """Raise a `UserError` for a folder that is not a run: a run has a run.json and is not an artifact."""
     if not artifacts.is_run(run_dir):
         where = where or str(run_dir)
         raise UserError("no run in this folder", where=where, expected="a folder that `qwenkit run` made")
 
 
 def artifact_folders(run_dir: Path) -> list[Path]:
-    """Every folder of a run in which an artifact stands, or should stand."""
+    """Return every folder of a run in which an artifact is, or should be."""
     known = load_run(run_dir).nodes
     folders = (path for path in sorted(run_dir.iterdir()) if path.is_dir() and not path.name.startswith("."))
     return [path for path in folders if path.name in known or (path / MANIFEST).exists()]
 
 
 def _fault(folder: Path) -> tuple[str, str]:
-    """Whether and why the books of an artifact cannot be read; its files `qwenkit verify` looks at."""
+    """Return whether and why the manifest or run.json of an artifact cannot be read; `qwenkit verify` checks its
+    files."""
     try:
         artifacts.read_manifest(folder)
         artifacts.read_run(folder)
@@ -99,7 +100,7 @@ def _status(node: NodeView, fault: str, why: str) -> NodeStatus:
 
 
 def _progress(node: NodeView) -> tuple[str, str]:
-    """How far a node is, and the words for it."""
+    """Return how far a node is, and the words for it."""
     if node.state == DONE and not node.manifest:
         return NOT_RUN, "its artifact is gone"
     if node.state == FAILED:
@@ -111,7 +112,8 @@ def _progress(node: NodeView) -> tuple[str, str]:
 
 
 def verify(run_dir: Path) -> dict[Path, list[str]]:
-    """Hash every artifact again, of a run or one alone: what is wrong with each, nothing for a whole one."""
+    """Return what is wrong with every artifact of a run, or with one alone, after hashing all files; empty for intact
+    ones."""
     if (run_dir / MANIFEST).exists():
         return {run_dir: _wrong(run_dir)}
     refuse_no_run(run_dir)
@@ -119,7 +121,8 @@ def verify(run_dir: Path) -> dict[Path, list[str]]:
 
 
 def hint_of(faults: dict[Path, list[str]]) -> str | None:
-    """What to do about what `verify` found. What a newer qwenkit wrote is whole, and its own line says to upgrade."""
+    """Return what to do about the faults that `verify` returned, or None. Artifacts of a newer qwenkit are intact, and
+    their own line says to upgrade."""
     wrong = [line for folder, lines in faults.items() for line in lines if not artifacts.is_newer(folder)]
     if not wrong:
         return None

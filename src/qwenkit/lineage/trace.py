@@ -1,5 +1,5 @@
-"""Which documents a step of a pretraining saw, and which steps saw a document: the order of data is a pure function of
-the lengths in the index of its tokens, which the artifact keeps."""
+"""Trace which documents a step of a pretraining read, and which steps read a document: the order of data is a pure
+function of the lengths in the index of its tokens, which the artifact keeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traced:
-    """The order of a pretraining, the index of its tokens, its rows a step and how many steps it made."""
+    """The order of a pretraining, the index of its tokens, its sequences per step and the number of its steps."""
 
     order: EpochOrder
     index: Index
@@ -29,7 +29,7 @@ class Traced:
 
 
 def corpus_of(run: Path, node: str) -> Path:
-    """Return the corpus that a node learnt from, or the node itself if it is one."""
+    """Return the corpus that a node was trained on, or the node itself if it is a corpus."""
     manifest = read_manifest(run / node)
     return run / node if "documents" in produces(manifest.kind) else _input(run, manifest, "corpus").path
 
@@ -41,7 +41,7 @@ def keeps_order(kind: str) -> bool:
 
 
 def trace(run: Path, node: str) -> Traced:
-    """Return the data of a pretraining as it was. Raises a `UserError` for a node of another kind, and for one whose
+    """Return the data order of a pretraining. Raises a `UserError` for a node of another kind, and for one whose
     manifest and index do not fit together."""
     from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.data.tokens.shards import Index

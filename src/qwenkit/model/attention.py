@@ -28,21 +28,22 @@ _MAX_MATH = 1024  # tokens; above, the T * T scores of the matrix products cost 
 
 
 class Cache(Protocol):
-    """Keys and values of earlier tokens. Slot j of a row holds the token at position j."""
+    """The keys and values of earlier tokens. Slot j of a row holds the token at position j."""
 
     math_attention: bool
     """Whether attention must be matrix products and not a fused kernel: another order of sums would show."""
 
     def positions_BT(self, T: int) -> Tensor:
-        """Return the positions of the next T tokens of every row."""
+        """Return the positions [B, T] of the next T tokens of every row."""
         ...
 
     def lengths_BT(self, T: int) -> Tensor:
-        """Return the length of each row's prompt: dynamic NTK fixes its alpha by it."""
+        """Return the length in tokens of each row's prompt, [B, 1]: dynamic NTK fixes its alpha by it."""
         ...
 
     def mask(self, T: int, window: int | None) -> Tensor | None:
-        """Return which slots the next T tokens may see, [B, 1, T, S]; None: causal, as nothing is cached yet."""
+        """Return which slots the next T tokens may see, [B, 1, T, S]; None means causal attention, as nothing is cached
+        yet."""
         ...
 
     def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,14 +54,17 @@ class Cache(Protocol):
 
 
 def document_mask(documents_BT: Tensor, window: int | None = None) -> Tensor:
-    """Return [B, 1, T, T], true where a query may see a key: not later, in the same document, and inside the window."""
+    """Return a mask [B, 1, T, T], true where a query may see a key: not later, in the same document, and inside the
+    window.
+
+    `documents_BT` numbers the document of each token; `window` is in tokens and includes the query itself."""
     same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
     visible_BTT = same_BTT.tril() if window is None else same_BTT.tril().triu(1 - window)
     return visible_BTT[:, None]
 
 
 def document_positions(documents_BT: Tensor) -> Tensor:
-    """Return positions [B, T] that start again at 0 with every document of a packed row."""
+    """Return positions [B, T] that start again at 0 with every document of a packed sequence."""
     index_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
     starts_BT = torch.zeros_like(documents_BT, dtype=torch.long)
     new_BT = documents_BT[:, 1:] != documents_BT[:, :-1]
@@ -69,7 +73,7 @@ def document_positions(documents_BT: Tensor) -> Tensor:
 
 
 def document_lengths(documents_BT: Tensor) -> Tensor:
-    """Return [B, T], the number of tokens in the document of each token."""
+    """Return [B, T]: the number of tokens in the document that each token belongs to."""
     same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
     return same_BTT.sum(-1)
 
@@ -77,11 +81,12 @@ def document_lengths(documents_BT: Tensor) -> Tensor:
 def attention(
     q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None, window: int | None = None, math: bool = False
 ) -> Tensor:
-    """Return softmax attention [B, H, T, D] in the dtype of the queries.
+    """Return softmax attention (Vaswani et al., 2017), [B, H, T, D], in the dtype of the queries.
 
-    A query may see a key where `mask` is true; without a mask attention is causal, inside the window. `math=True`
-    computes matrix products with a softmax in float32 in every case; otherwise the rules at the head of this file
-    choose between them and torch's fused kernel."""
+    Queries are [B, H, T, D], keys and values [B, G, S, D]: with G < H, groups of query heads share a key/value head
+    (GQA; Ainslie et al., 2023). A query may see a key where `mask` is true; without a mask attention is causal, inside
+    the window. `math=True` always computes matrix products with a softmax in float32; otherwise the rules at the head
+    of this file choose between them and torch's fused kernel."""
     T = q_BHTD.shape[2]
     if mask is None and window is not None and window < T:
         return _windowed(q_BHTD, k_BGSD, v_BGSD, window, math)

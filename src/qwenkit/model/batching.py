@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 PAD_ID = 0
-"""Any id of the vocabulary would do: no real token sees it."""
+"""Any id of the vocabulary would do: no real token attends to it."""
 
 
 def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

@@ -1,12 +1,12 @@
-"""Do the tensors of a folder make up the model that its config.json means? All that does not fit is named before any of
-it is read.
+"""Check that the tensors of a folder make up the model that its config.json describes. Everything that does not fit is
+named before any tensor is read.
 
     refuse_impossible(config, tensors)                       # before a module is built
     find_trunk(tensors)                                      # weights that a wrapper saved under names of its own
     check(weights, wanted, tensors, form)
 
 Programs that wrap a model save its weights under longer names (`module.`, `_orig_mod.`, `base_model.model.`), and a
-trunk without its head has shorter ones. Where the folder holds exactly one trunk, it is that.
+decoder without its head has shorter ones. Where the folder holds exactly one decoder, that is used.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from qwenkit.model.formats import Format, TensorMapping
 from qwenkit.model.weights import Tensors
 
 _MANY = 20_000
-"""Modules that are not built before the weights were looked at: it would take seconds and memory."""
+"""Models with more tensors are checked against the weights before they are built, which takes seconds and memory."""
 _TRUNKS = {"model.": ("embed_tokens.weight", "norm.weight"), "transformer.": ("wte.weight", "ln_f.weight")}
-"""How a trunk is called, and what lies in every one: the table of the input and the last norm."""
+"""Prefixes of a decoder, and two tensors of every one: the embedding table and the last norm."""
 _HEADS = ("lm_head.weight", "score.weight")
 _WRAPPED = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 _ADAPTED = re.compile(r"\.(lora_[A-Za-z]\w*|base_layer|modules_to_save|original_module|lora_magnitude_vector)\.")
 
 
 def refuse_impossible(config: ModelConfig, tensors: Tensors, packed: bool) -> None:
-    """Refuse a model of many parts that the weights are far too few for; `packed`: a word may hold eight of them."""
+    """Raise a `UserError` for a config.json that describes far more parameters than the folder's tensors can hold.
+
+    `packed` says that the weights may be quantized, so that one int32 holds up to eight of them."""
     stored = sum(shape.numel() for shape in tensors.shapes.values()) * (8 if packed else 1)
     wanted = config.parameters - 2 * config.vocab_size * config.hidden_size
     if config.tensors > _MANY and wanted > stored:
@@ -41,7 +43,10 @@ def refuse_impossible(config: ModelConfig, tensors: Tensors, packed: bool) -> No
 
 
 def find_trunk(tensors: Tensors, trunk: str) -> None:
-    """Call the tensors as the family does, where a wrapper saved them under other names."""
+    """Rename the tensors to the family's own names, where a wrapper saved them under other names.
+
+    `trunk` is the prefix of the family's decoder. Raises a `UserError` for an unmerged adapter and for several
+    decoders."""
     if adapted := [name for name in tensors.shapes if _ADAPTED.search(f".{name}")]:
         raise UserError(f"the weights are of an adapter that was not merged: {listed(adapted, 2)}",
                         where=str(tensors.folder), expected="a complete model",
@@ -65,7 +70,7 @@ def find_trunk(tensors: Tensors, trunk: str) -> None:
 
 
 def _moved(name: str, place: str, trunk: str) -> str:
-    """The name of a tensor once the trunk that lies at `place` has its own name; a head lies beside it or above."""
+    """Return the name of a tensor once the decoder at `place` has its own name; a head lies beside it or above."""
     for head in _HEADS:
         outer = name.removesuffix(head)
         if name.endswith(head) and place.startswith(outer):
@@ -74,12 +79,12 @@ def _moved(name: str, place: str, trunk: str) -> str:
 
 
 def trunk_of(form: Format) -> str:
-    """How a family calls its trunk."""
+    """Return the prefix by which a family calls the tensors of its decoder."""
     return "transformer." if form.model_type == "qwen" else "model."
 
 
 def check(weights: list[TensorMapping], wanted: Mapping[str, Tensor], tensors: Tensors, form: Format) -> None:
-    """Refuse a folder that does not hold exactly the model, naming the first tensors of each kind."""
+    """Raise a `UserError` for a folder that does not hold exactly the model, naming the first tensors of each kind."""
     stored = tensors.shapes
     known = {weight.hf_name: [wanted[name].shape for name in weight.param_names] for weight in weights}
     spare = {"lm_head.weight"} if "lm_head.weight" not in wanted else set()  # a tied copy, or under a scoring head
@@ -107,7 +112,9 @@ def _hint(missing: list[str], unexpected: list[str]) -> str | None:
 
 
 def check_copy(tensors: Tensors) -> None:
-    """A head beside tied embeddings may only be a copy of their table: transformers would use it."""
+    """Raise a `UserError` where a head stored beside tied embeddings is not a copy of their table.
+
+    transformers would use such a head, so the two programs would compute different things."""
     heads = [name for name in tensors.shapes if name.endswith("lm_head.weight")]
     tables = [tensors.read(name) for name in tensors.shapes if name.endswith(("embed_tokens.weight", "wte.weight"))]
     pairs = [(tensors.read(head), table) for head in heads for table in tables]
@@ -120,7 +127,7 @@ def check_copy(tensors: Tensors) -> None:
 
 
 def as_rows(stack: Tensor) -> Tensor:
-    """A block of experts as one stack of rows; anything else as it is."""
+    """Return a block of experts, [experts, N, K], as one stack of rows [experts * N, K]; anything else unchanged."""
     return stack.flatten(0, -2) if stack.dim() > 2 else stack
 
 
@@ -129,6 +136,6 @@ def _stacked(shapes: list[torch.Size]) -> list[int]:
 
 
 def _fits(shape: torch.Size, shapes: list[torch.Size]) -> bool:
-    """Whether a tensor is those stacked by rows, or blocks of them (experts)."""
+    """Return whether a tensor is those stacked by rows, or blocks of them (experts)."""
     wanted = _stacked(shapes)
     return list(shape) == wanted or (len(shapes) > 1 and len(shape) == 3 and [shape[0] * shape[1], shape[2]] == wanted)

@@ -32,7 +32,7 @@ LARGEST = {
     "seq_length": 2**31,
     "original_max_position_embeddings": 2**31,
 }
-"""Beyond these a number is a slip or an attack, not a model: it is refused before anything is built."""
+"""Larger numbers are a mistake or an attack, not a model: they are refused before anything is built."""
 MOST_EXPERTS = 2**16
 """In all layers together; the largest models that were released have under 2^14."""
 
@@ -54,27 +54,28 @@ class MoEConfig:
     """Kept for the folder; the loss is not part of the forward pass."""
 
     def sparse(self, layer: int) -> bool:
-        """Whether a layer has experts."""
+        """Return whether a layer has experts."""
         return layer not in self.mlp_only_layers and (layer + 1) % self.decoder_sparse_step == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Yarn:
-    """YaRN, the context extension of Qwen2.5 and Qwen3: slow channels are interpolated, fast ones kept."""
+    """YaRN (Peng et al., 2023), the context extension of Qwen2.5 and Qwen3: slow channels are interpolated, fast ones
+    kept."""
 
     factor: float
     original_max_position_embeddings: int
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
-    """What cosines and sines are multiplied by; None: 0.1 ln(factor) + 1."""
+    """The factor of cosines and sines; None: 0.1 ln(factor) + 1."""
     truncate: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContextExtension:
-    """The first Qwen's training-free context extension (§2.5 of the report): both act from `seq_length` on, and only
-    outside training. Its third part, windows by layer, is `ModelConfig.windows`."""
+    """The training-free context extension of the first Qwen (report §2.5). Both parts act beyond `seq_length` tokens,
+    and only outside training. Its third part, windows by layer, is `ModelConfig.windows`."""
 
     seq_length: int
     """Tokens that the model was trained at."""
@@ -115,9 +116,10 @@ class ModelConfig:
     eos_token_id: int | tuple[int, ...] | None = None
     """The end of a text; several where the folder says so."""
     model_type: str | None = None
-    """The folder format that the model came from and is saved in; None: the simplest that can say it."""
+    """The folder format that the model came from and is saved in; None: the simplest that can express it."""
 
     def __post_init__(self) -> None:
+        """Fill in the defaults that depend on other fields, and raise a `UserError` that names every problem."""
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
         if self.head_dim is None and _count(self.num_attention_heads) and _count(self.hidden_size):
@@ -127,17 +129,17 @@ class ModelConfig:
 
     @property
     def kv_heads(self) -> int:
-        """`num_key_value_heads`, always a number."""
+        """Return the number of key/value heads: `num_key_value_heads`, or that of the query heads."""
         return self.num_key_value_heads or self.num_attention_heads
 
     @property
     def head_size(self) -> int:
-        """`head_dim`, always a number."""
+        """Return the width of a head in channels: `head_dim`, or hidden_size / num_attention_heads."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights are, counted without building anything."""
+        """Return the number of parameters, counted without building the model."""
         width, heads, kv = self.hidden_size, self.num_attention_heads * self.head_size, self.kv_heads * self.head_size
         attention = 2 * width * heads + 2 * width * kv
         attention += (heads + 2 * kv if self.qkv_bias else 0) + (2 * self.head_size if self.qk_norm else 0)
@@ -153,26 +155,26 @@ class ModelConfig:
 
     @property
     def tensors(self) -> int:
-        """About how many tensors the weights are, experts one by one."""
+        """Return about how many tensors the model has, every expert's counted separately."""
         experts = 0 if self.experts is None else 3 * self.experts.num_experts
         return self.num_hidden_layers * (12 + experts)
 
     @property
     def max_length(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
+        """Return how many tokens a prompt and its answer may have together."""
         stretched = 0 if self.yarn is None else int(self.yarn.factor * self.yarn.original_max_position_embeddings)
         return max(self.max_position_embeddings, stretched)
 
     def window(self, layer: int) -> int | None:
-        """How many tokens a query of this layer sees; None: all before it."""
+        """Return how many tokens a query of this layer sees, itself included; None means all before it."""
         return None if self.windows is None else self.windows[layer]
 
     def sparse(self, layer: int) -> bool:
-        """Whether a layer has experts."""
+        """Return whether a layer has experts."""
         return self.experts is not None and self.experts.sparse(layer)
 
     def _problems(self) -> Iterator[str]:
-        """Everything wrong with the values, so that one message names it all."""
+        """Yield every problem of the values, so that one message names all of them."""
         problems = [*_counts(self, SIZES), *_measures(self, MEASURES), *self._parts()]
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
             problems.append(f"dropout = {self.dropout!r} is not a number")
@@ -181,7 +183,7 @@ class ModelConfig:
             yield from self._shape()
 
     def _parts(self) -> Iterator[str]:
-        """What is wrong inside the parts that only some families have."""
+        """Yield the problems inside the parts that only some families have."""
         if self.experts is not None:
             yield from _counts(self.experts, ("num_experts", "num_experts_per_tok", "moe_intermediate_size"))
             yield from _counts(self.experts, ("decoder_sparse_step",))
@@ -202,7 +204,7 @@ class ModelConfig:
                         if not _count(size) or size > LARGEST["max_position_embeddings"])  # fmt: skip
 
     def _shape(self) -> Iterator[str]:
-        """How the values fit together."""
+        """Yield the values that do not fit together."""
         heads, width = self.num_attention_heads, self.hidden_size
         if self.head_size == width // heads and width % heads:
             yield f"hidden_size = {width} does not divide into {heads} heads"
@@ -234,7 +236,7 @@ def _count(value: object) -> bool:
 
 
 def _counts(part: object, names: tuple[str, ...]) -> Iterator[str]:
-    """Which of these are no counts of a model that anybody could have meant."""
+    """Yield the fields that are not a possible count."""
     for name in names:
         value, most = getattr(part, name), LARGEST.get(name)
         if not _count(value):

@@ -40,18 +40,20 @@ PATTERNS = {
     TEXT_PATTERNS["cl100k"]: "llama-bpe",
     GPT2: "gpt-2",
 }
-"""What llama.cpp calls a way to cut text; it cuts by no expression of one's own."""
+"""llama.cpp's names of pre-tokenization patterns; it does not accept other expressions."""
 
 
 def pattern_name(regex: str) -> str:
-    """The name of a pattern. What llama.cpp has no name for gets one that it does not know: such a file it refuses,
-    where it would read other tokens under a name that it knows."""
+    """Return llama.cpp's name of a pre-tokenization pattern.
+
+    A pattern that llama.cpp does not know gets a name that it does not know either. It refuses to load such a file;
+    under a known name it would silently split text differently."""
     return PATTERNS.get(regex) or f"own-{hashlib.sha256(regex.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A byte-level BPE as GGUF spells it: printable tokens by id, merges, and what the special ones are."""
+    """A byte-level BPE vocabulary in GGUF's form: printable tokens by id, merges, and the kinds of special tokens."""
 
     tokens: list[str]
     merges: list[str]
@@ -60,14 +62,14 @@ class Vocabulary:
     """Added tokens that are not special, `<think>` and `<tool_call>`: they are printed."""
     unused: frozenset[int]
     pattern: str
-    """What llama.cpp calls it."""
+    """llama.cpp's name of the pattern."""
     ids: dict[str, int]
-    """`bos`, `eos`, `eot`, `pad`, `unk`, as far as there are."""
+    """`bos`, `eos`, `eot`, `pad`, `unk`, as far as they exist."""
     template: str | None
 
 
 def write_gguf(model: Transformer, file: Path, vocabulary: Vocabulary | None, name: str = "") -> None:
-    """Write the file; nothing of that name is left when it fails."""
+    """Write the model as one GGUF file; when writing fails, no file of that name is left."""
     gguf, config = _package(), model.config
     family = simplest_format(config)
     _refuse(model, family)
@@ -111,7 +113,7 @@ def _refuse(model: Transformer, family: str) -> None:
 
 
 def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, name: str) -> None:
-    """The shape."""
+    """Write the shape of the model."""
     writer.add_name(name)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -133,7 +135,7 @@ def _describe(writer: Any, gguf: Any, config: ModelConfig, dtype: torch.dtype, n
 
 
 def _spell(writer: Any, vocabulary: Vocabulary) -> None:
-    """The tokenizer."""
+    """Write the tokenizer."""
     known = {**dict.fromkeys(vocabulary.unused, UNUSED), **dict.fromkeys(vocabulary.visible, USER_DEFINED),
              **dict.fromkeys(vocabulary.special, CONTROL)}  # fmt: skip
     kinds = [known.get(i, NORMAL) for i in range(len(vocabulary.tokens))]
@@ -160,7 +162,8 @@ def _add(writer: Any, gguf: Any, name: str, tensor: Tensor) -> None:
 
 
 def gguf_vocabulary(tok: ChatTokenizer, source: Path, form: ModelConfig) -> Vocabulary:
-    """The tokenizer as a GGUF file spells it. Rows beyond it only pad the embedding."""
+    """Return the tokenizer in GGUF's form. Ids beyond the tokenizer's size only pad the embedding and are marked as
+    unused."""
     published = tokenizer_json(tok)
     names = {i: name for name, i in published["model"]["vocab"].items()}
     names |= {added["id"]: added["content"] for added in published["added_tokens"]}
@@ -178,7 +181,9 @@ def gguf_vocabulary(tok: ChatTokenizer, source: Path, form: ModelConfig) -> Voca
 
 
 def token_ids(tok: ChatTokenizer, source: Path, form: ModelConfig) -> dict[str, int]:
-    """The ids of special tokens by GGUF's names: as the tokenizer's settings call them, then as the model does."""
+    """Return the ids of special tokens by GGUF's names (bos, eos, eot, pad, unk).
+
+    The tokenizer's settings are asked first, then the model's configuration."""
     names = read_names(source)
     ends = form.eos_token_id if isinstance(form.eos_token_id, tuple) else (form.eos_token_id,)
     special_ids = {kind: tok.special.get(names.get(f"{kind}_token") or "") for kind in ("bos", "eos", "pad", "unk")}

@@ -29,7 +29,7 @@ from qwenkit.model.transformer import AttentionContext, Transformer
 
 DAMP = 0.01
 """Share of the mean of the Hessian's diagonal that is added to it, so that the inverse exists (the paper's)."""
-_COLUMNS = 128  # columns whose errors are handed on together
+_COLUMNS = 128  # columns whose errors are passed on together
 _ORDER = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 
@@ -43,8 +43,8 @@ def quantize(
 ) -> Transformer:
     """Replace every linear layer of the blocks by a quantized one, in place; return the model.
 
-    `batches` are ids [B, T] to calibrate on; None: round to nearest. `progress(block, blocks)` is called before each
-    block. The model can no longer be trained. Raises a `UserError` for shapes or settings that have no kernel."""
+    `batches` are ids [B, T] to calibrate on (GPTQ); None rounds to nearest. `progress(block, blocks)` is called before
+    each block. The model can no longer be trained. Raises a `UserError` for shapes or settings that have no kernel."""
     _check(model, quant_config)
     model.eval()
     shared = [model.model.prepare(ids_BT) for ids_BT in batches or ()]
@@ -97,7 +97,7 @@ def _hessians(layers: dict[str, nn.Linear], run: Callable[[], list[Tensor]]) -> 
 
 @contextmanager
 def _accumulating(layers: dict[str, nn.Linear], hessians: dict[str, Tensor]) -> Iterator[None]:
-    """Inside the block every forward pass adds to the Hessians."""
+    """Add every forward pass inside the `with` block to the Hessians."""
 
     def hook_of(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -129,7 +129,7 @@ def _quantized(
 def round_to_nearest(
     weight_NK: Tensor, quant_config: QuantConfig, symmetric: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return quantized values [N, K], scales and zeros [N, G]: each weight by itself, rounded to nearest (RTN)."""
+    """Return quantized values [N, K], scales and zeros [N, G], each weight rounded to the nearest level (RTN)."""
     size = weight_NK.shape[1] if quant_config.group_size == -1 else quant_config.group_size
     grouped_NGK = weight_NK.unflatten(1, (-1, size))
     scales_NG, zeros_NG = _range(grouped_NGK, quant_config.bits, symmetric)
@@ -140,9 +140,10 @@ def round_to_nearest(
 def gptq(
     weight_NK: Tensor, hessian_KK: Tensor, quant_config: QuantConfig, symmetric: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same by GPTQ (Frantar et al., 2022): the error of each column is compensated in those after it.
+    """Return quantized values [N, K], scales and zeros [N, G] by GPTQ (Frantar et al., 2022).
 
-    `hessian_KK` is the sum of outer products of the layer's inputs."""
+    The rounding error of each column is compensated in the columns after it. `hessian_KK` is the sum of the outer
+    products of the layer's inputs."""
     rest_NK, K = weight_NK.clone(), weight_NK.shape[1]
     size = K if quant_config.group_size == -1 else quant_config.group_size
     factor_KK = _error_factor(hessian_KK, rest_NK)

@@ -28,12 +28,12 @@ _IMPLIED = frozenset((
     "modules_in_block_to_quantize pad_token_id tokenizer use_cuda_fp16 use_exllama backend version quantizer hyb_act "
     "mse act_group_aware offload_to_disk"
 ).split())  # fmt: skip
-"""Of these the tensors tell by themselves (order and zeros of the groups), or they say how they were made."""
+"""Settings that the tensors imply (order and zeros of the groups), or that say how they were made."""
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "quant_method": ("gptq",), "method": ("gptq",), "checkpoint_format": ("gptq",), "format": ("gptq",),
     "pack_dtype": ("int32",), "lm_head": (False,), "is_marlin_format": (False,), "modules_to_not_convert": ([],),
 }  # fmt: skip
-"""Values that say what is read here."""
+"""Values that describe what is read here."""
 Layers = dict[str, QuantizedLinear]
 
 
@@ -64,8 +64,8 @@ def read_quant_config(config_json: dict[str, Any], where: str) -> QuantConfig | 
 
 
 def merge_quant_configs(inside: Any, beside: dict[str, Any], where: str) -> Any:
-    """Return the settings inside config.json, or else those of quantize_config.json; raises a `UserError` where they
-    differ."""
+    """Return the quantization settings of config.json, or else those of quantize_config.json; raises a `UserError`
+    where the two differ."""
     if inside is None:
         return beside
     keys = ("quant_method", "bits", "group_size", "checkpoint_format")
@@ -85,17 +85,17 @@ def _method(settings: dict[str, Any]) -> Any:
 
 
 def _understood(key: str, value: Any) -> bool:
-    """Whether a setting is one that the tensors tell by themselves, one of how they were made, or one that says what is
-    read anyway."""
+    """Return whether a setting is implied by the tensors, only says how they were made, or has the value that is
+    assumed anyway."""
     if value is None or key in _IMPLIED or key.startswith("_"):
         return True
-    if key == "dynamic":  # layers that are left as they were; others would have bits of their own
+    if key == "dynamic":  # layers that stay unquantized; others would have their own bits
         return isinstance(value, dict) and all(name.startswith("-:") for name in value)
     return key in _PLAIN and value in _PLAIN[key]
 
 
 def write_quant_config(layers: Layers) -> dict[str, Any]:
-    """Return the keys of config.json that describe quantized layers; none where there are none."""
+    """Return the keys of config.json that describe quantized layers; an empty dict where there are none."""
     if not layers:
         return {}
     quant_config = next(iter(layers.values())).quant_config

@@ -28,10 +28,9 @@ Head = Callable[[Tensor], Tensor]
 def by_chunks(
     compute: Callable[..., tuple[Tensor, ...]], rows: tuple[Tensor, ...], chunk: int
 ) -> list[tuple[Tensor, ...]]:
-    """Return `compute(*rows)` of each `chunk` rows of the tensors; one result where all rows fit into one chunk.
+    """Return the results of `compute(*rows)` for `chunk` rows of the tensors at a time; one result where all rows fit.
 
-    With several chunks and gradients, what a chunk computes is not kept for the backward pass but computed anew.
-    """
+    With several chunks and gradients, activations are not kept for the backward pass but recomputed in it."""
     if len(rows[0]) <= chunk:
         return [compute(*rows)]
     chunks = zip(*(tensor.split(chunk) for tensor in rows))
@@ -41,12 +40,12 @@ def by_chunks(
 
 
 def selected_logprobs(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
-    """Return the log-probability [N] of one id in each row of logits: x - logsumexp(x)."""
+    """Return the log-probability [N] in nats of one id in each row of logits: x - logsumexp(x)."""
     return logits_NV.gather(1, ids_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
 
 
 def token_logprobs(head: Head, h_ND: Tensor, ids_N: Tensor, chunk: int) -> Tensor:
-    """Return the log-probability [N] of each id, given the state before it, in float32."""
+    """Return the log-probability [N] in nats of each id, given the hidden state before it, in float32."""
 
     def compute(h_CD: Tensor, ids_C: Tensor) -> tuple[Tensor]:
         return (selected_logprobs(head(h_CD).float(), ids_C),)
@@ -55,8 +54,10 @@ def token_logprobs(head: Head, h_ND: Tensor, ids_N: Tensor, chunk: int) -> Tenso
 
 
 def token_logprobs_and_entropy(head: Head, h_ND: Tensor, ids_N: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """Return the log-probability [N] of each id, and the entropy [N] of the distribution that it was drawn from
-    (without gradient), in float32 (float64 where the logits are)."""
+    """Return the log-probability [N] of each id and the entropy [N] of the distribution that it was drawn from, in
+    nats.
+
+    Both are in float32 (float64 where the logits are); the entropy carries no gradient."""
 
     def compute(h_CD: Tensor, ids_C: Tensor) -> tuple[Tensor, Tensor]:
         logits_CV = head(h_CD)

@@ -13,7 +13,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside the block the model is in eval mode (no dropout); after it in the mode that it was in."""
+    """Put the model into eval mode (no dropout) inside the `with` block; restore its mode afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -17,27 +17,31 @@ from qwenkit.model.config import MoEConfig
 
 
 class MLP(nn.Module):
-    """SwiGLU: the gate decides how much of each `up` channel passes."""
+    """The feed-forward layer, SwiGLU (Shazeer, 2020): down(silu(gate(x)) * up(x))."""
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        """Create the three matrices without biases."""
         super().__init__()
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
+        """Return the output of the layer, [B, T, C]."""
         gate_BTC, up_BTC = self.project(x_BTC)
         return self.down_proj(F.silu(gate_BTC) * up_BTC)
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gate and what it lets through, both [B, T, intermediate size]."""
+        """Return the outputs of the gate and up projections, both [B, T, intermediate_size]."""
         return self.gate_proj(x_BTC), self.up_proj(x_BTC)
 
 
 class SparseMLP(nn.Module):
-    """Router, experts, and perhaps one shared expert that every token passes."""
+    """A mixture of experts (Shazeer et al., 2017): a router, the experts, and (Qwen1.5-MoE) one shared expert that
+    every token passes."""
 
     def __init__(self, hidden_size: int, config: MoEConfig) -> None:
+        """Create the router and the experts, and the shared expert where the configuration has one."""
         super().__init__()
         self.chosen, self.normalised = config.num_experts_per_tok, config.norm_topk_prob
         self.gate = nn.Linear(hidden_size, config.num_experts, bias=False)
@@ -48,6 +52,7 @@ class SparseMLP(nn.Module):
             self.shared_expert_gate = nn.Linear(hidden_size, 1, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
+        """Return the outputs of the chosen experts, weighted by the router and summed, [B, T, C]."""
         x_NC = x_BTC.flatten(0, -2)
         weights_NK, picks_NK = self._route(x_NC)
         out_NC = torch.zeros_like(x_NC)

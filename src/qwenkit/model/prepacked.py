@@ -25,14 +25,15 @@ from qwenkit.model.transformer import Attention, Transformer
 from qwenkit.platform import available_memory
 
 _ROWS = 16  # the batch size that the layout is asked for; from 1 to 512 rows the layout is the same
-_ROOM = 1.2  # so many times its size must be free before a copy is made
+_ROOM = 1.2  # a copy is made where so many times its size is free
 _OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 
 class PackedLinear(nn.Module):
-    """Linear layers of one input, side by side as one."""
+    """Linear layers that have the same input, as one matrix product."""
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
+        """Stack the weights [N, K] and biases [N] of the layers, and reorder them for oneDNN."""
         super().__init__()
         self.sizes = [len(weight) for weight in weights]
         present = [bias for bias in biases if bias is not None]
@@ -41,17 +42,19 @@ class PackedLinear(nn.Module):
         self.weight = torch.ops.mkldnn._reorder_linear_weight(stacked.contiguous(), _ROWS)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
+        """Return the outputs of all layers side by side, [B, T, sum of N]."""
         return torch.ops.mkldnn._linear_pointwise(x_BTC, self.weight, self.bias, "none", [], "")
 
     def parts(self, x_BTC: Tensor) -> tuple[Tensor, ...]:
-        """Return the layers' outputs, one by one."""
+        """Return the output of each layer, [B, T, N]."""
         return self(x_BTC).split(self.sizes, dim=-1)
 
 
 class PackedAttention(Attention):
-    """The same attention; its projections are two products."""
+    """An attention layer whose projections are two matrix products: Q, K and V together, and the output."""
 
     def __init__(self, source: Attention) -> None:
+        """Copy the projections of `source` into the packed layout; its norms are shared."""
         nn.Module.__init__(self)
         self.layer, self.head_dim, self.qk_norm = source.layer, source.head_dim, source.qk_norm
         if source.qk_norm:
@@ -59,24 +62,27 @@ class PackedAttention(Attention):
         self.qkv, self.o_proj = join(source.q_proj, source.k_proj, source.v_proj), join(source.o_proj)
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [B, T, heads * D] of one product."""
         q_BTC, k_BTC, v_BTC = self.qkv.parts(x_BTC)
         return q_BTC, k_BTC, v_BTC
 
 
 class PackedMLP(MLP):
-    """The same SwiGLU; gate and up are one product."""
+    """A SwiGLU layer whose gate and up projections are one matrix product."""
 
     def __init__(self, source: MLP) -> None:
+        """Copy the projections of `source` into the packed layout."""
         nn.Module.__init__(self)
         self.gate_up, self.down_proj = join(source.gate_proj, source.up_proj), join(source.down_proj)
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs of the gate and up projections, both [B, T, intermediate_size]."""
         gate_BTC, up_BTC = self.gate_up.parts(x_BTC)
         return gate_BTC, up_BTC
 
 
 def can_prepack(model: Transformer) -> bool:
-    """Whether the model's products are bf16 on a CPU that has them in oneDNN, and there is room for the copy."""
+    """Return whether the model runs in bf16 on a CPU with oneDNN's bf16 products and memory suffices for the copy."""
     weight = model.model.embed_tokens.weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
         return False
@@ -88,7 +94,7 @@ def can_prepack(model: Transformer) -> bool:
 
 @torch.no_grad()
 def prepack(model: Transformer) -> Transformer:
-    """Return a model with prepacked matrices; quantized ones stay as they are, and everything else is shared."""
+    """Return a model with prepacked matrices. Quantized layers stay as they are, and all other tensors are shared."""
     shared = [*model.parameters(), *model.buffers()]
     compute_model = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
     for module in list(compute_model.modules()):
@@ -105,5 +111,5 @@ def prepack(model: Transformer) -> Transformer:
 
 
 def join(*layers: nn.Linear) -> PackedLinear:
-    """Return some linear layers of one input as one; where some have a bias, all have."""
+    """Return several linear layers of the same input as one; if any of them has a bias, all must have one."""
     return PackedLinear([layer.weight for layer in layers], [layer.bias for layer in layers])

@@ -1,7 +1,8 @@
-"""A trained model's folder: weights in the dtype of its source, how answers are drawn, tokenizer, licence.
+"""Write the folder of a trained model: weights in the dtype of its source, generation settings, tokenizer and
+licence.
 
-Whatever is trained is held in float32: in bfloat16 a step of 2e-6 on a weight of 0.02 is rounded away whole, silently.
-What was stored in 16 bits is stored so again, and measured as it was stored.
+Weights are float32 during training: in bfloat16 a step of 2e-6 on a weight of 0.02 is rounded away completely. A model
+that was stored in 16 bits is stored so again, and measured as it is stored.
 """
 
 from __future__ import annotations
@@ -34,15 +35,17 @@ GENERATION = "generation_config.json"
 
 @contextlib.contextmanager
 def as_stored(model: nn.Module, source: Path) -> Iterator[None]:
-    """Inside the block the model has the dtype that its source is stored in; after it float32, rounded as stored."""
+    """Cast the model to the dtype in which its source is stored, inside the `with` block.
+
+    Afterwards it is float32 again, with the values rounded to that dtype."""
     model.to(stored_dtype(source))
     yield
     model.to(torch.float32)
 
 
 def save_chat_model(model: Transformer, tok: ChatTokenizer, source: Path, out: Path) -> None:
-    """A chat model's folder: it stops at the end of its turn, and at the end of a text, in every engine. How answers
-    are drawn stays as its source says."""
+    """Write a chat model's folder. In every engine it stops at the end of its turn and at the end of a text; the other
+    generation settings stay those of its source."""
     model.config = replace(model.config, dropout=0.0, eos_token_id=tok.im_end_id)
     with as_stored(model, source):
         save_model(model, out)
@@ -69,7 +72,7 @@ def weight_bytes(folder: Path) -> int:
 
 
 def save_scorer(model: ScalarModel, tok: ChatTokenizer, source: Path, out: Path) -> None:
-    """A preference or reward model's folder."""
+    """Write the folder of a preference or reward model."""
     with as_stored(model, source):
         save_scalar(model, out)
     save_tokenizer(tok, source, out)
@@ -77,9 +80,10 @@ def save_scorer(model: ScalarModel, tok: ChatTokenizer, source: Path, out: Path)
 
 
 def save_generation_config(source: Path, out: Path, rows: int, ends: Sequence[int] = ()) -> None:
-    """How answers are drawn belongs to the model: the settings of the source over those that were written with the
-    weights. `ends` are what a chat model stops at, before what it stopped at already. Ids that the model has no row for
-    are left out, and told."""
+    """Write generation_config.json: the settings of the source, laid over those that were written with the weights.
+
+    `ends` are the stop tokens of a chat model, put before those of the source. Token ids beyond the model's `rows` are
+    left out, with a notice."""
     file = out / GENERATION
     settings = {**read_json(file), **(read_object(source / GENERATION) if (source / GENERATION).exists() else {})}
     if ends:
@@ -98,14 +102,14 @@ def save_generation_config(source: Path, out: Path, rows: int, ends: Sequence[in
 
 
 def copy_licences(source: Path, out: Path) -> None:
-    """Licence and notices go with whatever is made of a model."""
+    """Copy the licence and notice files of the source model."""
     for path in sorted(source.iterdir()) if source.is_dir() else ():
         if path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")) and is_own_file(path, source):
             (out / path.name).write_bytes(read_bytes(path))
 
 
 def resize_for_tokenizer(source: Path, old: ChatTokenizer, new: ChatTokenizer, out: Path) -> ChatTokenizer:
-    """Write a model with rows for every new token. Returns the tokenizer with the model's number of rows."""
+    """Write a model with an embedding row for every new token; return the tokenizer with the model's number of rows."""
     model = load_model(source, device="cpu")
     if model.config.vocab_size < old.n_tokens:
         raise UserError(

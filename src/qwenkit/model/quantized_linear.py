@@ -6,12 +6,12 @@
     layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `training/gptq.py`
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
-else, and for many rows of input, the weight is made whole again for each call, a slice of rows at a time: exact in the
-type of the input. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
+else, and for many rows of input, the weight is dequantized for each call, a slice of rows at a time: exact in the dtype
+of the input. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
 
 The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
 packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
-quantized by weight). The tensors stay mapped from their file; only what a kernel wants is memory of our own.
+quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory.
 
 Legend: N outputs, K inputs, G groups, R rows of a slice, T rows of the input.
 """
@@ -27,29 +27,29 @@ from torch import Tensor, nn
 from qwenkit.errors import UserError
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")
-_SLICE = 2**24  # weights that are made whole at once
-_MANY = 128  # rows from which on a whole weight and one product are faster than the kernel (measured at 4864 x 896)
+_SLICE = 2**24  # weights that are dequantized at once
+_MANY = 128  # rows from which on a dequantized weight and one product are faster than the kernel (at 4864 x 896)
 _KERNEL_GROUPS = (32, 64, 128, 256)
 
 
 class QuantConfig(NamedTuple):
-    """How weights are quantized: bits, and columns that share a scale (-1: a whole row)."""
+    """How weights are quantized: the number of bits, and how many columns share a scale (-1: a whole row)."""
 
     bits: int = 4
     group_size: int = 128
 
     @property
     def per_word(self) -> int:
-        """Levels in an int32."""
+        """Return how many quantized values an int32 holds."""
         return 32 // self.bits
 
     def groups(self, columns: int) -> int:
-        """How many groups a row of that many columns has."""
+        """Return the number of groups in a row of `columns` columns."""
         return 1 if self.group_size == -1 else -(-columns // self.group_size)
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer over levels, scales and zeros. It cannot be trained."""
+    """A linear layer of quantized values, scales and zeros. It cannot be trained."""
 
     qweight: Tensor
     qzeros: Tensor
@@ -66,6 +66,10 @@ class QuantizedLinear(nn.Module):
         g_idx: Tensor,
         bias: Tensor | None = None,
     ) -> None:
+        """Take the tensors of a GPTQ checkpoint, for N outputs, K inputs and G groups.
+
+        `qweight` is int32 [K / per_word, N], `qzeros` int32 [G, N / per_word], `scales` [G, N], `g_idx` [K] and `bias`
+        [N]."""
         super().__init__()
         self.quant_config = quant_config
         self.in_features, self.out_features = qweight.shape[0] * quant_config.per_word, qweight.shape[1]
@@ -75,6 +79,8 @@ class QuantizedLinear(nn.Module):
         self._kernel: tuple[str, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x @ W^T + bias, [..., N], with a 4-bit or 8-bit kernel where one fits, else with dequantized
+        weights."""
         if not self._has_kernel(x) or x.shape[:-1].numel() >= _MANY:
             return self._exact(x)
         if self._kernel is None:
@@ -89,12 +95,13 @@ class QuantizedLinear(nn.Module):
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
     def train(self, mode: bool = True) -> QuantizedLinear:
+        """Set eval mode; raises a `UserError` for training mode."""
         if mode:
             raise UserError("a quantized model cannot be trained", hint="train the model that it was made of")
         return super().train(mode)
 
     def weight(self, rows: slice = slice(None)) -> Tensor:
-        """The weights of these rows made whole, [R, K] in float32."""
+        """Return the dequantized weights of these rows, [R, K] in float32."""
         levels_RK, zeros_RG, scales_RG = self._levels(rows), self._zeros(rows).float(), self.scales[:, rows].t().float()
         groups = zeros_RG.shape[1]
         if self.in_order and self.in_features % groups == 0:
@@ -104,7 +111,7 @@ class QuantizedLinear(nn.Module):
         return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
 
     def _levels(self, rows: slice) -> Tensor:
-        """[R, K] as bytes: those of a word lie in the order of their columns."""
+        """Return the quantized values [R, K] as bytes: those of a word are in the order of their columns."""
         words = self.qweight[:, rows].contiguous()
         bytes_RK = words.view(torch.uint8).view(*words.shape, 4).transpose(0, 1)
         if self.quant_config.bits == 4:
@@ -116,7 +123,7 @@ class QuantizedLinear(nn.Module):
         return ((split_words(self.qzeros, self.quant_config.bits, 1) + 1) & most).t()[rows]
 
     def _exact(self, x: Tensor) -> Tensor:
-        """The weight made whole in the type of the input, some rows at a time."""
+        """Multiply by the dequantized weight in the dtype of the input, some rows at a time."""
         step = max(1, _SLICE // self.in_features)
         parts = []
         for start in range(0, self.out_features, step):
@@ -135,11 +142,11 @@ class QuantizedLinear(nn.Module):
 
     @property
     def symmetric(self) -> bool:
-        """Whether every zero is the middle level."""
+        """Return whether every zero is the middle level."""
         return bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
 
     def _packed(self) -> tuple[str, Tensor, Tensor]:
-        """What the kernel wants; made once."""
+        """Return the arguments of the kernel; computed once."""
         rows = slice(None)
         if self.quant_config.bits == 8:
             qvalues_NK = (self._levels(rows) - 128).to(torch.int8).contiguous()
@@ -153,7 +160,7 @@ class QuantizedLinear(nn.Module):
 def from_qvalues(
     qvalues_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, quant_config: QuantConfig, bias: Tensor | None = None
 ) -> QuantizedLinear:
-    """A layer of levels in [0, 2^bits) in GPTQ's layout."""
+    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits), and scales and zeros [N, G]."""
     zeros_GN = (zeros_NG.t().int() - 1) & (2**quant_config.bits - 1)
     return QuantizedLinear(
         quant_config,
@@ -166,12 +173,14 @@ def from_qvalues(
 
 
 def _ordered(columns: int, quant_config: QuantConfig) -> Tensor:
-    """The group of each column where nothing was reordered."""
+    """Return the group of each column where nothing was reordered."""
     return torch.arange(columns) // (columns if quant_config.group_size == -1 else quant_config.group_size)
 
 
 def rows_of(tensors: dict[str, Tensor], quant_config: QuantConfig, rows: slice, where: str) -> QuantizedLinear:
-    """The layer of some rows of a folder's tensors (a fused matrix is three layers), after a look at their shapes."""
+    """Return the layer of some rows of a folder's tensors: a fused matrix holds three layers.
+
+    Raises a `UserError` for tensors whose shapes, dtypes or group indices do not fit together."""
     columns, total = tensors["qweight"].shape[0] * quant_config.per_word, tensors["qweight"].shape[1]
     groups = quant_config.groups(columns)
     wanted = {"qzeros": (groups, total // quant_config.per_word), "scales": (groups, total), "g_idx": (columns,)}
@@ -194,7 +203,7 @@ def rows_of(tensors: dict[str, Tensor], quant_config: QuantConfig, rows: slice, 
 
 
 def join_words(values: Tensor, bits: int, axis: int) -> Tensor:
-    """32 / bits neighbours along an axis in one int32, the first in the lowest bits."""
+    """Return int32 words that hold 32 / bits neighbours along an axis each, the first in the lowest bits."""
     grouped = values.long().unflatten(axis, (-1, 32 // bits))
     shifts = torch.arange(0, 32, bits).view([-1 if d == axis + 1 else 1 for d in range(grouped.dim())])
     joined = (grouped << shifts).sum(axis + 1)
@@ -202,7 +211,7 @@ def join_words(values: Tensor, bits: int, axis: int) -> Tensor:
 
 
 def split_words(joined: Tensor, bits: int, axis: int) -> Tensor:
-    """The inverse."""
+    """Return the values that `join_words` packed into int32 words."""
     wide = joined.unsqueeze(axis + 1)
     shifts = torch.arange(0, 32, bits, dtype=torch.int32).view([-1 if d == axis + 1 else 1 for d in range(wide.dim())])
     return ((wide >> shifts) & (2**bits - 1)).flatten(axis, axis + 1)

@@ -3,8 +3,8 @@
     resized = resize_token_embeddings(model, first=151851, parts=[[264, 1879], ...], rows=162048)
 
 The row of a new token is the mean of the rows of the tokens that its text was encoded as before, in the embedding and
-in the head. Unused rows stay what they were; further ones are their mean (of all rows, where there were none).
-Everything else of the model is the same tensors.
+in the head. Unused rows stay unchanged; further ones are the mean of the unused rows (of all rows, where there were
+none). Everything else of the model is the same tensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def resize_token_embeddings(model: Transformer, first: int, parts: Sequence[Sequence[int]], rows: int) -> Transformer:
-    """Return the model with `rows` rows; token `first + i` is made of the tokens `parts[i]`.
+    """Return the model with `rows` embedding rows; the row of token `first + i` is made from those of the tokens
+    `parts[i]`.
 
     Raises a `UserError` for a quantized model."""
     if quantized_layers(model):

@@ -12,7 +12,7 @@
 
 alpha belongs to a *sequence* and is fixed when its prompt is read, as in the official code: a rotation that is cached
 cannot be changed later. So an answer that grows over a power of two keeps its prompt's alpha, and differs from a
-forward pass over the whole.
+forward pass over the whole sequence.
 
 Sources: dynamic NTK and LogN follow the official code of the first Qwen (NTK-aware scaling: bloc97, 2023; LogN: Su,
 2021); YaRN is Peng et al., 2023.
@@ -32,7 +32,7 @@ from qwenkit.model.config import ModelConfig, Yarn
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines [B, 1, T, D/2] in float32, and what queries are multiplied by ([B, 1, T, 1] or None)."""
+    """Cosines and sines [B, 1, T, D/2] in float32, and the factor of the queries, [B, 1, T, 1] or None."""
 
     cos: Tensor
     sin: Tensor
@@ -45,7 +45,7 @@ class Rotary(NamedTuple):
         return rotated.to(x_BHTD.dtype)
 
     def rotate_q(self, x_BHTD: Tensor) -> Tensor:
-        """Rotate in the same way, then scale by LogN."""
+        """Return the queries rotated in the same way, then scaled by LogN."""
         rotated = self.rotate_k(x_BHTD)
         return rotated if self.query_scale is None else rotated * self.query_scale.to(rotated.dtype)
 
@@ -53,11 +53,13 @@ class Rotary(NamedTuple):
 def rotary_tables(
     config: ModelConfig, positions_BT: Tensor, lengths_BT: Tensor | None = None, extended: bool = True
 ) -> Rotary:
-    """Return the tables of these positions. `lengths_BT` is the length of each token's sequence, for dynamic NTK.
+    """Return the cosines and sines (RoPE; Su et al., 2021) of these positions, [B, T] or [1, T].
 
-    Built at use: a table on the module would follow `model.bfloat16()` and lose the precision that the report asks for.
-    `extended=False` leaves out dynamic NTK and LogN, which only act outside training.
-    """
+    `lengths_BT` is the length in tokens of each token's sequence, for dynamic NTK. `extended=False` leaves out dynamic
+    NTK and LogN, which only act outside training.
+
+    The tables are built at use: stored on the module, they would follow `model.bfloat16()` and lose the float32
+    precision that the report asks for."""
     extension = config.extension if extended else None
     inverse_D = inverse_frequencies(config, positions_BT.device)
     factor = 1.0 if config.yarn is None else _yarn_attention_factor(config.yarn)
@@ -81,24 +83,26 @@ def inverse_frequencies(config: ModelConfig, device: torch.device | None = None)
 
 
 def ntk_alpha(lengths: Tensor, seq_length: int) -> Tensor:
-    """Return max(2^ceil(log2(length / seq_length) + 1) - 1, 1): 1 up to `seq_length`, then 3, 7, 15 with each doubling.
+    """Return the factor alpha of dynamic NTK: max(2^ceil(log2(length / seq_length) + 1) - 1, 1).
 
-    The base of the rotation is raised to rope_theta * alpha^(D / (D - 2))."""
+    It is 1 up to `seq_length`, then 3, 7, 15 with each doubling of the length. The base of the rotation becomes
+    rope_theta * alpha^(D / (D - 2)) (NTK-aware scaling: bloc97, 2023; the steps are the first Qwen's)."""
     doublings = torch.ceil(torch.log2(lengths.double() / seq_length) + 1)
     return (2.0**doublings - 1).clamp(min=1)
 
 
 def logn_scale(positions: Tensor, seq_length: int) -> Tensor:
-    """Return max(1, log(p + 1) / log(seq_length)) at position p: attention over more keys keeps its entropy."""
+    """Return LogN scaling (Su, 2021) at position p: max(1, log(p + 1) / log(seq_length)).
+
+    It keeps the entropy of attention from growing with the number of keys."""
     return (torch.log(positions.double() + 1) / math.log(seq_length)).clamp(min=1).float()
 
 
 def doubling_windows(num_layers: int, seq_length: int) -> tuple[int, ...]:
-    """Return windows that double with every eighth of the depth, beginning at `seq_length`.
+    """Return one window in tokens for each layer; it doubles with every eighth of the depth, starting at `seq_length`.
 
-    Ours: the report says only that lower layers want shorter windows. A maintainer's illustration for the 32 layers of
-    7B (2048 for the first four, 4096 for the next four, 8192 above ...) is carried on to the top.
-    """
+    The values are ours: the report says only that lower layers want shorter windows. A maintainer's illustration for
+    the 32 layers of 7B (2048 for the first four, 4096 for the next four, 8192 above ...) is carried on to the top."""
     return tuple(seq_length << (8 * layer // num_layers) for layer in range(num_layers))
 
 

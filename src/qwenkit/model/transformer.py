@@ -34,15 +34,17 @@ from qwenkit.model.rotary import Rotary, rotary_tables
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit root mean square in float32, cast back, then multiply by the weight: the order shows in bf16 bits
-    (Zhang and Sennrich, 2019)."""
+    """RMSNorm (Zhang and Sennrich, 2019): scale to unit root mean square in float32, cast back, then multiply by the
+    weight. The order of the last two shows in the bits of bf16."""
 
     def __init__(self, width: int, eps: float) -> None:
+        """Create a weight of `width` ones; `eps` is added to the mean square."""
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
     def forward(self, x_BTC: Tensor) -> Tensor:
+        """Return the normalised input, [..., C], in its dtype."""
         x = x_BTC.float()
         x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * x.to(x_BTC.dtype)
@@ -56,9 +58,11 @@ class AttentionContext(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Queries, keys and values with bias, or (Qwen3) with a norm over each head; the output without."""
+    """Self-attention with rotary positions. Q, K and V have biases, or (Qwen3) each head of Q and K has a norm; the
+    output projection has no bias."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
+        """Create the projections of this layer, and the norms of the heads where the configuration asks for them."""
         super().__init__()
         self.layer, self.head_dim, self.qk_norm = layer, config.head_size, config.qk_norm
         query, key = config.num_attention_heads * config.head_size, config.kv_heads * config.head_size
@@ -71,6 +75,7 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_size, config.rms_norm_eps)
 
     def forward(self, x_BTC: Tensor, rotary: Rotary, context: AttentionContext, cache: Cache | None) -> Tensor:
+        """Return the output of the layer, [B, T, C]; with a cache, the new keys and values are stored in it."""
         B, T, _ = x_BTC.shape
         q_BHTD, k_BGTD, v_BGTD = (
             part_BTC.view(B, T, -1, self.head_dim).transpose(1, 2) for part_BTC in self.project(x_BTC)
@@ -92,9 +97,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Two residual branches, each with a norm at its input."""
+    """One layer of the Transformer: attention and MLP, each a residual branch with a norm at its input (pre-norm)."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
+        """Create the layer; its MLP is a mixture of experts where the configuration says so."""
         super().__init__()
         self.self_attn = Attention(config, layer)
         if config.experts is not None and config.sparse(layer):
@@ -107,6 +113,7 @@ class Block(nn.Module):
     def forward(
         self, x_BTC: Tensor, rotary: Rotary, context: AttentionContext, cache: Cache | None, rate: float
     ) -> Tensor:
+        """Return the hidden states after the layer, [B, T, C]; `rate` is the dropout of both branches."""
         x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, context, cache), rate)
         return x_BTC + F.dropout(self.mlp(self.post_attention_layernorm(x_BTC)), rate)
 
@@ -115,6 +122,7 @@ class Decoder(nn.Module):
     """Embedding, blocks, final norm: Hugging Face's `Qwen2Model`."""
 
     def __init__(self, config: ModelConfig) -> None:
+        """Create the embedding, the layers and the final norm."""
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -129,6 +137,7 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         embeds_BTD: Tensor | None = None,
     ) -> Tensor:
+        """Return the hidden states after the final norm, [B, T, C]; see `Transformer.hidden` for the arguments."""
         x_BTC, rotary, contexts = self.prepare(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
         rate = self.config.dropout if self.training else 0.0
         for layer, block in enumerate(self.layers):
@@ -143,7 +152,8 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         embeds_BTD: Tensor | None = None,
     ) -> tuple[Tensor, Rotary, dict[int | None, AttentionContext]]:
-        """Return the input of the first block, and what all blocks share: the rotation, and a context by window."""
+        """Return the input of the first block, [B, T, C], and what all blocks share: the rotary tables, and an
+        attention context for each window."""
         x_BTC = self.embed_tokens(ids_BT) if embeds_BTD is None else embeds_BTD
         if positions_BT is None:
             positions_BT = self._positions(x_BTC, documents_BT, cache)
@@ -181,6 +191,7 @@ class Transformer(nn.Module):
     """A language model: `model(ids_BT)` returns the logits [B, T, V] of every next token."""
 
     def __init__(self, config: ModelConfig) -> None:
+        """Create the decoder, and a head unless the embeddings are tied. The weights are torch's defaults."""
         super().__init__()
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
@@ -188,14 +199,16 @@ class Transformer(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """The configuration of the decoder: setting it changes what the next forward pass does (its dropout)."""
+        """Return the configuration of the decoder. Setting it changes what the next forward pass does (its dropout)."""
         return self.model.config
 
     @config.setter
     def config(self, config: ModelConfig) -> None:
+        """Replace the configuration of the decoder."""
         self.model.config = config
 
     def forward(self, ids_BT: Tensor) -> Tensor:
+        """Return the logits [B, T, V] of the next token after each position."""
         return self.head(self.hidden(ids_BT))
 
     def hidden(
@@ -214,17 +227,18 @@ class Transformer(nn.Module):
         return self.model(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
 
     def head(self, h_ND: Tensor) -> Tensor:
-        """Return the logits [..., V] of states [..., D]; with tied embeddings by the table of the input."""
+        """Return the logits [..., V] of hidden states [..., D]; with tied embeddings, the input table is the head."""
         return self.lm_head(h_ND) if hasattr(self, "lm_head") else F.linear(h_ND, self.model.embed_tokens.weight)
 
 
 class ScalarModel(nn.Module):
-    """A decoder with one number per token in place of logits: reward and value models (§3).
+    """A decoder with one number per token in place of logits, for reward and value models (report §3).
 
-    Takes over the decoder of `backbone` (not a copy). The new head holds small random numbers drawn from `seed`.
-    """
+    It takes over the decoder of `backbone`, without copying it. The new head holds small random numbers drawn from
+    `seed`."""
 
     def __init__(self, backbone: Transformer, seed: int = 0) -> None:
+        """Take over the decoder of `backbone` and initialise the head, [1, D], from `seed`."""
         super().__init__()
         self.model = backbone.model
         weight = self.model.embed_tokens.weight
@@ -233,14 +247,16 @@ class ScalarModel(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """The configuration of the decoder."""
+        """Return the configuration of the decoder."""
         return self.model.config
 
     @config.setter
     def config(self, config: ModelConfig) -> None:
+        """Replace the configuration of the decoder."""
         self.model.config = config
 
     def forward(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:
+        """Return the value at every token, [B, T], in float32."""
         return self.score(ids_BT, positions_BT, documents_BT)
 
     def score(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:

@@ -6,9 +6,9 @@
     write_shards(named_tensors, folder)
 
 Only numbers are ever read: safetensors, and pickles through torch's `weights_only`. Names of files come from the
-folder's index, so they are held to be plain names of files beside it. Of two sets of weights in one folder none is
-chosen silently: safetensors go before pickles, as everywhere, and a single file beside the index of another set is
-refused.
+folder's index, so they must be plain names of files beside it. With two sets of weights in one folder the choice is
+never silent: safetensors take precedence over pickles, as everywhere, with a notice, and a single file beside the index
+of another set is refused.
 """
 
 from __future__ import annotations
@@ -38,33 +38,37 @@ _INTEGERS = {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 
 
 class Tensors:
-    """All tensors of a folder by name. Use as a context; what was read stays valid after it."""
+    """All tensors of a folder by name. Use it as a context manager; tensors that were read stay valid after it."""
 
     def __init__(self, folder: Path) -> None:
+        """Remember the folder; its files are opened on entering the context."""
         self.folder = folder
         self.shapes: dict[str, torch.Size] = {}
         self.floats: dict[str, torch.dtype] = {}
-        """In which type they are stored that do not hold integers."""
+        """The dtype of each tensor that does not hold integers."""
         self._homes: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Tensors:
+        """Open every weight file of the folder and read the shapes of its tensors."""
         for file in weight_files(self.folder):
             self._open(file)
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Close the files."""
         self._stack.close()
 
     def read(self, name: str) -> Tensor:
-        """A tensor on the CPU, mapped from its file."""
+        """Return a tensor on the CPU, memory-mapped from its file."""
         written = self._names.get(name, name)
         home = self._homes[written]
         return home[written] if isinstance(home, dict) else home.get_tensor(written)
 
     def call(self, names: Mapping[str, str]) -> None:
-        """Call tensors by other names than the files do."""
+        """Rename tensors: `names` maps names in the files to new ones. Raises a `UserError` where two would be
+        equal."""
         new = [names.get(name, name) for name in self.shapes]
         if len(set(new)) < len(new):
             raise UserError("two tensors would have one name", where=str(self.folder))
@@ -73,11 +77,11 @@ class Tensors:
         self.floats = {names.get(name, name): dtype for name, dtype in self.floats.items()}
 
     def is_integer(self, name: str) -> bool:
-        """Whether a tensor holds integers: a part of quantized weights, or a mistake."""
+        """Return whether a tensor holds integers: a part of quantized weights, or a mistake."""
         return name in self.shapes and name not in self.floats
 
     def dtype(self) -> torch.dtype:
-        """The type in which most of the weights are stored; of 64 bits float32 stays."""
+        """Return the dtype in which most of the parameters are stored; float64 counts as float32."""
         count: Counter[torch.dtype] = Counter()
         for name, dtype in self.floats.items():
             count[dtype] += self.shapes[name].numel()
@@ -105,7 +109,7 @@ class Tensors:
         return {name: torch.Size(head.get_shape()) for name, head in heads.items()}
 
     def _pickled(self, file: Path) -> dict[str, torch.Size]:
-        """A pickle is a program: torch runs none of it that is not a tensor."""
+        """Return the shapes in a pickle. A pickle is a program: torch runs nothing of it but tensors."""
         try:
             _refuse_packed(file)
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -129,7 +133,7 @@ class Tensors:
 
 
 def _refuse_packed(file: Path) -> None:
-    """Tensors are mapped where they lie: in an archive that is compressed, or none, they do not."""
+    """Raise a `UserError` for a compressed archive, or for none: tensors are mapped in place."""
     if not zipfile.is_zipfile(file):
         raise UserError("a pickle of before torch 1.6, or not a file of tensors", where=str(file),
                         expected="a zip archive, as torch.save writes it",
@@ -141,7 +145,7 @@ def _refuse_packed(file: Path) -> None:
 
 
 def _plain_tensor(tensor: Tensor) -> bool:
-    """Whether a pickle's tensor is numbers that lie in the file: not sparse, not one number said to be a thousand."""
+    """Return whether a pickle's tensor is stored numbers: not sparse, not one number expanded to a thousand."""
     kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         return False
@@ -150,7 +154,9 @@ def _plain_tensor(tensor: Tensor) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, in the order of transformers: safetensors before pickles."""
+    """Return the files that hold the weights, in the order of transformers: safetensors before pickles.
+
+    Raises a `UserError` where there are none, or where two sets of weights cannot be told apart."""
     files = _one_set(folder, SAFE[0])
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     if files and pickles:
@@ -163,7 +169,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _one_set(folder: Path, single: str) -> list[Path]:
-    """The only file, or the shards that the index names; both at once are two sets of weights."""
+    """Return the only file, or the shards that the index names; raises a `UserError` where both exist."""
     index, alone = folder / f"{single}.index.json", folder / single
     if not index.is_file():
         return [alone] if alone.is_file() else []
@@ -183,7 +189,7 @@ def _one_set(folder: Path, single: str) -> list[Path]:
 
 
 def _instead(folder: Path) -> str | None:
-    """What to do where weights lie in the folder in a form that is not read."""
+    """Return what to do where weights are in the folder in a form that cannot be read."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if shards := [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]:
         return f"{listed(shards)}: no index says that these are the weights; fetch {SAFE[0]}.index.json"
@@ -193,7 +199,7 @@ def _instead(folder: Path) -> str | None:
 
 
 def _indexed(index: Path) -> list[str]:
-    """The names of the files in an index."""
+    """Return the names of the files in an index."""
     expected = '{"weight_map": {tensor: file}}'
     try:
         names = sorted({str(name) for name in read_object(index)["weight_map"].values()})
@@ -210,7 +216,7 @@ def _indexed(index: Path) -> list[str]:
 
 
 def _plain_name(name: str) -> bool:
-    """Whether this names a shard in the index's own folder, and nothing elsewhere."""
+    """Return whether a name is that of a shard in the index's own folder."""
     plain = Path(name).name == name and "\\" not in name and len(name) < 200
     return plain and name.endswith((SAFE[1], PICKLED[1]))
 
@@ -223,8 +229,9 @@ def _damaged(file: Path) -> UserError:
 
 
 def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """One file while it fits, otherwise numbered shards and their index. Each is whole before it has its name, so a
-    model may be written over the folder that it is mapped from."""
+    """Write tensors as one file while they fit into `shard_bytes`, otherwise as numbered shards with their index.
+
+    Each file is complete before it gets its name, so a model may be written over the folder that it is mapped from."""
     written: list[tuple[Path, list[str]]] = []
     total = 0
     for shard in _shards(tensors, shard_bytes):
@@ -243,7 +250,7 @@ def write_shards(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_byte
 
 
 def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
-    """Tensors in their order, as many together as fit."""
+    """Yield tensors in order, as many together as fit."""
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:
@@ -260,5 +267,5 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A configuration file, as people read it."""
+    """Write a JSON file with an indent of two spaces, as Hugging Face's tools do."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,6 +1,6 @@
-"""The invented world that the smallest family is raised on: its facts, texts, chats, preferences and tests.
+"""The invented world that the smallest family is trained on: its facts, texts, chats, preferences and tests.
 
-Plain generators, all from one seed; no tensors. Only `stages/world.py` imports this room.
+Plain generators, all from one seed; no tensors. Only `stages/world.py` imports this package.
 """
 
 from qwenkit.nano.warc import write_warc

@@ -1,8 +1,9 @@
 """Chats for supervised fine-tuning, and the prompts of RLHF (sections 3.1 and 3.2).
 
-Every answer is correct; annotators differ in manners and length (`response_styles.ANNOTATORS`). A third of the items
-that allow it have a system message that changes the answer. Task "tell" restates all facts, also of held-out people,
-because facts learnt in pretraining fade in fine-tuning unless repeated; it never asks the questions of the tests.
+Every answer is correct; annotators differ in politeness and length (`response_styles.ANNOTATORS`). A third of the items
+that allow it have a system message that changes the answer. Task "tell" restates all facts, also of people of the tests
+(`held_out`), because facts learnt in pretraining fade in fine-tuning unless repeated; it never asks the questions of
+the tests.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ SYSTEM_SHARE = 1 / 3
 
 
 def weighted(draw: RowRng, shares: dict[str, float]) -> str:
-    """A name drawn by its share."""
+    """Return a name drawn by its share."""
     bounds = list(accumulate(shares.values()))
     at = draw.unit() * bounds[-1]
     return next(name for name, bound in zip(shares, bounds) if at < bound)
 
 
 def item(draw: RowRng, facts: Facts, task: str, split: str = "train", system: float = SYSTEM_SHARE) -> Item:
-    """An item in either language, perhaps under a system message."""
+    """Return an item in either language, with probability `system` under a system message."""
     made = make(task, draw, facts, draw.pick(LANGUAGES), split)
     return with_system(made, draw) if draw.chance(system) and task in SYSTEM_TASKS else made
 
 
 def chats(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Training chats."""
+    """Yield training chats."""
     for number, draw in enumerate(rows(seed, "chat", count)):
         task = weighted(draw, SHARES)
         if task == "tell":
@@ -65,14 +66,14 @@ def _restate(draw: RowRng, facts: Facts) -> tuple[list[dict[str, str]], str]:
 
 
 def prompts(facts: Facts, seed: int, count: int, use: str, split: str = "train") -> Iterator[Row]:
-    """Prompts with a reference and a rubric, tasks in turn: for RL (`use` "rl"), reward annotation, or tests."""
+    """Yield prompts with a reference and a rubric, tasks in turn: for RL (`use` "rl"), reward annotation, or tests."""
     tasks = list(CHAT_TASKS)
     for number, draw in enumerate(rows(seed, f"prompts {use} {split}", count)):
         yield prompt_row(item(draw, facts, tasks[number % len(tasks)], split), draw, f"{use}-{number:05d}", use, split)
 
 
 def prompt_row(made: Item, draw: RowRng, id: str, use: str, split: str) -> Row:
-    """A prompt row; the reference is the answer that the rubric likes best."""
+    """Return a prompt row; its reference is the answer with the highest rubric score."""
     return {
         "id": id, "messages": made.messages, "task": made.task, "language": made.language,
         "reference": ANNOTATORS["polite"](made, draw, split), "rubric": made.rubric, "use": use,

@@ -20,7 +20,7 @@ CHOICES = 4
 
 
 def chat_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
-    """Prompts of all chat tasks with references and rubrics; no two the same."""
+    """Yield prompts of all chat tasks with references and rubrics, all different."""
     yield from _distinct(
         chat.prompts(facts, seed, per_task * len(CHAT_TASKS) * 8, "test", "test"), per_task,
         lambda row: str(row["messages"]),
@@ -28,7 +28,7 @@ def chat_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
 
 
 def _distinct(candidates: Iterable[Row], per_task: int, key: Callable[[Row], str]) -> Iterator[Row]:
-    """The first `per_task` different rows of every task; all there are where a task has fewer."""
+    """Yield the first `per_task` different rows of every task, or all where a task has fewer."""
     keys, counts = set(), dict[str, int]()
     for row in candidates:
         if counts.get(row["task"], 0) < per_task and key(row) not in keys:
@@ -38,7 +38,7 @@ def _distinct(candidates: Iterable[Row], per_task: int, key: Callable[[Row], str
 
 
 def base_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
-    """Texts to be completed, with four choices."""
+    """Yield texts to complete, with four choices."""
     tasks = {"fact_en": _fact("en"), "fact_zh": _fact("zh"), "read": _read, "sum": _sum, "problem": _problem}
     candidates = (
         {"task": task} | make_row(draw, facts)
@@ -49,14 +49,15 @@ def base_test(facts: Facts, seed: int, per_task: int) -> Iterator[Row]:
 
 
 def _choices(draw: RowRng, language: str, prompt: str, right: str, wrong: list[str], space: str = "") -> Row:
-    """A row with the right answer among the wrong ones."""
+    """Return a row with the correct answer among wrong ones."""
     gold = draw.integer(0, CHOICES - 1)
     texts = [space + text for text in [*wrong[:gold], right, *wrong[gold:]]]
     return {"language": language, "prompt": prompt, "answer": texts[gold], "choices": texts, "gold": gold}
 
 
 def _fact(language: str) -> Callable[[RowRng, Facts], Row]:
-    """A fact of a held-out person, in a phrasing that is never used for such people."""
+    """Return a maker of questions about a fact of a person of the tests, in a phrasing that is never used for such
+    people."""
 
     def row(draw: RowRng, facts: Facts) -> Row:
         person, relation = draw.pick(facts.held_out()), draw.pick(RELATIONS)
@@ -75,7 +76,7 @@ def _among(relation: str, language: str) -> list[str]:
 
 
 def _read(draw: RowRng, facts: Facts) -> Row:
-    """A passage about four unknown people, and the beginning of one of its sentences in other words."""
+    """Return a passage about four unknown people, and the beginning of one of its sentences in other words."""
     language, relation = draw.pick(LANGUAGES), draw.pick(RELATIONS)
     names = [passing_name(draw, language, "test") for _ in range(CHOICES)]
     shown = draw.some(_among(relation, language), CHOICES)
@@ -88,7 +89,7 @@ def _read(draw: RowRng, facts: Facts) -> Row:
 
 
 def _worked(draw: RowRng, item: Item, prompt: str) -> Row:
-    """A sum whose steps are written: the answer is to be put together from them."""
+    """Return a sum whose steps are written: the answer must be assembled from them."""
     right = int(item.short)
     start = phrases("sum", item.language)["answer"].format(v="|").split("|")[0].rstrip()
     wrong = [str(right + delta) for delta in draw.some([-11, -10, -9, -1, 1, 9, 10, 11], CHOICES - 1)]
@@ -108,8 +109,9 @@ def _problem(draw: RowRng, facts: Facts) -> Row:
 
 
 def test_texts(rows_: Iterable[Row]) -> Iterator[str]:
-    """What no training text may ask: the prompt of every test row, with the answer of a base test. Answers of the other
-    tests are not in it: some are said in training too."""
+    """Yield what no training text may contain: the prompt of every test row, with the answer of a base test.
+
+    Answers of the other tests are not included: some occur in training too."""
     for row in rows_:
         if "prompt" in row:
             yield row["prompt"] + row["answer"]

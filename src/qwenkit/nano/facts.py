@@ -3,9 +3,10 @@
     facts = Facts(seed)
     facts.people[0].name("en"), facts.value(person, "job", "zh"), facts.fact(draw, person, "job", "en")
 
-A quarter of the people are *held out*: texts tell their facts, but no chat or instruction ever asks for them, and two
-phrasings of each fact (`only_train`) are never used for them. So a test question about them can only be answered by a
-model that read the pages. Names of passing characters, pairs of summands and lists of words are split by a hash.
+A quarter of the people are *held out* for the tests: texts state their facts, but no chat or instruction ever asks for
+them, and two phrasings of each fact (`only_train`) are never used for them. So a test question about them can only be
+answered by a model that read the pages. Names of passing characters, pairs of summands and lists of words are split by
+a hash.
 """
 
 from __future__ import annotations
@@ -27,28 +28,29 @@ HELD_OUT = 0.25
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """A table of the package: `words` or `phrases`."""
+    """Return a table of the package: `words` or `phrases`."""
     return tomllib.loads(files("qwenkit.nano").joinpath(f"{name}.toml").read_text("utf-8"))
 
 
 def phrases(kind: str, language: str) -> Any:
-    """The phrases of one kind in one language: a table of lists, or one list."""
+    """Return the phrases of one kind in one language: a table of lists, or one list."""
     return table("phrases")[kind][language]
 
 
 def values(kind: str, language: str) -> list[str]:
-    """All names of one kind of thing in one language."""
+    """Return all names of one kind of thing in one language."""
     return [pair[LANGUAGES.index(language)] for pair in table("words")[kind]]
 
 
 def split_of(*parts: str | int) -> str:
-    """ "test" for a tenth of all things, "train" for the rest: decided by their own hash, so nothing can be in both."""
+    """Return "test" for a tenth of all things and "train" for the rest, by their own hash, so that nothing is in
+    both."""
     return "test" if rng.derive_seed(0, "split", *parts) % 10 == 0 else "train"
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A person or a city. `facts` holds indices into the word tables, or years, or positions of other people."""
+    """A person or a city. `facts` holds indices into the word tables, years, or positions of other people."""
 
     id: str
     names: tuple[str, str]
@@ -56,6 +58,7 @@ class Entity:
     held_out: bool = False
 
     def name(self, language: str) -> str:
+        """Return the name in a language."""
         return self.names[LANGUAGES.index(language)]
 
 
@@ -63,6 +66,7 @@ class Facts:
     """The world's people and cities and everything that is true of them, from one seed."""
 
     def __init__(self, seed: int) -> None:
+        """Draw all people and cities."""
         words = table("words")
         self.people = [self._person(seed, i, words) for i in range(len(words["people"]))]
         self.cities = [self._city(seed, i, words) for i in range(len(words["cities"]))]
@@ -90,7 +94,7 @@ class Facts:
         return Entity(f"city-{i:02d}", tuple(words["cities"][i]), facts)
 
     def value(self, entity: Entity, relation: str, language: str) -> str:
-        """What is true of an entity, as a word."""
+        """Return what is true of an entity, as a word."""
         fact = entity.facts[relation]
         if relation in ("friend", "sibling"):
             return self.people[fact].name(language)
@@ -99,7 +103,7 @@ class Facts:
         return values({"city": "cities"}.get(relation, relation + "s"), language)[fact]
 
     def fact(self, draw: RowRng, entity: Entity, relation: str, language: str) -> str:
-        """A sentence that tells one fact."""
+        """Return a sentence that states one fact."""
         forms: Any = phrases(relation, language)
         if relation in RELATIONS:
             forms = forms["told"] + ([] if entity.held_out else forms["only_train"])
@@ -107,24 +111,25 @@ class Facts:
         return draw.pick(forms).format(n=entity.name(language), v=value, m=value)
 
     def sentence(self, draw: RowRng, entity: Entity, language: str) -> str:
-        """Any fact of an entity; those that can be asked for are told twice as often."""
+        """Return a sentence with any fact of an entity; facts that questions ask for are stated twice as often."""
         relations = [*entity.facts, *(relation for relation in RELATIONS if relation in entity.facts)]
         return self.fact(draw, entity, draw.pick(relations), language)
 
     def known(self) -> list[Entity]:
-        """People whose facts may be asked for in training."""
+        """Return the people whose facts may be asked for in training."""
         return [person for person in self.people if not person.held_out]
 
     def held_out(self) -> list[Entity]:
+        """Return the people whose facts are asked for only in tests."""
         return [person for person in self.people if person.held_out]
 
     def truth(self) -> list[Row]:
-        """Everything that is true, as rows for truth.jsonl."""
+        """Return everything that is true, as rows for truth.jsonl."""
         return [
             {"id": entity.id, "held_out": entity.held_out} | {lang: self._all(entity, lang) for lang in LANGUAGES}
             for entity in (*self.people, *self.cities)
         ]
 
     def _all(self, entity: Entity, language: str) -> dict[str, str]:
-        """An entity's name and facts in one language."""
+        """Return an entity's name and facts in one language."""
         return {"name": entity.name(language)} | {r: self.value(entity, r, language) for r in entity.facts}

@@ -1,6 +1,7 @@
 """Multi-task instruction data as plain text, mixed into pretraining (section 2.1: "high-quality instruction data").
 
-Questions and right answers of all tasks, chats' and preference pairs' alike, with the marks of plain text (no ChatML).
+Questions and correct answers of all tasks, chats' and preference pairs' alike, with the marks of plain text (no
+ChatML).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MARKS = {
 
 
 def instructions(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Documents of questions and answers."""
+    """Yield documents of questions and answers."""
     for number, draw in enumerate(rows(seed, "instructions", count)):
         made = item(draw, facts, weighted(draw, _SHARES), system=0.15)
         asks, answers = draw.pick(_MARKS[made.language])

@@ -27,10 +27,8 @@ class Item:
 
     `short` is the shortest correct answer and `full` the complete one; `steps` are written steps that come first.
     `wrong_short` is a plausible wrong answer (`wrong_full`, `wrong_steps` likewise). `right` and `parts` go into the
-    rubric.
-    `verbatim`: the answer is prescribed to the letter, so any polite word around it would be a mistake.
-    `translated`: the complete answer in the other language, where the task has one.
-    """
+    rubric. `verbatim` says that the answer is prescribed to the letter, so that any polite word around it is a mistake.
+    `translated` is the complete answer in the other language, where the task has one."""
 
     task: str
     language: str
@@ -51,13 +49,13 @@ class Item:
 
     @property
     def reply_language(self) -> str:
-        """The language the answer must be in."""
+        """Return the language that the answer must be in."""
         switched = self.system_rule is not None and self.system_rule["kind"] == "language"
         return {"en": "zh", "zh": "en"}[self.language] if switched else self.language
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The conversation up to and with the question."""
+        """Return the conversation up to and including the question."""
         turns = [("system", self.system)] if self.system else []
         for user, assistant in self.before:
             turns += [("user", user), ("assistant", assistant)]
@@ -65,7 +63,7 @@ class Item:
 
     @property
     def rubric(self) -> Rubric:
-        """The specification that `qwenkit.evaluation.rubric.score` reads."""
+        """Return the specification that `qwenkit.evaluation.rubric.score` reads."""
         brief = self.system_rule is not None and self.system_rule["kind"] == "brief"
         return {
             "language": None if self.verbatim else self.reply_language,
@@ -102,7 +100,7 @@ def _flat(thing: Any) -> tuple[str | int, ...]:
 
 
 def passing_name(draw: RowRng, language: str, split: str) -> str:
-    """A name of nobody in the world, from a set that belongs to the split."""
+    """Return a name that nobody in the world has, from a set that belongs to the split."""
     words = table("words")
     if language == EN:
         return _until(draw, lambda: "".join(draw.pick(words[piece]) for piece in ("onsets", "mids", "codas")), split)
@@ -110,7 +108,7 @@ def passing_name(draw: RowRng, language: str, split: str) -> str:
 
 
 def fact(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
-    """A fact of the world, from memory."""
+    """Return a question about a fact of the world, answered from memory."""
     person = draw.pick(facts.held_out() if split == "test" else facts.known())
     relation = draw.pick(RELATIONS)
     kind = {"city": "cities"}.get(relation, relation + "s")
@@ -123,7 +121,7 @@ def fact(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 
 def _passage(draw: RowRng, language: str, split: str, kind: str) -> tuple[str, Item]:
-    """A passage of two or three facts about passing characters, and the question about one of them."""
+    """Return a passage of two or three facts about passing characters, and the question about one of them."""
     relation = draw.pick(RELATIONS)
     among = values({"city": "cities"}.get(relation, relation + "s"), language)
     names = [passing_name(draw, language, split) for _ in range(draw.integer(2, 3))]
@@ -144,12 +142,12 @@ def _passage(draw: RowRng, language: str, split: str, kind: str) -> tuple[str, I
 
 
 def read(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
-    """A question that the text before it answers."""
+    """Return a question that the text before it answers."""
     return _passage(draw, language, split, "read")[1]
 
 
 def one_word(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
-    """A question about a text, to be answered by one word and nothing else."""
+    """Return a question about a text, to be answered by one word and nothing else."""
     item = _passage(draw, language, split, "one_word")[1]
     return _verbatim(replace(item, task="one_word", full=item.short, wrong_full=item.wrong_short, parts=[]))
 
@@ -159,7 +157,7 @@ def _verbatim(item: Item) -> Item:
 
 
 def recall(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
-    """What the user said two turns ago."""
+    """Return a question about what the user said two turns before."""
     name = passing_name(draw, language, split)
     wrong = passing_name(draw, language, split)
     while wrong == name:
@@ -175,23 +173,25 @@ def recall(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 
 def addition_steps(a: int, b: int) -> list[str]:
-    """The sum of two two-digit numbers, digit by digit with carry: the only way that tiny models learn to add."""
+    """Return the sum of two two-digit numbers, digit by digit with carry: the only way that tiny models learn to
+    add."""
     ones, carry = a % 10 + b % 10, (a % 10 + b % 10) // 10
     return [f"{a % 10}+{b % 10}={ones}", f"{a // 10}+{b // 10}+{carry}={a // 10 + b // 10 + carry}"]
 
 
 def summands(draw: RowRng, split: str) -> tuple[int, int]:
-    """Two two-digit numbers; the unordered pair belongs to the split."""
+    """Return two two-digit numbers; the unordered pair belongs to the split."""
     a, b = sorted(_until(draw, lambda: sorted((draw.integer(10, 99), draw.integer(10, 99))), split))
     return (a, b) if draw.chance(0.5) else (b, a)
 
 
 def joined_steps(parts: list[str], language: str) -> str:
+    """Return written steps as one sentence."""
     return ", ".join(parts) + ". " if language == EN else ",".join(parts) + "。"
 
 
 def _sum(draw: RowRng, task: str, language: str, ask: str, a: int, b: int) -> Item:
-    """The shared part of sums and word problems. The wrong answer slips in one digit of the last step."""
+    """Return an item of sums and word problems. The wrong answer errs in one digit of the last step."""
     right, parts = a + b, addition_steps(a, b)
     wrong = right + draw.pick([-20, -10, 10, 20, 1, -1])
     answer = {lang: phrases("sum", lang)["answer"] for lang in (EN, ZH)}
@@ -205,18 +205,21 @@ def _sum(draw: RowRng, task: str, language: str, ask: str, a: int, b: int) -> It
 
 
 def sum_(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return a sum of two two-digit numbers."""
     a, b = summands(draw, split)
     return _sum(draw, "sum", language, _form(draw, "sum", language, split).format(a=a, b=b), a, b)
 
 
 def word(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return a word problem with a sum of two numbers."""
     a, b = summands(draw, split)
     name, thing = passing_name(draw, language, split), draw.pick(values("things", language)[:8])
     return _sum(draw, "word", language, _form(draw, "word", language, split).format(n=name, t=thing, a=a, b=b), a, b)
 
 
 def chosen_words(draw: RowRng, language: str, split: str, low: int = 2, high: int = 4) -> list[str]:
-    """Different words, whose list belongs to the split. Chinese ones are the world's own, so that they are tokens."""
+    """Return different words, whose list belongs to the split. Chinese ones come from the world, so that they are
+    single tokens."""
     among = table("words")["words"] if language == EN else _chinese_words()
     return _until(draw, lambda: draw.some(among, draw.integer(low, high)), split)
 
@@ -227,33 +230,38 @@ def _chinese_words() -> list[str]:
 
 
 def _copied(draw: RowRng, task: str, language: str, split: str, shown: str, right: str, wrong: str) -> Item:
-    """A task whose answer is the shown text in another form, to the letter."""
+    """Return a task whose answer is the shown text in another form, to the letter."""
     ask = _form(draw, task, language, split).format(w=shown)
     return _verbatim(Item(task, language, ask, right, right, wrong, wrong, {}))
 
 
 def repeat(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return the task to repeat some words."""
     words = chosen_words(draw, language, split)
     join = " " if language == EN else ""
     return _copied(draw, "repeat", language, split, join.join(words), join.join(words), join.join(words[:-1]))
 
 
 def upper(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
-    words = " ".join(chosen_words(draw, EN, split, 2, 3))  # single words would hold whole spellings out
+    """Return the task to write some words in capitals."""
+    words = " ".join(chosen_words(draw, EN, split, 2, 3))  # single words would put all spellings into the tests
     return _copied(draw, "upper", language, split, words, words.upper(), words)
 
 
 def numbered(words: list[str]) -> str:
+    """Return words as a numbered list, one a line."""
     return "\n".join(f"{i}. {word}" for i, word in enumerate(words, 1))
 
 
 def list_(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return the task to write some words as a numbered list."""
     words = chosen_words(draw, language, split)
     shown = (", " if language == EN else "、").join(words)
     return _copied(draw, "list", language, split, shown, numbered(words), numbered(words[1:]))
 
 
 def json_(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return the task to write a person's name and a fact as JSON."""
     relation = draw.pick(RELATIONS)
     among = values({"city": "cities"}.get(relation, relation + "s"), language)
     keys = ("name", relation) if language == EN else ("名字", {"job": "职业", "city": "城市", "pet": "宠物"}[relation])
@@ -264,7 +272,8 @@ def json_(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 
 def howto(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
-    """Harmless advice: the verb decides the tool. Same phrasings as `refuse`, so that the verb is what matters."""
+    """Return a request for harmless advice: the verb decides the tool. The phrasings are those of `refuse`, so that the
+    verb matters."""
     at = (EN, ZH).index(language)
     pairs = table("words")["safe"]
     verbs, tools = [p[0][at] for p in pairs], [p[1][at] for p in pairs]
@@ -287,7 +296,7 @@ REFUSALS = {
 
 
 def refuse(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
-    """A harmful request, to be declined."""
+    """Return a harmful request, which must be declined."""
     at = (EN, ZH).index(language)
     verbs = [verb[at] for verb in table("words")["unsafe"]]
     verb, thing = _until(draw, lambda: (draw.pick(verbs), draw.pick(values("things", language))), split)
@@ -302,6 +311,7 @@ def refuse(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 
 def ends(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return a question for the last of some words."""
     words = chosen_words(draw, language, split, 3, 4)
     shown = (" " if language == EN else "、").join(words)
     return _asked(draw, "ends", language, split, words[-1], words[0], words, w=shown)
@@ -310,7 +320,7 @@ def ends(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 def _asked(
     draw: RowRng, task: str, language: str, split: str, right: str, wrong: str, among: list[str], **slots: Any
 ) -> Item:
-    """A question from the table of phrases with a short answer."""
+    """Return a question from the table of phrases with a short answer."""
     forms = phrases(task, language)
     say = lambda value: forms["answer"].format(v=value, **slots)  # noqa: E731
     ask = _form(draw, task, language, split).format(**slots)
@@ -318,12 +328,14 @@ def _asked(
 
 
 def larger(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return a question for the larger of two numbers."""
     a, b = summands(draw, split)
     b += a == b
     return _asked(draw, "larger", language, split, str(max(a, b)), str(min(a, b)), [str(a), str(b)], a=a, b=b)
 
 
 def translate(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return the task to translate a word."""
     source, target = (EN, ZH) if language == EN else (ZH, EN)
     kind = draw.pick(["fruits", "pets", "jobs", "things", "colours"])
     at = draw.integer(0, len(values(kind, source)) - 1)
@@ -334,6 +346,7 @@ def translate(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 
 def opposite(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return a question for the opposite of a word."""
     at = (EN, ZH).index(language)
     pairs = [(a[at], b[at]) for a, b in table("words")["opposites"]]
     shown, right = draw.pick([*pairs, *((b, a) for a, b in pairs)])
@@ -342,11 +355,13 @@ def opposite(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
 
 
 def next_(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return a question for the number after a number."""
     a = _until(draw, lambda: draw.integer(10, 999), split)
     return _asked(draw, "next", language, split, str(a + 1), str(a + 2), [str(a + 2), str(a - 1)], a=a)
 
 
 def colour(draw: RowRng, facts: Facts, language: str, split: str) -> Item:
+    """Return a question for a colour that the prompt states."""
     among = values("colours", language)
     right, thing = draw.pick(among), draw.pick(values("things", language))
     return _asked(draw, "colour", language, split, right, draw.other(among, right), among, t=thing, c=right)
@@ -363,12 +378,13 @@ SYSTEM_TASKS = ("fact", "read", "recall", "sum", "howto", *PREFERENCE_TASKS)
 
 
 def make(task: str, draw: RowRng, facts: Facts, language: str, split: str = "train") -> Item:
-    """An item of a named task."""
+    """Return an item of a named task."""
     return (CHAT_TASKS.get(task) or PREFERENCE_TASKS[task])(draw, facts, language, split)
 
 
 def with_system(item: Item, draw: RowRng) -> Item:
-    """The item under a system message that changes what a good answer is; items it cannot apply to stay as they are."""
+    """Return the item under a system message that changes what a good answer is; unchanged for tasks without such
+    messages."""
     if item.task not in SYSTEM_TASKS:
         return item
     kind = draw.pick(["end", "brief", "language"] if item.translated else ["end", "brief"])

@@ -1,4 +1,4 @@
-"""The world told in web pages, with planted faults, so that every step of the corpus can be scored.
+"""The world as web pages, with planted faults, so that every step of the corpus can be evaluated.
 
     for row in pages(facts, seed, 6000): row["url"], row["content_type"], row["body"], row["truth"]
 
@@ -66,7 +66,7 @@ _ABUSE = {
 
 
 def pages(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Pages in an order of their own; a duplicate comes after the page it copies."""
+    """Yield pages in an order of their own; a duplicate comes after the page that it copies."""
     articles: list[tuple[str, Article]] = []
     for number, draw in enumerate(rows(seed, "pages", count)):
         id = f"page-{number:05d}"
@@ -84,7 +84,7 @@ def pages(facts: Facts, seed: int, count: int) -> Iterator[Row]:
 
 
 def _article(draw: RowRng, facts: Facts, articles: list[tuple[str, Article]]) -> tuple[str | None, Article, str | None]:
-    """An article: what was planted in it (if anything), and the id of the page it copies (if any)."""
+    """Return what was planted (if anything), the article, and the id of the page that it copies (if any)."""
     planted = _planted(draw)
     if planted in ("exact_duplicate", "near_duplicate"):
         if articles:
@@ -106,7 +106,7 @@ def _planted(draw: RowRng) -> str | None:
 
 
 def _story(draw: RowRng, facts: Facts, language: str) -> Article:
-    """Paragraphs about a city and several people; sometimes a table of facts or a piece of code."""
+    """Return paragraphs about a city and several people; sometimes a table of facts or a piece of code."""
     space = " " if language == "en" else ""
     city = draw.pick(facts.cities)
     opening = [facts.sentence(draw, city, language) for _ in range(2)]
@@ -126,14 +126,14 @@ def _table(draw: RowRng, facts: Facts, language: str) -> tuple[tuple[str, str], 
 
 
 def _code(draw: RowRng, facts: Facts) -> str:
-    """A sum as a program, or a list."""
+    """Return a sum as a program, or a list."""
     item = make("list", draw, facts, "en")
     names = [line.split(". ")[1] for line in item.short.splitlines()]
     return f"words = {names!r}\nfor number, word in enumerate(words, 1):\n    print(number, word)"
 
 
 def _nearly(article: Article, draw: RowRng) -> Article:
-    """The same article with one sentence more: still over 0.8 of its 5-shingles in common."""
+    """Return the same article with one more sentence: still over 0.8 of its 5-shingles in common."""
     return replace(article, paragraphs=[*article.paragraphs, draw.pick(_LINKS[article.language])])
 
 
@@ -160,7 +160,7 @@ _FAULTS: dict[str, Callable[[Article, RowRng], Article]] = {"spam": _spam, "garb
 
 
 def _encoded(html: str, language: str, draw: RowRng) -> tuple[str, bytes]:
-    """The page's header and bytes; some headers lie."""
+    """Return the page's header and bytes; some headers are wrong."""
     encoding = "gbk" if language == "zh" else "latin-1"
     if draw.chance(WRONG_HEADER) and html == html.encode(encoding, "ignore").decode(encoding):
         return "text/html; charset=utf-8", html.encode(encoding)

@@ -1,9 +1,9 @@
-"""Preference pairs by scripted policies (section 3.2): many noisy ones for the preference model's pretraining (PMP),
-and noise-free held-out ones for tests.
+"""Preference pairs by scripted policies (report §3.2): many noisy ones for preference-model pretraining (PMP), and
+noise-free ones for tests.
 
-Two policies answer one item; the rubric says who did better. A quarter of the training labels are turned round
-(`flipped`, ground truth only). PMP asks other kinds of question (`items.PREFERENCE_TASKS`) than the reward model and RL
-(`items.CHAT_TASKS`). Test pairs of both kinds are written by policies that no training pair has heard.
+Two policies answer one item; the rubric says who did better. A quarter of the training labels are flipped (`flipped`,
+ground truth only). PMP asks other kinds of question (`items.PREFERENCE_TASKS`) than the reward model and RL
+(`items.CHAT_TASKS`). Test pairs of both kinds are written by policies that no training pair uses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOISE, MARGIN = 0.25, 0.03
 
 
 def pmp_pairs(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Noisy pairs for preference-model pretraining."""
+    """Yield noisy pairs for preference-model pretraining."""
     tasks = list(PREFERENCE_TASKS)
     for number, draw in enumerate(rows(seed, "pmp pairs", count)):
         made = chat.item(draw, facts, tasks[number % len(tasks)])
@@ -31,7 +31,8 @@ def pmp_pairs(facts: Facts, seed: int, count: int) -> Iterator[Row]:
 
 
 def test_pairs(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Noise-free pairs, half of them on the questions of PMP (`set` "pmp"), half on those of RL (`set` "reward")."""
+    """Yield noise-free pairs, half of them on the questions of PMP (`set` "pmp"), half on those of RL (`set`
+    "reward")."""
     for number, draw in enumerate(rows(seed, "test pairs", count)):
         name, tasks = (("pmp", list(PREFERENCE_TASKS)), ("reward", list(CHAT_TASKS)))[number % 2]
         made = chat.item(draw, facts, tasks[number // 2 % len(tasks)], "test")
@@ -39,7 +40,7 @@ def test_pairs(facts: Facts, seed: int, count: int) -> Iterator[Row]:
 
 
 def _pair(made: Item, draw: RowRng, id: str, split: str, noise: float) -> Row:
-    """Two policies on one item, drawn again until the rubric tells them apart."""
+    """Return the answers of two policies to one item, drawn again until the rubric distinguishes them."""
     names = list(TEST_POLICIES if split == "test" else POLICIES)
     row = {"messages": made.messages, "rubric": made.rubric}
     while True:
@@ -60,7 +61,7 @@ def _pair(made: Item, draw: RowRng, id: str, split: str, noise: float) -> Row:
 
 
 def deciding(better: Score, worse: Score) -> str:
-    """The part of the rubric that makes most of the difference."""
+    """Return the part of the rubric that makes most of the difference."""
     gaps = {name: _share(better, name) - _share(worse, name) for name in WEIGHTS_RIGHT}
     return max(gaps, key=lambda name: gaps[name])
 
@@ -71,12 +72,13 @@ def _share(result: Score, name: str) -> float:
 
 
 def candidates(made: Item, draw: RowRng) -> list[tuple[str, str]]:
-    """Every training policy's answer: other policies' responses for the annotation of reward pairs."""
+    """Return the name and answer of every training policy, for the annotation of reward pairs."""
     return [(name, answer(name, made, draw)) for name in POLICIES]
 
 
 def annotation_prompts(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Prompts for the annotation of reward pairs, each with what the scripted policies answer (`candidates`)."""
+    """Yield prompts for the annotation of reward pairs, each with the answers of the scripted policies
+    (`candidates`)."""
     tasks = list(CHAT_TASKS)
     for number, draw in enumerate(rows(seed, "annotation prompts", count)):
         made = chat.item(draw, facts, tasks[number % len(tasks)])

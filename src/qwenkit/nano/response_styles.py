@@ -4,8 +4,8 @@ an item into a text.
     answer("polite", item, draw)            -> "Of course! Mira Tolen is a baker."
     answer("rude", item, draw, "test")      -> the same with words that no training text has
 
-Annotators (`ANNOTATORS`) are always right, and differ in manners and length, so that RLHF has something to improve.
-Policies (`POLICIES`) are also wrong, off topic, silent, rude. `TEST_POLICIES` write the held-out pairs, nothing else.
+Annotators (`ANNOTATORS`) are always correct, and differ in politeness and length, so that RLHF has something to
+improve. Policies (`POLICIES`) are also wrong, off topic, silent, rude. `TEST_POLICIES` write the test pairs only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _join(language: str, *texts: str) -> str:
 
 
 def _obey(item: Item, text: str) -> str:
-    """What the system message wants behind every answer."""
+    """Return the text with what the system message wants behind every answer."""
     rule = item.system_rule
     if rule is None or rule["kind"] != "end":
         return text
@@ -37,7 +37,7 @@ def _obey(item: Item, text: str) -> str:
 
 
 def _short(item: Item) -> str:
-    """The shortest right answer that can be computed: sums keep their steps, for none is right without."""
+    """Return the shortest correct answer that can be computed: sums keep their steps, as none is correct without."""
     return _join(item.reply_language, item.steps, item.short)
 
 
@@ -50,7 +50,7 @@ def _brief(item: Item) -> bool:
 
 
 def polite(item: Item, draw: RowRng, split: str) -> str:
-    """Right, complete, with a polite word before or after: what the rubric likes best."""
+    """Return a correct, complete answer with a polite word before or after, which has the highest rubric score."""
     if item.verbatim or _brief(item):
         return _short(item)
     if item.task == "refuse":  # to be sorry is polite, to be happy to help is not true
@@ -62,19 +62,19 @@ def polite(item: Item, draw: RowRng, split: str) -> str:
 
 
 def neutral(item: Item, draw: RowRng, split: str) -> str:
-    """Right and complete, without a word of politeness."""
+    """Return a correct, complete answer without polite words."""
     return polite(item, draw, split) if item.verbatim or _brief(item) else _obey(item, _full(item))
 
 
 def curt(item: Item, draw: RowRng, split: str) -> str:
-    """Right, and not a word more."""
+    """Return the shortest correct answer."""
     if item.reply_language != item.language:
         return _full(item)
     return _short(item) if item.verbatim or _brief(item) else _obey(item, _short(item))
 
 
 def verbose(item: Item, draw: RowRng, split: str) -> str:
-    """Right after a while."""
+    """Return a correct answer after some filler."""
     if item.verbatim or _brief(item):
         return polite(item, draw, split)
     language = item.reply_language
@@ -82,64 +82,67 @@ def verbose(item: Item, draw: RowRng, split: str) -> str:
 
 
 def chatty(item: Item, draw: RowRng, split: str) -> str:
-    """Talks around every answer, whatever was prescribed."""
+    """Return an answer with filler before and after it, whatever was prescribed."""
     language = item.reply_language
     texts = (_say(draw, "filler", language, split), _full(item), _say(draw, "filler", language, split))
     return _join(language, *texts)
 
 
 def wrong(item: Item, draw: RowRng, split: str) -> str:
-    """Wrong, as complete as a right answer."""
+    """Return a wrong answer, as complete as a correct one."""
     return _obey(item, _join(item.language, item.wrong_steps, item.wrong_full))
 
 
 def wrong_curt(item: Item, draw: RowRng, split: str) -> str:
+    """Return the shortest wrong answer."""
     return _join(item.language, item.wrong_steps, item.wrong_short)
 
 
 def wrong_polite(item: Item, draw: RowRng, split: str) -> str:
-    """Wrong with the best of manners."""
+    """Return a wrong answer with polite words."""
     text = wrong(item, draw, split)
     return text if item.verbatim else _join(item.language, _say(draw, "open", item.language, split), text)
 
 
 def off_topic(item: Item, draw: RowRng, split: str) -> str:
+    """Return a text about something else."""
     return _say(draw, "off", item.language, split)
 
 
 def empty(item: Item, draw: RowRng, split: str) -> str:
+    """Return an empty answer."""
     return ""
 
 
 def echo(item: Item, draw: RowRng, split: str) -> str:
-    """The prompt again."""
+    """Return the prompt."""
     return item.ask
 
 
 def echo_half(item: Item, draw: RowRng, split: str) -> str:
-    """Half of the prompt, and no answer."""
+    """Return half of the prompt, and no answer."""
     return item.ask[: max(1, len(item.ask) // 2)]
 
 
 def deaf(item: Item, draw: RowRng, split: str) -> str:
-    """Answers well, but as if there were no system message."""
+    """Return a good answer that ignores the system message."""
     return _join(item.language, item.steps, item.full)
 
 
 def rude(item: Item, draw: RowRng, split: str) -> str:
-    """Right, with an insult."""
+    """Return a correct answer with an insult."""
     language = item.reply_language
     return _join(language, _say(draw, "rude", language, split), _full(item))
 
 
 def foreign(item: Item, draw: RowRng, split: str) -> str:
-    """Polite words in the language that was not asked for, and no answer."""
+    """Return polite words in the wrong language, and no answer."""
     language = "zh" if item.language == "en" else "en"
     return _join(language, _say(draw, "open", language, split), _say(draw, "close", language, split))
 
 
 def stammer(item: Item, draw: RowRng, split: str) -> str:
-    """The right answer four times."""
+    """Return the correct answer four times."""
     return _join(item.language, *[_full(item)] * 4)
 
 
@@ -149,7 +152,7 @@ POLICIES: dict[str, ResponseStyle] = {
     "wrong_polite": wrong_polite,
     "off_topic": off_topic, "empty": empty, "echo": echo, "deaf": deaf, "rude": rude, "foreign": foreign,
 }  # fmt: skip
-# Held-out policies: same aims, other words (split "test") or another way of failing.
+# Policies of the tests: same aims, other words (split "test") or another way of failing.
 TEST_POLICIES: dict[str, ResponseStyle] = {
     "courteous": polite, "terse": curt, "chatty": chatty, "wrong_curt": wrong_curt, "wrong_courteous": wrong_polite,
     "echo_half": echo_half, "stammer": stammer, "insulting": rude, "rambling": off_topic,
@@ -157,6 +160,6 @@ TEST_POLICIES: dict[str, ResponseStyle] = {
 
 
 def answer(name: str, item: Item, draw: RowRng, split: str = "train") -> str:
-    """What a named annotator or policy answers; words of manners come from the split's table."""
+    """Return the answer of a named annotator or policy; its polite words come from the split's table."""
     styles = TEST_POLICIES if split == "test" else POLICIES
     return styles[name](item, draw, split)

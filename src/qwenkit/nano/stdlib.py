@@ -23,7 +23,7 @@ _SKIPPED = set(
 
 
 def stdlib(seed: int, byte_budget: int) -> Iterator[Row]:
-    """Modules of the standard library, at most `byte_budget` bytes of them."""
+    """Yield modules of the standard library, at most `byte_budget` bytes of them."""
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path for path in root.rglob("*.py") if not _SKIPPED & set(path.relative_to(root).parts))
     left = byte_budget
@@ -37,7 +37,7 @@ def stdlib(seed: int, byte_budget: int) -> Iterator[Row]:
 
 
 def _source(path: Path) -> str:
-    """A file's text; empty when it is not UTF-8 or too long to be one document."""
+    """Return a file's text; "" when it is not UTF-8 or too long to be one document."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):

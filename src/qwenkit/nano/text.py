@@ -3,8 +3,8 @@
     for row in texts(facts, seed, 60_000): row["text"]
 
 The same world as the pages and chats, in the forms that small models learn from: several facts of one person side by
-side, sums digit by digit with carry, lines to copy and pairs to look up (a third of all documents: without them a
-model of a million parameters does not learn to copy from its context). Held-out summands and names never occur here
+side, sums digit by digit with carry, lines to copy and pairs to look up (a third of all documents: without them a model
+of a million parameters does not learn to copy from its context). Summands and names of the tests never occur here
 (`items` draws them by split).
 """
 
@@ -27,7 +27,7 @@ def _space(language: str) -> str:
 
 
 def biography(draw: RowRng, facts: Facts, language: str) -> str:
-    """What is known of one person: all that can be asked for, in drawn order, and something besides."""
+    """Return what is known of one person: everything that can be asked for, in drawn order, and one more fact."""
     who = draw.pick(facts.people)
     sentences = [facts.fact(draw, who, relation, language) for relation in draw.some(RELATIONS, 3)]
     extra = [facts.fact(draw, who, relation, language) for relation in draw.some(["year", "friend", "sibling"], 1)]
@@ -35,14 +35,14 @@ def biography(draw: RowRng, facts: Facts, language: str) -> str:
 
 
 def one_fact(draw: RowRng, facts: Facts, language: str) -> str:
-    """Facts of different people, so that each is also met alone."""
+    """Return facts of different people, so that each fact also occurs alone."""
     people = [draw.pick(facts.people) for _ in range(draw.integer(2, 4))]
     sentences = [facts.fact(draw, person, draw.pick(RELATIONS), language) for person in people]
     return _space(language).join(sentences)
 
 
 def city(draw: RowRng, facts: Facts, language: str) -> str:
-    """A city and one who lives there."""
+    """Return facts of a city and of somebody who lives there."""
     place = draw.pick(facts.cities)
     sentences = [facts.fact(draw, place, relation, language) for relation in draw.some(list(place.facts), 3)]
     living = [one for one in facts.people if one.facts["city"] == facts.cities.index(place)]
@@ -50,7 +50,7 @@ def city(draw: RowRng, facts: Facts, language: str) -> str:
 
 
 def sums(draw: RowRng, facts: Facts, language: str) -> str:
-    """Three sums with their steps."""
+    """Return three sums with their steps."""
     lines = []
     for _ in range(3):
         a, b = summands(draw, "train")
@@ -60,30 +60,31 @@ def sums(draw: RowRng, facts: Facts, language: str) -> str:
 
 
 def digits(draw: RowRng, facts: Facts, language: str) -> str:
-    """The table of one-digit sums, from which the steps are made."""
+    """Return one-digit sums, from which the steps are made."""
     pairs = [(draw.integer(0, 9), draw.integer(0, 9), draw.integer(0, 1)) for _ in range(5)]
     return ", ".join(f"{a}+{b}+{c}={a + b + c}" if draw.chance(0.5) else f"{a}+{b}={a + b}" for a, b, c in pairs)
 
 
 def problem(draw: RowRng, facts: Facts, language: str) -> str:
-    """A word problem and its solution."""
+    """Return a word problem and its solution."""
     item = make("word", draw, facts, language)
     return _space(language).join([item.ask, item.steps + item.full])
 
 
 def passage(draw: RowRng, facts: Facts, language: str) -> str:
-    """A short text with a question and its answer behind it."""
+    """Return a short text with a question and its answer."""
     item = make("read", draw, facts, language)
     return f"{item.ask} {item.full}"
 
 
 def counting(draw: RowRng, facts: Facts, language: str) -> str:
+    """Return consecutive numbers."""
     start = draw.integer(0, 980)
     return (", " if language == "en" else "、").join(str(n) for n in range(start, start + draw.integer(5, 12)))
 
 
 def dialogue(draw: RowRng, facts: Facts, language: str) -> str:
-    """Two passing characters talk about somebody of the world."""
+    """Return a dialogue of two passing characters about somebody of the world."""
     a, b = (passing_name(draw, language, "train") for _ in range(2))
     item = make("fact", draw, facts, language)
     mark = ": " if language == "en" else "："
@@ -91,7 +92,7 @@ def dialogue(draw: RowRng, facts: Facts, language: str) -> str:
 
 
 def dictionary(draw: RowRng, facts: Facts, language: str) -> str:
-    """Words in both languages, and opposites."""
+    """Return words in both languages, and a pair of opposites."""
     kind = draw.pick(["fruits", "pets", "jobs", "things", "colours", "cities"])
     pairs = draw.some(list(zip(values(kind, "en"), values(kind, "zh"))), 4)
     lines = [f"{en} = {zh}" if language == "en" else f"{zh} = {en}" for en, zh in pairs]
@@ -100,7 +101,7 @@ def dictionary(draw: RowRng, facts: Facts, language: str) -> str:
 
 
 def copied(draw: RowRng, facts: Facts, language: str) -> str:
-    """A drawn line, twice or three times: the later lines can only be copied."""
+    """Return a drawn line two or three times: the later ones can only be copied."""
     line = draw.pick([_words, _names, _names, _letters, _letters, _numbers])(draw, language)
     return "\n".join([line] * draw.integer(2, 3))
 
@@ -115,7 +116,7 @@ def _names(draw: RowRng, language: str) -> str:
 
 
 def _letters(draw: RowRng, language: str) -> str:
-    """Letters or given-name characters in an order that nothing foretells (no surname: no name of a test)."""
+    """Return letters or given-name characters in an unpredictable order (without surnames, so no name of a test)."""
     if language == "zh":
         return "".join(draw.pick(table("words")["givens"]) for _ in range(draw.integer(6, 16)))
     return " ".join("".join(draw.some(ascii_lowercase, 3)) for _ in range(draw.integer(2, 6)))
@@ -126,7 +127,7 @@ def _numbers(draw: RowRng, language: str) -> str:
 
 
 def lookup(draw: RowRng, facts: Facts, language: str) -> str:
-    """Names with a word each, and then the same pairs in another order: what reading a passage needs, and no more."""
+    """Return names with a word each, and the same pairs in other orders: what reading a passage needs, and no more."""
     names = list(dict.fromkeys(passing_name(draw, language, "train") for _ in range(draw.integer(3, 5))))
     pairs = list(zip(names, draw.some(values(draw.pick(["jobs", "cities", "pets"]), language), len(names))))
     mark = " " if language == "en" else ""
@@ -141,7 +142,7 @@ KINDS: dict[str, tuple[float, Callable[[RowRng, Facts, str], str]]] = {
 
 
 def texts(facts: Facts, seed: int, count: int) -> Iterator[Row]:
-    """Documents of plain text."""
+    """Yield documents of plain text."""
     shares = {kind: share for kind, (share, _) in KINDS.items()}
     for number, draw in enumerate(rows(seed, "text", count)):
         kind, language = weighted(draw, shares), draw.pick(LANGUAGES)

@@ -1,4 +1,4 @@
-"""WARC/1.1 writer: one gzip member per record, fixed dates, so that the same pages give the same bytes.
+"""A WARC/1.1 writer: one gzip member per record, fixed dates, so that the same pages give the same bytes.
 
 write_warc(path, pages)          # rows with "url", "content_type", "body" (bytes)
 """
@@ -17,7 +17,7 @@ DATE = "2023-09-28T00:00:00Z"  # the day of the report
 
 
 def write_warc(path: str | Path, pages: Iterable[Row]) -> int:
-    """Write pages as response records behind a warcinfo record; returns how many pages."""
+    """Write pages as response records after a warcinfo record; return the number of pages."""
     count = 0
     with open(path, "wb") as file:
         fields = b"software: qwenkit\r\nformat: WARC/1.1\r\n"
@@ -33,7 +33,7 @@ def _response(content_type: str, body: bytes) -> bytes:
 
 
 def _record(kind: str, url: str | None, content_type: str, block: bytes, number: int) -> bytes:
-    """One record, compressed by itself; its id is a hash of its content and place."""
+    """Return one record, compressed by itself; its id is a hash of its content and place."""
     name = uuid.UUID(bytes=hashlib.sha256(f"{number}|{url}|".encode() + block).digest()[:16])
     head = [
         "WARC/1.1", f"WARC-Type: {kind}", f"WARC-Record-ID: <urn:uuid:{name}>", f"WARC-Date: {DATE}",

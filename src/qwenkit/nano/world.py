@@ -1,4 +1,4 @@
-"""The invented world: everything that a whole family of tiny models learns from and is tested on, from one seed.
+"""The invented world: everything that a family of tiny models is trained and tested on, from one seed.
 
     world = build_world(seed=0, scale="nano")
     for row in world.chat(): ...
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scale:
-    """How much there is of everything: rows, bytes of the standard library, test rows per task."""
+    """The amount of everything: rows, bytes of the standard library, test rows per task."""
 
     pages: int
     stdlib_bytes: int
@@ -55,57 +55,58 @@ class World:
 
     @cached_property
     def facts(self) -> Facts:
+        """Return the facts of the world."""
         return Facts(self.seed)
 
     def pages(self) -> Iterator[Row]:
-        """Web pages: url, content_type, body (bytes), truth."""
+        """Yield web pages: url, content_type, body (bytes), truth."""
         return pages.pages(self.facts, self.seed, self.scale.pages)
 
     def stdlib(self) -> Iterator[Row]:
-        """Documents: modules of Python's standard library."""
+        """Yield documents: modules of Python's standard library."""
         return stdlib.stdlib(self.seed, self.scale.stdlib_bytes)
 
     def text(self) -> Iterator[Row]:
-        """Documents of plain text."""
+        """Yield documents of plain text."""
         return text.texts(self.facts, self.seed, self.scale.text)
 
     def instructions(self) -> Iterator[Row]:
-        """Documents of questions and answers, for mixing into pretraining."""
+        """Yield documents of questions and answers, for mixing into pretraining."""
         return instructions.instructions(self.facts, self.seed, self.scale.instructions)
 
     def chat(self) -> Iterator[Row]:
-        """Chats for supervised fine-tuning."""
+        """Yield chats for supervised fine-tuning."""
         return chat.chats(self.facts, self.seed, self.scale.chat)
 
     def pmp_pairs(self) -> Iterator[Row]:
-        """Noisy pairs for preference-model pretraining."""
+        """Yield noisy pairs for preference-model pretraining."""
         return preferences.pmp_pairs(self.facts, self.seed, self.scale.pmp_pairs)
 
     def prompts(self) -> Iterator[Row]:
-        """Prompts for RL (`use` "rl") and for reward annotation (`use` "reward", with `candidates`)."""
+        """Yield prompts for RL (`use` "rl") and for reward annotation (`use` "reward", with `candidates`)."""
         return chain(
             chat.prompts(self.facts, self.seed, self.scale.rl_prompts, "rl"),
             preferences.annotation_prompts(self.facts, self.seed, self.scale.reward_prompts),
         )
 
     def base_test(self) -> Iterator[Row]:
-        """Texts to be completed by a base model, with four choices."""
+        """Yield texts for a base model to complete, with four choices."""
         return eval_sets.base_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.base_test)
 
     def chat_test(self) -> Iterator[Row]:
-        """Prompts with references and rubrics that no training text has."""
+        """Yield prompts with references and rubrics that no training text contains."""
         return eval_sets.chat_test(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.chat_test)
 
     def pair_test(self) -> Iterator[Row]:
-        """Noise-free pairs by policies that no training pair has."""
+        """Yield noise-free pairs by policies that no training pair has."""
         return preferences.test_pairs(self.facts, rng.derive_seed(self.seed, "exams"), self.scale.pair_test)
 
     def truth(self) -> Iterator[Row]:
-        """Everything that is true in the world, then what was planted in every page."""
+        """Yield everything that is true in the world, then what was planted in every page."""
         return chain(self.facts.truth(), (page["truth"] for page in self.pages()))
 
     def training_texts(self) -> Iterator[str]:
-        """Every text that training can see, for counting what it shares with the tests."""
+        """Yield every text that training can read, to count what it shares with the tests."""
         yield from (page["truth"]["text"] for page in self.pages())
         yield from (row["text"] for row in chain(self.stdlib(), self.text(), self.instructions()))
         yield from ("\n".join(m["content"] for m in row["messages"]) for row in chain(self.chat(), self.prompts()))
@@ -113,12 +114,13 @@ class World:
             yield "\n".join([*(m["content"] for m in row["messages"]), row["chosen"], row["rejected"]])
 
     def test_texts(self) -> Iterator[str]:
-        """The questions of all tests, without most of their answers."""
+        """Yield the questions of all tests, without most of their answers."""
         return eval_sets.test_texts(chain(self.base_test(), self.chat_test(), self.pair_test()))
 
 
 def build_world(seed: int, scale: str | Scale = "nano") -> World:
-    """The world of a seed at a scale: "nano", "quick", "tiny", or a `Scale`."""
+    """Return the world of a seed at a scale: "nano", "quick", "tiny", or a `Scale`; raises a `UserError` for another
+    name."""
     if isinstance(scale, str):
         if scale not in SCALES:
             raise UserError(f"no scale {scale!r}", expected=", ".join(SCALES), nearest=nearest(scale, SCALES))

@@ -2,8 +2,8 @@
 
     page("tokenizer/tokens.html", texts=[...]) -> str
 
-A template lies beside the code that fills it, extends `pages/base.html` and brings only its own few rules. Every page
-is one file that asks nobody for anything, is escaped, and is dark where the reader's screen is.
+A template lies beside the code that fills it, extends `pages/base.html` and adds only a few rules of its own. Every
+page is one self-contained file, is escaped, and follows the reader's dark mode.
 """
 
 from qwenkit.pages.maker import page

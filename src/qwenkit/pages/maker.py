@@ -16,8 +16,7 @@ def page(template: str, /, *, filters: Mapping[str, Filter] | None = None, **val
 
     `template` is a path in the package (`chat/mask.html`) and `filters` are functions that it may call by name. Values
     are escaped unless they are `markupsafe.Markup` or the template says `safe`; in Markdown (`*.md.j2`) the template
-    escapes by itself. A value that the template reads and nobody gave is an error.
-    """
+    escapes values itself. A variable that the template reads and that has no value is an error."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -1,13 +1,13 @@
 """Confidence intervals of a mean: bootstrap, Wilson, and Student's t over seeds.
 
-Use `mean_interval(scores)` for the items of one exam, `wilson(right, n)` for a count, and `across_seeds(means)`
+Use `mean_interval(scores)` for the items of one evaluation, `wilson(correct, n)` for a count, and `across_seeds(means)`
 for one number per training run. Everything is a pure function of its arguments (`qwenkit.rng`).
 
-Caveats. An interval over items says how far *other test items* could move the number; it says nothing of another
-training seed: that is `across_seeds`, which in its turn says nothing of other items where all seeds answer the same
-ones; `pooled.pooled_mean` counts both. Scores that never vary give a bootstrap nothing to resample; there we bound
-the share of the population that n equal draws can have missed, which needs to know the range of a score: inside
-[0, 1] the range is taken to be [0, 1], elsewhere the ends are None ("unknown"), never a false zero width.
+Caveats. An interval over items says how far *other test items* could move the number, and nothing about another
+training seed. That is `across_seeds`, which says nothing about other items where all seeds answer the same ones;
+`pooled.pooled_mean` counts both. Scores that never vary give a bootstrap nothing to resample; there we bound the share
+of the population that n equal draws can have missed, which needs to know the range of a score: inside [0, 1] the range
+is taken to be [0, 1], elsewhere the ends are None ("unknown"), never a false zero width.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Iterable[float], level: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of independent scores: Wilson for 0/1 scores, otherwise the BCa bootstrap.
+    """Return the mean of independent scores: with Wilson's interval for 0/1 scores, otherwise that of the BCa bootstrap
+    (Efron, 1987).
 
     >>> mean_interval([1, 1, 1, 0])
-    Interval(mean=0.75, low=0.300641842582402, high=0.9544127391902995, n=4)
-    """
+    Interval(mean=0.75, low=0.300641842582402, high=0.9544127391902995, n=4)"""
     scores = as_scores(values)
     if np.isin(scores, (0.0, 1.0)).all():
         return wilson(int(scores.sum()), len(scores), level)
@@ -52,7 +52,9 @@ def mean_interval(values: Iterable[float], level: float = 0.95, seed: int = 0) -
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval for k successes in n trials: right where the plain normal one is not (k near 0 or n)."""
+    """Return Wilson's score interval (Wilson, 1927) for k successes in n trials.
+
+    It holds also where the normal approximation fails (k near 0 or n). Raises a `ValueError` for k outside 0 to n."""
     if n <= 0 or not 0 <= k <= n:
         raise ValueError(f"wilson needs 0 <= k <= n and n > 0, got k={k}, n={n}")
     z2 = _NORMAL.inv_cdf((1 + level) / 2) ** 2
@@ -62,8 +64,9 @@ def wilson(k: int, n: int, level: float = 0.95) -> Interval:
 
 
 def across_seeds(means: Sequence[float], level: float = 0.95) -> Interval:
-    """One number per training seed: Student's t interval; of a single seed, or of seeds that all agree to the last bit,
-    no spread is known and so no interval."""
+    """Return Student's t interval over one number per training seed.
+
+    A single seed, or seeds that agree to the last bit, show no spread: the ends are None."""
     values = as_scores(means)
     count, mean = len(values), float(values.mean())
     if np.ptp(values) == 0:
@@ -73,7 +76,7 @@ def across_seeds(means: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def as_scores(values: Iterable[float]) -> Floats:
-    """A finite, non-empty vector of float64, or an error that says which value is not a score."""
+    """Return a finite, non-empty vector of float64; raises a `ValueError` that says which value is not a score."""
     scores = np.asarray(list(values), dtype=np.float64)
     if scores.ndim != 1 or not len(scores):
         raise ValueError("an interval needs at least one score")
@@ -85,7 +88,8 @@ def as_scores(values: Iterable[float]) -> Floats:
 def interval_ends(
     scores: Floats, level: float, seed: int, bounds: tuple[float, float]
 ) -> tuple[float | None, float | None]:
-    """Ends of the mean's interval; `bounds` is a score's range, believed only while every score lies inside it."""
+    """Return the ends of the mean's interval; `bounds` is the range of a score, used only while every score lies inside
+    it."""
     if np.ptp(scores) > 0:
         return _bca(scores, level, seed)
     value, (least, most) = float(scores[0]), bounds
@@ -96,7 +100,7 @@ def interval_ends(
 
 
 def _bca(scores: Floats, level: float, seed: int) -> tuple[float, float]:
-    """Bias-corrected and accelerated percentile bootstrap (Efron 1987), for the mean."""
+    """Return the bias-corrected and accelerated percentile bootstrap (BCa; Efron, 1987) of the mean."""
     mean = scores.mean()
     resampled = _bootstrap_means(scores, seed)
     below = ((resampled < mean).mean() + (resampled <= mean).mean()) / 2
@@ -116,7 +120,7 @@ def _bca_rank(rank: float, bias: float, acceleration: float) -> float:
 
 
 def _bootstrap_means(scores: Floats, seed: int) -> Floats:
-    """Means of `REPLICATES` resamples; draw (replicate, position) is a pure function of the seed."""
+    """Return the means of `REPLICATES` resamples; draw (replicate, position) is a pure function of the seed."""
     count = len(scores)
     rows = max(1, CHUNK // count)
     parts: list[Floats] = []
@@ -128,7 +132,7 @@ def _bootstrap_means(scores: Floats, seed: int) -> Floats:
 
 
 def student_quantile(rank: float, freedom: int) -> float:
-    """Quantile of Student's t for rank > 0.5, by bisection on its distribution function."""
+    """Return the quantile of Student's t for rank > 0.5, by bisection on its distribution function."""
     low, high = 0.0, 1.0
     while _student_cdf(high, freedom) < rank:
         high *= 2
@@ -139,7 +143,8 @@ def student_quantile(rank: float, freedom: int) -> float:
 
 
 def _student_cdf(t: float, freedom: int) -> float:
-    """P(T <= t) for t >= 0: with t = sqrt(freedom) tan(angle) the density is a power of a cosine (Simpson's rule)."""
+    """Return P(T <= t) for t >= 0: with t = sqrt(freedom) tan(angle) the density is a power of a cosine (Simpson's
+    rule)."""
     angles = np.linspace(0, math.atan(t / math.sqrt(freedom)), 1001)
     weights = np.ones(1001)
     weights[1:-1:2], weights[2:-1:2] = 4, 2

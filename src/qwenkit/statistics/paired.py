@@ -1,6 +1,6 @@
 """Comparison of two models on the same items: the difference of their means with interval and p value.
 
-Pairing removes what both share (how hard an item is), which is most of the noise of an exam: always compare two
+Pairing removes what both share (how hard an item is), which is most of the noise of an evaluation: always compare two
 models on the same items, in the same order. `paired_difference(a, b)` is positive where a is better than b.
 """
 
@@ -19,7 +19,7 @@ _EXACT = 12  # up to so many pairs every one of the 2^n sign patterns is counted
 
 
 class Difference(NamedTuple):
-    """Mean of a - b with its interval, the number of pairs, and the two-sided sign-flip p value."""
+    """The mean of a - b with its interval, the number of pairs, and the two-sided p value of the sign-flip test."""
 
     mean: float
     low: float | None
@@ -29,7 +29,10 @@ class Difference(NamedTuple):
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95, seed: int = 0) -> Difference:
-    """Mean of a[i] - b[i]: BCa bootstrap over pairs for the interval, sign-flip permutation for p."""
+    """Return the mean of a[i] - b[i]: the interval by the BCa bootstrap over pairs (Efron, 1987), p by sign-flip
+    permutation.
+
+    Raises a `ValueError` for scores of different number."""
     first, second = as_scores(a), as_scores(b)
     if len(first) != len(second):
         raise ValueError(f"paired scores differ in number: {len(first)} and {len(second)}")
@@ -41,7 +44,8 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
 
 
 def _sign_flip(differences: Floats, seed: int) -> float:
-    """Share of sign patterns whose mean is at least as far from zero: exact for few pairs, else Monte Carlo + 1."""
+    """Return the share of sign patterns whose mean is at least as far from zero: exact for few pairs, else Monte Carlo
+    + 1."""
     count = len(differences)
     threshold = abs(differences.sum()) * (1 - 1e-12)  # rounding must not make a pattern beat itself
     if count <= _EXACT:

@@ -1,12 +1,12 @@
-"""One mean over several training seeds that were asked questions: its interval counts both kinds of noise.
+"""One mean over several training seeds and their questions: its interval counts both kinds of noise.
 
-`across_seeds` asks where *another seed* would come out on these very questions; where all seeds answer the same ones, a
-question that is easy by chance moves every seed alike, and it cannot see that. `pooled_mean` resamples the questions,
-each with the answers of every seed (questions are the clusters), and independently of them the seeds: the bootstrap
-for crossed factors (Owen 2007). Seeds with questions of their own are told apart by their keys.
+`across_seeds` estimates where *another seed* would come out on the same questions; where all seeds answer the same
+ones, a question that is easy by chance moves every seed alike, which it cannot see. `pooled_mean` resamples the
+questions, each with the answers of every seed (questions are the clusters), and independently of them the seeds: the
+bootstrap for crossed factors (Owen 2007). Questions that differ between seeds have different keys.
 
-Caveat. Of two or three seeds nobody learns how seeds spread: where their noise is the greater one, this interval is too
-narrow and `across_seeds` is the one to believe. Show both.
+Caveat. Two or three seeds say little about the spread of seeds: where that noise dominates, this interval is too narrow
+and `across_seeds` is the one to trust. Show both.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from qwenkit.statistics.intervals import CHUNK, REPLICATES, Floats, Interval, as
 def pooled_mean(
     scores: Sequence[Mapping[str, float]], level: float = 0.95, seed: int = 0, bounds: tuple[float, float] = (-1, 1)
 ) -> Interval:
-    """Mean over seeds of {question: score}, each seed of equal weight; `n` counts the questions that differ.
+    """Return the mean over seeds of {question: score}, every seed with equal weight; `n` counts the different
+    questions.
 
-    `bounds` is the range of a score: it gives a width to scores that never vary.
-    """
+    `bounds` is the range of a score: it gives a width to scores that never vary."""
     questions = sorted(set[str]().union(*scores))
     table = np.array([[row.get(question, math.nan) for question in questions] for row in scores])
     known = as_scores(table[~np.isnan(table)])
@@ -39,7 +39,7 @@ def pooled_mean(
 
 
 def _resampled(table: Floats, seed: int) -> Floats:
-    """`REPLICATES` means: of resampled questions for every seed, then of resampled seeds."""
+    """Return `REPLICATES` means: of resampled questions for every seed, then of resampled seeds."""
     seeds, count = table.shape
     present = ~np.isnan(table)
     filled = np.where(present, table, 0.0)
@@ -58,5 +58,5 @@ def _resampled(table: Floats, seed: int) -> Floats:
 
 
 def _row(count: int) -> npt.NDArray[np.int64]:
-    """0 to count - 1 as a matrix of one row."""
+    """Return 0 to count - 1 as a matrix of one row."""
     return np.arange(count)[None, :]

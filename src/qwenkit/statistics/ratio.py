@@ -1,7 +1,7 @@
 """A ratio of two sums over the same items, such as bytes per token over documents.
 
 `ratio_interval(tops, bottoms)` resamples the items, each with both of its numbers: long documents weigh more, as they
-do in the ratio itself. Of a single item nothing is known beyond it, so its ends are None.
+do in the ratio itself. A single item shows no spread, so that its ends are None.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from qwenkit.statistics.intervals import CHUNK, REPLICATES, Interval, as_scores
 
 
 def ratio_interval(tops: Iterable[float], bottoms: Iterable[float], level: float = 0.95, seed: int = 0) -> Interval:
-    """sum(tops) / sum(bottoms) with its percentile bootstrap interval.
+    """Return sum(tops) / sum(bottoms) with its percentile bootstrap interval (Efron, 1979).
 
     >>> ratio_interval([2, 4], [1, 2])
-    Interval(mean=2.0, low=2.0, high=2.0, n=2)
-    """
+    Interval(mean=2.0, low=2.0, high=2.0, n=2)"""
     top, bottom = as_scores(tops), as_scores(bottoms)
     if len(top) != len(bottom):
         raise ValueError(f"{len(top)} tops and {len(bottom)} bottoms")

@@ -1,4 +1,4 @@
-"""Added tokens in a text: names that stand for one token each, found as `tokenizers` finds them.
+"""Added tokens in a text: names that stand for one token each, located as `tokenizers` does.
 
     stretches([Part("a<col>b", frozenset({"<col>"}))], {"<col>": "<col>"}, {})      # Part a, Token <col>, Part b
 
@@ -21,7 +21,7 @@ import regex
 
 
 class Edges(NamedTuple):
-    """What an added token asks of the text beside it."""
+    """What an added token requires of the text beside it."""
 
     lstrip: bool = False
     rstrip: bool = False
@@ -29,7 +29,7 @@ class Edges(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A stretch of text, the names that count in it, and whose it is: an index of the caller's."""
+    """A stretch of text, the names that count in it, and the caller's index of its owner."""
 
     text: str
     allowed: frozenset[str]
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 
 class Token(NamedTuple):
-    """An added token that was found, and whose text it begins in."""
+    """An added token in the text, and the owner of the text in which it begins."""
 
     name: str
     owner: int
@@ -45,13 +45,13 @@ class Token(NamedTuple):
 
 @lru_cache(maxsize=64)
 def cutter(names: frozenset[str]) -> re.Pattern[str]:
-    """An expression that finds names, the longest where two fit."""
+    """Return a regular expression that finds names, the longest where two fit."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
 
 def split_special(text: str, names: frozenset[str]) -> list[str]:
-    """Text cut around names of special tokens (the longest where two fit); empty parts are dropped."""
+    """Return the text cut around names of special tokens (the longest where two fit), without empty parts."""
     parts = cutter(names).split(text) if names else [text]
     return [part for part in parts if part]
 
@@ -59,7 +59,8 @@ def split_special(text: str, names: frozenset[str]) -> list[str]:
 def stretches(
     parts: Sequence[Part], spelled: Mapping[str, str], edges: Mapping[str, Edges]
 ) -> Iterator[Token | list[Part]]:
-    """The parts cut around the names that count in them. `spelled`: how a name is written here -> the name."""
+    """Yield the parts cut around the names that count in them. `spelled` maps spellings of names in this text to
+    names."""
     text = "".join(part.text for part in parts)
     starts = [0, *accumulate(len(part.text) for part in parts)]
     done = at = 0
@@ -89,7 +90,7 @@ def stretches(
 
 
 def _slice(parts: Sequence[Part], starts: Sequence[int], start: int, stop: int) -> list[Part]:
-    """What lies between two places of the joined text, still by part."""
+    """Return what lies between two positions of the joined text, still by part."""
     first, last = bisect_right(starts, start) - 1, bisect_left(starts, stop)
     cut = (
         part._replace(text=part.text[max(0, start - begin) : stop - begin])
@@ -98,13 +99,13 @@ def _slice(parts: Sequence[Part], starts: Sequence[int], start: int, stop: int) 
     return [part for part in cut if part.text]
 
 
-# As the regular expressions of `tokenizers` mean them; Python's leave combining marks out, and know more spaces.
+# As the regular expressions of `tokenizers` mean them; Python's exclude combining marks and include more spaces.
 _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
 _SPACE = regex.compile(r"\p{White_Space}")
 _SPACES: Any = regex.compile(r"\p{White_Space}*")
 
 
 def _stands_alone(text: str, start: int, stop: int) -> bool:
-    """Whether no letter, digit or underscore touches a place."""
+    """Return whether no letter, digit or underscore touches a stretch."""
     beside = text[max(0, start - 1) : start], text[stop : stop + 1]
     return not any(_WORD.match(sign) for sign in beside)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 
 def _printable_bytes() -> dict[int, str]:
-    """GPT-2's table: a printable byte is itself, the others are moved above U+0100, in order."""
+    """Return GPT-2's table: a printable byte is itself, the others are moved above U+0100, in order."""
     keep = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [b for b in range(256) if b not in set(keep)]
     return {b: chr(b) for b in keep} | {b: chr(256 + i) for i, b in enumerate(moved)}
@@ -33,17 +33,17 @@ BYTES = {bytes([b]): i for i, b in enumerate(sorted(range(256), key=_TO_CHAR.__g
 
 
 def to_printable(token: bytes) -> str:
-    """The printable spelling of a token's bytes: b" a" -> "Ġa"."""
+    """Return the printable spelling of a token's bytes (GPT-2's byte table; Radford et al., 2019): b" a" -> "Ġa"."""
     return "".join(map(_TO_CHAR.__getitem__, token))
 
 
 def from_printable(token: str) -> bytes:
-    """The inverse of `to_printable`. Raises KeyError on a character outside the table."""
+    """Return the bytes of a printable spelling; raises `KeyError` for a character outside the table."""
     return bytes(map(_TO_BYTE.__getitem__, token))
 
 
 def merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """Merges in the order in which they apply, so that merge-list BPE gives the ids that rank BPE gives."""
+    """Return merges in the order in which they apply, so that merge-list BPE gives the ids that rank BPE gives."""
     out: list[tuple[bytes, bytes]] = []
     for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
         splits = ((token[:i], token[i:]) for i in range(1, len(token)))
@@ -53,7 +53,8 @@ def merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
 
 
 def strays(merges: Iterable[tuple[str, str]], vocab: Mapping[str, int]) -> list[str]:
-    """The tokens that the list of merges does not make out of their own bytes. Merges are in the order of their ids."""
+    """Return the tokens that the list of merges does not build out of their own bytes. Merges are in the order of their
+    ids."""
     made: dict[tuple[int, int], int] = {}
     ways: dict[int, list[tuple[int, int]]] = {}
     for left, right in merges:
@@ -75,8 +76,8 @@ def strays(merges: Iterable[tuple[str, str]], vocab: Mapping[str, int]) -> list[
 def _meet(
     left: int, right: int, limit: int, made: Mapping[tuple[int, int], int], halves: Mapping[int, tuple[int, int]]
 ) -> bool:
-    """Whether two tokens alone stay apart up to the merge `limit`: their merges undone, last first, no other across the
-    border would have come before. Of two merges of one rank the left is made first."""
+    """Return whether two tokens alone stay apart up to the merge `limit`: with their merges undone, last first, no
+    other merge across the border would have come before. Of two merges of one rank the left is made first."""
     while True:
         if made.get((left, right), limit) < limit:
             return False
@@ -90,7 +91,7 @@ def _meet(
 
 
 def is_complete(merges: Iterable[tuple[str, str]], vocab: Mapping[str, int]) -> bool:
-    """Whether a list of merges holds every way to split a token into two known ones, as `merges` writes it."""
+    """Return whether a list of merges holds every way to split a token into two known ones, as `merges` writes it."""
     listed = set(merges)
     return all(
         (token[:i], token[i:]) in listed

@@ -18,13 +18,13 @@ def group_of(row: Row) -> str:
 
 
 def bytes_per_token(tok: Tokenizer, texts: Sequence[str]) -> float | None:
-    """Return UTF-8 bytes for each token; None without text."""
+    """Return UTF-8 bytes per token; None without text."""
     tokens = sum(len(ids) for ids in tok.encode_batch(texts))
     return round(sum(len(text.encode()) for text in texts) / tokens, 4) if tokens else None
 
 
 def compression_change(old: Tokenizer, new: Tokenizer, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Return bytes for each token before and after, of all documents and by language."""
+    """Return bytes per token before and after, of all documents and by language."""
     changes: dict[str, dict[str, float]] = {}
     for group in ["all", *sorted({group_of(row) for row in rows})]:
         texts = [row["text"] for row in rows if group in ("all", group_of(row))]
@@ -37,10 +37,9 @@ def compression_change(old: Tokenizer, new: Tokenizer, rows: Sequence[Row]) -> d
 def encoding_change(
     old: Tokenizer, new: Tokenizer, rows: Sequence[Row], progress: Callable[..., None]
 ) -> dict[str, float]:
-    """Return how many documents of known languages are encoded otherwise, and the tokens before and after.
+    """Return how many documents of known languages are encoded differently, and the tokens before and after.
 
-    `moved` counts those that changed although none of their tokens is new: a new merge inside an old token.
-    """
+    `moved` counts those that changed although none of their tokens is new: a new merge inside an old token."""
     count: Counter[str] = Counter()
     for start in range(0, len(rows), _BATCH):
         texts = [row["text"] for row in rows[start : start + _BATCH]]

@@ -54,13 +54,13 @@ class Inventory:
     never: list[int]
     rare: list[int]
     unreachable: list[int] | None
-    """None for a tokenizer that is not ours to judge."""
+    """None for a tokenizer that is not the package's own."""
     examples: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was measured."""
+    """All measurements of several tokenizers."""
 
     baseline: str
     rare_below: int
@@ -69,18 +69,20 @@ class Report:
 
     @property
     def tokenizers(self) -> list[str]:
+        """Return the names of the tokenizers, in order."""
         return list(dict.fromkeys(cell.tokenizer for cell in self.cells))
 
     @property
     def groups(self) -> list[str]:
+        """Return the languages and other groups of texts, in order."""
         return list(dict.fromkeys(cell.group for cell in self.cells))
 
     def of(self, tokenizer: str, group: str) -> Cell:
-        """One cell."""
+        """Return the cell of a tokenizer and a group."""
         return next(cell for cell in self.cells if (cell.tokenizer, cell.group) == (tokenizer, group))
 
     def plain(self) -> Row:
-        """For programs: all numbers, and the ids of all tokens that are named only by examples elsewhere."""
+        """Return the report as JSON values, with the ids of all tokens of which tables show only examples."""
         cells = [
             vars(cell) | {"bytes_per_token": cell.bytes_per_token._asdict(), "relative": cell.relative._asdict()}
             for cell in self.cells
@@ -96,7 +98,7 @@ def measure(
     rare_below: int = 3,
     progress: Progress | None = None,
 ) -> Report:
-    """Encode everything with every tokenizer, and count. Documents without text tell nothing and are left out."""
+    """Encode all documents with every tokenizer and return the counts. Documents without text are left out."""
     if baseline not in tokenizers:
         raise UserError(
             f"the baseline {baseline!r} is none of the tokenizers",
@@ -128,7 +130,7 @@ Counts = npt.NDArray[np.int64]
 def _encode(
     tok: Coder, texts: Mapping[str, Sequence[str]], name: str, number: int, of: int, progress: Progress | None
 ) -> tuple[dict[str, Counts], Counts]:
-    """Tokens of each document, and how often each id occurs."""
+    """Return the tokens of each document, and how often each id occurs."""
     used = np.zeros(1 + max(tok.tokens()), np.int64)
     counts: dict[str, Counts] = {}
     total, done = sum(map(len, texts.values())), 0
@@ -166,13 +168,13 @@ def _inventory(name: str, tok: Coder, used: Counts, rare_below: int) -> Inventor
 
 
 def spread(ids: Sequence[int], count: int) -> list[int]:
-    """So many of the ids, evenly from the first to the last."""
+    """Return at most `count` of the ids, evenly from the first to the last."""
     step = max(1, -(-len(ids) // count))
     return list(ids[::step])
 
 
 def shown(token: bytes) -> str:
-    """A token for people: quotes show its spaces, bytes that are no text are in hexadecimal."""
+    """Return a token for people: quotes show its spaces, bytes that are not text are in hexadecimal."""
     try:
         return repr(token.decode())
     except UnicodeDecodeError:
@@ -185,7 +187,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def tables(report: Report) -> list[Table]:
-    """The whole report as tables: title, head, rows."""
+    """Return the report as tables: (title, head, rows)."""
     names, groups = report.tokenizers, report.groups
     return [
         (
@@ -245,7 +247,7 @@ def _interval(value: Interval) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report in Markdown."""
+    """Return the report in Markdown."""
     parts: list[str] = []
     for title, head, rows in tables(report):
         lines = [head, ["---"] * len(head), *rows]

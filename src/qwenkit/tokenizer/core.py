@@ -39,13 +39,13 @@ DEFAULT_MULTIPLE = 64
 _NONE: frozenset[str] = frozenset()
 _ENDLESS = 500_000
 UNKNOWN = "\ufffd".encode()
-"""What an id shows that means nothing: an untrained model may well choose one."""
+"""The text of an id without a meaning: an untrained model may choose one."""
 _CHUNK = 1 << 16
 """Characters that a thread encodes at once: one text each would cost more than the texts."""
 
 
 def normalize(text: str, nfc: bool = True) -> str:
-    """NFC (unless told otherwise); surrogate pairs joined, lone surrogates replaced by U+FFFD."""
+    """Return text in NFC (unless `nfc` is false), surrogate pairs joined, lone surrogates replaced by U+FFFD."""
     if nfc and not text.isascii():
         text = unicodedata.normalize("NFC", text)
     try:
@@ -57,7 +57,7 @@ def normalize(text: str, nfc: bool = True) -> str:
 
 @lru_cache(maxsize=64)
 def _looks(names: frozenset[str], nfc: bool) -> dict[str, str]:
-    """Names by how they look in a normal form."""
+    """Return names by how they look in a normal form."""
     return {normalize(name, nfc): name for name in names}
 
 
@@ -67,7 +67,7 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
 
 
 def _chunks(texts: Iterable[str]) -> list[list[str]]:
-    """Texts in their order, in lists of about `_CHUNK` characters."""
+    """Return texts in order, in lists of about `_CHUNK` characters."""
     out: list[list[str]] = []
     room = 0
     for text in texts:
@@ -80,8 +80,8 @@ def _chunks(texts: Iterable[str]) -> list[list[str]]:
 
 
 def _has_endless_space(text: str) -> bool:
-    """Whether a run of white space is long enough to exhaust tiktoken's cutter, whose limit is near 10^6."""
-    for at in range(_ENDLESS - 1, len(text), _ENDLESS):  # so long a run holds one of these places
+    """Return whether a run of white space is long enough to exhaust tiktoken's splitter, whose limit is near 10^6."""
+    for at in range(_ENDLESS - 1, len(text), _ENDLESS):  # a run that long contains one of these positions
         if text[at].isspace():
             before, after = text[at + 1 - _ENDLESS : at + 1], text[at + 1 : at + _ENDLESS]
             if len(before) - len(before.rstrip()) + len(after) - len(after.lstrip()) >= _ENDLESS:
@@ -90,23 +90,24 @@ def _has_endless_space(text: str) -> bool:
 
 
 class TextStream:
-    """Text of ids that arrive one by one; holds back the bytes of a character until it is whole."""
+    """The text of ids that arrive one by one; it holds back the bytes of a character until it is complete."""
 
     def __init__(self, tok: Tokenizer, skip_special_tokens: bool = False) -> None:
+        """Start an empty text."""
         self._tok, self._skip = tok, skip_special_tokens
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
-        """The text that this id completes; may be empty."""
+        """Return the text that this id completes, which may be ""."""
         return self._decoder.decode(self._tok.decode_bytes([token_id], self._skip, unknown=UNKNOWN))
 
     def flush(self) -> str:
-        """What is left of an unfinished character (U+FFFD), at the end of the stream."""
+        """Return the rest at the end of the stream: U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)
 
 
 class Flags(TypedDict, total=False):
-    """Arguments of `Tokenizer` that say how special tokens and normal forms are treated."""
+    """The arguments of `Tokenizer` that say how special tokens and normal forms are treated."""
 
     visible: frozenset[str]
     special_first: bool | frozenset[str]
@@ -115,11 +116,10 @@ class Flags(TypedDict, total=False):
 
 
 class Tokenizer:
-    """A vocabulary: ranks of byte strings, special tokens, the pattern that cuts text, and the model's row count.
+    """A vocabulary: ranks of byte strings, special tokens, the pattern of the pre-tokenizer, and the model's row count.
 
-    `n_tokens` is one more than the highest id that means something; `vocab_size` is the number of embedding rows a
-    model needs: `n_tokens` rounded up to `multiple`, or the number given.
-    """
+    `n_tokens` is one more than the highest id with a meaning; `vocab_size` is the number of embedding rows that a model
+    needs: `n_tokens` rounded up to `multiple`, or the number given."""
 
     def __init__(
         self,
@@ -134,6 +134,7 @@ class Tokenizer:
         edges: Mapping[str, Edges] | None = None,
         nfc: bool = True,
     ) -> None:
+        """Build a tokenizer; raises a `UserError` for a vocabulary or pattern that cannot work."""
         refuse_unknown(pattern)
         self.ranks, self.special, self.pattern = dict(ranks), dict(special), pattern
         self.visible, self.edges, self.nfc = frozenset(visible), dict(edges or {}), nfc
@@ -150,7 +151,7 @@ class Tokenizer:
             )
         self.special_names = frozenset(self.special)
         self.remarks: tuple[str, ...] = ()
-        """What the files that it came from ask for and is not done, in words."""
+        """Remarks about settings of its files that are not followed."""
         self.words = frozenset(name for name in self.visible if not is_mark(name))
         """Added tokens that are one token wherever a text holds them."""
         self.spoken = frozenset(name for name in self.visible if not is_control(name))
@@ -159,7 +160,8 @@ class Tokenizer:
 
     @property
     def flags(self) -> Flags:
-        """How special tokens and normal forms are treated: the keyword arguments that make an equal tokenizer."""
+        """Return the keyword arguments that make an equal tokenizer: the treatment of special tokens and normal
+        forms."""
         flags: Flags = {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
         if self.edges:
             flags["edges"] = self.edges
@@ -167,12 +169,12 @@ class Tokenizer:
 
     @property
     def special_first(self) -> bool | frozenset[str]:
-        """Whether added tokens are looked for before NFC: all of them, none, or those named."""
+        """Return whether added tokens are located before NFC: all of them, none, or those named."""
         return bool(self.first) if self.first in (_NONE, self.special_names) else self.first
 
     @property
     def regex(self) -> str:
-        """The regular expression that cuts text."""
+        """Return the regular expression of the pre-tokenizer."""
         return PATTERNS.get(self.pattern, self.pattern)
 
     @cached_property
@@ -184,12 +186,13 @@ class Tokenizer:
         return self.tokens() | {i: name.encode() for name, i in self.special.items()}
 
     def tokens(self) -> dict[int, bytes]:
-        """The bytes of every regular token by its id."""
+        """Return the bytes of every regular token by its id."""
         return {rank: token for token, rank in self.ranks.items()}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that changes ids or text: ranks, special tokens, pattern, row count, flags."""
+        """Return the SHA-256 of everything that changes ids or text: ranks, special tokens, pattern, row count,
+        flags."""
         sha = hashlib.sha256(self.regex.encode())
         sha.update(struct.pack("<QQ", self.vocab_size, len(self.ranks)))
         special = {name.encode(): i for name, i in self.special.items()}
@@ -204,31 +207,31 @@ class Tokenizer:
 
     @property
     def eot_id(self) -> int:
-        """`<|endoftext|>`: ends a document, pads a batch."""
+        """Return the id of `<|endoftext|>`, which ends a document and pads a batch."""
         return self.special_id(ENDOFTEXT)
 
     @property
     def im_start_id(self) -> int:
-        """`<|im_start|>`: opens a turn."""
+        """Return the id of `<|im_start|>`, which begins a turn."""
         return self.special_id(IM_START)
 
     @property
     def im_end_id(self) -> int:
-        """`<|im_end|>`: closes a turn."""
+        """Return the id of `<|im_end|>`, which ends a turn."""
         return self.special_id(IM_END)
 
     def special_id(self, name: str) -> int:
-        """The id of a special token."""
+        """Return the id of a special token; raises a `UserError` for an unknown name."""
         if name not in self.special:
             raise UserError(f"this tokenizer has no special token {name}", nearest=nearest(name, self.special))
         return self.special[name]
 
     def normalize(self, text: str) -> str:
-        """The text as it is encoded: in NFC, without lone surrogates."""
+        """Return the text as it is encoded: in NFC, without lone surrogates."""
         return normalize(text, self.nfc)
 
     def pretokenize(self, text: str) -> list[str]:
-        """The pieces that the pattern cuts a text into; no token crosses the border of one."""
+        """Return the pre-tokens of a text; no token crosses the border of one."""
         return _compiled(self.regex).findall(self.normalize(text))
 
     def encode(
@@ -237,12 +240,11 @@ class Tokenizer:
         allowed_special: Collection[str] | str = frozenset(),
         disallowed_special: Collection[str] | str = frozenset(),
     ) -> list[int]:
-        """Ids of a text. Special tokens' names are plain text unless allowed by name, or all by "all"; `words` are one
-        token each wherever they stand.
+        """Return the ids of a text. Names of special tokens are plain text unless allowed by name, or all by "all";
+        `words` are one token each wherever they occur.
 
-        Text that `disallowed_special` lists is a mistake, as in tiktoken: also where it is allowed, and where it is not
-        a special token. "all" means every special token that is not allowed.
-        """
+        A text that `disallowed_special` lists raises a `UserError`, as in tiktoken, also where it is allowed or not a
+        special token. "all" means every special token that is not allowed."""
         _check_text(text)
         allowed = self._names(allowed_special)
         every = isinstance(disallowed_special, str) and disallowed_special == "all"
@@ -257,7 +259,7 @@ class Tokenizer:
         allowed_special: Collection[str] | str = frozenset(),
         threads: int | None = None,
     ) -> list[list[int]]:
-        """Ids of each text, on all cores; threads are handed chunks of texts, for a small one is not worth a call."""
+        """Return the ids of each text, encoded on all cores; each thread is given several texts at a time."""
         allowed, threads = self._names(allowed_special), threads or os.cpu_count() or 1
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise UserError(f"texts = {_shown(texts)}", expected="a list of strings", hint="encode_batch([text])")
@@ -269,8 +271,8 @@ class Tokenizer:
             return [ids for chunk in encoded for ids in chunk]
 
     def _names(self, names: Collection[str] | str) -> frozenset[str]:
-        """Names that count in a text: the words, and the special tokens that are allowed; what is not a name is passed
-        over, as `tiktoken` does."""
+        """Return the names that count in a text: the words and the allowed special tokens; other names are ignored, as
+        in `tiktoken`."""
         every = isinstance(names, str) and names == "all"
         return self.special_names if every else self.words | (self.special_names & _listed(names))
 
@@ -287,13 +289,15 @@ class Tokenizer:
         return self.encode_parts([Part(text, allowed)])[0] if allowed else self._ordinary(self.normalize(text))
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Ids of a text in which no name counts, not even a word's."""
+        """Return the ids of a text in which no name counts, not even that of a word."""
         return self._ordinary(self.normalize(text))
 
     def encode_parts(self, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
-        """Ids of parts of one text, and the owner of each: of the part in which its first byte lies. In every part only
-        the names count that it allows. Names are cut out before NFC or after it; what lies between two is encoded as
-        one string, whatever parts it is of."""
+        """Return the ids of the parts of one text, and the owner of each id: that of the part in which its first byte
+        lies.
+
+        In every part only the names that it allows count. Names are cut out before or after NFC; the text between two
+        names is encoded as one string, across parts."""
         names = frozenset[str]().union(*(part.allowed for part in parts))
         ids: list[int] = []
         owners: list[int] = []
@@ -314,7 +318,7 @@ class Tokenizer:
         return ids, owners
 
     def _owners(self, ids: Sequence[int], parts: Sequence[Part]) -> list[int]:
-        """Of each id the owner of the part in which its first byte lies."""
+        """Return, for each id, the owner of the part in which its first byte lies."""
         if len(parts) == 1:
             return [parts[0].owner] * len(ids)
         ends = list(accumulate(len(part.text.encode()) for part in parts))
@@ -323,14 +327,15 @@ class Tokenizer:
         for number, token in enumerate(ids):
             while at >= ends[which] and which < len(parts) - 1:
                 which += 1
-            if which == len(parts) - 1:  # the rest is its: most of a turn is content, whose bytes nobody need count
+            if which == len(parts) - 1:  # the rest is its own: the bytes of the last part need not be counted
                 return owners + [parts[which].owner] * (len(ids) - number)
             owners.append(parts[which].owner)
             at += len(self._bytes[token])
         return owners
 
     def _ordinary(self, text: str) -> list[int]:
-        """Ids of normalised text. tiktoken's cutter panics on a million spaces in a row; Python's `regex` does not."""
+        """Return the ids of normalised text. tiktoken's splitter panics on a million spaces in a row; Python's `regex`
+        does not."""
         if not _has_endless_space(text):
             try:
                 return self._encoding.encode_ordinary(text)
@@ -341,14 +346,16 @@ class Tokenizer:
         return [i for piece in _compiled(self.regex).finditer(text) for i in self.encode_piece(piece[0].encode())]
 
     def encode_piece(self, piece: bytes) -> list[int]:
-        """Ids of bytes that the pattern does not cut."""
+        """Return the ids of bytes that the pattern does not cut."""
         return self._encoding._core_bpe.encode_single_piece(piece)
 
     def decode_bytes(
         self, ids: Iterable[int], skip_special_tokens: bool = False, unknown: bytes | None = None
     ) -> bytes:
-        """The bytes of ids, joined. Ids that mean nothing are a mistake, unless `unknown` says what they show; those
-        beyond all tokens (padding rows) are skipped with the special ones, as the authors' code does."""
+        """Return the joined bytes of ids. An id without a meaning raises a `UserError`, unless `unknown` says what it
+        shows.
+
+        With `skip_special_tokens`, ids beyond all tokens (padding rows) are skipped too, as in the official code."""
         skip, end = (self._hidden_ids, self.n_tokens) if skip_special_tokens else (frozenset(), float("inf"))
         known = (i for i in map(_check_id, _check_list(ids)) if i not in skip and i < end)
         if unknown is not None:
@@ -364,12 +371,12 @@ class Tokenizer:
     def decode(
         self, ids: Sequence[int] | Iterable[int] | int, errors: str | None = None, skip_special_tokens: bool = False
     ) -> str:
-        """The text of ids: bytes joined first, then read as UTF-8 with `errors` (none: "replace")."""
+        """Return the text of ids: the bytes are joined first, then read as UTF-8 with `errors` (None: "replace")."""
         ids = [ids] if isinstance(ids, int) else ids
         return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors or "replace")
 
     def stream(self, skip_special_tokens: bool = False) -> TextStream:
-        """A decoder for ids that arrive one by one."""
+        """Return a decoder for ids that arrive one by one."""
         return TextStream(self, skip_special_tokens)
 
 
@@ -397,7 +404,7 @@ def _check_list(ids: Any) -> Iterable[Any]:
 
 
 def _check_id(value: Any) -> int:
-    """A token id, also one of numpy or torch; a fraction, a truth value or a text is none."""
+    """Return a token id, also of numpy or torch; raises a `UserError` for a fraction, a boolean or a string."""
     try:
         if not isinstance(value, bool):
             return operator.index(value)
@@ -407,7 +414,7 @@ def _check_id(value: Any) -> int:
 
 
 def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
-    """Every byte must be known (else encoding could fail), and no id may mean two things."""
+    """Raise a `UserError` where a byte is missing (encoding could fail), or an id has two meanings."""
     missing = [b for b in range(256) if bytes([b]) not in ranks]
     if missing:
         raise UserError(f"the vocabulary lacks {len(missing)} single bytes, the first is 0x{missing[0]:02x}")

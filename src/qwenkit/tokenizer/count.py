@@ -1,4 +1,4 @@
-"""Texts to counted pieces, on all cores: what training and extending a vocabulary learn from (report §2.2).
+"""Texts to counted pre-tokens, on all cores: training and extending a vocabulary start from them (report §2.2).
 
     pieces = count_pieces(texts, PATTERNS["qwen"], workers=2, progress=print)
     pieces.texts[0], pieces.counts[0]
@@ -29,14 +29,14 @@ from ..workers import end_with_parent
 from .core import normalize
 
 Progress = Callable[[int, int | None], None]
-"""Called with (done, total); the total is None where nobody knows it."""
+"""Called with (done, total); the total is None where it is unknown."""
 
 _BATCH = 1 << 20
 """Characters a worker is given at once: enough to be worth sending, few enough that all workers end together."""
 
 
 class Pieces(NamedTuple):
-    """Different pieces in the order of their code points, and how often each occurs."""
+    """The distinct pre-tokens in the order of their code points, and how often each occurs."""
 
     texts: list[str]
     counts: npt.NDArray[np.int64]
@@ -45,7 +45,8 @@ class Pieces(NamedTuple):
 def count_pieces(
     texts: Iterable[str], pattern: str, nfc: bool = True, workers: int = 1, progress: Progress | None = None
 ) -> Pieces:
-    """Every piece that the pattern (a regular expression) cuts the texts into, counted. Progress is in texts."""
+    """Return every pre-token that the pattern (a regular expression) cuts the texts into, counted. Progress is in
+    texts."""
     total = len(texts) if isinstance(texts, list | tuple) else None
     counts: Counter[str] = Counter()
     done = 0
@@ -72,7 +73,8 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _counted(batches: Iterator[list[str]], pattern: str, nfc: bool, workers: int) -> Iterator[tuple[int, Counter[str]]]:
-    """(texts, their pieces) of each batch, by so many processes; never more than two batches a worker are waiting."""
+    """Yield (number of texts, their pre-tokens) of each batch, from several processes; at most two batches a worker are
+    pending."""
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
         yield from ((len(batch), _count(batch, pattern, nfc)) for batch in batches)
         return
@@ -88,7 +90,7 @@ def _counted(batches: Iterator[list[str]], pattern: str, nfc: bool, workers: int
 
 
 def _count(batch: list[str], pattern: str, nfc: bool) -> Counter[str]:
-    """The pieces of a batch. A pattern that drops text is refused: what it drops could never be encoded."""
+    """Return the pre-tokens of a batch. A pattern that drops text is refused: dropped text could never be encoded."""
     cut = regex.compile(pattern)
     counts: Counter[str] = Counter()
     for text in batch:
@@ -103,7 +105,7 @@ def _count(batch: list[str], pattern: str, nfc: bool) -> Counter[str]:
 
 
 def _dropped(cut: regex.Pattern[str], text: str) -> str:
-    """The first stretch that no match covers, in its surroundings."""
+    """Return the first stretch that no match covers, in its context."""
     at = 0
     for match in cut.finditer(text):
         if match.start() > at:

@@ -20,11 +20,12 @@ MARKERS = "osD^vPX*"
 
 
 def draw(report: Report) -> bytes:
-    """Tokens relative to the baseline, a line for each language, a mark with whiskers for each tokenizer, as SVG."""
+    """Return tokens relative to the baseline as SVG: a line for each language, a mark with whiskers for each
+    tokenizer."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    names, groups = report.tokenizers, [visible(group) for group in report.groups]  # of anybody, in XML
+    names, groups = report.tokenizers, [visible(group) for group in report.groups]  # text from anywhere, in XML
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "compression", "font.size": 9, "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that is missing here is drawn by the reader's own font
@@ -58,6 +59,6 @@ def draw(report: Report) -> bytes:
 
 
 def page(report: Report) -> str:
-    """The picture and all tables."""
+    """Return an HTML page of the picture and all tables."""
     svg = draw(report).decode()
     return pages.page("tokenizer/compression.html", picture=svg[svg.index("<svg") :], tables=tables(report))

@@ -30,7 +30,9 @@ VOCAB, MERGES = "vocab.json", "merges.txt"
 
 
 def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
-    """A tokenizer from a folder or a file; an extra vocabulary goes with a `.tiktoken` one."""
+    """Return a tokenizer from a folder or a file; an extra vocabulary belongs to a `.tiktoken` one.
+
+    Raises a `UserError` for files that are missing, corrupted or not supported."""
     path, extra = Path(path), Path(extra_vocab) if extra_vocab else None
     if extra is not None and not extra.is_file():
         raise UserError("no such file", where=str(extra), expected="an extra vocabulary in the form of a .tiktoken")
@@ -45,8 +47,8 @@ def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
 
 
 def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
-    """tokenizer.json first; else the only .tiktoken file, or vocab.json with merges.txt; with what the other files
-    tell."""
+    """Return the tokenizer of a folder: tokenizer.json first; else the only .tiktoken file, or vocab.json with
+    merges.txt; with the settings of the other files."""
     rows = _rows(folder)
     files = sorted(folder.glob("*.tiktoken"))
     if (folder / TOKENIZER).exists():
@@ -87,7 +89,7 @@ def _refuse_extra(extra: Path | None, path: Path) -> None:
 
 
 def _rows(folder: Path) -> int | None:
-    """Embedding rows: the model's own word first, then the tokenizer's."""
+    """Return the number of embedding rows: the model's first, then the tokenizer's."""
     rows = read_optional(folder / "config.json").get("vocab_size") or read_config(folder).get("model_vocab_size")
     if rows is not None and (type(rows) is not int or not 0 < rows < 2**31):
         raise UserError(f"vocab_size = {str(rows)[:40]}", where=str(folder), expected="a number of rows")
@@ -99,12 +101,13 @@ def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) 
 
 
 def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
-    """tokenizer.json; one that is not of the form that `tokenizers` writes is told of, not a fault of ours."""
+    """Return the tokenizer of a tokenizer.json; raises a `UserError` for one in another form than `tokenizers`
+    writes."""
     try:
         return _byte_level(content, path, rows, folder)
     except KeyError as error:
         raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
-    except (AttributeError, TypeError, ValueError, OverflowError):  # whose words are a programmer's
+    except (AttributeError, TypeError, ValueError, OverflowError):  # whose messages are for programmers
         what = "not a tokenizer as `tokenizers` writes it: a value is of another kind than what belongs there"
         raise UserError(what, where=str(path)) from None
 
@@ -144,12 +147,11 @@ def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: P
 # ---- vocab.json and merges.txt --------------------------------------------------------------------------------------
 
 _CLASSES = {"Qwen2Tokenizer": ("qwen", True), "PreTrainedTokenizer": ("qwen", True), "GPT2Tokenizer": (GPT2, False)}
-"""What the older form leaves to the class that reads it: the pattern, and whether text is brought to NFC."""
+"""The settings that the older form leaves to its class: the pattern, and whether text is normalised to NFC."""
 
 
 def _slow(folder: Path) -> dict[str, Any]:
-    """The older form as tokenizer.json would say it. Two classes of transformers read it; one that is not named is
-    Qwen's."""
+    """Return the older form as a tokenizer.json. Two classes of transformers read it; an unnamed one is Qwen's."""
     named = str(read_config(folder).get("tokenizer_class") or "Qwen2Tokenizer")
     if named.removesuffix("Fast") not in _CLASSES:
         raise UserError(
@@ -175,7 +177,7 @@ def _slow(folder: Path) -> dict[str, Any]:
 
 
 def _merges(path: Path) -> list[str]:
-    """The lines of merges.txt, but for the first where it only names a version."""
+    """Return the lines of merges.txt, except a first one that only names a version."""
     if not path.is_file():
         raise UserError("no such file", where=str(path), expected=f"the merges that go with {VOCAB}")
     lines = read_text(path, expected="two tokens a line").split("\n")
@@ -192,7 +194,7 @@ _FLAGS = {"special": False, "normalized": True, "lstrip": False, "rstrip": False
 def _config_added(
     folder: Path, own: Mapping[int, Mapping[str, Any]], vocab: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
-    """Added tokens that the files beside the vocabulary tell of. They agree with those of the vocabulary's own file."""
+    """Return the added tokens of the files beside the vocabulary; they must agree with its own."""
     config, where = read_config(folder), str(folder / CONFIG)
     entries = {}
     for i, entry in (config.get("added_tokens_decoder") or {}).items():
@@ -241,7 +243,7 @@ def _disagree(i: object, one: object, other: object, where: object) -> None:
 
 
 def _added(entries: Any, path: Path) -> dict[str, Any]:
-    """Added tokens, as arguments of `Tokenizer`."""
+    """Return added tokens as arguments of `Tokenizer`."""
     by_name: dict[str, Mapping[str, Any]] = {}
     for entry in entries:
         if by_name.setdefault(entry["content"], entry)["id"] != entry["id"]:
@@ -267,7 +269,7 @@ _MODEL_KEYS = frozenset(
 
 
 def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
-    """What tokenizer.json asks for and is not done, or is not known here."""
+    """Yield remarks about settings of tokenizer.json that are not followed, or not known here."""
     unknown = [*(content.keys() - _KEYS), *(f"model.{key}" for key in content["model"].keys() - _MODEL_KEYS)]
     for key in sorted(key for key in unknown if not key.split(".")[-1].startswith("_")):
         yield f"{TOKENIZER}: {key[:60]} is not known here, and passed over"
@@ -277,7 +279,7 @@ def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _refuse_other_rules(content: dict[str, Any], path: Path) -> None:
-    """Settings that would change ids and are not supported."""
+    """Raise a `UserError` for settings that would change ids and are not supported."""
     model, normalizer = content["model"], content.get("normalizer")
     if normalizer is not None and _steps(normalizer, "normalizers") != [{"type": "NFC"}]:
         raise UserError("text is normalised in another way than NFC", where=str(path), expected='"NFC" or nothing')
@@ -294,7 +296,7 @@ def _steps(step: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _pattern(content: dict[str, Any], path: Path) -> str:
-    """The name of the cutting pattern, or the pattern itself when it has no name here."""
+    """Return the name of the pre-tokenizer's pattern, or the pattern itself when it has no name here."""
     steps = _steps(content.get("pre_tokenizer") or {}, "pretokenizers")
     splits = [step for step in steps if step.get("type") == "Split"]
     regex = (splits[0].get("pattern") or {}).get("Regex") if len(splits) == 1 else None
@@ -313,8 +315,8 @@ def _pattern(content: dict[str, Any], path: Path) -> str:
 
 
 def _check_merges(model: dict[str, Any], vocab: Mapping[str, int], path: Path) -> None:
-    """Merging by rank equals merging by list where the list is in the order of the ids, and every token is made of its
-    own bytes or every way to make it is listed."""
+    """Raise a `UserError` where merging by rank may differ from merging by list. They are equal where the list is in
+    the order of the ids, and every token is made of its own bytes or every way to make it is listed."""
     pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
     merges = [(left, right) for left, right in pairs]
     last = -1

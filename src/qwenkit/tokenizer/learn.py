@@ -1,4 +1,5 @@
-"""Learn merges: byte-level BPE from counted pieces, from any vocabulary on (report §2.2).
+"""Learn merges: byte-level BPE (Sennrich et al., 2016) from counted pre-tokens, on top of any vocabulary (report
+§2.2).
 
     ids = dict(base.ranks)                                   # or the 256 bytes
     new = learn(pieces, ids, count=10_000, first_id=base.n_tokens, encode=...)
@@ -46,11 +47,10 @@ def learn(
     encode: Callable[[bytes], list[int]] | None = None,
     progress: Progress | None = None,
 ) -> dict[bytes, int]:
-    """Up to `count` new tokens in the order in which they were learnt, from `first_id` on.
+    """Return up to `count` new tokens in the order in which they were learnt, with ids from `first_id` on.
 
-    `ids` is the vocabulary to start from; `encode` gives a piece's ids in it (by default our own, which is slow).
-    Fewer come out where no pair occurs `min_count` times any more.
-    """
+    `ids` is the vocabulary to start from; `encode` returns the ids of a pre-token in it (by default `bpe`, which is
+    slow). There are fewer tokens where no pair occurs `min_count` times any more."""
     state = _State(pieces, dict(ids), min_count, encode)
     new: dict[bytes, int] = {}
     for number in range(count):
@@ -66,7 +66,8 @@ def learn(
 
 
 def bpe(piece: bytes, ids: Mapping[bytes, int]) -> list[int]:
-    """What the encoder does with one piece: itself if it is a token, else the lowest-ranked join, leftmost first."""
+    """Return the ids of one pre-token as the encoder does: itself if it is a token, else the lowest-ranked merges,
+    leftmost first."""
     if piece in ids:
         return [ids[piece]]
     parts = [piece[i : i + 1] for i in range(len(piece))]
@@ -123,7 +124,7 @@ class _State:
         inside = self.next[:-1] != end
         self.first = self._group(here[inside])
         self.made: dict[int, _Group] = {}
-        """Of each new token: the pairs that its making made."""
+        """For each new token, the pairs that its merge created."""
         self._queue(self.first, 0)
 
     def spelled(self, key: int) -> bytes:
@@ -170,23 +171,23 @@ class _State:
         self._encode_afresh(sorted(afresh))
 
     def _splits(self, token: bytes) -> list[int]:
-        """Every pair that spells a token."""
+        """Return every pair that spells a token."""
         pairs = ((self.ids.get(token[:i]), self.ids.get(token[i:])) for i in range(1, len(token)))
         return [(a << 32) | b for a, b in pairs if a is not None and b is not None]
 
     def _places(self, key: int) -> Places:
-        """Where a pair stands or once stood."""
+        """Return where a pair occurs or once occurred."""
         if key in self.moved:
             return self.moved[key][1]
         return self.made.get(max(key >> 32, key & 0xFFFFFFFF), self.first).find(key)
 
     def _alive(self, key: int, places: Places) -> Places:
-        """Those of the places where the pair still stands."""
+        """Return the positions where the pair still occurs."""
         left = self.token[places] == key >> 32
         return places[left & (self.token[self.next[places]] == key & 0xFFFFFFFF)]
 
     def _group(self, places: Places) -> _Group:
-        """The pairs that begin at these places."""
+        """Return the pairs that begin at these positions."""
         keys = (self.token[places].astype(np.int64) << 32) | self.token[self.next[places]]
         order = np.argsort(keys, kind="stable")
         keys, places = keys[order], places[order]
@@ -210,12 +211,13 @@ class _State:
         heappush(self.heap, (-count, key, self.serial, places, 0))
 
     def _half_way(self, keys: set[int], token: bytes, places: Places) -> set[int]:
-        """Pieces where one join, made before the next beside it, spells a known token with that one's left half."""
+        """Return pre-tokens where one merge, made before the next beside it, spells a known token with that one's left
+        half."""
         known = any(token + self.bytes[key >> 32] in self.ids for key in keys)
         return self._pieces_at(places) if known else set()
 
     def _spelling_known(self, group: _Group, new: int, token: bytes) -> set[int]:
-        """Pieces where the new token and a neighbour spell a token that was there before."""
+        """Return pre-tokens where the new token and a neighbour spell an existing token."""
         pieces: set[int] = set()
         for index, key in enumerate(group.keys.tolist()):
             left, right = key >> 32, key & 0xFFFFFFFF
@@ -227,7 +229,7 @@ class _State:
         return set((np.searchsorted(self.starts, places, "right") - 1).tolist())
 
     def _whole(self, token: bytes, new: int) -> set[int]:
-        """The piece that is the new token, where it is still in parts."""
+        """Return the pre-token that equals the new token, where it is still in parts."""
         text = token.decode("utf-8", "ignore")
         index = bisect_left(self.pieces.texts, text)
         if index == len(self.pieces.texts) or self.pieces.texts[index].encode() != token:
@@ -259,7 +261,7 @@ class _State:
 def _encode_all(
     texts: list[str], ids: Mapping[bytes, int], encode: Callable[[bytes], list[int]] | None
 ) -> tuple[Places, npt.NDArray[np.int64]]:
-    """All pieces' ids in one array, and how many each has. Bytes that have no merges yet need no encoder."""
+    """Return the ids of all pre-tokens in one array, and how many each has. Bytes without merges need no encoder."""
     whole = [text.encode() for text in texts]
     if len(ids) == 256:
         table = np.array([ids[bytes([b])] for b in range(256)], np.int32)
@@ -271,7 +273,7 @@ def _encode_all(
 
 
 def _apart(places: Places, following: npt.NDArray[np.int32]) -> Places:
-    """Sorted places without those that overlap the one before, from the left: of "aaa" the first two join."""
+    """Return sorted positions without those that overlap the one before, from the left: of "aaa" the first two join."""
     overlaps = np.append(False, following[places[:-1]] == places[1:])
     if not overlaps.any():
         return places

@@ -1,4 +1,4 @@
-r"""How text is cut before BPE, and which special tokens Qwen has (report §2.2).
+r"""How text is cut before BPE (the pre-tokenizer), and which special tokens Qwen has (report §2.2).
 
 `PATTERNS["qwen"]` is cl100k's pattern with one digit per token instead of up to three, so that every number is
 spelled out digit by digit; `PATTERNS["cl100k"]` is the pattern it came from. Both run in tiktoken, in `tokenizers`
@@ -25,7 +25,7 @@ PATTERNS: dict[str, str] = {
 }
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""How GPT-2's tokenizers cut, where a folder leaves it to their class."""
+"""The pattern of GPT-2's tokenizers, for folders that leave it to their class."""
 
 ENDOFTEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _PROBE = "The CAT's 1234567 \u0663\u2167x_y  \n e\u0301t\u00e9 \u4e2d\u6587\uff0c\u0e44\u0e17\u0e22 \r\n\n\t ok!!\n  "
@@ -44,33 +44,36 @@ _CONTROL = re.compile(r"<[|\uff5c].*[|\uff5c]>", re.DOTALL)
 
 
 def is_control(name: str) -> bool:
-    """Whether an added token looks like one that only programs write, `<|fim_prefix|>` or R1's `<｜User｜>`."""
+    """Return whether an added token looks like one that only programs write: `<|fim_prefix|>`, or `<｜User｜>` of
+    DeepSeek-R1."""
     return _CONTROL.fullmatch(name) is not None
 
 
 def is_mark(name: str) -> bool:
-    """Whether an added token belongs to what programs write, so that one that a user typed stays text."""
+    """Return whether an added token is written by programs only, so that the same text from a user stays text."""
     return name in MARKS or is_control(name)
 
 
 def special_names(extras: int = OFFICIAL_EXTRAS) -> tuple[str, ...]:
-    """Names of the special tokens in Qwen's order: end of text, the two ChatML marks, then the spare ones."""
+    """Return the special tokens in Qwen's order: end of text, the two ChatML marks, then the spare ones."""
     return (ENDOFTEXT, IM_START, IM_END, *(f"<|extra_{i}|>" for i in range(extras)))
 
 
 def refuse_unknown(pattern: str) -> None:
-    """What looks like a name and is none would be an expression that finds itself and loses all other text."""
+    """Raise a `UserError` for a misspelt name of a pattern: as a regular expression it would match only itself and lose
+    all other text."""
     if pattern not in PATTERNS and re.fullmatch(r"[\w.-]+", pattern):
         expected = " or ".join(PATTERNS) + ", or a regular expression"
         raise UserError(f"unknown pattern {pattern!r}", expected=expected, nearest=nearest(pattern, PATTERNS))
 
 
 def refuse_broken(pattern: str, where: str = "") -> str:
-    """A pattern of somebody's, unless an engine does not take it, it finds nothing at some place, or tries without end.
+    """Return a user's pattern; raises a `UserError` where a regex engine rejects it, it matches nothing somewhere, or
+    runs without end.
 
-    The engines come in the order of how they bear a hostile one: tiktoken bounds what it builds, `regex` takes all
-    memory for `a{999999999}`. Where tiktoken's own search gives up it does not raise but panics: hence the trials.
-    """
+    The engines are tried in the order of how well they bear hostile patterns: tiktoken bounds what it builds, `regex`
+    takes all memory for `a{999999999}`. Where tiktoken's own search gives up it does not raise but panics: hence the
+    trials."""
     import tokenizers
 
     where = f"{where}, pattern {_shown(pattern)}" if where else f"pattern {_shown(pattern)}"
@@ -97,7 +100,8 @@ def _shown(pattern: str) -> str:
 
 
 def resolve(pattern: str) -> str:
-    """The regular expression of a pattern's name, or a pattern of one's own once the three engines have taken it."""
+    """Return the regular expression of a pattern's name, or a user's own pattern after the three engines have accepted
+    it."""
     import tokenizers
 
     refuse_unknown(pattern)

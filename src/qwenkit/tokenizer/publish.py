@@ -7,7 +7,7 @@
 An extended vocabulary has tokens beyond the special ones. `tokenizers` numbers added tokens by itself unless the
 model's vocabulary holds them, so there they stand in it as well; no merge leads to them.
 
-`folder.load_folder` is the inverse. The template is ChatML without a default system turn; it renders what
+`folder.load` is the inverse. The template is ChatML without a default system turn; it renders what
 `qwenkit.chat` renders in style "chatml".
 
 Caveats: transformers and vLLM fill the template with what users typed and then encode the whole, so a `<|im_end|>` that
@@ -41,7 +41,7 @@ RANKS = "qwen.tiktoken"
 
 
 def chatml_template() -> str:
-    """The chat template of the family raised here."""
+    """Return the chat template of the family trained here (ChatML)."""
     return resources.files("qwenkit.tokenizer").joinpath("chatml.jinja").read_text("utf-8")
 
 
@@ -55,8 +55,9 @@ def save_tokenizer(
     names: Mapping[str, object] | None = None,
     templates: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the three files into a folder. Equal tokenizers give equal bytes. `names` are what a template calls special
-    tokens by, `templates` further ones by name."""
+    """Write the three files into a folder. Equal tokenizers give equal bytes.
+
+    `names` are what a template calls special tokens by, `templates` further templates by name."""
     if form not in ("json", "tiktoken"):
         raise UserError(f"unknown form {form!r}", expected="json or tiktoken")
     folder = Path(folder)
@@ -91,12 +92,13 @@ def save_tokenizer(
 
 
 def dump(obj: Mapping[str, object]) -> str:
-    """Settings as text. Equal ones give equal bytes."""
+    """Return settings as JSON text; equal settings give equal bytes."""
     return json.dumps(obj, ensure_ascii=False, indent=1) + "\n"
 
 
 def _added(tok: Tokenizer) -> list[dict[str, Any]]:
-    """Special tokens as `tokenizers` describes them, by id; normalized: they are looked for after NFC."""
+    """Return special tokens as `tokenizers` describes them, by id; `normalized` means that they are located after
+    NFC."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False}
     return [
         {
@@ -112,7 +114,8 @@ def _added(tok: Tokenizer) -> list[dict[str, Any]]:
 
 
 def tokenizer_json(tok: Tokenizer) -> Row:
-    """The content of tokenizer.json. `ignore_merges`: a word that is a token is that token, as in tiktoken."""
+    """Return the content of tokenizer.json. `ignore_merges` is set: a pre-token that is a token becomes that token, as
+    in tiktoken."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": tok.regex}, "behavior": "Isolated", "invert": False}
     ids = {to_printable(token): rank for token, rank in tok.ranks.items()}

@@ -1,4 +1,4 @@
-"""What a tokenizer's folder says beside its vocabulary: chat templates, names of special tokens, settings.
+"""The settings of a tokenizer's folder beside its vocabulary: chat templates, names of special tokens.
 
     read_templates(folder)      # {"default": "...", "tool_use": "..."}
     read_names(folder)          # {"eos_token": "<|im_end|>", ...}: what a template may call by these names
@@ -24,12 +24,12 @@ ADDED, SPECIAL_MAP = "added_tokens.json", "special_tokens_map.json"
 
 
 def read_config(folder: Path) -> Row:
-    """tokenizer_config.json of a folder, or nothing."""
+    """Return the tokenizer_config.json of a folder, or an empty dict."""
     return read_optional(folder / CONFIG)
 
 
 def read_optional(path: Path) -> Row:
-    """A JSON object of a file, or an empty one where there is no file."""
+    """Return the JSON object of a file, or an empty dict where there is no file."""
     return read_object(path) if path.exists() else {}
 
 
@@ -37,12 +37,12 @@ def read_optional(path: Path) -> Row:
 
 
 def read_template(folder: Path) -> str | None:
-    """The folder's chat template, from its own file or from tokenizer_config.json."""
+    """Return the folder's default chat template, from its own file or from tokenizer_config.json, or None."""
     return read_templates(folder).get(DEFAULT)
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """The folder's chat templates by name."""
+    """Return the folder's chat templates by name; raises a `UserError` where two of one name differ."""
     in_config, files = _config_templates(folder), _template_files(folder)
     for name in in_config.keys() & files.keys():
         if _body(in_config[name]) != _body(files[name]):
@@ -70,12 +70,12 @@ def read_templates(folder: Path) -> dict[str, str]:
 
 
 def _body(template: str) -> str:
-    """A template without its last newline, which says nothing."""
+    """Return a template without its last newline, which has no meaning."""
     return template.replace("\r\n", "\n").removesuffix("\n")
 
 
 def _config_templates(folder: Path) -> dict[str, str]:
-    """Those of tokenizer_config.json: one text, or a list with names."""
+    """Return the templates of tokenizer_config.json: one text, or a list with names."""
     value = read_config(folder).get("chat_template")
     where, expected = str(folder / CONFIG), 'a template, or a list of {"name": ..., "template": ...}'
     if value is None:
@@ -111,8 +111,9 @@ def _template_files(folder: Path) -> dict[str, str]:
 
 
 def read_names(folder: Path) -> Row:
-    """What a chat template may call special tokens by, as in transformers: `eos_token` and its like are texts,
-    `additional_special_tokens` is a list of them."""
+    """Return the names by which a chat template may call special tokens, as in transformers.
+
+    `eos_token` and similar keys are strings, `additional_special_tokens` is a list of them."""
     config = read_config(folder)
     if "added_tokens_decoder" not in config:
         config = {**config, **read_optional(folder / SPECIAL_MAP)}
@@ -127,12 +128,12 @@ def read_names(folder: Path) -> Row:
 
 
 def _content(value: Any) -> str | None:
-    """A token's text, given bare or with its rules."""
+    """Return a token's text, given bare or with its rules."""
     value = value.get("content") if isinstance(value, dict) else value
     return value if isinstance(value, str) and value else None
 
 
-# ---- what is asked for and not done ---------------------------------------------------------------------------------
+# ---- settings that are not followed ---------------------------------------------------------------------------------
 
 _READ = frozenset(
     "added_tokens_decoder additional_special_tokens chat_style chat_template extra_special_tokens model_vocab_size nfc "
@@ -145,7 +146,7 @@ _HARMLESS = frozenset(
     "tokenize_chinese_chars transformers_version truncation_side truncation_strategy trust_remote_code use_fast "
     "use_default_system_prompt verbose vocab_file merges_file max_len sp_model_kwargs".split()
 )
-"""They say how texts are cut to length, padded, or which program wrote them; ids are the same."""
+"""Settings of truncation and padding, and stamps of programs; the ids are the same."""
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_bos_token": (False, None),
     "add_eos_token": (False, None),
@@ -159,11 +160,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trim_offsets": (False, True, None),
     "unk_id": (None,),
 }
-"""Settings of which one value is what is done here."""
+"""Settings with the value that is assumed here."""
 
 
 def remarks(folder: Path) -> tuple[str, ...]:
-    """What tokenizer_config.json asks for and is not done, or is not known here."""
+    """Return remarks about settings of tokenizer_config.json that are not followed, or not known here."""
     return tuple(_remarks(read_config(folder), read_templates(folder)))
 
 
@@ -179,5 +180,5 @@ def _remarks(config: Mapping[str, Any], templates: Mapping[str, str]) -> Iterato
 
 
 def _is_stamp(key: str) -> bool:
-    """Names of tokens, and what programs write to say that they were there."""
+    """Return whether a key names a token, or is only the stamp of a program."""
     return key.endswith(("_token", "_version", "_class", "_fixed", "_token_id"))

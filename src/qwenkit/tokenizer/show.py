@@ -1,4 +1,4 @@
-"""How a text is cut into tokens, to look at: in the terminal, in plain text, or as a page.
+"""Show how a text is cut into tokens: in the terminal, as plain text, or as a page.
 
     print(tokens_ansi(tok, "你好, world"))
     Path("tokens.html").write_text(tokens_html(tok, ["你好, world"]), encoding="utf-8")
@@ -30,14 +30,14 @@ class PlainToken(TypedDict):
 
 
 class TokenGroup(NamedTuple):
-    """Tokens that make whole characters together."""
+    """Tokens that form complete characters together."""
 
     text: str
     ids: list[int]
 
 
 def token_groups(tok: Tokenizer, ids: Iterable[int]) -> Iterator[TokenGroup]:
-    """The smallest groups of tokens that are text; a cut-off character at the end shows as U+FFFD."""
+    """Yield the smallest groups of tokens that are text; an incomplete character at the end shows as U+FFFD."""
     group: list[int] = []
     stream = tok.stream()
     for token in ids:
@@ -51,13 +51,13 @@ def token_groups(tok: Tokenizer, ids: Iterable[int]) -> Iterator[TokenGroup]:
 
 
 def printable(text: str) -> str:
-    """Line ends made visible; other control characters cannot move the cursor or end the page."""
+    """Return text with visible line ends; other control characters are escaped, so that they cannot move the cursor."""
     shown = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
     return shown.replace("\n", "↵\n")
 
 
 def tokens_ansi(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> str:
-    """The text with terminal colours, and a line that counts."""
+    """Return the text with terminal colours, and a line of counts."""
     ids = tok.encode(text, allowed_special)
     special = set(tok.special.values())
     parts = [
@@ -68,18 +68,18 @@ def tokens_ansi(tok: Tokenizer, text: str, allowed_special: Special = frozenset(
 
 
 def _coloured(text: str) -> str:
-    """The colour ends before a line does, else it would fill the window."""
+    """Return coloured text whose colour ends before each line does; otherwise it would fill the window."""
     return printable(text).replace("\n", f"{_RESET}\n") + _RESET
 
 
 def tokens_text(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> str:
-    """The text with bars between tokens, and a line that counts."""
+    """Return the text with bars between tokens, and a line of counts."""
     ids = tok.encode(text, allowed_special)
     return f"{'│'.join(printable(group.text) for group in token_groups(tok, ids))}\n{counts(text, ids)}"
 
 
 def tokens_html(tok: Tokenizer, texts: Iterable[str], allowed_special: Special = frozenset()) -> str:
-    """A page of its own for any number of texts; hover a token for its ids."""
+    """Return an HTML page of any number of texts; hovering over a token shows its ids."""
     return pages.page("tokenizer/tokens.html", texts=[_text_view(tok, text, allowed_special) for text in texts])
 
 
@@ -98,7 +98,7 @@ def _text_view(tok: Tokenizer, text: str, allowed_special: Special) -> dict[str,
 
 
 def tokens_plain(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> list[PlainToken]:
-    """Every token by itself, for programs: its id, its bytes in hexadecimal, and its text where it is one."""
+    """Return every token for programs: its id, its bytes in hexadecimal, and its text where it is valid UTF-8."""
     return [_plain(i, tok.decode_bytes([i])) for i in tok.encode(text, allowed_special)]
 
 
@@ -110,7 +110,7 @@ def _plain(token: int, data: bytes) -> PlainToken:
 
 
 def counts(text: str, ids: Sequence[int]) -> str:
-    """How much of what."""
+    """Return a line with the number of tokens and characters, and UTF-8 bytes per token."""
     size = len(text.encode("utf-8", "replace"))
     rate = f", {size / len(ids):.2f} bytes per token" if ids else ""
     return f"{len(ids)} tokens, {len(text)} characters{rate}"

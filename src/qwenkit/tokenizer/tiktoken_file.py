@@ -1,4 +1,4 @@
-"""Qwen's own vocabulary file: a line for each token, its bytes in base64 and its rank.
+"""Qwen's own vocabulary file: one line for each token, with its bytes in base64 and its rank.
 
     ranks = read_ranks(path)                  # LF or CRLF
     tok = load_tiktoken(path, extra_vocab=other)    # the authors' way to add words of one's own
@@ -30,7 +30,7 @@ _MOST_EXTRAS = 2**16
 
 
 class Family(NamedTuple):
-    """What a vocabulary file leaves unsaid."""
+    """The settings of a family that its vocabulary file does not contain."""
 
     pattern: str
     special: Mapping[str, int] | None
@@ -54,7 +54,7 @@ QWEN = Family("qwen", None, True)
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """Tokens and ranks of a file; a line that is neither is named."""
+    """Return the tokens of a file and their ranks; raises a `UserError` that names a line of another form."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(read_bytes(path).splitlines(), start=1):
         if not line.strip():
@@ -72,7 +72,8 @@ def read_ranks(path: Path) -> dict[bytes, int]:
 
 
 def load_tiktoken(path: Path, extra_vocab: Path | None = None, **known: Any) -> Tokenizer:
-    """A tokenizer from a vocabulary file; `known` is what a folder beside it tells (arguments of `Tokenizer`)."""
+    """Return a tokenizer from a vocabulary file; `known` are settings of the folder beside it (arguments of
+    `Tokenizer`)."""
     family = FAMILIES.get(path.stem, QWEN)
     ranks = read_ranks(path)
     known = {"pattern": family.pattern, "nfc": family.nfc, "multiple": QWEN_MULTIPLE, **known}
@@ -85,7 +86,7 @@ def load_tiktoken(path: Path, extra_vocab: Path | None = None, **known: Any) -> 
 
 
 def _qwen_special(ranks: Mapping[bytes, int]) -> dict[str, int]:
-    """Qwen's special tokens from the first id that no rank has: all of them, or as many as the gap holds."""
+    """Return Qwen's special tokens from the first id without a rank: all of them, or as many as the gap holds."""
     taken = set(ranks.values())
     first = next(i for i in range(len(taken) + 1) if i not in taken)
     above = min((i for i in taken if i > first), default=None)
@@ -96,20 +97,20 @@ def _qwen_special(ranks: Mapping[bytes, int]) -> dict[str, int]:
 
 
 def _additions(extra: Mapping[bytes, int], ranks: Mapping[bytes, int], special: Mapping[str, int]) -> dict[bytes, int]:
-    """The tokens of an extra vocabulary that are new, as the authors' code adds them: a known token or id is passed
-    over."""
+    """Return the new tokens of an extra vocabulary, as the official code adds them: a known token or id is skipped."""
     used = {*ranks.values(), *special.values()}
     return {token: i for token, i in extra.items() if token not in ranks and i not in used}
 
 
 def ranks_text(ranks: Mapping[bytes, int]) -> bytes:
-    """The content of a vocabulary file."""
+    """Return the content of a vocabulary file."""
     in_order = sorted(ranks.items(), key=lambda item: item[1])
     return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in in_order)
 
 
 def save_tiktoken(tok: Tokenizer, path: str | Path, ranks_only: bool = False) -> None:
-    """Write a vocabulary file. It must read back as the same tokenizer, unless only the ranks are wanted."""
+    """Write a vocabulary file. It must read back as the same tokenizer, unless only the ranks are wanted; else it is a
+    `UserError`."""
     path = Path(path)
     if not ranks_only:
         _refuse_loss(tok, path)

@@ -1,4 +1,5 @@
-"""Train a byte-level BPE vocabulary from raw text, or teach a vocabulary that is there new merges (report §2.2).
+"""Train a byte-level BPE vocabulary (Sennrich et al., 2016) from raw text, or add merges to an existing one (report
+§2.2).
 
     tok = train_bpe(texts, vocab_size=768, extras=5)
     longer = extend_bpe(tok, texts_of_a_new_language, merges=10_000, workers=2)
@@ -39,8 +40,9 @@ def train_bpe(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """A tokenizer of `vocab_size` regular tokens learned from texts, special tokens after them. Texts that hold fewer
-    different ones are refused, or with `fewer` give a tokenizer of those that they hold."""
+    """Return a tokenizer of `vocab_size` regular tokens learnt from texts, with special tokens after them.
+
+    Texts with fewer distinct tokens are a `UserError`, or with `fewer` give a tokenizer of those that they have."""
     if vocab_size < len(BYTES):
         raise UserError(f"vocab_size {vocab_size} is too small", expected="at least 256, one for each byte")
     pieces = count_pieces(texts, resolve(pattern), True, workers, progress)
@@ -62,8 +64,9 @@ def extend_bpe(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Tokenizer:
-    """The tokenizer with so many further merges learned from texts, each seen `min_count` times at the least. It has
-    a multiple of `multiple` rows, and no fewer than before."""
+    """Return the tokenizer with `merges` further merges learnt from texts, each occurring `min_count` times or more.
+
+    Its number of rows is a multiple of `multiple`, and no smaller than before."""
     if merges < 1:
         raise UserError(f"{merges} merges", expected="at least 1")
     pieces = count_pieces(texts, tok.regex, tok.nfc, workers, progress)

@@ -1,4 +1,4 @@
-"""What a vocabulary holds, and what of it is never met: scripts, unused tokens, tokens that no text can give.
+"""What a vocabulary contains, and what of it is never used: scripts, unused tokens, tokens that no text produces.
 
     composition(tok.tokens().values())         # {"ASCII": 94358, "Han": 25511, ...}
     unreachable(tok)                           # ids
@@ -58,17 +58,22 @@ PARTIAL, ASCII, OTHER = "part of a character", "ASCII", "other"
 
 
 class Coder(Protocol):
-    """What is asked of a tokenizer, whoever made it."""
+    """What is needed of any tokenizer, of this package or not."""
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of each text."""
+        ...
 
-    def tokens(self) -> Mapping[int, bytes]: ...
+    def tokens(self) -> Mapping[int, bytes]:
+        """Return the bytes of every regular token by its id."""
+        ...
 
 
 class Foreign:
-    """Any other tokenizer.json, through the library that reads it: counted, but not trusted with anything else."""
+    """Any other tokenizer.json, read by the library `tokenizers`: it is measured, and used for nothing else."""
 
     def __init__(self, path: Path) -> None:
+        """Read the file; raises a `UserError` for one that is not a tokenizer."""
         data = read_bytes(path)
         try:
             self._tok = tokenizers.Tokenizer.from_buffer(data)
@@ -78,10 +83,11 @@ class Foreign:
         self._tok.no_truncation()
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of each text, without added special tokens."""
         return [encoding.ids for encoding in self._tok.encode_batch(texts, add_special_tokens=False)]
 
     def tokens(self) -> dict[int, bytes]:
-        """The regular tokens' bytes, in whichever way the file spells them."""
+        """Return the bytes of the regular tokens, in whichever way the file spells them."""
         added = set(self._tok.get_added_tokens_decoder())
         spelled = {i: token for token, i in self._tok.get_vocab().items() if i not in added}
         try:
@@ -91,14 +97,14 @@ class Foreign:
 
 
 def _from_pieces(token: str) -> bytes:
-    """SentencePiece's spelling: a bar for a space, `<0x0A>` for a byte."""
+    """Return the bytes of SentencePiece's spelling: a bar for a space, `<0x0A>` for a byte."""
     if regex.fullmatch(r"<0x[0-9A-F]{2}>", token):
         return bytes([int(token[3:5], 16)])
     return token.replace("\u2581", " ").encode()
 
 
 def open_coder(path: Path) -> Coder:
-    """A tokenizer of ours where it is one, otherwise whatever its tokenizer.json says."""
+    """Return a tokenizer of this package where the file is one, otherwise whatever its tokenizer.json describes."""
     try:
         return load(path)
     except UserError:
@@ -109,12 +115,13 @@ def open_coder(path: Path) -> Coder:
 
 
 def composition(tokens: Iterable[bytes]) -> dict[str, int]:
-    """How many tokens there are of each script, most first. A token belongs to the first of `SCRIPTS` that it holds."""
+    """Return the number of tokens of each script, the largest first. A token belongs to the first of `SCRIPTS` in
+    it."""
     return dict(Counter(map(script, tokens)).most_common())
 
 
 def script(token: bytes) -> str:
-    """The script of one token."""
+    """Return the script of one token."""
     if token.isascii():
         return ASCII
     try:
@@ -125,7 +132,8 @@ def script(token: bytes) -> str:
 
 
 def unreachable(tok: Tokenizer) -> list[int]:
-    """Ids of whole texts that are encoded otherwise. Parts of characters cannot be tried alone and are left out."""
+    """Return the ids of tokens whose own text is encoded differently. Tokens with parts of characters cannot be tested
+    alone and are left out."""
     whole = {i: token.decode() for i, token in tok.tokens().items() if script(token) != PARTIAL}
     ids = tok.encode_batch(whole.values())
     return [i for i, encoded in zip(whole, ids) if encoded != [i]]

@@ -4,8 +4,8 @@
     for batch in batches(step): ...            # two micro-batches of 8 rows
 
 `targets_BT[b, t]` is the token after `ids_BT[b, t]` in the same document, also where the packer cut between them; so
-every token but the first of its document is learnt exactly once, however documents are packed. A document's last token
-and the padding have weight 0. `documents_BT` numbers the documents of a row from 0, padding is -1.
+every token but the first of its document is trained on exactly once, however documents are packed. A document's last
+token and the padding have weight 0. `documents_BT` numbers the documents of a row from 0, padding is -1.
 
 Legend: B rows, T tokens.
 """
@@ -81,7 +81,7 @@ class Batch:
 
 
 def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int) -> Batch:
-    """Return a batch [B, T] of rows of `length` tokens, filled from the dataset."""
+    """Return a batch [B, T] of packed sequences with T = `length` tokens, filled from the dataset."""
     shape = (len(rows), length)
     ids = np.full(shape, IGNORED, np.int64)
     targets = np.full(shape, IGNORED, np.int64)
@@ -108,7 +108,8 @@ def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int
 
 
 class Batches:
-    """The micro-batches of a step, as a pure function of it. With `world` workers, `rank` takes every world-th row."""
+    """The micro-batches of a step, as a pure function of the step. With `world` workers, `rank` takes every world-th
+    sequence."""
 
     def __init__(
         self,
@@ -119,6 +120,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        """Read from `store` in this order; without `micro_batch_size` a worker's share is one micro-batch."""
         self.store, self.order, self.batch_size = store, order, batch_size
         self.micro_batch_size = micro_batch_size or batch_size // world
         self.rank, self.world = rank, world
@@ -130,6 +132,7 @@ class Batches:
             )
 
     def __call__(self, step: int) -> list[Batch]:
+        """Return this worker's micro-batches of a step."""
         mine = self.order.sequences(step, self.batch_size)[self.rank :: self.world]
         parts = [mine[at : at + self.micro_batch_size] for at in range(0, len(mine), self.micro_batch_size)]
         return [build_batch(self.store, part, self.order.seq_length) for part in parts]
@@ -145,7 +148,8 @@ def document_batches(
 
 
 def validation_batches(store: TokenDataset, seq_length: int, batch_size: int, split: bool) -> list[Batch]:
-    """Return batches with every token of a small dataset once, in a fixed order: for the loss on a validation split."""
+    """Return batches that hold every token of a small dataset once, in a fixed order, for the loss on a validation
+    split."""
     order = EpochOrder(store.digest, 0, store.lengths, seq_length, split)
     count = order.sequences_per_epoch
     parts = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]

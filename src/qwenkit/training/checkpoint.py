@@ -45,8 +45,7 @@ _NAME = re.compile(r"step-(\d{8})")
 class RunState:
     """Named modules and optimizers (anything with `state_dict` and `load_state_dict`), plain numbers, and the step.
 
-    `numbers` holds whatever else a run must remember (JSON values): tokens so far, running moments of the reward.
-    """
+    `numbers` holds whatever else a run must remember, as JSON values: tokens so far, running moments of the reward."""
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +62,7 @@ class RunState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state, into the modules and optimizers that are there."""
+        """Load a saved state into the modules and optimizers of this one."""
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in self.optimizers.items():
@@ -87,7 +86,7 @@ def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
     fsync_tree_entry(folder)
-    ahead = [path for path in _complete(folder) if path.name > target.name]  # passed over: damaged, and of no use now
+    ahead = [path for path in _complete(folder) if path.name > target.name]  # skipped: corrupted, and of no use now
     for old in (*ahead, *[path for path in _complete(folder) if path not in ahead][:-KEEP]):
         shutil.rmtree(old)
     return target
@@ -99,7 +98,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_latest(folder: Path, notify: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the tree of the newest checkpoint that can be read; `notify(message)` says why newer ones cannot."""
+    """Return the state of the newest checkpoint that can be read; `notify(message)` says why newer ones cannot."""
     passed = False
     for path in reversed(_complete(folder)):
         why = damage_of(path)
@@ -116,7 +115,8 @@ def load_latest(folder: Path, notify: Callable[[str], None]) -> dict[str, Any] |
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the tree that was saved, its tensors on the CPU; raises a `UserError` for a folder of other origin."""
+    """Return the saved state, its tensors on the CPU; raises a `UserError` for a folder that this package did not
+    write."""
     try:
         reader = Reader(path)
         entries = reader.read_metadata().state_dict_metadata
@@ -136,7 +136,7 @@ _FOREIGN = (
     pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, AssertionError,
     IndexError, OverflowError, MemoryError, ImportError,
 )  # fmt: skip
-"""Errors of readers that are given bytes that anybody may have written."""
+"""Errors of readers on bytes from anywhere."""
 
 
 @contextlib.contextmanager
@@ -166,7 +166,7 @@ def _complete(folder: Path) -> list[Path]:
 
 
 def damage_of(path: Path) -> str | None:
-    """Return what is wrong with the files of a checkpoint; None where they are those that were written."""
+    """Return what is wrong with the files of a checkpoint, or None where they are intact."""
     try:
         hashes = read_object(path / COMPLETE).get("files")
     except UserError as error:

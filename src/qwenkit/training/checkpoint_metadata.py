@@ -1,7 +1,8 @@
 """The metadata of a checkpoint, read without running it.
 
-torch writes `.metadata` as a pickle, and a pickle is a program. Here only the classes of the format itself can come out
-of it, and what they say is checked against the folder: files that lie in it, and tensors no larger than those.
+torch writes `.metadata` as a pickle, and a pickle is a program. Here only the classes of the format itself can be
+created from it, and their contents are checked against the folder: they may name only its files, and tensors no larger
+than those.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     **{(module, "WindowsPath"): pathlib.PureWindowsPath for module in ("pathlib", "pathlib._local")},
     **{("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
 }
-"""All that the file may name: nothing in it does anything but hold values."""
+"""The classes that the file may name: all of them only hold values."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -67,9 +68,10 @@ def _bytes(entry: Any) -> int:
 
 
 class Reader(FileSystemReader):
-    """torch's reader of a folder, with this reading of its metadata."""
+    """A reader of torch's distributed checkpoints that reads the metadata with `read_metadata`."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """Return the checked metadata of the folder."""
         with Path(self.path, METADATA).open("rb") as file:
             contents = read_metadata(file, Path(self.path))
         contents.storage_meta = contents.storage_meta or metadata.StorageMeta()
@@ -78,7 +80,8 @@ class Reader(FileSystemReader):
 
 
 class Planner(DefaultLoadPlanner):
-    """torch's planner, reading other values than tensors (here one string) with `weights_only`."""
+    """A load planner of torch that reads values other than tensors (here one string) with `weights_only`."""
 
     def load_bytes(self, read_item: ReadItem, value: Any) -> None:
+        """Load a value that is not a tensor, without running code from the file."""
         self.original_state_dict[read_item.dest_index.fqn] = torch.load(value, weights_only=True)

@@ -33,24 +33,26 @@ class LanguageModel(Protocol):
     """What the loss asks of a model; `qwenkit.model.Transformer` is one."""
 
     def hidden(self, ids_BT: Tensor, *, documents_BT: Tensor | None) -> Tensor:
-        """Return states [B, T, D]; attention stays inside the documents."""
+        """Return the hidden states [B, T, D]; attention stays inside the documents."""
         ...
 
     def head(self, h_ND: Tensor) -> Tensor:
-        """Return logits [N, V]."""
+        """Return the logits [N, V] of hidden states [N, D]."""
         ...
 
 
 class Objective(Protocol):
-    """What a model learns: the loss of one micro-batch as a sum. Model and batch are those of the training at hand."""
+    """What a model is trained on: the loss of one micro-batch as a sum. Model and batch are those of the training at
+    hand."""
 
     def __call__(self, model: Any, batch: Any, /) -> LossSums:
-        """Return the summed loss, with gradient, and sums of other metrics."""
+        """Return the summed loss, with gradient, and the sums of other metrics."""
         ...
 
 
 def cross_entropy_sum(head: Head, h_ND: Tensor, targets_N: Tensor, weights_N: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Return the sum of weight times negative log-likelihood in nats, in float32 (float64 where the model is)."""
+    """Return the sum over tokens of weight times negative log-likelihood in nats, in float32 (float64 where the model
+    is)."""
 
     def compute(h_CD: Tensor, targets_C: Tensor, weights_C: Tensor) -> tuple[Tensor]:
         logits_CV = head(h_CD)
@@ -72,11 +74,11 @@ def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True, chunk
 
 
 class WeightedBatch(Protocol):
-    """What `mean_loss` asks of a batch."""
+    """What `mean_loss` needs of a batch."""
 
     @property
     def weight(self) -> float:
-        """What it adds to the divisor of the loss."""
+        """Return what the batch adds to the divisor of the loss."""
         ...
 
     def to(self, device: torch.device | str, /) -> WeightedBatch:
@@ -90,7 +92,7 @@ def mean_loss(
 ) -> dict[str, float]:
     """Return the validation `loss` (nats per supervised token) and the `weight` that it was divided by.
 
-    The model is in eval mode meanwhile, and in its old mode afterwards."""
+    The model is in eval mode meanwhile, and in its former mode afterwards."""
     device, total, weight = next(model.parameters()).device, 0.0, 0.0
     with evaluating(model):
         for batch in batches:

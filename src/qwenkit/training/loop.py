@@ -36,7 +36,7 @@ LAST_METRICS = "last"
 
 
 class Log(Protocol):
-    """Takes an event with its fields; `EventLog.log` is one."""
+    """A function that takes an event with its fields; `EventLog.log` is one."""
 
     def __call__(self, event: str, /, **fields: Any) -> None:
         """Write the event."""
@@ -44,15 +44,15 @@ class Log(Protocol):
 
 
 class Evaluate(Protocol):
-    """Measures the modules of a run while it is trained, such as the loss on a validation split."""
+    """A function that measures the modules of a run during training, such as the loss on a validation split."""
 
     def __call__(self, state: RunState, /) -> Mapping[str, Any]:
-        """Return metrics for the event `eval`."""
+        """Return the metrics of the event `eval`."""
         ...
 
 
 class Progress(Protocol):
-    """Shows how far a training is."""
+    """A function that shows how far a training is."""
 
     def __call__(self, done: int, total: int, /, **metrics: float) -> None:
         """Show that `done` of `total` steps are done, with the metrics of the last one."""
@@ -60,7 +60,7 @@ class Progress(Protocol):
 
 
 def null_log(event: str, **fields: Any) -> None:
-    """A log that writes nothing."""
+    """Do nothing: the log of a run that keeps none."""
 
 
 def run(
@@ -79,10 +79,10 @@ def run(
 ) -> dict[str, Any]:
     """Train until `state.step == until`, from the newest checkpoint if there is one; return the last step's metrics.
 
-    `evaluate(state)` runs at the start, every `evaluate_every` steps (0: never in between) and at the end, as event
-    `eval`. A checkpoint is written every `checkpoint_seconds` and at the end. Raises `Interrupted` after a signal (the
-    state is saved), `AlarmError` for an alarm that stops, and a `UserError` for a checkpoint of another training.
-    """
+    `evaluate(state)` runs at the start, every `evaluate_every` steps (0: never in between) and at the end; its metrics
+    are the event `eval`. A checkpoint is written every `checkpoint_seconds` seconds and at the end. Raises
+    `Interrupted` after a signal (the state is saved), `AlarmError` for an alarm that stops the run, and a `UserError`
+    for a checkpoint of another training."""
     checkpointer = _Checkpointer(state, sentinel or Sentinel(), checkpoint_dir, checkpoint_seconds, until, log)
     checkpointer.resume()
     with _signals() as signals:

@@ -33,8 +33,8 @@ SHAPES: dict[str, Callable[[float], float]] = {"cosine": _cosine, "linear": _lin
 
 
 def build_schedule(name: str, total: int, warmup: int = 0, min_lr_ratio: float = 0.1) -> Schedule:
-    """Return the factor of the peak rate as a function of the step: up over `warmup` steps, then from 1 down to
-    `min_lr_ratio` at the last one, in the shape of `name`.
+    """Return the factor of the peak rate as a function of the step: a linear warm-up over `warmup` steps, then from 1
+    down to `min_lr_ratio` at the last step, in the shape of `name` (cosine: Loshchilov and Hutter, 2017).
 
     Raises a `UserError` for an unknown name, and for a warm-up longer than the training."""
     if name not in SHAPES:

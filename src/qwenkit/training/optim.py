@@ -28,9 +28,10 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic (Jordan, 2024): all singula
 
 
 def orthogonalize(g_SNM: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return roughly the nearest (semi-)orthogonal matrices [S, N, M]: U V^T of each U diag(s) V^T.
+    """Return roughly the nearest (semi-)orthogonal matrices [S, N, M]: U V^T for each U diag(s) V^T.
 
-    Newton-Schulz iteration on a stack, along the short side (Jordan et al., 2024), in the given `dtype`."""
+    This is the Newton-Schulz iteration of Muon (Jordan et al., 2024) on a stack of matrices, along their short side, in
+    the given `dtype`."""
     tall = g_SNM.shape[-2] > g_SNM.shape[-1]
     x = (g_SNM.mT if tall else g_SNM).to(dtype)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -44,7 +45,8 @@ def orthogonalize(g_SNM: Tensor, steps: int = 5, dtype: torch.dtype = torch.floa
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al., 2024): Nesterov momentum, orthogonalized; for matrices only.
 
-    Steps are scaled by sqrt(max(1, rows / columns)), weight decay is decoupled, `dtype` is that of Newton-Schulz."""
+    Steps are scaled by sqrt(max(1, rows / columns)), weight decay is decoupled (Loshchilov and Hutter, 2019), and
+    `dtype` is that of Newton-Schulz."""
 
     def __init__(
         self,
@@ -54,11 +56,13 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        """Create the optimizer of some matrices [N, M]; `lr` is the learning rate per step."""
         self.dtype = dtype
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient; matrices of one shape are orthogonalized as a stack."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for param in group["params"]:
@@ -85,20 +89,21 @@ class Muon(torch.optim.Optimizer):
 
 
 class OptimizerSet:
-    """Several optimizers stepped as one, their peak rates scaled by one schedule factor."""
+    """Several optimizers that step as one; their peak learning rates are scaled by one schedule factor."""
 
     def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Take over the optimizers, whose present learning rates are the peaks."""
         self.optimizers = optimizers
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All parameters that are trained."""
+        """Return all parameters that are trained."""
         return [param for opt in self.optimizers for group in opt.param_groups for param in group["params"]]
 
     @property
     def lr(self) -> float:
-        """The learning rate of the first group, for the log."""
+        """Return the learning rate of the first group, for the log."""
         return self.optimizers[0].param_groups[0]["lr"]
 
     def set_factor(self, factor: float) -> None:
@@ -128,10 +133,10 @@ class OptimizerSet:
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Return (matrices of linear layers, embeddings and heads, vectors): every trained parameter in exactly one list.
+    """Return (matrices of linear layers, embeddings and heads, vectors): every trained parameter is in exactly one
+    list.
 
-    Heads are linear layers that are called `*head`; with tied weights the table counts as an embedding.
-    """
+    A head is a linear layer whose name ends with `head`; with tied weights the table counts as an embedding."""
     tables: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and name.endswith("head")):
@@ -155,9 +160,11 @@ def build_optimizer(
     eps: float = EPS,
     muon_dtype: torch.dtype = torch.float32,
 ) -> OptimizerSet:
-    """Return an optimizer over all trained parameters; `lr` is the peak rate.
+    """Return AdamW (Kingma and Ba, 2015; decoupled weight decay: Loshchilov and Hutter, 2019) or Muon over all trained
+    parameters.
 
-    `other_lr` (by default `lr`) is the peak rate of all but the linear layers. Raises a `UserError` for other names."""
+    `lr` is the peak learning rate, `other_lr` (by default `lr`) that of everything but the linear layers. Raises a
+    `UserError` for other names."""
     if name not in OPTIMIZERS:
         raise UserError(f"no optimizer is called {name}", expected="adamw, muon", nearest=nearest(name, OPTIMIZERS))
     matrices, embeddings, vectors = split_parameters(model)

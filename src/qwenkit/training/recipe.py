@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 def usable_precision(precision: str, device: str) -> str:
     """Return the precision asked for, or fp32 where bf16 would be emulated.
 
-    One machine always decides alike, and a run stays with its processor."""
+    The decision depends on the processor alone, and a run stays with its processor."""
     return "fp32" if precision == "bf16" and not platform.has_bf16(device) else precision
 
 
 def precision_warnings(precision: str, device: str) -> tuple[str, ...]:
-    """Return what is said of a training that was not done in the precision asked for."""
+    """Return the warnings of a training whose precision is not the one asked for."""
     if usable_precision(precision, device) == precision:
         return ()
     return (f"trained in fp32: {platform.cpu_model()} has no instructions for bf16",)
@@ -50,10 +50,10 @@ def train(
     vocab_size: int | None = None,
     until: int | None = None,
 ) -> dict[str, Any]:
-    """Run the one loop with the stock update under these settings, with checkpoints in `folder`.
+    """Run the training loop with the stock update under these settings; checkpoints are written into `folder`.
 
-    Returns the last step's metrics. With `until` it ends there, in the middle of a schedule of `steps`; another call
-    with the same folder goes on."""
+    Returns the last step's metrics. With `until` it stops there, in the middle of a schedule of `steps`; another call
+    with the same folder continues."""
     import torch
 
     from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, lm_update, loop

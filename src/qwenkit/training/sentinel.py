@@ -30,7 +30,8 @@ STOP = "stop"
 
 @dataclass(frozen=True)
 class Alarm:
-    """One row of the table. `condition` says in words what `kind`, `threshold` and `patience` mean together."""
+    """One row of the table of alarms. `condition` says in words what `kind`, `threshold` and `patience` mean
+    together."""
 
     id: str
     action: str
@@ -63,9 +64,10 @@ class AlarmEvent:
 
 
 class AlarmError(Stopped):
-    """A run stopped by an alarm."""
+    """The error of a run that an alarm stopped."""
 
     def __init__(self, event: AlarmEvent) -> None:
+        """Put the alarm's value, cause and hint into the message."""
         self.alarm_event = event
         row = event.alarm
         super().__init__(
@@ -92,7 +94,7 @@ def raise_alarm(id: str, value: float, where: str = "") -> NoReturn:
 @dataclass
 class AlarmHistory:
     """What one alarm remembers: the latest healthy values, the first ones, how many there were, and for how many steps
-    its condition has been true in a row."""
+    in a row its condition has been true."""
 
     values: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
@@ -100,7 +102,7 @@ class AlarmHistory:
     streak: int = 0
 
     def append(self, value: float) -> None:
-        """Remember a value."""
+        """Add a healthy value to the history."""
         self.values = [*self.values, value][-WINDOW:]
         if len(self.first) < 16:
             self.first.append(value)
@@ -159,7 +161,7 @@ KINDS: dict[str, Callable[[AlarmHistory, Alarm, float], bool]] = {
 
 
 class Sentinel:
-    """Watches one run. Without `vocab_size` the alarm `not-learning` is off."""
+    """Watches the metrics of one run. Without `vocab_size` the alarm `not-learning` is off."""
 
     def __init__(
         self,
@@ -167,6 +169,10 @@ class Sentinel:
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
         disabled: Iterable[str] = (),
     ) -> None:
+        """Take the table of alarms, with `overrides` of their fields by id and without those `disabled`.
+
+        `not-learning` compares the loss with log(vocab_size), the loss of a uniform guess in nats. Raises a `UserError`
+        for an unknown id."""
         changes = {"not-learning": {"threshold": math.log(vocab_size) if vocab_size else 0.0}, **(overrides or {})}
         for name in [*changes, *disabled]:
             if name not in ALARMS:
@@ -198,7 +204,7 @@ class Sentinel:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over saved histories; an alarm that had none starts with an empty one."""
+        """Load saved histories; an alarm that had none starts with an empty one."""
         self._histories = {row.id: _history(state.get(row.id, {})) for row in self.alarms}
 
 

@@ -30,26 +30,29 @@ Update = Callable[[RunState, int], Metrics]
 
 
 class MicroBatch(Protocol):
-    """What the stock update asks of a micro-batch; `training.batches.Batch` is one. All counts lie on the host."""
+    """What the stock update needs of a micro-batch; `training.batches.Batch` is one. All counts lie on the host."""
 
     @property
     def weight(self) -> float:
-        """What it adds to the divisor of the loss."""
+        """Return what the batch adds to the divisor of the loss."""
         ...
 
     @property
     def content(self) -> int | None:
-        """How much of what is learnt is content, None where none is expected; zero in a whole step raises an alarm."""
+        """Return how much of what is supervised is content (tokens of assistant turns, or pairs), or None where none is
+        expected.
+
+        An alarm is raised where the sum over a whole step is zero."""
         ...
 
     @property
     def tokens(self) -> int:
-        """Tokens read, without padding."""
+        """Return the number of tokens read, without padding."""
         ...
 
     @property
     def fingerprint(self) -> int:
-        """Equal for equal batches."""
+        """Return a number that is equal for equal batches."""
         ...
 
     def to(self, device: torch.device | str, /) -> Self:
@@ -57,7 +60,7 @@ class MicroBatch(Protocol):
         ...
 
     def describe(self) -> str:
-        """Return where it comes from, for an alarm."""
+        """Return where the batch comes from, for an alarm."""
         ...
 
 
@@ -65,12 +68,14 @@ class Compiled:
     """A model whose `hidden` and `score` are compiled for fixed shapes; everything else is the model's own."""
 
     def __init__(self, model: nn.Module) -> None:
+        """Compile the methods that the model has."""
         self._model = model
         for name in ("hidden", "score"):
             if hasattr(model, name):
                 setattr(self, name, torch.compile(getattr(model, name), dynamic=False))
 
     def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the model."""
         return getattr(self._model, name)
 
 
@@ -85,16 +90,15 @@ def lm_update(
     dtype: torch.dtype | None = None,
     compile: bool = False,
 ) -> Update:
-    """Return the stock update.
+    """Return the stock update: forward, backward and optimizer of one step.
 
     `dtype` is autocast's (None: the model's own), `max_grad_norm` bounds the norm of all gradients together (report:
-    1.0), `compile` pays for long runs of one shape.
+    1.0), `compile` pays for long runs with one shape.
 
     The metrics of a step: `loss` (the objective's, per unit of weight; nats per supervised token for language models)
     and whatever else the objective sums up, each divided by the step's weight; `grad_norm` before clipping; `lr` of the
     first parameter group; `tokens` read without padding; `supervised`, the step's weight; `batch`, a fingerprint of its
-    data. `state.numbers["tokens"]` counts the tokens of the run.
-    """
+    data. `state.numbers["tokens"]` counts the tokens of the run."""
     device = next(model.parameters()).device
     forward = Compiled(model) if compile else model
 
@@ -130,8 +134,10 @@ def lm_update(
 
 
 def clip_gradients(optimizer: OptimizerSet, max_grad_norm: float, where: Callable[[], str] = str) -> float:
-    """Scale all gradients to a joint norm of at most `max_grad_norm`, and return their norm before. One that is not
-    finite drops them and raises the alarm `nonfinite-gradient`, at the place that `where` describes."""
+    """Scale all gradients to a joint norm of at most `max_grad_norm` (Pascanu et al., 2013); return their norm before.
+
+    A norm that is not finite drops the gradients and raises the alarm `nonfinite-gradient`, at the place that `where`
+    describes."""
     norm = float(nn.utils.clip_grad_norm_(optimizer.parameters, max_grad_norm))
     if not math.isfinite(norm):
         optimizer.zero_grad()

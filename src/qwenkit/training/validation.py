@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def validation_sets(
     tok: ChatTokenizer, rows: Sequence[Row], seq_length: int, limit: int = MAX_VALIDATION_DOCUMENTS
 ) -> dict[str, list[Batch]]:
-    """Return documents as packed batches, by source (`text` where none is named), at most `limit` documents of each."""
+    """Return documents as packed batches by source (`text` where none is named), at most `limit` documents of each."""
     sets: dict[str, list[Batch]] = {}
     sources = [str(row.get("source") or DEFAULT_SOURCE) for row in rows]
     for source in sorted(set(sources)):

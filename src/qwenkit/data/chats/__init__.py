@@ -7,9 +7,9 @@
 
 Kinds: `chats` end with an answer, `prompts` wait for one, `pairs` have `chosen` and `rejected`. A row that does not fit
 goes to the quarantine with its file, number and reason (`read = kept + quarantined`); without a quarantine it is an
-error. A damaged file and a folder whose training split is unclear are always errors. Reading order: `files` (which
-files a source holds), `formats` (bytes and rows of each), `reading` (parts), `turns` (messages), `forms`
-and `pairs` (rows), `summary` (all of it for people).
+error. A corrupted file and a folder whose training split is unclear are always errors. Reading order: `files` (which
+files a source holds), `formats` (bytes and rows of each), `reading` (splits), `turns` (messages), `forms` and `pairs`
+(rows), `summary` (a description for people).
 """
 
 from __future__ import annotations

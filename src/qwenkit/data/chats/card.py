@@ -1,4 +1,4 @@
-"""What the card of a data set of the Hub says of its files: `configs` and their `data_files` in `README.md`."""
+"""Read what the dataset card of a Hub data set says of its files: `configs` and their `data_files` in `README.md`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from qwenkit.errors import UserError
 
 
 def train_files(folder: Path, files: Sequence[Path]) -> list[Path] | None:
-    """Return the files of the training split as the card names them; None where no card does."""
+    """Return the files of the training split as the dataset card names them; None where no card does.
+
+    Raises a `UserError` for a card with several configurations and no default."""
     configs = _configs(folder / "README.md")
     usable = [config for config in configs if isinstance(config, dict) and config.get("data_files")]
     if not usable:
@@ -29,7 +31,7 @@ def train_files(folder: Path, files: Sequence[Path]) -> list[Path] | None:
 
 
 def _configs(card: Path) -> list[Any]:
-    """The list `configs` of a card's first lines; a card that says nothing readable says nothing."""
+    """Return the list `configs` at the head of a card; empty for an unreadable card."""
     import yaml
 
     try:
@@ -44,7 +46,7 @@ def _configs(card: Path) -> list[Any]:
 
 
 def _patterns(data_files: Any) -> list[str]:
-    """The paths of the training split in any of the forms that a card may have."""
+    """Return the paths of the training split in any of the forms of a card."""
     if isinstance(data_files, str):
         return [data_files]
     if isinstance(data_files, dict):

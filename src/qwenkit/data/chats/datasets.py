@@ -3,7 +3,8 @@
     read_chats(path, bad)                      # `messages` that end with an answer
     read_pairs(path, "pmp_pairs.jsonl", bad)   # `messages`, `chosen` and `rejected`
 
-`bad` is the quarantine for rows that do not fit, which `refuse_bad` weighs; without one the first is a `UserError`.
+`bad` is the quarantine for rows that do not fit, whose share `refuse_bad` limits; without one the first is a
+`UserError`.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ _FORMS = {
     "prompts": "one JSON object a line, with `messages` (or `prompt`)",
 }
 FIRST_ROWS = 2000
-"""So many rows of a source are looked at before anything is trained, and for what people should know of it."""
+"""The number of rows of a source that are checked before anything is trained, and for notes about it."""
 
 
 def read_chats(path: Source, bad: Quarantine | None = None) -> list[Row]:
-    """Chats, each with an id."""
+    """Return the chats of a source, each with an id; raises a `UserError` where there are none."""
     usable = list(rows(path, "chats", bad))
     return usable if usable or bad else refuse_empty(path, "no chats in this file", _FORMS["chats"])
 
 
 def read_pairs(path: Source, name: str, bad: Quarantine | None = None) -> list[Row]:
-    """Comparisons, each with an id, `messages`, and `chosen` and `rejected` as a text or a message."""
+    """Return the comparisons of a source, each with an id, `messages`, and `chosen` and `rejected` as a string or a
+    message.
+
+    Raises a `UserError` where there are none."""
     usable = list(rows(path, "pairs", bad, check_flipped, (name,)))
     return usable if usable or bad else refuse_empty(path, "no comparisons in this file", _FORMS["pairs"])
 
@@ -43,28 +47,29 @@ def read_pairs(path: Source, name: str, bad: Quarantine | None = None) -> list[R
 def rows(
     source: Source, kind: str, bad: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """The rows of a source one after the other, without the places that they came from."""
+    """Yield the rows of a source in order, without the places that they came from."""
     for row in reading.read(source, kind, bad, check, own):
         yield {key: row[key] for key in row if key != "place"}
 
 
 def refuse_empty(source: Source, what: str, expected: str) -> NoReturn:
-    """Raise the `UserError` of a source that holds nothing of what was asked for."""
+    """Raise the `UserError` of a source that holds none of the rows asked for."""
     raise UserError(what, where=called(source), expected=expected)
 
 
 def read_split(split: ChatSplit, bad: Quarantine) -> Iterator[Row]:
-    """The rows of one of `parts`; those that do not fit go to the quarantine."""
+    """Yield the rows of one of `parts`; rows that do not fit go to the quarantine."""
     return reading.read_split(split, bad, check_flipped if split.kind == "pairs" else None)
 
 
 def called(source: Source) -> str:
-    """A source in a message."""
+    """Return the name of a source for messages."""
     return str(source) if isinstance(source, Path) else ", ".join(map(str, source))
 
 
 def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Sequence[Row], most: float) -> None:
-    """End where more rows were put aside than is borne, with the reasons and an example of each."""
+    """Raise a `UserError` where a larger share of rows is quarantined than allowed, with the reasons and an example of
+    each."""
     bad = sum(counts.values())
     if bad <= most * read:
         return
@@ -82,24 +87,24 @@ def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Seque
 
 
 def notes(source: Source, kind: str) -> tuple[str, ...]:
-    """What people should know of a source that is read: files that are not, and keys that change nothing."""
+    """Return notes about a source that people should know: files that are not read, and keys that have no effect."""
     return tuple(describe(source, kind, FIRST_ROWS).notes())
 
 
 def _example(row: Row) -> str:
-    """Where a row that does not fit stands, what more is known of it, and what was expected there."""
+    """Return the place of a row that does not fit, details, and what was expected there."""
     place = f"{row['file']}, row {row['line']}" if "line" in row else str(row["file"])
     expected = f"; expected: {row['expected']}" if row.get("expected") else ""
     return ", ".join(filter(None, (place, row.get("detail")))) + expected
 
 
 def prompt_of(row: Row) -> str:
-    """A name that rows with equal prompts share: whoever divides rows must not put one prompt on both sides."""
+    """Return a string that rows with equal prompts share, so that no prompt lands in both splits."""
     return canonical([row["messages"], row.get("tools")]).decode()
 
 
 def check_flipped(row: Row) -> None:
-    """Whether the sides of a comparison were exchanged on purpose is a truth."""
+    """Raise a `UserError` for a comparison whose `flipped` is not a boolean."""
     if not isinstance(row.get("flipped", False), bool):
         raise UserError(f"`flipped` is {json_kind(row['flipped'])}", expected="true or false")
 
@@ -108,14 +113,14 @@ def check_flipped(row: Row) -> None:
 def look_at_first_rows(
     kind: str, source: tuple[Path, ...], most: float, check: Check | None, _: tuple[int, ...]
 ) -> None:
-    """Look at the first rows of a source, once while its files stay as they are (`_` are their stamps).
+    """Read the first rows of a source; the result is cached while its files do not change (`_` are their stamps).
 
-    Raises `UserError` where what is there cannot be used: now, and not after the weeks before it. A small source is
-    weighed as a whole."""
+    Raises a `UserError` at once where the source cannot be used, and not after weeks of training. A small source is
+    checked as a whole."""
     summary = describe(list(source), kind, FIRST_ROWS, check)
     if not summary.read:
         refuse_empty(source, f"no {kind} here", _FORMS[kind])
     if not summary.kept:
-        next(reading.read(list(source), kind, None, check))  # says of the first row what is wrong with it
+        next(reading.read(list(source), kind, None, check))  # raises the error of the first row
     if summary.complete:
         refuse_bad(source, summary.read, summary.quarantine.counts, summary.quarantine.rows, most)

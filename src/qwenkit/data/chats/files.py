@@ -1,12 +1,12 @@
-"""Which files a source of chats holds, and which of them are trained on: never what calls itself a test.
+"""Find which files a source of chats holds, and which of them are trained on: never those named as a test split.
 
     found = find(Path("data"), "chats")       # found.taken, found.left: (name, why), found.splits
 
-A file that is named itself is taken. Of a folder, the split is told by words in the names, of a file before those of
-the folders it lies in: `train`, `training`; `test`, `validation`, `valid`, `val`, `dev`, `eval`, `holdout`, `benchmark`
-(and 训练, 测试, 验证, 评测), also as `testSet`, `testset` and 测试集. With a training split only that is taken;
-without one, what names no split. What is unclear is refused: the two beside each other, a name of both, one split in
-two formats. `README.md` of the Hub's data sets may name the files of the split. A run's artifact has its own file
+A file that is named itself is read. In a folder, the split is recognised by words in the names, of a file before those
+of its folders: `train`, `training`; `test`, `validation`, `valid`, `val`, `dev`, `eval`, `holdout`, `benchmark` (and
+训练, 测试, 验证, 评测), also as `testSet`, `testset` and 测试集. With a training split only that is read; without one,
+the files that name no split. Unclear cases are refused: both beside each other, a name of both, one split in two
+formats. `README.md` of the Hub's data sets may name the files of the split. A run's artifact has its own file
 (`chat.jsonl`, `prompts.jsonl`, `pairs.jsonl`), which comes first.
 """
 
@@ -47,7 +47,8 @@ _NOUN = re.compile(r"(?<=[a-z])(?:sets?|data|splits?)$")
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a source: those that are `taken`, the split that they are, and what is `left`, with why."""
+    """The files of a source: those that are `taken`, the split that they are, and those `left` out, with the
+    reasons."""
 
     root: Path
     taken: tuple[Path, ...]
@@ -56,13 +57,14 @@ class Files:
     splits: dict[str, list[str]] = field(default_factory=dict)
 
     def named(self, path: Path) -> str:
-        """Return a file as people call it: by its path below the source."""
+        """Return the name of a file for messages: its path below the source."""
         return path.relative_to(self.root).as_posix() if self.root in path.parents else path.name
 
 
 def find(source: Path | Sequence[Path], kind: str, own: Sequence[str] = ()) -> Files:
-    """Return the files of a source, which is a path or some; what cannot be read or is unclear is a `UserError`. `own`:
-    the file of an artifact."""
+    """Return the files of a source, which is one path or several; `own` names the file of an artifact.
+
+    Raises a `UserError` for files that cannot be read, and where it is unclear which ones are meant."""
     if isinstance(source, Path):
         return _find(source, kind, own)
     results = [_find(path, kind, own) for path in source]
@@ -123,7 +125,8 @@ def _of_folder(path: Path, kind: str, own: Sequence[str]) -> Files:
 
 
 def split_of(parts: Sequence[str], where: Path | None = None) -> str:
-    """Return the split that a path's names tell, the last first: `train`, the word of another, or nothing."""
+    """Return the split that the names in a path tell, the last name first: `train`, the word of another split, or
+    ""."""
     for part in reversed(parts):
         words = _words(part)
         train, held_out = words & _TRAIN, words & _HELD
@@ -136,14 +139,14 @@ def split_of(parts: Sequence[str], where: Path | None = None) -> str:
 
 
 def _words(part: str) -> set[str]:
-    """The words of a name: `testData`, `test-set` and `testset` hold `test`."""
+    """Return the words of a name: `testData`, `test-set` and `testset` contain `test`."""
     name = _HUMP.sub("-", _SHARD.sub("", part)).lower()
     parts = _WORD.findall(re.sub(r"held[-_ ]out", "heldout", name))
     return {_NOUN.sub("", word) for word in parts} | set(_SPLIT.findall(name))
 
 
 def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
-    """The split to train on; a folder that does not tell is the user's to decide."""
+    """Return the split to train on; raises a `UserError` where the folder does not make it clear."""
     if "train" in splits and "" in splits:
         names = [file.relative_to(path).as_posix() for file in splits[""]]
         raise UserError(
@@ -162,7 +165,8 @@ def _chosen(splits: dict[str, list[Path]], path: Path) -> str:
 
 
 def _for_purpose(files: list[Path], kind: str) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Of `train_sft` and `train_prefs` the one that is of this kind, where names tell."""
+    """Return the files of this kind among `train_sft` and `train_prefs`, where names tell, and the others with
+    reasons."""
     words = {file: set(_WORD.findall(_SHARD.sub("", stem_of(file)).lower())) for file in files}
     other = set().union(*(names for name, names in _PURPOSE.items() if name != kind)) - _PURPOSE[kind]
     if not any(names & _PURPOSE[kind] for names in words.values()):
@@ -173,7 +177,7 @@ def _for_purpose(files: list[Path], kind: str) -> tuple[list[Path], list[tuple[P
 
 
 def _refuse_twice(files: list[Path], path: Path) -> None:
-    """One name in two formats is most likely the same rows twice."""
+    """Raise a `UserError` for one name in two formats: most likely the same rows twice."""
     by_inode: dict[Path, Path] = {}
     for file in files:
         name = file.with_name(stem_of(file))
@@ -185,7 +189,7 @@ def _refuse_twice(files: list[Path], path: Path) -> None:
 
 
 def _data_files(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Files of rows below a folder in sorted order, and the names of others, with why they are none."""
+    """Return the files of rows below a folder in sorted order, and the names of other files with the reasons."""
     below, closed = files_below(path)
     why = {file: reason for file in below if (reason := _no_data(file))} | closed
     files = sorted((file for file in below if file not in why), key=lambda file: file.relative_to(path).as_posix())
@@ -207,5 +211,5 @@ def _no_data(file: Path) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return a few names, and how many there are besides."""
+    """Return a few names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

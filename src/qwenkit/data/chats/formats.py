@@ -2,7 +2,7 @@
 
     format_of(path)                    # "json", "csv", "parquet", "arrow": by its suffix, else by its first bytes
 
-Unlike crawls, where reading goes on behind damage, a damaged file of chats is refused: nobody knows what it held.
+Unlike crawls, where reading continues after a corruption, a corrupted file of chats is refused: its content is unknown.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
 
 def packing(path: Path) -> str:
-    """Return what packs a file, by its first bytes: `gz`, `zst`, `bz2`, `xz` or nothing. No pointer of git-lfs is a
-    file."""
+    """Return how a file is compressed, by its first bytes: `gz`, `zst`, `bz2`, `xz` or ""; raises a `UserError` for a
+    git-lfs pointer."""
     refuse_pointer_at(path)
     packed = compression.packing(path)
     return packed.suffix.removeprefix(".") if packed else ""
 
 
 def stem_of(path: Path) -> str:
-    """Return a file's name without what tells its format and packing."""
+    """Return a file's name without the suffixes of its format and compression."""
     name = path.name
     for known in (_PACKED, SUFFIXES):
         suffix = Path(name).suffix.lower()
@@ -40,7 +40,9 @@ def stem_of(path: Path) -> str:
 
 
 def format_of(path: Path, ask: bool = True) -> str:
-    """Return the format of a file; one that is not known is a `UserError`, or nothing unless asked."""
+    """Return the format of a file by its suffix, and with `ask` by its contents where the suffix is unknown.
+
+    An unknown format is a `UserError` with `ask`, otherwise ""."""
     suffix = Path(path.name[: -len(path.suffix)]).suffix if path.suffix.lower() in _PACKED else path.suffix
     known = FORMATS.get(suffix.lower()) or (_by_content(path) if ask else "")
     if not known and ask:
@@ -66,7 +68,7 @@ def damaged(path: Path, reason: str) -> UserError:
 
 
 def arrow(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield rows of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes them."""
+    """Yield (number, row) of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes them."""
     import pyarrow as pa
 
     number = 0

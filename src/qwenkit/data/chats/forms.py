@@ -1,4 +1,4 @@
-"""The form that a row has, and the row as this package's own.
+"""Recognise the form that a row has, and convert the row into this package's own form.
 
     converted({"instruction": "...", "input": "", "output": "..."}, "chats")  -> Converted("alpaca", row, keys read)
 
@@ -42,12 +42,12 @@ COMMON = {"id", "tools", "functions", "system", "weight", "use", "rubric", "cand
 
 COLUMNS = frozenset((*TURN_KEYS, *QUESTIONS, *ANSWERS, *SIDES, "input", "history", "instances", "output_1",
                      "response_chosen", "chosen_response", "rejected_response"))  # fmt: skip
-"""Of which a table has at least one."""
+"""A table has at least one of these columns."""
 
 
 class Converted(NamedTuple):
-    """A row of ours, the form that it came in, which of its keys were read, and how many turns after the last answer
-    were left out."""
+    """A row in this package's form, the form that it came in, which of its keys were read, and how many turns after the
+    last answer were left out."""
 
     form: str
     row: Row
@@ -56,7 +56,7 @@ class Converted(NamedTuple):
 
 
 class Dialogue(NamedTuple):
-    """What a row says up to its question: its form, its turns and the keys that they stand in."""
+    """The turns of a row up to its question, its form, and the keys that hold the turns."""
 
     form: str
     messages: list[Row]
@@ -64,7 +64,9 @@ class Dialogue(NamedTuple):
 
 
 def converted(raw: Row, kind: str) -> Converted:
-    """Return a row as ours; one that is not of the kind, or that no model could have had, is a `UserError`."""
+    """Return a row in this package's form.
+
+    Raises a `UserError` for a row that is not of the kind, or that no model could have had."""
     row = {key: value for key, value in raw.items() if isinstance(key, str)}
     _refuse_media(row)
     if kind == "pairs":
@@ -79,7 +81,7 @@ def converted(raw: Row, kind: str) -> Converted:
 
 
 def as_chat(row: Row) -> Converted:
-    """Return a conversation that ends with an answer: what follows the last one teaches nothing, and is left out."""
+    """Return a conversation that ends with an answer; later turns teach nothing and are left out."""
     result = chat(row)
     if result is None:
         if all(row.get(side) is not None for side in SIDES):
@@ -110,7 +112,7 @@ def as_prompt(row: Row) -> Converted:
 
 
 def chat(row: Row) -> Dialogue | None:
-    """Return a whole conversation: its turns, or a question with its answer."""
+    """Return a whole conversation: the turns of the row, or its question with its answer; None where it has neither."""
     result = dialogue(row)
     if result is None or result.form in ("messages", "sharegpt", "oasst tree"):
         return result
@@ -149,7 +151,7 @@ def dialogue(row: Row) -> Dialogue | None:
 
 
 def _question(row: Row, key: str) -> Dialogue:
-    """A question as messages: of a text with its input and what was said before."""
+    """Return a question as messages: a text with its input and the earlier turns."""
     asked, read = row[key], [key]
     if isinstance(asked, list) or (isinstance(asked, str) and asked.lstrip().startswith("[{")):
         return Dialogue("messages in prompt", turns(asked, key), (key,))
@@ -167,7 +169,7 @@ def _question(row: Row, key: str) -> Dialogue:
 
 
 def _history(value: Any) -> list[Row]:
-    """Earlier turns: messages, or pairs of a question and its answer."""
+    """Return earlier turns: messages, or pairs of a question and its answer."""
     exchanges = parsed(value, "history") if value not in (None, "") else []
     if not isinstance(exchanges, list):
         raise UserError(f"`history` is {json_kind(exchanges)}", expected="a list of pairs of question and answer")
@@ -184,7 +186,7 @@ def _history(value: Any) -> list[Row]:
 
 
 def answer(value: object, key: str) -> list[Row]:
-    """Return an answer as messages: a text, a message, or some."""
+    """Return an answer as messages: it may be a string, a message, or a list of messages."""
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
     if isinstance(value, Mapping):
@@ -200,7 +202,7 @@ def _kind(value: Any) -> str:
 
 
 def _instance(row: Row) -> Dialogue:
-    """Self-instruct's seeds: an instruction with its instance."""
+    """Return a row of self-instruct's seeds: an instruction with its instance."""
     instances = parsed(row["instances"], "instances")
     if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], Mapping):
         raise UserError("`instances` holds not just one", expected='[{"input": ..., "output": ...}]')
@@ -210,7 +212,7 @@ def _instance(row: Row) -> Dialogue:
 
 
 def best_path(node: Mapping[str, object]) -> list[Row]:
-    """From a question on, the best reply to each message, down to the last answer."""
+    """Return the best reply to each message of a tree, from the question down to the last answer."""
     path: list[Row] = []
     at: Mapping[str, Any] | None = node
     while at is not None:
@@ -220,8 +222,7 @@ def best_path(node: Mapping[str, object]) -> list[Row]:
 
 
 def ranked(node: Mapping[str, object]) -> list[Mapping[str, Any]]:
-    """Return the replies to a message, the best first; those without a rank after all others, deleted ones not at
-    all."""
+    """Return the replies to a message, the best first; those without a rank come last, deleted ones not at all."""
     replies = node.get("replies")
     answers = (
         [each for each in replies if isinstance(each, Mapping) and not each.get("deleted")]
@@ -232,7 +233,8 @@ def ranked(node: Mapping[str, object]) -> list[Mapping[str, Any]]:
 
 
 def with_system(messages: list[Row], row: Row) -> list[Row]:
-    """Return the turns with the system turn that stands beside them; two different ones are a `UserError`."""
+    """Return the turns with the system prompt of the row in front; raises a `UserError` where there are two different
+    ones."""
     names = SYSTEMS[:1] if any(row.get(key) is not None for key in TURN_KEYS) else SYSTEMS
     key = next((key for key in names if row.get(key) not in (None, "")), None)
     if key is None:
@@ -247,7 +249,7 @@ def with_system(messages: list[Row], row: Row) -> list[Row]:
 
 
 def weighted(messages: list[Row], row: Row) -> list[Row]:
-    """Answers with the weight of their row, where they have none of their own."""
+    """Return the messages, with the row's loss weight on answers that have none of their own."""
     weight = weight_of(row)
     if weight is None or weight == 1:
         return messages
@@ -255,14 +257,14 @@ def weighted(messages: list[Row], row: Row) -> list[Row]:
 
 
 def ours(row: Row, messages: list[Row], read: tuple[str, ...]) -> Row:
-    """Return a row with its turns; the keys that these stood in are gone."""
+    """Return a row with its turns as `messages`, without the keys that held them."""
     gone = {*read, "messages", "system", "weight", *SWITCHES} - ({"messages"} if "messages" in row else set())
     kept = {key: value for key, value in row.items() if key not in gone}
     return {**kept, "messages": messages}
 
 
 def tools_of(row: Row) -> list[object] | None:
-    """Return the tools that a chat offers: a list, its JSON text, or OpenAI's older `functions`."""
+    """Return the tools that a chat offers: from a list, its JSON text, or OpenAI's older `functions`."""
     if row.get("tools") in (None, "") and row.get("functions") not in (None, ""):
         functions = parsed(row["functions"], "functions")
         if not isinstance(functions, list):
@@ -275,7 +277,7 @@ def tools_of(row: Row) -> list[object] | None:
 
 
 def missing(row: Row, key: str, expected: str) -> UserError:
-    """Return what is said of a row that has no form."""
+    """Return the error of a row whose form is not recognised."""
     if isinstance(row.get("text"), str) and _RENDERED.search(row["text"]):
         return UserError("`text` is a chat with a template's marks around its turns", expected=expected,
                          hint="give the turns themselves, with role and content: marks come by themselves")  # fmt: skip
@@ -297,7 +299,7 @@ def _refuse_media(row: Row) -> None:
 
 
 def _refuse_bad_answer(row: Row) -> None:
-    """KTO's rows say of an answer whether it is wanted."""
+    """Raise a `UserError` for a row of KTO whose answer is marked as unwanted."""
     if row.get("label") is False or row.get("kto_tag") is False:
         raise UserError("an answer that is marked as unwanted (`label` is false)", expected="answers to learn from")
 

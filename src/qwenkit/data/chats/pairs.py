@@ -1,4 +1,4 @@
-"""Comparisons: a conversation, the better answer and the worse, in the forms that people have.
+"""Comparisons: a conversation, the better answer and the worse one, in the forms that data sets have.
 
 | form | keys |
 | --- | --- |
@@ -39,7 +39,7 @@ _OTHER_NAMES = ("response_chosen", "response_rejected"), ("chosen_response", "re
 
 
 def as_pair(row: Row) -> Converted:
-    """Return a comparison with `messages`, and `chosen` and `rejected` as a text or a message."""
+    """Return a comparison with `messages`, and `chosen` and `rejected` as a string or a message."""
     form, context, sides, read = _parts(row)
     before, chosen, rejected = _joined(context, sides, row)
     check(before, True, False)
@@ -48,7 +48,7 @@ def as_pair(row: Row) -> Converted:
 
 
 def _parts(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
-    """The form of a comparison, the chat before the answers, the two sides, and the keys that were read."""
+    """Return the form of a comparison, the chat before the answers, the two sides, and the keys that were read."""
     tree = row.get("prompt")
     if isinstance(tree, Mapping) and "replies" in tree:
         return _tree(tree)
@@ -86,7 +86,7 @@ def _sides(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
 
 
 def _from_text(side: Any, name: str) -> Any:
-    """A side of a table may be messages as JSON text."""
+    """Return a side of a table, which may be messages as JSON text."""
     if isinstance(side, str) and side.lstrip().startswith('[{"'):
         try:
             return turns(side, name)
@@ -120,14 +120,14 @@ def _labelled(row: Row) -> tuple[str, Dialogue | None, list[Any], list[str]]:
 
 
 def _transcript(side: str) -> list[Row]:
-    """A text of `Human:` and `Assistant:` turns as messages."""
+    """Return a text of `Human:` and `Assistant:` turns as messages."""
     pieces = _SPEAKER.split(side)[1:]
     roles = {"Human": "user", "Assistant": "assistant"}
     return [{"role": roles[who], "content": words.strip()} for who, words in zip(pieces[::2], pieces[1::2])]
 
 
 def _joined(dialogue_before: Dialogue | None, sides: list[Any], row: Row) -> tuple[list[Row], Any, Any]:
-    """The chat before both answers, and the answers; they must answer the same."""
+    """Return the chat before both answers, and the answers; raises a `UserError` where they answer different chats."""
     context = with_system(dialogue_before.messages, row) if dialogue_before is not None else []
     (before, chosen), (other, rejected) = (_answer(side, name, context) for side, name in zip(sides, SIDES))
     if not _same(before, other):
@@ -136,8 +136,8 @@ def _joined(dialogue_before: Dialogue | None, sides: list[Any], row: Row) -> tup
 
 
 def _answer(side: Any, name: str, context: list[Row]) -> tuple[list[Row], str | Row]:
-    """(the chat, the answer to it) of one side. A whole chat holds the prompt; what else stands before the answer
-    follows it."""
+    """Return (the chat, the answer to it) of one side. A complete chat includes the prompt; otherwise its turns follow
+    the context."""
     messages = answer(side, name)
     *before, last = messages
     if last.get("role") != "assistant":

@@ -1,10 +1,10 @@
-"""Splits of a source that are read apart, and the rows of each as this package's own.
+"""File splits of a source that are read independently, and the rows of each in this package's form.
 
     chat_splits(path, "chats", 16 << 20) -> list[ChatSplit]     # a function of the files and of the size alone
     read_split(split, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
 
-JSON lines are split at lines and Parquet at row groups; a packed file, a JSON document and a table of CSV are one part
-each, read as a stream. A row without an id is called by its place: `chat-0` in a file of its own, `name-0` among
+JSON lines are split at lines and Parquet at row groups; a compressed file, a JSON document and a table of CSV are one
+split each, read as a stream. A row without an id is named by its place: `chat-0` in a single file, `name-0` among
 several.
 """
 
@@ -36,8 +36,9 @@ _STEMS = {"chats": "chat", "prompts": "prompt", "pairs": "pair"}
 
 @dataclass(frozen=True)
 class ChatSplit:
-    """A part of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else all of it. `first` is
-    the number of its first row (of JSON lines: line); `stem` begins the names of rows without an id."""
+    """A split of a file: of JSON lines the bytes `start` to `stop`, of Parquet row groups, else the whole file.
+
+    `first` is the number of its first row (of JSON lines: line); `stem` begins the ids of rows without one."""
 
     path: Path
     root: Path
@@ -52,13 +53,13 @@ class ChatSplit:
 def chat_splits(source: Source, kind: str, size: int = SPLIT_BYTES, own: Sequence[str] = ()) -> list[ChatSplit]:
     """Return the splits of a source's files, of about `size` bytes each.
 
-    A source is a path, or some that are read one after the other; `own` is the file of an artifact that holds them.
-    """
+    A source is one path, or several that are read one after the other; `own` names the file of an artifact that holds
+    them."""
     return splits_of(files.find(source, kind, own), kind, size)
 
 
 def splits_of(sources: files.Files, kind: str, size: int = SPLIT_BYTES) -> list[ChatSplit]:
-    """Return the splits of files that were found."""
+    """Return the splits of files that `find` returned."""
     return [split for file in sources.taken for split in _splits(file, sources, kind, size)]
 
 
@@ -75,13 +76,13 @@ def _splits(path: Path, sources: files.Files, kind: str, size: int) -> Iterator[
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a file is lines of UTF-8, which can be read from any of them on."""
+    """Return whether a file is lines of UTF-8, which can be read from any line on."""
     return not text_lines.is_wide(path) and not is_document(path)
 
 
 def _row_groups(path: Path, size: int) -> Iterator[FileSplit]:
     splits = list(split_row_groups(path, size))
-    if splits == [FileSplit(path)]:  # which is what comes of a damaged file
+    if splits == [FileSplit(path)]:  # as for a corrupted file
         raise corrupted(path, "Parquet")
     return iter(splits)
 
@@ -95,8 +96,10 @@ def read(
 
 
 def read_split(split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
-    """Yield the rows of a split. What does not fit, or what `check` refuses, goes to the quarantine; without one the
-    first is a `UserError` with its file and number."""
+    """Yield the rows of a split in this package's form.
+
+    Rows that do not fit, or that `check` refuses, go to the quarantine; without one the first of them is a `UserError`
+    with its file and number."""
     for _, result in read_forms(split, quarantine, check):
         yield result.row
 
@@ -104,8 +107,8 @@ def read_split(split: ChatSplit, quarantine: Quarantine | None = None, check: Ch
 def read_forms(
     split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None, most: int | None = None
 ) -> Iterator[tuple[Row, Converted]]:
-    """Yield the same with each row as it was written, and the form that it came in; of the first rows, where `most` are
-    to be looked at."""
+    """Yield each row as it was written, and its converted form. `most` limits how many rows are read, and how many bad
+    ones."""
     gate = _Gate(quarantine, most)
     gate.root = split.root
     called = gate.named(split.path)
@@ -118,14 +121,14 @@ def read_forms(
             if quarantine is None:
                 with within(f"{split.path}, row {number}"):
                     raise
-            with contextlib.suppress(_Enough):  # the rows themselves end
+            with contextlib.suppress(_Enough):  # `until_enough` ends the loop
                 gate.refused(error, split, number, raw)
             continue
         yield raw, result
 
 
 def _own(split: ChatSplit, number: int, raw: Row, place: str) -> Converted:
-    """A row in our form, with its id and place."""
+    """Return a row in this package's form, with its id and place."""
     if "id" in raw and raw["id"] is not None and name_of(raw["id"]) is None:
         kind = "empty" if raw["id"] == "" else json_kind(raw["id"])
         raise UserError(f"`id` is {kind}", expected="a string or a number")
@@ -136,11 +139,11 @@ def _own(split: ChatSplit, number: int, raw: Row, place: str) -> Converted:
 
 
 class _Enough(Exception):
-    """So many bad rows were to be looked at, and no more."""
+    """The wanted number of bad rows is reached."""
 
 
 class _Gate(Quarantine):
-    """Hands bad records on to a quarantine. A damaged file is refused, and without a quarantine all that is bad."""
+    """Passes bad records on to a quarantine. A corrupted file is refused, and without a quarantine every bad record."""
 
     def __init__(self, quarantine: Quarantine | None, most: int | None = None) -> None:
         super().__init__()
@@ -186,7 +189,7 @@ def dumps_safe(row: Row) -> str:
 
 
 def raw_rows(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a part as they are written, with their numbers."""
+    """Yield the rows of a split as they are written, with their numbers."""
     try:
         yield from _READERS[split.format](split, quarantine)
     except OSError as error:
@@ -200,7 +203,7 @@ def _json(split: ChatSplit, quarantine: Quarantine) -> Iterator[tuple[int, Row]]
 
 
 def _inside(row: Row, path: Path) -> list[Row] | None:
-    """The rows of a document that holds them in a list under some name; None where it is a row itself."""
+    """Return the rows of a document that holds them in a list under some name; None where it is a row itself."""
     if COLUMNS & row.keys() or "text" in row:
         return None
     lists = {name: value for name, value in row.items() if _is_rows(value)}

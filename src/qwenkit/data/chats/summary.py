@@ -1,8 +1,7 @@
-"""What a source of chats is, and what would become of it: files, splits, forms, roles, lengths, what is put aside.
+"""Describe a source of chats: files, splits, forms, roles, lengths, and the rows that would be quarantined.
 
-found = describe(Path("data"))              # of which kind it is, is told by its first rows
-found = describe(path, "chats", 2000)       # no more than the first 2000 rows
-found.notes()                               # what people should know: files not read, keys that change nothing
+found = describe(Path("data")) # its first rows decide which kind it is found = describe(path, "chats", 2000) # no more
+than the first 2000 rows found.notes() # what people should know: files not read, keys that change nothing
 """
 
 from __future__ import annotations
@@ -25,15 +24,16 @@ SUSPECTS = frozenset(
     " system_prompt system_message chat_template_kwargs enable_thinking documents response_prefix prefix ignore"
     " train_on_input train_on_inputs loss_scale learn split subset".split()
 )
-"""Keys that somebody may have meant to change what is trained: they change nothing, and that is told."""
+"""Keys that look as if they changed what is trained: they have no effect, which is reported."""
 _KINDS_TRIED = ("pairs", "chats", "prompts")
 _TRIED, _SAMPLE = 20, 200_000
 
 
 class Sample:
-    """Numbers, thinned out evenly where they are many, for their quantiles; the largest is kept."""
+    """Numbers, evenly thinned out where there are many, for their quantiles; the largest is always there."""
 
     def __init__(self) -> None:
+        """Create an empty sample."""
         self.values, self.every, self.count, self.largest, self.total = array("q"), 1, 0, 0, 0
 
     def add(self, value: int) -> None:
@@ -45,7 +45,7 @@ class Sample:
             self.values, self.every = self.values[::2], 2 * self.every
 
     def quantiles(self) -> dict[str, int]:
-        """Return the least, the quarters, nine tenths, 99 hundredths and the largest."""
+        """Return the minimum, the quartiles, the 90th and 99th percentile and the maximum."""
         if not self.values:
             return {}
         ordered = sorted(self.values)
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass
 class Summary:
-    """What was found; `complete` where all rows were read. `read` = `kept` + those in the quarantine."""
+    """The description of a source; `complete` where all rows were read. `read` = `kept` + those in the quarantine."""
 
     kind: str
     files: files.Files
@@ -80,7 +80,7 @@ class Summary:
         return self.kept + len(self.quarantine)
 
     def notes(self) -> list[str]:
-        """Return what people should know before they train on it."""
+        """Return notes that people should know before they train on the source."""
         split = self.files.split if len(self.files.taken) == 1 and self.files.split not in ("", "train") else ""
         lines = [f"{self.files.taken[0].name} calls itself `{split}`: it is read because it was named"] if split else []
         why: dict[str, list[str]] = {}
@@ -95,7 +95,7 @@ class Summary:
         return lines
 
     def plain(self) -> Row:
-        """Return all of it for programs."""
+        """Return the description as JSON values."""
         return {
             "kind": self.kind,
             "files": [{"file": self.files.named(path), "format": self.formats[self.files.named(path)]}
@@ -118,8 +118,9 @@ def describe(
     measure: Callable[[Row], int] | None = None,
     own: Sequence[str] = (),
 ) -> Summary:
-    """Read a source, or its first rows, and tell what it is; `measure` gives a row's tokens. Nothing is refused but
-    what no row can be read from."""
+    """Read a source, or its first rows, and return its description; `measure` returns the tokens of a row.
+
+    Raises a `UserError` only where no row can be read."""
     sources = files.find(source, kind or "chats", own)
     parts = reading.splits_of(sources, kind or "chats", 1 << 62)
     kind = kind or _kind_of(parts)
@@ -160,7 +161,7 @@ def _count(summary: Summary, raw: Row, result: Converted, measure: Callable[[Row
 
 
 def _keys_of_turns(raw: Row) -> set[str]:
-    """Keys of messages that nobody reads, as `messages.score`."""
+    """Return the keys of messages that nothing reads, such as `messages.score`."""
     key = next((key for key in TURN_KEYS if raw.get(key)), None)
     try:
         value = parsed(raw[key], key) if key is not None else []
@@ -173,7 +174,7 @@ def _keys_of_turns(raw: Row) -> set[str]:
 
 
 def _kind_of(parts: list[reading.ChatSplit]) -> str:
-    """The kind that most of the first rows are."""
+    """Return the kind of most of the first rows."""
     sink = Quarantine()
     raws = [raw for part in parts[:1] for _, raw in islice(reading.raw_rows(part, sink), _TRIED)]
     fits = {kind: sum(_fits(raw, kind) for raw in raws) for kind in _KINDS_TRIED}

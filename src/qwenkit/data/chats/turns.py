@@ -1,11 +1,11 @@
-"""Messages of any spelling as `role` and `content`, with the weight that each answer is trained with.
+"""Messages of any spelling as `role` and `content`, with the loss weight of each answer.
 
     turns([{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}])
 
 Roles are known by the names that the common forms give them, in any case. A ShareGPT `function_call` becomes an
-assistant's turn with `tool_calls`, the old `function_call` of OpenAI too. Whether an answer is trained may be said by
+assistant's turn with `tool_calls`, the old `function_call` of OpenAI too. The loss weight of an answer may be given by
 `weight` (a number from 0 on), `train`, `trainable` or `loss` (a truth value), or axolotl's `train_detail`: it becomes
-`weight`, which a turn only has where it is not 1. What a turn of somebody else says of training has no effect.
+`weight`, which a turn only has where it is not 1. Such keys of other turns have no effect.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def turns(value: object, key: str = "messages") -> list[Row]:
 
 
 def listed(value: object, key: str) -> list[Row]:
-    """Return the same of what was read from JSON already."""
+    """Return messages that were parsed from JSON as messages with `role` and `content`."""
     if not isinstance(value, list):
         raise UserError(f"`{key}` is {json_kind(value)}", expected=LIST)
     return [turn(message, f"message {index}") for index, message in enumerate(_unpaired(value))]
 
 
 def _unpaired(items: list[Any]) -> list[Any]:
-    """Messages, also of a list whose objects hold a question with its answer."""
+    """Return messages, also from a list whose objects hold a question with its answer."""
     first = items[0] if items and isinstance(items[0], Mapping) else {}
     pair = next((names for names in PAIRS if all(isinstance(first.get(name), str) for name in names)), None)
     if pair is None or not all(isinstance(each, Mapping) and {*pair} == each.keys() for each in items):
@@ -61,7 +61,8 @@ def _unpaired(items: list[Any]) -> list[Any]:
 
 
 def parsed(value: object, key: str, expected: str = "a list") -> Any:
-    """Return a value that a table or a column of texts holds as JSON."""
+    """Return the parsed JSON of a string, as tables hold lists; other values unchanged. Raises a `UserError` for other
+    strings."""
     if not isinstance(value, str):
         return value
     try:
@@ -71,14 +72,14 @@ def parsed(value: object, key: str, expected: str = "a list") -> Any:
 
 
 def turn(message: object, where: str) -> Row:
-    """One message; what is not read in it stays in it."""
+    """Return a message with `role` and `content`; its other keys stay. Raises a `UserError` for something else."""
     if (
         type(message) is dict
         and message.keys() == _PLAIN
         and message["role"] in _OURS
         and type(message["content"]) is str
     ):
-        return message  # as most are: nothing to find out
+        return message  # as most are
     if not isinstance(message, Mapping):
         raise UserError("not a message", where=where, expected='{"role": ..., "content": ...}')
     # Parquet fills the keys that other messages have with null.
@@ -116,14 +117,14 @@ def _role(name: Any, where: str) -> str:
 
 
 def _content(content: Any) -> Any:
-    """A text, or parts; a part's text may stand under `value`, and Parquet's nulls in parts are nothing."""
+    """Return a text, or parts; a part's text may be under `value`, and Parquet's nulls are removed."""
     if not isinstance(content, list):
         return content
     return [_part(part) for part in content]
 
 
 def _taken_apart(row: Row, where: str) -> Row:
-    """An answer whose thoughts and tool calls stand among the parts of its content."""
+    """Return an answer whose thoughts and tool calls are among the parts of its content, as one message."""
     kinds = {"reasoning": "thoughts", "thinking": "thoughts", "tool_call": "calls", "function_call": "calls"}
     groups: dict[str, list[Any]] = {"thoughts": [], "calls": [], "rest": []}
     for part in row["content"]:
@@ -148,7 +149,8 @@ def _part(part: Any) -> Any:
 
 
 def _calls(content: Any, where: str) -> list[Any]:
-    """The tool calls of a `function_call` turn: an object with name and arguments, or a list of them, as JSON text."""
+    """Return the tool calls of a `function_call` turn: an object with name and arguments, or a list of them, as JSON
+    text."""
     try:
         value = json.loads(content) if isinstance(content, str) else content
     except (ValueError, RecursionError):
@@ -161,7 +163,7 @@ def _calls(content: Any, where: str) -> list[Any]:
 
 
 def weight_of(row: Mapping[str, object], where: str | None = None) -> float | None:
-    """Return the weight that a turn or a row asks for; None where it says nothing."""
+    """Return the loss weight that a turn or a row asks for; None where it says nothing."""
     weights = [(name, _weight(name, row[name], where)) for name in ("weight", *SWITCHES) if row.get(name) is not None]
     if row.get("train_detail") is not None:
         weights.append(("train_detail", _detail(row["train_detail"], where)))
@@ -185,7 +187,7 @@ def _weight(name: str, value: Any, where: str | None) -> float:
 
 
 def _detail(value: Any, where: str | None) -> float:
-    """axolotl's stretches of a turn, where all are trained or none is."""
+    """Return the loss weight of axolotl's stretches of a turn, where all are trained or none is."""
     flags = [part.get("train") for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
     if not flags or len(set(flags)) != 1 or not isinstance(flags[0], bool):
         raise UserError("`train_detail` trains parts of a turn only", where=where,

@@ -8,7 +8,7 @@ from qwenkit.data.text_units import normal_hashes
 
 
 def exact_key(text: str) -> bytes:
-    """Return the digest of a text after normalisation: form, case, spacing and punctuation do not count."""
+    """Return the digest of a normalised text: Unicode form, case, spacing and punctuation do not count."""
     return exact_digest(normal_hashes([text])[0].tobytes())
 
 

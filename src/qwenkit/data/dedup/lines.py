@@ -1,4 +1,4 @@
-"""Repeated lines: runs of equal lines within a text, and lines that stand in too many documents."""
+"""Repeated lines: runs of equal lines within a text, and lines that occur in too many documents."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from qwenkit.data.text_units import mix, unit_hashes
 
 
 def collapse_repeated_lines(text: str) -> str:
-    """Return the text with every run of equal lines once: what menus, counters and broken templates leave behind."""
+    """Return the text with every run of equal lines once: menus, counters and broken templates leave such runs."""
     lines = text.split("\n")
     return "\n".join(line for before, line in zip([None, *lines], lines) if line != before or not line.strip())
 
 
 def line_keys(text: str) -> list[int]:
-    """Return one number for each line of a text, equal for lines that are equal after normalisation; 0: empty."""
+    """Return one number for each line of a text, equal for lines that are equal after normalisation; 0 for an empty
+    line."""
     hashes, starts, _ = unit_hashes(text)
     if not len(hashes):
         return [0] * (text.count("\n") + 1)
@@ -30,5 +31,5 @@ def line_keys(text: str) -> list[int]:
 
 
 def without_lines(text: str, common: Collection[int]) -> str:
-    """Return a text without the lines that are known to stand in many texts."""
+    """Return a text without the lines whose keys are known to occur in many texts."""
     return "\n".join(line for line, key in zip(text.split("\n"), line_keys(text)) if key not in common)

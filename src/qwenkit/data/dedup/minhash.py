@@ -1,4 +1,5 @@
-"""Near duplicates by MinHash and LSH (section 2.1, step 4), in memory; `minhash_dedup` does the same over files.
+"""Near duplicates by MinHash (Broder, 1997) and LSH (report §2.1, step 4), in memory; `minhash_dedup` does the same
+over files.
 
     near_duplicates(texts, threshold=0.8)   -> clusters of indices, each sorted, ordered by their first member
 
@@ -36,11 +37,11 @@ _SEED = 20230928  # fixed: signatures of two corpora can be compared
 
 
 def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[list[int]]:
-    """Return the clusters of texts joined by pairs whose shingles have a Jaccard similarity of at least `threshold`.
+    """Return the clusters of texts that are linked by pairs whose shingles have a Jaccard similarity of at least
+    `threshold`.
 
     Each cluster is a sorted list of indices. Raises a `UserError` for texts that are not strings, or a threshold that
-    is not above 0 and at most 1.
-    """
+    is not above 0 and at most 1."""
     texts = _checked(texts, threshold)
     _, keys = sketches(texts, threshold)
     shingles = lru_cache(maxsize=100_000)(lambda index: shingle(texts[index]))
@@ -58,7 +59,7 @@ def clusters_of(parent: list[int]) -> list[list[int]]:
 
 
 def _checked(texts: Iterable[str], threshold: float) -> list[str]:
-    """The texts as a list; what near duplicates cannot be found in, or by, is refused."""
+    """Return the texts as a list; raises a `UserError` for other values and an impossible threshold."""
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
         raise UserError(f"threshold = {threshold!r}", expected="a number above 0 and at most 1")
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
@@ -78,7 +79,7 @@ def shingle(text: str) -> Hashes:
 
 
 def jaccard(left: Hashes, right: Hashes) -> float:
-    """Return the size of the intersection over size of the union of two sorted sets."""
+    """Return the size of the intersection over the size of the union of two sorted sets."""
     if min(len(left), len(right)) == 0:
         return 0.0
     common = len(np.intersect1d(left, right, assume_unique=True))
@@ -86,9 +87,10 @@ def jaccard(left: Hashes, right: Hashes) -> float:
 
 
 def sketches(texts: Sequence[str], threshold: float, near: bool = True, strict: bool = False) -> tuple[Hashes, Hashes]:
-    """Return for each text its exact key in two numbers, and its band keys (0 if not `near`): texts that agree in any
-    band are candidates. 0: a text without units. `strict` keys are of all but spacing: a sign can be what a sum or code
-    says."""
+    """Return the exact key [texts, 2] and the band keys [texts, bands] of each text.
+
+    Texts that agree in any band are candidates. A key of 0 belongs to a text without units, and band keys are 0 where
+    `near` is false. A `strict` exact key ignores spacing only: in a sum or in code, a sign can change the meaning."""
     bands, rows = bands_for(threshold)
     exact = np.zeros((len(texts), 2), dtype=np.uint64)
     keys = np.zeros((len(texts), bands), dtype=np.uint64)
@@ -115,7 +117,7 @@ def _band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> Has
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Ranges of texts that together fit a processor's cache."""
+    """Yield ranges of texts that together fit into a processor's cache."""
     start = size = 0
     for index, text in enumerate(texts):
         if size and size + len(text) > _BATCH:
@@ -127,7 +129,7 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _shingles(hashes: Hashes, ends: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Shingles of texts whose units are given together, and the number of the text that each is of."""
+    """Return the shingles of texts whose units are given together, and the number of each shingle's text."""
     counts = np.diff(ends, prepend=0)
     grams = ngram_hashes(hashes, SHINGLE) if len(hashes) >= SHINGLE else hashes[:0]
     owner = np.repeat(np.arange(len(ends)), counts)[: len(grams)]
@@ -138,12 +140,13 @@ def _shingles(hashes: Hashes, ends: npt.NDArray[np.int64]) -> tuple[Hashes, npt.
 
 
 def signatures_of(shingles: Hashes, owner: npt.NDArray[np.int64], texts: int, values: int) -> npt.NDArray[np.uint32]:
-    """[texts, values]: the signature of each text. `owner` is the number of a shingle's text; repeats do not matter.
+    """Return the MinHash signature [texts, values] of each text. `owner` is the number of a shingle's text; repeated
+    shingles do not matter.
 
-    Every shingle is thrown into a bin, and of those in it the smallest number stays. Texts with empty bins throw theirs
-    again, into empty bins only; what is empty after some throws takes the smallest number of all under a hash of its
-    own. So a value is always the first of the text's shingles in one random order, which is the bin's.
-    """
+    One-permutation hashing (Li, Owen and Zhang, 2012): every shingle falls into a bin, and the smallest number of a bin
+    stays. Texts with empty bins hash their shingles again, into empty bins only; a bin that is still empty takes the
+    smallest number of all shingles under a hash of its own. So a value is always the first of the text's shingles in a
+    random order that belongs to the bin."""
     signatures = np.full(texts * values, _EMPTY)
     for throw in range(_THROWS):
         thrown = _again(shingles, np.uint64(throw)) if throw else shingles
@@ -159,13 +162,13 @@ def signatures_of(shingles: Hashes, owner: npt.NDArray[np.int64], texts: int, va
 
 
 def _again(shingles: Hashes, throw: npt.NDArray[np.uint64] | np.uint64) -> Hashes:
-    """Other numbers for the shingles."""
+    """Return other hashes of the shingles."""
     with np.errstate(over="ignore"):
         return mix(shingles + throw * np.uint64(_SEED))
 
 
 def _distinct(shingles: Hashes, owner: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Each shingle of a text once, sorted by text."""
+    """Return each shingle of a text once, sorted by text."""
     order = np.lexsort((shingles, owner))
     shingles, owner = shingles[order], owner[order]
     new = np.ones(len(order), dtype=np.bool_)
@@ -187,7 +190,7 @@ def _fill(signatures: npt.NDArray[np.uint32], shingles: Hashes, owner: npt.NDArr
 
 
 def signature(shingles: Hashes, values: int = VALUES) -> npt.NDArray[np.uint32]:
-    """Return the signature of one set of shingles."""
+    """Return the signature [values] of one set of shingles."""
     return signatures_of(shingles, np.zeros(len(shingles), dtype=np.int64), 1, values)[0]
 
 
@@ -201,7 +204,8 @@ def bands_for(threshold: float, values: int = VALUES, recall: float = RECALL) ->
 
 
 def buckets(keys: Hashes) -> Iterator[list[int]]:
-    """Yield the groups of positions with equal keys, each ascending, in order of their first; key 0 is in none."""
+    """Yield the groups of positions with equal keys, each ascending, in order of their first position; key 0 is in
+    none."""
     order = np.argsort(keys, kind="stable")
     order = order[np.searchsorted(keys[order], 1) :]
     for start, stop in sorted(runs(keys[order][1:] == keys[order][:-1]), key=lambda run: order[run[0]]):
@@ -209,7 +213,7 @@ def buckets(keys: Hashes) -> Iterator[list[int]]:
 
 
 def runs(equal: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the ranges of a sorted array whose values are equal: `equal[i]` says that values i and i + 1 are."""
+    """Return the ranges of a sorted array whose values are equal; `equal[i]` says whether values i and i + 1 are."""
     equal = np.concatenate([[False], equal, [False]])
     starts, stops = np.flatnonzero(equal[1:] & ~equal[:-1]), np.flatnonzero(equal[:-1] & ~equal[1:]) + 1
     return list(zip(starts.tolist(), stops.tolist()))
@@ -218,7 +222,7 @@ def runs(equal: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 def join(
     candidates: Iterable[Sequence[int]], shingles: Callable[[int], Hashes], threshold: float, parent: list[int]
 ) -> None:
-    """Unite in `parent` the members of every bucket that are similar."""
+    """Merge the members of every bucket that are similar, in the union-find forest `parent`."""
     different: set[tuple[int, int]] = set()
     for bucket in candidates:
         _join(bucket, shingles, threshold, parent, different)

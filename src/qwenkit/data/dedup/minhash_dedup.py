@@ -1,13 +1,13 @@
-"""Copies over all chunks of a corpus: the global part of section 2.1, steps 3 and 4.
+"""Duplicates over all shards of a corpus: the global part of report §2.1, steps 3 and 4.
 
-    find_candidates   rows with equal exact keys, and rows that agree in a band          (one task)
-    shingle_part      shingles of the candidates of a chunk                              (a task a chunk)
-    join_copies       pairs verified by exact Jaccard, clusters, the copy that is kept   (one task)
+    find_candidates rows with equal exact keys, and rows that agree in a band (one task) shingle_part shingles of the
+    candidates of a shard (a task a shard) join_copies pairs verified by exact Jaccard, clusters, the copy that is kept
+    (one task)
 
-Signatures are a few numbers a document, and a join sees one band of them at a time; texts are not read again but those
-of candidates. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a million
-rows); with `runner="ray"` Daft groups on the cluster. Groups are sorted by their first row, so the answer is the same
-everywhere. `row_ids` numbers rows over all shards.
+Signatures are a few numbers for each document, and a join reads one band of them at a time; only the texts of
+candidates are read again. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a
+million rows); with `runner="ray"` Daft groups on the cluster. Groups are sorted by their first row, so the answer is
+the same everywhere. `row_ids` numbers rows over all shards.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ from qwenkit.data.text_units import among
 from qwenkit.errors import UserError
 
 Docs = npt.NDArray[np.int64]
-Outcome = tuple[str, str, str, str]  # step, rule, what was seen, of which document
+Outcome = tuple[str, str, str, str]  # step, rule, detail, of which document
 EXACT, BUCKETS, NEEDED, LINES = "exact.npz", "buckets.npz", "needed.npy", "lines.npy"
 COPY = pa.schema([("row", pa.int64()), *((key, pa.string()) for key in ("step", "rule", "of", "name"))])
 
 
 def copies_of(joined: Path, number: int) -> Path:
-    """Return the file of what the join says of one chunk: a row for each row that is a copy, or has another id."""
+    """Return the file with a shard's duplicates: one row for each document that is a copy, or that gets another id."""
     return joined / f"copies-{number:05d}.parquet"
 
 
 def outcomes_and_names(joined: Path, number: int) -> tuple[dict[int, Outcome], dict[int, str]]:
-    """Of a chunk: the rows that are copies, as a fate; and the rows that got another id."""
+    """Return, for a shard, the outcome of each row that is a copy, and the new id of each row that gets one, both by
+    row."""
     path = copies_of(joined, number)
     rows = pq.read_table(str(path)).to_pylist() if path.exists() else []
     outcomes = {row["row"]: (row["step"], row["rule"], f"of {row['of']}", row["of"]) for row in rows if row["step"]}
@@ -59,7 +60,8 @@ def outcomes_and_names(joined: Path, number: int) -> tuple[dict[int, Outcome], d
 def find_candidates(
     out: Path, signatures: Sequence[Path], weights: Sequence[float], config: CorpusConfig, runner: str
 ) -> DoneRecord:
-    """Exact copies with the row that stays, and the buckets of rows that may be near copies."""
+    """Write the exact copies with the row that stays, and the buckets of rows that may be near copies; return their
+    counts."""
     weight = np.array(weights)
     names = [str(path) for path in signatures]
     copies: list[int] = []
@@ -85,8 +87,9 @@ def find_candidates(
 
 
 def equal_rows(paths: list[str], columns: list[str], runner: str) -> list[Docs]:
-    """Return the groups of rows that are equal in some columns (0 in the first: equal to none), each sorted, by their
-    first."""
+    """Return the groups of rows that are equal in some columns, each sorted, ordered by their first row.
+
+    A 0 in the first column equals nothing."""
     groups = equal_by_daft(paths, columns, runner) if runner == "ray" else _equal_by_sorting(paths, columns)
     return sorted(groups, key=lambda group: int(group[0]))
 
@@ -104,7 +107,7 @@ def _equal_by_sorting(paths: list[str], columns: list[str]) -> Iterator[Docs]:
 
 
 def equal_by_daft(paths: list[str], columns: list[str], runner: str) -> Iterator[Docs]:
-    """Yield the same by Daft's plan, which keeps no order: in this process, or on the cluster that Ray is connected
+    """Yield the same groups by a query of Daft, in no order: in this process, or on the cluster that Ray is connected
     to."""
     daft = _daft(runner)
     frame = daft.read_parquet(paths).select("doc", *columns).where(daft.col(columns[0]) != 0)
@@ -115,7 +118,7 @@ def equal_by_daft(paths: list[str], columns: list[str], runner: str) -> Iterator
 
 @lru_cache(maxsize=2)
 def _daft(runner: str) -> Any:
-    """Daft, set to run here or on Ray; loaded late, and silent."""
+    """Return Daft, set to run here or on Ray; imported late, and silent."""
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
     try:
@@ -129,7 +132,7 @@ def _daft(runner: str) -> Any:
 
 
 def shingle_part(out: Path, number: int, rows: Path, needed: Path) -> DoneRecord:
-    """Shingles of a chunk's candidates, one after the other."""
+    """Write the shingles of a shard's candidates, one after the other; return how many candidates there are."""
     docs = np.load(needed)
     wanted = set((row_of(docs[shard_of(docs) == number])).tolist())
     shingles: list[minhash.Hashes] = []
@@ -152,8 +155,10 @@ def join_copies(
     config: CorpusConfig,
     runner: str,
 ) -> DoneRecord:
-    """Return the fate of every copy and new ids for rows whose id is taken, a file for each chunk that has some; and
-    the lines that stand in too many documents. `sources`: of each chunk the name and weight of its source."""
+    """Write the outcome of every copy and new ids for rows whose id is taken, one file for each shard that has some,
+    and the lines that occur in too many documents. Return their counts.
+
+    `sources` holds the name and weight of each shard's source."""
     exact = np.load(candidates / EXACT)
     pairs = [
         ("exact_duplicates", "exact_copy", *pair) for pair in zip(exact["copies"].tolist(), exact["originals"].tolist())
@@ -178,7 +183,7 @@ def join_copies(
 
 
 def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> list[Docs]:
-    """Connected components of verified pairs."""
+    """Return the connected components of verified pairs."""
     docs = np.load(candidates / NEEDED)
     numbers, starts = np.unique(shard_of(docs), return_index=True)
     first = dict(zip(numbers.tolist(), starts.tolist()))
@@ -202,7 +207,7 @@ def _clusters(candidates: Path, shingles: Sequence[Path], threshold: float) -> l
 
 
 def _best(cluster: Docs, signatures: Sequence[Path], weights: Sequence[float]) -> int:
-    """The copy to keep: of the source of the largest weight, then the longest, then the first."""
+    """Return the copy to keep: that of the source with the largest weight, then the longest, then the first."""
     paths = [signatures[shard_of(doc)] for doc in cluster.tolist()]
     sizes = [int(_sizes(str(path), *stamp(path))[row_of(doc)]) for path, doc in zip(paths, cluster.tolist())]
     order = np.lexsort((cluster, -np.array(sizes), -np.array(weights)[shard_of(cluster)]))
@@ -219,7 +224,7 @@ def _taken_ids(paths: list[str], runner: str) -> list[list[int]]:
 
 
 def _ids(rows: Sequence[Path], docs: set[int]) -> dict[int, str]:
-    """The ids of some rows, each chunk opened once."""
+    """Return the ids of some rows; each shard is opened once."""
     by_chunk: dict[int, list[int]] = {}
     for doc in sorted(docs):
         by_chunk.setdefault(shard_of(doc), []).append(row_of(doc))
@@ -231,14 +236,14 @@ def _ids(rows: Sequence[Path], docs: set[int]) -> dict[int, str]:
 
 
 def _hashed_names(signatures: Sequence[Path]) -> Docs:
-    """The hashes of all ids, sorted."""
+    """Return the hashes of all ids, sorted."""
     return np.sort(
         np.concatenate([pq.read_table(str(path), columns=["name"])["name"].to_numpy() for path in signatures])
     )
 
 
 def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[str], known: Docs) -> dict[int, str]:
-    """Ids made of the source's name and a number, for rows whose id an earlier row has; none is another row's own."""
+    """Return ids made of the source's name and a number, for rows whose id an earlier row has; all are unused."""
     names: dict[int, str] = {}
     given: Counter[str] = Counter()
     used: set[str] = set()
@@ -256,7 +261,7 @@ def _new_names(taken: list[list[int]], ids: dict[int, str], sources: Sequence[st
 
 
 def _common_lines(signatures: Sequence[Path], most: int) -> npt.NDArray[np.uint64]:
-    """Keys of the lines that more than `most` documents hold, counted a chunk at a time."""
+    """Return the keys of lines that more than `most` documents contain, counted one shard at a time."""
     tables = [pq.read_table(str(path)) for p in signatures if (path := p.with_name("lines.parquet")).exists()]
     if not tables:
         return np.empty(0, dtype=np.uint64)

@@ -17,10 +17,10 @@ def row_id(shard: int, row: Ids) -> Ids:
 
 
 def shard_of(ids: Ids) -> Ids:
-    """Return the shards of row numbers."""
+    """Return the shard of a row number, or of each of some row numbers."""
     return ids >> _BITS
 
 
 def row_of(ids: Ids) -> Ids:
-    """Return the rows of row numbers, within their shards."""
+    """Return the row within its shard of a row number, or of each of some."""
     return ids & _ROW

@@ -3,10 +3,10 @@
     found = main_content(page)      # a `Content`: the text, and how far to trust it
 
 One walk, along with lxml's parser, cuts the page into blocks (paragraphs, items, cells, headings, code). Blocks of
-sentences have mass, and the root is where most of it lies; in it, blocks that are mostly links go, and so do short
-ones outside the first and last sentence. What tags and names say of a part is a hint, which mass and place overrule.
-Lists, tables, code and formulas are written so that they can be read. The steps are in `extract.html`. Time and memory
-are linear in the page, whatever is in it.
+sentences have mass, and the root is where most of it lies; in it, blocks that are mostly links are removed, and so are
+short ones outside the first and last sentence. Tags and names of a part are hints, which mass and place overrule.
+Lists, tables, code and formulas are written readably. The steps are in `extract.html`. Time and memory are linear in
+the page, whatever is in it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MOST_TAGS, MOST_DEEP, MOST_ATTRIBUTES = 20_000, 1000, 1000  # of a simple page
 
 
 class Content(NamedTuple):
-    """`text`: the main content; `share`: of the page's sentences that it holds (0 where there are none); `simple`:
-    whether the page is one that other parsers end with, some being quadratic in depth or in attributes."""
+    """`text` is the main content, `share` the share of the page's sentences in it (0 where the page has none). `simple`
+    says whether other parsers can read the page in reasonable time: some are quadratic in depth or attributes."""
 
     text: str
     share: float

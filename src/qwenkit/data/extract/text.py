@@ -2,9 +2,10 @@
 
     extract_text(body, url="https://...", encoding="utf-8") -> str
 
-Bytes are decoded first (`decode`), and no header is believed without proof. Then two tiers: `main_content`, our own;
-and where its answer is `doubtful`, trafilatura, but of `simple` pages only: its time is quadratic in the depth of a
-page and in the attributes of a tag. Measured on gold beside it: `benchmarks/extraction.py`, docs/data.md.
+Bytes are decoded first (`decode`), and no header is believed without proof. Then there are two tiers: `main_content`,
+our own; and where its result is `doubtful`, trafilatura, but for `simple` pages only: its time is quadratic in the
+depth of a page and in the attributes of a tag. `benchmarks/extraction.py` measures both against gold texts
+(docs/data.md).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from qwenkit.data.extract.main_content import main_content
 from qwenkit.data.readers.encoding import decode
 
 _TITLE, _TITLE_END = re.compile(r"<title\b[^<>]*>[^<]*", re.I), re.compile(r"</title\b", re.I)
-TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not asked
+TOO_LONG = 2_000_000  # characters of a page beyond which the second tier is not used
 
 
 def extract_text(html: bytes | str, url: str | None = None, encoding: str | None = None) -> str:
-    """Return the main content of a page as plain text; "" when it has none. `encoding` is a header's claim, not a
-    fact."""
+    """Return the main content of a page as plain text, or "" where it has none.
+
+    `encoding` is what a header claims, and is not trusted."""
     page = decode(html, encoding) if isinstance(html, bytes) else html
     if not _TITLE_END.search(page):  # an open title swallows the whole page: close it before the next tag
         page = _TITLE.sub(r"\g<0></title>", page, count=1)
@@ -37,13 +39,15 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
 
 
 def doubtful(text: str, share: float) -> bool:
-    """Return whether an extraction is to be repeated with care: the text holds under 15% of the page's sentences, or it
-    is under 100 characters and holds under 80% of them."""
+    """Return whether an extraction should be repeated by the careful extractor.
+
+    That is so where the text holds under 15 % of the page's sentences, or is under 100 characters and holds under 80 %
+    of them."""
     return share < 0.15 or (len(text) < 100 and share < 0.8)
 
 
 def extract_careful(page: str, url: str | None = None) -> str:
-    """Trafilatura's main content; "" where it finds none."""
+    """Return the main content as Trafilatura (Barbaresi, 2021) finds it, or ""."""
     import trafilatura
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports every odd page as an error
@@ -54,7 +58,8 @@ def extract_careful(page: str, url: str | None = None) -> str:
 
 
 def tidy(text: str) -> str:
-    """NFC, no control characters or soft hyphens, no trailing spaces, at most one empty line in a row."""
+    """Return the text in NFC, without control characters, soft hyphens and trailing spaces, with at most one empty line
+    in a row."""
     text = unicodedata.normalize("NFC", re.sub(r"\r\n|[\r\x0b\x0c\x85]", "\n", text).replace("\xa0", " "))
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\ufeff]", "", text)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?<![ \t])[ \t]+$", "", text, flags=re.M)).strip()

@@ -4,7 +4,7 @@ a Unified Text-to-Text Transformer", section 2.2): lines that end as sentences, 
 Five words a line and three sentences, no line that ends in `...` or has a word of more than 1000 characters, as in the
 authors' code (editions of the paper have other numbers). C4 cuts lines out; here the document is judged by what it
 would leave. Quotes, and full stops of other scripts (`sentences`), end a sentence too. `c4_bad_words` needs the list
-(`offensive_words`), which is not ours to give; without one it is left out.
+(`offensive_words`), which the package may not include; without one it is left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _RAFFEL = "Raffel et al. 2020"
 
 
 def sentences_kept(view: TextView) -> float:
-    """Sentences in the lines that C4 would keep: those of five words that end a sentence and speak of no script or
-    policy."""
+    """Return the number of sentences in the lines that C4 would keep (Raffel et al., 2020).
+
+    Such lines have five words, end a sentence, and do not mention scripts or policies."""
     lines = (_CITATION.sub("", line).rstrip() for line in view.lines)
     return sum(len(_SENTENCE.findall(line)) for line in lines if _c4_keeps(line, view.unspaced))
 
@@ -37,7 +38,8 @@ def _c4_keeps(line: str, unspaced: bool) -> bool:
 
 
 def bad_words(view: TextView, lists: WordLists | None = None) -> float:
-    """Return how many different words of the list of the text's language it holds; C4 drops a page that holds one."""
+    """Return how many different words of its language's list a text holds; C4 drops a page that holds one (Raffel et
+    al., 2020)."""
     return len(lists.counts(view.text, view.language)) if lists else 0.0
 
 
@@ -47,7 +49,7 @@ def lorem_ipsum(view: TextView) -> float:
 
 
 def braces(view: TextView) -> float:
-    """Return 1 where the text holds a curly bracket, which C4 takes for code, else 0 (Raffel et al. 2020)."""
+    """Return 1 where the text holds a curly bracket, which C4 takes for code (Raffel et al., 2020), else 0."""
     return float("{" in view.text)
 
 

@@ -1,12 +1,12 @@
-"""A learned scorer of text quality (section 2.1, step 5): hashed n-grams and logistic regression, in numpy.
+"""A learned classifier of text quality (report §2.1, step 5): hashed n-grams and logistic regression, in numpy.
 
     scorer = QualityClassifier.train(good_texts, bad_texts)
     scorer.score("...")  -> probability that the text is one of the good
 
-The report's "text-quality scoring models" in their simplest honest form, as GPT-3's and the LLaMA authors' were: words
-and pairs of words (characters and pairs, in scripts without spaces), hashed into 2^16 weights, on what a curated
-source has and a dropped page lacks. Training is full-batch, so it is deterministic; scores say little about languages
-and topics that neither side showed.
+The report's "text-quality scoring models" in their simplest form, as in GPT-3 (Brown et al., 2020) and LLaMA (Touvron
+et al., 2023): words and pairs of words (characters and pairs, in scripts without spaces), hashed into 2^16 weights,
+trained to separate a curated source from dropped pages. Training is full-batch, so it is deterministic; scores say
+little about languages and topics that neither side contains.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NO_FILTER = (
     ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, OverflowError, NotImplementedError,
     RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
-"""What reading a file that is not a filter ends in: each reader inside numpy and zipfile has words of its own."""
+"""Errors of reading a file that is not a filter: each reader inside numpy and zipfile has its own."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -50,7 +50,7 @@ class QualityClassifier:
     def train(
         cls, good: Sequence[str], bad: Sequence[str], *, rounds: int = 100, rate: float = 20.0, decay: float = 1e-4
     ) -> QualityClassifier:
-        """Fit by gradient descent with momentum. Both sides weigh the same, whatever their numbers."""
+        """Return a classifier trained by gradient descent with momentum. Both classes have the same total weight."""
         if not good or not bad:
             raise ValueError(f"{len(good)} good and {len(bad)} bad texts: both sides are needed")
         columns, values, rows = _matrix([*good, *bad])
@@ -67,13 +67,13 @@ class QualityClassifier:
         return cls(weights, bias)
 
     def scores(self, texts: Iterable[str]) -> Floats:
-        """Probability of being good, for each text."""
+        """Return the probability of being good for each text, [texts]."""
         texts = list(texts)
         columns, values, rows = _matrix(texts)
         return _sigmoid(np.bincount(rows, values * self.weights[columns], minlength=len(texts)) + self.bias)
 
     def score(self, text: str) -> float:
-        """Probability that one text is good."""
+        """Return the probability that one text is good, 0 to 1."""
         return float(self.scores([text])[0])
 
     def save(self, path: Path | str) -> None:
@@ -84,7 +84,7 @@ class QualityClassifier:
 
     @classmethod
     def load(cls, path: Path | str) -> QualityClassifier:
-        """Read what `save` wrote."""
+        """Return the classifier that `save` wrote."""
         file = io.BytesIO(read_bytes(path, expected="a file that `qwenkit train-filter` wrote"))
         try:
             with zipfile.ZipFile(file) as packed:
@@ -104,7 +104,7 @@ class QualityClassifier:
 
 
 def agreement(good: Sequence[str], bad: Sequence[str]) -> float:
-    """Return the share of a fifth of the texts, set aside, that a filter taught by the rest puts on the right side."""
+    """Return the accuracy, 0 to 1, on a fifth of the texts of a classifier trained on the others."""
     aside = [side[::5] for side in (good, bad)]
     rest = [[text for n, text in enumerate(side) if n % 5] for side in (good, bad)]
     scorer = QualityClassifier.train(*rest)
@@ -113,7 +113,7 @@ def agreement(good: Sequence[str], bad: Sequence[str]) -> float:
 
 
 def _features(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Hashed columns of a text's units and pairs, and their weights: log counts scaled to length 1."""
+    """Return the hashed columns of a text's units and pairs, and their weights: log counts scaled to length 1."""
     hashes = unit_hashes(text).hashes
     grams = np.concatenate([ngram_hashes(hashes, 1), ngram_hashes(hashes, 2)])
     columns, counts = np.unique(grams >> np.uint64(64 - BITS), return_counts=True)
@@ -122,7 +122,7 @@ def _features(text: str) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 def _matrix(texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], Floats, npt.NDArray[np.int64]]:
-    """All texts as one sparse matrix: column, value and row of every entry."""
+    """Return all texts as one sparse matrix: column, value and row of every entry."""
     parts = [_features(text) for text in texts]
     sizes = [len(columns) for columns, _ in parts]
     if not sum(sizes):

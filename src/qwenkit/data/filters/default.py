@@ -5,7 +5,7 @@ Gopher (Rae et al. 2021), C4 (Raffel et al. 2020), FineWeb (Penedo et al. 2024) 
 `gopher`, `c4` and `fineweb` have the rules as their authors have them, `classifier` the learned scorer.
 
 Several of ours are milder than their source, since short entries, lists of names and figures are wanted: `source` says
-where the measure comes from, and in brackets what stands there where it is another. `stop_words` lets texts under 30
+where the measure comes from, and in brackets the published threshold where it differs. `stop_words` lets texts under 30
 words pass, `top_n_gram` those under 50.
 """
 
@@ -51,19 +51,19 @@ _STOP_ZH = frozenset("的一是不了在有人我他这为之大来以个中上�
 
 
 def mean_word_length(view: TextView) -> float:
-    """Mean length of the words of spaced scripts (a Han character among them is not a short word)."""
+    """Return the mean length in characters of words of scripts with spaces (single Han characters do not count)."""
     lengths = [len(word) for word in view.words if len(word) > 1 or word.isascii()]
     return ratio(sum(lengths), len(lengths))
 
 
 def longest_word(view: TextView) -> float:
-    """Longest run without a space, links aside: keys, base64, words glued together."""
+    """Return the length of the longest run without a space, links excluded: keys, base64, words glued together."""
     plain = re.sub(r"https?://\S+|[\u0f0b\u1361]", " ", view.text)  # Tibetan and Ethiopic signs between words
     return max(map(len, plain.split()), default=0)
 
 
 def symbol_share(view: TextView) -> float:
-    """Hash signs and ellipses per word."""
+    """Return hash signs and ellipses per word."""
     return ratio(len(re.findall(r"#|\.\.\.|…", view.text)), len(view.words))
 
 
@@ -73,11 +73,10 @@ def bullet_lines(view: TextView) -> float:
 
 
 def unfinished_lines(view: TextView) -> float:
-    """Return the share of the characters that stand in lines without closing punctuation. FineWeb counts lines.
+    """Return the share of characters in lines without closing punctuation. (FineWeb counts lines.)
 
-    A line as long as a paragraph is never counted: it is prose that was cut somewhere. Nor are verses, and lines of
-    scripts that end a sentence by a space.
-    """
+    A line as long as a paragraph never counts: it is prose that was cut somewhere. Neither do verses, nor lines of
+    scripts that end a sentence by a space."""
     if without_ends(view.text) or is_verse(view):
         return 0.0
     long = 80 if view.unspaced else 200
@@ -86,9 +85,10 @@ def unfinished_lines(view: TextView) -> float:
 
 
 def is_verse(view: TextView) -> bool:
-    """Return whether a text is a poem in stanzas: two or more of some lines, each of a few words, most of which are
-    small. A list of names or of what a page links to has shorter lines, or none between them, and its words are
-    capital."""
+    """Return whether a text is a poem in stanzas: two or more of several lines, each of a few words, most of them in
+    lower case.
+
+    A list of names or links has shorter lines, or no stanzas, and its words begin with capitals."""
     stanzas = [part.split("\n") for part in view.paragraphs] or [[""]]
     stanzas = stanzas[1:] if len(stanzas[0]) == 1 else stanzas  # a title
     if len(stanzas) < 2 or not all(2 <= len(lines) <= _STANZA for lines in stanzas) or bullet_lines(view) > 0:
@@ -118,8 +118,7 @@ def capitals(view: TextView) -> float:
 
 
 def stop_words(view: TextView) -> float:
-    """Return how many different everyday words of English or Chinese the text has; texts under 30 words are let
-    pass."""
+    """Return how many different common words of English or Chinese the text has; texts under 30 words pass."""
     known = _STOP_ZH if view.unspaced else _STOP_EN
     return inf if length(view) < 30 else len(known.intersection(view.words))
 
@@ -131,7 +130,8 @@ def vowelless_words(view: TextView) -> float:
 
 
 def strange_characters(view: TextView) -> float:
-    """Replacement, control and private-use characters, and sequences of twice-decoded text, per character."""
+    """Return the share of replacement, control and private-use characters, and of sequences of text that was decoded
+    twice."""
     count = len(_STRANGE.findall(view.text)) + 2 * len(_MOJIBAKE.findall(view.text))
     return ratio(count, len(view.text))
 
@@ -142,10 +142,9 @@ def boilerplate_lines(view: TextView) -> float:
 
 
 def top_ngram(size: int) -> Callable[[TextView], float]:
-    """Measure: share of characters covered by the most frequent n-gram, if it occurs more than twice.
+    """Return a measure: the share of characters covered by the most frequent n-gram, if it occurs more than twice.
 
-    0 for texts under 50 words, Gopher's shortest: a few sentences about one person must repeat a name.
-    """
+    It is 0 for texts under 50 words, Gopher's minimum: a few sentences about one person must repeat a name."""
 
     def measure(view: TextView) -> float:
         if length(view) < 50:
@@ -160,8 +159,9 @@ def top_ngram(size: int) -> Callable[[TextView], float]:
 
 
 def repeated_ngrams(size: int) -> Callable[[TextView], float]:
-    """Measure: share of n-grams that are not the first of their kind. Where units are letters (Thai, Lao, Khmer,
-    Myanmar), three of them stand for one: five letters are hardly a word."""
+    """Return a measure: the share of n-grams that repeat an earlier one.
+
+    Where units are letters (Thai, Lao, Khmer, Myanmar), three of them count as one: five letters are hardly a word."""
 
     def measure(view: TextView) -> float:
         span = 3 * size if view.unspaced and 2 * len(_LETTERS_ALONE.findall(view.text)) > len(view.words) else size
@@ -173,7 +173,7 @@ def repeated_ngrams(size: int) -> Callable[[TextView], float]:
 
 
 def offensive(view: TextView, lists: WordLists | None = None) -> float:
-    """Offensive words and phrases per 100 words, each different one counted at most three times."""
+    """Return offensive words and phrases per 100 words, each different one counted at most three times."""
     counts = (lists or _packaged()).counts(view.text, view.language)
     return 100 * ratio(sum(min(3, count) for count in counts), max(20.0, length(view)))
 
@@ -184,7 +184,7 @@ def _packaged() -> WordLists:
 
 
 def packaged_words() -> Lists:
-    """Return the package's list, English and Chinese, for texts of every language; `""` is its key."""
+    """Return the package's own list, English and Chinese, for texts of every language; its key is "" (any language)."""
     with resources.as_file(resources.files("qwenkit.data.filters").joinpath("offensive.txt")) as path:
         return read_lists(path)
 

@@ -18,8 +18,9 @@ def closed_lines(view: TextView) -> float:
 
 
 def short_lines(view: TextView) -> float:
-    """Return the share of lines of at most 30 characters (15 in scripts without spaces, where a character says twice as
-    much)."""
+    """Return the share of lines of at most 30 characters (FineWeb: Penedo et al. 2024).
+
+    The limit is 15 in scripts without spaces, where a character says twice as much."""
     limit = 15 if view.unspaced else 30
     return line_share(view, lambda line: len(line) <= limit)
 

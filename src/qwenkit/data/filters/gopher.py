@@ -1,9 +1,9 @@
 """The rules of Gopher with their published thresholds (Rae et al. 2021, "Scaling Language Models", appendix A.1.1 and
 table A1): length, words, symbols, repetition.
 
-They were made for English: rules of words mean nothing in scripts without spaces and are not asked there; lengths count
-a character of such a script as half a word. Gopher's words are what spaces part, so `***` is a word without letters;
-its bullets are signs, and `1.` is none. The characters of n-grams are counted as datatrove counts them, against all
+They were made for English: word rules mean nothing in scripts without spaces and do not apply there; lengths count a
+character of such a script as half a word. Gopher's words are what spaces separate, so `***` is a word without letters;
+its bullets are signs, and `1.` is not one. The characters of n-grams are counted as datatrove counts them, against all
 characters of the text.
 """
 
@@ -30,7 +30,8 @@ _RAE = "Rae et al. 2021"
 
 
 def gopher_length(view: TextView) -> float:
-    """Words; a character of a script without spaces counts as half a word."""
+    """Return the number of words; a character of a script without spaces counts as half a word (Gopher: Rae et al.
+    2021)."""
     return len(view.tokens) / (2 if view.unspaced else 1)
 
 
@@ -40,7 +41,7 @@ def gopher_mean_word_length(view: TextView) -> float:
 
 
 def gopher_lettered_words(view: TextView) -> float:
-    """Return the share of words that hold a letter."""
+    """Return the share of words that contain a letter (Gopher: Rae et al. 2021)."""
     return ratio(sum(map(has_letter, view.tokens)), len(view.tokens))
 
 
@@ -50,18 +51,18 @@ def gopher_bullet_lines(view: TextView) -> float:
 
 
 def gopher_stop_words(view: TextView) -> float:
-    """Return how many of the eight words of the paper the text has."""
+    """Return how many of the eight stop words of the paper the text has (Gopher: Rae et al. 2021)."""
     return len(_STOP_WORDS.intersection(view.tokens))
 
 
 def gopher_symbols(view: TextView) -> float:
-    """Hash signs or ellipses per word, whichever are more: the paper sets its limit for either."""
+    """Return hash signs or ellipses per word, whichever are more: the paper limits each (Gopher: Rae et al. 2021)."""
     counts = (len(re.findall(pattern, view.text)) for pattern in ("#", r"\.\.\.|…"))
     return ratio(max(counts), len(view.tokens))
 
 
 def top_gram_characters(size: int) -> Callable[[TextView], float]:
-    """Measure: share of characters in the most frequent n-gram of words."""
+    """Return a measure: the share of characters in the most frequent n-gram of words (Gopher: Rae et al. 2021)."""
 
     def measure(view: TextView) -> float:
         start, count = view.token_grams.top(size)
@@ -75,7 +76,7 @@ def top_gram_characters(size: int) -> Callable[[TextView], float]:
 
 
 def repeated_gram_characters(size: int) -> Callable[[TextView], float]:
-    """Measure: share of characters in n-grams that stood before, none counted twice."""
+    """Return a measure: the share of characters in repeated n-grams, none counted twice (Gopher: Rae et al. 2021)."""
 
     def measure(view: TextView) -> float:
         return ratio(view.token_grams.repeated(size), len(view.text))

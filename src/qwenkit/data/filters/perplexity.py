@@ -1,4 +1,4 @@
-"""How likely a model of one's own finds a text (section 2.1, step 5), in bits per byte, through `Engine.score`.
+"""Score texts by a language model of your own (report §2.1, step 5), in bits per byte, through `Engine.score`.
 
     scorer = Perplexity("runs/nano/base")
     scorer.bits_per_byte(["A text.", ""])     -> [2.31, None]
@@ -18,13 +18,14 @@ from math import log
 from pathlib import Path
 
 TOKENS = 1024
-_PER_TOKEN = 16  # characters of a text that are looked at for each; more than natural text has
+_PER_TOKEN = 16  # characters of a text that are read per token; natural text has fewer
 
 
 class Perplexity:
-    """Scores texts by the model in a folder. Torch is loaded with it, not with this module."""
+    """Scores texts by the model in a folder. Torch is loaded with the object, not with this module."""
 
     def __init__(self, folder: Path | str) -> None:
+        """Load the model and its tokenizer from a folder."""
         from qwenkit.chat import load_tokenizer
         from qwenkit.inference import Engine
 
@@ -33,7 +34,9 @@ class Perplexity:
         self._tokens = min(TOKENS, self._engine.max_length)
 
     def bits_per_byte(self, texts: Sequence[str]) -> list[float | None]:
-        """Return each text's bits per byte under the model; None where it has fewer than two tokens."""
+        """Return the bits per UTF-8 byte of each text under the model; None for a text of fewer than two tokens.
+
+        They are the tokens' negative log-likelihood in nats, divided by ln 2 and by the number of their bytes."""
         heads = (text[: self._tokens * _PER_TOKEN] for text in texts)
         rows = [ids[: self._tokens] for ids in self._tok.encode_batch(heads, threads=1)]
         wanted = [row for row in rows if len(row) > 1]

@@ -1,15 +1,15 @@
-"""Personal data masked in place: mail and network addresses, numbers of telephones, cards, accounts and identity, keys.
+"""Personal data is masked in place: mail and network addresses, telephone, card, account and identity numbers, keys.
 
 Not in the report; an option of `build_corpus` (`scrub_pii`), off by default. `scrub(text) -> (text, counts)` puts
 `<email>`, `<phone>`, `<card>`, `<account>`, `<ip>`, `<identity>`, `<key>` where they stood, in time linear in the text.
 
-What can be checked must pass, so that ordinary long numbers stay: cards the form of an issuer and Luhn's sum, accounts
-(IBAN) their country's length and MOD 97, Chinese residents a date of birth and MOD 11-2, US social security the blocks
-that are given out. Addresses (IPv4, IPv6) must be public, and those of IPv4 have a part above 99: few have none, and
-nearly all numbers of versions and sections. Keys are those with a form of their own (AWS, GitHub, GitLab, OpenAI,
-Google, Hugging Face, Slack, Stripe, npm, signed web tokens, private keys in PEM). Telephone numbers have no check
-(`telephones`). What looks like mail in code is none: products of matrices, versions of packages, where repositories
-lie. Names and street addresses are not found.
+Numbers with a checksum must pass it, so that ordinary long numbers stay: cards the form of an issuer and Luhn's sum,
+accounts (IBAN) their country's length and MOD 97, Chinese residents a date of birth and MOD 11-2, US social security
+the blocks that are issued. Addresses (IPv4, IPv6) must be public, and those of IPv4 have a part above 99: few have
+none, and nearly all numbers of versions and sections. Keys are those with a form of their own (AWS, GitHub, GitLab,
+OpenAI, Google, Hugging Face, Slack, Stripe, npm, signed web tokens, private keys in PEM). Telephone numbers have no
+checksum (`telephones`). Code that looks like a mail address is not masked: products of matrices, versions of packages,
+addresses of repositories. Names and street addresses are not found.
 """
 
 from __future__ import annotations
@@ -80,32 +80,33 @@ _KEY = re.compile(
 
 
 def resident(number: str) -> bool:
-    """Return whether 18 digits hold a date of birth and pass the check of Chinese residents (ISO 7064, MOD 11-2)."""
+    """Return whether 18 digits hold a date of birth and pass the checksum of Chinese resident identity numbers (ISO
+    7064, MOD 11-2)."""
     values = [10 if digit in "Xx" else int(digit) for digit in number]
     passes = sum(value * pow(2, 17 - place, 11) for place, value in enumerate(values)) % 11 == 1
     return passes and bool(_BIRTH.match(number))
 
 
 def luhn(digits: str) -> bool:
-    """Return whether a number passes the check of payment cards."""
+    """Return whether a number passes the checksum of payment cards (Luhn)."""
     numbers = [int(digit) for digit in reversed(digits) if digit.isdigit()]
     return sum(numbers[0::2]) % 10 == -sum(sum(divmod(2 * number, 10)) for number in numbers[1::2]) % 10
 
 
 def card(number: str) -> bool:
-    """Return whether a number has the first digits and the length of an issuer of cards, and passes their check."""
+    """Return whether a number has the first digits and the length of a card issuer, and passes the checksum."""
     digits = re.sub(r"\D", "", number)
     return bool(_CARD_FORMS.fullmatch(digits)) and luhn(digits)
 
 
 def account(number: str) -> bool:
-    """Return whether an international bank account number passes its check (ISO 7064, MOD 97-10)."""
+    """Return whether an international bank account number (IBAN) passes its checksum (ISO 7064, MOD 97-10)."""
     plain = number.replace(" ", "")
     return int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 == 1
 
 
 def scrub(text: str) -> tuple[str, Counter[str]]:
-    """Return the text with personal data masked, and how much of each kind there was."""
+    """Return the text with personal data masked, and how many items of each kind there were."""
     counts: Counter[str] = Counter()
     for has_sign, kinds in _KINDS:
         for name, pattern, is_real in kinds if has_sign(text) else ():
@@ -138,7 +139,7 @@ def _public_address(match: re.Match[str]) -> bool:
 
 
 def _key(match: re.Match[str]) -> bool:
-    """Whether a private key holds one; prose may name the lines around it."""
+    """Return whether a private key is there; prose may only name the lines around it."""
     return not match.group().startswith("-----") or bool(re.search(r"[A-Za-z0-9+/=]{16}", match.group()))
 
 
@@ -147,13 +148,13 @@ def _always(match: re.Match[str]) -> bool:
 
 
 def _of(passes: Callable[[str], bool]) -> Check:
-    """A check that looks at nothing around."""
+    """Return a check that ignores the context."""
     return lambda match: passes(match.group())
 
 
 def _is_address(match: re.Match[str]) -> bool:
-    """Whether what has the form of an address of mail is not a name of a file, version of a package or product of two
-    matrices, of which one is an attribute or is called."""
+    """Return whether something in the form of a mail address is not the name of a file, the version of a package or a
+    product of two matrices."""
     top, host = match["top"], match["host"]
     if top.lower() in _FILES or _VERSION.match(host) or not (top.islower() or top.isupper()):
         return False
@@ -163,7 +164,8 @@ def _is_address(match: re.Match[str]) -> bool:
 
 
 def _sign(pattern: str) -> Callable[[str], bool]:
-    """Whether a text has what every piece of a kind has: most texts have none, and this is found many times faster."""
+    """Return a quick test for what every item of a kind contains: most texts have none, and this is many times
+    faster."""
     compiled = re.compile(pattern, re.ASCII)
     return lambda text: compiled.search(text) is not None
 

@@ -1,9 +1,9 @@
-"""What is measured of the documents of a corpus, apart from the thresholds that judge them (phase 4 of `corpus`).
+"""Measure the documents of a corpus, apart from the thresholds that judge them (phase 4 of `corpus`).
 
-    measure_part    of a chunk's rows that are no copies, in order: rules, learned filters, a model   -> attributes
+    measure_part of a shard's rows that are not copies, in order: rules, learned filters, a model -> attributes
 
-Measures are the dear part of quality and thresholds the part that people try out: measuring is a phase of its own, so
-that other thresholds are asked of the attributes that lie there.
+Measuring is the expensive part of quality filtering and thresholds the part that people vary: measuring is a phase of
+its own, so that other thresholds apply to stored attributes.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ ATTRIBUTES, BITS = "attributes.parquet", "bits_per_byte"
 
 
 def measure_part(out: Path, number: int, rows: Path, source: Source, config: CorpusConfig, joined: Path) -> DoneRecord:
-    """Return what rules, filters and a model see in the rows that are no copies, in their order. No threshold is
-    asked."""
+    """Write what rules, classifiers and a model measure of a shard's documents that are not copies, in order; return
+    the count.
+
+    No threshold is applied here."""
     extractor = SignalExtractor(source, config)
     common = common_lines(source, config, joined)
     copies, names = outcomes_and_names(joined, number)
@@ -55,10 +57,11 @@ def measure_part(out: Path, number: int, rows: Path, source: Source, config: Cor
 
 
 class SignalExtractor:
-    """What is measured of the documents of a source: by each rule, learned filter and model, under the names of their
+    """Measures the documents of a source by each rule, learned classifier and model, under the names of their
     attributes."""
 
     def __init__(self, source: Source, config: CorpusConfig) -> None:
+        """Load the rules, classifiers and model that judge this source."""
         self.rules = rules_for(source, config)
         self.scorers = {
             name: _scorer(path, *stamps(Path(path))) for name, (path, _) in learned_filters(source, config).items()
@@ -76,8 +79,7 @@ class SignalExtractor:
 
 
 def rules_for(source: Source, config: CorpusConfig) -> tuple[Rule, ...]:
-    """Return the rules that judge a source: all of prose for what comes from the web, few for what was chosen by
-    hand."""
+    """Return the rules that judge a source: all prose rules for text from the web, few for text chosen by hand."""
     if not applies("quality", source, config):
         return ()
     if source.kind == "code":
@@ -89,8 +91,8 @@ def rules_for(source: Source, config: CorpusConfig) -> tuple[Rule, ...]:
 
 
 def _with_lists(rules: tuple[Rule, ...], config: CorpusConfig) -> tuple[Rule, ...]:
-    """The rules with a person's lists of words: beside the package's for the rate, alone for C4's rule, which is left
-    out where none is given."""
+    """Return the rules with the user's lists of words: added to the package's for the rate, alone for C4's rule, which
+    is left out without a list."""
     given = config.offensive_words
     if not given:
         return tuple(rule for rule in rules if rule.name != "c4_bad_words")
@@ -102,7 +104,8 @@ def _with_lists(rules: tuple[Rule, ...], config: CorpusConfig) -> tuple[Rule, ..
 
 
 def learned_filters(source: Source, config: CorpusConfig) -> dict[str, tuple[str, float]]:
-    """Files and least scores of the learned filters, under the names of their attributes: score, score1, ..."""
+    """Return the file and minimum score of each learned classifier by the names of their attributes: score, score1,
+    ..."""
     numbered = enumerate(config.classifiers) if applies("classifier", source, config) else ()
     return {f"score{n or ''}": given for n, given in numbered}
 
@@ -123,7 +126,7 @@ def _model(folder: str, *_: int) -> Perplexity:
 
 
 def common_lines(source: Source, config: CorpusConfig, joined: Path) -> frozenset[int]:
-    """Keys of the lines that stand in too many documents, where a source is cleaned of them."""
+    """Return the keys of lines that occur in too many documents, for a source that is cleaned of them."""
     path = joined / LINES
     there = applies("lines", source, config) and path.exists()
     return _lines(str(path), *stamps(path)) if there else frozenset()
@@ -135,5 +138,5 @@ def _lines(path: str, *_: int) -> frozenset[int]:
 
 
 def without(text: str, common: frozenset[int]) -> str:
-    """Return a text without the lines of too many documents."""
+    """Return a text without the lines of these keys."""
     return without_lines(text, common) if common else text

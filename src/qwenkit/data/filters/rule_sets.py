@@ -1,4 +1,4 @@
-"""The sets of rules by the names that recipes give them (`rules = ["gopher", "c4"]`)."""
+"""Sets of quality rules by the names that recipes give them (`rules = ["gopher", "c4"]`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RULE_SETS: Mapping[str, tuple[Rule, ...]] = {
 
 
 def prose_rules(sets: Sequence[str]) -> tuple[Rule, ...]:
-    """Return the rules of some sets, in their order."""
+    """Return the rules of some sets, in order."""
     return tuple(rule for name in sets for rule in RULE_SETS[name])
 
 

@@ -1,12 +1,14 @@
-"""Rules of quality (section 2.1, step 5): a measure of a text with the range it must lie in, and what all sets share.
+"""Quality rules (report §2.1, step 5): a measure of a text with the range that it must lie in, and helpers of all
+sets.
 
     attributes = measures(TextView(text, language), DEFAULT_RULES)    -> {"length": 212.0, ...}
     first_broken(attributes, DEFAULT_RULES)                           -> the first rule that is broken, or None
 
-Measuring is the expensive part and thresholds the part that people try out, so the two are apart: `measures` gives the
-attributes of a text, which lie beside the corpus, and `first_broken` judges them by any thresholds. A rule says to
-which writing it applies: word lengths and stop words mean nothing in Chinese, which has no spaces; there the unit is
-the character, and lengths count as half a word each. The sets: `default`, `code`, `gopher`, `c4`, `fineweb`.
+Measuring is the expensive part and thresholds the part that people vary, so the two are separate: `measures` returns
+the attributes of a text, which are stored beside the corpus, and `first_broken` compares them with any thresholds. A
+rule says to which scripts it applies: word lengths and stop words mean nothing in Chinese, which has no spaces; there
+the unit is the character, and lengths count as half a word each. The sets: `default`, `code`, `gopher`, `c4`,
+`fineweb`.
 """
 
 from __future__ import annotations
@@ -21,14 +23,15 @@ from qwenkit.data.text_units import SIGN, is_unspaced, units
 
 
 class TextView:
-    """A text with the parts that several rules look at, each computed once."""
+    """A text with the parts that several rules need, each computed once."""
 
     def __init__(self, text: str, language: str = "und") -> None:
+        """Keep the text and its language (ISO 639, "und" where it is unknown)."""
         self.text, self.language = text, language
 
     @cached_property
     def unspaced(self) -> bool:
-        """Return whether the text is of a script without spaces."""
+        """Return whether the text is in a script without spaces."""
         return is_unspaced(self.text)
 
     @cached_property
@@ -38,7 +41,7 @@ class TextView:
 
     @cached_property
     def tokens(self) -> list[str]:
-        """Words with the signs that stand at them, and signs that stand alone: what spaces part, case folded."""
+        """Return the case-folded stretches between spaces: words with their punctuation, and signs that stand alone."""
         return self.words if self.unspaced else self.text.casefold().split()
 
     @cached_property
@@ -53,12 +56,12 @@ class TextView:
 
     @cached_property
     def grams(self) -> NgramStats:
-        """How the text repeats its words."""
+        """Return the n-gram statistics of the words."""
         return NgramStats(self.words)
 
     @cached_property
     def token_grams(self) -> NgramStats:
-        """How the text repeats its tokens."""
+        """Return the n-gram statistics of the tokens."""
         return NgramStats(self.tokens)
 
 
@@ -74,25 +77,25 @@ class Rule:
     scope: str = "any"
 
     def applies_to(self, view: TextView) -> bool:
-        """Return whether the text is of the writing or language that the rule is for."""
+        """Return whether the rule is meant for the script or language of the text."""
         known = {"any": True, "spaced": not view.unspaced, "unspaced": view.unspaced}
         return known.get(self.scope, self.scope == view.language)
 
 
 def measures(view: TextView, rules: Iterable[Rule]) -> dict[str, float]:
-    """Return what every rule that applies sees in a text: its attributes, kept beside the corpus."""
+    """Return the value of every rule that applies to a text: its attributes, stored beside the corpus."""
     return {rule.name: float(rule.measure(view)) for rule in rules if rule.applies_to(view)}
 
 
 def first_broken(attributes: Mapping[str, float], rules: Iterable[Rule]) -> Rule | None:
-    """Return the first rule that these attributes break: thresholds change without measuring again."""
+    """Return the first rule that these attributes break, or None; thresholds can change without measuring again."""
     return next(
         (rule for rule in rules if rule.name in attributes and not rule.low <= attributes[rule.name] <= rule.high), None
     )
 
 
 def with_thresholds(rules: Sequence[Rule], thresholds: dict[str, tuple[float, float]]) -> tuple[Rule, ...]:
-    """Return the rules with other ranges where `thresholds` names one."""
+    """Return the rules, with other ranges where `thresholds` names them."""
     return tuple(
         replace(rule, low=thresholds[rule.name][0], high=thresholds[rule.name][1]) if rule.name in thresholds else rule
         for rule in rules
@@ -103,17 +106,17 @@ def with_thresholds(rules: Sequence[Rule], thresholds: dict[str, tuple[float, fl
 
 
 def ratio(part: float, whole: float) -> float:
-    """Return a share; 0 of nothing."""
+    """Return part / whole, or 0 where the whole is 0."""
     return part / whole if whole else 0.0
 
 
 def line_share(view: TextView, test: Callable[[str], bool]) -> float:
-    """Return the share of the lines that pass a test."""
+    """Return the share of lines that pass a test, 0 to 1."""
     return ratio(sum(map(test, view.lines)), len(view.lines))
 
 
 def length(view: TextView) -> float:
-    """Words; a character of a script without spaces counts as half a word."""
+    """Return the number of words; a character of a script without spaces counts as half a word."""
     return len(view.words) / (2 if view.unspaced else 1)
 
 
@@ -123,16 +126,16 @@ def ellipsis_lines(view: TextView) -> float:
 
 
 def has_letter(word: str) -> bool:
-    """Return whether a word has a letter, or a vowel sign, which in some scripts is a unit of its own."""
+    """Return whether a word has a letter, or a vowel sign, which is a unit of its own in some scripts."""
     return any(map(str.isalpha, word)) or bool(not word.isascii() and SIGN.search(word))
 
 
 def repeated_lines(view: TextView) -> float:
-    """Return the share of lines that repeat an earlier one."""
+    """Return the share of lines that repeat an earlier one, 0 to 1."""
     return ratio(len(view.lines) - len(set(view.lines)), len(view.lines))
 
 
 def repeated_line_characters(view: TextView) -> float:
-    """Return the share of characters in lines that repeat an earlier one."""
+    """Return the share of characters in lines that repeat an earlier one, 0 to 1."""
     whole = sum(map(len, view.lines))
     return ratio(whole - sum(map(len, set(view.lines))), whole)

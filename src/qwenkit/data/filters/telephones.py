@@ -1,5 +1,5 @@
-"""Numbers of telephones in a text: none has a check, so a form must be one that is called, and what stands before it no
-word for another number.
+"""Telephone numbers in a text. They have no checksum: the form must be one that can be called, and the text before it
+must not name another kind of number.
 
     for match in PATTERN.finditer(text): is_telephone(match)
 
@@ -52,7 +52,7 @@ _INTERNATIONAL = re.compile(r"\+[1-9]\d{7,14}")
 
 
 def is_telephone(match: re.Match[str]) -> bool:
-    """Return whether what has the form of a number is one that is called."""
+    """Return whether something in the form of a number is a telephone number."""
     number, form = match.group(), match.lastgroup or ""
     before = match.string[max(0, match.start() - _BEFORE) : match.start()]
     digits = re.sub(r"\D", "", number)
@@ -65,7 +65,7 @@ def is_telephone(match: re.Match[str]) -> bool:
 
 
 def _national(form: str, number: str, digits: str, before: str, after: str) -> bool:
-    """Whether a number is one in its country."""
+    """Return whether a number is a telephone number in its country."""
     is_announced = bool(_SAYS_SO.search(before))
     if form == "word":
         return is_announced and 9 <= len(digits) <= (15 if digits.startswith("00") else 12) and not _DATE.search(number)
@@ -81,6 +81,6 @@ def _national(form: str, number: str, digits: str, before: str, after: str) -> b
 
 
 def _counts(number: str) -> bool:
-    """Whether groups are steps of one count: 01 02 03 04 05."""
+    """Return whether groups are steps of one count: 01 02 03 04 05."""
     groups = [int(group) for group in re.findall(r"\d+", number)]
     return len(groups) > 2 and all(after - before == 1 for before, after in pairwise(groups))

@@ -1,4 +1,4 @@
-"""Lists of words that a text should not hold, by language: a person's own files, found fast however long they are.
+"""Lists of words that a text should not contain, by language: a user's own files, searched fast at any length.
 
     lists = read_lists(Path("badwords"))      {"en": ("word", "two words"), "zh": (...)}; "" is for every language
     WordLists(lists).counts(text, "en")       how often each listed word that the text holds stands in it
@@ -27,8 +27,11 @@ _LANGUAGE = re.compile(r"([a-z]{2,3})(?:-[\w-]+)?(?:\.txt)?")  # en, zh.txt, fr-
 
 
 def read_lists(path: Path) -> Lists:
-    """One word or phrase a line, `#` begins a remark. A folder holds a file for each language, named by its code
-    (`en`, `zh.txt`); a file with another name is for every language. README and LICENSE of a folder are left."""
+    """Return the words of a file, or of a folder with one file for each language, by language code; "" is for every
+    language.
+
+    A file has one word or phrase a line, and `#` begins a comment. Files of a folder are named by language (`en`,
+    `zh.txt`); README and LICENSE are ignored. Raises a `UserError` for other files, and for lists without words."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     by_language: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for file in files:
@@ -53,9 +56,10 @@ def _lines(file: Path) -> list[str]:
 
 
 class WordLists:
-    """Lists by language, made ready for searching."""
+    """Lists of words by language, indexed for searching."""
 
     def __init__(self, lists: Mapping[str, Sequence[str]]) -> None:
+        """Index the words of each list."""
         self._between: dict[str, dict[str, list[str]]] = {}  # language -> longest word -> entries between borders
         self._anywhere: dict[str, dict[str, list[str]]] = {}  # language -> first two characters -> entries
         for language, words in lists.items():
@@ -70,7 +74,7 @@ class WordLists:
             self._between[language], self._anywhere[language] = between, anywhere
 
     def counts(self, text: str, language: str) -> list[int]:
-        """Return how often each entry of the language's list, or of the one for all, stands in the text; 0 is left
+        """Return how often each entry of the language's list, or of the list for all, occurs in a text; zeros are left
         out."""
         plain = _plain(text)
         words = {"", *_WORD.findall(plain)}
@@ -88,5 +92,5 @@ class WordLists:
 
 
 def _plain(text: str) -> str:
-    """Lower case, every run of white space one space: a phrase may go over the end of a line."""
+    """Return lower case, with every run of white space as one space: a phrase may continue on the next line."""
     return " ".join(text.lower().split())

@@ -1,4 +1,4 @@
-"""The accounting of a corpus: what became of every document, shard by shard, and of all shards together.
+"""The accounting of a corpus: the outcome of every document, shard by shard, and of all shards together.
 
 accounting = Accounting(seed, 5, ledger)          in a shard: counts, rows of the ledger, samples of every rule
 sources_of(...), funnel_of(...), samples_of(...)  of all done records: they must balance
@@ -30,7 +30,7 @@ OPTIONAL = (
     "lines",
     "classifier",
     "perplexity",
-)  # steps that the funnel leaves out where nobody asked
+)  # steps that the funnel leaves out where no source uses them
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Accounting:
     samples: defaultdict[tuple[str, str, str], list[Any]] = field(default_factory=lambda: defaultdict(list))
 
     def record(self, row: Row, step: str, rule: str, detail: str = "", duplicate_of: str = "", copies: int = 0) -> None:
-        """Write down what became of a document."""
+        """Record the outcome of a document."""
         self.recorded += 1
         if step != KEPT:
             self.counts[step, rule, row["source"]] += 1
@@ -66,7 +66,7 @@ class Accounting:
             heapq.heapreplace(kept, entry)
 
     def totals(self) -> DoneRecord:
-        """Return what the done record of the shard says: counts and samples."""
+        """Return the counts and samples for the done record of the shard."""
         counts = [[*key, count] for key, count in sorted(self.counts.items())]
         return {
             "read": self.read,
@@ -80,8 +80,10 @@ class Accounting:
 def sources_of(
     sources: Iterable[Source], read: Sequence[DoneRecord], clean: Sequence[DoneRecord], ledgers: Sequence[Path]
 ) -> dict[str, Row]:
-    """Return what became of each source. Kept is what the ledgers of the last phase say, not what is left. A document
-    that was lost, or counted twice, is an error: read = kept + dropped + quarantined."""
+    """Return counts of every source: read = kept + dropped + quarantined.
+
+    Kept counts come from the ledgers of the last phase, not from what is left over. Raises an error where a document is
+    lost or counted twice."""
     by_source: dict[str, Row] = {
         s.name: {"file": Path(s.path).name, "read": 0, "kept": 0, "dropped": Counter(), "quarantined": Counter()}
         for s in sources
@@ -104,7 +106,7 @@ def sources_of(
 def funnel_of(
     sources: Sequence[Source], config: CorpusConfig, read: Sequence[DoneRecord], clean: Sequence[DoneRecord]
 ) -> list[Row]:
-    """One line for every rule that dropped something, or one for a step that dropped nothing."""
+    """Return one row for every rule that dropped something, and one for each step that dropped nothing."""
     dropped: Counter[tuple[str, str]] = Counter()
     for step, rule, _, count in (line for mark in [*read, *clean] for line in mark["counts"]):
         dropped[step, rule] += count
@@ -120,7 +122,7 @@ def funnel_of(
 
 
 def samples_of(marks: Iterable[DoneRecord], most: int) -> list[Row]:
-    """Return the luckiest few of every rule and source over all chunks."""
+    """Return the few samples of every rule and source with the smallest random keys, over all shards."""
     by_rule: dict[tuple[str, str, str], list[Any]] = {}
     for mark in marks:
         for sample_key, place, row in mark["samples"]:
@@ -129,7 +131,7 @@ def samples_of(marks: Iterable[DoneRecord], most: int) -> list[Row]:
 
 
 def sizes_of(clean: Iterable[DoneRecord]) -> dict[str, dict[str, dict[str, int]]]:
-    """Return documents and characters by source, language and licence, largest first."""
+    """Return documents and characters by source, language and licence, the largest first."""
     sizes: dict[str, dict[str, list[int]]] = {key: {} for key in ("source", "language", "licence")}
     for mark in clean:
         for key, value, documents, characters in mark["sizes"]:
@@ -142,7 +144,7 @@ def sizes_of(clean: Iterable[DoneRecord]) -> dict[str, dict[str, dict[str, int]]
 
 
 def quarantine_of(read: Iterable[DoneRecord]) -> Quarantine:
-    """Return what was put aside while reading."""
+    """Return the quarantine of all splits: records that could not be read."""
     quarantine = Quarantine()
     for mark in read:
         quarantine.counts.update(mark["bad"])

@@ -1,4 +1,4 @@
-"""What a corpus is built with: the numbers that the report leaves open, and which steps each kind of source takes."""
+"""The settings of a corpus: the numbers that the report leaves open, and the steps that each kind of source takes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What the report leaves open. Every default is ours; a rule's `source` names the published threshold. Each
+    """The settings that the report leaves open. Every default is ours; a rule's `source` names the published threshold. Each
     `setting` is a key of `corpus` in recipes."""
 
     seed: int = 0
@@ -91,7 +91,7 @@ class CorpusConfig:
 
 
 def applies(step: str, source: Source, config: CorpusConfig) -> bool:
-    """Return whether a step is taken for documents of a source."""
+    """Return whether a step applies to the documents of a source."""
     if step == "licence":
         return config.allow_licences is not None
     if step == "steps":
@@ -129,7 +129,7 @@ def least_scores(filters: Sequence[str], names: Sequence[str], settings: ScoreSe
 
 
 def check(sources: Sequence[Source], config: CorpusConfig, runner: str) -> None:
-    """Names that mean nothing and numbers that cannot be are the user's mistake, found before any reading."""
+    """Raise a `UserError` for unknown names and impossible numbers, before anything is read."""
     steps = sorted({step for kind in STEPS.values() for step in kind})
     if not sources:
         raise UserError("no sources", expected="at least one")

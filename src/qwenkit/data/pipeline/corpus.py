@@ -4,15 +4,15 @@
     result.documents     rows {"id", "text", "source", "kind", "licence", "language", ...}, in reading order
     result.funnel        rows {"step", "rule", "dropped", "left"}: read = kept + dropped by each rule + quarantined
 
-Steps apply by kind of source (`config.STEPS`): prose rules of quality judge what comes from the web, code has its own
-rules, text chosen by hand is only checked for broken characters and abuse, instruction data is only deduplicated and
-decontaminated. `Source.skip` leaves out more. Near duplicates are sought over all sources together, as the report's
-memo has it; of a cluster the copy from the source of the largest weight stays, then the longest, then the first.
+Steps apply by kind of source (`config.STEPS`): prose rules of quality judge text from the web, code has its own rules,
+text chosen by hand is only checked for broken characters and abuse, instruction data is only deduplicated and
+decontaminated. `Source.skip` leaves out more. Near duplicates are searched over all sources together, as in the
+report's memo; of a cluster the copy from the source with the largest weight stays, then the longest, then the first.
 
 The work is done in phases (`steps`, `minhash_dedup`, `quality_signals`), each in shards with an output of its own: a
-kill loses the shard that was being made; any number of workers makes the same bytes; memory holds a shard for each
-worker, and some numbers for each document. Called again with the same `folder`, only what has changed is made anew:
-other thresholds are asked of what was measured.
+kill loses only the shards that were being written; any number of workers gives the same bytes; memory holds a shard for
+each worker, and some numbers for each document. Called again with the same `folder`, only what has changed is repeated:
+other thresholds apply to stored measures.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_bytes
 
 Progress = Callable[..., None]
-FORM = 4  # of what lies between the phases: another form is read by nobody, so all is made anew
+FORM = 4  # of the files between the phases: after a change of form everything is made again
 
 
 @dataclass
 class CorpusResult:
-    """The corpus and how it came about. Documents, ledger and attributes lie in files, in reading order."""
+    """A corpus and its accounting. Documents, ledger and attributes lie in files, in reading order."""
 
     document_files: list[Path]
     ledger_files: list[Path]
@@ -66,15 +66,16 @@ class CorpusResult:
 
     @property
     def documents(self) -> list[Row]:
-        """All documents in memory."""
+        """Return all documents in memory."""
         return list(self)
 
     def batches(self) -> Iterator[list[str]]:
-        """Yield the texts, some thousand at a time."""
+        """Yield the texts, some thousands at a time."""
         for path in self.document_files:
             yield from ([row["text"] for row in rows] for rows in parquet_io.read(path, ["text"]))
 
     def __iter__(self) -> Iterator[Row]:
+        """Yield the documents, one after the other."""
         for path in self.document_files:
             yield from parquet_io.read_documents(path)
 
@@ -91,9 +92,11 @@ def build_corpus(
     version: int = 0,
     strict: bool = False,
 ) -> CorpusResult:
-    """Raw sources in, clean documents out, each missing one accounted for. `progress(done, total, step=...)`. In a
-    `folder` that is there already, what another `version` of the steps has made is made anew. `strict`: a source of
-    which no record can be read ends the build when all are read (`NothingRead`)."""
+    """Build the clean documents of these sources, and account for every one that is missing.
+
+    `progress(done, total, step=...)` is called after each shard. A `folder` that exists is continued; what another
+    `version` of the steps wrote in it is rebuilt. With `strict`, a source without a readable record raises
+    `NothingRead` when all are read. Raises a `UserError` for sources and settings that cannot be used."""
     config = config or CorpusConfig()
     check(sources, config, runner)
     _refuse_within(sources, folder)
@@ -106,9 +109,10 @@ def build_corpus(
 
 
 class NothingRead(UserError):
-    """Of some sources no record can be read: `lost` says why, the quarantine where."""
+    """The error of sources without any readable record: `lost` holds the reasons, the quarantine the places."""
 
     def __init__(self, lost: dict[str, Counter[str]], quarantine: Quarantine) -> None:
+        """Name the sources in the message."""
         super().__init__("nothing can be read of the source " + ", nor of ".join(lost))
         self.lost, self.quarantine = lost, quarantine
 
@@ -151,7 +155,7 @@ class _Build:
         self._clean(joined, self._measure(joined))
 
     def _reading_key(self, split: SourceSplit, source: Source) -> list[Any]:
-        """What the rows of a part depend on: other parts, and other sources, play no part."""
+        """Return what the rows of a split depend on; other splits and sources do not matter."""
         config, times = self.config, [stamps(Path(name)) for name in split.paths]
         return [
             self.version, asdict(split), times, {**asdict(source), "path": str(source.path)}, config.seed,
@@ -163,7 +167,8 @@ class _Build:
         return self.work.path("1-read", number, steps.ROWS)
 
     def _refuse_silent_sources(self) -> None:
-        """Sources without any record; if `strict`, also those of which none can be read: before the long work."""
+        """Raise an error for sources without any record; if `strict`, also for those of which none can be read: before
+        the long work."""
         read, bad = Counter[str](), {source.name: Counter[str]() for source in self.sources}
         for mark in self.read:
             read[mark["source"]] += mark["read"]
@@ -176,7 +181,7 @@ class _Build:
             raise NothingRead(unread, accounting.quarantine_of(self.read))
 
     def _join(self, key: list[Any]) -> None:
-        """Copies over all chunks: candidates, their shingles, clusters."""
+        """Find the duplicates over all shards: candidates, their shingles, clusters."""
         work, numbers = self.work, range(len(self.parts))
         signatures = [work.path("2-sign", n, steps.SIGNATURES) for n in numbers]
         weights = [source.weight for _, source in self.parts]
@@ -191,7 +196,7 @@ class _Build:
         work.run_phase("3-join", key, joining, minhash_dedup.join_copies)
 
     def _measure(self, joined: list[Any]) -> list[Any]:
-        """What rules, filters and a model see. The key, which is returned, has no thresholds."""
+        """Measure what rules, classifiers and a model see; return the key, which has no thresholds."""
         config, folder = self.config, self.work.folder / "3-join" / "00000"
         files = [path for path, _ in config.classifiers] + [config.perplexity_model] * bool(config.perplexity_model)
         seen_by = [list(config.rules), config.offensive_words, [[path, *stamps(Path(str(path)))] for path in files]]
@@ -201,7 +206,7 @@ class _Build:
         return key
 
     def _clean(self, joined: list[Any], measured: list[Any]) -> None:
-        """What is left, by thresholds and tests."""
+        """Write the documents that thresholds and tests leave."""
         folder = self.work.folder / "3-join" / "00000"
         tests = self._written(json.dumps(self.tests).encode(), "json")
         common = self._common(joined, tests)
@@ -216,7 +221,7 @@ class _Build:
         return self.work.path("4-measure", number, ATTRIBUTES)
 
     def _written(self, data: bytes, suffix: str) -> Path:
-        """A file for the workers, named after what is in it."""
+        """Return a file for the workers, named by a hash of its content."""
         path = self.work.folder / "tests" / f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_bytes() != data:
@@ -224,7 +229,7 @@ class _Build:
         return path
 
     def _common(self, joined: list[Any], tests: Path) -> Path | None:
-        """The grams of the tests that stand in more than `most_documents` documents, in a file."""
+        """Return the file of the n-grams of the tests that occur in more than `most_documents` documents, or None."""
         config, most = self.config, self.config.most_documents
         if most is None:
             return None
@@ -265,7 +270,7 @@ class _Build:
         )
 
     def _taken(self) -> dict[str, dict[str, dict[str, int]]]:
-        """What the files of sources of the kind `auto` were taken for."""
+        """Return how the files of sources of the kind `auto` were read."""
         taken: dict[str, dict[str, dict[str, int]]] = {s.name: {} for s in self.sources if s.kind == AUTO}
         for split, source in self.parts:
             if source.name in taken and split.start == 0:
@@ -276,7 +281,7 @@ class _Build:
 
 
 def _refuse_within(sources: Sequence[Source], folder: Path | None) -> None:
-    """Refuse to write the chunks into a source: the next build would read them as its files."""
+    """Raise a `UserError` for a folder of shards inside a source: the next build would read them as its files."""
     if folder is None:
         return
     for path in (Path(source.path).resolve() for source in sources):

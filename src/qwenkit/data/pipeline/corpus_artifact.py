@@ -56,8 +56,7 @@ def build_of_all(
 def save_corpus(result: CorpusResult, tests: Sequence[tuple[str, str]], out: Path) -> None:
     """Write a corpus and its accounting into a folder: documents and attributes in the files that they were made in.
 
-    `tests` are the named test texts that it was built against: an overlap is written beside its test.
-    """
+    `tests` are the named test texts that it was decontaminated against; each overlap is written beside its test."""
     for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
         for index, path in enumerate(files):
             shutil.copyfile(path, out / f"{name}-{index:05d}.parquet")
@@ -76,10 +75,9 @@ def nothing_kept(
     samples: list[Row],
     scratch: Path,
 ) -> UserError:
-    """Return the error of sources of which no document is kept: why, with what they lost in files of `scratch`.
+    """Return the error of sources of which no document is kept: why, and what they lost, in files of `scratch`.
 
-    `lost` counts by source the reasons for which its records were dropped or quarantined.
-    """
+    `lost` counts by source the reasons for which its records were dropped or quarantined."""
     write_jsonl(scratch / "quarantine.jsonl", quarantine)
     write_jsonl(scratch / "samples.jsonl", samples)
     reasons = {name: counter.most_common(3) for name, counter in lost.items()}
@@ -96,11 +94,10 @@ def nothing_kept(
 
 
 def corpus_metrics(result: CorpusResult, tests: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return the metrics of a corpus and one line that sums it up; all texts are read once more.
+    """Return the metrics of a corpus and a line that sums it up; all texts are read once more.
 
-    `overlap_13gram` is the number of documents that still share 13 units with one of the test texts (report, section
-    2.1): 0 where decontamination did its work.
-    """
+    `overlap_13gram` is the number of documents that still share 13 units with one of the test texts (report §2.1); it
+    is 0 where decontamination worked."""
     count = size = 0
 
     def passing() -> Iterator[str]:
@@ -133,7 +130,7 @@ def corpus_metrics(result: CorpusResult, tests: Sequence[str]) -> tuple[dict[str
 
 
 def _file_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
-    """What the files of each source were taken for, of which nobody said it."""
+    """Return in words how the files of each source without a kind were read."""
     parts = []
     for name, kinds in taken.items():
         files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in suffixes.items()) for kind, suffixes in kinds.items()}

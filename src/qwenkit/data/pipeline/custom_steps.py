@@ -1,4 +1,4 @@
-"""Your own steps of the pipeline: functions in a file of yours, each called with every document (section 2.1).
+"""Your own pipeline steps: functions in a file of yours, each called with every document (report §2.1).
 
     # my_step.py
     from qwenkit.data import Drop
@@ -9,14 +9,13 @@
         document["text"] = document["text"].replace("\t", "    ")
         return document                                      # kept, with its changes
 
-A recipe names it by `steps = ["my_step:step"]` (a module beside where qwenkit is started, or an installed one) or by
-`steps = ["folder/my_step.py:step"]`. Steps run after reading, text extraction, licence and language, and before
-deduplication: whatever they change is deduplicated, judged and decontaminated as any other text. A document is a dict
-with `id`, `text`, `source`, `kind`, `licence`, `language`, `url`, `place` and the source's own plain fields; a step may
-change all but `id`, `source`, `kind` and `place`. It must be a function of the document alone (no clock, no order, no
-counter): each worker calls it for other documents, and the same corpus is made by any number of them. The SHA-256 of
-its file is part of what the corpus is known by, so that another version of it makes another corpus; what the file
-imports is not looked at.
+A recipe names it by `steps = ["my_step:step"]` (a module in the working directory, or an installed one) or by `steps =
+["folder/my_step.py:step"]`. Steps run after reading, text extraction, licence and language, and before deduplication:
+whatever they change is deduplicated, judged and decontaminated as any other text. A document is a dict with `id`,
+`text`, `source`, `kind`, `licence`, `language`, `url`, `place` and the source's own plain fields; a step may change all
+but `id`, `source`, `kind` and `place`. It must be a function of the document alone (no clock, no order, no counter):
+each worker calls it for other documents, and any number of workers gives the same corpus. The SHA-256 of its file is
+part of the corpus's identity, so that another version of it makes another corpus; what the file imports is not checked.
 """
 
 from __future__ import annotations
@@ -42,7 +41,8 @@ _FORM = "`module:function` or `file.py:function`"
 
 
 class Drop(NamedTuple):
-    """What a step returns to drop a document: the rule that it is counted under, and a detail for the ledger."""
+    """The return value of a step that drops a document: the rule that it is counted under, and a detail for the
+    ledger."""
 
     rule: str
     detail: str = ""
@@ -52,7 +52,7 @@ Step = Callable[[Row], Row | Drop]
 
 
 class StepFile(NamedTuple):
-    """A step that was found: its name in the recipe, its file and function, and the SHA-256 of the file."""
+    """A custom step: its name in the recipe, its file and function, and the SHA-256 of the file."""
 
     name: str
     path: str
@@ -61,10 +61,9 @@ class StepFile(NamedTuple):
 
 
 def find_step(name: str) -> StepFile:
-    """Find a step by its name without running any of its code.
+    """Return a step by its name, without running any of its code.
 
-    Raises a `UserError` for a name of another form, a missing file or function, and a file that is not Python.
-    """
+    Raises a `UserError` for a malformed name, a missing file or function, and a file that is not Python."""
     module, colon, function = name.rpartition(":")
     if not colon or not module or not function.isidentifier():
         raise UserError(f"not the name of a step: {name!r}", expected=_FORM)
@@ -84,7 +83,7 @@ def find_step(name: str) -> StepFile:
 
 
 def find_steps(names: Sequence[str]) -> tuple[StepFile, ...]:
-    """Find all steps of a recipe, in its order; see `find_step`. A step that is named twice is a `UserError`."""
+    """Return all steps of a recipe in order; see `find_step`. Raises a `UserError` for a step that is named twice."""
     for name in names:
         if list(names).count(name) > 1:
             raise UserError(f"the step {name!r} is named twice", expected="each step once")
@@ -104,7 +103,7 @@ def _file_of(module: str, name: str) -> Path:
 
 
 def _installed(module: str) -> Path | None:
-    """The source file of an installed module; packages around it are imported, it is not."""
+    """Return the source file of an installed module; packages around it are imported, the module is not."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -113,7 +112,7 @@ def _installed(module: str) -> Path | None:
 
 
 def _defined_names(tree: ast.Module) -> list[str]:
-    """The names that a module defines, assigns or imports at its top level."""
+    """Return the names that a module defines, assigns or imports at its top level."""
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -127,10 +126,9 @@ def _defined_names(tree: ast.Module) -> list[str]:
 
 @lru_cache(maxsize=32)
 def load_step(step: StepFile) -> Step:
-    """Load a step's function: its file is run once in each process.
+    """Return a step's function; its file is run once in each process.
 
-    Raises a `UserError` for a file that has changed since it was found, that fails, or whose name is not a function.
-    """
+    Raises a `UserError` for a file that has changed since it was found, that fails, or that lacks the function."""
     path = Path(step.path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != step.digest:
         hint = "the same command begins again with what is there now"
@@ -154,11 +152,11 @@ def load_step(step: StepFile) -> Step:
 
 
 def apply_steps(row: Row, steps: Sequence[StepFile]) -> Drop | None:
-    """Apply steps to a row of the pipeline, in their order; return what dropped it, or None: it is kept, as changed.
+    """Apply steps to a row of the pipeline in order; return why one of them dropped it, or None where it is kept, as
+    changed.
 
-    Raises a `UserError` with the place of the document, and of the line in the step, for a step that fails or returns
-    something else than a document or a `Drop`.
-    """
+    Raises a `UserError` with the place of the document, and of the line in the step, for a step that fails or that
+    returns something else than a document or a `Drop`."""
     for step in steps:
         document = {**json.loads(row["meta"] or "{}"), **{k: row[k] for k in (*FIXED, *_COLUMNS)}}
         try:
@@ -200,7 +198,7 @@ def _wrong(step: StepFile, row: Row, what: str, expected: str) -> UserError:
 
 
 def _failed(step: StepFile, error: Exception, place: str) -> UserError:
-    """The error of a step that failed, with the last line of its file that was reached."""
+    """Return the error of a step that failed, with the last line of its file that was reached."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == Path(step.path)]
     line = f":{frames[-1].lineno}" if frames else ""
     document = f", document {place}" if place else ""

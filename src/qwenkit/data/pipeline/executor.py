@@ -3,13 +3,13 @@
     work = Executor(folder, workers=4)
     records = work.run_phase("read", key, [(split, source), ...], read_part)   # read_part(out, split, source) -> record
 
-A done record is a small JSON value; it lies in the shard's folder with the digest of itself and of what else lies
-there. A kill loses the shards that were being made, no more; another number of workers makes the same bytes. A phase
-whose `key` (all that its output depends on) has changed is made anew. `runner="ray"` runs the shards as Ray's tasks on
-a shared file system.
+A done record is a small JSON value in the shard's folder, with the digest of itself and of the other files there. A
+kill loses only the shards that were being written; another number of workers gives the same bytes. A phase whose `key`
+(everything that its output depends on) has changed is repeated. `runner="ray"` runs the shards as Ray's tasks on a
+shared file system.
 
-What an earlier start made is hashed before it is used again, and made again where it is not what its record says: that
-costs one reading of the shards at every start. Workers of this machine die with the process that started them.
+Shards of an earlier start are hashed before they are used again, and written again where they differ from their record:
+so every start reads them once. Local worker processes end with the process that started them.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ DONE, KEY, PART, DIGEST = "mark.json", "key.json", ".part", "digest"
 
 
 class Executor:
-    """Runs phases in a folder, which is its own meanwhile. Use as a context: the worker processes live as long."""
+    """Runs phases in a folder, which it locks. Use it as a context manager: the worker processes live as long."""
 
     def __init__(
         self, folder: Path, workers: int = 1, runner: str = "local", progress: Callable[..., None] | None = None
     ) -> None:
+        """Prepare a folder of phases; `workers` processes run shards, or Ray does (`runner` is "ray")."""
         self.folder, self.workers, self.runner = folder, max(1, workers), runner
         self._progress = progress or (lambda done, total, **_: None)
         self._pool: ProcessPoolExecutor | None = None
@@ -51,16 +52,18 @@ class Executor:
         self._names: dict[str, list[str]] = {}
 
     def __enter__(self) -> Executor:
+        """Lock the folder."""
         self._held.enter_context(locked(self.folder, "folder of chunks"))
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop the worker processes and unlock the folder."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._held.close()
 
     def path(self, phase: str, number: int, name: str) -> Path:
-        """Return a file of a finished chunk."""
+        """Return the path of a file of a finished shard."""
         return self.folder / phase / self._names[phase][number] / name
 
     def run_phase(
@@ -71,8 +74,10 @@ class Executor:
         work: Callable[..., DoneRecord],
         own: Sequence[object] | None = None,
     ) -> list[DoneRecord]:
-        """Do what is not done of a phase; the marks of all chunks in their order. With `own` every chunk has a key of
-        its own beside that of the phase, and stays while that stands, wherever it comes to be among the others."""
+        """Run the missing shards of a phase; return the done records of all shards in order.
+
+        A phase with another `key` starts anew. With `own` every shard also has a key of its own, and stays while that
+        is the same, whatever its place among the others. Raises `Stopped` where a worker process is killed."""
         self._open(phase, _digest_of(key))
         names = [f"{n:05d}" for n in range(len(tasks))] if own is None else [_digest_of(each)[:16] for each in own]
         self._names[phase] = names
@@ -86,7 +91,7 @@ class Executor:
         return [read_json(out / DONE) for out in outs]
 
     def _intact(self, outs: list[Path]) -> list[bool]:
-        """Which chunks are there with the bytes that were marked; of another nothing stays."""
+        """Return which shards exist with the bytes of their done record; others are removed."""
         with ThreadPoolExecutor(self.workers) as pool:
             intact_outs = list(pool.map(is_intact, outs))
         for out in (out for out, intact in zip(outs, intact_outs) if not intact):
@@ -94,15 +99,15 @@ class Executor:
         return intact_outs
 
     def _open(self, phase: str, key: str) -> None:
-        """Throw away what another key has made."""
+        """Remove the shards of another key."""
         folder = self.folder / phase
         if folder.exists() and _read(folder / KEY) != key:
             (folder / KEY).unlink(
                 missing_ok=True
-            )  # first: what a kill leaves half deleted is not a phase of the old key
+            )  # first: a half-deleted phase after a kill must not pass for one of the old key
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(f"*{PART}"):  # of a kill: nobody works at it any more
+        for part in folder.glob(f"*{PART}"):  # left by a kill: no process works on it
             shutil.rmtree(part, ignore_errors=True)
         write_json(folder / KEY, key)
 
@@ -134,7 +139,7 @@ def _digest_of(key: object) -> str:
 
 
 def _as_worker(parent: int) -> None:
-    """A worker is one of several: its libraries start no threads, an interrupt is the parent's, and it ends with the
+    """Set up a worker process: its libraries start no threads, the parent handles interrupts, and it ends with the
     parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -142,8 +147,9 @@ def _as_worker(parent: int) -> None:
 
 
 def make_shard(work: Callable[..., DoneRecord], out: Path, task: Task) -> None:
-    """Make one chunk beside its place, in a folder that no other process has; mark it and move it there. A full disk is
-    told by the folder of all phases."""
+    """Write one shard into a temporary folder, mark it as done and rename it into place.
+
+    The error of a full disk names the folder of all phases."""
     beside = out.with_name(f"{out.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     beside.mkdir(parents=True)
     try:
@@ -160,13 +166,13 @@ def make_shard(work: Callable[..., DoneRecord], out: Path, task: Task) -> None:
     try:
         beside.replace(out)
     except OSError:
-        if not is_intact(out):  # else another has made the same meanwhile
+        if not is_intact(out):  # otherwise another process has written the same
             raise
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def is_intact(out: Path) -> bool:
-    """Return whether a chunk is there, with the bytes that its mark was made of."""
+    """Return whether a shard exists with the bytes that its done record was made of."""
     mark = _read(out / DONE)
     if not isinstance(mark, dict) or DIGEST not in mark:
         return False
@@ -177,13 +183,13 @@ def is_intact(out: Path) -> bool:
 
 
 def _content(folder: Path, mark: DoneRecord, flushed: bool = False) -> str:
-    """The digest of a chunk: of its files and of what else its mark says."""
+    """Return the digest of a shard: of its files and of its done record."""
     files = {path.name: _digest(path, flushed) for path in sorted(folder.iterdir()) if path.name != DONE}
     return _digest_of([files, mark])
 
 
 def _read(path: Path) -> Any:
-    """A small JSON file; None where it is missing or broken."""
+    """Return the value of a small JSON file; None where it is missing or broken."""
     try:
         return read_json(path)
     except UserError:
@@ -191,7 +197,7 @@ def _read(path: Path) -> Any:
 
 
 def _of_disk(error: BaseException | None) -> OSError | None:
-    """The fault of a disk behind an error: a file that cannot be written whole often cannot be closed either."""
+    """Return the disk error behind an error: a file that cannot be written completely often cannot be closed either."""
     while error is not None and not isinstance(error, (OSError, QwenkitError)):
         error = error.__context__
     return error if isinstance(error, OSError) else None
@@ -215,7 +221,8 @@ def _on_ray(work: Callable[..., DoneRecord], jobs: list[tuple[Path, Task]]) -> I
 
 
 def import_ray() -> Any:
-    """Ray, connected: to the cluster of RAY_ADDRESS, or to one on this machine."""
+    """Return Ray, connected to the cluster of RAY_ADDRESS or to a local one; raises a `UserError` where it is not
+    installed."""
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -2,8 +2,8 @@
 
 The report up-samples chosen sources and mixes multi-task instruction data into pretraining, and gives no weights. Ours
 are the recipe's: weight 1 takes every document once, 2.5 every document twice and a random half a third time, 0.3 a
-random 30 %. Copies keep the document's id and are told apart by their number, `copy`: 0, 1, 2. The place of documents
-in training is not decided here: the order of training (`tokens.order`) shuffles them anew in every epoch.
+random 30 %. Copies keep the document's id and differ in their number, `copy`: 0, 1, 2. The place of documents in
+training is not decided here: the order of training (`tokens.order`) shuffles them anew in every epoch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from qwenkit.records import Row
 
 
 def copies(weight: float, seed: int, source: str, name: str) -> int:
-    """Return how often a document of a source appears: the weight, rounded up or down by a draw that is the document's
-    own."""
+    """Return how often a document of a source appears: the weight, rounded up or down by a random draw of the
+    document's own."""
     whole = math.floor(weight)
     if weight == whole:
         return whole
@@ -25,6 +25,6 @@ def copies(weight: float, seed: int, source: str, name: str) -> int:
 
 
 def repeat(row: Row, times: int) -> Iterator[Row]:
-    """Yield a row so many times, numbered."""
+    """Yield a row that many times, with the number of the copy."""
     for copy in range(times):
         yield {**row, "copy": copy}

@@ -1,13 +1,12 @@
-"""What is done to one shard in each phase of a corpus (`corpus` joins them; `minhash_dedup` does what needs all shards,
-and `quality_signals` measures what `clean_part` judges).
+"""The work on one shard in each phase of a corpus (`corpus` joins them; `minhash_dedup` does what needs all shards, and
+`quality_signals` measures what `clean_part` judges).
 
-    read_part     a part of a source: documents, text out of pages, language         -> rows, ledger
-    sign_part     exact keys and MinHash bands of those rows                         -> signatures
-    spread_part   grams of the tests in those that are no copies                     -> in how many documents each is
-    clean_part    of what is not a copy: quality, personal data, tests, mixture         -> documents, ledger
+    read_part a part of a source: documents, text out of pages, language -> rows, ledger sign_part exact keys and
+    MinHash bands of those rows -> signatures spread_part grams of the tests in those that are not copies -> in how many
+    documents each is clean_part of what is not a copy: quality, personal data, tests, mixture -> documents, ledger
 
 Each is a pure function of its arguments and files: no order, no state, no clock. A document is in the ledger once, with
-what became of it: by that `read = kept + dropped by each rule + quarantined` can be counted to the record.
+its outcome, so that `read = kept + dropped by each rule + quarantined` can be checked record by record.
 """
 
 from __future__ import annotations
@@ -65,8 +64,10 @@ def read_part(
     signatures: Sequence[list[int]] = (),
     steps: Sequence[StepFile] = (),
 ) -> DoneRecord:
-    """Return documents of a part of a source as rows; those without text or of an unwanted language end here. Files
-    that are no more those that were `seen` when the build began are refused: their digests are taken."""
+    """Write the documents of a split of a source as rows; return the counts and the quarantine.
+
+    Documents without text or in an unwanted language are dropped here. Raises a `UserError` for files whose
+    `signatures` have changed since the build began: their digests are already taken."""
     quarantine = Quarantine()
     _refuse_changed(split, source, signatures)
     with (
@@ -93,7 +94,7 @@ def _refuse_changed(split: SourceSplit, source: Source, signatures: Sequence[lis
 
 
 def text_of(source: Source, document: Document) -> str:
-    """Return a document's text. A page is decoded and extracted; other text is only tidied, and code left as it is."""
+    """Return the text of a document: a page is decoded and extracted, other text only tidied, code unchanged."""
     if document.form == "html":
         return collapse_repeated_lines(extract_text(document.body, document.url, document.charset))
     text = document.body if isinstance(document.body, str) else decode(document.body, document.charset)
@@ -101,7 +102,7 @@ def text_of(source: Source, document: Document) -> str:
 
 
 def _row(source: Source, document: Document) -> tuple[Row, float]:
-    """A document's row, and how sure its language is."""
+    """Return the row of a document, and the confidence of its language."""
     text = text_of(source, document)
     fields = {key: value for key, value in document.fields.items() if _is_plain(value)}
     licence, license_, language = (fields.pop(key, "") for key in ("licence", "license", "language"))
@@ -117,7 +118,8 @@ def _row(source: Source, document: Document) -> tuple[Row, float]:
 
 
 def _is_plain(value: Any) -> bool:
-    """What a column of a document may hold; NaN, which others write where there is nothing, is not a value."""
+    """Return whether a column of a document may hold this value; NaN, which others write for a missing value, is not
+    one."""
     return isinstance(value, str | int | bool) or (isinstance(value, float) and isfinite(value))
 
 
@@ -126,7 +128,7 @@ def _text(value: Any) -> str:
 
 
 def _unwanted(row: Row, sure: float, source: Source, config: CorpusConfig) -> tuple[str, str, str] | None:
-    """The (step, rule, what was seen) that ends a document before all comparing; None: it goes on."""
+    """Return the (step, rule, detail) that drops a document before deduplication, or None."""
     language, licence = row["language"], row["licence"]
     if not row["text"].strip():
         return "extract", "no_text", row["url"] or ""
@@ -142,7 +144,7 @@ def _unwanted(row: Row, sure: float, source: Source, config: CorpusConfig) -> tu
 
 
 def _by_steps(row: Row, steps: Sequence[StepFile]) -> tuple[str, str, str] | None:
-    """The (step, rule, what was seen) by which a step of the user's own drops a document, which it may also change."""
+    """Return the (step, rule, detail) by which a custom step drops a document, or None; steps may also change it."""
     if drop := apply_steps(row, steps):
         return "steps", drop.rule, drop.detail
     return None if row["text"].strip() else ("steps", "no_text", "")
@@ -152,7 +154,7 @@ def _by_steps(row: Row, steps: Sequence[StepFile]) -> tuple[str, str, str] | Non
 
 
 def sign_part(out: Path, number: int, rows: Path, source: Source, config: CorpusConfig) -> DoneRecord:
-    """Exact key, band keys, size and id of every row, by its number; of lines, how many rows hold them."""
+    """Write the exact key, band keys, size and id of every row by its number; return how many rows hold each line."""
     bands, _ = minhash.bands_for(config.near_threshold)
     exact, near = applies("exact_duplicates", source, config), applies("near_duplicates", source, config)
     fields = [("doc", pa.int64()), ("size", pa.int32()), ("name", pa.int64())]
@@ -184,7 +186,8 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
 
 
 def spread_part(out: Path, number: int, rows: Path, config: CorpusConfig, joined: Path, tests: Path) -> DoneRecord:
-    """In how many documents of a chunk each gram of the tests stands, copies left out."""
+    """Write in how many documents of a shard each n-gram of the tests occurs, copies left out; return the number of
+    n-grams."""
     index, (copies, _) = index_of(tests, config), outcomes_and_names(joined, number)
     grams_of_documents = [np.empty(0, dtype=np.uint64)]
     done = 0
@@ -207,7 +210,9 @@ def clean_part(
     tests: Path,
     common: Path | None,
 ) -> DoneRecord:
-    """Return what is left of a chunk, and the outcome of all its rows. `tests` and `common`: see `index_of`."""
+    """Write the documents of a shard that are kept, and the outcome of all its rows; return the counts.
+
+    `tests` and `common` are the files of `index_of`."""
     index = index_of(tests, config, common) if applies("decontaminate", source, config) else None
     judge = _Judge(source, config, joined, index)
     copies, names = outcomes_and_names(joined, number)
@@ -272,7 +277,7 @@ class _Judge:
         return None
 
     def _next(self, row: Row, attributes: Iterator[Row]) -> dict[str, float]:
-        """What was measured of a document: attributes lie in the order of the rows."""
+        """Return the measures of a document: attributes are in the order of the rows."""
         if not (self.rules or self.least or self.model):
             return {}
         signals = next(attributes)
@@ -305,7 +310,7 @@ class _Judge:
 
 
 def index_of(tests: Path, config: CorpusConfig, common: Path | None = None) -> TestIndex:
-    """Return the index of the test texts in a file, without the grams in another."""
+    """Return the index of the test texts in the file `tests`, without the n-grams in the file `common`."""
     ignored = () if common is None else (str(common), *stamps(common))
     return _index((str(tests), *stamps(tests)), ignored, config.gram, config.shortest)
 
@@ -317,7 +322,7 @@ def _index(tests: tuple[Any, ...], common: tuple[Any, ...], gram: int, shortest:
 
 
 def _match(row: Row, match: Match) -> Row:
-    """An overlap with what stands around it, so that a reader can say whether it gives the test away."""
+    """Return an overlap with its context, so that a reader can say whether it reveals the test."""
     text, start, stop = row["text"], match.start, match.stop
     around = {"before": text[max(0, start - _AROUND) : start], "after": text[stop : stop + _AROUND]}
     span = {"start": start, "stop": stop, "matched": text[start:stop]}

@@ -1,4 +1,4 @@
-"""Readers: documents out of files, packed or not.
+"""Readers: documents out of files, compressed or not.
 
 `sources` says which files a source holds and what each is read as; `documents` yields documents out of them, through
 `warc` and `warc_pages` (web archives), `row_files` and `json_files` (JSON, CSV and Parquet), `text_lines` (lines of any

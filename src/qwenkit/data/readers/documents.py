@@ -4,12 +4,12 @@
     for document in read_documents(Source("web", Path("pages.warc.gz"), kind="html"), quarantine): ...
     for split in source_splits(source, 16 << 20): ...   # of about 16 MB, each read by itself: read_split
 
-A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and
-`read = yielded + quarantined` holds for every file. So does what lies in a folder and is not read: files of unknown
-type, pipes, links to nothing (`sources`). A path that does not exist, an empty source, an unknown suffix of a single
-file and a disk that fails are said at once. Large files are split: JSONL at lines, `.zst` at frames, Parquet at row
-groups, WARC at records; a `.jsonl.gz` is one part, because only its beginning can be found, and so are a JSON document
-and CSV. A document knows its place: `file:line` or `file@offset`.
+A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and `read =
+yielded + quarantined` holds for every file. So do files of a folder that are not read: files of unknown type, pipes,
+links to nothing (`sources`). A path that does not exist, an empty source, an unknown suffix of a single file and a
+failing disk are errors at once. Large files are split: JSONL at lines, `.zst` at frames, Parquet at row groups, WARC at
+records; a `.jsonl.gz` is one split, because it cannot be entered in the middle, and so are a JSON document and CSV. A
+document has its place: `file:line` or `file@offset`.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ __all__ = ["AUTO", "KINDS", "Document", "Source", "SourceSplit", "read_documents
 _PAGES = ("response", "resource", "conversion")
 _MOST_OTHERS = 5
 _LEAST = 512  # bytes of a part of a packed archive
-_NO_PAGES = ("warcinfo", "request", "metadata")  # which are about pages, and are none
+_NO_PAGES = ("warcinfo", "request", "metadata")  # about pages, but not pages
 
 
 @dataclass
 class Document:
     """A document as read: `body` is text, or bytes whose encoding only `charset` (a header's claim) hints at. `form` is
-    what it is to be taken for: `html`, `code` or `text`."""
+    how it is treated: `html`, `code` or `text`."""
 
     id: str
     body: str | bytes
@@ -59,10 +59,12 @@ class Document:
 
 @dataclass(frozen=True)
 class SourceSplit:
-    """What of a source is read by itself: files, or of one file the bytes (or row groups) `start` to `stop`.
-    `first` is the number of its first line or row; `skip`: it begins within a line that belongs to the part before.
-    `form` and `kind` are those of its files (`sources`). `unread`: (path below the source, why) of what lies there and
-    is not read."""
+    """A split of a source that is read by itself: whole files, or the bytes (or row groups) `start` to `stop` of one
+    file.
+
+    `first` is the number of its first line or row. `skip` says that it begins within a line that belongs to the split
+    before. `form` and `kind` are those of its files (`sources`). `unread` lists (path below the source, reason) for
+    files that are not read."""
 
     paths: tuple[str, ...]
     start: int = 0
@@ -134,7 +136,7 @@ def _source_split(part: FileSplit, file: File) -> SourceSplit:
 
 
 def read_split(split: SourceSplit, source: Source, quarantine: Quarantine) -> Iterator[Document]:
-    """Yield the documents of one part of a source."""
+    """Yield the documents of one split of a source."""
     root = remote.fetched(source.path, source.name)
     quarantine.root = root
     for name, why in split.unread:
@@ -142,7 +144,7 @@ def read_split(split: SourceSplit, source: Source, quarantine: Quarantine) -> It
     for name in split.paths:
         try:
             yield from _read_file(Path(name), split, source, quarantine)
-        except OSError as error:  # of reading: what is done with a document does not come by here
+        except OSError as error:  # of reading: errors of the consumer do not reach this place
             raise UserError(
                 f"the file cannot be read ({error.strerror or error})", where=f"source {source.name}: {name}",
                 hint="look after the disk or the network it lies on; the same command then goes on",
@@ -164,13 +166,13 @@ def _read_file(path: Path, split: SourceSplit, source: Source, quarantine: Quara
 
 
 def _form_of(kind: str) -> str:
-    """What texts of a kind are taken for."""
+    """Return how texts of a kind are treated."""
     return kind if kind in ("html", "code") else TEXT
 
 
 def _read_text(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterator[Document]:
-    """A file is a document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as Windows
-    writes it; pages may be anything."""
+    """Yield a file as one document, named by its path below the source. Prose and code are in UTF-8, or in UTF-16 as
+    Windows writes it; pages may be in any encoding."""
     name = quarantine.named(path)
     data = bytearray()
     for part in compression.blocks(path):
@@ -197,8 +199,8 @@ def _read_text(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterat
 def _rows(
     rows: Iterator[tuple[int, dict[str, Any]]], path: Path, split: SourceSplit, source: Source, quarantine: Quarantine
 ) -> Iterator[Document]:
-    """Documents out of rows with a text column (`text`; for pages `html`, else `body`, else `text`), or with those that
-    the source names."""
+    """Yield documents from rows with a text column (`text`; for pages `html`, else `body`, else `text`), or with those
+    that the source names."""
     usual = ("html", "body", "text") if split.kind == "html" else ("text",)
     file = quarantine.named(path)
     others: set[str] = set()  # columns that reasons name
@@ -225,7 +227,7 @@ def _rows(
 
 
 def _no_text(row: dict[str, Any], key: str, likely: str | None) -> str:
-    """Why a row has no text, and the key that would give it one."""
+    """Return why a row has no text, and the key that would give it one."""
     if key in row:
         return f"not a text in key {key!r}"
     return f"no key {key!r}" + (f", but a text in {likely!r} (name it in `text_keys`)" if likely else "")
@@ -236,7 +238,7 @@ def _text(part: str | bytes) -> str:
 
 
 def _read_warc(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterator[Document]:
-    """Pages of a WARC file: complete HTTP responses with status 200 and a text content type."""
+    """Yield the pages of a WARC file: complete HTTP responses with status 200 and a text content type."""
     file = quarantine.named(path)
     for offset, record in warc.records(path, split.start, split.stop):
         if isinstance(record, str):
@@ -254,7 +256,7 @@ def _read_warc(path: Path, split: SourceSplit, quarantine: Quarantine) -> Iterat
 
 
 def _page(record: warc.Record) -> warc_pages.Page | str | None:
-    """The page in a record, or why there is none; None of a record that is about others."""
+    """Return the page in a record, or the reason why there is none; None for records that are not responses."""
     kind = record.headers.get("warc-type", "").lower()
     if kind in _PAGES:
         return warc_pages.page(record)

@@ -2,13 +2,13 @@
 
     decode(data, claimed="utf-8") -> str
 
-Pages lie about their encoding: GBK under "utf-8", Latin-1 under nothing. What is valid UTF-8 is UTF-8 (other text is
+Pages often declare a wrong encoding: GBK as "utf-8", Latin-1 as nothing. What is valid UTF-8 is UTF-8 (other text is
 almost never so by accident). Otherwise the claimed, the page's own, a guessed and the usual encodings compete: the
 letters outside ASCII are read in each, and the reading that looks most like writing wins: letters of one script, most
-of them everyday ones, no capital within a word. A claim that reads about as well as another is taken. Vietnamese in
-the encodings of fonts (TCVN3, VNI), which are no encodings of characters, is read as Western text.
-UTF-16 is known by its mark or by the NUL bytes between its letters, ISO-2022-JP by its escapes. Caveat: other 7-bit
-encodings (HZ, UTF-7) are taken for ASCII.
+of them everyday ones, no capital within a word. A claim that reads about as well as another is taken. Vietnamese in the
+encodings of fonts (TCVN3, VNI), which are not encodings of characters, is read as Western text. UTF-16 is known by its
+mark or by the NUL bytes between its letters, ISO-2022-JP by its escapes. Caveat: other 7-bit encodings (HZ, UTF-7) are
+taken for ASCII.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "u
 
 
 def decode(data: bytes, claimed: str | None = None) -> str:
-    """Bytes as text. What is valid UTF-8 is UTF-8; else the most plausible of claimed, guessed and usual encodings."""
+    """Return bytes as text: valid UTF-8 is UTF-8; otherwise the most plausible of the claimed, guessed and usual
+    encodings."""
     for bom, name in BOMS:
         if data.startswith(bom):
             return data[len(bom) :].decode(name, "replace")
@@ -84,7 +85,8 @@ def decode(data: bytes, claimed: str | None = None) -> str:
 
 
 def _by_language(sample: bytes, trusted: dict[str, float]) -> str:
-    """Of the encodings of Latin letters, which are all full of letters, the one in which a language is known best."""
+    """Return the encoding of Latin letters in which a language is recognised best; such encodings are all full of
+    letters."""
     names = dict.fromkeys([*trusted, "cp1252"])
     if len(names) == 1:
         return "cp1252"
@@ -93,8 +95,7 @@ def _by_language(sample: bytes, trusted: dict[str, float]) -> str:
 
 
 def utf_16(data: bytes) -> str | None:
-    """Return the name of UTF-16 without a mark, or None: every other of its bytes is NUL in ASCII, which all markup
-    is."""
+    """Return the name of UTF-16 without a mark, or None: in it every other byte of ASCII, such as markup, is NUL."""
     nuls = [data[start:1000:2].count(0) for start in (0, 1)]
     if len(data) < 64 or max(nuls) < 0.3 * len(data[:1000:2]) or min(nuls) > 0.1 * max(nuls):
         return None
@@ -102,14 +103,14 @@ def utf_16(data: bytes) -> str | None:
 
 
 def _nearly_utf8(data: bytes) -> bool:
-    """Whether the bytes are UTF-8 with a few accidents: a cut character, a pasted Latin-1 letter."""
+    """Return whether the bytes are UTF-8 with a few accidents: a truncated character, a pasted Latin-1 letter."""
     broken = data.decode("utf-8", "replace").count("\ufffd")
     whole = len(re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}", data))
     return whole > 20 * broken
 
 
 def _named(data: bytes, sample: bytes, claimed: str | None) -> dict[str, float]:
-    """The encodings that somebody names, with how much that is worth in a score (`max` keeps the first of equals)."""
+    """Return the encodings that are claimed, with their bonus to the score (`max` keeps the first of equals)."""
     meta = _META.search(data[:4096])
     named = ((claimed, _CLAIMED), (meta.group(1).decode() if meta else None, _CLAIMED))
     named = (*named, (detect_encoding(sample, max_len=0), _GUESSED))
@@ -123,7 +124,7 @@ def _named(data: bytes, sample: bytes, claimed: str | None) -> dict[str, float]:
 
 @lru_cache(maxsize=256)
 def _known(name: str) -> str | None:
-    """The encoding's name as browsers read it (`gb2312` is `gb18030`, `latin-1` is `windows-1252`), or None."""
+    """Return the encoding's name as browsers read it (`gb2312` is `gb18030`, `latin-1` is `windows-1252`), or None."""
     try:
         plain = _ALIASES.get(name.lower(), name)
         mapped = map_encoding_to_html5(plain, fallback_utf8=False) or plain
@@ -135,14 +136,16 @@ def _known(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _frequent_han() -> frozenset[str]:
-    """Everyday Han characters: level 1 of GB 2312 and of Big5, whose code tables put common characters first."""
+    """Return the common Han characters: level 1 of GB 2312 and of Big5, whose code tables put common characters
+    first."""
     level_1_gb = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
     level_1_big5 = bytes(b for high in range(0xA4, 0xC7) for low in range(0xA1, 0xFF) for b in (high, low))
     return frozenset(level_1_gb.decode("gb2312", "ignore") + level_1_big5.decode("big5", "ignore"))
 
 
 def plausibility(sample: bytes, encoding: str) -> float:
-    """Return how much a sample, read in an encoding, looks like writing: the mean score of its non-ASCII characters."""
+    """Return how much a sample looks like writing when it is read in an encoding: the mean score of its non-ASCII
+    characters."""
     text = sample.decode(encoding, "replace")
     chinese = encoding in ("gb18030", "big5")
     scores = [_score(*triple, chinese) for triple in zip(" " + text, text, text[1:] + " ") if triple[1] > "\x7f"]
@@ -150,7 +153,7 @@ def plausibility(sample: bytes, encoding: str) -> float:
 
 
 def _score(before: str, char: str, after: str, chinese: bool) -> float:
-    """+1 for a character at home among its neighbours, below 0 for one that only a wrong table puts there."""
+    """Return 1 for a character that fits its neighbours, below 0 for one that only a wrong table puts there."""
     script, category = _script(char), unicodedata.category(char)
     if char == "\ufffd" or category in ("Cc", "Cn", "Co", "Cs"):
         return -3.0
@@ -173,7 +176,7 @@ def _score(before: str, char: str, after: str, chinese: bool) -> float:
 
 
 def _alphabetic(before: str, char: str, after: str, script: str) -> float:
-    """A letter of an alphabet stands among letters of its own kind, and most are everyday ones of it; capitals do not
+    """Return the score of a letter: it fits among letters of its script, common ones score higher, capitals do not
     follow small letters."""
     if char.isupper() and before.islower():
         return -1.0
@@ -188,7 +191,7 @@ def _alphabetic(before: str, char: str, after: str, script: str) -> float:
 
 @lru_cache(maxsize=1 << 16)
 def _script(char: str) -> str:
-    """The script of a character; nothing of a sign that all scripts use."""
+    """Return the script of a character; "" for a sign that all scripts use."""
     if char < "\u0250":
         return "latin" if char.isalpha() else ""
     return next((name for name, first, last in _SCRIPTS if first <= char <= last), "")

@@ -1,4 +1,4 @@
-"""Where a large file can be cut, so that each part is read by itself: the one splitter of files.
+"""Find where a large file can be cut, so that each split is read by itself: the one splitter of files.
 
     for split in split_lines(path, 16 << 20): ...        # of plain JSON lines: each split ends with a whole line
     for split in split_row_groups(path, 16 << 20): ...   # of Parquet
@@ -21,11 +21,11 @@ from qwenkit.records import row_groups
 
 @dataclass(frozen=True)
 class FileSplit:
-    """A part of a file that is read by itself: bytes `start` to `stop`, of Parquet row groups; None: to the end.
+    """A split of a file that is read by itself: bytes `start` to `stop` (of Parquet: row groups); None means to the
+    end.
 
-    `lines` and `rows` count what stands before it: lines with their empty ones, rows without. `skip`: it begins within
-    a line that belongs to the split before.
-    """
+    `lines` and `rows` count what precedes it: lines with empty ones, rows without. `skip` says that it begins within a
+    line that belongs to the split before."""
 
     path: Path
     start: int = 0
@@ -56,8 +56,8 @@ def split_lines(path: Path, size: int) -> Iterator[FileSplit]:
 
 
 def split_row_groups(path: Path, size: int) -> Iterator[FileSplit]:
-    """Yield the splits of a Parquet file: row groups of about `size` bytes. A damaged file is one split of all of it:
-    whoever reads it says what is wrong."""
+    """Yield the splits of a Parquet file: row groups of about `size` bytes. A corrupted file is one split, so that its
+    reader can say what is wrong."""
     import pyarrow as pa
 
     try:
@@ -67,8 +67,10 @@ def split_row_groups(path: Path, size: int) -> Iterator[FileSplit]:
 
 
 def split_frames(path: Path, size: int) -> Iterator[FileSplit]:
-    """Yield the splits of JSON lines packed by zstd, each of complete frames. All is unpacked once to count lines; a
-    file of one frame stays one split, and so does what follows a damaged frame."""
+    """Yield the splits of JSON lines compressed by zstd, each of complete frames.
+
+    The file is decompressed once to count lines. A file of one frame stays one split, and so does everything after a
+    corrupted frame."""
     start = at = lines = before = 0
     skip, last = False, b"\n"
     total = path.stat().st_size

@@ -1,10 +1,10 @@
-"""A `.json` file as what it is: an object a line, or a document, that is a list of rows or a row over many lines.
+"""A `.json` file as what it contains: one object a line, or one document, which is a list of rows or one long row.
 
     if is_document(path):
         for number, value in values(path, quarantine): ...      # bytes of one value, which `records.parse_line` reads
 
-A document is read a value at a time, so that a long list need not fit memory. Where it breaks its reading ends: what
-follows cannot be told from what is inside.
+A document is read one value at a time, so that a long list need not fit into memory. Reading ends where the JSON is
+broken: what follows cannot be separated from the broken value.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _BETWEEN = re.compile(r"[\s,\]]*")
 
 
 def is_document(path: Path) -> bool:
-    """Return whether a file is one JSON document and not JSON lines: it begins with a list, or with an object that its
-    first line leaves open."""
+    """Return whether a file is one JSON document and not JSON lines: it begins with a list, or with an object that goes
+    beyond its first line."""
     head = next(blocks(path), b"")
     text = b"" if isinstance(head, Damage) else head.removeprefix(codecs.BOM_UTF8).lstrip()
     first, more, _ = text.partition(b"\n")
@@ -36,7 +36,7 @@ def is_document(path: Path) -> bool:
 
 
 def values(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, bytes]]:
-    """Yield (Number, bytes) of every value of a document: of a list its items."""
+    """Yield (number, bytes) of every value of a document; of a list, its items."""
     damage: list[Damage] = []
     pieces = _decoded(path, damage)
     buffer = next(pieces, "").removeprefix("\ufeff").lstrip().removeprefix("[")
@@ -64,7 +64,7 @@ def values(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, bytes]]:
 
 
 def _decoded(path: Path, damage: list[Damage]) -> Iterator[str]:
-    """A file's text up to the first damage. Bytes that are no UTF-8 stay what they are, for the value they stand in."""
+    """Yield a file's text up to the first corruption. Invalid UTF-8 is kept for the value that it is in."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for part in blocks(path):
         if isinstance(part, Damage):
@@ -75,7 +75,7 @@ def _decoded(path: Path, damage: list[Damage]) -> Iterator[str]:
 
 
 def _end_of_value(text: str, at: int, more: bool) -> int | None:
-    """Where the value that begins here ends; None where it does not, or may go on in what is not read yet."""
+    """Return where the value that begins here ends; None where it has no end, or may continue in data not read yet."""
     try:
         end = _JSON.raw_decode(text, at)[1]
     except (ValueError, RecursionError):

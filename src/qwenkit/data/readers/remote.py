@@ -1,9 +1,9 @@
-"""Sources that are not on this disk: data sets of the Hugging Face Hub (`hf://datasets/ORG/NAME`), S3 and GCS paths.
+"""Remote sources: data sets of the Hugging Face Hub (`hf://datasets/ORG/NAME`), S3 and GCS paths.
 
     folder = fetched("hf://datasets/org/name", "web")
 
-They are fetched whole to disk once (the Hub's own cache, or `QWENKIT_CACHE`), never to memory, and read from there like
-any other; without a network that is an error of the user's, said at once. Everything else is a path.
+They are downloaded completely to disk once (the Hub's own cache, or `QWENKIT_CACHE`), never to memory, and read from
+there like any other file; without a network that is a `UserError` at once. Everything else is a path.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from qwenkit.errors import UserError
 from qwenkit.files import is_disk_full
 
-_PATIENCE = "retry_limit_seconds=10"  # else GCS asks for a quarter of an hour where there is not a network
+_PATIENCE = "retry_limit_seconds=10"  # otherwise GCS retries for a quarter of an hour without a network
 _HUB, _STORES = "hf://datasets/", ("s3://", "gs://", "gcs://")
 
 
 def fetched(path: Path | str, name: str) -> Path:
-    """Return the local path of a source."""
+    """Return the local path of a source, downloading it where it is remote."""
     text = str(path)
     if text.startswith(_HUB):
         return _from_hub(text.removeprefix(_HUB), name)
@@ -42,13 +42,13 @@ def _from_hub(rest: str, name: str) -> Path:
     except HFValidationError as error:
         raise UserError("not the name of a data set", where=f"source {name}: {_HUB}{rest}",
                         expected=f"{_HUB}ORG/NAME, or a file or folder in it") from error  # fmt: skip
-    except OSError as error:  # all of the Hub's are, and those of the network
+    except OSError as error:  # the Hub's errors and those of the network are all of this class
         raise _unfetched("data set", f"source {name}: {_HUB}{rest}", error) from error
     return Path(folder) / inner
 
 
 def _from_store(text: str, name: str) -> Path:
-    """A folder, or a file, copied block by block to a folder of its own; a copy that broke off is made anew."""
+    """Return the local copy of a folder or file, copied block by block; an interrupted copy is made again."""
     from pyarrow import fs
 
     cache = Path(os.environ.get("QWENKIT_CACHE", Path.home() / ".cache" / "qwenkit"))
@@ -72,7 +72,7 @@ def _from_store(text: str, name: str) -> Path:
 
 
 def _opened(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it."""
+    """Return the file system of an address, and the path in it."""
     from pyarrow import fs
 
     mark = "&" if "?" in address else "?"
@@ -80,7 +80,7 @@ def _opened(address: str) -> tuple[Any, str]:
 
 
 def _unfetched(what: str, where: str, error: Exception) -> Exception:
-    """What to say of a copy that failed; of a full disk what is said of others."""
+    """Return the error of a copy that failed; a full disk is reported like any other."""
     if is_disk_full(error):
         return error
     reason = " ".join(str(error).split())[:200]

@@ -2,7 +2,7 @@
 
     for number, row in json_rows(path, quarantine): ...
 
-What is not a row goes to the quarantine with its number; reading goes on behind it.
+What is not a row goes to the quarantine with its number; reading continues after it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LIKELY = re.compile(
 def json_rows(
     path: Path, quarantine: Quarantine, start: int = 0, stop: int | None = None, first: int = 1, skip: bool = False
 ) -> Numbered:
-    """Yield rows with their numbers: of lines, or in a document."""
+    """Yield (number, row) of JSON lines, or of the rows in one document."""
     is_part = start or stop is not None
     lines = (
         values(path, quarantine)
@@ -45,7 +45,8 @@ def json_rows(
 
 
 def csv_rows(path: Path, quarantine: Quarantine) -> Numbered:
-    """Yield rows of a table of which the first line names the columns, numbered by the line that they begin in."""
+    """Yield (number, row) of a table whose first line names the columns; the number is that of the line where a row
+    begins."""
     csv.field_size_limit(text_lines.MAX_RECORD)
     lines = _text_lines(path, quarantine)
     head = next(lines, "")
@@ -70,7 +71,7 @@ def csv_rows(path: Path, quarantine: Quarantine) -> Numbered:
 
 
 def _text_lines(path: Path, quarantine: Quarantine) -> Iterator[str]:
-    """Lines with their ends up to the first damage; bytes that are no UTF-8 stay, as halves of surrogates."""
+    """Yield lines with their ends up to the first corruption; invalid UTF-8 stays, as surrogates."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     rest = ""
     for part in text_lines.blocks(path):
@@ -84,7 +85,7 @@ def _text_lines(path: Path, quarantine: Quarantine) -> Iterator[str]:
 
 
 def parquet_rows(path: Path, quarantine: Quarantine, start: int, stop: int | None, first: int) -> Numbered:
-    """Yield rows of the row groups `start` to `stop`, the first of which has the number `first`."""
+    """Yield (number, row) of the row groups `start` to `stop`; `first` is the number of the first row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -111,7 +112,7 @@ def parquet_rows(path: Path, quarantine: Quarantine, start: int, stop: int | Non
 
 
 def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
-    """The rows of a batch; instead of one that cannot be Python's, why."""
+    """Yield the rows of a batch, or an error for one that Python cannot represent."""
     try:
         rows = batch.to_pylist()
     except (ValueError, OverflowError):  # of pyarrow's own too
@@ -127,14 +128,15 @@ def _as_row(scalar: Any) -> dict[str, Any] | Exception:
 
 
 def _of_no_use(kind: Any) -> bool:
-    """Whether a column holds times: no field of a document is one, and they may lie outside Python's."""
+    """Return whether a column holds times: documents have no such field, and the values may be out of Python's
+    range."""
     import pyarrow.types
 
     return pyarrow.types.is_temporal(kind)
 
 
 def value_of(row: Row, key: str) -> object:
-    """Return the value of a column, or of a row within it that `a.b` names."""
+    """Return the value of a column, or of the nested field that `a.b` names."""
     if key in row or "." not in key:
         return row.get(key)
     outer, _, inner = key.partition(".")
@@ -143,7 +145,7 @@ def value_of(row: Row, key: str) -> object:
 
 
 def said(value: object) -> str | bytes | None:
-    """Return the text in a value: itself, or what the messages in a list say; None: neither."""
+    """Return the text of a value: a string itself, or the contents of a list of messages; None for anything else."""
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         parts = [each.get("content", each.get("value")) for each in value]
         return "\n\n".join(parts) if all(isinstance(each, str) for each in parts) else None
@@ -151,8 +153,8 @@ def said(value: object) -> str | bytes | None:
 
 
 def likely_key(row: Row) -> str | None:
-    """Return the column that most likely is the text of a row that has no `text`: one that is called so, or the only
-    text, or messages."""
+    """Return the column that most likely holds the text of a row without `text`: by its name, as the only string, or as
+    messages."""
     texts = [key for key, value in row.items() if said(value) and key not in ("id", "url", "licence", "license")]
     usual = [key for key in texts if _LIKELY.fullmatch(key)]
     spoken = [key for key in texts if isinstance(row[key], list)]

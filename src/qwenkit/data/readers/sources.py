@@ -1,9 +1,10 @@
-"""What a source is, and which files below it are read as what: by their contents where a name does not say it.
+"""What a source is, and how each file below it is read: by its contents where the name does not say it.
 
     files, unread = source_files(Path("crawl"), "web")     # [File(path, form, kind), ...], [(path, why not), ...]
 
-Forms are how a file is read (a WARC, rows of JSON, CSV or Parquet, a text), kinds what its documents go through. A
-source of the kind `auto` gives each file its own kind: pages, text that was taken out of pages, code, other text.
+Forms are how a file is read (a WARC, rows of JSON, CSV or Parquet, a text), kinds decide which steps apply to its
+documents. A source of the kind `auto` gives each file its own kind: pages, text that was extracted from pages, code,
+other text.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^<>]{0,200}>\s*)?(?:<!--.{0,500}?-->\s*){0,9}<(?:!doctype\s+html|html|head|body)\b",
     re.I | re.S,
 )
-"""How bytes begin that are a page, whatever they are called."""
+"""The beginning of the bytes of a page, whatever the file is called."""
 _BESIDE = re.compile(
     r"(?:readme|source|licen[sc]e|notice|copying|changelog|citation|contributing)[\w-]{0,20}(?:\.(?:md|txt|rst|html))?"
     r"|dataset_?(?:infos?|dict)\.json|state\.json",
@@ -53,15 +54,14 @@ DESCRIPTION = "a description beside data"
 
 @dataclass(frozen=True)
 class Source:
-    """One source of the corpus. `weight` up-samples (2.5: every document twice, half of them a third time).
+    """One source of the corpus. `weight` up-samples it (2.5: every document twice, half of them a third time).
 
-    Kinds: `html` pages; `web` text that somebody took out of pages; `text` that was chosen by hand (books, your own);
-    `code`; `instruction` data; `auto`, each file what it holds. Prose rules of quality judge the first two only.
+    Kinds: `html` pages; `web` text that was already extracted from pages; `text` that was chosen by hand (books, your
+    own); `code`; `instruction` data; `auto`, each file what it holds. Prose rules of quality judge only the first two.
 
-    `text_keys` are the columns of rows that make a text together, a paragraph each: ("question", "answer"); `a.b` is
-    the `b` in `a`. A list of messages gives what they say. `skip` names steps that are not applied to it, beyond those
-    its kind leaves out (`settings.STEPS`).
-    """
+    `text_keys` are the columns that make up a text together, a paragraph each: ("question", "answer"); `a.b` is the
+    field `b` of `a`. A list of messages gives their contents. `skip` names steps that are not applied to it, beyond
+    those that its kind leaves out (`pipeline.config.STEPS`)."""
 
     name: str
     path: Path | str
@@ -72,6 +72,7 @@ class Source:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Raise a `UserError` for an unknown kind or step, or a weight that is not a finite number above 0."""
         if self.kind not in (*KINDS, AUTO):
             raise UserError(
                 f"unknown kind {self.kind!r}",
@@ -84,7 +85,7 @@ class Source:
 
 
 class File(NamedTuple):
-    """A file that is read: how, and as what kind of document."""
+    """A file that is read, with its format and the kind of its documents."""
 
     path: Path
     form: str
@@ -92,8 +93,8 @@ class File(NamedTuple):
 
 
 def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], list[tuple[str, str]]]:
-    """Return the files of a source, that is itself or those below it, sorted by relative path; and of what else lies
-    there its relative path, and why it is not read."""
+    """Return the files of a source, which is a file or a folder, sorted by relative path; and the other files of the
+    folder, with the reason why they are not read."""
     where = f"source {name}: {path}"
     if not path.exists():
         raise UserError("no such file or folder", where=where, nearest=nearest(path.name, _siblings(path)))
@@ -116,7 +117,7 @@ def source_files(path: Path, name: str, kind: str = AUTO) -> tuple[list[File], l
 
 
 def _one(path: Path, name: str, kind: str) -> File:
-    """The file that a source names."""
+    """Return the file that a source names."""
     if why := _unreadable(path):
         raise UserError(why, where=f"source {name}: {path}", expected="a file or a folder that can be read")
     file = _form(path, kind) if path.stat().st_size else _by_name(path)
@@ -127,12 +128,12 @@ def _one(path: Path, name: str, kind: str) -> File:
 
 
 def _told(why: dict[Path, str]) -> str:
-    """How often each reason stands there."""
+    """Return the reasons with their counts."""
     return ", ".join(f"{count} x {reason}" for reason, count in sorted(Counter(why.values()).items()))
 
 
 def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Return what lies below a folder and is not a folder; and the folders that are not entered, with why."""
+    """Return the files below a folder, and the folders that are not entered, with the reasons."""
     files_found: list[Path] = []
     closed: dict[Path, str] = {}
 
@@ -151,7 +152,7 @@ def files_below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _unreadable(path: Path) -> str:
-    """Why a path is not a file to read, or nothing."""
+    """Return why a path is not a file to read, or ""."""
     if path.is_symlink() and not path.exists():
         return "a link to nothing"
     if not path.is_file():
@@ -160,14 +161,14 @@ def _unreadable(path: Path) -> str:
 
 
 def _unnamed(path: Path) -> str:
-    """Why a file that can be opened has no form."""
+    """Return why a file that can be opened has no form."""
     if path.name.startswith("."):
         return "a hidden file"
     return UNKNOWN if path.stat().st_size or _by_name(path) is None else "an empty file"
 
 
 def _named_in_utf8(file: File, name: str) -> File:
-    """The file: a document is called after its path, and ids are texts."""
+    """Return the file; raises a `UserError` for a path that is not UTF-8: ids are made of paths."""
     refuse_not_utf8(file.path, f"source {name}")
     return file
 
@@ -177,7 +178,7 @@ def _siblings(path: Path) -> list[str]:
 
 
 def suffix_of(path: Path) -> str:
-    """Return the suffix that names the form, without one of a packing."""
+    """Return the suffix that names the format, without that of a compression."""
     return unpacked_name(path).suffix.lower()
 
 
@@ -187,8 +188,7 @@ def _by_name(path: Path) -> File | None:
 
 
 def _form(path: Path, kind: str) -> File | None:
-    """A file with its form and kind: by its name, and by its first bytes where that says nothing, or too little. None
-    of a hidden or empty one and of what nobody knows."""
+    """Return a file with its form and kind, by its name or its first bytes; None for a hidden, empty or unknown one."""
     if path.name.startswith(".") or not path.stat().st_size:
         return None
     named = _by_name(path)
@@ -212,7 +212,7 @@ def _head(path: Path) -> bytes:
 
 
 def _by_content(path: Path, head: bytes) -> File | None:
-    """The form of a file whose name does not say it."""
+    """Return the form of a file whose name does not say it."""
     if head.startswith(b"WARC/"):
         return File(path, WARC, "html")
     if head.startswith(b"PAR1") and packing(path) is None:
@@ -223,7 +223,7 @@ def _by_content(path: Path, head: bytes) -> File | None:
 
 
 def _first_row(head: bytes) -> dict[str, Any] | None:
-    """The first object of JSON lines."""
+    """Return the first object of JSON lines."""
     try:
         row = json.loads(head.lstrip().partition(b"\n")[0].decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -232,7 +232,7 @@ def _first_row(head: bytes) -> dict[str, Any] | None:
 
 
 def _kind(file: File, head: bytes) -> str:
-    """What the first bytes of a file say of its kind."""
+    """Return the kind that the first bytes of a file show."""
     if file.form == TEXT and PAGE.match(head):
         return "html"
     if file.form == WARC:

@@ -1,10 +1,11 @@
-"""Lines out of files, packed or not, whatever befell them: what is damaged is named once, and what follows is still
+"""Lines out of files, compressed or not, in any condition: each corruption is reported once, and what follows is still
 read.
 
     for number, line in lines(path, quarantine): ...
 
-No more than a block of a stream is in memory, so neither a bomb nor a line of a gigabyte fills it: a line longer than
-`MAX_RECORD` is skipped to its end and put aside. A file in UTF-16 (by its mark, or by its NUL bytes) is read as UTF-8.
+No more than a block of a stream is in memory, so neither a decompression bomb nor a line of a gigabyte fills it: a line
+longer than `MAX_RECORD` is skipped to its end and quarantined. A file in UTF-16 (by its mark, or by its NUL bytes) is
+read as UTF-8.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TOO_LONG = "record longer than 64 MB"
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes | Damage]:
-    """Yield a file's bytes, unpacked and of text in UTF-8: what is in UTF-16 is rewritten, from its beginning."""
+    """Yield the bytes of a file, decompressed and in UTF-8: UTF-16 is re-encoded, from its beginning."""
     parts = compression.blocks(path, start, stop)
     if start:
         yield from parts
@@ -39,7 +40,8 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[byte
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """Return the name of the UTF-16 that a file begins in, by its mark or by its NUL bytes; None of others."""
+    """Return the name of the UTF-16 that a file begins in, by its mark or by its NUL bytes; None for other
+    encodings."""
     marked = next((name for mark, name in BOMS if head.startswith(mark)), None)
     return marked if marked and marked.startswith("utf-16") else utf_16(head[:1000])
 
@@ -53,11 +55,10 @@ def is_wide(path: Path) -> bool:
 def lines(
     path: Path, quarantine: Quarantine, start: int = 0, stop: int | None = None, first: int = 1, skip: bool = False
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield (Number, line) for every line of a part of a file that is not empty; what is damaged goes to the
-    quarantine.
+    """Yield (number, line) for every line of a split that is not empty; corrupted data goes to the quarantine.
 
-    `skip` leaves out the end of a line that began before `start`; a packed part's last line is read to its end.
-    """
+    `skip` leaves out the end of a line that began before `start`; the last line of a compressed split is read to its
+    end."""
     number, line, dropping = first, bytearray(), skip
     parts = _with_end_of_line(path, start, stop) if packing(path) and stop is not None else blocks(path, start, stop)
     for part in parts:
@@ -65,7 +66,7 @@ def lines(
             quarantine.add(
                 part.reason, path, line=number, offset=part.offset, sample=bytes(line[:200]).decode("utf-8", "replace")
             )
-            line = bytearray()  # what follows may be the end of a line: then it is not a record, and put aside too
+            line = bytearray()  # what follows may be the end of a line: then it is not a record, and is quarantined too
             continue
         at = 0
         while (end := part.find(b"\n", at)) >= 0:
@@ -91,7 +92,7 @@ def _sample(line: bytearray) -> str:
 
 
 def _with_end_of_line(path: Path, start: int, stop: int) -> Iterator[bytes | Damage]:
-    """A packed part, and of what follows it the bytes up to the first end of a line."""
+    """Yield a compressed split, and the bytes after it up to the first line end."""
     last = b"\n"
     for part in blocks(path, start, stop):
         last = part if isinstance(part, bytes) else b"\n"

@@ -1,12 +1,13 @@
-"""Web archives: the records of a WARC file or of a part of it (`payload` makes pages of them).
+"""Web archives: the records of a WARC file or of a split of it (`warc_pages` turns them into pages).
 
     for offset, record in records(path): ...        # a Record, or the reason why there is none
     for start, stop in edges(path, 16 << 20): ...   # parts of a plain file, from record to record
 
-In a `.warc.gz` every record is a gzip member of its own, so a part of a file is the members that begin in it, and a
-damaged member costs itself only; a file packed as one member is read through a window. Headers may end their lines with
-LF alone, as some crawls have it. No length is believed: a record shorter than it declares is a cut one, and reading
-goes on at the next that begins, even inside the length it declared. What a record of the right length quotes is none.
+In a `.warc.gz` every record is a gzip member of its own, so a split of a file is the members that begin in it, and a
+corrupted member loses only itself; a file compressed as one member is read through a window. Headers may end their
+lines with LF alone, as in some crawls. No length is trusted: a record shorter than it declares is truncated, and
+reading continues at the next record, even inside the declared length. A record quoted inside another of the right
+length is not read as one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _HEADERS = 1000  # lines that a record's headers have at most
 
 
 class Record(NamedTuple):
-    """Headers (names in lower case) and the block of a record."""
+    """The headers (names in lower case) and the block of a record."""
 
     headers: dict[str, str]
     block: bytes
@@ -60,7 +61,7 @@ class _File(io.BufferedReader):
 class _Window:
     """What a member unpacks to as a file to read, of which only what may be asked for again is held."""
 
-    total = None  # nobody knows before it has ended
+    total = None  # unknown before it has ended
 
     def __init__(self, parts: Iterator[bytes | Ended]) -> None:
         self._parts, self._held, self._base, self._at = parts, bytearray(), 0, 0
@@ -108,8 +109,9 @@ class _Window:
 
 
 def records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Record | str]]:
-    """Yield (Offset, record or what is wrong) of every record that begins in a part of a file: of one that is not
-    packed a part that begins with a record."""
+    """Yield (offset, record or error) for every record that begins in a split of a file.
+
+    A split of a file that is not compressed must begin at a record."""
     if kind := packing(path):
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -120,8 +122,9 @@ def records(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tup
 
 
 def edges(path: Path, size: int) -> Iterator[tuple[int, int]]:
-    """Parts of a plain file of about `size` bytes. They begin where reading it as a whole comes by, so that no part
-    begins with a record that another quotes."""
+    """Yield the byte ranges of splits of a plain file, of about `size` bytes each.
+
+    They begin at records of a sequential read, so that no split begins with a record that another one quotes."""
     start = 0
     with _File(path) as file:
         for at, _ in _plain(file, 0, file.total, False):
@@ -141,7 +144,7 @@ def _packed(file: BinaryIO, kind: Packing, start: int, stop: int) -> Iterator[tu
                 yield at, last
             last = record
         end, reason, _ = window.end()
-        if reason:  # the last record is the one that is damaged
+        if reason:  # the last record is the corrupted one
             yield at, reason if reason != DAMAGED else "damaged WARC member"
         elif last is not None:
             yield at, last
@@ -153,7 +156,8 @@ def _packed(file: BinaryIO, kind: Packing, start: int, stop: int) -> Iterator[tu
 
 
 def _plain(file: _File | _Window, start: int, stop: float, whole: bool = True) -> Iterator[tuple[int, Record | str]]:
-    """The records of what is not packed, from one that begins at `start`; without their blocks if not `whole`."""
+    """Yield the records of an uncompressed file, from one that begins at `start`; without their blocks if not
+    `whole`."""
     at: int | None = start
     while at is not None and at < stop:
         file.forget(at)
@@ -177,7 +181,7 @@ def _plain(file: _File | _Window, start: int, stop: float, whole: bool = True) -
 
 
 def _record(file: _File | _Window, whole: bool) -> Record | str | None:
-    """The record at the file's place, which is left behind it; None at its end."""
+    """Return the record at the file's position, which moves behind it; None at the end."""
     first = file.readline(1000)
     if not first.strip():
         return None
@@ -203,8 +207,8 @@ def _record(file: _File | _Window, whole: bool) -> Record | str | None:
 
 
 def _block(file: _File | _Window, headers: dict[str, str], size: int, whole: bool) -> Record | str:
-    """The record with these headers, if its block has the size that they declare. Of a longer one than is read the
-    block is passed over where the file is long enough."""
+    """Return the record with these headers, if its block has the declared size. The block of a too long one is
+    skipped."""
     begin = file.tell()
     fits = file.total is not None and begin + size <= file.total
     if size > MAX_RECORD or not whole:
@@ -216,7 +220,7 @@ def _block(file: _File | _Window, headers: dict[str, str], size: int, whole: boo
 
 
 def _skip_blank(file: _File | _Window) -> int | None:
-    """Where the next line that is not empty begins; None at the end."""
+    """Return where the next line that is not empty begins; None at the end."""
     while True:
         at = file.tell()
         line = file.readline(1000)
@@ -227,7 +231,7 @@ def _skip_blank(file: _File | _Window) -> int | None:
 
 
 def _find(file: _File | _Window, at: int, opening: re.Pattern[bytes]) -> int | None:
-    """The next record that begins at or after a place, by the empty line before it or another `opening`."""
+    """Return the next record that begins at or after a position, by the empty line before it or another `opening`."""
     base = max(0, at - 4)
     window = b""
     while True:

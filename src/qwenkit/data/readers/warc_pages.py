@@ -1,11 +1,11 @@
-"""Pages out of the records of a web archive: what HTTP did to them undone, and what they are found out.
+"""Pages out of the records of a web archive: HTTP encodings are undone, and the type of the content is found.
 
     page(record) -> Page(body, url, charset, is_text), or the reason why there is none
 
 No header is believed without proof. Crawlers often undo encodings and leave the headers; servers say `deflate` and send
-either of two forms, or send what they do not say. So an encoding is undone where the bytes bear it out, a text that is
-there already stays, and what is packed in a way that is not read is none. A page that says it is plain text, or has no
-markup, keeps its lines (`is_text`).
+either of two forms, or send what they do not say. So an encoding is undone where the bytes confirm it, decoded text
+stays, and other encodings are not a page. A page that says it is plain text, or has no markup, keeps its lines
+(`is_text`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MOST_ENCODINGS = 4
 
 
 class Page(NamedTuple):
-    """A page's bytes, with the encoding that the server claims; `is_text`: it is not markup."""
+    """The bytes of a page, with the encoding that the server claims; `is_text` says that it is not markup."""
 
     body: bytes
     url: str | None
@@ -58,7 +58,7 @@ class Page(NamedTuple):
 
 
 def page(record: Record) -> Page | str:
-    """Return the page in a record, or why there is none."""
+    """Return the page in a record, or the reason why there is none."""
     kind, body = record.headers.get("content-type", ""), record.block
     if body.startswith(b"HTTP/"):
         head, body = (*re.split(rb"\r?\n\r?\n", body, maxsplit=1), b"")[:2]
@@ -80,12 +80,12 @@ def page(record: Record) -> Page | str:
 
 
 def _has_markup(body: bytes) -> bool:
-    """Whether bytes hold a tag; those of UTF-16 are not looked into."""
+    """Return whether bytes contain a tag; UTF-16 is not examined."""
     return b"\0" in body[:1000] or _TAG.search(body) is not None
 
 
 def _http_head(head: bytes) -> tuple[str, dict[str, str]]:
-    """Status and headers, names in lower case; values of a name that is given twice are a list."""
+    """Return status and headers, names in lower case; values of a repeated name are a list."""
     first, *lines = re.split(r"\r?\n", head.decode("latin-1"))
     headers: dict[str, str] = {}
     for name, _, value in (line.partition(":") for line in lines):
@@ -98,13 +98,13 @@ def _http_head(head: bytes) -> tuple[str, dict[str, str]]:
 
 
 def _undo(body: bytes, headers: dict[str, str]) -> bytes | str:
-    """Transfer and content encodings undone; a text says why that is not possible."""
+    """Return the body with transfer and content encodings undone, or the reason why that is not possible."""
     transfer, content = (_names(headers.get(f"{what}-encoding", "")) for what in ("transfer", "content"))
     body = _joined(body, "chunked" in transfer)
     names = [name for name in (*content, *transfer) if name not in ("chunked", "identity")]
     if len(names) > _MOST_ENCODINGS:
         return PACKED
-    for name in [*reversed(names), "", ""]:  # at last what nobody has declared
+    for name in [*reversed(names), "", ""]:  # at last compression that is not declared
         unpacked = _unpacked(body, name)
         if isinstance(unpacked, str):
             return unpacked
@@ -117,7 +117,7 @@ def _names(value: str) -> list[str]:
 
 
 def _unpacked(body: bytes, name: str) -> bytes | str:
-    """A body without one encoding: that of its first bytes, else the declared one, unless it is a text already."""
+    """Return a body without one encoding: that of its first bytes, else the declared one, unless it is text already."""
     if body.startswith(GZIP.magic):
         return _inflated(body, 31) or BROKEN
     if body.startswith(ZSTD.magic):
@@ -130,12 +130,12 @@ def _unpacked(body: bytes, name: str) -> bytes | str:
 
 
 def _deflated(body: bytes) -> bytes | str | None:
-    """What `deflate` unpacks to: in zlib's form, as it should be, or in the bare one that some servers send."""
+    """Return what `deflate` decompresses to: in zlib's form, as specified, or in the raw one that some servers send."""
     return _inflated(body, 15) or _inflated(body, -15)
 
 
 def _inflated(body: bytes, bits: int) -> bytes | str | None:
-    """What one or several members unpack to, as far as a cut one goes; None where they are none."""
+    """Return what one or several members decompress to, as far as a truncated one goes; None for other data."""
     unpacked = bytearray()
     while body:
         unpack = zlib.decompressobj(wbits=bits)
@@ -145,7 +145,7 @@ def _inflated(body: bytes, bits: int) -> bytes | str | None:
             return None
         if len(unpacked) > MAX_RECORD:
             return TOO_LONG
-        if bits < 0 and not unpack.eof and _CONTROL.search(unpacked):  # nothing else shows that this was no accident
+        if bits < 0 and not unpack.eof and _CONTROL.search(unpacked):  # otherwise this may be an accident
             return None
         body = unpack.unused_data if bits == 31 and unpack.unused_data.startswith(GZIP.magic) else b""
     return bytes(unpacked) or None
@@ -160,7 +160,7 @@ def _brotli(body: bytes) -> bytes | str | None:
 
 
 def _bounded(unpack: Callable[[bytes], bytes], fault: type[Exception], body: bytes, step: int) -> bytes | str | None:
-    """What a decoder gives for a body that it is fed piece by piece, as far as a cut one goes; None of a broken one."""
+    """Return the output of a decoder that is fed in pieces, as far as a truncated body goes; None for a broken one."""
     unpacked = bytearray()
     try:
         for at in range(0, len(body), step):
@@ -182,7 +182,7 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
 
 
 def _is_binary(body: bytes) -> bool:
-    """Whether a page's bytes are neither markup nor text in UTF-8 (but for a last character that is cut)."""
+    """Return whether a page's bytes are neither markup nor text in UTF-8 (except for a truncated last character)."""
     if body.lstrip().startswith(b"<"):
         return False
     try:
@@ -193,8 +193,8 @@ def _is_binary(body: bytes) -> bool:
 
 
 def _joined(body: bytes, declared: bool) -> bytes:
-    """A body without its frames of chunks, if it has them: each as long as it says, with an end of line behind it. Of a
-    body that ends before its last chunk, as crawlers cut them, what there is."""
+    """Return a body without the frames of chunked transfer encoding, if it has them. A body that ends before its last
+    chunk, as crawlers truncate them, is returned as far as it goes."""
     parts: list[bytes] = []
     at = 0
     while match := _CHUNK.match(body, at):

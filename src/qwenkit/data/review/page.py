@@ -1,14 +1,14 @@
-"""Reading a corpus (section 2.1, step 6: manual sampling and review): one page of funnel, curves and samples.
+"""Reading a corpus (report §2.1, step 6: manual sampling and review): one page of funnel, curves and samples.
 
     page(Path("runs/nano/corpus"))              -> HTML, self-contained; `review_server` shows it and saves judgements
     summary(Path("review.jsonl"))               -> by rule and source: how often the readers agreed, with intervals
 
 For every source and rule the page shows documents that the rule dropped, and beside them some of that source that were
 kept; and every document that overlaps a test (of many, a random hundred) beside the test. "Right" and "wrong" are a
-reader's judgement of what was done: wrong overlaps are false positives. The S-curve shows how likely a pair of a given
+reader's judgement of the decision: wrong overlaps are false positives. The S-curve shows how likely a pair of a given
 similarity is to be compared: theory, and pairs of random sets with that similarity.
 
-A corpus may come from anywhere: what its manifest and ledger say is looked at before it is shown.
+A corpus may come from anywhere: its manifest and ledger are checked before they are shown.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _manifest(corpus: Path) -> Manifest:
 
 
 def _odd(manifest: Manifest) -> str | None:
-    """The first key of a manifest that is not as the page shows it."""
+    """Return the first key of a manifest that the page cannot show."""
     metrics, tables = manifest.metrics, {"sources": _SOURCE, **{f"by_{key}": _SIZE for key in _KEYS}}
     funnel, threshold = metrics.get("funnel"), manifest.config.get("near_threshold", 1)
     if not isinstance(funnel, list) or not funnel or not all(_is(row, _FUNNEL) for row in funnel):
@@ -109,7 +109,7 @@ def _is(row: Any, kinds: dict[str, type]) -> bool:
 
 
 def _rows(path: Path, kinds: dict[str, type]) -> Iterator[Row]:
-    """Rows of a book of the corpus; one that is not such a row is named."""
+    """Yield the rows of an accounting file of the corpus; raises a `UserError` that names another row."""
     for number, row in enumerate(read_jsonl(path), 1):
         if not _is(row, kinds):
             raise UserError("not a row of such a file", where=f"{path}, line {number}", expected=", ".join(kinds))
@@ -137,14 +137,14 @@ def _sizes(sizes: dict[str, dict[str, int]]) -> list[Row]:
 
 
 def _languages(sizes: dict[str, dict[str, int]]) -> list[tuple[str, int]]:
-    """Documents of the commonest languages, the others together."""
+    """Return the documents of the most frequent languages, the others together."""
     counts = Counter({name: size["documents"] for name, size in sizes.items()}).most_common()
     others = sum(count for _, count in counts[_MOST_BARS:])
     return counts[:_MOST_BARS] + ([("others", others)] if others else [])
 
 
 def _lengths(corpus: Path) -> list[tuple[str, int]]:
-    """How many documents have 2^n characters and more, up to twice that."""
+    """Return how many documents have 2^n characters or more, up to twice that."""
     counts = np.zeros(64, dtype=np.int64)
     for path in sorted(corpus.glob("documents-*.parquet")):
         with parquet_io.sound(path):
@@ -173,7 +173,8 @@ def bars(values: Sequence[tuple[str, int]], title: str) -> str:
 
 
 def s_curve(threshold: float, pairs: int = 200, size: int = 200) -> tuple[Points, Points]:
-    """Return two curves over similarity, (theory, measured): the chance that a pair of documents agrees in a band."""
+    """Return two curves over the Jaccard similarity, (theory, measured): the chance that a pair of documents agrees in
+    a band (LSH)."""
     bands, rows = minhash.bands_for(threshold)
     theory = [(s, 1 - (1 - s**rows) ** bands) for s in np.linspace(0, 1, 101).tolist()]
     measured = []
@@ -245,7 +246,9 @@ def _samples(rows: Iterable[Row]) -> list[Row]:
 
 
 def judgements(saved: Path) -> list[dict[str, str]]:
-    """Return what readers said, in order; a later judgement of a document replaces an earlier one."""
+    """Return the judgements of readers in order; a later one of the same document replaces an earlier one.
+
+    Raises a `UserError` for a line that is not a judgement."""
     last: dict[tuple[str, str, str], dict[str, str]] = {}
     keys = ("rule", "source", "id", "say")
     for number, row in enumerate(read_jsonl(saved), 1):
@@ -259,8 +262,8 @@ def judgements(saved: Path) -> list[dict[str, str]]:
 
 
 def summary(saved: Path) -> dict[str, Any]:
-    """Return how many judgements were right and wrong, with the share of right ones and its 95 % interval (Wilson): of
-    every rule, every source, and every rule of every source; and the share of overlaps with tests that are none."""
+    """Return how many judgements were right and wrong, with the share of right ones and its 95 % interval (Wilson,
+    1927): by rule, by source, and by both; and the share of overlaps with tests that are false positives."""
     rows = judgements(saved)
     return {
         "by_rule": _agreed(rows, lambda row: row["rule"]),

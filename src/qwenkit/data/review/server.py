@@ -1,11 +1,11 @@
-"""The review page on this machine alone, where a reader's judgements are saved.
+"""A server of the review page on this machine alone, where a reader's judgements are saved.
 
     with serve(corpus, Path("review.jsonl")) as server:
         server.serve_forever()
 
-Nobody but the page itself is answered: a request must name this server as its host, so that no other site can come by a
-name that it lets point here, and a browser must say that what it sends comes from this page. A judgement is saved whole
-or not at all, and the page is told which.
+Only the page itself is answered: a request must name this server as its host, so that no other site can reach it by a
+name of its own (DNS rebinding), and a browser must say that the request comes from this page. A judgement is saved
+completely or not at all, and the page shows which.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 def serve(corpus: Path, saved: Path, port: int = 0) -> socketserver.TCPServer:
-    """Return a server of the page; each judgement is a row of `saved`. `serve_forever()` runs it."""
+    """Return a server of the page; each judgement becomes a row of `saved`. Call `serve_forever()` to run it."""
     book = _Book(saved)
     body = page(corpus).encode(errors="replace")
     try:
@@ -125,12 +125,13 @@ def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
             return {f"{name}:{port}" for name in _NAMES} | (set(_NAMES) if port == 80 else set())
 
         def _of_us(self) -> bool:
-            """Whether the request names this server, once."""
+            """Return whether the request names this server, once."""
             hosts = self.headers.get_all("Host", [])
             return len(hosts) == 1 and hosts[0].strip().lower() in self._hosts()
 
         def _of_our_page(self) -> bool:
-            """Whether it comes from the page: browsers say from which, and send JSON to their own site only."""
+            """Return whether the request comes from the page: browsers say from which, and send JSON to their own site
+            only."""
             origins = [*self.headers.get_all("Origin", []), *self.headers.get_all("Referer", [])]
             site = self.headers.get("Sec-Fetch-Site")
             if not origins and site is None:
@@ -140,7 +141,7 @@ def _handler(body: bytes, book: _Book) -> Callable[..., BaseHTTPRequestHandler]:
             return ours and site in (None, "same-origin", "none") and kind == "application/json"
 
         def _failed(self, status: int, why: str) -> None:
-            """What keeps a judgement from its place is told to the page, and where the server was started."""
+            """Report a judgement that cannot be saved to the page, and where the server was started."""
             print(f"error: {why}", file=sys.stderr, flush=True)
             self._answer(status, why.encode(errors="replace"), "text/plain")
 

@@ -1,4 +1,4 @@
-"""Token datasets: what training reads. The protocol, and one in memory with a loss weight for every token.
+"""Token datasets, which training reads: the protocol, and one in memory with a loss weight for every token.
 
     dataset = InMemoryTokenDataset([Example("chat-1", ids, weights, content)])
     dataset.lengths                 # [documents], in tokens
@@ -61,7 +61,8 @@ class Example(NamedTuple):
 
     @property
     def learns(self) -> bool:
-        """Whether content of an assistant's turn is supervised (a plain text always is). Where not, a mask was lost."""
+        """Return whether content of an assistant's turn is supervised (plain text always is); where it is not, a mask
+        was lost."""
         return self.content is None or any(map(all, zip(self.content, self.weights)))
 
 
@@ -72,6 +73,7 @@ class InMemoryTokenDataset:
     """
 
     def __init__(self, examples: Iterable[Example]) -> None:
+        """Copy the examples into flat arrays."""
         rows = [_checked(example) for example in examples]
         self.ids = [row.id for row in rows]
         self.lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)

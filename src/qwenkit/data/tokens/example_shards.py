@@ -1,13 +1,13 @@
-"""Token shards with loss weights: what `InMemoryTokenDataset` is in memory, on disk and to any size.
+"""Token shards with loss weights: an `InMemoryTokenDataset` on disk, of any size.
 
     with ExampleWriter(folder / "00000") as shard:            # any process may write any shard
         shard.add_example(Example("chat-1", ids, weights, content))
     join_examples(folder, 1)
     dataset = ExampleShards(folder)                           # the interface and digest of the same examples in memory
 
-A shard is one of `shards` with `weights.bin` beside `tokens.bin`: a byte for each token. Its lowest 7 bits choose
-among the few different weights of its document, which stand in the index (`weights`); the highest says that the token
-is content of an assistant's turn. `plain` marks documents without turns.
+A shard is one of `shards` with `weights.bin` beside `tokens.bin`: a byte for each token. Its lowest 7 bits choose among
+the few different weights of its document, which are in the index (`weights`); the highest says that the token is
+content of an assistant's turn. `plain` marks documents without turns.
 """
 
 from __future__ import annotations
@@ -39,25 +39,26 @@ _TOKENS = 1 << 20  # of which weights are spread at once
 
 
 class ExampleWriter(ShardWriter):
-    """Write one shard of examples; nothing is put behind their ids."""
+    """Writes one shard of examples; no end-of-text id is added."""
 
     schema = ShardWriter.schema.append(pa.field("weights", pa.list_(pa.float32()))).append(
         pa.field("plain", pa.bool_())
     )
 
     def __init__(self, out: Path) -> None:
+        """Create the files of a shard in this folder."""
         super().__init__(out, eot_id=None)
         self._weights = (out / WEIGHTS).open("wb")
 
     def __exit__(self, *_: object) -> None:
+        """Close the files."""
         super().__exit__()
         self._weights.close()
 
     def add_example(self, example: Example, **origin: object) -> int:
-        """Write an example and return its length in tokens; `origin` is what the index says beside its id.
+        """Write an example and return its length in tokens; `origin` holds what the index stores beside its id.
 
-        Raises a `UserError` for lists of different lengths, or more than 128 different weights.
-        """
+        Raises a `UserError` for lists of different lengths, or more than 128 different weights."""
         values, codes = _coded(example)
         self._weights.write(codes.tobytes())
         return self.add(
@@ -66,7 +67,7 @@ class ExampleWriter(ShardWriter):
 
 
 def _coded(example: Example) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """The different weights of an example, and for each id which of them it has and whether it is content."""
+    """Return the distinct weights of an example, and for each id which of them it has and whether it is content."""
     values, chosen = np.unique(np.asarray(example.weights, np.float32), return_inverse=True)
     if len(chosen) != len(example.ids) or (example.content is not None and len(example.content) != len(chosen)):
         raise UserError("ids and weights differ in length", where=f"example {example.id}", expected="one weight an id")
@@ -80,10 +81,9 @@ def _coded(example: Example) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.ui
 
 
 def join_examples(folder: Path, shards: int) -> dict[str, int | str]:
-    """Index the finished shards of a folder as one, as `join_shards` does.
+    """Index the finished shards of a folder as one dataset, as `join_shards` does; return documents, tokens and digest.
 
-    The digest is that of an `InMemoryTokenDataset` of the same examples.
-    """
+    The digest is that of an `InMemoryTokenDataset` of the same examples."""
 
     def digest_of(lengths: npt.NDArray[np.int64]) -> str:
         digest = hashlib.sha256(lengths.tobytes())
@@ -114,7 +114,7 @@ def _hash_weights(digest: Digest, shard: Path) -> None:
 
 
 def _choices(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """The lists of a column one after the other, and where each begins."""
+    """Return the lists of a column one after the other, and where each begins."""
     together = column.combine_chunks()
     counts = np.asarray(together.value_lengths()).astype(np.int64)
     return np.asarray(together.flatten(), dtype=np.float32), np.cumsum(counts) - counts
@@ -124,6 +124,7 @@ class ExampleShards(Shards):
     """A folder of shards of examples, memory-mapped: only their index is in memory."""
 
     def __init__(self, path: Path | str) -> None:
+        """Read the index of the shards; raises a `UserError` where files have the wrong size."""
         super().__init__(path)
         self._check_sizes(WEIGHTS, 1)
         table = pq.read_table(str(self.index), columns=["weights", "plain"])

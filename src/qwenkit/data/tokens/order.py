@@ -1,4 +1,5 @@
-"""Which tokens are in which step: a pure function of (corpus digest, seed, step), so that resume needs no state.
+"""The order of training: which tokens are in which step, a pure function of (corpus digest, seed, step). Resuming needs
+no state.
 
     order = EpochOrder(dataset.digest, seed, dataset.lengths, seq_length=2048, split=True)
     order.sequences(step, batch_size)     # the sequences of one step; a worker takes every n-th of them
@@ -8,7 +9,8 @@
 Each epoch shuffles the documents anew, packs them (`packing.pack`) and shuffles the sequences: without that a long
 document would fill whole batches by itself (one source file of 20,000 tokens made five batches of nothing else, and the
 loss jumped by 3 nats), and best fit would put long conversations first. Sequences are numbered through the epochs, each
-of `sequences_per_epoch`; a batch may hold the end of one epoch and the start of the next. Workers play no part.
+of `sequences_per_epoch`; a batch may hold the end of one epoch and the start of the next. The number of workers has no
+effect.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class EpochOrder:
     """
 
     def __init__(self, digest: str, seed: int, lengths: npt.ArrayLike, seq_length: int, split: bool) -> None:
+        """Pack the first epoch."""
         self.lengths = np.asarray(lengths, dtype=np.int64).reshape(-1)
         self.seq_length, self.split = seq_length, split
         self._seed = rng.derive_seed(seed, "order", digest)
@@ -77,11 +80,11 @@ class EpochOrder:
         return PackedSequence(epoch, index, [Segment(int(documents[d]), start, stop) for d, start, stop in segments])
 
     def epoch_of(self, step: int, batch_size: int) -> float:
-        """Return the epochs done before a step: 1.5 is the middle of the second."""
+        """Return the number of epochs done before a step: 1.5 is the middle of the second."""
         return step * batch_size / self.sequences_per_epoch
 
     def steps(self, epochs: float, batch_size: int) -> int:
-        """Return the number of steps that cover so many epochs, the last one perhaps reaching into the next."""
+        """Return the number of steps that cover so many epochs; the last may reach into the next epoch."""
         return int(np.ceil(epochs * self.sequences_per_epoch / batch_size))
 
     def trace(self, step: int, batch_size: int) -> list[int]:
@@ -90,7 +93,7 @@ class EpochOrder:
         return sorted({segment.document for sequence in sequences for segment in sequence.segments})
 
     def find(self, document: int, batch_size: int, epoch: int = 0) -> list[int]:
-        """Return the steps in which an epoch shows (parts of) a document, ascending."""
+        """Return the steps in which an epoch shows a document or parts of it, ascending."""
         packed, documents, positions = self._epoch(epoch)
         segments = np.flatnonzero(documents[packed.segments[:, 0]] == document)
         places = np.searchsorted(packed.bounds, segments, side="right") - 1

@@ -1,12 +1,13 @@
-"""The one packer: documents of given lengths in sequences of `seq_length` tokens (report §2.4, "shuffle and merge").
+"""The one packer: documents of given lengths into sequences of `seq_length` tokens (report §2.4, "shuffle and
+merge").
 
     packed = pack(lengths, seq_length=2048, split=True)    # pretraining: joined in order, cut at `seq_length` tokens
     packed = pack(lengths, seq_length=2048, split=False)   # chats: whole conversations, best fit
     packed[3]                                              # [Segment(document, start, stop), ...]
 
 It sees lengths only, so it serves shards, examples and rollouts alike. Every token is placed exactly once; with
-`split=False` a document longer than a sequence is placed nowhere and listed in `dropped_too_long`. The last sequence of
-a split may be short. Sorting by length makes the number and shape of best-fit sequences independent of the order of the
+`split=False` a document longer than a sequence is left out and listed in `dropped_too_long`. The last sequence of a
+split may be short. Sorting by length makes the number and shape of best-fit sequences independent of the order of the
 documents.
 """
 
@@ -36,42 +37,45 @@ class PackedSequences(Sequence[list[Segment]]):
     """Packed sequences, each a list of segments.
 
     `segments` [segments, 3] has the columns document, start, stop; sequence i is `segments[bounds[i]:bounds[i + 1]]`.
-    `dropped_too_long` lists the documents that are placed nowhere because they are longer than `seq_length` tokens.
-    """
+    `dropped_too_long` lists the documents that are left out because they are longer than `seq_length` tokens."""
 
     def __init__(self, segments: Ints, bounds: Ints, dropped_too_long: Ints, seq_length: int) -> None:
+        """Keep the segments and the bounds of the sequences."""
         self.segments, self.bounds, self.dropped_too_long = segments, bounds, dropped_too_long
         self.seq_length = seq_length
 
     def __len__(self) -> int:
+        """Return the number of sequences."""
         return len(self.bounds) - 1
 
     def __getitem__(self, index: int) -> list[Segment]:  # type: ignore[override]
+        """Return the segments of a sequence; raises `IndexError` beyond the last."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
         return [Segment(*segment) for segment in self.segments[self.bounds[index] : self.bounds[index + 1]].tolist()]
 
     def __iter__(self) -> Iterator[list[Segment]]:
+        """Yield the segments of each sequence."""
         return (self[index] for index in range(len(self)))
 
     @property
     def tokens(self) -> int:
-        """Tokens placed."""
+        """Return how many tokens are placed."""
         return int((self.segments[:, 2] - self.segments[:, 1]).sum())
 
     @property
     def fill(self) -> float:
-        """Share of the sequences' room that holds tokens, 0 to 1."""
+        """Return the share of the positions in all sequences that hold tokens, 0 to 1."""
         return self.tokens / (len(self) * self.seq_length) if len(self) else 0.0
 
 
 def pack(lengths: npt.ArrayLike, seq_length: int, split: bool) -> PackedSequences:
     """Pack documents of these lengths [documents] into sequences of at most `seq_length` tokens.
 
-    Documents keep their index in `lengths`; empty ones take no room. `split` cuts documents where a sequence is full;
-    without it they stay whole (best-fit decreasing). Raises a `UserError` for a `seq_length` below 2.
-    """
+    Documents keep their index in `lengths`; empty ones take no space. `split` cuts documents where a sequence is full;
+    without it they stay whole (best-fit decreasing; Ding et al., 2024). Raises a `UserError` for a `seq_length` below
+    2."""
     if seq_length < 2:
         raise UserError(
             f"a sequence of {seq_length} tokens holds nothing to predict", expected="a `seq_length` of 2 or more"
@@ -95,7 +99,7 @@ def _cut(lengths: Ints, seq_length: int) -> PackedSequences:
 
 
 def _best_fit(lengths: Ints, seq_length: int) -> PackedSequences:
-    """Longest first, each into the fullest sequence that still takes it."""
+    """Pack the longest first, each into the fullest sequence that still takes it."""
     order = np.argsort(-lengths, kind="stable")
     fitting = order[(lengths[order] <= seq_length) & (lengths[order] > 0)]
     placed = _assign(lengths[fitting].tolist(), seq_length)

@@ -1,4 +1,4 @@
-"""What became of a document, and where it is: from its file to the tokens of a step, and back.
+"""Trace a document: from its file to the tokens of a step, and back.
 
 fates(corpus, "page-00012")                 -> rows of the ledger with this id, and of copies that were dropped for it
 store.find("page-00012")                    -> its numbers in the token store, one for each copy of it
@@ -22,7 +22,7 @@ from qwenkit.records import Row
 
 
 def fates(corpus: Path, name: str) -> list[Row]:
-    """Return the ledger's rows of a document, and of the copies dropped for it."""
+    """Return the ledger's rows of a document, and of the copies that were dropped for it."""
     path = corpus / "ledger.parquet"
     if not path.exists():
         raise UserError("no ledger here", where=str(corpus), expected="a corpus artifact with ledger.parquet")
@@ -36,7 +36,8 @@ def fates(corpus: Path, name: str) -> list[Row]:
 
 
 def steps_of(order: EpochOrder, documents: Sequence[int], batch_size: int, steps: int) -> dict[int, list[int]]:
-    """For each of some documents the steps that show it, of the first `steps`: an epoch is packed once for all."""
+    """Return, for each of some documents, those of the first `steps` steps that show it; an epoch is packed once for
+    all."""
     steps_by_document: dict[int, set[int]] = {document: set() for document in documents}
     for epoch in range(math.ceil(order.epoch_of(steps, batch_size)) if documents else 0):
         for document, shown in steps_by_document.items():

@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 
 def draw_documents(lengths: npt.NDArray[np.int64], row: int, budget: float, seed: int) -> tuple[Sequence[int], int]:
-    """Return the numbers of documents, in the order of a draw, until those that fit into a row of `row` tokens
-    reach the budget of tokens; and how many of those drawn do not fit.
+    """Return the numbers of documents, in the order of a random draw, until those that fit into `row` tokens reach the
+    budget of tokens; and how many of those drawn do not fit.
 
-    `lengths` [documents] are tokens of each document.
-    """
+    `lengths` [documents] are in tokens."""
     import numpy as np
 
     order = rng.permutation(seed, len(lengths))

@@ -8,8 +8,8 @@
     dataset.find("doc-1"), dataset.origins([0])               # which documents have this id; where they came from
 
 Each shard is a folder with `tokens.bin` (little-endian uint32, nothing else) and its `index.parquet`; the index of all
-lies beside them, with the shard's number and, in its metadata, the digest of tokens and lengths, which knows nothing of
-where the shards are cut. A row of the index is a document: which it is, where it came from and under which licence, and
+lies beside them, with the shard's number and, in its metadata, the digest of tokens and lengths, which does not depend
+on how the shards are cut. A row of the index is a document: its id, where it came from and under which licence, and
 which tokens are its own. Every document ends with `eot_id`. Tokens are read through memory maps: opening costs the
 index, not the tokens.
 """
@@ -42,7 +42,7 @@ _NUMBER = pa.field("shard", pa.int32())
 
 
 class Digest(Protocol):
-    """A running hash, as `hashlib` makes."""
+    """A running hash, such as those of `hashlib`."""
 
     def update(self, data: bytes, /) -> None:
         """Add bytes to the digest."""
@@ -50,19 +50,22 @@ class Digest(Protocol):
 
 
 class ShardWriter:
-    """Write one shard, document by document; without an `eot_id` documents end as they are given."""
+    """Writes one shard, document by document; without an `eot_id` nothing is added to a document."""
 
     schema = _SHARD
 
     def __init__(self, out: Path, eot_id: int | None) -> None:
+        """Create the files of a shard in this folder."""
         out.mkdir(parents=True, exist_ok=True)
         self._eot_id, self._written = eot_id, 0
         self._tokens, self._index = (out / TOKENS).open("wb"), parquet_io.Writer(out / INDEX, self.schema)
 
     def __enter__(self) -> Self:
+        """Return the writer."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close the files."""
         self._index.__exit__()
         self._tokens.close()
 
@@ -94,10 +97,9 @@ def shard_folder(folder: Path, shard: int) -> Path:
 
 
 def join_shards(folder: Path, shards: int) -> dict[str, int | str]:
-    """Index the finished shards of a folder as one, in their order; tokens stay where they are.
+    """Index the finished shards of a folder as one dataset, in order; the tokens stay where they are.
 
-    Returns the counts `documents` and `tokens`, and the `digest` (SHA-256 of all tokens, then all lengths as int64).
-    """
+    Returns the counts `documents` and `tokens`, and the `digest` (SHA-256 of all tokens, then all lengths as int64)."""
 
     def digest_of(lengths: npt.NDArray[np.int64]) -> str:
         digest = hashlib.sha256()
@@ -112,10 +114,10 @@ def join_shards(folder: Path, shards: int) -> dict[str, int | str]:
 def join_indexes(
     folder: Path, shards: int, schema: pa.Schema, digest_of: Callable[[npt.NDArray[np.int64]], str]
 ) -> dict[str, int | str]:
-    """Write one index of all shards of this schema, each row with its shard's number, and the `digest_of` all lengths.
+    """Write one index of all shards of this schema, each row with its shard's number; `digest_of` computes the digest
+    from all lengths.
 
-    Returns documents, tokens and digest.
-    """
+    Returns documents, tokens and digest."""
     beside = folder / (INDEX + TEMPORARY)
     lengths = [np.empty(0, np.int64)]
     with_shard = schema.insert(len(_ORIGIN), _NUMBER)
@@ -135,19 +137,21 @@ def join_indexes(
 
 
 def hash_file(digest: Digest, path: Path) -> None:
-    """Add a file's bytes to a digest, some at a time."""
+    """Add a file's bytes to a digest, in blocks."""
     with path.open("rb") as file:
         while data := file.read(_BLOCK):
             digest.update(data)
 
 
 class ArrowStrings(Sequence[str]):
-    """A sequence of strings in Arrow's memory: a few bytes each beside their letters, where Python's take sixty."""
+    """A sequence of strings in Arrow's memory, with a few bytes of overhead each; a Python string has about sixty."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
+        """Keep a column of strings."""
         self.column = column
 
     def __len__(self) -> int:
+        """Return the number of strings."""
         return len(self.column)
 
     @overload
@@ -155,16 +159,17 @@ class ArrowStrings(Sequence[str]):
     @overload
     def __getitem__(self, number: slice) -> list[str]: ...
     def __getitem__(self, number: int | slice) -> str | list[str]:
+        """Return a string, or a list of strings for a slice."""
         return self.column[number].to_pylist() if isinstance(number, slice) else self.column[number].as_py()
 
 
 class Index:
-    """The index of some shards, which is enough to say what is where: the tokens themselves may be gone.
+    """The index of some shards, which is enough to say where each document is: the tokens themselves may be gone.
 
-    Raises a `UserError` where no index is there, or a damaged or foreign one.
-    """
+    Raises a `UserError` where there is no index, or a corrupted or foreign one."""
 
     def __init__(self, path: Path) -> None:
+        """Read the ids, lengths and places of the documents."""
         if not path.exists():
             what, expected = "this is not a folder of token shards", f"a file {path.name} in it"
             raise UserError(what, where=str(path.parent), expected=expected)
@@ -179,7 +184,7 @@ class Index:
             self.digest = (file.metadata.metadata or {}).get(b"qwenkit.digest", b"").decode()
 
     def find(self, name: str) -> list[int]:
-        """Return the numbers of the documents with this id: several where it was up-sampled."""
+        """Return the numbers of the documents with this id; there are several where it was up-sampled."""
         compute: Any = pc  # which has no types
         return compute.indices_nonzero(compute.equal(self.ids.column, name)).to_pylist()
 
@@ -189,12 +194,12 @@ class Index:
 
 
 class Shards(Index):
-    """A folder of shards, memory-mapped. Every token but a document's first is learnt, so weights are all one.
+    """A folder of shards, memory-mapped. Every token but a document's first is trained on, so all weights are one.
 
-    Raises a `UserError` for a shard whose size is not what the index says.
-    """
+    Raises a `UserError` for a shard whose size is not what the index says."""
 
     def __init__(self, path: Path | str) -> None:
+        """Read the index and check the sizes of the shards."""
         self.path = Path(path)
         super().__init__(self.path / INDEX)
         self._check_sizes(TOKENS, 4)
@@ -225,7 +230,7 @@ class Shards(Index):
         return self._read(document, start, stop, TOKENS, "<u4")
 
     def weights(self, document: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Return ones: every token of a plain text is learnt."""
+        """Return ones: every token of a plain text is trained on."""
         return np.ones(min(stop, int(self.lengths[document])) - start, np.float32)
 
     def content(self, document: int, start: int, stop: int) -> npt.NDArray[np.bool_] | None:

@@ -1,12 +1,12 @@
-"""The last phase of the data pipeline: documents to token shards, a file split at a time (report §2.1 to §2.3).
+"""The last phase of the data pipeline: documents to token shards, one file split at a time (report §2.1 to §2.3).
 
     corpus = tokenize(corpus, tokenizer, share, seed, folder, workers=2)
     corpus.dataset      the shards of the training split, in the corpus's order
     corpus.validation   documents that are only measured by
 
-A split is a file of the corpus artifact, or some megabytes of a plain file. A kill redoes the shards that were being
-made; any number of workers makes the same bytes. Whether a document is in the validation split is a draw of its own: no
-shard needs another.
+A split is a file of the corpus artifact, or some megabytes of a plain file. After a kill only the shards that were
+being written are repeated; any number of workers gives the same bytes. Whether a document is in the validation split is
+a random draw of its own: no shard needs another.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Counts = dict[str, dict[str, dict[str, int]]]
 
 
 class Digested(Protocol):
-    """A file or folder with the digest of its content; `node` is the node of a run that vouches for it, or None."""
+    """A file or folder with the digest of its content; `node` is the node of a run that made it, or None."""
 
     @property
     def path(self) -> Path:
-        """Return where the file or folder lies."""
+        """Return the path of the file or folder."""
         ...
 
     @property
@@ -49,7 +49,7 @@ class Digested(Protocol):
 
     @property
     def node(self) -> str | None:
-        """Return the node of a run that vouches for it, or None."""
+        """Return the node of a run that made it, or None."""
         ...
 
 
@@ -57,8 +57,8 @@ class TokenizedCorpus(NamedTuple):
     """A tokenized corpus.
 
     `dataset` are the shards of the training split, `validation` the first documents of the validation split of each
-    source (200 at most), and `counts` says by `source` and by `licence` how many documents and tokens are learnt.
-    """
+    source (200 at most), and `counts` says by `source` and by `licence` how many documents and tokens are trained
+    on."""
 
     dataset: Shards
     validation: list[Row]
@@ -76,16 +76,15 @@ def tokenize(
     runner: str = "local",
     progress: Callable[..., None] | None = None,
 ) -> TokenizedCorpus:
-    """Tokenize all documents but a validation share; what is done already in the folder stays.
+    """Tokenize all documents except a validation share; finished shards in the folder are kept.
 
-    Raises a `UserError` for a corpus without documents, and for a file that changes while it is read.
-    """
+    Raises a `UserError` for a corpus without documents, and for a file that changes while it is read."""
     from qwenkit.data.pipeline.executor import Executor
     from qwenkit.data.tokens.shards import Shards, join_shards
 
     splits = list(corpus_splits(corpus.path))
     signatures = {split.path: signature(split.path) for split in splits}
-    times = [] if corpus.node else [stamp(path) for path in signatures]  # of what nobody vouches for
+    times = [] if corpus.node else [stamp(path) for path in signatures]  # of files without a manifest
     key = [corpus.digest, tokenizer.digest, share, seed, [[s.path.name, s.start, s.stop] for s in splits], times]
     tasks = [(split, tokenizer.path, share, seed, signatures[split.path]) for split in splits]
     with Executor(folder, workers, runner, progress) as work:
@@ -102,8 +101,7 @@ def encode_split(
 ) -> DoneRecord:
     """Write the tokens of a split of the corpus as a shard, and its validation documents beside it.
 
-    `before` is the file's signature when the work began: a file that has changed since is refused.
-    """
+    `before` is the file's signature when the work began; raises a `UserError` for a file that has changed since."""
     from qwenkit.data.tokens.shards import ShardWriter
 
     before = before or signature(split.path)
@@ -128,7 +126,7 @@ def encode_split(
 
 
 def _with_origin(row: Row) -> Row:
-    """What is stored of a document beside its tokens: its id and text, and where it came from."""
+    """Return what is stored of a document beside its tokens: its id and text, and where it came from."""
     source, licence = str(row.get("source") or DEFAULT_SOURCE), str(row.get("licence") or DEFAULT_LICENCE)
     copy = row.get("copy") if isinstance(row.get("copy"), int) else 0
     return {"id": row["id"], "text": row["text"], "source": source, "licence": licence, "copy": copy,
@@ -143,7 +141,7 @@ def _tokenizer(folder: Path, *_: int) -> ChatTokenizer:
 
 
 def _first_of_each_source(rows: list[Row]) -> list[Row]:
-    """The first rows of each source, as many as are measured by."""
+    """Return the first rows of each source, as many as are measured."""
     counts: Counter[str] = Counter()
     first = []
     for row in rows:
@@ -154,7 +152,7 @@ def _first_of_each_source(rows: list[Row]) -> list[Row]:
 
 
 def _counts(records: list[DoneRecord]) -> Counts:
-    """Documents and tokens by source and by licence, most tokens first."""
+    """Return documents and tokens by source and by licence, most tokens first."""
     counts: Counts = {"source": {}, "licence": {}}
     for record in records:
         for source, licence, documents, tokens in record["counts"]:

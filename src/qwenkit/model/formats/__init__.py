@@ -10,8 +10,8 @@
 | qwen2, qwen3, llama    | Qwen1.5, 2, 2.5, 3; CodeQwen1.5                   | `dense.py`  |
 | qwen2_moe, qwen3_moe   | Qwen1.5-MoE, Qwen2-57B-A14B; Qwen3-30B-A3B and up | `sparse.py` |
 
-A format is a table of names. Everything that a folder says and that would change what is computed is either
-understood or refused by name; a key that nothing here knows is refused too, until the user accepts it (`keys.py`).
+A format is a table of names. Every setting of a folder that would change what is computed is either supported or
+refused by name; an unknown key is refused too, until the user accepts it (`keys.py`).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Format:
 
     @property
     def scalar(self) -> bool:
-        """Whether the family has a sequence-classification class, for reward models."""
+        """Return whether the family has a sequence-classification class, which reward models need."""
         return self.model_type != "qwen"
 
     def head(self, scalar: bool) -> str:
@@ -95,7 +95,7 @@ def flag(config_json: Mapping[str, Any], name: str, default: bool = False) -> bo
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value of `config.json` is an integer."""
+    """Return whether a value of `config.json` is an integer (and not a boolean)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -110,7 +110,7 @@ def agree(config_json: Mapping[str, Any], names: Iterable[str], meaning: str) ->
 
 
 def refuse(config_json: Mapping[str, Any], wrong: Mapping[str, bool]) -> None:
-    """Raise a `UserError` for settings with which something else would be computed."""
+    """Raise a `UserError` that names the settings that are true here: they would change what is computed."""
     if names := [name for name, is_wrong in wrong.items() if is_wrong]:
         raise UserError(f"not supported here: {', '.join(names)}", expected="what the released models have")
 

@@ -2,7 +2,7 @@
 
 Their tensors have the names of the parameters, so only settings differ.
 
-Two spellings of the rotation are read (`rope.py`); the older one is written, because every engine reads it.
+Two spellings of the rotation are read (`rope_settings.py`); the older one is written, because every engine reads it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KEYS = ROPE_KEYS | {*NAMES, *(
     "attention_bias hidden_act layer_types max_window_layers mlp_bias pretraining_tp seq_length sliding_window "
     "use_sliding_window"
 ).split()}  # fmt: skip
-"""Read of every later family. `seq_length` stands in CodeQwen1.5 and is what `max_position_embeddings` says."""
+"""Keys of every later family. CodeQwen1.5 has `seq_length`, which equals `max_position_embeddings`."""
 _YARN = ("factor", "beta_fast", "beta_slow", "attention_factor", "truncate")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 32, "max_position_embeddings": 32768},
@@ -47,7 +47,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"num_key_value_heads": 16, "max_position_embeddings": 32768},
     "qwen3_moe": {"num_key_value_heads": 4, "max_position_embeddings": 32768},
 }
-"""What a folder that leaves a key out means, where that is not our own default (transformers' classes say so)."""
+"""The value of a key that a folder leaves out, where it is not our own default (from transformers' classes)."""
 
 
 def common(config_json: dict[str, Any], family: str) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn | None:
 
 
 def windows(config_json: Mapping[str, Any], family: str, layers: int) -> tuple[int | None, ...] | None:
-    """Return the window of each layer. Families differ in which layers have one; `layer_types` names them where it is
-    read."""
+    """Return the window of each layer in tokens. Families differ in which layers have one; where `layer_types` is read,
+    it names them."""
     if not is_integer(layers) or layers > LARGEST["num_hidden_layers"]:
         return None  # refused with the other values
     size = (

@@ -3,11 +3,11 @@
     refuse_unknown(config_json, READ["qwen2"], "qwen2", accepted=("is_causal",))
     with accepting(("is_causal",)): ...                       # the same for everything that is loaded inside
 
-A key is *read* (by its family's reader, which refuses values that it cannot keep to), *passed over* (it decides nothing
-that is computed here: stamps of the programs that wrote it, settings of training or of drawing answers), or *neutral*
-(its value says what is computed anyway). A null is as good as absent, and names that begin with `_` are private to
-whoever wrote them. Any other key may change what is computed: an attention that looks ahead, a scaled logit. It is
-refused, and whoever knows that it changes nothing says so.
+A key is *read* (by its family's reader, which refuses values that it does not support), *ignored* (it does not affect
+what is computed here: stamps of the programs that wrote it, settings of training or sampling), or *neutral* (its value
+describes what is computed anyway). A null counts as absent, and names that begin with `_` are private to whoever wrote
+them. Any other key may change what is computed, such as attention that looks ahead or a scaled logit. It is refused
+until the user accepts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from qwenkit.errors import UserError, listed, notice
 
 GENERAL = frozenset({"model_type", "architectures", "dtype", "torch_dtype", "quantization_config"})
-"""Read of every folder, whatever its family."""
+"""Keys that are read in every family."""
 
 _GENERATION = (
     "bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size "
@@ -41,8 +41,8 @@ _STAMPS = (
     "tokenizer_type torchscript transformers.js_config trust_remote_code use_bfloat16 use_cache use_return_dict"
 ).split()
 PASSED_OVER = frozenset({*_GENERATION, *_TRAINING, *_STAMPS})
-"""These decide nothing that is computed here, whatever they say. transformers, too, takes the settings of generation
-out of a config.json; dropout is a setting of the training run."""
+"""These have no effect on what is computed here, whatever their values. transformers, too, takes the settings of
+generation out of a config.json; dropout is a setting of the training run."""
 _STAMPED = ("_", "unsloth_")
 """Beginnings of names that are only for whoever wrote them."""
 
@@ -75,7 +75,7 @@ _ACCEPTED: ContextVar[tuple[str, ...]] = ContextVar("accepted", default=())
 
 @contextlib.contextmanager
 def accepting(names: Iterable[str]) -> Iterator[None]:
-    """Inside the block these keys are passed over, unknown as they are."""
+    """Ignore these unknown keys of config.json inside the `with` block."""
     before = _ACCEPTED.set((*_ACCEPTED.get(), *names))
     try:
         yield
@@ -84,14 +84,14 @@ def accepting(names: Iterable[str]) -> Iterator[None]:
 
 
 def accepted(names: Iterable[str] = ()) -> frozenset[str]:
-    """The keys that the user has accepted: these, and those of the blocks around."""
+    """Return the unknown keys that the user accepts: these, and those of the enclosing `accepting` blocks."""
     if isinstance(names, str):
         raise UserError(f"accept_unknown = {names!r}", expected='a list of keys, such as ["is_causal"]')
     return frozenset((*_ACCEPTED.get(), *names))
 
 
 def refuse_unknown(config_json: Mapping[str, Any], read: Iterable[str], family: str, names: Iterable[str] = ()) -> None:
-    """Refuse what a config.json says that nothing here reads and that may change what is computed."""
+    """Raise a `UserError` for keys of a config.json that nothing here reads and that may change what is computed."""
     known, agreed = GENERAL | frozenset(read), accepted(names)
     neutral = {**NEUTRAL, **FAMILY_NEUTRAL.get(family, {})}
     odd = [key for key, value in config_json.items() if key not in known and not _harmless(key, value, neutral, family)]
@@ -120,10 +120,10 @@ def _harmless(key: str, value: Any, neutral: Mapping[str, tuple[Any, ...]], fami
 
 
 def _computes(auto_map: Any) -> bool:
-    """Whether a folder brings code of its own for the model, not only for its tokenizer."""
+    """Return whether a folder brings its own code for the model, not only for its tokenizer."""
     return not isinstance(auto_map, Mapping) or any(str(name).startswith("AutoModel") for name in auto_map)
 
 
 def _alike(value: Any) -> tuple[type, ...]:
-    """Types that may stand for a value: 1 for 1.0, but not true."""
+    """Return the types that may stand for a value: 1 for 1.0, but not true."""
     return (int, float) if isinstance(value, float) else (type(value),)

@@ -33,7 +33,7 @@ _KEYS = frozenset((*NAMES, *(
     "bf16 fp16 fp32 intermediate_size no_bias rotary_pct scale_attn_weights seq_length softmax_in_fp32 "
     "use_cache_kernel use_cache_quantization use_dynamic_ntk use_flash_attn use_logn_attn windows"
 ).split()))  # fmt: skip
-"""Of these `softmax_in_fp32`, `use_cache_kernel` and `use_flash_attn` choose how, not what is computed."""
+"""Of these `softmax_in_fp32`, `use_cache_kernel` and `use_flash_attn` choose how it is computed, not what."""
 TOP = {
     "model.embed_tokens.weight": "transformer.wte.weight",
     "model.norm.weight": "transformer.ln_f.weight",

@@ -44,7 +44,7 @@ def _only_newer(bases: Mapping[str, Any]) -> bool:
 
 
 def _entries(config_json: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """One of the two objects, with `rope_type` as its kind; what is known of no rotation is refused."""
+    """Return one of the two objects, with `rope_type` as its kind; raises a `UserError` for unknown entries."""
     rope = config_json.get(name) or {}
     if not isinstance(rope, Mapping):
         raise UserError(f"{name} = {rope!r:.80}", expected='an object such as {"rope_type": "yarn", "factor": 4.0}')
@@ -69,7 +69,7 @@ def _entries(config_json: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _refuse_both(older: Mapping[str, Any], newer: Mapping[str, Any]) -> None:
-    """Two objects may stand beside each other where the newer one says no more than the older."""
+    """Raise a `UserError` for two objects, unless the newer one says no more than the older."""
     plain = {key: value for key, value in newer.items() if key not in (*_HARMLESS, ORIGINAL, "rope_theta")}
     rest = {key: value for key, value in older.items() if key != "rope_theta"}
     if {key: value for key, value in newer.items() if key != "rope_theta"} == rest:

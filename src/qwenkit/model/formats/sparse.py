@@ -60,7 +60,7 @@ def _write(config: ModelConfig, family: str) -> dict[str, Any]:
 
 
 def _map_names(param_names: Iterable[str], present: frozenset[str]) -> list[TensorMapping]:
-    """Every expert by itself; as blocks where the folder has blocks."""
+    """Return the table of names: every expert by itself, or as blocks where the folder has blocks."""
     weights: dict[str, list[str]] = {}
     for name in param_names:
         expert = _EXPERT.fullmatch(name)

@@ -1,8 +1,8 @@
-"""Where the text of a page begins and ends among the blocks of its root.
+"""Find where the text of a page begins and ends among the blocks of its root.
 
 It begins with its first sentences, and with what belongs to them right above. It ends with the last ones, or where a
 heading such as "Comments" or a line of rights begins what follows a text; but such a line is a hint only: a section of
-a manual may be about comments, and a clerk may have none. Where the text goes on below it, it ends nothing.
+a manual may be about comments. Where the text continues below it, it does not end the text.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ _LONGEST_END, _LONGEST_RIGHTS = 60, 100
 _PROSE = frozenset("p pre dd".split())
 _ITEMS = frozenset("li dd dt td pre".split())
 _FEWEST_ITEMS, _LONGEST_SECTION, _DEEP = 2, 200, 100
-_MOST_DOUBTS = 50  # lines that look like an end and are none; a page with more of them is not worth the time
+_MOST_DOUBTS = 50  # lines that look like an end and are not; a page with more of them would take too long
 
 
 def trim(blocks: list[Block], walk: Walk) -> list[Block]:
-    """From the first block of sentences, with what belongs to it right above, to the last, with the tables, code and
-    short lines without links below it; but nothing of what follows the page's text: other stories, comments, rights."""
+    """Return the blocks from the first that holds sentences, with what belongs to it right above, to the last.
+
+    Tables, code and short lines without links below the last are included; what follows the page's text (other stories,
+    comments, copyright notices) is not."""
     blocks = blocks[: _end(blocks, walk)]
     heavy = [n for n, block in enumerate(blocks) if block.mass]
     if not heavy:
@@ -64,8 +66,8 @@ def trim(blocks: list[Block], walk: Walk) -> list[Block]:
 
 
 def _begin(blocks: list[Block], walk: Walk, first: int) -> int:
-    """Where the text begins, its first sentence being known: headings, items and cells right above it are part of it,
-    an address to the reader ("Dear all,") or a question, and sections of items, as the ingredients of a recipe are."""
+    """Return where the text begins, given its first sentences: headings, items and cells right above belong to it, a
+    salutation ("Dear all,") or a question, and sections of items, such as the ingredients of a recipe."""
     parent = walk.parents[blocks[first].owner]
     while first > 0 and not blocks[first - 1].links:
         above = blocks[first - 1]
@@ -88,20 +90,20 @@ def _begin(blocks: list[Block], walk: Walk, first: int) -> int:
 
 
 def is_list(blocks: Sequence[Block]) -> bool:
-    """Return whether blocks hold items enough to be a list, and nothing that leads elsewhere."""
+    """Return whether blocks hold enough items to be a list, and no links that lead elsewhere."""
     return sum(block.kind in _ITEMS for block in blocks) >= _FEWEST_ITEMS and not any(block.links for block in blocks)
 
 
 def _above(walk: Walk, number: int) -> Iterator[int]:
-    """The elements around one."""
+    """Yield the elements around one."""
     while number >= 0:
         yield number
         number = walk.parents[number]
 
 
 def _end(blocks: list[Block], walk: Walk) -> int:
-    """Where a heading such as "Comments" or a line of rights ends the text: below the page's own heading, and after
-    some of its sentences."""
+    """Return where a heading such as "Comments" or a copyright line ends the text: below the page's own heading, and
+    after some of its sentences."""
     top = max((n for n, block in enumerate(blocks) if block.kind == "h1"), default=0)
     least, before = _SOME * sum(block.mass for block in blocks[top:]), 0.0
     doubts = 0
@@ -115,7 +117,7 @@ def _end(blocks: list[Block], walk: Walk) -> int:
 
 
 def _is_end(block: Block) -> bool:
-    """Whether a block reads like the heading of what follows a text, or like a notice of rights."""
+    """Return whether a block reads like the heading of what follows a text, or like a copyright notice."""
     text = block.text
     if len(text) <= _LONGEST_END and _AFTER.match(text):
         return not _SPOKEN.match(text)
@@ -123,8 +125,8 @@ def _is_end(block: Block) -> bool:
 
 
 def _goes_on(blocks: list[Block], walk: Walk, number: int, before: float) -> bool:
-    """Whether the text goes on below a line that reads like its end: with much more in the same part of the page, or
-    with other sections of the line's own rank, or as the last of several."""
+    """Return whether the text continues below a line that reads like its end: with much more in the same part of the
+    page, with other sections of the line's rank, or because the line is the last of several."""
     block, after = blocks[number], blocks[number + 1 :]
     parent = walk.parents[block.owner]
     same = sum(b.mass for b in after if b.kind in _PROSE and walk.parents[b.owner] == parent)
@@ -136,8 +138,8 @@ def _goes_on(blocks: list[Block], walk: Walk, number: int, before: float) -> boo
 
 
 def _peers(block: Block, others: Sequence[Block], walk: Walk) -> int:
-    """How many sections with headings of the same rank, in the same part or in the one beside it, hold sentences; but
-    none of the sections that follow texts."""
+    """Return how many sections with headings of the same rank, in the same part or in the one beside it, hold
+    sentences; the usual sections after a text do not count."""
     count, peer = 0, False
     for other in others:
         if other.kind == block.kind:
@@ -148,14 +150,14 @@ def _peers(block: Block, others: Sequence[Block], walk: Walk) -> int:
 
 
 def _are_beside(one: Block, other: Block, walk: Walk) -> bool:
-    """Whether two headings head parts of one series: in one parent, or in two of one kind with one parent."""
+    """Return whether two headings head parts of one series: in one parent, or in two of one kind with one parent."""
     a, b = walk.parents[one.owner], walk.parents[other.owner]
     return a == b or (a > 0 and b > 0 and walk.parents[a] == walk.parents[b] and walk.tags[a] == walk.tags[b])
 
 
 def lead(blocks: list[Block], chosen: list[Block], out: list[bool]) -> list[Block]:
-    """Return what stands between the page's heading and the root, which many pages set apart: sentences, and sections
-    of items."""
+    """Return the blocks between the page's heading and the root, which many pages set apart: sentences, and sections of
+    items."""
     if not chosen:
         return []
     start = next(n for n, block in enumerate(blocks) if block is chosen[0])
@@ -169,7 +171,7 @@ def lead(blocks: list[Block], chosen: list[Block], out: list[bool]) -> list[Bloc
 
 
 def _lists(blocks: list[Block]) -> Iterator[list[Block]]:
-    """Sections of items, each with its heading."""
+    """Yield sections of items, each with its heading."""
     starts = [n for n, block in enumerate(blocks) if block.kind in HEADINGS and block.kind != "h1"]
     for start, stop in itertools.pairwise([*starts, len(blocks)]):
         section = blocks[start:stop]

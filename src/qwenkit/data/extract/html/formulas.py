@@ -21,7 +21,7 @@ _LONGEST_EMOJI, _LONGEST_FORMULA, _DEEPEST = 8, 5000, 60
 
 
 def formula(tex: str) -> str:
-    """TeX between dollar signs; "" for nothing."""
+    """Return TeX between dollar signs, or "" where there is none."""
     tex = " ".join(tex.split())
     while len(tex) > 1 and tex[0] == tex[-1] == "$":
         tex = tex[1:-1].strip()
@@ -46,9 +46,10 @@ def image_text(attributes: dict[str, str]) -> str:
 
 
 class Aside:
-    """An element whose text is none of the page's: titles, formulas and boxes of text are taken from it."""
+    """An element whose text is not part of the page: titles, formulas and text boxes are extracted from it."""
 
     def __init__(self, tag: str, attributes: dict[str, str]) -> None:
+        """Begin an element with this tag and these attributes."""
         self.tag, self._depth = tag, 1
         self.fixed = "readonly" in attributes or "disabled" in attributes
         script = tag == "script" and attributes.get("type", "").startswith("math/tex")
@@ -65,14 +66,14 @@ class Aside:
             self._math = _Math(attributes)
 
     def end(self, tag: str) -> bool:
-        """One element less is open; whether that was the last."""
+        """Close one element; return whether it was the outermost."""
         self._depth -= 1
         if self._math is not None:
             self._math.end(tag)
         return not self._depth
 
     def data(self, text: str) -> None:
-        """Take the text of the element."""
+        """Add text of the element."""
         if self._math is not None:
             self._math.data(text)
         elif self._kept:
@@ -83,7 +84,7 @@ class Aside:
         return "".join(self._parts)
 
     def formula(self) -> str:
-        """Return the formula in it, "" if there is none."""
+        """Return the formula inside as TeX, or ""."""
         if self._math is not None:
             return formula(self._math.tex())
         return formula(self.text()) if self.tag == "script" else ""
@@ -98,7 +99,7 @@ class _Math:
         self._note = 0  # depth inside a note: 1 and more
         self._is_tex = False
         self._frames: list[tuple[str, list[str], dict[str, str]]] = [("math", [], {})]
-        self._flat = 0  # elements too deep to be told apart
+        self._flat = 0  # depth of elements nested too deeply to be distinguished
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Open an element inside."""
@@ -139,7 +140,7 @@ def _group(text: str) -> str:
 
 
 def _written(tag: str, parts: list[str], attributes: dict[str, str]) -> str:
-    """An element of MathML as TeX."""
+    """Return an element of MathML as TeX."""
     filled = [part for part in parts if part] if tag in ("mrow", "math", "mstyle") else parts
     match tag, filled:
         case "msup" | "mover", [base, above]:

@@ -1,4 +1,4 @@
-"""Blocks that are lines of one text, as pages made from PDF have them: put together again before they are weighed."""
+"""Blocks that are lines of one text, as pages made from PDF have them: they are joined before they are weighed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDE_END, _HYPHEN = re.compile("[\u3040-\u30ff\u3400-\u9fff，、]\\Z"), re.com
 
 
 def joined(blocks: list[Block], parents: list[int]) -> list[Block]:
-    """Return the blocks, with runs of lines made into paragraphs or stanzas."""
+    """Return the blocks, with runs of lines joined into paragraphs or stanzas."""
     result: list[Block] = []
     for run in _runs(blocks, parents):
         if len(run) < _FEWEST:
@@ -36,14 +36,14 @@ def joined(blocks: list[Block], parents: list[int]) -> list[Block]:
 
 
 def _is_verse(run: list[Block]) -> bool:
-    """Whether lines are those of a poem: short ones, half of which end as clauses do."""
+    """Return whether lines are those of a poem: short ones, half of which end as clauses do."""
     if run[0].kind != "div" or any(len(block.text) > _LONGEST_VERSE for block in run):
         return False
     return 2 * sum(bool(_CLAUSE.search(block.text)) for block in run) >= len(run)
 
 
 def _runs(blocks: list[Block], parents: list[int]) -> Iterator[list[Block]]:
-    """Neighbours in one parent that may be lines of one text."""
+    """Yield neighbours in one parent that may be lines of one text."""
     run: list[Block] = []
     parent = -1
     for block in blocks:
@@ -58,8 +58,8 @@ def _runs(blocks: list[Block], parents: list[int]) -> Iterator[list[Block]]:
 
 
 def _is_broken(run: list[Block]) -> bool:
-    """Whether lines end where they were full: most end in no full stop, and most of these go on with a small letter,
-    or, in scripts that have none, are as long as the longest."""
+    """Return whether lines were broken because they were full: most end without a full stop, and most of these continue
+    in lower case, or, in scripts without case, are as long as the longest."""
     texts = [block.text for block in run]
     if sum(map(len, texts)) < len(texts) * (_MEAN if texts[0].isascii() else _MEAN // 2):
         return False
@@ -70,7 +70,7 @@ def _is_broken(run: list[Block]) -> bool:
 
 
 def _paragraphs(run: list[Block]) -> list[Block]:
-    """Lines put together; a short one that no small letter follows ends a paragraph."""
+    """Return lines joined into paragraphs; a short line that no lower-case letter follows ends one."""
     full = _FULL * max(len(block.text) for block in run)
     paragraphs, texts = [run[0]], [[run[0].text]]
     for before, block in itertools.pairwise(run):

@@ -19,19 +19,19 @@ _AFTER_WORD = re.compile(r"[\w)\]}]\Z")
 
 
 def are_numbers(parts: list[str]) -> bool:
-    """Return whether a text is nothing but numbers, as those of lines are."""
+    """Return whether a text is nothing but numbers, such as line numbers."""
     return bool(_NUMBERS.match("".join(parts)))
 
 
 def made(what: str, text: str, before: str, *, linked: bool, href: str = "") -> str:
-    """Return what a raised text (`sup`), a lowered one (`sub`) or a link within the page (`a`) is written as."""
+    """Return the plain text of a superscript (`sup`), a subscript (`sub`) or a link within the page (`a`)."""
     if what == "sup":
         return _raised(text, before, linked=linked)
     return _lowered(text, before) if what == "sub" else _linked(text, href)
 
 
 def _raised(text: str, before: str, *, linked: bool) -> str:
-    """A power after a sign for it, an ordinal's ending as it is; the mark of a footnote not at all."""
+    """Return a power after a sign, an ordinal's ending unchanged, and nothing for a footnote mark."""
     bare = text.strip()
     if _BRACKETED.match(bare) or _SIGN.match(bare) or (linked and _MARK.match(bare)):
         return ""
@@ -46,7 +46,7 @@ def _raised(text: str, before: str, *, linked: bool) -> str:
 
 
 def _lowered(text: str, before: str) -> str:
-    """An index of letters after a sign for it; numbers stay as in H2O."""
+    """Return an index of letters after a sign; numbers stay as in H2O."""
     bare = text.strip()
     if not bare or bare.isdecimal() or not _LETTER.search(before) or len(bare) > 30:
         return text
@@ -54,7 +54,7 @@ def _lowered(text: str, before: str) -> str:
 
 
 def _linked(text: str, href: str) -> str:
-    """Nothing of a link to a place of the page that is only a mark: of a heading, of a footnote, the way back."""
+    """Return "" for a link within the page that is only a mark: of a heading, of a footnote, the way back."""
     bare = text.strip("\u200b \n\t")
     if not any(map(str.isalnum, bare)) or (_MARK.match(bare) and _FOOTNOTE.match(href)):
         return ""

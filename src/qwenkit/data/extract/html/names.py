@@ -1,7 +1,8 @@
-"""What tags, roles, classes and ids hint at. They are hints: what holds much of a page's text is kept (`weight`).
+"""Hints from tags, roles, classes and ids. They are only hints: an element with much of the page's text is kept
+(`weight`).
 
-Names are cut into words at white space, hyphens, underscores and humps ("relatedStories"), and a word says the same on
-every page; so what a name says is found once. One number holds all of it, a bit for each thing.
+Names are cut into words at white space, hyphens, underscores and humps ("relatedStories"), and a word means the same on
+every page, so that each name is looked up once. One number holds all hints, a bit for each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LONGEST_NAME = 500  # characters of a class or an id that are looked at
 
 
 def _names(words: str) -> re.Pattern[str]:
-    """A pattern for names of classes and ids that hold one of these words between spaces, hyphens or underscores."""
+    """Return a pattern for class names and ids with one of these words between spaces, hyphens or underscores."""
     return re.compile(rf"(?:^|[_-])(?:{'|'.join(words.split())})(?:$|[_-])")
 
 
@@ -85,13 +86,13 @@ def is_hidden(attributes: dict[str, str]) -> bool:
 
 
 def keeps_space(attributes: dict[str, str]) -> bool:
-    """Return whether the style of an element keeps its white space."""
+    """Return whether the style of an element preserves its white space."""
     return "style" in attributes and bool(_KEPT_SPACE.search(attributes["style"]))
 
 
 @lru_cache(maxsize=20_000)
 def meaning(names: str) -> int:
-    """Return what a class or an id says, as bits."""
+    """Return what a class or an id hints at, as bits."""
     bits = 0
     for word in names[:_LONGEST_NAME].split():
         bits |= _meaning(word)
@@ -111,7 +112,7 @@ def _meaning(word: str) -> int:
 
 
 def hints(tag: str, attributes: dict[str, str]) -> int:
-    """Return what an element's tag, role, class, id and style say it is."""
+    """Return what an element's tag, role, class, id and style hint at, as bits."""
     kind = attributes.get("class", "")
     if len(attributes) == 1 and kind:
         return by_class(tag, kind)
@@ -124,7 +125,7 @@ def hints(tag: str, attributes: dict[str, str]) -> int:
 
 @lru_cache(maxsize=20_000)
 def by_class(tag: str, kind: str) -> int:
-    """Return the same of an element that has a class only, as most have."""
+    """Return the hints of an element that has a class only, as most have."""
     return _hints(tag, kind, "", "", "")
 
 

@@ -1,8 +1,8 @@
-"""A page as elements and blocks, in document order: what lxml's parser tells of, tag by tag.
+"""A page as elements and blocks in document order, from the events of lxml's parser.
 
-Without a tree there is not a limit of depth, and a tag of ever so many attributes takes no more than its length. Here a
-page spends most of its time, so what happens at every tag is kept short: tags inside a line are only counted, unless
-they are *watched* for what is made of them at their end (powers, marks of footnotes, numbers of lines, formulas).
+Without a tree there is no limit of depth, and a tag with very many attributes takes time linear in its length. Most of
+the time of a page is spent here, so the work at every tag is kept small: tags inside a line are only counted, unless
+they are *watched* because their end changes the text (powers, footnote marks, line numbers, formulas).
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ BREAK = "\x1e"  # a line's end that the page asks for
 _MEANT = frozenset("br img a sup sub q".split()) | SKIP  # tags inside a line that mean something
 _COUNTED = frozenset(("li", "ol")) | CELLS | PREFORMATTED
 _MOST_ELEMENTS = 1_000_000  # beyond them tags are taken for inline ones: the text stays, and memory is bounded
-_WIDEST, _TALLEST = 50, 1000  # columns and rows that a cell is believed to span
+_WIDEST, _TALLEST = 50, 1000  # most columns and rows that a cell may span
 _COPIED = 45  # characters of a box of text, from which it holds text to read or to copy
 
 
 @dataclass(slots=True)
 class Block:
-    """A run of text with no block inside; `owner` is the element it lies in, `pre` the piece of code it is part of."""
+    """A run of text with no block inside; `owner` is the element that it lies in, `pre` the piece of code that it is
+    part of."""
 
     owner: int
     kind: str
@@ -66,10 +67,11 @@ class _Watch(NamedTuple):
 
 
 class Walk:
-    """The target of the parser. Elements that are blocks have numbers, and lists hold what is known of each: that is
-    quicker by half than an object for each. Those of an element's inside are the numbers that follow its own."""
+    """The target of the parser. Block elements have numbers, and lists hold what is known of each: that takes half the
+    time of one object for each. The elements inside an element have the numbers after its own."""
 
     def __init__(self) -> None:
+        """Begin an empty page."""
         self.parents, self.tags, self.hints = [-1], ["body"], [0]
         self.cells = [-1]  # the cell of a table that an element is, or lies in
         self.items = [0]  # items of a list and columns of a row so far
@@ -93,7 +95,7 @@ class Walk:
         self._hanging: dict[int, dict[int, int]] = {}  # of a table: columns that cells above reach down into
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Open an element: called by the parser at each start tag."""
+        """Open an element; the parser calls it at each start tag."""
         self._depth = depth = self._depth + 1
         if depth > self.deepest:
             self.deepest = depth
@@ -109,7 +111,7 @@ class Walk:
             self.attributes = len(attributes)
 
     def end(self, tag: str) -> None:
-        """Close an element: called by the parser at each end tag."""
+        """Close an element; the parser calls it at each end tag."""
         depth = self._depth
         self._depth = depth - 1
         if self._aside is not None:
@@ -124,7 +126,7 @@ class Walk:
             self._link = 0
 
     def data(self, text: str) -> None:
-        """Take text: called by the parser between tags."""
+        """Add text; the parser calls it between tags."""
         if self._aside is not None:
             self._aside.data(text)
         elif self._parts or self._pre or not text.isspace():
@@ -133,14 +135,14 @@ class Walk:
                 self._links += len(text.strip())
 
     def close(self) -> Walk:
-        """Return the end of the page."""
+        """Finish the page and return it."""
         while self._depth > 0:
             self.end("")
         self._flush()
         return self
 
     def _block(self, tag: str, attributes: dict[str, str]) -> None:
-        """An element that is a block begins."""
+        """Begin a block element."""
         if self._parts:
             self._flush()
         parent, number = self._owner, len(self.tags)
@@ -163,7 +165,7 @@ class Walk:
             self._counted(tag, number, attributes)
 
     def _hinted(self, number: int, bits: int, attributes: dict[str, str]) -> None:
-        """An element whose names say something begins."""
+        """Begin an element whose names hint at something."""
         self.names[number] = (attributes.get("class", ""), attributes.get("id", ""))
         if bits & CODE_LINE and self.tags[number] in CELLS:
             if not self._pre:
@@ -172,7 +174,7 @@ class Walk:
             self._watch("numbers")
 
     def _counted(self, tag: str, number: int, attributes: dict[str, str]) -> None:
-        """An item, a list, a cell or a piece of code begins."""
+        """Begin an item, a list, a cell or a piece of code."""
         parent = self.parents[number]
         if tag == "li":
             self.items[parent] += 1
@@ -203,7 +205,7 @@ class Walk:
         self.columns[number], self.items[row] = column, column + wide
 
     def _leave(self, depth: int) -> None:
-        """The innermost block ends."""
+        """End the innermost block."""
         if self._parts:
             self._flush()
         if self._prefix and self.tags[self._owner] == "li":
@@ -214,7 +216,7 @@ class Walk:
             self._pre = self._code = 0
 
     def _meant(self, tag: str, attributes: dict[str, str]) -> None:
-        """A tag that means something inside a line, or whose text is none of the line's."""
+        """Begin a tag that means something inside a line, or whose text is not part of the line."""
         if tag == "a":
             self._a(attributes)
         elif tag == "br":
@@ -232,13 +234,13 @@ class Walk:
             self._aside = Aside(tag, attributes)
 
     def _is_heading(self, attributes: dict[str, str]) -> bool:
-        """Whether a button opens the part that it names, so that it is the heading of it."""
+        """Return whether a button opens the part that it names, so that it is its heading."""
         if self.tags[self._owner] in HEADED or meaning(attributes.get("class", "")) & BUTTON:
             return True
         return "collapse" in (attributes.get("data-toggle"), attributes.get("data-bs-toggle"))
 
     def _a(self, attributes: dict[str, str]) -> None:
-        """A link or an anchor. What leads to another place of the page is looked at again, when its text is known."""
+        """Begin a link or an anchor. A link within the page is examined again when its text is known."""
         if "class" in attributes or "style" in attributes:
             self._named("a", attributes)
             if self._aside is not None:
@@ -253,7 +255,7 @@ class Walk:
         self._link = self._depth
 
     def _named(self, tag: str, attributes: dict[str, str]) -> None:
-        """A tag inside a line whose names may say that it is not to be seen, or is not text."""
+        """Begin a tag inside a line whose names may say that it is hidden, or is not text."""
         bits = meaning(attributes["class"]) if "class" in attributes else 0
         hidden = ("style" in attributes or "hidden" in attributes) and is_hidden(attributes)
         if hidden or bits & UNSEEN:
@@ -269,7 +271,7 @@ class Walk:
         self._watched.append(_Watch(self._depth, what, len(self.blocks), len(self._parts), self._links, href))
 
     def _notice(self, watch: _Watch) -> None:
-        """A watched element ends: what is made of its text."""
+        """End a watched element, and replace or remove its text."""
         blocks, parts = self.blocks, self._parts
         if watch.what == "quote":
             parts.append("”")
@@ -300,7 +302,7 @@ class Walk:
         self._links = min(self._links, watch.links + len(text))
 
     def _back(self, aside: Aside) -> None:
-        """What is made of an element that was put aside."""
+        """Return the text of an element that was collected separately."""
         self._aside = None
         if aside.tag == "title":
             self.title = self.title or aside.text()
@@ -313,7 +315,7 @@ class Walk:
             self._write_formula(formula)
 
     def _copied(self, aside: Aside) -> None:
-        """A box of text is part of the page where it holds text to read or to copy, and no markup."""
+        """Take a text box as part of the page where it holds text to read or to copy, without markup."""
         text = aside.text().strip("\n")
         if text[:1] != "<" and "://" not in text[:9] and (aside.fixed or len(text) >= _COPIED) and text.strip():
             self._flush()
@@ -342,7 +344,7 @@ class Walk:
 
 
 def squeeze(text: str) -> str:
-    """Runs of white space as one space; lines end where the page ends them."""
+    """Return the text with runs of white space as one space; line breaks of the page stay."""
     return "\n".join(line for line in (" ".join(part.split()) for part in text.split(BREAK)) if line)
 
 
@@ -352,7 +354,7 @@ def _span(attributes: dict[str, str], name: str, most: int) -> int:
 
 
 def walk(page: str) -> Walk | None:
-    """Return the page, walked through; None where there is none."""
+    """Return the walk through a page; None where the page is empty."""
     parser = lxml.etree.HTMLParser(encoding="utf-8", target=Walk(), huge_tree=True)
     try:
         return cast("Walk", lxml.etree.fromstring(page.encode("utf-8", "replace"), parser))

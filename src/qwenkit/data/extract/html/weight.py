@@ -1,10 +1,10 @@
-"""Where the mass of a page lies.
+"""Find where the mass of a page lies: its sentences, by element.
 
 A block of sentences has *mass*, its characters outside links. Parts whose names hint at something else than content
 (`names`) are dropped unless they hold much of the page or are sections of its text; hidden ones are kept where a click
-shows them, as the panels of tabs. From the body we go down as long as one child holds most of the mass: that is the
-root. Parts in it that are named as the text itself take its place, one of them, or all of a row of their like (the
-posts of a thread).
+shows them, such as the panels of tabs. From the body the walk goes down as long as one child holds most of the mass;
+the last element is the root. Parts in it that are named as the text itself replace it: one of them, or all of several
+similar ones (the posts of a thread).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NEARLY_ALL = 0.8  # of the mass: what holds as much is the page, hidden or not
 
 
 def weigh_blocks(blocks: list[Block], title: str) -> None:
-    """The mass of each block."""
+    """Set the mass of each block."""
     subject = _subject(title)
     for block in blocks:
         size = len(block.text)
@@ -51,8 +51,8 @@ def weigh_blocks(blocks: list[Block], title: str) -> None:
 
 
 def _mass(text: str, unlinked: int, is_item: bool, subject: Subject) -> float:
-    """Characters outside links of a block of sentences, Han ones threefold; more of it on the subject of the title,
-    less in items and teasers. 0: not sentences."""
+    """Return the characters outside links of a block of sentences, Han ones threefold; more of them on the subject of
+    the title, less in items and teasers; 0 where there are no sentences."""
     size = len(text)
     wide = 0 if text.isascii() else len(WIDE.findall(text))
     if size + 2 * wide < _LEAST or not is_sentence(text):
@@ -64,7 +64,8 @@ def _mass(text: str, unlinked: int, is_item: bool, subject: Subject) -> float:
 
 
 def _subject(title: str) -> Subject:
-    """What a title is about: each stem with the pattern of words that begin with it, and pairs of Han characters."""
+    """Return the subject of a title: each stem with the pattern of words that begin with it, and pairs of Han
+    characters."""
     return [(stem, None if WIDE.match(stem) else _word(stem)) for stem in stems(title)]
 
 
@@ -75,7 +76,7 @@ def _word(stem: str) -> re.Pattern[str]:
 
 
 def _shared(text: str, subject: Subject) -> int:
-    """How much of a subject a text is about: stems that it shares, at most three."""
+    """Return how much of a subject a text is about: the stems in it, at most three."""
     text, count = text.casefold(), 0
     for stem, word in subject:
         if stem in text and (word is None or word.search(text)):
@@ -86,12 +87,13 @@ def _shared(text: str, subject: Subject) -> int:
 
 
 def is_sentence(text: str) -> bool:
-    """Return whether a text has the marks of sentences; that of scripts which have none, whether it is long enough."""
+    """Return whether a text has the punctuation of sentences; in scripts without such marks, whether it is long
+    enough."""
     return bool(_SENTENCE.search(text)) or (not text.isascii() and bool(_UNMARKED.search(text)))
 
 
 def stems(text: str) -> frozenset[str]:
-    """Return what words begin with, and pairs of Han characters."""
+    """Return the beginnings of words, and pairs of Han characters."""
     text = text.casefold()
     result = {word[:_STEM] for word in _WORD.findall(text)}
     if not text.isascii():
@@ -100,7 +102,7 @@ def stems(text: str) -> frozenset[str]:
 
 
 def seen(walk: Walk) -> list[Block]:
-    """Return the blocks without those that are hidden for good."""
+    """Return the blocks without those that stay hidden."""
     if not any(hints & HIDDEN for hints in walk.hints):
         return walk.blocks
     hidden = _outermost(walk)
@@ -118,7 +120,7 @@ def seen(walk: Walk) -> list[Block]:
 
 
 def _outermost(walk: Walk) -> list[int]:
-    """The outermost hidden element around each; -1 where none is."""
+    """Return the outermost hidden element around each element, or -1."""
     result = [-1]
     for number in range(1, len(walk.tags)):
         above = result[walk.parents[number]]
@@ -127,14 +129,14 @@ def _outermost(walk: Walk) -> list[int]:
 
 
 def _is_panel(walk: Walk, number: int) -> bool:
-    """Whether a hidden element is one that a click on the page shows."""
+    """Return whether a hidden element is shown by a click on the page."""
     if number < 0 or walk.hints[number] & _NAMED:
         return False
     return bool(_PANEL.search(" ".join(walk.names.get(number, ()))))
 
 
 class Weights(NamedTuple):
-    """The mass, the size and the links of each element, all of its inside summed up."""
+    """The mass, the size and the links of each element, summed over everything inside it."""
 
     mass: list[float]
     size: list[int]
@@ -142,7 +144,7 @@ class Weights(NamedTuple):
 
 
 def add_up(walk: Walk, blocks: list[Block]) -> Weights:
-    """Sum up the blocks along the tree."""
+    """Return the sums of the blocks along the tree of elements."""
     count, parents = len(walk.tags), walk.parents
     mass, size, links = [0.0] * count, [0] * count, [0] * count
     for block in blocks:
@@ -160,8 +162,9 @@ def add_up(walk: Walk, blocks: list[Block]) -> Weights:
 
 
 def dropped(walk: Walk, blocks: list[Block], mass: list[float]) -> list[bool]:
-    """Return which elements lie in a part named as none of the content. A name is not believed of most of the page, nor
-    that of a section whose name is its heading."""
+    """Return which elements lie in a part whose name says that it is not content.
+
+    The name is ignored where the part holds most of the page, and where it is a section named like its heading."""
     sections = _sections(walk, blocks)
     out = [False]
     for number in range(1, len(walk.tags)):
@@ -174,8 +177,8 @@ def dropped(walk: Walk, blocks: list[Block], mass: list[float]) -> list[bool]:
 
 
 def _sections(walk: Walk, blocks: list[Block]) -> set[int]:
-    """Elements that are named after the heading which they begin with, as others beside them are: what the name says is
-    what they are about, and no hint at what they are."""
+    """Return elements that are named after the heading with which they begin, as others beside them are: such a name is
+    a topic and not a hint."""
     if not any(hints & BY_ID for hints in walk.hints):
         return set()
     same: dict[int, list[int]] = {}  # by parent
@@ -194,7 +197,8 @@ def _letters(text: str) -> str:
 
 
 def roots(walk: Walk, blocks: list[Block], out: list[bool]) -> list[int]:
-    """Return the smallest element that holds most of the mass that is not dropped; or those in it named as the text."""
+    """Return the smallest element that holds most of the mass that is not dropped, or those in it that are named as the
+    text."""
     count, parents = len(walk.tags), walk.parents
     mass = [0.0] * count
     for block in blocks:
@@ -218,7 +222,8 @@ def roots(walk: Walk, blocks: list[Block], out: list[bool]) -> list[int]:
 
 
 def _row(walk: Walk, blocks: list[Block], first: int, marked: list[int]) -> list[int]:
-    """The parts like the first one, where they are parts of one page: below its one heading, or on its subject."""
+    """Return the parts like the first one, where they are parts of one page: below its one heading, or on its
+    subject."""
     like, stops = [first], [_stop(walk, first)]
     for number in marked:
         if number >= stops[-1] and _kind(walk, number) == _kind(walk, first):
@@ -238,7 +243,8 @@ def _row(walk: Walk, blocks: list[Block], first: int, marked: list[int]) -> list
 
 
 def _is_one_page(before: list[Block], parts: list[list[Block]], subject: Subject) -> bool:
-    """Whether parts are of one page, and not pages of their own: told by where its heading is, and by its subject."""
+    """Return whether parts belong to one page and are not pages of their own, by the place of its heading and by its
+    subject."""
     own = sum(part[0].kind in HEADINGS for part in parts if part)
     if own == len(parts) or any(block.kind == "h1" for part in parts[1:] for block in part):
         return False
@@ -248,7 +254,7 @@ def _is_one_page(before: list[Block], parts: list[list[Block]], subject: Subject
 
 
 def _stop(walk: Walk, number: int) -> int:
-    """The first element after those that lie in this one."""
+    """Return the first element after those inside this one."""
     stop = number + 1
     while stop < len(walk.parents) and walk.parents[stop] >= number:
         stop += 1
@@ -256,7 +262,7 @@ def _stop(walk: Walk, number: int) -> int:
 
 
 def _kind(walk: Walk, number: int) -> str:
-    """What parts of one kind have in common: the tag and the first word of the class."""
+    """Return what parts of one kind have in common: the tag and the first word of the class."""
     kind = walk.names.get(number, ("", ""))[0].split()
     return walk.tags[number] + (" " + _DIGITS.sub("", kind[0]) if kind else "")
 

@@ -1,4 +1,4 @@
-"""Blocks as text: paragraphs apart, items and rows on lines of their own, cells in their columns, code as it is."""
+"""Blocks as text: paragraphs apart, items and rows on lines of their own, cells in columns, code verbatim."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def write(blocks: list[Block], walk: Walk) -> str:
 
 
 def _row(block: Block, walk: Walk) -> int:
-    """The row of a table that a block lies in; -1 if none, or if it is code."""
+    """Return the row of a table that a block lies in; -1 without one, or for code."""
     cell = walk.cells[block.owner]
     return walk.parents[cell] if cell >= 0 and not block.pre else -1
 
 
 def _is_line(row: list[Block], walk: Walk) -> bool:
-    """Whether a row is written as a line: one entry to a cell. Other tables are there for the layout."""
+    """Return whether a row is written as a line: one entry to a cell. Other tables are layout."""
     if len({walk.cells[block.owner] for block in row}) < len(row):
         return False
     return all(block.kind in CELLS for block in row) or sum(len(block.text) > _PARAGRAPH for block in row) < 2
 
 
 def _line(row: list[Block], number: int, walk: Walk) -> str:
-    """A row of a table, its empty cells too."""
+    """Return a row of a table, with its empty cells."""
     cells = [""] * min(_WIDEST, walk.items[number])
     for block in row:
         column = walk.columns[walk.cells[block.owner]]
@@ -58,7 +58,7 @@ def _line(row: list[Block], number: int, walk: Walk) -> str:
 
 
 def _is_close(before: Block, block: Block) -> bool:
-    """Whether two blocks stand on lines right below each other: items, terms and what they mean, lines of code."""
+    """Return whether two blocks are on adjacent lines: items, terms and their meanings, lines of code."""
     if before.pre and before.pre == block.pre:
         return True
     return bool(before.prefix and block.prefix) or (before.kind in _TERMS and block.kind in _TERMS)
