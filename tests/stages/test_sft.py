@@ -12,11 +12,12 @@ import pytest
 
 from qwenkit import rng
 from qwenkit.data.documents import iter_documents, train_validation_split
+from qwenkit.data.tokens.replay import draw_documents
 from qwenkit.records import write_jsonl
 from qwenkit.stages import sft
 from qwenkit.stages.base import Input
 from qwenkit.stages.chat_tokens import overlapping, without_overlap
-from qwenkit.stages.sft import Config, drawn, replay
+from qwenkit.stages.sft import Config, replay
 from qwenkit.training import validation_sets
 from tests.stages.conftest import Desk, chat_rows
 
@@ -58,7 +59,7 @@ def test_a_replay_ends_with_the_document_that_fills_its_share() -> None:
                 used += lengths[number]
             if used >= budget:
                 break
-        assert drawn(np.array(lengths), 20, budget, 9) == (expected, too_long)
+        assert draw_documents(np.array(lengths), 20, budget, 9) == (expected, too_long)
 
 
 def chat(text: str | list[Any]) -> dict[str, Any]:

@@ -7,9 +7,6 @@ Files: `documents-00000.parquet`, ... (id, text, source, kind, licence, language
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,15 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from qwenkit.config import StageConfig, content, edge, runtime
-from qwenkit.data.decontamination import overlap_13gram
 from qwenkit.data.test_sets import named_texts
 from qwenkit.errors import UserError, refuse_unnamed
-from qwenkit.records import Row, write_jsonl
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, many
 from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, counted, mapping, number, sequence
 
 if TYPE_CHECKING:
-    from qwenkit.data import CorpusResult, Source
+    from qwenkit.data import Source
 
 SUMMARY = "raw pages and text -> clean, deduplicated, decontaminated documents"
 EXAMPLE = "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets"
@@ -34,7 +29,7 @@ ORDER = 30
 VERSION = 7  # 7: kinds by contents, more encodings and full stops; pages keep more; 6: vowel signs are in words
 PRODUCES = ("documents",)
 SEED_METRICS = ("kept",)
-MOST_COPIES, MOST_SHOWN = 1000, 2000
+MOST_COPIES = 1000
 WITH = {  # keys that are about what another key gives
     "min_score": "filter",
     "min_bits_per_byte": "perplexity_model",
@@ -161,10 +156,11 @@ def _numbered(name: str, values: list[str]) -> list[str]:
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
-    """Build the corpus and write it with its books."""
+    """Build the corpus and write it with its accounting."""
     from qwenkit.data import CorpusConfig, Source, build_corpus
     from qwenkit.data.filters.word_list import read_lists
     from qwenkit.data.pipeline.corpus import NothingRead
+    from qwenkit.data.pipeline.corpus_artifact import corpus_metrics, nothing_kept, save_corpus
 
     sources = _sources(config, inputs, Source)
     named = named_texts(inputs["decontaminate"].path) if "decontaminate" in inputs else []
@@ -192,47 +188,13 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
             folder=folder, workers=context.threads, runner=config.runner, version=VERSION, strict=True,
         )  # fmt: skip
     except NothingRead as error:
-        raise _empty(sources, error.lost, error.quarantine.rows, [], context.scratch) from None
+        raise nothing_kept(sources, error.lost, error.quarantine.rows, [], context.scratch) from None
     empty = {name: row for name, row in result.sources.items() if name not in result.counts["source"]}
     if empty:
         lost = {name: Counter(row["dropped"] | row["quarantined"]) for name, row in empty.items()}
-        raise _empty(sources, lost, result.quarantine.rows, result.samples, context.scratch)
-    _write(result, named, context.out)
-    return _result(result, tests)
-
-
-def _write(result: CorpusResult, tests: list[tuple[str, str]], out: Path) -> None:
-    """The documents in the files that they were made in, and the books; an overlap is written beside its test."""
-    from qwenkit.data.parquet_io import LEDGER, join
-
-    for name, files in (("documents", result.document_files), ("attributes", result.attribute_files)):
-        for index, path in enumerate(files):
-            shutil.copyfile(path, out / f"{name}-{index:05d}.parquet")
-    join(result.ledger_files, out / "ledger.parquet", LEDGER)
-    write_jsonl(out / "samples.jsonl", result.samples)
-    write_jsonl(out / "quarantine.jsonl", result.quarantine.rows)
-    asked = ({"test_name": name, "test_text": text[:MOST_SHOWN]} for name, text in tests)
-    beside = dict(enumerate(asked))
-    write_jsonl(out / "contaminated.jsonl", ({**row, **beside[row["test"]]} for row in result.contaminated))
-
-
-def _empty(
-    sources: list[Source], lost: dict[str, Counter[str]], quarantine: list[Row], samples: list[Row], scratch: Path
-) -> UserError:
-    """A source that gives nothing was named for nothing: why, with what it lost left for reading."""
-    write_jsonl(scratch / "quarantine.jsonl", quarantine)
-    write_jsonl(scratch / "samples.jsonl", samples)
-    reasons = {name: counter.most_common(3) for name, counter in lost.items()}
-    keys = {name: re.findall(r", but a text in '([^']+)'", " ".join(counter)) for name, counter in lost.items()}
-    named = ", ".join(f"{name} = {json.dumps([columns[0]])}" for name, columns in keys.items() if columns)
-    hint = f"text_keys = {{{named}}} takes the text from there; or " if named else ""
-    words = [f"{name} ({', '.join(f'{count} {why}' for why, count in counts)})" for name, counts in reasons.items()]
-    return UserError(
-        "nothing is kept of the source " + ", nor of ".join(words),
-        where=", ".join(str(source.path) for source in sources if source.name in lost),
-        expected="text that can be read and passes the rules",
-        hint=f"{hint}read {scratch / 'quarantine.jsonl'} and samples.jsonl beside it, or take the source out",
-    )
+        raise nothing_kept(sources, lost, result.quarantine.rows, result.samples, context.scratch)
+    save_corpus(result, named, context.out)
+    return Result(*corpus_metrics(result, tests))
 
 
 def _sources(config: Config, inputs: dict[str, Input], make: type[Source]) -> list[Source]:
@@ -249,48 +211,6 @@ def _sources(config: Config, inputs: dict[str, Input], make: type[Source]) -> li
         weight = config.upsample.get(name, 1.0)
         sources.append(make(name, source.path, config.kinds.get(name, AUTO), weight, licence, keys))
     return sources
-
-
-def _result(result: CorpusResult, tests: list[str]) -> Result:
-    count = size = 0
-
-    def passing() -> Iterator[str]:
-        nonlocal count, size
-        for text in (text for batch in result.batches() for text in batch):
-            count, size = count + 1, size + len(text.encode("utf-8", "replace"))
-            yield text
-
-    overlap, funnel = overlap_13gram(passing(), tests), result.funnel
-    dropped = sum(step["dropped"] for step in funnel if step["rule"] != "quarantined")
-    metrics = {
-        "kept": funnel[-1]["left"],
-        "documents": count,
-        "dropped": dropped,
-        "quarantined": len(result.quarantine),
-        "funnel": funnel,
-        "sources": result.sources,
-        "overlap_13gram": overlap,
-        "scrubbed": dict(result.pii),
-        **{f"by_{key}": counts for key, counts in result.counts.items()},
-        **({"taken": result.taken} if result.taken else {}),
-    }
-    metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
-    aside = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
-    contaminated = sum(step["dropped"] for step in funnel if step["step"] == "decontaminate")
-    return Result(
-        metrics,
-        f"{count} documents, {size / 1e6:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
-        f"13-gram overlap with tests {overlap}{_told_kinds(result.taken)}",
-    )
-
-
-def _told_kinds(taken: dict[str, dict[str, dict[str, int]]]) -> str:
-    """What the files of each source were taken for, of which nobody said it."""
-    parts = []
-    for name, kinds in taken.items():
-        files = {kind: ", ".join(f"{n} {suffix}" for suffix, n in suffixes.items()) for kind, suffixes in kinds.items()}
-        parts.append(f"; {name}: " + ", ".join(f"{names} as {kind}" for kind, names in files.items()))
-    return "".join(parts)
 
 
 def card_number(metrics: Metrics) -> str:

@@ -18,6 +18,7 @@ from qwenkit.config import content, edge
 from qwenkit.data.chats.datasets import notes
 from qwenkit.data.decontamination import overlap_13gram
 from qwenkit.data.test_sets import question_texts
+from qwenkit.data.tokens.replay import draw_documents
 from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.records import Row
 from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, max_bad, sources, told
@@ -27,9 +28,6 @@ from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
 from qwenkit.training.recipe import precision_warnings
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from qwenkit.chat import ChatTokenizer
     from qwenkit.data.tokens.shards import Shards
     from qwenkit.training import Batch
@@ -189,20 +187,8 @@ def replay(
         context.scratch, workers=context.threads, progress=context.progress,
     )  # fmt: skip
     budget = chat_tokens * config.replay_share / (1 - config.replay_share)
-    numbers, too_long = drawn(store.lengths, config.seq_length, budget, context.seed_for("replay"))
+    numbers, too_long = draw_documents(store.lengths, config.seq_length, budget, context.seed_for("replay"))
     return store, numbers, too_long
-
-
-def drawn(lengths: npt.NDArray[np.int64], row: int, budget: float, seed: int) -> tuple[Sequence[int], int]:
-    """Documents in the order of a draw, until those that fit into a row reach the budget; and how many do not fit."""
-    import numpy as np
-
-    from qwenkit import rng
-
-    order = rng.permutation(seed, len(lengths))
-    fits = lengths[order] <= row
-    stop = int(np.searchsorted(np.cumsum(np.where(fits, lengths[order], 0)), budget)) + 1
-    return order[:stop][fits[:stop]].tolist(), int((~fits[:stop]).sum())
 
 
 def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
