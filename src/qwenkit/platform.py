@@ -104,13 +104,13 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """The machine in words, without host names or paths."""
     memory_gb = round(memory_bytes() / 1e9, 1)
     return {"cpu": cpu_model(), "cores": free_cores(), "memory_gb": memory_gb, "bf16": has_bf16("cpu")}
 
 
-def fingerprint(threads: int, device: str) -> dict[str, Any]:
+def fingerprint(threads: int, device: str) -> dict[str, object]:
     """What must stay the same for a resumed run to give the same bits."""
     return {"threads": threads, "device": device, "cpu": cpu_model(), "versions": versions()}
 

@@ -34,12 +34,12 @@ TEMPORARY = ".tmp"
 """What a file is called, behind its name, while `replacing` writes it: a kill may leave one."""
 
 
-def canonical(value: Any) -> bytes:
+def canonical(value: object) -> bytes:
     """The one byte form of a JSON value: sorted keys, no spaces, UTF-8. Digests and keys are taken over it."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def dumps(value: Any) -> str:
+def dumps(value: object) -> str:
     """One JSONL line, keys in their given order. Lone surrogates are kept as escapes."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isascii() or _encodable(text) else json.dumps(value)
@@ -206,7 +206,7 @@ def _value(text: str) -> Any:
     return value
 
 
-def is_deep(value: Any) -> bool:
+def is_deep(value: object) -> bool:
     """Whether lists and tables lie in each other more than `LEVELS` times; found without recursion."""
     level: list[Any] = [value]
     for _ in range(LEVELS):
@@ -230,7 +230,7 @@ def _broken(error: Exception, line: bytes, number: int) -> str:
     return f"broken JSON ({getattr(error, 'msg', 'nested too deeply')})"
 
 
-def name_of(value: Any) -> str | None:
+def name_of(value: object) -> str | None:
     """The id of a row as a text; a number counts as its digits, and None stands for what is not an id."""
     if isinstance(value, str):
         return value or None
@@ -238,7 +238,7 @@ def name_of(value: Any) -> str | None:
     return str(value) if is_number else None
 
 
-def json_kind(value: Any) -> str:
+def json_kind(value: object) -> str:
     """What a JSON value is, in JSON's words."""
     names: dict[type[Any], str] = {
         type(None): "null", bool: "a boolean", str: "a string", list: "a list", dict: "an object",
@@ -261,7 +261,7 @@ def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
     return count
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: object) -> None:
     """Write one indented JSON file; a kill leaves the old file or the new one."""
     text = json.dumps(value, ensure_ascii=False, indent=1)
     write_bytes(path, (text if _encodable(text) else json.dumps(value, indent=1)).encode() + b"\n")
@@ -305,7 +305,7 @@ def replacing(path: Path | str) -> Generator[BinaryIO, None, None]:
         raise
 
 
-def as_path(value: Any, expected: str) -> Path:
+def as_path(value: object, expected: str) -> Path:
     """A path that a caller gave as a text or a path; anything else is named, with what was expected there."""
     if not isinstance(value, (str, os.PathLike)):
         raise UserError(f"{value!r} is not a path", expected=expected)

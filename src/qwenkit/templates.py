@@ -142,7 +142,7 @@ def trust(templates: Collection[str]) -> None:
     _trusted.update(templates)
 
 
-def render(template: str, given: Mapping[str, Any]) -> str:
+def render(template: str, given: Mapping[str, object]) -> str:
     """The text that a template makes of what it is given; a `UserError` says why it makes none."""
     if template in _trusted:
         return _rendered(template, given)

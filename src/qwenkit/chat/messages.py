@@ -24,8 +24,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, nearest
+from ..records import Row
 
 Message = Mapping[str, Any]
+Tool = Mapping[str, Any]
+"""A function that a model may call: `{"type": "function", "function": {"name": ..., "parameters": ...}}`, or bare."""
+Variables = Mapping[str, object]
+"""What a folder's chat template may read besides the conversation, by name."""
 ROLES = ("system", "user", "assistant", "tool")
 RENAMED = {"developer": "system", "function": "tool"}
 """OpenAI's other names of roles."""
@@ -48,7 +53,7 @@ def check(messages: Sequence[Message], add_generation_prompt: bool, continue_fin
     return checked
 
 
-def normal(message: Message) -> dict[str, Any]:
+def normal(message: Message) -> Row:
     """A checked message without keys that are null, its names and roles the present ones, its content a string."""
     plain = {key: value for key, value in message.items() if value is not None}
     plain["role"] = RENAMED.get(plain["role"], plain["role"])
@@ -219,7 +224,7 @@ def to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def for_template(message: Message) -> dict[str, Any]:
+def for_template(message: Message) -> Row:
     """A normal message as a folder's own template sees it: as transformers hands it on, and the arguments of calls as
     objects, which templates go through or write as JSON themselves. How a turn is trained is none of its business."""
     shown = {key: value for key, value in message.items() if key not in ("weight", "train")}

@@ -13,15 +13,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypedDict, cast
+
+from .messages import Tool
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _BLANK = " \t\r\n"
 
 
-def parse_text(text: str, tools: Sequence[Any] | None = None) -> dict[str, Any]:
+class ParsedMessage(TypedDict, total=False):
+    """An answer as a message; `tool_calls` and `reasoning_content` (the thoughts) are there where it has any."""
+
+    role: str
+    content: str
+    reasoning_content: str
+    tool_calls: list[dict[str, Any]]
+
+
+def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
     """A message dict with role, content and, where there are any, tool_calls and reasoning_content."""
-    message: dict[str, Any] = {"role": "assistant"}
+    message: ParsedMessage = {"role": "assistant"}
     offered = None if tools is None else {_name(tool) for tool in tools}
     thought, text = _thought(text, offered)
     if thought is not None:

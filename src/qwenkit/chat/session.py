@@ -10,22 +10,44 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
 
 from ..errors import UserError, visible
-from .truncation import truncate_history
+from .messages import Message, Variables
+from .truncation import SupportsRender, truncate_history
 
 Messages = list[dict[str, str]]
+Params = TypeVar("Params", contravariant=True)
+
+
+class ChatEngine(Protocol[Params]):
+    """What a conversation asks of an engine; `qwenkit.inference.Engine` is one, `Params` its sampling parameters."""
+
+    @property
+    def max_window(self) -> int | None:
+        """The bound on a chat's history, in tokens, or None."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """The number of tokens that a prompt and its answer may have together."""
+        ...
+
+    def stream_chat(
+        self, messages: list[Message], params: Params, *, variables: Variables | None = None
+    ) -> Iterator[str]:
+        """Yield the answer's text in deltas."""
+        ...
 
 
 def talk(
-    engine: Any,
-    tok: Any,
-    params: Any,
+    engine: ChatEngine[Params],
+    tok: SupportsRender,
+    params: Params,
     system: str | None,
     prompt: str | None,
-    variables: Mapping[str, Any] | None = None,
+    variables: Variables | None = None,
 ) -> None:
     """Ask once (`prompt`), or read lines until the end of the input. `variables` are for the folder's chat template."""
     start: Messages = [{"role": "system", "content": system}] if system else []
@@ -49,7 +71,13 @@ def talk(
             history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], variables)
 
 
-def turn(engine: Any, tok: Any, params: Any, history: Messages, variables: Mapping[str, Any] | None = None) -> Messages:
+def turn(
+    engine: ChatEngine[Params],
+    tok: SupportsRender,
+    params: Params,
+    history: Messages,
+    variables: Variables | None = None,
+) -> Messages:
     """The history with its answer; a question that cannot be asked is explained and forgotten."""
     try:
         return [*history, {"role": "assistant", "content": answer(engine, tok, params, history, variables)}]
@@ -83,11 +111,11 @@ def _broken(line: str) -> bool:
 
 
 def answer(
-    engine: Any,
-    tok: Any,
-    params: Any,
+    engine: ChatEngine[Params],
+    tok: SupportsRender,
+    params: Params,
     history: Messages,
-    variables: Mapping[str, Any] | None = None,
+    variables: Variables | None = None,
     reserve: int = 64,
 ) -> str:
     """Stream one answer to the terminal and return it whole. `reserve` tokens are left for it."""

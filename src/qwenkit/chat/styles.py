@@ -12,10 +12,10 @@ Tool calls are Hermes-style JSON between `<tool_call>` marks, the same in all th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..tokenizer import IM_END, IM_START
-from .messages import Message, calls, text_of, to_json, trained
+from .messages import Message, Tool, calls, text_of, to_json, trained
 
 STYLES = ("qwen1", "chatml", "qwen3")
 
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
 
 def pieces(
     messages: Sequence[Message],
-    tools: Sequence[Any] | None,
+    tools: Sequence[Tool] | None,
     style: str,
     add_generation_prompt: bool = False,
     continue_final_message: bool = False,
@@ -101,7 +101,7 @@ def _end(role: str) -> list[Piece]:
     return [Piece(IM_END, role, "end"), Piece("\n", role, "newline")]
 
 
-def _system_with_tools(system: str | None, tools: Sequence[Any]) -> list[Piece]:
+def _system_with_tools(system: str | None, tools: Sequence[Tool]) -> list[Piece]:
     """The system turn that offers tools, after the user's own system text."""
     own = [] if system is None else [Piece(system, "system", "content", False), Piece("\n\n", "system", "content")]
     signatures = "".join("\n" + to_json(tool) for tool in tools)

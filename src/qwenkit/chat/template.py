@@ -9,15 +9,15 @@ the style, otherwise the first difference is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import UserError, nearest
 from ..templates import GENERATION_MARKS, environment, names_read, render, trust
 from ..tokenizer import Tokenizer
 from ..tokenizer.publish import chatml_template
-from .messages import Message, for_template, normal
+from .messages import Message, Tool, Variables, for_template, normal
 from .probes import PROBES, Probe
 
 Ids = Callable[[Probe, str], list[int]]
@@ -39,9 +39,9 @@ def _trust_ours() -> None:
 def render_text(
     template: str,
     messages: Sequence[Message],
-    tools: Sequence[Any] | None = None,
+    tools: Sequence[Tool] | None = None,
     add_generation_prompt: bool = False,
-    variables: Mapping[str, Any] | None = None,
+    variables: Variables | None = None,
 ) -> str:
     """The text that a template makes of a conversation; `variables` are further names that it may read."""
     _trust_ours()
@@ -54,7 +54,7 @@ def reads(template: str, name: str) -> bool:
     return name in names_read(template)
 
 
-def check_variables(template: str, variables: Mapping[str, Any]) -> None:
+def check_variables(template: str, variables: Variables) -> None:
     """Refuse a variable that the template never reads, and one that is not for a caller to give."""
     for name in variables:
         if name in _GIVEN and name != "documents":
@@ -74,7 +74,7 @@ def has_generation_tags(template: str) -> bool:
 
 
 def detect(
-    tok: Tokenizer, template: str, styles: Sequence[str], render: Ids, variables: Mapping[str, Any] | None = None
+    tok: Tokenizer, template: str, styles: Sequence[str], render: Ids, variables: Variables | None = None
 ) -> Detected:
     """The first style whose ids equal the template's on every probe."""
     best: tuple[int, str] = (-1, "")
@@ -88,7 +88,7 @@ def detect(
     return Detected(None, best[1])
 
 
-def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Mapping[str, Any] | None) -> list[int] | str:
+def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Variables | None) -> list[int] | str:
     """The template's ids of a probe, or what it says when it refuses."""
     try:
         messages = [for_template(normal(message)) for message in probe.messages]

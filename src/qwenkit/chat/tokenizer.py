@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..errors import UserError, nearest
 from ..hub import resolve
@@ -37,8 +36,8 @@ from ..tokenizer.core import UNKNOWN
 from ..tokenizer.settings import DEFAULT, TOOL_USE
 from . import template as templates
 from . import template_mask
-from .messages import Message, check
-from .parse import parse_text
+from .messages import Message, Tool, Variables, check
+from .parse import ParsedMessage, parse_text
 from .probes import Probe
 from .render import Rendered, Span, encode_pieces
 from .styles import STYLES, pieces, untrained
@@ -58,7 +57,7 @@ class ChatTokenizer(Tokenizer):
         style: str | None = "chatml",
         chat_template: str | None = None,
         tool_template: str | None = None,
-        names: Mapping[str, Any] | None = None,
+        names: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(tok.ranks, tok.special, tok.pattern, vocab_size=tok.vocab_size, **tok.flags)
         self.chat_template, self.tool_template, self.names = chat_template, tool_template, dict(names or {})
@@ -89,12 +88,12 @@ class ChatTokenizer(Tokenizer):
     def render(
         self,
         messages: Sequence[Message],
-        tools: Sequence[Any] | None = None,
+        tools: Sequence[Tool] | None = None,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
         mask: str = "qwen",
         style: str | None = None,
-        variables: Mapping[str, Any] | None = None,
+        variables: Variables | None = None,
     ) -> Rendered:
         """A conversation as ids with loss weights. Marks that people typed are never parsed. `variables` are for the
         folder's own template, which then renders the conversation."""
@@ -113,7 +112,7 @@ class ChatTokenizer(Tokenizer):
             return Rendered(ids, [0.0] * len(ids), [Span(0, len(ids), "prompt", "markup")], [])
         return template_mask.rendered(traced, mask, continue_final_message)
 
-    def _template(self, tools: Sequence[Any] | None, style: str | None, variables: Mapping[str, Any]) -> str | None:
+    def _template(self, tools: Sequence[Tool] | None, style: str | None, variables: Variables) -> str | None:
         """The template that renders a conversation, or None where a style does."""
         own = self.tool_template if tools and self.tool_template is not None else self.chat_template
         if variables:
@@ -125,7 +124,7 @@ class ChatTokenizer(Tokenizer):
             return None
         return own if own is not self.chat_template or self.style is None else None
 
-    def check_variables(self, variables: Mapping[str, Any], template: str | None = None) -> None:
+    def check_variables(self, variables: Variables, template: str | None = None) -> None:
         """Refuse variables that the chat template does not read: they would change nothing, silently."""
         template = self.chat_template if template is None else template
         if template is None:
@@ -135,7 +134,7 @@ class ChatTokenizer(Tokenizer):
             )
         templates.check_variables(template, variables)
 
-    def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Any] | None = None) -> dict[str, Any]:
+    def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Tool] | None = None) -> ParsedMessage:
         """The message that a model wrote, up to its first turn mark. Never raises on what a model can write. The
         authors' own reading strips blanks, and drops the last token of an answer that was cut; here both stay."""
         text = ids_or_text if isinstance(ids_or_text, str) else self._known_text(ids_or_text)
@@ -156,7 +155,7 @@ class ChatTokenizer(Tokenizer):
     @property
     def _ends(self) -> list[str]:
         """What the folder calls the end of a text, where that is one token."""
-        return [name for name in (self.names.get("eos_token"),) if name in self.special]
+        return [name for name in (self.names.get("eos_token"),) if isinstance(name, str) and name in self.special]
 
     @property
     def end_ids(self) -> list[int]:

@@ -12,33 +12,52 @@ Caveat: a chat template that puts in a system turn of its own has it counted wit
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
-from ..tokenizer import ENDOFTEXT, IM_END, IM_START
-from .messages import RENAMED, Message, check
+from ..tokenizer import ENDOFTEXT, IM_END, IM_START, Tokenizer
+from .messages import RENAMED, Message, Tool, Variables, check
+
+if TYPE_CHECKING:
+    from .render import Rendered
 
 
-def stop_token_ids(tok: Any) -> tuple[int, ...]:
-    """The tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text, and what
-    the folder calls its end."""
-    marks = [tok.special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in tok.special]
+class SupportsRender(Protocol):
+    """What is asked of a chat tokenizer; `ChatTokenizer` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        add_generation_prompt: bool = False,
+        *,
+        variables: Variables | None = None,
+    ) -> Rendered:
+        """Return the ids of a conversation, with more."""
+        ...
+
+
+def stop_token_ids(tok: object) -> tuple[int, ...]:
+    """Return the tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text,
+    and what the folder calls its end. `tok` has `special`, and `end_ids` where its folder names some."""
+    special = cast(Tokenizer, tok).special
+    marks = [special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in special]
     return tuple(dict.fromkeys((*marks, *getattr(tok, "end_ids", ()))))
 
 
 def truncate_history(
-    tok: Any,
+    tok: SupportsRender,
     messages: Sequence[Message],
     max_window: int | None = None,
     room: int | None = None,
-    tools: Sequence[Any] | None = None,
-    variables: Mapping[str, Any] | None = None,
+    tools: Sequence[Tool] | None = None,
+    variables: Variables | None = None,
 ) -> list[Message]:
     """The conversation without as many of its oldest turns as must go; `tools` are counted with the system turn."""
     messages = check(messages, True, False)
     more = {"variables": variables} if variables else {}
 
-    def size(kept: Sequence[Message], tools: Sequence[Any] | None = tools) -> int:
+    def size(kept: Sequence[Message], tools: Sequence[Tool] | None = tools) -> int:
         return len(tok.render(kept, tools, add_generation_prompt=True, **more).ids)
 
     everything = size(messages)

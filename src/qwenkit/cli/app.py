@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,7 +78,7 @@ def say(text: str) -> None:
     print(visible(text), flush=True)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """An answer for programs. What a terminal would obey stands in it as JSON's own escapes: the value is the same."""
     try:
         text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
@@ -145,7 +145,7 @@ def minutes_text(value: float | None) -> str:
 
 
 @contextmanager
-def bar() -> Iterator[Any]:
+def bar() -> Iterator[Callable[[int, int, str], None]]:
     """A bar with the time that is left, where there is a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

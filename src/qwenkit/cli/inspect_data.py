@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
 
 from qwenkit.cli.app import Json, as_folder, as_reference, inspect_app, print_json, terminal
 from qwenkit.errors import visible
+from qwenkit.records import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qwenkit.chat import ChatTokenizer
+    from qwenkit.chat.render import Rendered
+    from qwenkit.data.chats.summary import Summary
 
 MOST = 20
 """So many files and keys are named."""
@@ -42,7 +50,7 @@ def inspect_data(
     tok = load_tokenizer(tokenizer) if tokenizer is not None else None
     named = None if style == "own" else style
 
-    def render(row: Any) -> Any:
+    def render(row: Row) -> Rendered:
         assert tok is not None
         waits = row["messages"][-1]["role"] != "assistant"
         return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=waits, mask=mask, style=named)
@@ -50,7 +58,9 @@ def inspect_data(
     described = describe(source, kind, limit, None, None if tok is None else lambda row: len(render(row).ids))
     shown = render(described.first) if tok is not None and described.first is not None else None
     if as_json:
-        print_json(described.plain() | ({"first_row": _tokens(shown, tok)} if shown is not None else {}))
+        print_json(
+            described.plain() | ({"first_row": _tokens(shown, tok)} if shown is not None and tok is not None else {})
+        )
         return
     for line in lines(described):
         terminal().print(line)
@@ -59,17 +69,17 @@ def inspect_data(
             terminal().print(table)
     for note in described.notes():
         terminal().print(Text.assemble(("note:", "yellow"), f" {visible(note)}"))
-    if shown is not None:
+    if shown is not None and tok is not None:
         _print_first(shown, tok)
 
 
-def _tokens(shown: Any, tok: Any) -> list[dict[str, Any]]:
+def _tokens(shown: Rendered, tok: ChatTokenizer) -> list[Row]:
     from qwenkit.chat.inspect import weighted_groups
 
     return [group._asdict() for group in weighted_groups(shown, tok)]
 
 
-def _print_first(shown: Any, tok: Any) -> None:
+def _print_first(shown: Rendered, tok: ChatTokenizer) -> None:
     from qwenkit.chat.inspect import mask_ansi, mask_text
 
     console = terminal()
@@ -77,7 +87,7 @@ def _print_first(shown: Any, tok: Any) -> None:
     print((mask_ansi if console.color_system and not console.no_color else mask_text)(shown, tok))
 
 
-def lines(described: Any) -> Iterator[str]:
+def lines(described: Summary) -> Iterator[str]:
     """What the source is, a line for each thing."""
     words = {"chats": "chats", "pairs": "comparisons", "prompts": "prompts"}[described.kind]
     more = "" if described.complete else ", and there are more"
@@ -97,7 +107,7 @@ def lines(described: Any) -> Iterator[str]:
         yield "keys that are not read: " + ", ".join(f"{key} ({n})" for key, n in described.keys.most_common(MOST))
 
 
-def lengths(described: Any) -> Any:
+def lengths(described: Summary) -> Table | None:
     """Quantiles of turns, characters and tokens."""
     from rich.table import Table
 
@@ -111,7 +121,7 @@ def lengths(described: Any) -> Any:
     return table
 
 
-def put_aside(described: Any) -> Any:
+def put_aside(described: Summary) -> Table | None:
     """The reasons why rows are put aside, each with its first row."""
     from rich.table import Table
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qwenkit.errors import UserError
-from qwenkit.records import read_object
+from qwenkit.records import Row, read_object
+
+if TYPE_CHECKING:
+    from qwenkit.evaluation.parity import Observed
+    from qwenkit.model import Transformer
 
 CLOSE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
 """How far a certificate's log-probabilities may be off on another machine, by the type that was computed in."""
 
 
-def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[dict[str, Any]]:
+def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[Row]:
     """A row for each folder: its distance from the first, and whether its own certificate holds."""
     from qwenkit.chat.publish import find_tokenizer
     from qwenkit.evaluation import parity
@@ -60,8 +64,8 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
 
 
 def _against_certificate(
-    certificate: Mapping[str, Any] | None, model: Any, prompts: Any, observed: Any, tolerance: float
-) -> dict[str, Any] | None:
+    certificate: Row | None, model: Transformer, prompts: list[list[int]], observed: Observed, tolerance: float
+) -> Row | None:
     """A folder's certificate against what the model says now."""
     from qwenkit.evaluation import parity
 
@@ -74,7 +78,7 @@ def _against_certificate(
             "holds": distance.max_dlogp <= tolerance, "reason": certificate.get("reason")}  # fmt: skip
 
 
-def show(rows: Sequence[dict[str, Any]]) -> str:
+def show(rows: Sequence[Row]) -> str:
     """The table for people, one line for each model."""
     lines = [["model", "type", "tokens", "max |dlogp|", "mean KL", "max KL", "greedy", "certificate"]]
     for row in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,7 +23,12 @@ from qwenkit.cli.app import (
     write_text,
 )
 from qwenkit.errors import UserError
+from qwenkit.records import Row
 from qwenkit.stages import is_chat_model
+
+if TYPE_CHECKING:
+    from qwenkit.lineage.recipe import Recipe
+    from qwenkit.lineage.runner import Options
 
 
 @app.command(epilog="Example:  qwenkit run nano --set seed=2 --out runs/nano-2")
@@ -57,7 +62,7 @@ def run(
     run_and_report(loaded, options, quiet, as_json, verbose)
 
 
-def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
+def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Recipe:
     from dataclasses import replace
 
     from qwenkit.lineage.recipe import load_recipe
@@ -66,17 +71,17 @@ def _load(recipe: str, changes: list[str] | None, out: Path | None) -> Any:
     return replace(loaded, out=out) if out is not None else loaded
 
 
-def run_and_report(recipe: Any, options: Any, quiet: bool, as_json: bool, verbose: bool = False) -> None:
+def run_and_report(recipe: Recipe, options: Options, quiet: bool, as_json: bool, verbose: bool = False) -> None:
     from qwenkit.lineage.progress import Terminal
     from qwenkit.lineage.runner import run_recipe
 
     console = terminal(stderr=as_json)
-    finished: list[dict[str, Any]] = []
+    finished: list[Row] = []
 
     class Recorder(Terminal):
         """A terminal that also keeps the rows of the closing table, for `--json`."""
 
-        def end(self, rows: list[dict[str, Any]]) -> None:
+        def end(self, rows: list[Row]) -> None:
             finished.extend(rows)
             super().end(rows)
 
@@ -91,7 +96,7 @@ def run_and_report(recipe: Any, options: Any, quiet: bool, as_json: bool, verbos
         _closing_hint(recipe, console)
 
 
-def _closing_hint(recipe: Any, console: Console) -> None:
+def _closing_hint(recipe: Recipe, console: Console) -> None:
     """Tell what to do with what was made."""
     if (recipe.out / "report.html").exists():
         console.print(f"report: {recipe.out / 'report.html'}", highlight=False)
@@ -100,7 +105,7 @@ def _closing_hint(recipe: Any, console: Console) -> None:
         console.print(f"talk to it: qwenkit chat {recipe.out / chats[-1]}", highlight=False)
 
 
-def _show_plan(recipe: Any, options: Any, as_json: bool) -> None:
+def _show_plan(recipe: Recipe, options: Options, as_json: bool) -> None:
     from dataclasses import asdict
 
     from rich.table import Table

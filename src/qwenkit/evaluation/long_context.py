@@ -18,13 +18,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor
 
 from qwenkit.errors import UserError, visible
 from qwenkit.model.config import ContextExtension, ModelConfig, Yarn
 from qwenkit.model.rotary import doubling_windows
+from qwenkit.records import Row
 from qwenkit.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def table(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
-def plain(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def plain(cells: Sequence[Cell]) -> list[Row]:
     """Cells for programs."""
     return [
         {"trick": c.combination, "length": c.length, "perplexity": c.perplexity._asdict(), "nats_per_piece": c.nats}

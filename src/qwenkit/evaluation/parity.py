@@ -20,7 +20,9 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
+from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.model import Transformer
+from qwenkit.records import Row
 
 SCHEMA = 1
 TOP = 8
@@ -61,7 +63,7 @@ class Observed:
     greedy: list[list[int]]
 
 
-def prompts_of(tok: Any, vocabulary: int, longest: int) -> list[list[int]]:
+def prompts_of(tok: TextTokenizer | None, vocabulary: int, longest: int) -> list[list[int]]:
     """The texts as ids and, for what acts only on long ones, a long prompt of all of them in turn. Without a tokenizer
     a fixed walk through the vocabulary."""
     if tok is None:
@@ -118,7 +120,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 # ---- certificates ---------------------------------------------------------------------------------------------------
 
 
-def certificate(observed: Observed, origin: Mapping[str, Any], parity: Parity | None) -> dict[str, Any]:
+def certificate(observed: Observed, origin: Mapping[str, object], parity: Parity | None) -> Row:
     """What the reference says, few enough numbers to travel with the exported folder; `origin` says how it was made."""
     return {
         "schema": SCHEMA,
@@ -136,7 +138,7 @@ def _top(x_TV: Tensor) -> dict[str, Any]:
     return {"ids": best.indices.tolist(), "logprobs": [[round(x, 6) for x in row] for row in best.values.tolist()]}
 
 
-def checked(certificate: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def checked(certificate: Row, where: str) -> Row:
     """A certificate, after a look at all that is read of it: the file may be anybody's."""
     prompts, greedy, top = (cast("Any", certificate.get(name)) for name in ("prompts", "greedy", "top"))
     sound = all(isinstance(rows, list) for rows in (prompts, greedy, top))
@@ -166,7 +168,7 @@ def _is_logprob(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and -1e9 < x <= 1e-3
 
 
-def recheck(certificate: Mapping[str, Any], observed: Observed) -> Parity:
+def recheck(certificate: Row, observed: Observed) -> Parity:
     """A folder's certificate against what its model says now. A model that gives no number is infinitely far off."""
     dlogp = 0.0
     for x_TV, top in zip(observed.logprobs, certificate["top"], strict=True):

@@ -35,10 +35,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from qwenkit.chat.messages import text_of
 from qwenkit.errors import UserError, nearest
+from qwenkit.records import Row
 
 POLITE = re.compile(
     r"happy to help|glad to help|pleasure|helps!|hope (this|that) helps|thank you|thanks for|please|you are welcome"
@@ -50,6 +51,26 @@ REFUSAL = re.compile(r"\bcan(no|')t help|\bwill not help|\bwon't help|不能帮|
 HAN, LATIN = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[A-Za-z]+")
 UNIT = re.compile(r"[\u3400-\u9fff]|[A-Za-z']+|\d+")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+class Rubric(TypedDict):
+    """The specification that a prompt carries; see the module's text for its values."""
+
+    language: str | None
+    right: Mapping[str, Any]
+    parts: list[str]
+    limit: float
+    manners: str
+    system: Mapping[str, str] | None
+
+
+class ScoredAnswer(TypedDict):
+    """An answer with its score in [0, 1], the parts of that, and whose answer it is."""
+
+    text: str
+    score: float
+    parts: dict[str, float]
+    policy: str
 
 
 class Score(NamedTuple):
@@ -119,11 +140,11 @@ _WANTED: dict[str, _Wanted] = {
 }
 
 
-def check_rubric(rubric: Any) -> None:
+def check_rubric(rubric: object) -> None:
     """Refuse a specification that no answer could be scored by, before anything is trained on it."""
     right = rubric.get("right") if isinstance(rubric, Mapping) else None
     kind = right.get("kind") if isinstance(right, Mapping) else None
-    if not isinstance(right, Mapping) or not isinstance(kind, str):
+    if not isinstance(rubric, Mapping) or not isinstance(right, Mapping) or not isinstance(kind, str):
         raise UserError("a rubric that does not say what is right", expected='{"right": {"kind": ...}, ...}')
     if kind not in _RIGHT:
         raise UserError(
@@ -145,7 +166,7 @@ def check_rubric(rubric: Any) -> None:
             raise UserError(f"`rubric.{key}` is {json.dumps(value, ensure_ascii=False)}", expected=expected)
 
 
-def score(row: Mapping[str, Any], answer: str) -> Score:
+def score(row: Row, answer: str) -> Score:
     """Score an answer to a prompt row by the row's own specification."""
     rubric, answer = row["rubric"], answer.strip()
     if not answer:
@@ -166,7 +187,7 @@ def score(row: Mapping[str, Any], answer: str) -> Score:
     return Score(**parts, total=total)
 
 
-def is_right(rubric: Mapping[str, Any], answer: str) -> bool:
+def is_right(rubric: Rubric, answer: str) -> bool:
     """Whether the answer is the one asked for; what a system message put behind it is not part of the answer."""
     right = rubric["right"]
     check = _CHECKS.get(right["kind"])
@@ -217,7 +238,7 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any], str], bool]] = {
 }  # fmt: skip
 
 
-def complete(rubric: Mapping[str, Any], answer: str) -> float:
+def complete(rubric: Rubric, answer: str) -> float:
     """The share of the wanted parts that are there."""
     parts = rubric["parts"]
     lowered = answer.lower()
@@ -229,12 +250,12 @@ def length(answer: str) -> int:
     return len(UNIT.findall(answer))
 
 
-def concise(rubric: Mapping[str, Any], answer: str) -> float:
+def concise(rubric: Rubric, answer: str) -> float:
     """1 up to the limit, falling to 0 at twice the limit."""
     return min(1.0, max(0.0, 2.0 - length(answer) / rubric["limit"]))
 
 
-def mannered(rubric: Mapping[str, Any], answer: str, asked: str = "") -> float:
+def mannered(rubric: Rubric, answer: str, asked: str = "") -> float:
     """Polite where that is wanted, never rude; words that merely repeat the prompt are nobody's manners."""
     if RUDE.search(answer):
         return 0.0
@@ -243,7 +264,7 @@ def mannered(rubric: Mapping[str, Any], answer: str, asked: str = "") -> float:
     return float(bool(POLITE.search(answer)) and answer not in asked)
 
 
-def in_language(rubric: Mapping[str, Any], answer: str) -> bool:
+def in_language(rubric: Rubric, answer: str) -> bool:
     """Mostly in the language asked for; an answer without letters is in none, so it passes unless a message asked."""
     language = rubric["language"]
     han, latin = len(HAN.findall(answer)), len(LATIN.findall(answer))
@@ -254,7 +275,7 @@ def in_language(rubric: Mapping[str, Any], answer: str) -> bool:
     return han >= latin if language == "zh" else latin >= han
 
 
-def obeys(rubric: Mapping[str, Any], answer: str) -> bool:
+def obeys(rubric: Rubric, answer: str) -> bool:
     """Whether the answer does what the system message says (that it names the language is seen by `in_language`)."""
     rule = rubric["system"]
     if rule is None or rule["kind"] == "language":
@@ -266,7 +287,7 @@ def obeys(rubric: Mapping[str, Any], answer: str) -> bool:
     raise UserError(f"unknown rule of a system message {rule['kind']!r}", expected="end, brief, language")
 
 
-def mean_rubric(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, float]:
+def mean_rubric(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, float]:
     """Return the mean of each part over the rows that have a rubric and to which it applies."""
     parts: dict[str, list[float]] = {}
     for row, answer in zip(rows, answers):
@@ -278,7 +299,7 @@ def mean_rubric(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> di
     return {name: sum(values) / len(values) for name, values in parts.items()}
 
 
-def scored_answer(row: Mapping[str, Any], answer: str, policy: str) -> dict[str, Any]:
+def scored_answer(row: Row, answer: str, policy: str) -> ScoredAnswer:
     """Return an answer with its score and the parts of it; `policy` says whose answer it is."""
     parts = {name: value for name, value in score(row, answer)._asdict().items() if value is not None}
     return {"text": answer, "score": parts["total"], "parts": parts, "policy": policy}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypedDict, TypeVar
 
 from qwenkit.errors import Stopped, UserError
 from qwenkit.evaluation.answers import answers_equal
@@ -31,19 +31,35 @@ class Item(TypedDict):
     components: dict[str, float]
 
 
-class EngineLike(Protocol):
-    """What an exam needs of an engine."""
+Params = TypeVar("Params", contravariant=True)
 
-    def score(self, prompts: list[str], continuations: list[str]) -> Sequence[Sequence[float]]:
-        """Log-probabilities of every continuation's tokens."""
+
+class Answered(Protocol):
+    """An engine's output for one prompt."""
+
+    @property
+    def text(self) -> str | None:
+        """The text of the answer; an engine without a tokenizer has none."""
         ...
 
-    def generate(self, prompts: list[str], params: Any) -> Sequence[Any]:
+
+class Scorer(Protocol):
+    """What multiple choice needs of an engine."""
+
+    def score(self, prompts: list[str], continuations: list[str]) -> Sequence[Sequence[float]]:
+        """Return the log-probability, in nats, of every token of each continuation."""
+        ...
+
+
+class EngineLike(Scorer, Protocol[Params]):
+    """What an exam needs of an engine."""
+
+    def generate(self, prompts: list[str], params: Params) -> Sequence[Answered]:
         """One output with `.text` for each prompt."""
         ...
 
 
-def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
+def multiple_choice(engine: Scorer, rows: Iterable[Row]) -> list[Item]:
     """`right`: the choice of highest log-probability per UTF-8 byte (as `acc_norm`); `right_raw`: of highest sum."""
     rows = list(rows)
     for row in rows:
@@ -63,20 +79,20 @@ def multiple_choice(engine: EngineLike, rows: Iterable[Row]) -> list[Item]:
     return items
 
 
-def exact_match(engine: EngineLike, rows: Iterable[Row], params: Any) -> list[Item]:
+def exact_match(engine: EngineLike[Params], rows: Iterable[Row], params: Params) -> list[Item]:
     """`right`: the completion's first line (as many lines as the reference has) is the row's answer."""
     rows = list(rows)
     outputs = engine.generate([row["prompt"] for row in rows], params) if rows else []
     items = []
     for row, output in zip(rows, outputs, strict=True):
         lines = row["answer"].strip().count("\n") + 1
-        answer = "\n".join(output.text.strip().split("\n")[:lines])
+        answer = "\n".join((output.text or "").strip().split("\n")[:lines])
         items.append(_item(row, answer, {"right": float(answers_equal(answer, row["answer"]))}))
     return items
 
 
 def chat_eval(
-    answers: Callable[[list[Row]], Sequence[Any]],
+    answers: Callable[[list[Row]], Sequence[Answered]],
     rows: Iterable[Row],
     score: Callable[[Row, str], Mapping[str, float | None]],
 ) -> list[Item]:
@@ -86,18 +102,19 @@ def chat_eval(
     outputs = answers(rows) if rows else []
     items = []
     for row, output in zip(rows, outputs, strict=True):
-        scored = score(row, output.text)
+        text = output.text or ""
+        scored = score(row, text)
         components = {name: float(value) for name, value in scored.items() if value is not None}
-        items.append(_item(row, output.text, components))
+        items.append(_item(row, text, components))
     return items
 
 
-def aggregate(items: Iterable[Item], component: str = "right", seed: int = 0) -> dict[str, dict[str, Any]]:
+def aggregate(items: Iterable[Item], component: str = "right", seed: int = 0) -> dict[str, Row]:
     """{task: {"mean", "low", "high", "n"}} of one component, tasks in alphabetical order."""
     return _summary(((item["task"], item["components"].get(component)) for item in items), seed)
 
 
-def aggregate_components(items: Iterable[Item], seed: int = 0) -> dict[str, dict[str, Any]]:
+def aggregate_components(items: Iterable[Item], seed: int = 0) -> dict[str, Row]:
     """{component: {"mean", "low", "high", "n"}} over all items that have the component."""
     return _summary((pair for item in items for pair in item["components"].items()), seed)
 
@@ -127,7 +144,7 @@ def _scores(items: Iterable[Item], component: str) -> dict[str, float]:
     return {item["id"]: item["components"][component] for item in items if component in item["components"]}
 
 
-def _summary(pairs: Iterable[tuple[str, float | None]], seed: int) -> dict[str, dict[str, Any]]:
+def _summary(pairs: Iterable[tuple[str, float | None]], seed: int) -> dict[str, Row]:
     groups: dict[str, list[float]] = {}
     for name, value in pairs:
         if value is not None:

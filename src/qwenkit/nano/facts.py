@@ -18,6 +18,7 @@ from typing import Any
 
 from qwenkit import rng
 from qwenkit.nano.row_rng import RowRng
+from qwenkit.records import Row
 
 LANGUAGES = ("en", "zh")
 RELATIONS = ("job", "city", "pet")
@@ -117,7 +118,7 @@ class Facts:
     def held_out(self) -> list[Entity]:
         return [person for person in self.people if person.held_out]
 
-    def truth(self) -> list[dict[str, Any]]:
+    def truth(self) -> list[Row]:
         """Everything that is true, as rows for truth.jsonl."""
         return [
             {"id": entity.id, "held_out": entity.held_out} | {lang: self._all(entity, lang) for lang in LANGUAGES}

@@ -6,7 +6,6 @@ Questions and right answers of all tasks, chats' and preference pairs' alike, wi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from qwenkit.nano.chat import SHARES, item, weighted
 from qwenkit.nano.facts import Facts
@@ -14,6 +13,7 @@ from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS
 from qwenkit.nano.response_styles import ANNOTATORS
 from qwenkit.nano.row_rng import rows
 from qwenkit.nano.text import LICENCE
+from qwenkit.records import Row
 
 _SHARES = {task: SHARES[task] for task in CHAT_TASKS} | {task: 0.04 for task in PREFERENCE_TASKS}
 _MARKS = {
@@ -22,7 +22,7 @@ _MARKS = {
 }
 
 
-def instructions(facts: Facts, seed: int, count: int) -> Iterator[dict[str, Any]]:
+def instructions(facts: Facts, seed: int, count: int) -> Iterator[Row]:
     """Documents of questions and answers."""
     for number, draw in enumerate(rows(seed, "instructions", count)):
         made = item(draw, facts, weighted(draw, _SHARES), system=0.15)

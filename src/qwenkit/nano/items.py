@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from qwenkit.evaluation.rubric import Rubric
 from qwenkit.nano.facts import RELATIONS, Facts, phrases, split_of, table, values
 from qwenkit.nano.row_rng import RowRng
 
@@ -63,7 +64,7 @@ class Item:
         return [{"role": role, "content": content} for role, content in [*turns, ("user", self.ask)]]
 
     @property
-    def rubric(self) -> dict[str, Any]:
+    def rubric(self) -> Rubric:
         """The specification that `qwenkit.evaluation.rubric.score` reads."""
         brief = self.system_rule is not None and self.system_rule["kind"] == "brief"
         return {

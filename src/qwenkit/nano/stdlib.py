@@ -11,9 +11,9 @@ from __future__ import annotations
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from qwenkit import rng
+from qwenkit.records import Row
 
 LICENCE, LARGEST = "PSF-2.0", 60_000
 _SKIPPED = set(
@@ -22,7 +22,7 @@ _SKIPPED = set(
 )
 
 
-def stdlib(seed: int, byte_budget: int) -> Iterator[dict[str, Any]]:
+def stdlib(seed: int, byte_budget: int) -> Iterator[Row]:
     """Modules of the standard library, at most `byte_budget` bytes of them."""
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path for path in root.rglob("*.py") if not _SKIPPED & set(path.relative_to(root).parts))

@@ -4,7 +4,7 @@
 
 The same world as the pages and chats, in the forms that small models learn from: several facts of one person side by
 side, sums digit by digit with carry, lines to copy and pairs to look up (a third of all documents: without them a
-model of a million weights does not learn to copy from its context). Held-out summands and names never occur here
+model of a million parameters does not learn to copy from its context). Held-out summands and names never occur here
 (`items` draws them by split).
 """
 
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from string import ascii_lowercase
-from typing import Any
 
 from qwenkit.nano.chat import weighted
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases, table, values
 from qwenkit.nano.items import addition_steps, chosen_words, joined_steps, make, passing_name, summands
 from qwenkit.nano.row_rng import RowRng, rows
+from qwenkit.records import Row
 
 LICENCE = "CC0-1.0"
 
@@ -140,7 +140,7 @@ KINDS: dict[str, tuple[float, Callable[[RowRng, Facts, str], str]]] = {
 }  # fmt: skip
 
 
-def texts(facts: Facts, seed: int, count: int) -> Iterator[dict[str, Any]]:
+def texts(facts: Facts, seed: int, count: int) -> Iterator[Row]:
     """Documents of plain text."""
     shares = {kind: share for kind, (share, _) in KINDS.items()}
     for number, draw in enumerate(rows(seed, "text", count)):

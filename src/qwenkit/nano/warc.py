@@ -8,14 +8,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from qwenkit.records import Row
 
 DATE = "2023-09-28T00:00:00Z"  # the day of the report
 
 
-def write_warc(path: str | Path, pages: Iterable[Mapping[str, Any]]) -> int:
+def write_warc(path: str | Path, pages: Iterable[Row]) -> int:
     """Write pages as response records behind a warcinfo record; returns how many pages."""
     count = 0
     with open(path, "wb") as file:

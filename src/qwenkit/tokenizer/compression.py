@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError, nearest
+from ..records import Row
 from ..statistics import Interval, ratio_interval
 from .core import Tokenizer
 from .vocabulary import Coder, composition, unreachable
@@ -79,7 +79,7 @@ class Report:
         """One cell."""
         return next(cell for cell in self.cells if (cell.tokenizer, cell.group) == (tokenizer, group))
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Row:
         """For programs: all numbers, and the ids of all tokens that are named only by examples elsewhere."""
         cells = [
             vars(cell) | {"bytes_per_token": cell.bytes_per_token._asdict(), "relative": cell.relative._asdict()}

@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypedDict
 
 import regex
 import tiktoken
@@ -105,6 +105,15 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
+class Flags(TypedDict, total=False):
+    """Arguments of `Tokenizer` that say how special tokens and normal forms are treated."""
+
+    visible: frozenset[str]
+    special_first: bool | frozenset[str]
+    nfc: bool
+    edges: dict[str, Edges]
+
+
 class Tokenizer:
     """A vocabulary: ranks of byte strings, special tokens, the pattern that cuts text, and the model's row count.
 
@@ -149,10 +158,12 @@ class Tokenizer:
         self._hidden_ids = frozenset(i for name, i in self.special.items() if name not in self.visible)
 
     @property
-    def flags(self) -> dict[str, Any]:
+    def flags(self) -> Flags:
         """How special tokens and normal forms are treated: the keyword arguments that make an equal tokenizer."""
-        flags = {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
-        return {**flags, "edges": self.edges} if self.edges else flags
+        flags: Flags = {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
+        if self.edges:
+            flags["edges"] = self.edges
+        return flags
 
     @property
     def special_first(self) -> bool | frozenset[str]:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..records import Row
 from .bytelevel import merges, to_printable
 from .core import Tokenizer
 from .patterns import ENDOFTEXT
@@ -51,7 +52,7 @@ def save_tokenizer(
     eos_token: str | None = None,
     chat_style: str = "chatml",
     form: str = "json",
-    names: Mapping[str, Any] | None = None,
+    names: Mapping[str, object] | None = None,
     templates: Mapping[str, str] | None = None,
 ) -> None:
     """Write the three files into a folder. Equal tokenizers give equal bytes. `names` are what a template calls special
@@ -89,7 +90,7 @@ def save_tokenizer(
         (folder / TEMPLATES / f"{name}.jinja").write_text(other, encoding="utf-8", newline="\n")
 
 
-def dump(obj: dict[str, Any]) -> str:
+def dump(obj: Mapping[str, object]) -> str:
     """Settings as text. Equal ones give equal bytes."""
     return json.dumps(obj, ensure_ascii=False, indent=1) + "\n"
 
@@ -110,7 +111,7 @@ def _added(tok: Tokenizer) -> list[dict[str, Any]]:
     ]
 
 
-def tokenizer_json(tok: Tokenizer) -> dict[str, Any]:
+def tokenizer_json(tok: Tokenizer) -> Row:
     """The content of tokenizer.json. `ignore_merges`: a word that is a token is that token, as in tiktoken."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": tok.regex}, "behavior": "Isolated", "invert": False}

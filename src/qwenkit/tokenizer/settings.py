@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_text
-from ..records import json_kind, read_object
+from ..records import Row, json_kind, read_object
 from .patterns import ENDOFTEXT
 from .publish import CONFIG, TEMPLATE, TEMPLATES
 
@@ -23,12 +23,12 @@ DEFAULT, TOOL_USE = "default", "tool_use"
 ADDED, SPECIAL_MAP = "added_tokens.json", "special_tokens_map.json"
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Row:
     """tokenizer_config.json of a folder, or nothing."""
     return read_optional(folder / CONFIG)
 
 
-def read_optional(path: Path) -> dict[str, Any]:
+def read_optional(path: Path) -> Row:
     """A JSON object of a file, or an empty one where there is no file."""
     return read_object(path) if path.exists() else {}
 
@@ -110,7 +110,7 @@ def _template_files(folder: Path) -> dict[str, str]:
 # ---- names of special tokens ----------------------------------------------------------------------------------------
 
 
-def read_names(folder: Path) -> dict[str, Any]:
+def read_names(folder: Path) -> Row:
     """What a chat template may call special tokens by, as in transformers: `eos_token` and its like are texts,
     `additional_special_tokens` is a list of them."""
     config = read_config(folder)

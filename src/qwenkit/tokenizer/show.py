@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from html import escape
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from .core import Tokenizer
 
@@ -20,6 +20,14 @@ _COLOURS = ("\x1b[30;48;5;153m", "\x1b[30;48;5;223m", "\x1b[30;48;5;151m", "\x1b
 _SPECIAL, _RESET = "\x1b[7m", "\x1b[0m"
 
 Special = Collection[str] | str
+
+
+class PlainToken(TypedDict):
+    """One token: its id, its bytes in hexadecimal, and its text, or None where the bytes are not UTF-8."""
+
+    id: int
+    bytes: str
+    text: str | None
 
 
 class TokenGroup(NamedTuple):
@@ -87,12 +95,12 @@ def _text_html(tok: Tokenizer, text: str, allowed_special: Special) -> str:
     return f"<section><p>{counts(text, ids)}</p><pre>{''.join(spans)}</pre></section>"
 
 
-def tokens_plain(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> list[dict[str, Any]]:
+def tokens_plain(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> list[PlainToken]:
     """Every token by itself, for programs: its id, its bytes in hexadecimal, and its text where it is one."""
     return [_plain(i, tok.decode_bytes([i])) for i in tok.encode(text, allowed_special)]
 
 
-def _plain(token: int, data: bytes) -> dict[str, Any]:
+def _plain(token: int, data: bytes) -> PlainToken:
     try:
         return {"id": token, "bytes": data.hex(), "text": data.decode()}
     except UnicodeDecodeError:
