@@ -40,12 +40,14 @@ class Writer:
         self._file.close()
 
     def add(self, row: Row) -> None:
+        """Add a row."""
         self._rows.append(row)
         self._size += len(row.get("text") or "")
         if len(self._rows) >= _ROWS or self._size >= _CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
+        """Write the rows that wait as a row group."""
         if self._rows:
             columns = {field.name: [row.get(field.name) for row in self._rows] for field in self._schema}
             self._file.write_table(pa.table(columns, schema=self._schema))

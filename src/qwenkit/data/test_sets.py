@@ -91,6 +91,7 @@ def texts_of(row: Row) -> Iterator[str]:
 
 
 def require_messages(row: Row) -> None:
+    """Refuse a row whose `messages` are not a list."""
     if not isinstance(row["messages"], list):
         raise UserError(f"`messages` is {json_kind(row['messages'])}", expected="a list of role and content")
 

@@ -15,7 +15,7 @@ import sys
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -171,7 +171,7 @@ def unit_hashes(text: str) -> Units:
     return _hashed(_codes(text), _folded())
 
 
-def among(values: npt.NDArray[Any], known: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def among(values: npt.NDArray[np.integer], known: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     """Return which values are in a sorted array."""
     if not len(known):
         return np.zeros(len(values), dtype=np.bool_)

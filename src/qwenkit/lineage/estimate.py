@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from qwenkit import platform
 from qwenkit.errors import UserError
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Node, Recipe, load_recipe, packaged
-from qwenkit.records import read_object
+from qwenkit.records import Row, read_object
 from qwenkit.stages import load_stage
 from qwenkit.stages.results import Estimate
 
@@ -26,10 +25,10 @@ def sizes(recipe: Recipe) -> dict[str, Estimate]:
     return estimates
 
 
-def offered() -> list[dict[str, Any]]:
+def offered() -> list[Row]:
     """The recipes that come with the package, smallest first: what each makes, its size, the keys that take data.
     They are read where they lie, so that nothing in the present folder is taken for theirs."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, path in packaged().items():
         recipe = load_recipe(str(path))
         size = next(iter(sizes(recipe).values()), None)  # a recipe that starts from a published model says no size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from qwenkit import artifacts, platform
 from qwenkit.config import differences
@@ -13,7 +12,7 @@ from qwenkit.errors import UserError, within
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Recipe
 from qwenkit.lineage.status import refuse_no_run
-from qwenkit.records import TEMPORARY, read_json, read_object
+from qwenkit.records import TEMPORARY, Row, read_json, read_object
 from qwenkit.stages import load_stage
 from qwenkit.stages.results import mapping
 
@@ -81,7 +80,7 @@ def refuse_drift(recipe: Recipe, run_dir: Path, allow: bool) -> None:
         )
 
 
-def drifted(recipe: Recipe, fixed: dict[str, Any]) -> tuple[int, list[str]]:
+def drifted(recipe: Recipe, fixed: Row) -> tuple[int, list[str]]:
     """The threads that this start would take, and what is not as it was fixed at the first one."""
     threads = recipe.threads or fixed["threads"]
     return threads, differences(fixed, platform.fingerprint(threads, recipe.device))

@@ -17,6 +17,7 @@ from qwenkit.artifacts import Manifest
 from qwenkit.errors import visible
 from qwenkit.lineage.graph import PlanEntry
 from qwenkit.lineage.recipe import Node, Recipe
+from qwenkit.records import Row
 from qwenkit.stages.base import Progress as Report
 
 WORDS = {"done": "up to date", "reuse": "reused"}
@@ -72,7 +73,7 @@ class Terminal:
 
         return report
 
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], entry: PlanEntry) -> None:
+    def done(self, node: Node, manifest: Manifest, run: Row, entry: PlanEntry) -> None:
         """A line per finished node, with its headline number."""
         if self.bars is not None:
             if self.node_bar is not None:
@@ -92,7 +93,7 @@ class Terminal:
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
-    def end(self, rows: list[dict[str, Any]]) -> None:
+    def end(self, rows: list[Row]) -> None:
         """Planned beside actual, node by node."""
         self.close()
         worked = [row for row in rows if row["state"] not in WORDS]
@@ -108,7 +109,7 @@ class Terminal:
             self.bars = None
 
 
-def closing_table(rows: list[dict[str, Any]]) -> Table:
+def closing_table(rows: list[Row]) -> Table:
     """Planned beside actual, node by node, and the sum: minutes add up, memory is the most at once."""
     table = Table(
         "node", "planned min", "actual min", "planned MB", "peak MB", "headline", box=None, pad_edge=False

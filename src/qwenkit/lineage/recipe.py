@@ -8,6 +8,7 @@ or `org/name`; one that could be two of these is an error that names both.
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
 from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import meant
-from qwenkit.records import read_object
+from qwenkit.records import Row, read_object
 from qwenkit.schema import SCHEMA, frozen_names, old_keys, renamed_keys
 from qwenkit.stages import KINDS, load_stage, produces
 
@@ -37,7 +38,7 @@ class Node:
     absent: list[UserError] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Row:
         """What the settings say of the result, defaults included, under the names of schema 1: those never change."""
         return frozen_names(self.kind, self.config.identity())
 
@@ -168,7 +169,7 @@ def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
         return tuple(parts), parse_value(text.strip())
 
 
-def build(data: dict[str, Any], lines: Lines, source: str, base: Path) -> Recipe:
+def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
     """Check a parsed recipe: run keys, kinds, configs, references, cycles."""
     run = {key: value for key, value in data.items() if not isinstance(value, dict)}
     tables: dict[str, dict[str, Any]] = {key: value for key, value in data.items() if isinstance(value, dict)}
@@ -342,7 +343,7 @@ def _absent(node: Node, source: str, lines: Lines, base: Path) -> list[UserError
 
 
 def resolve(
-    reference: str, nodes: dict[str, Any], base: Path, where: str, key: str, hub: bool = False
+    reference: str, nodes: Collection[str], base: Path, where: str, key: str, hub: bool = False
 ) -> tuple[str, str]:
     """What a reference means: ("node", name), ("path", path), or ("hub", reference) where the key takes models of the
     Hub; two meanings or none is a `UserError`. What no node could be called, with a slash or a point in it, means a

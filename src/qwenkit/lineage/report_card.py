@@ -20,7 +20,7 @@ from qwenkit.lineage import report_card_claims
 from qwenkit.lineage.report_card_claims import make_claims
 from qwenkit.lineage.report_card_seeds import seeds_view
 from qwenkit.lineage.run_reader import NodeView, RunView, load_run
-from qwenkit.records import write_bytes
+from qwenkit.records import Row, write_bytes
 from qwenkit.schema import current_names
 from qwenkit.stages import KINDS, is_view, load_stage, results
 from qwenkit.stages.results import Claim, curve, mapping, number, sequence, validation_loss
@@ -45,7 +45,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f]")
 
 
-def write_card(run_dir: Path, out: Path, report: Path | None = None) -> dict[str, Any]:
+def write_card(run_dir: Path, out: Path, report: Path | None = None) -> Row:
     """Write `report.html` and `report.md` into the folder `out`; returns the count of claims by outcome, and alarms.
     `report` is the artifact of a report node, for what it says of other seeds."""
     run_dir, out = Path(run_dir), Path(out)
@@ -70,7 +70,7 @@ def _own_node(run_dir: Path, out: Path) -> str | None:
     return next(iter(parts), None)
 
 
-def make_view(run: RunView) -> dict[str, Any]:
+def make_view(run: RunView) -> Row:
     """What the templates show, as plain values and finished drawings."""
     claims = make_claims(run)
     exams = [exam_view(node) for node in run.of_kind("evaluate")]
@@ -105,13 +105,13 @@ def _claim(claim: Claim) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _alarm(node: NodeView, event: Mapping[str, Any]) -> dict[str, Any]:
+def _alarm(node: NodeView, event: Mapping[str, Any]) -> Row:
     words = {name: shown(event.get(name)) for name in ("id", "step", "cause")}
     words["hint"] = shown(event.get("hint", event.get("mend")))  # `mend` in runs of 0.1
     return {"node": node.name, **words, "value": event.get("value"), "threshold": event.get("threshold")}
 
 
-def _node(node: NodeView) -> dict[str, Any]:
+def _node(node: NodeView) -> Row:
     run = node.run
     seconds, planned = number(run.get("seconds")), node.planned_minutes
     return {
@@ -126,7 +126,7 @@ def _node(node: NodeView) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def total(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+def total(nodes: list[Row]) -> Row:
     """The whole run: minutes add up over what was planned or worked on, memory is the most at once."""
 
     def known(name: str) -> list[float]:
@@ -152,11 +152,11 @@ def _family(run: RunView) -> str:
     return family_svg({node.name: node.parents for node in shown_nodes}, labels, models)
 
 
-def corpus_view(node: NodeView) -> dict[str, Any]:
+def corpus_view(node: NodeView) -> Row:
     """Books of a corpus: each rule of the funnel as the share of all records that is left after it."""
     metrics = node.metrics
     read = number(metrics.get("read")) or 0
-    rules: list[dict[str, Any]] = []
+    rules: list[Row] = []
     for row in map(mapping, sequence(metrics.get("funnel"))):
         left = number(row.get("left"))
         share = None if left is None or not read else min(1.0, left / read)
@@ -179,7 +179,7 @@ def _size(value: Any) -> float | None:
     return number(table.get("documents", table.get("kept"))) if table else number(value)
 
 
-def tokenizer_view(node: NodeView) -> dict[str, Any]:
+def tokenizer_view(node: NodeView) -> Row:
     """Compression by group; bars are drawn against the best group."""
     ratios = {str(k): v for k, value in mapping(node.metrics.get("bytes_per_token")).items() if (v := number(value))}
     most = max(ratios.values(), default=1.0)
@@ -187,7 +187,7 @@ def tokenizer_view(node: NodeView) -> dict[str, Any]:
     return {"name": node.name, "vocab_size": node.metrics.get("vocab_size"), "rows": rows}
 
 
-def trained_view(node: NodeView) -> dict[str, Any]:
+def trained_view(node: NodeView) -> Row:
     """The curves of one trained node and its closing numbers."""
     from qwenkit.lineage import report_card_plots
 
@@ -234,35 +234,35 @@ def _held_out_points(node: NodeView) -> dict[str, tuple[list[float], list[float]
     return points
 
 
-def _pairs(node: NodeView) -> dict[str, Any]:
+def _pairs(node: NodeView) -> Row:
     return {
         "name": node.name, "pairs": node.metrics.get("pairs"),
         "rows": {str(name): _score(value) for name, value in mapping(node.metrics.get("accuracy")).items()},
     }  # fmt: skip
 
 
-def _score(value: Any) -> dict[str, Any]:
+def _score(value: Any) -> Row:
     score = mapping(value)
     return {"share": number(score.get("mean")) or 0.0, "words": results.share(score)}
 
 
-def _fields(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _fields(row: Mapping[str, Any], *names: str) -> Row:
     """These fields, None where the row lacks one."""
     return {name: row.get(name) for name in names}
 
 
-def _ppo(node: NodeView) -> dict[str, Any]:
+def _ppo(node: NodeView) -> Row:
     before, after = (mapping(node.metrics.get(f"rubric_{when}")) for when in ("before", "after"))
     rows = [(name, number(before.get(name)), number(after.get(name))) for name in dict.fromkeys([*before, *after])]
     return {"name": node.name, "rows": rows}
 
 
-def exam_view(node: NodeView) -> dict[str, Any]:
+def exam_view(node: NodeView) -> Row:
     """Plots and tables of each set, the paired comparisons and the same prompts answered by every model."""
     from qwenkit.lineage import report_card_plots
 
     models = {str(name): mapping(value) for name, value in mapping(node.metrics.get("models")).items()}
-    sets: list[dict[str, Any]] = []
+    sets: list[Row] = []
     for key, title in (("chat", "Chat tasks"), ("rubric", "Rubric of chat answers"), ("base", "Base tasks")):
         table = {name: {g: mapping(v) for g, v in mapping(m.get(key)).items()} for name, m in models.items()}
         table = {name: groups for name, groups in table.items() if groups}
@@ -277,11 +277,11 @@ def exam_view(node: NodeView) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _comparison(row: Mapping[str, Any]) -> dict[str, Any]:
+def _comparison(row: Mapping[str, Any]) -> Row:
     return {**_fields(row, "a", "b", "set", "component", "n"), "difference": results.signed(row)}
 
 
-def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+def _sample(row: Mapping[str, Any]) -> Row:
     prompt = row.get("prompt", "")
     messages = sequence(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     turns = [mapping(turn) for turn in messages]
@@ -292,7 +292,7 @@ def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Hostile text made visible: control and direction marks as symbols, an overlong text cut and counted."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
     text = _CONTROL.sub(lambda match: chr(0x2400 + min(ord(match[0]), 0x21)), text.replace("\r\n", "\n"))
@@ -336,7 +336,7 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(view)
 
 
-def plain_number(value: Any) -> str:
+def plain_number(value: object) -> str:
     """`1,234`, `0.123`, or a dash for what is not a number."""
     value_there = number(value)
     if value_there is None:
@@ -344,13 +344,13 @@ def plain_number(value: Any) -> str:
     return f"{value_there:,.0f}" if value_there == int(value_there) else f"{value_there:,.3f}"
 
 
-def markdown_cell(value: Any) -> str:
+def markdown_cell(value: object) -> str:
     """Text that stays one harmless cell of a Markdown table."""
     text = " ".join(shown(value).split())
     return re.sub(r"([\\`*_{}\[\]<>|#~$!])", r"\\\1", text)
 
 
-def fenced(value: Any) -> str:
+def fenced(value: object) -> str:
     """A code block whose fence is longer than any run of backticks in the text."""
     text = str(value)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwenkit.lineage import report_card_claims
+from qwenkit.records import Row
 from qwenkit.stages import results
 from qwenkit.stages.results import mapping, number, sequence
 
@@ -19,7 +20,7 @@ EXPLAINED = (
 )
 
 
-def seeds_view(seeds: Mapping[str, Any]) -> dict[str, Any]:
+def seeds_view(seeds: Row) -> Row:
     """Names of the seeds, the nodes they share, comparisons, accuracies and headline numbers."""
     nodes = {str(name): mapping(node) for name, node in mapping(seeds.get("nodes")).items()}
     names = [str(name) for name in sequence(seeds.get("seeds"))]

@@ -39,7 +39,7 @@ from qwenkit.lineage.preflight import (
 )
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.model.formats.keys import accepting
-from qwenkit.records import read_json, write_json
+from qwenkit.records import Row, read_json, write_json
 from qwenkit.stages import is_view, load_stage
 from qwenkit.stages.base import Input, Progress, StageContext
 
@@ -47,10 +47,21 @@ from qwenkit.stages.base import Input, Progress, StageContext
 class Screen(Protocol):
     """What the runner tells the person who watches; `lineage.progress` has the terminal's form of it."""
 
-    def begin(self, entries: list[graph.PlanEntry], recipe: Recipe) -> None: ...
-    def start(self, node: Node, why: str) -> Progress: ...
-    def done(self, node: Node, manifest: Manifest, run: dict[str, Any], entry: graph.PlanEntry) -> None: ...
-    def end(self, rows: list[dict[str, Any]]) -> None: ...
+    def begin(self, entries: list[graph.PlanEntry], recipe: Recipe) -> None:
+        """Show what the run will do."""
+        ...
+
+    def start(self, node: Node, why: str) -> Progress:
+        """Show that a node starts; return the callable that moves its bar."""
+        ...
+
+    def done(self, node: Node, manifest: Manifest, run: Row, entry: graph.PlanEntry) -> None:
+        """Show that a node is finished."""
+        ...
+
+    def end(self, rows: list[Row]) -> None:
+        """Show the closing table."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -193,7 +204,7 @@ def publish(out: Path, run_dir: Path, node: str) -> None:
 
 def run_node(
     node: Node, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, options: Options, screen: Screen
-) -> dict[str, Any]:
+) -> Row:
     """Bring one node up to date. Returns a row for the closing table: planned and actual minutes, peak, headline."""
     entry = graph.plan_node(node, recipe, run_dir, options.reuse)
     if entry.state == "reuse":

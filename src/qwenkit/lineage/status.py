@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from qwenkit import artifacts
 from qwenkit.artifacts import MANIFEST
 from qwenkit.errors import UserError
 from qwenkit.lineage.run_reader import DONE, FAILED, NOT_RUN, UNFINISHED, NodeView, load_run
+from qwenkit.records import Row
 from qwenkit.stages.results import number
 
 DAMAGED, NEWER = "damaged", "newer"
@@ -42,11 +42,11 @@ class RunStatus:
     told to the user."""
 
     nodes: list[NodeStatus]
-    alarms: list[dict[str, Any]]
+    alarms: list[Row]
     damage: list[str]
     newer: list[str]
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Row:
         """As JSON."""
         return asdict(self)
 

@@ -183,7 +183,7 @@ def _history(value: Any) -> list[Row]:
     return messages
 
 
-def answer(value: Any, key: str) -> list[Row]:
+def answer(value: object, key: str) -> list[Row]:
     """Return an answer as messages: a text, a message, or some."""
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
@@ -209,7 +209,7 @@ def _instance(row: Row) -> Dialogue:
     return Dialogue("instances", inner.messages, ("instruction", "instances"))
 
 
-def best_path(node: Mapping[str, Any]) -> list[Row]:
+def best_path(node: Mapping[str, object]) -> list[Row]:
     """From a question on, the best reply to each message, down to the last answer."""
     path: list[Row] = []
     at: Mapping[str, Any] | None = node
@@ -219,7 +219,7 @@ def best_path(node: Mapping[str, Any]) -> list[Row]:
     return path if path[-1]["role"] == "assistant" or len(path) == 1 else path[:-1]
 
 
-def ranked(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def ranked(node: Mapping[str, object]) -> list[Mapping[str, Any]]:
     """Return the replies to a message, the best first; those without a rank after all others, deleted ones not at
     all."""
     replies = node.get("replies")
@@ -261,7 +261,7 @@ def ours(row: Row, messages: list[Row], read: tuple[str, ...]) -> Row:
     return {**kept, "messages": messages}
 
 
-def tools_of(row: Row) -> list[Any] | None:
+def tools_of(row: Row) -> list[object] | None:
     """Return the tools that a chat offers: a list, its JSON text, or OpenAI's older `functions`."""
     if row.get("tools") in (None, "") and row.get("functions") not in (None, ""):
         functions = parsed(row["functions"], "functions")

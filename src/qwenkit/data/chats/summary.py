@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 from qwenkit.chat.messages import text_of
 from qwenkit.data.chats import files, formats, reading
@@ -38,6 +37,7 @@ class Sample:
         self.values, self.every, self.count, self.largest, self.total = array("q"), 1, 0, 0, 0
 
     def add(self, value: int) -> None:
+        """Add one number to the sample."""
         if self.count % self.every == 0:
             self.values.append(value)
         self.count, self.total, self.largest = self.count + 1, self.total + value, max(self.largest, value)
@@ -76,6 +76,7 @@ class Summary:
 
     @property
     def read(self) -> int:
+        """Return how many rows were read: those kept and those in the quarantine."""
         return self.kept + len(self.quarantine)
 
     def notes(self) -> list[str]:
@@ -93,7 +94,7 @@ class Summary:
             lines.append(f"what follows the last answer is left out: {self.left_out} of {self.kept} rows")
         return lines
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Row:
         """Return all of it for programs."""
         return {
             "kind": self.kind,

@@ -39,12 +39,12 @@ THOUGHTS = ("reasoning", "thinking")
 LIST = "a list of role and content"
 
 
-def turns(value: Any, key: str = "messages") -> list[Row]:
+def turns(value: object, key: str = "messages") -> list[Row]:
     """Return a list of messages, or its JSON text, as messages with `role` and `content`."""
     return listed(parsed(value, key, LIST), key)
 
 
-def listed(value: Any, key: str) -> list[Row]:
+def listed(value: object, key: str) -> list[Row]:
     """Return the same of what was read from JSON already."""
     if not isinstance(value, list):
         raise UserError(f"`{key}` is {json_kind(value)}", expected=LIST)
@@ -60,7 +60,7 @@ def _unpaired(items: list[Any]) -> list[Any]:
     return [{"role": role, "content": each[name]} for each in items for role, name in zip(("user", "assistant"), pair)]
 
 
-def parsed(value: Any, key: str, expected: str = "a list") -> Any:
+def parsed(value: object, key: str, expected: str = "a list") -> Any:
     """Return a value that a table or a column of texts holds as JSON."""
     if not isinstance(value, str):
         return value
@@ -70,7 +70,7 @@ def parsed(value: Any, key: str, expected: str = "a list") -> Any:
         raise UserError(f"`{key}` is a string that is not JSON", expected=f"{expected}, or its JSON text") from None
 
 
-def turn(message: Any, where: str) -> Row:
+def turn(message: object, where: str) -> Row:
     """One message; what is not read in it stays in it."""
     if (
         type(message) is dict
@@ -160,7 +160,7 @@ def _calls(content: Any, where: str) -> list[Any]:
     return [{"type": "function", "function": call} for call in calls]
 
 
-def weight_of(row: Mapping[str, Any], where: str | None = None) -> float | None:
+def weight_of(row: Mapping[str, object], where: str | None = None) -> float | None:
     """Return the weight that a turn or a row asks for; None where it says nothing."""
     weights = [(name, _weight(name, row[name], where)) for name in ("weight", *SWITCHES) if row.get(name) is not None]
     if row.get("train_detail") is not None:

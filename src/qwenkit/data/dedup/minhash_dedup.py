@@ -18,13 +18,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+if TYPE_CHECKING:
+    from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.artifacts import stamp
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup import minhash
@@ -56,7 +58,7 @@ def outcomes_and_names(joined: Path, number: int) -> tuple[dict[int, Outcome], d
 
 def find_candidates(
     out: Path, signatures: Sequence[Path], weights: Sequence[float], config: CorpusConfig, runner: str
-) -> dict[str, Any]:
+) -> DoneRecord:
     """Exact copies with the row that stays, and the buckets of rows that may be near copies."""
     weight = np.array(weights)
     names = [str(path) for path in signatures]
@@ -126,7 +128,7 @@ def _daft(runner: str) -> Any:
     return daft
 
 
-def shingle_part(out: Path, number: int, rows: Path, needed: Path) -> dict[str, Any]:
+def shingle_part(out: Path, number: int, rows: Path, needed: Path) -> DoneRecord:
     """Shingles of a chunk's candidates, one after the other."""
     docs = np.load(needed)
     wanted = set((row_of(docs[shard_of(docs) == number])).tolist())
@@ -149,7 +151,7 @@ def join_copies(
     sources: Sequence[tuple[str, float]],
     config: CorpusConfig,
     runner: str,
-) -> dict[str, Any]:
+) -> DoneRecord:
     """Return the fate of every copy and new ids for rows whose id is taken, a file for each chunk that has some; and
     the lines that stand in too many documents. `sources`: of each chunk the name and weight of its source."""
     exact = np.load(candidates / EXACT)

@@ -42,10 +42,12 @@ def bad_words(view: TextView, lists: WordLists | None = None) -> float:
 
 
 def lorem_ipsum(view: TextView) -> float:
+    """Return 1 where the text holds "lorem ipsum", else 0 (C4: Raffel et al. 2020)."""
     return float("lorem ipsum" in view.text.lower())
 
 
 def braces(view: TextView) -> float:
+    """Return 1 where the text holds a curly bracket, which C4 takes for code, else 0 (Raffel et al. 2020)."""
     return float("{" in view.text)
 
 

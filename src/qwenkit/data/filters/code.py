@@ -8,14 +8,17 @@ from qwenkit.data.filters.rules import Rule, TextView, ratio
 
 
 def mean_line_length(view: TextView) -> float:
+    """Return the mean length of the lines, in characters."""
     return ratio(sum(map(len, view.lines)), len(view.lines))
 
 
 def longest_line(view: TextView) -> float:
+    """Return the length of the longest line, in characters."""
     return max(map(len, view.lines), default=0)
 
 
 def alphanumeric(view: TextView) -> float:
+    """Return the share of alphanumeric characters, 0 to 1."""
     return ratio(sum(map(str.isalnum, view.text)), len(view.text))
 
 

@@ -68,6 +68,7 @@ def symbol_share(view: TextView) -> float:
 
 
 def bullet_lines(view: TextView) -> float:
+    """Return the share of lines that begin with a bullet, 0 to 1."""
     return line_share(view, lambda line: bool(_BULLET.match(line)))
 
 
@@ -112,6 +113,7 @@ def letters(view: TextView) -> float:
 
 
 def capitals(view: TextView) -> float:
+    """Return the share of letters that are capitals, 0 to 1."""
     return ratio(sum(map(str.isupper, view.text)), sum(map(str.isalpha, view.text)))
 
 
@@ -135,6 +137,7 @@ def strange_characters(view: TextView) -> float:
 
 
 def boilerplate_lines(view: TextView) -> float:
+    """Return the share of lines that are boilerplate, 0 to 1."""
     return line_share(view, lambda line: len(line) < 200 and bool(_BOILERPLATE.search(line)))
 
 

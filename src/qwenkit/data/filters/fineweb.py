@@ -13,6 +13,7 @@ _PENEDO = "Penedo et al. 2024"
 
 
 def closed_lines(view: TextView) -> float:
+    """Return the share of lines that end a sentence, 0 to 1 (FineWeb: Penedo et al. 2024)."""
     return line_share(view, ends_sentence)
 
 
@@ -24,6 +25,7 @@ def short_lines(view: TextView) -> float:
 
 
 def lines_per_word(view: TextView) -> float:
+    """Return the line breaks per word (FineWeb: Penedo et al. 2024)."""
     return ratio(view.text.count("\n"), length(view))
 
 

@@ -35,6 +35,7 @@ def gopher_length(view: TextView) -> float:
 
 
 def gopher_mean_word_length(view: TextView) -> float:
+    """Return the mean length of the words, in characters (Gopher: Rae et al. 2021)."""
     return ratio(sum(map(len, view.tokens)), len(view.tokens))
 
 
@@ -44,6 +45,7 @@ def gopher_lettered_words(view: TextView) -> float:
 
 
 def gopher_bullet_lines(view: TextView) -> float:
+    """Return the share of lines that begin with a bullet, 0 to 1 (Gopher: Rae et al. 2021)."""
     return line_share(view, lambda line: line.startswith(_BULLETS))
 
 
@@ -83,10 +85,12 @@ def repeated_gram_characters(size: int) -> Callable[[TextView], float]:
 
 
 def repeated_paragraphs(view: TextView) -> float:
+    """Return the share of paragraphs that repeat an earlier one (Gopher: Rae et al. 2021)."""
     return ratio(len(view.paragraphs) - len(set(view.paragraphs)), len(view.paragraphs))
 
 
 def repeated_paragraph_characters(view: TextView) -> float:
+    """Return the share of characters in repeated paragraphs (Gopher: Rae et al. 2021)."""
     whole = sum(map(len, view.paragraphs))
     return ratio(whole - sum(map(len, set(view.paragraphs))), whole)
 

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+if TYPE_CHECKING:
+    from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.artifacts import stamps
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup.lines import without_lines
@@ -35,9 +37,7 @@ from qwenkit.data.readers.documents import Source
 ATTRIBUTES, BITS = "attributes.parquet", "bits_per_byte"
 
 
-def measure_part(
-    out: Path, number: int, rows: Path, source: Source, config: CorpusConfig, joined: Path
-) -> dict[str, Any]:
+def measure_part(out: Path, number: int, rows: Path, source: Source, config: CorpusConfig, joined: Path) -> DoneRecord:
     """Return what rules, filters and a model see in the rows that are no copies, in their order. No threshold is
     asked."""
     extractor = SignalExtractor(source, config)

@@ -28,10 +28,12 @@ class TextView:
 
     @cached_property
     def unspaced(self) -> bool:
+        """Return whether the text is of a script without spaces."""
         return is_unspaced(self.text)
 
     @cached_property
     def words(self) -> list[str]:
+        """Return the units of the text, case folded."""
         return units(self.text.casefold())
 
     @cached_property
@@ -41,10 +43,12 @@ class TextView:
 
     @cached_property
     def lines(self) -> list[str]:
+        """Return the lines that are not empty, stripped."""
         return [line.strip() for line in self.text.split("\n") if line.strip()]
 
     @cached_property
     def paragraphs(self) -> list[str]:
+        """Return the paragraphs of the text."""
         return [part.strip() for part in re.split(r"\n{2,}", self.text) if part.strip()]
 
     @cached_property
@@ -114,6 +118,7 @@ def length(view: TextView) -> float:
 
 
 def ellipsis_lines(view: TextView) -> float:
+    """Return the share of lines that end with an ellipsis, 0 to 1."""
     return line_share(view, lambda line: line.endswith(("...", "…")))
 
 

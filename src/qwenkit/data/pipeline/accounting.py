@@ -65,7 +65,7 @@ class Accounting:
         elif kept and entry[:2] > kept[0][:2]:
             heapq.heapreplace(kept, entry)
 
-    def totals(self) -> dict[str, Any]:
+    def totals(self) -> DoneRecord:
         """Return what the done record of the shard says: counts and samples."""
         counts = [[*key, count] for key, count in sorted(self.counts.items())]
         return {

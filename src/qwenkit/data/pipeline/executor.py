@@ -66,10 +66,10 @@ class Executor:
     def run_phase(
         self,
         phase: str,
-        key: Any,
+        key: object,
         tasks: Sequence[Task],
         work: Callable[..., DoneRecord],
-        own: Sequence[Any] | None = None,
+        own: Sequence[object] | None = None,
     ) -> list[DoneRecord]:
         """Do what is not done of a phase; the marks of all chunks in their order. With `own` every chunk has a key of
         its own beside that of the phase, and stays while that stands, wherever it comes to be among the others."""
@@ -129,7 +129,7 @@ class Executor:
                 raise Stopped(f"a worker process of the phase `{phase}` was killed (out of memory?)") from error
 
 
-def _digest_of(key: Any) -> str:
+def _digest_of(key: object) -> str:
     return hashlib.sha256(canonical(key)).hexdigest()
 
 

@@ -18,12 +18,14 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+if TYPE_CHECKING:
+    from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.artifacts import refuse_changed, stamps
 from qwenkit.data import parquet_io
 from qwenkit.data.decontamination import Match, TestIndex
@@ -62,7 +64,7 @@ def read_part(
     config: CorpusConfig,
     signatures: Sequence[list[int]] = (),
     steps: Sequence[StepFile] = (),
-) -> dict[str, Any]:
+) -> DoneRecord:
     """Return documents of a part of a source as rows; those without text or of an unwanted language end here. Files
     that are no more those that were `seen` when the build began are refused: their digests are taken."""
     quarantine = Quarantine()
@@ -149,7 +151,7 @@ def _by_steps(row: Row, steps: Sequence[StepFile]) -> tuple[str, str, str] | Non
 # -- phase 2: signatures ---------------------------------------------------------------------------------------------
 
 
-def sign_part(out: Path, number: int, rows: Path, source: Source, config: CorpusConfig) -> dict[str, Any]:
+def sign_part(out: Path, number: int, rows: Path, source: Source, config: CorpusConfig) -> DoneRecord:
     """Exact key, band keys, size and id of every row, by its number; of lines, how many rows hold them."""
     bands, _ = minhash.bands_for(config.near_threshold)
     exact, near = applies("exact_duplicates", source, config), applies("near_duplicates", source, config)
@@ -181,7 +183,7 @@ def sign_part(out: Path, number: int, rows: Path, source: Source, config: Corpus
 # -- phase 4: quality, personal data, overlap, mixture ---------------------------------------------------------------
 
 
-def spread_part(out: Path, number: int, rows: Path, config: CorpusConfig, joined: Path, tests: Path) -> dict[str, Any]:
+def spread_part(out: Path, number: int, rows: Path, config: CorpusConfig, joined: Path, tests: Path) -> DoneRecord:
     """In how many documents of a chunk each gram of the tests stands, copies left out."""
     index, (copies, _) = index_of(tests, config), outcomes_and_names(joined, number)
     grams_of_documents = [np.empty(0, dtype=np.uint64)]
@@ -204,7 +206,7 @@ def clean_part(
     measured: Path,
     tests: Path,
     common: Path | None,
-) -> dict[str, Any]:
+) -> DoneRecord:
     """Return what is left of a chunk, and the outcome of all its rows. `tests` and `common`: see `index_of`."""
     index = index_of(tests, config, common) if applies("decontaminate", source, config) else None
     judge = _Judge(source, config, joined, index)

@@ -18,7 +18,7 @@ from qwenkit.compression import CUT, Damage
 from qwenkit.data.readers import text_lines
 from qwenkit.data.readers.json_files import is_document, values
 from qwenkit.data.readers.sources import suffix_of
-from qwenkit.records import Quarantine, parse_line
+from qwenkit.records import Quarantine, Row, parse_line
 
 BROKEN_CSV, DAMAGED_GROUP = "broken CSV, not read beyond", "damaged row group"
 Numbered = Iterator[tuple[int, dict[str, Any]]]
@@ -133,7 +133,7 @@ def _of_no_use(kind: Any) -> bool:
     return pyarrow.types.is_temporal(kind)
 
 
-def value_of(row: dict[str, Any], key: str) -> Any:
+def value_of(row: Row, key: str) -> object:
     """Return the value of a column, or of a row within it that `a.b` names."""
     if key in row or "." not in key:
         return row.get(key)
@@ -142,7 +142,7 @@ def value_of(row: dict[str, Any], key: str) -> Any:
     return value_of(within, inner) if isinstance(within, dict) else None
 
 
-def said(value: Any) -> str | bytes | None:
+def said(value: object) -> str | bytes | None:
     """Return the text in a value: itself, or what the messages in a list say; None: neither."""
     if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         parts = [each.get("content", each.get("value")) for each in value]
@@ -150,7 +150,7 @@ def said(value: Any) -> str | bytes | None:
     return value if isinstance(value, str | bytes) else None
 
 
-def likely_key(row: dict[str, Any]) -> str | None:
+def likely_key(row: Row) -> str | None:
     """Return the column that most likely is the text of a row that has no `text`: one that is called so, or the only
     text, or messages."""
     texts = [key for key, value in row.items() if said(value) and key not in ("id", "url", "licence", "license")]

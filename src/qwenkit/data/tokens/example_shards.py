@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from qwenkit.data.tokens.dataset import Example
 from qwenkit.data.tokens.shards import (
     INDEX,
     TOKENS,
+    Digest,
     Shards,
     ShardWriter,
     hash_file,
@@ -53,7 +53,7 @@ class ExampleWriter(ShardWriter):
         super().__exit__()
         self._weights.close()
 
-    def add_example(self, example: Example, **origin: Any) -> int:
+    def add_example(self, example: Example, **origin: object) -> int:
         """Write an example and return its length in tokens; `origin` is what the index says beside its id.
 
         Raises a `UserError` for lists of different lengths, or more than 128 different weights.
@@ -96,7 +96,7 @@ def join_examples(folder: Path, shards: int) -> dict[str, int | str]:
     return join_indexes(folder, shards, ExampleWriter.schema, digest_of)
 
 
-def _hash_weights(digest: Any, shard: Path) -> None:
+def _hash_weights(digest: Digest, shard: Path) -> None:
     """Add the weights of a shard as float32 to a digest, some documents at a time."""
     table = pq.read_table(str(shard / INDEX), columns=["length", "weights"])
     values, offsets = _choices(table["weights"])

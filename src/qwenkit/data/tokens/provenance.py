@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -19,9 +18,10 @@ from qwenkit.data import parquet_io
 from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.data.tokens.shards import Index
 from qwenkit.errors import UserError, nearest
+from qwenkit.records import Row
 
 
-def fates(corpus: Path, name: str) -> list[dict[str, Any]]:
+def fates(corpus: Path, name: str) -> list[Row]:
     """Return the ledger's rows of a document, and of the copies dropped for it."""
     path = corpus / "ledger.parquet"
     if not path.exists():
@@ -44,7 +44,7 @@ def steps_of(order: EpochOrder, documents: Sequence[int], batch_size: int, steps
     return {document: sorted(shown) for document, shown in steps_by_document.items()}
 
 
-def seen_in(order: EpochOrder, store: Index, step: int, batch_size: int) -> list[dict[str, Any]]:
+def seen_in(order: EpochOrder, store: Index, step: int, batch_size: int) -> list[Row]:
     """Return the documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
     pieces: dict[int, list[tuple[int, int]]] = {}
     for sequence in order.sequences(step, batch_size):

@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Protocol, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from qwenkit.data import parquet_io
 from qwenkit.errors import UserError
-from qwenkit.records import TEMPORARY
+from qwenkit.records import TEMPORARY, Row
 
 SCHEMA = 2
 TOKENS, INDEX = "tokens.bin", "index.parquet"
@@ -39,6 +39,14 @@ _MAPS, _BLOCK = 1024, 1 << 20  # shards that are mapped at once; bytes that are 
 _ORIGIN = [("id", pa.string()), ("copy", pa.int32()), *((key, pa.string()) for key in ("source", "licence", "place"))]
 _SHARD = pa.schema([*_ORIGIN, ("start", pa.int64()), ("length", pa.int64())])
 _NUMBER = pa.field("shard", pa.int32())
+
+
+class Digest(Protocol):
+    """A running hash, as `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add bytes to the digest."""
+        ...
 
 
 class ShardWriter:
@@ -58,7 +66,7 @@ class ShardWriter:
         self._index.__exit__()
         self._tokens.close()
 
-    def add(self, row: dict[str, Any], ids: Sequence[int]) -> int:
+    def add(self, row: Row, ids: Sequence[int]) -> int:
         """Write a document, closed by `eot_id`, and return its length in tokens.
 
         `row` has its `id`, and `copy`, `source`, `licence` and `place` if they are known. Raises a `UserError` for an
@@ -126,7 +134,7 @@ def join_indexes(
     return {"documents": len(together), "tokens": int(together.sum()), "digest": digest}
 
 
-def hash_file(digest: Any, path: Path) -> None:
+def hash_file(digest: Digest, path: Path) -> None:
     """Add a file's bytes to a digest, some at a time."""
     with path.open("rb") as file:
         while data := file.read(_BLOCK):
@@ -175,7 +183,7 @@ class Index:
         compute: Any = pc  # which has no types
         return compute.indices_nonzero(compute.equal(self.ids.column, name)).to_pylist()
 
-    def origins(self, documents: Sequence[int]) -> list[dict[str, Any]]:
+    def origins(self, documents: Sequence[int]) -> list[Row]:
         """Return rows of the index: which document, where it came from, and where its tokens are."""
         return pq.read_table(str(self.index)).take(pa.array(documents, pa.int64())).to_pylist()
 

@@ -15,8 +15,10 @@ from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+if TYPE_CHECKING:
+    from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.artifacts import refuse_changed, signature, stamp, stamps
 from qwenkit.data.documents import corpus_splits, no_documents, read_split, row_batches, train_validation_split
 from qwenkit.data.readers.file_splits import FileSplit
@@ -36,11 +38,19 @@ class Digested(Protocol):
     """A file or folder with the digest of its content; `node` is the node of a run that vouches for it, or None."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Return where the file or folder lies."""
+        ...
+
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Return the digest of its content."""
+        ...
+
     @property
-    def node(self) -> str | None: ...
+    def node(self) -> str | None:
+        """Return the node of a run that vouches for it, or None."""
+        ...
 
 
 class TokenizedCorpus(NamedTuple):
@@ -89,7 +99,7 @@ def tokenize(
 
 def encode_split(
     out: Path, split: FileSplit, tokenizer: Path, share: float, seed: int, before: list[int] | None = None
-) -> dict[str, Any]:
+) -> DoneRecord:
     """Write the tokens of a split of the corpus as a shard, and its validation documents beside it.
 
     `before` is the file's signature when the work began: a file that has changed since is refused.
@@ -143,7 +153,7 @@ def _first_of_each_source(rows: list[Row]) -> list[Row]:
     return first
 
 
-def _counts(records: list[dict[str, Any]]) -> Counts:
+def _counts(records: list[DoneRecord]) -> Counts:
     """Documents and tokens by source and by licence, most tokens first."""
     counts: Counts = {"source": {}, "licence": {}}
     for record in records:

@@ -57,6 +57,7 @@ class Aside:
         self._math = _Math(attributes) if tag == "math" else None
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Open an element inside."""
         self._depth += 1
         if self._math is not None:
             self._math.start(tag, attributes)
@@ -71,12 +72,14 @@ class Aside:
         return not self._depth
 
     def data(self, text: str) -> None:
+        """Take the text of the element."""
         if self._math is not None:
             self._math.data(text)
         elif self._kept:
             self._parts.append(text)
 
     def text(self) -> str:
+        """Return the text collected so far."""
         return "".join(self._parts)
 
     def formula(self) -> str:
@@ -98,6 +101,7 @@ class _Math:
         self._flat = 0  # elements too deep to be told apart
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Open an element inside."""
         if self._note or tag.startswith("annotation"):
             if not self._note:
                 self._is_tex = "tex" in attributes.get("encoding", "").lower()
@@ -117,6 +121,7 @@ class _Math:
             self._frames[-1][1].append(_written(name, parts, attributes))
 
     def data(self, text: str) -> None:
+        """Take the text of the element."""
         if self._note:
             if self._is_tex:
                 self._noted.append(text)

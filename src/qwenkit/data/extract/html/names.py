@@ -80,10 +80,12 @@ _KEPT_SPACE = re.compile(r"white-space\s*:\s*(?:pre|break-spaces)", re.I)
 
 
 def is_hidden(attributes: dict[str, str]) -> bool:
+    """Return whether the attributes of an element hide it."""
     return "hidden" in attributes or ("style" in attributes and bool(_INVISIBLE.search(attributes["style"])))
 
 
 def keeps_space(attributes: dict[str, str]) -> bool:
+    """Return whether the style of an element keeps its white space."""
     return "style" in attributes and bool(_KEPT_SPACE.search(attributes["style"]))
 
 

@@ -93,6 +93,7 @@ class Walk:
         self._hanging: dict[int, dict[int, int]] = {}  # of a table: columns that cells above reach down into
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Open an element: called by the parser at each start tag."""
         self._depth = depth = self._depth + 1
         if depth > self.deepest:
             self.deepest = depth
@@ -108,6 +109,7 @@ class Walk:
             self.attributes = len(attributes)
 
     def end(self, tag: str) -> None:
+        """Close an element: called by the parser at each end tag."""
         depth = self._depth
         self._depth = depth - 1
         if self._aside is not None:
@@ -122,6 +124,7 @@ class Walk:
             self._link = 0
 
     def data(self, text: str) -> None:
+        """Take text: called by the parser between tags."""
         if self._aside is not None:
             self._aside.data(text)
         elif self._parts or self._pre or not text.isspace():
