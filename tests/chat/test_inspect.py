@@ -35,7 +35,7 @@ def test_without_colours_trained_text_stands_in_brackets(tiny: ChatTokenizer) ->
 
 def test_the_page_is_self_contained_and_escaped(tiny: ChatTokenizer) -> None:
     page = mask_html([tiny.render(talk("<script>alert(1)</script>", "ok")), tiny.render(talk("二", "三"))], tiny)
-    assert "<script" not in page and "http" not in page
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     assert page.count("<section>") == 2
     trained = "".join(unescape(t) for t in re.findall(r'class="t" title="[^"]*">([^<]*)<', page))
     assert "ok" in trained and "三" in trained and "alert" not in trained

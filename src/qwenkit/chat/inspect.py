@@ -11,11 +11,10 @@ Tokens that share one character are shown together, trained if any of them is. T
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from html import escape
-from importlib import resources
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from .. import pages
 from ..tokenizer import Tokenizer
 from ..tokenizer.show import printable, token_groups
 from .render import Rendered
@@ -57,20 +56,24 @@ def mask_text(rendered: Rendered, tok: Tokenizer) -> str:
 
 def mask_html(rendered: Iterable[Rendered], tok: Tokenizer) -> str:
     """A page of its own for any number of conversations; hover a token for its id and weight."""
-    chats = "\n".join(_chat_html(number, item, tok) for number, item in enumerate(rendered, start=1))
-    page = resources.files("qwenkit.chat").joinpath("mask.html").read_text("utf-8")
-    return page.replace("{{chats}}", chats)
+    return pages.page("chat/mask.html", chats=[_chat_view(item, tok) for item in rendered])
 
 
-def _chat_html(number: int, rendered: Rendered, tok: Tokenizer) -> str:
-    tokens = "".join(_group_html(group) for group in weighted_groups(rendered, tok))
-    return f"<section><h2>{number}</h2><p>{_counts(rendered)}</p><pre>{tokens}</pre></section>"
+def _chat_view(rendered: Rendered, tok: Tokenizer) -> dict[str, Any]:
+    """Return the counts of a conversation, and of each group of tokens its text, ids and weight."""
+    groups = [
+        {
+            "trained": group.weight > 0,
+            "title": f"{_listed(group.ids)} · {group.weight:g}",
+            "text": printable(group.text),
+        }
+        for group in weighted_groups(rendered, tok)
+    ]
+    return {"counts": _counts(rendered), "groups": groups}
 
 
-def _group_html(group: WeightedGroup) -> str:
-    kind = "t" if group.weight else "m"
-    title = f"{' '.join(map(str, group.ids))} · {group.weight:g}"
-    return f'<span class="{kind}" title="{title}">{escape(printable(group.text))}</span>'
+def _listed(ids: list[int]) -> str:
+    return " ".join(map(str, ids))
 
 
 def _counts(rendered: Rendered) -> str:

@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from qwenkit.lineage import report_card_claims
 from qwenkit.lineage.report_card_claims import make_claims
 from qwenkit.lineage.report_card_seeds import seeds_view
 from qwenkit.lineage.run_reader import NodeView, RunView, load_run
+from qwenkit.pages import page
+from qwenkit.pages.maker import Filter
 from qwenkit.records import Row, write_bytes
 from qwenkit.schema import current_names
 from qwenkit.stages import KINDS, is_view, load_stage, results
@@ -324,16 +326,8 @@ def _flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _render(template: str, view: Mapping[str, Any]) -> str:
-    import jinja2
-
-    html = ".html" in template
-    folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=folder, autoescape=html, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    own = {"md": markdown_cell, "fence": fenced, "share": results.share, "plain": plain_number}
-    cast("dict[str, Any]", environment.filters).update(own)  # pyright: ignore[reportUnknownMemberType]
-    return environment.get_template(template).render(view)
+    filters: dict[str, Filter] = {"md": markdown_cell, "fence": fenced, "share": results.share, "plain": plain_number}
+    return page(f"lineage/{template}", filters=filters, **view)
 
 
 def plain_number(value: object) -> str:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from html import escape
-from importlib import resources
 from typing import Any
 
+from .. import pages
 from ..errors import visible
 from .compression import Report, tables
 
@@ -61,10 +60,4 @@ def draw(report: Report) -> bytes:
 def page(report: Report) -> str:
     """The picture and all tables."""
     svg = draw(report).decode()
-    body = [svg[svg.index("<svg") :]]
-    for title, head, rows in tables(report):
-        cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-        top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        body.append(f"<h2>{escape(title)}</h2><table><tr>{top}</tr><tr>{'</tr><tr>'.join(cells)}</tr></table>")
-    frame = resources.files("qwenkit.tokenizer").joinpath("compression.html").read_text("utf-8")
-    return frame.replace("{{body}}", "\n".join(body))
+    return pages.page("tokenizer/compression.html", picture=svg[svg.index("<svg") :], tables=tables(report))

@@ -10,10 +10,9 @@ shown as one, with all their ids. Where colours mean nothing a bar stands betwee
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from html import escape
-from importlib import resources
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
+from .. import pages
 from .core import Tokenizer
 
 _COLOURS = ("\x1b[30;48;5;153m", "\x1b[30;48;5;223m", "\x1b[30;48;5;151m", "\x1b[30;48;5;218m")
@@ -81,18 +80,21 @@ def tokens_text(tok: Tokenizer, text: str, allowed_special: Special = frozenset(
 
 def tokens_html(tok: Tokenizer, texts: Iterable[str], allowed_special: Special = frozenset()) -> str:
     """A page of its own for any number of texts; hover a token for its ids."""
-    body = "\n".join(_text_html(tok, text, allowed_special) for text in texts)
-    return resources.files("qwenkit.tokenizer").joinpath("tokens.html").read_text("utf-8").replace("{{texts}}", body)
+    return pages.page("tokenizer/tokens.html", texts=[_text_view(tok, text, allowed_special) for text in texts])
 
 
-def _text_html(tok: Tokenizer, text: str, allowed_special: Special) -> str:
+def _text_view(tok: Tokenizer, text: str, allowed_special: Special) -> dict[str, Any]:
+    """Return the counts of a text, and of each group of tokens its colour, ids and text."""
     ids, special = tok.encode(text, allowed_special), set(tok.special.values())
-    spans = [
-        f'<span class="{"s" if special & set(group.ids) else f"c{number % len(_COLOURS)}"}"'
-        f' title="{" ".join(map(str, group.ids))}">{escape(printable(group.text))}</span>'
+    groups = [
+        {
+            "colour": "s" if special & set(group.ids) else f"c{number % len(_COLOURS)}",
+            "ids": " ".join(map(str, group.ids)),
+            "text": printable(group.text),
+        }
         for number, group in enumerate(token_groups(tok, ids))
     ]
-    return f"<section><p>{counts(text, ids)}</p><pre>{''.join(spans)}</pre></section>"
+    return {"counts": counts(text, ids), "groups": groups}
 
 
 def tokens_plain(tok: Tokenizer, text: str, allowed_special: Special = frozenset()) -> list[PlainToken]:

@@ -205,6 +205,6 @@ def _join(value: Any, tensors: dict[str, Any]) -> Any:
         if mark == "$tensor":
             return tensors[item]
         if mark == "$tuple":
-            return tuple(_join(item, tensors) for item in item)
-        return {key: _join(item, tensors) for key, item in item}
+            return tuple(_join(part, tensors) for part in item)
+        return {key: _join(part, tensors) for key, part in item}
     return value

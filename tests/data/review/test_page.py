@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import shutil
 import socket
@@ -75,8 +76,9 @@ def test_every_source_has_a_line_that_adds_up(corpus: Path) -> None:
     manifest["metrics"]["funnel"][0]["rule"] = "<rule>"
     write_json(corpus / "manifest.json", manifest)
     page = review.page(corpus)
-    assert "<td>s<td>s.jsonl<td>4<td>1<td>1<td>2<td>broken JSON 2, near_copy 1" in page
-    assert "<td>silent<td>silent<td>3<td>0<td>0<td>3<td>cut gzip 3" in page
+    cells = re.sub(r"<td[^>]*>", "<td>", page).replace("</td>", "")
+    assert "<td>s<td>s.jsonl<td>4<td>1<td>1<td>2<td>broken JSON 2, near_copy 1" in cells
+    assert "<td>silent<td>silent<td>3<td>0<td>0<td>3<td>cut gzip 3" in cells
     assert "&lt;rule&gt;" in page and "<rule>" not in page
 
 

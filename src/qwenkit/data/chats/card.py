@@ -11,7 +11,7 @@ from qwenkit.errors import UserError
 
 
 def train_files(folder: Path, files: Sequence[Path]) -> list[Path] | None:
-    """Return the files of the training split as the card names them; None where there is not a card that does."""
+    """Return the files of the training split as the card names them; None where no card does."""
     configs = _configs(folder / "README.md")
     usable = [config for config in configs if isinstance(config, dict) and config.get("data_files")]
     if not usable:

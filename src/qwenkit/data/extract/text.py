@@ -37,8 +37,8 @@ def extract_text(html: bytes | str, url: str | None = None, encoding: str | None
 
 
 def doubtful(text: str, share: float) -> bool:
-    """Return the cheap confidence test: little of the sentences that the page has, or very little text that is not most
-    of them."""
+    """Return whether an extraction is to be repeated with care: the text holds under 15% of the page's sentences, or it
+    is under 100 characters and holds under 80% of them."""
     return share < 0.15 or (len(text) < 100 and share < 0.8)
 
 

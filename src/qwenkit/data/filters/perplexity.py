@@ -33,7 +33,7 @@ class Perplexity:
         self._tokens = min(TOKENS, self._engine.max_length)
 
     def bits_per_byte(self, texts: Sequence[str]) -> list[float | None]:
-        """Return for each text; None where it has fewer than two tokens."""
+        """Return each text's bits per byte under the model; None where it has fewer than two tokens."""
         heads = (text[: self._tokens * _PER_TOKEN] for text in texts)
         rows = [ids[: self._tokens] for ids in self._tok.encode_batch(heads, threads=1)]
         wanted = [row for row in rows if len(row) > 1]

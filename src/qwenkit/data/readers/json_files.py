@@ -26,8 +26,8 @@ _BETWEEN = re.compile(r"[\s,\]]*")
 
 
 def is_document(path: Path) -> bool:
-    """Return whether a file is not a JSON lines: it begins with a list, or with an object that its first line leaves
-    open."""
+    """Return whether a file is one JSON document and not JSON lines: it begins with a list, or with an object that its
+    first line leaves open."""
     head = next(blocks(path), b"")
     text = b"" if isinstance(head, Damage) else head.removeprefix(codecs.BOM_UTF8).lstrip()
     first, more, _ = text.partition(b"\n")

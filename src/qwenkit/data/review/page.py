@@ -17,7 +17,6 @@ import functools
 import html
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qwenkit import rng
+from qwenkit import pages, rng
 from qwenkit.artifacts import MANIFEST, STRAY, Manifest, damage, damaged, read_manifest
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup import minhash
@@ -45,22 +44,20 @@ def page(corpus: Path, threshold: float = 0.8) -> str:
     """Return the review page of a corpus artifact."""
     manifest = _manifest(corpus)
     metrics, threshold = manifest.metrics, manifest.config.get("near_threshold", threshold)
-    home = resources.files("qwenkit.data.review")
-    style, script = (home.joinpath(name).read_text(encoding="utf-8") for name in ("review.css", "review.js"))
-    parts = [
-        f"<h1>{_said(manifest.node)}</h1><p>{_said(manifest.headline)}</p><div id=summary></div>",
-        "<h2>Funnel</h2>" + _funnel(metrics["funnel"]),
-        "<h2>Sources</h2>" + _sources(metrics["sources"]),
-        *(f"<h2>By {key}</h2>" + _sizes(metrics[f"by_{key}"]) for key in _KEYS),
-        "<h2>Languages</h2>" + bars(_languages(metrics["by_language"]), "documents of a language"),
-        "<h2>Length</h2>" + bars(_lengths(corpus), "documents of so many characters and more"),
-        "<h2>Near duplicates: the S-curve</h2>" + _curve(threshold),
-        *_overlaps(corpus / "contaminated.jsonl"),
-        "<h2>Samples</h2>" + "".join(_samples(_rows(corpus / "samples.jsonl", _SAMPLE))),
-    ]
-    head = f"<title>{_said(manifest.node)}: review</title><style>{style}</style>"
-    head = f'<meta charset=utf-8><meta name=viewport content="width=device-width">{head}'
-    return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}<script>{script}</script></body></html>\n"
+    return pages.page(
+        "data/review/review.html",
+        node=manifest.node,
+        headline=manifest.headline,
+        funnel=_funnel(metrics["funnel"]),
+        sources=[_source(name, row) for name, row in metrics["sources"].items()],
+        sizes={key: _sizes(metrics[f"by_{key}"]) for key in _KEYS},
+        languages=bars(_languages(metrics["by_language"]), "documents of a language"),
+        lengths=bars(_lengths(corpus), "documents of so many characters and more"),
+        curve=_curve(threshold),
+        overlaps=_overlaps(corpus / "contaminated.jsonl"),
+        samples=_samples(_rows(corpus / "samples.jsonl", _SAMPLE)),
+        says=SAYS,
+    )
 
 
 _FUNNEL: dict[str, type] = {"step": str, "rule": str, "dropped": int, "left": int}
@@ -119,48 +116,24 @@ def _rows(path: Path, kinds: dict[str, type]) -> Iterator[Row]:
         yield row
 
 
-def _said(value: object) -> str:
-    """What others wrote, as text of the page."""
-    return html.escape(str(value), True)
+def _funnel(rows: Sequence[Row]) -> list[Row]:
+    """Return the steps with the share of all records that is left after each."""
+    read = max(1, rows[0]["left"] + rows[0]["dropped"])
+    return [{**row, "share": row["left"] / read} for row in rows]
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already; it scrolls by itself where the window is narrow."""
-    lines = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}" for row in rows)
-    return f"<div class=wide><table><tr>{''.join(f'<th>{name}' for name in names)}{lines}</table></div>"
+def _source(name: str, row: Row) -> Row:
+    """Return what became of a source's records, its rules by how many they took."""
+    dropped, aside = Counter(row["dropped"]), Counter(row["quarantined"])
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in (dropped + aside).most_common())
+    counts = (row["read"], row["kept"], dropped.total(), aside.total())
+    return {"name": name, "file": row["file"], "counts": counts, "rules": rules}
 
 
-def _share(part: float, whole: float) -> str:
-    return f"<i style='width:{100 * part / max(1, whole):.1f}%'></i>"
-
-
-def _funnel(rows: Sequence[Row]) -> str:
-    read = rows[0]["left"] + rows[0]["dropped"]
-    cells = (
-        (_said(row["step"]), _said(row["rule"]), f"{row['dropped']:,}", f"{row['left']:,}", _share(row["left"], read))
-        for row in rows
-    )
-    return _table(("step", "rule", "dropped", "left", ""), cells)
-
-
-def _sources(sources: dict[str, Row]) -> str:
-    """What became of each source's records, in the order of the recipe."""
-    rows = []
-    for source, row in sources.items():
-        dropped, aside = Counter(row["dropped"]), Counter(row["quarantined"])
-        numbers = (row["read"], row["kept"], dropped.total(), aside.total())
-        named = ", ".join(f"{_said(rule)} {count:,}" for rule, count in (dropped + aside).most_common())
-        rows.append((_said(source), _said(row["file"]), *(f"{number:,}" for number in numbers), named))
-    return _table(("source", "file", "read", "kept", "dropped", "quarantined", "by"), rows)
-
-
-def _sizes(sizes: dict[str, dict[str, int]]) -> str:
-    total = sum(size["characters"] for size in sizes.values())
-    cells = (
-        (_said(name), f"{size['documents']:,}", f"{size['characters']:,}", _share(size["characters"], total))
-        for name, size in sizes.items()
-    )
-    return _table(("", "documents", "characters", ""), cells)
+def _sizes(sizes: dict[str, dict[str, int]]) -> list[Row]:
+    """Return each group's documents and characters, and its share of all characters."""
+    total = max(1, sum(size["characters"] for size in sizes.values()))
+    return [{"name": name, **size, "share": size["characters"] / total} for name, size in sizes.items()]
 
 
 def _languages(sizes: dict[str, dict[str, int]]) -> list[tuple[str, int]]:
@@ -189,17 +162,18 @@ def bars(values: Sequence[tuple[str, int]], title: str) -> str:
     most = max((count for _, count in values), default=1) or 1
     drawn = "".join(
         f"<rect x={n * 46} y={100 - 100 * count / most:.1f} width=40 height={100 * count / most:.1f} />"
-        f"<text x={n * 46 + 20} y=114>{_said(label)}</text>"
+        f"<text x={n * 46 + 20} y=114>{html.escape(label)}</text>"
         f"<text x={n * 46 + 20} y={96 - 100 * count / most:.1f}>{count:,}</text>"
         for n, (label, count) in enumerate(values)
     )
     width = max(6, len(values)) * 46
-    words = f"<text x={width / 2} y=132>{_said(title)}</text>"
-    return f"<svg role=img aria-label='{_said(title)}' viewBox='0 -14 {width} 152' width={width}>{drawn}{words}</svg>"
+    words = f"<text x={width / 2} y=132>{html.escape(title)}</text>"
+    label = f"role=img aria-label='{html.escape(title)}'"
+    return f"<svg {label} viewBox='0 -14 {width} 152' width={width}>{drawn}{words}</svg>"
 
 
 def s_curve(threshold: float, pairs: int = 200, size: int = 200) -> tuple[Points, Points]:
-    """Return (Theory, measured): the chance that a pair of a similarity agrees in a band."""
+    """Return two curves over similarity, (theory, measured): the chance that a pair of documents agrees in a band."""
     bands, rows = minhash.bands_for(threshold)
     theory = [(s, 1 - (1 - s**rows) ** bands) for s in np.linspace(0, 1, 101).tolist()]
     measured = []
@@ -230,61 +204,44 @@ def _curve(threshold: float) -> str:
         axes += f"<line x1=-4 x2=0 y1={y:g} y2={y:g} /><text class=left x=-7 y={y + 3:g}>{tick:g}</text>"
     axes += "<text x=200 y=230>Jaccard similarity of two documents</text>"
     axes += "<text x=-100 y=-32 transform='rotate(-90)'>chance that they are compared</text>"
-    words = "<p>Line: theory. Dots: pairs of random sets. Upright: the threshold. Found pairs are then verified.</p>"
     box = "viewBox='-46 -10 460 246' width=460"
-    return f"<svg role=img aria-label='S-curve' {box}>{axes}<polyline points='{line}' />{mark}{dots}</svg>{words}"
+    return f"<svg role=img aria-label='S-curve' {box}>{axes}<polyline points='{line}' />{mark}{dots}</svg>"
 
 
-def _overlaps(path: Path) -> Iterator[str]:
-    """Every document that was dropped for a test beside the test; of more than a hundred a random hundred."""
+def _overlaps(path: Path) -> Row:
+    """Return every document that was dropped for a test beside the test; of more than a hundred a random hundred."""
     documents: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in _rows(path, _SPAN) if path.exists() else ():
         documents[row["source"], row["id"]].append(row)
     luckiest = sorted(documents, key=lambda name: rng.derive_seed(0, "overlap", *name))[:_MOST_OVERLAPS]
-    if luckiest:
-        yield f"<h2>Overlaps with tests</h2><p>{len(luckiest)} of {len(documents)} documents. Wrong: the document "
-        yield "does not give the test away, and was lost for nothing.</p><section>"
-        yield "".join(_overlap(documents[name]) for name in sorted(luckiest)) + "</section>"
+    return {"total": len(documents), "documents": [_overlap(documents[name]) for name in sorted(luckiest)]}
 
 
-def _overlap(spans: Sequence[Row]) -> str:
-    shown = ""
-    for row in spans[:_MOST_SPANS]:
-        before, matched, after, test = (_said(row.get(key, "")) for key in ("before", "matched", "after", "test_text"))
-        name = row.get("test_name", row.get("test", ""))
-        shown += f"<pre>{before}<mark>{matched}</mark>{after}</pre><h5>test {_said(name)}</h5><pre>{test}</pre>"
-    more = f"<p>and {len(spans) - _MOST_SPANS} more places</p>" if len(spans) > _MOST_SPANS else ""
-    return _article(spans[0], OVERLAP, shown + more)
+def _overlap(spans: Sequence[Row]) -> Row:
+    first, keys = spans[0], ("before", "matched", "after", "test_text")
+    places = [
+        {**{key: row.get(key, "") for key in keys}, "test": row.get("test_name", row.get("test", ""))}
+        for row in spans[:_MOST_SPANS]
+    ]
+    return {"id": first["id"], "source": first["source"], "rule": OVERLAP, "places": places,
+            "more": max(0, len(spans) - _MOST_SPANS)}  # fmt: skip
 
 
-def _samples(rows: Iterable[Row]) -> Iterator[str]:
-    """By source: what each rule dropped on the left, what was kept on the right. Overlaps are shown above."""
+def _samples(rows: Iterable[Row]) -> list[Row]:
+    """Return by source what each rule dropped and what was kept. Overlaps are shown above."""
     sources: defaultdict[str, defaultdict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["rule"] != OVERLAP:
             sources[row["source"]][row["step"], row["rule"]].append(row)
+    result: list[Row] = []
     for source, rules in sorted(sources.items()):
-        kept = "".join(_sample(row, KEPT) for row in rules.pop((KEPT, ""), []))
-        dropped = "".join(
-            f"<h4>{_said(step)} {_said(rule)}</h4>" + "".join(_sample(row, rule or step) for row in samples)
+        kept = [{**row, "rule": KEPT} for row in rules.pop((KEPT, ""), [])]
+        dropped = [
+            {"title": f"{step} {rule}", "cards": [{**row, "rule": rule or step} for row in samples]}
             for (step, rule), samples in sorted(rules.items())
-        )
-        sides = (
-            (f"<h4>{name}</h4>{cards}" if cards else f"<h4>{name}: none</h4>")
-            for name, cards in (("dropped", dropped), ("kept", kept))
-        )
-        yield f"<h3>{_said(source)}</h3><div class=beside>{''.join(f'<div>{side}</div>' for side in sides)}</div>"
-
-
-def _sample(row: Row, rule: str) -> str:
-    return _article(row, rule, f"<p class=seen>{_said(row['seen'])}</p><pre>{_said(row['text'])}</pre>")
-
-
-def _article(row: Row, rule: str, shown: str) -> str:
-    name, source = _said(row["id"]), _said(row["source"])
-    buttons = "".join(f"<button data-say={say}>{say}</button>" for say in SAYS)
-    data = f'data-id="{name}" data-source="{source}" data-rule="{_said(rule)}"'
-    return f"<article {data}><h5>{source} · {name}</h5>{shown}{buttons}</article>"
+        ]
+        result.append({"source": source, "kept": kept, "dropped": dropped})
+    return result
 
 
 def judgements(saved: Path) -> list[dict[str, str]]:
