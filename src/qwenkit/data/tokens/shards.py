@@ -161,7 +161,7 @@ class ArrowStrings(Sequence[str]):
 class Index:
     """The index of some shards, which is enough to say what is where: the tokens themselves may be gone.
 
-    Raises a `UserError` where there is not an index, or a damaged or foreign one.
+    Raises a `UserError` where no index is there, or a damaged or foreign one.
     """
 
     def __init__(self, path: Path) -> None:
