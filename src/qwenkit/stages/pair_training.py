@@ -13,7 +13,7 @@ from qwenkit.records import Row, read_json, write_jsonl
 from qwenkit.stages.base import TRAINED, Input, Result, StageContext, max_bad, sources, told
 from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, outcomes, put_aside, tokenize_rows
 from qwenkit.stages.training_config import Schedule, TrainingConfig
-from qwenkit.training.recipe import precision_warnings
+from qwenkit.training.trainer import precision_warnings
 
 if TYPE_CHECKING:
     from qwenkit.alignment import Pair

@@ -29,7 +29,7 @@ from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
 from qwenkit.stages.chat_tokens import put_aside
 from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
-from qwenkit.training.recipe import precision_warnings, usable_precision
+from qwenkit.training.trainer import precision_warnings, usable_precision
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from qwenkit.errors import UserError
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, told
 from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig
-from qwenkit.training.recipe import precision_warnings
+from qwenkit.training.trainer import precision_warnings
 
 if TYPE_CHECKING:
     from qwenkit.model import ModelConfig

@@ -25,7 +25,7 @@ from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, max
 from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, outcomes, put_aside, tokenize_rows
 from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
-from qwenkit.training.recipe import precision_warnings
+from qwenkit.training.trainer import precision_warnings
 
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer

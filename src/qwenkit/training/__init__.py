@@ -27,7 +27,7 @@ _HOME = {
     "validation_batches": "batches",
     "validation_sets": "validation",
     "validation_losses": "validation",
-    "train": "recipe",
+    "train": "trainer",
     "build_optimizer": "optim",
     "OptimizerSet": "optim",
     "Muon": "optim",
