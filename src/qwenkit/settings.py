@@ -4,6 +4,7 @@
     class PPOConfig:
         gamma: float = setting(1.0, doc="discount of GAE (ours)", ge=0, le=1)
 
+A field without a default, or with another one than recipes have, names theirs: `setting(doc="width", recipe=4096)`.
 `config.stage_config(PPOConfig)` makes the keys of a stage from them, with their limits; `chosen(PPOConfig, config)`
 takes their values out of the stage's config again. There is no pydantic here, so that every package may use it.
 """
@@ -11,7 +12,7 @@ takes their values out of the stage's config again. There is no pydantic here, s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
 _SETTING = "qwenkit"
@@ -24,19 +25,22 @@ class Setting:
     doc: str
     role: str
     limits: Mapping[str, Any]
+    default: Any
 
 
-def setting(default: Any, *, doc: str, role: str = "content", **limits: Any) -> Any:
-    """Return a dataclass field that is also a key of recipes."""
-    return field(default=default, metadata={_SETTING: Setting(doc, role, limits)})
+def setting(default: Any = MISSING, *, doc: str, role: str = "content", recipe: Any = MISSING, **limits: Any) -> Any:
+    """Return a dataclass field that is also a key of recipes, whose default there is `recipe`, or else `default`."""
+    in_recipes = default if recipe is MISSING else recipe
+    return field(default=default, metadata={_SETTING: Setting(doc, role, limits, in_recipes)})
 
 
 def settings_of(cls: type) -> Iterator[tuple[str, Any, Any, Setting]]:
-    """Yield (name, type, default, setting) of each field of a dataclass that is a key of recipes, in order."""
+    """Yield name, type, default in recipes and setting of each field of a dataclass that is a key there, in order."""
     hints = get_type_hints(cls)
     for entry in fields(cls):
         if _SETTING in entry.metadata:
-            yield entry.name, hints[entry.name], entry.default, entry.metadata[_SETTING]
+            about = entry.metadata[_SETTING]
+            yield entry.name, hints[entry.name], about.default, about
 
 
 def chosen(cls: type, config: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import model_validator
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import StageConfig, content, edge, runtime, stage_config
-from qwenkit.data.chats.datasets import notes, prompt_of
+from qwenkit.data.chats.datasets import notes, prompt_of, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.errors import UserError
@@ -27,7 +27,6 @@ from qwenkit.evaluation.rubric import mean_rubric
 from qwenkit.records import Quarantine, Row
 from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
-from qwenkit.stages.chat_tokens import put_aside
 from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
 from qwenkit.training.trainer import precision_warnings, usable_precision
 
@@ -130,7 +129,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         seed=context.seed,
     )
     save_chat_model(policy, tok, folder, context.out)
-    put_aside(bad.rows, context.out)
+    write_quarantine(bad.rows, context.out)
     after = true_rubric(policy, tok, aside, config)
     loss = {"before": validation_losses(reference, groups), "after": validation_losses(policy, groups)}
     metrics = {"steps": config.steps, "prompts": len(kept), "quarantined": len(bad),
