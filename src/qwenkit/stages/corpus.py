@@ -27,6 +27,7 @@ from qwenkit.data.test_sets import named_texts
 from qwenkit.errors import UserError, refuse_unnamed
 from qwenkit.settings import filled
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, many
+from qwenkit.stages.card import CardPart, funnel_view
 from qwenkit.stages.results import Claim, Metrics, NodeResults, accounting_claims, counted
 
 SUMMARY = "raw pages and text -> clean, deduplicated, decontaminated documents"
@@ -35,6 +36,7 @@ ORDER = 30
 VERSION = 7  # 7: kinds by contents, more encodings and full stops; pages keep more; 6: vowel signs are in words
 PRODUCES = ("documents",)
 SEED_METRICS = ("kept",)
+CARD_PARTS = (CardPart("data", "Corpus", "funnel", funnel_view),)
 NEEDS = {  # keys that are about what another key gives
     "min_score": "filter",
     "min_bits_per_byte": "perplexity_model",

@@ -20,6 +20,7 @@ from qwenkit.evaluation.model_comparison import (
 )
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, StageContext, many
+from qwenkit.stages.card import CardPart, answers_view, scores_view
 from qwenkit.stages.results import Claim, Metrics, NodeResults, comparison_claims, mapping, mean_scores, percent
 
 SUMMARY = "examine models on the test sets, with intervals and paired comparisons"
@@ -28,6 +29,10 @@ ORDER = 110
 VERSION = 2  # 2: the tools that a question offers are rendered
 PRODUCES = ("exam",)
 SEED_METRICS = ("models.*.rubric.right", "models.*.rubric.total", "models.*.base_all")
+CARD_PARTS = (
+    CardPart("exam", "Exam", "scores", scores_view),
+    CardPart("answers", "Samples", "answers", answers_view),
+)
 
 
 class Config(StageConfig):
