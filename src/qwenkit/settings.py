@@ -4,45 +4,95 @@
     class PPOConfig:
         gamma: float = setting(1.0, doc="discount of GAE (ours)", ge=0, le=1)
 
-A field without a default, or with another one than recipes have, names theirs: `setting(doc="width", recipe=4096)`.
 `config.stage_config(PPOConfig)` makes the keys of a stage from them, with their limits; `chosen(PPOConfig, config)`
-takes their values out of the stage's config again. There is no pydantic here, so that every package may use it.
+takes their values out of the stage's config again, and `filled(PPOConfig, config)` makes the dataclass of them. A
+recipe has lists where a dataclass has tuples, and no None: an `empty` value (0, or an empty list) stands for it. These
+functions translate. A field without a default, or with another one than recipes have, names theirs:
+`setting(doc="width", recipe=4096)`. There is no pydantic here, so that every package may use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 _SETTING = "qwenkit"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a recipe says of a key: `role` is `content` or `runtime`, `limits` are pydantic's (`gt`, `ge`, `le`)."""
+    """What a recipe says of a key: `role` is `content` or `runtime`, `limits` are pydantic's (`gt`, `ge`, `le`) and
+    notes of `config.content` (`before`, `resolved`), `empty` is what stands in a recipe for None."""
 
     doc: str
     role: str
     limits: Mapping[str, Any]
-    default: Any
+    empty: Any = None
+    recipe: Any = ...
+    """The default in recipes, where it is not that of the field; `...`: that of the field, or none."""
 
 
-def setting(default: Any = MISSING, *, doc: str, role: str = "content", recipe: Any = MISSING, **limits: Any) -> Any:
-    """Return a dataclass field that is also a key of recipes, whose default there is `recipe`, or else `default`."""
-    in_recipes = default if recipe is MISSING else recipe
-    return field(default=default, metadata={_SETTING: Setting(doc, role, limits, in_recipes)})
+def setting(
+    default: Any = MISSING,
+    *,
+    doc: str,
+    role: str = "content",
+    empty: Any = None,
+    recipe: Any = ...,
+    **limits: Any,
+) -> Any:
+    """Return a dataclass field that is also a key of recipes, with the default `recipe` there, or else its own."""
+    metadata = {_SETTING: Setting(doc, role, limits, empty, recipe)}
+    if isinstance(default, dict):
+        table = cast("dict[str, Any]", default)
+        return field(default_factory=lambda: dict(table), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def settings_of(cls: type) -> Iterator[tuple[str, Any, Any, Setting]]:
-    """Yield name, type, default in recipes and setting of each field of a dataclass that is a key there, in order."""
+    """Yield (name, type, default, setting) of each field of a dataclass that is a key of recipes, in order; type and
+    default are the recipe's."""
     hints = get_type_hints(cls)
     for entry in fields(cls):
         if _SETTING in entry.metadata:
-            about = entry.metadata[_SETTING]
-            yield entry.name, hints[entry.name], about.default, about
+            key: Setting = entry.metadata[_SETTING]
+            own = entry.default if entry.default_factory is MISSING else entry.default_factory()
+            default = (... if own is MISSING else own) if key.recipe is ... else key.recipe
+            yield entry.name, _recipe_type(hints[entry.name], key.empty), _recipe_value(default, key.empty), key
 
 
 def chosen(cls: type, config: Any) -> dict[str, Any]:
-    """Return the values of a dataclass's settings as a stage's config has them."""
-    return {name: getattr(config, name) for name, *_ in settings_of(cls)}
+    """Return the values of a dataclass's settings as a stage's config has them, in the dataclass's own types."""
+    return {name: _own_value(getattr(config, name), entry.empty) for name, _, _, entry in settings_of(cls)}
+
+
+def filled(cls: type[T], config: Any, **more: Any) -> T:
+    """Return a dataclass with the settings that a stage's config has, and `more` that is no key of recipes."""
+    return cls(**chosen(cls, config), **more)
+
+
+def _recipe_type(annotation: Any, empty: Any = None) -> Any:
+    """Return the type of a key: a list for a tuple, and without None where something stands for it."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType) and empty is not None:
+        return _recipe_type(next(option for option in inner if option is not NoneType))
+    if origin is tuple:
+        return list[_recipe_type(inner[0])]
+    return dict[inner[0], _recipe_type(inner[1])] if origin is dict else annotation
+
+
+def _recipe_value(value: Any, empty: Any) -> Any:
+    if value is None:
+        return empty
+    return list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
+
+
+def _own_value(value: Any, empty: Any = None) -> Any:
+    if empty is not None and value == empty:
+        return None
+    if isinstance(value, dict):
+        return {name: _own_value(item) for name, item in cast("dict[str, Any]", value).items()}
+    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value

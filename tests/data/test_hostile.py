@@ -17,13 +17,11 @@ from qwenkit.data.extract.text import extract_text, tidy
 from qwenkit.data.filters.c4 import sentences_kept
 from qwenkit.data.filters.rules import TextView
 from qwenkit.data.language import UNKNOWN
+from qwenkit.data.pipeline.corpus_sources import SourceSettings, make_sources
 from qwenkit.data.readers.documents import read_documents, source_splits
 from qwenkit.data.readers.encoding import decode
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
-from qwenkit.stages import corpus
-from qwenkit.stages.base import Input
-from qwenkit.stages.corpus import _sources
 
 LONG = 1_000_000
 
@@ -113,7 +111,7 @@ def test_capital_suffixes_are_suffixes(tmp_path: Path) -> None:
     record = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>Hello, town hall.</p>"
     head = f"WARC/1.1\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: {len(record)}\r\n\r\n"
     (tmp_path / "PAGES.WARC").write_text(head + record + "\r\n\r\n", newline="")
-    found = _sources(corpus.Config(extra=["x"]), {"extra.0": Input("extra.0", tmp_path / "PAGES.WARC", "")}, Source)
+    found = make_sources([], [tmp_path / "PAGES.WARC"], SourceSettings())
     assert [split.kind for split in source_splits(found[0], 1 << 30)] == ["html"]
     assert len(list(read_documents(found[0], Quarantine()))) == 1
 

@@ -24,7 +24,14 @@ KIND = '''"""`shout`: a text in capitals."""
 
 from qwenkit.config import StageConfig, content
 from qwenkit.stages.base import Result
+from qwenkit.stages.card import CardPart
 from qwenkit.stages.results import WORKED, Claim, Estimate
+
+
+def volumes(node):
+    rows = [("hall", node.metrics["letters"]), ("<b>yard</b>", 0.5)]
+    return {"name": node.name, "heading": "how loud where", "head": ["place", "letters"], "rows": rows}
+
 
 SUMMARY = "say a text louder"
 EXAMPLE = "--text hello"
@@ -34,6 +41,7 @@ VERSION = 1
 PRODUCES = ("shout",)
 CURVES = (("Loudness", "decibel", ("loudness",)),)
 SEED_METRICS = ("letters",)
+CARD_PARTS = (CardPart("data", "Volumes", "table", volumes),)
 
 
 class Config(StageConfig):
@@ -112,6 +120,17 @@ def test_a_recipe_runs_it_and_the_card_tells_of_it(shout: Path) -> None:
     write_card(recipe.out, Path("card"))
     page = Path("card/report.html").read_text()
     assert "shout is loud" in page and "12 capitals" in page and "Loudness" in page
+    assert "<h3>shout: how loud where</h3>" in page and "<td>hall</td><td>12</td>" in page and "Volumes" not in page
+    assert "&lt;b&gt;yard&lt;/b&gt;" in page and "<b>yard" not in page
+    text = Path("card/report.md").read_text()
+    assert "shout: how loud where\n\n| place | letters |\n| --- | --- |\n| hall | 12 |\n" in text
+
+
+def test_the_card_says_where_it_has_not_run(shout: Path) -> None:
+    Path("runs/old").mkdir(parents=True)
+    write_card(Path("runs/old"), Path("card"))
+    assert "Volumes: not run" in Path("card/report.html").read_text()
+    assert "Volumes: not run." in Path("card/report.md").read_text()
 
 
 def test_a_plan_asks_it_what_it_will_take(shout: Path) -> None:

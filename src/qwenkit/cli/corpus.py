@@ -35,7 +35,7 @@ def trace_document(
     """Tell what became of a document and which steps saw it; or which documents a step saw."""
     from qwenkit.artifacts import read_manifest
     from qwenkit.data.tokens import provenance as ledger
-    from qwenkit.lineage.trace import corpus_of, trace
+    from qwenkit.lineage.trace import corpus_of, keeps_order, trace
 
     if (document is None) == (step is None):
         raise UserError("a document or --step is wanted, and not both", where="qwenkit trace")
@@ -51,7 +51,7 @@ def trace_document(
             _tell(map(_segment_line, rows))
         return
     fates, shown = ledger.fates(corpus_of(run, node), document), None
-    if read_manifest(run / node).kind == "pretrain":
+    if keeps_order(read_manifest(run / node).kind):
         traced = trace(run, node)
         numbers = traced.index.find(document)
         steps = ledger.steps_of(traced.order, numbers, traced.batch_size, traced.steps)

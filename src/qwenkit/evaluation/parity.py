@@ -53,6 +53,10 @@ class Parity(NamedTuple):
     greedy_agreement: float
     """Share of greedy tokens before the first difference."""
 
+    def rounded(self) -> dict[str, float]:
+        """Return the numbers by name, rounded to eight places: what is written of them."""
+        return {name: round(value, 8) for name, value in self._asdict().items()}
+
 
 @dataclass
 class Observed:
@@ -125,7 +129,7 @@ def certificate(observed: Observed, origin: Mapping[str, object], parity: Parity
     return {
         "schema": SCHEMA,
         **origin,
-        "parity": None if parity is None else {name: round(x, 8) for name, x in parity._asdict().items()},
+        "parity": None if parity is None else parity.rounded(),
         "prompts": observed.prompts,
         "top": [_top(x_TV) for x_TV in observed.logprobs],
         "greedy": observed.greedy,

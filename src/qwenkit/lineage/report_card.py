@@ -5,8 +5,8 @@ whose node is missing says "not run". It opens with what worked and what did not
 Everything a model wrote is hostile text: the page escapes it, and control characters are shown as pictures.
 
 Reading is in `run_reader`, the claims in `report_card_claims`, other seeds in `report_card_seeds`, drawings in
-`report_card_graph` and `report_card_plots`; here they
-become sections.
+`report_card_graph` and `report_card_plots`; here they become sections. Tables of single kinds of nodes are theirs
+(`stages.card`), and this page names none of them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 from qwenkit.lineage import report_card_claims
 from qwenkit.lineage.report_card_claims import make_claims
 from qwenkit.lineage.report_card_seeds import seeds_view
-from qwenkit.lineage.run_reader import NodeView, RunView, load_run
+from qwenkit.lineage.run_reader import DONE, NodeView, RunView, load_run
 from qwenkit.pages import page
 from qwenkit.pages.maker import Filter
 from qwenkit.records import Row, write_bytes
 from qwenkit.schema import current_names
 from qwenkit.stages import KINDS, is_view, load_stage, results
+from qwenkit.stages.card import all_parts, card_parts
 from qwenkit.stages.results import Claim, curve, mapping, number, sequence, validation_loss
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
-MOST_SAMPLES = 24
 CLASSES = {
     results.WORKED: "good",
     results.DID_NOT_WORK: "bad",
@@ -75,7 +75,6 @@ def _own_node(run_dir: Path, out: Path) -> str | None:
 def make_view(run: RunView) -> Row:
     """What the templates show, as plain values and finished drawings."""
     claims = make_claims(run)
-    exams = [exam_view(node) for node in run.of_kind("evaluate")]
     rows = [_node(node) for node in run.nodes.values()]
     nodes = [node for node in run.nodes.values() if node.state != "not run" or node.kind]
     return {
@@ -88,12 +87,8 @@ def make_view(run: RunView) -> Row:
         "nodes": rows,
         "costs": [*rows, total(rows)],
         "family": _family(run),
-        "corpora": [corpus_view(node) for node in run.of_kind("corpus")],
-        "tokenizers": [tokenizer_view(node) for node in run.of_kind("tokenizer")],
+        "parts": parts_view(run),
         "trained": [trained_view(node) for node in nodes if node.steps],
-        "pairs": [_pairs(node) for node in run.of_kind("preference", "reward")],
-        "ppo": [_ppo(node) for node in run.of_kind("ppo")],
-        "exams": exams,
         "alarms": [_alarm(node, alarm) for node in run.nodes.values() for alarm in node.alarms],
         "earlier_alarms": [_alarm(node, alarm) for node in run.nodes.values() for alarm in node.earlier_alarms],
         "environment": environment_view(run),
@@ -154,39 +149,15 @@ def _family(run: RunView) -> str:
     return family_svg({node.name: node.parents for node in shown_nodes}, labels, models)
 
 
-def corpus_view(node: NodeView) -> Row:
-    """Books of a corpus: each rule of the funnel as the share of all records that is left after it."""
-    metrics = node.metrics
-    read = number(metrics.get("read")) or 0
-    rules: list[Row] = []
-    for row in map(mapping, sequence(metrics.get("funnel"))):
-        left = number(row.get("left"))
-        share = None if left is None or not read else min(1.0, left / read)
-        rules.append({**_fields(row, "step", "rule", "dropped", "left"), "share": share})
-    shares = {name: _shares(mapping(metrics.get(f"by_{name}"))) for name in ("source", "language")}
-    books = _fields(metrics, "read", "kept")
-    return {"name": node.name, **books, "rules": rules, "shares": {k: v for k, v in shares.items() if v}}
-
-
-def _shares(counts: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """(name, count, share of all), greatest first."""
-    flat = {str(name): size for name, value in counts.items() if (size := _size(value)) is not None}
-    total = sum(flat.values()) or 1
-    return [(name, flat[name], flat[name] / total) for name in sorted(flat, key=lambda n: (-flat[n], n))]
-
-
-def _size(value: Any) -> float | None:
-    """A count, or the documents of a table of counts."""
-    table = mapping(value)
-    return number(table.get("documents", table.get("kept"))) if table else number(value)
-
-
-def tokenizer_view(node: NodeView) -> Row:
-    """Compression by group; bars are drawn against the best group."""
-    ratios = {str(k): v for k, value in mapping(node.metrics.get("bytes_per_token")).items() if (v := number(value))}
-    most = max(ratios.values(), default=1.0)
-    rows = [(name, value, value / most) for name, value in ratios.items()]
-    return {"name": node.name, "vocab_size": node.metrics.get("vocab_size"), "rows": rows}
+def parts_view(run: RunView) -> dict[str, list[Row]]:
+    """Return by section the layout and the values of all that kinds of nodes bring; `missing` where no node has run."""
+    done = [node for node in run.nodes.values() if node.state == DONE]
+    sections: dict[str, list[Row]] = {}
+    for part in all_parts():
+        nodes = [node for node in done if part in card_parts(node.kind, node.metrics)]
+        drawn = [{"layout": part.layout, "view": part.view(node)} for node in nodes]
+        sections.setdefault(part.section, []).extend(drawn or [{"layout": "missing", "view": part.title}])
+    return sections
 
 
 def trained_view(node: NodeView) -> Row:
@@ -236,64 +207,6 @@ def _held_out_points(node: NodeView) -> dict[str, tuple[list[float], list[float]
     return points
 
 
-def _pairs(node: NodeView) -> Row:
-    return {
-        "name": node.name, "pairs": node.metrics.get("pairs"),
-        "rows": {str(name): _score(value) for name, value in mapping(node.metrics.get("accuracy")).items()},
-    }  # fmt: skip
-
-
-def _score(value: Any) -> Row:
-    score = mapping(value)
-    return {"share": number(score.get("mean")) or 0.0, "words": results.share(score)}
-
-
-def _fields(row: Mapping[str, Any], *names: str) -> Row:
-    """These fields, None where the row lacks one."""
-    return {name: row.get(name) for name in names}
-
-
-def _ppo(node: NodeView) -> Row:
-    before, after = (mapping(node.metrics.get(f"rubric_{when}")) for when in ("before", "after"))
-    rows = [(name, number(before.get(name)), number(after.get(name))) for name in dict.fromkeys([*before, *after])]
-    return {"name": node.name, "rows": rows}
-
-
-def exam_view(node: NodeView) -> Row:
-    """Plots and tables of each set, the paired comparisons and the same prompts answered by every model."""
-    from qwenkit.lineage import report_card_plots
-
-    models = {str(name): mapping(value) for name, value in mapping(node.metrics.get("models")).items()}
-    sets: list[Row] = []
-    for key, title in (("chat", "Chat tasks"), ("rubric", "Rubric of chat answers"), ("base", "Base tasks")):
-        table = {name: {g: mapping(v) for g, v in mapping(m.get(key)).items()} for name, m in models.items()}
-        table = {name: groups for name, groups in table.items() if groups}
-        if table:
-            groups = list(dict.fromkeys(group for groups in table.values() for group in groups))
-            plot = report_card_plots.scores(f"{node.name}/{key}", title, table)
-            sets.append({"title": title, "plot": plot, "models": list(table), "groups": groups, "table": table})
-    samples = [_sample(mapping(row)) for row in sequence(node.metrics.get("samples"))]
-    return {
-        "name": node.name, "sets": sets, "samples": samples[:MOST_SAMPLES], "models": list(models),
-        "comparisons": [_comparison(mapping(row)) for row in sequence(node.metrics.get("comparisons"))],
-    }  # fmt: skip
-
-
-def _comparison(row: Mapping[str, Any]) -> Row:
-    return {**_fields(row, "a", "b", "set", "component", "n"), "difference": results.signed(row)}
-
-
-def _sample(row: Mapping[str, Any]) -> Row:
-    prompt = row.get("prompt", "")
-    messages = sequence(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    turns = [mapping(turn) for turn in messages]
-    return {
-        "turns": [{"role": str(t.get("role", "")), "content": shown(t.get("content"))} for t in turns],
-        "reference": shown(row.get("reference", "")),
-        "answers": {str(name): shown(text) for name, text in mapping(row.get("answers")).items()},
-    }  # fmt: skip
-
-
 def shown(value: object) -> str:
     """Hostile text made visible: control and direction marks as symbols, an overlong text cut and counted."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
@@ -326,8 +239,18 @@ def _flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _render(template: str, view: Mapping[str, Any]) -> str:
-    filters: dict[str, Filter] = {"md": markdown_cell, "fence": fenced, "share": results.share, "plain": plain_number}
+    filters: dict[str, Filter] = {
+        "md": markdown_cell, "fence": fenced, "share": results.share, "plain": plain_number, "shown": shown,
+        "score_plot": _score_plot,
+    }  # fmt: skip
     return page(f"lineage/{template}", filters=filters, **view)
+
+
+def _score_plot(table: Row) -> str:
+    """Return the drawing of one table of scores."""
+    from qwenkit.lineage import report_card_plots
+
+    return report_card_plots.scores(table["plot"], table["title"], table["table"])
 
 
 def plain_number(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
 from qwenkit.errors import UserError
 from qwenkit.schema import current_names
-from qwenkit.stages import load_stage
+from qwenkit.stages import KINDS, load_stage, produces
 from qwenkit.stages.base import Input
 
 if TYPE_CHECKING:
@@ -29,31 +29,37 @@ class Traced:
 
 
 def corpus_of(run: Path, node: str) -> Path:
-    """The corpus that a node learnt from, or the node itself if it is one."""
+    """Return the corpus that a node learnt from, or the node itself if it is one."""
     manifest = read_manifest(run / node)
-    return run / node if manifest.kind == "corpus" else _input(run, manifest, "corpus").path
+    return run / node if "documents" in produces(manifest.kind) else _input(run, manifest, "corpus").path
+
+
+def keeps_order(kind: str) -> bool:
+    """Return whether nodes of a kind keep the index of the tokens that they learnt from: `INDEX` of the stage names it,
+    and its documents can be told step by step."""
+    return kind in KINDS and hasattr(load_stage(kind), "INDEX")
 
 
 def trace(run: Path, node: str) -> Traced:
-    """The data of a pretraining as it was."""
+    """Return the data of a pretraining as it was. Raises a `UserError` for a node of another kind, and for one whose
+    manifest and index do not fit together."""
     from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.data.tokens.shards import Index
 
     manifest = read_manifest(run / node)
-    if manifest.kind != "pretrain":
-        raise UserError(f"`{node}` is not a pretraining", where=str(run), expected="a node of the kind pretrain")
+    if not keeps_order(manifest.kind):
+        raise UserError(f"`{node}` is not a pretraining", where=str(run), expected="a node that learnt from a corpus")
+    stage = load_stage(manifest.kind)
     edges = {name: given.get("node", "") for name, given in manifest.inputs.items()}
     try:
-        config = load_stage("pretrain").Config.model_validate(
-            {**current_names(manifest.kind, manifest.config), **edges}
-        )
+        config = stage.Config.model_validate({**current_names(manifest.kind, manifest.config), **edges})
     except ValueError as error:  # of another version, or somebody's
         what = "its manifest holds no settings of a pretraining that this qwenkit knows"
         raise UserError(what, where=str(run / node / MANIFEST), hint="make it again") from error
     steps = manifest.metrics.get("steps")
     if not isinstance(steps, int) or steps < 0:
         raise UserError("its manifest names no steps", where=str(run / node / MANIFEST), hint="make it again")
-    index: Any = Index(run / node / load_stage("pretrain").INDEX)
+    index: Any = Index(run / node / stage.INDEX)
     if index.digest != manifest.metrics.get("corpus_digest"):
         raise UserError("this is not the index of the tokens that it learnt from", where=str(index.index))
     order = EpochOrder(index.digest, manifest.seed, index.lengths, config.seq_length, split=True)

@@ -93,8 +93,10 @@ class ModelConfig:
     hidden_size: int = setting(doc="width", recipe=4096, ge=8)
     num_hidden_layers: int = setting(doc="blocks", recipe=32, ge=1)
     num_attention_heads: int = setting(doc="attention heads", recipe=32, ge=1)
-    num_key_value_heads: int | None = None
-    """Heads of keys and values; None: as many as query heads (the report's multi-head attention)."""
+    num_key_value_heads: int | None = setting(
+        None, doc="key/value heads; 0: as many as heads, as in the report", empty=0, ge=0
+    )
+    """None: as many as query heads (the report's multi-head attention)."""
     head_dim: int | None = None
     """Width of one head; None: hidden_size / num_attention_heads."""
     intermediate_size: int = setting(

@@ -51,6 +51,23 @@ def save_chat_model(model: Transformer, tok: ChatTokenizer, source: Path, out: P
     copy_licences(source, out)
 
 
+def save_like(model: Transformer, tok: ChatTokenizer | None, source: Path, out: Path, form: str = "json") -> None:
+    """Write a model that was changed without training: how it is used, and its licence, stay as its source says.
+
+    `form` is that of the tokenizer (`json` or `tiktoken`); a model without one gets none.
+    """
+    save_model(model, out)
+    save_generation_config(source, out, model.config.vocab_size)
+    if tok is not None:
+        save_tokenizer(tok, source, out, form)
+    copy_licences(source, out)
+
+
+def weight_bytes(folder: Path) -> int:
+    """Return the bytes of a folder's weights on disk."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
 def save_scorer(model: ScalarModel, tok: ChatTokenizer, source: Path, out: Path) -> None:
     """A preference or reward model's folder."""
     with as_stored(model, source):

@@ -16,6 +16,8 @@ place where packages meet. A kind is a file of this package that says what it is
 | `CHAT_MODEL`     | True: one may talk to what it makes                                                            |
 | `estimate(config, vocab_rows)`, `vocab_rows(config)` | what it will take, known before a run (`Estimate`) |
 | `card_number`, `CURVES`, `claims`, `SEED_METRICS` | what the report card says of it (`stages.results`)            |
+| `CARD_PARTS`     | its tables on the report card (`stages.card`)                                                  |
+| `INDEX`          | the file of its artifact that says which documents each step saw (`qwenkit trace`)            |
 | `row_check(noun)` | what the rows of its inputs must have, looked at before a run                                 |
 
 The first three and `VIEW` and `CHAT_MODEL` are read from the text of the file, so that a help page loads no stage; they
@@ -116,6 +118,11 @@ def is_chat_model(kind: str) -> bool:
 def produces(kind: str | None) -> tuple[str, ...]:
     """What the artifact of a kind may be read as; nothing is known of a kind that is none of ours."""
     return getattr(load_stage(kind), "PRODUCES", ()) if kind is not None and kind in KINDS else ()
+
+
+def seed_metrics(kind: str) -> tuple[str, ...]:
+    """Return the metrics of a kind that a report tells seed by seed; none for a kind that is none of ours."""
+    return getattr(load_stage(kind), "SEED_METRICS", ()) if kind in KINDS else ()
 
 
 def load_stage(kind: str, where: str | None = None) -> ModuleType:

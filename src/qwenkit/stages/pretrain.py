@@ -18,7 +18,7 @@ from qwenkit.config import content, edge, runtime, stage_config
 from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.errors import UserError
 from qwenkit.model.config import ModelConfig
-from qwenkit.settings import chosen
+from qwenkit.settings import filled
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, told
 from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig
@@ -43,9 +43,6 @@ class Config(stage_config(ModelConfig), PackedTrainingConfig):  # pyright: ignor
         doc="the tokenizer of the whole family", accepts="tokenizer", hub="tokenizer", before="hidden_size"
     )
     tokens: float = content(2.4e12, doc="training tokens", gt=0, le=1e18, before="hidden_size")
-    num_key_value_heads: int = content(
-        0, doc="key/value heads; 0: as many as heads, as in the report", ge=0, before="intermediate_size"
-    )
     validation_share: float = content(
         0.01, doc="share of documents kept aside to measure the loss (ours)", ge=0, lt=0.5
     )
@@ -102,9 +99,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
 
 def model_config_of(config: Config, vocab_size: int, eot_id: int) -> ModelConfig:
     """Return the model's shape, once the tokenizer has said how many rows the embedding has."""
-    return ModelConfig(
-        **chosen(ModelConfig, config), vocab_size=vocab_size, num_key_value_heads=config.num_key_value_heads or None,
-        max_position_embeddings=config.seq_length, bos_token_id=eot_id, eos_token_id=eot_id,
+    return filled(
+        ModelConfig, config, vocab_size=vocab_size, max_position_embeddings=config.seq_length, bos_token_id=eot_id,
+        eos_token_id=eot_id,
     )  # fmt: skip
 
 

@@ -7,21 +7,10 @@ told as a warning, and said in words when the small model is the slower one.
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from qwenkit.chat.publish import save_tokenizer
 from qwenkit.config import StageConfig, content, edge
-from qwenkit.data.documents import iter_documents
-from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, StageContext
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from qwenkit.chat import ChatTokenizer
-    from qwenkit.model import Transformer
 
 SUMMARY = "weights of 4 or 8 bits, as a GPTQ folder, and what that costs"
 EXAMPLE = "--model runs/nano/base --texts runs/nano/corpus --bits 8 --group-size -1"
@@ -52,85 +41,30 @@ class Config(StageConfig):
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, quantize, measure again."""
     from qwenkit.chat import load_tokenizer
-    from qwenkit.evaluation.engine_measures import text_losses, tokens_per_second
-    from qwenkit.inference import Engine
-    from qwenkit.model import load_model, save_model
+    from qwenkit.evaluation.quantization_cost import calibration_split, measure, quantization_cost, speed_change
+    from qwenkit.model import load_model
     from qwenkit.model.gptq import quantize
-    from qwenkit.model.publish import copy_licences, save_generation_config
+    from qwenkit.model.publish import save_like, weight_bytes
     from qwenkit.model.quantized_linear import QuantConfig
-    from qwenkit.statistics import paired_difference
 
     source = inputs["model"].path
     tok, model = load_tokenizer(source), load_model(source, device=context.device)
-    calibration, aside = _texts(tok, inputs["texts"].path, config, min(config.seq_length, model.config.max_length))
-    before, exam = text_losses(Engine(model), aside), _exam(model, tok, inputs, context)
-    slow = tokens_per_second(Engine(model))
-    batches = calibration if config.method == "gptq" else None
-    quantize(model, QuantConfig(config.bits, config.group_size), batches, config.symmetric,
-             lambda done, total: context.progress(done, total, now="block"))  # fmt: skip
-    save_model(model, context.out)
-    save_generation_config(source, context.out, model.config.vocab_size)
-    save_tokenizer(tok, source, context.out)
-    copy_licences(source, context.out)
-    small = load_model(context.out, device=context.device)
-    after = text_losses(Engine(small), aside)
-    fast = tokens_per_second(Engine(small))
-    lost = paired_difference(after, before)
+    longest = min(config.seq_length, model.config.max_length)
+    corpus, questions = inputs["texts"].path, inputs["tests"].rows("base.jsonl") if "tests" in inputs else None
+    calibration, texts = calibration_split(tok, corpus, config.samples, config.measured, longest)
+    before = measure(model, tok, texts, questions, context.seed)
+    quantize(
+        model, QuantConfig(config.bits, config.group_size), calibration if config.method == "gptq" else None,
+        config.symmetric, lambda done, total: context.progress(done, total, now="block"),
+    )  # fmt: skip
+    save_like(model, tok, source, context.out)
+    after = measure(load_model(context.out, device=context.device), tok, texts, questions, context.seed)
     metrics = {
         "bits": config.bits,
-        "bytes": _bytes(context.out),
-        "bytes_before": _bytes(source),
-        "perplexity_before": round(math.exp(sum(before) / len(before)), 5),
-        "perplexity": round(math.exp(sum(after) / len(after)), 5),
-        "loss_increase": lost._asdict(),
-        "base_tasks_before": exam,
-        "base_tasks": _exam(small, tok, inputs, context),
+        "bytes": weight_bytes(context.out),
+        "bytes_before": weight_bytes(source),
+        **quantization_cost(before, after),
     }
-    return Result(metrics, _summary_line(metrics), (_pace(slow, fast),))
-
-
-def _texts(tok: ChatTokenizer, path: Path, config: Config, row: int) -> tuple[list[Tensor], list[list[int]]]:
-    """Rows of ids to calibrate on, as batches of one, and others to measure on."""
-    import torch
-
-    wanted, ids = config.samples + config.measured, []
-    for document in iter_documents(path):
-        tokens = tok.encode(document["text"])[:row]
-        if len(tokens) >= 8:
-            ids.append(tokens)
-        if len(ids) == wanted:
-            break
-    if len(ids) < config.measured + 1:
-        raise UserError(f"{len(ids)} texts of 8 tokens or more", where=str(path),
-                        expected=f"{config.measured} to measure on, and at least one to calibrate on")  # fmt: skip
-    return [torch.tensor([tokens]) for tokens in ids[config.measured :]], ids[: config.measured]
-
-
-def _exam(
-    model: Transformer, tok: ChatTokenizer, inputs: dict[str, Input], context: StageContext
-) -> dict[str, Any] | None:
-    """Right answers to base tasks, where tests are given."""
-    from qwenkit.evaluation import aggregate_components, multiple_choice
-    from qwenkit.inference import Engine
-
-    if "tests" not in inputs:
-        return None
-    rows = [row for row in inputs["tests"].rows("base.jsonl") if row.get("choices")]
-    return aggregate_components(multiple_choice(Engine(model, tok), rows), seed=context.seed).get("right")
-
-
-def _pace(before: float, after: float) -> str:
-    """What became of the speed, on this machine."""
-    verdict = "SLOWER here than the original" if after < before else f"{after / before:.2f} times the original"
-    return f"one answer at a time: {after} tokens a second, {verdict} ({before})"
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def _summary_line(metrics: dict[str, Any]) -> str:
     size = f"{metrics['bytes'] / 1e6:.1f} MB of {metrics['bytes_before'] / 1e6:.1f}"
-    return (
-        f"{metrics['bits']} bits, {size}; perplexity {metrics['perplexity_before']:.3f} -> {metrics['perplexity']:.3f}"
-    )
+    perplexity = f"perplexity {before.perplexity:.3f} -> {after.perplexity:.3f}"
+    return Result(metrics, f"{config.bits} bits, {size}; {perplexity}", (speed_change(before, after),))

@@ -13,10 +13,10 @@ from typing import Any
 from qwenkit.artifacts import MANIFEST, is_run, read_manifest, run_artifacts
 from qwenkit.config import StageConfig, edge
 from qwenkit.errors import UserError
+from qwenkit.evaluation.seed_report import join
 from qwenkit.records import write_json
-from qwenkit.stages import views
+from qwenkit.stages import seed_metrics, views
 from qwenkit.stages.base import Input, Result, StageContext, many
-from qwenkit.stages.seed_report import join
 
 SUMMARY = "write the report card of the run"
 EXAMPLE = "--of runs/nano/base --of runs/nano/exam"
@@ -50,7 +50,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     others = [source.path for source in many(inputs, "seeds")]
     if not others:
         return Result({"nodes": len(results)}, f"results of {len(results)} nodes")
-    joined = join([_one_run(folders), *map(_run, others)], [folder.name for folder in folders])
+    joined = join([_one_run(folders), *map(_run, others)], [folder.name for folder in folders], seed_metrics, views())
     write_json(context.out / "seeds.json", joined)
     seeds = joined["seeds"]
     return Result({"nodes": len(results), "seeds": seeds}, f"results of {len(results)} nodes, seeds {', '.join(seeds)}")

@@ -179,6 +179,25 @@ def learning_claims(nodes: Sequence[NodeResults]) -> Iterator[Claim]:
             yield Claim(WORKED if end < first else DID_NOT_WORK, text, f"{first:.3f} → {end:.3f} nats per token")
 
 
+def accounting_claims(nodes: Sequence[NodeResults]) -> Iterator[Claim]:
+    """Yield whether a corpus shares text with the tests, and whether each record that was read is accounted for."""
+    for node in nodes:
+        metrics = node.metrics
+        overlap = number(metrics.get("overlap_13gram"))
+        if overlap is not None:
+            outcome = DID_NOT_WORK if overlap else WORKED
+            yield Claim(outcome, f"{node.name} holds no test text", f"13-gram overlap: {overlap:,.0f}")
+        counts = [number(metrics.get(name)) for name in ("read", "kept", "quarantined")]
+        steps = [mapping(step) for step in sequence(metrics.get("funnel"))]
+        dropped = sum(number(step.get("dropped")) or 0 for step in steps if step.get("rule") != "quarantined")
+        if None not in counts:
+            read, kept, bad = (count or 0 for count in counts)
+            balanced = read == kept + dropped + bad
+            text = f"Every record of {node.name} is accounted for"
+            evidence = f"{read:,.0f} read = {kept:,.0f} kept + {dropped:,.0f} dropped + {bad:,.0f} quarantined"
+            yield Claim(WORKED if balanced else DID_NOT_WORK, text, evidence if balanced else f"not true: {evidence}")
+
+
 def ranking_claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
     """Yield for each set of pairs whether a model ranks them better than chance, in every seed."""
     for name, part, by_seed in _accuracies(nodes, seeds):

@@ -14,6 +14,7 @@ from qwenkit.config import StageConfig, content, edge
 from qwenkit.data.documents import iter_documents, row_batches, train_validation_split
 from qwenkit.records import Row
 from qwenkit.stages.base import Input, Result, StageContext, told
+from qwenkit.stages.card import CardPart, compression_view
 from qwenkit.stages.results import Metrics, counted
 from qwenkit.tokenizer.compare import bytes_per_token, group_of
 
@@ -23,6 +24,7 @@ ORDER = 40
 VERSION = 3  # 3: a document is what its id says, whatever signs are in it; 2: copies are held out together
 PRODUCES = ("tokenizer",)
 SEED_METRICS = ("bytes_per_token.*",)
+CARD_PARTS = (CardPart("data", "Tokenizer", "compression", compression_view),)
 CHATML_TOKENS = 3
 NAMED = ("qwen", "cl100k")
 GROUPS = {"en": "English", "zh": "Chinese", "code": "code"}

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from qwenkit.data.decontamination import GRAM, SHORTEST
 from qwenkit.data.filters.rule_sets import RULE_SETS, rule_names
 from qwenkit.data.filters.word_list import Lists
-from qwenkit.data.readers.documents import Source
-from qwenkit.errors import UserError, nearest
+from qwenkit.data.pipeline.custom_steps import find_steps
+from qwenkit.data.readers.sources import Source
+from qwenkit.errors import UserError, nearest, refuse_unnamed
+from qwenkit.settings import setting
 
 _JUDGED = ("quality", "classifier", "perplexity")
 STEPS: dict[str, tuple[str, ...]] = {
@@ -31,31 +33,60 @@ ORDER = (
     "decontaminate",
 )
 RUNNERS = ("local", "ray")
+Classifiers = tuple[tuple[str, float], ...]
+"""Learned filters, each a file with the score that a text must have at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """What learned filters and a model must give a text. Each is a key of `corpus` in recipes."""
+
+    min_score: float = setting(
+        0.1, doc="of the learned filters: what scores less is dropped", ge=0, le=1, before="max_line_repeats"
+    )
+    min_scores: dict[str, float] = setting(
+        {}, doc="another least score of one filter: {filter1 = 0.5}", before="max_line_repeats"
+    )
+    min_bits_per_byte: float = setting(
+        0.0, doc="of the model: text that it finds likelier is dropped", ge=0, before="max_line_repeats"
+    )
+    max_bits_per_byte: float | None = setting(
+        None, doc="text that it finds less likely is dropped; 0: none", empty=0.0, ge=0, before="max_line_repeats"
+    )
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What the report leaves open. Every default is ours; a rule's `source` names the published threshold."""
+    """What the report leaves open. Every default is ours; a rule's `source` names the published threshold. Each
+    `setting` is a key of `corpus` in recipes."""
 
+    allow_licences: tuple[str, ...] | None = setting(None, doc="licences to keep; none: all", empty=[])
+    near_threshold: float = setting(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
+    languages: tuple[str, ...] | None = setting(None, doc="languages to keep; none: all", empty=[])
+    rules: tuple[str, ...] = setting(("own",), doc="sets of rules for text from the web: own, gopher, c4, fineweb")
+    thresholds: dict[str, tuple[float, float]] = setting(
+        {}, doc="another range of a rule's measure: {length = [50, 100000]}; nothing is measured again"
+    )
+    max_line_repeats: int | None = setting(
+        None, doc="cut lines of pages that stand in more documents than this; 0: none", empty=0, ge=0
+    )
+    most_documents: int | None = setting(
+        None, doc="a 13-gram in more documents than this is not an overlap; 0: all are", empty=0, ge=0
+    )
+    scrub_pii: bool = setting(False, doc="mask mail addresses, numbers of phones, cards and identity, and keys")
+    steps: tuple[str, ...] = setting(
+        (), doc="your own steps for every document, `module:function` or `file.py:function`", resolved=True
+    )
     seed: int = 0
-    languages: tuple[str, ...] | None = None  # None: every language is kept, and labelled
     min_confidence: float = 0.0  # of language identification
-    allow_licences: tuple[str, ...] | None = None  # None: every licence, and it is written down
-    near_threshold: float = 0.8  # Jaccard similarity of 5-shingles
-    max_line_repeats: int | None = None  # drop lines that stand in more documents than this (html only)
-    rules: tuple[str, ...] = ("own",)  # sets of rules for prose: own, gopher, c4, fineweb
-    thresholds: dict[str, tuple[float, float]] = field(default_factory=dict)  # rule name -> (low, high)
     offensive_words: Lists = field(default_factory=dict)  # by language; "" replaces the package's list
-    classifiers: tuple[tuple[str, float], ...] = ()  # learned filters, each a file with its least score
+    classifiers: Classifiers = ()
     perplexity_model: str | None = None  # a model's folder, by which texts are scored
     bits_per_byte: tuple[float, float | None] = (0.0, None)  # what it may give a text; None: no limit
-    scrub_pii: bool = False
     decontaminate_all: bool = True  # False: instruction sources only, as the report words it
     gram: int = GRAM
     shortest: int = SHORTEST
-    most_documents: int | None = None  # a gram in more documents than this is boilerplate and no overlap
     samples_per_rule: int = 5  # kept for people to read: the report's manual review
-    steps: tuple[str, ...] = ()  # your own steps, `module:function` (see `custom_steps`)
     chunk_bytes: int = 16 << 20  # of raw input; decides where output files end, so part of what is made
 
 
@@ -73,26 +104,45 @@ def applies(step: str, source: Source, config: CorpusConfig) -> bool:
     return step in STEPS[source.kind] and step not in source.skip
 
 
+def check_settings(config: CorpusConfig) -> None:
+    """Refuse custom steps, languages, sets of rules and quality rules that do not exist, and ranges that are none.
+
+    Raises a `UserError`. A threshold must be of a rule that one of the chosen sets has.
+    """
+    find_steps(config.steps)
+    if config.languages:
+        from qwenkit.data.language import refuse_unknown
+
+        refuse_unknown(config.languages)
+    for name, limits in config.thresholds.items():
+        if len(limits) != 2 or not limits[0] <= limits[1]:
+            expected = "the lowest and the highest value to keep"
+            raise UserError(f"thresholds.{name} = {list(limits)}", expected=expected)
+    refuse_unnamed("set of rules", config.rules, list(RULE_SETS))
+    refuse_unnamed("quality rule", config.thresholds, rule_names(config.rules))
+
+
+def least_scores(filters: Sequence[str], names: Sequence[str], settings: ScoreSettings) -> Classifiers:
+    """Return each learned filter with the score that a text must have at least: its own, or the one of all."""
+    pairs = zip(filters, names, strict=True)
+    return tuple((path, settings.min_scores.get(name, settings.min_score)) for path, name in pairs)
+
+
 def check(sources: Sequence[Source], config: CorpusConfig, runner: str) -> None:
     """Names that mean nothing and numbers that cannot be are the user's mistake, found before any reading."""
     steps = sorted({step for kind in STEPS.values() for step in kind})
-    rules = rule_names(list(RULE_SETS))
     if not sources:
         raise UserError("no sources", expected="at least one")
     if not 0 < config.near_threshold <= 1:
         raise UserError(f"near_threshold {config.near_threshold}", expected="a number above 0, 1 at most")
     if config.chunk_bytes < 1:
         raise UserError(f"chunk_bytes {config.chunk_bytes}", expected="a number above 0")
-    for name, (low, high) in config.thresholds.items():
-        if not low <= high:
-            raise UserError(f"thresholds of {name}: {low:g}, {high:g}", expected="the lowest and the highest to keep")
+    check_settings(config)
     for name, count in Counter(source.name for source in sources).items():
         if count > 1:
             raise UserError(f"{count} sources are called {name!r}", expected="a name for each source")
     for what, given, known in (
         ("step to skip", [step for source in sources for step in source.skip], steps),
-        ("quality rule", list(config.thresholds), rules),
-        ("set of rules", list(config.rules), list(RULE_SETS)),
         ("runner", [runner], list(RUNNERS)),
     ):
         for name in given:

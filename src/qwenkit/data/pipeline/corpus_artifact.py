@@ -1,6 +1,7 @@
-"""A corpus as an artifact: its files, its metrics, and the error of a source of which nothing is kept.
+"""A corpus as an artifact: built of sources that all keep something, its files, and its metrics.
 
-save_corpus(result, tests, out)
+result = build_of_all(sources, tests, config, progress, scratch=scratch)
+save_corpus(result, named_tests, out)
 metrics, summary = corpus_metrics(result, [text for _, text in tests])
 """
 
@@ -16,12 +17,40 @@ from typing import Any
 
 from qwenkit.data.decontamination import overlap_13gram
 from qwenkit.data.parquet_io import LEDGER, join
-from qwenkit.data.pipeline.corpus import CorpusResult
+from qwenkit.data.pipeline.config import CorpusConfig
+from qwenkit.data.pipeline.corpus import CorpusResult, NothingRead, Progress, build_corpus
 from qwenkit.data.readers.documents import Source
 from qwenkit.errors import UserError
 from qwenkit.records import Row, write_jsonl
 
 MOST_SHOWN = 2000  # characters of a test text that are written beside an overlap
+
+
+def build_of_all(
+    sources: Sequence[Source],
+    tests: Sequence[str],
+    config: CorpusConfig,
+    progress: Progress,
+    *,
+    scratch: Path,
+    folder: Path | None = None,
+    **options: Any,
+) -> CorpusResult:
+    """Build a corpus of sources that each keep at least one document; `options` are those of `build_corpus`.
+
+    Raises the `UserError` of `nothing_kept` for sources that keep none. The chunks go into `folder`, or into `scratch`.
+    """
+    try:
+        result = build_corpus(
+            sources, tests, config, progress, folder=folder or scratch / "chunks", strict=True, **options
+        )
+    except NothingRead as error:
+        raise nothing_kept(sources, error.lost, error.quarantine.rows, [], scratch) from None
+    empty = {name: row for name, row in result.sources.items() if name not in result.counts["source"]}
+    if empty:
+        lost = {name: Counter(row["dropped"] | row["quarantined"]) for name, row in empty.items()}
+        raise nothing_kept(sources, lost, result.quarantine.rows, result.samples, scratch)
+    return result
 
 
 def save_corpus(result: CorpusResult, tests: Sequence[tuple[str, str]], out: Path) -> None:

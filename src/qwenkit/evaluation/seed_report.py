@@ -1,42 +1,54 @@
 """Runs of one recipe with other seeds, joined for the report: what of it is the recipe's, and what the seed's?
 
-`join(runs)` takes run folders, the first the report's own. It refuses what is not such a run, tells which nodes all of
-them share, and gives every comparison of the exams twice: as the interval over seeds, and pooled over all questions and
-seeds (`qwenkit.statistics.pooled`). What it reads are manifests and the exams' items; it never asks a model again.
+`join(folders, names, ...)` takes run folders, the first the report's own. It refuses what is not such a run, tells
+which nodes all of them share, and gives every comparison of models twice: as the interval over seeds, and pooled over
+all questions and seeds (`qwenkit.statistics.pooled`). It reads manifests and the items of evaluations, and never asks a
+model again. Of kinds of nodes it knows nothing: what compares has the metric `comparisons`, and what ranks pairs of
+answers the metric `accuracy`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
 from qwenkit.config import differences
 from qwenkit.errors import UserError
+from qwenkit.evaluation.tasks import Item, paired_scores
 from qwenkit.records import read_jsonl
 from qwenkit.schema import current_names
-from qwenkit.stages import KINDS, is_view, load_stage
+from qwenkit.statistics import across_seeds, pooled_mean
 
 Run = dict[str, Manifest]
+SeedMetrics = Callable[[str], Sequence[str]]
+"""The metrics of a kind that are told seed by seed, as dotted paths; `*` stands for every name."""
 
 
-def join(folders: list[Path], names: Iterable[str]) -> dict[str, Any]:
-    """What the runs in these folders say together about the nodes of these names, and all they were made of."""
+def join(
+    folders: list[Path], names: Iterable[str], seed_metrics: SeedMetrics, views: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what the runs in these folders say together about the nodes of these names, and all they were made of.
+
+    `views` are the kinds whose artifacts only show others: they may be of earlier ones. Raises a `UserError` for runs
+    that are not of one recipe or are not finished, and for seeds that are not of one run each.
+    """
     names = list(names)
-    runs = [lineage(folder, names) for folder in folders]
+    runs = [lineage(folder, names, views) for folder in folders]
     for folder, run in zip(folders[1:], runs[1:]):
         refuse_other_recipe(runs[0], run, folder)
     return {
         "seeds": seed_names(runs, folders),
-        "nodes": {name: _node([run[name] for run in runs]) for name in sorted(runs[0])},
+        "nodes": {name: _node([run[name] for run in runs], seed_metrics) for name in sorted(runs[0])},
         "comparisons": [row for name in names for row in _comparisons(name, runs, folders)],
         "accuracies": [row for name in names for row in _accuracies(name, runs)],
     }
 
 
-def lineage(folder: Path, names: list[str]) -> Run:
-    """These nodes of a run and all that they were made of; a missing or superseded one is the user's mistake."""
+def lineage(folder: Path, names: list[str], views: Collection[str] = ()) -> Run:
+    """Return these nodes of a run and all that they were made of. Raises a `UserError` for a missing or superseded one
+    (of a kind that is not one of `views`)."""
     manifests: Run = {}
     waiting = list(names)
     while waiting:
@@ -48,7 +60,7 @@ def lineage(folder: Path, names: list[str]) -> Run:
             waiting += _parents(manifests[name]).values()
     for name, manifest in manifests.items():
         for key, parent in _parents(manifest).items():
-            if not is_view(manifest.kind) and manifest.inputs[key]["digest"] != manifests[parent].digest:
+            if manifest.kind not in views and manifest.inputs[key]["digest"] != manifests[parent].digest:
                 raise _unfinished(f"`{name}` was made of an earlier `{parent}`", folder)
     return manifests
 
@@ -64,7 +76,7 @@ def _unfinished(what: str, folder: Path) -> UserError:
 
 
 def refuse_other_recipe(mine: Run, theirs: Run, folder: Path) -> None:
-    """The seed is all in which two runs may differ."""
+    """Raise a `UserError` where two runs differ in more than the seed."""
     old, new = ({name: _described(run[name]) for name in sorted(run)} for run in (mine, theirs))
     changes = differences(old, new)
     if changes:
@@ -76,7 +88,7 @@ def refuse_other_recipe(mine: Run, theirs: Run, folder: Path) -> None:
 
 
 def _described(manifest: Manifest) -> dict[str, Any]:
-    """What a recipe says of a node: all but its seed. Of an input from outside only the bytes are known."""
+    """Return what a recipe says of a node: all but its seed. Of an input from outside only the bytes are known."""
     inputs = {f"input {key}": item["node"] or item["digest"][:12] for key, item in manifest.inputs.items()}
     return {
         "kind": manifest.kind,
@@ -87,8 +99,8 @@ def _described(manifest: Manifest) -> dict[str, Any]:
 
 
 def seed_names(runs: list[Run], folders: list[Path]) -> list[str]:
-    """Each run by its seeds, of those nodes whose seeds differ. There they must all differ: two runs that share one
-    draw and not another are neither the same nor independent."""
+    """Return the name of each run: its seeds, of those nodes whose seeds differ. There they must all differ: two runs
+    that share one draw and not another are neither the same nor independent, which is a `UserError`."""
     seeds = {name: [run[name].seed for run in runs] for name in sorted(runs[0])}
     varied = [name for name, drawn in seeds.items() if len(set(drawn)) > 1]
     for name in varied or seeds:
@@ -103,10 +115,9 @@ def seed_names(runs: list[Run], folders: list[Path]) -> list[str]:
     return ["+".join(map(str, sorted({seeds[name][index] for name in varied}))) for index in range(len(runs))]
 
 
-def _node(made: list[Manifest]) -> dict[str, Any]:
-    """One node over all seeds: whether all share it, and its headline numbers."""
-    kind = made[0].kind
-    paths: tuple[str, ...] = getattr(load_stage(kind), "SEED_METRICS", ()) if kind in KINDS else ()
+def _node(made: list[Manifest], seed_metrics: SeedMetrics) -> dict[str, Any]:
+    """Return one node over all seeds: whether all share it, and its headline numbers."""
+    paths = seed_metrics(made[0].kind)
     rows = [{key: value for path in paths for key, value in _numbers(m.metrics, path.split("."))} for m in made]
     keys = dict.fromkeys(key for row in rows for key in row)
     numbers = {key: _spread([row.get(key) for row in rows]) for key in keys}
@@ -114,7 +125,7 @@ def _node(made: list[Manifest]) -> dict[str, Any]:
 
 
 def _numbers(value: Any, path: list[str]) -> Iterator[tuple[str, float]]:
-    """(dotted name, number) of every leaf at a path; a score with its interval counts as its mean."""
+    """Yield (dotted name, number) of every leaf at a path; a score with its interval counts as its mean."""
     if not path:
         mean = value.get("mean") if isinstance(value, dict) else value
         if isinstance(mean, int | float):
@@ -132,11 +143,9 @@ def _spread(values: list[float | None]) -> dict[str, Any]:
 
 
 def _comparisons(name: str, runs: list[Run], folders: list[Path]) -> Iterator[dict[str, Any]]:
-    """Every comparison of an exam: by seed, over seeds, and pooled over questions and seeds."""
-    from qwenkit.statistics import across_seeds, pooled_mean
-
+    """Yield every comparison of an evaluation: by seed, over seeds, and pooled over questions and seeds."""
     exams = [run[name] for run in runs]
-    for row in exams[0].metrics.get("comparisons", []) if exams[0].kind == "evaluate" else []:
+    for row in exams[0].metrics.get("comparisons", []):
         asked = {key: row[key] for key in ("a", "b", "set", "component")}
         by_seed = [next(r for r in exam.metrics["comparisons"] if asked.items() <= r.items()) for exam in exams]
         pooled = pooled_mean(_differences(asked, exams, [folder / name for folder in folders]), seed=exams[0].seed)
@@ -148,23 +157,19 @@ def _comparisons(name: str, runs: list[Run], folders: list[Path]) -> Iterator[di
 
 
 def _differences(asked: dict[str, str], exams: list[Manifest], folders: list[Path]) -> list[dict[str, float]]:
-    """For each seed the difference on every question; questions are the same where the test sets are."""
-    from qwenkit.evaluation import paired_scores
-
+    """Return for each seed the difference on every question; questions are the same where the test sets are."""
     same = len({exam.inputs["tests"]["digest"] for exam in exams}) == 1
     by_seed = []
     for index, folder in enumerate(folders):
         a, b = (read_jsonl(folder / f"{asked[side]}.{asked['set']}.jsonl") for side in ("a", "b"))
-        pairs = paired_scores(a, b, asked["component"])
+        pairs = paired_scores(cast("Iterator[Item]", a), cast("Iterator[Item]", b), asked["component"])
         by_seed.append({row if same else f"{index}/{row}": ours - theirs for row, (ours, theirs) in pairs.items()})
     return by_seed
 
 
 def _accuracies(name: str, runs: list[Run]) -> Iterator[dict[str, Any]]:
-    """How often a reward model tells the better answer, by seed and over those seeds that had pairs to ask."""
-    from qwenkit.statistics import across_seeds
-
-    accuracies = [run[name].metrics.get("accuracy", {}) for run in runs if run[name].kind in ("preference", "reward")]
+    """Yield how often a model ranks the better answer first, by seed and over those seeds that had pairs to ask."""
+    accuracies = [run[name].metrics.get("accuracy", {}) for run in runs]
     for part in dict.fromkeys(part for scores in accuracies for part in scores):
         by_seed = [scores.get(part) for scores in accuracies]
         over = across_seeds([score["mean"] for score in by_seed if score])

@@ -15,12 +15,17 @@ from qwenkit import artifacts
 from qwenkit.artifacts import read_manifest
 from qwenkit.errors import UserError
 from qwenkit.evaluation import compare
+from qwenkit.evaluation.seed_report import join
 from qwenkit.lineage import graph
 from qwenkit.records import read_object, write_json, write_jsonl
-from qwenkit.stages.seed_report import join
+from qwenkit.stages import seed_metrics, views
 
 NAMES = ["tests", "base", "reward", "exam"]
 Items = dict[str, list[Any]]
+
+
+def joined_of(runs: list[Path], names: list[str] = NAMES) -> dict[str, Any]:
+    return join(runs, names, seed_metrics, views())
 
 
 def publish(run: Path, node: str, kind: str, seed: int, inputs: dict[str, str], **rest: Any) -> None:
@@ -81,7 +86,7 @@ def test_the_command_joins_them(runs: list[Path], tmp_path: Path) -> None:
 
 
 def test_what_is_shared_and_every_number_by_seed(runs: list[Path]) -> None:
-    joined = join(runs, NAMES)
+    joined = joined_of(runs)
     assert joined["seeds"] == ["1", "2", "3"]
     assert {name: node["shared"] for name, node in joined["nodes"].items()} == {
         "tests": True, "base": False, "reward": False, "exam": False,
@@ -96,7 +101,7 @@ def test_what_is_shared_and_every_number_by_seed(runs: list[Path]) -> None:
 
 
 def test_comparisons_by_seed_and_pooled(runs: list[Path]) -> None:
-    (row,) = join(runs, NAMES)["comparisons"]
+    (row,) = joined_of(runs)["comparisons"]
     assert (row["exam"], row["a"], row["b"], row["set"], row["component"]) == ("exam", "chat", "base", "chat", "right")
     means = [seed["mean"] for seed in row["by_seed"]]
     assert len(set(means)) > 1 and row["pooled"]["mean"] == pytest.approx(sum(means) / 3)
@@ -106,7 +111,7 @@ def test_comparisons_by_seed_and_pooled(runs: list[Path]) -> None:
 
 def test_other_test_sets_are_other_questions(tmp_path: Path) -> None:
     runs = [make(tmp_path / f"{seed}", seed, questions=f"world {seed}") for seed in (1, 2)]
-    joined = join(runs, NAMES)
+    joined = joined_of(runs)
     assert joined["comparisons"][0]["pooled"]["n"] == 80 and not joined["nodes"]["tests"]["shared"]
 
 
@@ -114,7 +119,7 @@ def test_what_is_not_asked_for_is_still_compared(tmp_path: Path) -> None:
     """A report on the exam alone: its models' recipe counts too."""
     runs = [make(tmp_path / "a", 1), make(tmp_path / "b", 2, lr=0.2)]
     with pytest.raises(UserError, match=r"another recipe: base.lr: 0.1 -> 0.2"):
-        join(runs, ["exam"])
+        joined_of(runs, ["exam"])
 
 
 def lose_a_node(run: Path) -> Path:
@@ -141,14 +146,14 @@ def make_base_again(run: Path) -> Path:
 )
 def test_what_is_no_other_seed_is_refused(tmp_path: Path, other: Callable[[Path], Path], what: str) -> None:
     with pytest.raises(UserError, match=what) as refused:
-        join([make(tmp_path / "a", 1), other(tmp_path)], NAMES)
+        joined_of([make(tmp_path / "a", 1), other(tmp_path)])
     assert str(tmp_path / "b") in refused.value.text()
 
 
 def test_runs_that_share_one_draw_and_not_another_are_refused(tmp_path: Path) -> None:
     runs = [make(tmp_path / f"{n}", seed) for n, seed in enumerate((1, 2, 2))]
     with pytest.raises(UserError, match="has the seed 2 twice"):
-        join(runs, NAMES)
+        joined_of(runs)
 
 
 def test_a_run_counts_by_its_artifacts(runs: list[Path]) -> None:
