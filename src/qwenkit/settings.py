@@ -62,7 +62,7 @@ def chosen(cls: type, config: Any) -> dict[str, Any]:
 
 
 def filled(cls: type[T], config: Any, **more: Any) -> T:
-    """Return a dataclass with the settings that a stage's config has, and `more` that is no key of recipes."""
+    """Return a dataclass with the settings that a stage's config has, and `more`, which recipes do not have."""
     return cls(**chosen(cls, config), **more)
 
 
