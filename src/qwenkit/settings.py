@@ -4,11 +4,11 @@
     class PPOConfig:
         gamma: float = setting(1.0, doc="discount of GAE (ours)", ge=0, le=1)
 
+A field without a default, or with another one than recipes have, names theirs: `setting(doc="width", recipe=4096)`.
 `config.stage_config(PPOConfig)` makes the keys of a stage from them, with their limits; `chosen(PPOConfig, config)`
 takes their values out of the stage's config again, and `filled(PPOConfig, config)` makes the dataclass of them. A
 recipe has lists where a dataclass has tuples, and no None: an `empty` value (0, or an empty list) stands for it. These
-functions translate. A field without a default, or with another one than recipes have, names theirs:
-`setting(doc="width", recipe=4096)`. There is no pydantic here, so that every package may use it.
+functions translate. There is no pydantic here, so that every package may use it.
 """
 
 from __future__ import annotations
@@ -25,27 +25,21 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Setting:
     """What a recipe says of a key: `role` is `content` or `runtime`, `limits` are pydantic's (`gt`, `ge`, `le`) and
-    notes of `config.content` (`before`, `resolved`), `empty` is what stands in a recipe for None."""
+    notes of `config.content` (`before`, `resolved`), `default` is that of recipes, and `empty` is their None."""
 
     doc: str
     role: str
     limits: Mapping[str, Any]
+    default: Any
     empty: Any = None
-    recipe: Any = ...
-    """The default in recipes, where it is not that of the field; `...`: that of the field, or none."""
 
 
 def setting(
-    default: Any = MISSING,
-    *,
-    doc: str,
-    role: str = "content",
-    empty: Any = None,
-    recipe: Any = ...,
-    **limits: Any,
+    default: Any = MISSING, *, doc: str, role: str = "content", recipe: Any = MISSING, empty: Any = None, **limits: Any
 ) -> Any:
-    """Return a dataclass field that is also a key of recipes, with the default `recipe` there, or else its own."""
-    metadata = {_SETTING: Setting(doc, role, limits, empty, recipe)}
+    """Return a dataclass field that is also a key of recipes, whose default there is `recipe`, or else `default`."""
+    in_recipes = _recipe_value(default if recipe is MISSING else recipe, empty)
+    metadata = {_SETTING: Setting(doc, role, limits, in_recipes, empty)}
     if isinstance(default, dict):
         table = cast("dict[str, Any]", default)
         return field(default_factory=lambda: dict(table), metadata=metadata)
@@ -53,15 +47,13 @@ def setting(
 
 
 def settings_of(cls: type) -> Iterator[tuple[str, Any, Any, Setting]]:
-    """Yield (name, type, default, setting) of each field of a dataclass that is a key of recipes, in order; type and
-    default are the recipe's."""
+    """Yield name, type, default and setting of each field of a dataclass that is a key of recipes, in order; type and
+    default are those of recipes."""
     hints = get_type_hints(cls)
     for entry in fields(cls):
         if _SETTING in entry.metadata:
-            key: Setting = entry.metadata[_SETTING]
-            own = entry.default if entry.default_factory is MISSING else entry.default_factory()
-            default = (... if own is MISSING else own) if key.recipe is ... else key.recipe
-            yield entry.name, _recipe_type(hints[entry.name], key.empty), _recipe_value(default, key.empty), key
+            about: Setting = entry.metadata[_SETTING]
+            yield entry.name, _recipe_type(hints[entry.name], about.empty), about.default, about
 
 
 def chosen(cls: type, config: Any) -> dict[str, Any]:
@@ -70,7 +62,7 @@ def chosen(cls: type, config: Any) -> dict[str, Any]:
 
 
 def filled(cls: type[T], config: Any, **more: Any) -> T:
-    """Return a dataclass with the settings that a stage's config has, and `more` that is no key of recipes."""
+    """Return a dataclass with the settings that a stage's config has, and `more`, which recipes do not have."""
     return cls(**chosen(cls, config), **more)
 
 

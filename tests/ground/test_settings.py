@@ -19,6 +19,7 @@ class Settings:
     most: int | None = setting(None, doc="most", empty=0, ge=0)
     rules: tuple[str, ...] = setting(("own",), doc="rules")
     share: float = setting(0.5, doc="share", le=1, role="runtime", before="most")
+    width: int = setting(8, doc="width", recipe=4096)
     seed: int = 0
 
 
@@ -32,9 +33,9 @@ def test_keys_are_those_of_a_recipe() -> None:
     fields = Config.model_fields
     assert fields["names"].annotation == list[str] and fields["ranges"].annotation == dict[str, list[float]]
     assert fields["most"].annotation is int and "seed" in fields and fields["seed"].default is None
-    texts = {name: default_text(Config, name) for name in ("names", "ranges", "most", "rules", "share")}
-    assert texts == {"names": "[]", "ranges": "{}", "most": "0", "rules": '["own"]', "share": "0.5"}
-    assert Config.key_names()[-6:] == ["names", "ranges", "share", "most", "rules", "last"]
+    texts = {name: default_text(Config, name) for name in ("names", "ranges", "most", "rules", "share", "width")}
+    assert texts == {"names": "[]", "ranges": "{}", "most": "0", "rules": '["own"]', "share": "0.5", "width": "4096"}
+    assert Config.key_names()[-7:] == ["names", "ranges", "share", "most", "rules", "width", "last"]
     assert [Config.role(name) for name in ("names", "share")] == ["content", "runtime"]
     assert "share" not in Config().identity() and Config().identity()["most"] == 0
 
@@ -46,14 +47,15 @@ def test_limits_and_types_hold(table: dict[str, Any]) -> None:
 
 
 def test_values_come_back_in_the_types_of_the_dataclass() -> None:
-    assert filled(Settings, Config(), seed=7) == Settings(seed=7)
-    config = Config.model_validate({"names": ["a"], "ranges": {"x": [1, 2]}, "most": 3, "rules": []})
+    assert filled(Settings, Config(), seed=7) == Settings(width=4096, seed=7)
+    config = Config.model_validate({"names": ["a"], "ranges": {"x": [1, 2]}, "most": 3, "rules": [], "width": 2})
     assert chosen(Settings, config) == {
         "names": ("a",),
         "ranges": {"x": (1.0, 2.0)},
         "most": 3,
         "rules": (),
         "share": 0.5,
+        "width": 2,
     }
 
 

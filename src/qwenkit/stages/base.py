@@ -38,24 +38,24 @@ class Input:
 
     @property
     def called(self) -> str:
-        """What results call it: the node, the model, or the file or folder."""
+        """The name that results use: of the node, of the model, or of the file or folder."""
         return self.node or (self.hub or str(self.path)).rsplit("/", 1)[-1]
 
     @property
     def title(self) -> str:
-        """The input as a recipe has it: `corpus`, and of a list what is named too: `extra (notes.txt)`."""
+        """The input as a recipe names it, `corpus`; in a list with what it is, `extra (notes.txt)`."""
         key, _, index = self.name.partition(".")
         return f"{key} ({self.node or self.hub or self.path})" if index else key
 
     def file(self, name: str) -> Path:
-        """A file of the input; a missing one is a `UserError` that names the input."""
+        """Return the path of a file of the input. Raises a `UserError` that names the input where it is missing."""
         path = self.path / name
         if not path.exists():
             raise UserError(f"`{name}` is missing in the input `{self.title}`", where=str(self.path))
         return path
 
     def rows(self, name: str) -> list[Row]:
-        """All rows of one JSONL file of the input."""
+        """Return all rows of one JSONL file of the input."""
         return list(read_jsonl(self.file(name)))
 
 
@@ -70,7 +70,7 @@ class Result:
 
 
 class Training(TypedDict):
-    """Where and how a training works."""
+    """The place and the means of a training, as `qwenkit.training.train` takes them."""
 
     device: str
     log: Log
@@ -94,19 +94,20 @@ class StageContext:
     progress: Progress
 
     def training(self) -> Training:
-        """The place and the means of a training, as `qwenkit.training.train` takes them."""
+        """Return the place and the means of a training in this node."""
         return {
             "device": self.device, "log": self.log, "folder": self.scratch / "checkpoints", "progress": self.progress,
             "seed": self.seed,
         }  # fmt: skip
 
     def seed_for(self, *names: str | int) -> int:
-        """A seed for a named purpose of this node."""
+        """Return a seed for a named purpose of this node."""
         return rng.derive_seed(self.seed, *names)
 
     def run_once(self, name: str, produce: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        """Do a phase once: `produce(folder)` fills a folder and returns metrics; a later start finds them done, where
-        what lies there is what the mark says, and else does it again."""
+        """Do a phase once and return its metrics: `produce(folder)` fills a folder and returns them.
+
+        A later start finds the phase done where the files are those that its mark names; else it does it again."""
         folder, mark = self.scratch / name, self.scratch / f"{name}.done.json"
         if (done := _read(mark)) and done.get("files") == _hashes(folder):
             return done["value"]
@@ -118,7 +119,7 @@ class StageContext:
 
 
 def _read(mark: Path) -> Row | None:
-    """The mark of a phase; None where it is missing or broken."""
+    """Return the mark of a phase; None where it is missing or broken."""
     try:
         mark_row = read_object(mark)
     except UserError:
@@ -132,7 +133,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def many(inputs: dict[str, Input], name: str) -> Iterator[Input]:
-    """The inputs of a list edge, in order."""
+    """Yield the inputs of a list edge, in order."""
     index = 0
     while f"{name}.{index}" in inputs:
         yield inputs[f"{name}.{index}"]
@@ -164,7 +165,7 @@ PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
 
 
 def max_bad() -> Any:
-    """The key of every stage that reads rows of people's: what is learnt does not depend on it, only whether it is."""
+    """Return the key of every stage that reads people's rows: it decides whether the node ends, not what is learnt."""
     return runtime(0.01, doc="largest share of rows that cannot be used; above it the node ends (ours)", ge=0, le=1)
 
 

@@ -57,6 +57,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
 
 
 def _artifacts(path: Path) -> list[Path]:
+    """Return the artifact in a folder, or all of a run but those that only show others."""
     if is_run(path):
         return [path / name for name in run_artifacts(path, views())]
     if not (path / MANIFEST).exists():
@@ -65,7 +66,7 @@ def _artifacts(path: Path) -> list[Path]:
 
 
 def _one_run(folders: list[Path]) -> Path:
-    """The run in which all these artifacts lie: the other seeds' nodes are found by the same names."""
+    """Return the run in which all these artifacts lie: the other seeds' nodes are found by the same names."""
     runs = sorted({folder.parent for folder in folders})
     if len(runs) != 1:
         raise UserError(
@@ -77,6 +78,7 @@ def _one_run(folders: list[Path]) -> Path:
 
 
 def _run(path: Path) -> Path:
+    """Return the folder of a run; a `UserError` where it is none."""
     if not is_run(path):
         raise UserError("no run in this folder", where=str(path), expected="a folder that `qwenkit run` made")
     return path

@@ -8,8 +8,8 @@ A stage module may define
     def claims(nodes, seeds) -> Iterator[Claim]: ...              # what worked and what did not
     def estimate(config, vocab_rows) -> Estimate: ...             # what it will take
 
-and the tools for them are here. Metrics come from manifests, which may be anybody's: `mapping`, `sequence` and `number`
-take nothing for granted.
+and the tools for them are here; tables of the card are in `stages.card`. Metrics come from manifests, which may be
+anybody's: `mapping`, `sequence` and `number` take nothing for granted.
 """
 
 from __future__ import annotations

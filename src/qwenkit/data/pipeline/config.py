@@ -60,6 +60,7 @@ class CorpusConfig:
     """What the report leaves open. Every default is ours; a rule's `source` names the published threshold. Each
     `setting` is a key of `corpus` in recipes."""
 
+    seed: int = 0
     allow_licences: tuple[str, ...] | None = setting(None, doc="licences to keep; none: all", empty=[])
     near_threshold: float = setting(0.8, doc="Jaccard similarity of 5-shingles that makes a near duplicate", gt=0, le=1)
     languages: tuple[str, ...] | None = setting(None, doc="languages to keep; none: all", empty=[])
@@ -77,7 +78,6 @@ class CorpusConfig:
     steps: tuple[str, ...] = setting(
         (), doc="your own steps for every document, `module:function` or `file.py:function`", resolved=True
     )
-    seed: int = 0
     min_confidence: float = 0.0  # of language identification
     offensive_words: Lists = field(default_factory=dict)  # by language; "" replaces the package's list
     classifiers: Classifiers = ()
