@@ -157,7 +157,7 @@ def test_ppo_hands_its_keys_on(desk: Desk, folder: Callable[..., Path], monkeypa
             "precision": "bf16"}  # fmt: skip
     run_ppo(desk, folder, torch.float32, steps=1, **keys)
     assert {name: getattr(seen[0], name) for name in keys} == keys
-    assert ppo.limits(seen[0]) == {"sampling-mismatch": {"threshold": 1.0}}
+    assert seen[0].alarm_limits == {"sampling-mismatch": {"threshold": 1.0}}
 
 
 def test_watching_changes_no_byte(desk: Desk, folder: Callable[..., Path]) -> None:

@@ -35,6 +35,8 @@ _HOME = {
     "Prompts": "rollouts",
     "rollout": "rollouts",
     "PPO": "ppo",
+    "Reward": "ppo",
+    "rubric_observer": "gold_rubric",
     "PPOConfig": "ppo_config",
 }
 

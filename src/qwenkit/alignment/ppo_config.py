@@ -71,3 +71,9 @@ class PPOConfig:
     def own_logprobs(self) -> bool:
         """Whether the old log-probabilities are the policy's own."""
         return self.recompute_logprobs or self.precision != "fp32"
+
+    @property
+    def alarm_limits(self) -> dict[str, dict[str, float]]:
+        """Limits of alarms that differ from the table: a policy with log-probabilities of its own has a sampler of
+        another precision, which may differ from it by a nat."""
+        return {"sampling-mismatch": {"threshold": 1.0}} if self.own_logprobs else {}

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from qwenkit.chat.publish import prompt_ids
+from qwenkit.evaluation.rubric import mean_rubric
 from qwenkit.records import Row
 
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
     from qwenkit.inference import Engine, Output, SamplingParams
+    from qwenkit.model import Transformer
 
 
 def answers(
@@ -21,3 +23,14 @@ def answers(
     tok = cast("ChatTokenizer", engine.tok)
     turn = replace(params, stop_token_ids=(*(params.stop_token_ids or ()), tok.im_end_id, tok.eot_id))
     return engine.generate([prompt_ids(tok, row) for row in rows], turn, requests)
+
+
+def greedy_rubric(model: Transformer, tok: ChatTokenizer, rows: Sequence[Row], max_tokens: int) -> dict[str, float]:
+    """Return the mean of each part of the rubric over greedy answers, rounded to 5 digits; nothing for no rows."""
+    from qwenkit.inference import Engine, SamplingParams
+
+    if not rows:
+        return {}
+    outputs = answers(Engine(model, tok), rows, SamplingParams.plain(temperature=0, max_tokens=max_tokens))
+    means = mean_rubric(rows, [output.text or "" for output in outputs])
+    return {name: round(value, 5) for name, value in means.items()}

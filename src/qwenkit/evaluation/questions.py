@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from qwenkit.chat.messages import check
-from qwenkit.data.chats.datasets import refuse_bad, refuse_empty, rows
+from qwenkit.data.chats.datasets import prompt_of, refuse_bad, refuse_empty, rows
 from qwenkit.data.chats.reading import Check, Source
+from qwenkit.data.documents import train_validation_split
 from qwenkit.data.test_sets import require, require_messages, require_text
 from qwenkit.errors import UserError, nearest
 from qwenkit.evaluation.rubric import check_rubric
@@ -32,6 +33,15 @@ def read_prompts(
         refuse_bad(path, len(usable) + len(bad), bad.counts, bad.rows, most)
     meant = [row for row in usable if row.get("use") in (use, None)]
     return meant or refuse_empty(path, f"no prompt in this file is meant for `{use}`", f'"use": "{use}", or none')
+
+
+def split_prompts(prompts: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Return (prompts to learn from, prompts that only measure the rubric); a prompt without a rubric measures nothing,
+    so it is learnt from wherever it falls."""
+    train, validation = train_validation_split(prompts, share, seed, prompt_of)
+    return [*train, *(row for row in validation if not row.get("rubric"))], [
+        row for row in validation if row.get("rubric")
+    ]
 
 
 def prompt_check(use: str, rubric: bool) -> Check:

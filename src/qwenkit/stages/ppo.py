@@ -8,8 +8,8 @@ loss on held-out documents is measured before and after, with or without the pre
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import model_validator
@@ -17,13 +17,11 @@ from pydantic import model_validator
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import StageConfig, content, edge, runtime, stage_config
-from qwenkit.data.chats.datasets import notes, prompt_of, write_quarantine
+from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
-from qwenkit.errors import UserError
-from qwenkit.evaluation.chat_answers import answers
-from qwenkit.evaluation.questions import prompt_check, read_prompts
-from qwenkit.evaluation.rubric import mean_rubric
+from qwenkit.evaluation.chat_answers import greedy_rubric
+from qwenkit.evaluation.questions import prompt_check, read_prompts, split_prompts
 from qwenkit.records import Quarantine, Row
 from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
@@ -31,13 +29,10 @@ from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeRes
 from qwenkit.training.trainer import precision_warnings, usable_precision
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from qwenkit.alignment import PPO, Rollout
+    from qwenkit.alignment import PPO, Reward
     from qwenkit.chat import ChatTokenizer
     from qwenkit.data.tokens.shards import Shards
     from qwenkit.model import ScalarModel, Transformer
-    from qwenkit.training import Batches
 
 SUMMARY = "reinforcement learning from a reward model, with the pretraining-gradient term"
 EXAMPLE = "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus"
@@ -61,7 +56,6 @@ CURVES = (
     ("Pretraining loss mixed in", "nats per token", ("ptx_loss",)),
     ("Clipped ratios", "share", ("clip_fraction",)),
 )
-OTHER_PRECISION = 1.0  # nats between a sampler and a policy that are known to differ in precision
 
 
 class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
@@ -106,17 +100,16 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     folder, judge = inputs["model"].path, inputs["reward"].path
     tok = chat_tokenizer(folder, config.style)
     bad = Quarantine()
-    kept, aside = prompt_split(config, inputs, context, bad)
+    read = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
+    prompts, measuring = split_prompts(read, config.validation_share, context.seed_for("held-out"))
     # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
     # stay as it is stored.
     policy, reference = (load_model(folder, TRAINED, context.device) for _ in range(2))
     value, reward = (load_scalar(judge, dtype, context.device) for dtype in (TRAINED, "auto"))
-    store, texts_aside = corpus_texts(config, inputs, context)
-    trainer = make_trainer(
-        config, context, tok, kept, store, policy, value, reference, functools.partial(score_texts, reward)
-    )
-    groups = validation_sets(tok, texts_aside, config.seq_length)
-    before = context.run_once("before", lambda _: true_rubric(reference, tok, aside, config))
+    store, documents = corpus_texts(config, inputs, context)
+    trainer = make_trainer(config, context, tok, prompts, store, policy, value, reference, partial(score_texts, reward))
+    groups = validation_sets(tok, documents, config.seq_length)
+    before = context.run_once("before", lambda _: greedy_rubric(reference, tok, measuring, config.max_tokens))
     last = loop.run(
         trainer.update,
         trainer.state(),
@@ -124,111 +117,69 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         log=context.log,
         checkpoint_dir=context.scratch / "checkpoints",
         checkpoint_seconds=config.checkpoint_seconds,
-        sentinel=Sentinel(overrides=limits(trainer.config)),
+        sentinel=Sentinel(overrides=trainer.config.alarm_limits),
         progress=lambda done, total, **m: context.progress(done, total, reward=m["reward"], kl=m["kl"]),
         seed=context.seed,
     )
     save_chat_model(policy, tok, folder, context.out)
     write_quarantine(bad.rows, context.out)
-    after = true_rubric(policy, tok, aside, config)
-    loss = {"before": validation_losses(reference, groups), "after": validation_losses(policy, groups)}
-    metrics = {"steps": config.steps, "prompts": len(kept), "quarantined": len(bad),
+    after = greedy_rubric(policy, tok, measuring, config.max_tokens)
+    metrics = {"steps": config.steps, "prompts": len(prompts), "quarantined": len(bad),
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
-               "heldout_loss": loss["after"], "heldout_loss_before": loss["before"],
+               "heldout_loss": validation_losses(policy, groups),
+               "heldout_loss_before": validation_losses(reference, groups),
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
-    words = f"true rubric {before.get('total', 0):.3f} -> {after.get('total', 0):.3f}, " if aside else ""
-    right = f"right {before.get('right', 0):.3f} -> {after.get('right', 0):.3f}, " if aside else ""
-    unusable = f"; {len(bad)} prompts not usable and put aside" if bad else ""
-    too_long = f"; {trainer.prompts.too_long} prompts too long and left out" if trainer.prompts.too_long else ""
-    note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "prompts"), "prompts"))
-    return Result(metrics, f"{words}{right}KL {last.get('kl', 0):.2f}{unusable}{too_long}", note)
-
-
-def limits(settings: PPOConfig) -> dict[str, dict[str, float]]:
-    """What the sentinel must bear: a policy with log-probabilities of its own has a sampler of another precision."""
-    return {"sampling-mismatch": {"threshold": OTHER_PRECISION}} if settings.own_logprobs else {}
-
-
-def prompt_split(
-    config: Config, inputs: dict[str, Input], context: StageContext, bad: Quarantine
-) -> tuple[list[Row], list[Row]]:
-    """(prompts to learn from, prompts that only measure the rubric); one without a rubric measures nothing."""
-    rows = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
-    kept, aside = train_validation_split(rows, config.validation_share, context.seed_for("held-out"), prompt_of)
-    measuring = [row for row in aside if row.get("rubric")]
-    return [*kept, *(row for row in aside if not row.get("rubric"))], measuring
+    warnings = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "prompts"), "prompts"))
+    return Result(metrics, summary(metrics), warnings)
 
 
 def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext) -> tuple[Shards | None, list[Row]]:
-    """The tokens of the pretraining term, where it has weight, and the documents that only measure."""
+    """Return the tokens of the pretraining term, where it has weight, and the documents that only measure."""
     if "corpus" not in inputs:
         return None, []
     seed = context.seed_for("held-out")
     if not config.ptx_coef:
-        return None, train_validation_split(
-            list(iter_documents(inputs["corpus"].path)), config.corpus_validation, seed
-        )[1]
-    store, aside, _ = tokenize(
+        documents = list(iter_documents(inputs["corpus"].path))
+        return None, train_validation_split(documents, config.corpus_validation, seed)[1]
+    store, validation, _ = tokenize(
         inputs["corpus"], inputs["model"], config.corpus_validation, seed, context.scratch,
         workers=context.threads, progress=context.progress,
     )  # fmt: skip
-    return store, aside
+    return store, validation
 
 
 def make_trainer(
     config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], store: Shards | None,
-    policy: Transformer, value: ScalarModel, reference: Transformer, reward: Callable[[list[list[int]]], Tensor],
+    policy: Transformer, value: ScalarModel, reference: Transformer, reward: Reward,
 ) -> PPO:  # fmt: skip
-    """The PPO of the alignment room with prompts, pretraining stream and the rubric as an observer."""
-    from qwenkit.alignment import PPO, Prompts
+    """Return PPO with its prompts, its batches of pretraining documents, and the gold rubric as an observer."""
+    from qwenkit.alignment import PPO, Prompts, rubric_observer
+    from qwenkit.training import document_batches
 
-    precision = usable_precision(config.precision, context.device)
     settings = PPOConfig(
-        **{**chosen(PPOConfig, config), "precision": precision},
+        **{**chosen(PPOConfig, config), "precision": usable_precision(config.precision, context.device)},
         max_response_tokens=config.max_tokens,
         seed=context.seed_for("ppo"),
     )
     ids = [prompt_ids(tok, row) for row in rows]
-    shortest = min(map(len, ids), default=0)
-    if shortest > config.seq_length - config.max_tokens:
-        raise UserError(
-            f"no prompt fits: the shortest has {shortest} tokens, `seq_length` = {config.seq_length} less "
-            f"`max_tokens` = {config.max_tokens} leaves {max(0, config.seq_length - config.max_tokens)}",
-            hint="raise `seq_length`, or lower `max_tokens`",
-        )
     prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=config.seq_length - config.max_tokens)
-    ptx = None if store is None else pretraining_stream(config, context, store)
-
-    def observe(batch: Rollout) -> dict[str, float]:
-        texts = [tok.decode(answer, skip_special_tokens=True) for answer in batch.responses()]
-        scores = mean_rubric([rows[prompts.rows[i]] for i in batch.prompts], texts)
-        return {"rubric" if name == "total" else f"rubric_{name}": value for name, value in scores.items()}
-
+    ptx = None
+    if store is not None:
+        ptx = document_batches(store, context.seed_for("ptx"), config.seq_length, config.ptx_rows)
     return PPO(
-        policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id,
-        vocabulary=tok.n_tokens, ptx=ptx,
-        observe=observe,
+        policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id, vocabulary=tok.n_tokens, ptx=ptx,
+        observe=rubric_observer(tok, rows, prompts),
     )  # fmt: skip
 
 
-def pretraining_stream(config: Config, context: StageContext, store: Shards) -> Batches:
-    """Batches of packed corpus documents, one for each policy update: its own stream and its own batch."""
-    from qwenkit.data.tokens.order import EpochOrder
-    from qwenkit.training import Batches
-
-    order = EpochOrder(store.digest, context.seed_for("ptx"), store.lengths, config.seq_length, split=True)
-    return Batches(store, order, config.ptx_rows)
-
-
-def true_rubric(model: Transformer, tok: ChatTokenizer, rows: list[Row], config: Config) -> dict[str, float]:
-    """Mean of each part of the rubric over greedy answers; no gradient ever sees it."""
-    from qwenkit import Engine, SamplingParams
-
-    if not rows:
-        return {}
-    greedy = SamplingParams.plain(temperature=0, max_tokens=config.max_tokens)
-    outputs = answers(Engine(model, tok), rows, greedy)
-    return {name: round(v, 5) for name, v in mean_rubric(rows, [out.text or "" for out in outputs]).items()}
+def summary(metrics: Metrics) -> str:
+    """Return the line for people: the rubric before and after, the divergence, and prompts that were not used."""
+    before, after = mapping(metrics["rubric_before"]), mapping(metrics["rubric_after"])
+    parts = (("true rubric", "total"), ("right", "right")) if before else ()
+    rubric = [f"{name} {before.get(key, 0):.3f} -> {after.get(key, 0):.3f}, " for name, key in parts]
+    unusable = f"; {metrics['quarantined']} prompts not usable and put aside" if metrics["quarantined"] else ""
+    too_long = f"; {metrics['prompts_too_long']} prompts too long and left out" if metrics["prompts_too_long"] else ""
+    return f"{''.join(rubric)}KL {mapping(metrics['last']).get('kl', 0):.2f}{unusable}{too_long}"
 
 
 def card_number(metrics: Metrics) -> str:

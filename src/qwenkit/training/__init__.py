@@ -25,6 +25,7 @@ _HOME = {
     "Batch": "batches",
     "Batches": "batches",
     "build_batch": "batches",
+    "document_batches": "batches",
     "validation_batches": "batches",
     "validation_sets": "validation",
     "validation_chats": "validation",

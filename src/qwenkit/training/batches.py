@@ -135,6 +135,15 @@ class Batches:
         return [build_batch(self.store, part, self.order.seq_length) for part in parts]
 
 
+def document_batches(
+    store: TokenDataset, seed: int, seq_length: int, batch_size: int, micro_batch_size: int | None = None
+) -> Batches:
+    """Return the batches of documents as pretraining reads them: packed one after the other and cut at `seq_length`, in
+    an order drawn from `seed`."""
+    order = EpochOrder(store.digest, seed, store.lengths, seq_length, split=True)
+    return Batches(store, order, batch_size, micro_batch_size)
+
+
 def validation_batches(store: TokenDataset, seq_length: int, batch_size: int, split: bool) -> list[Batch]:
     """Return batches with every token of a small dataset once, in a fixed order: for the loss on a validation split."""
     order = EpochOrder(store.digest, 0, store.lengths, seq_length, split)
