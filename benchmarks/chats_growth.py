@@ -34,13 +34,14 @@ OURS = """
 import sys
 from pathlib import Path
 from qwenkit.data.tokens.order import EpochOrder
-from qwenkit.stages.base import Input
-from qwenkit.stages.chat_tokens import Plan, open_chats, open_pairs, tokenize_rows
+from qwenkit.alignment.pair_shards import open_pairs, tokenize_pairs
+from qwenkit.data.tokens.chat_shards import open_chats, tokenize_chats
+from qwenkit.data.tokens.row_shards import TokenizePlan
 
 def main(kind, source, tokenizer, folder, workers):
-    inputs = {"data": Input("data", Path(source), "1"), "model": Input("model", Path(tokenizer), "2")}
-    plan = Plan(Path(tokenizer), "own", 2048, "drop", 0.001, 1)
-    tokens = tokenize_rows(kind, inputs, plan, Path(folder), workers=int(workers))
+    plan = TokenizePlan(Path(tokenizer), "own", 2048, "drop", 0.001, 1)
+    tokenize = tokenize_chats if kind == "chats" else tokenize_pairs
+    tokens = tokenize(Path(source), ["1", "2"], plan, Path(folder), workers=int(workers))
     if kind == "chats":
         store = open_chats(tokens)
         EpochOrder(store.digest, 1, store.lengths, 2048, split=False).sequences(0, 128)

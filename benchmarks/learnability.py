@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qwenkit import Engine, SamplingParams, load_tokenizer, rng
+from qwenkit.data.tokens.chat_shards import chat_example
 from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
 from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.evaluation import chat_eval, multiple_choice
@@ -45,8 +46,7 @@ from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS, SYSTEM_TASKS, make,
 from qwenkit.nano.row_rng import rows
 from qwenkit.records import Row, write_json
 from qwenkit.stages.base import StageContext
-from qwenkit.stages.chat_tokens import example
-from qwenkit.stages.pretrain import shape
+from qwenkit.stages.pretrain import model_config_of
 from qwenkit.statistics import mean_interval
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from qwenkit.training import AlarmError, Batches, train
@@ -106,7 +106,7 @@ def document(tok: Any, row: Row) -> Example:
         ids = [*tok.encode(row["prompt"] + row["answer"]), tok.eot_id]
         return Example(row["id"], ids, [1.0] * len(ids))
     answer = {"role": "assistant", "content": row["reference"]}
-    return example(tok, {**row, "messages": [*row["messages"], answer]}, RECIPE["chat"].config.mask)
+    return chat_example(tok, {**row, "messages": [*row["messages"], answer]}, RECIPE["chat"].config.mask)
 
 
 def rightly(engine: Engine, several: list[Row]) -> list[float]:
@@ -144,7 +144,9 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
     batches = Batches(
         store, EpochOrder(store.digest, fit.seed, store.lengths, keys.seq_length, split=False), BATCH_ROWS
     )
-    model = init_weights(Transformer(shape(keys, tok.vocab_size, tok.eot_id)), rng.derive_seed(fit.seed, fit.task))
+    model = init_weights(
+        Transformer(model_config_of(keys, tok.vocab_size, tok.eot_id)), rng.derive_seed(fit.seed, fit.task)
+    )
     engine, silent = Engine(model, tok), lambda *_, **__: None
     name = f"{fit.task} {fit.language}, rate x{fit.rate:g}"
     step = lambda done, total, loss: say(f"{name}, step {done} of {total}, loss {loss:.3f}")  # noqa: E731

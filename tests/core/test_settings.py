@@ -61,3 +61,22 @@ def test_values_come_back_in_the_types_of_the_dataclass() -> None:
 
 def test_two_instances_share_no_table() -> None:
     assert Settings().ranges is not Settings().ranges
+
+
+@dataclass(frozen=True)
+class Shape:
+    width: int = setting(doc="width", recipe=64, ge=8)
+    heads: int | None = setting(None, doc="heads", recipe=2, empty=0)
+
+
+class ShapeConfig(stage_config(Shape), StageConfig):  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    """A dataclass that needs its values, whose recipe has defaults for them."""
+
+
+def test_a_recipe_may_have_a_default_where_the_dataclass_has_none() -> None:
+    with pytest.raises(TypeError, match="width"):
+        Shape()
+    assert filled(Shape, ShapeConfig()) == Shape(width=64, heads=2)
+    assert filled(Shape, ShapeConfig.model_validate({"heads": 0})) == Shape(64, None)
+    with pytest.raises(ValidationError):
+        ShapeConfig.model_validate({"width": 4})

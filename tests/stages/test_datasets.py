@@ -12,10 +12,10 @@ import pytest
 from qwenkit.chat import load_tokenizer
 from qwenkit.data.chats.datasets import prompt_of, read_chats, read_pairs
 from qwenkit.data.documents import train_validation_split
+from qwenkit.data.tokens.chat_shards import chat_example
 from qwenkit.errors import UserError
 from qwenkit.evaluation.questions import read_prompts
 from qwenkit.records import write_jsonl
-from qwenkit.stages.chat_tokens import example
 
 USER, YES, NO = (
     {"role": role, "content": text} for role, text in (("user", "3 + 4?"), ("assistant", "7"), ("assistant", "8"))
@@ -131,5 +131,5 @@ def test_the_tools_of_a_chat_are_rendered(tools: Any, tmp_path: Path, folder: An
     tok = load_tokenizer(folder())
     plain, offered = read_chats(written(tmp_path, ".jsonl", [{"messages": [USER, YES]},
                                                              {"messages": [USER, YES], "tools": tools}]))  # fmt: skip
-    assert "add" not in tok.decode(example(tok, plain, "qwen").ids)
-    assert '"name": "add"' in tok.decode(example(tok, offered, "qwen").ids)
+    assert "add" not in tok.decode(chat_example(tok, plain, "qwen").ids)
+    assert '"name": "add"' in tok.decode(chat_example(tok, offered, "qwen").ids)

@@ -5,9 +5,9 @@
     ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
     training.run(ppo.update, ppo.state(), until=500)
 
-Reading order: `comparisons` -> `pair_encoding` -> `reward_model` -> `rollouts` -> `ppo_loss` -> `ppo`. Supervised
-fine-tuning (§3.1) needs nothing from here: it is the stock update with the renderer's loss mask. Names load on first
-use, so that importing this package does not import torch.
+Reading order: `annotation` -> `comparisons` -> `pair_encoding` -> `pair_shards` -> `reward_model` -> `pair_training`,
+then `rollouts` -> `ppo_loss` -> `ppo`. Supervised fine-tuning (§3.1) needs nothing from here: it is the stock update
+with the renderer's loss mask. Names load on first use, so that importing this package does not import torch.
 """
 
 from __future__ import annotations

@@ -27,7 +27,10 @@ PairTooLong = Literal["drop", "truncate"]
 class SupportsRender(Protocol):
     """What is needed of a chat tokenizer; `qwenkit.chat.ChatTokenizer` is one."""
 
-    im_end_id: int
+    @property
+    def im_end_id(self) -> int:
+        """Return the id of `<|im_end|>`."""
+        ...
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> Any:
         """Return the chat as `ids` (and more)."""

@@ -8,10 +8,12 @@ from typing import Any, Literal
 from qwenkit.errors import UserError, listed, notice
 from qwenkit.files import read_bytes
 from qwenkit.records import Row, read_object, write_json
-from qwenkit.tokenizer import chatml_template, read_config, read_template
+from qwenkit.tokenizer import chatml_template, ranks_text, read_config, read_template
 from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES, TOKENIZER
 
 from .tokenizer import ChatTokenizer, load_tokenizer
+
+EXTRA = "extra.tiktoken"
 
 
 def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "json") -> None:
@@ -36,6 +38,16 @@ def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "jso
         tok.save(out, form=form)
         carry_settings(source, out)
     drop_unknown_names(tok, out)
+
+
+def save_extended_tokenizer(old: ChatTokenizer, new: ChatTokenizer, source: Path, out: Path) -> None:
+    """Write the folder of a tokenizer that was extended, with what the old one's folder says of its use, and the new
+    tokens alone as the authors' extra vocabulary (`extra.tiktoken`)."""
+    new.save(out)
+    carry_settings(source, out)
+    drop_unknown_names(new, out)
+    added = {token: i for token, i in new.ranks.items() if i >= old.n_tokens}
+    (out / EXTRA).write_bytes(ranks_text(added))
 
 
 def carry_settings(source: Path, out: Path) -> None:

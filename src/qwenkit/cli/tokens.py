@@ -80,7 +80,7 @@ def _baseline(given: str | None, named: dict[str, str]) -> str:
 
 def _texts(given: list[str], limit: int) -> dict[str, list[str]]:
     """Return texts by language, at most `limit` documents of each, evenly spread."""
-    from qwenkit.stages.texts import read_texts
+    from qwenkit.data.readers.texts import read_texts
     from qwenkit.tokenizer.compare import group_of
 
     texts: dict[str, list[str]] = {}

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qwenkit.errors import UserError
+from qwenkit.settings import setting
 
 LARGEST = {
     "vocab_size": 2**24,
@@ -85,20 +86,26 @@ class ContextExtension:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything that decides the tensors of a `Transformer` and what it computes with them."""
+    """Everything that decides the tensors of a `Transformer` and what it computes with them.
+
+    What a `setting` gives is also a key of pretraining, with the 7B model of Table 1 as its default there."""
 
     vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int | None = None
-    """Heads of keys and values; None: as many as query heads (the report's multi-head attention)."""
+    hidden_size: int = setting(doc="width", recipe=4096, ge=8)
+    num_hidden_layers: int = setting(doc="blocks", recipe=32, ge=1)
+    num_attention_heads: int = setting(doc="attention heads", recipe=32, ge=1)
+    num_key_value_heads: int | None = setting(
+        None, doc="key/value heads; 0: as many as heads, as in the report", empty=0, ge=0
+    )
+    """None: as many as query heads (the report's multi-head attention)."""
     head_dim: int | None = None
     """Width of one head; None: hidden_size / num_attention_heads."""
-    rope_theta: float = 10000.0
-    rms_norm_eps: float = 1e-6
-    tie_word_embeddings: bool = False
+    intermediate_size: int = setting(
+        doc="width of the feed-forward layer, about 8/3 of hidden_size", recipe=11008, ge=8
+    )
+    tie_word_embeddings: bool = setting(False, doc="share input and output embeddings (the report: no)")
+    rope_theta: float = setting(10000.0, doc="base of the rotary frequencies", gt=0)
+    rms_norm_eps: float = setting(1e-6, doc="of RMSNorm", gt=0)
     qkv_bias: bool = True
     qk_norm: bool = False
     """RMSNorm of every query and key over its head, before the rotation (Qwen3)."""

@@ -145,6 +145,11 @@ def sources(inputs: dict[str, Input], name: str) -> list[Path]:
     return [inputs[name].path] if name in inputs else [item.path for item in many(inputs, name)]
 
 
+def digests(inputs: dict[str, Input], *names: str) -> list[str]:
+    """The digests of these edges, those of a list one by one, in the order in which the node names its inputs."""
+    return [item.digest for name, item in inputs.items() if name.partition(".")[0] in names]
+
+
 def told(label: str, words: str) -> str:
     """A part of a summary; nothing where there is nothing to tell."""
     return f"; {label} {words}" if words else ""

@@ -7,27 +7,21 @@ the old tokens it replaces.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from qwenkit.chat.publish import save_extended_tokenizer
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.data.documents import train_validation_split
+from qwenkit.data.readers.texts import read_texts
 from qwenkit.errors import UserError
 from qwenkit.stages.base import Input, Result, StageContext, many
-from qwenkit.stages.texts import read_texts
 from qwenkit.tokenizer.compare import compression_change, encoding_change
-
-if TYPE_CHECKING:
-    from qwenkit.chat import ChatTokenizer
-
-    pass
 
 SUMMARY = "add merges to a vocabulary, and rows to a model's embeddings"
 EXAMPLE = "--tokenizer runs/nano/tokenizer --corpus greek.jsonl --keep runs/nano/corpus --merges 1000"
 ORDER = 50
 VERSION = 3  # 3: what the old tokenizer says of its use is kept; 2: documents are told apart by their whole id
 PRODUCES = ("tokenizer", "model")
-EXTRA = "extra.tiktoken"
 
 
 class Config(StageConfig):
@@ -79,7 +73,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         from qwenkit.model.publish import resize_for_tokenizer
 
         new = resize_for_tokenizer(inputs["model"].path, old, new, context.out)
-    publish(old, new, source.path, context.out)
+    save_extended_tokenizer(old, new, source.path, context.out)
     metrics = {
         "vocab_size": new.n_tokens,
         "rows": new.vocab_size,
@@ -93,21 +87,8 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     return Result(metrics, summary(metrics, config.merges))
 
 
-def publish(old: ChatTokenizer, new: ChatTokenizer, source: Path, out: Path) -> None:
-    """The tokenizer's folder, with what the old one's says of its use, and the new tokens alone as the authors' extra
-    vocabulary."""
-    from qwenkit.chat.publish import carry_settings, drop_unknown_names
-    from qwenkit.tokenizer import ranks_text
-
-    new.save(out)
-    carry_settings(source, out)
-    drop_unknown_names(new, out)
-    added = {token: i for token, i in new.ranks.items() if i >= old.n_tokens}
-    (out / EXTRA).write_bytes(ranks_text(added))
-
-
 def summary(metrics: dict[str, Any], merges: int) -> str:
-    """One line: what was added, what is gained, what changes."""
+    """Return in one line what was added, what is gained and what changes."""
     gain = metrics["bytes_per_token"].get("all")
     gained = f"held-out bytes per token {gain['before']:.2f} -> {gain['after']:.2f}" if gain else "nothing held out"
     kept = metrics["changed"].values()

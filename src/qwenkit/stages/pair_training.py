@@ -1,23 +1,20 @@
-"""How a preference model and a reward model learn from pairs: their common keys, and one pass of pairwise training."""
+"""How a preference model and a reward model learn from pairs: their common keys, and the wiring of their training."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from qwenkit.alignment.pair_encoding import PairTooLong
+from qwenkit.alignment.pair_encoding import PairTooLong, encode_pairs
+from qwenkit.alignment.pair_shards import open_pairs, pair_metrics, pair_summary, tokenize_pairs
+from qwenkit.alignment.pair_training import HELD_OUT, load_scorer, train_pairs
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
 from qwenkit.config import content
-from qwenkit.data.chats.datasets import notes, read_pairs
-from qwenkit.records import Row, read_json, write_jsonl
-from qwenkit.stages.base import TRAINED, Input, Result, StageContext, max_bad, sources, told
-from qwenkit.stages.chat_tokens import Plan, Tokens, open_pairs, outcomes, put_aside, tokenize_rows
+from qwenkit.data.chats.datasets import notes, read_pairs, write_quarantine
+from qwenkit.data.tokens.row_shards import TokenizePlan
+from qwenkit.records import write_jsonl
+from qwenkit.stages.base import TRAINED, Input, Result, StageContext, digests, max_bad, sources, told
 from qwenkit.stages.training_config import Schedule, TrainingConfig
-from qwenkit.training.recipe import precision_warnings
-
-if TYPE_CHECKING:
-    from qwenkit.alignment import Pair
-    from qwenkit.model import ScalarModel
+from qwenkit.training.trainer import precision_warnings
 
 
 class PairConfig(TrainingConfig):
@@ -48,76 +45,34 @@ class PairConfig(TrainingConfig):
     max_bad: float = max_bad()
 
 
-def load_scorer(path: Path, context: StageContext) -> ScalarModel:
-    """A scalar model as it is, or a language model with a new scalar head."""
-    from qwenkit.model import ScalarModel, load_model, load_scalar
-
-    architecture = read_json(path / "config.json").get("architectures", [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return load_scalar(path, TRAINED, context.device)
-    return ScalarModel(load_model(path, TRAINED, context.device), seed=context.seed_for("head"))
-
-
-def train_pairs(config: PairConfig, inputs: dict[str, Input], context: StageContext) -> Result:
-    """One pass of pairwise training from `inputs["model"]` on `inputs["data"]`, measured and published."""
-    from qwenkit.alignment import (
-        PairBatches,
-        PairwiseObjective,
-        encode_pairs,
-        margin_rows,
-        ranking_accuracy,
-        ranking_metrics,
-        true_label,
-    )
+def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageContext) -> Result:
+    """Tokenize `inputs["data"]`, train `inputs["model"]` on its pairs, measure and publish."""
+    from qwenkit.alignment import true_label
     from qwenkit.model.publish import save_scorer
-    from qwenkit.training import train
 
-    tok = chat_tokenizer(inputs["model"].path, config.style)
-    plan = Plan(inputs["model"].path, config.style, config.seq_length, config.too_long, config.validation_share,
-                context.seed_for("held-out"))  # fmt: skip
-    tokens = tokenize_rows("pairs", inputs, plan, context.scratch, max_bad=config.max_bad, workers=context.threads,
-                           progress=context.progress)  # fmt: skip
-    pairs = open_pairs(tokens)
-
-    def encoded(rows: list[Row]) -> tuple[list[Pair], dict[str, int]]:
-        return encode_pairs(rows, tok, config.seq_length, config.too_long)
-
-    measured = {"held out": encoded([true_label(row) for row in tokens.aside])}
-    watched, _ = measured["held out"]
-    model = load_scorer(inputs["model"].path, context)
-    batches = PairBatches(pairs, config.batch_size, context.seed_for("order"), config.rows_per_pass)
-    steps = batches.steps(config.epochs)
-    evaluate = (lambda _: ranking_metrics(model, watched)) if watched else None
-    last = train(config, model, batches, steps, **context.training(), objective=PairwiseObjective(), evaluate=evaluate)
-    save_scorer(model, tok, inputs["model"].path, context.out)
-    put_aside(tokens.bad, context.out)
+    folder, data = inputs["model"].path, sources(inputs, "data")
+    tok = chat_tokenizer(folder, config.style)
+    plan = TokenizePlan(folder, config.style, config.seq_length, config.too_long, config.validation_share,
+                        context.seed_for("held-out"))  # fmt: skip
+    rows = tokenize_pairs(
+        data, digests(inputs, "data", "model", "decontaminate"), plan, context.scratch,
+        max_bad=config.max_bad, workers=context.threads, progress=context.progress,
+    )  # fmt: skip
+    sets = {HELD_OUT: [true_label(row) for row in rows.validation]}
     if "tests" in inputs:
-        measured["unseen policies"] = encoded(read_pairs(inputs["tests"].path, "pairs.jsonl"))
-    items = [item for name, (pairs_of_set, _) in measured.items() for item in margin_rows(model, pairs_of_set, name)]
-    write_jsonl(context.out / "margins.jsonl", items)
-    accuracy = ranking_accuracy(items, context.seed)
-    metrics = {**books(tokens), "steps": steps, "measured": {name: counts for name, (_, counts) in measured.items()},
-               "train_loss": last.get("loss"), "accuracy": accuracy}  # fmt: skip
-    words = ", ".join(f"{k} {100 * v['mean']:.1f} %" for k, v in accuracy.items())
-    note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "data"), "pairs"))
-    return Result(metrics, f"{summary(metrics)}{told('accuracy:', words)}", note)
-
-
-def books(tokens: Tokens) -> dict[str, int]:
-    """What became of every pair: read = quarantined + held out + too long + same text + pairs."""
-    names = {"read": "read", "quarantined": "quarantined", "held_out": "held_out", "too_long": "too_long",
-             "same_text": "same_text", "pairs": "kept", "cut": "cut"}  # fmt: skip
-    return {name: tokens.counts[count] for name, count in names.items()}
-
-
-NOT_LEARNT = {
-    "too_long": "longer than `seq_length` and left out",
-    "cut": "longer than `seq_length` and without the oldest turns",
-    "same_text": "with two equal answers left out",
-    "quarantined": "not usable and put aside",
-}
-
-
-def summary(counts: dict[str, int]) -> str:
-    """The pairs that were learnt from, and those that were not."""
-    return ", ".join([f"{counts['pairs']} pairs", *outcomes(counts, NOT_LEARNT)])
+        sets["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
+    encoded = {name: encode_pairs(pairs, tok, config.seq_length, config.too_long) for name, pairs in sets.items()}
+    model = load_scorer(folder, TRAINED, context.device, context.seed)
+    measured = {name: pairs for name, (pairs, _) in encoded.items()}
+    training = train_pairs(config, model, open_pairs(rows), measured, config.epochs, **context.training())
+    save_scorer(model, tok, folder, context.out)
+    write_quarantine(rows.quarantined, context.out)
+    write_jsonl(context.out / "margins.jsonl", training.margins)
+    metrics = {
+        **pair_metrics(rows), "steps": training.steps,
+        "measured": {name: counts for name, (_, counts) in encoded.items()},
+        "train_loss": training.train_loss, "accuracy": training.accuracy,
+    }  # fmt: skip
+    words = ", ".join(f"{name} {100 * accuracy['mean']:.1f} %" for name, accuracy in training.accuracy.items())
+    warnings = (*precision_warnings(config.precision, context.device), *notes(data, "pairs"))
+    return Result(metrics, f"{pair_summary(metrics)}{told('accuracy:', words)}", warnings)

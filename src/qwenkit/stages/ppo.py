@@ -17,7 +17,7 @@ from pydantic import model_validator
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import StageConfig, content, edge, runtime, stage_config
-from qwenkit.data.chats.datasets import notes
+from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.evaluation.chat_answers import greedy_rubric
@@ -25,9 +25,8 @@ from qwenkit.evaluation.questions import prompt_check, read_prompts, split_promp
 from qwenkit.records import Quarantine, Row
 from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
-from qwenkit.stages.chat_tokens import put_aside
 from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
-from qwenkit.training.recipe import precision_warnings, usable_precision
+from qwenkit.training.trainer import precision_warnings, usable_precision
 
 if TYPE_CHECKING:
     from qwenkit.alignment import PPO, Reward
@@ -123,7 +122,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         seed=context.seed,
     )
     save_chat_model(policy, tok, folder, context.out)
-    put_aside(bad.rows, context.out)
+    write_quarantine(bad.rows, context.out)
     after = greedy_rubric(policy, tok, measuring, config.max_tokens)
     metrics = {"steps": config.steps, "prompts": len(prompts), "quarantined": len(bad),
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from qwenkit.config import edge
 from qwenkit.stages.base import PAIRS, Input, Result, StageContext
-from qwenkit.stages.pair_training import PairConfig, train_pairs
+from qwenkit.stages.pair_training import PairConfig, train_scorer
 from qwenkit.stages.results import PAIR_CURVES, Claim, Metrics, NodeResults, mean_scores, percent, ranking_claims
 
 SUMMARY = "preference-model pretraining on many noisy comparisons (PMP)"
@@ -30,7 +30,7 @@ class Config(PairConfig):
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
-    return train_pairs(config, inputs, context)
+    return train_scorer(config, inputs, context)
 
 
 def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:

@@ -15,13 +15,10 @@ from pydantic import Field, model_validator
 from qwenkit.chat.publish import chat_tokenizer
 from qwenkit.config import content, edge
 from qwenkit.data.chats.datasets import check_flipped, rows
-from qwenkit.errors import UserError
-from qwenkit.evaluation.chat_answers import answers
 from qwenkit.evaluation.questions import prompt_check, read_prompts
-from qwenkit.evaluation.rubric import scored_answer
 from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages.base import PAIRS, PROMPTS, Input, Result, StageContext, sources
-from qwenkit.stages.pair_training import PairConfig, train_pairs
+from qwenkit.stages.pair_training import PairConfig, train_scorer
 from qwenkit.stages.results import PAIR_CURVES, Claim, Metrics, NodeResults, mean_scores, percent, ranking_claims
 
 SUMMARY = "fine-tune a reward model on comparisons of a policy's own answers"
@@ -68,51 +65,30 @@ class Config(PairConfig):
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Form the pairs, or read them; then train as the preference model was."""
     if not sources(inputs, "data"):
-        context.run_once("comparisons", lambda out: annotate(config, inputs, context, out))
+        context.run_once("comparisons", lambda out: form_comparisons(config, inputs, context, out))
         formed = context.scratch / "comparisons" / COMPARISONS
         inputs = {**inputs, "data": Input("data", formed, digest="formed here")}
     write_jsonl(context.out / COMPARISONS, rows(sources(inputs, "data"), "pairs", Quarantine(), check_flipped))
-    return train_pairs(config, inputs, context)
+    return train_scorer(config, inputs, context)
 
 
-def annotate(config: Config, inputs: dict[str, Input], context: StageContext, out: Path) -> dict[str, Any]:
-    """Answers by every strategy, scored by the rubric; pairs of each prompt, at most `pairs` in all."""
-    from qwenkit import Engine, SamplingParams, load_model, rng
-    from qwenkit.alignment import make_pairs
+def form_comparisons(config: Config, inputs: dict[str, Input], context: StageContext, out: Path) -> dict[str, Any]:
+    """Write the comparisons of a policy's answers into `out`; return their number and what was not compared."""
+    from qwenkit import Engine, load_model
+    from qwenkit.alignment.annotation import annotate, choose_pairs, draw_prompts
 
     prompts = read_prompts(sources(inputs, "prompts"), "reward", True, Quarantine(), config.max_bad)
-    order = rng.permutation(context.seed_for("prompts"), len(prompts))[: config.prompt_count]
-    chosen = [prompts[i] for i in order]
     folder = inputs["policy"].path
     engine = Engine(load_model(folder, device=context.device), chat_tokenizer(folder, config.style))
-    answered: list[list[dict[str, Any]]] = [[] for _ in chosen]
-    for number, temperature in enumerate(config.temperatures):
-        params = SamplingParams.plain(
-            n=config.answers,
-            temperature=temperature,
-            max_tokens=config.max_tokens,
-            seed=context.seed_for("answers", number),
-        )
-        for start in range(0, len(chosen), 64):
-            context.progress(number * len(chosen) + start, len(config.temperatures) * len(chosen), phase="annotate")
-            block = chosen[start : start + 64]
-            outputs = answers(engine, block, params, requests=list(range(start, start + len(block))))
-            for row, scored, output in zip(block, answered[start:], outputs):
-                scored += [scored_answer(row, sample.text or "", f"T={temperature}") for sample in output.samples]
-    for row, scored in zip(chosen, answered):
-        others = row.get("candidates", []) if config.others else []
-        scored += [scored_answer(row, other["text"], other["policy"]) for other in others]
-    rows = [{**row, "answers": scored} for row, scored in zip(chosen, answered)]
-    pairs, counts = make_pairs(
-        rows, strategy=config.strategy, min_margin=config.min_margin, max_pairs=config.pairs_per_prompt
-    )
-    if not pairs:
-        raise UserError(
-            f"no pair can be formed from {counts['prompts']} prompts",
-            expected=f"two answers whose scores differ by more than {config.min_margin}",
-            hint="a policy that answers some prompts rightly, more prompts, or a smaller min_margin",
-        )
-    pairs = pairs[: config.pairs]
+    annotated = annotate(
+        engine, draw_prompts(prompts, config.prompt_count, context.seed), temperatures=config.temperatures,
+        samples=config.answers, max_tokens=config.max_tokens, others=config.others, seed=context.seed,
+        progress=context.progress,
+    )  # fmt: skip
+    pairs, counts = choose_pairs(
+        annotated, most=config.pairs, strategy=config.strategy, min_margin=config.min_margin,
+        pairs_per_prompt=config.pairs_per_prompt,
+    )  # fmt: skip
     write_jsonl(out / COMPARISONS, pairs)
     return {"counts": counts, "pairs": len(pairs)}
 

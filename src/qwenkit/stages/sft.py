@@ -10,27 +10,19 @@ number is free.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from qwenkit.chat import TooLong
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
 from qwenkit.config import content, edge
-from qwenkit.data.chats.datasets import notes
-from qwenkit.data.decontamination import overlap_13gram
-from qwenkit.data.test_sets import question_texts
-from qwenkit.data.tokens.replay import draw_documents
-from qwenkit.data.tokens.tokenize import tokenize
-from qwenkit.records import Row
-from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, max_bad, sources, told
-from qwenkit.stages.chat_tokens import Plan, Tokens, chat_examples, open_chats, outcomes, put_aside, tokenize_rows
+from qwenkit.data.chats.datasets import notes, write_quarantine
+from qwenkit.data.tokens.chat_shards import chat_metrics, chat_summary, open_chats, tokenize_chats
+from qwenkit.data.tokens.replay import Replay, replay_overlap, tokenize_replay
+from qwenkit.data.tokens.row_shards import TokenizePlan
+from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, told
 from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
-from qwenkit.training.recipe import precision_warnings
-
-if TYPE_CHECKING:
-    from qwenkit.chat import ChatTokenizer
-    from qwenkit.data.tokens.shards import Shards
-    from qwenkit.training import Batch
+from qwenkit.training.trainer import precision_warnings, train_packed
 
 SUMMARY = "teach a base model to chat (supervised fine-tuning)"
 EXAMPLE = "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20"
@@ -81,114 +73,48 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.model import load_model
     from qwenkit.model.publish import save_chat_model
-    from qwenkit.training import Batches, train, validation_losses
+    from qwenkit.training import validation_chats
 
-    tok = chat_tokenizer(inputs["model"].path, config.style)
-    tokens = tokenize_rows("chats", inputs, plan(config, inputs, context), context.scratch, max_bad=config.max_bad,
-                           workers=context.threads, progress=context.progress)  # fmt: skip
-    documents, numbers, replay_too_long = replay(inputs, config, context, tokens.counts["tokens"])
-    store = open_chats(tokens, documents, numbers)
-    order = EpochOrder(store.digest, context.seed, store.lengths, config.seq_length, split=False)
-    batches = Batches(store, order, config.batch_size, config.rows_per_pass)
-    steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
-    groups = measured(tok, tokens.aside, config)
-    model = load_model(inputs["model"].path, TRAINED, context.device)
-    model.config = replace(model.config, dropout=config.dropout)
-    last = train(
-        config,
-        model,
-        batches,
-        steps,
-        **context.training(),
-        evaluate=lambda _: validation_losses(model, groups),
-        vocab_size=None,
-    )
-    save_chat_model(model, tok, inputs["model"].path, context.out)
-    put_aside(tokens.bad, context.out)
-    final_losses = validation_losses(model, groups)
-    metrics = {
-        **books(tokens), "replayed_documents": len(numbers), "replay_too_long": replay_too_long, "steps": steps,
-        **overlap(documents, numbers, tok, inputs),
-        "tokens": steps * config.batch_size * config.seq_length, "fill": round(order.fill, 4),
-        "epochs": round(order.epoch_of(steps, config.batch_size), 3),
-        "train_loss": last.get("loss"), "heldout_loss": final_losses,
-    }  # fmt: skip
-    words = ", ".join(f"{loss:.3f}" for loss in final_losses.values())
-    note = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "data"), "chats"))
-    return Result(metrics, f"{summary(metrics)}, {steps} steps{told('held-out loss', words)}", note)
-
-
-def plan(config: Config, inputs: dict[str, Input], context: StageContext) -> Plan:
-    """How the chats become tokens."""
+    folder, data = inputs["model"].path, sources(inputs, "data")
     tests = inputs["decontaminate"].path if "decontaminate" in inputs else None
-    return Plan(
-        inputs["model"].path, config.style, config.seq_length, config.too_long, config.validation_share,
-        context.seed_for("held-out"), config.mask, tests,
+    tok = chat_tokenizer(folder, config.style)
+    plan = TokenizePlan(folder, config.style, config.seq_length, config.too_long, config.validation_share,
+                        context.seed_for("held-out"), config.mask, tests)  # fmt: skip
+    chats = tokenize_chats(
+        data, digests(inputs, "data", "model", "decontaminate"), plan, context.scratch,
+        max_bad=config.max_bad, workers=context.threads, progress=context.progress,
     )  # fmt: skip
+    replay = draw_replay(config, inputs, context, chats.counts["tokens"])
+    dataset = open_chats(chats, replay.documents, replay.numbers)
+    order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split=False)
+    steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
+    validation = validation_chats(tok, chats.validation, config.seq_length, config.mask, config.too_long)
+    model = load_model(folder, TRAINED, context.device)
+    model.config = replace(model.config, dropout=config.dropout)
+    training = train_packed(config, model, dataset, order, steps, validation, **context.training())
+    save_chat_model(model, tok, folder, context.out)
+    write_quarantine(chats.quarantined, context.out)
+    metrics = {
+        **chat_metrics(chats),
+        "replayed_documents": len(replay.numbers), "replay_too_long": replay.too_long, "steps": steps,
+        **({"overlap_13gram": replay_overlap(replay, tok, tests)} if tests else {}),
+        "tokens": training.tokens, "fill": round(order.fill, 4), "epochs": training.epochs,
+        "train_loss": training.train_loss, "heldout_loss": training.validation_loss,
+    }  # fmt: skip
+    losses = ", ".join(f"{loss:.3f}" for loss in training.validation_loss.values())
+    words = ", ".join([chat_summary(metrics), *replay.warning(), f"{steps} steps{told('held-out loss', losses)}"])
+    return Result(metrics, words, (*precision_warnings(config.precision, context.device), *notes(data, "chats")))
 
 
-def books(tokens: Tokens) -> dict[str, int]:
-    """What became of every chat: read = quarantined + dropped + held out + chats."""
-    counts = tokens.counts
-    names = {"read": "read", "quarantined": "quarantined", "dropped_test_overlap": "test_overlap",
-             "held_out": "held_out", "dropped_too_long": "too_long", "chats": "kept", "conversations": "parts",
-             "cut": "cut", "turns_left_out": "turns_left_out"}  # fmt: skip
-    return {name: counts[count] for name, count in names.items()}
-
-
-NOT_LEARNT = {
-    "dropped_test_overlap": "that overlap a test left out",
-    "dropped_too_long": "too long for a row and left out",
-    "cut": "too long for a row and cut between turns",
-    "quarantined": "not usable and put aside",
-}
-
-
-def summary(counts: dict[str, int]) -> str:
-    """The chats that were learnt from, and those that were not for their length."""
-    chats = f"{counts['chats']} chats"
-    if counts["conversations"] > counts["chats"]:
-        chats += f" in {counts['conversations']} parts"
-    words = [chats, *outcomes(counts, NOT_LEARNT)]
-    if counts.get("replay_too_long") and not counts["replayed_documents"]:
-        words.append(f"nothing replayed: all {counts['replay_too_long']} documents drawn are longer than a row")
-    return ", ".join(words)
-
-
-def measured(tok: ChatTokenizer, rows: list[Row], config: Config) -> dict[str, list[Batch]]:
-    """The chats held out as batches; none where all are too long."""
-    from qwenkit.data.tokens.dataset import InMemoryTokenDataset
-    from qwenkit.training import validation_batches
-
-    parts = (chat_examples(tok, row, config.mask, config.seq_length, config.too_long)[0] for row in rows)
-    store = InMemoryTokenDataset(example for examples in parts for example in examples if example.learns)
-    return {"chats": validation_batches(store, config.seq_length, 8, False)} if len(store.lengths) else {}
-
-
-def overlap(documents: Shards | None, numbers: Sequence[int], tok: ChatTokenizer, inputs: dict[str, Input]) -> Row:
-    """How many replayed documents share 13 units with a test; of the chats none does, for those are dropped."""
-    if "decontaminate" not in inputs:
-        return {}
-    if documents is None or not numbers:
-        return {"overlap_13gram": 0}
-    replayed = (tok.decode(documents.tokens(number, 0, int(documents.lengths[number])).tolist()) for number in numbers)
-    return {"overlap_13gram": overlap_13gram(replayed, question_texts(inputs["decontaminate"].path))}
-
-
-def replay(
-    inputs: dict[str, Input], config: Config, context: StageContext, chat_tokens: int
-) -> tuple[Shards | None, Sequence[int], int]:
-    """The documents that the base model learnt from; the numbers of those that are drawn until they make up their share
-    of all tokens; and how many of those drawn were longer than a row and passed over."""
+def draw_replay(config: Config, inputs: dict[str, Input], context: StageContext, chat_tokens: int) -> Replay:
+    """Draw the documents that are mixed in, where there is a corpus to draw from."""
     if "replay" not in inputs or not config.replay_share:
-        return None, [], 0
-    store, _, _ = tokenize(
-        inputs["replay"], inputs["model"], config.corpus_validation, context.seed_for("held-out"),
-        context.scratch, workers=context.threads, progress=context.progress,
+        return Replay()
+    return tokenize_replay(
+        inputs["replay"], inputs["model"], context.scratch, share=config.replay_share, other_tokens=chat_tokens,
+        seq_length=config.seq_length, seed=context.seed_for("replay"), validation_share=config.corpus_validation,
+        validation_seed=context.seed_for("held-out"), workers=context.threads, progress=context.progress,
     )  # fmt: skip
-    budget = chat_tokens * config.replay_share / (1 - config.replay_share)
-    numbers, too_long = draw_documents(store.lengths, config.seq_length, budget, context.seed_for("replay"))
-    return store, numbers, too_long
 
 
 def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:

@@ -1,5 +1,5 @@
 """Keys that several stages share: how a model is trained. Defaults are the report's (§2.4, Table 1 for 7B), or marked.
-The settings of optimizer, schedule and precision stand in `training/settings.py`."""
+Those of every training stand in `training/settings.py`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,7 @@ __all__ = ["PackedTrainingConfig", "Schedule", "TrainingConfig"]
 
 
 class TrainingConfig(stage_config(TrainingSettings), StageConfig):  # pyright: ignore[reportGeneralTypeIssues]
-    """Optimizer, schedule, batch and precision of one training stage."""
-
-    seq_length: int = content(2048, doc="context length: tokens in a packed row", ge=8, before="optimizer")
-    batch_size: int = content(2048, doc="rows in a batch (2048 x 2048 tokens: 4M)", ge=1, before="optimizer")
-    micro_batch_size: int = content(
-        8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1, before="optimizer"
-    )
-
-    @property
-    def rows_per_pass(self) -> int:
-        """Rows in one forward pass: never more than a batch has."""
-        return min(self.micro_batch_size, self.batch_size)
+    """Batch, optimizer, schedule and precision of one training stage."""
 
 
 class PackedTrainingConfig(TrainingConfig):

@@ -5,7 +5,8 @@
     update = lm_update(model, optimizer, batches, build_schedule("cosine", total=400, warmup=30))
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
-Reading order: `loop` -> `update` -> `lm_loss` -> `batches` -> `optim` -> `lr_schedule` -> `checkpoint` -> `sentinel`.
+Reading order: `trainer` -> `loop` -> `update` -> `lm_loss` -> `batches` -> `optim` -> `lr_schedule` -> `checkpoint` ->
+`sentinel`.
 Names load on first use, so that importing this package does not import torch.
 """
 
@@ -27,8 +28,10 @@ _HOME = {
     "document_batches": "batches",
     "validation_batches": "batches",
     "validation_sets": "validation",
+    "validation_chats": "validation",
     "validation_losses": "validation",
-    "train": "recipe",
+    "train": "trainer",
+    "train_packed": "trainer",
     "build_optimizer": "optim",
     "OptimizerSet": "optim",
     "Muon": "optim",

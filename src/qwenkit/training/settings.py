@@ -18,8 +18,11 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Optimizer, schedule and precision of one training. Each is a key of every stage that trains a model."""
+    """Batch, optimizer, schedule and precision of one training. Each is a key of every stage that trains a model."""
 
+    seq_length: int = setting(2048, doc="context length: tokens in a packed row", ge=8)
+    batch_size: int = setting(2048, doc="rows in a batch (2048 x 2048 tokens: 4M)", ge=1)
+    micro_batch_size: int = setting(8, doc="rows in one forward pass; the rest is accumulated (ours)", ge=1)
     optimizer: Literal["adamw", "muon"] = setting("adamw", doc="adamw (the report's), or muon for the matrices (ours)")
     lr: float = setting(3e-4, doc="peak learning rate of AdamW", gt=0)
     muon_lr: float = setting(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
@@ -37,3 +40,12 @@ class TrainingSettings:
     evaluate_every: int = setting(
         0, doc="steps between held-out evaluations; 0: only at the start and at the end", ge=0, role="runtime"
     )
+
+
+def rows_per_pass(settings: TrainingSettings) -> int:
+    """Return the rows of one forward pass: never more than a batch has."""
+    return min(settings.micro_batch_size, settings.batch_size)
+
+
+STATE_BYTES = {"adamw": 16, "muon": 12}
+"""Bytes of float32 for each parameter, by optimizer: itself, its gradient, and two moments (AdamW) or one (Muon)."""

@@ -18,13 +18,15 @@ from typing import NoReturn
 from qwenkit.data.chats import describe, reading
 from qwenkit.data.chats.reading import ChatSplit, Check, Source
 from qwenkit.errors import UserError
-from qwenkit.records import Quarantine, Row, canonical, json_kind
+from qwenkit.records import Quarantine, Row, canonical, json_kind, write_jsonl
 
 _FORMS = {
     "chats": "one JSON object a line, with `messages`",
     "pairs": "one JSON object a line, with `messages` (or `prompt`), `chosen` and `rejected`",
     "prompts": "one JSON object a line, with `messages` (or `prompt`)",
 }
+QUARANTINE = "quarantine.jsonl"
+"""The rows that cannot be used, beside what was made of the others."""
 FIRST_ROWS = 2000
 """The number of rows of a source that are checked before anything is trained, and for notes about it."""
 
@@ -84,6 +86,12 @@ def refuse_bad(source: Source, read: int, counts: Mapping[str, int], rows: Seque
         expected=f"at most {100 * most:.3g} % of them (`max_bad` = {most:g})",
         hint="`qwenkit inspect data` tells of every row; fix the data, or raise max_bad",
     )
+
+
+def write_quarantine(rows: Sequence[Row], out: Path) -> None:
+    """Write beside a model which rows were not usable, where there are any."""
+    if rows:
+        write_jsonl(out / QUARANTINE, rows)
 
 
 def notes(source: Source, kind: str) -> tuple[str, ...]:

@@ -57,8 +57,8 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """The settings that the report leaves open. Every default is ours; a rule's `source` names the published threshold. Each
-    `setting` is a key of `corpus` in recipes."""
+    """The settings that the report leaves open. Every default is ours; a rule's `source` names the published
+    threshold. Each `setting` is a key of `corpus` in recipes."""
 
     seed: int = 0
     allow_licences: tuple[str, ...] | None = setting(None, doc="licences to keep; none: all", empty=[])

@@ -22,15 +22,22 @@ from qwenkit.errors import UserError
 
 
 class TokenDataset(Protocol):
-    """What batches read from.
+    """What batches read from."""
 
-    `lengths` [documents] counts the tokens of each document, `ids` are the documents' names, and `digest` names the
-    tokens, lengths and weights, so that an order can be drawn for these bytes and no others.
-    """
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Return the number of tokens of each document [documents]."""
+        ...
 
-    lengths: npt.NDArray[np.int64]
-    ids: Sequence[str]
-    digest: str
+    @property
+    def ids(self) -> Sequence[str]:
+        """Return the name of each document."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of tokens, lengths and weights: an order is drawn for these bytes and no others."""
+        ...
 
     def tokens(self, document: int, start: int, stop: int) -> npt.NDArray[np.uint32]:
         """Return the ids [start, stop) of a document, fewer where it ends before `stop`."""
@@ -55,7 +62,7 @@ class Example(NamedTuple):
     """
 
     id: str
-    ids: Sequence[int]
+    ids: Sequence[int] | npt.NDArray[np.uint32]
     weights: Sequence[float]
     content: Sequence[bool] | None = None
 

@@ -69,7 +69,7 @@ class ShardWriter:
         self._index.__exit__()
         self._tokens.close()
 
-    def add(self, row: Row, ids: Sequence[int]) -> int:
+    def add(self, row: Row, ids: Sequence[int] | npt.NDArray[np.uint32]) -> int:
         """Write a document, closed by `eot_id`, and return its length in tokens.
 
         `row` has its `id`, and `copy`, `source`, `licence` and `place` if they are known. Raises a `UserError` for an
@@ -82,7 +82,7 @@ class ShardWriter:
         return len(data)
 
 
-def _closed(ids: Sequence[int], eot_id: int | None, name: str) -> npt.NDArray[np.uint32]:
+def _closed(ids: Sequence[int] | npt.NDArray[np.uint32], eot_id: int | None, name: str) -> npt.NDArray[np.uint32]:
     data = np.asarray(ids, dtype=np.int64)
     if len(data) and not 0 <= data.min() <= data.max() < 2**32:
         raise UserError("a token id does not fit into 32 bits", where=f"document {name}", expected="0 to 4294967295")

@@ -1,23 +1,28 @@
 """The stock training: optimizer, schedule, update and loop put together from one set of settings.
 
-last = train(settings, model, batches, steps, device="cpu", log=log, folder=folder, progress=progress, seed=1)
+    last = train(settings, model, batches, steps, device="cpu", log=log, folder=folder, progress=progress, seed=1)
+    training = train_packed(settings, model, dataset, order, steps, validation, device="cpu", ...)
+
+`train` takes any batches; `train_packed` is for packed rows of tokens, as in pretraining and supervised fine-tuning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwenkit import platform
 from qwenkit.events import Log
+from qwenkit.training.settings import TrainingSettings, rows_per_pass
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from qwenkit.data.tokens.dataset import TokenDataset
+    from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.training.batches import Batch
     from qwenkit.training.loop import Evaluate
-    from qwenkit.training.settings import TrainingSettings
 
 
 def usable_precision(precision: str, device: str) -> str:
@@ -90,4 +95,55 @@ def train(
         evaluate_every=settings.evaluate_every,
         progress=lambda done, total, **m: progress(done, total, loss=m["loss"]),
         seed=seed,
+    )
+
+
+class PackedTraining(NamedTuple):
+    """What a training on packed rows came to: its tokens (padding included) and epochs, the loss of the last step, and
+    the loss on each validation set, in nats per token."""
+
+    tokens: int
+    epochs: float
+    train_loss: float | None
+    validation_loss: dict[str, float]
+
+
+def train_packed(
+    settings: TrainingSettings,
+    model: nn.Module,
+    dataset: TokenDataset,
+    order: EpochOrder,
+    steps: int,
+    validation: Mapping[str, Sequence[Batch]],
+    *,
+    device: str,
+    log: Log,
+    folder: Path,
+    progress: Callable[..., None],
+    seed: int,
+    vocab_size: int | None = None,
+) -> PackedTraining:
+    """Train on the rows into which `order` packs a dataset, and measure the loss on the validation sets.
+
+    With `vocab_size` the sentinel also watches for a loss above that of a uniform guess."""
+    from qwenkit.training import Batches, validation_losses
+
+    last = train(
+        settings,
+        model,
+        Batches(dataset, order, settings.batch_size, rows_per_pass(settings)),
+        steps,
+        device=device,
+        log=log,
+        folder=folder,
+        progress=progress,
+        seed=seed,
+        evaluate=lambda _: validation_losses(model, validation),
+        vocab_size=vocab_size,
+    )
+    return PackedTraining(
+        steps * settings.batch_size * settings.seq_length,
+        round(order.epoch_of(steps, settings.batch_size), 3),
+        last.get("loss"),
+        validation_losses(model, validation),
     )

@@ -13,7 +13,7 @@ from qwenkit.records import Quarantine, Row
 
 
 def read_texts(path: Path) -> list[Row]:
-    """Documents of a corpus artifact or of JSONL; otherwise whatever the readers of the data room can read."""
+    """Documents of a corpus artifact or of JSONL; otherwise whatever the readers can read."""
     if any(path.glob(DOCUMENTS)) or unpacked_name(path).suffix == ".jsonl":
         return list(iter_documents(path))
     quarantine = Quarantine()
