@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from qwenkit.chat.publish import prompt_ids
 from qwenkit.evaluation.rubric import mean_rubric
 from qwenkit.records import Row
 
@@ -19,10 +17,12 @@ if TYPE_CHECKING:
 def answers(
     engine: Engine, rows: Sequence[Row], params: SamplingParams, requests: Sequence[int] | None = None
 ) -> list[Output]:
-    """Return the engine's answers to prompts, each ending with its turn or with the text."""
-    tok = cast("ChatTokenizer", engine.tok)
-    turn = replace(params, stop_token_ids=(*(params.stop_token_ids or ()), tok.im_end_id, tok.eot_id))
-    return engine.generate([prompt_ids(tok, row) for row in rows], turn, requests)
+    """Return `engine.chat` of the rows' `messages` and `tools`; the draws of row i are made from `requests[i]`.
+
+    An answer ends where it would in a served chat: at any of `chat.stop_token_ids`.
+    """
+    tools = [row.get("tools") for row in rows]
+    return engine.chat([row["messages"] for row in rows], params, tools, requests=requests)
 
 
 def greedy_rubric(model: Transformer, tok: ChatTokenizer, rows: Sequence[Row], max_tokens: int) -> dict[str, float]:

@@ -154,6 +154,7 @@ def make_trainer(
 ) -> PPO:  # fmt: skip
     """Return PPO with its prompts, its batches of pretraining documents, and the gold rubric as an observer."""
     from qwenkit.alignment import PPO, Prompts, rubric_observer
+    from qwenkit.chat import stop_token_ids
     from qwenkit.training import document_batches
 
     settings = PPOConfig(
@@ -167,7 +168,8 @@ def make_trainer(
     if store is not None:
         ptx = document_batches(store, context.seed_for("ptx"), config.seq_length, config.ptx_rows)
     return PPO(
-        policy, value, reference, reward, prompts, settings, im_end_id=tok.im_end_id, vocabulary=tok.n_tokens, ptx=ptx,
+        policy, value, reference, reward, prompts, settings,
+        im_end_id=tok.im_end_id, stop_token_ids=stop_token_ids(tok), vocabulary=tok.n_tokens, ptx=ptx,
         observe=rubric_observer(tok, rows, prompts),
     )  # fmt: skip
 
