@@ -25,9 +25,10 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --level error
 
-# The quick tier, with the seconds of each package; `make test ROOM=chat` runs one package.
+# The quick tier, a process a core, with the seconds of each package; `make test ROOM=chat` runs one package.
 test: install
-	$(BIN)/python -m pytest --durations=10 --budgets $(if $(ROOM),tests/$(ROOM),)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile \
+	  --durations=10 --budgets $(if $(ROOM),tests/$(ROOM),)
 
 # The long forms: run once for each larger change; results go to docs/LOG.md.
 soak: install

@@ -36,7 +36,7 @@ class Validator:
     expected: str
     convert: Callable[[Any], Any]
 
-    def parse(self, value: Any, name: str, where: str | None = None) -> Any:
+    def parse(self, value: object, name: str, where: str | None = None) -> Any:
         """Return the plain value; raises a `UserError` that names the argument."""
         try:
             return self.convert(value)
@@ -71,7 +71,7 @@ def optional(validator: Validator) -> Validator:
     )
 
 
-def default_if_none(validator: Validator, neutral: Any) -> Validator:
+def default_if_none(validator: Validator, neutral: object) -> Validator:
     """Return the same validator that takes None as the neutral value."""
     return Validator(
         f"{validator.expected}; or None", lambda value: neutral if value is None else validator.convert(value)
@@ -125,7 +125,7 @@ def _list(value: Any) -> list[Any]:
     return list(value)
 
 
-def as_list(value: Any, name: str, expected: str, hint: str | None = None) -> list[Any]:
+def as_list(value: object, name: str, expected: str, hint: str | None = None) -> list[Any]:
     """Return the items of a list, one for each request; raises a `UserError` for anything else."""
     try:
         return _list(value)
@@ -133,7 +133,7 @@ def as_list(value: Any, name: str, expected: str, hint: str | None = None) -> li
         raise UserError(f"{name} = {shown(value)}", expected=expected, hint=hint) from None
 
 
-def token_ids(value: Any, vocab_size: int, where: str) -> list[int]:
+def token_ids(value: object, vocab_size: int, where: str) -> list[int]:
     """Return ids as a list; raises a `UserError` where one has no row in the embedding."""
     expected = f"token ids from 0 to {vocab_size - 1}"
     try:
@@ -145,13 +145,13 @@ def token_ids(value: Any, vocab_size: int, where: str) -> list[int]:
     return ids
 
 
-def same_length(values: Sequence[Any], name: str, count: int) -> None:
+def same_length(values: Sequence[object], name: str, count: int) -> None:
     """Raise a `UserError` for lists of different lengths."""
     if len(values) != count:
         raise UserError(f"{len(values)} {name} for {count} prompts", expected="one for each prompt")
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a value as messages show it: short, and on one line."""
     return " ".join(reprlib.repr(value).split())
 

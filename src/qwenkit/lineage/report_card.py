@@ -234,7 +234,7 @@ def _flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Leaves by their last name."""
     rows: list[tuple[str, str]] = []
     for name, value in table.items():
-        rows += _flat(mapping(value)) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
+        rows += _flat(mapping(table[name])) if isinstance(value, dict) else [(str(name).replace("_", " "), str(value))]
     return rows
 
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypedDict
 
 from qwenkit.records import Row
 from qwenkit.stages import KINDS, load_stage
-from qwenkit.stages.results import NodeResults, mapping, number, sequence, share, signed
+from qwenkit.stages.results import Metrics, NodeResults, mapping, number, sequence, share, signed
 
 MOST_SAMPLES = 24
 Layout = Literal["table", "funnel", "compression", "ranking", "rubric", "scores", "answers"]
@@ -52,7 +52,7 @@ class TableView(TypedDict):
     rows: Sequence[Sequence[Any]]
 
 
-def card_parts(kind: str, metrics: Mapping[str, Any]) -> tuple[CardPart, ...]:
+def card_parts(kind: str, metrics: Metrics) -> tuple[CardPart, ...]:
     """Return the parts of the card for a node: those that its kind brings, else the shared ones of its metrics."""
     own = kind_parts(kind)
     return own or tuple(part for metric, part in SHARED_PARTS.items() if metric in metrics)

@@ -85,17 +85,17 @@ def short(number: float) -> str:
     return f"{number / scale:.3g} {suffix}".rstrip()
 
 
-def mapping(value: Any) -> Row:
+def mapping(value: object) -> Row:
     """Return the value if it is a JSON object, else an empty one."""
     return cast("Row", value) if isinstance(value, dict) else {}
 
 
-def sequence(value: Any) -> list[Any]:
+def sequence(value: object) -> list[Any]:
     """Return the value if it is a list, else an empty one."""
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """Return the value as a finite float, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -110,7 +110,7 @@ def curve(rows: Sequence[Row], name: str, most: int = 400) -> tuple[list[float],
     return [b[-1][0] for b in bins], [sum(value for _, value in b) / len(b) for b in bins]
 
 
-def outcome_of(low: Any, high: Any, null: float = 0.0) -> str:
+def outcome_of(low: object, high: object, null: float = 0.0) -> str:
     """Return what an interval says: above the null value `worked`, below it `did not work`, and `not resolved` where it
     holds that value or is unknown."""
     least, most = number(low), number(high)
@@ -137,13 +137,13 @@ def signed(row: Metrics) -> str:
     return f"{mean:+.3f}{ends}".replace("-", "−")
 
 
-def counted(value: Any, what: str) -> str:
+def counted(value: object, what: str) -> str:
     """Return a count in words, `12,000 tokens`; empty where it is unknown."""
     count = number(value)
     return "" if count is None else f"{count:,.0f} {what}"
 
 
-def mean_scores(table: Any) -> dict[str, float]:
+def mean_scores(table: object) -> dict[str, float]:
     """Return the mean of every score in a table."""
     means = {str(name): number(mapping(score).get("mean")) for name, score in mapping(table).items()}
     return {name: mean for name, mean in means.items() if mean is not None}
@@ -272,7 +272,7 @@ def outcome_beside(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     return outcome, ""
 
 
-def comparison_outcome(row: Mapping[str, Any]) -> str:
+def comparison_outcome(row: Mapping[str, object]) -> str:
     """Return the outcome by the interval; over seeds by the pooled one, and only where every seed's difference says the
     same."""
     joint = mapping(row.get("pooled")) or row

@@ -59,7 +59,7 @@ class Progress(Protocol):
         ...
 
 
-def null_log(event: str, **fields: Any) -> None:
+def null_log(event: str, **fields: object) -> None:
     """Do nothing: the log of a run that keeps none."""
 
 

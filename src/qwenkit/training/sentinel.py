@@ -181,7 +181,7 @@ class Sentinel:
         self.alarms = [row for row in rows if row.kind in KINDS and row.id not in set(disabled)]
         self._histories = {row.id: AlarmHistory() for row in self.alarms}
 
-    def observe(self, step: int, metrics: Mapping[str, Any]) -> list[AlarmEvent]:
+    def observe(self, step: int, metrics: Mapping[str, float]) -> list[AlarmEvent]:
         """Return the alarms that fire at this step; `metrics` are those of its event."""
         events = (self._look(row, metrics[row.metric], step) for row in self.alarms if row.metric in metrics)
         return [event for event in events if event is not None]

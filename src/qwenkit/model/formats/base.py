@@ -94,7 +94,7 @@ def flag(config_json: Mapping[str, Any], name: str, default: bool = False) -> bo
     return value
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: object) -> bool:
     """Return whether a value of `config.json` is an integer (and not a boolean)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
