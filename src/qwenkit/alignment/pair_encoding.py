@@ -14,11 +14,16 @@ answer do not fit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Literal, Protocol, overload
 
-from qwenkit.chat import cut
+from qwenkit.chat import Rendered, cut
+from qwenkit.chat.messages import Message, Tool
+from qwenkit.records import Row
+
+if TYPE_CHECKING:
+    from qwenkit.data.tokens.shards import Shards
 
 SIDES = ("chosen", "rejected")
 PairTooLong = Literal["drop", "truncate"]
@@ -32,7 +37,7 @@ class SupportsRender(Protocol):
         """Return the id of `<|im_end|>`."""
         ...
 
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> Any:
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> Rendered:
         """Return the chat as `ids` (and more)."""
         ...
 
@@ -51,7 +56,7 @@ class Pair:
         return max(len(self.chosen), len(self.rejected))
 
 
-def answer_ids(tok: SupportsRender, row: Mapping[str, Any], answer: str | Mapping[str, Any]) -> list[int]:
+def answer_ids(tok: SupportsRender, row: Row, answer: str | Message) -> list[int]:
     """Return the ids of a row's chat (`messages`, `tools`) with `answer` as its last turn, up to `<|im_end|>`."""
     last = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
     ids = list(tok.render([*row["messages"], last], tools=row.get("tools")).ids)
@@ -59,11 +64,11 @@ def answer_ids(tok: SupportsRender, row: Mapping[str, Any], answer: str | Mappin
 
 
 def encode_pair(
-    row: Mapping[str, Any], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
+    row: Row, tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[Pair | None, str, bool]:
     """Return the pair of a row (or None), its outcome (kept, too_long, same_text), and whether its prompt was cut."""
 
-    def encoded(messages: Sequence[Mapping[str, Any]]) -> Pair:
+    def encoded(messages: Sequence[Message]) -> Pair:
         prompt = {**row, "messages": messages}
         return Pair(*(answer_ids(tok, prompt, row[side]) for side in SIDES), id=row["id"])
 
@@ -79,7 +84,7 @@ def encode_pair(
 
 
 def encode_pairs(
-    rows: Iterable[Mapping[str, Any]], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
+    rows: Iterable[Row], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[list[Pair], dict[str, int]]:
     """Return the pairs of rows (`messages`, `chosen`, `rejected`), and counts: kept, too_long, same_text, and cut (kept
     without some turns) where there are any."""
@@ -98,7 +103,7 @@ def encode_pairs(
 class StoredPairs(Sequence[Pair]):
     """Pairs in token shards, where each pair is two documents: the chosen text and the rejected one after it."""
 
-    def __init__(self, shards: Any) -> None:
+    def __init__(self, shards: Shards) -> None:
         """Read pairs from these shards."""
         self.shards = shards
 

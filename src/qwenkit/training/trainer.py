@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from qwenkit.data.tokens.dataset import TokenDataset
     from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.training.batches import Batch
+    from qwenkit.training.lm_loss import Objective
     from qwenkit.training.loop import Evaluate
+    from qwenkit.training.update import MicroBatch
 
 
 def usable_precision(precision: str, device: str) -> str:
@@ -42,7 +44,7 @@ def precision_warnings(precision: str, device: str) -> tuple[str, ...]:
 def train(
     settings: TrainingSettings,
     model: nn.Module,
-    batches: Callable[[int], Sequence[Batch]] | Callable[[int], Sequence[Any]],
+    batches: Callable[[int], Sequence[MicroBatch]],
     steps: int,
     *,
     device: str,
@@ -50,7 +52,7 @@ def train(
     folder: Path,
     progress: Callable[..., None],
     seed: int,
-    objective: Callable[..., Any] | None = None,
+    objective: Objective | None = None,
     evaluate: Evaluate | None = None,
     vocab_size: int | None = None,
     until: int | None = None,
