@@ -17,13 +17,12 @@ RUBRIC = {"language": None, "right": {"kind": "mention", "any": ["Lund"], "none"
 class Parrot:
     """An engine that answers with the temperature, and rightly where it is 1."""
 
-    tok = SimpleNamespace(im_end_id=1, eot_id=2, render=lambda *_, **__: SimpleNamespace(ids=[3]))
-
     def __init__(self) -> None:
         self.requests: list[list[int]] = []
         self.seeds: list[int] = []
 
-    def generate(self, prompts: list[Any], params: Any, requests: list[int]) -> list[Any]:
+    def chat(self, prompts: list[Any], params: Any, tools: list[Any], *, requests: list[int]) -> list[Any]:
+        assert len(tools) == len(prompts)
         self.requests.append(requests)
         self.seeds.append(params.seed)
         text = "Lund" if params.temperature == 1 else f"at {params.temperature}"

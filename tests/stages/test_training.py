@@ -91,6 +91,56 @@ def test_every_weight_moves_whatever_dtype_the_folder_has(
     assert all(torch.equal(stored[name], after[name].to(dtype)) for name in after)
 
 
+def test_what_is_measured_is_the_model_as_it_is_stored(
+    desk: Desk, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source of 16 bits is published in 16 bits: loss and accuracy of its artifact are those of the rounded model."""
+    from qwenkit import training
+    from qwenkit.alignment import ranking
+
+    rounded: list[bool] = []
+
+    def watch(owner: Any, name: str) -> None:
+        usual = getattr(owner, name)
+
+        def measure(model: torch.nn.Module, *rest: Any) -> Any:
+            rounded.append(all(torch.equal(p, p.to(torch.bfloat16).to(p.dtype)) for p in model.parameters()))
+            return usual(model, *rest)
+
+        monkeypatch.setattr(owner, name, measure)
+
+    watch(training, "validation_losses")
+    run_sft(desk, folder, torch.bfloat16, validation_share=0.4)
+    assert rounded[-1] and not all(rounded)  # the loss on the way is that of the float32 weights
+    rounded.clear()
+    watch(ranking, "margin_rows")
+    run_preference(desk, folder, torch.bfloat16, validation_share=0.4)
+    assert rounded == [True]
+
+
+def test_answers_end_by_the_rule_of_a_served_chat(
+    desk: Desk, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graded answers and rollouts alike: the end of the turn, the start of another and the end of the text."""
+    from qwenkit import Engine, SamplingParams, alignment, load_tokenizer
+    from qwenkit.chat import stop_token_ids
+    from qwenkit.evaluation.chat_answers import answers
+
+    tok = load_tokenizer(folder("chat"))
+    stops = set(stop_token_ids(tok))
+    assert {tok.special[name] for name in ("<|im_end|>", "<|im_start|>", "<|endoftext|>")} <= stops
+    engine = Engine(load_model(folder("chat")), tok)
+    for stop in stops:
+        params = SamplingParams.plain(temperature=0, max_tokens=4, logit_bias={stop: 100.0})
+        (output,) = answers(engine, prompts(1), params)
+        assert (output.finish_reason, output.ids) == ("stop", [stop])
+    given: dict[str, Any] = {}
+    usual = alignment.PPO
+    monkeypatch.setattr(alignment, "PPO", lambda *some, **rest: given.update(rest) or usual(*some, **rest))
+    run_ppo(desk, folder, torch.float32, steps=1)
+    assert set(given["stop_token_ids"]) == stops
+
+
 def test_pairs_of_a_prompt_are_on_one_side(desk: Desk, folder: Callable[..., Path]) -> None:
     """Three pairs of each prompt: none is learnt from where another measures."""
     done = run_preference(desk, folder, torch.float32, validation_share=0.4)

@@ -1,8 +1,8 @@
 """One pass of pairwise training: preference-model pretraining and the reward model (report §3.2.1).
 
 model = load_scorer(folder, "float32", device, seed)
-training = train_pairs(settings, model, pairs, {"held out": held_out}, epochs=1, ...)
-training.accuracy        # of each set of pairs that is measured, with its interval
+    steps, loss = train_pairs(settings, model, pairs, epochs=1, validation=validation_pairs, ...)
+    margins, accuracy = measure_pairs(model, {"held out": validation_pairs, "other policies": more}, seed)
 """
 
 from __future__ import annotations
@@ -20,21 +20,12 @@ if TYPE_CHECKING:
     from qwenkit.events import Log
     from qwenkit.model import ScalarModel
 
-HELD_OUT = "held out"
-"""The measured set on which the accuracy is also logged while the model learns."""
-
 
 class PairTraining(NamedTuple):
-    """What a training on pairs came to.
-
-    `margins` are rows of `ranking.margin_rows`, one for each measured pair; `accuracy` says of each measured set which
-    share of it is ranked correctly.
-    """
+    """What a training on pairs came to: its steps, and the loss of the last one in nats per pair."""
 
     steps: int
     train_loss: float | None
-    margins: list[Row]
-    accuracy: Row
 
 
 def load_scorer(folder: Path, dtype: str, device: str, seed: int) -> ScalarModel:
@@ -51,26 +42,33 @@ def train_pairs(
     settings: TrainingSettings,
     model: ScalarModel,
     pairs: Sequence[Pair],
-    measured: Mapping[str, Sequence[Pair]],
     epochs: float,
     *,
+    validation: Sequence[Pair] = (),
     device: str,
     log: Log,
     folder: Path,
     progress: Callable[..., None],
     seed: int,
 ) -> PairTraining:
-    """Train a scalar model to rank pairs, with checkpoints in `folder`, and measure it on each set of `measured`."""
-    from qwenkit.alignment.ranking import margin_rows, ranking_accuracy, ranking_metrics
+    """Train a scalar model to rank pairs, with checkpoints in `folder`; the accuracy on `validation` is logged."""
+    from qwenkit.alignment.ranking import ranking_metrics
     from qwenkit.alignment.reward_model import PairBatches, PairwiseObjective
     from qwenkit.training import train
 
     batches = PairBatches(pairs, settings.batch_size, derive_seed(seed, "order"), rows_per_pass(settings))
     steps = batches.steps(epochs)
-    watched = measured.get(HELD_OUT)
     last = train(
         settings, model, batches, steps, device=device, log=log, folder=folder, progress=progress, seed=seed,
-        objective=PairwiseObjective(), evaluate=(lambda _: ranking_metrics(model, watched)) if watched else None,
+        objective=PairwiseObjective(), evaluate=(lambda _: ranking_metrics(model, validation)) if validation else None,
     )  # fmt: skip
-    margins = [row for name, pairs_of_set in measured.items() for row in margin_rows(model, pairs_of_set, name)]
-    return PairTraining(steps, last.get("loss"), margins, ranking_accuracy(margins, seed))
+    return PairTraining(steps, last.get("loss"))
+
+
+def measure_pairs(model: ScalarModel, sets: Mapping[str, Sequence[Pair]], seed: int) -> tuple[list[Row], Row]:
+    """Return (margins, accuracy): a row of `ranking.margin_rows` for each pair, and of each set the share of its pairs
+    that is ranked correctly, with an interval by resampling from `seed`."""
+    from qwenkit.alignment.ranking import margin_rows, ranking_accuracy
+
+    margins = [row for name, pairs in sets.items() for row in margin_rows(model, pairs, name)]
+    return margins, ranking_accuracy(margins, seed)

@@ -36,13 +36,7 @@ class Prompts:
         """Keep the prompts that fit; raises a `UserError` where none does."""
         fits = [row for row, prompt in enumerate(ids) if max_tokens is None or len(prompt) <= max_tokens]
         if not fits:
-            if not ids or max_tokens is None:
-                raise UserError("there is no prompt to answer")
-            raise UserError(
-                f"no prompt fits: the shortest has {min(map(len, ids))} tokens",
-                expected=f"one of at most {max(0, max_tokens)} tokens: `seq_length` less `max_tokens`",
-                hint="raise `seq_length`, or lower `max_tokens`",
-            )
+            raise UserError("there is no prompt to answer", expected=f"at least one of 1 to {max_tokens} tokens")
         self.ids, self.rows, self.too_long = [list(ids[row]) for row in fits], fits, len(ids) - len(fits)
         self.per_step, self.seed = per_step, derive_seed(seed, "prompts")
         self.order = ShuffledOrder(len(self.ids), self.seed)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from qwenkit.alignment.pair_encoding import PairTooLong, encode_pairs
 from qwenkit.alignment.pair_shards import open_pairs, pair_metrics, pair_summary, tokenize_pairs
-from qwenkit.alignment.pair_training import HELD_OUT, load_scorer, train_pairs
+from qwenkit.alignment.pair_training import load_scorer, measure_pairs, train_pairs
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
 from qwenkit.config import content
 from qwenkit.data.chats.datasets import notes, read_pairs, write_quarantine
@@ -58,21 +58,24 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
         data, digests(inputs, "data", "model", "decontaminate"), plan, context.scratch,
         max_bad=config.max_bad, workers=context.threads, progress=context.progress,
     )  # fmt: skip
-    sets = {HELD_OUT: [true_label(row) for row in rows.validation]}
+    sets = {"held out": [true_label(row) for row in rows.validation]}
     if "tests" in inputs:
         sets["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
     encoded = {name: encode_pairs(pairs, tok, config.seq_length, config.too_long) for name, pairs in sets.items()}
     model = load_scorer(folder, TRAINED, context.device, context.seed)
     measured = {name: pairs for name, (pairs, _) in encoded.items()}
-    training = train_pairs(config, model, open_pairs(rows), measured, config.epochs, **context.training())
+    training = train_pairs(
+        config, model, open_pairs(rows), config.epochs, validation=measured["held out"], **context.training()
+    )
     save_scorer(model, tok, folder, context.out)
+    margins, ranked = measure_pairs(model, measured, context.seed)  # as it is stored, rounded where its source is
     write_quarantine(rows.quarantined, context.out)
-    write_jsonl(context.out / "margins.jsonl", training.margins)
+    write_jsonl(context.out / "margins.jsonl", margins)
     metrics = {
         **pair_metrics(rows), "steps": training.steps,
         "measured": {name: counts for name, (_, counts) in encoded.items()},
-        "train_loss": training.train_loss, "accuracy": training.accuracy,
+        "train_loss": training.train_loss, "accuracy": ranked,
     }  # fmt: skip
-    words = ", ".join(f"{name} {100 * accuracy['mean']:.1f} %" for name, accuracy in training.accuracy.items())
+    words = ", ".join(f"{name} {100 * accuracy['mean']:.1f} %" for name, accuracy in ranked.items())
     warnings = (*precision_warnings(config.precision, context.device), *notes(data, "pairs"))
     return Result(metrics, f"{pair_summary(metrics)}{told('accuracy:', words)}", warnings)

@@ -20,6 +20,7 @@ from qwenkit.config import StageConfig, content, edge, runtime, stage_config
 from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
+from qwenkit.errors import UserError
 from qwenkit.evaluation.chat_answers import greedy_rubric
 from qwenkit.evaluation.questions import prompt_check, read_prompts, split_prompts
 from qwenkit.records import Quarantine, Row
@@ -163,6 +164,13 @@ def make_trainer(
         seed=context.seed_for("ppo"),
     )
     ids = [prompt_ids(tok, row) for row in rows]
+    shortest = min(map(len, ids), default=0)
+    if shortest > config.seq_length - config.max_tokens:
+        raise UserError(
+            f"no prompt fits: the shortest has {shortest} tokens, `seq_length` = {config.seq_length} less "
+            f"`max_tokens` = {config.max_tokens} leaves {max(0, config.seq_length - config.max_tokens)}",
+            hint="raise `seq_length`, or lower `max_tokens`",
+        )
     prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=config.seq_length - config.max_tokens)
     ptx = None
     if store is not None:

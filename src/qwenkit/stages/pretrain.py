@@ -65,7 +65,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from qwenkit.chat import load_tokenizer
     from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.model import Transformer, init_weights, save_model
-    from qwenkit.training import validation_sets
+    from qwenkit.training import validation_losses, validation_sets
 
     tok = load_tokenizer(inputs["tokenizer"].path)
     corpus = tokenize(
@@ -83,6 +83,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         config, model, dataset, order, steps, validation, vocab_size=tok.vocab_size, **context.training()
     )
     save_model(model.to(torch.float32), context.out)
+    validation_loss = validation_losses(model, validation)
     save_tokenizer(tok, inputs["tokenizer"].path, context.out)
     shutil.copyfile(dataset.index, context.out / INDEX)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -90,9 +91,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "parameters": parameters, "steps": steps, "tokens": training.tokens,
         "corpus_tokens": int(dataset.lengths.sum()), "corpus_digest": dataset.digest,
         **{f"tokens_by_{key}": rows for key, rows in corpus.counts.items()},
-        "epochs": training.epochs, "train_loss": training.train_loss, "heldout_loss": training.validation_loss,
+        "epochs": training.epochs, "train_loss": training.train_loss, "heldout_loss": validation_loss,
     }  # fmt: skip
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in training.validation_loss.items())
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in validation_loss.items())
     words = f"{parameters / 1e6:.2f} M weights, {training.tokens / 1e6:.1f} M tokens{told('held-out loss', losses)}"
     return Result(metrics, words, precision_warnings(config.precision, context.device))
 

@@ -73,7 +73,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from qwenkit.data.tokens.order import EpochOrder
     from qwenkit.model import load_model
     from qwenkit.model.publish import save_chat_model
-    from qwenkit.training import validation_chats
+    from qwenkit.training import validation_chats, validation_losses
 
     folder, data = inputs["model"].path, sources(inputs, "data")
     tests = inputs["decontaminate"].path if "decontaminate" in inputs else None
@@ -93,15 +93,16 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     model.config = replace(model.config, dropout=config.dropout)
     training = train_packed(config, model, dataset, order, steps, validation, **context.training())
     save_chat_model(model, tok, folder, context.out)
+    validation_loss = validation_losses(model, validation)  # of the model as it is stored, rounded where its source is
     write_quarantine(chats.quarantined, context.out)
     metrics = {
         **chat_metrics(chats),
         "replayed_documents": len(replay.numbers), "replay_too_long": replay.too_long, "steps": steps,
         **({"overlap_13gram": replay_overlap(replay, tok, tests)} if tests else {}),
         "tokens": training.tokens, "fill": round(order.fill, 4), "epochs": training.epochs,
-        "train_loss": training.train_loss, "heldout_loss": training.validation_loss,
+        "train_loss": training.train_loss, "heldout_loss": validation_loss,
     }  # fmt: skip
-    losses = ", ".join(f"{loss:.3f}" for loss in training.validation_loss.values())
+    losses = ", ".join(f"{loss:.3f}" for loss in validation_loss.values())
     words = ", ".join([chat_summary(metrics), *replay.warning(), f"{steps} steps{told('held-out loss', losses)}"])
     return Result(metrics, words, (*precision_warnings(config.precision, context.device), *notes(data, "chats")))
 

@@ -101,13 +101,12 @@ def train(
 
 
 class PackedTraining(NamedTuple):
-    """What a training on packed rows came to: its tokens (padding included) and epochs, the loss of the last step, and
-    the loss on each validation set, in nats per token."""
+    """What a training on packed rows came to: its tokens (padding included) and epochs, and the loss of the last step
+    in nats per token."""
 
     tokens: int
     epochs: float
     train_loss: float | None
-    validation_loss: dict[str, float]
 
 
 def train_packed(
@@ -125,7 +124,7 @@ def train_packed(
     seed: int,
     vocab_size: int | None = None,
 ) -> PackedTraining:
-    """Train on the rows into which `order` packs a dataset, and measure the loss on the validation sets.
+    """Train on the rows into which `order` packs a dataset; the loss on the validation sets is logged on the way.
 
     With `vocab_size` the sentinel also watches for a loss above that of a uniform guess."""
     from qwenkit.training import Batches, validation_losses
@@ -147,5 +146,4 @@ def train_packed(
         steps * settings.batch_size * settings.seq_length,
         round(order.epoch_of(steps, settings.batch_size), 3),
         last.get("loss"),
-        validation_losses(model, validation),
     )

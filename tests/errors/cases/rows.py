@@ -446,8 +446,7 @@ error: qwenkit ppo: `ptx_coef` is 0.1, but there is no `corpus`: name a corpus, 
         bad_rows(*prompts()),
         PPO + " --seq-length 16 --max-tokens 16 --ptx-coef 0",
         """\
-error: qwenkit ppo: no prompt fits: the shortest has 21 tokens
-  expected: one of at most 0 tokens: `seq_length` less `max_tokens`
+error: qwenkit ppo: no prompt fits: the shortest has 21 tokens, `seq_length` = 16 less `max_tokens` = 16 leaves 0
   hint: raise `seq_length`, or lower `max_tokens`
 """,
         started=True,
