@@ -67,11 +67,19 @@ def filled(cls: type[T], config: Any, **more: Any) -> T:
 
 
 def _recipe_type(annotation: Any, empty: Any = None) -> Any:
-    """Return the type of a key: a list for a tuple, and without None where something stands for it."""
+    """Return the type of a key: a list for a tuple of one type, and without None where something stands for it.
+
+    Raises `TypeError` for types that no key of a recipe can have.
+    """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType) and empty is not None:
-        return _recipe_type(next(option for option in inner if option is not NoneType))
+        options = [option for option in inner if option is not NoneType]
+        if len(options) != 1:
+            raise TypeError(f"{annotation}: `empty` stands for None beside one other type")
+        return _recipe_type(options[0])
     if origin is tuple:
+        if len({option for option in inner if option is not Ellipsis}) != 1:
+            raise TypeError(f"{annotation}: a list in a recipe has one type")
         return list[_recipe_type(inner[0])]
     return dict[inner[0], _recipe_type(inner[1])] if origin is dict else annotation
 

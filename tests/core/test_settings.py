@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 import pytest
@@ -57,6 +57,12 @@ def test_values_come_back_in_the_types_of_the_dataclass() -> None:
         "share": 0.5,
         "width": 2,
     }
+
+
+@pytest.mark.parametrize("annotation", [tuple[str, float], int | str | None], ids=str)
+def test_a_type_that_no_key_can_have_is_refused(annotation: Any) -> None:
+    with pytest.raises(TypeError, match="one type|one other type"):
+        stage_config(make_dataclass("Odd", [("odd", annotation, setting(None, doc="odd", empty=0))], frozen=True))
 
 
 def test_two_instances_share_no_table() -> None:

@@ -55,7 +55,7 @@ class ScoreSettings:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """The settings that the report leaves open. Every default is ours; a rule's `source` names the published
     threshold. Each `setting` is a key of `corpus` in recipes."""
@@ -119,7 +119,7 @@ def check_settings(config: CorpusConfig) -> None:
             expected = "the lowest and the highest value to keep"
             raise UserError(f"thresholds.{name} = {list(limits)}", expected=expected)
     refuse_unnamed("set of rules", config.rules, list(RULE_SETS))
-    refuse_unnamed("quality rule", config.thresholds, rule_names(config.rules))
+    refuse_unnamed(f"quality rule of {', '.join(config.rules)}", config.thresholds, rule_names(config.rules))
 
 
 def least_scores(filters: Sequence[str], names: Sequence[str], settings: ScoreSettings) -> Classifiers:
