@@ -61,7 +61,7 @@ def test_values_come_back_in_the_types_of_the_dataclass() -> None:
 
 @pytest.mark.parametrize("annotation", [tuple[str, float], int | str | None], ids=str)
 def test_a_type_that_no_key_can_have_is_refused(annotation: Any) -> None:
-    with pytest.raises(TypeError, match="one type|one other type"):
+    with pytest.raises(TypeError, match=r"one (other )?type"):
         stage_config(make_dataclass("Odd", [("odd", annotation, setting(None, doc="odd", empty=0))], frozen=True))
 
 

@@ -27,7 +27,7 @@ def own_commands() -> Iterator[tuple[str, Any]]:
     for prefix, group in groups:
         for command in group.registered_commands:
             name = command.name or command.callback.__name__.replace("_", "-")
-            if name not in KINDS and not command.hidden:
+            if not (name in KINDS and not prefix) and not command.hidden:
                 yield prefix + name, command
 
 

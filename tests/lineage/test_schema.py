@@ -68,6 +68,19 @@ def test_what_is_refused(tmp_path: Path, head: str, line: str, what: str) -> Non
         load_recipe(str(path))
 
 
+@pytest.mark.filterwarnings("ignore::qwenkit.errors.Notice")
+def test_two_changes_are_of_one_key_by_whichever_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`base.row` and `base.seq_length` are two names of one key"):
+        load_recipe("nano", ["base.row=32", "base.seq_length=64"])
+    assert load_recipe("nano", ["base.row=32", "base.row=64"]).nodes["base"].config.seq_length == 64  # type: ignore[attr-defined]
+    path = tmp_path / "family.toml"
+    path.write_text('[base]\nkind = "pretrain"\nrow = 64\ncorpus = "./c"\ntokenizer = "./t"\n')
+    (tmp_path / "c").mkdir()
+    (tmp_path / "t").mkdir()
+    for change in ("base.row=32", "base.seq_length=32"):  # it takes the place of what the file says
+        assert load_recipe(str(path), [change]).nodes["base"].config.seq_length == 32  # type: ignore[attr-defined]
+
+
 def test_an_option_takes_the_old_name_with_a_warning() -> None:
     with pytest.warns(Notice, match="--set base.row=128: a name of schema 1.*`row` is now `seq_length`"):
         recipe = load_recipe("nano", ["base.row=128"])

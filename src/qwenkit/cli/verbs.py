@@ -101,7 +101,9 @@ def _value(config: Any, key: str, given: Any) -> Any:
     if config.takes_many(key):
         return [path for item in given for path in item.split(",")]
     with within("--" + key.replace("_", "-")):
-        return given if config.role(key) == "edge" else parse_value(given)
+        value = given if config.role(key) == "edge" else parse_value(given)
+    listed = get_origin(config.model_fields[key].annotation) is list
+    return value.split(",") if listed and isinstance(value, str) else value  # --steps my.py:step, as of `--extra`
 
 
 def register(arguments: list[str]) -> None:

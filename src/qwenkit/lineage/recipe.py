@@ -8,7 +8,7 @@ or `org/name`; one that could be two of these is an error that names both.
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -128,31 +128,54 @@ def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
     else:
         data, lines = parse_toml(recipe_text(source), f"recipe {source}")
         source, base = f"recipe {source}", Path()
+    typed: dict[tuple[str, ...], str] = {}
     for change in changes or []:
-        _apply(data, change, lines)
+        _apply(data, change, lines, typed)
     return build(data, lines, source, base)
 
 
-def _apply(data: dict[str, Any], change: str, lines: Lines) -> None:
-    """Write one `--set` change into parsed tables; a key is checked later."""
-    keys, value = _change(data, change)
-    keys = _current_keys(data, keys, f"--set {change}")
+def _apply(data: dict[str, Any], change: str, lines: Lines, typed: dict[tuple[str, ...], str]) -> None:
+    """Write one `--set` change into parsed tables; a key is checked later. `typed` is how each key was spelled."""
+    given, value = _change(data, change)
+    place = f"--set {change}"
+    keys = _current_keys(data, given, place)
+    spelled = typed.setdefault(keys, given[-1])
+    if spelled != given[-1]:
+        raise UserError(
+            f"`{'.'.join([*keys[:-1], spelled])}` and `{'.'.join(given)}` are two names of one key",
+            where=place, expected=f"`{keys[-1]}` alone",
+        )  # fmt: skip
+    old = _old_name(data, keys)
+    if old and data.get("schema") != SCHEMA and keys[-1] not in data[keys[0]]:  # the change takes its place
+        del data[keys[0]][old]
+        lines.pop((keys[0], old), None)
     (data[keys[0]] if len(keys) == 2 else data)[keys[-1]] = value
-    lines[keys] = f"--set {change}"
+    lines[keys] = place
+
+
+def _names(data: dict[str, Any], node: str) -> Mapping[str, str]:
+    """Return the old names of a node's keys with the present ones."""
+    kind = data[node].get("kind", node)
+    return renamed_keys(kind) if isinstance(kind, str) else {}
+
+
+def _old_name(data: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    """Return the old name by which a node's table has a key, if it does."""
+    if len(keys) < 2:
+        return None
+    names = _names(data, keys[0])
+    return next((old for old, new in names.items() if new == keys[1] and old in data[keys[0]]), None)
 
 
 def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """Return the key of a change by its present name, or by that in the recipe, with a warning for an old name."""
+    """Return the key of a change by its present name, with a warning for an old one."""
     if len(keys) < 2:
         return keys
     node, key = keys
-    kind = data[node].get("kind", node)
-    names = renamed_keys(kind) if isinstance(kind, str) else {}
-    if key in names:
-        notice(f"a name of schema 1, read for one release more: `{key}` is now `{names[key]}`", where)
-    name = names.get(key, key)
-    old = {new: old for old, new in names.items()}.get(name, name)
-    return node, old if old in data[node] and name not in data[node] else name
+    name = _names(data, node).get(key, key)
+    if name != key:
+        notice(f"a name of schema 1, read for one release more: `{key}` is now `{name}`", where)
+    return node, name
 
 
 def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:

@@ -6,8 +6,8 @@
 
 What a row becomes is said by the function that encodes a split: `chat_shards.encode_split` for chats,
 `alignment.pair_shards.encode_split` for comparisons. A split is some megabytes of a file. A kill redoes the splits that
-were being made, any number of workers makes the same bytes, and no list of all rows is ever made. Every row is counted
-once:
+were being made, any number of workers makes the same bytes, and all rows are never in memory at once. Every row is
+counted once:
 
     read = quarantined + test_overlap + held_out + too_long + same_text + kept
 """
