@@ -1,8 +1,10 @@
 """One pass of pairwise training: preference-model pretraining and the reward model (report §3.2.1).
 
-model = load_scorer(folder, "float32", device, seed)
-training = train_pairs(settings, model, pairs, {"held out": held_out}, epochs=1, ...)
-training.accuracy        # of each set of pairs that is measured, with its interval
+    model = load_scorer(folder, "float32", device, seed)
+    training = train_pairs(settings, model, pairs, {"held out": held_out}, epochs=1, ...)
+    training.accuracy        # of each set of pairs that is measured, with its interval
+
+The accuracy is the share of measured pairs in which the better answer has the higher score.
 """
 
 from __future__ import annotations
