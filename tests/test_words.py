@@ -53,7 +53,7 @@ def test_messages_are_plain_english(name: str) -> None:
 
 GAP = re.compile(r"\S {2,}\S")
 CODE = re.compile(r"[\w.]+(, [\w.]+)* = \S|[\w.]+\(.*\)( *->| *#|  |$)|(with|for|def|from|import) .*: ?\.\.\.|.* # ")
-CELL = re.compile(r"\b[a-z]+_[a-z_]+ [a-z]{2,} ")
+CELL = re.compile(r"\b[a-z]+_[a-z_]+ [a-z]+ [a-z]+\b")
 
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[int, list[str]]]:
