@@ -1,7 +1,7 @@
 """Compressed files, recognised by their first bytes whatever their names: gzip, zstd, bzip2 and xz.
 
-    with opened(path) as file: ... # a binary file to read, unpacked where it is packed for part in blocks(path): ... #
-    bytes, or a Damage with its offset: corrupted data is skipped
+    with opened(path) as file: ...         # a binary file to read, decompressed where it is compressed
+    for part in blocks(path): ...          # bytes, or a Damage with its offset: corrupted data is skipped
 
 A gzip file is a sequence of members, a zstd file one of frames, bzip2 and xz files are sequences of streams; after a
 corrupted one `blocks` continues at the next that can be located. No more than a block is in memory, so that a

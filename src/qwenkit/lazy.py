@@ -1,6 +1,8 @@
 """Names of a package that load on first use, so that importing the package costs nothing (PEP 562).
 
-__getattr__, __dir__ = lazy(__name__, {"Sentinel": "sentinel"}) # in the package's `__init__.py`
+    __getattr__, __dir__ = lazy(__name__, {"Sentinel": "sentinel"})   # in the package's `__init__.py`
+
+A name is imported from the module that `homes` gives for it when it is first asked for.
 """
 
 from __future__ import annotations

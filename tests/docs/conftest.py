@@ -1,4 +1,4 @@
-"""A whole family at the smallest size, raised once by the command line, in a process that may not touch the network."""
+"""A family at the smallest size, trained once by the command line, in a process that may not touch the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The family that cases damage, raised once; and a desk for each case."""
+"""The family that cases damage, trained once; and a desk for each case."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a case of the table works on: a folder with files, a tiny family to be damaged, and the command line in-process.
 
-The family is raised once a session by the command line itself (a corpus file -> tokenizer -> base -> chat -> pmp); a
+The family is trained once a session by the command line itself (a corpus file -> tokenizer -> base -> chat -> pmp); a
 case that needs it gets a copy.
 """
 
@@ -161,7 +161,7 @@ class Desk:
         return self
 
     def run(self, out: str, changes: str) -> Desk:
-        """Raise the family once more into another folder."""
+        """Train the family once more into another folder."""
         code, _, err = call(f"run family.toml {changes} --out {out} -q")
         assert code == 0, err
         return self

@@ -109,6 +109,60 @@ def test_comparisons_by_seed_and_pooled(runs: list[Path]) -> None:
     assert row["across_seeds"]["low"] < row["across_seeds"]["mean"] < row["across_seeds"]["high"]
 
 
+def with_metrics(runs: list[Path], node: str, kind: str, metrics: Any, inputs: dict[str, str]) -> list[Path]:
+    """The same runs, whose node has other metrics and inputs."""
+    for seed, run in enumerate(runs, 1):
+        publish(run, node, kind, seed, inputs, metrics=metrics)
+    return runs
+
+
+def exam_metrics(run: Path) -> dict[str, Any]:
+    return read_manifest(run / "exam").metrics
+
+
+@pytest.mark.parametrize(
+    "comparisons",
+    [0.5, {"chat": 0.5}, ["chat over base"], [{"a": "chat", "b": "base", "gain": 0.1}], [{"mean": 0.1}]],
+    ids=["number", "object", "strings", "other keys", "no names"],
+)
+def test_comparisons_of_another_shape_are_skipped(runs: list[Path], comparisons: Any) -> None:
+    links = {"tests": "tests", "models.0": "base"}
+    joined = joined_of(with_metrics(runs, "exam", "evaluate", {"comparisons": comparisons}, links))
+    assert joined["comparisons"] == [] and len(joined["accuracies"]) == 2
+
+
+def test_a_row_of_another_shape_leaves_the_others(runs: list[Path]) -> None:
+    links = {"tests": "tests", "models.0": "base"}
+    rows = [{"a": "chat", "gain": 0.1}, *exam_metrics(runs[0])["comparisons"], None]
+    joined = joined_of(with_metrics(runs, "exam", "evaluate", {"comparisons": rows}, links))
+    assert [row["component"] for row in joined["comparisons"]] == ["right"]
+
+
+def test_a_comparison_that_one_seed_lacks_is_skipped(runs: list[Path]) -> None:
+    links = {"tests": "tests", "models.0": "base"}
+    publish(runs[1], "exam", "evaluate", 2, links, metrics={"comparisons": []})
+    assert joined_of(runs)["comparisons"] == []
+
+
+def test_comparisons_without_test_sets_are_skipped(runs: list[Path]) -> None:
+    joined = joined_of(with_metrics(runs, "exam", "evaluate", exam_metrics(runs[0]), {"models.0": "base"}))
+    assert joined["comparisons"] == [] and "exam" in joined["nodes"]
+
+
+@pytest.mark.parametrize(
+    "accuracy", [0.5, None, [0.5], {"held out": 0.5}, {"held out": {"mean": 0.5}}, {"held out": None}]
+)
+def test_accuracies_of_another_shape_are_skipped(runs: list[Path], accuracy: Any) -> None:
+    joined = joined_of(with_metrics(runs, "reward", "reward", {"accuracy": accuracy}, {"model": "base"}))
+    assert joined["accuracies"] == [] and len(joined["comparisons"]) == 1
+
+
+def test_an_accuracy_of_one_pair_has_no_ends(runs: list[Path]) -> None:
+    accuracy = {"held out": {"mean": 1.0, "low": None, "high": None, "n": 1}, "unseen": 0.5}
+    joined = joined_of(with_metrics(runs, "reward", "reward", {"accuracy": accuracy}, {"model": "base"}))
+    assert [row["set"] for row in joined["accuracies"]] == ["held out"]
+
+
 def test_other_test_sets_are_other_questions(tmp_path: Path) -> None:
     runs = [make(tmp_path / f"{seed}", seed, questions=f"world {seed}") for seed in (1, 2)]
     joined = joined_of(runs)

@@ -1,8 +1,10 @@
 """One pass of pairwise training: preference-model pretraining and the reward model (report §3.2.1).
 
-model = load_scorer(folder, "float32", device, seed)
+    model = load_scorer(folder, "float32", device, seed)
     steps, loss = train_pairs(settings, model, pairs, epochs=1, validation=validation_pairs, ...)
     margins, accuracy = measure_pairs(model, {"held out": validation_pairs, "other policies": more}, seed)
+
+The accuracy is the share of measured pairs in which the better answer has the higher score.
 """
 
 from __future__ import annotations

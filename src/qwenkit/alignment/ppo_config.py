@@ -21,27 +21,31 @@ class PPOConfig:
 
     prompts_per_step: int = setting(64, doc="prompts in a step (ours)", ge=1)
     samples_per_prompt: int = setting(2, doc="responses to each prompt", ge=1)
-    temperature: float = setting(1.0, doc="of sampling (ours)", gt=0)
-    top_p: float = setting(0.9, doc="of sampling", gt=0, le=1)
+    temperature: float = setting(1.0, doc="sampling temperature (ours)", gt=0)
+    top_p: float = setting(0.9, doc="sample from the likeliest tokens that together have this probability", gt=0, le=1)
     kl_coef: float = setting(
         0.04, doc="price of a nat of KL to the reference; paid token by token, within the reward (so ours)", ge=0
     )
-    reward_norm: Literal["mean", "mean_std", "none"] = setting("mean", doc="mean: minus the running mean")
-    missing_eos_penalty: float = setting(1.0, doc="taken off a response that did not end its turn (ours)", ge=0)
+    reward_norm: Literal["mean", "mean_std", "none"] = setting(
+        "mean", doc="mean subtracts the running mean of rewards; mean_std also divides by their deviation"
+    )
+    missing_eos_penalty: float = setting(1.0, doc="reward taken off a response that did not end its turn (ours)", ge=0)
     gamma: float = setting(1.0, doc="discount of GAE (ours)", ge=0, le=1)
     gae_lambda: float = setting(0.95, doc="lambda of GAE (ours)", ge=0, le=1)
     whiten_advantages: bool = setting(
         True, doc="advantages of a step get mean 0 and deviation 1: the learning rate knows no scale of rewards (ours)"
     )
-    policy_clip: float = setting(0.2, doc="of the ratio (ours)", gt=0)
-    value_clip: float = setting(0.15, doc="of the value's step", gt=0)
+    policy_clip: float = setting(0.2, doc="clip range of the probability ratio (ours)", gt=0)
+    value_clip: float = setting(0.15, doc="clip range of the value's change from its old estimate", gt=0)
     value_warmup_steps: int = setting(50, doc="steps in which only the value model learns", ge=0)
     epochs: int = setting(1, doc="passes over a step's responses (ours)", ge=1)
     minibatches: int = setting(4, doc="updates in a pass (ours)", ge=1)
     micro_tokens: int = setting(16384, doc="padded tokens in one forward pass; changes only rounding (ours)", ge=64)
     policy_lr: float = setting(1e-6, doc="learning rate of the policy", gt=0)
     value_lr: float = setting(5e-6, doc="learning rate of the value model", gt=0)
-    weight_decay: float = setting(0.0, doc="of matrices; the KL penalty holds the policy already (ours)", ge=0)
+    weight_decay: float = setting(
+        0.0, doc="weight decay of matrices; the KL penalty holds the policy already (ours)", ge=0
+    )
     max_grad_norm: float = setting(1.0, doc="largest gradient norm of either model, as in SFT (ours)", gt=0)
     recompute_logprobs: bool = setting(
         False,
@@ -50,7 +54,8 @@ class PPOConfig:
     )
     precision: Literal["fp32", "bf16"] = setting(
         "fp32",
-        doc="of the matrix products in learning; bf16 implies recompute_logprobs, for sampling stays in fp32 (ours)",
+        doc="precision of the matrix products in learning; bf16 implies recompute_logprobs, for sampling stays in"
+        " fp32 (ours)",
     )
     ptx_coef: float = setting(0.1, doc="weight of the pretraining gradient (ours: the report gives none)", ge=0)
     max_response_tokens: int = 512

@@ -17,7 +17,7 @@ def push(
     name: Annotated[str, typer.Argument(help="org/name on the Hub", metavar="NAME")],
     private: Annotated[bool, typer.Option("--private", help="seen only by you, where it is new")] = False,
     revision: Annotated[str | None, typer.Option(help="the branch; made where it is missing", metavar="BRANCH")] = None,
-    message: Annotated[str | None, typer.Option(help="of the commit")] = None,
+    message: Annotated[str | None, typer.Option(help="message of the commit")] = None,
     license: Annotated[str | None, typer.Option(help="the model's licence, for its card")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show files and sizes, ask nobody")] = False,
     as_json: Json = False,

@@ -168,7 +168,7 @@ def init(
         raise UserError("the file exists already", where=str(path), hint="choose another name, or remove it")
     write_text(path, own_copy(source, path, changes))
     absent = [problem for node in load_recipe(str(path)).nodes.values() for problem in node.absent]
-    terminal().print(f"wrote {path}; raise it with: qwenkit run {path}")
+    terminal().print(f"wrote {path}; train it with: qwenkit run {path}")
     for problem in absent:
         terminal().print(f"before that: {problem.text()}")
 

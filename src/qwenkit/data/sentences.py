@@ -1,7 +1,7 @@
 """The punctuation that ends a sentence or separates its clauses, in all scripts: the one table of it.
 
-ENDS, PAUSES, CLOSING     signs, to be put into a class of a pattern: f"[{ENDS}]"
-without_ends(text)        whether it is written in a script that ends its sentences by spaces
+    ENDS, PAUSES, CLOSING     signs, to be put into a class of a pattern: f"[{ENDS}]"
+    without_ends(text)        whether it is written in a script that ends its sentences by spaces
 
 The table follows Unicode's properties Sentence_Terminal and Terminal_Punctuation (of the planes in common use), and
 adds what is missing there: ellipses, the Greek question mark, Tibetan strokes, the danda of other keyboards.

@@ -3,8 +3,9 @@
 `join(folders, names, ...)` takes run folders, the first the report's own. It refuses what is not such a run, tells
 which nodes all of them share, and gives every comparison of models twice: as the interval over seeds, and pooled over
 all questions and seeds (`qwenkit.statistics.pooled`). It reads manifests and the items of evaluations, and never asks a
-model again. Of kinds of nodes it knows nothing: what compares has the metric `comparisons`, and what ranks pairs of
-answers the metric `accuracy`.
+model again. Of kinds of nodes it knows nothing: what compares has an input `tests` and the metric `comparisons`, rows
+with `a`, `b`, `set`, `component` and an interval; what ranks pairs of answers has the metric `accuracy`, with an
+interval for each set of pairs. Values of another shape under these names are skipped: another kind may have them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from qwenkit.schema import current_names
 from qwenkit.statistics import across_seeds, pooled_mean
 
 Run = dict[str, Manifest]
+COMPARED = ("a", "b", "set", "component")
+"""What names a comparison: two models, the test set, the component of the score."""
+INTERVAL = ("mean", "low", "high", "n")
 SeedMetrics = Callable[[str], Sequence[str]]
 """The metrics of a kind that are told seed by seed, as dotted paths; `*` stands for every name."""
 
@@ -145,15 +149,40 @@ def _spread(values: list[float | None]) -> dict[str, Any]:
 def _comparisons(name: str, runs: list[Run], folders: list[Path]) -> Iterator[dict[str, Any]]:
     """Yield every comparison of an evaluation: by seed, over seeds, and pooled over questions and seeds."""
     exams = [run[name] for run in runs]
-    for row in exams[0].metrics.get("comparisons", []):
-        asked = {key: row[key] for key in ("a", "b", "set", "component")}
-        by_seed = [next(r for r in exam.metrics["comparisons"] if asked.items() <= r.items()) for exam in exams]
+    if not all("tests" in exam.inputs for exam in exams):
+        return
+    rows_by_seed = [_comparison_rows(exam) for exam in exams]
+    for row in rows_by_seed[0]:
+        asked = {key: row[key] for key in COMPARED}
+        matches = [next((r for r in rows if asked.items() <= r.items()), None) for rows in rows_by_seed]
+        by_seed = [match for match in matches if match is not None]
+        if len(by_seed) < len(exams):
+            continue
         pooled = pooled_mean(_differences(asked, exams, [folder / name for folder in folders]), seed=exams[0].seed)
         yield {
             "exam": name, **asked,
-            "by_seed": [{key: r[key] for key in ("mean", "low", "high", "n")} for r in by_seed],
+            "by_seed": [{key: r[key] for key in INTERVAL} for r in by_seed],
             "across_seeds": across_seeds([r["mean"] for r in by_seed])._asdict(), "pooled": pooled._asdict(),
         }  # fmt: skip
+
+
+def _comparison_rows(exam: Manifest) -> list[dict[str, Any]]:
+    """Return the rows of the metric `comparisons` that compare two models on a set, with an interval."""
+    rows = exam.metrics.get("comparisons")
+    return [
+        row
+        for row in (rows if isinstance(rows, list) else [])
+        if _is_interval(row) and all(isinstance(row.get(key), str) for key in COMPARED)
+    ]
+
+
+def _is_interval(value: object) -> bool:
+    """Return whether a value is an interval as manifests have it; an end may be None, where nothing is known of it."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), int | float) for key in ("mean", "n"))
+        and all(isinstance(value.get(key, ""), int | float | None) for key in ("low", "high"))
+    )
 
 
 def _differences(asked: dict[str, str], exams: list[Manifest], folders: list[Path]) -> list[dict[str, float]]:
@@ -169,7 +198,11 @@ def _differences(asked: dict[str, str], exams: list[Manifest], folders: list[Pat
 
 def _accuracies(name: str, runs: list[Run]) -> Iterator[dict[str, Any]]:
     """Yield how often a model ranks the better answer first, by seed and over those seeds that had pairs to ask."""
-    accuracies = [run[name].metrics.get("accuracy", {}) for run in runs]
+    metrics = [run[name].metrics.get("accuracy") for run in runs]
+    accuracies = [
+        {part: score for part, score in metric.items() if _is_interval(score)} if isinstance(metric, dict) else {}
+        for metric in metrics
+    ]
     for part in dict.fromkeys(part for scores in accuracies for part in scores):
         by_seed = [scores.get(part) for scores in accuracies]
         over = across_seeds([score["mean"] for score in by_seed if score])

@@ -1,8 +1,10 @@
 """From the ids of an answer to its text, token by token, with stop strings.
 
-detokenizer = IncrementalDetokenizer(tok, SamplingParams(stop=["\\n\\n"]))
-ended = detokenizer.push(token_id)     # true where a stop string is complete
-print(detokenizer.delta(), end="")     # the new text, as far as no stop string can take it back
+    detokenizer = IncrementalDetokenizer(tok, SamplingParams(stop=["\\n\\n"]))
+    ended = detokenizer.push(token_id)     # true where a stop string is complete
+    print(detokenizer.delta(), end="")     # the new text, as far as no stop string can take it back
+
+The text is made of complete characters only and is cut at the first stop string.
 """
 
 from __future__ import annotations

@@ -58,15 +58,15 @@ def gather_inputs(node: Node, run_dir: Path, elsewhere: Mapping[str, Path] | Non
     """Return the node's inputs with their digests; every parent must have been published, here or `elsewhere`."""
     inputs: dict[str, Input] = {}
     for name, (kind, target) in node.inputs.items():
-        books = node.config.reads_manifest(name)
+        with_manifest = node.config.reads_manifest(name)
         if kind == "node":
             folder = (elsewhere or {}).get(target, run_dir / target)
-            inputs[name] = Input(name, folder, digest_of(folder, books), target)
+            inputs[name] = Input(name, folder, digest_of(folder, with_manifest), target)
         elif kind == "hub":
             commit = pinned(run_dir).get(target) or hub.commit(target)
             inputs[name] = Input(name, hub.snapshot(target, commit), commit, hub=hub.repo_of(target))
         else:
-            inputs[name] = Input(name, Path(target), outside_digest(Path(target), books))
+            inputs[name] = Input(name, Path(target), outside_digest(Path(target), with_manifest))
     return inputs
 
 
@@ -108,11 +108,11 @@ class Watch:
             if item.hub:
                 hub.refuse_changed(item.path)
                 return True
-            books = self._node.config.reads_manifest(name)
+            with_manifest = self._node.config.reads_manifest(name)
             lines = artifacts.damage(item.path) if (item.path / MANIFEST).exists() else []
             if lines and not artifacts.only_stray(lines):
                 return False
-            return digest_of(item.path, books) == item.digest
+            return digest_of(item.path, with_manifest) == item.digest
         except (UserError, OSError):
             return False
 
@@ -143,21 +143,21 @@ def pinned(run_dir: Path) -> dict[str, str]:
     return known
 
 
-def outside_digest(path: Path, books: bool = False) -> str:
+def outside_digest(path: Path, with_manifest: bool = False) -> str:
     """Return the digest of a path that a recipe names; raises a `UserError` for a corrupted artifact in it."""
     refuse_damaged_outside(path)
-    return digest_of(path, books)
+    return digest_of(path, with_manifest)
 
 
-def digest_of(path: Path, books: bool = False) -> str:
+def digest_of(path: Path, with_manifest: bool = False) -> str:
     """Return the digest of what a recipe names: that of an artifact, of a run, or of any other path.
 
-    With `books` the manifest itself is hashed, for nodes that also read metrics and summary, which are in no content
-    file."""
+    With `with_manifest` the manifest itself is hashed, for nodes that also read metrics and summary: those are in no
+    other file."""
     if not (path / MANIFEST).exists():
         return artifacts.path_digest(path, views())
     manifest = artifacts.read_manifest(path)
-    return artifacts.sha256_file(path / MANIFEST) if books else manifest.digest
+    return artifacts.sha256_file(path / MANIFEST) if with_manifest else manifest.digest
 
 
 def refuse_damaged_outside(path: Path) -> None:

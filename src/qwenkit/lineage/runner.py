@@ -119,9 +119,11 @@ def draw_card(recipe: Recipe, run_dir: Path, wanted: list[str]) -> None:
     if reports:
         from qwenkit.lineage.report_card import write_card
 
-        kind, target = reports[-1].inputs.get("of.0", ("", ""))
+        node = reports[-1]
+        shown = (source for edge, source in node.inputs.items() if node.config.reads_manifest(edge))
+        kind, target = next(shown, ("", ""))
         shown_run = Path(target) if kind == "path" and artifacts.is_run(Path(target)) else run_dir
-        write_card(shown_run, run_dir, run_dir / reports[-1].name)
+        write_card(shown_run, run_dir, run_dir / node.name)
 
 
 def commits_of(recipe: Recipe, run_dir: Path, wanted: list[str]) -> dict[str, str]:
@@ -259,7 +261,7 @@ def work_node(
     own = noting(log.bind(node=node.name), notes)
     context = StageContext(node.name, run_dir, folder, out, seed, threads, recipe.device, own, progress)
     stage = load_stage(node.kind)
-    with reported(node, recipe.source, folder, log), standing(watch, inputs, folder):
+    with reported(node, recipe.source, folder, log), discard_if_inputs_change(watch, inputs, folder):
         if inputs and graph.key_of(node, inputs, recipe) != entry.key:
             raise watch.error(next(iter(inputs.values())))
         with accepting(recipe.accept_unknown):
@@ -287,16 +289,16 @@ def work_node(
 def noting(log: Log, notes: list[str]) -> Log:
     """Return a log whose notes are also collected in `notes`, to be shown with the node's headline."""
 
-    def told(event: str, **fields: Any) -> None:
+    def log_and_collect(event: str, **fields: Any) -> None:
         if event == "note":
             notes.append(str(fields["text"]))
         log(event, **fields)
 
-    return told
+    return log_and_collect
 
 
 @contextlib.contextmanager
-def standing(watch: graph.Watch, inputs: dict[str, Input], folder: Path) -> Generator[None, None, None]:
+def discard_if_inputs_change(watch: graph.Watch, inputs: dict[str, Input], folder: Path) -> Generator[None, None, None]:
     """Remove the scratch folder where the work inside the `with` block breaks off after an input changed.
 
     It may hold what was read of the changed bytes, and must not be continued."""

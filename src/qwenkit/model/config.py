@@ -91,8 +91,8 @@ class ModelConfig:
     What a `setting` gives is also a key of pretraining, with the 7B model of Table 1 as its default there."""
 
     vocab_size: int
-    hidden_size: int = setting(doc="width", recipe=4096, ge=8)
-    num_hidden_layers: int = setting(doc="blocks", recipe=32, ge=1)
+    hidden_size: int = setting(doc="width of the hidden states", recipe=4096, ge=8)
+    num_hidden_layers: int = setting(doc="Transformer blocks", recipe=32, ge=1)
     num_attention_heads: int = setting(doc="attention heads", recipe=32, ge=1)
     num_key_value_heads: int | None = setting(
         None, doc="key/value heads; 0: as many as heads, as in the report", empty=0, ge=0
@@ -105,7 +105,7 @@ class ModelConfig:
     )
     tie_word_embeddings: bool = setting(False, doc="share input and output embeddings (the report: no)")
     rope_theta: float = setting(10000.0, doc="base of the rotary frequencies", gt=0)
-    rms_norm_eps: float = setting(1e-6, doc="of RMSNorm", gt=0)
+    rms_norm_eps: float = setting(1e-6, doc="epsilon of RMSNorm", gt=0)
     qkv_bias: bool = True
     qk_norm: bool = False
     """RMSNorm of every query and key over its head, before the rotation (Qwen3)."""

@@ -1,6 +1,8 @@
 """Train and eval mode of modules.
 
-with evaluating(model): ...
+    with evaluating(model): ...
+
+Eval mode switches dropout off; the mode that the model had is restored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """A WARC/1.1 writer: one gzip member per record, fixed dates, so that the same pages give the same bytes.
 
-write_warc(path, pages)          # rows with "url", "content_type", "body" (bytes)
+    write_warc(path, pages)          # rows with "url", "content_type", "body" (bytes)
+
+Each page becomes a response record; ids are hashes of the content.
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ def digests(inputs: dict[str, Input], *names: str) -> list[str]:
     return [item.digest for name, item in inputs.items() if name.partition(".")[0] in names]
 
 
-def told(label: str, words: str) -> str:
-    """A part of a summary; nothing where there is nothing to tell."""
+def summary_part(label: str, words: str) -> str:
+    """Return `; label words`, to be appended to a summary, or "" where `words` is empty."""
     return f"; {label} {words}" if words else ""
 
 

@@ -31,7 +31,7 @@ class Config(StageConfig):
     """What becomes of which model."""
 
     model: str = edge(doc="the model to export", accepts="model", hub="model")
-    to: Literal["hf", "qwen1", "gguf"] = content("hf", doc="the form")
+    to: Literal["hf", "qwen1", "gguf"] = content("hf", doc="format of the folder")
     longest: int = content(512, doc="tokens of the longest prompt that the certificate keeps", ge=32)
 
 

@@ -12,7 +12,7 @@ from qwenkit.config import content
 from qwenkit.data.chats.datasets import notes, read_pairs, write_quarantine
 from qwenkit.data.tokens.row_shards import TokenizePlan
 from qwenkit.records import write_jsonl
-from qwenkit.stages.base import TRAINED, Input, Result, StageContext, digests, max_bad, sources, told
+from qwenkit.stages.base import TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
 from qwenkit.stages.training_config import Schedule, TrainingConfig
 from qwenkit.training.trainer import precision_warnings
 
@@ -27,16 +27,18 @@ class PairConfig(TrainingConfig):
     batch_size: int = content(64, doc="pairs in a batch", ge=1)
     micro_batch_size: int = content(8, doc="pairs in one forward pass; the rest is accumulated (ours)", ge=1)
     lr: float = content(3e-6, doc="learning rate", gt=0)
-    schedule: Schedule = content("constant", doc="the report: constant")
+    schedule: Schedule = content("constant", doc="shape of the learning rate; the report: constant")
     warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
     optimizer: Literal["adamw", "muon"] = content(
         "adamw", doc="adamw, or muon for the matrices (ours, as in pretraining)"
     )
-    weight_decay: float = content(0.1, doc="of matrices only (ours, as in pretraining)", ge=0)
+    weight_decay: float = content(0.1, doc="weight decay of matrices only (ours, as in pretraining)", ge=0)
     max_grad_norm: float = content(1.0, doc="largest gradient norm (ours, as in pretraining)", gt=0)
-    beta1: float = content(0.9, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
-    beta2: float = content(0.95, doc="AdamW (ours, as in pretraining)", ge=0, lt=1)
-    eps: float = content(1e-8, doc="AdamW (ours, as in pretraining)", gt=0)
+    beta1: float = content(0.9, doc="decay of AdamW's average of gradients (ours, as in pretraining)", ge=0, lt=1)
+    beta2: float = content(
+        0.95, doc="decay of AdamW's average of squared gradients (ours, as in pretraining)", ge=0, lt=1
+    )
+    eps: float = content(1e-8, doc="AdamW's epsilon (ours, as in pretraining)", gt=0)
     epochs: float = content(1.0, doc="passes over the pairs", gt=0)
     style: Style = content("own", doc=STYLE)
     validation_share: float = content(
@@ -78,4 +80,4 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
     }  # fmt: skip
     words = ", ".join(f"{name} {100 * accuracy['mean']:.1f} %" for name, accuracy in ranked.items())
     warnings = (*precision_warnings(config.precision, context.device), *notes(data, "pairs"))
-    return Result(metrics, f"{pair_summary(metrics)}{told('accuracy:', words)}", warnings)
+    return Result(metrics, f"{pair_summary(metrics)}{summary_part('accuracy:', words)}", warnings)

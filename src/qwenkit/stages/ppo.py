@@ -70,7 +70,7 @@ class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGen
     max_tokens: int = content(512, doc="longest response (ours)", ge=1, before="temperature")
     style: Style = content("own", doc=STYLE, before="ptx_coef")
     ptx_rows: int = content(8, doc="packed rows of pretraining text in each update (ours)", ge=1)
-    seq_length: int = content(2048, doc="tokens in such a row, and longest prompt with its response", ge=8)
+    seq_length: int = content(2048, doc="tokens in a packed row, and longest prompt with its response", ge=8)
     validation_share: float = content(
         0.2, doc="share of prompts with a rubric that only measure it, before and after (ours)", ge=0, lt=0.9
     )

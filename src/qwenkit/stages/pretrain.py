@@ -19,7 +19,7 @@ from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.errors import UserError
 from qwenkit.model.config import ModelConfig
 from qwenkit.settings import filled
-from qwenkit.stages.base import RUNNER, Input, Result, StageContext, told
+from qwenkit.stages.base import RUNNER, Input, Result, StageContext, summary_part
 from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig
 from qwenkit.training.settings import STATE_BYTES
@@ -94,7 +94,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "epochs": training.epochs, "train_loss": training.train_loss, "heldout_loss": validation_loss,
     }  # fmt: skip
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in validation_loss.items())
-    words = f"{parameters / 1e6:.2f} M weights, {training.tokens / 1e6:.1f} M tokens{told('held-out loss', losses)}"
+    words = (
+        f"{parameters / 1e6:.2f} M weights, {training.tokens / 1e6:.1f} M tokens{summary_part('held-out loss', losses)}"
+    )
     return Result(metrics, words, precision_warnings(config.precision, context.device))
 
 

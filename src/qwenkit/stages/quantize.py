@@ -27,7 +27,7 @@ class Config(StageConfig):
         doc="a corpus, or documents as JSONL: the first part calibrates, the rest measures", accepts="documents"
     )
     tests: str | None = edge(None, doc="test sets: base tasks before and after", accepts="tests")
-    bits: Literal[4, 8] = content(4, doc="of a weight")
+    bits: Literal[4, 8] = content(4, doc="bits of a weight")
     group_size: int = content(
         128, doc="columns that share a scale; -1: a whole row, for which 8 bits have a kernel", ge=-1
     )
@@ -35,7 +35,7 @@ class Config(StageConfig):
     symmetric: bool = content(True, doc="levels around zero, as the released models have them")
     samples: int = content(128, doc="texts to calibrate on", ge=1)
     measured: int = content(64, doc="texts to measure on", ge=2)
-    seq_length: int = content(512, doc="tokens of each, at most", ge=8)
+    seq_length: int = content(512, doc="tokens of each text at most", ge=8)
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:

@@ -19,7 +19,7 @@ from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.tokens.chat_shards import chat_metrics, chat_summary, open_chats, tokenize_chats
 from qwenkit.data.tokens.replay import Replay, replay_overlap, tokenize_replay
 from qwenkit.data.tokens.row_shards import TokenizePlan
-from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, told
+from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
 from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
 from qwenkit.training.trainer import precision_warnings, train_packed
@@ -47,10 +47,12 @@ class Config(PackedTrainingConfig):
     batch_size: int = content(128, doc="rows in a batch", ge=1)
     lr: float = content(2e-6, doc="peak learning rate of AdamW", gt=0)
     warmup_steps: int = content(1430, doc="steps of linear warm-up", ge=0)
-    weight_decay: float = content(0.1, doc="of matrices only", ge=0)
+    weight_decay: float = content(0.1, doc="weight decay of matrices only", ge=0)
     max_grad_norm: float = content(1.0, doc="largest gradient norm", gt=0)
-    schedule: Schedule = content("constant", doc="after warm-up: constant (ours: the report names no decay)")
-    dropout: float = content(0.1, doc="on residual branches", ge=0, lt=1)
+    schedule: Schedule = content(
+        "constant", doc="learning rate after warm-up: constant (ours: the report names no decay)"
+    )
+    dropout: float = content(0.1, doc="dropout on residual branches", ge=0, lt=1)
     mask: Literal["qwen", "assistant"] = content("qwen", doc="qwen (the authors') or assistant")
     too_long: TooLong = content(
         "drop", doc="chats longer than a row: drop, split between turns, or truncate the oldest turns (ours)"
@@ -103,7 +105,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "train_loss": training.train_loss, "heldout_loss": validation_loss,
     }  # fmt: skip
     losses = ", ".join(f"{loss:.3f}" for loss in validation_loss.values())
-    words = ", ".join([chat_summary(metrics), *replay.warning(), f"{steps} steps{told('held-out loss', losses)}"])
+    words = ", ".join(
+        [chat_summary(metrics), *replay.warning(), f"{steps} steps{summary_part('held-out loss', losses)}"]
+    )
     return Result(metrics, words, (*precision_warnings(config.precision, context.device), *notes(data, "chats")))
 
 

@@ -13,7 +13,7 @@ from pydantic import field_validator
 from qwenkit.config import StageConfig, content, edge
 from qwenkit.data.documents import iter_documents, row_batches, train_validation_split
 from qwenkit.records import Row
-from qwenkit.stages.base import Input, Result, StageContext, told
+from qwenkit.stages.base import Input, Result, StageContext, summary_part
 from qwenkit.stages.card import CardPart, compression_view
 from qwenkit.stages.results import Metrics, counted
 from qwenkit.tokenizer.compare import bytes_per_token, group_of
@@ -81,7 +81,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     measured = {group: value for group, value in ratio.items() if value is not None}
     metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": measured}
     words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in measured.items())
-    return Result(metrics, f"{len(tok.ranks)} tokens{told('bytes per token:', words)}")
+    return Result(metrics, f"{len(tok.ranks)} tokens{summary_part('bytes per token:', words)}")
 
 
 def vocab_rows(config: Config) -> int:

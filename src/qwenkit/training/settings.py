@@ -9,7 +9,7 @@ from typing import Literal
 
 from qwenkit.settings import setting
 
-PRECISION = "of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
+PRECISION = "precision of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
 
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -29,11 +29,11 @@ class TrainingSettings:
     schedule: Literal["cosine", "linear", "constant"] = setting("cosine", doc="shape of the decay")
     min_lr_ratio: float = setting(0.1, doc="last learning rate over the peak", ge=0, le=1)
     warmup_steps: int = setting(2000, doc="steps of linear warm-up (memo)", ge=0)
-    weight_decay: float = setting(0.1, doc="of matrices only (memo)", ge=0)
+    weight_decay: float = setting(0.1, doc="weight decay of matrices only (memo)", ge=0)
     max_grad_norm: float = setting(1.0, doc="largest gradient norm (memo)", gt=0)
-    beta1: float = setting(0.9, doc="AdamW", ge=0, lt=1)
-    beta2: float = setting(0.95, doc="AdamW", ge=0, lt=1)
-    eps: float = setting(1e-8, doc="AdamW", gt=0)
+    beta1: float = setting(0.9, doc="decay of AdamW's average of gradients", ge=0, lt=1)
+    beta2: float = setting(0.95, doc="decay of AdamW's average of squared gradients", ge=0, lt=1)
+    eps: float = setting(1e-8, doc="AdamW's epsilon", gt=0)
     precision: Literal["fp32", "bf16"] = setting("bf16", doc=PRECISION)
     compile: bool = setting(False, doc="compile the forward pass with torch.compile (ours)")
     checkpoint_seconds: float = setting(300, doc="seconds between checkpoints", gt=0, role="runtime")

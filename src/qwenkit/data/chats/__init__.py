@@ -1,9 +1,9 @@
 """Chats, prompts and comparisons as people have them: files, folders and forms, each row as this package's own.
 
-    describe(path, "chats")                           # files and formats, splits, forms, and what is not read
+    describe(path, "chats")                                  # files and formats, splits, forms, and what is not read
     for split in chat_splits(path, "chats", 16 << 20): ...   # that workers read apart, a function of the files
-        for row in read_split(split, quarantine): ...   # {"id", "messages", "tools"?, "place", ...}
-    for row in read(path, "chats", quarantine): ...   # all of them
+        for row in read_split(split, quarantine): ...        # {"id", "messages", "tools"?, "place", ...}
+    for row in read(path, "chats", quarantine): ...          # all of them
 
 Kinds: `chats` end with an answer, `prompts` wait for one, `pairs` have `chosen` and `rejected`. A row that does not fit
 goes to the quarantine with its file, number and reason (`read = kept + quarantined`); without a quarantine it is an

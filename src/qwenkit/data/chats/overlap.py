@@ -1,7 +1,7 @@
 """Decontamination of chats (report §2.1, last paragraph): which rows share a 13-gram with a test question.
 
-without_overlap(rows, tests)         # the rows that share none
-overlapping_messages(rows, tests)    # how many messages of each row share one
+    without_overlap(rows, tests)         # the rows that share none
+    overlapping_messages(rows, tests)    # how many messages of each row share one
 
 `tests` is a file or folder of test sets; None: there are none. Their grams are indexed once in a process.
 """

@@ -1,7 +1,10 @@
 """Describe a source of chats: files, splits, forms, roles, lengths, and the rows that would be quarantined.
 
-found = describe(Path("data")) # its first rows decide which kind it is found = describe(path, "chats", 2000) # no more
-than the first 2000 rows found.notes() # what people should know: files not read, keys that change nothing
+    description = describe(Path("data"))              # its first rows decide which kind it is
+    description = describe(path, "chats", 2000)       # no more than the first 2000 rows
+    description.notes()                               # what people should know: files not read, keys without effect
+
+`Summary` has the counts; `qwenkit inspect data` prints them.
 """
 
 from __future__ import annotations

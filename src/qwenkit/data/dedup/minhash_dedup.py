@@ -1,8 +1,8 @@
 """Duplicates over all shards of a corpus: the global part of report §2.1, steps 3 and 4.
 
-    find_candidates rows with equal exact keys, and rows that agree in a band (one task) shingle_part shingles of the
-    candidates of a shard (a task a shard) join_copies pairs verified by exact Jaccard, clusters, the copy that is kept
-    (one task)
+    find_candidates   rows with equal exact keys, and rows that agree in a band          (one task)
+    shingle_part      shingles of the candidates of a shard                              (a task a shard)
+    join_copies       pairs verified by exact Jaccard, clusters, the copy that is kept   (one task)
 
 Signatures are a few numbers for each document, and a join reads one band of them at a time; only the texts of
 candidates are read again. On one machine a join is a sort (`equal_rows`; Daft's grouping took six times as long for a

@@ -1,6 +1,6 @@
 """Measure the documents of a corpus, apart from the thresholds that judge them (phase 4 of `corpus`).
 
-    measure_part of a shard's rows that are not copies, in order: rules, learned filters, a model -> attributes
+    measure_part    of a shard's rows that are not copies, in order: rules, learned filters, a model -> attributes
 
 Measuring is the expensive part of quality filtering and thresholds the part that people vary: measuring is a phase of
 its own, so that other thresholds apply to stored attributes.

@@ -1,7 +1,9 @@
 """The accounting of a corpus: the outcome of every document, shard by shard, and of all shards together.
 
-accounting = Accounting(seed, 5, ledger)          in a shard: counts, rows of the ledger, samples of every rule
-sources_of(...), funnel_of(...), samples_of(...)  of all done records: they must balance
+    accounting = Accounting(seed, 5, ledger)          in a shard: counts, rows of the ledger, samples of every rule
+    sources_of(...), funnel_of(...), samples_of(...)  of all done records: they must balance
+
+For every source, read = kept + dropped + quarantined: no document is lost or counted twice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """A corpus as an artifact: built of sources that all keep something, its files, and its metrics.
 
-result = build_of_all(sources, tests, config, progress, scratch=scratch)
-save_corpus(result, named_tests, out)
-metrics, summary = corpus_metrics(result, [text for _, text in tests])
+    result = build_of_all(sources, tests, config, progress, scratch=scratch)
+    save_corpus(result, named_tests, out)
+    metrics, summary = corpus_metrics(result, [text for _, text in tests])
+
+A source of which no document is kept is a `UserError`, which says what its records were dropped for.
 """
 
 from __future__ import annotations

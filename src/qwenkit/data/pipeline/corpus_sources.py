@@ -1,8 +1,10 @@
 """The sources of a corpus as a recipe names them: the files of a world, and texts of one's own.
 
-names = source_names(world=True, extra=2)          # pages, text, instructions, stdlib, extra, extra1
-check_sources(names, settings)                     # what a recipe says is about sources that there are
-sources = make_sources(world_files, extra_paths, settings)
+    names = source_names(world=True, extra=2)          # pages, text, instructions, stdlib, extra, extra1
+    check_sources(names, settings)                     # what a recipe says is about sources that there are
+    sources = make_sources(world_files, extra_paths, settings)
+
+A setting of a source that does not exist is a `UserError`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The work on one shard in each phase of a corpus (`corpus` joins them; `minhash_dedup` does what needs all shards, and
 `quality_signals` measures what `clean_part` judges).
 
-    read_part a part of a source: documents, text out of pages, language -> rows, ledger sign_part exact keys and
-    MinHash bands of those rows -> signatures spread_part grams of the tests in those that are not copies -> in how many
-    documents each is clean_part of what is not a copy: quality, personal data, tests, mixture -> documents, ledger
+    read_part     a part of a source: documents, text out of pages, language             -> rows, ledger
+    sign_part     exact keys and MinHash bands of those rows                             -> signatures
+    spread_part   n-grams of the tests in those that are not copies                      -> document count of each
+    clean_part    of what is not a copy: quality, personal data, tests, mixture          -> documents, ledger
 
 Each is a pure function of its arguments and files: no order, no state, no clock. A document is in the ledger once, with
 its outcome, so that `read = kept + dropped by each rule + quarantined` can be checked record by record.

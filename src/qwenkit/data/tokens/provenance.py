@@ -1,9 +1,11 @@
 """Trace a document: from its file to the tokens of a step, and back.
 
-fates(corpus, "page-00012")                 -> rows of the ledger with this id, and of copies that were dropped for it
-store.find("page-00012")                    -> its numbers in the token store, one for each copy of it
-steps_of(order, numbers, batch_size, steps) -> the steps that show each of them, in all epochs of a run
-seen_in(order, store, 17, batch_size)       -> the documents of a step: where they came from, and which of their tokens
+    fates(corpus, "page-00012")                 -> rows of the ledger with this id, and of copies dropped for it
+    store.find("page-00012")                    -> its numbers in the token store, one for each copy of it
+    steps_of(order, numbers, batch_size, steps) -> the steps that show each of them, in all epochs of a run
+    seen_in(order, store, 17, batch_size)       -> the documents of a step: where they come from, which of their tokens
+
+Steps and their batches are a pure function of the order of a run; nothing is recorded while it trains.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Replay: documents of the pretraining corpus that are mixed into a later training (ours).
 
-replay = tokenize_replay(corpus, tokenizer, folder, share=0.2, ...)
-dataset = open_chats(rows, replay.documents, replay.numbers)
-replay_overlap(replay, tok, tests)      # how many of them overlap a test
+    replay = tokenize_replay(corpus, tokenizer, folder, share=0.2, ...)
+    dataset = open_chats(rows, replay.documents, replay.numbers)
+    replay_overlap(replay, tok, tests)      # how many of them overlap a test
+
+Documents of the validation split are never drawn: the base model is measured on them.
 """
 
 from __future__ import annotations
