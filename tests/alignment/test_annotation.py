@@ -23,11 +23,11 @@ class Parrot:
         self.rng_ids: list[list[int]] = []
         self.seeds: list[int] = []
 
-    def generate(self, prompts: list[Any], params: Any, rng_ids: list[int]) -> list[Any]:
+    def chat(self, conversations: list[Any], params: Any, tools: list[Any], rng_ids: list[int]) -> list[Any]:
         self.rng_ids.append(rng_ids)
         self.seeds.append(params.seed)
         text = "Lund" if params.temperature == 1 else f"at {params.temperature}"
-        return [SimpleNamespace(samples=[SimpleNamespace(text=text)] * params.n) for _ in prompts]
+        return [SimpleNamespace(samples=[SimpleNamespace(text=text)] * params.n) for _ in conversations]
 
 
 def prompts(count: int) -> list[dict[str, Any]]:

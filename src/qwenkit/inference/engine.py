@@ -159,9 +159,9 @@ class Engine:
     ) -> list[Output]:
         """Return the answers to conversations; an answer ends at a stop token of the chat (`chat.stop_token_ids`).
 
-        `tools` is one list for all conversations, or one list (or None) for each. `variables` are for the folder's chat
-        template, such as `{"enable_thinking": False}`. Where the folder names a `max_window_size`, the oldest turns are
-        dropped until the rest fits; `prompt_ids` are what was read."""
+        `tools` is one list for all conversations, or one list (or None) for each. `rng_ids` are as in `generate`.
+        `variables` are for the folder's chat template, such as `{"enable_thinking": False}`. Where the folder names a
+        `max_window_size`, the oldest turns are dropped until the rest fits; `prompt_ids` are what was read."""
         self.request_factory.text_tokenizer("chat")
         hint = "chat([messages])"
         conversations = as_list(conversations, "conversations", "a list of lists of messages", hint)
@@ -205,9 +205,9 @@ class Engine:
         """Queue a request and return its handle, which is the `request` of its output. Its random draws are made from
         the number `rng_id`, or from the handle where none is given."""
         handle = self._next_handle
-        rng_id = handle if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
+        number: int = handle if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
         params = self.request_factory.effective_params(params)
-        request = self.request_factory.make_request(prompt, params, rng_id, label=f"request {handle}")
+        request = self.request_factory.make_request(prompt, params, number, label=f"request {handle}")
         request.submitted = True
         self._enqueue([request])
         return handle
