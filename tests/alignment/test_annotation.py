@@ -17,17 +17,16 @@ RUBRIC = {"language": None, "right": {"kind": "mention", "any": ["Lund"], "none"
 class Parrot:
     """An engine that answers with the temperature, and rightly where it is 1."""
 
-    tok = SimpleNamespace(im_end_id=1, eot_id=2, render=lambda *_, **__: SimpleNamespace(ids=[3]))
-
     def __init__(self) -> None:
         self.rng_ids: list[list[int]] = []
         self.seeds: list[int] = []
 
-    def chat(self, conversations: list[Any], params: Any, tools: list[Any], rng_ids: list[int]) -> list[Any]:
+    def chat(self, prompts: list[Any], params: Any, tools: list[Any], *, rng_ids: list[int]) -> list[Any]:
+        assert len(tools) == len(prompts)
         self.rng_ids.append(rng_ids)
         self.seeds.append(params.seed)
         text = "Lund" if params.temperature == 1 else f"at {params.temperature}"
-        return [SimpleNamespace(samples=[SimpleNamespace(text=text)] * params.n) for _ in conversations]
+        return [SimpleNamespace(samples=[SimpleNamespace(text=text)] * params.n) for _ in prompts]
 
 
 def prompts(count: int) -> list[dict[str, Any]]:
