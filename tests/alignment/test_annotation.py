@@ -18,12 +18,12 @@ class Parrot:
     """An engine that answers with the temperature, and rightly where it is 1."""
 
     def __init__(self) -> None:
-        self.requests: list[list[int]] = []
+        self.rng_ids: list[list[int]] = []
         self.seeds: list[int] = []
 
-    def chat(self, prompts: list[Any], params: Any, tools: list[Any], *, requests: list[int]) -> list[Any]:
+    def chat(self, prompts: list[Any], params: Any, tools: list[Any], *, rng_ids: list[int]) -> list[Any]:
         assert len(tools) == len(prompts)
-        self.requests.append(requests)
+        self.rng_ids.append(rng_ids)
         self.seeds.append(params.seed)
         text = "Lund" if params.temperature == 1 else f"at {params.temperature}"
         return [SimpleNamespace(samples=[SimpleNamespace(text=text)] * params.n) for _ in prompts]
@@ -38,7 +38,7 @@ def test_every_temperature_and_every_candidate_is_scored() -> None:
     """A request keeps its number in every block: its draws do not depend on what is answered beside it."""
     engine: Any = Parrot()
     rows = annotate(engine, prompts(BLOCK + 1), temperatures=[0.5, 1.0], samples=2, max_tokens=4, seed=3)
-    assert engine.requests == [[*range(BLOCK)], [BLOCK]] * 2 and len(set(engine.seeds)) == 2
+    assert engine.rng_ids == [[*range(BLOCK)], [BLOCK]] * 2 and len(set(engine.seeds)) == 2
     for row in rows:
         policies = [answer["policy"] for answer in row["answers"]]
         assert policies == ["T=0.5", "T=0.5", "T=1.0", "T=1.0", "other"]

@@ -295,7 +295,7 @@ def test_prompts_go_round_in_epochs_and_long_ones_are_counted() -> None:
     seen = [i for step in range(3) for i in prompts.at(step)]
     assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
     assert prompts.at(1) == Prompts([[1], [2, 2], [4]], 2, seed=0).at(1)
-    assert not set(prompts.requests(0)) & set(prompts.requests(1))
+    assert not set(prompts.rng_ids(0)) & set(prompts.rng_ids(1))
     with pytest.raises(UserError):
         Prompts([[1, 2, 3]], 2, seed=0, max_tokens=2)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenkit.chat import ChatTokenizer, stop_token_ids, truncate_history
+from qwenkit.chat import ChatTokenizer, truncate_history
 from qwenkit.errors import UserError
 
 from .test_render import Messages, rows, talk
@@ -75,10 +75,6 @@ def test_what_is_no_conversation_is_refused(tiny: ChatTokenizer) -> None:
     for messages in broken:
         with pytest.raises(UserError):
             truncate_history(tiny, messages, 10)
-
-
-def test_an_answer_ends_with_its_turn_or_the_text(tiny: ChatTokenizer) -> None:
-    assert stop_token_ids(tiny) == (tiny.im_end_id, tiny.im_start_id, tiny.eot_id)
 
 
 def test_a_system_turn_by_its_other_name_is_kept(tiny: ChatTokenizer) -> None:

@@ -78,9 +78,9 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: e.generate(["a"], 64), "params = 64", "SamplingParams(...), or a list of them", None),
     (lambda e: e.generate(["a"], [64]), "params = 64", "SamplingParams(...)", None),
     (lambda e: e.generate(["a"], [ONE, ONE]), "2 sampling parameters for 1 prompts", "one for each prompt", None),
-    (lambda e: e.generate(["a"], ONE, requests=[1, 2]), "2 request numbers for 1 prompts", "one for each prompt", None),
-    (lambda e: e.generate(["a"], ONE, requests=3), "requests = 3", "a list of integers", None),
-    (lambda e: e.generate(["a"], ONE, requests=[-1]), "requests[0] = -1", "an integer, 0 or more", None),
+    (lambda e: e.generate(["a"], ONE, rng_ids=[1, 2]), "2 rng_ids for 1 prompts", "one for each prompt", None),
+    (lambda e: e.generate(["a"], ONE, rng_ids=3), "rng_ids = 3", "a list of integers", None),
+    (lambda e: e.generate(["a"], ONE, rng_ids=[-1]), "rng_ids[0] = -1", "an integer, 0 or more", None),
     (lambda e: e.generate(["a"], SamplingParams(stop_token_ids=[300])),
      "stop_token_ids: token id 300 is not in the model", IDS, None),
     (lambda e: e.chat(HI, ONE), "conversations = {'content': 'Hi', 'role': 'user'}", "a list of lists of messages",
@@ -99,7 +99,7 @@ CALLS: list[tuple[Callable[[Engine], Any], str, str | None, str | None]] = [
     (lambda e: e.chat("Hi", ONE), "conversations = 'Hi'", "a list of lists of messages", "chat([messages])"),
     (lambda e: e.stream(["Hi"], ONE), "prompt: ['Hi'] is not a list of token ids", IDS, None),
     (lambda e: e.stream("Hi", {"n": 1}), "params = {'n': 1}", "SamplingParams(...)", None),
-    (lambda e: e.submit("Hi", ONE, request="x"), "request = 'x'", "an integer, 0 or more", None),
+    (lambda e: e.submit("Hi", ONE, rng_id="x"), "rng_id = 'x'", "an integer, 0 or more", None),
     (lambda e: e.score("hello", ["a"]), "prompts = 'hello'", LIST, "score([prompt], [continuation])"),
     (lambda e: e.score(["hello"], "a"), "continuations = 'a'", LIST, "score([prompt], [continuation])"),
     (lambda e: e.score(["a", "b"], ["c"]), "1 continuations for 2 prompts", "one for each prompt", None),
@@ -193,7 +193,7 @@ def test_numbers_of_other_libraries_are_welcome(engine: Engine) -> None:
     assert {type(getattr(given, name)) for name in RANGES} == {int, float, tuple, bool}
     wanted = engine.generate([[1, 2], [3, 4]], given)
     for prompts in (np.array([[1, 2], [3, 4]]), torch.tensor([[1, 2], [3, 4]]), ((1, 2), range(3, 5))):
-        found = engine.generate(prompts, given, requests=np.arange(2))
+        found = engine.generate(prompts, given, rng_ids=np.arange(2))
         assert [output.samples for output in found] == [output.samples for output in wanted]
 
 

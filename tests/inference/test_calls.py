@@ -111,7 +111,7 @@ def test_an_interrupt_while_rows_move_loses_nobody(model: Transformer) -> None:
 BAD: dict[str, Callable[[Engine], Any]] = {
     "one prompt too long": lambda engine: engine.generate(["one", [1] * 200], GREEDY),
     "a bad id": lambda engine: engine.generate([[1], [-1]], GREEDY),
-    "a bad number": lambda engine: engine.generate(["one"], GREEDY, requests=[2**63]),
+    "a bad number": lambda engine: engine.generate(["one"], GREEDY, rng_ids=[2**63]),
     "a stop token that is none": lambda engine: engine.generate(["one"], [SamplingParams.plain(stop_token_ids=[264])]),
     "a bad conversation": lambda engine: engine.chat([*CHAT, 1], GREEDY),  # type: ignore[list-item]
     "a bad prompt in a stream": lambda engine: engine.stream("", GREEDY),

@@ -28,11 +28,11 @@ def test_a_folder_of_the_first_qwen_brings_its_ends(model: Transformer, tmp_path
     shared = {"eos_token_id": 256, "pad_token_id": 256, "max_new_tokens": 512, "do_sample": True, "top_k": 0}
     file.write_text(json.dumps({"chat_format": "raw", **shared, "stop_words_ids": [[256]], "top_p": 0.8}))
     base = Engine(tmp_path, tok)
-    assert (base.eos_ids, base.requests.eos_id, base.max_window) == ({256}, 256, None)
-    assert base.requests.defaults == {"max_tokens": 512, "top_k": 0, "top_p": 0.8, "stop_words_ids": [[256]]}
+    assert (base.eos_ids, base.request_factory.eos_id, base.max_window) == ({256}, 256, None)
+    assert base.request_factory.defaults == {"max_tokens": 512, "top_k": 0, "top_p": 0.8, "stop_words_ids": [[256]]}
     file.write_text(json.dumps({"chat_format": "chatml", **shared, "max_window_size": 40, "repetition_penalty": 1.1}))
     chat = Engine(tmp_path, tok)
-    assert (chat.eos_ids, chat.requests.eos_id, chat.max_window) == ({256, 257}, 256, 40)
+    assert (chat.eos_ids, chat.request_factory.eos_id, chat.max_window) == ({256, 257}, 256, 40)
     told = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} is long"} for i in range(9)]
     assert chat.chat([told], GREEDY)[0].prompt_ids == tok.render(told[-3:], add_generation_prompt=True).ids
 
@@ -43,13 +43,13 @@ def test_ends_of_later_folders(model: Transformer, tmp_path: Path) -> None:
     file = tmp_path / "generation_config.json"
     file.write_text('{"eos_token_id": [257, 256], "pad_token_id": 256, "temperature": 0.7, "top_k": 20, "min_p": 0.1}')
     later = Engine(tmp_path, None)
-    assert (later.eos_ids, later.requests.eos_id) == ({256, 257}, 257)
-    assert later.requests.defaults == {"temperature": 0.7, "top_k": 20, "min_p": 0.1}
+    assert (later.eos_ids, later.request_factory.eos_id) == ({256, 257}, 257)
+    assert later.request_factory.defaults == {"temperature": 0.7, "top_k": 20, "min_p": 0.1}
     file.unlink()
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "eos_token_id": [257, 255]}))
     assert (Engine(tmp_path, None).eos_ids, Engine(tmp_path, Bytes()).eos_ids) == ({257, 255}, {257, 255, 256})
-    assert Engine(tmp_path, Bytes()).requests.eos_id == 257
+    assert Engine(tmp_path, Bytes()).request_factory.eos_id == 257
 
 
 def test_a_stop_sequence_is_followed_by_the_end_of_the_text(model: Transformer) -> None:
@@ -151,8 +151,8 @@ class Dictated:
     def __call__(self, **settings: Any) -> Any:
         """One output; every step's token is dictated by a bias that holds for it alone."""
         params = SamplingParams.plain(temperature=0.0, ignore_eos=True, max_tokens=len(self.ids), **settings)
-        (settled,) = self.engine.requests.resolve_params(params, 1)
-        request = self.engine.requests.request([65], settled, 0, label="prompt")
+        (settled,) = self.engine.request_factory.effective_params_for_each(params, 1)
+        request = self.engine.request_factory.make_request([65], settled, 0, label="prompt")
         (sequence,) = request.sequences
         for id in self.ids:
             if sequence.finish_reason is None:

@@ -34,9 +34,9 @@ def test_a_request_does_not_notice_its_company(shape: dict[str, int], dtype: tor
     model = init_weights(Transformer(ModelConfig(**shape)), seed=0, std=0.3).to(dtype).eval()  # type: ignore[arg-type]
     prompts, params = make_prompts(13), SamplingParams.plain(max_tokens=12, top_p=0.9, logprobs=True, n=3, seed=5)
     crowd = Engine(model, None).generate(prompts, params)
-    few = Engine(model, None, max_batch=5).generate(prompts[::-1], params, requests=range(12, -1, -1))[::-1]
+    few = Engine(model, None, max_batch=5).generate(prompts[::-1], params, rng_ids=range(12, -1, -1))[::-1]
     engine = Engine(model, None)
-    alone = [engine.generate([prompt], params, requests=[i])[0] for i, prompt in enumerate(prompts)]
+    alone = [engine.generate([prompt], params, rng_ids=[i])[0] for i, prompt in enumerate(prompts)]
     for one, two, three in zip(crowd, few, alone):
         assert [s.ids for s in one.samples] == [s.ids for s in two.samples] == [s.ids for s in three.samples]
         assert [s.logprobs for s in one.samples] == [s.logprobs for s in two.samples]
@@ -48,7 +48,7 @@ def test_draws_follow_seed_and_request(model: Transformer) -> None:
     engine, params = Engine(model, None), SamplingParams.plain(max_tokens=12)
     same = engine.generate([[1, 2]], params)[0].ids
     assert engine.generate([[1, 2]], params)[0].ids == same
-    assert engine.generate([[1, 2]], params, requests=[7])[0].ids != same
+    assert engine.generate([[1, 2]], params, rng_ids=[7])[0].ids != same
     assert engine.generate([[1, 2]], SamplingParams.plain(max_tokens=12, seed=1))[0].ids != same
 
 

@@ -145,9 +145,9 @@ def test_selected_logprobs_are_log_softmax() -> None:
 
 def test_params_take_the_folders_values_only_where_asked() -> None:
     folder = sampling_defaults({"top_p": 0.8, "repetition_penalty": 1.1, "max_new_tokens": 7, "do_sample": True})
-    settled = SamplingParams(top_p=0.5).resolve(folder)
+    settled = SamplingParams(top_p=0.5).with_defaults(folder)
     assert (settled.top_p, settled.repetition_penalty, settled.max_tokens, settled.temperature) == (0.5, 1.1, 7, 1.0)
-    plain = SamplingParams.plain(max_tokens=3).resolve(folder)
+    plain = SamplingParams.plain(max_tokens=3).with_defaults(folder)
     assert (plain.top_p, plain.repetition_penalty, plain.max_tokens) == (1.0, 1.0, 3)
     assert sampling_defaults({"do_sample": False})["temperature"] == 0.0
 
@@ -158,4 +158,4 @@ def test_params_take_the_folders_values_only_where_asked() -> None:
 )  # fmt: skip
 def test_senseless_values_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
-        SamplingParams(**bad).resolve({})  # type: ignore[arg-type]
+        SamplingParams(**bad).with_defaults({})  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def _sampled(
         for start in range(0, len(prompts), BLOCK):
             progress(number * len(prompts) + start, len(temperatures) * len(prompts), phase="annotate")
             block = prompts[start : start + BLOCK]
-            outputs = answers(engine, block, params, requests=list(range(start, start + len(block))))
+            outputs = answers(engine, block, params, rng_ids=list(range(start, start + len(block))))
             for row, of_prompt, output in zip(block, scored[start:], outputs):
                 of_prompt += [scored_answer(row, each.text or "", f"T={temperature}") for each in output.samples]
     return scored

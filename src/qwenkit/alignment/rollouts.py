@@ -45,7 +45,7 @@ class Prompts:
         """Return the prompts of a step as indices of `ids` (`rows` maps these to the caller's numbering)."""
         return self.order.at(step, self.per_step)
 
-    def requests(self, step: int) -> list[int]:
+    def rng_ids(self, step: int) -> list[int]:
         """Return a number for each prompt of a step that no other step uses: the random draws are made from it."""
         return list(range(step * self.per_step, (step + 1) * self.per_step))
 
@@ -139,7 +139,7 @@ def rollout(
                                   seed=derive_seed(prompts.seed, "responses"))  # fmt: skip
     chosen = prompts.at(step)
     with torch.inference_mode():
-        outputs = engine.generate([prompts.ids[i] for i in chosen], params, requests=prompts.requests(step))
+        outputs = engine.generate([prompts.ids[i] for i in chosen], params, rng_ids=prompts.rng_ids(step))
     answers = [(i, output.prompt_ids, sample) for i, output in zip(chosen, outputs) for sample in output.samples]
     device = next(engine.model.parameters()).device
     ids_BT, _ = pad_right([[*prompt, *sample.ids] for _, prompt, sample in answers], device)

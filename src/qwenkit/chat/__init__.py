@@ -11,15 +11,17 @@ from qwenkit.lazy import lazy
 
 if TYPE_CHECKING:
     from .lengths import TooLong, cut
+    from .loss_mask import MASKS
     from .messages import Message
     from .parse import parse_text
-    from .render import MASKS, Rendered, Span
+    from .render import Rendered, Span
+    from .stop_tokens import stop_token_ids
     from .styles import STYLES
     from .tokenizer import ChatTokenizer, load_tokenizer
-    from .truncation import stop_token_ids, truncate_history
+    from .truncation import truncate_history
 
 _HOME = {
-    "MASKS": "render",
+    "MASKS": "loss_mask",
     "STYLES": "styles",
     "ChatTokenizer": "tokenizer",
     "Message": "messages",
@@ -30,7 +32,7 @@ _HOME = {
     "truncate_history": "truncation",
     "load_tokenizer": "tokenizer",
     "parse_text": "parse",
-    "stop_token_ids": "truncation",
+    "stop_token_ids": "stop_tokens",
 }
 
 __all__ = [

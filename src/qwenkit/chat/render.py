@@ -7,9 +7,7 @@ header is given.
 
 The name of a special token in typed text is plain text: `counting` says which names count in whose text.
 
-Masks: `qwen` is the authors' (turn marks and the newline after a turn are targets for every role, and assistant
-content); `assistant` trains assistant content and its `<|im_end|>` only. A turn's own `weight` multiplies every loss
-weight in it.
+`loss_mask.py` says which pieces are trained.
 """
 
 from __future__ import annotations
@@ -18,11 +16,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ..errors import UserError, nearest
 from ..tokenizer import Part, Tokenizer
+from .loss_mask import check_mask, loss_weight
 from .styles import Piece
-
-MASKS = ("qwen", "assistant")
 
 
 class Span(NamedTuple):
@@ -50,8 +46,7 @@ class Rendered(NamedTuple):
 
 def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str, mask: str) -> Rendered:
     """Return ids, loss weights and spans of a conversation's pieces; raises a `UserError` for an unknown mask."""
-    if mask not in MASKS:
-        raise UserError(f"unknown mask {mask!r}", expected=" or ".join(MASKS), nearest=nearest(mask, MASKS))
+    check_mask(mask)
     parts = [Part(piece.text, counting(tok, piece), at) for at, piece in enumerate(pieces)]
     ids: list[int] = []
     whose: list[int] = []
@@ -59,7 +54,7 @@ def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str, mask: str
         more, owners = tok.encode_parts(together)
         ids += more
         whose += owners
-    weights = [_is_target(piece, mask) * piece.weight for piece in pieces]
+    weights = [loss_weight(piece, mask) for piece in pieces]
     return Rendered(ids, [weights[owner] for owner in whose], _spans(pieces, whose), [])
 
 
@@ -72,13 +67,6 @@ def counting(tok: Tokenizer, piece: Piece) -> frozenset[str]:
     if piece.markup:
         return tok.special_names
     return tok.spoken if piece.role in ("assistant", "system") else tok.words
-
-
-def _is_target(piece: Piece, mask: str) -> bool:
-    own = piece.role == "assistant" and piece.part == "content"
-    if mask == "qwen":
-        return own or piece.part in ("start", "end", "newline")
-    return own or (piece.role == "assistant" and piece.part == "end")
 
 
 def _spans(pieces: Sequence[Piece], whose: Sequence[int]) -> list[Span]:

@@ -20,6 +20,9 @@ from .truncation import SupportsRender, truncate_history
 Messages = list[dict[str, str]]
 Params = TypeVar("Params", contravariant=True)
 
+ANSWER_ROOM = 64
+"""Tokens of the model's context that the history of a chat leaves free for the answer."""
+
 
 class ChatEngine(Protocol[Params]):
     """What a conversation needs of an engine; `qwenkit.inference.Engine` is one, with `Params` its sampling
@@ -117,11 +120,10 @@ def answer(
     params: Params,
     history: Messages,
     variables: Variables | None = None,
-    reserve: int = 64,
 ) -> str:
-    """Print the answer while it is generated, and return it. `reserve` tokens of the context are left for it."""
+    """Print the answer while it is generated, and return it. `ANSWER_ROOM` tokens of the context are left for it."""
     more: dict[str, Any] = {"variables": variables} if variables else {}
-    kept = truncate_history(tok, history, engine.max_window, engine.max_length - reserve, **more)
+    kept = truncate_history(tok, history, engine.max_window, engine.max_length - ANSWER_ROOM, **more)
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)

@@ -1,4 +1,6 @@
-"""A conversation as pieces of text, by chat style (report appendix A.1).
+"""Our own ChatML: a conversation as pieces of text, by chat style (report appendix A.1).
+
+Templates that come with other folders are run by `template.py`.
 
 A piece is a stretch of text that belongs to one part of one turn:
 

@@ -1,4 +1,6 @@
-"""A folder's own chat template: run it, and detect which style it is.
+"""Foreign chat templates: run the Jinja template of a model folder, and detect which of our styles it is.
+
+Our own rendering of ChatML is `styles.py`.
 
 `render_text` is the one place where a template is run: by `qwenkit.templates`, in a separate process unless it is our
 own, with the names that transformers gives it. The names of the folder's special tokens are variables, so is whatever a

@@ -7,8 +7,8 @@
 
 A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise. A folder with a
 template of another style (`tok.style is None`) is rendered by its template, and the template itself places the loss
-mask (`template_mask`); where it cannot, training is refused unless a style is named. Without a system turn none is
-rendered, except one that a folder's template adds by itself. `variables` are read by the template:
+mask (`foreign_template_mask`); where it cannot, training is refused unless a style is named. Without a system turn none
+is rendered, except one that a folder's template adds by itself. `variables` are read by the template:
 `tok.render(messages, variables={"enable_thinking": False})`.
 """
 
@@ -34,8 +34,8 @@ from ..tokenizer import (
 )
 from ..tokenizer.core import UNKNOWN
 from ..tokenizer.settings import DEFAULT, TOOL_USE
+from . import foreign_template_mask
 from . import template as templates
-from . import template_mask
 from .messages import Message, Tool, Variables, check
 from .parse import ParsedMessage, parse_text
 from .probes import Probe
@@ -113,7 +113,7 @@ class ChatTokenizer(Tokenizer):
         if add_generation_prompt:
             ids = encode_pieces(self, traced.pieces(), "chatml", mask).ids
             return Rendered(ids, [0.0] * len(ids), [Span(0, len(ids), "prompt", "markup")], [])
-        return template_mask.rendered(traced, mask, continue_final_message)
+        return foreign_template_mask.rendered(traced, mask, continue_final_message)
 
     def _template(self, tools: Sequence[Tool] | None, style: str | None, variables: Variables) -> str | None:
         """Return the template that renders a conversation, or None where a style does."""

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
-from ..tokenizer import ENDOFTEXT, IM_END, IM_START, Tokenizer
 from .messages import RENAMED, Message, Tool, Variables, check
 
 if TYPE_CHECKING:
@@ -35,16 +34,6 @@ class SupportsRender(Protocol):
     ) -> Rendered:
         """Return the rendered conversation, with its `ids`."""
         ...
-
-
-def stop_token_ids(tok: object) -> tuple[int, ...]:
-    """Return the tokens that end an answer in a chat: the end of its turn, the start of another, the end of the text,
-    and what the folder calls its end.
-
-    `tok` has `special`, and `end_ids` where its folder names some."""
-    special = cast(Tokenizer, tok).special
-    marks = [special[name] for name in (IM_END, IM_START, ENDOFTEXT) if name in special]
-    return tuple(dict.fromkeys((*marks, *getattr(tok, "end_ids", ()))))
 
 
 def truncate_history(

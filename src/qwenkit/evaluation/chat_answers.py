@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def answers(
-    engine: Engine, rows: Sequence[Row], params: SamplingParams, requests: Sequence[int] | None = None
+    engine: Engine, rows: Sequence[Row], params: SamplingParams, rng_ids: Sequence[int] | None = None
 ) -> list[Output]:
-    """Return `engine.chat` of the rows' `messages` and `tools`; the draws of row i are made from `requests[i]`.
+    """Return `engine.chat` of the rows' `messages` and `tools`; the draws of row i are made from `rng_ids[i]`.
 
     An answer ends where it would in a served chat: at any of `chat.stop_token_ids`.
     """
     tools = [row.get("tools") for row in rows]
-    return engine.chat([row["messages"] for row in rows], params, tools, requests=requests)
+    return engine.chat([row["messages"] for row in rows], params, tools, rng_ids=rng_ids)
 
 
 def greedy_rubric(model: Transformer, tok: ChatTokenizer, rows: Sequence[Row], max_tokens: int) -> dict[str, float]:

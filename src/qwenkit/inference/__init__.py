@@ -6,8 +6,9 @@
 | -------------------- | -------------------------------------------------------------------------- |
 | `engine.py`          | the engine: requests in, outputs out                                       |
 | `sampling_params.py` | what a request may ask for, and the defaults of a model folder             |
-| `validation.py`      | arguments of callers as plain values, or an error that names them          |
+| `argument_checks.py` | arguments of callers as plain values, or an error that names them          |
 | `sequence.py`        | a request, and one answer while it is generated                            |
+| `stopping.py`        | whether an answer ends, and why                                            |
 | `scheduler.py`       | which sequences run                                                        |
 | `model_runner.py`    | one forward pass over the batch: prefill or decode                         |
 | `kv_cache.py`        | keys and values of earlier tokens                                          |

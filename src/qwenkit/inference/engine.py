@@ -10,7 +10,7 @@
 
 Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
 queue at once. What a request gets does not depend on what else is in the batch: every random draw is a function of
-(seed, request, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several
+(seed, rng_id, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several
 threads, and for experts, which are given the tokens of all rows together (`model_runner.py` has the limits). The same
 call gives the same answers again; ask with another seed for others.
 
@@ -39,6 +39,7 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.hub import resolve
+from qwenkit.inference.argument_checks import as_list, integer, shown
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_runner import ModelRunner
@@ -50,7 +51,7 @@ from qwenkit.inference.requests import (
     RequestFactory,
     Tools,
     check_tokenizer,
-    rng_ids,
+    rng_ids_or_indices,
     tools_for_each,
 )
 from qwenkit.inference.sampling import not_finite
@@ -58,7 +59,6 @@ from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scheduler import Scheduler
 from qwenkit.inference.scoring import score
 from qwenkit.inference.sequence import Output, Request
-from qwenkit.inference.validation import as_list, integer, shown
 from qwenkit.model import Transformer, load_model
 from qwenkit.model.modes import evaluating
 from qwenkit.model.prepacked import can_prepack
@@ -91,7 +91,7 @@ class Engine:
         copy has room. Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
-        self.requests = RequestFactory(model, tok, folder, seed)
+        self.request_factory = RequestFactory(model, tok, folder, seed)
         vocab_size = model.config.vocab_size
         known = getattr(tok, "n_tokens", vocab_size)
         sampled = known if vocabulary is None else vocabulary
@@ -106,7 +106,7 @@ class Engine:
         self.runner = ModelRunner(model, sampled, prefill_tokens, kv_cache_dtype, packed)
         self.scheduler = Scheduler(_COUNT.parse(max_batch, "max_batch"), self.runner.cache.copy)
         self.version = 0
-        self._requests: dict[int, Request] = {}
+        self._pending_requests: dict[int, Request] = {}
         self._next_handle = 0
 
     @property
@@ -117,17 +117,17 @@ class Engine:
     @property
     def tok(self) -> TextTokenizer | None:
         """Return the tokenizer, or None."""
-        return self.requests.tok
+        return self.request_factory.tok
 
     @property
     def eos_ids(self) -> frozenset[int]:
         """Return the tokens that end every answer, unless a request says `ignore_eos`."""
-        return self.requests.eos_ids
+        return self.request_factory.eos_ids
 
     @property
     def max_window(self) -> int | None:
         """Return the bound on a chat's history in tokens, or None where the folder has none."""
-        return self.requests.max_window
+        return self.request_factory.max_window
 
     @property
     def max_length(self) -> int:
@@ -140,12 +140,13 @@ class Engine:
         self,
         prompts: Seq[Prompt],
         params: SamplingParams | Seq[SamplingParams] | None = None,
-        requests: Seq[int] | None = None,
+        rng_ids: Seq[int] | None = None,
     ) -> list[Output]:
         """Return the answers in the order of the prompts. The random draws of prompt i are made from the number
-        `requests[i]`, or i where none are given."""
+        `rng_ids[i]`, or i where none are given."""
         prompts = as_list(prompts, "prompts", PROMPTS, hint="generate([prompt])")
-        return self._generate(prompts, self.requests.resolve_params(params, len(prompts)), requests)
+        params = self.request_factory.effective_params_for_each(params, len(prompts))
+        return self._generate(prompts, params, rng_ids)
 
     def chat(
         self,
@@ -153,27 +154,28 @@ class Engine:
         params: SamplingParams | Seq[SamplingParams] | None = None,
         tools: Tools | Seq[Tools | None] | None = None,
         *,
-        requests: Seq[int] | None = None,
+        rng_ids: Seq[int] | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> list[Output]:
         """Return the answers to conversations; an answer ends at a stop token of the chat (`chat.stop_token_ids`).
 
-        `tools` is one list for all conversations, or one list (or None) for each. `variables` are for the folder's chat
-        template, such as `{"enable_thinking": False}`. Where the folder names a `max_window_size`, the oldest turns are
-        dropped until the rest fits; `prompt_ids` are what was read."""
-        self.requests.text_tokenizer("chat")
+        `tools` is one list for all conversations, or one list (or None) for each. `rng_ids` are as in `generate`.
+        `variables` are for the folder's chat template, such as `{"enable_thinking": False}`. Where the folder names a
+        `max_window_size`, the oldest turns are dropped until the rest fits; `prompt_ids` are what was read."""
+        self.request_factory.text_tokenizer("chat")
         hint = "chat([messages])"
         conversations = as_list(conversations, "conversations", "a list of lists of messages", hint)
         prompts = [
-            self.requests.render(messages, offered, f"conversation {i}", variables)
+            self.request_factory.render(messages, offered, f"conversation {i}", variables)
             for i, (messages, offered) in enumerate(zip(conversations, tools_for_each(tools, len(conversations))))
         ]
-        return self._generate(prompts, self.requests.resolve_params(params, len(prompts), chat=True), requests)
+        params = self.request_factory.effective_params_for_each(params, len(prompts), chat=True)
+        return self._generate(prompts, params, rng_ids)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[str]:
         """Yield the text of one answer in deltas as it is generated; their sum is the answer's text."""
-        self.requests.text_tokenizer("stream")
-        return self._stream(prompt, self.requests.resolve(params))
+        self.request_factory.text_tokenizer("stream")
+        return self._stream(prompt, self.request_factory.effective_params(params))
 
     def stream_chat(
         self,
@@ -184,50 +186,51 @@ class Engine:
         variables: Mapping[str, Any] | None = None,
     ) -> Iterator[str]:
         """Yield the deltas of the answer that `chat([messages], params, tools)` returns."""
-        self.requests.text_tokenizer("chat")
-        prompt = self.requests.render(messages, tools, "conversation", variables)
-        return self._stream(prompt, self.requests.resolve(params, chat=True))
+        self.request_factory.text_tokenizer("chat")
+        prompt = self.request_factory.render(messages, tools, "conversation", variables)
+        return self._stream(prompt, self.request_factory.effective_params(params, chat=True))
 
     def score(self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None = None) -> list[list[float]]:
         """Return the model's log-probability of each token in nats: of the continuations given the prompts, or, without
         continuations, of the prompts' own tokens after the first.
 
         A prompt and its continuation are encoded separately. Raises `Stopped` where a number is not finite."""
-        rows, starts = self.requests.scoring_rows(prompts, continuations)
+        rows, starts = self.request_factory.scoring_rows(prompts, continuations)
         with self._inference():
             return score(self.runner.compute_model, rows, starts, self.runner.prefill_tokens)
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 
-    def submit(self, prompt: Prompt, params: SamplingParams | None = None, request: int | None = None) -> int:
+    def submit(self, prompt: Prompt, params: SamplingParams | None = None, rng_id: int | None = None) -> int:
         """Queue a request and return its handle, which is the `request` of its output. Its random draws are made from
-        the number `request`, or from the handle where none is given."""
+        the number `rng_id`, or from the handle where none is given."""
         handle = self._next_handle
-        rng_id = handle if request is None else RNG_ID.parse(request, "request")
-        submitted = self.requests.request(prompt, self.requests.resolve(params), rng_id, label=f"request {handle}")
-        submitted.submitted = True
-        self._enqueue([submitted])
+        number: int = handle if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
+        params = self.request_factory.effective_params(params)
+        request = self.request_factory.make_request(prompt, params, number, label=f"request {handle}")
+        request.submitted = True
+        self._enqueue([request])
         return handle
 
     def step(self) -> list[Output]:
         """Run one step of the model; return the outputs of submitted requests that are now complete. A request's error
         is raised once."""
         self._step()
-        done = [request for request in self._requests.values() if request.submitted and not request.is_pending]
+        done = [request for request in self._pending_requests.values() if request.submitted and not request.is_pending]
         done = [request for request in done if request.error][:1] or done
         self._remove(done)
         return [request.result() for request in done]
 
     def abort(self, handle: int) -> None:
         """Drop a request; its rows are free at once. Unknown and finished handles are ignored."""
-        if RNG_ID.parse(handle, "handle") in self._requests:
-            self._remove([self._requests[handle]])
+        if RNG_ID.parse(handle, "handle") in self._pending_requests:
+            self._remove([self._pending_requests[handle]])
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
         """Load new weights (None: the model was changed in place); later outputs carry a new `version`.
 
         Raises a `UserError` while requests are pending, and for a state that does not fit the model."""
-        if any(request.is_pending for request in self._requests.values()):
+        if any(request.is_pending for request in self._pending_requests.values()):
             raise UserError("new weights while requests are pending", hint="finish or abort them first")
         if state is not None:
             state = _without_tied_head(state) if self.model.config.tie_word_embeddings else state
@@ -238,13 +241,12 @@ class Engine:
 
     # ---- pending requests -------------------------------------------------------------------------------------------
 
-    def _generate(self, prompts: Seq[Prompt], params: list[SamplingParams], numbers: Seq[int] | None) -> list[Output]:
-        """Step until every prompt is answered; `params` are resolved."""
+    def _generate(self, prompts: Seq[Prompt], params: Seq[SamplingParams], rng_ids: Seq[int] | None) -> list[Output]:
+        """Step until every prompt is answered; `params` are the effective ones."""
+        numbers = rng_ids_or_indices(rng_ids, len(prompts))
         requests = [
-            self.requests.request(prompt, resolved, rng_id, label=f"prompt {i}")
-            for i, (prompt, resolved, rng_id) in enumerate(
-                zip(prompts, params, rng_ids(numbers, len(prompts)), strict=True)
-            )
+            self.request_factory.make_request(prompt, each, rng_id, label=f"prompt {i}")
+            for i, (prompt, each, rng_id) in enumerate(zip(prompts, params, numbers, strict=True))
         ]
         with self._pending(requests):
             for request in requests:
@@ -254,7 +256,7 @@ class Engine:
             return [request.result() for request in requests]
 
     def _stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[str]:
-        request, detokenizer = self.requests.streaming_request(prompt, params)
+        request, detokenizer = self.request_factory.make_streaming_request(prompt, params)
         return self._deltas(request, detokenizer)
 
     def _deltas(self, request: Request, detokenizer: IncrementalDetokenizer) -> Iterator[str]:
@@ -280,13 +282,13 @@ class Engine:
     def _enqueue(self, requests: list[Request]) -> None:
         for request in requests:
             request.handle, self._next_handle = self._next_handle, self._next_handle + 1
-            self._requests[request.handle] = request
+            self._pending_requests[request.handle] = request
             self._finalize(request)  # there may be nothing to generate
         self.scheduler.add(s for request in requests if request.is_pending for s in request.sequences)
 
     def _remove(self, requests: list[Request]) -> None:
         for request in requests:
-            self._requests.pop(request.handle, None)
+            self._pending_requests.pop(request.handle, None)
         self.scheduler.cancel(s for request in requests for s in request.sequences)
 
     def _step(self) -> None:
@@ -300,7 +302,7 @@ class Engine:
     def _collect_finished(self) -> None:
         """Finalize complete requests and free the rows that are done, also where a step was interrupted."""
         for request in dict.fromkeys(s.request for s in self.scheduler.running if s.finish_reason is not None):
-            if request.is_pending and request.handle in self._requests:
+            if request.is_pending and request.handle in self._pending_requests:
                 self._finalize(request)
         self.scheduler.remove_finished()
 

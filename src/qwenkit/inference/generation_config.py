@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from qwenkit.chat import stop_token_ids
 from qwenkit.errors import UserError, listed, nearest, notice, within
+from qwenkit.inference.argument_checks import integer, shown, token_ids
 from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.sampling_params import NEUTRAL, VALIDATORS, SamplingParams
-from qwenkit.inference.validation import integer, shown, token_ids
 from qwenkit.model import Transformer
 from qwenkit.records import read_object
 from qwenkit.tokenizer import ENDOFTEXT

@@ -28,6 +28,7 @@ from qwenkit.inference.sampling import (
     truncate,
 )
 from qwenkit.inference.sequence import Sequence
+from qwenkit.inference.stopping import ends_with_stop_words
 from qwenkit.model import Transformer
 from qwenkit.model.batching import bucket_batches, round_up
 from qwenkit.model.logprobs import selected_logprobs
@@ -179,7 +180,7 @@ class ModelRunner:
         ends = {
             row: s.request.eos_id
             for row, s in enumerate(sequences)
-            if s.request.eos_id is not None and s.ends_with_stop_words
+            if s.request.eos_id is not None and ends_with_stop_words(s)
         }
         return force_eos(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
 
@@ -201,7 +202,7 @@ def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
 
 
 def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-    """Sample from each row's adjusted distribution: a function of (seed, request, sample, position)."""
+    """Sample from each row's adjusted distribution: a function of (seed, rng_id, sample, position)."""
     device, params = logits_BV.device, [s.params for s in sequences]
     temperature_B = torch.tensor([p.temperature for p in params], device=device)
     top_k_B = torch.tensor([p.top_k for p in params], device=device)

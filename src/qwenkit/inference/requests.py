@@ -1,8 +1,8 @@
 """From what a caller asks to `Request`s: the arguments of the engine's methods are checked here.
 
     factory = RequestFactory(model, tok, folder, seed=0)
-    params = factory.resolve_params(SamplingParams(max_tokens=8), count=1)
-    request = factory.request([1, 2, 3], params[0], rng_id=0, label="prompt 0")
+    params = factory.effective_params(SamplingParams(max_tokens=8))
+    request = factory.make_request([1, 2, 3], params, rng_id=0, label="prompt 0")
 
 Every method raises a `UserError` that names the argument, its value and what is expected.
 """
@@ -20,11 +20,12 @@ from torch import Tensor
 
 from qwenkit.chat import stop_token_ids, truncate_history
 from qwenkit.errors import UserError, within
+from qwenkit.inference.argument_checks import as_list, integer, same_length, shown, token_ids
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.generation_config import read_generation_config
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.sequence import Request, Sequence
-from qwenkit.inference.validation import as_list, integer, same_length, shown, token_ids
+from qwenkit.inference.stopping import check_stop
 from qwenkit.model import Transformer
 
 if TYPE_CHECKING:
@@ -56,33 +57,36 @@ class RequestFactory:
             raise UserError(f"{what} needs a tokenizer", expected="Engine(model, tok)", hint="or hand in token ids")
         return self.tok
 
-    def resolve_params(
+    def effective_params_for_each(
         self, params: SamplingParams | Seq[SamplingParams] | None, count: int, chat: bool = False
     ) -> list[SamplingParams]:
-        """Return the parameters of each of `count` requests, every None filled in. With `chat`, answers also end at
-        the stop tokens of a chat, unless `ignore_eos`."""
+        """Return the effective parameters of each of `count` requests, from one for all or from a list with one for
+        each."""
         if params is None or isinstance(params, SamplingParams):
-            return [self.resolve(params, chat)] * count
+            return [self.effective_params(params, chat)] * count
         each = as_list(params, "params", "SamplingParams(...), or a list of them")
         same_length(each, "sampling parameters", count)
-        return [self.resolve(item, chat) for item in each]
+        return [self.effective_params(item, chat) for item in each]
 
-    def resolve(self, params: SamplingParams | None, chat: bool = False) -> SamplingParams:
-        """Return the parameters of one request, every None filled in."""
+    def effective_params(self, params: SamplingParams | None, chat: bool = False) -> SamplingParams:
+        """Return the parameters that one request runs with: every None is filled in from the folder's defaults.
+
+        With `chat`, its answers also end at the stop tokens of a chat, unless `ignore_eos`. Raises a `UserError` for
+        token ids that the model does not have."""
         if not isinstance(params, SamplingParams | None):
             raise UserError(f"params = {shown(params)}", expected="SamplingParams(...)")
-        resolved = (params or SamplingParams()).resolve({**self.defaults, "seed": self.seed})
+        effective = (params or SamplingParams()).with_defaults({**self.defaults, "seed": self.seed})
         vocab_size = self.model.config.vocab_size
-        token_ids(resolved.stop_token_ids, vocab_size, where="stop_token_ids")
-        token_ids(list(dict(resolved.logit_bias or ())), vocab_size, where="logit_bias")
-        for ids in resolved.stop_words_ids or ():
+        token_ids(effective.stop_token_ids, vocab_size, where="stop_token_ids")
+        token_ids(list(dict(effective.logit_bias or ())), vocab_size, where="logit_bias")
+        for ids in effective.stop_words_ids or ():
             token_ids(ids, vocab_size, where="stop_words_ids")
-        if resolved.stop:
+        if effective.stop:
             self.text_tokenizer("stop strings")
-        if chat and not resolved.ignore_eos:
-            stops = (*(resolved.stop_token_ids or ()), *stop_token_ids(self.tok))
-            return replace(resolved, stop_token_ids=stops)
-        return resolved
+        if chat and not effective.ignore_eos:
+            stops = (*(effective.stop_token_ids or ()), *stop_token_ids(self.tok))
+            return replace(effective, stop_token_ids=stops)
+        return effective
 
     def render(
         self, messages: Messages, tools: Tools | None, label: str, variables: Mapping[str, Any] | None
@@ -98,9 +102,9 @@ class RequestFactory:
                 messages = truncate_history(tok, messages, self.max_window, tools=tools, **options)
             return tok.render(messages, tools, add_generation_prompt=True, **options).ids
 
-    def request(self, prompt: Prompt, params: SamplingParams, rng_id: int, label: str) -> Request:
-        """Return a request with its samples, not yet queued. `params` must be resolved."""
-        assert params.max_tokens is not None, "resolved"
+    def make_request(self, prompt: Prompt, params: SamplingParams, rng_id: int, label: str) -> Request:
+        """Return a request with its samples, not yet queued. `params` are those of `effective_params`."""
+        assert params.max_tokens is not None, "effective parameters have no None"
         ids = self.encode(prompt, label)
         limit = min(params.max_tokens, self.remaining_positions(ids, label, needed=min(1, params.max_tokens)))
         stops = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else self.eos_ids)
@@ -110,13 +114,13 @@ class RequestFactory:
             detokenizer = IncrementalDetokenizer(self.text_tokenizer("stop strings"), params) if params.stop else None
             request.sequences.append(Sequence(request, sample, self._penalized(request), detokenizer))
         for sequence in request.sequences:
-            sequence.check_finished()
+            sequence.finish_reason = check_stop(sequence)
         return request
 
-    def streaming_request(self, prompt: Prompt, params: SamplingParams) -> tuple[Request, IncrementalDetokenizer]:
+    def make_streaming_request(self, prompt: Prompt, params: SamplingParams) -> tuple[Request, IncrementalDetokenizer]:
         """Return a request for one sample, and the detokenizer that its text comes from."""
         tok, params = self.text_tokenizer("stream"), replace(params, n=1)
-        request = self.request(prompt, params, 0, label="prompt")
+        request = self.make_request(prompt, params, 0, label="prompt")
         (sequence,) = request.sequences
         sequence.detokenizer = detokenizer = sequence.detokenizer or IncrementalDetokenizer(tok, params)
         return request, detokenizer
@@ -166,13 +170,13 @@ class RequestFactory:
         return penalized_V
 
 
-def rng_ids(requests: Seq[int] | None, count: int) -> list[int]:
-    """Return the numbers that the draws of `count` requests are made from; by default 0, 1, 2, ..."""
-    if requests is None:
+def rng_ids_or_indices(rng_ids: Seq[int] | None, count: int) -> list[int]:
+    """Return the numbers that the random draws of `count` requests are made from; by default 0, 1, 2, ..."""
+    if rng_ids is None:
         return list(range(count))
-    numbers = as_list(requests, "requests", "a list of integers")
-    same_length(numbers, "request numbers", count)
-    return [RNG_ID.parse(number, f"requests[{i}]") for i, number in enumerate(numbers)]
+    numbers = as_list(rng_ids, "rng_ids", "a list of integers")
+    same_length(numbers, "rng_ids", count)
+    return [RNG_ID.parse(number, f"rng_ids[{i}]") for i, number in enumerate(numbers)]
 
 
 def tools_for_each(tools: Tools | Seq[Tools | None] | None, count: int) -> list[Tools | None]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from qwenkit.errors import UserError, nearest
-from qwenkit.inference.validation import (
+from qwenkit.inference.argument_checks import (
     BIASES,
     BOOL,
     IDS,
@@ -107,7 +107,7 @@ class SamplingParams:
     """Leave special tokens out of the text."""
     ignore_eos: bool = False
     seed: int | None = None
-    """Every random draw is a function of (seed, request, sample, position). None: the engine's seed."""
+    """Every random draw is a function of (seed, rng_id, sample, position). None: the engine's seed."""
     logprobs: bool | int | None = True
     """Keep the log-probability of every new token: the model's own, at temperature 1 and without truncation. Those of
     other tokens are not kept, so a number above 1 is refused."""
@@ -137,7 +137,7 @@ class SamplingParams:
         """Return parameters with neutral values for everything that is not given: nothing comes from a folder."""
         return cls(**{**NEUTRAL, **{name: value for name, value in values.items() if value is not None}})
 
-    def resolve(self, defaults: Mapping[str, Any]) -> SamplingParams:
+    def with_defaults(self, defaults: Mapping[str, Any]) -> SamplingParams:
         """Return parameters in which every `None` is filled from `defaults`, then from the neutral values."""
         known = {**NEUTRAL, **defaults}
         return replace(self, **{name: value for name, value in known.items() if getattr(self, name) is None})

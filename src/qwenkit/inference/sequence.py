@@ -10,6 +10,7 @@ from torch import Tensor
 from qwenkit.errors import Stopped
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.sampling_params import SamplingParams
+from qwenkit.inference.stopping import check_stop
 
 FinishReason = Literal["stop", "length", "abort", "not finite"]
 """The last two end a request that has no output."""
@@ -141,14 +142,8 @@ class Sequence:
         """Return whether the answer is still too short to end."""
         return len(self.ids) < (self.params.min_tokens or 0)
 
-    @property
-    def ends_with_stop_words(self) -> bool:
-        """Return whether prompt and answer together end with a sequence of `stop_words_ids`."""
-        stops = self.params.stop_words_ids or ()
-        return not self.is_before_min_tokens and any(self._tail(len(stop)) == stop for stop in stops)
-
-    def _tail(self, count: int) -> tuple[int, ...]:
-        """Return the last tokens of prompt and answer."""
+    def last_ids(self, count: int) -> tuple[int, ...]:
+        """Return the last `count` tokens of prompt and answer together."""
         return (*self.prompt[max(0, len(self.prompt) + len(self.ids) - count) :], *self.ids[-count:])
 
     def append(self, id: int, logprob: float) -> None:
@@ -158,21 +153,10 @@ class Sequence:
             self.logprobs.append(logprob)
         if self.penalized_V is not None:
             self.penalized_V[id] = True
-        stopped = id in self.request.stop_ids
-        if self.detokenizer is not None and (not stopped or self.params.include_stop_str_in_output):
-            stopped |= self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
-        if stopped:
-            self.finish_reason = "stop"
-        else:
-            self.check_finished()
-
-    def check_finished(self) -> None:
-        """Finish the sequence where nothing can follow: after stop words that no end-of-text token follows, and at the
-        length limit."""
-        if self.request.eos_id is None and self.ends_with_stop_words:
-            self.finish_reason = "stop"
-        elif len(self.ids) >= self.request.max_new_tokens:
-            self.finish_reason = "length"
+        in_text = id not in self.request.stop_ids or self.params.include_stop_str_in_output
+        if self.detokenizer is not None and in_text:
+            self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
+        self.finish_reason = check_stop(self)
 
     def to_sample(self, tok: TextTokenizer | None) -> Sample:
         """Return the finished answer, with its text where there is a tokenizer."""

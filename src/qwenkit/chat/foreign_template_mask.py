@@ -1,4 +1,6 @@
-"""A loss mask from a folder's own template: an answer is what the template adds to its own prompt.
+"""The loss mask of a foreign chat template, placed by the template itself: an answer is what it adds to its own prompt.
+
+`loss_mask.py` has the mask of our own ChatML styles.
 
     answers(traced)       # which stretch of the text each assistant's turn is, and which turns cannot be trained
 

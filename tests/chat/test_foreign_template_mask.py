@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 from qwenkit.chat import ChatTokenizer, load_tokenizer
+from qwenkit.chat.foreign_template_mask import rendered
 from qwenkit.chat.inspect import mask_text
-from qwenkit.chat.template_mask import rendered
 from qwenkit.chat.traced import Traced
 from qwenkit.errors import UserError
 from qwenkit.tokenizer import chatml_template
