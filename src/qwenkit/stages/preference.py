@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from qwenkit.config import edge
 from qwenkit.stages.base import PAIRS, Input, Result, StageContext
-from qwenkit.stages.pair_training import PairConfig, train_scorer
+from qwenkit.stages.pair_config import PairConfig, train_scorer
 from qwenkit.stages.results import PAIR_CURVES, Claim, Metrics, NodeResults, mean_scores, percent, ranking_claims
 
 SUMMARY = "preference-model pretraining on many noisy comparisons (PMP)"

@@ -102,7 +102,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "train_loss": training.train_loss, "heldout_loss": training.validation_loss,
     }  # fmt: skip
     losses = ", ".join(f"{loss:.3f}" for loss in training.validation_loss.values())
-    words = ", ".join([chat_summary(metrics), *replay.warning(), f"{steps} steps{told('held-out loss', losses)}"])
+    words = ", ".join([chat_summary(metrics), *replay.summary_notes(), f"{steps} steps{told('held-out loss', losses)}"])
     return Result(metrics, words, (*precision_warnings(config.precision, context.device), *notes(data, "chats")))
 
 

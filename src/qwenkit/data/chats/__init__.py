@@ -20,7 +20,7 @@ _HOME = {
     "KINDS": "files",
     "Files": "files",
     "find": "files",
-    "Part": "reading",
+    "ChatSplit": "reading",
     "chat_splits": "reading",
     "read": "reading",
     "read_split": "reading",

@@ -29,10 +29,9 @@ from qwenkit.artifacts import MANIFEST, STRAY, Manifest, damage, damaged, read_m
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup import minhash
 from qwenkit.errors import UserError
-from qwenkit.records import read_jsonl
+from qwenkit.records import Row, read_jsonl
 from qwenkit.statistics import wilson
 
-Row = dict[str, Any]
 Points = list[tuple[float, float]]
 _KEYS = ("source", "language", "licence")
 KEPT, OVERLAP = "kept", "test_overlap"
