@@ -22,10 +22,12 @@ from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.evaluation.chat_answers import greedy_rubric
 from qwenkit.evaluation.questions import prompt_check, read_prompts, split_prompts
+from qwenkit.json_values import mapping, number
 from qwenkit.records import Quarantine, Row
 from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
-from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
+from qwenkit.stages.claims import DID_NOT_WORK, WORKED, Claim, trend
+from qwenkit.stages.results import Metrics, NodeResults, curve
 from qwenkit.training.trainer import precision_warnings, usable_precision
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from qwenkit.errors import UserError
 from qwenkit.model.config import ModelConfig
 from qwenkit.settings import filled
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, told
-from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
+from qwenkit.stages.claims import Claim, learning_claims
+from qwenkit.stages.results import Estimate, Metrics, NodeResults, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig
 from qwenkit.training.settings import STATE_BYTES
 from qwenkit.training.trainer import precision_warnings, train_packed

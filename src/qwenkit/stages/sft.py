@@ -20,7 +20,8 @@ from qwenkit.data.tokens.chat_shards import chat_metrics, chat_summary, open_cha
 from qwenkit.data.tokens.replay import Replay, replay_overlap, tokenize_replay
 from qwenkit.data.tokens.row_shards import TokenizePlan
 from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, told
-from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
+from qwenkit.stages.claims import Claim, learning_claims
+from qwenkit.stages.results import Metrics, NodeResults, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
 from qwenkit.training.trainer import precision_warnings, train_packed
 
