@@ -94,7 +94,7 @@ def test_the_model_has_the_released_number_of_weights(recipe: str) -> None:
     assert isinstance(base, pretrain.Config) and isinstance(vocabulary, tokenizer.Config)
     rows = tokenizer.vocab_rows(vocabulary)
     with torch.device("meta"):
-        model = Transformer(pretrain.shape(base, rows, eot_id=0))
+        model = Transformer(pretrain.model_config_of(base, rows, eot_id=0))
     assert rows == (152_064 if recipe == "qwen-14b" else 151_936)
     assert weights(model) == PARAMETERS[recipe] == pretrain.estimate(base, rows).parameters
 
@@ -110,7 +110,9 @@ def test_weights_are_counted_as_torch_counts_them(keys: dict[str, int]) -> None:
         intermediate_size=96,
         **keys,
     )  # type: ignore[arg-type]
-    assert pretrain.estimate(config, 128).parameters == weights(Transformer(pretrain.shape(config, 128, eot_id=0)))
+    assert pretrain.estimate(config, 128).parameters == weights(
+        Transformer(pretrain.model_config_of(config, 128, eot_id=0))
+    )
 
 
 def test_rows_of_the_embedding_are_known_before_the_tokenizer_is_trained() -> None:

@@ -45,7 +45,7 @@ class Run:
         self.model = make_model(dropout=dropout)
         self.optimizer = build_optimizer(self.model, optimizer, lr)
         self.store = make_store()
-        self.order = EpochOrder(self.store.digest, 1, self.store.lengths, 32, split=True)
+        self.order = EpochOrder(self.store.digest, 1, self.store.lengths, 32, split_documents=True)
         self.batches = Batches(self.store, self.order, batch_size=4, micro_batch_size=2)
         self.state = RunState({"model": self.model}, {"main": self.optimizer})
         schedule = build_schedule("cosine", total, warmup=2)

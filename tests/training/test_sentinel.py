@@ -159,7 +159,7 @@ def test_a_lost_mask_stops_the_run(weights, content):
     """Weights on the marks of user turns alone are no supervision."""
     training = Run()
     store = InMemoryTokenDataset(Example(f"x{n}", [1, 2, 3], weights, content) for n in range(40))
-    batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 8, split=False), 4)
+    batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 8, split_documents=False), 4)
     update = train_update(training.model, training.optimizer, batches, build_schedule("constant", 9))
     before = training.weights
     with pytest.raises(AlarmError, match="no-content"):
@@ -177,7 +177,9 @@ def test_replay_does_not_hide_a_lost_mask():
     """Plain text has no turns: it makes up for no answer, and a step of it alone is healthy."""
     for store, alarm in ((mixed([False] * 3), True), (mixed([False, False, True]), False)):
         training = Run()
-        batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 3, split=False), 4, micro_batch_size=1)
+        batches = Batches(
+            store, EpochOrder(store.digest, 0, store.lengths, 3, split_documents=False), 4, micro_batch_size=1
+        )
         update = train_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
         if alarm:
             with pytest.raises(AlarmError, match="no-content"):

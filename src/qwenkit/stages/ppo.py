@@ -3,7 +3,7 @@ from costing what the base model knows.
 
 The reward model alone drives the training. Where prompts carry a rubric, its true score is measured beside it and
 logged, so that one sees whether the learned reward means what it should; no gradient ever sees it. With a corpus the
-loss on held-out documents is measured before and after, with or without the pretraining term: what RLHF costs.
+loss on validation documents is measured before and after, with or without the pretraining term: what RLHF costs.
 """
 
 from __future__ import annotations

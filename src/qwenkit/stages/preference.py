@@ -30,7 +30,7 @@ class Config(PairConfig):
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
-    """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
+    """Train on the pairs and measure the accuracy on the validation pairs and on those of the test sets."""
     return train_scorer(config, inputs, context)
 
 

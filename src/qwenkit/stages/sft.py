@@ -87,7 +87,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     )  # fmt: skip
     replay = draw_replay(config, inputs, context, chats.counts["tokens"])
     dataset = open_chats(chats, replay.documents, replay.numbers)
-    order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split=False)
+    order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split_documents=False)
     steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
     validation = validation_chats(tok, chats.validation, config.seq_length, config.mask, config.too_long)
     model = load_model(folder, TRAINED, context.device)

@@ -123,9 +123,9 @@ def _funnel(rows: Sequence[Row]) -> list[Row]:
 
 def _source(name: str, row: Row) -> Row:
     """Return what became of a source's records, its rules by how many they took."""
-    dropped, aside = Counter(row["dropped"]), Counter(row["quarantined"])
-    rules = ", ".join(f"{rule} {count:,}" for rule, count in (dropped + aside).most_common())
-    counts = (row["read"], row["kept"], dropped.total(), aside.total())
+    dropped, quarantined = Counter(row["dropped"]), Counter(row["quarantined"])
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in (dropped + quarantined).most_common())
+    counts = (row["read"], row["kept"], dropped.total(), quarantined.total())
     return {"name": name, "file": row["file"], "counts": counts, "rules": rules}
 
 
