@@ -44,7 +44,7 @@ def main(kind, source, tokenizer, folder, workers):
     tokens = tokenize(Path(source), ["1", "2"], plan, Path(folder), workers=int(workers))
     if kind == "chats":
         store = open_chats(tokens)
-        EpochOrder(store.digest, 1, store.lengths, 2048, split=False).sequences(0, 128)
+        EpochOrder(store.digest, 1, store.lengths, 2048, split_documents=False).sequences(0, 128)
     else:
         store = open_pairs(tokens).shards
     print(tokens.counts["kept"], int(store.lengths.sum()))

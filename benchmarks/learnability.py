@@ -142,7 +142,7 @@ def fit(fit: Fit, tok: Any, known: list[Row], steps: int, say: Callable[[str], N
     keys = base.model_copy(update={**peaks, "warmup_steps": min(10, steps), "compile": False})
     store = InMemoryTokenDataset(document(tok, row) for row in known)
     batches = Batches(
-        store, EpochOrder(store.digest, fit.seed, store.lengths, keys.seq_length, split=False), BATCH_ROWS
+        store, EpochOrder(store.digest, fit.seed, store.lengths, keys.seq_length, split_documents=False), BATCH_ROWS
     )
     model = init_weights(
         Transformer(model_config_of(keys, tok.vocab_size, tok.eot_id)), rng.derive_seed(fit.seed, fit.task)

@@ -19,7 +19,7 @@ from qwenkit import platform
 from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
 from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.model import ModelConfig, Transformer, init_weights
-from qwenkit.training import Batches, RunState, build_optimizer, build_schedule, lm_update
+from qwenkit.training import Batches, RunState, build_optimizer, build_schedule, train_update
 
 SHAPE = ModelConfig(
     vocab_size=1544, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4,
@@ -37,7 +37,7 @@ def main() -> None:
     for name, dtype in (("fp32", None), ("bf16", torch.bfloat16)):
         model = init_weights(Transformer(SHAPE), seed=0)
         optimizer = build_optimizer(model, "muon", 0.02, 3e-3)
-        update = lm_update(model, optimizer, batches, build_schedule("constant", REPEATS), dtype=dtype)
+        update = train_update(model, optimizer, batches, build_schedule("constant", REPEATS), dtype=dtype)
         ways[name] = (update, RunState({"model": model}), list[float]())
     for repeat in range(REPEATS + 3):
         for update, state, seconds in ways.values():

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from qwenkit.errors import UserError
+from qwenkit.json_values import mapping
 from qwenkit.records import canonical, json_kind, read_object, write_json
 
 SCHEMA = 1
@@ -199,7 +200,7 @@ def _odd(data: dict[str, Any]) -> str | None:
 
 def _is_input(row: Any) -> bool:
     """Return whether an input has a digest, and names a node or nothing."""
-    texts = cast("dict[str, object]", row) if isinstance(row, dict) else {}
+    texts = mapping(row)
     node = texts.get("node") or ""
     return "digest" in texts and all(isinstance(v, str) for v in texts.values()) and (not node or is_node_name(node))
 

@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from qwenkit.errors import UserError, nearest
 from qwenkit.files import MEGABYTE, read_text
+from qwenkit.json_values import mapping, sequence
 from qwenkit.records import LEVELS, is_deep
 from qwenkit.settings import settings_of
 
@@ -199,13 +200,12 @@ def _counts(cls: type[StageConfig], name: str) -> bool:
 
 
 def _is_texts(value: Any) -> bool:
-    items = cast("list[Any]", value) if isinstance(value, list) else []
+    items = sequence(value)
     return bool(items) and all(isinstance(item, str) for item in items)
 
 
 def _extra(cls: type[BaseModel], name: str) -> dict[str, Any]:
-    extra = cls.model_fields[name].json_schema_extra
-    return cast("dict[str, Any]", extra) if isinstance(extra, dict) else {}
+    return mapping(cls.model_fields[name].json_schema_extra)
 
 
 def default_text(cls: type[StageConfig], name: str) -> str:

@@ -17,7 +17,7 @@ def test_best_worst_takes_the_widest_pair() -> None:
     assert (pair["chosen"], pair["rejected"], pair["policy"]) == ("answer 1", "answer 2", "p1>p2")
     assert pair["margin"] == pytest.approx(0.8)
     assert pair["language"] == "zh" and not pair["flipped"]
-    assert counts["pairs"] == counts["prompts"] == 1
+    assert counts["pairs"] == counts["prompts"] == 1 and counts["flipped"] == 0
 
 
 def test_every_considered_pair_is_accounted_for() -> None:
@@ -45,14 +45,6 @@ def test_component_is_the_criterion_that_differs_most() -> None:
     worse = {"text": "b", "score": 0.2, "parts": {"right": 0.9, "mannered": 0.0, "total": 0.0}}
     (pair,), _ = make_pairs([{"id": "q", "messages": [], "answers": [worse, better]}])
     assert pair["component"] == "mannered"
-
-
-def test_noise_flips_its_share_and_is_repeatable() -> None:
-    rows = [row(0.9, 0.1, id=str(i)) for i in range(2000)]
-    pairs, counts = make_pairs(rows, noise=0.25, seed=3)
-    assert 0.2 < counts["flipped"] / 2000 < 0.3
-    assert all((pair["chosen"] == "answer 1") == pair["flipped"] for pair in pairs)
-    assert pairs == make_pairs(rows, noise=0.25, seed=3)[0] != make_pairs(rows, noise=0.25, seed=4)[0]
 
 
 def test_unknown_strategy_names_the_nearest() -> None:

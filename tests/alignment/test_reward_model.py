@@ -12,7 +12,7 @@ from qwenkit.alignment.reward_model import PairBatch, pairwise_loss
 from qwenkit.errors import UserError
 from qwenkit.model.batching import length_batches, pad_right
 from qwenkit.rng import random_bits
-from qwenkit.training import RunState, build_optimizer, build_schedule, lm_update
+from qwenkit.training import RunState, build_optimizer, build_schedule, train_update
 
 from .conftest import IM_END
 
@@ -122,7 +122,7 @@ def test_a_reward_model_learns_to_rank_held_out_pairs(make_scalar) -> None:
 
     train, test = ([pair(text) for text in texts(seed, 256, low=3)] for seed in (5, 6))
     model = make_scalar(std=0.05)
-    update = lm_update(model, build_optimizer(model, "adamw", lr=3e-3), PairBatches(train, 32, seed=0),
+    update = train_update(model, build_optimizer(model, "adamw", lr=3e-3), PairBatches(train, 32, seed=0),
                        build_schedule("constant", total=60), objective=PairwiseObjective())  # fmt: skip
     state = RunState({"model": model})
     first, *_, last = [update(state, step) for step in range(60)]

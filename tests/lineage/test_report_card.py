@@ -12,7 +12,7 @@ import pytest
 from qwenkit.errors import UserError
 from qwenkit.lineage import report_card_claims, report_card_graph, report_card_seeds, run_reader
 from qwenkit.lineage.report_card import shown, write_card
-from qwenkit.stages import results
+from qwenkit.stages import claims
 from tests.lineage.card_run import CHAIN, HOSTILE, make_report, make_run, write
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -207,7 +207,7 @@ def test_failed_and_unfinished_nodes_are_named(tmp_path: Path) -> None:
     [(0.1, 0.2, "worked"), (-0.2, -0.1, "did not work"), (-0.1, 0.1, "not resolved"), (None, 0.1, "not resolved")],
 )
 def test_outcomes_follow_the_interval(low: float | None, high: float, outcome: str) -> None:
-    assert results.outcome_of(low, high) == outcome
+    assert claims.outcome_of(low, high) == outcome
 
 
 def claims_of(tmp_path: Path, node: str, change: dict) -> dict[str, str]:
@@ -341,7 +341,7 @@ def test_every_seed_and_the_pooled_interval_decide(
     means: list[float | None], low: float, high: float, kind: str, outcome: str
 ) -> None:
     row = {"set": kind, "by_seed": [{"mean": mean} for mean in means], "pooled": {"low": low, "high": high}}
-    assert results.comparison_outcome(row) == outcome
+    assert claims.comparison_outcome(row) == outcome
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)

@@ -25,7 +25,8 @@ KIND = '''"""`shout`: a text in capitals."""
 from qwenkit.config import StageConfig, content
 from qwenkit.stages.base import Result
 from qwenkit.stages.card import CardPart
-from qwenkit.stages.results import WORKED, Claim, Estimate
+from qwenkit.stages.claims import WORKED, Claim
+from qwenkit.stages.results import Estimate
 
 
 def volumes(node):

@@ -19,7 +19,7 @@ from qwenkit.training import Batches, train
 
 def test_training_in_pieces_is_training_at_once(tmp_path):
     store = InMemoryTokenDataset(Example(f"{n}", [n + k for k in range(9)], [1.0] * 9) for n in range(12))
-    batches = Batches(store, EpochOrder(store.digest, 1, store.lengths, 16, split=False), 2)
+    batches = Batches(store, EpochOrder(store.digest, 1, store.lengths, 16, split_documents=False), 2)
     shape = ModelConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
                         num_attention_heads=2, num_key_value_heads=2)  # fmt: skip
     keys = TrainingConfig(seq_length=16, batch_size=2, lr=0.01, warmup_steps=2)

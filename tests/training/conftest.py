@@ -9,7 +9,7 @@ import torch
 from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
 from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.model import ModelConfig, Transformer, init_weights
-from qwenkit.training import Batches, RunState, build_optimizer, build_schedule, lm_update
+from qwenkit.training import Batches, RunState, build_optimizer, build_schedule, train_update
 
 VOCAB = 48
 
@@ -45,11 +45,11 @@ class Run:
         self.model = make_model(dropout=dropout)
         self.optimizer = build_optimizer(self.model, optimizer, lr)
         self.store = make_store()
-        self.order = EpochOrder(self.store.digest, 1, self.store.lengths, 32, split=True)
+        self.order = EpochOrder(self.store.digest, 1, self.store.lengths, 32, split_documents=True)
         self.batches = Batches(self.store, self.order, batch_size=4, micro_batch_size=2)
         self.state = RunState({"model": self.model}, {"main": self.optimizer})
         schedule = build_schedule("cosine", total, warmup=2)
-        self.update = lm_update(self.model, self.optimizer, self.batches, schedule, **options)
+        self.update = train_update(self.model, self.optimizer, self.batches, schedule, **options)
         self.events: list[dict] = []
 
     def log(self, event: str, **fields) -> None:

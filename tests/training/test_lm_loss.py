@@ -34,14 +34,14 @@ def same(one, two):
 
 def test_accumulation_is_the_batch(model):
     store = make_store()
-    whole = gradients(model, validation_batches(store, 32, 100, split=False))
-    same(whole, gradients(model, validation_batches(store, 32, 1, split=False)))
-    same(whole, gradients(model, validation_batches(store, 32, 3, split=False)))
+    whole = gradients(model, validation_batches(store, 32, 100, split_documents=False))
+    same(whole, gradients(model, validation_batches(store, 32, 1, split_documents=False)))
+    same(whole, gradients(model, validation_batches(store, 32, 3, split_documents=False)))
 
 
 def test_packed_documents_are_documents_alone(model):
     store = make_store()
-    packed = gradients(model, validation_batches(store, 64, 4, split=False))
+    packed = gradients(model, validation_batches(store, 64, 4, split_documents=False))
     alone = [
         build_batch(store, [PackedSequence(0, 0, [Segment(d, 0, int(n))])], int(n)) for d, n in enumerate(store.lengths)
     ]
@@ -49,17 +49,17 @@ def test_packed_documents_are_documents_alone(model):
 
 
 def test_documents_that_see_each_other_give_another_loss(model):
-    batches = validation_batches(make_store(), 64, 4, split=False)
+    batches = validation_batches(make_store(), 64, 4, split_documents=False)
     assert abs(gradients(model, batches)[0] - gradients(model, batches, isolate=False)[0]) > 1e-6
 
 
 def test_chunks_of_the_head_change_nothing(model):
-    batches = validation_batches(make_store(), 32, 8, split=True)
+    batches = validation_batches(make_store(), 32, 8, split_documents=True)
     same(gradients(model, batches), gradients(model, batches, chunk=7))
 
 
 def test_it_is_the_cross_entropy_of_torch(model):
-    batch = validation_batches(make_store(), 32, 8, split=True)[0]
+    batch = validation_batches(make_store(), 32, 8, split_documents=True)[0]
     model.requires_grad_(False)
     logits = model.head(model.hidden(batch.ids_BT, documents_BT=batch.documents_BT)).flatten(0, 1)
     nll = torch.nn.functional.cross_entropy(logits, batch.targets_BT.flatten(), reduction="none")
@@ -93,7 +93,9 @@ def test_mean_loss_takes_batches_to_the_model(model):
 
 def test_mean_loss_is_per_token_and_leaves_the_mode(model):
     model.train()
-    batches = validation_batches(make_store(), 32, 8, split=True)
+    batches = validation_batches(make_store(), 32, 8, split_documents=True)
     found = mean_loss(model, batches)
     assert model.training and found["loss"] == pytest.approx(gradients(model.eval(), batches)[0])
-    assert found["loss"] == pytest.approx(mean_loss(model, validation_batches(make_store(), 32, 3, split=True))["loss"])
+    assert found["loss"] == pytest.approx(
+        mean_loss(model, validation_batches(make_store(), 32, 3, split_documents=True))["loss"]
+    )

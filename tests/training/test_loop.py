@@ -136,7 +136,7 @@ def test_evaluation_leaves_no_trace(uninterrupted):
     def evaluate(state):
         torch.rand(3)
         state.modules["model"].eval()
-        return mean_loss(state.modules["model"], validation_batches(training.store, 32, 8, split=True))
+        return mean_loss(state.modules["model"], validation_batches(training.store, 32, 8, split_documents=True))
 
     train(training, evaluate=evaluate, evaluate_every=5)
     assert [row["step"] for row in training.named("eval")] == [0, 5, 10, 12]

@@ -9,7 +9,7 @@ import torch
 from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
 from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.errors import Stopped, UserError
-from qwenkit.training import ALARMS, AlarmError, Batches, Sentinel, build_schedule, lm_objective, lm_update, run
+from qwenkit.training import ALARMS, AlarmError, Batches, Sentinel, build_schedule, lm_objective, run, train_update
 from tests.training.conftest import VOCAB, Run
 
 noise = np.random.default_rng(0)
@@ -136,7 +136,7 @@ def poisoned(training, where):
 def test_not_a_number_stops_before_the_update_and_names_the_rows(tmp_path, where, id):
     training = Run()
     schedule = build_schedule("constant", 12)
-    update = lm_update(
+    update = train_update(
         training.model, training.optimizer, training.batches, schedule, objective=poisoned(training, where)
     )
     before = []
@@ -159,8 +159,8 @@ def test_a_lost_mask_stops_the_run(weights, content):
     """Weights on the marks of user turns alone are no supervision."""
     training = Run()
     store = InMemoryTokenDataset(Example(f"x{n}", [1, 2, 3], weights, content) for n in range(40))
-    batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 8, split=False), 4)
-    update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 9))
+    batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 8, split_documents=False), 4)
+    update = train_update(training.model, training.optimizer, batches, build_schedule("constant", 9))
     before = training.weights
     with pytest.raises(AlarmError, match="no-content"):
         run(update, training.state, 9, log=training.log)
@@ -177,8 +177,10 @@ def test_replay_does_not_hide_a_lost_mask():
     """Plain text has no turns: it makes up for no answer, and a step of it alone is healthy."""
     for store, alarm in ((mixed([False] * 3), True), (mixed([False, False, True]), False)):
         training = Run()
-        batches = Batches(store, EpochOrder(store.digest, 0, store.lengths, 3, split=False), 4, micro_batch_size=1)
-        update = lm_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
+        batches = Batches(
+            store, EpochOrder(store.digest, 0, store.lengths, 3, split_documents=False), 4, micro_batch_size=1
+        )
+        update = train_update(training.model, training.optimizer, batches, build_schedule("constant", 3))
         if alarm:
             with pytest.raises(AlarmError, match="no-content"):
                 run(update, training.state, 3, log=training.log)
@@ -186,7 +188,7 @@ def test_replay_does_not_hide_a_lost_mask():
             alone = [[batch for batch in batches(0) if batch.content is None]]
             assert len(alone[0]) == 2
             update(training.state, 0)
-            lm_update(training.model, training.optimizer, alone.__getitem__, build_schedule("constant", 3))(
+            train_update(training.model, training.optimizer, alone.__getitem__, build_schedule("constant", 3))(
                 training.state, 0
             )
 

@@ -1,13 +1,14 @@
 """Alignment, section 3 of the report: comparisons, preference models and reward models, PPO.
 
     pairs, counts = make_pairs(rows_with_scored_answers)          # comparisons
-    update = lm_update(model, optimizer, PairBatches(pairs, 64, seed), schedule, objective=PairwiseObjective())
+    update = train_update(model, optimizer, PairBatches(pairs, 64, seed), schedule, objective=PairwiseObjective())
     ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
     training.run(ppo.update, ppo.state(), until=500)
 
-Reading order: `annotation` -> `comparisons` -> `pair_encoding` -> `pair_shards` -> `reward_model` -> `pair_training`,
-then `rollouts` -> `ppo_loss` -> `ppo`. Supervised fine-tuning (§3.1) needs nothing from here: it is the stock update
-with the renderer's loss mask. Names load on first use, so that importing this package does not import torch.
+Reading order: `annotation` -> `comparisons` -> `pair_encoding` -> `pair_shards` -> `reward_model` -> `ranking` (which
+pairs a model ranks correctly) -> `pair_training`, then `rollouts` -> `ppo_config` -> `ppo_loss` -> `ppo`, which
+`gold_rubric` observes. Supervised fine-tuning (§3.1) needs nothing from here: it is the stock update with the
+renderer's loss mask. Names load on first use, so that importing this package does not import torch.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     pairs, counts = make_pairs(rows, strategy="best_worst", min_margin=0.05)
 
 An answer may carry `parts` (a mapping of criteria to numbers); the pair's `component` then names the criterion that
-differs most. Pairs come in the order of the rows; nothing is drawn unless `noise` is asked for.
+differs most. Pairs come in the order of the rows, and nothing is drawn at random.
 
 The report does not say which pairs are formed from the scores: `strategy`, `min_margin` and `max_pairs` are ours.
 """
@@ -17,10 +17,9 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from qwenkit.errors import UserError, nearest
-from qwenkit.rng import derive_seed, uniform
+from qwenkit.records import Row
 
 Answer = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 STRATEGIES = ("best_worst", "adjacent", "all")
 """best_worst: one pair per prompt, the widest; adjacent: neighbours in rank; all: every two answers."""
@@ -32,14 +31,12 @@ def make_pairs(
     strategy: str = "best_worst",
     min_margin: float = 0.0,
     max_pairs: int | None = None,
-    noise: float = 0.0,
-    seed: int = 0,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Return comparison pairs, and counts of what became of each two answers that the strategy compared.
 
     A pair is made when the scores differ by more than `min_margin`, and never of equal texts. At most `max_pairs` pairs
-    of a prompt are kept, those with the widest margins. With probability `noise` a label is flipped and the row says so
-    (`flipped`; for tests only, training never reads it)."""
+    of a prompt are kept, those with the widest margins. Every label is true: `flipped`, which rows from elsewhere may
+    have, is false in every row and 0 in the counts. Raises a `UserError` for an unknown strategy."""
     if strategy not in STRATEGIES:
         raise UserError(f"no way to form pairs is called {strategy!r}", expected=", ".join(STRATEGIES),
                         nearest=nearest(strategy, STRATEGIES))  # fmt: skip
@@ -57,8 +54,7 @@ def make_pairs(
         candidates.sort(key=lambda two: two[1]["score"] - two[0]["score"])  # stable: ties keep the order of the ranks
         counts["over_limit"] += len(candidates[max_pairs:]) if max_pairs is not None else 0
         pairs += [_pair(row, better, worse, number) for number, (better, worse) in enumerate(candidates[:max_pairs])]
-    _flip(pairs, noise, seed)
-    counts["pairs"], counts["flipped"] = len(pairs), sum(pair["flipped"] for pair in pairs)
+    counts["pairs"] = len(pairs)
     return pairs, dict(counts)
 
 
@@ -97,14 +93,3 @@ def _component(better: Mapping[str, float], worse: Mapping[str, float]) -> str:
     """Return the criterion that differs most in favour of the better answer; `total` where none is known."""
     gaps = {name: better[name] - worse[name] for name in better if name in worse and name != "total"}
     return max(gaps, key=lambda name: gaps[name]) if gaps else "total"
-
-
-def _flip(pairs: list[dict[str, Any]], noise: float, seed: int) -> None:
-    """Exchange the sides of a share of the pairs on purpose: annotators disagree, and studies of that need it."""
-    if noise <= 0.0 or not pairs:
-        return
-    drawn = uniform(derive_seed(seed, "label noise"), range(len(pairs)))
-    for pair, draw in zip(pairs, drawn):
-        if draw < noise:
-            pair["chosen"], pair["rejected"] = pair["rejected"], pair["chosen"]
-            pair["flipped"] = True

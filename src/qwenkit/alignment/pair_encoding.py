@@ -29,7 +29,7 @@ SIDES = ("chosen", "rejected")
 PairTooLong = Literal["drop", "truncate"]
 
 
-class SupportsRender(Protocol):
+class ChatRenderer(Protocol):
     """What is needed of a chat tokenizer; `qwenkit.chat.ChatTokenizer` is one."""
 
     @property
@@ -56,7 +56,7 @@ class Pair:
         return max(len(self.chosen), len(self.rejected))
 
 
-def answer_ids(tok: SupportsRender, row: Row, answer: str | Message) -> list[int]:
+def answer_ids(tok: ChatRenderer, row: Row, answer: str | Message) -> list[int]:
     """Return the ids of a row's chat (`messages`, `tools`) with `answer` as its last turn, up to `<|im_end|>`."""
     last = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
     ids = list(tok.render([*row["messages"], last], tools=row.get("tools")).ids)
@@ -64,7 +64,7 @@ def answer_ids(tok: SupportsRender, row: Row, answer: str | Message) -> list[int
 
 
 def encode_pair(
-    row: Row, tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
+    row: Row, tok: ChatRenderer, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[Pair | None, str, bool]:
     """Return the pair of a row (or None), its outcome (kept, too_long, same_text), and whether its prompt was cut."""
 
@@ -84,7 +84,7 @@ def encode_pair(
 
 
 def encode_pairs(
-    rows: Iterable[Row], tok: SupportsRender, max_tokens: int, too_long: PairTooLong = "drop"
+    rows: Iterable[Row], tok: ChatRenderer, max_tokens: int, too_long: PairTooLong = "drop"
 ) -> tuple[list[Pair], dict[str, int]]:
     """Return the pairs of rows (`messages`, `chosen`, `rejected`), and counts: kept, too_long, same_text, and cut (kept
     without some turns) where there are any."""

@@ -4,25 +4,28 @@
     pairs = open_pairs(rows)              # the training split, each pair read when it is asked for
     pair_metrics(rows)                    # what became of every pair
 
-A shard holds two texts for each pair: the chosen one, then the rejected one. Pairs of one prompt are in the same split
-of training and validation.
+A shard holds two texts for each pair: the chosen one, then the rejected one. Pairs of one prompt are all in the
+training split or all in the validation split. The flow from files to shards is in `data.tokens.row_shards`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenkit.alignment.pair_encoding import StoredPairs, encode_pair
 from qwenkit.data.chats.datasets import prompt_of
-from qwenkit.data.tokens.row_shards import TokenizedRows, TokenizePlan, encode_rows, outcome_words, tokenize_rows
+from qwenkit.data.tokens.row_shards import RowKind, TokenizedRows, TokenizePlan, WriteRow, outcome_words, tokenize_rows
 from qwenkit.records import Row
 
 if TYPE_CHECKING:
-    from qwenkit.data.chats.reading import ChatSplit, Source
-    from qwenkit.data.pipeline.executor import DoneRecord
+    from qwenkit.alignment.pair_encoding import ChatRenderer
+    from qwenkit.data.chats.reading import Source
+    from qwenkit.data.tokens.shards import ShardWriter
 
 
 def tokenize_pairs(
@@ -36,9 +39,33 @@ def tokenize_pairs(
     progress: Callable[..., None] | None = None,
 ) -> TokenizedRows:
     """Tokenize comparisons into shards; see `tokenize_rows`, whose errors it raises."""
-    return tokenize_rows(
-        "pairs", source, digests, plan, encode_split, folder, max_bad=max_bad, workers=workers, progress=progress
-    )
+    return tokenize_rows(PAIRS, source, digests, plan, folder, max_bad=max_bad, workers=workers, progress=progress)
+
+
+@contextmanager
+def pair_writer(out: Path, plan: TokenizePlan) -> Iterator[WriteRow]:
+    """Open a shard of texts in a folder, and give the function that writes a pair into it."""
+    from qwenkit.data.tokens.shards import ShardWriter
+
+    with ShardWriter(out, None) as shard:
+        yield partial(write_pair, shard, plan.load_tokenizer(), plan)
+
+
+def write_pair(shard: ShardWriter, tok: ChatRenderer, plan: TokenizePlan, row: Row, counts: Counter[str]) -> str:
+    """Write a pair as two texts, the chosen one first; return `kept`, `too_long` or `same_text`.
+
+    Adds to `counts`: cut (1 for a pair whose prompt is cut) and tokens."""
+    too_long = "truncate" if plan.too_long == "truncate" else "drop"
+    pair, outcome, was_cut = encode_pair(row, tok, plan.seq_length, too_long)
+    if pair is not None:
+        counts["cut"] += was_cut
+        for ids in (pair.chosen, pair.rejected):
+            counts["tokens"] += shard.add({"id": pair.id, "place": row["place"]}, ids)
+    return outcome
+
+
+PAIRS = RowKind("pairs", pair_writer, prompt_of)
+"""Comparisons: the pairs of one prompt are in one split."""
 
 
 def open_pairs(rows: TokenizedRows) -> StoredPairs:
@@ -46,31 +73,12 @@ def open_pairs(rows: TokenizedRows) -> StoredPairs:
     from qwenkit.data.tokens.shards import INDEX, Shards, join_shards
 
     if not (rows.shards / INDEX).exists():
-        join_shards(rows.shards, rows.splits)
+        join_shards(rows.shards, rows.shard_count)
     return StoredPairs(Shards(rows.shards))
 
 
-def encode_split(out: Path, split: ChatSplit, plan: TokenizePlan) -> DoneRecord:
-    """Write the pairs of a split as a shard of texts."""
-    from qwenkit.data.tokens.shards import ShardWriter
-
-    tok = plan.load_tokenizer()
-    too_long = "truncate" if plan.too_long == "truncate" else "drop"
-    with ShardWriter(out, None) as shard:
-
-        def write(row: Row, counts: Counter[str]) -> str:
-            pair, outcome, was_cut = encode_pair(row, tok, plan.seq_length, too_long)
-            if pair is not None:
-                counts["cut"] += was_cut
-                for ids in (pair.chosen, pair.rejected):
-                    counts["tokens"] += shard.add({"id": pair.id, "place": row["place"]}, ids)
-            return outcome
-
-        return encode_rows(out, split, plan, write, prompt_of)
-
-
 def pair_metrics(rows: TokenizedRows) -> dict[str, int]:
-    """Return what became of every pair: read = quarantined + held out + too long + same text + pairs."""
+    """Return what became of every pair: read = quarantined + validation + too long + same text + pairs."""
     names = {"read": "read", "quarantined": "quarantined", "held_out": "held_out", "too_long": "too_long",
              "same_text": "same_text", "pairs": "kept", "cut": "cut"}  # fmt: skip
     return {name: rows.counts[count] for name, count in names.items()}

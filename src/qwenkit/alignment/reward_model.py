@@ -2,7 +2,7 @@
 
     pairs, counts = encode_pairs(rows, tok, max_tokens=2048)
     batches = PairBatches(pairs, batch_pairs=64, seed=0)
-    update = lm_update(model, optimizer, batches, schedule, objective=PairwiseObjective())   # training's stock update
+    update = train_update(model, optimizer, batches, schedule, objective=PairwiseObjective())
     rewards = score_texts(model, [pair.chosen for pair in pairs])
     accuracy = pair_accuracy(model, pairs)
 

@@ -40,23 +40,23 @@ def tokenizer_stats(
     import json
 
     from qwenkit.hub import resolve
-    from qwenkit.tokenizer import compression as room
+    from qwenkit.tokenizer.bytes_per_token import markdown, measure
     from qwenkit.tokenizer.figure import draw, page
     from qwenkit.tokenizer.vocabulary import open_coder
 
     named = _named(tokenizers)
     with bar() as moved:
         coders = {name: open_coder(resolve(reference, None, "tokenizer")) for name, reference in named.items()}
-        report = room.measure(coders, _texts(texts, limit), _baseline(baseline, named), rare, moved)
+        report = measure(coders, _texts(texts, limit), _baseline(baseline, named), rare, moved)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         whole = json.dumps(report.plain(), ensure_ascii=False, indent=1) + "\n"
-        for name, text in zip(FILES, (room.markdown(report), draw(report).decode(), page(report), whole)):
+        for name, text in zip(FILES, (markdown(report), draw(report).decode(), page(report), whole)):
             write_text(out / name, text)
     if as_json:
         print_json(report.plain())
         return
-    say(room.markdown(report))
+    say(markdown(report))
     if out is not None:
         say(f"wrote {', '.join(str(out / name) for name in FILES)}")
 

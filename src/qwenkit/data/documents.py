@@ -2,7 +2,7 @@
 
     for row in iter_documents(corpus): ...            # one after the other; nobody need hold them all
     for split in corpus_splits(corpus): ...           # the same in file splits, each to be read by itself:
-        for row in read_split(split): ...
+        for row in read_corpus_split(split): ...
     train, validation = train_validation_split(rows, share, seed)
 
 A row has an `id`, a `text` and the `place` that it came from; a bad one is a `UserError` with its file and number.
@@ -22,12 +22,16 @@ from qwenkit.errors import UserError
 from qwenkit.records import Row, json_kind, name_of, numbered_jsonl, read_parquet
 
 DOCUMENTS = "documents-*.parquet"
+VALIDATION_FILE = "aside.jsonl"
+"""The first rows of the validation split, in a file beside a shard. The name is frozen, for folders of earlier versions
+have it, and so are "held_out" in counts and metrics, and "held-out" where a seed is derived."""
 SPLIT_BYTES = 16 << 20
 _BATCH_ROWS, _BATCH_CHARACTERS = 1024, 1 << 21
 
 
 def corpus_splits(corpus: Path, size: int = SPLIT_BYTES) -> Iterator[FileSplit]:
-    """Yield the files of a corpus artifact, or splits of another file of about `size` bytes (all of a compressed one).
+    """Yield the files of a corpus artifact, or file splits of about `size` bytes of another file (all of a compressed
+    one).
 
     Raises a `UserError` where there is no such file, or no corpus in the folder."""
     files = sorted(corpus.glob(DOCUMENTS)) if corpus.is_dir() else [corpus]
@@ -40,8 +44,8 @@ def corpus_splits(corpus: Path, size: int = SPLIT_BYTES) -> Iterator[FileSplit]:
             yield from split_row_groups(path, size) if path.suffix == ".parquet" else split_lines(path, size)
 
 
-def read_split(split: FileSplit) -> Iterator[Row]:
-    """Yield the documents of a split; one without an id is named by its file and number.
+def read_corpus_split(split: FileSplit) -> Iterator[Row]:
+    """Yield the documents of a file split; one without an id is named by its file and number.
 
     Raises a `UserError` with file and row for a row without a text, or whose id is neither a string nor a number."""
     path = split.path
@@ -79,7 +83,7 @@ def iter_documents(corpus: Path) -> Iterator[Row]:
     """Yield all documents of a corpus in order; raises a `UserError` where there are none."""
     row = None
     for split in corpus_splits(corpus):
-        for row in read_split(split):
+        for row in read_corpus_split(split):
             yield row
     if row is None:
         raise no_documents(corpus)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from qwenkit import artifacts, hub
 from qwenkit.artifacts import MANIFEST, Manifest
 from qwenkit.config import toml_value
 from qwenkit.errors import UserError, nearest
+from qwenkit.json_values import mapping
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.records import read_object
 from qwenkit.schema import current_names
@@ -134,8 +134,7 @@ def pinned(run_dir: Path) -> dict[str, str]:
     """Return the commit of each Hub model that the run began with: a branch may move on, but a run stays with its
     commit."""
     path = run_dir / "run.json"
-    commits: Any = read_object(path).get("hub", {}) if path.exists() else {}
-    known = cast("dict[str, Any]", commits) if isinstance(commits, dict) else {}
+    known = mapping(read_object(path).get("hub")) if path.exists() else {}
     for reference, commit in known.items():
         if not hub.is_commit(commit):
             what = f"corrupted: {commit!r} is not a commit of {reference}"

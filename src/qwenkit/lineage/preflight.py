@@ -9,12 +9,12 @@ from pathlib import Path
 from qwenkit import artifacts, platform
 from qwenkit.config import differences
 from qwenkit.errors import UserError, within
+from qwenkit.json_values import mapping
 from qwenkit.lineage import graph
 from qwenkit.lineage.recipe import Recipe
 from qwenkit.lineage.status import refuse_no_run
 from qwenkit.records import TEMPORARY, Row, read_json, read_object
 from qwenkit.stages import load_stage
-from qwenkit.stages.results import mapping
 
 SCHEMA = 1
 """The schema of a run's run.json."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qwenkit.json_values import mapping, number, sequence
 from qwenkit.lineage import report_card_claims
 from qwenkit.lineage.report_card_claims import make_claims
 from qwenkit.lineage.report_card_seeds import seeds_view
@@ -26,13 +27,14 @@ from qwenkit.records import Row, write_bytes
 from qwenkit.schema import current_names
 from qwenkit.stages import KINDS, is_view, load_stage, results
 from qwenkit.stages.card import all_parts, card_parts
-from qwenkit.stages.results import Claim, curve, mapping, number, sequence, validation_loss
+from qwenkit.stages.claims import DID_NOT_WORK, UNRESOLVED, WORKED, Claim
+from qwenkit.stages.results import curve, validation_loss
 
 LONGEST_ANSWER = 1000  # characters of one sample that are shown; the rest is counted
 CLASSES = {
-    results.WORKED: "good",
-    results.DID_NOT_WORK: "bad",
-    results.UNRESOLVED: "open",
+    WORKED: "good",
+    DID_NOT_WORK: "bad",
+    UNRESOLVED: "open",
 }
 NO_LOSS = frozenset({"event", "time", "attempt", "node", "step", "seconds", "accuracy", "pairs", "n"})
 FACTS = ("parameters", "steps", "tokens", "epochs", "pairs", "train_loss")

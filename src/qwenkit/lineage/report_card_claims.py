@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from qwenkit.lineage.run_reader import DONE, FAILED, UNFINISHED, RunView
 from qwenkit.stages import KINDS, is_view, load_stage
-from qwenkit.stages.results import DID_NOT_WORK, UNRESOLVED, WORKED, Claim
+from qwenkit.stages.claims import DID_NOT_WORK, UNRESOLVED, WORKED, Claim
 
 MARKS = {WORKED: "✓", DID_NOT_WORK: "✗", UNRESOLVED: "?"}
 ORDER = (DID_NOT_WORK, UNRESOLVED, WORKED)

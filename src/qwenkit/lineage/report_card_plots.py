@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from qwenkit.stages.results import number
+from qwenkit.json_values import number
 
 INK, LINE = "#010101", "#020202"
 SERIES = tuple(f"#0{i}0{i}f0" for i in range(6))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qwenkit.json_values import mapping, number, sequence
 from qwenkit.lineage import report_card_claims
 from qwenkit.records import Row
-from qwenkit.stages import results
-from qwenkit.stages.results import mapping, number, sequence
+from qwenkit.stages import claims, results
 
 EXPLAINED = (
     "Differences with 95 % intervals, each seed's own over its questions. Pooled: questions, with the answers of all "
@@ -16,7 +16,7 @@ EXPLAINED = (
     "one number a seed, for these questions; wide where seeds are few, and the one to believe where their noise is the "
     "greater one. A claim holds where every seed has its sign and the pooled interval excludes zero, one "
     "on the total only if `right` did not fall; "
-    f"that a model keeps what it knew, where neither falls below a loss of {results.TOLERATED_LOSS}."
+    f"that a model keeps what it knew, where neither falls below a loss of {claims.TOLERATED_LOSS}."
 )
 
 
@@ -55,7 +55,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _comparison(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    outcome, _ = results.outcome_beside(row, rows)
+    outcome, _ = claims.outcome_beside(row, rows)
     return {
         "label": _label(row), "outcome": outcome, "mark": report_card_claims.MARKS[outcome],
         "by_seed": [results.signed(mapping(score)) for score in sequence(row.get("by_seed"))],

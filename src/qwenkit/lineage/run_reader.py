@@ -15,9 +15,9 @@ from pathlib import Path
 
 from qwenkit.errors import UserError
 from qwenkit.events import read_events
-from qwenkit.records import read_json
+from qwenkit.json_values import mapping, number, sequence
+from qwenkit.records import Row, read_json
 from qwenkit.stages import KINDS, load_stage
-from qwenkit.stages.results import Row, mapping, number, sequence
 
 NOT_RUN, DONE, FAILED, UNFINISHED = "not run", "done", "failed", "not finished"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from qwenkit.artifacts import RUN
 from qwenkit.errors import UserError
+from qwenkit.json_values import mapping
 from qwenkit.records import read_json, read_object, write_json
-from qwenkit.stages.results import mapping
 
 WORK, ATTEMPTS, OVERTOOK = ".work", "attempts.json", "overtook"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from qwenkit import artifacts
 from qwenkit.artifacts import MANIFEST
 from qwenkit.errors import UserError
+from qwenkit.json_values import number
 from qwenkit.lineage.run_reader import DONE, FAILED, NOT_RUN, UNFINISHED, NodeView, load_run
 from qwenkit.records import Row
-from qwenkit.stages.results import number
 
 DAMAGED, NEWER = "damaged", "newer"
 HINT = "remove the folder; the next `qwenkit run` makes it again"

@@ -62,7 +62,7 @@ def trace(run: Path, node: str) -> Traced:
     index: Any = Index(run / node / stage.INDEX)
     if index.digest != manifest.metrics.get("corpus_digest"):
         raise UserError("this is not the index of the tokens that it learnt from", where=str(index.index))
-    order = EpochOrder(index.digest, manifest.seed, index.lengths, config.seq_length, split=True)
+    order = EpochOrder(index.digest, manifest.seed, index.lengths, config.seq_length, split_documents=True)
     return Traced(order, index, config.batch_size, steps)
 
 

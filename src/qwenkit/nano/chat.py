@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any
 
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases
 from qwenkit.nano.items import CHAT_TASKS, SYSTEM_TASKS, Item, make, with_system
 from qwenkit.nano.response_styles import ANNOTATORS
 from qwenkit.nano.row_rng import RowRng, rows
+from qwenkit.records import Row
 
-Row = dict[str, Any]
 # Shares of the chats: copying from the context is what a small model learns last, facts and sums come early.
 SHARES = {
     "tell": 0.08, "fact": 0.08, "read": 0.16, "recall": 0.07, "sum": 0.08, "word": 0.09, "repeat": 0.09, "upper": 0.07,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from qwenkit.nano import chat
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts, phrases, values
 from qwenkit.nano.items import CHAT_TASKS, Item, make, passing_name
 from qwenkit.nano.row_rng import RowRng, rows
+from qwenkit.records import Row
 
-Row = dict[str, Any]
 CHOICES = 4
 
 

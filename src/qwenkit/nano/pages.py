@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from qwenkit.nano.facts import LANGUAGES, RELATIONS, Facts
 from qwenkit.nano.items import make
 from qwenkit.nano.layouts import LAYOUTS, Article
 from qwenkit.nano.row_rng import RowRng, rows
+from qwenkit.records import Row
 
-Row = dict[str, Any]
 RATES = {"exact_duplicate": 0.04, "near_duplicate": 0.04, "spam": 0.04, "garbled": 0.03, "offensive": 0.02}
 WRONG_HEADER = 1 / 8
 _LINKS = {

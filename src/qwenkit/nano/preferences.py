@@ -9,7 +9,6 @@ ground truth only). PMP asks other kinds of question (`items.PREFERENCE_TASKS`) 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from qwenkit.evaluation.rubric import WEIGHTS_RIGHT, WEIGHTS_WRONG, Score, score
 from qwenkit.nano import chat
@@ -17,8 +16,8 @@ from qwenkit.nano.facts import Facts
 from qwenkit.nano.items import CHAT_TASKS, PREFERENCE_TASKS, Item
 from qwenkit.nano.response_styles import POLICIES, TEST_POLICIES, answer
 from qwenkit.nano.row_rng import RowRng, rows
+from qwenkit.records import Row
 
-Row = dict[str, Any]
 NOISE, MARGIN = 0.25, 0.03
 
 

@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
 
 from qwenkit import rng
 from qwenkit.errors import UserError, nearest
 from qwenkit.nano import chat, eval_sets, instructions, pages, preferences, stdlib, text
 from qwenkit.nano.facts import Facts
-
-Row = dict[str, Any]
+from qwenkit.records import Row
 
 
 @dataclass(frozen=True)

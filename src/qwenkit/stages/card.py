@@ -25,9 +25,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from qwenkit.json_values import mapping, number, sequence
 from qwenkit.records import Row
 from qwenkit.stages import KINDS, load_stage
-from qwenkit.stages.results import Metrics, NodeResults, mapping, number, sequence, share, signed
+from qwenkit.stages.results import Metrics, NodeResults, share, signed
 
 MOST_SAMPLES = 24
 Layout = Literal["table", "funnel", "compression", "ranking", "rubric", "scores", "answers"]

@@ -28,7 +28,8 @@ from qwenkit.errors import UserError, refuse_unnamed
 from qwenkit.settings import filled
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, many
 from qwenkit.stages.card import CardPart, funnel_view
-from qwenkit.stages.results import Claim, Metrics, NodeResults, accounting_claims, counted
+from qwenkit.stages.claims import Claim, accounting_claims
+from qwenkit.stages.results import Metrics, NodeResults, counted
 
 SUMMARY = "raw pages and text -> clean, deduplicated, decontaminated documents"
 EXAMPLE = "--extra notes --extra more.jsonl --decontaminate runs/nano/testsets"

@@ -18,10 +18,12 @@ from qwenkit.evaluation.model_comparison import (
     score_line,
     successive_comparisons,
 )
+from qwenkit.json_values import mapping
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, StageContext, many
 from qwenkit.stages.card import CardPart, answers_view, scores_view
-from qwenkit.stages.results import Claim, Metrics, NodeResults, comparison_claims, mapping, mean_scores, percent
+from qwenkit.stages.claims import Claim, comparison_claims
+from qwenkit.stages.results import Metrics, NodeResults, mean_scores, percent
 
 SUMMARY = "examine models on the test sets, with intervals and paired comparisons"
 EXAMPLE = "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets"

@@ -48,7 +48,7 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
-    """Learn from all but the held-out documents, publish, measure what is gained and what changes."""
+    """Learn from all but the validation documents, publish, measure what is gained and what changes."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.tokenizer import extend_bpe
 
@@ -56,12 +56,12 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     if source is None:
         raise UserError("nothing to extend", expected="`tokenizer`, `model`, or both")
     old = load_tokenizer(source.path)
-    kept, aside = train_validation_split(
+    train, validation = train_validation_split(
         read_texts(inputs["corpus"].path), config.validation_share, context.seed_for("held-out")
     )
     new = extend_bpe(
         old,
-        [row["text"] for row in kept],
+        [row["text"] for row in train],
         config.merges,
         min_count=config.min_count,
         multiple=config.pad_to,
@@ -78,7 +78,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "vocab_size": new.n_tokens,
         "rows": new.vocab_size,
         "first_id": old.n_tokens,
-        "bytes_per_token": compression_change(old, new, aside),
+        "bytes_per_token": compression_change(old, new, validation),
         "changed": {
             each.title: encoding_change(old, new, read_texts(each.path), context.progress)
             for each in many(inputs, "keep")

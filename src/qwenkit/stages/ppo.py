@@ -3,7 +3,7 @@ from costing what the base model knows.
 
 The reward model alone drives the training. Where prompts carry a rubric, its true score is measured beside it and
 logged, so that one sees whether the learned reward means what it should; no gradient ever sees it. With a corpus the
-loss on held-out documents is measured before and after, with or without the pretraining term: what RLHF costs.
+loss on validation documents is measured before and after, with or without the pretraining term: what RLHF costs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from qwenkit.data.tokens.tokenize import tokenize
 from qwenkit.errors import UserError
 from qwenkit.evaluation.chat_answers import greedy_rubric
 from qwenkit.evaluation.questions import prompt_check, read_prompts, split_prompts
+from qwenkit.json_values import mapping, number
 from qwenkit.records import Quarantine, Row
 from qwenkit.settings import chosen
 from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
-from qwenkit.stages.results import DID_NOT_WORK, WORKED, Claim, Metrics, NodeResults, curve, mapping, number, trend
+from qwenkit.stages.claims import DID_NOT_WORK, WORKED, Claim, trend
+from qwenkit.stages.results import Metrics, NodeResults, curve
 from qwenkit.training.trainer import precision_warnings, usable_precision
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from qwenkit.config import edge
 from qwenkit.stages.base import PAIRS, Input, Result, StageContext
-from qwenkit.stages.pair_training import PairConfig, train_scorer
-from qwenkit.stages.results import PAIR_CURVES, Claim, Metrics, NodeResults, mean_scores, percent, ranking_claims
+from qwenkit.stages.claims import Claim, ranking_claims
+from qwenkit.stages.pair_config import PairConfig, train_scorer
+from qwenkit.stages.results import PAIR_CURVES, Metrics, NodeResults, mean_scores, percent
 
 SUMMARY = "preference-model pretraining on many noisy comparisons (PMP)"
 EXAMPLE = "--model runs/nano/base --data runs/nano/world --tests runs/nano/testsets"
@@ -29,7 +30,7 @@ class Config(PairConfig):
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
-    """Train on the pairs and measure the accuracy on pairs held out and on those of the test sets."""
+    """Train on the pairs and measure the accuracy on the validation pairs and on those of the test sets."""
     return train_scorer(config, inputs, context)
 
 

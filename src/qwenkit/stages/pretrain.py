@@ -2,7 +2,7 @@
 predict the next token.
 
 The artifact is a Hugging Face folder (`Qwen2ForCausalLM`) with the tokenizer inside. A small part of the documents is
-held out, chosen by a draw for each, and its loss is measured by source.
+the validation split, chosen by a draw for each, and its loss is measured by source.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from qwenkit.errors import UserError
 from qwenkit.model.config import ModelConfig
 from qwenkit.settings import filled
 from qwenkit.stages.base import RUNNER, Input, Result, StageContext, summary_part
-from qwenkit.stages.results import Claim, Estimate, Metrics, NodeResults, learning_claims, loss_number
+from qwenkit.stages.claims import Claim, learning_claims
+from qwenkit.stages.results import Estimate, Metrics, NodeResults, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig
 from qwenkit.training.settings import STATE_BYTES
 from qwenkit.training.trainer import precision_warnings, train_packed
@@ -73,7 +74,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         workers=context.threads, runner=config.runner, progress=context.progress,
     )  # fmt: skip
     dataset = corpus.dataset
-    order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split=True)
+    order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split_documents=True)
     steps = max(1, round(config.tokens / (config.batch_size * config.seq_length)))
     model = init_weights(Transformer(model_config_of(config, tok.vocab_size, tok.eot_id)), context.seed_for("init")).to(
         context.device

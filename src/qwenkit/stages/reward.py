@@ -18,8 +18,9 @@ from qwenkit.data.chats.datasets import check_flipped, rows
 from qwenkit.evaluation.questions import prompt_check, read_prompts
 from qwenkit.records import Quarantine, write_jsonl
 from qwenkit.stages.base import PAIRS, PROMPTS, Input, Result, StageContext, sources
-from qwenkit.stages.pair_training import PairConfig, train_scorer
-from qwenkit.stages.results import PAIR_CURVES, Claim, Metrics, NodeResults, mean_scores, percent, ranking_claims
+from qwenkit.stages.claims import Claim, ranking_claims
+from qwenkit.stages.pair_config import PairConfig, train_scorer
+from qwenkit.stages.results import PAIR_CURVES, Metrics, NodeResults, mean_scores, percent
 
 SUMMARY = "fine-tune a reward model on comparisons of a policy's own answers"
 EXAMPLE = "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world"

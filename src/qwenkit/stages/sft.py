@@ -20,7 +20,8 @@ from qwenkit.data.tokens.chat_shards import chat_metrics, chat_summary, open_cha
 from qwenkit.data.tokens.replay import Replay, replay_overlap, tokenize_replay
 from qwenkit.data.tokens.row_shards import TokenizePlan
 from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
-from qwenkit.stages.results import Claim, Metrics, NodeResults, learning_claims, loss_number
+from qwenkit.stages.claims import Claim, learning_claims
+from qwenkit.stages.results import Metrics, NodeResults, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
 from qwenkit.training.trainer import precision_warnings, train_packed
 
@@ -88,7 +89,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     )  # fmt: skip
     replay = draw_replay(config, inputs, context, chats.counts["tokens"])
     dataset = open_chats(chats, replay.documents, replay.numbers)
-    order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split=False)
+    order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split_documents=False)
     steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
     validation = validation_chats(tok, chats.validation, config.seq_length, config.mask, config.too_long)
     model = load_model(folder, TRAINED, context.device)
@@ -106,7 +107,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     }  # fmt: skip
     losses = ", ".join(f"{loss:.3f}" for loss in validation_loss.values())
     words = ", ".join(
-        [chat_summary(metrics), *replay.warning(), f"{steps} steps{summary_part('held-out loss', losses)}"]
+        [chat_summary(metrics), *replay.summary_notes(), f"{steps} steps{summary_part('held-out loss', losses)}"]
     )
     return Result(metrics, words, (*precision_warnings(config.precision, context.device), *notes(data, "chats")))
 

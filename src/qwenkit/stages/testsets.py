@@ -15,8 +15,9 @@ from qwenkit.compression import opened, unpacked_name
 from qwenkit.config import StageConfig, edge
 from qwenkit.data.test_sets import read_test_set
 from qwenkit.errors import UserError
+from qwenkit.json_values import mapping, number
 from qwenkit.stages.base import Input, Result, StageContext, many
-from qwenkit.stages.results import Metrics, counted, mapping, number
+from qwenkit.stages.results import Metrics, counted
 
 SUMMARY = "gather test sets, kept apart from all training text"
 EXAMPLE = "--world runs/nano/world"

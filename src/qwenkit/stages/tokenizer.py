@@ -55,16 +55,16 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
-    """Train on all but the held-out documents, publish, measure bytes per token."""
+    """Train on all but the validation documents, publish, measure bytes per token."""
     from qwenkit.tokenizer import save_tokenizer, train_bpe
 
-    aside: list[Row] = []
+    validation: list[Row] = []
 
     def learnt() -> Iterator[str]:
         for block in row_batches(iter_documents(inputs["corpus"].path)):
-            kept, validation = train_validation_split(block, config.validation_share, context.seed_for("held-out"))
-            aside.extend(validation)
-            yield from (row["text"] for row in kept)
+            train, drawn = train_validation_split(block, config.validation_share, context.seed_for("held-out"))
+            validation.extend(drawn)
+            yield from (row["text"] for row in train)
 
     tok = train_bpe(
         learnt(),
@@ -77,7 +77,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         progress=context.progress,
     )
     save_tokenizer(tok, context.out)
-    ratio = {group: bytes_per_token(tok, [r["text"] for r in aside if group_of(r) == group]) for group in GROUPS}
+    ratio = {group: bytes_per_token(tok, [r["text"] for r in validation if group_of(r) == group]) for group in GROUPS}
     measured = {group: value for group, value in ratio.items() if value is not None}
     metrics = {"vocab_size": tok.n_tokens, "rows": tok.vocab_size, "bytes_per_token": measured}
     words = ", ".join(f"{GROUPS[group]} {value:.2f}" for group, value in measured.items())

@@ -13,9 +13,10 @@ from typing import Literal
 
 from qwenkit.config import StageConfig, content
 from qwenkit.data.decontamination import overlap_13gram
+from qwenkit.json_values import mapping
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, StageContext
-from qwenkit.stages.results import Metrics, counted, mapping
+from qwenkit.stages.results import Metrics, counted
 
 SUMMARY = "invent the nano world: pages, chats, comparisons, tests"
 EXAMPLE = "--scale quick"

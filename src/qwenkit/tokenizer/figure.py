@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import pages
 from ..errors import visible
-from .compression import Report, tables
+from .bytes_per_token import Report, tables
 
 MARKERS = "osD^vPX*"
 
@@ -61,4 +61,4 @@ def draw(report: Report) -> bytes:
 def page(report: Report) -> str:
     """Return an HTML page of the picture and all tables."""
     svg = draw(report).decode()
-    return pages.page("tokenizer/compression.html", picture=svg[svg.index("<svg") :], tables=tables(report))
+    return pages.page("tokenizer/bytes_per_token.html", picture=svg[svg.index("<svg") :], tables=tables(report))

@@ -1,8 +1,8 @@
 """Training, section 2.4 of the report: one loop, one stock update, optimizers, run state, sentinel.
 
-    batches = Batches(store, EpochOrder(store.digest, seed, store.lengths, 256, split=True), batch_size=16)
+    batches = Batches(store, EpochOrder(store.digest, seed, store.lengths, 256, split_documents=True), batch_size=16)
     optimizer = build_optimizer(model, "muon", lr=0.02, other_lr=3e-3)
-    update = lm_update(model, optimizer, batches, build_schedule("cosine", total=400, warmup=30))
+    update = train_update(model, optimizer, batches, build_schedule("cosine", total=400, warmup=30))
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
 Reading order: `trainer` -> `loop` -> `update` -> `lm_loss` -> `batches` -> `optim` -> `lr_schedule` -> `checkpoint` ->
@@ -16,7 +16,7 @@ from qwenkit.lazy import lazy
 
 _HOME = {
     "run": "loop",
-    "lm_update": "update",
+    "train_update": "update",
     "clip_gradients": "update",
     "MicroBatch": "update",
     "lm_objective": "lm_loss",

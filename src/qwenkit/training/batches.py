@@ -143,14 +143,14 @@ def document_batches(
 ) -> Batches:
     """Return the batches of documents as pretraining reads them: packed one after the other and cut at `seq_length`, in
     an order drawn from `seed`."""
-    order = EpochOrder(store.digest, seed, store.lengths, seq_length, split=True)
+    order = EpochOrder(store.digest, seed, store.lengths, seq_length, split_documents=True)
     return Batches(store, order, batch_size, micro_batch_size)
 
 
-def validation_batches(store: TokenDataset, seq_length: int, batch_size: int, split: bool) -> list[Batch]:
+def validation_batches(store: TokenDataset, seq_length: int, batch_size: int, split_documents: bool) -> list[Batch]:
     """Return batches that hold every token of a small dataset once, in a fixed order, for the loss on a validation
     split."""
-    order = EpochOrder(store.digest, 0, store.lengths, seq_length, split)
+    order = EpochOrder(store.digest, 0, store.lengths, seq_length, split_documents)
     count = order.sequences_per_epoch
     parts = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
     return [build_batch(store, [order.sequence_at(number) for number in part], seq_length) for part in parts]

@@ -63,7 +63,7 @@ def train(
     with the same folder continues."""
     import torch
 
-    from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, lm_update, loop
+    from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, loop, train_update
 
     muon = settings.optimizer == "muon"
     optimizer = build_optimizer(
@@ -75,7 +75,7 @@ def train(
         (settings.beta1, settings.beta2),
         settings.eps,
     )
-    update = lm_update(
+    update = train_update(
         model,
         optimizer,
         batches,

@@ -1,6 +1,6 @@
 """The one stock update: forward, backward and optimizer of a step, for pretraining, SFT and reward models alike.
 
-    update = lm_update(model, optimizer, batches, schedule, dtype=torch.bfloat16)
+    update = train_update(model, optimizer, batches, schedule, dtype=torch.bfloat16)
     metrics = update(state, step)          # loss, grad_norm, lr, tokens, ...
 
 `batches(step)` gives the micro-batches of a step. The loss is the objective's sum over all of them divided by their
@@ -79,7 +79,7 @@ class Compiled:
         return getattr(self._model, name)
 
 
-def lm_update(
+def train_update(
     model: nn.Module,
     optimizer: OptimizerSet,
     batches: Callable[[int], Sequence[MicroBatch]],

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from qwenkit.data.chats import chat_splits, describe, find, read, read_split
+from qwenkit.data.chats import chat_splits, describe, find, read, read_chat_split
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_jsonl
 
@@ -72,7 +72,9 @@ def test_every_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     assert [row["messages"] for row in found] == [row["messages"] for row in ROWS] and not quarantine.counts
     assert len({row["id"] for row in found}) == 20 and found[0]["id"] == f"chat-{'sv' in name:d}"
     for size in (1, 300, 1 << 20):  # read apart, in any parts
-        assert [row for part in chat_splits(path, "chats", size) for row in read_split(part, Quarantine())] == found
+        assert [
+            row for part in chat_splits(path, "chats", size) for row in read_chat_split(part, Quarantine())
+        ] == found
 
 
 ROW_BY_ROW = ("lines", "marked", "table", "excel", "inside", "wide")

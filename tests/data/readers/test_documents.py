@@ -18,7 +18,7 @@ import zstandard
 from qwenkit import compression
 from qwenkit.data import build_corpus
 from qwenkit.data.readers import json_files
-from qwenkit.data.readers.documents import Document, Source, read_documents, read_split, source_splits
+from qwenkit.data.readers.documents import Document, Source, read_documents, read_source_split, source_splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 
@@ -279,7 +279,7 @@ def test_what_holds_nothing_may_stand_between_members(tmp_path: Path, suffix: st
     quarantine, source = Quarantine(), Source("rows", path)
     for size in (1, 1 << 20):
         parts = source_splits(source, size)
-        found = [document.body for part in parts for document in read_split(part, source, quarantine)]
+        found = [document.body for part in parts for document in read_source_split(part, source, quarantine)]
         assert (found, quarantine.rows) == (["one", "two"], [])
 
 

@@ -15,7 +15,7 @@ import zstandard
 from qwenkit import compression
 from qwenkit.data import build_corpus
 from qwenkit.data.readers import remote, text_lines
-from qwenkit.data.readers.documents import Source, read_documents, read_split, source_splits
+from qwenkit.data.readers.documents import Source, read_documents, read_source_split, source_splits
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine
 from tests.data.readers.test_documents import response
@@ -52,7 +52,7 @@ def test_parts_are_the_whole(tmp_path: Path, size: int) -> None:
         quarantine = Quarantine()
         whole = [(d.id, d.body, d.place) for d in read_documents(source, quarantine)]
         parts = source_splits(source, size)
-        apart = [(d.id, d.body, d.place) for part in parts for d in read_split(part, source, quarantine)]
+        apart = [(d.id, d.body, d.place) for part in parts for d in read_source_split(part, source, quarantine)]
         assert apart == whole and len(whole) == (50 if source.name == "many" else 500), source.name
         assert not quarantine and (size > 700 or source.name == "one.jsonl.gz" or len(parts) > 2)
 
@@ -191,7 +191,7 @@ def test_archives_with_plain_ends_of_lines_are_cut_anywhere(tmp_path: Path) -> N
     whole = [document.place for document in read_documents(source, Quarantine())]
     for size in range(20, path.stat().st_size):
         parts = source_splits(source, size)
-        assert [d.place for part in parts for d in read_split(part, source, Quarantine())] == whole, size
+        assert [d.place for part in parts for d in read_source_split(part, source, Quarantine())] == whole, size
 
 
 def test_an_empty_frame_within_a_line(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_an_empty_frame_within_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.zst"
     path.write_bytes(pack(data[:25]) + pack(b"") + pack(data[25:]))
     quarantine, source = Quarantine(), Source("a", path)
-    assert len([d for part in source_splits(source, 1) for d in read_split(part, source, quarantine)]) == 4
+    assert len([d for part in source_splits(source, 1) for d in read_source_split(part, source, quarantine)]) == 4
     assert not quarantine
 
 

@@ -13,7 +13,7 @@ import zstandard
 
 from qwenkit.data.pipeline.steps import text_of
 from qwenkit.data.readers import warc, warc_pages
-from qwenkit.data.readers.documents import Source, read_documents, read_split, source_splits
+from qwenkit.data.readers.documents import Source, read_documents, read_source_split, source_splits
 from qwenkit.data.readers.warc import Record
 from qwenkit.records import Quarantine
 
@@ -144,7 +144,7 @@ def record(number: int, text: bytes, length: int | None = None, kind: str = "res
 def read(path: Path, size: int = 1 << 40) -> tuple[list[str], Counter[str]]:
     source, quarantine = Source("s", path, "html"), Quarantine()
     parts = source_splits(source, size)
-    return [d.id for part in parts for d in read_split(part, source, quarantine)], quarantine.counts
+    return [d.id for part in parts for d in read_source_split(part, source, quarantine)], quarantine.counts
 
 
 @pytest.mark.parametrize("size", [0, 100, 1000, 5000])

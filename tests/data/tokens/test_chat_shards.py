@@ -42,7 +42,7 @@ def test_shards_are_the_examples_of_memory(desk: Path, tmp_path: Path, too_long:
     """In the order of the file, and whatever happened to a row is counted once."""
     tokens = work(desk, tmp_path, tests=True, too_long=too_long)
     store = open_chats(tokens)
-    assert tokens.splits > 5 and is_intact(store)
+    assert tokens.shard_count > 5 and is_intact(store)
     tok = load_tokenizer(desk / "tokenizer")
     rows = read_chats(desk / "chats.jsonl", Quarantine())
     sound = [row for row in rows if ANSWER not in str(row["messages"])]

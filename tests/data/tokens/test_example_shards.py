@@ -60,7 +60,7 @@ def test_batches_take_either(tmp_path: Path) -> None:
     rows = [row._replace(ids=[n % 50 for n in row.ids]) for row in examples()]
 
     def batches(store: Any) -> list[Any]:
-        order = EpochOrder(store.digest, 1, store.lengths, 64, split=False)
+        order = EpochOrder(store.digest, 1, store.lengths, 64, split_documents=False)
         return [batch for step in range(4) for batch in Batches(store, order, 4, 2)(step)]
 
     for here, there in zip(batches(InMemoryTokenDataset(rows)), batches(stored(tmp_path, rows, 9))):

@@ -62,19 +62,19 @@ def test_epochs_seeds_and_corpora_are_shuffled_differently(split):
 
 
 def test_long_conversations_do_not_all_come_first():
-    order = EpochOrder("digest", 0, [30] * 50 + [2] * 500, 30, split=False)
+    order = EpochOrder("digest", 0, [30] * 50 + [2] * 500, 30, split_documents=False)
     longest = [max(p.stop for p in order.sequence_at(n).segments) for n in range(order.sequences_per_epoch)]
     assert longest != sorted(longest, reverse=True)
 
 
 def test_too_long_documents_are_reported():
-    assert EpochOrder("digest", 0, [5, 50, 6], 30, split=False).dropped_too_long.tolist() == [1]
+    assert EpochOrder("digest", 0, [5, 50, 6], 30, split_documents=False).dropped_too_long.tolist() == [1]
     with pytest.raises(UserError, match="no sequence can be filled"):
-        EpochOrder("digest", 0, [50], 30, split=False)
+        EpochOrder("digest", 0, [50], 30, split_documents=False)
 
 
 def test_a_long_document_does_not_fill_a_batch():
     """One document of 80 rows among 320 short ones: its rows are spread over the epoch's batches."""
-    order = EpochOrder("digest", 1, [80 * 64] + [64] * 320, seq_length=64, split=True)
+    order = EpochOrder("digest", 1, [80 * 64] + [64] * 320, seq_length=64, split_documents=True)
     shares = [sum(row.segments[0].document == 0 for row in order.sequences(step, 16)) / 16 for step in range(25)]
     assert max(shares) <= 0.6 and len(order.find(0, 16)) > 20

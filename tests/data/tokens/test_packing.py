@@ -22,7 +22,7 @@ def placed(sequences, lengths):
 
 @given(lengths_of, seq_lengths_of)
 def test_split_places_every_token_once_and_in_order(lengths, seq_length):
-    sequences = pack(lengths, seq_length, split=True)
+    sequences = pack(lengths, seq_length, split_documents=True)
     flat = [(p.document, at) for segments in sequences for p in segments for at in range(p.start, p.stop)]
     assert flat == [(document, at) for document, length in enumerate(lengths) for at in range(length)]
     sizes = [sum(p.stop - p.start for p in segments) for segments in sequences]
@@ -32,7 +32,7 @@ def test_split_places_every_token_once_and_in_order(lengths, seq_length):
 
 @given(lengths_of, seq_lengths_of)
 def test_whole_documents_are_placed_once_or_reported(lengths, seq_length):
-    sequences = pack(lengths, seq_length, split=False)
+    sequences = pack(lengths, seq_length, split_documents=False)
     assert sequences.dropped_too_long.tolist() == [i for i, length in enumerate(lengths) if length > seq_length]
     for document, count in enumerate(placed(sequences, lengths)):
         assert (count == (0 if document in sequences.dropped_too_long else 1)).all()
@@ -44,7 +44,7 @@ def test_whole_documents_are_placed_once_or_reported(lengths, seq_length):
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.randoms())
 def test_shapes_of_best_fit_do_not_depend_on_the_order(lengths, random):
     def shapes(values):
-        return sorted(sorted(p.stop for p in segments) for segments in pack(values, 30, split=False))
+        return sorted(sorted(p.stop for p in segments) for segments in pack(values, 30, split_documents=False))
 
     shuffled = list(lengths)
     random.shuffle(shuffled)
@@ -52,17 +52,17 @@ def test_shapes_of_best_fit_do_not_depend_on_the_order(lengths, random):
 
 
 def test_best_fit_takes_the_fullest_row_that_fits():
-    sequences = [sorted(p.stop for p in segments) for segments in pack([7, 6, 3, 4], 10, split=False)]
+    sequences = [sorted(p.stop for p in segments) for segments in pack([7, 6, 3, 4], 10, split_documents=False)]
     assert sequences == [[3, 7], [4, 6]]
 
 
 @pytest.mark.timeout(60)  # comparing each document with all open rows would not end
 def test_a_hundred_thousand_documents_take_no_time():
     lengths = np.random.default_rng(0).integers(1, 3000, 100_000)
-    split, whole = pack(lengths, 2048, split=True), pack(lengths, 2048, split=False)
+    split, whole = pack(lengths, 2048, split_documents=True), pack(lengths, 2048, split_documents=False)
     assert split.fill > 0.999 and whole.fill > 0.97
 
 
 def test_a_row_of_one_token_is_refused():
     with pytest.raises(UserError, match="nothing to predict"):
-        pack([3], 1, split=True)
+        pack([3], 1, split_documents=True)

@@ -37,7 +37,7 @@ def test_steps_and_documents_of_all_epochs(tmp_path: Path) -> None:
                 shard.add({"id": f"d{number}", "copy": copy, "place": f"x.jsonl:{number}"}, [1] * (3 + number))
     join_shards(tmp_path, 1)
     store = Shards(tmp_path)
-    order = EpochOrder(store.digest, 1, store.lengths, 16, split=True)
+    order = EpochOrder(store.digest, 1, store.lengths, 16, split_documents=True)
     batch_size = next(n for n in (3, 4, 5) if order.sequences_per_epoch % n)
     steps = order.steps(2.5, batch_size)
     shown = [seen_in(order, store, step, batch_size) for step in range(steps)]

@@ -30,9 +30,11 @@ def test_documents_too_long_to_replay_are_counted(tmp_path: Path) -> None:
     texts = ["short", "much longer than a row", "brief", "longer than a row"]
     documents, numbers, too_long = replay = replayed(tmp_path, *texts)
     assert documents is not None and sorted(documents.ids[number] for number in numbers) == ["0", "2"]
-    assert too_long == 2 and replay.warning() == []
-    assert replay._replace(numbers=[]).warning() == ["nothing replayed: all 2 documents drawn are longer than a row"]
-    assert Replay().warning() == []
+    assert too_long == 2 and replay.summary_notes() == []
+    assert replay._replace(numbers=[]).summary_notes() == [
+        "nothing replayed: all 2 documents drawn are longer than a row"
+    ]
+    assert Replay().summary_notes() == []
 
 
 def test_a_replay_ends_with_the_document_that_fills_its_share() -> None:

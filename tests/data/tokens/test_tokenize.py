@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from qwenkit.chat import load_tokenizer
-from qwenkit.data.documents import corpus_splits, iter_documents, read_split, train_validation_split
+from qwenkit.data.documents import corpus_splits, iter_documents, read_corpus_split, train_validation_split
 from qwenkit.data.readers.file_splits import FileSplit
 from qwenkit.data.tokens import tokenize as tokens
 from qwenkit.data.tokens.shards import Shards
-from qwenkit.data.tokens.tokenize import MAX_VALIDATION_DOCUMENTS, TokenizedCorpus, encode_split, tokenize
+from qwenkit.data.tokens.tokenize import MAX_VALIDATION_DOCUMENTS, TokenizedCorpus, encode_documents, tokenize
 from qwenkit.errors import UserError
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input
@@ -76,11 +76,11 @@ def test_parts_of_any_size_hold_the_same_documents(desk: Path, tmp_path: Path) -
         for size in (1, 1000, 1 << 30):
             found = list(corpus_splits(name, size))
             assert len(found) > {1: 40, 1000: 20}.get(size, 0)
-            rows = [row for part in found for row in read_split(part)]
+            rows = [row for part in found for row in read_corpus_split(part)]
             assert [(row["id"], row["text"]) for row in rows] == [(row["id"], row["text"]) for row in whole]
     lines = (desk / "text.jsonl").read_text().splitlines()
     for part in corpus_splits(desk / "text.jsonl", 1000):
-        for row in read_split(part):
+        for row in read_corpus_split(part):
             assert json.loads(lines[int(row["place"].split(":")[1]) - 1])["text"] == row["text"]
 
 
@@ -88,7 +88,7 @@ def test_a_bad_row_is_named_by_its_number_in_the_file(desk: Path, tmp_path: Path
     write_jsonl(tmp_path / "a.jsonl", [*({"text": "right"} for _ in range(20)), {"txt": "wrong"}])
     with pytest.raises(UserError, match="missing key `text`") as caught:
         for part in corpus_splits(tmp_path / "a.jsonl", 50):
-            list(read_split(part))
+            list(read_corpus_split(part))
     assert caught.value.where == f"{tmp_path / 'a.jsonl'}, row 21"
     (tmp_path / "none.jsonl").write_text("\n \n")
     with pytest.raises(UserError, match="no documents in this file"):
@@ -204,7 +204,7 @@ def test_a_tokenizer_without_texts_to_read(desk: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     out = tmp_path / "00000"
     out.mkdir()
-    assert encode_split(out, FileSplit(tmp_path / "empty.jsonl"), desk / "tokenizer", 0.0, 1) == {
+    assert encode_documents(out, FileSplit(tmp_path / "empty.jsonl"), desk / "tokenizer", 0.0, 1) == {
         "read": 0,
         "counts": [],
     }

@@ -2,7 +2,7 @@
 
     describe(path, "chats")                                  # files and formats, splits, forms, and what is not read
     for split in chat_splits(path, "chats", 16 << 20): ...   # that workers read apart, a function of the files
-        for row in read_split(split, quarantine): ...        # {"id", "messages", "tools"?, "place", ...}
+        for row in read_chat_split(split, quarantine): ...   # {"id", "messages", "tools"?, "place", ...}
     for row in read(path, "chats", quarantine): ...          # all of them
 
 Kinds: `chats` end with an answer, `prompts` wait for one, `pairs` have `chosen` and `rejected`. A row that does not fit
@@ -20,10 +20,10 @@ _HOME = {
     "KINDS": "files",
     "Files": "files",
     "find": "files",
-    "Part": "reading",
+    "ChatSplit": "reading",
     "chat_splits": "reading",
     "read": "reading",
-    "read_split": "reading",
+    "read_chat_split": "reading",
     "Summary": "summary",
     "describe": "summary",
 }

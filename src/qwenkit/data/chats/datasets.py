@@ -59,9 +59,10 @@ def refuse_empty(source: Source, what: str, expected: str) -> NoReturn:
     raise UserError(what, where=called(source), expected=expected)
 
 
-def read_split(split: ChatSplit, bad: Quarantine) -> Iterator[Row]:
-    """Yield the rows of one of `parts`; rows that do not fit go to the quarantine."""
-    return reading.read_split(split, bad, check_flipped if split.kind == "pairs" else None)
+def read_checked_split(split: ChatSplit, bad: Quarantine) -> Iterator[Row]:
+    """Yield the rows of a file split, of comparisons with `flipped` checked; rows that do not fit go to the
+    quarantine."""
+    return reading.read_chat_split(split, bad, check_flipped if split.kind == "pairs" else None)
 
 
 def called(source: Source) -> str:

@@ -1,7 +1,7 @@
 """File splits of a source that are read independently, and the rows of each in this package's form.
 
     chat_splits(path, "chats", 16 << 20) -> list[ChatSplit]     # a function of the files and of the size alone
-    read_split(split, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
+    read_chat_split(split, quarantine) -> Iterator[Row]     # {"id", "messages", "tools"?, "place", ...}
 
 JSON lines are split at lines and Parquet at row groups; a compressed file, a JSON document and a table of CSV are one
 split each, read as a stream. A row without an id is named by its place: `chat-0` in a single file, `name-0` among
@@ -90,12 +90,14 @@ def _row_groups(path: Path, size: int) -> Iterator[FileSplit]:
 def read(
     source: Source, kind: str, quarantine: Quarantine | None = None, check: Check | None = None, own: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """Yield every row of a source; see `read_split`."""
+    """Yield every row of a source; see `read_chat_split`."""
     for split in chat_splits(source, kind, own=own):
-        yield from read_split(split, quarantine, check)
+        yield from read_chat_split(split, quarantine, check)
 
 
-def read_split(split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None) -> Iterator[Row]:
+def read_chat_split(
+    split: ChatSplit, quarantine: Quarantine | None = None, check: Check | None = None
+) -> Iterator[Row]:
     """Yield the rows of a split in this package's form.
 
     Rows that do not fit, or that `check` refuses, go to the quarantine; without one the first of them is a `UserError`

@@ -105,11 +105,11 @@ class QualityClassifier:
 
 def agreement(good: Sequence[str], bad: Sequence[str]) -> float:
     """Return the accuracy, 0 to 1, on a fifth of the texts of a classifier trained on the others."""
-    aside = [side[::5] for side in (good, bad)]
-    rest = [[text for n, text in enumerate(side) if n % 5] for side in (good, bad)]
-    scorer = QualityClassifier.train(*rest)
-    right = (scorer.scores(aside[0]) > 0.5).sum() + (scorer.scores(aside[1]) <= 0.5).sum()
-    return float(right / (len(aside[0]) + len(aside[1])))
+    validation = [side[::5] for side in (good, bad)]
+    train = [[text for n, text in enumerate(side) if n % 5] for side in (good, bad)]
+    scorer = QualityClassifier.train(*train)
+    correct = (scorer.scores(validation[0]) > 0.5).sum() + (scorer.scores(validation[1]) <= 0.5).sum()
+    return float(correct / (len(validation[0]) + len(validation[1])))
 
 
 def _features(text: str) -> tuple[npt.NDArray[np.int64], Floats]:

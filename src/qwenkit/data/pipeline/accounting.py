@@ -112,8 +112,8 @@ def funnel_of(
     dropped: Counter[tuple[str, str]] = Counter()
     for step, rule, _, count in (line for mark in [*read, *clean] for line in mark["counts"]):
         dropped[step, rule] += count
-    left, put_aside = sum(mark["read"] for mark in read), sum(sum(mark["bad"].values()) for mark in read)
-    funnel: list[Row] = [{"step": "read", "rule": "quarantined", "dropped": put_aside, "left": left}]
+    left, quarantined = sum(mark["read"] for mark in read), sum(sum(mark["bad"].values()) for mark in read)
+    funnel: list[Row] = [{"step": "read", "rule": "quarantined", "dropped": quarantined, "left": left}]
     for step in ("extract", *ORDER, "mixture"):
         if step in OPTIONAL and not any(applies(step, source, config) for source in sources):
             continue
@@ -158,9 +158,9 @@ def _refuse_open(sources: dict[str, Row]) -> None:
     """Refuse a corpus in which a document was lost, or counted twice: read = kept + dropped + quarantined."""
     unbalanced = []
     for name, row in sources.items():
-        dropped, aside = sum(row["dropped"].values()), sum(row["quarantined"].values())
-        if row["read"] != row["kept"] + dropped + aside:
-            unbalanced.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {aside} quarantined")
+        dropped, bad = sum(row["dropped"].values()), sum(row["quarantined"].values())
+        if row["read"] != row["kept"] + dropped + bad:
+            unbalanced.append(f"{name}: {row['read']} read, {row['kept']} kept, {dropped} dropped, {bad} quarantined")
     if unbalanced:
         balance = "read = kept + dropped + quarantined"
         raise Stopped("documents were lost or counted twice", where="; ".join(unbalanced), expected=balance)

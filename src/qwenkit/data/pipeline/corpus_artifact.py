@@ -123,10 +123,10 @@ def corpus_metrics(result: CorpusResult, tests: Sequence[str]) -> tuple[dict[str
         **({"taken": result.taken} if result.taken else {}),
     }
     metrics["read"] = funnel[0]["left"] + funnel[0]["dropped"]
-    aside = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
+    quarantined = f", {len(result.quarantine)} quarantined" if len(result.quarantine) else ""
     contaminated = sum(step["dropped"] for step in funnel if step["step"] == "decontaminate")
     return metrics, (
-        f"{count} documents, {size / 1e6:.1f} MB; {dropped} dropped, {contaminated} of them for tests{aside}; "
+        f"{count} documents, {size / 1e6:.1f} MB; {dropped} dropped, {contaminated} of them for tests{quarantined}; "
         f"13-gram overlap with tests {overlap}{_file_kinds(result.taken)}"
     )
 

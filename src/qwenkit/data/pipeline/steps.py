@@ -43,7 +43,7 @@ from qwenkit.data.pipeline import mixture
 from qwenkit.data.pipeline.accounting import KEPT, Accounting, Row
 from qwenkit.data.pipeline.config import CorpusConfig, applies
 from qwenkit.data.pipeline.custom_steps import StepFile, apply_steps
-from qwenkit.data.readers.documents import Document, Source, SourceSplit, read_split
+from qwenkit.data.readers.documents import Document, Source, SourceSplit, read_source_split
 from qwenkit.data.readers.encoding import decode
 from qwenkit.errors import Stopped
 from qwenkit.records import Quarantine
@@ -76,7 +76,7 @@ def read_part(
         parquet_io.Writer(out / LEDGER, parquet_io.LEDGER) as ledger,
     ):
         accounting = Accounting(config.seed, config.samples_per_rule, ledger)
-        for document in read_split(split, source, quarantine):
+        for document in read_source_split(split, source, quarantine):
             accounting.read += 1
             row, sure = _row(source, document)
             outcome = _unwanted(row, sure, source, config) or _by_steps(row, steps)

@@ -2,7 +2,7 @@
 
     quarantine = Quarantine()
     for document in read_documents(Source("web", Path("pages.warc.gz"), kind="html"), quarantine): ...
-    for split in source_splits(source, 16 << 20): ...   # of about 16 MB, each read by itself: read_split
+    for split in source_splits(source, 16 << 20): ...   # of about 16 MB, each read by itself: read_source_split
 
 A bad record never ends the reading: it goes to the quarantine with its reason, file and line or offset, and `read =
 yielded + quarantined` holds for every file. So do files of a folder that are not read: files of unknown type, pipes,
@@ -35,7 +35,7 @@ from qwenkit.data.readers.text_lines import MAX_RECORD
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, name_of
 
-__all__ = ["AUTO", "KINDS", "Document", "Source", "SourceSplit", "read_documents", "read_split", "source_splits"]
+__all__ = ["AUTO", "KINDS", "Document", "Source", "SourceSplit", "read_documents", "read_source_split", "source_splits"]
 
 _PAGES = ("response", "resource", "conversion")
 _MOST_OTHERS = 5
@@ -81,7 +81,7 @@ def read_documents(source: Source, quarantine: Quarantine) -> Iterator[Document]
     kept = 0
     before = len(quarantine)
     for split in source_splits(source, 1 << 62):
-        for document in read_split(split, source, quarantine):
+        for document in read_source_split(split, source, quarantine):
             kept += 1
             yield document
     if kept == 0 and len(quarantine) == before:
@@ -135,7 +135,7 @@ def _source_split(part: FileSplit, file: File) -> SourceSplit:
     return SourceSplit((str(part.path),), part.start, part.stop, first, part.skip, form=file.form, kind=file.kind)
 
 
-def read_split(split: SourceSplit, source: Source, quarantine: Quarantine) -> Iterator[Document]:
+def read_source_split(split: SourceSplit, source: Source, quarantine: Quarantine) -> Iterator[Document]:
     """Yield the documents of one split of a source."""
     root = remote.fetched(source.path, source.name)
     quarantine.root = root

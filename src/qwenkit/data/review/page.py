@@ -29,10 +29,9 @@ from qwenkit.artifacts import MANIFEST, STRAY, Manifest, damage, damaged, read_m
 from qwenkit.data import parquet_io
 from qwenkit.data.dedup import minhash
 from qwenkit.errors import UserError
-from qwenkit.records import read_jsonl
+from qwenkit.records import Row, read_jsonl
 from qwenkit.statistics import wilson
 
-Row = dict[str, Any]
 Points = list[tuple[float, float]]
 _KEYS = ("source", "language", "licence")
 KEPT, OVERLAP = "kept", "test_overlap"
@@ -124,9 +123,9 @@ def _funnel(rows: Sequence[Row]) -> list[Row]:
 
 def _source(name: str, row: Row) -> Row:
     """Return what became of a source's records, its rules by how many they took."""
-    dropped, aside = Counter(row["dropped"]), Counter(row["quarantined"])
-    rules = ", ".join(f"{rule} {count:,}" for rule, count in (dropped + aside).most_common())
-    counts = (row["read"], row["kept"], dropped.total(), aside.total())
+    dropped, quarantined = Counter(row["dropped"]), Counter(row["quarantined"])
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in (dropped + quarantined).most_common())
+    counts = (row["read"], row["kept"], dropped.total(), quarantined.total())
     return {"name": name, "file": row["file"], "counts": counts, "rules": rules}
 
 

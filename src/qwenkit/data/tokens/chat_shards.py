@@ -4,27 +4,30 @@
     dataset = open_chats(rows)            # the training split, memory-mapped
     chat_metrics(rows)                    # what became of every chat
 
-A chat of more tokens than `plan.seq_length` is dropped, or cut between its turns (`plan.too_long`).
+A chat of more tokens than `plan.seq_length` is dropped, or cut between its turns (`plan.too_long`). The flow from files
+to shards is in `row_shards`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenkit.chat import TooLong
 from qwenkit.data.documents import document_id
-from qwenkit.data.tokens.row_shards import TokenizedRows, TokenizePlan, encode_rows, outcome_words, tokenize_rows
+from qwenkit.data.tokens.row_shards import RowKind, TokenizedRows, TokenizePlan, WriteRow, outcome_words, tokenize_rows
 from qwenkit.records import Row
 
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
-    from qwenkit.data.chats.reading import ChatSplit, Source
+    from qwenkit.data.chats.reading import Source
     from qwenkit.data.pipeline.executor import DoneRecord
     from qwenkit.data.tokens.dataset import Example
-    from qwenkit.data.tokens.example_shards import ExampleShards
+    from qwenkit.data.tokens.example_shards import ExampleShards, ExampleWriter
     from qwenkit.data.tokens.shards import Shards
 
 NO_ANSWER = "no answer to learn from"
@@ -41,60 +44,36 @@ def tokenize_chats(
     progress: Callable[..., None] | None = None,
 ) -> TokenizedRows:
     """Tokenize chats into shards with loss weights; see `tokenize_rows`, whose errors it raises."""
-    return tokenize_rows(
-        "chats", source, digests, plan, encode_split, folder, max_bad=max_bad, workers=workers, progress=progress
-    )
+    return tokenize_rows(CHATS, source, digests, plan, folder, max_bad=max_bad, workers=workers, progress=progress)
 
 
-def open_chats(rows: TokenizedRows, documents: Shards | None = None, numbers: Sequence[int] = ()) -> ExampleShards:
-    """Return the chats as one dataset, and behind them those `documents` of a corpus that are replayed."""
-    from qwenkit.data.pipeline.executor import DONE, make_shard
-    from qwenkit.data.tokens.example_shards import ExampleShards, join_examples
-    from qwenkit.data.tokens.shards import INDEX, shard_folder
-
-    folder, shards = rows.shards, rows.splits
-    if len(numbers):
-        out = shard_folder(folder, shards)
-        if not (out / DONE).exists():
-            make_shard(write_documents, out, (documents, numbers))
-        shards += 1
-    if not (folder / INDEX).exists():
-        join_examples(folder, shards)
-    return ExampleShards(folder)
-
-
-def write_documents(out: Path, documents: Shards, numbers: Sequence[int]) -> DoneRecord:
-    """Write some documents of a corpus as a shard of plain examples, every token with loss weight 1."""
-    from qwenkit.data.tokens.dataset import Example
+@contextmanager
+def chat_writer(out: Path, plan: TokenizePlan) -> Iterator[WriteRow]:
+    """Open a shard with loss weights in a folder, and give the function that writes a chat into it."""
     from qwenkit.data.tokens.example_shards import ExampleWriter
 
     with ExampleWriter(out) as shard:
-        for number in numbers:
-            ids = documents.tokens(number, 0, int(documents.lengths[number]))
-            shard.add_example(Example(f"replay/{documents.ids[number]}", ids, [1.0] * len(ids)))
-    return {"documents": len(numbers)}
+        yield partial(write_chat, shard, plan.load_tokenizer(), plan)
 
 
-def encode_split(out: Path, split: ChatSplit, plan: TokenizePlan) -> DoneRecord:
-    """Write the chats of a split as a shard with loss weights."""
-    from qwenkit.data.tokens.example_shards import ExampleWriter
+def write_chat(shard: ExampleWriter, tok: ChatTokenizer, plan: TokenizePlan, row: Row, counts: Counter[str]) -> str:
+    """Write a chat as one example, or as several where it is cut; return `kept`, `too_long`, or `NO_ANSWER`.
 
-    tok = plan.load_tokenizer()
-    with ExampleWriter(out) as shard:
+    Adds to `counts`: parts (examples written), cut (1 for a chat that is cut), turns_left_out, tokens."""
+    examples, left_out = chat_examples(tok, row, plan.mask, plan.seq_length, plan.too_long)
+    learnt = [example for example in examples if example.learns]
+    if examples and not learnt:
+        return NO_ANSWER
+    counts["parts"] += len(learnt)
+    counts["cut"] += bool(learnt and (left_out or len(examples) > 1))
+    counts["turns_left_out"] += left_out if learnt else 0
+    for example in learnt:
+        counts["tokens"] += shard.add_example(example, place=row["place"])
+    return "kept" if learnt else "too_long"
 
-        def write(row: Row, counts: Counter[str]) -> str:
-            examples, left_out = chat_examples(tok, row, plan.mask, plan.seq_length, plan.too_long)
-            learnt = [example for example in examples if example.learns]
-            if examples and not learnt:
-                return NO_ANSWER
-            counts["parts"] += len(learnt)
-            counts["cut"] += bool(learnt and (left_out or len(examples) > 1))
-            counts["turns_left_out"] += left_out if learnt else 0
-            for example in learnt:
-                counts["tokens"] += shard.add_example(example, place=row["place"])
-            return "kept" if learnt else "too_long"
 
-        return encode_rows(out, split, plan, write, document_id)
+CHATS = RowKind("chats", chat_writer, document_id)
+"""Chats: the copies of an up-sampled chat are in one split."""
 
 
 def chat_examples(
@@ -127,8 +106,37 @@ def chat_example(tok: ChatTokenizer, row: Row, mask: str) -> Example:
     return Example(row["id"], rendered.ids, rendered.weights, content)
 
 
+def open_chats(rows: TokenizedRows, documents: Shards | None = None, numbers: Sequence[int] = ()) -> ExampleShards:
+    """Return the chats as one dataset, and behind them those `documents` of a corpus that are replayed."""
+    from qwenkit.data.pipeline.executor import DONE, make_shard
+    from qwenkit.data.tokens.example_shards import ExampleShards, join_examples
+    from qwenkit.data.tokens.shards import INDEX, shard_folder
+
+    folder, shards = rows.shards, rows.shard_count
+    if len(numbers):
+        out = shard_folder(folder, shards)
+        if not (out / DONE).exists():
+            make_shard(write_documents, out, (documents, numbers))
+        shards += 1
+    if not (folder / INDEX).exists():
+        join_examples(folder, shards)
+    return ExampleShards(folder)
+
+
+def write_documents(out: Path, documents: Shards, numbers: Sequence[int]) -> DoneRecord:
+    """Write some documents of a corpus as a shard of plain examples, every token with loss weight 1."""
+    from qwenkit.data.tokens.dataset import Example
+    from qwenkit.data.tokens.example_shards import ExampleWriter
+
+    with ExampleWriter(out) as shard:
+        for number in numbers:
+            ids = documents.tokens(number, 0, int(documents.lengths[number]))
+            shard.add_example(Example(f"replay/{documents.ids[number]}", ids, [1.0] * len(ids)))
+    return {"documents": len(numbers)}
+
+
 def chat_metrics(rows: TokenizedRows) -> dict[str, int]:
-    """Return what became of every chat: read = quarantined + dropped + held out + chats."""
+    """Return what became of every chat: read = quarantined + dropped + validation + chats."""
     names = {"read": "read", "quarantined": "quarantined", "dropped_test_overlap": "test_overlap",
              "held_out": "held_out", "dropped_too_long": "too_long", "chats": "kept", "conversations": "parts",
              "cut": "cut", "turns_left_out": "turns_left_out"}  # fmt: skip

@@ -1,7 +1,7 @@
 """The order of training: which tokens are in which step, a pure function of (corpus digest, seed, step). Resuming needs
 no state.
 
-    order = EpochOrder(dataset.digest, seed, dataset.lengths, seq_length=2048, split=True)
+    order = EpochOrder(dataset.digest, seed, dataset.lengths, seq_length=2048, split_documents=True)
     order.sequences(step, batch_size)     # the sequences of one step; a worker takes every n-th of them
     order.trace(step, batch_size)         # the documents in it
     order.find(document, batch_size)      # the steps of one epoch that hold a document
@@ -51,10 +51,10 @@ class EpochOrder:
     documents that never appear. Raises a `UserError` where no sequence can be filled.
     """
 
-    def __init__(self, digest: str, seed: int, lengths: npt.ArrayLike, seq_length: int, split: bool) -> None:
+    def __init__(self, digest: str, seed: int, lengths: npt.ArrayLike, seq_length: int, split_documents: bool) -> None:
         """Pack the first epoch."""
         self.lengths = np.asarray(lengths, dtype=np.int64).reshape(-1)
-        self.seq_length, self.split = seq_length, split
+        self.seq_length, self.split_documents = seq_length, split_documents
         self._seed = rng.derive_seed(seed, "order", digest)
         self._epoch = lru_cache(maxsize=2)(self._pack_epoch)
         packed, documents, _ = self._epoch(0)
@@ -102,5 +102,5 @@ class EpochOrder:
 
     def _pack_epoch(self, epoch: int) -> Epoch:
         documents = rng.permutation(self._seed, len(self.lengths), 0, epoch)
-        packed = pack(self.lengths[documents], self.seq_length, self.split)
+        packed = pack(self.lengths[documents], self.seq_length, self.split_documents)
         return Epoch(packed, documents, rng.permutation(self._seed, len(packed), 1, epoch))

@@ -1,14 +1,14 @@
 """The one packer: documents of given lengths into sequences of `seq_length` tokens (report §2.4, "shuffle and
 merge").
 
-    packed = pack(lengths, seq_length=2048, split=True)    # pretraining: joined in order, cut at `seq_length` tokens
-    packed = pack(lengths, seq_length=2048, split=False)   # chats: whole conversations, best fit
+    packed = pack(lengths, seq_length=2048, split_documents=True)    # pretraining: joined in order, cut at 2048 tokens
+    packed = pack(lengths, seq_length=2048, split_documents=False)   # chats: whole conversations, best fit
     packed[3]                                              # [Segment(document, start, stop), ...]
 
 It sees lengths only, so it serves shards, examples and rollouts alike. Every token is placed exactly once; with
-`split=False` a document longer than a sequence is left out and listed in `dropped_too_long`. The last sequence of a
-split may be short. Sorting by length makes the number and shape of best-fit sequences independent of the order of the
-documents.
+`split_documents=False` a document longer than a sequence is left out and listed in `dropped_too_long`. The last
+sequence may be short. Sorting by length makes the number and shape of best-fit sequences independent of the order of
+the documents.
 """
 
 from __future__ import annotations
@@ -70,18 +70,18 @@ class PackedSequences(Sequence[list[Segment]]):
         return self.tokens / (len(self) * self.seq_length) if len(self) else 0.0
 
 
-def pack(lengths: npt.ArrayLike, seq_length: int, split: bool) -> PackedSequences:
+def pack(lengths: npt.ArrayLike, seq_length: int, split_documents: bool) -> PackedSequences:
     """Pack documents of these lengths [documents] into sequences of at most `seq_length` tokens.
 
-    Documents keep their index in `lengths`; empty ones take no space. `split` cuts documents where a sequence is full;
-    without it they stay whole (best-fit decreasing; Ding et al., 2024). Raises a `UserError` for a `seq_length` below
-    2."""
+    Documents keep their index in `lengths`; empty ones take no space. `split_documents` cuts documents
+    where a sequence is full; without it they stay whole (best-fit decreasing; Ding et al., 2024). Raises a `UserError`
+    for a `seq_length` below 2."""
     if seq_length < 2:
         raise UserError(
             f"a sequence of {seq_length} tokens holds nothing to predict", expected="a `seq_length` of 2 or more"
         )
     counts = np.asarray(lengths, dtype=np.int64).reshape(-1)
-    return _cut(counts, seq_length) if split else _best_fit(counts, seq_length)
+    return _cut(counts, seq_length) if split_documents else _best_fit(counts, seq_length)
 
 
 def _cut(lengths: Ints, seq_length: int) -> PackedSequences:

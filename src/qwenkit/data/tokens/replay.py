@@ -34,8 +34,8 @@ class Replay(NamedTuple):
     numbers: Sequence[int] = ()
     too_long: int = 0
 
-    def warning(self) -> list[str]:
-        """Return a sentence where documents were drawn and none of them fits; else nothing."""
+    def summary_notes(self) -> list[str]:
+        """Return what the summary says besides: one sentence where documents were drawn and none of them fits."""
         if len(self.numbers) or not self.too_long:
             return []
         return [f"nothing replayed: all {self.too_long} documents drawn are longer than a row"]

@@ -4,7 +4,7 @@
     corpus.dataset      the shards of the training split, in the corpus's order
     corpus.validation   documents that are only measured by
 
-A split is a file of the corpus artifact, or some megabytes of a plain file. After a kill only the shards that were
+A file split is a file of the corpus artifact, or some megabytes of a plain file. After a kill only the shards that were
 being written are repeated; any number of workers gives the same bytes. Whether a document is in the validation split is
 a random draw of its own: no shard needs another.
 """
@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.artifacts import refuse_changed, signature, stamp, stamps
-from qwenkit.data.documents import corpus_splits, no_documents, read_split, row_batches, train_validation_split
+from qwenkit.data.documents import (
+    VALIDATION_FILE,
+    corpus_splits,
+    no_documents,
+    read_corpus_split,
+    row_batches,
+    train_validation_split,
+)
 from qwenkit.data.readers.file_splits import FileSplit
 from qwenkit.records import Row, read_jsonl, write_jsonl
 
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
     from qwenkit.data.tokens.shards import Shards
 
-PHASE, VALIDATION = "tokens", "aside.jsonl"
+PHASE = "tokens"
 DEFAULT_SOURCE, DEFAULT_LICENCE = "text", "unknown"
 MAX_VALIDATION_DOCUMENTS = 200  # of each source: as many as are measured by
 Counts = dict[str, dict[str, dict[str, int]]]
@@ -82,36 +89,36 @@ def tokenize(
     from qwenkit.data.pipeline.executor import Executor
     from qwenkit.data.tokens.shards import Shards, join_shards
 
-    splits = list(corpus_splits(corpus.path))
-    signatures = {split.path: signature(split.path) for split in splits}
+    file_splits = list(corpus_splits(corpus.path))
+    signatures = {each.path: signature(each.path) for each in file_splits}
     times = [] if corpus.node else [stamp(path) for path in signatures]  # of files without a manifest
-    key = [corpus.digest, tokenizer.digest, share, seed, [[s.path.name, s.start, s.stop] for s in splits], times]
-    tasks = [(split, tokenizer.path, share, seed, signatures[split.path]) for split in splits]
+    key = [corpus.digest, tokenizer.digest, share, seed, [[s.path.name, s.start, s.stop] for s in file_splits], times]
+    tasks = [(each, tokenizer.path, share, seed, signatures[each.path]) for each in file_splits]
     with Executor(folder, workers, runner, progress) as work:
-        records = work.run_phase(PHASE, key, tasks, encode_split)
+        records = work.run_phase(PHASE, key, tasks, encode_documents)
     if not any(record["read"] for record in records):
         raise no_documents(corpus.path)
-    join_shards(folder / PHASE, len(splits))  # at every start: nothing says of an old index that it is intact
-    validation = [row for n in range(len(splits)) for row in read_jsonl(work.path(PHASE, n, VALIDATION))]
+    join_shards(folder / PHASE, len(file_splits))  # at every start: nothing says of an old index that it is intact
+    validation = [row for n in range(len(file_splits)) for row in read_jsonl(work.path(PHASE, n, VALIDATION_FILE))]
     return TokenizedCorpus(Shards(folder / PHASE), _first_of_each_source(validation), _counts(records))
 
 
-def encode_split(
-    out: Path, split: FileSplit, tokenizer: Path, share: float, seed: int, before: list[int] | None = None
+def encode_documents(
+    out: Path, file_split: FileSplit, tokenizer: Path, share: float, seed: int, before: list[int] | None = None
 ) -> DoneRecord:
-    """Write the tokens of a split of the corpus as a shard, and its validation documents beside it.
+    """Write the tokens of a file split as a shard, and its validation documents beside it.
 
     `before` is the file's signature when the work began; raises a `UserError` for a file that has changed since."""
     from qwenkit.data.tokens.shards import ShardWriter
 
-    before = before or signature(split.path)
-    refuse_changed(split.path, before, str(split.path))
+    before = before or signature(file_split.path)
+    refuse_changed(file_split.path, before, str(file_split.path))
     tok = _tokenizer(tokenizer, *stamps(tokenizer))
     documents, tokens = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     validation: list[Row] = []
     read = 0
     with ShardWriter(out, tok.eot_id) as shard:
-        for batch in row_batches(map(_with_origin, read_split(split))):
+        for batch in row_batches(map(_with_origin, read_corpus_split(file_split))):
             train, drawn = train_validation_split(batch, share, seed)
             read += len(batch)
             validation = _first_of_each_source([*validation, *drawn])
@@ -119,8 +126,8 @@ def encode_split(
                 group = row["source"], row["licence"]
                 documents[group] += 1
                 tokens[group] += shard.add(row, ids)
-    refuse_changed(split.path, before, str(split.path))
-    write_jsonl(out / VALIDATION, validation)
+    refuse_changed(file_split.path, before, str(file_split.path))
+    write_jsonl(out / VALIDATION_FILE, validation)
     counts = [[*group, documents[group], tokens[group]] for group in sorted(documents)]
     return {"read": read, "counts": counts}
 

@@ -12,7 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from qwenkit.errors import UserError
 from qwenkit.tokenizer import Tokenizer, extend_bpe, save_tokenizer
-from qwenkit.tokenizer.compression import markdown, measure
+from qwenkit.tokenizer.bytes_per_token import markdown, measure
 from qwenkit.tokenizer.figure import draw, page
 from qwenkit.tokenizer.vocabulary import Foreign, composition, open_coder, script, unreachable
 

@@ -57,7 +57,7 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
     plan = TokenizePlan(folder, config.style, config.seq_length, config.too_long, config.validation_share,
                         context.seed_for("held-out"))  # fmt: skip
     rows = tokenize_pairs(
-        data, digests(inputs, "data", "model", "decontaminate"), plan, context.scratch,
+        data, digests(inputs, "data", "model"), plan, context.scratch,
         max_bad=config.max_bad, workers=context.threads, progress=context.progress,
     )  # fmt: skip
     sets = {"held out": [true_label(row) for row in rows.validation]}
