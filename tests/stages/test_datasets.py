@@ -121,8 +121,8 @@ def test_a_folder_of_files_and_a_damaged_one(tmp_path: Path) -> None:
 
 def test_equal_prompts_have_one_name() -> None:
     rows = [{"id": f"{n}", "messages": [{"role": "user", "content": f"{n % 7}"}]} for n in range(70)]
-    kept, aside = train_validation_split(rows, 0.4, 3, prompt_of)
-    assert kept and aside and not {prompt_of(row) for row in kept} & {prompt_of(row) for row in aside}
+    kept, validation = train_validation_split(rows, 0.4, 3, prompt_of)
+    assert kept and validation and not {prompt_of(row) for row in kept} & {prompt_of(row) for row in validation}
     assert prompt_of(rows[0]) != prompt_of({**rows[0], "tools": TOOLS})
 
 

@@ -27,8 +27,8 @@ def test_a_replay_leaves_out_what_the_base_model_was_measured_on(desk: Desk, fol
     inputs = {"replay": Input("replay", path, ""), "model": Input("model", folder(), "")}
     config = Config(model="m", data="d", seq_length=64, replay_share=0.5, corpus_validation=0.3)
     replay = draw_replay(config, inputs, desk.context(), 10_000)
-    _, aside = train_validation_split(list(iter_documents(path)), 0.3, desk.context().seed_for("held-out"))
-    measured = {row["id"] for row in aside}
+    _, validation = train_validation_split(list(iter_documents(path)), 0.3, desk.context().seed_for("held-out"))
+    measured = {row["id"] for row in validation}
     assert len(replay.numbers) == 200 - len(measured) and len(measured) > 30
     assert replay.documents is not None
     assert not measured & {replay.documents.ids[number] for number in replay.numbers}

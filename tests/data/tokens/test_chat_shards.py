@@ -91,7 +91,7 @@ def test_ids_and_weights_of_a_split_chat_by_hand(desk: Path) -> None:
     assert chat_examples(tok, row, "qwen", two, "drop") == ([], 3)
 
 
-def test_chats_without_an_answer_to_learn_are_put_aside(desk: Path, tmp_path: Path) -> None:
+def test_chats_without_an_answer_to_learn_are_quarantined(desk: Path, tmp_path: Path) -> None:
     """Marks alone would be trained; and where nothing else is left, it is said why."""
     silent = [{"id": "x", "messages": messages(("q", ""))}]
     write_jsonl(tmp_path / "c.jsonl", [*chat_rows(), *silent])
@@ -103,7 +103,7 @@ def test_chats_without_an_answer_to_learn_are_put_aside(desk: Path, tmp_path: Pa
         tokenize_chats(source, [], plan(desk, False, validation_share=0.0), tmp_path / "b")
 
 
-def test_a_chat_that_the_template_refuses_is_put_aside(
+def test_a_chat_that_the_template_refuses_is_quarantined(
     desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The chat, not the whole file; and a folder that can render none is refused before anything is read."""

@@ -98,11 +98,11 @@ def test_a_bad_row_is_named_by_its_number_in_the_file(desk: Path, tmp_path: Path
 
 
 def test_shards_hold_what_is_learnt_and_from_where(desk: Path, expected: tuple[TokenizedCorpus, str]) -> None:
-    store, aside, counted = expected[0]
+    store, validation, counted = expected[0]
     kept, held = train_validation_split(list(iter_documents(desk / "text.jsonl")), SHARE, SEED)
     tok = load_tokenizer(desk / "tokenizer")
     assert [*store.ids] == [row["id"] for row in kept] and len(list(store.path.glob("0*"))) > 10
-    assert [row["id"] for row in aside] == [row["id"] for row in held]
+    assert [row["id"] for row in validation] == [row["id"] for row in held]
     for number, row in enumerate(kept):
         assert store.tokens(number, 0, 1 << 30).tolist() == [*tok.encode(row["text"]), tok.eot_id]
     origins = store.origins(range(len(kept)))
@@ -117,9 +117,9 @@ def test_the_cut_into_chunks_changes_no_token(
     desk: Path, tmp_path: Path, expected: tuple[TokenizedCorpus, str]
 ) -> None:
     tokens.corpus_splits = lambda corpus: corpus_splits(corpus, 1 << 30)  # the fixture's patch puts it back
-    store, aside, counted = work(desk, tmp_path / "one")
+    store, validation, counted = work(desk, tmp_path / "one")
     assert len(list(store.path.glob("0*"))) == 1
-    assert (store.digest, aside, counted) == (expected[0].dataset.digest, *expected[0][1:])
+    assert (store.digest, validation, counted) == (expected[0].dataset.digest, *expected[0][1:])
     assert is_intact(store)
 
 
@@ -130,17 +130,17 @@ def test_any_number_of_workers_makes_the_same_bytes(
     assert digest(tmp_path / "two") == expected[1]
 
 
-def test_the_first_held_out_documents_of_each_source_are_measured(desk: Path, tmp_path: Path) -> None:
+def test_the_first_validation_documents_of_each_source_are_measured(desk: Path, tmp_path: Path) -> None:
     """However many there are, and however they lie in chunks."""
     rows = [{"id": str(n), "text": "river", "source": "ab"[n % 5 == 0]} for n in range(1000)]
     write_jsonl(tmp_path / "many.jsonl", rows)
     given = Input("corpus", tmp_path / "many.jsonl", ""), Input("tokenizer", desk / "tokenizer", "")
-    aside = tokenize(*given, 0.45, 1, tmp_path / "out").validation
+    validation = tokenize(*given, 0.45, 1, tmp_path / "out").validation
     held = train_validation_split(rows, 0.45, 1)[1]
     for source in "ab":
         mine = [row["id"] for row in held if row["source"] == source][:MAX_VALIDATION_DOCUMENTS]
-        assert [row["id"] for row in aside if row["source"] == source] == mine
-    assert len(aside) > MAX_VALIDATION_DOCUMENTS
+        assert [row["id"] for row in validation if row["source"] == source] == mine
+    assert len(validation) > MAX_VALIDATION_DOCUMENTS
 
 
 def test_another_tokenizer_or_share_makes_them_anew(desk: Path, tmp_path: Path, small_parts: None) -> None:
@@ -200,7 +200,7 @@ def test_a_kill_before_the_index_is_whole_joins_again(
 
 
 def test_a_tokenizer_without_texts_to_read(desk: Path, tmp_path: Path) -> None:
-    """A chunk of which all is held out, or that has no rows, is a shard without tokens."""
+    """A file split that is all in the validation split, or that has no rows, is a shard without tokens."""
     (tmp_path / "empty.jsonl").write_text("")
     out = tmp_path / "00000"
     out.mkdir()
