@@ -3,7 +3,7 @@
 A stage module may define
 
     CURVES = (("Entropy", "nats per token", ("entropy",)),)       # title, unit, metrics of `step` events in one drawing
-    SEED_METRICS = ("heldout_loss.*",)                            # numbers told seed by seed; `*` stands for every name
+    SEED_METRICS = ("heldout_loss.*",)                            # numbers shown by seed; `*` is any name
     def card_number(metrics) -> str: ...                          # a few words for its box in the drawing of the family
     def claims(nodes, seeds) -> Iterator[Claim]: ...              # what worked and what did not (`stages.claims`)
     def estimate(config, vocab_rows) -> Estimate: ...             # what it will take

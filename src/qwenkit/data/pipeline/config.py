@@ -42,13 +42,13 @@ class ScoreSettings:
     """What learned filters and a model must give a text. Each is a key of `corpus` in recipes."""
 
     min_score: float = setting(
-        0.1, doc="of the learned filters: what scores less is dropped", ge=0, le=1, before="max_line_repeats"
+        0.1, doc="score below which the learned filters drop a text", ge=0, le=1, before="max_line_repeats"
     )
     min_scores: dict[str, float] = setting(
         {}, doc="another least score of one filter: {filter1 = 0.5}", before="max_line_repeats"
     )
     min_bits_per_byte: float = setting(
-        0.0, doc="of the model: text that it finds likelier is dropped", ge=0, before="max_line_repeats"
+        0.0, doc="bits per byte of the model below which a text is dropped", ge=0, before="max_line_repeats"
     )
     max_bits_per_byte: float | None = setting(
         None, doc="text that it finds less likely is dropped; 0: none", empty=0.0, ge=0, before="max_line_repeats"
