@@ -8,17 +8,18 @@ or `org/name`; one that could be two of these is an error that names both.
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
-from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, parse_value, place_of, toml_value, validate
-from qwenkit.errors import UserError, nearest, notice, within
+from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, place_of, toml_value, validate
+from qwenkit.errors import UserError, nearest, within
 from qwenkit.hub import meant
+from qwenkit.lineage.recipe_keys import apply_change, current_keys, parse_change, upgrade_tables
 from qwenkit.records import Row, read_object
-from qwenkit.schema import SCHEMA, frozen_names, old_keys, renamed_keys
+from qwenkit.schema import SCHEMA, frozen_names
 from qwenkit.stages import KINDS, load_stage, produces
 
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
@@ -100,8 +101,8 @@ def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
     data, lines = parse_toml(text, where)
     wanted: dict[tuple[str, ...], Any] = {("title",): path.stem, ("out",): f"runs/{path.stem}"}
     for change in changes or []:
-        keys, value = _change(data, change)
-        wanted[_current_keys(data, keys, f"--set {change}")] = value
+        keys, value = parse_change(data, change)
+        wanted[current_keys(data, keys, f"--set {change}")] = value
     rows = text.split("\n")
     for keys, value in sorted(wanted.items(), key=lambda item: _line(lines, item[0]), reverse=True):
         at, written = _line(lines, keys), f"{keys[-1]} = {toml_value(value)}"
@@ -130,72 +131,8 @@ def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
         source, base = f"recipe {source}", Path()
     typed: dict[tuple[str, ...], str] = {}
     for change in changes or []:
-        _apply(data, change, lines, typed)
+        apply_change(data, change, lines, typed)
     return build(data, lines, source, base)
-
-
-def _apply(data: dict[str, Any], change: str, lines: Lines, typed: dict[tuple[str, ...], str]) -> None:
-    """Write one `--set` change into parsed tables; a key is checked later. `typed` is how each key was spelled."""
-    given, value = _change(data, change)
-    place = f"--set {change}"
-    keys = _current_keys(data, given, place)
-    spelled = typed.setdefault(keys, given[-1])
-    if spelled != given[-1]:
-        raise UserError(
-            f"`{'.'.join([*keys[:-1], spelled])}` and `{'.'.join(given)}` are two names of one key",
-            where=place, expected=f"`{keys[-1]}` alone",
-        )  # fmt: skip
-    old = _old_name(data, keys)
-    if old and data.get("schema") != SCHEMA and keys[-1] not in data[keys[0]]:  # the change takes its place
-        del data[keys[0]][old]
-        lines.pop((keys[0], old), None)
-    (data[keys[0]] if len(keys) == 2 else data)[keys[-1]] = value
-    lines[keys] = place
-
-
-def _names(data: dict[str, Any], node: str) -> Mapping[str, str]:
-    """Return the old names of a node's keys with the present ones."""
-    kind = data[node].get("kind", node)
-    return renamed_keys(kind) if isinstance(kind, str) else {}
-
-
-def _old_name(data: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    """Return the old name by which a node's table has a key, if it does."""
-    if len(keys) < 2:
-        return None
-    names = _names(data, keys[0])
-    return next((old for old, new in names.items() if new == keys[1] and old in data[keys[0]]), None)
-
-
-def _current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """Return the key of a change by its present name, with a warning for an old one."""
-    if len(keys) < 2:
-        return keys
-    node, key = keys
-    name = _names(data, node).get(key, key)
-    if name != key:
-        notice(f"a name of schema 1, read for one release more: `{key}` is now `{name}`", where)
-    return node, name
-
-
-def _change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:
-    """Return a `--set` change as keys and value: `seed=2`, `base.lr=1e-3`; raises a `UserError` for an unknown node."""
-    key, sign, text = change.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    whole = len(parts) == 1 and isinstance(data.get(parts[0]), dict)
-    if not sign or not all(parts) or len(parts) > 2 or whole:
-        raise UserError(f"`{change}` is not a change", where="--set", expected="KEY=VALUE or NODE.KEY=VALUE")
-    if len(parts) == 2:
-        nodes = [name for name, value in data.items() if isinstance(value, dict)]
-        if parts[0] not in nodes:
-            raise UserError(
-                f"the recipe has no node `{parts[0]}`",
-                where=f"--set {change}",
-                expected="one of " + ", ".join(nodes),
-                nearest=nearest(parts[0], nodes),
-            )
-    with within(f"--set {key}"):
-        return tuple(parts), parse_value(text.strip())
 
 
 def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
@@ -205,7 +142,7 @@ def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
     _check_run(run, source, lines)
     if not tables:
         raise UserError("the recipe has no nodes", where=source, expected="at least one table, like [tokenizer]")
-    tables, lines = _upgraded(tables, lines, run.get("schema"), source)
+    tables, lines = upgrade_tables(tables, lines, run.get("schema"), source)
     nodes = {name: _node(name, table, tables, source, lines, base) for name, table in tables.items()}
     return Recipe(
         source=source,
@@ -218,39 +155,6 @@ def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
         nodes=_ordered(nodes, source, lines),
         accept_unknown=tuple(run.get("accept_unknown", ())),
     )
-
-
-def _upgraded(
-    tables: dict[str, dict[str, Any]], lines: Lines, schema: int | None, source: str
-) -> tuple[dict[str, dict[str, Any]], Lines]:
-    """Return tables and lines under the present names. One warning covers the names of schema 1 in the file, and one
-    each option; a file that says it is of schema 2 must not have such names."""
-    new_tables: dict[str, dict[str, Any]] = {}
-    new_lines, renamed = dict(lines), dict[str, dict[str, str]]()
-    for node, table in tables.items():
-        kind = table.get("kind", node)
-        names = old_keys(kind, table) if isinstance(kind, str) else {}
-        for key, name in names.items():
-            place = place_of(source, lines, (node, key))
-            from_file = isinstance(lines.get((node, key)), int)
-            if from_file and schema == SCHEMA:
-                raise UserError(
-                    f"`{node}.{key}` is a key of schema 1", where=place,
-                    expected=f"`{name}`, its name in schema 2",
-                    hint="a recipe that says schema = 1, or nothing, may use the old names",
-                )  # fmt: skip
-            if name in table:
-                raise UserError(
-                    f"`{node}.{key}` and `{node}.{name}` are two names of one key",
-                    where=place, expected=f"`{name}` alone: `{key}` is its name in schema 1",
-                )  # fmt: skip
-            renamed.setdefault(source if from_file else place, {})[key] = name
-            new_lines[(node, name)] = new_lines.pop((node, key), 0) or place
-        new_tables[node] = {names.get(key, key): value for key, value in table.items()}
-    for where, keys in renamed.items():
-        words = ", ".join(f"`{old}` is now `{new}`" for old, new in sorted(keys.items()))
-        notice(f"names of schema 1, read for one release more: {words}", where)
-    return new_tables, new_lines
 
 
 def _stem(source: str) -> str:

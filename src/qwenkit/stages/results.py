@@ -36,13 +36,24 @@ class NodeResults(Protocol):
     """A published node as the claims of its kind see it: the manifest's metrics, and rows of the event log by step."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the node's name in its recipe."""
+        ...
+
     @property
-    def metrics(self) -> Row: ...
+    def metrics(self) -> Row:
+        """Return the metrics of its manifest."""
+        ...
+
     @property
-    def steps(self) -> list[Row]: ...
+    def steps(self) -> list[Row]:
+        """Return what was logged at each step."""
+        ...
+
     @property
-    def evals(self) -> list[Row]: ...
+    def evals(self) -> list[Row]:
+        """Return what was measured on the way, by step."""
+        ...
 
 
 @dataclass(frozen=True)
