@@ -118,7 +118,7 @@ def _show_plan(recipe: Recipe, options: Options, as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(v), "size": asdict(known[v.node]) if v.node in known else None} for v in entries])
         return
-    table = Table("node", "kind", "reads", "state", "why", "planned min", "planned MB", box=None, pad_edge=False)
+    table = Table("node", "kind", "reads", "state", "why", "min", "MB", box=None, pad_edge=False)
     for v in entries:
         node = recipe.nodes[v.node]
         words = {
@@ -128,7 +128,8 @@ def _show_plan(recipe: Recipe, options: Options, as_json: bool) -> None:
         minutes = minutes_text(node.config.planned_minutes if v.works else None)
         memory = str(node.config.planned_memory_mb or "") if v.works else ""
         reads = ", ".join(node.parents() or [target for kind, target in node.inputs.values() if kind != "node"])
-        table.add_row(v.node, node.kind, reads, state, v.why, minutes, memory)
+        why = "" if v.state == "done" or v.why == f"after {reads}" else v.why  # `status` says what came of it
+        table.add_row(v.node, node.kind, reads, state, why, minutes, memory)
     terminal().print(table)
     for v in entries:
         if v.node in known:
