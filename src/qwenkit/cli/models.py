@@ -51,6 +51,8 @@ def chat(
 
     variables = dict(map(_variable, variable or ()))
     folder = resolve(model)
+    if not folder.exists():
+        raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
     tok = load_tokenizer(folder)
     if variables:
         tok.check_variables(variables)  # before the model is loaded

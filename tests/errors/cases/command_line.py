@@ -196,6 +196,15 @@ error: runs/nothing: no such folder here, and it is not in the cache of the Hub'
 """,
     ),
     Case(
+        "chat with nothing",
+        nothing,
+        "chat nowhere -p hi",
+        """\
+error: nowhere: no such folder
+  expected: a folder of a model, or org/name of the Hub
+""",
+    ),
+    Case(
         "inspect on nothing",
         nothing,
         "inspect loss-mask no.jsonl --tokenizer nothing",
