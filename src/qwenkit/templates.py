@@ -29,9 +29,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from qwenkit.errors import QwenkitError, UserError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 GENERATION_MARKS = "qwenkit_generation_marks"
 """A variable with two strings, put before and after what `{% generation %}` holds."""
@@ -52,7 +55,7 @@ def _tojson(
 
 
 @cache
-def environment() -> Any:
+def environment() -> Environment:
     """Return jinja2's environment as transformers sets it up; imported here because most runs never render a
     template."""
     from jinja2 import nodes

@@ -62,7 +62,8 @@ def check_variables(template: str, variables: Variables) -> None:
         if name in _GIVEN and name != "documents":
             raise UserError(f"the variable {name} is not one to give", expected="other variables of the chat template")
         if name not in names_read(template):
-            known = sorted(names_read(template) - {*_GIVEN} - environment().globals.keys())
+            helpers = set(map(str, environment().globals))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            known = sorted(names_read(template) - {*_GIVEN} - helpers)
             raise UserError(
                 f"the chat template does not read a variable {name!r}",
                 expected=", ".join(known) or "none: this template reads no variables",

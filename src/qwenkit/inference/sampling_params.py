@@ -137,7 +137,7 @@ class SamplingParams:
         """Return parameters with neutral values for everything that is not given: nothing comes from a folder."""
         return cls(**{**NEUTRAL, **{name: value for name, value in values.items() if value is not None}})
 
-    def with_defaults(self, defaults: Mapping[str, Any]) -> SamplingParams:
+    def with_defaults(self, defaults: Mapping[str, object]) -> SamplingParams:
         """Return parameters in which every `None` is filled from `defaults`, then from the neutral values."""
         known = {**NEUTRAL, **defaults}
         return replace(self, **{name: value for name, value in known.items() if getattr(self, name) is None})

@@ -266,6 +266,6 @@ def _shard_name(number: int, count: int) -> str:
     return SAFE[0] if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON file with an indent of two spaces, as Hugging Face's tools do."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

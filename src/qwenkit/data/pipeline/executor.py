@@ -26,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from qwenkit.artifacts import locked
@@ -220,7 +221,7 @@ def _on_ray(work: Callable[..., DoneRecord], jobs: list[tuple[Path, Task]]) -> I
         yield
 
 
-def import_ray() -> Any:
+def import_ray() -> ModuleType:
     """Return Ray, connected to the cluster of RAY_ADDRESS or to a local one; raises a `UserError` where it is not
     installed."""
     try:

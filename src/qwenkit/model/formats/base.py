@@ -84,7 +84,7 @@ def pick(config_json: Mapping[str, Any], names: Mapping[str, str], needed: Itera
     return values
 
 
-def flag(config_json: Mapping[str, Any], name: str, default: bool = False) -> bool:
+def flag(config_json: Mapping[str, object], name: str, default: bool = False) -> bool:
     """Return a switch of `config.json`; raises a `UserError` for anything but true and false."""
     value = config_json.get(name)
     if value is None:

@@ -90,7 +90,9 @@ def accepted(names: Iterable[str] = ()) -> frozenset[str]:
     return frozenset((*_ACCEPTED.get(), *names))
 
 
-def refuse_unknown(config_json: Mapping[str, Any], read: Iterable[str], family: str, names: Iterable[str] = ()) -> None:
+def refuse_unknown(
+    config_json: Mapping[str, object], read: Iterable[str], family: str, names: Iterable[str] = ()
+) -> None:
     """Raise a `UserError` for keys of a config.json that nothing here reads and that may change what is computed."""
     known, agreed = GENERAL | frozenset(read), accepted(names)
     neutral = {**NEUTRAL, **FAMILY_NEUTRAL.get(family, {})}
