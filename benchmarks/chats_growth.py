@@ -34,14 +34,14 @@ OURS = """
 import sys
 from pathlib import Path
 from qwenkit.data.tokens.order import EpochOrder
-from qwenkit.alignment.pair_shards import open_pairs, tokenize_pairs
-from qwenkit.data.tokens.chat_shards import open_chats, tokenize_chats
-from qwenkit.data.tokens.row_shards import TokenizePlan
+from qwenkit.alignment.pair_shards import PAIR_ROWS, open_pairs
+from qwenkit.data.tokens.chat_shards import CHAT_ROWS, open_chats
+from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
 
 def main(kind, source, tokenizer, folder, workers):
     plan = TokenizePlan(Path(tokenizer), "own", 2048, "drop", 0.001, 1)
-    tokenize = tokenize_chats if kind == "chats" else tokenize_pairs
-    tokens = tokenize(Path(source), ["1", "2"], plan, Path(folder), workers=int(workers))
+    rows = CHAT_ROWS if kind == "chats" else PAIR_ROWS
+    tokens = tokenize_rows(rows, Path(source), ["1", "2"], plan, Path(folder), workers=int(workers))
     if kind == "chats":
         store = open_chats(tokens)
         EpochOrder(store.digest, 1, store.lengths, 2048, split_documents=False).sequences(0, 128)

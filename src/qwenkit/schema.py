@@ -7,7 +7,7 @@ a renamed key changes no result, so that no artifact has to be made again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCHEMA = 2
@@ -50,7 +50,7 @@ def current_names(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {new.get(key, key): value for key, value in config.items()}
 
 
-def old_keys(kind: str, table: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys of a table that have their names of schema 1, in the table's order: old -> present name."""
+def old_keys(kind: str, keys: Iterable[str]) -> dict[str, str]:
+    """Return those of the keys that are names of schema 1, in their order: old -> present name."""
     new = renamed_keys(kind)
-    return {key: new[key] for key in table if key in new}
+    return {key: new[key] for key in keys if key in new}

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from qwenkit.alignment import encode_pairs
-from qwenkit.alignment.pair_shards import open_pairs, tokenize_pairs
+from qwenkit.alignment.pair_shards import PAIR_ROWS, open_pairs
 from qwenkit.chat import load_tokenizer
 from qwenkit.data.chats.datasets import prompt_of, read_pairs
 from qwenkit.data.documents import train_validation_split
 from qwenkit.data.tokens import row_shards
-from qwenkit.data.tokens.row_shards import TokenizedRows
+from qwenkit.data.tokens.row_shards import TokenizedRows, tokenize_rows
 from qwenkit.records import Quarantine
 from tests.data.tokens.rows import ROW, SEED, SIZE, digest, kill_and_compare, make_desk, messages, plan
 
@@ -30,7 +30,7 @@ def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def work(desk: Path, folder: Path, workers: int = 1, **given: Any) -> TokenizedRows:
     source = [desk / "pairs.jsonl"]
-    return tokenize_pairs(source, ["1", "2"], plan(desk, False, **given), folder, workers=workers)
+    return tokenize_rows(PAIR_ROWS, source, ["1", "2"], plan(desk, False, **given), folder, workers=workers)
 
 
 def test_pairs_are_the_pairs_of_memory(desk: Path, tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_truncation_of_a_pair_is_the_same_for_both_sides(desk: Path) -> None:
 
 @pytest.mark.parametrize(("kills", "workers"), [(2, 1), pytest.param(20, 2, marks=pytest.mark.soak)])
 def test_kills_lose_no_more_than_a_split(desk: Path, tmp_path: Path, kills: int, workers: int) -> None:
-    kill_and_compare(desk, tmp_path, tokenize_pairs, "pairs", open_pairs, kills, workers)
+    kill_and_compare(desk, tmp_path, "qwenkit.alignment.pair_shards:PAIR_ROWS", open_pairs, kills, workers)

@@ -1,6 +1,6 @@
 """Comparisons to token shards, as chats are in `data.tokens.chat_shards`.
 
-    rows = tokenize_pairs([path], digests, plan, folder, workers=2)
+    rows = tokenize_rows(PAIR_ROWS, [path], digests, plan, folder, workers=2)
     pairs = open_pairs(rows)              # the training split, each pair read when it is asked for
     pair_metrics(rows)                    # what became of every pair
 
@@ -11,7 +11,7 @@ training split or all in the validation split. The flow from files to shards is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,27 +19,12 @@ from typing import TYPE_CHECKING
 
 from qwenkit.alignment.pair_encoding import StoredPairs, encode_pair
 from qwenkit.data.chats.datasets import prompt_of
-from qwenkit.data.tokens.row_shards import RowKind, TokenizedRows, TokenizePlan, WriteRow, outcome_words, tokenize_rows
+from qwenkit.data.tokens.row_shards import RowKind, TokenizedRows, TokenizePlan, WriteRow, outcome_words
 from qwenkit.records import Row
 
 if TYPE_CHECKING:
     from qwenkit.alignment.pair_encoding import ChatRenderer
-    from qwenkit.data.chats.reading import Source
     from qwenkit.data.tokens.shards import ShardWriter
-
-
-def tokenize_pairs(
-    source: Source,
-    digests: Sequence[str],
-    plan: TokenizePlan,
-    folder: Path,
-    *,
-    max_bad: float = 1.0,
-    workers: int = 1,
-    progress: Callable[..., None] | None = None,
-) -> TokenizedRows:
-    """Tokenize comparisons into shards; see `tokenize_rows`, whose errors it raises."""
-    return tokenize_rows(PAIRS, source, digests, plan, folder, max_bad=max_bad, workers=workers, progress=progress)
 
 
 @contextmanager
@@ -64,7 +49,7 @@ def write_pair(shard: ShardWriter, tok: ChatRenderer, plan: TokenizePlan, row: R
     return outcome
 
 
-PAIRS = RowKind("pairs", pair_writer, prompt_of)
+PAIR_ROWS = RowKind("pairs", pair_writer, prompt_of)
 """Comparisons: the pairs of one prompt are in one split."""
 
 

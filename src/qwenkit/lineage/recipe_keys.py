@@ -8,12 +8,12 @@ Either name of a key may be given, by file or by change, but not both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qwenkit.config import Lines, parse_value, place_of
 from qwenkit.errors import UserError, nearest, notice, within
-from qwenkit.schema import SCHEMA, old_keys, renamed_keys
+from qwenkit.schema import SCHEMA, old_keys
 
 
 def apply_change(data: dict[str, Any], change: str, lines: Lines, typed: dict[tuple[str, ...], str]) -> None:
@@ -27,26 +27,20 @@ def apply_change(data: dict[str, Any], change: str, lines: Lines, typed: dict[tu
             f"`{'.'.join([*keys[:-1], spelled])}` and `{'.'.join(given)}` are two names of one key",
             where=place, expected=f"`{keys[-1]}` alone",
         )  # fmt: skip
-    old = _old_name(data, keys)
-    if old and data.get("schema") != SCHEMA and keys[-1] not in data[keys[0]]:  # the change takes its place
-        del data[keys[0]][old]
-        lines.pop((keys[0], old), None)
-    (data[keys[0]] if len(keys) == 2 else data)[keys[-1]] = value
+    table = data[keys[0]] if len(keys) == 2 else data
+    if len(keys) == 2 and data.get("schema") != SCHEMA and keys[1] not in table:
+        for old, new in _old_names(keys[0], table, table).items():
+            if new == keys[1]:  # the change takes its place
+                del table[old]
+                lines.pop((keys[0], old), None)
+    table[keys[-1]] = value
     lines[keys] = place
 
 
-def _old_names(data: dict[str, Any], node: str) -> Mapping[str, str]:
-    """Return the old names of a node's keys with the present ones."""
-    kind = data[node].get("kind", node)
-    return renamed_keys(kind) if isinstance(kind, str) else {}
-
-
-def _old_name(data: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    """Return the old name by which a node's table has a key, if it does."""
-    if len(keys) < 2:
-        return None
-    names = _old_names(data, keys[0])
-    return next((old for old, new in names.items() if new == keys[1] and old in data[keys[0]]), None)
+def _old_names(node: str, table: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
+    """Return those of the keys that are names of schema 1 in a node's table, with the present names."""
+    kind = table.get("kind", node)
+    return old_keys(kind, keys) if isinstance(kind, str) else {}
 
 
 def current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -54,7 +48,7 @@ def current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tup
     if len(keys) < 2:
         return keys
     node, key = keys
-    name = _old_names(data, node).get(key, key)
+    name = _old_names(node, data[node], [key]).get(key, key)
     if name != key:
         notice(f"a name of schema 1, read for one release more: `{key}` is now `{name}`", where)
     return node, name
@@ -88,8 +82,7 @@ def upgrade_tables(
     new_tables: dict[str, dict[str, Any]] = {}
     new_lines, renamed = dict(lines), dict[str, dict[str, str]]()
     for node, table in tables.items():
-        kind = table.get("kind", node)
-        names = old_keys(kind, table) if isinstance(kind, str) else {}
+        names = _old_names(node, table, table)
         for key, name in names.items():
             place = place_of(source, lines, (node, key))
             from_file = isinstance(lines.get((node, key)), int)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from qwenkit.alignment.pair_encoding import PairTooLong, encode_pairs
-from qwenkit.alignment.pair_shards import open_pairs, pair_metrics, pair_summary, tokenize_pairs
+from qwenkit.alignment.pair_shards import PAIR_ROWS, open_pairs, pair_metrics, pair_summary
 from qwenkit.alignment.pair_training import load_scorer, measure_pairs, train_pairs
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
 from qwenkit.config import content
 from qwenkit.data.chats.datasets import notes, read_pairs, write_quarantine
-from qwenkit.data.tokens.row_shards import TokenizePlan
+from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
 from qwenkit.stages.training_config import Schedule, TrainingConfig
@@ -56,8 +56,8 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
     tok = chat_tokenizer(folder, config.style)
     plan = TokenizePlan(folder, config.style, config.seq_length, config.too_long, config.validation_share,
                         context.seed_for("held-out"))  # fmt: skip
-    rows = tokenize_pairs(
-        data, digests(inputs, "data", "model"), plan, context.scratch,
+    rows = tokenize_rows(
+        PAIR_ROWS, data, digests(inputs, "data", "model"), plan, context.scratch,
         max_bad=config.max_bad, workers=context.threads, progress=context.progress,
     )  # fmt: skip
     sets = {"held out": [true_label(row) for row in rows.validation]}

@@ -16,9 +16,9 @@ from qwenkit.chat import TooLong
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
 from qwenkit.config import content, edge
 from qwenkit.data.chats.datasets import notes, write_quarantine
-from qwenkit.data.tokens.chat_shards import chat_metrics, chat_summary, open_chats, tokenize_chats
+from qwenkit.data.tokens.chat_shards import CHAT_ROWS, chat_metrics, chat_summary, open_chats
 from qwenkit.data.tokens.replay import Replay, replay_overlap, tokenize_replay
-from qwenkit.data.tokens.row_shards import TokenizePlan
+from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
 from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
 from qwenkit.stages.claims import Claim, learning_claims
 from qwenkit.stages.results import Metrics, NodeResults, loss_number
@@ -83,8 +83,8 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     tok = chat_tokenizer(folder, config.style)
     plan = TokenizePlan(folder, config.style, config.seq_length, config.too_long, config.validation_share,
                         context.seed_for("held-out"), config.mask, tests)  # fmt: skip
-    chats = tokenize_chats(
-        data, digests(inputs, "data", "model", "decontaminate"), plan, context.scratch,
+    chats = tokenize_rows(
+        CHAT_ROWS, data, digests(inputs, "data", "model", "decontaminate"), plan, context.scratch,
         max_bad=config.max_bad, workers=context.threads, progress=context.progress,
     )  # fmt: skip
     replay = draw_replay(config, inputs, context, chats.counts["tokens"])

@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from qwenkit.data.tokens import row_shards
-from qwenkit.data.tokens.row_shards import TokenizedRows, TokenizePlan
+from qwenkit.data.tokens.row_shards import RowKind, TokenizePlan, tokenize_rows
 from qwenkit.records import write_jsonl
 from qwenkit.tokenizer import save_tokenizer, train_bpe
 from tests.kills import kill_often
@@ -20,7 +21,6 @@ from tests.stages.conftest import QUESTIONS, TEXTS
 
 SIZE, SEED, ROW = 12_000, 7, 160
 ANSWER = "the seventh keeper of the northern light wrote down every ship that passed before dawn"
-Tokenize = Callable[..., TokenizedRows]
 
 
 def messages(*turns: tuple[str, str], system: str = "") -> list[dict[str, Any]]:
@@ -68,33 +68,35 @@ def digest(folder: Path) -> str:
 
 
 BUILD = """
-import importlib, json, sys
+import json, sys
 from pathlib import Path
+from pkgutil import resolve_name
 from qwenkit.data.tokens import row_shards
 if __name__ == "__main__":
-    module, name, source, plan, folder, workers, row_shards.SPLIT_BYTES = json.loads(sys.argv[1])
+    kind, source, plan, folder, workers, row_shards.SPLIT_BYTES = json.loads(sys.argv[1])
     plan = {name: Path(value) if name in ("tokenizer", "tests") and value else value for name, value in plan.items()}
-    tokenize = getattr(importlib.import_module(module), name)
-    tokenize([Path(source)], ["1", "2"], row_shards.TokenizePlan(**plan), Path(folder), workers=workers)
+    given = [Path(source)], ["1", "2"], row_shards.TokenizePlan(**plan), Path(folder)
+    row_shards.tokenize_rows(resolve_name(kind), *given, workers=workers)
 """
 
 
 def kill_and_compare(
-    desk: Path, tmp_path: Path, tokenize: Tokenize, kind: str, opened: Callable[..., Any], kills: int, workers: int
+    desk: Path, tmp_path: Path, kind: str, opened: Callable[..., Any], kills: int, workers: int
 ) -> None:
     """SIGKILL to the whole group at a random moment after some more chunks are done; those are not touched again."""
     script, folder, luck = tmp_path / "build.py", tmp_path / "killed", random.Random(workers)
     script.write_text(BUILD)
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(plan(desk, False)).items()}
-    source = desk / f"{kind}.jsonl"
-    given = [tokenize.__module__, tokenize.__name__, str(source), asked, str(folder), workers, SIZE]
+    rows: RowKind = resolve_name(kind)
+    source = desk / f"{rows.name}.jsonl"
+    given = [kind, str(source), asked, str(folder), workers, SIZE]
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, str(script), json.dumps(given)], start_new_session=True)
 
-    marks = f"{kind}/{'[0-9]' * 5}/mark.json"
+    marks = f"{rows.name}/{'[0-9]' * 5}/mark.json"
     assert kill_often(folder, marks, kills, start, lambda: luck.random() / 500)
     assert row_shards.SPLIT_BYTES == SIZE
     for out in (folder, tmp_path / "whole"):
-        opened(tokenize([source], ["1", "2"], plan(desk, False), out))
+        opened(tokenize_rows(rows, [source], ["1", "2"], plan(desk, False), out))
     assert digest(folder) == digest(tmp_path / "whole")

@@ -12,9 +12,9 @@ from qwenkit.chat import load_tokenizer
 from qwenkit.data.chats.datasets import read_chats
 from qwenkit.data.documents import train_validation_split
 from qwenkit.data.tokens import chat_shards, row_shards
-from qwenkit.data.tokens.chat_shards import chat_examples, open_chats, tokenize_chats
+from qwenkit.data.tokens.chat_shards import CHAT_ROWS, chat_examples, open_chats
 from qwenkit.data.tokens.dataset import InMemoryTokenDataset
-from qwenkit.data.tokens.row_shards import OUTCOMES, TokenizedRows
+from qwenkit.data.tokens.row_shards import OUTCOMES, TokenizedRows, tokenize_rows
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, write_jsonl
 from tests.data.tokens.integrity import is_intact
@@ -34,7 +34,9 @@ def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def work(desk: Path, folder: Path, workers: int = 1, tests: bool = False, **given: Any) -> TokenizedRows:
     digests = ["1", "2", "3"] if tests else ["1", "2"]
-    return tokenize_chats([desk / "chats.jsonl"], digests, plan(desk, tests, **given), folder, workers=workers)
+    return tokenize_rows(
+        CHAT_ROWS, [desk / "chats.jsonl"], digests, plan(desk, tests, **given), folder, workers=workers
+    )
 
 
 @pytest.mark.parametrize("too_long", ["drop", "split", "truncate"])
@@ -96,11 +98,11 @@ def test_chats_without_an_answer_to_learn_are_quarantined(desk: Path, tmp_path: 
     silent = [{"id": "x", "messages": messages(("q", ""))}]
     write_jsonl(tmp_path / "c.jsonl", [*chat_rows(), *silent])
     source = [tmp_path / "c.jsonl"]
-    tokens = tokenize_chats(source, [], plan(desk, False, validation_share=0.0), tmp_path / "a")
+    tokens = tokenize_rows(CHAT_ROWS, source, [], plan(desk, False, validation_share=0.0), tmp_path / "a")
     assert tokens.counts["quarantined"] == 1 and tokens.counts["kept"] == len(chat_rows())
     write_jsonl(tmp_path / "c.jsonl", [*silent * 3, {"id": "y", "messages": messages(("q", "long " * 99))}])
     with pytest.raises(UserError, match="none of 4 chats is left to learn from: 3 quarantined, 1 too long"):
-        tokenize_chats(source, [], plan(desk, False, validation_share=0.0), tmp_path / "b")
+        tokenize_rows(CHAT_ROWS, source, [], plan(desk, False, validation_share=0.0), tmp_path / "b")
 
 
 def test_a_chat_that_the_template_refuses_is_quarantined(
@@ -117,11 +119,11 @@ def test_a_chat_that_the_template_refuses_is_quarantined(
     monkeypatch.setattr(chat_shards, "chat_example", refusing)
     write_jsonl(tmp_path / "c.jsonl", chat_rows())
     source = [tmp_path / "c.jsonl"]
-    tokens = tokenize_chats(source, [], plan(desk, False, validation_share=0.0), tmp_path / "a")
+    tokens = tokenize_rows(CHAT_ROWS, source, [], plan(desk, False, validation_share=0.0), tmp_path / "a")
     assert tokens.reasons == {"the template knows no such turn": 1} and tokens.counts["kept"] == len(chat_rows()) - 1
     assert (tokens.quarantined[0]["file"], tokens.quarantined[0]["line"]) == ("c.jsonl", 6)
     with pytest.raises(UserError, match="style"):
-        tokenize_chats(source, [], replace(plan(desk, False), style="qwen3"), tmp_path / "b")
+        tokenize_rows(CHAT_ROWS, source, [], replace(plan(desk, False), style="qwen3"), tmp_path / "b")
 
 
 def test_the_key_of_the_work_keeps_its_names(desk: Path) -> None:
@@ -132,4 +134,4 @@ def test_the_key_of_the_work_keeps_its_names(desk: Path) -> None:
 
 @pytest.mark.parametrize(("kills", "workers"), [(2, 1), pytest.param(20, 2, marks=pytest.mark.soak)])
 def test_kills_lose_no_more_than_a_split(desk: Path, tmp_path: Path, kills: int, workers: int) -> None:
-    kill_and_compare(desk, tmp_path, tokenize_chats, "chats", open_chats, kills, workers)
+    kill_and_compare(desk, tmp_path, "qwenkit.data.tokens.chat_shards:CHAT_ROWS", open_chats, kills, workers)

@@ -1,6 +1,6 @@
 """Chats to token shards with loss weights (report §3.1).
 
-    rows = tokenize_chats([path], digests, plan, folder, workers=2)
+    rows = tokenize_rows(CHAT_ROWS, [path], digests, plan, folder, workers=2)
     dataset = open_chats(rows)            # the training split, memory-mapped
     chat_metrics(rows)                    # what became of every chat
 
@@ -11,7 +11,7 @@ to shards is in `row_shards`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,32 +19,17 @@ from typing import TYPE_CHECKING
 
 from qwenkit.chat import TooLong
 from qwenkit.data.documents import document_id
-from qwenkit.data.tokens.row_shards import RowKind, TokenizedRows, TokenizePlan, WriteRow, outcome_words, tokenize_rows
+from qwenkit.data.tokens.row_shards import RowKind, TokenizedRows, TokenizePlan, WriteRow, outcome_words
 from qwenkit.records import Row
 
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
-    from qwenkit.data.chats.reading import Source
     from qwenkit.data.pipeline.executor import DoneRecord
     from qwenkit.data.tokens.dataset import Example
     from qwenkit.data.tokens.example_shards import ExampleShards, ExampleWriter
     from qwenkit.data.tokens.shards import Shards
 
 NO_ANSWER = "no answer to learn from"
-
-
-def tokenize_chats(
-    source: Source,
-    digests: Sequence[str],
-    plan: TokenizePlan,
-    folder: Path,
-    *,
-    max_bad: float = 1.0,
-    workers: int = 1,
-    progress: Callable[..., None] | None = None,
-) -> TokenizedRows:
-    """Tokenize chats into shards with loss weights; see `tokenize_rows`, whose errors it raises."""
-    return tokenize_rows(CHATS, source, digests, plan, folder, max_bad=max_bad, workers=workers, progress=progress)
 
 
 @contextmanager
@@ -72,7 +57,7 @@ def write_chat(shard: ExampleWriter, tok: ChatTokenizer, plan: TokenizePlan, row
     return "kept" if learnt else "too_long"
 
 
-CHATS = RowKind("chats", chat_writer, document_id)
+CHAT_ROWS = RowKind("chats", chat_writer, document_id)
 """Chats: the copies of an up-sampled chat are in one split."""
 
 

@@ -1,13 +1,13 @@
 """Rows of chats or comparisons to token shards, a file split at a time by workers, as documents are in `tokenize`.
 
-    rows = tokenize_rows(CHATS, [path], digests, plan, folder, workers=2)
+    rows = tokenize_rows(CHAT_ROWS, [path], digests, plan, folder, workers=2)
     rows.counts         what became of every row
     rows.validation     the first rows of the validation split
 
 The work from the top down:
 
-1. `chat_shards.tokenize_chats` and `alignment.pair_shards.tokenize_pairs` call `tokenize_rows` with their `RowKind`.
-2. `tokenize_rows` lists the file splits of the source (some megabytes of a file each) and gives each of them to
+1. `tokenize_rows` is given a `RowKind`: `chat_shards.CHAT_ROWS` or `alignment.pair_shards.PAIR_ROWS`.
+2. It lists the file splits of the source (some megabytes of a file each) and gives each of them to
    `Executor.run_phase` as one task. It sums up what the tasks return.
 3. A worker process runs `encode_file_split` for a task: it opens the kind's writer on an empty folder, reads the rows,
    drops those that overlap a test, sets the validation rows apart, and counts what becomes of every row.
