@@ -139,28 +139,6 @@ def test_metrics_are_means_over_the_updates_done(make_policy, make_scalar) -> No
     assert (metrics["value_loss"], metrics["policy_loss"], len(learnt)) == (1.0, 2.0, 8)
 
 
-def test_chunks_of_the_head_change_nothing(make_policy, make_scalar) -> None:
-    """Values, entropies and gradients; the logits of no more than a chunk are alive at once.
-
-    In float64, where sums in another order differ by nothing that shows: what is left is attention, which is float32
-    on a CPU. It may round a gradient that differs in its last bits to the next float32 number, so the two differ by
-    some float32 units of their length at most; a chunk lost or counted twice differs by whole percents.
-    """
-    ppo = build(lambda seed: make_policy(seed).double(), make_scalar)
-    batch, found, widest = ppo.sample(0), [], []
-    ppo.policy.lm_head.register_forward_hook(lambda module, args, out: widest.append(len(out)))
-    for chunk in (10_000, 7):
-        widest.clear()
-        ppo.policy.zero_grad()
-        logprobs, entropies = response_logprobs(ppo.policy, batch, chunk)
-        logprobs.square().sum().backward()
-        found.append([logprobs.detach(), entropies, gradient(ppo.policy)])
-    assert max(widest) == 7 and not entropies.requires_grad
-    unit = torch.finfo(torch.float32).eps
-    for one, other in zip(*found, strict=True):
-        assert one.dtype == torch.float64 and (one - other).norm() <= 64 * unit * one.norm()
-
-
 def test_bf16_learns_beside_a_sampler_of_fp32(make_policy, make_scalar) -> None:
     """Its ratio starts from its own log-probabilities, the reference reads as it does, and weights stay in fp32."""
     config = replace(QUICK, precision="bf16", prompts_per_step=16, epochs=2, kl_coef=0.01)

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenkit.alignment import ppo_loss as o
-from qwenkit.model.logprobs import entropy
 from qwenkit.rng import uniform
 
 
@@ -112,7 +111,3 @@ def test_explained_variance() -> None:
     assert o.explained_variance(returns, returns) == pytest.approx(1)
     assert o.explained_variance(torch.zeros(3), returns) == pytest.approx(0, abs=1e-6)
     assert o.explained_variance(-returns, returns) == pytest.approx(-3, abs=1e-6)
-
-
-def test_entropy_of_the_uniform_distribution() -> None:
-    assert float(entropy(torch.zeros(1, 8).log_softmax(-1))) == pytest.approx(math.log(8))

@@ -50,7 +50,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference import Engine
 from qwenkit.model import ScalarModel, Transformer
 from qwenkit.model.batching import length_batches
-from qwenkit.model.logprobs import token_logprobs_and_entropy
+from qwenkit.model.logprobs import token_logprobs
 from qwenkit.rng import derive_seed, permutation
 from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, clip_gradients, lm_objective, raise_alarm
 
@@ -73,9 +73,6 @@ class Observe(Protocol):
         ...
 
 
-CHUNK = 2048  # tokens whose logits exist at once: of 152k words, 1.2 GB
-
-
 @dataclass
 class Experience:
     """The responses of a step, and everything that stays fixed while the models learn from them."""
@@ -92,13 +89,11 @@ class Experience:
         return x_BR[rows][self.rollout.mask_BR[rows]]
 
 
-def response_logprobs(model: Transformer, batch: Rollout, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+def response_logprobs(model: Transformer, batch: Rollout) -> tuple[Tensor, Tensor]:
     """Return the log-probability [N] of each response token, and the entropy [N] of the distribution that it was drawn
-    from (without gradient), both in nats.
-
-    The head runs on `chunk` tokens at a time, so that the logits of a whole batch never exist."""
-    return token_logprobs_and_entropy(model.head, batch.preceding_hidden(model.hidden(batch.ids_BT)), batch.tokens_N,
-                                      chunk)  # fmt: skip
+    from (without gradient), both in nats."""
+    result = token_logprobs(model, batch.preceding_hidden(model.hidden(batch.ids_BT)), batch.tokens_N, entropy=True)
+    return result.logprobs, result.entropy
 
 
 def response_values(model: ScalarModel, batch: Rollout) -> Tensor:

@@ -15,9 +15,6 @@ from qwenkit.model import Transformer
 from qwenkit.model.batching import length_batches, pad_right
 from qwenkit.model.logprobs import token_logprobs
 
-_MAX_LOGITS = 2**24
-"""Logits (rows times vocabulary) that exist at once: 64 MB in float32."""
-
 
 def score(model: Transformer, rows: list[list[int]], starts: list[int], max_tokens: int) -> list[list[float]]:
     """Return the log-probabilities in nats of the tokens of each row from `starts` on, each given all tokens before it.
@@ -32,8 +29,7 @@ def score(model: Transformer, rows: list[list[int]], starts: list[int], max_toke
         for b, i in enumerate(batch):
             scored_BT[b, starts[i] : len(rows[i])] = True
         h_ND, ids_N = h_BTD[:, :-1][scored_BT[:, 1:]], ids_BT[scored_BT]
-        chunk = max(1, _MAX_LOGITS // model.config.vocab_size)
-        logprobs = token_logprobs(model.head, h_ND, ids_N, chunk).tolist()
+        logprobs = token_logprobs(model, h_ND, ids_N).logprobs.tolist()
         for i in batch:
             count = max(0, len(rows[i]) - starts[i])
             scores[i], logprobs = logprobs[:count], logprobs[count:]

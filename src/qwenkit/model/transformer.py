@@ -230,6 +230,12 @@ class Transformer(nn.Module):
         """Return the logits [..., V] of hidden states [..., D]; with tied embeddings, the input table is the head."""
         return self.lm_head(h_ND) if hasattr(self, "lm_head") else F.linear(h_ND, self.model.embed_tokens.weight)
 
+    @property
+    def head_weight(self) -> Tensor | None:
+        """Return the matrix [V, D] of the head, or None where the head is more than a product with a matrix."""
+        head = getattr(self, "lm_head", self.model.embed_tokens)
+        return head.weight if type(head) in (nn.Linear, nn.Embedding) else None
+
 
 class ScalarModel(nn.Module):
     """A decoder with one number per token in place of logits, for reward and value models (report §3).

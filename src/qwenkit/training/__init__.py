@@ -20,7 +20,6 @@ _HOME = {
     "clip_gradients": "update",
     "MicroBatch": "update",
     "lm_objective": "lm_loss",
-    "cross_entropy_sum": "lm_loss",
     "mean_loss": "lm_loss",
     "Batch": "batches",
     "Batches": "batches",

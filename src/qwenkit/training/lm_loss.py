@@ -4,8 +4,8 @@
 
 So gradient accumulation and packing give the same number, where a mean of means would not. (Over several workers the
 divisor would have to be summed too, but training is one process on one device.) A model is anything with
-`hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the head, `chunk` of them at a
-time (`model/logprobs.py`).
+`hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the head, some of them at a time
+(`model/logprobs.py`).
 
 Legend: B rows, T tokens, N supervised tokens, D hidden width, V vocabulary.
 """
@@ -16,15 +16,12 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwenkit.model.logprobs import Head, by_chunks
+from qwenkit.model.logprobs import cross_entropy_sum
 from qwenkit.model.modes import evaluating
 from qwenkit.training.batches import Batch
 
-CHUNK = 8192
-"""Supervised tokens whose logits exist at once."""
 LossSums = tuple[Tensor, dict[str, Tensor]]
 """The loss of a micro-batch, summed over what it is divided by later, and sums of other metrics for the log."""
 
@@ -50,27 +47,14 @@ class Objective(Protocol):
         ...
 
 
-def cross_entropy_sum(head: Head, h_ND: Tensor, targets_N: Tensor, weights_N: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Return the sum over tokens of weight times negative log-likelihood in nats, in float32 (float64 where the model
-    is)."""
-
-    def compute(h_CD: Tensor, targets_C: Tensor, weights_C: Tensor) -> tuple[Tensor]:
-        logits_CV = head(h_CD)
-        logits_CV = logits_CV if logits_CV.dtype == torch.float64 else logits_CV.float()
-        return ((F.cross_entropy(logits_CV, targets_C, reduction="none") * weights_C).sum(),)
-
-    sums = [loss for (loss,) in by_chunks(compute, (h_ND, targets_N, weights_N), chunk)]
-    return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
-
-
-def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True, chunk: int = CHUNK) -> LossSums:
+def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True) -> LossSums:
     """Return the next-token cross entropy over the supervised tokens of a batch, summed, in nats.
 
     `isolate=False` lets packed documents see each other."""
     h_BTD = model.hidden(batch.ids_BT, documents_BT=batch.documents_BT if isolate else None)
     index_N = batch.weights_BT.flatten().nonzero().squeeze(1)
     targets_N, weights_N = (part.flatten()[index_N] for part in (batch.targets_BT, batch.weights_BT))
-    return cross_entropy_sum(model.head, h_BTD.flatten(0, 1)[index_N], targets_N, weights_N, chunk), {}
+    return cross_entropy_sum(model, h_BTD.flatten(0, 1)[index_N], targets_N, weights_N), {}
 
 
 class WeightedBatch(Protocol):

@@ -175,5 +175,5 @@ def build_optimizer(
         optimizers.append(Muon(matrices, lr=lr, weight_decay=weight_decay, dtype=muon_dtype))
     groups = [group for group in (decayed if name == "adamw" else []) + rest if group["params"]]
     if groups:
-        optimizers.append(torch.optim.AdamW(groups, betas=betas, eps=eps, foreach=True))
+        optimizers.append(torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True))
     return OptimizerSet(optimizers)
