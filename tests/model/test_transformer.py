@@ -11,6 +11,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference.kv_cache import KVCache
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights
 from qwenkit.model.attention import attention, document_positions
+from qwenkit.model.modes import set_activation_checkpointing
 from tests.model.conftest import tiny
 
 
@@ -130,3 +131,27 @@ def test_bad_shapes_are_named_all_at_once() -> None:
         tiny(vocab_size=0)
     with pytest.raises(UserError, match="does not divide"):
         tiny(hidden_size=34)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_activation_checkpointing_changes_no_bit(config: ModelConfig, dropout: float) -> None:
+    gradients = []
+    for mode in ("none", "full"):
+        model = init_weights(Transformer(replace(config, dropout=dropout)), seed=1, std=0.2).train()
+        set_activation_checkpointing(model, mode)
+        torch.manual_seed(5)
+        (model.hidden(_ids(2, 12)) ** 2).sum().backward()
+        gradients.append([parameter.grad for parameter in model.model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other) and bool(one.any())
+
+
+def test_activation_checkpointing_keeps_only_the_inputs_of_blocks(config: ModelConfig) -> None:
+    def kept(mode: str) -> int:
+        model, sizes = _model(config).train(), []
+        set_activation_checkpointing(model, mode)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            ScalarModel(model).score(_ids(2, 12))
+        return sum(sizes)
+
+    assert kept("full") < kept("none") / 2

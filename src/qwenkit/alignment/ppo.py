@@ -51,6 +51,7 @@ from qwenkit.inference import Engine
 from qwenkit.model import ScalarModel, Transformer
 from qwenkit.model.batching import length_batches
 from qwenkit.model.logprobs import token_logprobs
+from qwenkit.model.modes import set_activation_checkpointing
 from qwenkit.rng import derive_seed, permutation
 from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, clip_gradients, lm_objective, raise_alarm
 
@@ -135,6 +136,8 @@ class PPO:
             raise UserError(f"the prompts come {prompts.per_step} a step", where="PPO",
                             expected=f"prompts_per_step = {config.prompts_per_step}")  # fmt: skip
         self.policy, self.value, self.reference = policy.eval(), value.eval(), reference.eval().requires_grad_(False)
+        for model in (policy, value):
+            set_activation_checkpointing(model, config.activation_checkpointing)
         self.reward, self.prompts, self.config, self.im_end_id = reward, prompts, config, im_end_id
         self.ptx, self.observe, self.stop_token_ids = ptx, observe, tuple(stop_token_ids)
         self.engine = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from qwenkit.errors import UserError
 from qwenkit.settings import setting
+from qwenkit.training.settings import CHECKPOINTING
 
 REWARD_NORMS = ("mean", "mean_std", "none")
 
@@ -57,6 +58,7 @@ class PPOConfig:
         doc="precision of the matrix products in learning; bf16 implies recompute_logprobs, for sampling stays in"
         " fp32 (ours)",
     )
+    activation_checkpointing: Literal["none", "full"] = setting("none", doc=CHECKPOINTING, role="runtime")
     ptx_coef: float = setting(0.1, doc="weight of the pretraining gradient (ours: the report gives none)", ge=0)
     max_response_tokens: int = 512
     """Ours: a response is cut there (the key `max_tokens`)."""

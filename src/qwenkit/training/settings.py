@@ -12,6 +12,12 @@ from qwenkit.settings import setting
 PRECISION = "precision of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
 
 
+CHECKPOINTING = (
+    "full: keep only the input of each block and compute the rest again in the backward pass, for less memory, a third"
+    " more time and the same bits; none: keep all (ours)"
+)
+
+
 Schedule = Literal["cosine", "linear", "constant"]
 """Shapes of a learning-rate schedule."""
 
@@ -36,6 +42,7 @@ class TrainingSettings:
     eps: float = setting(1e-8, doc="AdamW's epsilon", gt=0)
     precision: Literal["fp32", "bf16"] = setting("bf16", doc=PRECISION)
     compile: bool = setting(False, doc="compile the forward pass with torch.compile (ours)")
+    activation_checkpointing: Literal["none", "full"] = setting("none", doc=CHECKPOINTING, role="runtime")
     checkpoint_seconds: float = setting(300, doc="seconds between checkpoints", gt=0, role="runtime")
     evaluate_every: int = setting(
         0, doc="steps between held-out evaluations; 0: only at the start and at the end", ge=0, role="runtime"

@@ -63,8 +63,10 @@ def train(
     with the same folder continues."""
     import torch
 
+    from qwenkit.model.modes import set_activation_checkpointing
     from qwenkit.training import RunState, Sentinel, build_optimizer, build_schedule, lm_objective, loop, train_update
 
+    set_activation_checkpointing(model, settings.activation_checkpointing)
     muon = settings.optimizer == "muon"
     optimizer = build_optimizer(
         model,
