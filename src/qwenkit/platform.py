@@ -1,7 +1,7 @@
-"""The machine: cores, memory, versions, and the settings that fix a run's numbers.
+"""The machine: cores, devices, memory, versions, and the settings that fix a run's numbers.
 
-Sums differ in their last bits between thread counts, dtypes and library versions; so a run fixes these at its first
-start (`fingerprint`) and a later start under others is refused or marked.
+Sums differ in their last bits between thread counts, processors, devices, drivers, dtypes and library versions; so a
+run fixes these at its first start (`fingerprint`) and a later start under others is refused or marked.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import gc
 import importlib.metadata
 import os
 import platform as _platform
+import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,7 +54,7 @@ def has_bf16(device: str) -> bool:
     if device != "cpu":
         import torch
 
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return device != "mps" and torch.cuda.is_bf16_supported(including_emulation=False)
     info = Path("/proc/cpuinfo")
     words = info.read_text().split() if info.exists() else []
     return bool(set(words) & {"avx512_bf16", "amx_bf16", "bf16"})
@@ -66,6 +67,8 @@ def memory_bytes() -> int:
 
 def usable_memory(device: str) -> int:
     """Return the bytes that a process may use on a device: the accelerator's memory, or the machine's by its cgroup."""
+    if device == "mps":
+        return memory_bytes()
     if device != "cpu":
         import torch
 
@@ -114,18 +117,77 @@ def machine() -> dict[str, object]:
     return {"cpu": cpu_model(), "cores": free_cores(), "memory_gb": memory_gb, "bf16": has_bf16("cpu")}
 
 
-def fingerprint(threads: int, device: str) -> dict[str, object]:
-    """Return what must stay the same for a resumed run to give the same bits."""
-    return {"threads": threads, "device": device, "cpu": cpu_model(), "versions": versions()}
+def fingerprint(threads: int, device: str, deterministic: bool) -> dict[str, object]:
+    """Return what must stay the same for a resumed run to give the same bits.
+
+    The processor's name counts where numbers come from it, the accelerator's and its driver's where they come from
+    there."""
+    on_cpu = device == "cpu"
+    return {
+        "threads": threads,
+        "device": device,
+        "deterministic": deterministic,
+        "cpu": cpu_model() if on_cpu else None,
+        "accelerator": None if on_cpu else accelerator(device),
+        "world_size": world_size(),
+        "layout": LAYOUT,
+        "versions": versions(),
+    }
 
 
-def refuse_device(device: str, where: str) -> None:
-    """Raise a `UserError` for a device that this machine lacks, before any work."""
-    if device != "cpu":
-        import torch
+LAYOUT = "single"
+"""How weights and optimizer state lie on the devices: whole, in one process."""
 
-        if not torch.cuda.is_available():
-            raise UserError(f"no device `{device}` on this machine", where=where, hint='device = "cpu"')
+
+def upgraded_fingerprint(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprint of a run under present keys. A run of an older version was one process with deterministic
+    kernels; of its accelerator nothing is known."""
+    upgraded = {"deterministic": True, "world_size": 1, "layout": LAYOUT, **fixed}
+    return upgraded if fixed.get("device") == "cpu" else {**upgraded, "cpu": None}
+
+
+def world_size() -> int:
+    """Return the number of processes of a training, as torchrun says it; 1 without."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    return int(text) if text.isdecimal() and int(text) else 1
+
+
+def accelerator(device: str) -> dict[str, str | None]:
+    """Return the name of an accelerator and the version of its driver, where the system says it."""
+    if device == "mps":
+        return {"name": _platform.machine(), "driver": _platform.mac_ver()[0] or None}
+    import torch
+
+    version = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", version.read_text()) if version.exists() else None
+    return {"name": torch.cuda.get_device_name(device), "driver": found[0] if found else None}
+
+
+DEVICES = "auto, cpu, cuda, cuda:N (the one of that number), or mps (experimental)"
+"""The names of devices, in words."""
+
+
+def is_device_name(device: str) -> bool:
+    """Return whether this can name a device, of this machine or of another."""
+    return re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device) is not None
+
+
+def pick_device(device: str, where: str | None = None) -> str:
+    """Return the name of a device that this machine has: for `auto` its first GPU, or else its processor.
+
+    Raises a `UserError` for one that it lacks, before any work."""
+    if device == "cpu":
+        return device
+    import torch
+
+    count = torch.cuda.device_count()
+    present = ["cpu", *(f"cuda:{number}" for number in range(count))]
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    if device == "auto":
+        return "cuda" if count else "cpu"
+    if device in present or (device == "cuda" and count):
+        return device
+    raise UserError(f"no device `{device}` on this machine", where=where, expected=" or ".join(["auto", *present]))
 
 
 def available_memory() -> int | None:
@@ -142,9 +204,9 @@ def _kilobytes(file: str, name: str) -> int | None:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
-def set_threads(threads: int) -> None:
-    """Fix torch's thread count, once, before any kernel runs."""
+def set_threads(threads: int, deterministic: bool = True) -> None:
+    """Fix torch's thread count, once, before any kernel runs, and whether kernels must give the same bits each time."""
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)

@@ -61,6 +61,30 @@ def test_a_plan_refuses_the_folders_that_a_run_refuses(toy: Path) -> None:
     assert {verdict.state for verdict in plan(toy, "threads=2")} == {"done"}, "nothing to do, nothing to refuse"
 
 
+def test_what_a_recipe_leaves_open_is_as_at_the_first_start(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` chose the processor; a GPU that comes later changes nothing, and neither does another core."""
+    go(toy, "device=auto")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    fixed = json.loads((RUN / "run.json").read_text())["fixed"]
+    assert (fixed["device"], fixed["deterministic"], fixed["accelerator"]) == ("cpu", True, None)
+    assert plan(toy, "device=auto", "two.text=z")[1].state == "run"
+    with pytest.raises(UserError, match="deterministic: true -> false"):
+        plan(toy, "deterministic=false", "two.text=z")
+
+
+def test_a_run_of_an_older_version_goes_on(toy: Path) -> None:
+    """Its fingerprint lacks what it did not know; what it knew must still hold."""
+    go(toy)
+    path = RUN / "run.json"
+    fixed = json.loads(path.read_text())["fixed"]
+    old = {key: fixed[key] for key in ("threads", "device", "cpu", "versions")}
+    edit(path, fixed=old)
+    assert plan(toy, "two.text=z")[1].state == "run"
+    edit(path, fixed={**old, "cpu": "another"})
+    with pytest.raises(UserError, match='cpu: "another" -> '):
+        plan(toy, "two.text=z")
+
+
 def test_a_plan_says_that_a_parent_is_missing(toy: Path) -> None:
     (verdict,) = plan(toy, only=("big",))
     assert (verdict.state, verdict.why) == ("blocked", "reads one, not made yet: --until big makes all it needs")

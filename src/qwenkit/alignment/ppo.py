@@ -94,6 +94,7 @@ def response_logprobs(model: Transformer, batch: Rollout) -> tuple[Tensor, Tenso
     """Return the log-probability [N] of each response token, and the entropy [N] of the distribution that it was drawn
     from (without gradient), both in nats."""
     result = token_logprobs(model, batch.preceding_hidden(model.hidden(batch.ids_BT)), batch.tokens_N, entropy=True)
+    assert result.entropy is not None
     return result.logprobs, result.entropy
 
 

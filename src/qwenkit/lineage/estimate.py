@@ -55,12 +55,16 @@ def refuse_too_large(recipe: Recipe, wanted: list[str], runs: list[Path]) -> Non
     """Raise a `UserError` for a model that this machine cannot hold in memory, before weeks of work on its data.
 
     A model that one of the `runs` has already trained may be used."""
-    room = platform.usable_memory(recipe.device)
+    room = platform.usable_memory(platform.pick_device("auto") if recipe.device == "auto" else recipe.device)
     for name, size in sizes(recipe).items():
         made = [manifest.config for run in runs if (manifest := graph.current(run, name))]
-        if name in wanted and recipe.nodes[name].identity() not in made and size.memory > room:
+        if name not in wanted or recipe.nodes[name].identity() in made:
+            continue
+        needed, present = size.devices(room), platform.world_size()
+        if needed > present:
+            room_words = f"{'a device has' if present == 1 else f'{present} devices have each'} {room / 1e9:.3g} GB"
             raise UserError(
-                f"`{name}` cannot be trained here: {size.text()}, where {room / 1e9:.3g} GB are",
+                f"`{name}` cannot be trained here: {size.text()}, where {room_words}",
                 where=recipe.source,
-                hint=f"a larger machine, or a smaller [{name}]",
+                hint=f"at least {needed} such devices, a larger one, or a smaller [{name}]",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from qwenkit import artifacts, platform
 from qwenkit.config import differences
@@ -53,10 +54,11 @@ def refuse_foreign(run_dir: Path, recipe: Recipe) -> None:
     path = run_dir / "run.json"
     known = read_object(path)
     artifacts.refuse_newer(known, SCHEMA, path)
-    threads = mapping(known.get("fixed")).get("threads")
-    if not isinstance(threads, int) or "recipe" not in known:
+    fixed = mapping(known.get("fixed"))
+    kinds = {"threads": int, "device": str}
+    if not all(isinstance(fixed.get(key), kind) for key, kind in kinds.items()) or "recipe" not in known:
         raise UserError(
-            "a corrupted run.json: keys are missing", where=str(path), expected="recipe, fixed.threads",
+            "a corrupted run.json: keys are missing", where=str(path), expected="recipe, fixed.threads, fixed.device",
             hint="choose another with --out; a new run takes what is intact in this folder with --reuse",
         )  # fmt: skip
     if known.get("recipe") != recipe.title:
@@ -82,10 +84,36 @@ def refuse_drift(recipe: Recipe, run_dir: Path, allow: bool) -> None:
         )
 
 
-def drifted(recipe: Recipe, fixed: Row) -> tuple[int, list[str]]:
-    """Return the threads that this start would use, and what differs from the conditions of the first one."""
-    threads = recipe.threads or fixed["threads"]
-    return threads, differences(fixed, platform.fingerprint(threads, recipe.device))
+class Environment(NamedTuple):
+    """What a run computes with: threads of torch, its device, and whether kernels give the same bits each time."""
+
+    threads: int
+    device: str
+    deterministic: bool
+
+    def fingerprint(self) -> Row:
+        """Return all that its numbers depend on, with the machine's own part."""
+        return platform.fingerprint(*self)
+
+
+def choose_environment(recipe: Recipe, fixed: Row) -> Environment:
+    """Return what this start computes with. What the recipe leaves open is as at the run's first start (`fixed`, empty
+    at that start itself)."""
+    device = recipe.device
+    if device == "auto":
+        device = fixed.get("device") or platform.pick_device("auto")
+    deterministic = recipe.deterministic
+    if deterministic is None:
+        deterministic = fixed.get("deterministic", device == "cpu")
+    return Environment(recipe.threads or fixed.get("threads") or platform.free_cores(), device, deterministic)
+
+
+def drifted(recipe: Recipe, fixed: Row) -> tuple[Environment, list[str]]:
+    """Return what this start would compute with, and what differs from the conditions of the first one."""
+    known = platform.upgraded_fingerprint(fixed)
+    chosen = choose_environment(recipe, known)
+    present = {key: value for key, value in chosen.fingerprint().items() if key in known}
+    return chosen, differences(known, present)
 
 
 def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
@@ -93,7 +121,7 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
     absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
     if absent:
         raise UserError("\n".join(absent), hint="put it there, or name another path")
-    platform.refuse_device(recipe.device, recipe.source)
+    platform.pick_device(recipe.device, recipe.source)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():
             if kind == "path":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from qwenkit import platform
 from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, place_of, toml_value, validate
 from qwenkit.errors import UserError, nearest, within
@@ -23,7 +24,7 @@ from qwenkit.schema import SCHEMA, frozen_names
 from qwenkit.stages import KINDS, load_stage, produces
 
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
-            "accept_unknown": list}  # fmt: skip
+            "accept_unknown": list, "deterministic": bool}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Recipe:
     nodes: dict[str, Node]
     accept_unknown: tuple[str, ...] = ()
     """Unknown keys of a model's config.json that have no effect: they are ignored."""
+    deterministic: bool | None = None
+    """Whether kernels must give the same bits each time; None: on a CPU only, where that costs nothing."""
 
 
 def packaged() -> dict[str, Path]:
@@ -154,6 +157,7 @@ def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
         about=run.get("about", ""),
         nodes=_ordered(nodes, source, lines),
         accept_unknown=tuple(run.get("accept_unknown", ())),
+        deterministic=run.get("deterministic"),
     )
 
 
@@ -175,8 +179,9 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
                 nearest=nearest(key, known),
             )
         wanted = RUN_KEYS[key]
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            words = {int: "an integer", str: "a string in quotes", list: 'a list, like ["is_causal"]'}[wanted]
+        if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+            words = {int: "an integer", str: "a string in quotes", list: 'a list, like ["is_causal"]',
+                     bool: "true or false"}[wanted]  # fmt: skip
             raise UserError(f"`{key}` is {toml_value(value)}", where=place, expected=words)
     if not all(isinstance(name, str) for name in run.get("accept_unknown", ())):
         place = place_of(source, lines, ("accept_unknown",))
@@ -200,10 +205,9 @@ def _check_run(run: dict[str, Any], source: str, lines: Lines) -> None:
         if key in run and (not run[key].strip() or "\0" in run[key]):
             place = place_of(source, lines, (key,))
             raise UserError(f"`{key}` is {toml_value(run[key])}", where=place, expected=expected)
-    if run.get("device", "cpu") not in ("cpu", "cuda"):
-        raise UserError(
-            f'`device` is "{run["device"]}"', where=place_of(source, lines, ("device",)), expected="cpu or cuda"
-        )
+    if not platform.is_device_name(run.get("device", "cpu")):
+        place = place_of(source, lines, ("device",))
+        raise UserError(f'`device` is "{run["device"]}"', where=place, expected=platform.DEVICES)
 
 
 def _node(name: str, table: dict[str, Any], tables: dict[str, Any], source: str, lines: Lines, base: Path) -> Node:

@@ -30,6 +30,8 @@ from qwenkit.lineage import estimate, graph, scratch
 from qwenkit.lineage.model_card import write_model_card
 from qwenkit.lineage.preflight import (
     SCHEMA,
+    Environment,
+    choose_environment,
     drifted,
     refuse_drift,
     refuse_folders,
@@ -88,13 +90,13 @@ def run_recipe(recipe: Recipe, options: Options, screen: Screen) -> None:
         recover(run_dir)
         refuse_missing_parents(recipe, run_dir, wanted)
         entries = plan(recipe, options)
-        threads = fix_environment(recipe, run_dir, any(v.works for v in entries))
+        environment = fix_environment(recipe, run_dir, any(v.works for v in entries))
         note_nodes(recipe, run_dir / "run.json")
         fetch_models(recipe, run_dir, commits, [v.node for v in entries if v.works])
         log = EventLog(run_dir / "events.jsonl")
         log("run_start", schema=EVENTS, recipe=recipe.title, nodes=wanted)
         screen.begin(entries, recipe)
-        rows = [run_node(recipe.nodes[name], recipe, run_dir, threads, log, options, screen) for name in wanted]
+        rows = [run_node(recipe.nodes[name], recipe, run_dir, environment, log, options, screen) for name in wanted]
         log("run_end")
         log.close()
         draw_card(recipe, run_dir, wanted)
@@ -146,19 +148,19 @@ def fetch_models(recipe: Recipe, run_dir: Path, commits: dict[str, str], working
             hub.refuse_changed(folder)  # once for all nodes: a model is large
 
 
-def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> int:
+def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> Environment:
     """Record threads, device and versions at the first start; mark a run that continues under others (`refuse_drift`
-    allowed it). Return the threads."""
+    allowed it). Return what this start computes with."""
     path = run_dir / "run.json"
     if not path.exists():
-        fixed = platform.fingerprint(recipe.threads or platform.free_cores(), recipe.device)
+        fixed = choose_environment(recipe, {}).fingerprint()
         write_json(path, {"schema": SCHEMA, "recipe": recipe.title, "fixed": fixed, "drift": []})
     known = read_json(path)
-    threads, drift = drifted(recipe, known["fixed"])
+    chosen, drift = drifted(recipe, known["fixed"])
     if drift and working:
         write_json(path, {**known, "drift": sorted({*known["drift"], *drift})})
-    platform.set_threads(threads)
-    return threads
+    platform.set_threads(chosen.threads, chosen.deterministic)
+    return chosen
 
 
 def note_nodes(recipe: Recipe, path: Path) -> None:
@@ -206,7 +208,7 @@ def publish(out: Path, run_dir: Path, node: str) -> None:
 
 
 def run_node(
-    node: Node, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, options: Options, screen: Screen
+    node: Node, recipe: Recipe, run_dir: Path, environment: Environment, log: EventLog, options: Options, screen: Screen
 ) -> Row:
     """Bring one node up to date. Return a row for the closing table: planned and actual minutes, peak memory,
     headline."""
@@ -214,7 +216,7 @@ def run_node(
     if entry.state == "reuse":
         reuse(node, entry, options.reuse, run_dir)
     if entry.works:
-        work_node(node, entry, recipe, run_dir, threads, log, screen)
+        work_node(node, entry, recipe, run_dir, environment, log, screen)
     else:
         log("node_skipped", node=node.name, reused=entry.state == "reuse")
     manifest = artifacts.read_manifest(run_dir / node.name)
@@ -242,7 +244,13 @@ def reuse(node: Node, entry: graph.PlanEntry, other: Path | None, run_dir: Path)
 
 
 def work_node(
-    node: Node, entry: graph.PlanEntry, recipe: Recipe, run_dir: Path, threads: int, log: EventLog, screen: Screen
+    node: Node,
+    entry: graph.PlanEntry,
+    recipe: Recipe,
+    run_dir: Path,
+    environment: Environment,
+    log: EventLog,
+    screen: Screen,
 ) -> None:
     """Run the stage in its scratch folder and publish its artifact."""
     assert entry.key is not None
@@ -259,7 +267,8 @@ def work_node(
     progress = screen.start(node, entry.why)
     seed, notes = graph.seed_of(node, recipe), list[str]()
     own = noting(log.bind(node=node.name), notes)
-    context = StageContext(node.name, run_dir, folder, out, seed, threads, recipe.device, own, progress)
+    context = StageContext(node.name, run_dir, folder, out, seed, environment.threads, environment.device, own,
+                           progress)  # fmt: skip
     stage = load_stage(node.kind)
     with reported(node, recipe.source, folder, log), discard_if_inputs_change(watch, inputs, folder):
         if inputs and graph.key_of(node, inputs, recipe) != entry.key:

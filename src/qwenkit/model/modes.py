@@ -28,5 +28,5 @@ def set_activation_checkpointing(model: nn.Module, mode: str) -> None:
     """Keep all activations of a forward pass with gradients (`none`), or compute each block anew in the backward pass
     (`full`)."""
     for module in model.modules():
-        if hasattr(module, "activation_checkpointing"):
-            module.activation_checkpointing = mode == "full"  # pyright: ignore[reportAttributeAccessIssue]
+        if "activation_checkpointing" in vars(module):
+            vars(module)["activation_checkpointing"] = mode == "full"

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from qwenkit import platform
 from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.hub import resolve
 from qwenkit.model.checkpoint_validation import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
@@ -76,7 +77,8 @@ def load_model(
     if _architecture(config_json, form).endswith(_SCORES):
         raise UserError("this folder holds a model that scores, not one that writes", where=str(path),
                         expected="a language model")  # fmt: skip
-    quant_config, place = read_quant_config(config_json, str(path / "config.json")), _pick_device(device)
+    quant_config = read_quant_config(config_json, str(path / "config.json"))
+    place = torch.device(platform.pick_device(device))
     with Tensors(path) as tensors:
         kind = _pick_dtype(dtype, config_json, tensors)
         if quant_config is not None and dtype == "auto" and place.type == "cpu" and kind == torch.float16:
@@ -109,7 +111,7 @@ def load_scalar(
     if read_quant_config(config_json, str(path / "config.json")) is not None:
         raise UserError("quantization_config: a quantized model that scores is not supported", where=str(path),
                         expected="weights as they were trained")  # fmt: skip
-    place = _pick_device(device)
+    place = torch.device(platform.pick_device(device))
     with Tensors(path) as tensors:
         model = _made(lambda shape: ScalarModel(Transformer(shape)), replace(config, dropout=dropout), tensors)
         return _fill(model, tensors, form, _pick_dtype(dtype, config_json, tensors), place)
@@ -326,14 +328,3 @@ def _stored_dtype_name(config_json: dict[str, Any]) -> Any:
         notice(f"dtype = {names[0]!r:.80} goes before torch_dtype = {names[1]!r:.80}", "config.json")
     flags = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
     return names[0] if names else next((name for flag, name in flags.items() if config_json.get(flag) is True), None)
-
-
-def _pick_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, TypeError, AssertionError):
-        raise UserError(
-            f"no device {device!r} on this machine", expected="auto, cpu, or cuda where there is one"
-        ) from None

@@ -67,6 +67,10 @@ class Estimate:
     memory: int
     """Bytes, at the least."""
 
+    def devices(self, room: int) -> int:
+        """Return how many devices of `room` bytes the state of the training needs at the least."""
+        return max(1, -(-self.memory // room))
+
     def text(self) -> str:
         """Return the estimate in words, for people."""
         return (

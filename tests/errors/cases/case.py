@@ -121,7 +121,7 @@ def full_disk(desk: Desk, after: int = 0) -> None:
 def no_cuda(desk: Desk) -> None:
     """A machine without a GPU."""
     recipe(TOKENIZER)(desk)
-    desk.patch.setattr("torch.cuda.is_available", lambda: False)
+    desk.patch.setattr("torch.cuda.device_count", lambda: 0)
 
 
 def faulty(desk: Desk, error: BaseException) -> None:

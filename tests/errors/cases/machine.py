@@ -13,7 +13,16 @@ CASES = [
         "run my.toml --set device=cuda",
         """\
 error: my.toml: no device `cuda` on this machine
-  hint: device = "cpu"
+  expected: auto or cpu
+""",
+    ),
+    Case(
+        "a device of another machine",
+        no_cuda,
+        "run my.toml --set device=cuda:9",
+        """\
+error: my.toml: no device `cuda:9` on this machine
+  expected: auto or cpu
 """,
     ),
     Case(

@@ -105,7 +105,7 @@ error: my.toml: a folder, where a file was expected
         "run my.toml",
         """\
 error: my.toml, line 1: unknown key `sede`
-  expected: one of schema, seed, device, threads, out, title, about, accept_unknown
+  expected: one of schema, seed, device, threads, out, title, about, accept_unknown, deterministic
   nearest: seed
 """,
     ),
@@ -143,7 +143,7 @@ error: my.toml, line 1: `seed` is -1
         "run my.toml",
         """\
 error: my.toml, line 1: `device` is "tpu"
-  expected: cpu or cuda
+  expected: auto, cpu, cuda, cuda:N (the one of that number), or mps (experimental)
 """,
     ),
     Case(

@@ -66,7 +66,7 @@ error: runs/family/run.json: written by a newer qwenkit (schema 9)
         "run family.toml",
         """\
 error: runs/family/run.json: a corrupted run.json: keys are missing
-  expected: recipe, fixed.threads
+  expected: recipe, fixed.threads, fixed.device
   hint: choose another with --out; a new run takes what is intact in this folder with --reuse
 """,
     ),
