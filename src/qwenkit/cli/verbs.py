@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from qwenkit.cli.app import ACCEPT, Json, Quiet, Verbose, app, as_folder, as_names
 from qwenkit.cli.runs import run_and_report
+from qwenkit.platform import DEVICES
 from qwenkit.stages import KINDS
 
 
@@ -28,11 +29,14 @@ def verb_of(kind: str) -> Callable[..., None]:
         from qwenkit.lineage.recipe import build
         from qwenkit.lineage.runner import Options
 
-        out, threads, accepted = (given.pop(name) for name in ("out", "threads", "accept_unknown"))
+        out, threads, device = (given.pop(name) for name in ("out", "threads", "device"))
+        accepted = given.pop("accept_unknown")
         quiet, verbose, as_json = (given.pop(name) for name in SHOWN)
         table = {key: _value(config, key, given[key]) for key in keys if given[key] is not None}
-        data = {"title": kind, "threads": threads, "accept_unknown": as_names(accepted), kind: table}
+        run = {"title": kind, "threads": threads, "device": device, "accept_unknown": as_names(accepted)}
+        data = {**run, kind: table}
         places = {(kind, key): f"qwenkit {kind} --{key.replace('_', '-')}" for key in keys}
+        places |= {(key,): f"qwenkit {kind} --{key}" for key in ("threads", "device")}
         recipe = build(data, {**places}, f"qwenkit {kind}", Path())
         run_and_report(replace(recipe, out=out), Options(), quiet, as_json, verbose)
 
@@ -42,6 +46,8 @@ def verb_of(kind: str) -> Callable[..., None]:
     parameters += [_option(config, key) for key in keys if config.role(key) == "content"]
     parameters += [_option(config, key) for key in keys if config.role(key) == "runtime"]
     parameters += [_parameter("threads", int, threads, default=0)]
+    device = typer.Option(help=f"one of {DEVICES}", metavar="DEVICE", rich_help_panel=PANELS["runtime"])
+    parameters += [_parameter("device", str, device, default="cpu")]
     accept = typer.Option(help=ACCEPT, metavar="KEY,...", rich_help_panel=PANELS["runtime"])
     parameters += [_parameter("accept_unknown", str, accept, default="")]
     parameters += [_parameter(name, bool, _shown(kind), default=False) for name, kind in SHOWN.items()]
