@@ -61,7 +61,7 @@ def test_the_authors_labels(qwen: ChatTokenizer) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(turns=chats, system=st.none() | nasty, style=st.sampled_from(STYLES[:2]))
+@given(turns=chats, system=st.none() | nasty, style=st.sampled_from(["qwen1", "chatml"]))
 def test_what_people_write_never_becomes_a_special_token(
     tiny: ChatTokenizer, turns: list[str], system: str | None, style: str
 ) -> None:
@@ -74,7 +74,7 @@ def test_what_people_write_never_becomes_a_special_token(
 
 
 @settings(max_examples=100, deadline=None)
-@given(turns=chats, style=st.sampled_from(STYLES), mask=st.sampled_from(["qwen", "assistant"]))
+@given(turns=chats, style=st.sampled_from(list(STYLES)), mask=st.sampled_from(["qwen", "assistant"]))
 def test_spans_cover_every_token_once_and_weights_follow_them(
     tiny: ChatTokenizer, turns: list[str], style: str, mask: str
 ) -> None:

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from ..errors import UserError
 from ..tokenizer import IM_END, IM_START
 from .messages import trained
+from .pieces import Piece, thought_in
 from .render import Rendered, encode_pieces
-from .styles import Piece, thought_in
 from .template import first_difference, has_generation_tags, reads
 from .traced import Stretch, Traced
 

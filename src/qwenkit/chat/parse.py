@@ -135,7 +135,7 @@ def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
     body = _table(_table(value).get("function", value))
     name, arguments = body.get("name"), body.get("arguments", body.get("parameters"))
     if isinstance(arguments, str):
-        arguments = _loads(arguments)
+        arguments = read_arguments(arguments)
     if not isinstance(name, str) or not isinstance(arguments, dict) or (offered is not None and name not in offered):
         return None
     return _call(name, arguments)
@@ -150,12 +150,14 @@ def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any
         arguments = text[given + len("\nAction Input:") : observed if observed >= 0 else None].strip()
         if name and (offered is None or name in offered):
             content = text[text.find("Thought: ") + len("Thought: ") : action] if "Thought: " in text else text[:action]
-            return content.strip(), [_call(name, _loads(arguments))]
+            return content.strip(), [_call(name, read_arguments(arguments))]
     final = text.rfind("\nFinal Answer: ")
+    if final < 0 and text.endswith("\nFinal Answer:"):
+        return "", []
     return (text[final + len("\nFinal Answer: ") :] if final >= 0 else text), []
 
 
-def _loads(arguments: str) -> Any:
+def read_arguments(arguments: str) -> Any:
     """Return arguments as an object where they are one, else as the text that the model wrote."""
     try:
         return _DECODER.decode(arguments)

@@ -55,7 +55,7 @@ def chat(
         raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
     tok = load_tokenizer(folder)
     if variables:
-        tok.check_variables(variables)  # before the model is loaded
+        tok.check_template_kwargs(variables)  # before the model is loaded
     with accepting_names(accept_unknown):
         engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
