@@ -61,6 +61,24 @@ def check(
     return checked
 
 
+def check_following(messages: Sequence[Message], media: Collection[str] = ()) -> list[Message]:
+    """Return turns of the user or of tools that follow an answer, in the form that `normal` gives; raises a `UserError`
+    for other turns."""
+    if not messages:
+        raise UserError("no messages to go on with", expected="a user's turn, or results of tools")
+    checked: list[Message] = []
+    for index, message in enumerate(messages):
+        check_message(index, message, media)
+        checked.append(normal(message, media))
+        role = checked[-1]["role"]
+        if role not in ("user", "tool"):
+            raise UserError(f"a turn of {role} after ids that end with an answer", where=f"message {index}",
+                            expected="user or tool")  # fmt: skip
+        if index:
+            _check_place(index, role, checked[-2])
+    return checked
+
+
 def normal(message: Message, media: Collection[str] = ()) -> Row:
     """Return a checked message without null keys, with present-day names and roles, and its content as a string, or as
     parts where it has `media`."""

@@ -40,7 +40,7 @@ def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
         message["reasoning_content"] = thought
     text, calls = _hermes(text, offered)
     if not calls and tools:
-        text, calls = _react(text, offered)
+        text, calls = read_react(text, offered)
     message["content"] = text
     if calls:
         message["tool_calls"] = calls
@@ -141,7 +141,7 @@ def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
     return _call(name, arguments)
 
 
-def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
+def read_react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
     """Return the last action, or the last final answer, of ReAct lines, as the official code reads them."""
     action, given = text.rfind("\nAction:"), text.rfind("\nAction Input:")
     if 0 <= action < given:

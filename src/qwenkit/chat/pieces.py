@@ -14,6 +14,7 @@ it, or that does not begin as its prompt does, is not trained (`untrained`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from ..prompt import MediaKind
@@ -67,25 +68,20 @@ def generation_prompt(style: ChatStyle, thinking: bool | None = None) -> list[Pi
 def _turns(messages: Sequence[Message], style: ChatStyle, tools_shown: bool, opening: str) -> Iterator[Piece]:
     """Yield the pieces of all turns, but for a system turn that stands beside the tools."""
     current, pictures = _first_current(messages, style), 0
-    for index, message in enumerate(messages):
-        role = message["role"]
+    for role, group in groupby(enumerate(messages), key=lambda item: item[1]["role"]):
         if role == "system" and tools_shown:
             continue
-        if role == "assistant":
-            body, weight = _answer(message, style, index >= current, index == len(messages) - 1, opening)
-            yield from (piece._replace(weight=weight) for piece in turn("assistant", body))
-        elif role == "tool" and isinstance(style.tools, Hermes):
-            before, after = (messages[i : i + 1] for i in (index - 1, index + 1))
-            yield from tool_turn(message, style.tools, _no_tool(before), _no_tool(after))
-        else:
-            body = list(content(message, style, pictures))
-            pictures += sum(piece.media is not None for piece in body)
-            yield from turn(role, body)
-
-
-def _no_tool(neighbour: Sequence[Message]) -> bool:
-    """Return whether a neighbouring message, where there is one, is not a tool's."""
-    return not neighbour or neighbour[0]["role"] != "tool"
+        if role == "tool" and isinstance(style.tools, Hermes):
+            yield from tool_turns([message for _, message in group], style.tools)
+            continue
+        for index, message in group:
+            if role == "assistant":
+                body, weight = _answer(message, style, index >= current, index == len(messages) - 1, opening)
+                yield from (piece._replace(weight=weight) for piece in turn(role, body))
+            else:
+                body = list(content(message, style, pictures))
+                pictures += sum(piece.media is not None for piece in body)
+                yield from turn(role, body)
 
 
 def turn(role: str, body: Iterable[Piece]) -> list[Piece]:
@@ -144,16 +140,20 @@ def content(message: Message, style: ChatStyle, pictures: int = 0) -> Iterator[P
         glued = True
 
 
-def tool_turn(message: Message, form: Hermes, first: bool, last: bool) -> Iterator[Piece]:
-    """Yield the pieces of a tool's result: neighbours share one user turn, which `first` begins and `last` ends."""
-    if first:
-        yield Piece(IM_START, "tool", "start")
-        yield Piece("user", "tool", "header")
-    yield Piece(form.result[0], "tool", "header")
-    yield Piece(text_of(message), "tool", "content", False)
-    yield Piece(form.result[1], "tool", "header")
-    if last:
-        yield from turn_end("tool")
+def tool_turns(messages: Sequence[Message], form: Hermes) -> list[Piece]:
+    """Return the pieces of neighbouring results of tools, which share one user turn."""
+    results = (_result(message, form) for message in messages)
+    header = [Piece(IM_START, "tool", "start"), Piece("user", "tool", "header")]
+    return [*header, *(piece for result in results for piece in result), *turn_end("tool")]
+
+
+def _result(message: Message, form: Hermes) -> list[Piece]:
+    """Return the pieces of one result of a tool."""
+    return [
+        Piece(form.result[0], "tool", "header"),
+        Piece(text_of(message), "tool", "content", False),
+        Piece(form.result[1], "tool", "header"),
+    ]
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------

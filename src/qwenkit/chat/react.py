@@ -26,7 +26,7 @@ from typing import Any
 
 from ..errors import UserError
 from .messages import Message, Tool, calls, text_of, to_json, trained
-from .parse import parse_text, read_arguments
+from .parse import parse_text, read_arguments, read_react
 from .pieces import Piece, generation_prompt, turn, turn_end
 from .styles import ChatStyle, ReAct
 
@@ -63,7 +63,7 @@ def react_pieces(
             if not calls(message) and not (continue_final_message and index == len(messages) - 1):
                 out += [piece._replace(weight=out[-1].weight) for piece in turn_end(role)]
         elif role == "tool":
-            out += result(message, form, out[-1].weight)
+            out += said_by_tool(message, form, out[-1].weight)
         else:
             out += turn(role, _said(message, tools if index == asked else None, form))
     if add_generation_prompt:
@@ -72,7 +72,7 @@ def react_pieces(
     return out
 
 
-def result(message: Message, form: ReAct, weight: float = 1.0) -> list[Piece]:
+def said_by_tool(message: Message, form: ReAct, weight: float = 1.0) -> list[Piece]:
     """Return a tool's result. Its label is the model's, which stops there."""
     return [
         Piece(form.result, "assistant", "content", False, weight, glued=True),
@@ -142,10 +142,14 @@ def _lines(index: int, message: Message, tools: Sequence[Tool] | None, form: ReA
 
 def _check_read_back(index: int, message: Message, lines: str, said: str, made: Sequence[tuple[str, str]]) -> None:
     """Raise a `UserError` for an answer whose lines would be read as another one."""
-    read = parse_text(lines, [{"name": made[0][0] if made else "-"}])
     written = [(name.strip(), read_arguments(arguments.strip())) for name, arguments in made]
-    again = [(call["function"]["name"], call["function"]["arguments"]) for call in read.get("tool_calls", [])]
-    if again != written or read["content"].strip() != said.strip() or "reasoning_content" in read:
+    parsed = parse_text(lines, [{"name": made[0][0] if made else "-"}])
+    readings = [read_react(lines, None), (parsed.get("content", ""), parsed.get("tool_calls", []))]
+    read = [
+        (text.strip(), [(call["function"]["name"], call["function"]["arguments"]) for call in found])
+        for text, found in readings
+    ]
+    if "reasoning_content" in parsed or any(reading != (said.strip(), written) for reading in read):
         raise UserError(
             "an answer whose ReAct lines would be read as another one",
             where=f"message {index}",

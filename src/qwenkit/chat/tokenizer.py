@@ -39,7 +39,8 @@ from ..tokenizer.core import UNKNOWN
 from ..tokenizer.settings import DEFAULT, TOOL_USE
 from . import foreign_template_mask
 from . import template as templates
-from .messages import Message, TemplateKwargs, Tool, calls, check, normal
+from .extend import extend_style, extend_template
+from .messages import Message, TemplateKwargs, Tool, calls, check, check_following, normal
 from .parse import ParsedMessage, parse_text
 from .probes import Probe
 from .render import Rendered, Span, encode_pieces, render_style
@@ -123,6 +124,32 @@ class ChatTokenizer(Tokenizer):
             ids = encode_pieces(self, traced.pieces(), "chatml", mask).ids
             return Rendered(ids, [0.0] * len(ids), [Span(0, len(ids), "prompt", "markup")])
         return foreign_template_mask.rendered(traced, mask, continue_final_message)
+
+    def extend(
+        self,
+        ids: Sequence[int],
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+        style: str | ChatStyle | None = None,
+        thinking: bool | None = None,
+        template_kwargs: TemplateKwargs | None = None,
+    ) -> Rendered:
+        """Return what follows `ids`, a prompt and the answer that was sampled: turns of the user or results of tools,
+        and the prompt of another answer. No id that is given is rendered anew.
+
+        `ids` and `spans` are those of the new part, and none of it is trained. Raises a `UserError` for ids that do not
+        end where a turn can follow."""
+        ids = list(ids)
+        table = None if style is None else get_style(style)
+        template, kwargs = self._template(tools, table, thinking, template_kwargs or {})
+        if template is None:
+            table = table or get_style(self.style or "chatml")
+            messages = check_following(messages, table.media_kinds)
+            return extend_style(self, ids, messages, table, add_generation_prompt, thinking)
+        messages = check_following(messages)
+        traced = Traced(self, template, messages, tools or None, self.names, kwargs, add_generation_prompt)
+        return extend_template(self, ids, messages, foreign_template_mask.turn_ends(self, self.names), traced)
 
     def _template(
         self, tools: Sequence[Tool] | None, style: ChatStyle | None, thinking: bool | None, kwargs: TemplateKwargs

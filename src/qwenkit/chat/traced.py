@@ -52,6 +52,10 @@ class Traced:
         """Return the same with the first `count` messages only."""
         return replace(self, messages=self.messages[:count], add_generation_prompt=add_generation_prompt)
 
+    def with_messages(self, messages: Sequence[Message]) -> Traced:
+        """Return the same of another conversation."""
+        return replace(self, messages=messages)
+
     bare: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The content of a message that only calls tools: absent, as in transformers; null, as R1's template wants it; or
     empty."""
