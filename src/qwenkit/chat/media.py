@@ -52,15 +52,17 @@ def read_part(part: Mapping[str, Any], where: str) -> MediaPart:
         value = value.get("url")
     if isinstance(value, str) and value:
         return MediaPart(KINDS[name], value)
-    form = {"input_audio": '{"data": "...", "format": "wav"}', "image_url": '{"url": "..."}',
-            "audio_url": '{"url": "..."}'}.get(name, '"..."')  # fmt: skip
-    raise UserError(
-        f"a content part of type {name!r} without its {KINDS[name]}",
-        where=where,
-        expected=f'{{"type": "{name}", "{name}": {form}}}, a path, a URL or a data: URL'
-        if name != "input_audio"
-        else f'{{"type": "{name}", "{name}": {form}}}',
-    )
+    raise UserError(f"a content part of type {name!r} without its {KINDS[name]}", where=where, expected=_FORMS[name])
+
+
+_FORMS = {
+    "input_audio": '{"type": "input_audio", "input_audio": {"data": "...", "format": "wav"}}',
+    **{name: f'{{"type": "{name}", "{name}": "..."}}, a path, a URL or a data: URL' for name in ("image", "audio")},
+    **{
+        name: f'{{"type": "{name}", "{name}": {{"url": "..."}}}}, a path, a URL or a data: URL'
+        for name in ("image_url", "audio_url")
+    },
+}
 
 
 def _audio_data(value: Any) -> str | None:
@@ -84,7 +86,7 @@ def media_ids(tok: Tokenizer, source: str, form: MediaForm) -> list[int]:
 
     The slots between them hold the *byte values* of the source as ids, then padding, as in Qwen-VL's code. Of a source
     that does not fit (a `data:` URL) they hold the SHA-256, so that different pictures have different ids."""
-    written = source.encode("utf-8", "replace")
+    written = tok.normalize(source).encode()
     if len(written) >= form.slots:
         written = b"sha256:" + hashlib.sha256(written).hexdigest().encode()
     opening, closing = (tok.special_id(mark) for mark in form.marks)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
+from ..prompt import MediaKind
 from .messages import RENAMED, Message, TemplateKwargs, Tool, check
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def truncate_history(
     turn.
 
     The last turn always stays, and with it the system turn. `max_window` and `room` are in tokens."""
-    messages = check(messages, True, False)
+    messages = check(messages, True, False, get_args(MediaKind))  # whether the style has media, it says itself
     more = {"template_kwargs": template_kwargs} if template_kwargs else {}
 
     def size(kept: Sequence[Message], tools: Sequence[Tool] | None = tools) -> int:
