@@ -15,7 +15,7 @@ from qwenkit.chat.foreign_template_mask import rendered
 from qwenkit.chat.messages import for_template, normal
 from qwenkit.chat.pieces import pieces
 from qwenkit.chat.probes import PROBES, Probe
-from qwenkit.chat.publish import Style, chat_tokenizer
+from qwenkit.chat.publish import Style, chat_tokenizer, save_tokenizer
 from qwenkit.chat.template import with_thinking
 from qwenkit.chat.traced import Traced
 from qwenkit.errors import UserError
@@ -289,3 +289,32 @@ def test_a_style_is_trained_where_its_template_is_published(tmp_path: Path) -> N
         else:
             with pytest.raises(UserError, match=f"style = {style}, but the folder's chat template is another one"):
                 chat_tokenizer(folder, style)
+
+
+def test_a_session_thinks_by_the_switch_of_its_template(
+    tiny: ChatTokenizer, published: dict[str, str], tmp_path: Path
+) -> None:
+    qwen3 = load_tokenizer(publish(tmp_path / "qwen3", LATER, published["qwen3"]))
+    assert qwen3.thinking_kwargs(False, {}) == {"enable_thinking": False}
+    qwq = load_tokenizer(publish(tmp_path / "qwq", LATER, published["qwq"]))
+    assert qwq.thinking_kwargs(True, {}) == {}
+    for tok, message in ((qwq, "qwq always thinks"), (tiny, "chatml has no thoughts")):
+        with pytest.raises(UserError, match=f"thinking = false, and the chat style {message}"):
+            tok.thinking_kwargs(False, {})
+
+
+@pytest.mark.parametrize("style", FILES)
+def test_what_is_published_renders_as_what_was_trained(
+    tiny: ChatTokenizer, published: dict[str, str], tmp_path: Path, style: str
+) -> None:
+    """In whatever form the tokenizer is written; the template is the folder's own, to the byte."""
+    source = publish(tmp_path / "source", LATER, published[style])
+    tok = chat_tokenizer(source, "own")
+    chat = talk("a", f"{THOUGHT}b", "c")
+    for form in ("json", "tiktoken"):
+        out = tmp_path / form
+        out.mkdir()
+        save_tokenizer(tok, source, out, form)
+        back = load_tokenizer(out)
+        assert (back.style, back.chat_template) == (style, published[style])
+        assert back.render(chat, add_generation_prompt=True).ids == tok.render(chat, add_generation_prompt=True).ids

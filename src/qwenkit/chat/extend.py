@@ -24,7 +24,7 @@ from ..tokenizer import IM_END, IM_START, Tokenizer
 from ..tokenizer.core import UNKNOWN
 from .messages import Message
 from .pieces import Piece, content, generation_prompt, tool_turns, turn, turn_end
-from .react import resumed, said_by_tool
+from .react import resumed, tool_result
 from .render import Rendered, encode_pieces
 from .styles import ChatStyle, Hermes, ReAct
 from .traced import Traced
@@ -89,6 +89,7 @@ def extend_style(
     thinking: bool | None,
 ) -> Rendered:
     """Return what follows ids in a style of ours; `messages` are checked and normal."""
+    style.opening(thinking)  # raises where the style has no such choice
     last = last_turn(tok, ids)
     check_answered(last, style, len(ids))
     if isinstance(style.tools, ReAct) and messages[0]["role"] == "tool":
@@ -117,7 +118,7 @@ def _observed(last: LastTurn, messages: Sequence[Message], form: ReAct, length: 
                         where=f"token {length - 1 - len(last.after)}",
                         expected=f"ids that stop at {form.stop[0]!r}, without {IM_END}")  # fmt: skip
     written = next(n for n in range(len(form.result), -1, -1) if last.text.endswith(form.result[:n]))
-    label, *rest = [piece for message in messages for piece in said_by_tool(message, form)]
+    label, *rest = [piece for message in messages for piece in tool_result(message, form)]
     first = [label._replace(text=label.text[written:])] if written < len(label.text) else []
     return [piece._replace(weight=0.0) for piece in (*first, *rest)]
 

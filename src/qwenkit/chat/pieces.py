@@ -50,7 +50,6 @@ def pieces(
     thinking: bool | None = None,
 ) -> list[Piece]:
     """Return all pieces of a conversation in order; `thinking` is what its answers are asked with."""
-
     out = [*_system(messages, tools, style)]
     out += _turns(messages, style, bool(tools and style.tools), style.opening(thinking))
     if continue_final_message:
@@ -60,9 +59,8 @@ def pieces(
 
 def generation_prompt(style: ChatStyle, thinking: bool | None = None) -> list[Piece]:
     """Return the beginning of an answer's turn."""
-    header = [Piece(IM_START, "assistant", "start"), Piece("assistant\n", "assistant", "header")]
     opening = style.opening(thinking)
-    return [*header, Piece(opening, "assistant", "header")] if opening else header
+    return [*turn_start("assistant"), *([Piece(opening, "assistant", "header")] if opening else [])]
 
 
 def _turns(messages: Sequence[Message], style: ChatStyle, tools_shown: bool, opening: str) -> Iterator[Piece]:
@@ -86,7 +84,12 @@ def _turns(messages: Sequence[Message], style: ChatStyle, tools_shown: bool, ope
 
 def turn(role: str, body: Iterable[Piece]) -> list[Piece]:
     """Return a turn with its marks."""
-    return [Piece(IM_START, role, "start"), Piece(f"{role}\n", role, "header"), *body, *turn_end(role)]
+    return [*turn_start(role), *body, *turn_end(role)]
+
+
+def turn_start(role: str) -> list[Piece]:
+    """Return the mark that begins a turn, and its header."""
+    return [Piece(IM_START, role, "start"), Piece(f"{role}\n", role, "header")]
 
 
 def turn_end(role: str) -> list[Piece]:

@@ -27,7 +27,7 @@ from typing import Any
 from ..errors import UserError
 from .messages import Message, Tool, calls, text_of, to_json, trained
 from .parse import parse_text, read_arguments, read_react
-from .pieces import Piece, generation_prompt, turn, turn_end
+from .pieces import Piece, generation_prompt, turn, turn_end, turn_start
 from .styles import ChatStyle, ReAct
 
 
@@ -42,37 +42,38 @@ def react_pieces(
     style: ChatStyle,
     add_generation_prompt: bool = False,
     continue_final_message: bool = False,
+    thinking: bool | None = None,
 ) -> list[Piece]:
     """Return all pieces of a conversation in order; raises a `UserError` for an answer that ReAct cannot write."""
     form = style.tools
     assert isinstance(form, ReAct)
-    asked = _instructed(messages) if tools else None
+    listed = _instructed(messages) if tools else 0
     out: list[Piece] = []
     for index, message in enumerate(messages):
-        role, weight = message["role"], trained(message)
-        if role == "assistant":
-            lines = _lines(index, message, tools, form)
-            if index and messages[index - 1]["role"] == "tool":
-                begin = [Piece(f"\n{form.thought}", role, "header", weight=weight, glued=True)]
-                body = Piece(lines.removeprefix(form.thought), role, "content", False, weight, glued=True)
-            else:
-                begin = turn(role, ())[:2]
-                body = Piece(lines, role, "content", False)
-            lost = asked is not None and index < asked
-            out += [piece._replace(weight=0.0 if lost else weight) for piece in (*begin, body)]
-            if not calls(message) and not (continue_final_message and index == len(messages) - 1):
-                out += [piece._replace(weight=out[-1].weight) for piece in turn_end(role)]
-        elif role == "tool":
-            out += said_by_tool(message, form, out[-1].weight)
+        role, last = message["role"], index == len(messages) - 1
+        weight = trained(message) if index >= listed else 0.0
+        if role == "tool":
+            out += tool_result(message, form, out[-1].weight)
+        elif role == "assistant":
+            after_result = messages[index - 1]["role"] == "tool"
+            answer = _answer(_lines(index, message, bool(tools), form), after_result, form)
+            end = [] if calls(message) or (last and continue_final_message) else turn_end(role)
+            out += [piece._replace(weight=weight) for piece in (*answer, *end)]
         else:
-            out += turn(role, _said(message, tools if index == asked else None, form))
+            out += turn(role, _content(message, tools if index == listed else None, form))
     if add_generation_prompt:
-        last = messages[-1]["role"]
-        out += [resumed(form)] if last == "tool" else generation_prompt(style)
+        out += [resumed(form)] if messages[-1]["role"] == "tool" else generation_prompt(style, thinking)
     return out
 
 
-def said_by_tool(message: Message, form: ReAct, weight: float = 1.0) -> list[Piece]:
+def _answer(lines: str, after_result: bool, form: ReAct) -> list[Piece]:
+    """Return an answer's lines, which begin a turn, or go on in one after the `Thought:` that the prompt gives."""
+    if not after_result:
+        return [*turn_start("assistant"), Piece(lines, "assistant", "content", False)]
+    return [resumed(form), Piece(lines.removeprefix(form.thought), "assistant", "content", False, glued=True)]
+
+
+def tool_result(message: Message, form: ReAct, weight: float = 1.0) -> list[Piece]:
     """Return a tool's result. Its label is the model's, which stops there."""
     return [
         Piece(form.result, "assistant", "content", False, weight, glued=True),
@@ -97,7 +98,7 @@ def _instructed(messages: Sequence[Message]) -> int:
     return asked[-2] if messages[-1]["role"] == "user" and len(asked) > 1 else asked[-1]
 
 
-def _said(message: Message, tools: Sequence[Tool] | None, form: ReAct) -> Iterator[Piece]:
+def _content(message: Message, tools: Sequence[Tool] | None, form: ReAct) -> Iterator[Piece]:
     """Yield the content of a system turn or a question, after the list of tools where it stands here."""
     if tools:
         yield Piece(instruction(tools, form), "tools", "content", False)
@@ -122,7 +123,7 @@ def _described(name: str, function: Mapping[str, Any], form: ReAct) -> str:
     )
 
 
-def _lines(index: int, message: Message, tools: Sequence[Tool] | None, form: ReAct) -> str:
+def _lines(index: int, message: Message, tools: bool, form: ReAct) -> str:
     """Return the lines of an answer: a thought with a call, or a final answer."""
     text, made = _stripped(text_of(message)), calls(message, f"message {index}")
     if len(made) > 1:
@@ -130,31 +131,29 @@ def _lines(index: int, message: Message, tools: Sequence[Tool] | None, form: ReA
                         expected="one call, its result, and the next call")  # fmt: skip
     if not made:
         lines = _stripped(form.final + text) if tools else text
-        said = text
     else:
         ((name, arguments),) = made
-        said = text.removeprefix(form.thought).strip()
-        thought = text if text.startswith(form.thought) else f"{form.thought} {text}"
-        lines = _stripped(f"{thought}{form.call[0]}{name}{form.call[1]}{arguments}")
-    _check_read_back(index, message, lines, said, made)
-    return lines
-
-
-def _check_read_back(index: int, message: Message, lines: str, said: str, made: Sequence[tuple[str, str]]) -> None:
-    """Raise a `UserError` for an answer whose lines would be read as another one."""
-    written = [(name.strip(), read_arguments(arguments.strip())) for name, arguments in made]
-    parsed = parse_text(lines, [{"name": made[0][0] if made else "-"}])
-    readings = [read_react(lines, None), (parsed.get("content", ""), parsed.get("tool_calls", []))]
-    read = [
-        (text.strip(), [(call["function"]["name"], call["function"]["arguments"]) for call in found])
-        for text, found in readings
-    ]
-    if "reasoning_content" in parsed or any(reading != (said.strip(), written) for reading in read):
+        text = text.removeprefix(form.thought).strip()
+        lines = _stripped(f"{form.thought} {text}{form.call[0]}{name}{form.call[1]}{arguments}")
+    if not _is_read_back(lines, text, made):
         raise UserError(
             "an answer whose ReAct lines would be read as another one",
             where=f"message {index}",
             expected="no line of its content that begins with Action:, Observation: or Final Answer:",
         )
+    return lines
+
+
+def _is_read_back(lines: str, text: str, made: Sequence[tuple[str, str]]) -> bool:
+    """Return whether lines are read as the text and the calls that they were made of."""
+    parsed = parse_text(lines, [{"name": made[0][0] if made else "-"}])
+    readings = [read_react(lines, None), (parsed.get("content", ""), parsed.get("tool_calls", []))]
+    wanted = [(name.strip(), read_arguments(arguments.strip())) for name, arguments in made]
+    return "reasoning_content" not in parsed and all(
+        (content.strip(), [(call["function"]["name"], call["function"]["arguments"]) for call in read])
+        == (text.strip(), wanted)
+        for content, read in readings
+    )
 
 
 def _stripped(text: str) -> str:

@@ -72,12 +72,12 @@ def render_style(
     thinking: bool | None = None,
 ) -> Rendered:
     """Return a checked conversation as ids with loss weights, in a style of ours."""
-    ends = (add_generation_prompt, continue_final_message)
+    style.opening(thinking)  # raises where the style has no such choice
+    asked = (messages, tools, style, add_generation_prompt, continue_final_message, thinking)
     if is_react(messages, tools, style):
-        chat_pieces, lost = react_pieces(messages, tools, style, *ends), without_tools(messages, tools)
+        chat_pieces, lost = react_pieces(*asked), without_tools(messages, tools)
     else:
-        chat_pieces = pieces(messages, tools, style, *ends, thinking)
-        lost = untrained(messages, style, thinking)
+        chat_pieces, lost = pieces(*asked), untrained(messages, style, thinking)
     return encode_pieces(tok, chat_pieces, style, mask)._replace(untrained=lost)
 
 
