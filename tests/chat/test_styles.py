@@ -75,6 +75,24 @@ def same(tok: ChatTokenizer, template: str, style: str, probe: Probe, thinking: 
         assert got.ids == tok.encode(wanted, "all")
 
 
+def test_texts_by_hand() -> None:
+    """What tells the families apart, without the published files."""
+    turn = "<|im_start|>user\nHi<|im_end|>\n"
+    helpful = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    qwen = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    asked, offered = Probe(talk("Hi"), True), Probe(talk("Hi"), True, [TOOL])
+    end = "<|im_start|>assistant\n"
+    assert ours("chatml", asked) == ours("qwen1", asked) == ours("qwen3", asked) == turn + end
+    assert ours("qwen2", asked) == helpful + turn + end
+    assert ours("qwen2.5", asked) == f"<|im_start|>system\n{qwen}<|im_end|>\n{turn}{end}"
+    assert ours("qwq", asked) == f"{turn}{end}<think>\n"
+    assert ours("qwen3", asked, False) == f"{turn}{end}<think>\n\n</think>\n\n"
+    for style, before in (("chatml", ""), ("qwen3", ""), ("qwen2.5", f"{qwen}\n\n"), ("qwq", "\n\n")):
+        assert ours(style, offered).startswith(f"<|im_start|>system\n{before}# Tools\n\nYou may call one or more")
+    brief = Probe(talk("Hi", system="Be brief."), True)
+    assert len({ours(style, brief).removesuffix("<think>\n") for style in FILES}) == 1
+
+
 def test_there_are_forty_probes_and_each_is_a_conversation(tiny: ChatTokenizer) -> None:
     assert len(PROBES) == 40
     for probe in PROBES:

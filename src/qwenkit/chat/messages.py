@@ -54,7 +54,7 @@ def check(
         raise UserError("the conversation has no messages", expected="at least a user message")
     checked: list[Message] = []
     for index, message in enumerate(messages):
-        check_message(index, message, media)
+        _check_message(index, message, media)
         checked.append(normal(message, media))
         _check_place(index, checked[-1]["role"], checked[-2] if index else None)
     _check_end(checked, add_generation_prompt, continue_final_message)
@@ -68,7 +68,7 @@ def check_following(messages: Sequence[Message], media: Collection[str] = ()) ->
         raise UserError("no messages to go on with", expected="a user's turn, or results of tools")
     checked: list[Message] = []
     for index, message in enumerate(messages):
-        check_message(index, message, media)
+        _check_message(index, message, media)
         checked.append(normal(message, media))
         role = checked[-1]["role"]
         if role not in ("user", "tool"):
@@ -102,7 +102,7 @@ def trained(message: Message) -> float:
     return 0.0 if message.get("train") is False else float(message.get("weight", 1.0))
 
 
-def check_message(index: int, message: Message, media: Collection[str] = ()) -> None:
+def _check_message(index: int, message: Message, media: Collection[str] = ()) -> None:
     """Raise a `UserError` unless a message is a mapping with a known role and readable content."""
     where = f"message {index}"
     if not isinstance(message, Mapping) or "role" not in message:

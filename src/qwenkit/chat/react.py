@@ -110,7 +110,7 @@ def instruction(tools: Sequence[Tool], form: ReAct) -> str:
     functions: list[Mapping[str, Any]] = [tool.get("function", tool) for tool in tools]
     names = [str(function.get("name_for_model", function.get("name", ""))) for function in functions]
     described = [_described(name, function, form) for name, function in zip(names, functions)]
-    return form.instruction.replace("{names}", ", ".join(names)).replace("{tools}", "\n\n".join(described))
+    return form.instruction.format(tools="\n\n".join(described), names=", ".join(names))
 
 
 def _described(name: str, function: Mapping[str, Any], form: ReAct) -> str:

@@ -165,6 +165,8 @@ STYLES: dict[str, ChatStyle] = {
         replace(_QWEN1, name="qwen-vl", published=False, media=(("image", _PICTURES),)),
     )
 }
+TEMPLATE_STYLES = tuple(name for name, style in STYLES.items() if not (isinstance(style.tools, ReAct) or style.media))
+"""The styles that a folder's chat template may be of."""
 THINKING = tuple(name for name, style in STYLES.items() if style.think is not None)
 """The styles of models that think before they answer."""
 

@@ -44,7 +44,7 @@ from .messages import Message, TemplateKwargs, Tool, calls, check, check_followi
 from .parse import ParsedMessage, parse_text
 from .probes import Probe
 from .render import Rendered, Span, encode_pieces, render_style
-from .styles import STYLES, THINKING, ChatStyle, get_style
+from .styles import STYLES, TEMPLATE_STYLES, THINKING, ChatStyle, get_style
 from .traced import Traced
 
 
@@ -78,7 +78,7 @@ class ChatTokenizer(Tokenizer):
     def _detected(self) -> templates.Detected:
         if self.chat_template is None or self._given_style is not None:
             return templates.Detected(self._given_style, None)
-        return templates.detect(self, self.chat_template, STYLES, self._probe, self.names)
+        return templates.detect(self, self.chat_template, TEMPLATE_STYLES, self._probe, self.names)
 
     def _probe(self, probe: Probe, style: str) -> list[int]:
         messages = [normal(message) for message in probe.messages]
@@ -140,7 +140,7 @@ class ChatTokenizer(Tokenizer):
 
         `ids` and `spans` are those of the new part, and none of it is trained. Raises a `UserError` for ids that do not
         end where a turn can follow."""
-        ids = list(ids)
+        ids = list(map(int, ids))
         table = None if style is None else get_style(style)
         template, kwargs = self._template(tools, table, thinking, template_kwargs or {})
         if template is None:
