@@ -133,3 +133,14 @@ def family_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tokenizer(train_bpe([row["text"] for row in texts()], 300), folder)
     write_jsonl(folder / "chat.jsonl", chats())
     return folder
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "inf", "hot"])
+def test_a_temperature_is_a_number_from_0_on(value: str) -> None:
+    code, _, err = call(f"chat nowhere --temperature {value}")
+    assert code == 2 and f"Invalid value for '--temperature': {value} is not a number, 0 or more" in err
+
+
+def test_a_chat_without_thoughts_is_refused_before_the_model_is_read(family_tokenizer: Path) -> None:
+    code, _, err = call(f"chat {family_tokenizer} --thinking off")
+    assert code == 2 and "error: thinking = false, and the chat style chatml has no thoughts" in err

@@ -108,7 +108,7 @@ def test_answers_that_lose_their_thoughts_as_history_are_shown_and_not_trained(t
     got = tok.render(messages, mask="assistant")
     assert got.ids == other.apply_chat_template(messages, return_dict=False) and got.untrained == (1,)
     assert trained(tok, messages) == "<think>\ny\n</think>\n\nd<|im_end|>"
-    assert mask_text(got, tok).endswith("; message 1 not trained: the template changes it once it is history")
+    assert mask_text(got, tok).endswith("; message 1 not trained: the template shows it otherwise than it asks for it")
     plain = tok.render(talk("a", "b", "c", "d"))
     assert plain.untrained == () and trained(tok, talk("a", "b", "c", "d")) == "b<|im_end|>d<|im_end|>"
 

@@ -85,7 +85,7 @@ def test_every_answer_once_in_any_style(tok: ChatTokenizer, style: str, policy: 
         messages = [*([{"role": "system", "content": "question"}] if luck.random() < 0.5 else []), *messages]
         if luck.random() < 0.5:
             messages[-1] = {**messages[-1], "reasoning_content": "thought " * 5}
-        tools = TOOLS if luck.random() < 0.3 else None
+        tools = TOOLS if luck.random() < 0.3 and STYLES[style].tools is not None else None
         row = luck.randrange(120, 400)
 
         def size(part: Sequence[Any], tools: Any = tools) -> int:

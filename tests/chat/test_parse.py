@@ -31,7 +31,7 @@ def test_any_ids_can_be_read_padding_rows_too(tiny: ChatTokenizer, ids: list[int
 
 
 def test_parsing_inverts_rendering(tiny: ChatTokenizer) -> None:
-    for probe in PROBES[-2:]:
+    for probe in PROBES[22:24]:
         told = next(i for i, m in enumerate(probe.messages) if m["role"] == "assistant")
         before = tiny.render(probe.messages[:told], probe.tools, add_generation_prompt=True).ids
         whole = tiny.render(probe.messages[: told + 1], probe.tools).ids

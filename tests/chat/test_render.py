@@ -61,7 +61,7 @@ def test_the_authors_labels(qwen: ChatTokenizer) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(turns=chats, system=st.none() | nasty, style=st.sampled_from(STYLES[:2]))
+@given(turns=chats, system=st.none() | nasty, style=st.sampled_from(["qwen1", "chatml"]))
 def test_what_people_write_never_becomes_a_special_token(
     tiny: ChatTokenizer, turns: list[str], system: str | None, style: str
 ) -> None:
@@ -74,17 +74,17 @@ def test_what_people_write_never_becomes_a_special_token(
 
 
 @settings(max_examples=100, deadline=None)
-@given(turns=chats, style=st.sampled_from(STYLES), mask=st.sampled_from(["qwen", "assistant"]))
+@given(turns=chats, style=st.sampled_from(list(STYLES)), mask=st.sampled_from(["qwen", "assistant"]))
 def test_spans_cover_every_token_once_and_weights_follow_them(
     tiny: ChatTokenizer, turns: list[str], style: str, mask: str
 ) -> None:
     got = tiny.render(talk(*turns), style=style, mask=mask)
-    assert len(got.ids) == len(got.weights)
+    assert len(got.ids) == len(got.weights) and bool(got.untrained) == (style == "qwq" and len(turns) > 1)
     assert [i for span in got.spans for i in range(span.start, span.stop)] == list(range(len(got.ids)))
     for span in got.spans:
         weights = set(got.weights[span.start : span.stop])
         if span.kind == "content":
-            assert weights == {float(span.role == "assistant")}
+            assert weights == {float(span.role == "assistant" and not got.untrained)}
         elif mask == "assistant" and span.role == "user":
             assert weights == {0.0}
 

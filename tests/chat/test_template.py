@@ -92,7 +92,7 @@ def prompts(folder: Path, messages: Messages, tools: Any = None, **variables: An
     other = theirs(folder)
     wanted = other.apply_chat_template(messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables)
     ours = load_tokenizer(folder)
-    ids = ours.render(messages, tools, add_generation_prompt=True, variables=variables).ids
+    ids = ours.render(messages, tools, add_generation_prompt=True, template_kwargs=variables).ids
     assert ids == other(wanted, add_special_tokens=False).input_ids
     return wanted, ours.decode(ids)
 
@@ -134,14 +134,14 @@ def test_variables_are_the_callers_or_refused(tmp_path: Path) -> None:
     assert [prompts(folder, talk("a"), enable_thinking=given)[1][-5:] for given in (True, False)] == [" loud", "quiet"]
     tok = load_tokenizer(folder)
     with pytest.raises(UserError, match="does not read a variable 'enable_thnking'") as refused:
-        tok.render(talk("a"), add_generation_prompt=True, variables={"enable_thnking": False})
+        tok.render(talk("a"), add_generation_prompt=True, template_kwargs={"enable_thnking": False})
     assert "nearest: enable_thinking" in str(refused.value)
     with pytest.raises(UserError, match="the variable messages is not one to give"):
-        tok.render(talk("a"), variables={"messages": []})
+        tok.render(talk("a"), template_kwargs={"messages": []})
     with pytest.raises(UserError, match="no chat template that would read them"):
-        ChatTokenizer(tok, "chatml").render(talk("a"), variables={"enable_thinking": False})
+        ChatTokenizer(tok, "chatml").render(talk("a"), template_kwargs={"enable_thinking": False})
     with pytest.raises(UserError, match="a style and variables at once"):
-        tok.render(talk("a"), style="chatml", variables={"enable_thinking": False})
+        tok.render(talk("a"), style="chatml", template_kwargs={"enable_thinking": False})
 
 
 LOGIC = (
@@ -190,7 +190,7 @@ def test_names_in_tools_and_keys_and_variables_stay_text(tmp_path: Path) -> None
     call = {"function": {"name": "weather", "arguments": json.dumps({evil: evil})}}
     asked = [*talk("a"), {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": evil}]
     tool = {"function": {"name": "weather", "description": evil}}
-    ids = tok.render(asked, [tool], add_generation_prompt=True, variables={"note": evil}).ids
+    ids = tok.render(asked, [tool], add_generation_prompt=True, template_kwargs={"note": evil}).ids
     assert tok.decode(ids).count(evil) == 5 and ids.count(tok.im_end_id) == 1
 
 

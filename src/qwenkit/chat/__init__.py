@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from .parse import parse_text
     from .render import Rendered, Span
     from .stop_tokens import stop_token_ids
-    from .styles import STYLES
+    from .styles import STYLES, ChatStyle
     from .tokenizer import ChatTokenizer, load_tokenizer
     from .truncation import truncate_history
 
 _HOME = {
     "MASKS": "loss_mask",
     "STYLES": "styles",
+    "ChatStyle": "styles",
     "ChatTokenizer": "tokenizer",
     "Message": "messages",
     "Rendered": "render",
@@ -38,6 +39,7 @@ _HOME = {
 __all__ = [
     "MASKS",
     "STYLES",
+    "ChatStyle",
     "ChatTokenizer",
     "Message",
     "Rendered",

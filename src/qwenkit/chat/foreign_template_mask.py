@@ -18,14 +18,14 @@ conversation has; a system turn that the template puts in by itself has no loss.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..errors import UserError
-from ..tokenizer import IM_END, IM_START
+from ..tokenizer import IM_END, IM_START, Tokenizer
 from .messages import trained
+from .pieces import Piece, thought_in
 from .render import Rendered, encode_pieces
-from .styles import Piece, thought_in
 from .template import first_difference, has_generation_tags, reads
 from .traced import Stretch, Traced
 
@@ -120,16 +120,16 @@ def _tagged(traced: Traced, stretches: list[Stretch], turns: list[int]) -> list[
 def _turn_end(traced: Traced, stop: int, limit: int) -> int:
     """Return where a turn ends whose text ends at `stop`: after its last token, or the one that follows at once, and
     after a newline."""
-    text, ends, typed = traced.text, _ends(traced), {start for start, _ in traced.typed}
+    text, ends, typed = traced.text, turn_ends(traced.tok, traced.names), {start for start, _ in traced.typed}
     ended = any(text.endswith(name, 0, stop) and stop - len(name) not in typed for name in ends)
     after = stop + len("" if ended else next((name for name in ends if text.startswith(name, stop)), ""))
     return min(after + ((ended or after > stop) and text.startswith("\n", after)), limit)
 
 
-def _ends(traced: Traced) -> list[str]:
+def turn_ends(tok: Tokenizer, names: Mapping[str, object]) -> list[str]:
     """Return the names that may end a turn, the longest first: special tokens, and what the folder calls its end."""
-    own = traced.tok.special_names & {str(traced.names.get("eos_token"))}
-    return sorted((traced.tok.special_names - traced.tok.visible) | own, key=len, reverse=True)
+    own = tok.special_names & {str(names.get("eos_token"))}
+    return sorted((tok.special_names - tok.visible) | own, key=len, reverse=True)
 
 
 def rendered(traced: Traced, mask: str, continue_final_message: bool = False) -> Rendered:
@@ -157,7 +157,7 @@ class _Marks:
     def __init__(self, traced: Traced, placed: list[Answer]) -> None:
         self.traced, self.placed = traced, placed
         self.typed = {start for start, _ in traced.typed}
-        self.ends = re.compile("|".join(map(re.escape, _ends(traced))) or "(?!)")
+        self.ends = re.compile("|".join(map(re.escape, turn_ends(traced.tok, traced.names))) or "(?!)")
 
     def inside(self) -> Iterator[tuple[Stretch, Piece]]:
         """Of every answer: its text, the token that ends it, the newline after that."""

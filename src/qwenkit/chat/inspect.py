@@ -89,4 +89,4 @@ def _counts(rendered: Rendered) -> str:
     if not rendered.untrained:
         return words
     numbers = ", ".join(map(str, rendered.untrained))
-    return f"{words}; message {numbers} not trained: the template changes it once it is history"
+    return f"{words}; message {numbers} not trained: the template shows it otherwise than it asks for it"

@@ -10,7 +10,7 @@ the `<|im_end|>` after it. A turn's own `weight` multiplies every loss weight in
 from __future__ import annotations
 
 from ..errors import UserError, nearest
-from .styles import Piece
+from .pieces import Piece
 
 MASKS = ("qwen", "assistant")
 

@@ -8,10 +8,11 @@ A system turn only comes first; user and assistant take turns; tool results foll
 Anything else is refused with the number of the message: a turn in the wrong place trains a model on input that it never
 gets.
 
-`content` is a string, or a list of text parts, or null beside tool calls; the arguments of a call are an object or its
-JSON text; thoughts are `reasoning_content` (or `reasoning`, `thinking`). OpenAI's other names are read as what they are
-(`developer`: system, `function`: tool, `function_call`: a tool call). An assistant's turn may have a loss weight:
-`weight`, a number (0: not trained), or `train`, true or false; in other turns the two are checked and have no effect.
+`content` is a string, or a list of parts, or null beside tool calls: parts of text, and in a style that knows them
+pictures and sounds in a user's turn (`media.py`). The arguments of a call are an object or its JSON text; thoughts are
+`reasoning_content` (or `reasoning`, `thinking`). OpenAI's other names are read as what they are (`developer`: system,
+`function`: tool, `function_call`: a tool call). An assistant's turn may have a loss weight: `weight`, a number (0: not
+trained), or `train`, true or false; in other turns the two are checked and have no effect.
 Other keys are passed on to a folder's own template and shown by no style; one that is nearly a known name is refused.
 """
 
@@ -19,16 +20,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, nearest
 from ..records import Row
+from .media import KINDS, MediaPart, read_part
 
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 """A function that a model may call: `{"type": "function", "function": {"name": ..., "parameters": ...}}`, or bare."""
-Variables = Mapping[str, object]
+TemplateKwargs = Mapping[str, object]
 """What a folder's chat template may read besides the conversation, by name."""
 ROLES = ("system", "user", "assistant", "tool")
 RENAMED = {"developer": "system", "function": "tool"}
@@ -39,27 +41,56 @@ _KEYS = ("role", "content", "tool_calls", "function_call", "weight", "train", *T
 _OTHER_KEYS = frozenset(("tool_call_id", "name", "id", "refusal", "audio", "annotations"))
 
 
-def check(messages: Sequence[Message], add_generation_prompt: bool, continue_final_message: bool) -> list[Message]:
-    """Return the conversation in the form that `normal` gives; raises a `UserError` that names a malformed message."""
+def check(
+    messages: Sequence[Message],
+    add_generation_prompt: bool,
+    continue_final_message: bool,
+    media: Collection[str] = (),
+) -> list[Message]:
+    """Return the conversation in the form that `normal` gives; raises a `UserError` that names a malformed message.
+
+    `media` are the kinds of media that a user's turn may have."""
     if not messages:
         raise UserError("the conversation has no messages", expected="at least a user message")
     checked: list[Message] = []
     for index, message in enumerate(messages):
-        _check_message(index, message)
-        checked.append(normal(message))
+        _check_message(index, message, media)
+        checked.append(normal(message, media))
         _check_place(index, checked[-1]["role"], checked[-2] if index else None)
     _check_end(checked, add_generation_prompt, continue_final_message)
     return checked
 
 
-def normal(message: Message) -> Row:
-    """Return a checked message without null keys, with present-day names and roles, and its content as a string."""
+def check_following(messages: Sequence[Message], media: Collection[str] = ()) -> list[Message]:
+    """Return turns of the user or of tools that follow an answer, in the form that `normal` gives; raises a `UserError`
+    for other turns."""
+    if not messages:
+        raise UserError("no messages to go on with", expected="a user's turn, or results of tools")
+    checked: list[Message] = []
+    for index, message in enumerate(messages):
+        _check_message(index, message, media)
+        checked.append(normal(message, media))
+        role = checked[-1]["role"]
+        if role not in ("user", "tool"):
+            raise UserError(f"a turn of {role} after ids that end with an answer", where=f"message {index}",
+                            expected="user or tool")  # fmt: skip
+        if index:
+            _check_place(index, role, checked[-2])
+    return checked
+
+
+def normal(message: Message, media: Collection[str] = ()) -> Row:
+    """Return a checked message without null keys, with present-day names and roles, and its content as a string, or as
+    parts where it has `media`."""
     plain = {key: value for key, value in message.items() if value is not None}
     plain["role"] = RENAMED.get(plain["role"], plain["role"])
     if call := plain.pop("function_call", None):
         plain["tool_calls"] = [{"type": "function", "function": call}]
     if "content" in plain or not plain.get("tool_calls"):
-        plain["content"] = text_of(message)
+        parts = _parts(message, "message", media)
+        plain["content"] = (
+            _joined(parts) if any(isinstance(part, MediaPart) for part in parts) else "".join(map(str, parts))
+        )
     thought = next((plain[key] for key in THOUGHTS if key in plain), None)
     return plain if thought is None else {**plain, "reasoning_content": thought}
 
@@ -71,7 +102,7 @@ def trained(message: Message) -> float:
     return 0.0 if message.get("train") is False else float(message.get("weight", 1.0))
 
 
-def _check_message(index: int, message: Message) -> None:
+def _check_message(index: int, message: Message, media: Collection[str] = ()) -> None:
     """Raise a `UserError` unless a message is a mapping with a known role and readable content."""
     where = f"message {index}"
     if not isinstance(message, Mapping) or "role" not in message:
@@ -90,7 +121,7 @@ def _check_message(index: int, message: Message) -> None:
     if message.get("tool_calls") and message.get("function_call"):
         raise UserError("both tool_calls and function_call", where=where, expected="one of the two")
     calls(message, where)
-    text_of(message, where)
+    _parts(message, where, media if RENAMED.get(role, role) == "user" else ())
     for key in THOUGHTS:
         if message.get(key) is not None and not isinstance(message[key], str):
             raise UserError(f"{key} is {_kind(message[key])}", where=where, expected="a string")
@@ -158,27 +189,48 @@ def text_of(message: Message, where: str = "message") -> str:
     """Return the content of a message: a string, or text parts joined; None counts as empty beside tool calls.
 
     Raises a `UserError` for other content."""
+    return "".join(map(str, _parts(message, where, ())))
+
+
+def _parts(message: Message, where: str, media: Collection[str]) -> list[str | MediaPart]:
+    """Return the parts of a message's content; raises a `UserError` for media of other kinds than those given."""
     content = message.get("content")
     if isinstance(content, str):
-        return content
+        return [content]
     if content is None and (message.get("tool_calls") or message.get("function_call")):
-        return ""
+        return [""]
     if isinstance(content, list):
-        return "".join(_part(part, where) for part in content)
+        return [_part(part, f"{where}, part {number}", media) for number, part in enumerate(content)]
     raise UserError(f"content is {_kind(content)}", where=where, expected="a string, or a list of text parts")
 
 
-def _part(part: Any, where: str) -> str:
-    """Return the text of one part of a message's content."""
+def _part(part: Any, where: str, media: Collection[str]) -> str | MediaPart:
+    """Return the text of one part of a message's content, or its picture or sound."""
     expected = '{"type": "text", "text": ...}'
     if not isinstance(part, Mapping):
         raise UserError(f"a content part is {_kind(part)}", where=where, expected=expected)
-    if part.get("type") != "text":
-        raise UserError(f"a content part of type {part.get('type')!r}", where=where,
-                        expected="text parts only, for a text model")  # fmt: skip
+    name = part.get("type")
+    if isinstance(name, str) and KINDS.get(name) in media:
+        return read_part(part, where)
+    if name != "text":
+        taken = f"{' and '.join(('text', *media))} parts" if media else "text parts only, for a text model"
+        raise UserError(f"a content part of type {name!r}", where=where, expected=taken)
     if not isinstance(part.get("text"), str):
         raise UserError(f"the text of a content part is {_kind(part.get('text'))}", where=where, expected=expected)
     return part["text"]
+
+
+def _joined(parts: Sequence[str | MediaPart]) -> list[dict[str, str]]:
+    """Return parts in one form, neighbouring texts as one."""
+    out: list[dict[str, str]] = []
+    for part in parts:
+        if isinstance(part, MediaPart):
+            out.append(part.plain())
+        elif out and out[-1]["type"] == "text":
+            out[-1]["text"] += part
+        else:
+            out.append({"type": "text", "text": part})
+    return out
 
 
 def _kind(content: object) -> str:

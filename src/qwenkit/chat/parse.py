@@ -40,7 +40,7 @@ def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
         message["reasoning_content"] = thought
     text, calls = _hermes(text, offered)
     if not calls and tools:
-        text, calls = _react(text, offered)
+        text, calls = read_react(text, offered)
     message["content"] = text
     if calls:
         message["tool_calls"] = calls
@@ -135,13 +135,13 @@ def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
     body = _table(_table(value).get("function", value))
     name, arguments = body.get("name"), body.get("arguments", body.get("parameters"))
     if isinstance(arguments, str):
-        arguments = _loads(arguments)
+        arguments = read_arguments(arguments)
     if not isinstance(name, str) or not isinstance(arguments, dict) or (offered is not None and name not in offered):
         return None
     return _call(name, arguments)
 
 
-def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
+def read_react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any]]]:
     """Return the last action, or the last final answer, of ReAct lines, as the official code reads them."""
     action, given = text.rfind("\nAction:"), text.rfind("\nAction Input:")
     if 0 <= action < given:
@@ -150,12 +150,14 @@ def _react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str, Any
         arguments = text[given + len("\nAction Input:") : observed if observed >= 0 else None].strip()
         if name and (offered is None or name in offered):
             content = text[text.find("Thought: ") + len("Thought: ") : action] if "Thought: " in text else text[:action]
-            return content.strip(), [_call(name, _loads(arguments))]
+            return content.strip(), [_call(name, read_arguments(arguments))]
     final = text.rfind("\nFinal Answer: ")
+    if final < 0 and text.endswith("\nFinal Answer:"):
+        return "", []
     return (text[final + len("\nFinal Answer: ") :] if final >= 0 else text), []
 
 
-def _loads(arguments: str) -> Any:
+def read_arguments(arguments: str) -> Any:
     """Return arguments as an object where they are one, else as the text that the model wrote."""
     try:
         return _DECODER.decode(arguments)

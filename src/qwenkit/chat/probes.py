@@ -1,4 +1,5 @@
-"""Conversations that distinguish chat styles: system turns, edges of whitespace, several turns, thoughts, tools."""
+"""Forty conversations that distinguish chat styles: system turns, edges of whitespace, several turns, thoughts,
+tools."""
 
 from __future__ import annotations
 
@@ -43,6 +44,29 @@ _CALLED_TWICE: list[Message] = [
     {"role": "tool", "content": "rain"},
 ]
 
+_LOOKED_UP: list[Message] = [
+    *_CALLED,
+    {"role": "assistant", "content": "晴天。"},
+    {"role": "user", "content": "And tomorrow?"},
+]
+_NESTED = {"name": "weather", "arguments": {"city": "a\nb", "days": [1, 2.5, None, True], "at": {"time": "早上 😀"}}}
+
+
+def _thinking(*thoughts: str, content: str = "") -> list[Message]:
+    """Return a question that is answered by calls with thoughts, each with its result, and at last by a text."""
+    asked = _talk("Weather in Paris, then in Rome?")
+    for thought in thoughts[:-1]:
+        call: Message = {"role": "assistant", "content": content, "reasoning_content": thought, "tool_calls": [_CALL]}
+        asked += [call, {"role": "tool", "content": "sunny"}]
+    return [*asked, {"role": "assistant", "content": "Both sunny.", "reasoning_content": thoughts[-1]}]
+
+
+def _calls_after(content: str, *made: object) -> list[Message]:
+    """Return a question, an answer that calls tools after some text, and a result."""
+    called: Message = {"role": "assistant", "content": content, "tool_calls": list(made or (_CALL,))}
+    return [*_talk("Weather?"), called, {"role": "tool", "content": "\nsunny\n"}]
+
+
 PROBES: tuple[Probe, ...] = (
     Probe(_talk("Hello!"), True),
     Probe(_talk("你好"), True),
@@ -68,4 +92,20 @@ PROBES: tuple[Probe, ...] = (
     Probe([*_talk("a"), {"role": "assistant", "content": "b", "reasoning_content": "hm"}]),
     Probe(_CALLED, True, [_TOOL]),
     Probe(_CALLED_TWICE, True, [_TOOL]),
+    Probe(_talk("a", "\n\nb\n", "c", "\nd"), False),
+    Probe(_talk("a", "b", system="\nBe brief.\n"), False),
+    Probe(_talk("a", system=""), True, [_TOOL]),
+    Probe(_LOOKED_UP, True, [_TOOL]),
+    Probe([*_LOOKED_UP, *_talk("", "雨。")[1:]], False, [_TOOL]),
+    Probe([*_CALLED_TWICE, {"role": "assistant", "content": "Sun, then rain."}], False, [_TOOL]),
+    Probe(_calls_after("Looking.\n"), True, [_TOOL]),
+    Probe(_calls_after("\n\nLooking.", _NESTED), True, [_TOOL]),
+    Probe(_calls_after("<think>\nhm\n</think>\n\n"), True, [_TOOL]),
+    Probe(_calls_after("<think>\nhm\n</think>\n\nLooking.", _CALL, _NESTED), True, [_TOOL]),
+    Probe(_thinking("which?", "done"), False, [_TOOL]),
+    Probe(_thinking("which?", "and?\n", "\ndone", content="\n"), False, [_TOOL]),
+    Probe([*_thinking("which?", "done"), *_talk("Thanks.")], True, [_TOOL]),
+    Probe(_talk("a", "b", "<tool_response>c</tool_response>", "d"), False),
+    Probe(_talk("a", "<think>\ncut off", "c", "</think>d"), False),
+    Probe(_calls_after(""), False),
 )

@@ -11,6 +11,7 @@ from qwenkit.records import Row, read_object, write_json
 from qwenkit.tokenizer import chatml_template, ranks_text, read_config, read_template
 from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES, TOKENIZER
 
+from .styles import get_style
 from .tokenizer import ChatTokenizer, load_tokenizer
 
 EXTRA = "extra.tiktoken"
@@ -107,10 +108,10 @@ def chat_tokenizer(folder: Path, style: str) -> ChatTokenizer:
     tok = load_tokenizer(folder)
     if style in ("own", tok.style):
         return tok
-    if style == "qwen3":
+    if not get_style(style).published:
         raise UserError(
-            "style = qwen3, but the folder's chat template is another one", where=str(folder),
-            expected="a folder with Qwen3's template: what is trained must be what is served",
+            f"style = {style}, but the folder's chat template is another one", where=str(folder),
+            expected=f"a folder with the template of {style}: what is trained must be what is served",
             hint='set style = "chatml", whose template is published with the model',
         )  # fmt: skip
     return ChatTokenizer(tok, style, chatml_template())
@@ -121,7 +122,8 @@ def prompt_ids(tok: ChatTokenizer, row: Row) -> list[int]:
     return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=True).ids
 
 
-Style = Literal["own", "qwen1", "chatml", "qwen3"]
+Style = Literal["own", "qwen1", "chatml", "qwen3", "qwen2", "qwen2.5", "qwq"]
+"""Styles that a model may be trained in: our own, and those of folders with their templates."""
 
 
 STYLE = (

@@ -1,6 +1,6 @@
 """Pieces to ids, each with its loss weight and its place in the conversation.
 
-`qwen1` encodes every piece by itself, as the authors' own code does. `chatml` and `qwen3` encode what lies between
+`qwen1` encodes every piece by itself, as the authors' own code does. The other styles encode what lies between
 two special tokens as one string, as a published template does: there, content that begins with a newline may share
 a token with the header's newline. Such a token belongs to the header and is not trained, because at generation the
 header is given.
@@ -12,13 +12,18 @@ The name of a special token in typed text is plain text: `counting` says which n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from ..prompt import Media, Prompt
 from ..tokenizer import Part, Tokenizer
 from .loss_mask import check_mask, loss_weight
-from .styles import Piece
+from .media import media_ids
+from .messages import Message, Tool
+from .pieces import Piece, pieces, untrained
+from .react import is_react, react_pieces, without_tools
+from .styles import ChatStyle, get_style
 
 
 class Span(NamedTuple):
@@ -31,31 +36,83 @@ class Span(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A rendered conversation: `weights[i]` is the loss weight of predicting `ids[i]`; `images` are the pictures, in
-    order (none here).
+    """A rendered conversation: `weights[i]` is the loss weight of predicting `ids[i]`; `images` are the pictures and
+    sounds that some of the ids stand for, in order.
 
-    `untrained` are the messages whose answers are not trained because the folder's template changes them once they are
-    history (it removes their thoughts): the model would learn an answer that it must never give."""
+    `untrained` are the messages whose answers are not trained because they are shown otherwise than the model wrote
+    them (once they are history, their thoughts are removed): it would learn an answer that it must never give."""
 
     ids: list[int]
     weights: list[float]
     spans: list[Span]
-    images: list[str]
+    images: tuple[Media, ...] = ()
     untrained: tuple[int, ...] = ()
 
+    @property
+    def prompt(self) -> Prompt:
+        """Return the conversation as a prompt, for the engine."""
+        return Prompt(tuple(self.ids), self.images)
 
-def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str, mask: str) -> Rendered:
+    def after(self, before: Prompt) -> Prompt:
+        """Return a prompt that goes on with these ids, of `ChatTokenizer.extend`."""
+        shift = len(before.ids)
+        images = (media._replace(start=media.start + shift, stop=media.stop + shift) for media in self.images)
+        return Prompt((*before.ids, *self.ids), (*before.images, *images))
+
+
+def render_style(
+    tok: Tokenizer,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] | None,
+    style: ChatStyle,
+    mask: str = "qwen",
+    *,
+    add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
+    thinking: bool | None = None,
+) -> Rendered:
+    """Return a checked conversation as ids with loss weights, in a style of ours."""
+    style.opening(thinking)  # raises where the style has no such choice
+    asked = (messages, tools, style, add_generation_prompt, continue_final_message, thinking)
+    if is_react(messages, tools, style):
+        chat_pieces, lost = react_pieces(*asked), without_tools(messages, tools)
+    else:
+        chat_pieces, lost = pieces(*asked), untrained(messages, style, thinking)
+    return encode_pieces(tok, chat_pieces, style, mask)._replace(untrained=lost)
+
+
+def encode_pieces(tok: Tokenizer, pieces: Sequence[Piece], style: str | ChatStyle, mask: str) -> Rendered:
     """Return ids, loss weights and spans of a conversation's pieces; raises a `UserError` for an unknown mask."""
     check_mask(mask)
-    parts = [Part(piece.text, counting(tok, piece), at) for at, piece in enumerate(pieces)]
     ids: list[int] = []
     whose: list[int] = []
-    for together in [[part] for part in parts] if style == "qwen1" else [parts]:
-        more, owners = tok.encode_parts(together)
+    images: list[Media] = []
+    for together in _together(pieces, get_style(style).joined):
+        piece = pieces[together[0]]
+        if piece.media is not None and piece.form is not None:
+            more = media_ids(tok, piece.text, piece.form)
+            images.append(Media(piece.media, piece.text, len(ids) + 1, len(ids) + len(more) - 1))
+            owners = together * len(more)
+        else:
+            parts = [Part(pieces[at].text, counting(tok, pieces[at]), at) for at in together]
+            more, owners = tok.encode_parts(parts)
         ids += more
         whose += owners
     weights = [loss_weight(piece, mask) for piece in pieces]
-    return Rendered(ids, [weights[owner] for owner in whose], _spans(pieces, whose), [])
+    return Rendered(ids, [weights[owner] for owner in whose], _spans(pieces, whose), tuple(images))
+
+
+def _together(pieces: Sequence[Piece], joined: bool) -> Iterator[list[int]]:
+    """Yield the indices of pieces that are encoded as one text; media stand alone."""
+    group: list[int] = []
+    for at, piece in enumerate(pieces):
+        apart = piece.media is not None or not (joined or piece.glued)
+        if group and (apart or pieces[group[-1]].media is not None):
+            yield group
+            group = []
+        group.append(at)
+    if group:
+        yield group
 
 
 def counting(tok: Tokenizer, piece: Piece) -> frozenset[str]:

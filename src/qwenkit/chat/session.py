@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 from ..errors import UserError, visible
-from .messages import Message, Variables
+from .messages import Message, TemplateKwargs
 from .truncation import SupportsRender, truncate_history
 
 Messages = list[dict[str, str]]
@@ -39,7 +39,7 @@ class ChatEngine(Protocol[Params]):
         ...
 
     def stream_chat(
-        self, messages: list[Message], params: Params, *, variables: Variables | None = None
+        self, messages: list[Message], params: Params, *, variables: TemplateKwargs | None = None
     ) -> Iterator[str]:
         """Yield the text of the answer in deltas."""
         ...
@@ -51,14 +51,15 @@ def talk(
     params: Params,
     system: str | None,
     prompt: str | None,
-    variables: Variables | None = None,
+    template_kwargs: TemplateKwargs | None = None,
 ) -> None:
-    """Ask once (`prompt`), or read lines until the end of the input. `variables` are for the folder's chat template."""
+    """Ask once (`prompt`), or read lines until the end of the input. `template_kwargs` are for the folder's chat
+    template."""
     start: Messages = [{"role": "system", "content": system}] if system else []
     for remark in getattr(tok, "remarks", ()):
         print(f"note: {visible(remark)}", file=sys.stderr)
     if prompt is not None:
-        answer(engine, tok, params, [*start, {"role": "user", "content": prompt}], variables)
+        answer(engine, tok, params, [*start, {"role": "user", "content": prompt}], template_kwargs)
         return
     history = list(start)
     print("/clear forgets, /quit leaves")
@@ -72,7 +73,7 @@ def talk(
             encoding = getattr(sys.stdin, "encoding", None) or "this terminal's encoding"
             print(f"error: this line is not text in {encoding}; it was not asked", file=sys.stderr)
         elif line.strip():
-            history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], variables)
+            history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], template_kwargs)
 
 
 def turn(
@@ -80,11 +81,11 @@ def turn(
     tok: SupportsRender,
     params: Params,
     history: Messages,
-    variables: Variables | None = None,
+    template_kwargs: TemplateKwargs | None = None,
 ) -> Messages:
     """Return the history with its answer; a question that cannot be asked is explained and removed."""
     try:
-        return [*history, {"role": "assistant", "content": answer(engine, tok, params, history, variables)}]
+        return [*history, {"role": "assistant", "content": answer(engine, tok, params, history, template_kwargs)}]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return history[:-1]
@@ -119,11 +120,12 @@ def answer(
     tok: SupportsRender,
     params: Params,
     history: Messages,
-    variables: Variables | None = None,
+    template_kwargs: TemplateKwargs | None = None,
 ) -> str:
     """Print the answer while it is generated, and return it. `ANSWER_ROOM` tokens of the context are left for it."""
-    more: dict[str, Any] = {"variables": variables} if variables else {}
-    kept = truncate_history(tok, history, engine.max_window, engine.max_length - ANSWER_ROOM, **more)
+    room = engine.max_length - ANSWER_ROOM
+    kept = truncate_history(tok, history, engine.max_window, room, template_kwargs=template_kwargs)
+    more: dict[str, Any] = {"variables": template_kwargs} if template_kwargs else {}
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)

@@ -1,162 +1,180 @@
-"""Our own ChatML: a conversation as pieces of text, by chat style (report appendix A.1).
+"""Chat styles as data: one table for each way in which a family writes conversations (report appendix A.1).
 
-Templates that come with other folders are run by `template.py`.
+    STYLES["qwen2.5"].default_system
+    replace(STYLES["qwen2"], tools=REACT)        # render(..., style=...) takes a table as well as its name
 
-A piece is a stretch of text that belongs to one part of one turn:
+| style | whose |
+| --- | --- |
+| `qwen1` | the first Qwen's own code: every piece is encoded by itself |
+| `chatml` | the models trained here: no system turn unless one is given |
+| `qwen2` | Qwen1.5-Chat and Qwen2-Instruct: a default system turn, no tools |
+| `qwen2.5` | Qwen2.5-Instruct: another default system turn, tools |
+| `qwen3` | Qwen3: thoughts before an answer, which a request may switch off |
+| `qwq` | QwQ-32B: every answer begins with a thought, which the prompt opens |
+| `react` | the first Qwen with tools, as its released server writes them (ReAct) |
+| `qwen-vl` | Qwen-VL-Chat: pictures in a user's turn |
 
-    start "<|im_start|>" | header "user\\n" | content "..." | end "<|im_end|>" | newline "\\n"
-
-`qwen1` and `chatml` have the same pieces and differ in how they are encoded (see `render`). `qwen3` adds thinking:
-an answer after the last question is preceded by its `<think>` block, earlier ones lose theirs and are not trained then.
-Tool calls are Hermes-style JSON between `<tool_call>` marks, the same in all three.
+`pieces.py` and `react.py` write conversations by these tables. A style is added by adding its table; where models are
+published in it, a test compares it with the published template.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from ..tokenizer import IM_END, IM_START
-from .messages import Message, Tool, calls, text_of, to_json, trained
-
-STYLES = ("qwen1", "chatml", "qwen3")
-
-TOOLS_HEAD = (
-    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
-)
-TOOLS_TAIL = (
-    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-    "<tool_call></tool_call> XML tags:\n<tool_call>\n"
-    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
-)
+from ..errors import UserError, nearest
+from ..prompt import MediaKind
 
 
-class Piece(NamedTuple):
-    """A stretch of text. In markup, names of special tokens are special tokens; in content they are text. `weight` is
-    the loss weight of its whole turn."""
+@dataclass(frozen=True)
+class Hermes:
+    """Tools as JSON between tags: their list in the system turn, calls in the answer, results in a user's turn."""
 
-    text: str
-    role: str
-    part: str
-    markup: bool = True
-    weight: float = 1.0
-
-
-def pieces(
-    messages: Sequence[Message],
-    tools: Sequence[Tool] | None,
-    style: str,
-    add_generation_prompt: bool = False,
-    continue_final_message: bool = False,
-) -> list[Piece]:
-    """Return all pieces of a conversation in order."""
-    out: list[Piece] = []
-    rest = list(enumerate(messages))
-    if tools:
-        system = text_of(messages[0]) if messages[0]["role"] == "system" else None
-        out += _turn("system", _system_with_tools(system, tools))
-        rest = rest if system is None else rest[1:]
-    question, lost = _question(messages), untrained(messages, style)
-    for index, message in rest:
-        after = messages[index + 1]["role"] if index + 1 < len(messages) else None
-        before = messages[index - 1]["role"] if index else None
-        if message["role"] == "tool":
-            out += _tool_turn(message, first=before != "tool", last=after != "tool")
-        elif message["role"] == "assistant":
-            turn = _turn("assistant", _answer(message, style == "qwen3", index > question, after is None))
-            weight = 0.0 if index in lost else trained(message)
-            out += [piece._replace(weight=weight) for piece in turn]
-        else:
-            out += _turn(message["role"], [Piece(text_of(message), message["role"], "content", False)])
-    if continue_final_message:
-        out = out[:-2]
-    if add_generation_prompt:
-        out += [Piece(IM_START, "assistant", "start"), Piece("assistant\n", "assistant", "header")]
-    return out
+    head: str = (
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
+    )
+    tail: str = (
+        "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+        "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+        '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+    )
+    call: tuple[str, str] = ("<tool_call>\n", "\n</tool_call>")
+    result: tuple[str, str] = ("\n<tool_response>\n", "\n</tool_response>")
+    arguments: Literal["given", "json"] = "given"
+    """Arguments that are given as text: written as they are, or read and written again as the JSON of an object."""
+    system: str | None = None
+    """What stands in the place of a system turn before the list, with a blank line after it; None: nothing does."""
+    gap: Literal["shown", "given"] = "shown"
+    """A call has a newline before it where the answer has content: as it is shown, or as the message gives it."""
 
 
-def untrained(messages: Sequence[Message], style: str) -> tuple[int, ...]:
-    """Return the messages whose answers appear without their thoughts, and so differ from what the model wrote."""
-    if style != "qwen3":
-        return ()
-    before = enumerate(messages[: _question(messages) + 1])
-    return tuple(i for i, m in before if m["role"] == "assistant" and _split_thought(m, text_of(m))[0].strip())
+@dataclass(frozen=True)
+class ReAct:
+    """Tools as the first Qwen's lines: their list before a question, calls and results inside one answer.
+
+    The instruction is a part of the released prompt, which the models were trained with."""
+
+    tool: str = (
+        "{name}: Call this tool to interact with the {human} API. What is the {human} API useful for? "
+        "{description} Parameters: {parameters}"
+    )
+    instruction: str = (
+        "Answer the following questions as best you can. You have access to the following APIs:\n\n{tools}\n\n"
+        "Use the following format:\n\n"
+        "Question: the input question you must answer\n"
+        "Thought: you should always think about what to do\n"
+        "Action: the action to take, should be one of [{names}]\n"
+        "Action Input: the input to the action\n"
+        "Observation: the result of the action\n"
+        "... (this Thought/Action/Action Input/Observation can be repeated zero or more times)\n"
+        "Thought: I now know the final answer\n"
+        "Final Answer: the final answer to the original input question\n\n"
+        "Begin!\n\nQuestion: "
+    )
+    thought: str = "Thought:"
+    call: tuple[str, str] = ("\nAction: ", "\nAction Input: ")
+    result: str = "\nObservation:"
+    final: str = "Thought: I now know the final answer.\nFinal Answer: "
+    stop: tuple[str, ...] = ("Observation:",)
+    """Where an answer that calls a tool stops: the result is not the model's to write."""
 
 
-def _question(messages: Sequence[Message]) -> int:
-    """Return the index of the last question, or -1."""
-    return max((i for i, m in enumerate(messages) if _asks(m)), default=-1)
+@dataclass(frozen=True)
+class MediaForm:
+    """How a picture or a sound stands in a user's turn: `lead`, the tokens `marks[0]`, `slots` ids, `marks[1]`, then
+    `trail`. The ids are the bytes of its source, filled up with the token `pad`."""
+
+    lead: str
+    marks: tuple[str, str]
+    pad: str
+    slots: int
+    trail: str
 
 
-def _asks(message: Message) -> bool:
-    """Return whether a turn is a question of the user: tool results may be user turns as well."""
-    content = text_of(message) if message["role"] == "user" else None
-    return content is not None and not (content.startswith("<tool_response>") and content.endswith("</tool_response>"))
+@dataclass(frozen=True)
+class ChatStyle:
+    """How conversations are written: turns, tools, thoughts, media. The turn marks are ChatML's in every style."""
+
+    name: str
+    joined: bool = True
+    """Whether the text between two special tokens is encoded as one string, as a template's is, or every piece of it
+    by itself."""
+    published: bool = False
+    """Whether a model trained in this style is published with our ChatML template. Otherwise its template is that of
+    the folder it came from."""
+    default_system: str | None = None
+    """The system turn of a conversation that has none; it has no loss."""
+    tools: Hermes | ReAct | None = Hermes()
+    think: str | None = None
+    """What the prompt of an answer ends with where the model is to think; None where it cannot be asked to."""
+    no_think: str | None = None
+    """What the prompt of an answer ends with where the model is not to think."""
+    thoughts: tuple[str, str] | None = None
+    """The tags around the thought of an answer, where the style shows thoughts apart from the content."""
+    history: Literal["kept", "before_question", "before_last"] = "kept"
+    """Which answers lose their thoughts: none, those before the last question, or all but the last message."""
+    media: tuple[tuple[MediaKind, MediaForm], ...] = ()
+
+    def opening(self, thinking: bool | None) -> str:
+        """Return what the prompt of an answer ends with; raises a `UserError` for a choice that this style has not."""
+        if thinking is None:
+            return self.think or ""
+        opening = self.think if thinking else self.no_think
+        if opening is None:
+            shown = f"thinking = {str(thinking).lower()}, and the chat style {self.name}"
+            if self.think is None:
+                raise UserError(f"{shown} has no thoughts", expected=f"a style that has: {', '.join(THINKING)}")
+            raise UserError(f"{shown} always thinks", expected="thinking = true, or nothing")
+        return opening
+
+    @property
+    def media_kinds(self) -> tuple[MediaKind, ...]:
+        """Return the kinds of media that a user's turn may have."""
+        return tuple(kind for kind, _ in self.media)
 
 
-def _turn(role: str, body: Iterable[Piece]) -> list[Piece]:
-    return [Piece(IM_START, role, "start"), Piece(f"{role}\n", role, "header"), *body, *_end(role)]
+HERMES, REACT = Hermes(), ReAct()
+_QWEN1 = ChatStyle("qwen1", joined=False, published=True)
+_HELPFUL = "You are a helpful assistant."
+_QWEN = f"You are Qwen, created by Alibaba Cloud. {_HELPFUL}"
+_PICTURES = MediaForm(lead="Picture {n}: ", marks=("<img>", "</img>"), pad="<imgpad>", slots=256, trail="\n")
+
+STYLES: dict[str, ChatStyle] = {
+    style.name: style
+    for style in (
+        _QWEN1,
+        ChatStyle("chatml", published=True),
+        ChatStyle(
+            "qwen3",
+            think="",
+            no_think="<think>\n\n</think>\n\n",
+            thoughts=("<think>\n", "\n</think>\n\n"),
+            history="before_question",
+        ),
+        ChatStyle("qwen2", default_system=_HELPFUL, tools=None),
+        ChatStyle("qwen2.5", default_system=_QWEN, tools=Hermes(arguments="json", system=_QWEN)),
+        ChatStyle(
+            "qwq",
+            tools=Hermes(arguments="json", system="", gap="given"),
+            think="<think>\n",
+            history="before_last",
+        ),
+        replace(_QWEN1, name="react", published=False, tools=REACT),
+        replace(_QWEN1, name="qwen-vl", published=False, media=(("image", _PICTURES),)),
+    )
+}
+TEMPLATE_STYLES = tuple(name for name, style in STYLES.items() if not (isinstance(style.tools, ReAct) or style.media))
+"""The styles that a folder's chat template may be of."""
+THINKING = tuple(name for name, style in STYLES.items() if style.think is not None)
+"""The styles of models that think before they answer."""
 
 
-def _end(role: str) -> list[Piece]:
-    return [Piece(IM_END, role, "end"), Piece("\n", role, "newline")]
-
-
-def _system_with_tools(system: str | None, tools: Sequence[Tool]) -> list[Piece]:
-    """Return the system turn that offers tools, after the user's own system text."""
-    own = [] if system is None else [Piece(system, "system", "content", False), Piece("\n\n", "system", "content")]
-    signatures = "".join("\n" + to_json(tool) for tool in tools)
-    return [
-        *own,
-        Piece(TOOLS_HEAD, "system", "content"),
-        Piece(signatures, "tools", "content", False),
-        Piece(TOOLS_TAIL, "system", "content"),
-    ]
-
-
-def _tool_turn(message: Message, first: bool, last: bool) -> Iterator[Piece]:
-    """Yield the pieces of tool results: neighbours share one user turn."""
-    if first:
-        yield Piece(IM_START, "tool", "start")
-        yield Piece("user", "tool", "header")
-    yield Piece("\n<tool_response>\n", "tool", "header")
-    yield Piece(text_of(message), "tool", "content", False)
-    yield Piece("\n</tool_response>", "tool", "header")
-    if last:
-        yield from _end("tool")
-
-
-def _answer(message: Message, thinks: bool, current: bool, last: bool) -> Iterator[Piece]:
-    """Yield the pieces of an assistant's turn: thoughts (qwen3), text, tool calls. All of it is content."""
-    content = text_of(message)
-    if thinks:
-        thought, content = _split_thought(message, content)
-        if current and (last or thought):
-            yield Piece("<think>\n", "assistant", "content")
-            yield Piece(thought.strip("\n"), "assistant", "content", False)
-            yield Piece("\n</think>\n\n", "assistant", "content")
-            content = content.lstrip("\n")
-    yield Piece(content, "assistant", "content", False)
-    for number, (name, arguments) in enumerate(calls(message)):
-        gap = "\n" if content or number else ""
-        yield Piece(f"{gap}<tool_call>\n", "assistant", "content")
-        body = f'{{"name": {to_json(name)}, "arguments": {arguments}}}'
-        yield Piece(body, "assistant", "content", False)
-        yield Piece("\n</tool_call>", "assistant", "content")
-
-
-def thought_in(message: Message) -> str:
-    """Return the thoughts inside a message's content, or ""."""
-    return _split_thought({"role": "assistant"}, text_of(message))[0].strip()
-
-
-def _split_thought(message: Message, content: str) -> tuple[str, str]:
-    """Return thoughts and text: the thoughts from their own field, or from a `<think>` block at the head of the
-    content."""
-    if isinstance(message.get("reasoning_content"), str):
-        return message["reasoning_content"], content
-    if "</think>" not in content:
-        return "", content
-    thought = content.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
-    return thought, content.split("</think>")[-1].lstrip("\n")
+def get_style(style: str | ChatStyle) -> ChatStyle:
+    """Return the table of a style, given by its name or as it is; raises a `UserError` for an unknown name."""
+    if isinstance(style, ChatStyle):
+        return style
+    if style not in STYLES:
+        raise UserError(f"unknown chat style {style!r}", expected=", ".join(STYLES), nearest=nearest(style, STYLES))
+    return STYLES[style]

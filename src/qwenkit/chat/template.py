@@ -1,6 +1,6 @@
 """Foreign chat templates: run the Jinja template of a model folder, and detect which of our styles it is.
 
-Our own rendering of ChatML is `styles.py`.
+Our own rendering is `pieces.py`, by the tables of `styles.py`.
 
 `render_text` is the one place where a template is run: by `qwenkit.templates`, in a separate process unless it is our
 own, with the names that transformers gives it. The names of the folder's special tokens are variables, so is whatever a
@@ -11,7 +11,7 @@ the style, otherwise the first difference is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -19,10 +19,12 @@ from ..errors import UserError, nearest
 from ..templates import GENERATION_MARKS, environment, names_read, render, trust
 from ..tokenizer import Tokenizer
 from ..tokenizer.publish import chatml_template
-from .messages import Message, Tool, Variables, for_template, normal
+from .messages import Message, TemplateKwargs, Tool, for_template, normal
 from .probes import PROBES, Probe
 
 Ids = Callable[[Probe, str], list[int]]
+THINKING = "enable_thinking"
+"""The variable by which templates switch thoughts off."""
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", GENERATION_MARKS)
 
 
@@ -43,11 +45,12 @@ def render_text(
     messages: Sequence[Message],
     tools: Sequence[Tool] | None = None,
     add_generation_prompt: bool = False,
-    variables: Variables | None = None,
+    template_kwargs: TemplateKwargs | None = None,
 ) -> str:
-    """Return the text that a template makes of a conversation; `variables` are further names that it may read."""
+    """Return the text that a template makes of a conversation; `template_kwargs` are further variables that it may
+    read."""
     _trust_ours()
-    given = {"documents": None, **(variables or {}), "messages": list(messages), "tools": tools or None}
+    given = {"documents": None, **(template_kwargs or {}), "messages": list(messages), "tools": tools or None}
     return render(template, {**given, "add_generation_prompt": add_generation_prompt})
 
 
@@ -56,9 +59,20 @@ def reads(template: str, name: str) -> bool:
     return name in names_read(template)
 
 
-def check_variables(template: str, variables: Variables) -> None:
+def with_thinking(template: str, thinking: bool, kwargs: TemplateKwargs) -> TemplateKwargs:
+    """Return what a template reads, with its switch for thoughts; raises a `UserError` where it has none."""
+    shown = f"thinking = {str(thinking).lower()}"
+    if not reads(template, THINKING):
+        raise UserError(f"{shown}, and the folder's chat template does not read {THINKING!r}",
+                        expected="a template that does, or none of the two")  # fmt: skip
+    if kwargs.get(THINKING, thinking) is not thinking:
+        raise UserError(f"{shown}, and {THINKING} = {kwargs[THINKING]}", expected="one of the two")
+    return {**kwargs, THINKING: thinking}
+
+
+def check_kwargs(template: str, kwargs: TemplateKwargs) -> None:
     """Raise a `UserError` for a variable that the template never reads, and for one that a caller must not set."""
-    for name in variables:
+    for name in kwargs:
         if name in _GIVEN and name != "documents":
             raise UserError(f"the variable {name} is not one to give", expected="other variables of the chat template")
         if name not in names_read(template):
@@ -77,11 +91,11 @@ def has_generation_tags(template: str) -> bool:
 
 
 def detect(
-    tok: Tokenizer, template: str, styles: Sequence[str], render: Ids, variables: Variables | None = None
+    tok: Tokenizer, template: str, styles: Iterable[str], render: Ids, names: TemplateKwargs | None = None
 ) -> Detected:
     """Return the first style whose ids equal those of the template on every probe, else the first difference."""
     best: tuple[int, str] = (-1, "")
-    texts = [_probe_ids(tok, template, probe, variables) for probe in PROBES]
+    texts = [_probe_ids(tok, template, probe, names) for probe in PROBES]
     for style in styles:
         agreed, difference = _compare(tok, texts, style, render)
         if difference is None:
@@ -91,11 +105,11 @@ def detect(
     return Detected(None, best[1])
 
 
-def _probe_ids(tok: Tokenizer, template: str, probe: Probe, variables: Variables | None) -> list[int] | str:
+def _probe_ids(tok: Tokenizer, template: str, probe: Probe, names: TemplateKwargs | None) -> list[int] | str:
     """Return the template's ids of a probe, or its message when it refuses."""
     try:
         messages = [for_template(normal(message)) for message in probe.messages]
-        text = render_text(template, messages, probe.tools, probe.add_generation_prompt, variables)
+        text = render_text(template, messages, probe.tools, probe.add_generation_prompt, names)
     except UserError as error:
         return error.what
     return tok.encode(text, "all")

@@ -5,11 +5,14 @@
     r = tok.render(messages, add_generation_prompt=True)    # a prompt
     tok.parse(answer_ids)                         # {"role": "assistant", "content": ..., "tool_calls": ...}
 
-A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise. A folder with a
-template of another style (`tok.style is None`) is rendered by its template, and the template itself places the loss
-mask (`foreign_template_mask`); where it cannot, training is refused unless a style is named. Without a system turn none
-is rendered, except one that a folder's template adds by itself. `variables` are read by the template:
-`tok.render(messages, variables={"enable_thinking": False})`.
+    more = tok.extend(ids, [{"role": "tool", "content": "3"}])   # more.ids: what follows ids that were sampled
+
+A file without a chat template takes its family's style: `qwen1` for `.tiktoken`, `chatml` otherwise; a folder whose
+template is that of a style in `styles.py` is of this style. A folder with another template (`tok.style is None`) is
+rendered by its template, and the template itself places the loss mask (`foreign_template_mask`); where it cannot,
+training is refused unless a style is named. Without a system turn none is rendered, except one that the style or the
+folder's template adds by itself. `thinking` asks for thoughts or for none; other keys are read by the template alone:
+`tok.render(messages, template_kwargs={"enable_tools": False})`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..hub import resolve
 from ..tokenizer import (
     ENDOFTEXT,
@@ -36,11 +39,12 @@ from ..tokenizer.core import UNKNOWN
 from ..tokenizer.settings import DEFAULT, TOOL_USE
 from . import foreign_template_mask
 from . import template as templates
-from .messages import Message, Tool, Variables, check
+from .extend import extend_style, extend_template
+from .messages import Message, TemplateKwargs, Tool, calls, check, check_following, normal
 from .parse import ParsedMessage, parse_text
 from .probes import Probe
-from .render import Rendered, Span, encode_pieces
-from .styles import STYLES, pieces, untrained
+from .render import Rendered, Span, encode_pieces, render_style
+from .styles import STYLES, TEMPLATE_STYLES, THINKING, ChatStyle, get_style
 from .traced import Traced
 
 
@@ -74,12 +78,12 @@ class ChatTokenizer(Tokenizer):
     def _detected(self) -> templates.Detected:
         if self.chat_template is None or self._given_style is not None:
             return templates.Detected(self._given_style, None)
-        return templates.detect(self, self.chat_template, STYLES, self._probe, self.names)
+        return templates.detect(self, self.chat_template, TEMPLATE_STYLES, self._probe, self.names)
 
     def _probe(self, probe: Probe, style: str) -> list[int]:
-        return encode_pieces(
-            self, pieces(probe.messages, probe.tools, style, probe.add_generation_prompt), style, "qwen"
-        ).ids
+        messages = [normal(message) for message in probe.messages]
+        prompt = probe.add_generation_prompt
+        return render_style(self, messages, probe.tools, STYLES[style], add_generation_prompt=prompt).ids
 
     @property
     def style(self) -> str | None:
@@ -93,49 +97,103 @@ class ChatTokenizer(Tokenizer):
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
         mask: str = "qwen",
-        style: str | None = None,
-        variables: Variables | None = None,
+        style: str | ChatStyle | None = None,
+        thinking: bool | None = None,
+        template_kwargs: TemplateKwargs | None = None,
     ) -> Rendered:
         """Return a conversation as ids with loss weights.
 
-        Special tokens that people typed are encoded as text. `variables` are for the folder's own template, which then
-        renders the conversation. Raises a `UserError` for malformed messages and unknown styles or masks."""
-        messages = check(messages, add_generation_prompt, continue_final_message)
-        if style is not None and style not in STYLES:
-            raise UserError(f"unknown chat style {style!r}", expected=", ".join(STYLES), nearest=nearest(style, STYLES))
-        template = self._template(tools, style, variables or {})
+        Special tokens that people typed are encoded as text. `thinking` says whether answers are asked for with
+        thoughts; None is the style's default. `template_kwargs` are for the folder's own template, which then renders
+        the conversation. Raises a `UserError` for malformed messages, unknown styles or masks, and for what the style
+        or the template cannot show."""
+        table = None if style is None else get_style(style)
+        template, kwargs = self._template(tools, table, thinking, template_kwargs or {})
         if template is None:
-            style = style or self.style or "chatml"
-            chat_pieces = pieces(messages, tools, style, add_generation_prompt, continue_final_message)
-            return encode_pieces(self, chat_pieces, style, mask)._replace(untrained=untrained(messages, style))
-        traced = Traced(self, template, messages, tools or None, self.names, variables or {}, add_generation_prompt)
+            table = table or get_style(self.style or "chatml")
+            messages = check(messages, add_generation_prompt, continue_final_message, table.media_kinds)
+            _check_tools(messages, tools, table)
+            return render_style(
+                self, messages, tools, table, mask, add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message, thinking=thinking,
+            )  # fmt: skip
+        messages = check(messages, add_generation_prompt, continue_final_message)
+        traced = Traced(self, template, messages, tools or None, self.names, kwargs, add_generation_prompt)
         traced = traced.with_all()
         if add_generation_prompt:
             ids = encode_pieces(self, traced.pieces(), "chatml", mask).ids
-            return Rendered(ids, [0.0] * len(ids), [Span(0, len(ids), "prompt", "markup")], [])
+            return Rendered(ids, [0.0] * len(ids), [Span(0, len(ids), "prompt", "markup")])
         return foreign_template_mask.rendered(traced, mask, continue_final_message)
 
-    def _template(self, tools: Sequence[Tool] | None, style: str | None, variables: Variables) -> str | None:
-        """Return the template that renders a conversation, or None where a style does."""
+    def extend(
+        self,
+        ids: Sequence[int],
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        add_generation_prompt: bool = True,
+        style: str | ChatStyle | None = None,
+        thinking: bool | None = None,
+        template_kwargs: TemplateKwargs | None = None,
+    ) -> Rendered:
+        """Return what follows `ids`, a prompt and the answer that was sampled: turns of the user or results of tools,
+        and the prompt of another answer. No id that is given is rendered anew.
+
+        `ids` and `spans` are those of the new part, and none of it is trained. Raises a `UserError` for ids that do not
+        end where a turn can follow."""
+        ids = list(map(int, ids))
+        table = None if style is None else get_style(style)
+        template, kwargs = self._template(tools, table, thinking, template_kwargs or {})
+        if template is None:
+            table = table or get_style(self.style or "chatml")
+            messages = check_following(messages, table.media_kinds)
+            return extend_style(self, ids, messages, table, add_generation_prompt, thinking)
+        messages = check_following(messages)
+        traced = Traced(self, template, messages, tools or None, self.names, kwargs, add_generation_prompt)
+        return extend_template(self, ids, messages, foreign_template_mask.turn_ends(self, self.names), traced)
+
+    def _template(
+        self, tools: Sequence[Tool] | None, style: ChatStyle | None, thinking: bool | None, kwargs: TemplateKwargs
+    ) -> tuple[str | None, TemplateKwargs]:
+        """Return the template that renders a conversation, or None where a style does, and what the template reads."""
         own = self.tool_template if tools and self.tool_template is not None else self.chat_template
-        if variables:
+        if kwargs:
             if style is not None:
                 raise UserError("a style and variables at once", expected="one of the two: styles read no variables")
-            self.check_variables(variables, own)
-            return own
-        if style is not None or own is None:
-            return None
-        return own if own is not self.chat_template or self.style is None else None
+            self.check_template_kwargs(kwargs, own)
+        elif style is not None or own is None or (own is self.chat_template and self._renders(own, thinking)):
+            return None, {}
+        if thinking is None:
+            return own, kwargs
+        assert own is not None
+        return own, templates.with_thinking(own, thinking, kwargs)
 
-    def check_variables(self, variables: Variables, template: str | None = None) -> None:
-        """Raise a `UserError` for variables that the chat template does not read: they would have no effect."""
+    def _renders(self, template: str, thinking: bool | None) -> bool:
+        """Return whether the folder's style renders what its template does, with or without thoughts."""
+        if self.style is None or thinking is None:
+            return self.style is not None
+        if templates.reads(template, templates.THINKING):
+            return self.style in THINKING
+        return STYLES[self.style].no_think is None
+
+    def check_template_kwargs(self, template_kwargs: TemplateKwargs, template: str | None = None) -> None:
+        """Raise a `UserError` for keys that the chat template does not read: they would have no effect."""
         template = self.chat_template if template is None else template
         if template is None:
             raise UserError(
-                f"variables ({', '.join(map(str, variables))}), and no chat template that would read them",
+                f"variables ({', '.join(map(str, template_kwargs))}), and no chat template that would read them",
                 expected="a folder with a chat template, rendered in its own style",
             )
-        templates.check_variables(template, variables)
+        templates.check_kwargs(template, template_kwargs)
+
+    def thinking_kwargs(self, thinking: bool, template_kwargs: TemplateKwargs) -> TemplateKwargs:
+        """Return the keys with which the folder's template thinks or does not, for callers that pass on keys alone.
+
+        Raises a `UserError` where the folder's style or template has no such choice."""
+        template = self.chat_template
+        if template is None or (self.style is not None and not templates.reads(template, templates.THINKING)):
+            get_style(self.style or "chatml").opening(thinking)
+            return template_kwargs
+        return templates.with_thinking(template, thinking, template_kwargs)
 
     def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Tool] | None = None) -> ParsedMessage:
         """Return the message that a model wrote, up to its first turn mark. No output of a model raises an error.
@@ -178,6 +236,19 @@ class ChatTokenizer(Tokenizer):
         save_tokenizer(self, folder, self.chat_template, eos_token, style, form, self.names, more)
 
 
+def _check_tools(messages: Sequence[Message], tools: Sequence[Tool] | None, style: ChatStyle) -> None:
+    """Raise a `UserError` for tools or calls in a style that would not show them."""
+    called = next((index for index, message in enumerate(messages) if calls(message)), None)
+    if style.tools is None and (tools or called is not None):
+        what = "tools" if tools else "tool calls"
+        raise UserError(
+            f"the chat style {style.name} does not show the {what}",
+            where="" if tools else f"message {called}",
+            expected="a style that knows of tools",
+            hint='name one that does, for example style = "chatml"',
+        )
+
+
 def _is_word(name: str) -> bool:
     """Return whether an added token reads like a word; a template that also writes it does not make it a mark."""
     return name[0].isalnum() or name[-1].isalnum()
@@ -199,8 +270,8 @@ def load_tokenizer(
     if template is None:
         return ChatTokenizer(tok, "qwen1" if _is_first(path) else "chatml", names=names)
     style = read_config(path).get("chat_style")
-    known = style if template == chatml_template() and isinstance(style, str) and style in STYLES else None
-    return ChatTokenizer(tok, known, template, templates.get(TOOL_USE), names)
+    known = template == chatml_template() and isinstance(style, str) and style in STYLES and STYLES[style].published
+    return ChatTokenizer(tok, style if known else None, template, templates.get(TOOL_USE), names)
 
 
 def _is_first(folder: Path) -> bool:

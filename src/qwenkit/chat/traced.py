@@ -20,7 +20,7 @@ from typing import Any, cast
 from ..errors import UserError
 from ..tokenizer import Tokenizer
 from .messages import Message, for_template
-from .styles import Piece
+from .pieces import Piece
 from .template import GENERATION_MARKS, render_text
 
 _MOST = 32
@@ -44,13 +44,17 @@ class Traced:
     tools: Sequence[Any] | None
     names: Mapping[str, Any]
     """The folder's names of special tokens, whose values are tokens."""
-    variables: Mapping[str, Any]
+    template_kwargs: Mapping[str, Any]
     """The caller's variables: text, like the messages."""
     add_generation_prompt: bool = False
 
     def before(self, count: int, add_generation_prompt: bool = False) -> Traced:
         """Return the same with the first `count` messages only."""
         return replace(self, messages=self.messages[:count], add_generation_prompt=add_generation_prompt)
+
+    def with_messages(self, messages: Sequence[Message]) -> Traced:
+        """Return the same of another conversation."""
+        return replace(self, messages=messages)
 
     bare: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The content of a message that only calls tools: absent, as in transformers; null, as R1's template wants it; or
@@ -60,14 +64,14 @@ class Traced:
     def _shown(self) -> list[dict[str, Any]]:
         return [{**self.bare, **for_template(message)} for message in self.messages]
 
-    def _rendered(self, messages: Any, tools: Any, variables: Mapping[str, Any]) -> str:
-        known = {**self.names, **variables}
+    def _rendered(self, messages: Any, tools: Any, template_kwargs: Mapping[str, Any]) -> str:
+        known = {**self.names, **template_kwargs}
         return render_text(self.template, messages, tools, self.add_generation_prompt, known)
 
     @cached_property
     def text(self) -> str:
         """Return the text that the template makes of the conversation."""
-        return self._rendered(self._shown, self.tools, self.variables)
+        return self._rendered(self._shown, self.tools, self.template_kwargs)
 
     def with_all(self) -> Traced:
         """Return the same after checking that tools and calls appear in the text; raises a `UserError` where they do
@@ -92,7 +96,7 @@ class Traced:
         for what, (messages, tools) in trials.items():
             if (messages, tools) != (self._shown, self.tools):
                 with contextlib.suppress(UserError):
-                    if self._rendered(messages, tools, self.variables) == text:
+                    if self._rendered(messages, tools, self.template_kwargs) == text:
                         return UserError(
                             f"the chat template does not show the {what}",
                             expected="a template that knows of tools",
@@ -162,7 +166,7 @@ class Traced:
     @cached_property
     def _signs(self) -> str:
         """Return two private characters that occur nowhere here."""
-        everything = self.text + repr((self._shown, self.tools, self.variables)) + self.template
+        everything = self.text + repr((self._shown, self.tools, self.template_kwargs)) + self.template
         free = (chr(code) for code in _SIGNS if chr(code) not in everything)
         return next(free) + next(free)
 
@@ -185,7 +189,7 @@ class Traced:
         theirs, own = text(self.tok.words), text(self.tok.spoken)
         messages = [_each(m, own if m["role"] in ("assistant", "system") else theirs) for m in self._shown]
         tools = None if self.tools is None else _each(self.tools, theirs)
-        return (messages, tools, _each(self.variables, theirs)), count
+        return (messages, tools, _each(self.template_kwargs, theirs)), count
 
     # ---- what the template itself marks as the assistant's ----------------------------------------------------------
 
@@ -193,7 +197,7 @@ class Traced:
         """Return the stretches between the template's `{% generation %}` tags; an empty list where they cannot be
         located."""
         signs = self._signs
-        marked = self._rendered(self._shown, self.tools, {**self.variables, GENERATION_MARKS: [*signs]})
+        marked = self._rendered(self._shown, self.tools, {**self.template_kwargs, GENERATION_MARKS: [*signs]})
         text, stretches = _uncovered(marked, re.compile(f"{signs[0]}([^{signs}]*){signs[1]}"))
         return stretches if text == self.text else []
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
-from .messages import RENAMED, Message, Tool, Variables, check
+from ..prompt import MediaKind
+from .messages import RENAMED, Message, TemplateKwargs, Tool, check
 
 if TYPE_CHECKING:
     from .render import Rendered
@@ -30,7 +31,7 @@ class SupportsRender(Protocol):
         tools: Sequence[Tool] | None = None,
         add_generation_prompt: bool = False,
         *,
-        variables: Variables | None = None,
+        template_kwargs: TemplateKwargs | None = None,
     ) -> Rendered:
         """Return the rendered conversation, with its `ids`."""
         ...
@@ -42,14 +43,14 @@ def truncate_history(
     max_window: int | None = None,
     room: int | None = None,
     tools: Sequence[Tool] | None = None,
-    variables: Variables | None = None,
+    template_kwargs: TemplateKwargs | None = None,
 ) -> list[Message]:
     """Return the conversation without as many of its oldest turns as must go; `tools` count together with the system
     turn.
 
     The last turn always stays, and with it the system turn. `max_window` and `room` are in tokens."""
-    messages = check(messages, True, False)
-    more = {"variables": variables} if variables else {}
+    messages = check(messages, True, False, get_args(MediaKind))  # whether the style has media, it says itself
+    more = {"template_kwargs": template_kwargs} if template_kwargs else {}
 
     def size(kept: Sequence[Message], tools: Sequence[Tool] | None = tools) -> int:
         return len(tok.render(kept, tools, add_generation_prompt=True, **more).ids)

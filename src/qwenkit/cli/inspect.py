@@ -19,7 +19,7 @@ def inspect_loss_mask(
         str, typer.Option(help="a model or tokenizer folder, or org/name", parser=as_reference, metavar="MODEL")
     ],
     mask: Annotated[str, typer.Option(help="qwen (the authors') or assistant")] = "qwen",
-    style: Annotated[str, typer.Option(help="chat style: own (the folder's), qwen1, chatml or qwen3")] = "own",
+    style: Annotated[str, typer.Option(help="chat style: own (the folder's), or a name such as chatml")] = "own",
     limit: Annotated[int, typer.Option(help="how many chats", min=1)] = 5,
     html: Annotated[Path | None, typer.Option(help="write an HTML page instead")] = None,
     as_json: Json = False,

@@ -39,7 +39,7 @@ def inspect_data(
                      metavar="MODEL"),
     ] = None,
     mask: Annotated[str, typer.Option(help="qwen (the authors') or assistant")] = "qwen",
-    style: Annotated[str, typer.Option(help="chat style: own (the folder's), qwen1, chatml or qwen3")] = "own",
+    style: Annotated[str, typer.Option(help="chat style: own (the folder's), or a name such as chatml")] = "own",
     limit: Annotated[int | None, typer.Option(help="read no more than so many rows", min=1)] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +27,19 @@ from qwenkit.errors import Stopped, UserError
 from qwenkit.records import Quarantine, write_bytes
 
 Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
+
+
+def _temperature(text: str) -> float:
+    """Return a temperature; raises an error of the command line for what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise typer.BadParameter(f"{text} is not a number, 0 or more")
+    return value
+
+
 Model = Annotated[
     str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
 ]
@@ -35,9 +50,14 @@ def chat(
     model: Model,
     system: Annotated[str | None, typer.Option(help="a system prompt")] = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="ask one thing and stop")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy", min=0.0)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy", parser=_temperature, metavar="NUMBER")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="longest answer", min=1)] = None,
     seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    thinking: Annotated[
+        Literal["on", "off"] | None, typer.Option(help="answers with thoughts, or without; where the model has both")
+    ] = None,
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
@@ -49,13 +69,15 @@ def chat(
     from qwenkit.hub import resolve
     from qwenkit.inference import Engine, SamplingParams
 
-    variables = dict(map(_variable, variable or ()))
+    variables: Mapping[str, object] = dict(map(_variable, variable or ()))
     folder = resolve(model)
     if not folder.exists():
         raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
     tok = load_tokenizer(folder)
     if variables:
-        tok.check_variables(variables)  # before the model is loaded
+        tok.check_template_kwargs(variables)  # before the model is loaded
+    if thinking is not None:
+        variables = tok.thinking_kwargs(thinking == "on", variables)
     with accepting_names(accept_unknown):
         engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)

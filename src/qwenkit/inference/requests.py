@@ -95,7 +95,7 @@ class RequestFactory:
         into the folder's `max_window_size`."""
         messages = as_list(messages, label, "a list of messages", hint="chat([messages])")
         tools = None if tools is None else as_list(tools, "tools", "a list of tools")
-        options: dict[str, Any] = {"variables": variables} if variables else {}
+        options: dict[str, Any] = {"template_kwargs": variables} if variables else {}
         tok = cast("ChatTokenizer", self.text_tokenizer("chat"))
         with within(label):
             if self.max_window is not None:
