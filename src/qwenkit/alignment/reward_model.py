@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +39,7 @@ from qwenkit.model import ScalarModel
 from qwenkit.model.batching import length_batches, pad_right
 from qwenkit.model.modes import evaluating
 from qwenkit.rng import derive_seed
+from qwenkit.training.step_batch import StepBatch
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,13 @@ class PairBatch:
     """The ids of the pairs."""
     tokens: int
     """Tokens in it, without padding."""
-    fingerprint: int
-    """Equal for equal ids (CRC-32)."""
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> PairBatch:
         """Return both sides of all pairs, padded to one width: one forward pass scores them all."""
         rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         ids_BT, lengths_B = pad_right(rows)
-        tokens, fingerprint = sum(map(len, rows)), zlib.crc32(ids_BT.numpy().tobytes())
-        return cls(ids_BT, lengths_B, tuple(pair.id for pair in pairs), tokens, fingerprint)
+        return cls(ids_BT, lengths_B, tuple(pair.id for pair in pairs), sum(map(len, rows)))
 
     @property
     def weight(self) -> float:
@@ -82,7 +81,7 @@ class PairBatch:
 
 
 class PairBatches:
-    """The micro-batches of a step, a pure function of (seed, step): every pair comes once an epoch (`ShuffledOrder`).
+    """The batch of a step, a pure function of (seed, step): every pair comes once an epoch (`ShuffledOrder`).
 
     A micro-batch holds at most `micro_pairs` pairs (None: the whole batch), both sides of each, the longest first."""
 
@@ -101,11 +100,21 @@ class PairBatches:
         """Return the indices of the pairs that a step learns from."""
         return self.order.at(step, self.batch_pairs)
 
-    def __call__(self, step: int) -> list[PairBatch]:
-        """Return the micro-batches of a step."""
+    def __call__(self, step: int) -> StepBatch[PairBatch]:
+        """Return the micro-batches of a step, and its numbers."""
         longest_first = sorted((self.pairs[row] for row in self.rows(step)), key=lambda pair: -pair.tokens)
         starts = range(0, len(longest_first), self.micro_pairs)
-        return [PairBatch.of(longest_first[at : at + self.micro_pairs]) for at in starts]
+        micro_batches = [PairBatch.of(longest_first[at : at + self.micro_pairs]) for at in starts]
+        return StepBatch.of(micro_batches, pairs_fingerprint(longest_first))
+
+
+def pairs_fingerprint(pairs: Sequence[Pair]) -> int:
+    """Return a number that is equal for equal ids in the same order (CRC-32)."""
+    fingerprint = 0
+    for pair in pairs:
+        for ids in (pair.chosen, pair.rejected):
+            fingerprint = zlib.crc32(np.asarray(ids, dtype="<u4").tobytes(), fingerprint)
+    return fingerprint
 
 
 class Scorer(Protocol):

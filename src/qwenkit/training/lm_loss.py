@@ -68,7 +68,7 @@ def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True, chunk
 
     `isolate=False` lets packed documents see each other."""
     h_BTD = model.hidden(batch.ids_BT, documents_BT=batch.documents_BT if isolate else None)
-    index_N = batch.weights_BT.flatten().nonzero().squeeze(1)
+    index_N = batch.supervised_N  # known on the host: a device would have to be asked how many there are
     targets_N, weights_N = (part.flatten()[index_N] for part in (batch.targets_BT, batch.weights_BT))
     return cross_entropy_sum(model.head, h_BTD.flatten(0, 1)[index_N], targets_N, weights_N, chunk), {}
 

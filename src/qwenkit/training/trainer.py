@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qwenkit.training.batches import Batch
     from qwenkit.training.lm_loss import Objective
     from qwenkit.training.loop import Evaluate
-    from qwenkit.training.update import MicroBatch
+    from qwenkit.training.step_batch import MicroBatch, StepBatches
 
 
 def usable_precision(precision: str, device: str) -> str:
@@ -44,7 +44,7 @@ def precision_warnings(precision: str, device: str) -> tuple[str, ...]:
 def train(
     settings: TrainingSettings,
     model: nn.Module,
-    batches: Callable[[int], Sequence[MicroBatch]],
+    batches: StepBatches[MicroBatch],
     steps: int,
     *,
     device: str,

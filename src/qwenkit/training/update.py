@@ -3,17 +3,17 @@
     update = train_update(model, optimizer, batches, schedule, dtype=torch.bfloat16)
     metrics = update(state, step)          # loss, grad_norm, lr, tokens, ...
 
-`batches(step)` gives the micro-batches of a step. The loss is the objective's sum over all of them divided by their
-summed weight. A step without supervised content, or a loss or gradient that is not finite, raises an alarm BEFORE the
-optimizer moves; the alarm names rows and documents.
+`batches(step)` gives the micro-batches of a step with the numbers of the whole step (`step_batch`). The loss is the
+objective's sum over all of them divided by the step's weight. A step without supervised content, or a loss or gradient
+that is not finite, raises an alarm BEFORE the optimizer moves; the alarm names rows and documents. The host reads from
+the device once a step, when loss and gradient norm are known (`step_sums`).
 """
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,45 +23,12 @@ from qwenkit.training.lm_loss import Objective, lm_objective
 from qwenkit.training.lr_schedule import Schedule
 from qwenkit.training.optim import OptimizerSet
 from qwenkit.training.sentinel import raise_alarm
+from qwenkit.training.step_batch import MicroBatch, StepBatch, StepBatches
+from qwenkit.training.step_sums import StepSums
 
 Metrics = dict[str, float]
 Update = Callable[[RunState, int], Metrics]
 """`update(state, step)`: train one step and return its metrics."""
-
-
-class MicroBatch(Protocol):
-    """What the stock update needs of a micro-batch; `training.batches.Batch` is one. All counts lie on the host."""
-
-    @property
-    def weight(self) -> float:
-        """Return what the batch adds to the divisor of the loss."""
-        ...
-
-    @property
-    def content(self) -> int | None:
-        """Return how much of what is supervised is content (tokens of assistant turns, or pairs), or None where none is
-        expected.
-
-        An alarm is raised where the sum over a whole step is zero."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Return the number of tokens read, without padding."""
-        ...
-
-    @property
-    def fingerprint(self) -> int:
-        """Return a number that is equal for equal batches."""
-        ...
-
-    def to(self, device: torch.device | str, /) -> Self:
-        """Return the batch with its tensors on a device."""
-        ...
-
-    def describe(self) -> str:
-        """Return where the batch comes from, for an alarm."""
-        ...
 
 
 class Compiled:
@@ -82,7 +49,7 @@ class Compiled:
 def train_update(
     model: nn.Module,
     optimizer: OptimizerSet,
-    batches: Callable[[int], Sequence[MicroBatch]],
+    batches: StepBatches[MicroBatch],
     schedule: Schedule,
     *,
     objective: Objective = lm_objective,
@@ -104,64 +71,59 @@ def train_update(
 
     def update(state: RunState, step: int) -> Metrics:
         model.train()
-        micro_batches = [batch.to(device) for batch in batches(step)]
-        weight = _total_weight(micro_batches)
-        sums: dict[str, float] = {}
-        for batch in micro_batches:
+        batch, sums = batches(step), StepSums(device)
+        _refuse_no_content(batch)
+        for micro_batch in batch.micro_batches:
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                loss, others = objective(forward, batch)
-            _add(sums, {"loss": loss.detach(), **others})
-            (loss / weight).backward()
-        if not math.isfinite(sums["loss"]):
-            optimizer.zero_grad()
-            raise_alarm("nonfinite-loss", sums["loss"], _describe(micro_batches))
-        norm = clip_gradients(optimizer, max_grad_norm, lambda: _describe(micro_batches))
+                loss, others = objective(forward, micro_batch.to(device))
+            sums.add({"loss": loss, **others})
+            (loss / batch.weight).backward()
+        values = sums.read({"grad_norm": clip_grad_norm(optimizer, max_grad_norm)})
+        _refuse_nonfinite(values, optimizer, batch)
         optimizer.set_factor(schedule(step))
         optimizer.step()
         optimizer.zero_grad()
-        tokens = sum(batch.tokens for batch in micro_batches)
-        state.numbers["tokens"] = state.numbers.get("tokens", 0) + tokens
+        norm = values.pop("grad_norm")
+        state.numbers["tokens"] = state.numbers.get("tokens", 0) + batch.tokens
         return {
-            **{name: value / weight for name, value in sums.items()},
+            **{name: value / batch.weight for name, value in values.items()},
             "grad_norm": norm,
             "lr": optimizer.lr,
-            "tokens": tokens,
-            "supervised": weight,
-            "batch": _fingerprint(micro_batches),
+            "tokens": batch.tokens,
+            "supervised": batch.weight,
+            "batch": batch.fingerprint,
         }
 
     return update
 
 
+def clip_grad_norm(optimizer: OptimizerSet, max_grad_norm: float) -> Tensor:
+    """Scale all gradients to a joint norm of at most `max_grad_norm` (Pascanu et al., 2013); return their norm before,
+    a scalar on the device."""
+    return nn.utils.clip_grad_norm_(optimizer.parameters, max_grad_norm)
+
+
 def clip_gradients(optimizer: OptimizerSet, max_grad_norm: float, where: Callable[[], str] = str) -> float:
-    """Scale all gradients to a joint norm of at most `max_grad_norm` (Pascanu et al., 2013); return their norm before.
+    """Scale all gradients as `clip_grad_norm` does, and read their norm before.
 
     A norm that is not finite drops the gradients and raises the alarm `nonfinite-gradient`, at the place that `where`
     describes."""
-    norm = float(nn.utils.clip_grad_norm_(optimizer.parameters, max_grad_norm))
+    norm = float(clip_grad_norm(optimizer, max_grad_norm))
     if not math.isfinite(norm):
         optimizer.zero_grad()
         raise_alarm("nonfinite-gradient", norm, where())
     return norm
 
 
-def _total_weight(batches: Sequence[MicroBatch]) -> float:
-    """Return the weight of a step; raises the alarm `no-content` where there is nothing to learn from."""
-    weight = sum(batch.weight for batch in batches)
-    content = [batch.content for batch in batches if batch.content is not None]
-    if weight <= 0 or (content and not any(content)):
-        raise_alarm("no-content", 0, _describe(batches))
-    return weight
+def _refuse_no_content(batch: StepBatch[MicroBatch]) -> None:
+    """Raise the alarm `no-content` where a step has nothing to learn from."""
+    if batch.weight <= 0 or batch.content == 0:
+        raise_alarm("no-content", 0, batch.describe())
 
 
-def _add(sums: dict[str, float], values: Mapping[str, Tensor]) -> None:
-    for name, value in values.items():
-        sums[name] = sums.get(name, 0.0) + float(value)
-
-
-def _describe(batches: Sequence[MicroBatch]) -> str:
-    return "; ".join(batch.describe() for batch in batches)
-
-
-def _fingerprint(batches: Sequence[MicroBatch]) -> int:
-    return zlib.crc32(b"".join(batch.fingerprint.to_bytes(8, "little") for batch in batches))
+def _refuse_nonfinite(values: Metrics, optimizer: OptimizerSet, batch: StepBatch[MicroBatch]) -> None:
+    """Drop the gradients and raise the alarm of a loss or a gradient norm that is not finite."""
+    for alarm, name in (("nonfinite-loss", "loss"), ("nonfinite-gradient", "grad_norm")):
+        if not math.isfinite(values[name]):
+            optimizer.zero_grad()
+            raise_alarm(alarm, values[name], batch.describe())
