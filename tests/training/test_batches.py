@@ -1,4 +1,4 @@
-"""Targets are the next tokens of the same document, each learnt once, on any number of workers."""
+"""Targets are the next tokens of the same document, each learnt once, in any number of processes."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.errors import UserError
 from qwenkit.training.batches import Batches, build_batch, validation_batches
 from tests.training.conftest import make_store
+from tests.training.worlds import Echo
 
 
 @pytest.mark.parametrize("split", [True, False])
@@ -36,11 +37,11 @@ def test_documents_number_the_pieces_and_padding_is_minus_one():
     assert (batch.documents_BT[0, len(expected) :] == -1).all() and not batch.weights_BT[0, len(expected) :].any()
 
 
-def test_two_workers_see_what_one_sees():
+def test_two_processes_see_what_one_sees():
     store = make_store()
     order = EpochOrder(store.digest, 0, store.lengths, 32, split_documents=True)
     (one,) = Batches(store, order, 4)(3).micro_batches
-    two = [Batches(store, order, 4, rank=rank, world=2)(3).micro_batches[0] for rank in range(2)]
+    two = [Batches(store, order, 4, world=Echo(rank, 2))(3).micro_batches[0] for rank in range(2)]
     numbers = [(row.epoch, row.number) for row in one.rows]
     assert sorted((row.epoch, row.number) for part in two for row in part.rows) == sorted(numbers)
 
@@ -62,15 +63,15 @@ def numbers_of(batch):
     return batch.weight, batch.content, batch.tokens, batch.fingerprint
 
 
-@pytest.mark.parametrize("world", [2, 4, 8])
-def test_every_worker_knows_the_numbers_of_the_whole_step(world):
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_every_process_knows_the_numbers_of_the_whole_step(size):
     """To the bit, without a word between them, and whatever the size of a micro-batch."""
     store = chats()
     order = EpochOrder(store.digest, 0, store.lengths, 32, split_documents=False)
     one = [numbers_of(Batches(store, order, 8)(step)) for step in range(9)]
     assert one == [numbers_of(Batches(store, order, 8, 2)(step)) for step in range(9)]
-    for rank in range(world):
-        assert one == [numbers_of(Batches(store, order, 8, rank=rank, world=world)(step)) for step in range(9)]
+    for rank in range(size):
+        assert one == [numbers_of(Batches(store, order, 8, world=Echo(rank, size))(step)) for step in range(9)]
 
 
 def test_the_numbers_of_a_step_are_those_of_its_micro_batches():

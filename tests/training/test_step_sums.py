@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from qwenkit.training.step_sums import StepSums
+from qwenkit.training.world import ALONE
 
 
 def test_they_are_pythons_sums_to_the_bit():
@@ -13,7 +14,7 @@ def test_they_are_pythons_sums_to_the_bit():
     for value in values:
         sums.add({"loss": value})
         expected += float(value)
-    assert sums.read({"norm": torch.tensor(0.1)}) == {"loss": expected, "norm": float(torch.tensor(0.1))}
+    assert sums.read(ALONE, {"norm": torch.tensor(0.1)}) == {"loss": expected, "norm": float(torch.tensor(0.1))}
     assert expected != pytest.approx(float(torch.stack(values).sum()), rel=1e-12)
 
 
@@ -21,7 +22,7 @@ def test_counts_flags_and_gradients_are_summed_too():
     sums = StepSums(torch.device("cpu"))
     for value in (2.5, 4.0):
         sums.add({"loss": torch.tensor(value, requires_grad=True), "right": torch.tensor(3)})
-    found = sums.read({})
+    found = sums.read(ALONE, {})
     assert found == {"loss": 6.5, "right": 6.0} and list(found) == ["loss", "right"]
 
 
@@ -29,4 +30,4 @@ def test_a_metric_of_some_micro_batches_only_is_summed_over_these():
     sums = StepSums(torch.device("cpu"))
     sums.add({"loss": torch.tensor(1.0)})
     sums.add({"loss": torch.tensor(1.0), "extra": torch.tensor(5.0)})
-    assert sums.read({}) == {"loss": 2.0, "extra": 5.0}
+    assert sums.read(ALONE, {}) == {"loss": 2.0, "extra": 5.0}

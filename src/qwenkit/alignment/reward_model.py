@@ -39,7 +39,8 @@ from qwenkit.model import ScalarModel
 from qwenkit.model.batching import length_batches, pad_right
 from qwenkit.model.modes import evaluating
 from qwenkit.rng import derive_seed
-from qwenkit.training.step_batch import StepBatch
+from qwenkit.training.step_batch import StepBatch, share_of
+from qwenkit.training.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,24 @@ class PairBatch:
 class PairBatches:
     """The batch of a step, a pure function of (seed, step): every pair comes once an epoch (`ShuffledOrder`).
 
-    A micro-batch holds at most `micro_pairs` pairs (None: the whole batch), both sides of each, the longest first."""
+    A micro-batch holds at most `micro_pairs` pairs (None: all of the process's), both sides of each, the longest first.
+    In a world of n processes each reads every n-th pair of a step by length, and the numbers of the step are those of
+    all."""
 
-    def __init__(self, pairs: Sequence[Pair], batch_pairs: int, seed: int, micro_pairs: int | None = None) -> None:
-        """Draw batches of `batch_pairs` pairs from these; raises a `UserError` where there are none."""
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        batch_pairs: int,
+        seed: int,
+        micro_pairs: int | None = None,
+        world: World = ALONE,
+    ) -> None:
+        """Draw batches of `batch_pairs` pairs from these; raises a `UserError` where there are none, and where a batch
+        has no equal shares for all processes."""
         if not pairs:
             raise UserError("there is no comparison pair to learn from", expected="at least one pair within max_tokens")
-        self.pairs, self.batch_pairs, self.micro_pairs = pairs, batch_pairs, micro_pairs or batch_pairs
+        share = share_of(batch_pairs, world)
+        self.pairs, self.batch_pairs, self.micro_pairs, self.world = pairs, batch_pairs, micro_pairs or share, world
         self.order = ShuffledOrder(len(pairs), derive_seed(seed, "pairs"))
 
     def steps(self, epochs: float) -> int:
@@ -101,11 +113,14 @@ class PairBatches:
         return self.order.at(step, self.batch_pairs)
 
     def __call__(self, step: int) -> StepBatch[PairBatch]:
-        """Return the micro-batches of a step, and its numbers."""
+        """Return this process's micro-batches of a step, with the numbers of the whole step."""
         longest_first = sorted((self.pairs[row] for row in self.rows(step)), key=lambda pair: -pair.tokens)
-        starts = range(0, len(longest_first), self.micro_pairs)
-        micro_batches = [PairBatch.of(longest_first[at : at + self.micro_pairs]) for at in starts]
-        return StepBatch.of(micro_batches, pairs_fingerprint(longest_first))
+        mine = longest_first[self.world.rank :: self.world.size]
+        parts = (mine[at : at + self.micro_pairs] for at in range(0, len(mine), self.micro_pairs))
+        pairs = len(longest_first)
+        tokens = sum(len(pair.chosen) + len(pair.rejected) for pair in longest_first)
+        micro_batches = [PairBatch.of(part) for part in parts]
+        return StepBatch(micro_batches, float(pairs), pairs, tokens, pairs_fingerprint(longest_first))
 
 
 def pairs_fingerprint(pairs: Sequence[Pair]) -> int:

@@ -6,7 +6,7 @@
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
 Reading order: `trainer` -> `loop` -> `update` -> `lm_loss` -> `step_batch` -> `batches` -> `optim` -> `lr_schedule` ->
-`checkpoint` -> `sentinel`.
+`checkpoint` -> `sentinel` -> `world`.
 Names load on first use, so that importing this package does not import torch.
 """
 
@@ -42,6 +42,9 @@ _HOME = {
     "save_checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
     "latest_checkpoint": "checkpoint",
+    "World": "world",
+    "Alone": "world",
+    "ProcessGroup": "world",
     "Sentinel": "sentinel",
     "ALARMS": "sentinel",
     "AlarmError": "sentinel",

@@ -27,7 +27,8 @@ from torch import Tensor
 from qwenkit.data.tokens.dataset import TokenDataset
 from qwenkit.data.tokens.order import EpochOrder, PackedSequence
 from qwenkit.errors import UserError
-from qwenkit.training.step_batch import StepBatch
+from qwenkit.training.step_batch import StepBatch, share_of
+from qwenkit.training.world import ALONE, World
 
 IGNORED = 0  # id of padding and target of weight 0: any valid id will do
 
@@ -140,7 +141,7 @@ def count_rows(store: TokenDataset, rows: Sequence[PackedSequence]) -> RowNumber
 
 
 class Batches:
-    """The batch of a step, as a pure function of the step. With `world` workers, `rank` takes every world-th sequence,
+    """The batch of a step, as a pure function of the step. In a world of n processes each reads every n-th sequence,
     and the numbers of the step are those of all."""
 
     def __init__(
@@ -149,24 +150,25 @@ class Batches:
         order: EpochOrder,
         batch_size: int,
         micro_batch_size: int | None = None,
-        rank: int = 0,
-        world: int = 1,
+        world: World = ALONE,
     ) -> None:
-        """Read from `store` in this order; without `micro_batch_size` a worker's share is one micro-batch."""
-        self.store, self.order, self.batch_size = store, order, batch_size
-        self.micro_batch_size = micro_batch_size or batch_size // world
-        self.rank, self.world = rank, world
-        if batch_size % (self.micro_batch_size * world):
+        """Read from `store` in this order; without `micro_batch_size` a process's share is one micro-batch.
+
+        Raises a `UserError` where the batch cannot be divided into equal shares and these into micro-batches."""
+        self.store, self.order, self.batch_size, self.world = store, order, batch_size, world
+        share = share_of(batch_size, world)
+        self.micro_batch_size = micro_batch_size or share
+        if share % self.micro_batch_size:
+            each = f", {share} for each of {world.size} processes," if world.size > 1 else ""
             raise UserError(
-                f"a batch of {batch_size} cannot be cut into micro-batches of {self.micro_batch_size} "
-                f"on {world} workers",
-                expected=f"micro_batch_size that divides {batch_size // world}",
+                f"a batch of {batch_size}{each} cannot be cut into micro-batches of {self.micro_batch_size}",
+                expected=f"micro_batch_size that divides {share}",
             )
 
     def __call__(self, step: int) -> StepBatch[Batch]:
-        """Return this worker's micro-batches of a step, with the numbers of the whole step."""
+        """Return this process's micro-batches of a step, with the numbers of the whole step."""
         rows = self.order.sequences(step, self.batch_size)
-        mine = rows[self.rank :: self.world]
+        mine = rows[self.world.rank :: self.world.size]
         parts = [mine[at : at + self.micro_batch_size] for at in range(0, len(mine), self.micro_batch_size)]
         micro_batches = [build_batch(self.store, part, self.order.seq_length) for part in parts]
         return StepBatch(micro_batches, *count_rows(self.store, rows))

@@ -71,9 +71,14 @@ class RunState:
         self.step = state["step"]
 
 
+def step_folder(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
+
+
 def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     """Write a checkpoint, fsync and rename it; then remove all but the newest two. Return its folder."""
-    target = folder / f"step-{step:08d}"
+    target = step_folder(folder, step)
     beside = folder / f"{target.name}.part"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

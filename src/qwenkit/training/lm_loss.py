@@ -2,10 +2,9 @@
 
     loss_sum, sums = lm_objective(model, batch)        # sum of loss weight * negative log-likelihood, in nats
 
-So gradient accumulation and packing give the same number, where a mean of means would not. (Over several workers the
-divisor would have to be summed too, but training is one process on one device.) A model is anything with
-`hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the head, `chunk` of them at a
-time (`model/logprobs.py`).
+So gradient accumulation, packing and several processes give the same number, where a mean of means would not.
+A model is anything with `hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the
+head, `chunk` of them at a time (`model/logprobs.py`).
 
 Legend: B rows, T tokens, N supervised tokens, D hidden width, V vocabulary.
 """

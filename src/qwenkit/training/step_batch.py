@@ -16,6 +16,9 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 
+from qwenkit.errors import UserError
+from qwenkit.training.world import World
+
 
 class MicroBatch(Protocol):
     """What one forward pass reads; `training.batches.Batch` is one. All counts lie on the host."""
@@ -74,9 +77,25 @@ class StepBatch(Generic[MicroBatchT]):
             fingerprint,
         )
 
+    @property
+    def learns(self) -> bool:
+        """Return whether there is anything to learn from: a weight, and content where content is expected."""
+        return self.weight > 0 and self.content != 0
+
     def describe(self) -> str:
         """Return where this process's micro-batches come from, for an alarm."""
         return "; ".join(batch.describe() for batch in self.micro_batches)
+
+
+def share_of(batch_size: int, world: World) -> int:
+    """Return how much of a batch each process reads; raises a `UserError` where the shares would differ."""
+    share, rest = divmod(batch_size, world.size)
+    if rest or not share:
+        raise UserError(
+            f"a batch of {batch_size} cannot be divided among {world.size} processes",
+            expected=f"batch_size that is a multiple of {world.size}",
+        )
+    return share
 
 
 StepBatches = Callable[[int], StepBatch[MicroBatchT]]

@@ -2,7 +2,7 @@
 
     sums = StepSums(device)
     sums.add({"loss": loss, **others})             # for each micro-batch: nothing waits for the device
-    values = sums.read({"grad_norm": norm})        # the one read of a step
+    values = sums.read(world, {"grad_norm": norm})        # over all processes: the one read of a step
 
 A read waits until the device has done all that was asked of it. One read a step, instead of several for every
 micro-batch, lets the host run ahead.
@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from qwenkit.training.world import World
 
 
 class StepSums:
@@ -30,8 +32,14 @@ class StepSums:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, self._zero) + value.detach().to(self._zero.dtype)
 
-    def read(self, others: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return all sums, and other scalar tensors of the device beside them, in one read."""
-        tensors = {**self._sums, **others}
-        stacked = torch.stack([tensor.to(self._zero) for tensor in tensors.values()])
-        return dict(zip(tensors, stacked.tolist()))
+    def read(self, world: World, others: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the sums over all processes, and other scalar tensors of this device beside them, in one read.
+
+        All processes have the same names."""
+        sums = world.sum(torch.stack(list(self._sums.values())))
+        beside = [tensor.to(self._zero) for tensor in others.values()]
+        return dict(zip([*self._sums, *others], torch.stack([*sums, *beside]).tolist(), strict=True))
+
+    def read_own(self, name: str) -> float:
+        """Return a sum of this process alone: a read of its own, for an alarm."""
+        return float(self._sums[name])

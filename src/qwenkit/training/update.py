@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from qwenkit.training.checkpoint import RunState
+from qwenkit.training.data_parallel import sum_gradients
 from qwenkit.training.lm_loss import Objective, lm_objective
 from qwenkit.training.lr_schedule import Schedule
 from qwenkit.training.optim import OptimizerSet
 from qwenkit.training.sentinel import raise_alarm
 from qwenkit.training.step_batch import MicroBatch, StepBatch, StepBatches
 from qwenkit.training.step_sums import StepSums
+from qwenkit.training.world import ALONE, World, together
 
 Metrics = dict[str, float]
 Update = Callable[[RunState, int], Metrics]
@@ -56,8 +58,12 @@ def train_update(
     max_grad_norm: float = 1.0,
     dtype: torch.dtype | None = None,
     compile: bool = False,
+    world: World = ALONE,
 ) -> Update:
     """Return the stock update: forward, backward and optimizer of one step.
+
+    In a `world` of several processes each has its own micro-batches; gradients and metrics are summed over all, and an
+    alarm or an error of one is raised in each.
 
     `dtype` is autocast's (None: the model's own), `max_grad_norm` bounds the norm of all gradients together (report:
     1.0), `compile` pays for long runs with one shape.
@@ -69,17 +75,26 @@ def train_update(
     device = next(model.parameters()).device
     forward = Compiled(model) if compile else model
 
-    def update(state: RunState, step: int) -> Metrics:
-        model.train()
+    def backward(step: int) -> tuple[StepBatch[MicroBatch], StepSums]:
+        """Add the gradients of this process's micro-batches."""
         batch, sums = batches(step), StepSums(device)
-        _refuse_no_content(batch)
-        for micro_batch in batch.micro_batches:
+        for micro_batch in batch.micro_batches if batch.learns else ():
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 loss, others = objective(forward, micro_batch.to(device))
             sums.add({"loss": loss, **others})
             (loss / batch.weight).backward()
-        values = sums.read({"grad_norm": clip_grad_norm(optimizer, max_grad_norm)})
-        _refuse_nonfinite(values, optimizer, batch)
+        return batch, sums
+
+    def update(state: RunState, step: int) -> Metrics:
+        model.train()
+        batch, sums = together(world, lambda: backward(step))
+        if not batch.learns:
+            raise_alarm("no-content", 0, describe_all(world, batch))
+        sum_gradients(world, optimizer.parameters)
+        values = sums.read(world, {"grad_norm": clip_grad_norm(optimizer, max_grad_norm)})
+        if not all(map(math.isfinite, (values["loss"], values["grad_norm"]))):
+            optimizer.zero_grad()
+            _raise_nonfinite(world, values, sums, batch)
         optimizer.set_factor(schedule(step))
         optimizer.step()
         optimizer.zero_grad()
@@ -115,15 +130,19 @@ def clip_gradients(optimizer: OptimizerSet, max_grad_norm: float, where: Callabl
     return norm
 
 
-def _refuse_no_content(batch: StepBatch[MicroBatch]) -> None:
-    """Raise the alarm `no-content` where a step has nothing to learn from."""
-    if batch.weight <= 0 or batch.content == 0:
-        raise_alarm("no-content", 0, batch.describe())
+def describe_all(world: World, batch: StepBatch[MicroBatch], at_fault: bool = True) -> str:
+    """Return where the data of a step comes from, for an alarm: that of the processes at fault, or of all where none
+    knows itself to be. Every process of the world calls this."""
+    places = world.gather((at_fault, batch.describe()))
+    if world.size == 1:
+        return places[0][1]
+    some = any(at_fault for at_fault, _ in places)
+    return "; ".join(f"rank {rank}: {place}" for rank, (fault, place) in enumerate(places) if fault or not some)
 
 
-def _refuse_nonfinite(values: Metrics, optimizer: OptimizerSet, batch: StepBatch[MicroBatch]) -> None:
-    """Drop the gradients and raise the alarm of a loss or a gradient norm that is not finite."""
-    for alarm, name in (("nonfinite-loss", "loss"), ("nonfinite-gradient", "grad_norm")):
-        if not math.isfinite(values[name]):
-            optimizer.zero_grad()
-            raise_alarm(alarm, values[name], batch.describe())
+def _raise_nonfinite(world: World, values: Metrics, sums: StepSums, batch: StepBatch[MicroBatch]) -> NoReturn:
+    """Raise the alarm of a loss that is not finite, where the data of its own processes is named, or of a gradient."""
+    if not math.isfinite(values["loss"]):
+        at_fault = not math.isfinite(sums.read_own("loss"))
+        raise_alarm("nonfinite-loss", values["loss"], describe_all(world, batch, at_fault))
+    raise_alarm("nonfinite-gradient", values["grad_norm"], describe_all(world, batch))
