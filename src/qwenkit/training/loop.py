@@ -2,7 +2,8 @@
 
     run(update, state, until=1000, log=log, checkpoint_dir=scratch / "checkpoints", sentinel=Sentinel(vocab_size=1536))
 
-`update(state, step) -> metrics` owns forward, backward and optimizer. Before each step torch's generator is seeded from
+`update(state, step) -> metrics` owns forward, backward and optimizer. Of its metrics `tokens` are counted in the run's
+state, and `skipped` where it left the optimizer out. Before each step torch's generator is seeded from
 (seed, step), so dropout is a pure function of the step and a resumed run draws what the uninterrupted one would.
 Events count updates done: the event of step n follows update number n - 1, and `eval` of step 0 is the start.
 
@@ -30,7 +31,7 @@ from typing import Any, Protocol
 import torch
 
 from qwenkit import rng
-from qwenkit.errors import Interrupted, UserError
+from qwenkit.errors import Interrupted, UserError, within
 from qwenkit.model.modes import evaluating
 from qwenkit.training.checkpoint import RunState, load_checkpoint, load_latest, save_checkpoint, step_folder
 from qwenkit.training.sentinel import STOP, AlarmError, AlarmEvent, Sentinel
@@ -144,6 +145,8 @@ class _Steps:
             raise
         seconds = time.perf_counter() - started
         state.step += 1
+        state.tokens += int(metrics.get("tokens", 0))
+        state.skipped_steps += int(metrics.get("skipped", 0))
         state.numbers[LAST_METRICS] = metrics
         alarm_events = together(world, lambda: self._observe(metrics, seconds))
         if world.any(bool(alarm_events)):
@@ -224,9 +227,10 @@ class _Checkpointer:
 
     @contextlib.contextmanager
     def _of_this_training(self) -> Iterator[None]:
-        """Turn the errors of a state that does not fit into one for the user."""
+        """Turn the errors of a state that does not fit into one for the user, with the folder."""
         try:
-            yield
+            with within(str(self.folder)):
+                yield
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 "the checkpoint belongs to another training", where=str(self.folder), hint="remove the folder"

@@ -71,7 +71,7 @@ def train_update(
     The metrics of a step: `loss` (the objective's, per unit of weight; nats per supervised token for language models)
     and whatever else the objective sums up, each divided by the step's weight; `grad_norm` before clipping; `lr` of the
     first parameter group; `tokens` read without padding; `supervised`, the step's weight; `batch`, a fingerprint of its
-    data. `state.numbers["tokens"]` counts the tokens of the run."""
+    data."""
     device = next(model.parameters()).device
     forward = Compiled(model) if compile else model
 
@@ -99,7 +99,6 @@ def train_update(
         optimizer.step()
         optimizer.zero_grad()
         norm = values.pop("grad_norm")
-        state.numbers["tokens"] = state.numbers.get("tokens", 0) + batch.tokens
         return {
             **{name: value / batch.weight for name, value in values.items()},
             "grad_norm": norm,

@@ -60,6 +60,10 @@ class Alone:
 
     rank, size = 0, 1
 
+    def __repr__(self) -> str:
+        """Return `Alone()`."""
+        return "Alone()"
+
     def sum(self, tensor: Tensor, /) -> Tensor:
         """Return the tensor."""
         return tensor
