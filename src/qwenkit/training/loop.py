@@ -143,7 +143,7 @@ class _Steps:
         except AlarmError as error:
             self.log("alarm", step=state.step + 1, **error.alarm_event.fields())
             raise
-        seconds = time.perf_counter() - started
+        seconds = world.agree(time.perf_counter() - started)  # one clock: all sentinels see the same
         state.step += 1
         state.tokens += int(metrics.get("tokens", 0))
         state.skipped_steps += int(metrics.get("skipped", 0))

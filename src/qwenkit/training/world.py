@@ -85,14 +85,17 @@ ALONE = Alone()
 
 
 class ProcessGroup:
-    """The world of `torch.distributed`, once its default process group exists. Plain values travel as pickles between
-    processes of one training."""
+    """The world of `torch.distributed`, once its default process group exists.
+
+    That group exchanges tensors of the model's device and of the CPU (`gloo`, or `cpu:gloo,cuda:nccl`), so that plain
+    values, which travel as pickles between processes of one training, never wait for an accelerator."""
 
     def __init__(self) -> None:
         """Take rank and size from the process group."""
+        import torch
         from torch import distributed
 
-        self._group = distributed
+        self._flag, self._group = torch.zeros(1, dtype=torch.int32), distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
     def sum(self, tensor: Tensor, /) -> Tensor:
@@ -114,7 +117,9 @@ class ProcessGroup:
 
     def any(self, flag: bool, /) -> bool:
         """Return whether the flag is true in one of the processes."""
-        return any(self.gather(flag))
+        self._flag.fill_(flag)
+        self._group.all_reduce(self._flag, op=self._group.ReduceOp.MAX)
+        return bool(self._flag)
 
 
 def together(world: World, work: Callable[[], T]) -> T:
@@ -129,8 +134,8 @@ def together(world: World, work: Callable[[], T]) -> T:
     except Exception as caught:
         result, error = None, caught
     if world.any(error is not None):
-        errors = world.gather(None if error is None else _report(error, world.rank))
-        raise error or next(each for each in errors if each is not None)
+        reports = world.gather(None if error is None else _report(error, world.rank))
+        raise next(each for each in reports if each) if error is None else error
     return result  # pyright: ignore[reportReturnType]
 
 
