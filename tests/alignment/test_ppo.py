@@ -1,7 +1,7 @@
 """PPO on toy policies: gradients, invariants, resume, and that it learns."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from qwenkit.alignment import PPO, PPOConfig, Prompts
 from qwenkit.alignment.ppo import response_logprobs
 from qwenkit.alignment.rollouts import Rollout
 from qwenkit.errors import Stopped, UserError
-from qwenkit.training import Batch, lm_objective
+from qwenkit.training import Batch, StepBatch, lm_objective
 
 from .conftest import IM_END, VOCAB
 
@@ -27,11 +27,11 @@ def likes(token: int) -> Callable[[list[list[int]]], Tensor]:
     return lambda texts: torch.tensor([float(text.count(token)) for text in texts])
 
 
-def documents(number: int) -> list[Batch]:
+def documents(number: int) -> StepBatch[Batch]:
     """A stream of pretraining batches: two documents packed in one row, other tokens for other numbers."""
     ids = torch.arange(12).add(number * 5).remainder(VOCAB)[None]
     packed = torch.tensor([[0] * 7 + [1] * 5])
-    return [Batch.of(ids, ids.roll(-1, 1), torch.ones(1, 12), packed, (), (), 12)]
+    return StepBatch.of([Batch.of(ids, ids.roll(-1, 1), torch.ones(1, 12), packed, (), (), 12)])
 
 
 def build(make_policy, make_scalar, config: PPOConfig = QUICK, **given) -> PPO:
@@ -65,7 +65,7 @@ def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_sc
     ppo.policy_gradient(experience, rows)
     alone = gradient(ppo.policy)
     ppo.policy.zero_grad()
-    (batch,) = documents(3)
+    (batch,) = documents(3).micro_batches
     (lm_objective(ppo.policy, batch)[0] / batch.weight).backward()
     pretraining = gradient(ppo.policy)
     ppo.policy.zero_grad()
@@ -80,7 +80,7 @@ def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_sc
 def test_the_pretraining_stream_is_read_once_for_each_policy_update(make_policy, make_scalar) -> None:
     asked: list[int] = []
 
-    def stream(number: int) -> Sequence[Batch]:
+    def stream(number: int) -> StepBatch[Batch]:
         asked.append(number)
         return documents(number)
 

@@ -86,7 +86,7 @@ def test_micro_batches_sum_to_the_whole_batch(make_scalar) -> None:
     gradients = []
     for micro_pairs in (5, None):
         model.zero_grad()
-        batches = PairBatches(pairs, 12, seed=0, micro_pairs=micro_pairs)(0)
+        batches = PairBatches(pairs, 12, seed=0, micro_pairs=micro_pairs)(0).micro_batches
         assert [batch.weight for batch in batches] == ([5, 5, 2] if micro_pairs else [12])
         for batch in batches:
             PairwiseObjective()(model, batch)[0].backward()
@@ -134,7 +134,16 @@ def test_a_pair_batch_is_what_the_stock_update_asks_for() -> None:
     batch = PairBatch.of([Pair([1, 2, 3], [4], "p"), Pair([5], [6, 7], "q")])
     assert (batch.weight, batch.content, batch.tokens) == (2.0, 2, 7)
     assert batch.ids_BT[:, 0].tolist() == [1, 5, 4, 6] and batch.describe() == "pairs p, q"
-    assert batch.fingerprint != PairBatch.of([Pair([1, 2, 3], [4], "p"), Pair([5], [6, 8], "q")]).fingerprint
+
+
+def test_a_step_of_pairs_knows_its_numbers() -> None:
+    def numbers(last: int, micro_pairs: int | None = None) -> tuple[float, int | None, int, int]:
+        pairs = [Pair([1, 2, 3], [4], "p"), Pair([5], [6, last], "q")]
+        batch = PairBatches(pairs, 2, seed=0, micro_pairs=micro_pairs)(0)
+        return batch.weight, batch.content, batch.tokens, batch.fingerprint
+
+    assert numbers(7)[:3] == (2.0, 2, 7)
+    assert numbers(7) == numbers(7, micro_pairs=1) != numbers(8)
 
 
 def test_length_batches_hold_every_row_once_within_the_room() -> None:

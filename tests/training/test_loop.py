@@ -6,8 +6,17 @@ import signal
 import pytest
 import torch
 
-from qwenkit.errors import Interrupted
-from qwenkit.training import Sentinel, mean_loss, run
+from qwenkit.errors import Interrupted, UserError
+from qwenkit.training import (
+    RunState,
+    Sentinel,
+    build_optimizer,
+    build_schedule,
+    load_checkpoint,
+    mean_loss,
+    run,
+    train_update,
+)
 from qwenkit.training.batches import validation_batches
 from tests.training.conftest import VOCAB, Run
 
@@ -61,6 +70,9 @@ def test_killed_and_resumed_is_uninterrupted(uninterrupted, tmp_path, killed_at)
     assert resumed.losses == uninterrupted.losses[killed_at:]
     assert torch.equal(resumed.weights, uninterrupted.weights)
     assert resumed.state.numbers == uninterrupted.state.numbers
+    assert (
+        resumed.state.tokens == uninterrupted.state.tokens == sum(row["tokens"] for row in uninterrupted.named("step"))
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -165,3 +177,50 @@ def test_bf16_autocast_and_micro_batches_follow_float32():
     train(full, 8)
     train(half, 8)
     assert half.losses == pytest.approx(full.losses, rel=0.01) and half.losses != full.losses
+
+
+def frozen_run() -> Run:
+    """A training of the upper layer alone."""
+    training = Run()
+    training.model.model.embed_tokens.requires_grad_(False)
+    training.model.model.layers[0].requires_grad_(False)
+    training.optimizer = build_optimizer(training.model, "muon", 0.01)
+    training.state = RunState({"model": training.model}, {"main": training.optimizer})
+    training.update = train_update(
+        training.model, training.optimizer, training.batches, build_schedule("cosine", 12, warmup=2)
+    )
+    return training
+
+
+def test_frozen_layers_are_in_no_checkpoint_and_resume_is_the_same_run(tmp_path):
+    whole, first, second = frozen_run(), frozen_run(), frozen_run()
+    train(whole)
+    train(first, 5, checkpoint_dir=tmp_path)
+    saved = load_checkpoint(tmp_path / "step-00000005")["run"]
+    trained = {name for name, parameter in first.model.named_parameters() if parameter.requires_grad}
+    assert 0 < len(trained) < len(first.model.state_dict())
+    assert saved["modules"]["model"].keys() == trained == saved["optimizers"]["main"]["state"].keys()
+    assert len(first.optimizer.parameters) == len(trained)
+    train(second, checkpoint_dir=tmp_path)
+    assert second.losses == whole.losses[5:] and torch.equal(second.weights, whole.weights)
+    start = frozen_run().model.model.layers[0].mlp.up_proj.weight
+    assert torch.equal(second.model.model.layers[0].mlp.up_proj.weight, start)
+
+
+def test_a_checkpoint_of_other_trained_parts_is_refused_by_name(tmp_path):
+    train(frozen_run(), 2, checkpoint_dir=tmp_path)
+    with pytest.raises(UserError) as caught:
+        train(Run(), 4, checkpoint_dir=tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: nothing is saved for model.embed_tokens.weight, model.layers.0.")
+    assert "of the module `model`" in str(caught.value) and "hint: train the same parameters" in str(caught.value)
+
+
+def test_tokens_and_skipped_steps_are_counted_and_resumed(tmp_path):
+    def update(state, step):
+        return {"loss": 1.0, "tokens": 10 + step, **({"skipped": 1} if step % 3 == 1 else {})}
+
+    first, second = Run(), Run()
+    for training, until in ((first, 5), (second, 8)):
+        run(update, training.state, until, log=training.log, checkpoint_dir=tmp_path)
+    assert (first.state.tokens, first.state.skipped_steps) == (60, 2)
+    assert (second.state.tokens, second.state.skipped_steps) == (60 + 15 + 16 + 17, 3)

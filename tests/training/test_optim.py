@@ -53,7 +53,8 @@ def test_groups_hold_every_parameter_once(tied):
     for name in ("adamw", "muon"):
         held = build_optimizer(model, name, 0.01).parameters
         assert {id(p) for p in held} == {id(p) for p in model.parameters()} and len(held) == len({id(p) for p in held})
-    assert all(vector.ndim == 1 for vector in vectors)
+    assert all(vector.ndim == 1 for vector in vectors.values())
+    assert {**matrices, **embeddings, **vectors} == dict(model.named_parameters())
 
 
 def test_only_linear_layers_are_decayed():
@@ -82,3 +83,102 @@ def test_frozen_parameters_are_left_out_and_wrong_names_refused():
     assert id(model.model.embed_tokens.weight) not in {id(p) for p in held}
     with pytest.raises(UserError, match="adamw"):
         build_optimizer(model, "adam", 0.01)
+
+
+class Two(nn.Module):
+    """Matrices under some names, registered in their order."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        for name in names:
+            self.register_module(name, nn.Linear(4, 4, bias=False))
+
+
+def stepped(model, kind="adamw", **settings):
+    """An optimizer that has moved each matrix in a direction of its own."""
+    optimizer = build_optimizer(model, kind, 0.1, **settings)
+    for number, param in enumerate(model.parameters(), 1):
+        param.grad = torch.full_like(param, 10.0**number)
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
+
+
+def same_state(one, two):
+    return one["state"].keys() == two["state"].keys() and all(
+        torch.equal(tensor, two["state"][name][key])
+        for name, each in one["state"].items()
+        for key, tensor in each.items()
+    )
+
+
+@pytest.mark.parametrize("kind, keys", [("adamw", {"step", "exp_avg", "exp_avg_sq"}), ("muon", {"momentum"})])
+def test_state_is_kept_by_name(kind, keys):
+    """A model that has the same parameters in another order gets each its own."""
+    saved = stepped(Two("a", "b"), kind).state_dict()
+    assert list(saved["state"]) == ["a.weight", "b.weight"] and set(saved["state"]["a.weight"]) == keys
+    assert [(group["kind"], group["names"], group["lr"]) for group in saved["groups"]] == [
+        (kind, ["a.weight", "b.weight"], 0.1)
+    ]
+    other = build_optimizer(Two("b", "a"), kind, 0.1)
+    other.load_state_dict(saved)
+    assert list(other.state_dict()["state"]) == ["b.weight", "a.weight"] and same_state(other.state_dict(), saved)
+
+
+def test_groups_keep_their_settings():
+    saved = stepped(make_model(), "muon", other_lr=0.003, weight_decay=0.2, betas=(0.8, 0.9)).state_dict()
+    again = build_optimizer(make_model(), "muon", 0.02)
+    again.load_state_dict(saved)
+    assert again.state_dict()["groups"] == saved["groups"] and same_state(again.state_dict(), saved)
+    assert [(group["kind"], group["lr"]) for group in saved["groups"]] == [("muon", 0.1), ("adamw", 0.003)]
+    assert saved["groups"][1]["betas"] == (0.8, 0.9) and saved["groups"][0]["weight_decay"] == 0.2
+
+
+def test_a_parameter_without_a_step_has_no_state():
+    """An expert that no token has reached."""
+    model = Two("a", "b")
+    optimizer = build_optimizer(model, "adamw", 0.1)
+    model.a.weight.grad = torch.ones(4, 4)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    assert saved["state"]["b.weight"] == {} and saved["state"]["a.weight"]
+    again = build_optimizer(Two("a", "b"), "adamw", 0.1)
+    again.load_state_dict(saved)
+    assert same_state(again.state_dict(), saved) and again.state_dict()["state"]["b.weight"] == {}
+
+
+HINT = "\n  hint: train the same parameters as before, or remove the checkpoints"
+
+
+def test_names_that_do_not_fit_are_refused_by_name():
+    saved = stepped(Two("a", "b")).state_dict()
+    cases = {
+        ("a", "b", "c"): f"nothing is saved for c.weight of the optimizer{HINT}",
+        ("a",): f"b.weight is saved, but not trained in the optimizer{HINT}",
+        ("a", "d"): f"nothing is saved for d.weight of the optimizer{HINT}",
+    }
+    for names, message in cases.items():
+        with pytest.raises(UserError) as caught:
+            build_optimizer(Two(*names), "adamw", 0.1).load_state_dict(saved)
+        assert str(caught.value) == message
+    with pytest.raises(UserError, match=r"^nothing is saved for b.weight of the optimizer `main`"):
+        lost = {**saved, "state": {"a.weight": saved["state"]["a.weight"]}}
+        build_optimizer(Two("a", "b"), "adamw", 0.1).load_state_dict(lost, "the optimizer `main`")
+
+
+def test_another_optimizer_and_other_groups_are_refused():
+    with pytest.raises(UserError) as caught:
+        build_optimizer(Two("a", "b"), "muon", 0.1).load_state_dict(stepped(Two("a", "b")).state_dict())
+    assert str(caught.value) == (
+        "the optimizer is muon for `a.weight`, the saved one adamw\n"
+        "  hint: train with the same optimizer as before, or remove the checkpoints"
+    )
+    saved = stepped(make_model()).state_dict()
+    moved = saved["groups"][0]["names"].pop()
+    saved["groups"][1]["names"].append(moved)
+    with pytest.raises(UserError) as caught:
+        build_optimizer(make_model(), "adamw", 0.1).load_state_dict(saved)
+    assert str(caught.value) == (
+        f"{moved} of the optimizer is saved in another group than now\n"
+        "  hint: train with the same groups as before, or remove the checkpoints"
+    )

@@ -9,7 +9,17 @@ import torch
 from qwenkit.data.tokens.dataset import Example, InMemoryTokenDataset
 from qwenkit.data.tokens.order import EpochOrder
 from qwenkit.errors import Stopped, UserError
-from qwenkit.training import ALARMS, AlarmError, Batches, Sentinel, build_schedule, lm_objective, run, train_update
+from qwenkit.training import (
+    ALARMS,
+    AlarmError,
+    Batches,
+    Sentinel,
+    StepBatch,
+    build_schedule,
+    lm_objective,
+    run,
+    train_update,
+)  # fmt: skip
 from tests.training.conftest import VOCAB, Run
 
 noise = np.random.default_rng(0)
@@ -185,8 +195,8 @@ def test_replay_does_not_hide_a_lost_mask():
             with pytest.raises(AlarmError, match="no-content"):
                 run(update, training.state, 3, log=training.log)
         else:
-            alone = [[batch for batch in batches(0) if batch.content is None]]
-            assert len(alone[0]) == 2
+            alone = [StepBatch.of([batch for batch in batches(0).micro_batches if batch.content is None])]
+            assert len(alone[0].micro_batches) == 2 and alone[0].content is None
             update(training.state, 0)
             train_update(training.model, training.optimizer, alone.__getitem__, build_schedule("constant", 3))(
                 training.state, 0

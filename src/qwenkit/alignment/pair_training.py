@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qwenkit.records import Row, read_json
 from qwenkit.rng import derive_seed
 from qwenkit.training.settings import TrainingSettings, rows_per_pass
+from qwenkit.training.world import ALONE, World
 
 if TYPE_CHECKING:
     from qwenkit.alignment.pair_encoding import Pair
@@ -52,17 +53,19 @@ def train_pairs(
     folder: Path,
     progress: Callable[..., None],
     seed: int,
+    world: World = ALONE,
 ) -> PairTraining:
     """Train a scalar model to rank pairs, with checkpoints in `folder`; the accuracy on `validation` is logged."""
     from qwenkit.alignment.ranking import ranking_metrics
     from qwenkit.alignment.reward_model import PairBatches, PairwiseObjective
     from qwenkit.training import train
 
-    batches = PairBatches(pairs, settings.batch_size, derive_seed(seed, "order"), rows_per_pass(settings))
+    batches = PairBatches(pairs, settings.batch_size, derive_seed(seed, "order"), rows_per_pass(settings), world)
     steps = batches.steps(epochs)
     last = train(
         settings, model, batches, steps, device=device, log=log, folder=folder, progress=progress, seed=seed,
         objective=PairwiseObjective(), evaluate=(lambda _: ranking_metrics(model, validation)) if validation else None,
+        world=world,
     )  # fmt: skip
     return PairTraining(steps, last.get("loss"))
 

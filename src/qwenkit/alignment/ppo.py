@@ -54,6 +54,7 @@ from qwenkit.model.logprobs import token_logprobs
 from qwenkit.model.modes import set_activation_checkpointing
 from qwenkit.rng import derive_seed, permutation
 from qwenkit.training import Batch, OptimizerSet, RunState, build_optimizer, clip_gradients, lm_objective, raise_alarm
+from qwenkit.training.step_batch import StepBatches
 
 Metrics = dict[str, float]
 
@@ -120,12 +121,12 @@ class PPO:
         im_end_id: int,
         stop_token_ids: Sequence[int] = (),
         vocabulary: int | None = None,
-        ptx: Callable[[int], Sequence[Batch]] | None = None,
+        ptx: StepBatches[Batch] | None = None,
         observe: Observe | None = None,
     ) -> None:
         """Set up a run of PPO: the models are put into eval mode, and the reference needs no gradients.
 
-        `ptx(update)` gives the micro-batches of pretraining documents for the update of that number; `observe(rollout)`
+        `ptx(update)` gives the batch of pretraining documents for the update of that number; `observe(rollout)`
         adds metrics to a step, such as those of the gold rubric. `stop_token_ids` end a response as they end a turn in
         a chat (`chat.stop_token_ids`); only `im_end_id` ends it as the reward model wants it.
 
@@ -253,11 +254,11 @@ class PPO:
         if not self.config.ptx_coef or self.ptx is None:
             return {}
         device = next(self.policy.parameters()).device
-        batches = [batch.to(device) for batch in self.ptx(number)]
-        weight, total = sum(batch.weight for batch in batches), 0.0
-        for batch in batches:
+        batch, total = self.ptx(number), 0.0
+        weight = batch.weight
+        for micro_batch in batch.micro_batches:
             with self._autocast():
-                loss, _ = lm_objective(self.policy, batch)
+                loss, _ = lm_objective(self.policy, micro_batch.to(device))
             (self.config.ptx_coef * loss / weight).backward()
             total += float(loss.detach())
         return {"ptx_loss": total / weight, "ptx_tokens": weight}

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +39,8 @@ from qwenkit.model import ScalarModel
 from qwenkit.model.batching import length_batches, pad_right
 from qwenkit.model.modes import evaluating
 from qwenkit.rng import derive_seed
+from qwenkit.training.step_batch import StepBatch, share_of
+from qwenkit.training.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,13 @@ class PairBatch:
     """The ids of the pairs."""
     tokens: int
     """Tokens in it, without padding."""
-    fingerprint: int
-    """Equal for equal ids (CRC-32)."""
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> PairBatch:
         """Return both sides of all pairs, padded to one width: one forward pass scores them all."""
         rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         ids_BT, lengths_B = pad_right(rows)
-        tokens, fingerprint = sum(map(len, rows)), zlib.crc32(ids_BT.numpy().tobytes())
-        return cls(ids_BT, lengths_B, tuple(pair.id for pair in pairs), tokens, fingerprint)
+        return cls(ids_BT, lengths_B, tuple(pair.id for pair in pairs), sum(map(len, rows)))
 
     @property
     def weight(self) -> float:
@@ -82,15 +82,26 @@ class PairBatch:
 
 
 class PairBatches:
-    """The micro-batches of a step, a pure function of (seed, step): every pair comes once an epoch (`ShuffledOrder`).
+    """The batch of a step, a pure function of (seed, step): every pair comes once an epoch (`ShuffledOrder`).
 
-    A micro-batch holds at most `micro_pairs` pairs (None: the whole batch), both sides of each, the longest first."""
+    A micro-batch holds at most `micro_pairs` pairs (None: all of the process's), both sides of each, the longest first.
+    In a world of n processes each reads every n-th pair of a step by length, and the numbers of the step are those of
+    all."""
 
-    def __init__(self, pairs: Sequence[Pair], batch_pairs: int, seed: int, micro_pairs: int | None = None) -> None:
-        """Draw batches of `batch_pairs` pairs from these; raises a `UserError` where there are none."""
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        batch_pairs: int,
+        seed: int,
+        micro_pairs: int | None = None,
+        world: World = ALONE,
+    ) -> None:
+        """Draw batches of `batch_pairs` pairs from these; raises a `UserError` where there are none, and where a batch
+        has no equal shares for all processes."""
         if not pairs:
             raise UserError("there is no comparison pair to learn from", expected="at least one pair within max_tokens")
-        self.pairs, self.batch_pairs, self.micro_pairs = pairs, batch_pairs, micro_pairs or batch_pairs
+        share = share_of(batch_pairs, world)
+        self.pairs, self.batch_pairs, self.micro_pairs, self.world = pairs, batch_pairs, micro_pairs or share, world
         self.order = ShuffledOrder(len(pairs), derive_seed(seed, "pairs"))
 
     def steps(self, epochs: float) -> int:
@@ -101,11 +112,24 @@ class PairBatches:
         """Return the indices of the pairs that a step learns from."""
         return self.order.at(step, self.batch_pairs)
 
-    def __call__(self, step: int) -> list[PairBatch]:
-        """Return the micro-batches of a step."""
+    def __call__(self, step: int) -> StepBatch[PairBatch]:
+        """Return this process's micro-batches of a step, with the numbers of the whole step."""
         longest_first = sorted((self.pairs[row] for row in self.rows(step)), key=lambda pair: -pair.tokens)
-        starts = range(0, len(longest_first), self.micro_pairs)
-        return [PairBatch.of(longest_first[at : at + self.micro_pairs]) for at in starts]
+        mine = longest_first[self.world.rank :: self.world.size]
+        parts = (mine[at : at + self.micro_pairs] for at in range(0, len(mine), self.micro_pairs))
+        pairs = len(longest_first)
+        tokens = sum(len(pair.chosen) + len(pair.rejected) for pair in longest_first)
+        micro_batches = [PairBatch.of(part) for part in parts]
+        return StepBatch(micro_batches, float(pairs), pairs, tokens, pairs_fingerprint(longest_first))
+
+
+def pairs_fingerprint(pairs: Sequence[Pair]) -> int:
+    """Return a number that is equal for equal ids in the same order (CRC-32)."""
+    fingerprint = 0
+    for pair in pairs:
+        for ids in (pair.chosen, pair.rejected):
+            fingerprint = zlib.crc32(np.asarray(ids, dtype="<u4").tobytes(), fingerprint)
+    return fingerprint
 
 
 class Scorer(Protocol):

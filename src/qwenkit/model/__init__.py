@@ -12,6 +12,7 @@
 | `moe.py`                                    | the MLP (SwiGLU), and the mixture of experts                          |
 | `init.py`                                   | first weights                                                         |
 | `logprobs.py`, `batching.py`, `modes.py`    | chunked head, padding and batches by length, eval mode                |
+| `trainable.py`                              | what training changes: for optimizers, checkpoints, adapters          |
 | `pretrained.py`, `formats/`, `weights.py`   | Hugging Face folders: settings, names and tensors                     |
 | `checkpoint_validation.py`                  | whether the tensors of a folder fit its config.json                   |
 | `resize_token_embeddings.py`                | a longer vocabulary                                                   |

@@ -5,8 +5,8 @@
     update = train_update(model, optimizer, batches, build_schedule("cosine", total=400, warmup=30))
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
-Reading order: `trainer` -> `loop` -> `update` -> `lm_loss` -> `batches` -> `optim` -> `lr_schedule` -> `checkpoint` ->
-`sentinel`.
+Reading order: `trainer` -> `loop` -> `update` -> `lm_loss` -> `step_batch` -> `batches` -> `optim` -> `lr_schedule` ->
+`checkpoint` -> `sentinel` -> `world`.
 Names load on first use, so that importing this package does not import torch.
 """
 
@@ -18,7 +18,9 @@ _HOME = {
     "run": "loop",
     "train_update": "update",
     "clip_gradients": "update",
-    "MicroBatch": "update",
+    "MicroBatch": "step_batch",
+    "StepBatch": "step_batch",
+    "StepBatches": "step_batch",
     "lm_objective": "lm_loss",
     "mean_loss": "lm_loss",
     "Batch": "batches",
@@ -39,6 +41,9 @@ _HOME = {
     "save_checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
     "latest_checkpoint": "checkpoint",
+    "World": "world",
+    "Alone": "world",
+    "ProcessGroup": "world",
     "Sentinel": "sentinel",
     "ALARMS": "sentinel",
     "AlarmError": "sentinel",

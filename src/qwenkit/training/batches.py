@@ -1,7 +1,8 @@
 """From packed rows to tensors: the data interface of a step.
 
     batches = Batches(store, order, batch_size=16, micro_batch_size=8)
-    for batch in batches(step): ...            # two micro-batches of 8 rows
+    batch = batches(step)                      # its weight, tokens, ... as plain data
+    for micro_batch in batch.micro_batches: ...            # two of 8 rows
 
 `targets_BT[b, t]` is the token after `ids_BT[b, t]` in the same document, also where the packer cut between them; so
 every token but the first of its document is trained on exactly once, however documents are packed. A document's last
@@ -13,9 +14,11 @@ Legend: B rows, T tokens.
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +27,8 @@ from torch import Tensor
 from qwenkit.data.tokens.dataset import TokenDataset
 from qwenkit.data.tokens.order import EpochOrder, PackedSequence
 from qwenkit.errors import UserError
+from qwenkit.training.step_batch import StepBatch, share_of
+from qwenkit.training.world import ALONE, World
 
 IGNORED = 0  # id of padding and target of weight 0: any valid id will do
 
@@ -39,6 +44,8 @@ class Batch:
     """Loss weight of predicting each target; 0 at padding and at what is not supervised."""
     documents_BT: Tensor
     """The number of each token's document in its row, -1 at padding."""
+    supervised_N: Tensor
+    """The places in the flattened [B * T] of all tokens with a weight."""
     rows: tuple[PackedSequence, ...]
     names: tuple[str, ...]
     """The ids of the documents in the batch."""
@@ -48,8 +55,6 @@ class Batch:
     """The sum of loss weights: what this batch adds to the divisor of the loss."""
     tokens: int
     """Tokens in it, without padding."""
-    fingerprint: int
-    """Equal for equal ids and weights (CRC-32)."""
 
     @classmethod
     def of(
@@ -63,13 +68,13 @@ class Batch:
         content: int | None = None,
     ) -> Batch:
         """Return a batch of these tensors, which lie on the CPU, with its counts."""
-        fingerprint = zlib.crc32(weights_BT.numpy().tobytes(), zlib.crc32(ids_BT.numpy().tobytes()))
+        supervised_N = weights_BT.flatten().nonzero().squeeze(1)
         weight, tokens = float(weights_BT.sum(dtype=torch.float64)), int((documents_BT >= 0).sum())
-        return cls(ids_BT, targets_BT, weights_BT, documents_BT, rows, names, content, weight, tokens, fingerprint)
+        return cls(ids_BT, targets_BT, weights_BT, documents_BT, supervised_N, rows, names, content, weight, tokens)
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with its tensors on a device."""
-        names = ("ids_BT", "targets_BT", "weights_BT", "documents_BT")
+        names = ("ids_BT", "targets_BT", "weights_BT", "documents_BT", "supervised_N")
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def describe(self) -> str:
@@ -107,9 +112,37 @@ def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int
     return Batch.of(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
 
 
+class RowNumbers(NamedTuple):
+    """The numbers of some rows, counted without building their tensors; the fields are those of `StepBatch`."""
+
+    weight: float
+    content: int | None
+    tokens: int
+    fingerprint: int
+
+
+def count_rows(store: TokenDataset, rows: Sequence[PackedSequence]) -> RowNumbers:
+    """Return the numbers of packed sequences: the same bits in every process that counts the same rows.
+
+    The weights are summed exactly and rounded once (`math.fsum`), so no order of summing shows."""
+    weights: list[float] = []
+    content: int | None = None
+    tokens = fingerprint = 0
+    for document, start, stop in (segment for row in rows for segment in row.segments):
+        weights_N = store.weights(document, start + 1, stop + 1)
+        is_content_N = store.content(document, start + 1, stop + 1)
+        if is_content_N is not None:
+            content = (content or 0) + int((is_content_N & (weights_N > 0)).sum())
+        weights.append(float(weights_N.sum(dtype=np.float64)))
+        tokens += stop - start
+        for array in (store.tokens(document, start, stop), weights_N):
+            fingerprint = zlib.crc32(array.tobytes(), fingerprint)
+    return RowNumbers(math.fsum(weights), content, tokens, fingerprint)
+
+
 class Batches:
-    """The micro-batches of a step, as a pure function of the step. With `world` workers, `rank` takes every world-th
-    sequence."""
+    """The batch of a step, as a pure function of the step. In a world of n processes each reads every n-th sequence,
+    and the numbers of the step are those of all."""
 
     def __init__(
         self,
@@ -117,25 +150,28 @@ class Batches:
         order: EpochOrder,
         batch_size: int,
         micro_batch_size: int | None = None,
-        rank: int = 0,
-        world: int = 1,
+        world: World = ALONE,
     ) -> None:
-        """Read from `store` in this order; without `micro_batch_size` a worker's share is one micro-batch."""
-        self.store, self.order, self.batch_size = store, order, batch_size
-        self.micro_batch_size = micro_batch_size or batch_size // world
-        self.rank, self.world = rank, world
-        if batch_size % (self.micro_batch_size * world):
+        """Read from `store` in this order; without `micro_batch_size` a process's share is one micro-batch.
+
+        Raises a `UserError` where the batch cannot be divided into equal shares and these into micro-batches."""
+        self.store, self.order, self.batch_size, self.world = store, order, batch_size, world
+        share = share_of(batch_size, world)
+        self.micro_batch_size = micro_batch_size or share
+        if share % self.micro_batch_size:
+            each = f", {share} for each of {world.size} processes," if world.size > 1 else ""
             raise UserError(
-                f"a batch of {batch_size} cannot be cut into micro-batches of {self.micro_batch_size} "
-                f"on {world} workers",
-                expected=f"micro_batch_size that divides {batch_size // world}",
+                f"a batch of {batch_size}{each} cannot be cut into micro-batches of {self.micro_batch_size}",
+                expected=f"micro_batch_size that divides {share}",
             )
 
-    def __call__(self, step: int) -> list[Batch]:
-        """Return this worker's micro-batches of a step."""
-        mine = self.order.sequences(step, self.batch_size)[self.rank :: self.world]
+    def __call__(self, step: int) -> StepBatch[Batch]:
+        """Return this process's micro-batches of a step, with the numbers of the whole step."""
+        rows = self.order.sequences(step, self.batch_size)
+        mine = rows[self.world.rank :: self.world.size]
         parts = [mine[at : at + self.micro_batch_size] for at in range(0, len(mine), self.micro_batch_size)]
-        return [build_batch(self.store, part, self.order.seq_length) for part in parts]
+        micro_batches = [build_batch(self.store, part, self.order.seq_length) for part in parts]
+        return StepBatch(micro_batches, *count_rows(self.store, rows))
 
 
 def document_batches(

@@ -20,7 +20,7 @@ import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,11 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from qwenkit.artifacts import fsync_tree, fsync_tree_entry, sha256_file
 from qwenkit.errors import UserError
+from qwenkit.model.trainable import load_trainable_state, trainable_state
 from qwenkit.records import read_object, write_json
 from qwenkit.training.checkpoint_metadata import Planner, Reader
+from qwenkit.training.checkpoint_upgrade import SCHEMA, upgrade
+from qwenkit.training.optim import OptimizerSet
 
 COMPLETE, PLAIN, KEEP = "complete.json", "plain", 2
 _NAME = re.compile(r"step-(\d{8})")
@@ -43,37 +46,59 @@ _NAME = re.compile(r"step-(\d{8})")
 
 @dataclass
 class RunState:
-    """Named modules and optimizers (anything with `state_dict` and `load_state_dict`), plain numbers, and the step.
+    """Named modules and optimizers, how far the run is, and whatever else it must remember.
 
-    `numbers` holds whatever else a run must remember, as JSON values: tokens so far, running moments of the reward."""
+    Of the modules the state holds what is trained (`model.trainable.trainable_state`); what is frozen is that of the
+    folder that they were loaded from."""
 
     modules: dict[str, nn.Module]
-    optimizers: dict[str, Any] = field(default_factory=dict)
+    optimizers: dict[str, OptimizerSet] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
+    """JSON values, such as the running moments of the reward."""
     step: int = 0
+    """Steps done, those without an update among them."""
+    tokens: int = 0
+    """Tokens read, over all processes and without padding."""
+    skipped_steps: int = 0
+    """Steps whose update was left out."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as nested dicts and lists of tensors and plain values."""
         return {
-            "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
+            "schema": SCHEMA,
+            "modules": {name: trainable_state(module) for name, module in self.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "numbers": self.numbers,
-            "step": self.step,
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a saved state into the modules and optimizers of this one."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a saved state into the modules and optimizers of this one, also one of an earlier version.
+
+        Raises a `UserError` that names what is missing, or not known here."""
+        frozen = {
+            name: set(module.state_dict()) - set(trainable_state(module)) for name, module in self.modules.items()
+        }
+        state = upgrade(state, frozen, {name: optimizer.names for name, optimizer in self.optimizers.items()})
         for name, module in self.modules.items():
-            module.load_state_dict(state["modules"][name])
+            load_trainable_state(module, state["modules"][name], f"the module `{name}`")
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.numbers = dict(state["numbers"])
-        self.step = state["step"]
+            optimizer.load_state_dict(state["optimizers"][name], f"the optimizer `{name}`")
+        for name in _PLAIN_FIELDS:
+            setattr(self, name, state[name])
+        self.numbers = dict(self.numbers)
+
+
+_PLAIN_FIELDS = ("numbers", "step", "tokens", "skipped_steps")
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
 
 
 def save_checkpoint(tree: dict[str, Any], folder: Path, step: int) -> Path:
     """Write a checkpoint, fsync and rename it; then remove all but the newest two. Return its folder."""
-    target = folder / f"step-{step:08d}"
+    target = step_folder(folder, step)
     beside = folder / f"{target.name}.part"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -2,10 +2,9 @@
 
     loss_sum, sums = lm_objective(model, batch)        # sum of loss weight * negative log-likelihood, in nats
 
-So gradient accumulation and packing give the same number, where a mean of means would not. (Over several workers the
-divisor would have to be summed too, but training is one process on one device.) A model is anything with
-`hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the head, some of them at a time
-(`model/logprobs.py`).
+So gradient accumulation, packing and several processes give the same number, where a mean of means would not.
+A model is anything with `hidden(ids_BT, documents_BT=...)` and `head(h_ND)`. Only supervised tokens go through the
+head, some of them at a time (`model/logprobs.py`).
 
 Legend: B rows, T tokens, N supervised tokens, D hidden width, V vocabulary.
 """
@@ -52,7 +51,7 @@ def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True) -> Lo
 
     `isolate=False` lets packed documents see each other."""
     h_BTD = model.hidden(batch.ids_BT, documents_BT=batch.documents_BT if isolate else None)
-    index_N = batch.weights_BT.flatten().nonzero().squeeze(1)
+    index_N = batch.supervised_N  # known on the host: a device would have to be asked how many there are
     targets_N, weights_N = (part.flatten()[index_N] for part in (batch.targets_BT, batch.weights_BT))
     return cross_entropy_sum(model, h_BTD.flatten(0, 1)[index_N], targets_N, weights_N), {}
 

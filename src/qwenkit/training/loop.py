@@ -2,21 +2,27 @@
 
     run(update, state, until=1000, log=log, checkpoint_dir=scratch / "checkpoints", sentinel=Sentinel(vocab_size=1536))
 
-`update(state, step) -> metrics` owns forward, backward and optimizer. Before each step torch's generator is seeded from
+`update(state, step) -> metrics` owns forward, backward and optimizer. Of its metrics `tokens` are counted in the run's
+state, and `skipped` where it left the optimizer out. Before each step torch's generator is seeded from
 (seed, step), so dropout is a pure function of the step and a resumed run draws what the uninterrupted one would.
 Events count updates done: the event of step n follows update number n - 1, and `eval` of step 0 is the start.
 
 The first Ctrl-C (or SIGTERM) ends the step (and an evaluation due after it), saves and raises `Interrupted`; the second
 stops at once. An alarm whose action is "stop" raises without saving, so the last checkpoint is a healthy one.
+
+In a `world` of several processes all of them run this loop, and it decides the same in each: rank 0's clock says when
+to save, a signal or an alarm of one stops all at the same step, an error of one is raised in all. Rank 0 logs and
+saves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,11 +31,12 @@ from typing import Any, Protocol
 import torch
 
 from qwenkit import rng
-from qwenkit.errors import Interrupted, UserError
+from qwenkit.errors import Interrupted, UserError, within
 from qwenkit.model.modes import evaluating
-from qwenkit.training.checkpoint import RunState, load_latest, save_checkpoint
+from qwenkit.training.checkpoint import RunState, load_checkpoint, load_latest, save_checkpoint, step_folder
 from qwenkit.training.sentinel import STOP, AlarmError, AlarmEvent, Sentinel
-from qwenkit.training.update import Update
+from qwenkit.training.update import Metrics, Update
+from qwenkit.training.world import ALONE, World, together
 
 LAST_METRICS = "last"
 """Where `RunState.numbers` holds the metrics of the last step."""
@@ -76,56 +83,94 @@ def run(
     evaluate_every: int = 0,
     progress: Progress | None = None,
     seed: int = 0,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Train until `state.step == until`, from the newest checkpoint if there is one; return the last step's metrics.
 
     `evaluate(state)` runs at the start, every `evaluate_every` steps (0: never in between) and at the end; its metrics
     are the event `eval`. A checkpoint is written every `checkpoint_seconds` seconds and at the end. Raises
     `Interrupted` after a signal (the state is saved), `AlarmError` for an alarm that stops the run, and a `UserError`
-    for a checkpoint of another training."""
-    checkpointer = _Checkpointer(state, sentinel or Sentinel(), checkpoint_dir, checkpoint_seconds, until, log)
+    for a checkpoint of another training.
+
+    All processes of a `world` call this with the same arguments; each has its share of the data behind `update`."""
+    if world.rank:
+        log, progress = null_log, None
+    sentinel = sentinel or Sentinel()
+    steps = _Steps(update, state, until, log, sentinel, progress, seed, world)
+    checkpointer = _Checkpointer(state, sentinel, checkpoint_dir, checkpoint_seconds, until, log, world)
     checkpointer.resume()
     with _signals() as signals:
         if evaluate and state.step == 0:
-            _evaluate(evaluate, state, log)
+            together(world, lambda: _evaluate(evaluate, state, log))
         while state.step < until:
-            _step(update, state, checkpointer.sentinel, log, seed)
-            if progress:
-                progress(state.step, until, **state.numbers[LAST_METRICS])
+            steps.run_one()
             due = state.step == until or (evaluate_every and state.step % evaluate_every == 0)
             if evaluate and due:  # before an interrupt is acted on: a resumed run never comes back to this step
-                _evaluate(evaluate, state, log)
-            if signals:
+                together(world, lambda: _evaluate(evaluate, state, log))
+            if world.any(bool(signals)):
                 checkpointer.save()
                 raise Interrupted(f"interrupted at step {state.step} of {until}; the state is saved")
             checkpointer.save_if_due(done=state.step == until)
     return state.numbers.get(LAST_METRICS, {})
 
 
-def _step(update: Update, state: RunState, sentinel: Sentinel, log: Log, seed: int) -> None:
-    """Run one update, log its event and raise its alarms."""
-    torch.manual_seed(rng.derive_seed(seed, "step", state.step))
-    started = time.perf_counter()
-    try:
-        metrics = update(state, state.step)
-    except AlarmError as error:
-        log("alarm", step=state.step + 1, **error.alarm_event.fields())
-        raise
-    seconds = time.perf_counter() - started
-    state.step += 1
-    state.numbers[LAST_METRICS] = metrics
-    timed = {**metrics, "seconds": round(seconds, 4)}
-    if "tokens" in metrics:
-        timed["tokens_per_second"] = round(metrics["tokens"] / max(seconds, 1e-9))
-    log("step", step=state.step, **timed)
-    _report(sentinel.observe(state.step, timed), state.step, log)
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of torch's generator in a step: each process draws its own dropout, rank 0 that of a single
+    process."""
+    return rng.derive_seed(seed, "step", step, *(("rank", rank) if rank else ()))
 
 
-def _report(alarm_events: list[AlarmEvent], step: int, log: Log) -> None:
-    """Log all alarms of a step, then raise the first one that stops."""
-    for event in alarm_events:
+@dataclass
+class _Steps:
+    """Runs one step after another and shows what came of it."""
+
+    update: Update
+    state: RunState
+    until: int
+    log: Log
+    sentinel: Sentinel
+    progress: Progress | None
+    seed: int
+    world: World
+
+    def run_one(self) -> None:
+        """Run one update, log its event and raise its alarms."""
+        state, world = self.state, self.world
+        torch.manual_seed(step_seed(self.seed, state.step, world.rank))
+        started = time.perf_counter()
+        try:
+            metrics = together(world, lambda: self.update(state, state.step))
+        except AlarmError as error:
+            self.log("alarm", step=state.step + 1, **error.alarm_event.fields())
+            raise
+        seconds = world.agree(time.perf_counter() - started)  # one clock: all sentinels see the same
+        state.step += 1
+        state.tokens += int(metrics.get("tokens", 0))
+        state.skipped_steps += int(metrics.get("skipped", 0))
+        state.numbers[LAST_METRICS] = metrics
+        alarm_events = together(world, lambda: self._observe(metrics, seconds))
+        if world.any(bool(alarm_events)):
+            _report(world.gather(alarm_events), state.step, self.log)
+
+    def _observe(self, metrics: Metrics, seconds: float) -> list[AlarmEvent]:
+        """Show and log the metrics of a step with its time; return the alarms that they raise."""
+        timed = {**metrics, "seconds": round(seconds, 4)}
+        if "tokens" in metrics:
+            timed["tokens_per_second"] = round(metrics["tokens"] / max(seconds, 1e-9))
+        self.log("step", step=self.state.step, **timed)
+        if self.progress:
+            self.progress(self.state.step, self.until, **metrics)
+        return self.sentinel.observe(self.state.step, timed)
+
+
+def _report(by_rank: Sequence[Sequence[AlarmEvent]], step: int, log: Log) -> None:
+    """Log all alarms of a step, each once whichever processes raised it; then raise the first one that stops."""
+    alarm_events: dict[str, AlarmEvent] = {}
+    for event in itertools.chain.from_iterable(by_rank):
+        alarm_events.setdefault(event.alarm.id, event)
+    for event in alarm_events.values():
         log("alarm", step=step, **event.fields())
-    for event in alarm_events:
+    for event in alarm_events.values():
         if event.alarm.action == STOP:
             raise event.error()
 
@@ -142,7 +187,7 @@ def _evaluate(evaluate: Evaluate, state: RunState, log: Log) -> None:
 
 @dataclass
 class _Checkpointer:
-    """Saves and restores the state together with the sentinel's history."""
+    """Saves and restores the state together with the sentinel's history. Rank 0 writes, and says when."""
 
     state: RunState
     sentinel: Sentinel
@@ -150,32 +195,58 @@ class _Checkpointer:
     seconds: float
     until: int
     log: Log
+    world: World
 
     def __post_init__(self) -> None:
         self._saved = time.monotonic()
 
     def resume(self) -> None:
-        """Continue from the newest complete checkpoint."""
-        tree = load_latest(self.folder, lambda text: self.log("note", text=text)) if self.folder else None
-        if tree is None:
+        """Continue from the newest complete checkpoint that rank 0 finds."""
+        if self.folder is None:
             return
-        try:
+        folder, newest = self.folder, together(self.world, self._newest)
+        step = self.world.agree(newest[0] if newest else None)
+        if step is not None:
+            together(
+                self.world, lambda: self._load(newest[1] if newest else load_checkpoint(step_folder(folder, step)))
+            )
+
+    def _newest(self) -> tuple[int, dict[str, Any]] | None:
+        """Return step and state of the newest complete checkpoint in rank 0, None in the other processes."""
+        if self.folder is None or self.world.rank:
+            return None
+        tree = load_latest(self.folder, lambda text: self.log("note", text=text))
+        with self._of_this_training():
+            return None if tree is None else (int(tree["run"]["step"]), tree)
+
+    def _load(self, tree: dict[str, Any]) -> None:
+        with self._of_this_training():
             self.state.load_state_dict(tree["run"])
             self.sentinel.load_state_dict(tree["sentinel"])
+        self.log("resumed", step=self.state.step)
+
+    @contextlib.contextmanager
+    def _of_this_training(self) -> Iterator[None]:
+        """Turn the errors of a state that does not fit into one for the user, with the folder."""
+        try:
+            with within(str(self.folder)):
+                yield
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 "the checkpoint belongs to another training", where=str(self.folder), hint="remove the folder"
             ) from error
-        self.log("resumed", step=self.state.step)
 
     def save_if_due(self, done: bool) -> None:
-        """Save when the interval is over, and at the end."""
-        if done or time.monotonic() - self._saved >= self.seconds:
+        """Save when the interval is over by rank 0's clock, and at the end."""
+        if self.world.agree(done or time.monotonic() - self._saved >= self.seconds):
             self.save()
 
     def save(self) -> None:
-        """Save now."""
-        if self.folder is None:
+        """Save now; all processes wait until rank 0 has written."""
+        together(self.world, self._write)
+
+    def _write(self) -> None:
+        if self.folder is None or self.world.rank:
             return
         started = time.monotonic()
         tree = {"run": self.state.state_dict(), "sentinel": self.sentinel.state_dict()}

@@ -14,13 +14,15 @@ Legend: S stacked matrices, N rows, M columns.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qwenkit.errors import UserError, nearest
+from qwenkit.errors import UserError, listed, nearest
+from qwenkit.model.trainable import refuse_other_names, trainable_parameters
 
 OPTIMIZERS = ("adamw", "muon")
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1
@@ -50,13 +52,14 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Create the optimizer of some matrices [N, M]; `lr` is the learning rate per step."""
+        """Create the optimizer of some matrices [N, M], with their names or without; `lr` is the learning rate per
+        step."""
         self.dtype = dtype
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
@@ -92,9 +95,15 @@ class OptimizerSet:
     """Several optimizers that step as one; their peak learning rates are scaled by one schedule factor."""
 
     def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Take over the optimizers, whose present learning rates are the peaks."""
+        """Take over the optimizers, whose present learning rates are the peaks. They were given their parameters with
+        names, as `build_optimizer` does."""
         self.optimizers = optimizers
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+
+    @property
+    def names(self) -> list[list[list[str]]]:
+        """Return the names of the parameters, by optimizer and group."""
+        return [[list(group["param_names"]) for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -123,30 +132,79 @@ class OptimizerSet:
             optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of each optimizer, in order."""
-        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+        """Return `groups` (of each its kind, the names of its parameters, and its settings) and `state`, by name."""
+        groups: list[dict[str, Any]] = []
+        states: dict[str, Any] = {}
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                settings = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+                groups.append({"kind": _kind(optimizer), "names": list(group["param_names"]), **settings})
+                states |= {
+                    name: dict(optimizer.state.get(param, {}))
+                    for name, param in zip(group["param_names"], group["params"], strict=True)
+                }
+        return {"groups": groups, "state": states}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+    def load_state_dict(self, state: dict[str, Any], what: str = "the optimizer") -> None:
+        """Load what `state_dict` returned, whatever the order of parameters and groups was.
+
+        Raises a `UserError` for a missing or unknown name, for a parameter that was in another group, and for the state
+        of another kind of optimizer; `what` names this one in the message."""
+        names = [name for optimizer in self.names for group in optimizer for name in group]
+        refuse_other_names([name for group in state["groups"] for name in group["names"]], names, what)
+        refuse_other_names(state["state"], names, what)
+        for optimizer in self.optimizers:
+            groups = [_saved_group(state, optimizer, group["param_names"], what) for group in optimizer.param_groups]
+            positions = itertools.count()
+            for group in groups:
+                group["params"] = list(itertools.islice(positions, len(group["param_names"])))
+            states = (state["state"][name] for group in groups for name in group["param_names"])
+            by_position = {position: each for position, each in enumerate(states) if each}
+            optimizer.load_state_dict({"state": by_position, "param_groups": groups})
 
 
-def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def _kind(optimizer: torch.optim.Optimizer) -> str:
+    return type(optimizer).__name__.lower()
+
+
+def _saved_group(
+    state: dict[str, Any], optimizer: torch.optim.Optimizer, names: list[str], what: str
+) -> dict[str, Any]:
+    """Return the settings of the saved group with these parameters, and their names in the order of this optimizer."""
+    saved = next(group for group in state["groups"] if names[0] in group["names"])
+    if saved["kind"] != _kind(optimizer):
+        raise UserError(
+            f"{what} is {_kind(optimizer)} for `{names[0]}`, the saved one {saved['kind']}",
+            hint="train with the same optimizer as before, or remove the checkpoints",
+        )
+    if set(saved["names"]) != set(names):
+        odd = sorted(set(saved["names"]) ^ set(names))
+        raise UserError(
+            f"{listed(odd)} of {what} is saved in another group than now",
+            hint="train with the same groups as before, or remove the checkpoints",
+        )
+    return {**{key: value for key, value in saved.items() if key not in ("kind", "names")}, "param_names": names}
+
+
+Parameters = dict[str, nn.Parameter]
+"""Parameters by their names in a model."""
+
+
+def split_parameters(model: nn.Module) -> tuple[Parameters, Parameters, Parameters]:
     """Return (matrices of linear layers, embeddings and heads, vectors): every trained parameter is in exactly one
-    list.
+    of them.
 
     A head is a linear layer whose name ends with `head`; with tied weights the table counts as an embedding."""
-    tables: dict[int, nn.Parameter] = {}
+    tables: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and name.endswith("head")):
-            tables.update((id(param), param) for param in module.parameters() if param.ndim > 1)
-    trained = [param for param in model.parameters() if param.requires_grad]
-    matrices = [param for param in trained if param.ndim > 1 and id(param) not in tables]
-    embeddings = [param for param in trained if id(param) in tables]
-    vectors = [param for param in trained if param.ndim <= 1]
-    total, grouped = (sum(p.numel() for p in part) for part in (trained, matrices + embeddings + vectors))
-    assert total == grouped, f"groups hold {grouped} parameters, the model trains {total}"
+            tables.update(id(param) for param in module.parameters() if param.ndim > 1)
+    trained = trainable_parameters(model).items()
+    matrices = {name: param for name, param in trained if param.ndim > 1 and id(param) not in tables}
+    embeddings = {name: param for name, param in trained if id(param) in tables}
+    vectors = {name: param for name, param in trained if param.ndim <= 1}
+    grouped = len(matrices) + len(embeddings) + len(vectors)
+    assert len(trained) == grouped, f"groups hold {grouped} parameters, the model trains {len(trained)}"
     return matrices, embeddings, vectors
 
 
@@ -168,11 +226,12 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise UserError(f"no optimizer is called {name}", expected="adamw, muon", nearest=nearest(name, OPTIMIZERS))
     matrices, embeddings, vectors = split_parameters(model)
-    rest = [{"params": embeddings + vectors, "lr": lr if other_lr is None else other_lr, "weight_decay": 0.0}]
-    decayed = [{"params": matrices, "lr": lr, "weight_decay": weight_decay}]
+    others = [*embeddings.items(), *vectors.items()]
+    rest = [{"params": others, "lr": lr if other_lr is None else other_lr, "weight_decay": 0.0}]
+    decayed = [{"params": list(matrices.items()), "lr": lr, "weight_decay": weight_decay}]
     optimizers: list[torch.optim.Optimizer] = []
     if name == "muon" and matrices:
-        optimizers.append(Muon(matrices, lr=lr, weight_decay=weight_decay, dtype=muon_dtype))
+        optimizers.append(Muon(matrices.items(), lr=lr, weight_decay=weight_decay, dtype=muon_dtype))
     groups = [group for group in (decayed if name == "adamw" else []) + rest if group["params"]]
     if groups:
         optimizers.append(torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True))

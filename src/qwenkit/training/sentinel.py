@@ -77,6 +77,10 @@ class AlarmError(Stopped):
             hint=row.hint,
         )
 
+    def __reduce__(self) -> tuple[type[AlarmError], tuple[AlarmEvent]]:
+        """Return how another process makes this error anew, with the same text."""
+        return type(self), (self.alarm_event,)
+
 
 def _table() -> dict[str, Alarm]:
     rows = tomllib.loads((Path(__file__).parent / "alarms.toml").read_text(encoding="utf-8"))

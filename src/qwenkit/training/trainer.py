@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qwenkit import platform
 from qwenkit.events import Log
 from qwenkit.training.settings import TrainingSettings, rows_per_pass
+from qwenkit.training.world import ALONE, World
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from qwenkit.training.batches import Batch
     from qwenkit.training.lm_loss import Objective
     from qwenkit.training.loop import Evaluate
-    from qwenkit.training.update import MicroBatch
+    from qwenkit.training.step_batch import MicroBatch, StepBatches
 
 
 def usable_precision(precision: str, device: str) -> str:
@@ -44,7 +45,7 @@ def precision_warnings(precision: str, device: str) -> tuple[str, ...]:
 def train(
     settings: TrainingSettings,
     model: nn.Module,
-    batches: Callable[[int], Sequence[MicroBatch]],
+    batches: StepBatches[MicroBatch],
     steps: int,
     *,
     device: str,
@@ -56,6 +57,7 @@ def train(
     evaluate: Evaluate | None = None,
     vocab_size: int | None = None,
     until: int | None = None,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Run the training loop with the stock update under these settings; checkpoints are written into `folder`.
 
@@ -86,6 +88,7 @@ def train(
         max_grad_norm=settings.max_grad_norm,
         dtype=torch.bfloat16 if usable_precision(settings.precision, device) == "bf16" else None,
         compile=settings.compile,
+        world=world,
     )
     return loop.run(
         update,
@@ -99,6 +102,7 @@ def train(
         evaluate_every=settings.evaluate_every,
         progress=lambda done, total, **m: progress(done, total, loss=m["loss"]),
         seed=seed,
+        world=world,
     )
 
 
@@ -125,16 +129,19 @@ def train_packed(
     progress: Callable[..., None],
     seed: int,
     vocab_size: int | None = None,
+    world: World = ALONE,
 ) -> PackedTraining:
     """Train on the rows into which `order` packs a dataset; the loss on the validation sets is logged on the way.
 
     With `vocab_size` the sentinel also watches for a loss above that of a uniform guess."""
     from qwenkit.training import Batches, validation_losses
+    from qwenkit.training.step_batch import share_of
 
+    share = share_of(settings.batch_size, world)
     last = train(
         settings,
         model,
-        Batches(dataset, order, settings.batch_size, rows_per_pass(settings)),
+        Batches(dataset, order, settings.batch_size, min(rows_per_pass(settings), share), world),
         steps,
         device=device,
         log=log,
@@ -143,6 +150,7 @@ def train_packed(
         seed=seed,
         evaluate=lambda _: validation_losses(model, validation),
         vocab_size=vocab_size,
+        world=world,
     )
     return PackedTraining(
         steps * settings.batch_size * settings.seq_length,

@@ -3,65 +3,35 @@
     update = train_update(model, optimizer, batches, schedule, dtype=torch.bfloat16)
     metrics = update(state, step)          # loss, grad_norm, lr, tokens, ...
 
-`batches(step)` gives the micro-batches of a step. The loss is the objective's sum over all of them divided by their
-summed weight. A step without supervised content, or a loss or gradient that is not finite, raises an alarm BEFORE the
-optimizer moves; the alarm names rows and documents.
+`batches(step)` gives the micro-batches of a step with the numbers of the whole step (`step_batch`). The loss is the
+objective's sum over all of them divided by the step's weight. A step without supervised content, or a loss or gradient
+that is not finite, raises an alarm BEFORE the optimizer moves; the alarm names rows and documents. The host reads from
+the device once a step, when loss and gradient norm are known (`step_sums`).
 """
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from qwenkit.training.checkpoint import RunState
+from qwenkit.training.data_parallel import sum_gradients
 from qwenkit.training.lm_loss import Objective, lm_objective
 from qwenkit.training.lr_schedule import Schedule
 from qwenkit.training.optim import OptimizerSet
 from qwenkit.training.sentinel import raise_alarm
+from qwenkit.training.step_batch import MicroBatch, StepBatch, StepBatches
+from qwenkit.training.step_sums import StepSums
+from qwenkit.training.world import ALONE, World, together
 
 Metrics = dict[str, float]
 Update = Callable[[RunState, int], Metrics]
 """`update(state, step)`: train one step and return its metrics."""
-
-
-class MicroBatch(Protocol):
-    """What the stock update needs of a micro-batch; `training.batches.Batch` is one. All counts lie on the host."""
-
-    @property
-    def weight(self) -> float:
-        """Return what the batch adds to the divisor of the loss."""
-        ...
-
-    @property
-    def content(self) -> int | None:
-        """Return how much of what is supervised is content (tokens of assistant turns, or pairs), or None where none is
-        expected.
-
-        An alarm is raised where the sum over a whole step is zero."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Return the number of tokens read, without padding."""
-        ...
-
-    @property
-    def fingerprint(self) -> int:
-        """Return a number that is equal for equal batches."""
-        ...
-
-    def to(self, device: torch.device | str, /) -> Self:
-        """Return the batch with its tensors on a device."""
-        ...
-
-    def describe(self) -> str:
-        """Return where the batch comes from, for an alarm."""
-        ...
 
 
 class Compiled:
@@ -82,15 +52,19 @@ class Compiled:
 def train_update(
     model: nn.Module,
     optimizer: OptimizerSet,
-    batches: Callable[[int], Sequence[MicroBatch]],
+    batches: StepBatches[MicroBatch],
     schedule: Schedule,
     *,
     objective: Objective = lm_objective,
     max_grad_norm: float = 1.0,
     dtype: torch.dtype | None = None,
     compile: bool = False,
+    world: World = ALONE,
 ) -> Update:
     """Return the stock update: forward, backward and optimizer of one step.
+
+    In a `world` of several processes each has its own micro-batches; gradients and metrics are summed over all, and an
+    alarm or an error of one is raised in each.
 
     `dtype` is autocast's (None: the model's own), `max_grad_norm` bounds the norm of all gradients together (report:
     1.0), `compile` pays for long runs with one shape.
@@ -98,70 +72,86 @@ def train_update(
     The metrics of a step: `loss` (the objective's, per unit of weight; nats per supervised token for language models)
     and whatever else the objective sums up, each divided by the step's weight; `grad_norm` before clipping; `lr` of the
     first parameter group; `tokens` read without padding; `supervised`, the step's weight; `batch`, a fingerprint of its
-    data. `state.numbers["tokens"]` counts the tokens of the run."""
+    data."""
     device = next(model.parameters()).device
     forward = Compiled(model) if compile else model
 
+    def backward(step: int) -> tuple[StepBatch[MicroBatch], StepSums]:
+        """Add the gradients of this process's micro-batches."""
+        batch, sums = batches(step), StepSums(device)
+        for micro_batch in batch.micro_batches if batch.learns else ():
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                loss, others = objective(forward, micro_batch.to(device))
+            sums.add({"loss": loss, **others})
+            (loss / batch.weight).backward()
+        return batch, sums
+
     def update(state: RunState, step: int) -> Metrics:
         model.train()
-        micro_batches = [batch.to(device) for batch in batches(step)]
-        weight = _total_weight(micro_batches)
-        sums: dict[str, float] = {}
-        for batch in micro_batches:
-            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                loss, others = objective(forward, batch)
-            _add(sums, {"loss": loss.detach(), **others})
-            (loss / weight).backward()
-        if not math.isfinite(sums["loss"]):
+        batch, sums = together(world, lambda: backward(step))
+        if not batch.learns:
+            raise_alarm("no-content", 0, describe_all(world, batch))
+        sum_gradients(world, optimizer.parameters)
+        values = sums.read(world, {"grad_norm": gradient_norm(optimizer)})
+        if not all(map(math.isfinite, (values["loss"], values["grad_norm"]))):
             optimizer.zero_grad()
-            raise_alarm("nonfinite-loss", sums["loss"], _describe(micro_batches))
-        norm = clip_gradients(optimizer, max_grad_norm, lambda: _describe(micro_batches))
+            _raise_nonfinite(world, values, sums, batch)
+        scale_gradients(optimizer, values["grad_norm"], max_grad_norm)
         optimizer.set_factor(schedule(step))
         optimizer.step()
         optimizer.zero_grad()
-        tokens = sum(batch.tokens for batch in micro_batches)
-        state.numbers["tokens"] = state.numbers.get("tokens", 0) + tokens
+        norm = values.pop("grad_norm")
         return {
-            **{name: value / weight for name, value in sums.items()},
+            **{name: value / batch.weight for name, value in values.items()},
             "grad_norm": norm,
             "lr": optimizer.lr,
-            "tokens": tokens,
-            "supervised": weight,
-            "batch": _fingerprint(micro_batches),
+            "tokens": batch.tokens,
+            "supervised": batch.weight,
+            "batch": batch.fingerprint,
         }
 
     return update
 
 
+def gradient_norm(optimizer: OptimizerSet) -> Tensor:
+    """Return the norm of all gradients together, a scalar on the device."""
+    return get_total_norm(param.grad for param in optimizer.parameters if param.grad is not None)
+
+
+def scale_gradients(optimizer: OptimizerSet, norm: float, max_grad_norm: float) -> None:
+    """Scale all gradients, whose joint norm is `norm`, to one of at most `max_grad_norm` (Pascanu et al., 2013).
+
+    Gradients that are clearly shorter already are not read again: the factor would be 1."""
+    if norm > 0.999 * max_grad_norm:
+        clip_grads_with_norm_(optimizer.parameters, max_grad_norm, torch.tensor(norm))
+
+
 def clip_gradients(optimizer: OptimizerSet, max_grad_norm: float, where: Callable[[], str] = str) -> float:
-    """Scale all gradients to a joint norm of at most `max_grad_norm` (Pascanu et al., 2013); return their norm before.
+    """Scale all gradients to a joint norm of at most `max_grad_norm`; return their norm before.
 
     A norm that is not finite drops the gradients and raises the alarm `nonfinite-gradient`, at the place that `where`
     describes."""
-    norm = float(nn.utils.clip_grad_norm_(optimizer.parameters, max_grad_norm))
+    norm = float(gradient_norm(optimizer))
     if not math.isfinite(norm):
         optimizer.zero_grad()
         raise_alarm("nonfinite-gradient", norm, where())
+    scale_gradients(optimizer, norm, max_grad_norm)
     return norm
 
 
-def _total_weight(batches: Sequence[MicroBatch]) -> float:
-    """Return the weight of a step; raises the alarm `no-content` where there is nothing to learn from."""
-    weight = sum(batch.weight for batch in batches)
-    content = [batch.content for batch in batches if batch.content is not None]
-    if weight <= 0 or (content and not any(content)):
-        raise_alarm("no-content", 0, _describe(batches))
-    return weight
+def describe_all(world: World, batch: StepBatch[MicroBatch], at_fault: bool = True) -> str:
+    """Return where the data of a step comes from, for an alarm: that of the processes at fault, or of all where none
+    knows itself to be. Every process of the world calls this."""
+    places = world.gather((at_fault, batch.describe()))
+    if world.size == 1:
+        return places[0][1]
+    some = any(at_fault for at_fault, _ in places)
+    return "; ".join(f"rank {rank}: {place}" for rank, (fault, place) in enumerate(places) if fault or not some)
 
 
-def _add(sums: dict[str, float], values: Mapping[str, Tensor]) -> None:
-    for name, value in values.items():
-        sums[name] = sums.get(name, 0.0) + float(value)
-
-
-def _describe(batches: Sequence[MicroBatch]) -> str:
-    return "; ".join(batch.describe() for batch in batches)
-
-
-def _fingerprint(batches: Sequence[MicroBatch]) -> int:
-    return zlib.crc32(b"".join(batch.fingerprint.to_bytes(8, "little") for batch in batches))
+def _raise_nonfinite(world: World, values: Metrics, sums: StepSums, batch: StepBatch[MicroBatch]) -> NoReturn:
+    """Raise the alarm of a loss that is not finite, where the data of its own processes is named, or of a gradient."""
+    if not math.isfinite(values["loss"]):
+        at_fault = not math.isfinite(sums.read_own("loss"))
+        raise_alarm("nonfinite-loss", values["loss"], describe_all(world, batch, at_fault))
+    raise_alarm("nonfinite-gradient", values["grad_norm"], describe_all(world, batch))

@@ -61,11 +61,15 @@ def test_batches_take_either(tmp_path: Path) -> None:
 
     def batches(store: Any) -> list[Any]:
         order = EpochOrder(store.digest, 1, store.lengths, 64, split_documents=False)
-        return [batch for step in range(4) for batch in Batches(store, order, 4, 2)(step)]
+        return [Batches(store, order, 4, 2)(step) for step in range(4)]
 
-    for here, there in zip(batches(InMemoryTokenDataset(rows)), batches(stored(tmp_path, rows, 9))):
-        assert (here.fingerprint, here.names, here.content) == (there.fingerprint, there.names, there.content)
-        assert (here.targets_BT == there.targets_BT).all() and (here.documents_BT == there.documents_BT).all()
+    for one, two in zip(batches(InMemoryTokenDataset(rows)), batches(stored(tmp_path, rows, 9))):
+        assert (one.fingerprint, one.weight, one.content, one.tokens) == (
+            two.fingerprint, two.weight, two.content, two.tokens)  # fmt: skip
+        for here, there in zip(one.micro_batches, two.micro_batches, strict=True):
+            assert (here.names, here.content) == (there.names, there.content)
+            for name in ("ids_BT", "targets_BT", "weights_BT", "documents_BT"):
+                assert (getattr(here, name) == getattr(there, name)).all()
 
 
 def test_as_many_weights_in_one_chat_as_a_byte_tells_apart(tmp_path: Path) -> None:
