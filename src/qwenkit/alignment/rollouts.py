@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qwenkit.alignment.shuffled_order import ShuffledOrder
+from qwenkit.data.order import ShuffledOrder
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model.batching import pad_right
