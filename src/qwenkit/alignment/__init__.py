@@ -52,7 +52,6 @@ _HOME = {
     "gae_advantages": "advantages",
     "value_gradient": "advantages",
     "sampled_logprobs": "policy_gradient",
-    "policy_gradient": "policy_gradient",
     "pretraining_gradient": "policy_gradient",
     "optimizer_step": "policy_gradient",
     "PPO": "ppo",
