@@ -2,7 +2,7 @@
 
     pairs, counts = make_pairs(rows_with_scored_answers)          # comparisons
     update = train_update(model, optimizer, PairBatches(pairs, 64, seed), schedule, objective=PairwiseObjective())
-    ppo = PPO(policy, value, reference, rewards, prompts, PPOConfig(), sampler=engine, collect=SingleTurn(...), ptx=batches)
+    ppo = PPO(policy, value, reference, rewards, prompts, PPOConfig(), sampler=engine, collect=SingleTurn(...))
     training.run(ppo.update, ppo.state(), until=500)
 
 Reading order: `annotation` -> `comparisons` -> `pair_encoding` -> `pair_shards` -> `reward_model` -> `ranking` (which

@@ -4,9 +4,9 @@
     def score(rows, trajectories):
         return [float(row["answer"] in each.text) for row, each in zip(rows, trajectories)]
 
-A recipe names it in its table of rewards, `reward = {model = 1.0, "checks:score" = 0.5}`. `rows` are the rows of data of
-the prompts, and a trajectory is a `trajectory.Trajectory`: its ids, its mask, its text. The function returns a finite
-number for each; it should be a function of its arguments alone, or a resumed run is not the uninterrupted one.
+A recipe names it in its table of rewards, `reward = {model = 1.0, "checks:score" = 0.5}`. `rows` are the rows of data
+of the prompts, and a trajectory is a `trajectory.Trajectory`: its ids, its mask, its text. The function returns a
+finite number for each; it should be a function of its arguments alone, or a resumed run is not the uninterrupted one.
 
 Each runs in a process of its own, started once, with a time limit for a call: one that never returns is ended, and a
 crash does not take the training with it. It is no sandbox: the file is trusted as the recipe is. What it prints goes to
@@ -25,8 +25,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qwenkit.alignment.rewards import one_for_each, reward_place
@@ -97,7 +96,7 @@ class _Process:
         command = [sys.executable, "-c", _START, json.dumps([theirs.fileno(), os.getpid(), *function]), *sys.path]
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2)
         theirs.close()
-        self.end = weakref.finalize(self, _end, self.process, self.pipe)
+        self.end = weakref.finalize(self, _end, self.process, self.pipe.close)
 
     def ask(self, question: bytes, deadline: float) -> bytes:
         """Send a question when the process is ready for it, and return the answer."""
@@ -110,8 +109,8 @@ class _Process:
         return self.pipe.recv_bytes()
 
 
-def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
+def _end(process: subprocess.Popen[bytes], close: Callable[[], None]) -> None:
     process.kill()
     process.wait()
     with contextlib.suppress(OSError):
-        pipe.close()
+        close()

@@ -5,8 +5,7 @@
     metrics = passes.gradient(batch, rows, forward, loss)
 
 Every model reads the same right-padded rows, batched by length; no attention mask is needed (`model/batching.py`), and
-`sampled_BT` alone decides which tokens count. What is read and what is learnt do not depend on how rows are divided, but
-for rounding.
+`sampled_BT` alone decides which tokens count. How rows are divided changes only rounding.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ class Passes:
     def read(self, batch: Trajectories, read: Callable[[Trajectories], tuple[Tensor, ...]]) -> list[Tensor]:
         """Return what a model gives for each sampled token as tensors [B, T], zero elsewhere.
 
-        `read` returns numbers [N] of some trajectories. A pass holds its rows by length, and a mask assigns in the order
-        of rows: hence `sorted`."""
+        `read` returns numbers [N] of some trajectories. A pass holds its rows by length, and a mask assigns in the
+        order of rows: hence `sorted`."""
         tensors_BT: list[Tensor] = []
         for rows in self.micro_batches(batch):
             here_BT = torch.zeros_like(batch.sampled_BT)

@@ -94,8 +94,8 @@ class PPO:
         """Set up a run of PPO: the models are put into eval mode, and the reference needs no gradients.
 
         `ptx(update)` gives the micro-batches of pretraining documents for the update of that number; `observe(batch)`
-        adds metrics to a step, such as those of the gold rubric. Raises a `UserError` for a `ptx_coef` without `ptx`, and
-        for prompts that come in other numbers per step."""
+        adds metrics to a step, such as those of the gold rubric. Raises a `UserError` for a `ptx_coef` without `ptx`,
+        and for prompts that come in other numbers per step."""
         if config.ptx_coef and ptx is None:
             raise UserError(f"ptx_coef = {config.ptx_coef}, but there is no pretraining corpus", where="PPO",
                             hint="name a corpus, or set ptx_coef = 0")  # fmt: skip
@@ -176,8 +176,9 @@ class PPO:
 
     def policy_gradient(self, experience: Experience, rows: Sequence[int]) -> Metrics:
         """Add the gradient of the clipped surrogate over some rows; return its metrics."""
-        return policy_gradient(self.policy, experience.batch, experience.old_logprobs_BT,
-                               experience.advantages.advantages_BT, rows, self.passes, self.config.policy_clip)  # fmt: skip
+        old_BT, advantages_BT = experience.old_logprobs_BT, experience.advantages.advantages_BT
+        clip = self.config.policy_clip
+        return policy_gradient(self.policy, experience.batch, old_BT, advantages_BT, rows, self.passes, clip)
 
     def ptx_gradient(self, number: int) -> Metrics:
         """Add the gradient of the pretraining term for the update of that number; return its metrics."""

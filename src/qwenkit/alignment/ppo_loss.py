@@ -1,7 +1,7 @@
 """The PPO loss and what it is made of: KL, rewards by token, GAE, whitening (report §3.2.2). Plain tensors only.
 
-Legend: B trajectories, T tokens (padded right), N the sampled tokens of a batch in one row, R the most sampled tokens of
-a trajectory. Every [B, T] tensor goes with `mask_BT`, true at the tokens that the policy sampled: any pattern. What
+Legend: B trajectories, T tokens (padded right), N the sampled tokens of a batch in one row, R the most sampled tokens
+of a trajectory. Every [B, T] tensor goes with `mask_BT`, true at the tokens that the policy sampled: any pattern. What
 stands elsewhere is never read, and results are zero there. `compact` moves the sampled tokens of each row to the left:
 
     x_BT = [[., a, ., b, c],     mask_BT = [[0, 1, 0, 1, 1],     compact(x_BT, mask_BT) = [[a, b, c],

@@ -5,7 +5,8 @@
 
 The mask may have any pattern: an answer to one prompt is a run of sampled tokens at the end, a dialogue with a tool has
 several, with the tool's text between them. This is what a reward is given (`rewards.py`), so there is no torch here: a
-reward of a user's own runs in a process that starts at once (`reward_worker.py`). `trajectories.py` makes tensors of them.
+reward of a user's own runs in a process that starts at once (`reward_worker.py`). `trajectories.py` makes tensors of
+them.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@
     order.at(step, batch_size=64)          # the indices of one step: comparison pairs, prompts
     order.permutation(epoch)               # all of one epoch: documents before they are packed
 
-Items are numbered through the epochs (`step_numbers`, `place_of`), so a step may reach over the end of an epoch into the
-next: all steps are full, and every item comes once an epoch. Packed sequences (`data.tokens.order.EpochOrder`) are
+Items are numbered through the epochs (`step_numbers`, `place_of`), so a step may reach over the end of an epoch into
+the next: all steps are full, and every item comes once an epoch. Packed sequences (`data.tokens.order.EpochOrder`) are
 shuffled and counted by the same rules; packing alone is their own.
 
-Two derivations of the draws stay, as parameters. Pairs and prompts are drawn by (seed, epoch), and documents and packed
-sequences by (seed, 0, epoch) and (seed, 1, epoch), where two permutations share a seed: `stream` is that number. Nothing
-is wrong with either, and another derivation would change the order, so the digest, of every existing run.
+Two derivations of the draws stay, as a parameter. Pairs and prompts are drawn by (seed, epoch); documents and packed
+sequences by (seed, 0, epoch) and (seed, 1, epoch), since these two permutations share a seed: `stream` is that number.
+Nothing is wrong with either, and another derivation would change the order, so the digest, of every existing run.
 """
 
 from __future__ import annotations

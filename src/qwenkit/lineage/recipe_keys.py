@@ -15,6 +15,7 @@ from typing import Any
 
 from qwenkit.config import Lines, parse_value, place_of
 from qwenkit.errors import UserError, nearest, notice, within
+from qwenkit.json_values import mapping
 from qwenkit.schema import SCHEMA, meant_key, old_keys
 
 
@@ -67,10 +68,10 @@ def name_edges(data: dict[str, Any], lines: Lines, source: str) -> tuple[dict[st
 
     Raises a `UserError` where a table has both."""
     named, lines = dict(data), dict(lines)
-    for node, table in data.items():
-        if not isinstance(table, dict):
-            continue
+    for node, table in ((node, mapping(value)) for node, value in data.items()):
         keys = {key: _meant_key(node, table, key, value) for key, value in table.items()}
+        if all(key == name for key, name in keys.items()):
+            continue
         for key, name in keys.items():
             if name == key:
                 continue

@@ -112,7 +112,7 @@ class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGen
         """Refuse an empty table of rewards, names that do not exist, and `model` without a reward model."""
         try:
             if not self.reward:
-                raise UserError("`reward` is empty", expected='weights by name, like {model = 1.0, "checks:score" = 0.5}')
+                raise UserError("`reward` is empty", expected='weights, like {model = 1.0, "checks:score" = 0.5}')
             if MODEL in self.reward and not self.reward_model:
                 hint = "name one, or give `reward` a table without `model`"
                 raise UserError(f"`reward` holds `{MODEL}`, but there is no `reward_model`", hint=hint)

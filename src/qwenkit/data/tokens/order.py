@@ -6,8 +6,8 @@ no state.
     order.trace(step, batch_size)         # the documents in it
     order.find(document, batch_size)      # the steps of one epoch that hold a document
 
-Permutations and steps are those of `data.order`. Each epoch shuffles the documents anew, packs them (`packing.pack`) and
-shuffles the sequences: without that a long document would fill whole batches by itself (one source file of 20,000
+Permutations and steps are those of `data.order`. Each epoch shuffles the documents anew, packs them (`packing.pack`)
+and shuffles the sequences: without that a long document would fill whole batches by itself (one source file of 20,000
 tokens made five batches of nothing else, and the loss jumped by 3 nats), and best fit would put long conversations
 first. Sequences are numbered through the epochs, each of `sequences_per_epoch`; a batch may hold the end of one epoch
 and the start of the next. The number of workers has no effect.
