@@ -20,7 +20,7 @@ from qwenkit.alignment import (
     Weighted,
     sampled_logprobs,
 )
-from qwenkit.alignment.passes import Passes
+from qwenkit.alignment.passes import Passes, minibatches
 from qwenkit.errors import Stopped, UserError
 from qwenkit.training import Batch, lm_objective
 
@@ -152,7 +152,6 @@ def test_metrics_are_means_over_the_updates_done(make_policy, make_scalar) -> No
     """Six responses in four minibatches: four updates, and the clip fraction of all of them is 1."""
     config = replace(QUICK, prompts_per_step=3, minibatches=4, value_clip=1e-9, value_lr=1.0, epochs=2)
     ppo = build(make_policy, make_scalar, config)
-    assert [len(part) for part in ppo.minibatches(0, 0)] == [1, 2, 1, 2]
     learnt: list[dict[str, float]] = []
     ppo.value_gradient = lambda experience, rows: {"value_loss": 1.0}  # type: ignore[method-assign]
     ppo.policy_gradient = lambda experience, rows: learnt.append({"policy_loss": 2.0}) or learnt[-1]
@@ -283,11 +282,11 @@ def test_observers_add_their_metrics(make_policy, make_scalar) -> None:
     assert run(build(make_policy, make_scalar, observe=observe), 1)[0]["rubric"] == 16
 
 
-def test_minibatches_hold_every_response_once(make_policy, make_scalar) -> None:
-    ppo = build(make_policy, make_scalar, replace(QUICK, minibatches=3))
-    parts = ppo.minibatches(4, 1)
+def test_minibatches_hold_every_response_once() -> None:
+    parts = minibatches(16, 3, seed=0, step=4, epoch=1)
     assert len(parts) == 3 and sorted(row for part in parts for row in part) == list(range(16))
-    assert parts == ppo.minibatches(4, 1) != ppo.minibatches(5, 1)
+    assert parts == minibatches(16, 3, seed=0, step=4, epoch=1) != minibatches(16, 3, seed=0, step=5, epoch=1)
+    assert [len(part) for part in minibatches(6, 4, seed=0, step=0, epoch=0)] == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize(

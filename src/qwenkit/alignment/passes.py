@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from qwenkit.alignment.trajectories import Trajectories
 from qwenkit.model.batching import length_batches
+from qwenkit.rng import derive_seed, permutation
 
 Metrics = dict[str, float]
 Forward = Callable[[Trajectories], Tensor]
@@ -71,6 +73,14 @@ class Passes:
             (next(iter(terms.values())).sum() / total).backward()
             add_to(sums, {name: float(term_N.detach().sum()) / total for name, term_N in terms.items()})
         return sums
+
+
+def minibatches(count: int, parts: int, seed: int, step: int, epoch: int) -> list[list[int]]:
+    """Return the rows of each update of a step's epoch: a permutation of `count` rows, divided into parts that differ
+    by at most one row."""
+    order = permutation(derive_seed(seed, "minibatches"), count, step, epoch).tolist()
+    cuts = [part * count // parts for part in range(parts + 1)]
+    return [order[start:stop] for start, stop in pairwise(cuts)]
 
 
 def add_to(sums: Metrics, values: Mapping[str, float]) -> None:

@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -43,7 +42,7 @@ from torch import Tensor
 from qwenkit.alignment import ppo_loss
 from qwenkit.alignment.advantages import Advantages, gae_advantages, value_gradient
 from qwenkit.alignment.collect import Collector, Prompts, Sampler
-from qwenkit.alignment.passes import Metrics, Passes, add_to
+from qwenkit.alignment.passes import Metrics, Passes, add_to, minibatches
 from qwenkit.alignment.policy_gradient import optimizer_step, policy_gradient, pretraining_gradient, sampled_logprobs
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.alignment.ppo_loss import RunningMoments
@@ -51,7 +50,6 @@ from qwenkit.alignment.rewards import Rewards
 from qwenkit.alignment.trajectories import Trajectories
 from qwenkit.errors import UserError
 from qwenkit.model import ScalarModel, Transformer
-from qwenkit.rng import derive_seed, permutation
 from qwenkit.training import Batch, RunState, build_optimizer
 
 
@@ -125,7 +123,11 @@ class PPO:
         self.value.eval()
         frozen = step < config.value_warmup_steps
         experience = self.compute_experience(self.sample(step), state)
-        parts = [rows for epoch in range(config.epochs) for rows in self.minibatches(step, epoch)]
+        parts = [
+            rows
+            for epoch in range(config.epochs)
+            for rows in minibatches(len(experience.batch), config.minibatches, config.seed, step, epoch)
+        ]
         sums: Metrics = {}
         for part, rows in enumerate(parts):
             add_to(sums, self._learn_value(experience, rows))
@@ -145,29 +147,29 @@ class PPO:
 
         The policy scores every token once more, so that a sampler that computes something else shows at any of them."""
         config, mask_BT = self.config, batch.sampled_BT
-        scores_B, metrics = self._scores(batch, state)
+        scores = self.rewards(batch)
+        moments = RunningMoments.updated(state.numbers, scores.total_B)
+        normalised_B = moments.normalise(scores.total_B, config.reward_norm)
+        normalised_B = normalised_B - config.missing_eos_penalty * (~batch.ended_B)
+
         own_BT, entropy_BT = self.passes.read(batch, lambda part: sampled_logprobs(self.policy, part))
-        metrics["entropy"] = float(entropy_BT[mask_BT].mean())
-        metrics["sampling_logp_difference"] = float((own_BT - batch.logprobs_BT).abs().max())
         old_BT = own_BT if config.own_logprobs else batch.logprobs_BT
         (ref_BT,) = self.passes.read(batch, lambda part: sampled_logprobs(self.reference, part)[:1])
-        metrics["kl"] = float(ppo_loss.compact(ppo_loss.kl_k3(old_BT, ref_BT), mask_BT).sum(1).mean())
-
-        scores_BT = ppo_loss.at_last(scores_B, mask_BT) + batch.step_rewards_BT
+        scores_BT = ppo_loss.at_last(normalised_B, mask_BT) + batch.step_rewards_BT
         rewards_BT = ppo_loss.token_rewards(scores_BT, ppo_loss.kl_k1(old_BT, ref_BT), mask_BT, config.kl_coef)
         advantages = gae_advantages(self.value, batch, rewards_BT, self.passes, gamma=config.gamma,
                                     gae_lambda=config.gae_lambda, whiten=config.whiten_advantages)  # fmt: skip
-        metrics |= advantages.metrics(mask_BT)
-        if self.observe:
-            metrics.update(self.observe(batch))
+        metrics = {
+            **scores.metrics(),
+            **batch.metrics(),
+            **advantages.metrics(mask_BT),
+            "normalised_reward": float(normalised_B.double().mean()),
+            "entropy": float(entropy_BT[mask_BT].mean()),
+            "sampling_logp_difference": float((own_BT - batch.logprobs_BT).abs().max()),
+            "kl": float(ppo_loss.compact(ppo_loss.kl_k3(old_BT, ref_BT), mask_BT).sum(1).mean()),
+            **(self.observe(batch) if self.observe else {}),
+        }
         return Experience(batch, old_BT, advantages, metrics)
-
-    def minibatches(self, step: int, epoch: int) -> list[list[int]]:
-        """Return the rows of each update: a permutation, divided into parts that differ by at most one row."""
-        count, parts = self.config.prompts_per_step * self.config.samples_per_prompt, self.config.minibatches
-        order = permutation(derive_seed(self.config.seed, "minibatches"), count, step, epoch).tolist()
-        cuts = [part * count // parts for part in range(parts + 1)]
-        return [order[start:stop] for start, stop in pairwise(cuts)]
 
     def value_gradient(self, experience: Experience, rows: Sequence[int]) -> Metrics:
         """Add the gradient of the value loss over some rows; return its metrics."""
@@ -186,37 +188,15 @@ class PPO:
             return {}
         return pretraining_gradient(self.policy, self.ptx(number), self.config.ptx_coef, self.passes)
 
-    def _scores(self, batch: Trajectories, state: RunState) -> tuple[Tensor, Metrics]:
-        """Return the normalised rewards [B], and metrics of the trajectories before anything is learnt."""
-        scores, moments = self.rewards(batch), RunningMoments(**state.numbers["reward"])
-        moments.update(scores.total_B)
-        state.numbers["reward"] = asdict(moments)
-        normalised_B = moments.normalise(scores.total_B, self.config.reward_norm)
-        normalised_B = normalised_B - self.config.missing_eos_penalty * (~batch.ended_B)
-        length = float(batch.counts_B.double().mean())
-        return normalised_B, {
-            **scores.metrics(),
-            "normalised_reward": float(normalised_B.double().mean()),
-            "length": length,
-            "response_tokens": length,  # the name that the sentinel's alarm for runaway length watches
-            "finished": float(batch.ended_B.double().mean()),
-            "tokens": sum(batch.lengths),
-        }
-
     def _learn_value(self, experience: Experience, rows: Sequence[int]) -> Metrics:
         metrics = self.value_gradient(experience, rows)
-        where, most = _prompts(experience, rows), self.config.max_grad_norm
+        where, most = experience.batch.describe(rows), self.config.max_grad_norm
         metrics["value_grad_norm"] = optimizer_step(self.value_optimizer, metrics["value_loss"], most, where)
         return metrics
 
     def _learn_policy(self, experience: Experience, rows: Sequence[int], number: int) -> Metrics:
         metrics = {**self.policy_gradient(experience, rows), **self.ptx_gradient(number)}
         loss = metrics["policy_loss"] + metrics.get("ptx_loss", 0.0)
-        where, most = _prompts(experience, rows), self.config.max_grad_norm
+        where, most = experience.batch.describe(rows), self.config.max_grad_norm
         metrics["policy_grad_norm"] = optimizer_step(self.policy_optimizer, loss, most, where)
         return metrics
-
-
-def _prompts(experience: Experience, rows: Sequence[int]) -> str:
-    """Return which prompts an update learns from, for an alarm."""
-    return f"prompts {sorted({experience.batch.items[row].prompt for row in rows})[:16]}"

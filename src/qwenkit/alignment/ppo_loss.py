@@ -13,7 +13,8 @@ Conventions: `values[t]` is read *before* token t is chosen (the state), `logpro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,6 +135,15 @@ class RunningMoments:
     def std(self) -> float:
         """Return the standard deviation; 1 before there are two different rewards."""
         return (self.m2 / self.count) ** 0.5 if self.m2 > 0.0 else 1.0
+
+    @classmethod
+    def updated(cls, numbers: dict[str, Any], x_B: Tensor) -> RunningMoments:
+        """Return the moments kept in a run's state (`numbers["reward"]`) with a batch of rewards, which are kept there
+        from now on."""
+        moments = cls(**numbers["reward"])
+        moments.update(x_B)
+        numbers["reward"] = asdict(moments)
+        return moments
 
     def normalise(self, x_B: Tensor, how: str) -> Tensor:
         """Return rewards minus the running mean (`mean`, the report's choice), also divided by the running deviation

@@ -78,7 +78,7 @@ class Rewards:
         by_name: dict[str, list[float]] = {}
         for name, (_, score) in self.parts.items():
             by_name[name] = one_for_each(name, score(rows, batch.items), batch.items)
-            _refuse_not_finite(name, by_name[name], batch.items)
+            _refuse_not_finite(name, by_name[name], batch)
         columns = [torch.tensor(by_name[name], dtype=torch.float64) * part.weight for name, part in self.parts.items()]
         return Scores(torch.stack(columns).sum(0).float().to(batch.ids_BT.device), by_name)
 
@@ -123,9 +123,8 @@ def reward_place(name: str, trajectories: Sequence[Trajectory]) -> str:
     return f"reward {name}, {listed([each.name for each in trajectories], 4)}"
 
 
-def _refuse_not_finite(name: str, values: Sequence[float], trajectories: Sequence[Trajectory]) -> None:
+def _refuse_not_finite(name: str, values: Sequence[float], batch: Trajectories) -> None:
     """Raise an alarm for a reward that is NaN or infinite, before anything learns from it."""
-    broken = [(value, each) for value, each in zip(values, trajectories) if not math.isfinite(value)]
+    broken = [row for row, value in enumerate(values) if not math.isfinite(value)]
     if broken:
-        prompts = sorted({each.prompt for _, each in broken})[:16]
-        raise_alarm("nonfinite-loss", broken[0][0], f"reward {name}, prompts {prompts}")
+        raise_alarm("nonfinite-loss", values[broken[0]], f"reward {name}, {batch.describe(broken)}")

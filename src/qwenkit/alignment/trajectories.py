@@ -101,6 +101,20 @@ class Trajectories:
         """Return the sampled tokens of all trajectories, row after row."""
         return self.ids_BT[self.sampled_BT]
 
+    def describe(self, rows: Sequence[int]) -> str:
+        """Return which prompts some trajectories answer, for an alarm."""
+        return f"prompts {sorted({self.items[row].prompt for row in rows})[:16]}"
+
+    def metrics(self) -> dict[str, float]:
+        """Return the mean number of sampled tokens, the share that ended, and the number of all tokens."""
+        length = float(self.counts_B.double().mean())
+        return {
+            "length": length,
+            "response_tokens": length,  # the name that the sentinel's alarm for runaway length watches
+            "finished": float(self.ended_B.double().mean()),
+            "tokens": sum(self.lengths),
+        }
+
     def preceding(self, x_BT: Tensor) -> Tensor:
         """Return x [N, ...] at the position before each sampled token: the state that chose the token."""
         rows_N, positions_N = self.sampled_BT.nonzero(as_tuple=True)
