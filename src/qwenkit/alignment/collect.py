@@ -24,7 +24,7 @@ import torch
 
 from qwenkit.alignment.trajectories import Trajectories
 from qwenkit.alignment.trajectory import Trajectory
-from qwenkit.data.order import ShuffledOrder, step_numbers
+from qwenkit.data.shuffled_order import ShuffledOrder, step_numbers
 from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
 from qwenkit.inference.sequence import Output, Sample
@@ -34,7 +34,7 @@ from qwenkit.rng import derive_seed
 
 class Prompts:
     """Rendered prompts as ids, their rows of data, and which of them each step asks: every prompt once an epoch
-    (`data.order.ShuffledOrder`). Prompts longer than `max_tokens` are left out and counted in `too_long`."""
+    (`data.shuffled_order.ShuffledOrder`). Prompts longer than `max_tokens` are left out and counted in `too_long`."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ no state.
     order.trace(step, batch_size)         # the documents in it
     order.find(document, batch_size)      # the steps of one epoch that hold a document
 
-Permutations and steps are those of `data.order`. Each epoch shuffles the documents anew, packs them (`packing.pack`)
+Permutations and steps are those of `data.shuffled_order`. Each epoch shuffles the documents anew, packs them (`pack`)
 and shuffles the sequences: without that a long document would fill whole batches by itself (one source file of 20,000
 tokens made five batches of nothing else, and the loss jumped by 3 nats), and best fit would put long conversations
 first. Sequences are numbered through the epochs, each of `sequences_per_epoch`; a batch may hold the end of one epoch
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwenkit import rng
-from qwenkit.data.order import ShuffledOrder, place_of, step_numbers
+from qwenkit.data.shuffled_order import ShuffledOrder, place_of, step_numbers
 from qwenkit.data.tokens.packing import PackedSequences, Segment, pack
 from qwenkit.errors import UserError
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenkit.data.order import ShuffledOrder, place_of, step_numbers
+from qwenkit.data.shuffled_order import ShuffledOrder, place_of, step_numbers
 from qwenkit.data.tokens.order import EpochOrder
 
 
