@@ -28,9 +28,6 @@ from qwenkit.errors import UserError, listed
 from qwenkit.model import ScalarModel
 from qwenkit.training import raise_alarm
 
-MODEL = "model"
-"""The name of the reward model in a table of rewards."""
-
 
 class Reward(Protocol):
     """A function that scores trajectories: a reward model, a verifier, a rule."""
