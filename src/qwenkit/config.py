@@ -26,7 +26,7 @@ from qwenkit.records import LEVELS, is_deep
 from qwenkit.settings import settings_of
 
 ROLES = ("content", "runtime", "edge")
-NOTES = ("many", "several", "hub", "with_manifest", "accepts", "resolved", "before")
+NOTES = ("many", "several", "hub", "with_manifest", "accepts", "resolved", "before", "added")
 RECIPE_BYTES = MEGABYTE
 """The largest recipe in bytes: nobody reads more, and the lines of its keys are searched one by one."""
 Lines = dict[tuple[str, ...], int | str]
@@ -42,8 +42,9 @@ def content(default: Any = ..., *, doc: str, **limits: Any) -> Any:
     """Return the field of a key that changes the artifact's bytes. `limits` are pydantic's (`gt`, `ge`, `le`,
     `pattern`).
 
-    With `resolved` the key is another way to give one that is part of the identity, and not part of it itself. `before`
-    names the key before which it appears in tables and on help pages."""
+    With `resolved` the key is another way to give one that is part of the identity, and not part of it itself. With
+    `added` it came after artifacts had been made without it: at its default it is not part of the identity, so that
+    these keep theirs. `before` names the key before which it appears in tables and on help pages."""
     return _role("content", default, doc, **limits)
 
 
@@ -170,10 +171,15 @@ class StageConfig(BaseModel):
                 yield name, value
 
     def identity(self) -> dict[str, Any]:
-        """Return the content keys and their values, defaults included; the lineage adds the seed."""
-        names = [name for name in self.key_names() if _counts(type(self), name)]
+        """Return the content keys and their values, defaults included, but for keys that were `added`; the lineage adds
+        the seed."""
+        names = [name for name in self.key_names() if _counts(type(self), name) and not self._is_added_default(name)]
         dumped = self.model_dump(mode="json")
         return {name: dumped[name] for name in names}
+
+    def _is_added_default(self, name: str) -> bool:
+        default = type(self).model_fields[name].get_default(call_default_factory=True)
+        return bool(_extra(type(self), name).get("added")) and getattr(self, name) == default
 
 
 def stage_config(settings: type[T]) -> type[T]:

@@ -3,13 +3,18 @@
 Schema 2 took the field's words (`row` became `seq_length`). A recipe of schema 1 is read under the new names, with a
 warning that names both. The identity of a node, and with it the `config` of its manifest, keeps the names of schema 1:
 a renamed key changes no result, so that no artifact has to be made again.
+
+A key may also have come to mean two things by the type of its value: `reward = "PATH"` of PPO names its reward model,
+which is `reward_model = "PATH"`, and `reward = {model = 1.0}` weighs rewards. Both spellings are valid, without a
+warning; identities and manifests keep the first name for the edge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 SCHEMA = 2
 """The schema of recipes that this version writes."""
 
@@ -54,3 +59,18 @@ def old_keys(kind: str, keys: Iterable[str]) -> dict[str, str]:
     """Return those of the keys that are names of schema 1, in their order: old -> present name."""
     new = renamed_keys(kind)
     return {key: new[key] for key in keys if key in new}
+
+
+_EDGE_OF_STRING = {"ppo": {"reward": "reward_model"}}
+"""For each kind the keys whose value may be a string, and the edge that the string is for."""
+
+
+def meant_key(kind: str, key: str, value: object) -> str:
+    """Return the key that a value is for: the key itself, or the edge that a string under it names."""
+    return _EDGE_OF_STRING.get(kind, {}).get(key, key) if isinstance(value, str) else key
+
+
+def frozen_inputs(kind: str, inputs: Mapping[str, T]) -> dict[str, T]:
+    """Return a node's inputs under the names that identities and manifests have for them."""
+    old = {edge: key for key, edge in _EDGE_OF_STRING.get(kind, {}).items()}
+    return {old.get(name, name): value for name, value in inputs.items()}

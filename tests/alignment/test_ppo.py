@@ -3,15 +3,24 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from qwenkit.alignment import PPO, PPOConfig, Prompts
-from qwenkit.alignment.ppo import response_logprobs
-from qwenkit.alignment.rollouts import Rollout
+from qwenkit import Engine
+from qwenkit.alignment import (
+    PPO,
+    ModelReward,
+    PPOConfig,
+    Prompts,
+    Rewards,
+    SingleTurn,
+    Trajectories,
+    Weighted,
+    sampled_logprobs,
+)
+from qwenkit.alignment.passes import Passes, minibatches
 from qwenkit.errors import Stopped, UserError
 from qwenkit.training import Batch, StepBatch, lm_objective
 
@@ -22,9 +31,18 @@ QUICK = PPOConfig(prompts_per_step=8, max_response_tokens=6, top_p=1.0, value_wa
                   policy_lr=3e-3, value_lr=3e-3, minibatches=2)  # fmt: skip
 
 
-def likes(token: int) -> Callable[[list[list[int]]], Tensor]:
+Score = Callable[[list[list[int]]], Tensor]
+
+
+def likes(token: int) -> Score:
     """A reward model that counts a token."""
     return lambda texts: torch.tensor([float(text.count(token)) for text in texts])
+
+
+def rewards_of(score: Score) -> Rewards:
+    """A function of whole chats as the only reward, given what a reward model would read."""
+    read = ModelReward(None, IM_END)  # type: ignore[arg-type]
+    return Rewards({"model": Weighted(1.0, lambda rows, items: score([read.text(each) for each in items]).tolist())})
 
 
 def documents(number: int) -> StepBatch[Batch]:
@@ -37,8 +55,11 @@ def documents(number: int) -> StepBatch[Batch]:
 def build(make_policy, make_scalar, config: PPOConfig = QUICK, **given) -> PPO:
     policy = make_policy(0)
     prompts = Prompts(PROMPTS, config.prompts_per_step, seed=5)
-    reward = given.pop("reward", likes(7))
-    return PPO(policy, make_scalar(1), copy.deepcopy(policy), reward, prompts, config, im_end_id=IM_END, **given)
+    rewards = rewards_of(given.pop("reward", likes(7)))
+    collect = SingleTurn(im_end_id=IM_END, samples=config.samples_per_prompt, max_tokens=config.max_response_tokens,
+                         temperature=config.temperature, top_p=config.top_p)  # fmt: skip
+    return PPO(policy, make_scalar(1), copy.deepcopy(policy), rewards, prompts, config, sampler=Engine(policy, None),
+               collect=collect, **given)  # fmt: skip
 
 
 def run(ppo: PPO, steps: int) -> list[dict[str, float]]:
@@ -96,7 +117,7 @@ def test_rows_cut_into_micro_batches_give_the_same_gradients(make_policy, make_s
     for gradient_of, model in ((ppo.policy_gradient, ppo.policy), (ppo.value_gradient, ppo.value)):
         found = []
         for micro_tokens in (8, 10_000):
-            ppo.config = replace(QUICK, micro_tokens=micro_tokens)
+            ppo.passes = Passes(micro_tokens)
             model.zero_grad()
             gradient_of(experience, range(16)[::-1])
             found.append(gradient(model))
@@ -113,7 +134,7 @@ def test_an_unchanged_policy_has_ratio_one_and_no_divergence(make_policy, make_s
 
 def test_a_sampler_that_does_not_compute_the_same_is_seen(make_policy, make_scalar) -> None:
     ppo = build(make_policy, make_scalar)
-    ppo.engine.runner.model = make_policy(9)
+    ppo.sampler.runner.model = make_policy(9)
     assert run(ppo, 1)[0]["sampling_logp_difference"] > 0.1
 
 
@@ -122,7 +143,7 @@ def test_a_sampler_that_errs_on_one_response_is_seen(make_policy, make_scalar, r
     """Whichever minibatch it falls into."""
     ppo = build(make_policy, make_scalar, replace(QUICK, minibatches=4))
     batch = ppo.sample(0)
-    batch.logprobs_BR[row, 0] += 0.3
+    batch.logprobs_BT[row, batch.items[row].sampled.index(True)] += 0.3
     ppo.sample = lambda step: batch
     assert run(ppo, 1)[0]["sampling_logp_difference"] == pytest.approx(0.3, abs=1e-3)
 
@@ -131,7 +152,6 @@ def test_metrics_are_means_over_the_updates_done(make_policy, make_scalar) -> No
     """Six responses in four minibatches: four updates, and the clip fraction of all of them is 1."""
     config = replace(QUICK, prompts_per_step=3, minibatches=4, value_clip=1e-9, value_lr=1.0, epochs=2)
     ppo = build(make_policy, make_scalar, config)
-    assert [len(part) for part in ppo.minibatches(0, 0)] == [1, 2, 1, 2]
     learnt: list[dict[str, float]] = []
     ppo.value_gradient = lambda experience, rows: {"value_loss": 1.0}  # type: ignore[method-assign]
     ppo.policy_gradient = lambda experience, rows: learnt.append({"policy_loss": 2.0}) or learnt[-1]
@@ -149,14 +169,14 @@ def test_bf16_learns_beside_a_sampler_of_fp32(make_policy, make_scalar) -> None:
     assert {x.dtype for model in (ppo.policy, ppo.value) for x in model.state_dict().values()} == {torch.float32}
 
 
-def test_response_logprobs_are_those_of_one_row_at_a_time(make_policy, make_scalar) -> None:
+def test_sampled_logprobs_are_those_of_one_row_at_a_time(make_policy, make_scalar) -> None:
     ppo = build(make_policy, make_scalar)
     batch = ppo.sample(0)
-    together, _ = response_logprobs(ppo.policy, batch)
+    together, _ = sampled_logprobs(ppo.policy, batch)
     alone: list[float] = []
-    for row, start, response in zip(batch.ids_BT.tolist(), batch.starts_B.tolist(), batch.responses()):
-        logprobs = ppo.policy(torch.tensor([row[: start + len(response)]])).log_softmax(-1)[0].detach()
-        alone += [float(logprobs[start - 1 + i, id]) for i, id in enumerate(response)]
+    for each in batch:
+        logprobs = ppo.policy(torch.tensor([each.ids])).log_softmax(-1)[0].detach()
+        alone += [float(logprobs[at - 1, id]) for at, id in enumerate(each.ids) if each.sampled[at]]
     assert together.tolist() == pytest.approx(alone, abs=1e-5)
 
 
@@ -189,7 +209,7 @@ def test_missing_end_costs_its_penalty_and_is_scored_with_an_end(make_policy, ma
     batch = ppo.sample(0)
     experience = ppo.compute_experience(batch, ppo.state())
     assert all(text[-1] == IM_END and text.count(IM_END) == 1 for text in seen)
-    cut = 1 - float(batch.finished_B.double().mean())
+    cut = 1 - float(batch.ended_B.double().mean())
     assert cut > 0 and experience.metrics["normalised_reward"] == pytest.approx(-3 * cut)
 
 
@@ -234,17 +254,17 @@ def test_a_reward_that_is_not_finite_stops_before_the_weights_move(make_policy, 
 
 
 def test_observers_add_their_metrics(make_policy, make_scalar) -> None:
-    def observe(batch: Rollout) -> dict[str, float]:
-        return {"rubric": float(len(batch.responses()))}
+    def observe(batch: Trajectories) -> dict[str, float]:
+        return {"rubric": float(len(batch))}
 
     assert run(build(make_policy, make_scalar, observe=observe), 1)[0]["rubric"] == 16
 
 
-def test_minibatches_hold_every_response_once(make_policy, make_scalar) -> None:
-    ppo = build(make_policy, make_scalar, replace(QUICK, minibatches=3))
-    parts = ppo.minibatches(4, 1)
+def test_minibatches_hold_every_response_once() -> None:
+    parts = minibatches(16, 3, seed=0, step=4, epoch=1)
     assert len(parts) == 3 and sorted(row for part in parts for row in part) == list(range(16))
-    assert parts == ppo.minibatches(4, 1) != ppo.minibatches(5, 1)
+    assert parts == minibatches(16, 3, seed=0, step=4, epoch=1) != minibatches(16, 3, seed=0, step=5, epoch=1)
+    assert [len(part) for part in minibatches(6, 4, seed=0, step=0, epoch=0)] == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +289,7 @@ def test_the_defaults_are_the_report_s() -> None:
 
 def test_prompts_go_round_in_epochs_and_long_ones_are_counted() -> None:
     prompts = Prompts([[1], [2, 2], [3, 3, 3], [4]], per_step=2, seed=0, max_tokens=2)
-    assert prompts.too_long == 1 and prompts.rows == [0, 1, 3]
+    assert prompts.too_long == 1 and prompts.numbers == [0, 1, 3]
     seen = [i for step in range(3) for i in prompts.at(step)]
     assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
     assert prompts.at(1) == Prompts([[1], [2, 2], [4]], 2, seed=0).at(1)
@@ -282,19 +302,8 @@ def test_the_samples_of_a_step_depend_on_the_step_alone(make_policy, make_scalar
     ppo, again = (build(make_policy, make_scalar) for _ in range(2))
     ppo.sample(0)
     ours, theirs = ppo.sample(3), again.sample(3)
-    assert ours.responses() == theirs.responses() and torch.equal(ours.logprobs_BR, theirs.logprobs_BR)
-    assert ours.responses() != ppo.sample(4).responses()
-    assert [len(set(map(tuple, ours.responses()[i : i + 2]))) for i in range(0, 16, 2)] != [1] * 8
-
-
-def test_a_rollout_selects_rows_and_trims_them() -> None:
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    ids = torch.tensor([[1, 2, 3, 4, IM_END], [5, 6, 0, 0, 0]])
-    batch = Rollout(ids, torch.tensor([2, 1]), mask, torch.rand(2, 3), torch.tensor([True, False]), [4, 9])
-    assert batch.responses() == [[3, 4, IM_END], [6]] and batch.lengths == [5, 2]
-    assert batch.texts(IM_END) == [[1, 2, 3, 4, IM_END], [5, 6, IM_END]]
-    assert batch.tokens_N.tolist() == [3, 4, IM_END, 6]
-    assert batch.preceding_hidden(ids[..., None]).squeeze(1).tolist() == [2, 3, 4, 5]
-    short = batch.select([1])
-    assert short.ids_BT.tolist() == [[5, 6]] and short.mask_BR.tolist() == [[True]] and short.prompts == [9]
-    assert SimpleNamespace(**vars(short)).finished_B.tolist() == [False]
+    assert [each.ids for each in ours] == [each.ids for each in theirs] and torch.equal(
+        ours.logprobs_BT, theirs.logprobs_BT
+    )
+    assert [each.runs() for each in ours] != [each.runs() for each in ppo.sample(4)]
+    assert [len({each.ids for each in ours.items[i : i + 2]}) for i in range(0, 16, 2)] != [1] * 8

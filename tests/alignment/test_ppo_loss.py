@@ -22,17 +22,60 @@ def naive_gae(rewards: list[float], values: list[float], gamma: float, gae_lambd
     return [sum((gamma * gae_lambda) ** (k - t) * delta[k] for k in range(t, len(delta))) for t in range(len(delta))]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
-def test_gae_is_the_definition_on_every_row(lengths: list[int], gamma: float, gae_lambda: float, seed: int) -> None:
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    rewards, values = randn(seed, *mask.shape), randn(seed + 1, *mask.shape)  # padding holds rubbish on purpose
+def with_rubbish(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """x, and NaN wherever the mask is false: what stands there must not be read."""
+    return x.masked_fill(~mask, float("nan"))
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> torch.Tensor:
+    """A mask [B, T] of any pattern, each row with one true at least: answers, several turns, padding at both ends."""
+    width = draw(st.integers(1, 9))
+    row = st.lists(st.booleans(), min_size=width, max_size=width).filter(any)
+    return torch.tensor(draw(st.lists(row, min_size=1, max_size=5)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(masks(), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
+def test_gae_is_the_definition_over_the_sampled_tokens(
+    mask: torch.Tensor, gamma: float, gae_lambda: float, seed: int
+) -> None:
+    """Each trajectory by itself, its sampled tokens in order, whatever stands between them."""
+    rewards, values = (with_rubbish(randn(seed + n, *mask.shape), mask) for n in range(2))
     advantages, returns = o.gae(rewards, values, mask, gamma, gae_lambda)
-    for row, length in enumerate(lengths):
-        expected = naive_gae(rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, gae_lambda)
-        assert advantages[row, :length].tolist() == pytest.approx(expected, abs=1e-12)
-        assert not advantages[row, length:].any() and not returns[row, length:].any()
-        torch.testing.assert_close(returns[row, :length], advantages[row, :length] + values[row, :length])
+    for row, here in enumerate(mask):
+        expected = naive_gae(rewards[row, here].tolist(), values[row, here].tolist(), gamma, gae_lambda)
+        assert advantages[row, here].tolist() == pytest.approx(expected, abs=1e-12)
+        assert not advantages[row, ~here].any() and not returns[row, ~here].any()
+        torch.testing.assert_close(returns[row, here], advantages[row, here] + values[row, here])
+
+
+@given(masks(), st.integers(0, 99))
+def test_compact_keeps_the_order_and_spread_is_its_inverse(mask: torch.Tensor, seed: int) -> None:
+    x = randn(seed, *mask.shape)
+    compact = o.compact(with_rubbish(x, mask), mask)
+    for row, here in enumerate(mask):
+        count = int(here.sum())
+        assert compact[row, :count].tolist() == x[row, here].tolist() and not compact[row, count:].any()
+    assert torch.equal(o.spread(compact, mask), x * mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(0, 99))
+def test_a_mask_of_any_pattern_gives_what_the_tokens_alone_give(mask: torch.Tensor, seed: int) -> None:
+    """Rewards, whitening and KL of scattered tokens are those of the same tokens moved together."""
+    kl, scores = (with_rubbish(randn(seed + n, *mask.shape), mask) for n in range(2))
+    moved = o.compact(mask.double(), mask) > 0
+
+    def whole(x: torch.Tensor, at: torch.Tensor) -> list[torch.Tensor]:
+        rewards = o.token_rewards(x, x, at, kl_coef=0.3)
+        last = o.token_rewards(o.at_last(x.nan_to_num().sum(1), at), x, at, kl_coef=0.3)
+        return [rewards, last, o.whiten(x, at)]
+
+    for x in (kl, scores):
+        for scattered, together in zip(whole(x, mask), whole(o.compact(x, mask), moved), strict=True):
+            assert not scattered[~mask].any()
+            torch.testing.assert_close(o.compact(scattered, mask), together)
 
 
 def test_gae_with_lambda_one_is_return_minus_value() -> None:
@@ -42,10 +85,20 @@ def test_gae_with_lambda_one_is_return_minus_value() -> None:
 
 
 def test_reward_stands_at_the_last_token_and_kl_at_every_one() -> None:
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    kl = torch.tensor([[1.0, 2.0, 99.0], [0.0, -1.0, 0.5]])
-    rewards = o.token_rewards(torch.tensor([10.0, 20.0]), kl, mask, kl_coef=0.1)
-    torch.testing.assert_close(rewards, torch.tensor([[-0.1, 9.8, 0.0], [0.0, 0.1, 19.95]]))
+    mask = torch.tensor([[True, True, False], [True, False, True], [False, True, False]])
+    kl = torch.tensor([[1.0, 2.0, 99.0], [0.0, 99.0, 0.5], [99.0, 1.0, 99.0]])
+    scores = o.at_last(torch.tensor([10.0, 20.0, 30.0]), mask)
+    assert scores.tolist() == [[0, 10, 0], [0, 0, 20], [0, 30, 0]]
+    rewards = o.token_rewards(scores, kl, mask, kl_coef=0.1)
+    torch.testing.assert_close(rewards, torch.tensor([[-0.1, 9.8, 0.0], [0.0, 0.0, 19.95], [0.0, 29.9, 0.0]]))
+
+
+def test_a_reward_may_stand_at_any_token() -> None:
+    """In the first of two turns: what was sampled later gets no credit for it."""
+    mask = torch.tensor([[False, True, True, False, True]])
+    rewards = o.token_rewards(torch.tensor([[0.0, 0.0, 5.0, 0.0, 0.0]]), torch.zeros(1, 5), mask, kl_coef=0.1)
+    advantages, _ = o.gae(rewards, torch.zeros(1, 5), mask, 1.0, 1.0)
+    assert advantages.tolist() == [[0, 5, 5, 0, 0]]
 
 
 def test_policy_loss_by_hand() -> None:

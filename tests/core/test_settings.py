@@ -40,6 +40,18 @@ def test_keys_are_those_of_a_recipe() -> None:
     assert "share" not in Config().identity() and Config().identity()["most"] == 0
 
 
+class Grown(StageConfig):
+    """A config that artifacts were made with before it had its second key."""
+
+    first: int = content(1, doc="first")
+    later: dict[str, float] = content({"x": 1.0}, doc="later", added=True)
+
+
+def test_an_added_key_is_part_of_the_identity_where_it_is_set() -> None:
+    assert Grown().identity() == Grown.model_validate({"later": {"x": 1}}).identity() == {"first": 1}
+    assert Grown(later={"x": 2.0}).identity() == {"first": 1, "later": {"x": 2.0}}
+
+
 @pytest.mark.parametrize("table", [{"most": -1}, {"share": 2.0}, {"names": ("a",)}, {"ranges": {"a": 1.0}}])
 def test_limits_and_types_hold(table: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

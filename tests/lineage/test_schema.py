@@ -1,19 +1,25 @@
-"""Recipes of schema 1 are read with a warning, of schema 3 refused; identities keep the names of schema 1."""
+"""Recipes of schema 1 are read with a warning, of schema 3 refused; identities keep the names of schema 1, and those of
+before a key came to mean two things."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from qwenkit.artifacts import make_key
 from qwenkit.errors import Notice, UserError
-from qwenkit.lineage.recipe import load_recipe, packaged
+from qwenkit.lineage.graph import key_of
+from qwenkit.lineage.recipe import Node, load_recipe, own_copy, packaged
 from qwenkit.records import canonical
-from qwenkit.schema import current_names, frozen_names, renamed_keys
+from qwenkit.schema import current_names, frozen_inputs, frozen_names, renamed_keys
 from qwenkit.stages import KINDS, load_stage
+from qwenkit.stages.base import Input
 
 HERE = Path(__file__).parent
 
@@ -85,3 +91,74 @@ def test_an_option_takes_the_old_name_with_a_warning() -> None:
     with pytest.warns(Notice, match="--set base.row=128: a name of schema 1.*`row` is now `seq_length`"):
         recipe = load_recipe("nano", ["base.row=128"])
     assert recipe.nodes["base"].config.seq_length == 128  # type: ignore[attr-defined]
+
+
+RL = '[rl]\nkind = "ppo"\nmodel = "./m"\nprompts = "./p"\nptx_coef = 0.0\n'
+
+
+@pytest.fixture
+def rl(tmp_path: Path) -> Callable[..., Node]:
+    """The node of a recipe of PPO with these keys, and changes."""
+    for name in ("m", "p", "r", "s"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checks.py").write_text("def score(rows, trajectories): ...\n")
+
+    def load(keys: str, *changes: str) -> Node:
+        (tmp_path / "family.toml").write_text(RL + keys.replace("checks.py", f"{tmp_path}/checks.py"))
+        with contextlib.chdir(tmp_path):
+            return load_recipe("family.toml", list(changes)).nodes["rl"]
+
+    return load
+
+
+def test_a_string_of_rewards_is_the_reward_model_without_a_warning(rl: Callable[..., Node]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        old, new = rl('reward = "./r"\n'), rl('reward_model = "./r"\n')
+        changed = rl('reward = "./s"\n', "rl.reward=./r"), rl('reward = "./s"\n', "rl.reward_model=./r")
+    for node in (new, *changed):
+        assert (node.config, node.inputs, node.identity()) == (old.config, old.inputs, old.identity())
+    assert list(old.inputs) == ["model", "reward_model", "prompts"] and "reward" not in old.identity()
+    weighed = rl('reward = "./r"\n', "rl.reward={model = 0.5}")
+    assert weighed.inputs == old.inputs and weighed.identity() == {**old.identity(), "reward": {"model": 0.5}}
+    assert old.places["reward_model"].endswith("line 6") and changed[0].places["reward_model"].startswith("--set")
+
+
+@pytest.mark.parametrize(
+    ("keys", "changes", "what"),
+    [
+        ('reward = "./r"\nreward_model = "./r"\n', [], "line 6: `rl.reward` and `rl.reward_model` name the same"),
+        ("", ["rl.reward=./r", "rl.reward_model=./r"], "`rl.reward` and `rl.reward_model` are two names of one key"),
+    ],
+)
+def test_a_reward_model_by_both_names_is_refused(
+    rl: Callable[..., Node], keys: str, changes: list[str], what: str
+) -> None:
+    with pytest.raises(UserError, match=what):
+        rl(keys, *changes)
+
+
+def test_the_key_of_a_policy_is_that_of_before_the_reward_model_had_a_name(rl: Callable[..., Node]) -> None:
+    """Its inputs count under their first names, and the default table of rewards not at all."""
+    node = rl('reward = "./r"\n')
+    recipe = load_recipe("nano")
+    inputs = {name: Input(name, Path(name), f"digest of {name}") for name in node.inputs}
+    names = {name: item.digest for name, item in inputs.items()}
+    before = {"model": names["model"], "reward": names["reward_model"], "prompts": names["prompts"]}
+    stage, identity = load_stage("ppo"), {key: value for key, value in node.identity().items() if key != "reward"}
+    assert key_of(node, inputs, recipe) == make_key("ppo", stage.VERSION, identity, before, recipe.seed, {})
+    assert frozen_inputs("ppo", inputs).keys() == before.keys() and frozen_inputs("sft", names) == names
+
+
+def test_rewards_of_one_s_own_count_by_their_files(rl: Callable[..., Node], tmp_path: Path) -> None:
+    first = rl('reward = {"checks.py:score" = 0.5}\n').identity()["reward"]
+    ((name, (weight, digest)),) = first.items()
+    assert name.endswith("checks.py:score") and weight == 0.5 and len(digest) == 64
+    (tmp_path / "checks.py").write_text("def score(rows, trajectories): return []\n")
+    assert rl('reward = {"checks.py:score" = 0.5}\n').identity()["reward"] != first
+
+
+def test_a_copy_of_a_recipe_takes_a_reward_model_by_either_name(tmp_path: Path) -> None:
+    for name in ("reward", "reward_model"):
+        text = own_copy("nano", tmp_path / "mine.toml", [f"chat-rlhf.{name}=./r"])
+        assert text.count('reward_model = "./r"') == 1 and 'reward_model = "reward"' not in text

@@ -19,6 +19,7 @@ RUNTIME = {
     "runner",
     "chunks",
     "checkpoint_seconds",
+    "reward_seconds",
     "evaluate_every",
     "max_bad",
 }
@@ -29,7 +30,7 @@ VALID = {
     "corpus": {"extra": ["a"], "filter": ["a"], "perplexity_model": "a", "decontaminate": "a"},
     "testsets": {"extra": ["a"]},
     "reward": {"data": "a"},
-    "ppo": {"corpus": "a"},
+    "ppo": {"corpus": "a", "reward_model": "a"},
 }
 """What a kind needs besides its required keys."""
 
@@ -37,7 +38,7 @@ SAMPLES = {
     "languages": ["en"], "upsample": {"extra": 2.0}, "kinds": {"extra": "web"}, "licences": {"extra": "x"},
     "min_scores": {"filter": 0.5}, "text_keys": {"extra": ["question"]}, "thresholds": {"length": [20, 1000]},
     "rules": ["c4"], "hidden_size": 8192, "num_attention_heads": 16, "num_key_value_heads": 8,
-    "group_size": 64, "optimizer": "muon",
+    "group_size": 64, "optimizer": "muon", "reward": {"model": 0.5},
 }  # fmt: skip
 """Other values of keys that not every other value would do for."""
 

@@ -44,7 +44,7 @@ def run_reward(desk: Desk, folder: Callable[..., Path], dtype: torch.dtype, **ke
 
 def run_ppo(desk: Desk, folder: Callable[..., Path], dtype: torch.dtype, **keys: Any) -> Any:
     edges = {
-        "model": folder("chat", dtype=dtype), "reward": folder("reward", dtype=dtype, scalar=True),
+        "model": folder("chat", dtype=dtype), "reward_model": folder("reward", dtype=dtype, scalar=True),
         "prompts": desk.rows("prompts.jsonl", prompts()),
     }  # fmt: skip
     return desk.run(ppo, edges, **{**PPO, **keys})
@@ -135,8 +135,8 @@ def test_answers_end_by_the_rule_of_a_served_chat(
         (output,) = answers(engine, prompts(1), params)
         assert (output.finish_reason, output.ids) == ("stop", [stop])
     given: dict[str, Any] = {}
-    usual = alignment.PPO
-    monkeypatch.setattr(alignment, "PPO", lambda *some, **rest: given.update(rest) or usual(*some, **rest))
+    usual = alignment.SingleTurn
+    monkeypatch.setattr(alignment, "SingleTurn", lambda **rest: given.update(rest) or usual(**rest))
     run_ppo(desk, folder, torch.float32, steps=1)
     assert set(given["stop_token_ids"]) == stops
 
@@ -189,7 +189,7 @@ def test_a_rubric_is_measured_on_the_prompts_that_have_one(desk: Desk, folder: C
     rubric = {"language": None, "right": {"kind": "exact", "value": "river"}, "parts": [], "limit": 5,
               "manners": "plain", "system": None}  # fmt: skip
     rows = [{**row, **({"rubric": rubric} if n % 2 else {})} for n, row in enumerate(prompts())]
-    edges = {"model": folder("chat"), "reward": folder("reward", scalar=True),
+    edges = {"model": folder("chat"), "reward_model": folder("reward", scalar=True),
              "prompts": desk.rows("prompts.jsonl", rows)}  # fmt: skip
     done = desk.run(ppo, edges, **{**PPO, "steps": 1, "validation_share": 0.6})
     assert 4 <= done.metrics["prompts"] < 8 and done.metrics["rubric_before"]["right"] == 0

@@ -2,13 +2,15 @@
 
     pairs, counts = make_pairs(rows_with_scored_answers)          # comparisons
     update = train_update(model, optimizer, PairBatches(pairs, 64, seed), schedule, objective=PairwiseObjective())
-    ppo = PPO(policy, value, reference, reward, prompts, PPOConfig(), im_end_id=tok.im_end_id, ptx=batches)
+    ppo = PPO(policy, value, reference, rewards, prompts, PPOConfig(), sampler=engine, collect=SingleTurn(...))
     training.run(ppo.update, ppo.state(), until=500)
 
 Reading order: `annotation` -> `comparisons` -> `pair_encoding` -> `pair_shards` -> `reward_model` -> `ranking` (which
-pairs a model ranks correctly) -> `pair_training`, then `rollouts` -> `ppo_config` -> `ppo_loss` -> `ppo`, which
-`gold_rubric` observes. Supervised fine-tuning (§3.1) needs nothing from here: it is the stock update with the
-renderer's loss mask. Names load on first use, so that importing this package does not import torch.
+pairs a model ranks correctly) -> `pair_training`. Then what every objective on samples is built of: `trajectory` ->
+`trajectories` -> `collect` -> `rewards` (`own_rewards` and `reward_worker`: a user's own) -> `ppo_loss` -> `passes` ->
+`advantages` -> `policy_gradient`, and `ppo_config` -> `ppo`, which puts them together and which `gold_rubric` observes.
+Supervised fine-tuning (§3.1) needs nothing from here: it is the stock update with the renderer's loss mask. Names load
+on first use, so that importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -32,12 +34,28 @@ _HOME = {
     "ranking_metrics": "ranking",
     "margin_rows": "ranking",
     "ranking_accuracy": "ranking",
-    "Rollout": "rollouts",
-    "Prompts": "rollouts",
-    "rollout": "rollouts",
+    "Trajectory": "trajectory",
+    "Trajectories": "trajectories",
+    "Prompts": "collect",
+    "Sampler": "collect",
+    "Collector": "collect",
+    "SingleTurn": "collect",
+    "Reward": "rewards",
+    "Rewards": "rewards",
+    "Weighted": "rewards",
+    "Scores": "rewards",
+    "ModelReward": "rewards",
+    "OwnReward": "own_rewards",
+    "find_reward": "own_rewards",
+    "Passes": "passes",
+    "Advantages": "advantages",
+    "gae_advantages": "advantages",
+    "value_gradient": "advantages",
+    "sampled_logprobs": "policy_gradient",
+    "pretraining_gradient": "policy_gradient",
+    "optimizer_step": "policy_gradient",
     "PPO": "ppo",
-    "Reward": "ppo",
-    "rubric_observer": "gold_rubric",
+    "rubric_metrics": "gold_rubric",
     "PPOConfig": "ppo_config",
 }
 

@@ -6,28 +6,15 @@ overoptimization"); no gradient sees these numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwenkit.evaluation.rubric import mean_rubric
-from qwenkit.records import Row
 
 if TYPE_CHECKING:
-    from qwenkit.alignment.ppo import Observe
-    from qwenkit.alignment.rollouts import Prompts, Rollout
-    from qwenkit.chat import ChatTokenizer
+    from qwenkit.alignment.trajectories import Trajectories
 
 
-def rubric_observer(tok: ChatTokenizer, rows: Sequence[Row], prompts: Prompts) -> Observe:
-    """Return an observer that scores the responses of a step by the rubrics of `rows`, the prompts as they were read.
-
-    Its metrics are the means over responses to prompts that carry a rubric: `rubric`, and `rubric_<part>` for each
-    part.
-    """
-
-    def observe(rollout: Rollout) -> dict[str, float]:
-        texts = [tok.decode(response, skip_special_tokens=True) for response in rollout.responses()]
-        scores = mean_rubric([rows[prompts.rows[i]] for i in rollout.prompts], texts)
-        return {"rubric" if name == "total" else f"rubric_{name}": value for name, value in scores.items()}
-
-    return observe
+def rubric_metrics(batch: Trajectories) -> dict[str, float]:
+    """Return the means over trajectories whose prompts carry a rubric: `rubric`, and `rubric_PART` for each part."""
+    scores = mean_rubric([dict(each.row) for each in batch], [each.text for each in batch])
+    return {"rubric" if name == "total" else f"rubric_{name}": value for name, value in scores.items()}

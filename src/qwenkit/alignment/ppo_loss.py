@@ -1,15 +1,20 @@
 """The PPO loss and what it is made of: KL, rewards by token, GAE, whitening (report §3.2.2). Plain tensors only.
 
-Legend: B responses, R response tokens (padded right), N the real response tokens of a batch in one row. Every [B, R]
-tensor goes with `mask_BR`, true at real tokens, which are left-aligned: a row is a run of true, then false.
+Legend: B trajectories, T tokens (padded right), N the sampled tokens of a batch in one row, R the most sampled tokens
+of a trajectory. Every [B, T] tensor goes with `mask_BT`, true at the tokens that the policy sampled: any pattern. What
+stands elsewhere is never read, and results are zero there. `compact` moves the sampled tokens of each row to the left:
+
+    x_BT = [[., a, ., b, c],     mask_BT = [[0, 1, 0, 1, 1],     compact(x_BT, mask_BT) = [[a, b, c],
+            [., ., d, e, .]]                [0, 0, 1, 1, 0]]                               [d, e, 0]]
 
 Conventions: `values[t]` is read *before* token t is chosen (the state), `logprobs[t]` belongs to token t (the action),
-`rewards[t]` follows it.
+`rewards[t]` follows it. The token after t is the next *sampled* one: what others write in between is the environment's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,23 +33,45 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def token_rewards(scores_B: Tensor, kl_BR: Tensor, mask_BR: Tensor, kl_coef: float) -> Tensor:
-    """Return rewards [B, R]: minus the KL penalty at every token, plus the response's score at its last token."""
-    rewards_BR = -kl_coef * kl_BR * mask_BR
-    last_B = mask_BR.sum(1) - 1
-    rewards_BR[torch.arange(len(scores_B), device=scores_B.device), last_B] += scores_B.to(rewards_BR.dtype)
-    return rewards_BR
+def compact(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the values at true places of the mask, moved to the left of each row: [B, R], zero at padding."""
+    counts_B = mask_BT.sum(1)
+    left_BR = torch.arange(int(counts_B.max()), device=x_BT.device) < counts_B[:, None]
+    x_BR = torch.zeros(left_BR.shape, dtype=x_BT.dtype, device=x_BT.device)
+    x_BR[left_BR] = x_BT[mask_BT]
+    return x_BR
+
+
+def spread(x_BR: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return compact values at the true places of the mask again, [B, T]: the inverse of `compact`."""
+    left_BR = torch.arange(x_BR.shape[1], device=x_BR.device) < mask_BT.sum(1)[:, None]
+    x_BT = torch.zeros(mask_BT.shape, dtype=x_BR.dtype, device=x_BR.device)
+    x_BT[mask_BT] = x_BR[left_BR]
+    return x_BT
+
+
+def at_last(scores_B: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return each trajectory's score at its last sampled token, [B, T], zero elsewhere."""
+    scores_BT = torch.zeros(mask_BT.shape, dtype=scores_B.dtype, device=scores_B.device)
+    last_B = mask_BT.long().cumsum(1).argmax(1)
+    scores_BT[torch.arange(len(scores_B), device=scores_B.device), last_B] = scores_B
+    return scores_BT
+
+
+def token_rewards(scores_BT: Tensor, kl_BT: Tensor, mask_BT: Tensor, kl_coef: float) -> Tensor:
+    """Return rewards [B, T]: minus the KL penalty at every sampled token, plus its score, whichever tokens have one."""
+    return (-kl_coef * kl_BT + scores_BT.to(kl_BT.dtype)).masked_fill(~mask_BT, 0.0)
 
 
 def gae(
-    rewards_BR: Tensor, values_BR: Tensor, mask_BR: Tensor, gamma: float, gae_lambda: float
+    rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns, both [B, R] and zero at padding, by generalised advantage estimation (GAE;
-    Schulman et al., 2016).
+    """Return advantages and returns, both [B, T], by generalised advantage estimation (GAE; Schulman et al., 2016) over
+    the sampled tokens of each trajectory in order.
 
     The value after the last token is 0, also where a response was cut by the length limit (the penalty for that is in
     the reward)."""
-    values_BR, rewards_BR = values_BR * mask_BR, rewards_BR * mask_BR
+    rewards_BR, values_BR = compact(rewards_BT, mask_BT), compact(values_BT, mask_BT)
     advantages_BR = torch.zeros_like(rewards_BR)
     carry_B = torch.zeros_like(rewards_BR[:, 0])
     next_B = torch.zeros_like(carry_B)
@@ -53,14 +80,13 @@ def gae(
         carry_B = delta_B + gamma * gae_lambda * carry_B
         advantages_BR[:, t] = carry_B
         next_B = values_BR[:, t]
-    advantages_BR = advantages_BR * mask_BR
-    return advantages_BR, (advantages_BR + values_BR) * mask_BR
+    return spread(advantages_BR, mask_BT), spread(advantages_BR + values_BR, mask_BT)
 
 
-def whiten(x_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """Return x with zero mean and unit variance over the real tokens, zero at padding."""
-    x_N = x_BR[mask_BR]
-    return (x_BR - x_N.mean()) * torch.rsqrt(x_N.var(correction=0) + 1e-8) * mask_BR
+def whiten(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return x with zero mean and unit variance over the sampled tokens."""
+    x_N = x_BT[mask_BT]
+    return ((x_BT - x_N.mean()) * torch.rsqrt(x_N.var(correction=0) + 1e-8)).masked_fill(~mask_BT, 0.0)
 
 
 def policy_loss(logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, clip: float) -> tuple[Tensor, Tensor]:
@@ -109,6 +135,15 @@ class RunningMoments:
     def std(self) -> float:
         """Return the standard deviation; 1 before there are two different rewards."""
         return (self.m2 / self.count) ** 0.5 if self.m2 > 0.0 else 1.0
+
+    @classmethod
+    def updated(cls, numbers: dict[str, Any], x_B: Tensor) -> RunningMoments:
+        """Return the moments kept in a run's state (`numbers["reward"]`) with a batch of rewards, which are kept there
+        from now on."""
+        moments = cls(**numbers["reward"])
+        moments.update(x_B)
+        numbers["reward"] = asdict(moments)
+        return moments
 
     def normalise(self, x_B: Tensor, how: str) -> Tensor:
         """Return rewards minus the running mean (`mean`, the report's choice), also divided by the running deviation

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.alignment.pair_encoding import Pair
-from qwenkit.alignment.shuffled_order import ShuffledOrder
+from qwenkit.data.shuffled_order import ShuffledOrder
 from qwenkit.errors import UserError
 from qwenkit.model import ScalarModel
 from qwenkit.model.batching import length_batches, pad_right

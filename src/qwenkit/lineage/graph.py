@@ -18,7 +18,7 @@ from qwenkit.errors import UserError, nearest
 from qwenkit.json_values import mapping
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.records import read_object
-from qwenkit.schema import current_names
+from qwenkit.schema import current_names, frozen_inputs
 from qwenkit.stages import load_stage, views
 from qwenkit.stages.base import Input
 
@@ -178,7 +178,7 @@ def key_of(node: Node, inputs: dict[str, Input], recipe: Recipe) -> str:
     environment."""
     stage = load_stage(node.kind)
     environment: dict[str, str] = stage.environment() if hasattr(stage, "environment") else {}
-    digests = {name: item.digest for name, item in inputs.items()}
+    digests = {name: item.digest for name, item in frozen_inputs(node.kind, inputs).items()}
     return artifacts.make_key(node.kind, stage.VERSION, node.identity(), digests, seed_of(node, recipe), environment)
 
 
@@ -250,8 +250,9 @@ def difference(node: Node, inputs: dict[str, Input], recipe: Recipe, old: Manife
     if node.kind != old.kind:
         return f"kind was {old.kind}"
     before, new = current_names(old.kind, old.config), node.config.identity()
-    changed = [key for key in new if new[key] != before.get(key)]
-    reasons = [f"{key}: {toml_value(before.get(key))} -> {toml_value(new[key])}" for key in changed]
+    changed = [key for key in {**new, **before} if new.get(key) != before.get(key)]
+    reasons = [f"{key}: {toml_value(before.get(key))} -> {toml_value(new.get(key))}" for key in changed]
+    inputs = frozen_inputs(node.kind, inputs)
     reasons += [
         f"input {item.title} changed"
         for name, item in inputs.items()

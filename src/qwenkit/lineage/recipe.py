@@ -18,7 +18,7 @@ from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
 from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, place_of, toml_value, validate
 from qwenkit.errors import UserError, nearest, within
 from qwenkit.hub import meant
-from qwenkit.lineage.recipe_keys import apply_change, current_keys, parse_change, upgrade_tables
+from qwenkit.lineage.recipe_keys import apply_change, current_keys, name_edges, parse_change, upgrade_tables
 from qwenkit.records import Row, read_object
 from qwenkit.schema import SCHEMA, frozen_names
 from qwenkit.stages import KINDS, load_stage, produces
@@ -101,11 +101,11 @@ def own_copy(name: str, path: Path, changes: list[str] | None = None) -> str:
 
     `--set` changes are written where their keys are, or first in their table."""
     text, where = recipe_text(name), f"recipe {name}"
-    data, lines = parse_toml(text, where)
+    data, lines = name_edges(*parse_toml(text, where), where)
     wanted: dict[tuple[str, ...], Any] = {("title",): path.stem, ("out",): f"runs/{path.stem}"}
     for change in changes or []:
         keys, value = parse_change(data, change)
-        wanted[current_keys(data, keys, f"--set {change}")] = value
+        wanted[current_keys(data, keys, f"--set {change}", value)] = value
     rows = text.split("\n")
     for keys, value in sorted(wanted.items(), key=lambda item: _line(lines, item[0]), reverse=True):
         at, written = _line(lines, keys), f"{keys[-1]} = {toml_value(value)}"
@@ -132,6 +132,7 @@ def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
     else:
         data, lines = parse_toml(recipe_text(source), f"recipe {source}")
         source, base = f"recipe {source}", Path()
+    data, lines = name_edges(data, lines, source)
     typed: dict[tuple[str, ...], str] = {}
     for change in changes or []:
         apply_change(data, change, lines, typed)
@@ -140,6 +141,7 @@ def load_recipe(source: str, changes: list[str] | None = None) -> Recipe:
 
 def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
     """Return a checked recipe of parsed TOML: run keys, kinds, configs, references and cycles are checked."""
+    data, lines = name_edges(data, lines, source)
     run = {key: value for key, value in data.items() if not isinstance(value, dict)}
     tables: dict[str, dict[str, Any]] = {key: value for key, value in data.items() if isinstance(value, dict)}
     _check_run(run, source, lines)

@@ -1,5 +1,7 @@
-"""Keys of a recipe by their names: `--set` changes, and keys of schema 1 under their present names.
+"""Keys of a recipe by their names: `--set` changes, keys of schema 1 under their present names, and strings under the
+name of the edge that they are for.
 
+    data, lines = name_edges(data, lines, source)         # `reward = "PATH"` is `reward_model = "PATH"`
     apply_change(data, "base.lr=1e-3", lines, typed)      # into parsed TOML
     tables, lines = upgrade_tables(tables, lines, schema, source)
 
@@ -13,14 +15,15 @@ from typing import Any
 
 from qwenkit.config import Lines, parse_value, place_of
 from qwenkit.errors import UserError, nearest, notice, within
-from qwenkit.schema import SCHEMA, old_keys
+from qwenkit.json_values import mapping
+from qwenkit.schema import SCHEMA, meant_key, old_keys
 
 
 def apply_change(data: dict[str, Any], change: str, lines: Lines, typed: dict[tuple[str, ...], str]) -> None:
     """Write one `--set` change into parsed tables; a key is checked later. `typed` is how each key was spelled."""
     given, value = parse_change(data, change)
     place = f"--set {change}"
-    keys = current_keys(data, given, place)
+    keys = current_keys(data, given, place, value)
     spelled = typed.setdefault(keys, given[-1])
     if spelled != given[-1]:
         raise UserError(
@@ -43,15 +46,43 @@ def _old_names(node: str, table: Mapping[str, Any], keys: Iterable[str]) -> dict
     return old_keys(kind, keys) if isinstance(kind, str) else {}
 
 
-def current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """Return the key of a change by its present name, with a warning for an old one."""
+def current_keys(data: dict[str, Any], keys: tuple[str, ...], where: str, value: Any) -> tuple[str, ...]:
+    """Return the key of a change by its present name, with a warning for an old one, or the edge that a string is
+    for."""
     if len(keys) < 2:
         return keys
     node, key = keys
     name = _old_names(node, data[node], [key]).get(key, key)
     if name != key:
         notice(f"a name of schema 1, read for one release more: `{key}` is now `{name}`", where)
-    return node, name
+    return node, _meant_key(node, data[node], name, value)
+
+
+def _meant_key(node: str, table: Mapping[str, Any], key: str, value: Any) -> str:
+    kind = table.get("kind", node)
+    return meant_key(kind, key, value) if isinstance(kind, str) else key
+
+
+def name_edges(data: dict[str, Any], lines: Lines, source: str) -> tuple[dict[str, Any], Lines]:
+    """Return parsed TOML and its lines with each string under the name of the edge that it is for (`schema.meant_key`).
+
+    Raises a `UserError` where a table has both."""
+    named, lines = dict(data), dict(lines)
+    for node, table in ((node, mapping(value)) for node, value in data.items()):
+        keys = {key: _meant_key(node, table, key, value) for key, value in table.items()}
+        if all(key == name for key, name in keys.items()):
+            continue
+        for key, name in keys.items():
+            if name == key:
+                continue
+            if name in table:
+                raise UserError(
+                    f"`{node}.{key}` and `{node}.{name}` name the same thing",
+                    where=place_of(source, lines, (node, key)), expected=f"`{name}` alone",
+                )  # fmt: skip
+            lines[(node, name)] = lines.pop((node, key), 0) or place_of(source, lines, (node, key))
+        named[node] = {keys[key]: value for key, value in table.items()}
+    return named, lines
 
 
 def parse_change(data: dict[str, Any], change: str) -> tuple[tuple[str, ...], Any]:

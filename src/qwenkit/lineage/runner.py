@@ -42,6 +42,7 @@ from qwenkit.lineage.preflight import (
 from qwenkit.lineage.recipe import Node, Recipe
 from qwenkit.model.formats.keys import accepting
 from qwenkit.records import Row, read_json, write_json
+from qwenkit.schema import frozen_inputs
 from qwenkit.stages import is_view, load_stage
 from qwenkit.stages.base import Input, Progress, StageContext
 
@@ -279,7 +280,7 @@ def work_node(
         manifest = {
             "node": node.name, "kind": node.kind, "version": stage.VERSION, "key": entry.key, "seed": seed,
             "config": node.identity(), "metrics": result.metrics, "headline": result.summary,
-            "inputs": {name: described(item) for name, item in inputs.items()},
+            "inputs": {name: described(item) for name, item in frozen_inputs(node.kind, inputs).items()},
         }  # fmt: skip
         run = {
             "schema": SCHEMA, "started": round(started, 3), "seconds": round(time.monotonic() - clock, 2),

@@ -1,26 +1,28 @@
 """`ppo`: reinforcement learning from a reward model (report §3.2.2), with the pretraining-gradient term that keeps it
 from costing what the base model knows.
 
-The reward model alone drives the training. Where prompts carry a rubric, its true score is measured beside it and
+The reward model alone drives the training, unless the recipe names rewards of its own beside it or in its place. Where
+prompts carry a rubric, its true score is measured beside it and
 logged, so that one sees whether the learned reward means what it should; no gradient ever sees it. With a corpus the
 loss on validation documents is measured before and after, with or without the pretraining term: what RLHF costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import StageConfig, content, edge, runtime, stage_config
+from qwenkit.custom_functions import FORM, FunctionFile, find_function
 from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, nearest
 from qwenkit.evaluation.chat_answers import greedy_rubric
 from qwenkit.evaluation.questions import prompt_check, read_prompts, split_prompts
 from qwenkit.json_values import mapping, number
@@ -32,15 +34,16 @@ from qwenkit.stages.results import Metrics, NodeResults, curve
 from qwenkit.training.trainer import precision_warnings, usable_precision
 
 if TYPE_CHECKING:
-    from qwenkit.alignment import PPO, Reward
+    from qwenkit.alignment import PPO, Rewards
     from qwenkit.chat import ChatTokenizer
     from qwenkit.data.tokens.shards import Shards
     from qwenkit.model import ScalarModel, Transformer
 
 SUMMARY = "reinforcement learning from a reward model, with the pretraining-gradient term"
-EXAMPLE = "--model runs/nano/chat --reward runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus"
+EXAMPLE = "--model runs/nano/chat --reward-model runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus"
 ORDER = 100
 CHAT_MODEL = True
+MODEL = "model"  # the name of the reward model in the table of rewards
 VERSION = 4  # 4: documents are told apart by their whole id; 3: trained in float32; prompts without a rubric
 PRODUCES = ("model", "tokenizer")
 ROW_CHECKS = {"prompts": prompt_check("rl", False)}
@@ -65,11 +68,23 @@ class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGen
     """Defaults are the report's; what it does not give is marked ours."""
 
     model: str = edge(doc="the chat model: policy and reference start from it", accepts="model", hub="model")
-    reward: str = edge(doc="the reward model; the value model starts from it too (ours)", accepts="scorer", hub="model")
+    reward_model: str | None = edge(
+        None, doc="the reward model; the value model starts from it too (ours)", accepts="scorer", hub="model"
+    )
     prompts: str = edge(doc=f"{PROMPTS}; with a rubric or without", accepts="prompts", several=True)
     corpus: str | None = edge(None, doc="the corpus of the pretraining-gradient term", accepts="documents")
     steps: int = content(500, doc="steps, value warm-up included (ours)", ge=1, before="prompts_per_step")
     max_tokens: int = content(512, doc="longest response (ours)", ge=1, before="temperature")
+    reward: dict[str, float] = content(
+        {"model": 1.0},
+        doc="weights of the rewards that are summed: `model`, and functions of yours, `module:function` or"
+        " `file.py:function`; a string is `reward_model`",
+        added=True,
+        before="kl_coef",
+    )
+    reward_seconds: float = runtime(
+        60, doc="seconds that a reward of your own may take for the answers of a step; longer ends the node", gt=0
+    )
     style: Style = content("own", doc=STYLE, before="ptx_coef")
     ptx_rows: int = content(8, doc="packed rows of pretraining text in each update (ours)", ge=1)
     seq_length: int = content(2048, doc="tokens in a packed row, and longest prompt with its response", ge=8)
@@ -92,15 +107,44 @@ class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGen
             raise ValueError(f"`ptx_coef` is {self.ptx_coef:g}, but there is no `corpus`: {hint}")
         return self
 
+    @model_validator(mode="after")
+    def _rewards(self) -> Config:
+        """Refuse an empty table of rewards, names that do not exist, and `model` without a reward model."""
+        try:
+            if not self.reward:
+                raise UserError("`reward` is empty", expected='weights, like {model = 1.0, "checks:score" = 0.5}')
+            if MODEL in self.reward and not self.reward_model:
+                hint = "name one, or give `reward` a table without `model`"
+                raise UserError(f"`reward` holds `{MODEL}`, but there is no `reward_model`", hint=hint)
+            own_rewards(self.reward)
+        except UserError as error:
+            raise ValueError(error.text()) from None
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the content keys; rewards of your own count by the SHA-256 of their files too."""
+        identity, found = super().identity(), own_rewards(self.reward)
+        if "reward" in identity:
+            weights = self.reward.items()
+            identity["reward"] = {n: [weight, found[n].digest] if n in found else weight for n, weight in weights}
+        return identity
+
+
+def own_rewards(names: Iterable[str]) -> dict[str, FunctionFile]:
+    """Return the functions of a table of rewards by their names; raises a `UserError` for one that does not exist."""
+    for name in names:
+        if name != MODEL and ":" not in name:
+            raise UserError(f"no reward `{name}`", expected=f"`{MODEL}`, {FORM}", nearest=nearest(name, [MODEL]))
+    return {name: find_function(name, "reward", "(rows, trajectories)") for name in names if name != MODEL}
+
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, train, measure, publish."""
-    from qwenkit.alignment import score_texts
-    from qwenkit.model import load_model, load_scalar
+    from qwenkit.model import load_model
     from qwenkit.model.publish import save_chat_model
     from qwenkit.training import Sentinel, loop, validation_losses, validation_sets
 
-    folder, judge = inputs["model"].path, inputs["reward"].path
+    folder = inputs["model"].path
     tok = chat_tokenizer(folder, config.style)
     bad = Quarantine()
     read = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
@@ -108,9 +152,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
     # stay as it is stored.
     policy, reference = (load_model(folder, TRAINED, context.device) for _ in range(2))
-    value, reward = (load_scalar(judge, dtype, context.device) for dtype in (TRAINED, "auto"))
     store, documents = corpus_texts(config, inputs, context)
-    trainer = make_trainer(config, context, tok, prompts, store, policy, value, reference, partial(score_texts, reward))
+    value, rewards = scorers(config, inputs, context, tok)
+    trainer = make_trainer(config, context, tok, prompts, store, policy, value, reference, rewards)
     groups = validation_sets(tok, documents, config.seq_length)
     before = context.run_once("before", lambda _: greedy_rubric(reference, tok, measuring, config.max_tokens))
     last = loop.run(
@@ -151,12 +195,37 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
     return store, validation
 
 
+def scorers(
+    config: Config, inputs: dict[str, Input], context: StageContext, tok: ChatTokenizer
+) -> tuple[ScalarModel, Rewards]:
+    """Return the value model, and the rewards by name.
+
+    Without a reward model the value model is the policy's own trunk with a new head."""
+    from qwenkit.alignment import ModelReward, OwnReward, Rewards, Weighted
+    from qwenkit.alignment.pair_training import load_scorer
+    from qwenkit.model import load_scalar
+
+    judge = inputs["reward_model"].path if "reward_model" in inputs else None
+    if judge is not None:
+        value = load_scalar(judge, TRAINED, context.device)
+    else:
+        value = load_scorer(inputs["model"].path, TRAINED, context.device, context.seed_for("value"))
+    found, parts = own_rewards(config.reward), dict[str, Weighted]()
+    for name, weight in sorted(config.reward.items()):  # in whichever order a recipe has them, the sum is the same
+        if name in found:
+            parts[name] = Weighted(weight, OwnReward(found[name], config.reward_seconds))
+        elif judge is not None:
+            parts[name] = Weighted(weight, ModelReward(load_scalar(judge, "auto", context.device), tok.im_end_id))
+    return value, Rewards(parts)
+
+
 def make_trainer(
     config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], store: Shards | None,
-    policy: Transformer, value: ScalarModel, reference: Transformer, reward: Reward,
+    policy: Transformer, value: ScalarModel, reference: Transformer, rewards: Rewards,
 ) -> PPO:  # fmt: skip
     """Return PPO with its prompts, its batches of pretraining documents, and the gold rubric as an observer."""
-    from qwenkit.alignment import PPO, Prompts, rubric_observer
+    from qwenkit import Engine
+    from qwenkit.alignment import PPO, Prompts, SingleTurn, rubric_metrics
     from qwenkit.chat import stop_token_ids
     from qwenkit.training import document_batches
 
@@ -173,14 +242,21 @@ def make_trainer(
             f"`max_tokens` = {config.max_tokens} leaves {max(0, config.seq_length - config.max_tokens)}",
             hint="raise `seq_length`, or lower `max_tokens`",
         )
-    prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=config.seq_length - config.max_tokens)
+    most = config.seq_length - config.max_tokens
+    prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=most, rows=rows)
+    sampler = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt,
+                     vocabulary=tok.n_tokens)  # fmt: skip
+    collect = SingleTurn(
+        im_end_id=tok.im_end_id, stop_token_ids=stop_token_ids(tok), samples=config.samples_per_prompt,
+        max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p,
+        decode=partial(tok.decode, skip_special_tokens=True),
+    )  # fmt: skip
     ptx = None
     if store is not None:
         ptx = document_batches(store, context.seed_for("ptx"), config.seq_length, config.ptx_rows)
     return PPO(
-        policy, value, reference, reward, prompts, settings,
-        im_end_id=tok.im_end_id, stop_token_ids=stop_token_ids(tok), vocabulary=tok.n_tokens, ptx=ptx,
-        observe=rubric_observer(tok, rows, prompts),
+        policy, value, reference, rewards, prompts, settings,
+        sampler=sampler, collect=collect, ptx=ptx, observe=rubric_metrics,
     )  # fmt: skip
 
 

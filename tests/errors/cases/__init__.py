@@ -10,6 +10,7 @@ from tests.errors.cases import (
     models,
     odd_rows,
     recipes,
+    rewards,
     rows,
     run_folders,
     tokens,
@@ -20,6 +21,18 @@ __all__ = ["CASES", "Case"]
 
 CASES: list[Case] = [
     case
-    for theme in (recipes, misfits, command_line, run_folders, artifacts, rows, odd_rows, models, tokens, machine)
+    for theme in (
+        recipes,
+        misfits,
+        command_line,
+        run_folders,
+        artifacts,
+        rows,
+        odd_rows,
+        rewards,
+        models,
+        tokens,
+        machine,
+    )
     for case in theme.CASES
 ]

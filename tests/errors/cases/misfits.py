@@ -79,7 +79,7 @@ error: my.toml, line 6: `chat.model` names `tokenizer`, whose kind is tokenizer
         ),
         "run my.toml",
         """\
-error: my.toml, line 15: `rl.reward` names `chat`, whose kind is sft
+error: my.toml, line 15: `rl.reward_model` names `chat`, whose kind is sft
   expected: scorer: the reward model; the value model starts from it too (ours)
 """,
     ),

@@ -20,24 +20,17 @@ part of the corpus's identity, so that another version of it makes another corpu
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib.util
 import json
-import sys
-import traceback
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from qwenkit.errors import UserError, nearest
+from qwenkit.custom_functions import FunctionFile, failure, find_function, load_function
+from qwenkit.errors import UserError
 from qwenkit.records import Row
 
 FIXED = ("id", "source", "kind", "place")
 _COLUMNS = ("text", "licence", "language", "url")
-_FORM = "`module:function` or `file.py:function`"
 
 
 class Drop(NamedTuple):
@@ -48,38 +41,13 @@ class Drop(NamedTuple):
     detail: str = ""
 
 
-Step = Callable[[Row], Row | Drop]
-
-
-class StepFile(NamedTuple):
-    """A custom step: its name in the recipe, its file and function, and the SHA-256 of the file."""
-
-    name: str
-    path: str
-    function: str
-    digest: str
+StepFile = FunctionFile
+"""A step: its function takes a document and returns it, changed or not, or a `Drop`."""
 
 
 def find_step(name: str) -> StepFile:
-    """Return a step by its name, without running any of its code.
-
-    Raises a `UserError` for a malformed name, a missing file or function, and a file that is not Python."""
-    module, colon, function = name.rpartition(":")
-    if not colon or not module or not function.isidentifier():
-        raise UserError(f"not the name of a step: {name!r}", expected=_FORM)
-    path = _file_of(module, name)
-    data = path.read_bytes()
-    try:
-        defined = _defined_names(ast.parse(data, str(path)))
-    except (SyntaxError, ValueError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise UserError(f"not a Python file: {error}", where=f"step {name}: {path}{line}") from error
-    if function not in defined:
-        raise UserError(
-            f"no `{function}` in this file", where=f"step {name}: {path}", nearest=nearest(function, defined),
-            expected=f"def {function}(document): ...",
-        )  # fmt: skip
-    return StepFile(name, str(path.resolve()), function, hashlib.sha256(data).hexdigest())
+    """Return a step by its name, without running any of its code; raises the `UserError`s of `find_function`."""
+    return find_function(name, "step", "(document)")
 
 
 def find_steps(names: Sequence[str]) -> tuple[StepFile, ...]:
@@ -88,67 +56,6 @@ def find_steps(names: Sequence[str]) -> tuple[StepFile, ...]:
         if list(names).count(name) > 1:
             raise UserError(f"the step {name!r} is named twice", expected="each step once")
     return tuple(find_step(name) for name in names)
-
-
-def _file_of(module: str, name: str) -> Path:
-    if module.endswith(".py"):
-        path = Path(module)
-    else:
-        path = Path(*module.split(".")).with_suffix(".py")
-        if not path.is_file():
-            path = _installed(module) or path
-    if not path.is_file():
-        raise UserError("no such file", where=f"step {name}: {path}", expected=_FORM)
-    return path
-
-
-def _installed(module: str) -> Path | None:
-    """Return the source file of an installed module; packages around it are imported, the module is not."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-
-
-def _defined_names(tree: ast.Module) -> list[str]:
-    """Return the names that a module defines, assigns or imports at its top level."""
-    names: list[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.append(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names += [alias.asname or alias.name for alias in node.names]
-        elif isinstance(node, ast.Assign):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return names
-
-
-@lru_cache(maxsize=32)
-def load_step(step: StepFile) -> Step:
-    """Return a step's function; its file is run once in each process.
-
-    Raises a `UserError` for a file that has changed since it was found, that fails, or that lacks the function."""
-    path = Path(step.path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != step.digest:
-        hint = "the same command begins again with what is there now"
-        raise UserError("the file of this step changed while it was used", where=f"step {step.name}: {path}", hint=hint)
-    spec = importlib.util.spec_from_file_location(f"qwenkit_step_{step.digest[:16]}", path)
-    if spec is None or spec.loader is None:
-        raise UserError("this file cannot be loaded", where=f"step {step.name}: {path}", expected="a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise _failed(step, error, "") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    function = getattr(module, step.function)
-    if not callable(function):
-        raise UserError(f"`{step.function}` is not a function", where=f"step {step.name}: {path}")
-    return cast(Step, function)
 
 
 def apply_steps(row: Row, steps: Sequence[StepFile]) -> Drop | None:
@@ -160,11 +67,11 @@ def apply_steps(row: Row, steps: Sequence[StepFile]) -> Drop | None:
     for step in steps:
         document = {**json.loads(row["meta"] or "{}"), **{k: row[k] for k in (*FIXED, *_COLUMNS)}}
         try:
-            result = load_step(step)(document)
+            result = load_function(step, "step")(document)
         except UserError:
             raise
         except Exception as error:
-            raise _failed(step, error, row["place"]) from error
+            raise failure(step, "step", error, f"document {row['place']}") from error
         if isinstance(result, Drop):
             if not isinstance(result.rule, str) or not result.rule or not isinstance(result.detail, str):
                 raise _wrong(step, row, f"returned {result!r:.60}", "Drop(rule, detail), both strings")
@@ -195,12 +102,3 @@ def _take(row: Row, document: Any, step: StepFile) -> None:
 
 def _wrong(step: StepFile, row: Row, what: str, expected: str) -> UserError:
     return UserError(f"the step {what}", where=f"step {step.name}, document {row['place']}", expected=expected)
-
-
-def _failed(step: StepFile, error: Exception, place: str) -> UserError:
-    """Return the error of a step that failed, with the last line of its file that was reached."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == Path(step.path)]
-    line = f":{frames[-1].lineno}" if frames else ""
-    document = f", document {place}" if place else ""
-    what = traceback.format_exception_only(error)[-1].strip()
-    return UserError(f"the step failed: {what}", where=f"step {step.name}: {step.path}{line}{document}")

@@ -6,11 +6,11 @@ no state.
     order.trace(step, batch_size)         # the documents in it
     order.find(document, batch_size)      # the steps of one epoch that hold a document
 
-Each epoch shuffles the documents anew, packs them (`packing.pack`) and shuffles the sequences: without that a long
-document would fill whole batches by itself (one source file of 20,000 tokens made five batches of nothing else, and the
-loss jumped by 3 nats), and best fit would put long conversations first. Sequences are numbered through the epochs, each
-of `sequences_per_epoch`; a batch may hold the end of one epoch and the start of the next. The number of workers has no
-effect.
+Permutations and steps are those of `data.shuffled_order`. Each epoch shuffles the documents anew, packs them (`pack`)
+and shuffles the sequences: without that a long document would fill whole batches by itself (one source file of 20,000
+tokens made five batches of nothing else, and the loss jumped by 3 nats), and best fit would put long conversations
+first. Sequences are numbered through the epochs, each of `sequences_per_epoch`; a batch may hold the end of one epoch
+and the start of the next. The number of workers has no effect.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwenkit import rng
+from qwenkit.data.shuffled_order import ShuffledOrder, place_of, step_numbers
 from qwenkit.data.tokens.packing import PackedSequences, Segment, pack
 from qwenkit.errors import UserError
 
@@ -70,11 +71,11 @@ class EpochOrder:
 
     def sequences(self, step: int, batch_size: int) -> list[PackedSequence]:
         """Return the `batch_size` sequences of a step."""
-        return [self.sequence_at(number) for number in range(step * batch_size, (step + 1) * batch_size)]
+        return [self.sequence_at(number) for number in step_numbers(step, batch_size)]
 
     def sequence_at(self, number: int) -> PackedSequence:
         """Return sequence `number`, counted through the epochs."""
-        epoch, index = divmod(number, self.sequences_per_epoch)
+        epoch, index = place_of(number, self.sequences_per_epoch)
         packed, documents, positions = self._epoch(epoch)
         segments = packed[int(positions[index])]
         return PackedSequence(epoch, index, [Segment(int(documents[d]), start, stop) for d, start, stop in segments])
@@ -101,6 +102,6 @@ class EpochOrder:
         return np.unique(numbers // batch_size).tolist()
 
     def _pack_epoch(self, epoch: int) -> Epoch:
-        documents = rng.permutation(self._seed, len(self.lengths), 0, epoch)
+        documents = ShuffledOrder(len(self.lengths), self._seed, 0).permutation(epoch)
         packed = pack(self.lengths[documents], self.seq_length, self.split_documents)
-        return Epoch(packed, documents, rng.permutation(self._seed, len(packed), 1, epoch))
+        return Epoch(packed, documents, ShuffledOrder(len(packed), self._seed, 1).permutation(epoch))

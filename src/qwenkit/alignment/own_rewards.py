@@ -1,0 +1,116 @@
+"""Rewards of a user's own: functions in a file of theirs, each called with the trajectories of a step.
+
+    # checks.py
+    def score(rows, trajectories):
+        return [float(row["answer"] in each.text) for row, each in zip(rows, trajectories)]
+
+A recipe names it in its table of rewards, `reward = {model = 1.0, "checks:score" = 0.5}`. `rows` are the rows of data
+of the prompts, and a trajectory is a `trajectory.Trajectory`: its ids, its mask, its text. The function returns a
+finite number for each; it should be a function of its arguments alone, or a resumed run is not the uninterrupted one.
+
+Each runs in a process of its own, started once, with a time limit for a call: one that never returns is ended, and a
+crash does not take the training with it. It is no sandbox: the file is trusted as the recipe is. What it prints goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from qwenkit.alignment.rewards import one_for_each, reward_place
+from qwenkit.alignment.trajectory import Trajectory
+from qwenkit.custom_functions import FunctionFile, find_function
+from qwenkit.errors import UserError
+
+_START = "import sys; sys.path[:] = sys.argv[2:]; from qwenkit.alignment.reward_worker import serve; serve(sys.argv[1])"
+
+
+def find_reward(name: str) -> FunctionFile:
+    """Return a reward by its name, `module:function` or `file.py:function`, without running any of its code; raises
+    the `UserError`s of `find_function`."""
+    return find_function(name, "reward", "(rows, trajectories)")
+
+
+class OwnReward:
+    """A reward of the user's own, in a process of its own.
+
+    Its process starts with the first call and ends with this object. `seconds` limit each call, the loading of the file
+    included."""
+
+    def __init__(self, function: FunctionFile, seconds: float) -> None:
+        """Prepare the reward; nothing runs yet."""
+        self.function, self.seconds = function, seconds
+        self._process: _Process | None = None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]], trajectories: Sequence[Trajectory], /) -> list[float]:
+        """Return the scores. Raises a `UserError` that names the reward and the trajectory for a call that fails, takes
+        too long, or returns anything but a finite number for each."""
+        name, place = self.function.name, reward_place(self.function.name, trajectories)
+        question, deadline = pickle.dumps((list(rows), list(trajectories))), time.monotonic() + self.seconds
+        try:
+            process = self._process = self._process or _Process(self.function)
+            values, error = json.loads(process.ask(question, deadline))
+        except TimeoutError:
+            self.end()
+            raise UserError(f"the reward did not return within {self.seconds:g} seconds", where=place,
+                            hint="make it faster, or raise `reward_seconds`") from None  # fmt: skip
+        except (EOFError, OSError):
+            self.end()
+            raise UserError("the process of the reward ended before it returned", where=place,
+                            hint="it may have run out of memory, or ended itself") from None  # fmt: skip
+        except BaseException:  # Ctrl-C: a half-sent question cannot be answered any more
+            self.end()
+            raise
+        if error is not None:
+            raise UserError(**error)
+        numbers = one_for_each(name, values, trajectories)
+        for value, trajectory in zip(numbers, trajectories):
+            if not math.isfinite(value):
+                raise UserError(f"the reward returned {value}", where=reward_place(name, [trajectory]),
+                                expected="a finite number for each trajectory")  # fmt: skip
+        return numbers
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+
+class _Process:
+    """The process of one reward, and the pipe to it."""
+
+    def __init__(self, function: FunctionFile) -> None:
+        self.pipe, theirs = multiprocessing.Pipe()
+        command = [sys.executable, "-c", _START, json.dumps([theirs.fileno(), os.getpid(), *function]), *sys.path]
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2)
+        theirs.close()
+        self.end = weakref.finalize(self, _end, self.process, self.pipe.close)
+
+    def ask(self, question: bytes, deadline: float) -> bytes:
+        """Send a question when the process is ready for it, and return the answer."""
+        if not self.pipe.poll(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        self.pipe.recv_bytes()
+        self.pipe.send_bytes(question)
+        if not self.pipe.poll(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        return self.pipe.recv_bytes()
+
+
+def _end(process: subprocess.Popen[bytes], close: Callable[[], None]) -> None:
+    process.kill()
+    process.wait()
+    with contextlib.suppress(OSError):
+        close()
