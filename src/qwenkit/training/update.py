@@ -6,7 +6,8 @@
 `batches(step)` gives the micro-batches of a step with the numbers of the whole step (`step_batch`). The loss is the
 objective's sum over all of them divided by the step's weight. A step without supervised content, or a loss or gradient
 that is not finite, raises an alarm BEFORE the optimizer moves; the alarm names rows and documents. The host reads from
-the device once a step, when loss and gradient norm are known (`step_sums`).
+the device once a step, when loss and gradient norm are known (`step_sums`); only a mixture of experts asks besides, in
+each layer, which experts were chosen.
 """
 
 from __future__ import annotations
