@@ -1,7 +1,7 @@
 """Functions of a user's own that a recipe names: found without running their code, and loaded where they are called.
 
-    found = find_function("my_module:score", "reward", "(rows, trajectories)")
-    score = load_function(found, "reward")
+    function_file = find_function("my_module:score", "reward", "(rows, trajectories)")
+    score = load_function(function_file, "reward")
 
 The name is `module:function` (a module in the working directory, or an installed one) or `folder/file.py:function`. The
 SHA-256 of the file is part of what is found, and of the identity of the node that uses it; what the file imports is not
@@ -91,38 +91,42 @@ def _defined_names(tree: ast.Module) -> list[str]:
 
 
 @lru_cache(maxsize=32)
-def load_function(found: FunctionFile, what: str) -> Callable[..., Any]:
+def load_function(function_file: FunctionFile, what: str) -> Callable[..., Any]:
     """Return a function; its file is run once in each process.
 
     Raises a `UserError` for a file that has changed since it was found, that fails, or that lacks the function."""
-    path = Path(found.path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != found.digest:
+    path = Path(function_file.path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != function_file.digest:
         hint = "the same command begins again with what is there now"
-        place = f"{what} {found.name}: {path}"
+        place = f"{what} {function_file.name}: {path}"
         raise UserError(f"the file of this {what} changed while it was used", where=place, hint=hint)
-    spec = importlib.util.spec_from_file_location(f"qwenkit_{what}_{found.digest[:16]}", path)
+    spec = importlib.util.spec_from_file_location(f"qwenkit_{what}_{function_file.digest[:16]}", path)
     if spec is None or spec.loader is None:
-        raise UserError("this file cannot be loaded", where=f"{what} {found.name}: {path}", expected="a Python file")
+        raise UserError(
+            "this file cannot be loaded", where=f"{what} {function_file.name}: {path}", expected="a Python file"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise failure(found, what, error) from error
+        raise failure(function_file, what, error) from error
     finally:
         sys.path.remove(str(path.parent))
-    function = getattr(module, found.function)
+    function = getattr(module, function_file.function)
     if not callable(function):
-        raise UserError(f"`{found.function}` is not a function", where=f"{what} {found.name}: {path}")
+        raise UserError(f"`{function_file.function}` is not a function", where=f"{what} {function_file.name}: {path}")
     return cast("Callable[..., Any]", function)
 
 
-def failure(found: FunctionFile, what: str, error: BaseException, place: str = "") -> UserError:
+def failure(function_file: FunctionFile, what: str, error: BaseException, place: str = "") -> UserError:
     """Return the error of a function that failed at a place in its data, with the last line of its file that was
     reached."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == Path(found.path)]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == Path(function_file.path)
+    ]
     line = f":{frames[-1].lineno}" if frames else ""
     reason = traceback.format_exception_only(error)[-1].strip()
-    where = f"{what} {found.name}: {found.path}{line}" + (f", {place}" if place else "")
+    where = f"{what} {function_file.name}: {function_file.path}{line}" + (f", {place}" if place else "")
     return UserError(f"the {what} failed: {reason}", where=where)

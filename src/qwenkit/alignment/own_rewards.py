@@ -9,8 +9,8 @@ of the prompts, and a trajectory is a `trajectory.Trajectory`: its ids, its mask
 finite number for each; it should be a function of its arguments alone, or a resumed run is not the uninterrupted one.
 
 Each runs in a process of its own, started once, with a time limit for a call: one that never returns is ended, and a
-crash does not take the training with it. It is no sandbox: the file is trusted as the recipe is. What it prints goes to
-standard error.
+crash does not take the training with it. It is not a sandbox: the file is trusted as the recipe is. What it prints goes
+to standard error.
 """
 
 from __future__ import annotations

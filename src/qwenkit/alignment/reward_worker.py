@@ -21,10 +21,10 @@ from qwenkit.workers import end_with_parent
 
 def serve(given: str) -> None:
     """Answer calls; `given` is JSON: the handle of the pipe, the parent's process number, and the function."""
-    handle, parent, *function = json.loads(given)
+    handle, parent, *parts = json.loads(given)
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    pipe, found = Connection(handle), FunctionFile(*function)
+    pipe, function_file = Connection(handle), FunctionFile(*parts)
     with pipe:
         while True:
             pipe.send_bytes(b"ready")
@@ -32,26 +32,26 @@ def serve(given: str) -> None:
                 rows, trajectories = pickle.loads(pipe.recv_bytes())
             except EOFError:
                 return
-            pipe.send_bytes(json.dumps(answer(found, rows, trajectories)).encode())
+            pipe.send_bytes(json.dumps(answer(function_file, rows, trajectories)).encode())
 
 
-def answer(found: FunctionFile, rows: Sequence[Any], trajectories: Sequence[Trajectory]) -> list[Any]:
+def answer(function_file: FunctionFile, rows: Sequence[Any], trajectories: Sequence[Trajectory]) -> list[Any]:
     """Return what a reward returns, as plain values, or the parts of its error."""
     try:
-        score = load_function(found, "reward")
+        score = load_function(function_file, "reward")
         try:
             return [_plain(score(rows, trajectories)), None]
         except Exception as error:
-            place = listed(_culprits(found, rows, trajectories), 4)
-            raise failure(found, "reward", error, place) from error
+            place = listed(_culprits(function_file, rows, trajectories), 4)
+            raise failure(function_file, "reward", error, place) from error
     except UserError as error:
         parts = {name: getattr(error, name) for name in ("what", "where", "expected", "nearest", "hint")}
         return [None, parts]
 
 
-def _culprits(found: FunctionFile, rows: Sequence[Any], trajectories: Sequence[Trajectory]) -> list[str]:
+def _culprits(function_file: FunctionFile, rows: Sequence[Any], trajectories: Sequence[Trajectory]) -> list[str]:
     """Return the name of the first trajectory that fails alone; those of all where none does."""
-    score = load_function(found, "reward")
+    score = load_function(function_file, "reward")
     for row, trajectory in zip(rows, trajectories):
         try:
             score([row], [trajectory])

@@ -123,10 +123,11 @@ class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGen
 
     def identity(self) -> dict[str, Any]:
         """Return the content keys; rewards of your own count by the SHA-256 of their files too."""
-        identity, found = super().identity(), own_rewards(self.reward)
+        identity = super().identity()
         if "reward" in identity:
+            digests = {name: function.digest for name, function in own_rewards(self.reward).items()}
             weights = self.reward.items()
-            identity["reward"] = {n: [weight, found[n].digest] if n in found else weight for n, weight in weights}
+            identity["reward"] = {n: [weight, digests[n]] if n in digests else weight for n, weight in weights}
         return identity
 
 
@@ -210,10 +211,10 @@ def scorers(
         value = load_scalar(judge, TRAINED, context.device)
     else:
         value = load_scorer(inputs["model"].path, TRAINED, context.device, context.seed_for("value"))
-    found, parts = own_rewards(config.reward), dict[str, Weighted]()
+    functions, parts = own_rewards(config.reward), dict[str, Weighted]()
     for name, weight in sorted(config.reward.items()):  # in whichever order a recipe has them, the sum is the same
-        if name in found:
-            parts[name] = Weighted(weight, OwnReward(found[name], config.reward_seconds))
+        if name in functions:
+            parts[name] = Weighted(weight, OwnReward(functions[name], config.reward_seconds))
         elif judge is not None:
             parts[name] = Weighted(weight, ModelReward(load_scalar(judge, "auto", context.device), tok.im_end_id))
     return value, Rewards(parts)
