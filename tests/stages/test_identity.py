@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 EVERY = [(kind, key) for kind in KINDS for key in load_stage(kind).Config.model_fields]
 
 RUNTIME = {
+    "activation_checkpointing",
     "planned_minutes",
     "planned_memory_mb",
     "runner",

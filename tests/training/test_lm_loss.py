@@ -1,5 +1,7 @@
 """The loss is one number, however rows are accumulated, packed, chunked."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -59,6 +61,15 @@ def test_it_is_the_cross_entropy_of_torch(model):
     logits = model.head(model.hidden(batch.ids_BT, documents_BT=batch.documents_BT)).flatten(0, 1)
     nll = torch.nn.functional.cross_entropy(logits, batch.targets_BT.flatten(), reduction="none")
     assert float(lm_objective(model, batch)[0]) == pytest.approx(float((nll * batch.weights_BT.flatten()).sum()))
+
+
+def test_whole_documents_need_no_mask(model):
+    """A row that is one document attends causally: the same numbers, without the mask's T * T."""
+    store = make_store()
+    (first, *_) = (d for d, n in enumerate(store.lengths) if n > 4)
+    batch = build_batch(store, [PackedSequence(0, 0, [Segment(first, 0, 4)])] * 2, 4)
+    assert not batch.is_packed and validation_batches(store, 32, 8, split_documents=False)[0].is_packed
+    same(gradients(model, [batch]), gradients(model, [dataclasses.replace(batch, is_packed=True)]))
 
 
 class Recording:

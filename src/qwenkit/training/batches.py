@@ -46,6 +46,8 @@ class Batch:
     """The number of each token's document in its row, -1 at padding."""
     supervised_N: Tensor
     """The places in the flattened [B * T] of all tokens with a weight."""
+    is_packed: bool
+    """Whether some row holds more than one document or padding; where none does, attention needs no mask."""
     rows: tuple[PackedSequence, ...]
     names: tuple[str, ...]
     """The ids of the documents in the batch."""
@@ -70,7 +72,10 @@ class Batch:
         """Return a batch of these tensors, which lie on the CPU, with its counts."""
         supervised_N = weights_BT.flatten().nonzero().squeeze(1)
         weight, tokens = float(weights_BT.sum(dtype=torch.float64)), int((documents_BT >= 0).sum())
-        return cls(ids_BT, targets_BT, weights_BT, documents_BT, supervised_N, rows, names, content, weight, tokens)
+        is_packed = bool(documents_BT.any())
+        return cls(
+            ids_BT, targets_BT, weights_BT, documents_BT, supervised_N, is_packed, rows, names, content, weight, tokens
+        )  # fmt: skip
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with its tensors on a device."""

@@ -50,7 +50,7 @@ def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True) -> Lo
     """Return the next-token cross entropy over the supervised tokens of a batch, summed, in nats.
 
     `isolate=False` lets packed documents see each other."""
-    h_BTD = model.hidden(batch.ids_BT, documents_BT=batch.documents_BT if isolate else None)
+    h_BTD = model.hidden(batch.ids_BT, documents_BT=batch.documents_BT if isolate and batch.is_packed else None)
     index_N = batch.supervised_N  # known on the host: a device would have to be asked how many there are
     targets_N, weights_N = (part.flatten()[index_N] for part in (batch.targets_BT, batch.weights_BT))
     return cross_entropy_sum(model, h_BTD.flatten(0, 1)[index_N], targets_N, weights_N), {}
