@@ -328,6 +328,7 @@ class Engine:
                 self._requests.remove(request)
 
     def _enqueue(self, requests: list[Request]) -> None:
+        self._follow_model()
         for request in requests:
             self._requests.add(request, self.version)
         self.scheduler.add(s for request in requests if request.is_pending for s in request.sequences)

@@ -42,6 +42,8 @@ T = TypeVar("T")
 PROMPTS = "a list of strings or of lists of token ids"
 RNG_ID = integer(0)
 
+_MEDIA = {"image": "an image", "audio": "a sound"}
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -148,7 +150,7 @@ class RequestFactory:
         for item in as_list(media, f"{label}, images", "a list of Media"):
             if not isinstance(item, Media):
                 raise UserError(f"images: {shown(item)}", where=label, expected="Media(kind, source, start, stop)")
-            what = f"{'an' if item.kind[:1] in 'aeiou' else 'a'} {item.kind} ({shown_source(item.source)})"
+            what = f"{_MEDIA.get(item.kind, shown(item.kind))} ({shown_source(item.source)})"
             if item.kind not in self.model.media_kinds:
                 raise UserError(f"{what}, which {self.model_name} cannot read", where=label,
                                 expected=", ".join(["text", *sorted(self.model.media_kinds)]))  # fmt: skip
