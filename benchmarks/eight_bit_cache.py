@@ -33,7 +33,7 @@ def written(model: Transformer, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
     prompt_BTV = model.head(model.hidden(ids_BT[:, :PROMPT], prompts))
     steps = [prompt_BTV[:, -1:]]
     for t in range(PROMPT, T):
-        steps.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.extend(range(B), [t] * B, [PROMPT] * B))))
+        steps.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.decode(range(B), [t] * B, [PROMPT] * B))))
     return prompt_BTV, torch.cat(steps, dim=1)
 
 

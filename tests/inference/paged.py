@@ -22,7 +22,10 @@ class PagedCache:
     def __init__(self, config: ModelConfig, blocks: int = 600) -> None:
         shape = (config.num_hidden_layers, 2, blocks, BLOCK, config.kv_heads, config.head_size)
         self.pool = torch.full(shape, float("nan"))
-        self.unused, self.tables, self.device = list(range(blocks))[::-1], {}, torch.device("cpu")
+        self.unused: list[int] = list(range(blocks))[::-1]
+        self.tables: dict[Hashable, list[int]] = {}
+
+    device = torch.device("cpu")
 
     @property
     def owners(self) -> list[Hashable]:
@@ -53,7 +56,7 @@ class PagedCache:
     def prefill(self, owners: Sequence[Hashable], lengths: Sequence[int], prompts: Sequence[int]) -> PagedView:
         return PagedView(self, owners, [0] * len(owners), lengths, prompts)
 
-    def extend(
+    def decode(
         self, owners: Sequence[Hashable], starts: Sequence[int], prompts: Sequence[int], T: int = 1
     ) -> PagedView:
         return PagedView(self, owners, starts, [start + T for start in starts], prompts)

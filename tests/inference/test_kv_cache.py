@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_a_batch_may_have_any_order_and_leave_owners_out(batch: str, kind: str) 
         cache.allocate(dict.fromkeys("abc", 4))
         model.hidden(torch.tensor(list(prompts.values())), cache.prefill("abc", [3] * 3, [3] * 3))
         next_B1 = torch.full((len(owners) + padding, 1), 4)
-        return dict(zip(owners, model.hidden(next_B1, cache.extend(owners, [3] * len(owners), [3] * len(owners)))))
+        return dict(zip(owners, model.hidden(next_B1, cache.decode(owners, [3] * len(owners), [3] * len(owners)))))
 
     found, wanted = answer(batch, padding=16 - len(batch)), answer("abc", padding=13)
     for owner in batch:
@@ -69,7 +69,7 @@ def test_a_batch_may_have_any_order_and_leave_owners_out(batch: str, kind: str) 
 def on_blocks(model: Transformer, **settings: Any) -> Engine:
     """An engine whose cache is the one of blocks."""
     engine = Engine(model, None, **settings)
-    engine.runner.cache = cast("KVCache", PagedCache(model.config))
+    engine.runner.cache = PagedCache(model.config)
     return engine
 
 

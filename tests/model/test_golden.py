@@ -59,7 +59,7 @@ def stepwise(model: Transformer, ids_BT: Tensor, prefill: int, kind: str = "auto
     h_BTD = model.hidden(ids_BT[:, :prefill], cache.prefill(range(B), [prefill] * B, [prefill] * B))[:, -1:]
     found = [model.head(h_BTD)]
     for t in range(prefill, T):
-        found.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.extend(range(B), [t] * B, [prefill] * B))))
+        found.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.decode(range(B), [t] * B, [prefill] * B))))
     return torch.cat(found, dim=1)
 
 

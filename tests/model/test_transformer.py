@@ -54,7 +54,7 @@ def test_decoding_with_a_cache_equals_the_full_forward(config: ModelConfig) -> N
         for step in range(6):
             now = [length + step for length in lengths]
             token = torch.stack([ids[row, at] for row, at in enumerate(now)])[:, None]
-            out = model.hidden(token, cache.extend("abc", now, [9] * 3))[:, 0]
+            out = model.hidden(token, cache.decode("abc", now, [9] * 3))[:, 0]
             assert torch.allclose(out, torch.stack([full[row, at] for row, at in enumerate(now)]), atol=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_several_tokens_on_top_of_a_cache_stay_causal(config: ModelConfig) -> No
     with torch.no_grad():
         cache.allocate({"a": 16, "b": 16})
         model.hidden(ids[:, :6], cache.prefill("ab", [6, 6], [6, 6]))
-        rest = model.hidden(ids[:, 6:], cache.extend("ab", [6, 6], [6, 6], T=10))
+        rest = model.hidden(ids[:, 6:], cache.decode("ab", [6, 6], [6, 6], T=10))
         assert torch.allclose(rest, model.hidden(ids)[:, 6:], atol=1e-5)
 
 

@@ -3,7 +3,7 @@
     cache = KVCache(config, rows=128, length=256, dtype=torch.float32, device="cpu")
     cache.allocate({a: 20, b: 9})                                         # room for 20 tokens of a, for 9 of b
     model.hidden(prompts_BT, cache.prefill([a, b], [20, 9], [20, 9]))     # whole prompts
-    model.hidden(ids_B1, cache.extend([a, b], [20, 9], [20, 9]))          # one more token of each
+    model.hidden(ids_B1, cache.decode([a, b], [20, 9], [20, 9]))          # one more token of each
     cache.free([a])
 
 A place in the cache belongs to an owner (any hashable object: the engine's sequences), and only the cache knows where
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +31,52 @@ from torch import Tensor
 
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES, KVStore
 from qwenkit.model import ModelConfig
-from qwenkit.model.attention import attention
+from qwenkit.model.attention import Cache, attention
 
 BLOCK = 64
 """Slots are read in multiples of this, so that sums over keys are split alike whatever else is in the batch."""
+
+
+class SequenceCache(Protocol):
+    """What the model runner asks of a cache. Every method may be called again after an interrupt in its middle."""
+
+    device: torch.device
+    """Where the ids of a forward pass belong."""
+
+    @property
+    def owners(self) -> list[Hashable]:
+        """Return the owners of places."""
+        ...
+
+    def in_order(self, owners: Iterable[Hashable]) -> list[int]:
+        """Return the order in which a batch of these owners is read fastest, as indices."""
+        ...
+
+    def allocate(self, lengths: Mapping[Hashable, int]) -> None:
+        """Make room for so many tokens of each owner; what an owner has stored is kept."""
+        ...
+
+    def free(self, owners: Iterable[Hashable]) -> None:
+        """Take the places of these owners back."""
+        ...
+
+    def copy(self, source: Hashable, target: Hashable, length: int) -> None:
+        """Give one owner the first `length` tokens of another."""
+        ...
+
+    def clear(self, owner: Hashable) -> None:
+        """Wipe what an owner has stored: a later owner of the place must not meet a NaN."""
+        ...
+
+    def prefill(self, owners: Sequence[Hashable], lengths: Sequence[int], prompt_lengths: Sequence[int]) -> Cache:
+        """Return what a forward pass over the first `lengths` tokens of B owners attends through."""
+        ...
+
+    def decode(
+        self, owners: Sequence[Hashable], num_computed: Sequence[int], prompt_lengths: Sequence[int], T: int = 1
+    ) -> Cache:
+        """Return what a forward pass over the next T tokens of B owners attends through."""
+        ...
 
 
 @dataclass(eq=False)
@@ -62,7 +105,7 @@ class KVCache:
         store = KV_CACHE_DTYPES[kv_cache_dtype]
         self.max_slots = _blocks(config.max_length)
         shape = (rows, config.kv_heads, _blocks(length), config.head_size)
-        self.math_attention = store.math_attention
+        self.math_attention, self.device = store.math_attention, torch.device(device)
         self._used: list[_Row] = []  # replaced, never changed in place: an interrupt leaves the old list
         self.keys = [store(shape, dtype, device) for _ in range(config.num_hidden_layers)]
         self.values = [store(shape, dtype, device) for _ in range(config.num_hidden_layers)]
@@ -76,11 +119,6 @@ class KVCache:
     def length(self) -> int:
         """Return the slots of each row, a multiple of `BLOCK`."""
         return self.keys[0].tensors[0].shape[2]
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device of the cache."""
-        return self.keys[0].tensors[0].device
 
     # ---- places -----------------------------------------------------------------------------------------------------
 
@@ -166,16 +204,16 @@ class KVCache:
             self._used[row].length = length
         return PrefillCache(self, *(torch.tensor(x, device=self.device) for x in (rows, lengths, prompt_lengths)))
 
-    def extend(
+    def decode(
         self, owners: Sequence[Hashable], num_computed: Sequence[int], prompt_lengths: Sequence[int], T: int = 1
-    ) -> ExtendCache:
+    ) -> DecodeCache:
         """Return the cache of a forward pass over the next T tokens of B owners, which have stored `num_computed`.
 
         Rows of the pass beyond B only fill the batch: nothing of them is stored, and they attend to nothing."""
         rows = self._rows(owners)
         for row, length in zip(rows, num_computed):
             self._used[row].length = length + T
-        return ExtendCache(self, rows, list(num_computed), list(prompt_lengths), T)
+        return DecodeCache(self, rows, list(num_computed), list(prompt_lengths), T)
 
 
 class PrefillCache:
@@ -207,7 +245,7 @@ class PrefillCache:
         return store.decode(parts)
 
 
-class ExtendCache:
+class DecodeCache:
     """The cache of T tokens that follow those that some rows already hold."""
 
     def __init__(

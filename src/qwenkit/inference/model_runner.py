@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenkit.inference.kv_cache import KVCache
+from qwenkit.inference.kv_cache import KVCache, SequenceCache
 from qwenkit.inference.sampling import (
     force_eos,
     frequency_presence_penalty,
@@ -82,7 +82,9 @@ class ModelRunner:
         self.config: ModelConfig = self.model.config
         self.compute_model.config = self.config
         weight = self.model.model.embed_tokens.weight
-        self.cache = KVCache(self.config, self.row_multiple, 1, weight.dtype, weight.device, self.kv_cache)
+        self.cache: SequenceCache = KVCache(
+            self.config, self.row_multiple, 1, weight.dtype, weight.device, self.kv_cache
+        )
 
     def free_all_but(self, running: list[Sequence]) -> None:
         """Take the places in the cache back whose owners no longer run."""
@@ -151,7 +153,7 @@ class ModelRunner:
     def _read_segment(self, prefix: _Prefix, owner: Sequence, start: int, stop: int) -> Tensor:
         """Read the tokens start to stop of one prompt behind those in the cache; return the state [D] of the last."""
         if start:
-            cache = self.cache.extend([owner], [start], [prefix.prompt_length], stop - start)
+            cache = self.cache.decode([owner], [start], [prefix.prompt_length], stop - start)
         else:
             cache = self.cache.prefill([owner], [stop], [prefix.prompt_length])
         ids_1T = torch.tensor([prefix.prompt.ids[start:stop]], device=self.cache.device)
@@ -180,7 +182,7 @@ class ModelRunner:
         padding = [[0]] * self._padding_rows(len(sequences))
         ids_B1 = torch.tensor([[s.ids[-1]] for s in sequences] + padding, device=self.cache.device)
         num_computed, prompt_lengths = zip(*((s.num_computed, len(s.prompt.ids)) for s in sequences))
-        cache = self.cache.extend(sequences, num_computed, prompt_lengths)
+        cache = self.cache.decode(sequences, num_computed, prompt_lengths)
         self._append_tokens(sequences, self.compute_model.hidden(ids_B1, cache)[:, 0])
         for sequence in sequences:
             sequence.num_computed += 1
