@@ -70,10 +70,10 @@ class PendingRequests:
         sequences = [sequence for sequence in sequences if sequence.has_delta]
         sequences.sort(key=lambda s: (s.request.handle, s.finish_reason == "not finite", s.sample))
         deltas = [sequence.delta() for sequence in sequences]
-        last = {sequence.request: i for i, sequence in enumerate(sequences)}
-        for request, i in last.items():
+        last = {sequence.request: delta for sequence, delta in zip(sequences, deltas)}
+        for request, delta in last.items():
             if not request.is_pending:
-                deltas[i] = deltas[i]._replace(output=request.output, error=request.error)
+                delta.output, delta.error = request.output, request.error
                 del self._requests[request.handle]
         self._undelivered = {}
         return deltas

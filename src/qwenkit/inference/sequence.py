@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from qwenkit.errors import Stopped
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
@@ -63,7 +63,8 @@ class Output:
         return self.samples[0].finish_reason
 
 
-class Delta(NamedTuple):
+@dataclass
+class Delta:
     """What one answer has got since its last delta. The deltas of an answer add up to its `Sample`."""
 
     handle: int
