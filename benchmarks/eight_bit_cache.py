@@ -28,10 +28,12 @@ def written(model: Transformer, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the prompt, and from its last token on of every token, each read by itself."""
     B, T = ids_BT.shape
     cache = KVCache(model.config, B, T, torch.float32, "cpu", "int8")
-    prompt_BTV = model.head(model.hidden(ids_BT[:, :PROMPT], cache=cache.prefill(range(B), [PROMPT] * B)))
+    cache.allocate(dict.fromkeys(range(B), T))
+    prompts = cache.prefill(range(B), [PROMPT] * B, [PROMPT] * B)
+    prompt_BTV = model.head(model.hidden(ids_BT[:, :PROMPT], prompts))
     steps = [prompt_BTV[:, -1:]]
     for t in range(PROMPT, T):
-        steps.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache=cache.decode([t] * B, [PROMPT] * B))))
+        steps.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.decode(range(B), [t] * B, [PROMPT] * B))))
     return prompt_BTV, torch.cat(steps, dim=1)
 
 

@@ -29,3 +29,9 @@ class Prompt(NamedTuple):
 
     ids: tuple[int, ...]
     images: tuple[Media, ...] = ()
+
+    def followed_by(self, other: Prompt) -> Prompt:
+        """Return this prompt and another behind it as one."""
+        count = len(self.ids)
+        moved = (media._replace(start=media.start + count, stop=media.stop + count) for media in other.images)
+        return Prompt((*self.ids, *other.ids), (*self.images, *moved))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from qwenkit.inference import SamplingParams
+from qwenkit.inference import Delta, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights
 
 
@@ -71,6 +71,12 @@ def make_prompts(count: int, seed: int = 0, longest: int = 90) -> list[list[int]
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, longest, (count,), generator=generator).tolist()
     return [torch.randint(0, 256, (length,), generator=generator).tolist() for length in lengths]
+
+
+def completed(deltas: Iterable[Delta]) -> dict[int, list[int]]:
+    """The ids of the first answers of the requests that these deltas complete, by handle."""
+    outputs = (delta.output for delta in deltas)
+    return {output.request: output.ids for output in outputs if output is not None}
 
 
 def full_forward(model: Transformer, prompt: list[int], count: int) -> list[int]:

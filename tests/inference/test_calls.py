@@ -14,7 +14,7 @@ from qwenkit.errors import Stopped, UserError
 from qwenkit.inference import Engine, Output, Sample, SamplingParams
 from qwenkit.model import Transformer
 
-from .conftest import GREEDY, Bytes, full_forward, make_prompts
+from .conftest import GREEDY, Bytes, completed, full_forward, make_prompts
 
 BROKEN = 260  # a token that is never drawn; its embedding is NaN in the model `damaged`
 WARM = SamplingParams.plain(max_tokens=40, ignore_eos=True, temperature=1.5, seed=3)
@@ -38,7 +38,7 @@ def _drain(engine: Engine, count: int) -> dict[int, list[int]]:
     """Step until that many submitted requests are complete."""
     done: dict[int, list[int]] = {}
     while len(done) < count:
-        done.update({output.request: output.ids for output in engine.step()})
+        done.update(completed(engine.step()))
     return done
 
 
@@ -88,7 +88,7 @@ def test_an_interrupted_call_leaves_the_others_as_they_were(
     engine.update_weights()
 
 
-def test_an_interrupt_while_rows_move_loses_nobody(model: Transformer) -> None:
+def test_an_interrupt_while_rows_move_loses_nobody(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = make_prompts(5)
     limits = [3, 20, 3, 20, 20]
     engine = Engine(model, None, max_batch=4)
@@ -96,12 +96,12 @@ def test_an_interrupt_while_rows_move_loses_nobody(model: Transformer) -> None:
         engine.submit(prompt, SamplingParams.plain(temperature=0, max_tokens=limit, ignore_eos=True))
         for prompt, limit in zip(prompts, limits, strict=True)
     ]
-    engine.scheduler.move = _failing(engine.scheduler.move, at=1)
+    monkeypatch.setattr(engine.runner.cache, "_copy", _failing(engine.runner.cache._copy, at=1))
     done: dict[int, list[int]] = {}
     interrupts = 0
     while len(done) < 5:
         try:
-            done.update({output.request: output.ids for output in engine.step()})
+            done.update(completed(engine.step()))
         except KeyboardInterrupt:
             interrupts += 1
     assert interrupts == 1
@@ -173,9 +173,11 @@ def test_a_fault_is_told_to_the_call_whose_request_it_is(damaged: Transformer, m
     handles = [engine.submit(prompt, GREEDY) for prompt in (prompts[0], [1, BROKEN], prompts[1])]
     stream = engine.stream([BROKEN], GREEDY)
     assert engine.generate([prompts[0]], GREEDY)[0].ids == _alone(model, prompts[0])
-    with pytest.raises(Stopped, match="request 1, sample 0, position 2"):
-        engine.step()
-    assert _drain(engine, 2) == {handles[i]: _alone(model, prompts[i // 2]) for i in (0, 2)}
+    deltas = engine.step()
+    (fault,) = [delta for delta in deltas if delta.error is not None]
+    assert (fault.handle, fault.finish_reason, fault.ids, fault.output) == (handles[1], "not finite", [], None)
+    assert str(fault.error).startswith("request 1, sample 0, position 2: the model's logits are NaN or infinite")
+    assert completed(deltas) == {handles[i]: _alone(model, prompts[i // 2]) for i in (0, 2)}
     with pytest.raises(Stopped, match="prompt, sample 0, position 1"):
         next(stream)
     assert engine.step() == []

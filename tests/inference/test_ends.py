@@ -223,8 +223,8 @@ def test_variables_reach_the_chat_template(model: Transformer) -> None:
     tok = ChatTokenizer(SPOKEN, None, "{{ messages[0].content }}{{ '!' if loud }}")
     engine, chat = Engine(model, tok), [{"role": "user", "content": "a"}]
     params = SamplingParams.plain(max_tokens=1)
-    assert engine.chat([chat], params, variables={"loud": True})[0].prompt_ids == [97, 33]
+    assert engine.chat([chat], params, template_kwargs={"loud": True})[0].prompt_ids == [97, 33]
     assert engine.chat([chat], params)[0].prompt_ids == [97]
-    assert isinstance("".join(engine.stream_chat(chat, params, variables={"loud": True})), str)
+    assert isinstance("".join(engine.stream_chat(chat, params, template_kwargs={"loud": True})), str)
     with pytest.raises(UserError, match="conversation 0: the chat template does not read a variable 'lod'"):
-        engine.chat([chat], params, variables={"lod": True})
+        engine.chat([chat], params, template_kwargs={"lod": True})

@@ -13,7 +13,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
 
-from .conftest import GREEDY, SHAPE, Bytes, full_forward, make_prompts
+from .conftest import GREEDY, SHAPE, Bytes, completed, full_forward, make_prompts
 
 
 def test_greedy_ids_are_those_of_thefull_forward(model: Transformer) -> None:
@@ -132,7 +132,7 @@ def test_requests_one_at_a_time(model: Transformer) -> None:
     between = engine.generate([prompts[1]], GREEDY)[0]
     done = {}
     while len(done) < 3:
-        done.update({output.request: output.ids for output in engine.step()})
+        done.update(completed(engine.step()))
     assert done == {handles[i]: full_forward(model, prompts[i], 20) for i in (0, 2, 3)}
     assert between.ids == full_forward(model, prompts[1], 20) and engine.step() == []
 
@@ -194,7 +194,7 @@ def test_more_requests_may_come_than_the_cache_first_had_room_for(model: Transfo
     handles = [first, *(engine.submit(prompt, GREEDY) for prompt in [*prompts[1:], [3] * 150])]
     done = {}
     while len(done) < len(handles):
-        done.update({output.request: output.ids for output in engine.step()})
+        done.update(completed(engine.step()))
     assert [done[handle] for handle in handles] == [full_forward(model, prompt, 20) for prompt in [*prompts, [3] * 150]]
 
 

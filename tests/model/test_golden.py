@@ -19,7 +19,7 @@ from qwenkit.inference import Engine, SamplingParams
 from qwenkit.inference.kv_cache import KVCache
 from qwenkit.inference.kv_quantization import quantize
 from qwenkit.model import Transformer, load_model
-from qwenkit.model.attention import document_positions
+from qwenkit.model.attention import NoCache, document_positions
 from qwenkit.model.rotary import inverse_frequencies, logn_scale, ntk_alpha, rotary_tables
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,10 +55,11 @@ def stepwise(model: Transformer, ids_BT: Tensor, prefill: int, kind: str = "auto
     """Logits from the last token of the prompt on, each further token read by itself."""
     B, T = ids_BT.shape
     cache = KVCache(model.config, B, T, torch.float32, "cpu", kind)
-    h_BTD = model.hidden(ids_BT[:, :prefill], cache=cache.prefill(range(B), [prefill] * B))[:, -1:]
+    cache.allocate(dict.fromkeys(range(B), T))
+    h_BTD = model.hidden(ids_BT[:, :prefill], cache.prefill(range(B), [prefill] * B, [prefill] * B))[:, -1:]
     found = [model.head(h_BTD)]
     for t in range(prefill, T):
-        found.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache=cache.decode([t] * B, [prefill] * B))))
+        found.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.decode(range(B), [t] * B, [prefill] * B))))
     return torch.cat(found, dim=1)
 
 
@@ -66,7 +67,7 @@ def stepwise(model: Transformer, ids_BT: Tensor, prefill: int, kind: str = "auto
 def padded(model: Transformer, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Logits of a batch padded on the left. Padding is a document of its own; positions are columns, as officially."""
     columns = torch.arange(ids_BT.shape[1]).expand_as(ids_BT)
-    return model.head(model.hidden(ids_BT, positions_BT=columns, documents_BT=mask_BT))
+    return model.head(model.hidden(ids_BT, NoCache(mask_BT, columns)))
 
 
 @pytest.mark.parametrize("case", [*LATER, "qwen1_base"])
@@ -111,7 +112,8 @@ def test_the_cache_holds_what_theirs_holds() -> None:
     given, wanted = vectors("qwen1_base")
     model, T = load_model(GOLDEN / "qwen1_base"), 40
     cache = KVCache(model.config, 1, T, torch.float32, "cpu")
-    model.hidden(given["input_ids"][:1], cache=cache.prefill([0], [T]))
+    cache.allocate({0: T})
+    model.hidden(given["input_ids"][:1], cache.prefill([0], [T], [T]))
     for layer in range(3):
         close(cache.keys[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_key"][layer], 1e-5)
         close(cache.values[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_value"][layer], 1e-5)
@@ -123,9 +125,9 @@ def test_a_cache_of_8_bits_is_theirs() -> None:
     ids, model = given["input_ids"], load_model(GOLDEN / "qwen1_kvquant")
     close(model(ids[:, :48]), wanted["noquant.prefill48.logits"])
     cache = KVCache(model.config, 2, 72, torch.float32, "cpu", "int8")
-    close(
-        model.head(model.hidden(ids[:, :48], cache=cache.prefill([0, 1], [48, 48]))), wanted["prefill48.logits"], EDGE
-    )
+    cache.allocate({0: 48, 1: 48})
+    h_BTD = model.hidden(ids[:, :48], cache.prefill([0, 1], [48, 48], [48, 48]))
+    close(model.head(h_BTD), wanted["prefill48.logits"], EDGE)
     for name, store in (("k", cache.keys[0]), ("v", cache.values[0])):
         levels, scale, zero = (tensor[:, :, :48] for tensor in store.tensors)
         apart = (levels.int() - wanted["l0.qkey" if name == "k" else "l0.qvalue"].int()).abs()

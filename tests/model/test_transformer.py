@@ -10,7 +10,7 @@ import torch
 from qwenkit.errors import UserError
 from qwenkit.inference.kv_cache import KVCache
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights
-from qwenkit.model.attention import attention, document_positions
+from qwenkit.model.attention import NoCache, attention, document_positions
 from qwenkit.model.modes import set_activation_checkpointing
 from tests.model.conftest import tiny
 
@@ -50,11 +50,12 @@ def test_decoding_with_a_cache_equals_the_full_forward(config: ModelConfig) -> N
     cache = KVCache(config, 4, 64, torch.float32, "cpu")
     with torch.no_grad():
         full = model.hidden(ids)
-        model.hidden(ids[:, :9], cache=cache.prefill([0, 1, 2], [9] * 3))
+        cache.allocate(dict.fromkeys("abc", 9))
+        model.hidden(ids[:, :9], cache.prefill("abc", [9] * 3, [9] * 3))
         for step in range(6):
             now = [length + step for length in lengths]
             token = torch.stack([ids[row, at] for row, at in enumerate(now)])[:, None]
-            out = model.hidden(token, cache=cache.decode(now, [9] * 3))[:, 0]
+            out = model.hidden(token, cache.decode("abc", now, [9] * 3))[:, 0]
             assert torch.allclose(out, torch.stack([full[row, at] for row, at in enumerate(now)]), atol=1e-5)
 
 
@@ -62,8 +63,9 @@ def test_several_tokens_on_top_of_a_cache_stay_causal(config: ModelConfig) -> No
     model, ids = _model(config), _ids(2, 16)
     cache = KVCache(config, 2, 64, torch.float32, "cpu")
     with torch.no_grad():
-        model.hidden(ids[:, :6], cache=cache.prefill([0, 1], [6, 6]))
-        rest = model.hidden(ids[:, 6:], cache=cache.decode([6, 6], [6, 6]))
+        cache.allocate({"a": 16, "b": 16})
+        model.hidden(ids[:, :6], cache.prefill("ab", [6, 6], [6, 6]))
+        rest = model.hidden(ids[:, 6:], cache.decode("ab", [6, 6], [6, 6], T=10))
         assert torch.allclose(rest, model.hidden(ids)[:, 6:], atol=1e-5)
 
 
@@ -87,8 +89,8 @@ def test_rotary_stays_in_float32_when_the_model_is_bf16() -> None:
     config = tiny(max_position_embeddings=8192)
     model = _model(config)
     ids, far = _ids(1, 8), torch.arange(5000, 5008)[None]
-    exact = model.hidden(ids, positions_BT=far)
-    rough = model.bfloat16().hidden(ids, positions_BT=far).float()
+    exact = model.hidden(ids, NoCache(positions_BT=far))
+    rough = model.bfloat16().hidden(ids, NoCache(positions_BT=far)).float()
     assert (rough - exact).abs().mean() < 0.05
 
 

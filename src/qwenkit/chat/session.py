@@ -39,7 +39,7 @@ class ChatEngine(Protocol[Params]):
         ...
 
     def stream_chat(
-        self, messages: list[Message], params: Params, *, variables: TemplateKwargs | None = None
+        self, messages: list[Message], params: Params, *, template_kwargs: TemplateKwargs | None = None
     ) -> Iterator[str]:
         """Yield the text of the answer in deltas."""
         ...
@@ -125,7 +125,7 @@ def answer(
     """Print the answer while it is generated, and return it. `ANSWER_ROOM` tokens of the context are left for it."""
     room = engine.max_length - ANSWER_ROOM
     kept = truncate_history(tok, history, engine.max_window, room, template_kwargs=template_kwargs)
-    more: dict[str, Any] = {"variables": template_kwargs} if template_kwargs else {}
+    more: dict[str, Any] = {"template_kwargs": template_kwargs} if template_kwargs else {}
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from ..prompt import MediaKind
 from .messages import RENAMED, Message, TemplateKwargs, Tool, check
@@ -43,14 +43,16 @@ def truncate_history(
     max_window: int | None = None,
     room: int | None = None,
     tools: Sequence[Tool] | None = None,
+    thinking: bool | None = None,
     template_kwargs: TemplateKwargs | None = None,
 ) -> list[Message]:
     """Return the conversation without as many of its oldest turns as must go; `tools` count together with the system
-    turn.
+    turn, and `thinking` and `template_kwargs` are those of the rendering to come.
 
     The last turn always stays, and with it the system turn. `max_window` and `room` are in tokens."""
     messages = check(messages, True, False, get_args(MediaKind))  # whether the style has media, it says itself
-    more = {"template_kwargs": template_kwargs} if template_kwargs else {}
+    more: dict[str, Any] = {"template_kwargs": template_kwargs} if template_kwargs else {}
+    more |= {} if thinking is None else {"thinking": thinking}
 
     def size(kept: Sequence[Message], tools: Sequence[Tool] | None = tools) -> int:
         return len(tok.render(kept, tools, add_generation_prompt=True, **more).ids)

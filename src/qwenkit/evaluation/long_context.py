@@ -43,24 +43,26 @@ class Scorer(Protocol):
 
 
 def scorers(model: Transformer) -> Callable[[ModelConfig], Scorer]:
-    """Return a function that makes a new engine for a configuration. All engines share the model's weights.
-
-    An engine that runs is never changed, so nothing in its cache can belong to another rotation."""
+    """Return a function that gives an engine for a configuration: always the same engine, which shares the model's
+    weights, and which the next call reconfigures. The model keeps its own configuration."""
     from qwenkit.inference import Engine
     from qwenkit.model.prepacked import can_prepack, prepack
 
     compute_model = prepack(model) if can_prepack(model) else model
+    engine = Engine(_sharing(compute_model), packed=False)
 
-    return lambda config: Engine(_configured(compute_model, config), packed=False)
+    def scorer(config: ModelConfig) -> Scorer:
+        engine.reconfigure(config)
+        return engine
+
+    return scorer
 
 
-def _configured(model: Transformer, config: ModelConfig) -> Transformer:
-    """Return a model of another configuration over the very tensors of this one."""
+def _sharing(model: Transformer) -> Transformer:
+    """Return a model over the very tensors of this one, whose configuration can be changed alone."""
     attributes = (value for module in model.modules() for value in vars(module).values())
     tensors = [*model.parameters(), *model.buffers(), *(value for value in attributes if isinstance(value, Tensor))]
-    configured = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    configured.config = config
-    return configured
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,29 @@
 
     from qwenkit.inference import Engine, SamplingParams
 
-| file                 | what it holds                                                              |
-| -------------------- | -------------------------------------------------------------------------- |
-| `engine.py`          | the engine: requests in, outputs out                                       |
-| `sampling_params.py` | what a request may ask for, and the defaults of a model folder             |
-| `argument_checks.py` | arguments of callers as plain values, or an error that names them          |
-| `sequence.py`        | a request, and one answer while it is generated                            |
-| `stopping.py`        | whether an answer ends, and why                                            |
-| `scheduler.py`       | which sequences run                                                        |
-| `model_runner.py`    | one forward pass over the batch: prefill or decode                         |
-| `kv_cache.py`        | keys and values of earlier tokens                                          |
-| `kv_quantization.py` | the dtype in which they are stored: as computed, or in 8 bits              |
-| `sampling.py`        | from logits to a token: penalties, temperature, top-k, top-p, min-p        |
-| `scoring.py`         | log-probabilities of given tokens                                          |
+| file                   | what it holds                                                       |
+| ---------------------- | ------------------------------------------------------------------- |
+| `engine.py`            | the engine: requests in, deltas and outputs out                     |
+| `pending.py`           | the requests that are still owed something, their deltas            |
+| `requests.py`          | from what a caller asks to requests, all checked                    |
+| `generation_config.py` | what a model folder says of generation                              |
+| `sampling_params.py`   | what a request may ask for                                          |
+| `argument_checks.py`   | arguments of callers as plain values, or an error that names them   |
+| `sequence.py`          | a request, one answer while it is generated, its deltas             |
+| `detokenizer.py`       | the text of an answer as it grows, and its stop strings             |
+| `stopping.py`          | whether an answer ends, and why                                     |
+| `scheduler.py`         | what the next step computes: pieces of prompts, next tokens         |
+| `model_runner.py`      | the forward passes of a step, and the next token of each sequence   |
+| `model_changes.py`     | whether new weights or a new configuration fit                      |
+| `kv_cache.py`          | keys and values of earlier tokens, and the attention over them      |
+| `kv_quantization.py`   | the dtype in which they are stored: as computed, or in 8 bits       |
+| `sampling.py`          | from logits to a token: penalties, temperature, top-k, top-p, min-p |
+| `scoring.py`           | log-probabilities of given tokens                                   |
 """
 
 from qwenkit.inference.engine import Engine
+from qwenkit.inference.requests import Conversation
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.sequence import Output, Sample
+from qwenkit.inference.sequence import Delta, Output, Sample
 
-__all__ = ["Engine", "Output", "Sample", "SamplingParams"]
+__all__ = ["Conversation", "Delta", "Engine", "Output", "Sample", "SamplingParams"]

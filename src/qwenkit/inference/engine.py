@@ -8,6 +8,11 @@
     engine.stream_chat([{"role": "user", "content": "Hi"}])  # the same for a chat's answer
     engine.score(["2 + 2 ="], [" 4"])                        # the log-probability of every token, in nats
 
+    handle = engine.submit(Conversation(messages, tools), SamplingParams(max_tokens=64))     # or a prompt
+    while engine.has_work:
+        for delta in engine.step():
+            delta.handle, delta.ids, delta.text, delta.finish_reason, delta.output, delta.error
+
 Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
 queue at once. What a request gets does not depend on what else is in the batch: every random draw is a function of
 (seed, rng_id, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several
@@ -16,7 +21,8 @@ call gives the same answers again; ask with another seed for others.
 
 Calls may interleave: each step advances all requests, and each result waits for the call that asked for it. A call that
 fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN or infinite
-end their own request, with an error that names it.
+end their own request, with an error that names it: `generate` and `stream` raise it, `step` puts it into the request's
+last delta. What was submitted is kept until a step hands it out, or until it is aborted.
 
 Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is one, but
 means "a new text begins" only to models that were trained across the ends of documents; those trained here were not. A
@@ -31,6 +37,7 @@ import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +47,28 @@ from torch import Tensor
 from qwenkit.errors import UserError
 from qwenkit.hub import resolve
 from qwenkit.inference.argument_checks import as_list, integer, shown
-from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
+from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
+from qwenkit.inference.model_changes import check_config, check_state, without_tied_head
 from qwenkit.inference.model_runner import ModelRunner
+from qwenkit.inference.pending import PendingRequests
 from qwenkit.inference.requests import (
-    PROMPTS,
     RNG_ID,
+    Conversation,
     Messages,
-    Prompt,
+    PromptLike,
     RequestFactory,
     Tools,
+    as_prompts,
     check_tokenizer,
     rng_ids_or_indices,
     tools_for_each,
 )
-from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scheduler import Scheduler
 from qwenkit.inference.scoring import score
-from qwenkit.inference.sequence import Output, Request
-from qwenkit.model import Transformer, load_model
+from qwenkit.inference.sequence import Delta, Output, Request
+from qwenkit.model import ModelConfig, Transformer, load_model
 from qwenkit.model.modes import evaluating
 from qwenkit.model.prepacked import can_prepack
 
@@ -104,10 +113,10 @@ class Engine:
         packed = can_prepack(model) if packed is None and folder is not None else bool(packed)
         prefill_tokens = _COUNT.parse(prefill_tokens, "prefill_tokens")
         self.runner = ModelRunner(model, sampled, prefill_tokens, kv_cache_dtype, packed)
-        self.scheduler = Scheduler(_COUNT.parse(max_batch, "max_batch"), self.runner.cache.copy)
+        self.scheduler = Scheduler(_COUNT.parse(max_batch, "max_batch"))
         self.version = 0
-        self._pending_requests: dict[int, Request] = {}
-        self._next_handle = 0
+        self._step_tokens: int | None = None  # the scheduler's budget; None: prompts are read whole
+        self._requests = PendingRequests(tok)
 
     @property
     def model(self) -> Transformer:
@@ -138,13 +147,13 @@ class Engine:
 
     def generate(
         self,
-        prompts: Seq[Prompt],
+        prompts: Seq[PromptLike],
         params: SamplingParams | Seq[SamplingParams] | None = None,
         rng_ids: Seq[int] | None = None,
     ) -> list[Output]:
         """Return the answers in the order of the prompts. The random draws of prompt i are made from the number
         `rng_ids[i]`, or i where none are given."""
-        prompts = as_list(prompts, "prompts", PROMPTS, hint="generate([prompt])")
+        prompts = as_prompts(prompts, "prompts", hint="generate([prompt])")
         params = self.request_factory.effective_params_for_each(params, len(prompts))
         return self._generate(prompts, params, rng_ids)
 
@@ -155,24 +164,26 @@ class Engine:
         tools: Tools | Seq[Tools | None] | None = None,
         *,
         rng_ids: Seq[int] | None = None,
-        variables: Mapping[str, Any] | None = None,
+        thinking: bool | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Output]:
         """Return the answers to conversations; an answer ends at a stop token of the chat (`chat.stop_token_ids`).
 
         `tools` is one list for all conversations, or one list (or None) for each. `rng_ids` are as in `generate`.
-        `variables` are for the folder's chat template, such as `{"enable_thinking": False}`. Where the folder names a
-        `max_window_size`, the oldest turns are dropped until the rest fits; `prompt_ids` are what was read."""
+        `thinking` says whether an answer begins with thoughts (None: as the chat style does), `template_kwargs` are
+        further variables of the folder's chat template. Where the folder names a `max_window_size`, the oldest turns
+        are dropped until the rest fits; `prompt_ids` are what was read."""
         self.request_factory.text_tokenizer("chat")
         hint = "chat([messages])"
         conversations = as_list(conversations, "conversations", "a list of lists of messages", hint)
         prompts = [
-            self.request_factory.render(messages, offered, f"conversation {i}", variables)
+            self.request_factory.render(Conversation(messages, offered, thinking, template_kwargs), f"conversation {i}")
             for i, (messages, offered) in enumerate(zip(conversations, tools_for_each(tools, len(conversations))))
         ]
         params = self.request_factory.effective_params_for_each(params, len(prompts), chat=True)
         return self._generate(prompts, params, rng_ids)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[str]:
+    def stream(self, prompt: PromptLike, params: SamplingParams | None = None) -> Iterator[str]:
         """Yield the text of one answer in deltas as it is generated; their sum is the answer's text."""
         self.request_factory.text_tokenizer("stream")
         return self._stream(prompt, self.request_factory.effective_params(params))
@@ -183,65 +194,102 @@ class Engine:
         params: SamplingParams | None = None,
         tools: Tools | None = None,
         *,
-        variables: Mapping[str, Any] | None = None,
+        thinking: bool | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[str]:
         """Yield the deltas of the answer that `chat([messages], params, tools)` returns."""
         self.request_factory.text_tokenizer("chat")
-        prompt = self.request_factory.render(messages, tools, "conversation", variables)
+        prompt = self.request_factory.render(Conversation(messages, tools, thinking, template_kwargs), "conversation")
         return self._stream(prompt, self.request_factory.effective_params(params, chat=True))
 
-    def score(self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None = None) -> list[list[float]]:
+    def score(self, prompts: Seq[PromptLike], continuations: Seq[PromptLike] | None = None) -> list[list[float]]:
         """Return the model's log-probability of each token in nats: of the continuations given the prompts, or, without
         continuations, of the prompts' own tokens after the first.
 
         A prompt and its continuation are encoded separately. Raises `Stopped` where a number is not finite."""
         rows, starts = self.request_factory.scoring_rows(prompts, continuations)
+        self._follow_model()
         with self._inference():
             return score(self.runner.compute_model, rows, starts, self.runner.prefill_tokens)
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 
-    def submit(self, prompt: Prompt, params: SamplingParams | None = None, rng_id: int | None = None) -> int:
-        """Queue a request and return its handle, which is the `request` of its output. Its random draws are made from
-        the number `rng_id`, or from the handle where none is given."""
-        handle = self._next_handle
+    def submit(
+        self, prompt: PromptLike | Conversation, params: SamplingParams | None = None, rng_id: int | None = None
+    ) -> int:
+        """Queue a request and return its handle, which is in all its deltas and in its output. Its random draws are
+        made from the number `rng_id`, or from the handle where none is given. A conversation's answer ends as in
+        `chat`."""
+        handle = self._requests.next_handle
         number: int = handle if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
-        params = self.request_factory.effective_params(params)
-        request = self.request_factory.make_request(prompt, params, number, label=f"request {handle}")
+        label = f"request {handle}"
+        rendered = self.request_factory.render(prompt, label) if isinstance(prompt, Conversation) else prompt
+        params = self.request_factory.effective_params(params, chat=isinstance(prompt, Conversation))
+        request = self.request_factory.make_request(rendered, params, number, label, with_text=True)
         request.submitted = True
         self._enqueue([request])
         return handle
 
-    def step(self) -> list[Output]:
-        """Run one step of the model; return the outputs of submitted requests that are now complete. A request's error
-        is raised once."""
+    @property
+    def has_work(self) -> bool:
+        """Return whether a step has something to compute or to hand out."""
+        return self.scheduler.has_work or self._requests.have_deltas
+
+    def step(self) -> list[Delta]:
+        """Run one step of the model; return what the submitted requests have got since their last deltas, in the order
+        of their handles.
+
+        The last delta of a request holds its output, or its error; the engine then forgets the request."""
         self._step()
-        done = [request for request in self._pending_requests.values() if request.submitted and not request.is_pending]
-        done = [request for request in done if request.error][:1] or done
-        self._remove(done)
-        return [request.result() for request in done]
+        return self._requests.take_deltas(self.scheduler.running)
 
     def abort(self, handle: int) -> None:
-        """Drop a request; its rows are free at once. Unknown and finished handles are ignored."""
-        if RNG_ID.parse(handle, "handle") in self._pending_requests:
-            self._remove([self._pending_requests[handle]])
+        """Drop a request: no delta of it comes any more, and its place is free at the next step. Unknown and finished
+        handles are ignored."""
+        request = self._requests.get(RNG_ID.parse(handle, "handle"))
+        if request is not None and request.submitted:
+            self._requests.remove(request)
+
+    # ---- another model ----------------------------------------------------------------------------------------------
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
         """Load new weights (None: the model was changed in place); later outputs carry a new `version`.
 
         Raises a `UserError` while requests are pending, and for a state that does not fit the model."""
-        if any(request.is_pending for request in self._pending_requests.values()):
-            raise UserError("new weights while requests are pending", hint="finish or abort them first")
+        self._check_idle("new weights")
         if state is not None:
-            state = _without_tied_head(state) if self.model.config.tie_word_embeddings else state
-            _check_state(state, self.model.state_dict())
+            state = without_tied_head(state) if self.model.config.tie_word_embeddings else state
+            check_state(state, self.model.state_dict())
             self.model.load_state_dict(state)
         self.runner.refresh_weights()
         self.version += 1
 
+    def reconfigure(self, config: ModelConfig) -> None:
+        """Compute under another configuration from now on, such as another context extension; nothing that was
+        computed under the old one is kept.
+
+        Raises a `UserError` while requests are pending, and for a change of what the weights or the engine were made
+        with."""
+        self._check_idle("a new configuration")
+        check_config(config, self.model.config)
+        self.model.config = config
+        self._follow_model()
+
+    def _check_idle(self, what: str) -> None:
+        if self._requests.are_unfinished:
+            raise UserError(f"{what} while requests are pending", hint="finish or abort them first")
+
+    def _follow_model(self) -> None:
+        """Take over a configuration that was set on the model itself."""
+        if self.runner.config is not self.model.config and self.runner.config != self.model.config:
+            self._check_idle("a new configuration")
+            self.runner.reset()
+
     # ---- pending requests -------------------------------------------------------------------------------------------
 
-    def _generate(self, prompts: Seq[Prompt], params: Seq[SamplingParams], rng_ids: Seq[int] | None) -> list[Output]:
+    def _generate(
+        self, prompts: Seq[PromptLike], params: Seq[SamplingParams], rng_ids: Seq[int] | None
+    ) -> list[Output]:
         """Step until every prompt is answered; `params` are the effective ones."""
         numbers = rng_ids_or_indices(rng_ids, len(prompts))
         requests = [
@@ -255,19 +303,21 @@ class Engine:
                 request.result()  # raises its error
             return [request.result() for request in requests]
 
-    def _stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[str]:
-        request, detokenizer = self.request_factory.make_streaming_request(prompt, params)
-        return self._deltas(request, detokenizer)
+    def _stream(self, prompt: PromptLike, params: SamplingParams) -> Iterator[str]:
+        params = replace(params, n=1)
+        request = self.request_factory.make_request(prompt, params, 0, label="prompt", with_text=True)
+        return self._texts(request)
 
-    def _deltas(self, request: Request, detokenizer: IncrementalDetokenizer) -> Iterator[str]:
+    def _texts(self, request: Request) -> Iterator[str]:
         """Yield the text as it grows until the request is complete, by whichever call steps."""
+        (sequence,) = request.sequences
         with self._pending([request]):
             while request.is_pending:
                 self._step()
-                if delta := detokenizer.delta():
-                    yield delta
+                if text := sequence.delta().text:
+                    yield text
             request.result()
-        if rest := detokenizer.delta():
+        if rest := sequence.delta().text:
             yield rest
 
     @contextmanager
@@ -277,43 +327,30 @@ class Engine:
             self._enqueue(requests)
             yield
         finally:
-            self._remove(requests)
+            for request in requests:
+                self._requests.remove(request)
 
     def _enqueue(self, requests: list[Request]) -> None:
+        self._follow_model()
         for request in requests:
-            request.handle, self._next_handle = self._next_handle, self._next_handle + 1
-            self._pending_requests[request.handle] = request
-            self._finalize(request)  # there may be nothing to generate
+            self._requests.add(request, self.version)
         self.scheduler.add(s for request in requests if request.is_pending for s in request.sequences)
-
-    def _remove(self, requests: list[Request]) -> None:
-        for request in requests:
-            self._pending_requests.pop(request.handle, None)
-        self.scheduler.cancel(s for request in requests for s in request.sequences)
 
     def _step(self) -> None:
         """Run one step of the model for all requests, and finalize those that it completes."""
+        self._follow_model()
         self._collect_finished()
-        self.scheduler.schedule()
-        with self._inference():
-            self.runner.step(self.scheduler.running)
+        batch = self.scheduler.schedule(self._step_tokens)
+        if batch.prefill or batch.decode:
+            with self._inference():
+                self.runner.step(batch)
         self._collect_finished()
 
     def _collect_finished(self) -> None:
-        """Finalize complete requests and free the rows that are done, also where a step was interrupted."""
-        for request in dict.fromkeys(s.request for s in self.scheduler.running if s.finish_reason is not None):
-            if request.is_pending and request.handle in self._pending_requests:
-                self._finalize(request)
+        """Finalize complete requests and free the places that are done, also where a step was interrupted."""
+        self._requests.collect(self.scheduler.running, self.version)
         self.scheduler.remove_finished()
-
-    def _finalize(self, request: Request) -> None:
-        """Set the output when all samples are finished; the error, as soon as one has no next token."""
-        if broken := next((s for s in request.sequences if s.finish_reason == "not finite"), None):
-            request.error = not_finite(f"{request.label}, sample {broken.sample}", broken.length)
-            self.scheduler.cancel(request.sequences)
-        elif all(s.finish_reason is not None for s in request.sequences):
-            samples = [sequence.to_sample(self.tok) for sequence in request.sequences]
-            request.output = Output(request.handle, list(request.prompt), samples, self.version)
+        self.runner.free_all_but(self.scheduler.running)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -328,21 +365,3 @@ def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:
         raise UserError(f"model = {shown(folder)}", expected="a language model, or the folder of one")
     folder = resolve(folder)
     return load_model(folder), folder
-
-
-def _without_tied_head(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Drop the head that Hugging Face's state of a model with tied embeddings has as a copy of the embedding."""
-    rest, head = {**state}, state.get("lm_head.weight")
-    table = rest.get("model.embed_tokens.weight")
-    if head is None or table is None or not torch.equal(head, table):
-        return state
-    del rest["lm_head.weight"]
-    return rest
-
-
-def _check_state(state: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> None:
-    """Raise a `UserError` for weights that do not fit, before the first one is taken over."""
-    shapes, expected = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (state, current))
-    if wrong := sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name)):
-        raise UserError(f"tensors that do not fit the model: {', '.join(wrong[:3])}",
-                        expected="every tensor of the model, in its shape")  # fmt: skip

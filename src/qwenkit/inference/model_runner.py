@@ -1,5 +1,7 @@
 """The model on a batch: prompts into the cache (prefill), then one more token for every row (decode).
 
+    runner.step(scheduler.schedule())
+
 A step changes a sequence only at its end, when its token is known; one that was interrupted is simply done again.
 
 Bitwise batch-invariant where measured (`benchmarks/batch_bits.py`): in float32 on a CPU with one thread, at every width
@@ -7,18 +9,20 @@ tried; with two threads up to an intermediate size of 688, in bf16 up to 352. In
 experts, the last bits depend on the batch, whatever the padding; accelerators and prepacked weights were not measured.
 So only float32 on a CPU is padded.
 
-Legend: R rows of the cache, B sequences of this step, T tokens, D hidden width, V vocabulary.
+Legend: B sequences of this step, T tokens, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence as Seq
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qwenkit.inference.kv_cache import KVCache
+from qwenkit.inference.kv_cache import KVCache, SequenceCache
 from qwenkit.inference.sampling import (
     force_eos,
     frequency_presence_penalty,
@@ -27,20 +31,35 @@ from qwenkit.inference.sampling import (
     sample,
     truncate,
 )
+from qwenkit.inference.scheduler import Batch, Piece
 from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.stopping import ends_with_stop_words
-from qwenkit.model import Transformer
+from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.batching import bucket_batches, round_up
 from qwenkit.model.logprobs import selected_logprobs
 from qwenkit.model.prepacked import prepack
+from qwenkit.prompt import Prompt
 from qwenkit.rng import uniform
 
 _ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
 _BUCKET = 32  # prompts are read together with those of the same length, rounded up to this
 
 
+class _Prefix(NamedTuple):
+    """The first tokens of one prompt or of several equal ones; what is computed from them is the same."""
+
+    prompt: Prompt
+    """These tokens, with all media of the prompt."""
+    prompt_length: int
+
+    @property
+    def length(self) -> int:
+        """Return the number of these tokens."""
+        return len(self.prompt.ids)
+
+
 class ModelRunner:
-    """A model and its cache; row i belongs to the i-th running sequence. Ids from `vocabulary` on are never sampled.
+    """A model and its cache. Ids from `vocabulary` on are never sampled.
 
     `model` owns the weights, `compute_model` runs them: the same module, or its prepacked copy."""
 
@@ -49,96 +68,131 @@ class ModelRunner:
     ) -> None:
         """Prepare an empty cache; `packed` computes with a prepacked copy of the weights."""
         self.model, self.vocabulary, self.prefill_tokens, self.packed = model, vocabulary, prefill_tokens, packed
-        self.refresh_weights()
-        weight = model.model.embed_tokens.weight
+        self.kv_cache, weight = kv_cache, model.model.embed_tokens.weight
         self.row_multiple = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
-        self.cache = KVCache(model.config, self.row_multiple, 1, weight.dtype, weight.device, kv_cache)
-
-    @property
-    def compute_model(self) -> Transformer:
-        """Return the model that computes. It follows the configuration of `model`, which may be set at any time."""
-        self._compute_model.config = self.model.config
-        return self._compute_model
+        self.refresh_weights()
+        self.reset()
 
     def refresh_weights(self) -> None:
         """Compute with the weights that the model has now."""
-        self._compute_model = prepack(self.model) if self.packed else self.model
+        self.compute_model = prepack(self.model) if self.packed else self.model
 
-    def step(self, running: list[Sequence]) -> None:
-        """Add one token: to the sequences that have none yet (prefill) if there are any, else to all (decode)."""
-        new_rows = [row for row, sequence in enumerate(running) if not sequence.ids]
-        if new_rows:
-            self._prefill(running, new_rows)
-        elif running:
-            self._decode(running)
+    def reset(self) -> None:
+        """Follow the configuration that the model has now: nothing that was computed under another one is kept."""
+        self.config: ModelConfig = self.model.config
+        self.compute_model.config = self.config
+        weight = self.model.model.embed_tokens.weight
+        self.cache: SequenceCache = KVCache(
+            self.config, self.row_multiple, 1, weight.dtype, weight.device, self.kv_cache
+        )
 
-    def _prefill(self, running: list[Sequence], rows: list[int]) -> None:
-        """Read the prompts of these rows and sample the first token of each. Equal prompts are read once."""
-        self._reserve(running, max(round_up(len(running[row].prompt), _BUCKET) for row in rows))
-        rows_of: dict[tuple[int, ...], list[int]] = {}
-        for row in rows:
-            rows_of.setdefault(running[row].prompt, []).append(row)
-        index = {row: i for i, row in enumerate(rows)}
-        width = self.model.config.hidden_size
-        h_BD = self.model.model.embed_tokens.weight.new_zeros(len(rows) + self._padding_rows(len(rows)), width)
-        unique = list(rows_of)
-        for batch in bucket_batches([len(prompt) for prompt in unique], self.prefill_tokens, _BUCKET):
-            prompts = [unique[i] for i in batch]
-            first_rows = [rows_of[prompt][0] for prompt in prompts]
-            last_BD = self._read(prompts, first_rows)
-            for i, prompt in enumerate(prompts):
-                h_BD[[index[row] for row in rows_of[prompt]]] = last_BD[i]
-                for row in rows_of[prompt][1:]:
-                    self.cache.copy(first_rows[i], row, len(prompt))
-        self._append_tokens(running, rows, h_BD)
+    def free_all_but(self, running: list[Sequence]) -> None:
+        """Take the places in the cache back whose owners no longer run."""
+        kept = set(running)
+        self.cache.free([owner for owner in self.cache.owners if owner not in kept])
 
-    def _read(self, prompts: list[tuple[int, ...]], rows: list[int]) -> Tensor:
-        """Read prompts into their rows of the cache; return the state [B, D] of the last token of each.
+    def step(self, batch: Batch) -> None:
+        """Read the pieces of prompts, then one token of every other sequence; a sequence that is read to its end gets
+        its next token."""
+        pieces = [*batch.prefill, *((sequence, 0, sequence.length) for sequence in batch.decode)]
+        self.cache.allocate({sequence: stop for sequence, _, stop in pieces})
+        if batch.prefill:
+            self._prefill([batch.prefill[i] for i in self.cache.in_order(piece[0] for piece in batch.prefill)])
+        if batch.decode:
+            self._decode([batch.decode[i] for i in self.cache.in_order(batch.decode)])
 
-        A prompt longer than `prefill_tokens` is read alone, in segments (chunked prefill): each sees all before it and
+    def _prefill(self, pieces: list[Piece]) -> None:
+        """Read pieces of prompts, and sample the next token of those that reach their end."""
+        states = self._read_pieces(pieces)
+        ended = [sequence for sequence, _, stop in pieces if stop == sequence.length]
+        if ended:
+            padding = [torch.zeros_like(states[ended[0]])] * self._padding_rows(len(ended))
+            self._append_tokens(ended, torch.stack([*(states[sequence] for sequence in ended), *padding]))
+        for sequence, _, stop in pieces:
+            sequence.num_computed = stop
+
+    def _read_pieces(self, pieces: list[Piece]) -> dict[Sequence, Tensor]:
+        """Read pieces of prompts; return the state [D] of the last token of each. Beginnings that are equal are read
+        once."""
+        states: dict[Sequence, Tensor] = {}
+        sharing: dict[_Prefix, list[Sequence]] = {}
+        for sequence, start, stop in pieces:
+            if start:
+                states[sequence] = self._read_segment(_prefix(sequence, stop), sequence, start, stop)
+            else:
+                sharing.setdefault(_prefix(sequence, stop), []).append(sequence)
+        prefixes = list(sharing)
+        for batch in bucket_batches([prefix.length for prefix in prefixes], self.prefill_tokens, _BUCKET):
+            group = [prefixes[i] for i in batch]
+            for prefix, h_D in zip(group, self._read([(prefix, sharing[prefix][0]) for prefix in group])):
+                first, *others = sharing[prefix]
+                for other in others:
+                    self.cache.copy(first, other, prefix.length)
+                states.update(dict.fromkeys(sharing[prefix], h_D))
+        return states
+
+    def _read(self, group: list[tuple[_Prefix, Sequence]]) -> list[Tensor]:
+        """Read beginnings of prompts into the places of their owners; return the state [D] of the last token of each.
+
+        One longer than `prefill_tokens` is read alone, in segments (chunked prefill): each sees all before it and
         nothing after."""
-        lengths = [len(prompt) for prompt in prompts]
         size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a segment has no padding: it would widen 8-bit ranges
-        if lengths[0] <= size or len(prompts) > 1:
-            h_BTD = self.compute_model.hidden(self._padded(prompts), cache=self.cache.prefill(rows, lengths))
-            return torch.stack([h_BTD[i, length - 1] for i, length in enumerate(lengths)])
-        h_1TD = self.compute_model.hidden(self._padded([prompts[0][:size]]), cache=self.cache.prefill(rows, lengths))
-        for start in range(size, lengths[0], size):
-            chunk = torch.tensor([prompts[0][start : start + size]], device=self.cache.device)
-            h_1TD = self.compute_model.hidden(chunk, cache=self.cache.decode([start], lengths, first=rows[0]))
-        return h_1TD[:, -1]
+        prefix, owner = group[0]
+        if len(group) == 1 and prefix.length > size:
+            starts = range(0, prefix.length, size)
+            return [self._read_segment(prefix, owner, at, min(at + size, prefix.length)) for at in starts][-1:]
+        ids_BT = self._padded([prefix.prompt.ids for prefix, _ in group])
+        lengths = [prefix.length for prefix, _ in group]
+        cache = self.cache.prefill(
+            [owner for _, owner in group], lengths, [prefix.prompt_length for prefix, _ in group]
+        )
+        embeds_BTD = self._embed([owner for _, owner in group], 0, ids_BT.shape[1])
+        h_BTD = self.compute_model.hidden(ids_BT, cache, embeds_BTD=embeds_BTD)
+        return [h_BTD[i, length - 1] for i, length in enumerate(lengths)]
 
-    def _padded(self, prompts: list[tuple[int, ...]]) -> Tensor:
+    def _read_segment(self, prefix: _Prefix, owner: Sequence, start: int, stop: int) -> Tensor:
+        """Read the tokens start to stop of one prompt behind those in the cache; return the state [D] of the last."""
+        if start:
+            cache = self.cache.decode([owner], [start], [prefix.prompt_length], stop - start)
+        else:
+            cache = self.cache.prefill([owner], [stop], [prefix.prompt_length])
+        ids_1T = torch.tensor([prefix.prompt.ids[start:stop]], device=self.cache.device)
+        embeds_1TD = self._embed([owner], start, stop - start)
+        return self.compute_model.hidden(ids_1T, cache, embeds_BTD=embeds_1TD)[0, -1]
+
+    def _embed(self, owners: list[Sequence], start: int, T: int) -> Tensor | None:
+        """Return the vectors [B, T, D] of T tokens from `start` on where there are media; None where ids are all there
+        is. Prompts are embedded whole: a piece may begin or end inside a picture."""
+        if not any(owner.prompt.images for owner in owners):
+            return None
+        ids_BT = self._padded([owner.tokens(0, owner.length) for owner in owners])
+        return self.compute_model.embed(ids_BT, [owner.prompt for owner in owners])[:, start : start + T]
+
+    def _padded(self, prompts: Seq[Seq[int]]) -> Tensor:
         """Return prompts as ids [B, T], padded to a multiple of `_BUCKET`."""
         width = round_up(max(map(len, prompts)), _BUCKET)
         return torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=self.cache.device)
-
-    def _reserve(self, running: list[Sequence], length: int) -> None:
-        """Make room in the cache for what this step writes."""
-        rows = len(running)
-        self.cache.reserve(rows + self._padding_rows(rows), length, used_rows=rows)
 
     def _padding_rows(self, rows: int) -> int:
         """Return how many rows are missing to a multiple of `row_multiple`."""
         return -rows % self.row_multiple
 
-    def _decode(self, running: list[Sequence]) -> None:
-        """Add one token to every row."""
-        self._reserve(running, max(s.length for s in running))
-        padding = self._padding_rows(len(running))
-        ids_B1 = torch.tensor([[s.ids[-1]] for s in running] + [[0]] * padding, device=self.cache.device)
-        num_cached = [s.num_cached for s in running] + [0] * padding
-        lengths = [len(s.prompt) for s in running] + [1] * padding
-        cache = self.cache.decode(num_cached, lengths, padding_rows=padding)
-        self._append_tokens(running, list(range(len(running))), self.compute_model.hidden(ids_B1, cache=cache)[:, 0])
+    def _decode(self, sequences: list[Sequence]) -> None:
+        """Add one token to every sequence."""
+        padding = [[0]] * self._padding_rows(len(sequences))
+        ids_B1 = torch.tensor([[s.ids[-1]] for s in sequences] + padding, device=self.cache.device)
+        num_computed, prompt_lengths = zip(*((s.num_computed, len(s.prompt.ids)) for s in sequences))
+        cache = self.cache.decode(sequences, num_computed, prompt_lengths)
+        self._append_tokens(sequences, self.compute_model.hidden(ids_B1, cache)[:, 0])
+        for sequence in sequences:
+            sequence.num_computed += 1
 
-    def _append_tokens(self, running: list[Sequence], rows: list[int], h_BD: Tensor) -> None:
-        """Sample the next token of these rows from their last states; states behind them are padding."""
-        logits_BV = self.compute_model.head(h_BD).float()[: len(rows)]
-        rows, logits_BV = self._finite(running, rows, logits_BV)
-        if not rows:
+    def _append_tokens(self, sequences: list[Sequence], h_BD: Tensor) -> None:
+        """Sample the next token of these sequences from their last states; states behind them are padding."""
+        logits_BV = self.compute_model.head(h_BD).float()[: len(sequences)]
+        sequences, logits_BV = self._finite(sequences, logits_BV)
+        if not sequences:
             return
-        sequences = [running[row] for row in rows]
         ids_B = self._choose(sequences, logits_BV)
         logprobs = itertools.repeat(0.0)
         if any(s.params.logprobs for s in sequences):
@@ -146,17 +200,20 @@ class ModelRunner:
         for sequence, id, logprob in zip(sequences, ids_B.tolist(), logprobs):
             sequence.append(id, logprob)
 
-    def _finite(self, running: list[Sequence], rows: list[int], logits_BV: Tensor) -> tuple[list[int], Tensor]:
-        """Return the rows that a token can be sampled from, and their logits. The others end here, and their cache is
-        cleared, so that no NaN is left for the next owner of the row."""
+    def _finite(self, sequences: list[Sequence], logits_BV: Tensor) -> tuple[list[Sequence], Tensor]:
+        """Return the sequences that have a next token, and their logits. The others end here, and what the cache holds
+        of them is cleared, so that no NaN is left for the next owner of the place."""
         finite_B = logits_BV.sum(-1).isfinite()
         if bool(finite_B.all()):
-            return rows, logits_BV
-        for row, finite in zip(rows, finite_B.tolist()):
-            if not finite:
-                self.cache.clear(row)
-                running[row].finish_reason = "not finite"
-        return [row for row, finite in zip(rows, finite_B.tolist()) if finite], logits_BV[finite_B]
+            return sequences, logits_BV
+        good: list[Sequence] = []
+        for sequence, finite in zip(sequences, finite_B.tolist()):
+            if finite:
+                good.append(sequence)
+            else:
+                self.cache.clear(sequence)
+                sequence.finish_reason = "not finite"
+        return good, logits_BV[finite_B]
 
     def _choose(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
         """Return the next token [B] of each row: the likeliest where the temperature is 0, a sample elsewhere."""
@@ -183,6 +240,13 @@ class ModelRunner:
             if s.request.eos_id is not None and ends_with_stop_words(s)
         }
         return force_eos(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
+
+
+def _prefix(sequence: Sequence, stop: int) -> _Prefix:
+    """Return the first `stop` tokens of a sequence."""
+    prompt = sequence.prompt
+    ids = prompt.ids if stop == len(prompt.ids) else sequence.tokens(0, stop)
+    return _Prefix(Prompt(ids, prompt.images), len(prompt.ids))
 
 
 def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,11 +27,13 @@ from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.sequence import Request, Sequence
 from qwenkit.inference.stopping import check_stop
 from qwenkit.model import Transformer
+from qwenkit.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
 
-Prompt = str | Seq[int]
+PromptLike = str | Seq[int] | Prompt
+"""A text, token ids, or ids with media."""
 Messages = Seq[Mapping[str, Any]]
 Tools = Seq[Mapping[str, Any]]
 """The tools that a conversation is offered, as JSON schemas."""
@@ -40,6 +42,19 @@ T = TypeVar("T")
 PROMPTS = "a list of strings or of lists of token ids"
 RNG_ID = integer(0)
 
+_MEDIA = {"image": "an image", "audio": "a sound"}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What `chat` asks, as one value: the messages, the tools that they are offered, whether the answer begins with
+    thoughts (None: as the chat style does), and further variables of the folder's chat template."""
+
+    messages: Messages
+    tools: Tools | None = None
+    thinking: bool | None = None
+    template_kwargs: Mapping[str, Any] | None = None
+
 
 class RequestFactory:
     """Makes requests for one model and its tokenizer, with the settings of the model's folder."""
@@ -47,6 +62,7 @@ class RequestFactory:
     def __init__(self, model: Transformer, tok: TextTokenizer | None, folder: Path | None, seed: int) -> None:
         """Read the generation settings of the folder; raises a `UserError` for unusable arguments."""
         self.model, self.tok, self.seed = model, check_tokenizer(tok), RNG_ID.parse(seed, "seed")
+        self.model_name = "this model" if folder is None else f"the model {folder.name}"
         settings = read_generation_config(model, self.tok, folder)
         self.defaults, self.max_window = settings.defaults, settings.max_window
         self.eos_ids, self.eos_id = frozenset(settings.eos_ids), next(iter(settings.eos_ids), None)
@@ -88,76 +104,89 @@ class RequestFactory:
             return replace(effective, stop_token_ids=stops)
         return effective
 
-    def render(
-        self, messages: Messages, tools: Tools | None, label: str, variables: Mapping[str, Any] | None
-    ) -> list[int]:
-        """Return the ids of a conversation with the beginning of an answer, without the oldest turns that do not fit
+    def render(self, conversation: Conversation, label: str) -> Prompt:
+        """Return a conversation with the beginning of an answer as a prompt, without the oldest turns that do not fit
         into the folder's `max_window_size`."""
-        messages = as_list(messages, label, "a list of messages", hint="chat([messages])")
-        tools = None if tools is None else as_list(tools, "tools", "a list of tools")
-        options: dict[str, Any] = {"template_kwargs": variables} if variables else {}
+        messages = as_list(conversation.messages, label, "a list of messages", hint="chat([messages])")
+        tools = None if conversation.tools is None else as_list(conversation.tools, "tools", "a list of tools")
+        options: dict[str, Any] = {"template_kwargs": conversation.template_kwargs, "thinking": conversation.thinking}
+        options = {name: value for name, value in options.items() if value is not None}
         tok = cast("ChatTokenizer", self.text_tokenizer("chat"))
         with within(label):
             if self.max_window is not None:
                 messages = truncate_history(tok, messages, self.max_window, tools=tools, **options)
-            return tok.render(messages, tools, add_generation_prompt=True, **options).ids
+            return tok.render(messages, tools, add_generation_prompt=True, **options).prompt
 
-    def make_request(self, prompt: Prompt, params: SamplingParams, rng_id: int, label: str) -> Request:
-        """Return a request with its samples, not yet queued. `params` are those of `effective_params`."""
+    def make_request(
+        self, prompt: PromptLike, params: SamplingParams, rng_id: int, label: str, with_text: bool = False
+    ) -> Request:
+        """Return a request with its samples, not yet queued. `params` are those of `effective_params`.
+
+        `with_text` makes the text of its answers grow with their ids, where there is a tokenizer."""
         assert params.max_tokens is not None, "effective parameters have no None"
-        ids = self.encode(prompt, label)
-        limit = min(params.max_tokens, self.remaining_positions(ids, label, needed=min(1, params.max_tokens)))
+        prompt = self.encode(prompt, label)
+        limit = min(params.max_tokens, self.remaining_positions(len(prompt.ids), label, min(1, params.max_tokens)))
         stops = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else self.eos_ids)
-        eos_id = None if params.ignore_eos else self.eos_id
-        request = Request(rng_id, label, tuple(ids), params, limit, stops, eos_id)
+        request = Request(rng_id, label, prompt, params, limit, stops, None if params.ignore_eos else self.eos_id)
+        tok = self.tok if with_text or params.stop else None
         for sample in range(params.n):
-            detokenizer = IncrementalDetokenizer(self.text_tokenizer("stop strings"), params) if params.stop else None
+            detokenizer = None if tok is None else IncrementalDetokenizer(tok, params)
             request.sequences.append(Sequence(request, sample, self._penalized(request), detokenizer))
         for sequence in request.sequences:
             sequence.finish_reason = check_stop(sequence)
         return request
 
-    def make_streaming_request(self, prompt: Prompt, params: SamplingParams) -> tuple[Request, IncrementalDetokenizer]:
-        """Return a request for one sample, and the detokenizer that its text comes from."""
-        tok, params = self.text_tokenizer("stream"), replace(params, n=1)
-        request = self.make_request(prompt, params, 0, label="prompt")
-        (sequence,) = request.sequences
-        sequence.detokenizer = detokenizer = sequence.detokenizer or IncrementalDetokenizer(tok, params)
-        return request, detokenizer
-
-    def encode(self, prompt: Prompt, label: str) -> list[int]:
-        """Return the ids of a prompt: a string, or ids as they are."""
-        ids = self.text_tokenizer("text").encode(prompt) if isinstance(prompt, str) else prompt
-        ids = token_ids(ids, self.model.config.vocab_size, label)
+    def encode(self, prompt: PromptLike, label: str) -> Prompt:
+        """Return a prompt as a value; raises a `UserError` for one that the model cannot read."""
+        given = self.text_tokenizer("text").encode(prompt) if isinstance(prompt, str) else prompt
+        media = given.images if isinstance(given, Prompt) else ()
+        ids = token_ids(given.ids if isinstance(given, Prompt) else given, self.model.config.vocab_size, label)
         if not ids:
             raise UserError("empty", where=label, expected="a token: there is none for the beginning of a text")
-        return ids
+        self._check_media(media, len(ids), label)
+        return Prompt(tuple(ids), tuple(media))
 
-    def remaining_positions(self, ids: list[int], label: str, needed: int) -> int:
-        """Return how many positions are left after these ids; raises a `UserError` where fewer than `needed` are."""
+    def _check_media(self, media: Seq[Media], length: int, label: str) -> None:
+        """Raise a `UserError` for media that the model cannot read, or that lie outside of the prompt or overlap."""
+        end = 0
+        for item in as_list(media, f"{label}, images", "a list of Media"):
+            if not isinstance(item, Media):
+                raise UserError(f"images: {shown(item)}", where=label, expected="Media(kind, source, start, stop)")
+            what = f"{_MEDIA.get(item.kind, shown(item.kind))} ({shown_source(item.source)})"
+            if item.kind not in self.model.media_kinds:
+                raise UserError(f"{what}, which {self.model_name} cannot read", where=label,
+                                expected=", ".join(["text", *sorted(self.model.media_kinds)]))  # fmt: skip
+            if not end <= item.start < item.stop <= length:
+                raise UserError(f"{what} at tokens {item.start} to {item.stop}", where=label,
+                                expected=f"a range inside {end} to {length}")  # fmt: skip
+            end = item.stop
+
+    def remaining_positions(self, length: int, label: str, needed: int) -> int:
+        """Return how many positions are left after so many tokens; raises a `UserError` where fewer than `needed`
+        are."""
         max_length = self.model.config.max_length
-        left = max_length - len(ids)
+        left = max_length - length
         if left < needed:
-            raise UserError(f"{len(ids)} tokens", where=label, expected=f"at most {max_length - needed} tokens",
+            raise UserError(f"{length} tokens", where=label, expected=f"at most {max_length - needed} tokens",
                             hint="shorten it, or use a model with more positions")  # fmt: skip
         return left
 
     def scoring_rows(
-        self, prompts: Seq[Prompt], continuations: Seq[Prompt] | None
-    ) -> tuple[list[list[int]], list[int]]:
-        """Return the ids of each prompt with its continuation, and the index from which on they are scored."""
+        self, prompts: Seq[PromptLike], continuations: Seq[PromptLike] | None
+    ) -> tuple[list[Prompt], list[int]]:
+        """Return each prompt with its continuation, and the index from which on they are scored."""
         hint = "score([prompt], [continuation])"
-        prompts = as_list(prompts, "prompts", PROMPTS, hint)
+        prompts = as_prompts(prompts, "prompts", hint)
         rows = [self.encode(prompt, f"prompt {i}") for i, prompt in enumerate(prompts)]
         starts = [1] * len(rows)
         if continuations is not None:
-            continuations = as_list(continuations, "continuations", PROMPTS, hint)
+            continuations = as_prompts(continuations, "continuations", hint)
             same_length(continuations, "continuations", len(prompts))
-            starts = [len(row) for row in rows]
-            for i, text in enumerate(continuations):
-                rows[i] = [*rows[i], *self.encode(text, f"continuation {i}")]
+            starts = [len(row.ids) for row in rows]
+            more = [self.encode(text, f"continuation {i}") for i, text in enumerate(continuations)]
+            rows = [row.followed_by(other) for row, other in zip(rows, more)]
         for i, row in enumerate(rows):
-            self.remaining_positions(row, f"prompt {i}", needed=0)
+            self.remaining_positions(len(row.ids), f"prompt {i}", needed=0)
         return rows, starts
 
     def _penalized(self, request: Request) -> Tensor | None:
@@ -166,8 +195,20 @@ class RequestFactory:
             return None
         device = self.model.model.embed_tokens.weight.device
         penalized_V = torch.zeros(self.model.config.vocab_size, dtype=torch.bool, device=device)
-        penalized_V[list(request.prompt)] = True
+        penalized_V[list(request.prompt.ids)] = True
         return penalized_V
+
+
+def as_prompts(prompts: object, name: str, hint: str) -> list[Any]:
+    """Return the items of a list of prompts; raises a `UserError` for one prompt, and for anything else."""
+    if isinstance(prompts, Prompt):
+        raise UserError(f"{name} = {shown(prompts)}", expected=PROMPTS, hint=hint)
+    return as_list(prompts, name, PROMPTS, hint)
+
+
+def shown_source(source: str) -> str:
+    """Return where a picture or a sound comes from as messages show it: a `data:` URL without its data."""
+    return f"{source.partition(',')[0]},..." if source.startswith("data:") else source
 
 
 def rng_ids_or_indices(rng_ids: Seq[int] | None, count: int) -> list[int]:

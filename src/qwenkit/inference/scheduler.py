@@ -1,54 +1,98 @@
-"""Decide which sequences run: a queue, and a batch whose finished rows are refilled at once (continuous batching).
+"""Decide what the next step computes: a queue, and a batch whose finished places are refilled at once (continuous
+batching; Yu et al., 2022, "Orca").
 
-Row i of the cache belongs to `running[i]`. When a sequence leaves, the last row moves into its place, so the running
-rows are always the first ones and the model reads them without a copy.
+    scheduler = Scheduler(max_batch=128)
+    scheduler.add(request.sequences)
+    batch = scheduler.schedule()          # Batch(prefill=[(sequence, start, stop), ...], decode=[sequence, ...])
+    scheduler.remove_finished()
 
-Both lists are replaced, never changed in place: an interrupt (Ctrl-C) in the middle leaves the old ones, and no
-sequence is lost.
+Nothing is computed or stored here. Where the cache keeps a sequence is the cache's affair, and what has been computed
+of it stands in `Sequence.num_computed`: whoever runs the batch raises it.
+
+An interrupt (Ctrl-C) in the middle loses no sequence: `running` is replaced, never changed in place, and a sequence
+leaves the queue after it has entered the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple
 
 from qwenkit.inference.sequence import Sequence
 
+Piece = tuple[Sequence, int, int]
+"""The tokens start to stop (half-open) of a sequence's prompt and answer."""
+
+
+class Batch(NamedTuple):
+    """What one step computes."""
+
+    prefill: list[Piece]
+    """Pieces of prompts to read. One that reaches the sequence's end gives its next token."""
+    decode: list[Sequence]
+    """Sequences of which only the newest token is to be read."""
+
 
 class Scheduler:
-    """The queue and the batch (continuous batching; Yu et al., 2022, "Orca"). `move(source_row, target_row, length)`
-    copies `length` slots of a row of the cache."""
+    """The queue and the batch, first come first served."""
 
-    def __init__(self, max_batch: int, move: Callable[[int, int, int], None]) -> None:
+    def __init__(self, max_batch: int) -> None:
         """Create an empty queue and a batch of at most `max_batch` sequences."""
-        self.max_batch, self.move = max_batch, move
-        self.waiting: list[Sequence] = []
+        self.max_batch = max_batch
+        self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Return whether a sequence runs or waits."""
+        return bool(self.running or self.waiting)
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         """Append sequences to the queue."""
-        self.waiting = [*self.waiting, *sequences]
+        self.waiting.extend(sequences)
 
-    def schedule(self) -> None:
-        """Fill the free rows from the queue, first come first served; the new sequences get the last rows."""
-        count = self.max_batch - len(self.running)
-        if self.waiting and count:
-            self.running, self.waiting = [*self.running, *self.waiting[:count]], self.waiting[count:]
+    def schedule(self, budget: int | None = None) -> Batch:
+        """Fill the free places from the queue, and return what the next step computes.
+
+        Without a budget, prompts that have a place are read whole, before any answer grows. With one, a step computes
+        at most so many tokens: the next one of every answer, then pieces of prompts."""
+        self._admit()
+        prompts = [sequence for sequence in self.running if sequence.is_prefill]
+        if budget is None:
+            pieces = [(sequence, sequence.num_computed, sequence.length) for sequence in prompts]
+            return Batch(pieces, [] if pieces else list(self.running))
+        decode = [sequence for sequence in self.running if not sequence.is_prefill][:budget]
+        return Batch(_pieces(prompts, budget - len(decode)), decode)
 
     def remove_finished(self) -> None:
-        """Remove finished sequences from the batch; from the back, so that a running row moves into the gap."""
-        running = list(self.running)
-        for row in reversed(range(len(running))):
-            if running[row].finish_reason is None:
-                continue
-            last = running.pop()
-            if row < len(running):
-                self.move(len(running), row, last.num_cached)
-                running[row] = last
-        self.running = running
+        """Take finished sequences out of the batch."""
+        self.running = [sequence for sequence in self.running if sequence.status != "finished"]
 
-    def cancel(self, sequences: Iterable[Sequence]) -> None:
-        """Abort sequences: the waiting ones leave the queue, the running ones at the next `remove_finished`."""
-        cancelled = set(sequences)
-        for sequence in cancelled:
-            sequence.finish_reason = sequence.finish_reason or "abort"
-        self.waiting = [sequence for sequence in self.waiting if sequence not in cancelled]
+    def _admit(self) -> None:
+        """Fill the free places, and drop from the head of the queue what runs or was aborted."""
+        for sequence in self.running:  # an earlier call may have been interrupted before this
+            sequence.started = True
+        while self.waiting and self.waiting[0].status != "waiting":
+            self.waiting.popleft()
+        free = self.max_batch - len(self.running)
+        if free <= 0 or not self.waiting:
+            return
+        admitted = list(islice((sequence for sequence in self.waiting if sequence.status == "waiting"), free))
+        self.running = [*self.running, *admitted]
+        for sequence in admitted:
+            sequence.started = True
+        while self.waiting and self.waiting[0].status != "waiting":
+            self.waiting.popleft()
+
+
+def _pieces(prompts: Iterable[Sequence], budget: int) -> list[Piece]:
+    """Return the next pieces of prompts, of at most `budget` tokens together."""
+    pieces: list[Piece] = []
+    for sequence in prompts:
+        stop = min(sequence.length, sequence.num_computed + budget)
+        if stop > sequence.num_computed:
+            pieces.append((sequence, sequence.num_computed, stop))
+            budget -= stop - sequence.num_computed
+    return pieces

@@ -1,19 +1,22 @@
-"""A request, its answers while they are generated, and what the caller gets when they are done."""
+"""A request, its answers while they are generated, and what the caller gets: deltas, and the output."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from qwenkit.errors import Stopped
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.stopping import check_stop
+from qwenkit.prompt import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "length", "abort", "not finite"]
 """The last two end a request that has no output."""
+Status = Literal["waiting", "running", "finished"]
 
 
 @dataclass
@@ -60,6 +63,26 @@ class Output:
         return self.samples[0].finish_reason
 
 
+@dataclass
+class Delta:
+    """What one answer has got since its last delta. The deltas of an answer add up to its `Sample`."""
+
+    handle: int
+    """The handle of the request, as `Engine.submit` returns it."""
+    sample: int
+    """Which of the request's answers it is, from 0."""
+    ids: list[int]
+    text: str | None
+    """Whole characters that no stop string can take back; None where the engine has no tokenizer."""
+    logprobs: list[float] | None
+    finish_reason: FinishReason | None
+    """None: more will come. "not finite": the logits were no numbers, and the whole request ends."""
+    output: Output | None = None
+    """All answers of the request, on its last delta."""
+    error: Stopped | None = None
+    """Why there is no output, on the last delta of a request that has none."""
+
+
 @dataclass(eq=False)
 class Request:
     """One prompt with its settings, the same for all its samples."""
@@ -68,7 +91,7 @@ class Request:
     """The number that its random draws are made from."""
     label: str
     """What error messages call it, such as `prompt 3`."""
-    prompt: tuple[int, ...]
+    prompt: Prompt
     params: SamplingParams
     max_new_tokens: int
     stop_ids: frozenset[int]
@@ -78,7 +101,7 @@ class Request:
     handle: int = -1
     """The engine's number of the request, from when it is queued."""
     submitted: bool = False
-    """Whether `step` returns its output; otherwise the call that waits for it does."""
+    """Whether `step` hands out its deltas; otherwise the call that waits for it does."""
     output: Output | None = None
     error: Stopped | None = None
     """The reason why there is no output."""
@@ -105,14 +128,20 @@ class Sequence:
     penalized_V: Tensor | None
     """[V], true at the tokens of prompt and answer, where a repetition penalty asks for them."""
     detokenizer: IncrementalDetokenizer | None
-    """Where stop strings or a stream need the text as it grows."""
+    """Where stop strings or deltas need the text as it grows."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    started: bool = False
+    """Whether it has, or had, a place in the batch."""
     finish_reason: FinishReason | None = None
+    num_computed: int = 0
+    """How many tokens of prompt and answer have keys and values in the cache."""
+    num_delivered: int = 0
+    """How many ids of the answer were in deltas."""
 
     @property
-    def prompt(self) -> tuple[int, ...]:
-        """Return the ids of the prompt."""
+    def prompt(self) -> Prompt:
+        """Return the prompt."""
         return self.request.prompt
 
     @property
@@ -121,14 +150,27 @@ class Sequence:
         return self.request.params
 
     @property
-    def length(self) -> int:
-        """Return the number of tokens of prompt and answer, which is also the position of the next one."""
-        return len(self.prompt) + len(self.ids)
+    def status(self) -> Status:
+        """Return whether it waits for a place, runs, or is finished."""
+        if self.finish_reason is not None:
+            return "finished"
+        return "running" if self.started else "waiting"
 
     @property
-    def num_cached(self) -> int:
-        """Return how many tokens have keys and values in the cache: all but the newest one."""
-        return self.length - 1
+    def length(self) -> int:
+        """Return the number of tokens of prompt and answer, which is also the position of the next one."""
+        return len(self.prompt.ids) + len(self.ids)
+
+    @property
+    def is_prefill(self) -> bool:
+        """Return whether more than the newest token is still to be read: the prompt, or what was taken out of the
+        cache."""
+        return not self.ids or self.length - self.num_computed > 1
+
+    def tokens(self, start: int, stop: int) -> tuple[int, ...]:
+        """Return the tokens start to stop (half-open) of prompt and answer together."""
+        count = len(self.prompt.ids)
+        return (*self.prompt.ids[start:stop], *self.ids[max(0, start - count) : max(0, stop - count)])
 
     @property
     def logit_edits(self) -> list[tuple[int, float]]:
@@ -144,7 +186,7 @@ class Sequence:
 
     def last_ids(self, count: int) -> tuple[int, ...]:
         """Return the last `count` tokens of prompt and answer together."""
-        return (*self.prompt[max(0, len(self.prompt) + len(self.ids) - count) :], *self.ids[-count:])
+        return self.tokens(max(0, self.length - count), self.length)
 
     def append(self, id: int, logprob: float) -> None:
         """Add a new token, and set `finish_reason` where it is the last."""
@@ -157,6 +199,20 @@ class Sequence:
         if self.detokenizer is not None and in_text:
             self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
         self.finish_reason = check_stop(self)
+
+    @property
+    def has_delta(self) -> bool:
+        """Return whether there is something that was in no delta: new ids, or the end."""
+        return self.finish_reason != "abort" and (self.status == "finished" or self.num_delivered < len(self.ids))
+
+    def delta(self) -> Delta:
+        """Return what came since the last call."""
+        start, self.num_delivered = self.num_delivered, len(self.ids)
+        if self.detokenizer is not None and self.finish_reason in ("stop", "length"):
+            self.detokenizer.finish()
+        text = None if self.detokenizer is None else self.detokenizer.delta()
+        logprobs = self.logprobs[start:] if self.params.logprobs else None
+        return Delta(self.request.handle, self.sample, self.ids[start:], text, logprobs, self.finish_reason)
 
     def to_sample(self, tok: TextTokenizer | None) -> Sample:
         """Return the finished answer, with its text where there is a tokenizer."""

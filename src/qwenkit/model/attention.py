@@ -1,7 +1,12 @@
-"""Attention, in one place: the masks (causal, documents, sliding window) and the weighted sum (report §1.3).
+"""Attention, in one place: the masks (causal, documents, sliding window), the weighted sum (report §1.3), and the
+interface through which a layer attends.
 
     mask = document_mask(documents_BT, window)   # None: causal
     o_BHTD = attention(q_BHTD, k_BGSD, v_BGSD, mask, window)
+    o_BHTD = cache.attend(layer, q_BHTD, k_BGTD, v_BGTD, window)     # what a layer calls
+
+A layer knows its own queries, keys and values, and a `Cache` knows what they may see: `NoCache` here (training,
+scoring), the engine's `inference/kv_cache.py`. So rows, padding, masks and blocks of a cache never reach a layer.
 
 A window of w lets a query see the last w tokens, itself included. A mask that is given has its window in it; without a
 mask the windowed form reads only the visible keys, so a long text costs T * w and not T * T.
@@ -28,29 +33,56 @@ _MAX_MATH = 1024  # tokens; above, the T * T scores of the matrix products cost 
 
 
 class Cache(Protocol):
-    """The keys and values of earlier tokens. Slot j of a row holds the token at position j."""
+    """What the tokens of one forward pass attend through: it knows where they stand and what they may see, and it keeps
+    their keys and values where a later pass needs them."""
 
-    math_attention: bool
-    """Whether attention must be matrix products and not a fused kernel: another order of sums would show."""
-
-    def positions_BT(self, T: int) -> Tensor:
-        """Return the positions [B, T] of the next T tokens of every row."""
+    def positions_BT(self, x_BTC: Tensor) -> Tensor:
+        """Return the positions, [B, T] or [1, T], of the tokens whose vectors these are."""
         ...
 
-    def lengths_BT(self, T: int) -> Tensor:
-        """Return the length in tokens of each row's prompt, [B, 1]: dynamic NTK fixes its alpha by it."""
+    def lengths_BT(self, x_BTC: Tensor) -> Tensor:
+        """Return the length in tokens of each token's prompt or document, [B, T], [B, 1] or [1, 1]: dynamic NTK fixes
+        its alpha by it."""
         ...
 
-    def mask(self, T: int, window: int | None) -> Tensor | None:
-        """Return which slots the next T tokens may see, [B, 1, T, S]; None means causal attention, as nothing is cached
-        yet."""
+    def attend(self, layer: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None) -> Tensor:
+        """Return the attention [B, H, T, D] of the queries over their own keys and values and all earlier ones that the
+        window (in tokens; None: all) lets them see. Queries and keys are rotated."""
         ...
 
-    def extend(self, layer: int, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T new keys and values of one layer; return all keys and values of the mask's slots, [B, G, S, D].
 
-        Where the last rows only pad the batch, those are left out: fewer rows are returned than came in."""
-        ...
+class NoCache:
+    """Whole rows, in which every token sees those before it in its document: training, scoring, any pass that is not
+    continued. Nothing is kept.
+
+        model.hidden(ids_BT, NoCache(documents_BT))     # packed rows
+    """
+
+    def __init__(self, documents_BT: Tensor | None = None, positions_BT: Tensor | None = None) -> None:
+        """Number the document of each token (None: a row is one document). Positions are given, or start again at 0
+        with every document."""
+        self.documents_BT, self.given_BT = documents_BT, positions_BT
+        self._masks: dict[int | None, Tensor] = {}
+
+    def positions_BT(self, x_BTC: Tensor) -> Tensor:
+        """Return the positions [B, T], or [1, T] where all rows have the same."""
+        if self.given_BT is not None:
+            return self.given_BT
+        if self.documents_BT is not None:
+            return document_positions(self.documents_BT)
+        return torch.arange(x_BTC.shape[1], device=x_BTC.device)[None]
+
+    def lengths_BT(self, x_BTC: Tensor) -> Tensor:
+        """Return the length of each token's document, [B, T] or [1, 1]."""
+        if self.documents_BT is not None:
+            return document_lengths(self.documents_BT)
+        return torch.full((1, 1), x_BTC.shape[1], device=x_BTC.device)
+
+    def attend(self, layer: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None) -> Tensor:
+        """Return the attention [B, H, T, D] of the rows among themselves."""
+        if self.documents_BT is not None and window not in self._masks:  # one mask for all layers of a window
+            self._masks[window] = document_mask(self.documents_BT, window)
+        return attention(q_BHTD, k_BGTD, v_BGTD, self._masks.get(window), window)
 
 
 def document_mask(documents_BT: Tensor, window: int | None = None) -> Tensor:

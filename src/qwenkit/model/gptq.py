@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError
+from qwenkit.model.attention import NoCache
 from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear, from_qvalues
 from qwenkit.model.rotary import Rotary
-from qwenkit.model.transformer import AttentionContext, Transformer
+from qwenkit.model.transformer import Transformer
 
 DAMP = 0.01
 """Share of the mean of the Hessian's diagonal that is added to it, so that the inverse exists (the paper's)."""
@@ -47,14 +48,12 @@ def quantize(
     each block. The model can no longer be trained. Raises a `UserError` for shapes or settings that have no kernel."""
     _check(model, quant_config)
     model.eval()
-    shared = [model.model.prepare(ids_BT) for ids_BT in batches or ()]
-    states = [x_BTC for x_BTC, _, _ in shared]
+    states = [model.embed(ids_BT) for ids_BT in batches or ()]
+    rotaries = [model.model.rotary(x_BTC, NoCache()) for x_BTC in states]
     for number, block in enumerate(model.model.layers):
         if progress is not None:
             progress(number, len(model.model.layers))
-        window = model.config.window(number)
-        inputs = [(rotary, contexts[window]) for _, rotary, contexts in shared]
-        run = partial(_run, block, states, inputs)
+        run = partial(_run, block, states, rotaries, model.config.window(number))
         for names in _ORDER:
             layers = {name: layer for name, layer in block.named_modules()
                       if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in names}  # fmt: skip
@@ -65,9 +64,9 @@ def quantize(
     return model
 
 
-def _run(block: nn.Module, states: list[Tensor], inputs: list[tuple[Rotary, AttentionContext]]) -> list[Tensor]:
+def _run(block: nn.Module, states: list[Tensor], rotaries: list[Rotary], window: int | None) -> list[Tensor]:
     """Return what a block computes from the states of each calibration batch."""
-    return [block(x_BTC, rotary, context, None, 0.0) for x_BTC, (rotary, context) in zip(states, inputs)]
+    return [block(x_BTC, rotary, NoCache(), window, 0.0) for x_BTC, rotary in zip(states, rotaries)]
 
 
 def _check(model: Transformer, quant_config: QuantConfig) -> None:

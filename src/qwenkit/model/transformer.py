@@ -3,12 +3,13 @@
 A LLaMA-style decoder with Qwen's choices: rotary positions from float32 inverse frequencies, biases on Q, K and V and
 nowhere else, RMSNorm before every branch, SwiGLU, untied (or, for small models, tied) output embeddings. Later Qwen's
 are grouped queries, norms of queries and keys in place of biases, windows in some layers, experts. The MLPs are in
-`moe.py`, masks in `attention.py`, RoPE and context extension in `rotary.py`. Parameter names are Hugging Face's
-`Qwen2ForCausalLM`, `Qwen3MoeForCausalLM` and so on, so a state dict needs no mapping.
+`moe.py`, attention and what a token may see in `attention.py`, RoPE and context extension in `rotary.py`. Parameter
+names are Hugging Face's `Qwen2ForCausalLM`, `Qwen3MoeForCausalLM` and so on, so a state dict needs no mapping.
 
     model = init_weights(Transformer(config), seed=0)
     logits_BTV = model(ids_BT)
     h_BTD = model.hidden(ids_BT, documents_BT=documents_BT)      # packed rows: attention stays in a document
+    h_BTD = model.hidden(ids_BT, cache)                          # the next tokens of rows that a cache holds
     logits_NV = model.head(h_BTD[wanted_BT])                     # only the rows that a loss needs
 
 Legend: B rows, T tokens, N chosen tokens, V vocabulary, C hidden width (`hidden_size`), H query heads, G key/value
@@ -20,18 +21,20 @@ at every step. `hidden` compiles as one graph for fixed shapes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from qwenkit.model.attention import Cache, attention, document_lengths, document_mask, document_positions
+from qwenkit.model.attention import Cache, NoCache
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.init import init_weights
 from qwenkit.model.moe import MLP, SparseMLP
 from qwenkit.model.rotary import Rotary, rotary_tables
+from qwenkit.prompt import MediaKind, Prompt
 
 
 class RMSNorm(nn.Module):
@@ -51,13 +54,6 @@ class RMSNorm(nn.Module):
         return self.weight * x.to(x_BTC.dtype)
 
 
-class AttentionContext(NamedTuple):
-    """What the queries of a layer may see: a mask [B, 1, T, S] (None: causal), and the layer's window in tokens."""
-
-    mask: Tensor | None
-    window: int | None
-
-
 class Attention(nn.Module):
     """Self-attention with rotary positions. Q, K and V have biases, or (Qwen3) each head of Q and K has a norm; the
     output projection has no bias."""
@@ -75,8 +71,9 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(config.head_size, config.rms_norm_eps)
             self.k_norm = RMSNorm(config.head_size, config.rms_norm_eps)
 
-    def forward(self, x_BTC: Tensor, rotary: Rotary, context: AttentionContext, cache: Cache | None) -> Tensor:
-        """Return the output of the layer, [B, T, C]; with a cache, the new keys and values are stored in it."""
+    def forward(self, x_BTC: Tensor, rotary: Rotary, cache: Cache, window: int | None) -> Tensor:
+        """Return the output of the layer, [B, T, C]. The cache decides what each token sees, inside the layer's window
+        in tokens."""
         B, T, _ = x_BTC.shape
         q_BHTD, k_BGTD, v_BGTD = (
             part_BTC.view(B, T, -1, self.head_dim).transpose(1, 2) for part_BTC in self.project(x_BTC)
@@ -84,13 +81,8 @@ class Attention(nn.Module):
         if self.qk_norm:
             q_BHTD, k_BGTD = self.q_norm(q_BHTD), self.k_norm(k_BGTD)
         q_BHTD, k_BGTD = rotary.rotate_q(q_BHTD), rotary.rotate_k(k_BGTD)
-        if cache is not None:
-            k_BGTD, v_BGTD = cache.extend(self.layer, k_BGTD, v_BGTD)
-        math = cache is not None and cache.math_attention
-        active = len(k_BGTD)  # the cache leaves out rows that only pad the batch
-        o_BHTD = attention(q_BHTD[:active], k_BGTD, v_BGTD, context.mask, context.window, math)
-        o_BTC = o_BHTD.transpose(1, 2).reshape(active, T, -1)
-        return self.o_proj(o_BTC if active == B else F.pad(o_BTC, (0, 0, 0, 0, 0, B - active)))
+        o_BHTD = cache.attend(self.layer, q_BHTD, k_BGTD, v_BGTD, window)
+        return self.o_proj(o_BHTD.transpose(1, 2).reshape(B, T, -1))
 
     def project(self, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [B, T, heads * D], heads side by side."""
@@ -111,11 +103,9 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
-        self, x_BTC: Tensor, rotary: Rotary, context: AttentionContext, cache: Cache | None, rate: float
-    ) -> Tensor:
+    def forward(self, x_BTC: Tensor, rotary: Rotary, cache: Cache, window: int | None, rate: float) -> Tensor:
         """Return the hidden states after the layer, [B, T, C]; `rate` is the dropout of both branches."""
-        x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, context, cache), rate)
+        x_BTC = x_BTC + F.dropout(self.self_attn(self.input_layernorm(x_BTC), rotary, cache, window), rate)
         return x_BTC + F.dropout(self.mlp(self.post_attention_layernorm(x_BTC)), rate)
 
 
@@ -134,68 +124,29 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
-        self,
-        ids_BT: Tensor | None,
-        positions_BT: Tensor | None = None,
-        documents_BT: Tensor | None = None,
-        cache: Cache | None = None,
-        embeds_BTD: Tensor | None = None,
-    ) -> Tensor:
-        """Return the hidden states after the final norm, [B, T, C]; see `Transformer.hidden` for the arguments."""
-        x_BTC, rotary, contexts = self.prepare(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
+    def forward(self, x_BTC: Tensor, cache: Cache) -> Tensor:
+        """Return the hidden states after the final norm, [B, T, C], of tokens with these vectors."""
+        rotary = self.rotary(x_BTC, cache)
         rate = self.config.dropout if self.training else 0.0
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for layer, block in enumerate(self.layers):
-            inputs = (x_BTC, rotary, contexts[self.config.window(layer)], cache, rate)
+            inputs = (x_BTC, rotary, cache, self.config.window(layer), rate)
             x_BTC = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
         return self.norm(x_BTC)
 
-    def prepare(
-        self,
-        ids_BT: Tensor | None,
-        positions_BT: Tensor | None = None,
-        documents_BT: Tensor | None = None,
-        cache: Cache | None = None,
-        embeds_BTD: Tensor | None = None,
-    ) -> tuple[Tensor, Rotary, dict[int | None, AttentionContext]]:
-        """Return the input of the first block, [B, T, C], and what all blocks share: the rotary tables, and an
-        attention context for each window."""
-        x_BTC = self.embed_tokens(ids_BT) if embeds_BTD is None else embeds_BTD
-        if positions_BT is None:
-            positions_BT = self._positions(x_BTC, documents_BT, cache)
-        lengths_BT = self._lengths(x_BTC, documents_BT, cache)
-        rotary = rotary_tables(self.config, positions_BT, lengths_BT, extended=not self.training)
-        return x_BTC, rotary, self._contexts(x_BTC.shape[1], documents_BT, cache)
-
-    def _positions(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
-        if cache is not None:
-            return cache.positions_BT(x_BTC.shape[1])
-        if documents_BT is not None:
-            return document_positions(documents_BT)
-        return torch.arange(x_BTC.shape[1], device=x_BTC.device)[None]
-
-    def _lengths(self, x_BTC: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor | None:
-        """Return the length of each token's sequence where dynamic NTK asks for it, else None."""
-        if self.training or self.config.extension is None or not self.config.extension.dynamic_ntk:
-            return None
-        if cache is not None:
-            return cache.lengths_BT(x_BTC.shape[1])
-        if documents_BT is not None:
-            return document_lengths(documents_BT)
-        return torch.full((1, 1), x_BTC.shape[1], device=x_BTC.device)
-
-    def _contexts(self, T: int, documents_BT: Tensor | None, cache: Cache | None) -> dict[int | None, AttentionContext]:
-        """Return a context for every window that some layer has."""
-        contexts: dict[int | None, AttentionContext] = {}
-        for window in dict.fromkeys(self.config.windows or (None,)):
-            mask = None if documents_BT is None else document_mask(documents_BT, window)
-            contexts[window] = AttentionContext(mask if cache is None else cache.mask(T, window), window)
-        return contexts
+    def rotary(self, x_BTC: Tensor, cache: Cache) -> Rotary:
+        """Return the rotary tables of these tokens, which all blocks share."""
+        extension = self.config.extension
+        dynamic = not self.training and extension is not None and extension.dynamic_ntk
+        lengths_BT = cache.lengths_BT(x_BTC) if dynamic else None
+        return rotary_tables(self.config, cache.positions_BT(x_BTC), lengths_BT, extended=not self.training)
 
 
 class Transformer(nn.Module):
     """A language model: `model(ids_BT)` returns the logits [B, T, V] of every next token."""
+
+    media_kinds: ClassVar[frozenset[MediaKind]] = frozenset()
+    """What a prompt may hold besides text. A model that names kinds here overrides `embed`."""
 
     def __init__(self, config: ModelConfig) -> None:
         """Create the decoder, and a head unless the embeddings are tied. The weights are torch's defaults."""
@@ -218,20 +169,31 @@ class Transformer(nn.Module):
         """Return the logits [B, T, V] of the next token after each position."""
         return self.head(self.hidden(ids_BT))
 
+    def embed(self, ids_BT: Tensor, prompts: Sequence[Prompt] = ()) -> Tensor:
+        """Return the vectors [B, T, D] of tokens.
+
+        Row b of `ids_BT` begins with the whole prompt `prompts[b]`, where prompts are given. A model that reads media
+        puts its vectors at the ids that stand for them (`Media.start` to `Media.stop`); this one reads text only, and
+        looks the ids up."""
+        return self.model.embed_tokens(ids_BT)
+
     def hidden(
         self,
         ids_BT: Tensor | None,
-        positions_BT: Tensor | None = None,
-        documents_BT: Tensor | None = None,
         cache: Cache | None = None,
+        *,
+        documents_BT: Tensor | None = None,
         embeds_BTD: Tensor | None = None,
     ) -> Tensor:
         """Return the states after the final norm, [B, T, D].
 
-        `documents_BT` numbers the document of each token: attention stays inside a document and positions start again
-        with it. With a `cache` its positions and masks are used, and `documents_BT` must be None. `embeds_BTD` replaces
-        the embeddings of the ids."""
-        return self.model(ids_BT, positions_BT, documents_BT, cache, embeds_BTD)
+        The `cache` says where the tokens stand and what they see. Without one, `documents_BT` numbers the document of
+        each token: attention stays inside a document, and positions start again with it. `embeds_BTD`, from `embed`,
+        replaces the ids."""
+        if embeds_BTD is None:
+            assert ids_BT is not None, "either ids or their embeddings"
+            embeds_BTD = self.embed(ids_BT)
+        return self.model(embeds_BTD, NoCache(documents_BT) if cache is None else cache)
 
     def head(self, h_ND: Tensor) -> Tensor:
         """Return the logits [..., V] of hidden states [..., D]; with tied embeddings, the input table is the head."""
@@ -268,10 +230,11 @@ class ScalarModel(nn.Module):
         """Replace the configuration of the decoder."""
         self.model.config = config
 
-    def forward(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:
+    def forward(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return the value at every token, [B, T], in float32."""
-        return self.score(ids_BT, positions_BT, documents_BT)
+        return self.score(ids_BT, documents_BT)
 
-    def score(self, ids_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None) -> Tensor:
-        """Return the value at every token, [B, T], in float32."""
-        return self.score_head(self.model(ids_BT, positions_BT, documents_BT)).squeeze(-1).float()
+    def score(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+        """Return the value at every token, [B, T], in float32; attention stays inside a document."""
+        h_BTC = self.model(self.model.embed_tokens(ids_BT), NoCache(documents_BT))
+        return self.score_head(h_BTC).squeeze(-1).float()

@@ -1,0 +1,84 @@
+"""Another configuration under an engine: only while nothing is pending, and nothing of the old one is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from qwenkit.errors import UserError
+from qwenkit.inference import Engine
+from qwenkit.model import ModelConfig, Transformer, init_weights
+from qwenkit.model.config import ContextExtension
+
+from .conftest import GREEDY, SHAPE, full_forward, make_prompts
+
+CONFIG = ModelConfig(**SHAPE)  # type: ignore[arg-type]
+EXTENDED = replace(CONFIG, extension=ContextExtension(seq_length=16, logn=True), windows=(8, None),
+                   max_position_embeddings=300, rope_theta=5000.0)  # fmt: skip
+PROMPT = make_prompts(1, longest=60)[0] * 2
+
+
+def make(config: ModelConfig = CONFIG) -> Transformer:
+    return init_weights(Transformer(config), seed=0, std=0.3).eval()
+
+
+@pytest.mark.parametrize("on_the_model", [False, True])
+def test_a_new_configuration_is_followed_and_nothing_is_left(on_the_model: bool) -> None:
+    """There and back; set on the model itself, it is noticed at the next call."""
+    engine = Engine(make(), None)
+    for config in (EXTENDED, CONFIG, EXTENDED):
+        cache = engine.runner.cache
+        if on_the_model:
+            engine.model.config = config
+        else:
+            engine.reconfigure(config)
+        assert engine.generate([PROMPT], GREEDY)[0].ids == full_forward(make(config), PROMPT, 20)
+        assert engine.score([PROMPT]) == Engine(make(config)).score([PROMPT])
+        assert engine.runner.cache is not cache and engine.max_length == config.max_length
+    assert len(engine.generate([[1] * 290], replace(GREEDY, max_tokens=10))[0].ids) == 10
+
+
+def test_the_same_configuration_clears_nothing() -> None:
+    engine = Engine(make(), None)
+    cache = engine.runner.cache
+    engine.reconfigure(replace(CONFIG))
+    assert engine.runner.cache is cache
+
+
+def test_it_is_refused_while_requests_are_pending() -> None:
+    engine = Engine(make(), None)
+    handle = engine.submit(PROMPT, GREEDY)
+    deltas = engine.step()
+    with pytest.raises(UserError) as caught:
+        engine.reconfigure(EXTENDED)
+    assert str(caught.value) == ("a new configuration while requests are pending\n  hint: finish or abort them first")
+    engine.model.config = EXTENDED
+    with pytest.raises(UserError, match="a new configuration while requests are pending"):
+        engine.step()
+    engine.model.config = CONFIG
+    while engine.has_work:
+        deltas += engine.step()
+    assert [id for delta in deltas for id in delta.ids] == full_forward(make(), PROMPT, 20)
+    assert {delta.handle for delta in deltas} == {handle}
+
+
+REFUSED = {"hidden_size": 64, "num_hidden_layers": 3, "rms_norm_eps": 1e-3, "int8_cache": True, "vocab_size": 300,
+           "eos_token_id": 7, "qk_norm": True, "tie_word_embeddings": True}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_model_was_made_with_stays(name: str) -> None:
+    engine = Engine(make(), None)
+    changes: dict[str, Any] = {name: REFUSED[name], **({"head_dim": 8} if name == "hidden_size" else {})}
+    with pytest.raises(UserError) as caught:
+        engine.reconfigure(replace(CONFIG, **changes))
+    old = getattr(CONFIG, name)
+    assert str(caught.value) == (
+        f"new configuration: {name} = {REFUSED[name]}\n  expected: {old}, as the model was made"
+    )
+    assert engine.model.config is CONFIG or engine.model.config == CONFIG
+    with torch.no_grad():
+        assert engine.generate([[1, 2, 3]], GREEDY)[0].ids == full_forward(make(), [1, 2, 3], 20)
