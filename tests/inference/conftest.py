@@ -10,6 +10,7 @@ import torch
 
 from qwenkit.inference import Delta, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights
+from qwenkit.prompt import Prompt
 
 
 class Bytes:
@@ -40,7 +41,7 @@ class Bytes:
 
 class _Rendered:
     def __init__(self, ids: list[int]) -> None:
-        self.ids = ids
+        self.ids, self.prompt = ids, Prompt(tuple(ids))
 
 
 class _Stream:
