@@ -94,8 +94,8 @@ class ModelRunner:
     def step(self, batch: Batch) -> None:
         """Read the pieces of prompts, then one token of every other sequence; a sequence that is read to its end gets
         its next token."""
-        pieces = [*batch.prefill, *((sequence, 0, sequence.length) for sequence in batch.decode)]
-        self.cache.allocate({sequence: stop for sequence, _, stop in pieces})
+        read = {sequence: stop for sequence, _, stop in batch.prefill}
+        self.cache.allocate({**read, **{sequence: sequence.length for sequence in batch.decode}})
         if batch.prefill:
             self._prefill([batch.prefill[i] for i in self.cache.in_order(piece[0] for piece in batch.prefill)])
         if batch.decode:
