@@ -167,14 +167,14 @@ class Rendering(Bytes):
     """A chat template with tools in front, and a variable."""
 
     def render(self, messages: Any, tools: Any = None, add_generation_prompt: bool = False, **options: Any) -> Any:
-        texts = [*(tool["name"] for tool in tools or ()), *(options.get("variables") or {}).values()]
+        texts = [*(tool["name"] for tool in tools or ()), *(options.get("template_kwargs") or {}).values()]
         return super().render(messages, texts, add_generation_prompt)
 
 
 def test_each_conversation_has_its_own_tools_and_variables() -> None:
     engine, chat = Engine(MODEL, Rendering()), [{"role": "user", "content": "hi"}]
     tools, variables = [{"name": "clock"}], {"mood": "calm"}
-    asked = [Conversation(chat), Conversation(chat, tools), Conversation(chat, tools, variables)]
+    asked = [Conversation(chat), Conversation(chat, tools), Conversation(chat, tools, template_kwargs=variables)]
     handles = [engine.submit(conversation, replace(GREEDY, max_tokens=2)) for conversation in asked]
     deltas = [delta for _ in range(2) for delta in engine.step()]
     outputs = {delta.handle: delta.output for delta in deltas if delta.output is not None}
