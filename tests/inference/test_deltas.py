@@ -26,11 +26,14 @@ ASKED: list[tuple[Any, SamplingParams]] = [
     ("你好 hello", WARM),
     ([5, 6, 7], replace(WARM, n=3, max_tokens=6)),
     ("once", replace(WARM, stop=["a", "\ufffd\ufffd"], max_tokens=20)),
-    ("once", replace(WARM, stop=["e"], include_stop_str_in_output=True, n=2, max_tokens=15)),
+    ("once", replace(WARM, stop=[*"0123456789", "ab"], include_stop_str_in_output=True, n=2, max_tokens=15)),
     (Prompt((9, 8)), replace(WARM, max_tokens=0)),
-    (Conversation([{"role": "user", "content": "hi"}]), SamplingParams.plain(max_tokens=12, temperature=2.0, n=2)),
+    (
+        Conversation([{"role": "user", "content": "hi"}]),
+        SamplingParams.plain(max_tokens=12, temperature=2.0, n=2, logit_bias={257: 14.0}),
+    ),
     ([1] * 60, replace(WARM, logprobs=False, max_tokens=3)),
-    ("stop", replace(WARM, stop_words_ids=[[32], [33]], max_tokens=25)),
+    ("stop", replace(WARM, stop_words_ids=[[id] for id in range(32, 52)], max_tokens=25)),
 ]
 
 
@@ -44,6 +47,11 @@ def alone(number: int) -> Output:
 
 
 ALONE = [alone(number) for number in range(len(ASKED))]
+
+
+def test_answers_of_every_end_are_among_them() -> None:
+    ends = [sample.finish_reason for output in ALONE for sample in output.samples]
+    assert ends.count("stop") >= 4 and ends.count("length") >= 4
 
 
 def check_adds_up(deltas: list[Delta], output: Output) -> None:
