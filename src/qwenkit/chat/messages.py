@@ -200,21 +200,21 @@ def _parts(message: Message, where: str, media: Collection[str]) -> list[str | M
     if content is None and (message.get("tool_calls") or message.get("function_call")):
         return [""]
     if isinstance(content, list):
-        return [_part(part, f"{where}, part {number}", media) for number, part in enumerate(content)]
+        return [_part(part, where, number, media) for number, part in enumerate(content)]
     raise UserError(f"content is {_kind(content)}", where=where, expected="a string, or a list of text parts")
 
 
-def _part(part: Any, where: str, media: Collection[str]) -> str | MediaPart:
+def _part(part: Any, where: str, number: int, media: Collection[str]) -> str | MediaPart:
     """Return the text of one part of a message's content, or its picture or sound."""
     expected = '{"type": "text", "text": ...}'
     if not isinstance(part, Mapping):
         raise UserError(f"a content part is {_kind(part)}", where=where, expected=expected)
     name = part.get("type")
     if isinstance(name, str) and KINDS.get(name) in media:
-        return read_part(part, where)
+        return read_part(part, f"{where}, part {number}")
     if name != "text":
-        taken = f"{' and '.join(('text', *media))} parts" if media else "text parts only, for a text model"
-        raise UserError(f"a content part of type {name!r}", where=where, expected=taken)
+        known = f"{' and '.join(('text', *media))} parts" if media else "text parts only, for a text model"
+        raise UserError(f"a content part of type {name!r}", where=f"{where}, part {number}", expected=known)
     if not isinstance(part.get("text"), str):
         raise UserError(f"the text of a content part is {_kind(part.get('text'))}", where=where, expected=expected)
     return part["text"]

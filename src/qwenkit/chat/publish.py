@@ -122,7 +122,7 @@ def prompt_ids(tok: ChatTokenizer, row: Row) -> list[int]:
     return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=True).ids
 
 
-Style = Literal["own", "qwen1", "chatml", "qwen3", "qwen2", "qwen2.5", "qwq"]
+Style = Literal["own", "qwen1", "chatml", "qwen2", "qwen2.5", "qwen3", "qwq"]
 """Styles that a model may be trained in: our own, and those of folders with their templates."""
 
 

@@ -146,6 +146,8 @@ STYLES: dict[str, ChatStyle] = {
     for style in (
         _QWEN1,
         ChatStyle("chatml", published=True),
+        ChatStyle("qwen2", default_system=_HELPFUL, tools=None),
+        ChatStyle("qwen2.5", default_system=_QWEN, tools=Hermes(arguments="json", system=_QWEN)),
         ChatStyle(
             "qwen3",
             think="",
@@ -153,8 +155,6 @@ STYLES: dict[str, ChatStyle] = {
             thoughts=("<think>\n", "\n</think>\n\n"),
             history="before_question",
         ),
-        ChatStyle("qwen2", default_system=_HELPFUL, tools=None),
-        ChatStyle("qwen2.5", default_system=_QWEN, tools=Hermes(arguments="json", system=_QWEN)),
         ChatStyle(
             "qwq",
             tools=Hermes(arguments="json", system="", gap="given"),

@@ -239,7 +239,7 @@ error: my.toml, line 6: `chat.mask` is "quen"
   expected: 'qwen' or 'assistant'
   nearest: qwen
 my.toml, line 7: `chat.style` is "chatlm"
-  expected: 'own', 'qwen1', 'chatml' or 'qwen3'
+  expected: 'own', 'qwen1', 'chatml', 'qwen2', 'qwen2.5', 'qwen3' or 'qwq'
   nearest: chatml
 """,
     ),

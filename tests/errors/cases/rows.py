@@ -313,7 +313,7 @@ error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50
         SFT,
         """\
 error: qwenkit sft --data, `sft.data`, bad.jsonl: 1 of 2 rows cannot be used (50 %)
-  1 a content part of type 'image' (first: bad.jsonl, row 2, message 1; expected: text parts only, for a text model)
+  1 a content part of type 'image' (first: bad.jsonl, row 2, message 1, part 0; expected: text parts only, for a text model)
   expected: at most 1 % of them (`max_bad` = 0.01)
   hint: `qwenkit inspect data` tells of every row; fix the data, or raise max_bad
 """,
@@ -355,7 +355,7 @@ error: bad.jsonl, row 1, message 0: assistant at the start
         "inspect loss-mask chat.jsonl --tokenizer runs/family/base --style chatlm",
         """\
 error: unknown chat style 'chatlm'
-  expected: qwen1, chatml, qwen3
+  expected: qwen1, chatml, qwen2, qwen2.5, qwen3, qwq, react, qwen-vl
   nearest: chatml
 """,
     ),
