@@ -159,8 +159,8 @@ def accelerator(device: str) -> dict[str, str | None]:
     import torch
 
     version = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", version.read_text()) if version.exists() else None
-    return {"name": torch.cuda.get_device_name(device), "driver": found[0] if found else None}
+    match = re.search(r"\b\d+\.\d+(\.\d+)?\b", version.read_text()) if version.exists() else None
+    return {"name": torch.cuda.get_device_name(device), "driver": match[0] if match else None}
 
 
 DEVICES = "auto, cpu, cuda, cuda:N (the one of that number), or mps (experimental)"
