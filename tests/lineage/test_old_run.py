@@ -1,4 +1,4 @@
-"""A run of the version before: read by every command that reads runs, and nothing in it is made again.
+"""A run of the version before: read by every command that reads runs; only what is computed otherwise is made again.
 
 `run_of_schema_1.tar.gz` is the family of `tests/errors/desk.py` as qwenkit 0.1.0 made it, with its recipe of schema 1
 and its data files.
@@ -16,6 +16,7 @@ import pytest
 from tests.errors.desk import call
 
 RUN = Path("runs/family")
+NOT_TRAINED = {"tokenizer"}
 
 
 @pytest.fixture
@@ -32,11 +33,14 @@ def artifacts(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_it_is_read_and_nothing_runs_again(old_run: Path) -> None:
+def test_what_is_trained_otherwise_now_would_be_made_again_and_says_why(old_run: Path) -> None:
     before = artifacts(RUN)
-    code, out, err = call("run family.toml -q")
-    assert code == 0 and "nothing to do: every node is up to date" in out, err
-    assert "names of schema 1" in err and "`row` is now `seq_length`" in err
+    code, out, err = call("run family.toml --dry-run --json --allow-env-change")
+    assert code == 0 and "names of schema 1" in err and "`row` is now `seq_length`" in err
+    entries = {entry["node"]: entry for entry in json.loads(out)}
+    states = {name: entry["state"] for name, entry in entries.items()}
+    assert {name for name, state in states.items() if state == "done"} == NOT_TRAINED
+    assert "the stage changed (version 4 -> 5)" in entries["base"]["why"]
     assert artifacts(RUN) == before
 
 

@@ -16,7 +16,7 @@ from qwenkit.stages.results import PAIR_CURVES, Metrics, NodeResults, mean_score
 SUMMARY = "preference-model pretraining on many noisy comparisons (PMP)"
 EXAMPLE = "--model runs/nano/base --data runs/nano/world --tests runs/nano/testsets"
 ORDER = 80
-VERSION = 4  # 4: trained in float32; a prompt's pairs are held out together; every pair is seen; tools are rendered
+VERSION = 5  # 5: as pretrain; 4: trained in float32
 PRODUCES = ("scorer", "tokenizer")
 CURVES = PAIR_CURVES
 
