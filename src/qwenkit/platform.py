@@ -129,38 +129,33 @@ def fingerprint(threads: int, device: str, deterministic: bool) -> dict[str, obj
         "deterministic": deterministic,
         "cpu": cpu_model() if on_cpu else None,
         "accelerator": None if on_cpu else accelerator(device),
-        "world_size": world_size(),
+        "world_size": WORLD_SIZE,
         "layout": LAYOUT,
         "versions": versions(),
     }
 
 
-LAYOUT = "single"
-"""How weights and optimizer state lie on the devices: whole, in one process."""
+WORLD_SIZE, LAYOUT = 1, "single"
+"""The processes of a training that a recipe starts, and how weights and optimizer state lie on their devices: whole."""
 
 
 def upgraded_fingerprint(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fingerprint of a run under present keys. A run of an older version was one process with deterministic
     kernels; of its accelerator nothing is known."""
-    upgraded = {"deterministic": True, "world_size": 1, "layout": LAYOUT, **fixed}
+    upgraded = {"deterministic": True, "world_size": 1, "layout": "single", **fixed}
     return upgraded if fixed.get("device") == "cpu" else {**upgraded, "cpu": None}
 
 
-def world_size() -> int:
-    """Return the number of processes of a training, as torchrun says it; 1 without."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    return int(text) if text.isdecimal() and int(text) else 1
-
-
 def accelerator(device: str) -> dict[str, str | None]:
-    """Return the name of an accelerator and the version of its driver, where the system says it."""
+    """Return the name of an accelerator and the version of its driver, where the machine has it and says it."""
     if device == "mps":
         return {"name": _platform.machine(), "driver": _platform.mac_ver()[0] or None}
     import torch
 
     version = Path("/proc/driver/nvidia/version")
     match = re.search(r"\b\d+\.\d+(\.\d+)?\b", version.read_text()) if version.exists() else None
-    return {"name": torch.cuda.get_device_name(device), "driver": match[0] if match else None}
+    name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else None
+    return {"name": name, "driver": match[0] if match else None}
 
 
 DEVICES = "auto, cpu, cuda, cuda:N (the one of that number), or mps (experimental)"
@@ -172,22 +167,26 @@ def is_device_name(device: str) -> bool:
     return re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device) is not None
 
 
+def devices_here() -> list[str]:
+    """Return the names of this machine's devices, `cpu` first."""
+    import torch
+
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count())), *mps]
+
+
 def pick_device(device: str, where: str | None = None) -> str:
     """Return the name of a device that this machine has: for `auto` its first GPU, or else its processor.
 
     Raises a `UserError` for one that it lacks, before any work."""
-    if device == "cpu":
+    if device == "cpu":  # known without torch
         return device
-    import torch
-
-    count = torch.cuda.device_count()
-    present = ["cpu", *(f"cuda:{number}" for number in range(count))]
-    present += ["mps"] if torch.backends.mps.is_available() else []
+    here = devices_here()
     if device == "auto":
-        return "cuda" if count else "cpu"
-    if device in present or (device == "cuda" and count):
+        return "cuda" if "cuda:0" in here else "cpu"
+    if device in here or (device == "cuda" and "cuda:0" in here):
         return device
-    raise UserError(f"no device `{device}` on this machine", where=where, expected=" or ".join(["auto", *present]))
+    raise UserError(f"no device `{device}` on this machine", where=where, expected=" or ".join(["auto", *here]))
 
 
 def available_memory() -> int | None:

@@ -72,6 +72,17 @@ def test_what_a_recipe_leaves_open_is_as_at_the_first_start(toy: Path, monkeypat
         plan(toy, "deterministic=false", "two.text=z")
 
 
+def test_a_run_that_began_on_a_gpu_says_so_where_there_is_none(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(toy, "device=auto")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    fixed = json.loads((RUN / "run.json").read_text())["fixed"]
+    edit(RUN / "run.json", fixed={**fixed, "device": "cuda", "cpu": None, "accelerator": {"name": "A", "driver": "1"}})
+    assert {entry.state for entry in plan(toy, "device=auto")} == {"done"}
+    with pytest.raises(UserError, match='device: "cuda" -> "cpu"'):
+        plan(toy, "device=auto", "two.text=z")
+    assert plan(toy, "device=auto", "two.text=z", allow_drift=True)[1].state == "run"
+
+
 def test_a_run_of_an_older_version_goes_on(toy: Path) -> None:
     """Its fingerprint lacks what it did not know; what it knew must still hold."""
     go(toy)

@@ -225,7 +225,7 @@ def test_a_model_that_cannot_fit_is_refused_before_any_work(stocked: Path, small
     assert code == 2
     assert "`base` cannot be trained here: 1.84 B parameters, 2.2 T tokens, 2.4e+22 FLOPs" in err
     assert "more than 29.4 GB of memory, where a device has 16 GB" in err
-    assert "hint: at least 2 such devices, a larger one, or a smaller [base]" in err
+    assert "hint: at least 2 such devices, and a recipe trains on one: a larger one, or a smaller [base]" in err
     assert not (stocked / "runs").exists()
 
 

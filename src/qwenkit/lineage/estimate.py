@@ -60,11 +60,10 @@ def refuse_too_large(recipe: Recipe, wanted: list[str], runs: list[Path]) -> Non
         made = [manifest.config for run in runs if (manifest := graph.current(run, name))]
         if name not in wanted or recipe.nodes[name].identity() in made:
             continue
-        needed, present = size.devices(room), platform.world_size()
-        if needed > present:
-            room_words = f"{'a device has' if present == 1 else f'{present} devices have each'} {room / 1e9:.3g} GB"
+        needed = size.devices(room)
+        if needed > 1:
             raise UserError(
-                f"`{name}` cannot be trained here: {size.text()}, where {room_words}",
+                f"`{name}` cannot be trained here: {size.text()}, where a device has {room / 1e9:.3g} GB",
                 where=recipe.source,
-                hint=f"at least {needed} such devices, a larger one, or a smaller [{name}]",
+                hint=f"at least {needed} such devices, and a recipe trains on one: a larger one, or a smaller [{name}]",
             )
