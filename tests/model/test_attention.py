@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights
 from qwenkit.model.attention import Cache, NoCache, attention, document_mask
+from qwenkit.model.modes import set_activation_checkpointing
 from tests.model.conftest import tiny
 
 
@@ -69,11 +70,20 @@ def test_one_mask_serves_all_layers_of_a_window(monkeypatch: pytest.MonkeyPatch)
     assert made == [3, None]
 
 
+def test_a_window_that_was_not_announced_is_masked_too() -> None:
+    model, documents_BT = _model(tiny(windows=(3, None))), torch.arange(12)[None] // 5
+    packed = model.hidden(_ids(1, 12), documents_BT=documents_BT)
+    assert torch.equal(packed, model.hidden(_ids(1, 12), NoCache(documents_BT)))
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize("windows", [None, (3, None)])
-def test_training_is_one_graph(documents: bool, windows: tuple[int | None, ...] | None) -> None:
+def test_training_is_one_graph(documents: bool, windows: tuple[int | None, ...] | None, recompute: str) -> None:
     """Without a break, and with the same gradients; `eager` traces the graph and compiles nothing."""
+    torch._dynamo.reset()  # all cases together would exceed the limit of recompilations
     model = init_weights(Transformer(tiny(windows=windows)), seed=1, std=0.2).train()
+    set_activation_checkpointing(model, recompute)
     ids_BT = _ids(2, 12)
     documents_BT = (torch.arange(12)[None] // 5).expand(2, 12) if documents else None
     gradients = []

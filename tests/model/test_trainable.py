@@ -59,6 +59,27 @@ def test_statistics_are_saved_beside_the_weights_that_they_belong_to() -> None:
     assert trainable_parameters(model).keys() == {"0.weight"}
 
 
+class Centred(nn.Module):
+    """A module whose statistics are its own, beside parts with parameters or with none at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(1))
+        self.norm = nn.BatchNorm1d(2, affine=False)
+        self.out = nn.Linear(2, 2, bias=False)
+
+
+def test_statistics_of_modules_without_parameters_of_their_own_are_saved() -> None:
+    model, statistics = Centred(), {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert trainable_state(model).keys() == {"shift", "out.weight", *statistics}
+    model.norm(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    other = Centred()
+    load_trainable_state(other, trainable_state(model))
+    assert torch.equal(other.norm.running_mean, model.norm.running_mean) and other.norm.running_mean.any()
+    model.out.requires_grad_(False)
+    assert trainable_state(model).keys() == statistics  # all parameters beside `shift` are frozen
+
+
 def test_what_was_saved_comes_back_and_the_rest_stays() -> None:
     one, two = make(0), make(1)
     for model in (one, two):

@@ -6,12 +6,16 @@ import os
 import signal
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from qwenkit import rng
 from qwenkit.alignment import PairBatches, PairwiseObjective
@@ -24,11 +28,13 @@ from qwenkit.training import (
     AlarmError,
     Alone,
     Batches,
+    OptimizerSet,
     ProcessGroup,
     RunState,
     Sentinel,
     build_optimizer,
     build_schedule,
+    data_parallel,
     latest_checkpoint,
     lm_objective,
     loop,
@@ -36,8 +42,10 @@ from qwenkit.training import (
     train_update,
 )
 from qwenkit.training import sentinel as sentinel_module
-from qwenkit.training.data_parallel import sum_gradients
+from qwenkit.training import update as update_module
+from qwenkit.training.data_parallel import guarded, is_sharded, sum_gradients
 from qwenkit.training.loop import step_seed
+from qwenkit.training.step_sums import StepSums
 from qwenkit.training.world import together
 from tests.training.conftest import Run, make_model
 from tests.training.worlds import Echo, ThreadWorld, run_ranks
@@ -373,15 +381,32 @@ def test_a_ctrl_c_of_one_rank_stops_all_at_the_same_step(tmp_path: Path, main: i
 
 
 FAILURES = {
-    "data": "a shard is gone", "forward": "out of memory", "update": "a reward failed", "progress": "a closed pipe",
-    "log": "a full disk", "evaluation": "no test set",
+    "data": "a shard is gone", "forward": "out of memory", "buffers": "no room for them", "norm": "no room for a norm",
+    "sums": "no room for sums", "optimizer": "no room for moments", "update": "a reward failed",
+    "progress": "a closed pipe", "log": "a full disk", "evaluation": "no test set",
 }  # fmt: skip
+BETWEEN_EXCHANGES = {
+    "buffers": (data_parallel, "_flat_gradients"), "norm": (update_module, "gradient_norm"),
+    "sums": (StepSums, "_values"), "optimizer": (OptimizerSet, "step"),
+}  # fmt: skip
+"""What an update does in functions of its own, after it has met the others and before it meets them again."""
 
 
 @pytest.mark.parametrize("place", FAILURES)
-def test_an_error_of_one_rank_is_raised_in_all(place: str) -> None:
-    """Wherever it comes up: nobody waits for ever."""
+def test_an_error_of_one_rank_is_raised_in_all(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes up: nobody waits for ever. Update and evaluation of a caller may exchange, and therefore see to
+    the rest themselves."""
     faulty = 0 if place in ("progress", "log") else 1  # what only rank 0 does
+    fails = threading.local()  # of this rank
+    if place in BETWEEN_EXCHANGES:
+        owner, name = BETWEEN_EXCHANGES[place]
+        usual_part = getattr(owner, name)
+
+        def part(*args: Any) -> Any:
+            fails.here(place)
+            return usual_part(*args)
+
+        monkeypatch.setattr(owner, name, part)
 
     def train(world: ThreadWorld) -> None:
         def fail(where: str, step: int = 2) -> None:
@@ -398,17 +423,18 @@ def test_an_error_of_one_rank_is_raised_in_all(place: str) -> None:
 
         def update(state: RunState, step: int) -> dict[str, float]:
             metrics = usual_update(state, step)
-            fail("update")
+            together(world, lambda: fail("update"))
             return metrics
 
         def log(event: str, **fields: Any) -> None:
             fail("log")
 
         def evaluate(state: RunState) -> dict[str, float]:
-            fail("evaluation")
+            together(world, lambda: fail("evaluation"))
             return {}
 
         rank = Rank(world)
+        fails.here = fail
         usual_batches = rank.batches
         usual_update = train_update(
             rank.model, rank.optimizer, batches, build_schedule("constant", 9), objective=objective, world=world
@@ -424,6 +450,61 @@ def test_an_error_of_one_rank_is_raised_in_all(place: str) -> None:
     assert isinstance(errors[faulty], RuntimeError) and str(errors[faulty]) == FAILURES[place]
     assert isinstance(errors[1 - faulty], Stopped), errors
     assert str(errors[1 - faulty]) == f"the process of rank {faulty} failed: {FAILURES[place]}"
+
+
+def test_update_and_evaluation_may_exchange(tmp_path: Path) -> None:
+    """Also where one comes later to its exchange, and fails in it like all others."""
+
+    def train(world: ThreadWorld, until: int) -> list[str]:
+        def fail() -> None:
+            if world.rank and rank.state.step == 5:
+                raise RuntimeError("no test set")
+
+        def evaluate(state: RunState) -> dict[str, float]:
+            together(world, fail)
+            return {"ranks": float(world.sum(torch.ones(1)))}
+
+        rank = Rank(world)
+        rank.train(until, evaluate=evaluate, checkpoint_dir=tmp_path)
+        return [row["ranks"] for row in rank.named("eval")]
+
+    assert run_ranks(lambda world: train(world, 3)) == [[2.0, 2.0], []]
+    assert [str(error) for error in run_ranks(lambda world: train(world, 5))] == [
+        "the process of rank 1 failed: no test set",
+        "no test set",
+    ]
+
+
+def test_all_ranks_take_part_in_the_state_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may hold a part of it; one writes."""
+    asked: list[bool] = []
+    usual = RunState.state_dict
+
+    def state_dict(state: RunState) -> dict[str, Any]:
+        asked.append(threading.current_thread() is threading.main_thread())
+        return usual(state)
+
+    monkeypatch.setattr(RunState, "state_dict", state_dict)
+    run_ranks(lambda world: Rank(world).train(2, checkpoint_dir=tmp_path))
+    assert sorted(asked) == [False, True]
+
+
+def test_what_sharded_models_compute_asks_nobody_else(tmp_path: Path) -> None:
+    """Their passes exchange by themselves, so an error is the process's own; that of whole models is everybody's."""
+
+    def child() -> None:
+        distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+        whole, sharded = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+        assert is_sharded(sharded) and not is_sharded(whole)
+        world = Echo(0, 2)
+        for models, calls in (([whole], ["any"]), ([whole, sharded], [])):
+            world.calls.clear()
+            assert guarded(world, models, lambda: 3) == 3
+            assert world.calls == calls
+        distributed.destroy_process_group()
+
+    assert exit_codes(child) == [0]
 
 
 def test_a_mistake_of_the_users_is_the_same_in_all() -> None:
@@ -475,6 +556,23 @@ def test_a_world_of_one_exchanges_nothing() -> None:
 # ---- real processes -------------------------------------------------------------------------------------------------
 
 
+def exit_codes(*works: Callable[[], None]) -> list[int]:
+    """Return the exit code of each work, done in a process of its own; all run at once."""
+    children = []
+    for work in works:
+        children.append(os.fork())
+        if children[-1] == 0:
+            status = 1
+            try:
+                work()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 def test_two_real_processes_train_as_one(tmp_path: Path) -> None:
     """Over gloo; then one of them fails, and both stop."""
 
@@ -484,22 +582,12 @@ def test_two_real_processes_train_as_one(tmp_path: Path) -> None:
         training = Rank(world)
         training.train(6, checkpoint_dir=tmp_path / "checkpoints")
         torch.save((training.weights, training.state.numbers["last"]), tmp_path / f"{rank}.pt")
-        training.update = lambda state, step: {"loss": 1.0 / (1 - rank)}
+        training.update = lambda state, step: together(world, lambda: {"loss": 1.0 / (1 - rank)})
         with pytest.raises((ZeroDivisionError, Stopped), match="division by zero"):
             training.train(8)
         distributed.destroy_process_group()
 
-    children = []
-    for rank in range(2):
-        children.append(os.fork())
-        if children[-1] == 0:
-            status = 1
-            try:
-                child(rank)
-                status = 0
-            finally:
-                os._exit(status)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert exit_codes(lambda: child(0), lambda: child(1)) == [0, 0]
     one = Rank(Alone())
     one.train(6)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

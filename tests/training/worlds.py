@@ -66,6 +66,7 @@ class Echo(ThreadWorld):
         super().__init__(Meeting(size), rank)
 
     def _exchange(self, name: str, value: Any) -> list[Any]:
+        self.calls.append(name)
         return [value] * self.size
 
 

@@ -59,13 +59,16 @@ def train_pairs(
     from qwenkit.alignment.ranking import ranking_metrics
     from qwenkit.alignment.reward_model import PairBatches, PairwiseObjective
     from qwenkit.training import train
+    from qwenkit.training.data_parallel import guarded
+
+    def evaluate(_: object) -> dict[str, float]:
+        return guarded(world, [model], lambda: ranking_metrics(model, validation))
 
     batches = PairBatches(pairs, settings.batch_size, derive_seed(seed, "order"), rows_per_pass(settings), world)
     steps = batches.steps(epochs)
     last = train(
         settings, model, batches, steps, device=device, log=log, folder=folder, progress=progress, seed=seed,
-        objective=PairwiseObjective(), evaluate=(lambda _: ranking_metrics(model, validation)) if validation else None,
-        world=world,
+        objective=PairwiseObjective(), evaluate=evaluate if validation else None, world=world,
     )  # fmt: skip
     return PairTraining(steps, last.get("loss"))
 

@@ -22,6 +22,7 @@ compiled, matrix products 28.5k).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -53,16 +54,23 @@ class Cache(Protocol):
 
 class NoCache:
     """Whole rows, in which every token sees those before it in its document: training, scoring, any pass that is not
-    continued. Nothing is kept.
+    continued. Nothing is kept, and no layer changes it, so a layer can be computed again for its gradient.
 
         model.hidden(ids_BT, NoCache(documents_BT))     # packed rows
     """
 
-    def __init__(self, documents_BT: Tensor | None = None, positions_BT: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        documents_BT: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        windows: Iterable[int | None] = (None,),
+    ) -> None:
         """Number the document of each token (None: a row is one document). Positions are given, or start again at 0
-        with every document."""
+        with every document. All layers of one of these `windows` share a mask; another window's is made in each."""
         self.documents_BT, self.given_BT = documents_BT, positions_BT
         self._masks: dict[int | None, Tensor] = {}
+        if documents_BT is not None:
+            self._masks = {window: document_mask(documents_BT, window) for window in dict.fromkeys(windows)}
 
     def positions_BT(self, x_BTC: Tensor) -> Tensor:
         """Return the positions [B, T], or [1, T] where all rows have the same."""
@@ -80,9 +88,10 @@ class NoCache:
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None) -> Tensor:
         """Return the attention [B, H, T, D] of the rows among themselves."""
-        if self.documents_BT is not None and window not in self._masks:  # one mask for all layers of a window
-            self._masks[window] = document_mask(self.documents_BT, window)
-        return attention(q_BHTD, k_BGTD, v_BGTD, self._masks.get(window), window)
+        mask = self._masks.get(window)
+        if self.documents_BT is not None and mask is None:
+            mask = document_mask(self.documents_BT, window)
+        return attention(q_BHTD, k_BGTD, v_BGTD, mask, window)
 
 
 def document_mask(documents_BT: Tensor, window: int | None = None) -> Tensor:

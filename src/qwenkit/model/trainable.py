@@ -24,14 +24,15 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return everything that training changes, by name: the trained parameters, and the persistent buffers of modules
-    that have one (such as running statistics). The tensors are the model's own."""
+    """Return everything that training changes, by name: the trained parameters, and the persistent buffers (such as
+    running statistics) of all modules but those whose parameters are all frozen. The tensors are the model's own."""
     return {**trainable_parameters(model), **dict(_buffers(model))}
 
 
 def _buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for prefix, module in model.named_modules():
-        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        parameters = list(module.parameters())
+        if not parameters or any(parameter.requires_grad for parameter in parameters):
             for name, buffer in module.named_buffers(prefix, recurse=False):
                 if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
                     yield name, buffer

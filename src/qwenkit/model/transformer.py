@@ -134,6 +134,10 @@ class Decoder(nn.Module):
             x_BTC = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
         return self.norm(x_BTC)
 
+    def no_cache(self, documents_BT: Tensor | None) -> NoCache:
+        """Return the cache of whole rows, with the masks of all layers."""
+        return NoCache(documents_BT, windows=map(self.config.window, range(len(self.layers))))
+
     def rotary(self, x_BTC: Tensor, cache: Cache) -> Rotary:
         """Return the rotary tables of these tokens, which all blocks share."""
         extension = self.config.extension
@@ -193,7 +197,7 @@ class Transformer(nn.Module):
         if embeds_BTD is None:
             assert ids_BT is not None, "either ids or their embeddings"
             embeds_BTD = self.embed(ids_BT)
-        return self.model(embeds_BTD, NoCache(documents_BT) if cache is None else cache)
+        return self.model(embeds_BTD, self.model.no_cache(documents_BT) if cache is None else cache)
 
     def head(self, h_ND: Tensor) -> Tensor:
         """Return the logits [..., V] of hidden states [..., D]; with tied embeddings, the input table is the head."""
@@ -236,5 +240,5 @@ class ScalarModel(nn.Module):
 
     def score(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return the value at every token, [B, T], in float32; attention stays inside a document."""
-        h_BTC = self.model(self.model.embed_tokens(ids_BT), NoCache(documents_BT))
+        h_BTC = self.model(self.model.embed_tokens(ids_BT), self.model.no_cache(documents_BT))
         return self.score_head(h_BTC).squeeze(-1).float()

@@ -11,7 +11,8 @@ The first Ctrl-C (or SIGTERM) ends the step (and an evaluation due after it), sa
 stops at once. An alarm whose action is "stop" raises without saving, so the last checkpoint is a healthy one.
 
 In a `world` of several processes all of them run this loop, and it decides the same in each: rank 0's clock says when
-to save, a signal or an alarm of one stops all at the same step, an error of one is raised in all. Rank 0 logs and
+to save, a signal or an alarm of one stops all at the same step, an error of the loop's own work in one is raised in
+all. Update and evaluation may exchange, so they see to their own errors (`training.update.Update`). Rank 0 logs and
 saves.
 """
 
@@ -34,6 +35,7 @@ from qwenkit import rng
 from qwenkit.errors import Interrupted, UserError, within
 from qwenkit.model.modes import evaluating
 from qwenkit.training.checkpoint import RunState, load_checkpoint, load_latest, save_checkpoint, step_folder
+from qwenkit.training.data_parallel import guarded
 from qwenkit.training.sentinel import STOP, AlarmError, AlarmEvent, Sentinel
 from qwenkit.training.update import Metrics, Update
 from qwenkit.training.world import ALONE, World, together
@@ -51,7 +53,9 @@ class Log(Protocol):
 
 
 class Evaluate(Protocol):
-    """A function that measures the modules of a run during training, such as the loss on a validation split."""
+    """A function that measures the modules of a run during training, such as the loss on a validation split.
+
+    All processes call it at once. It may exchange; what can fail in one process alone is `together`'s."""
 
     def __call__(self, state: RunState, /) -> Mapping[str, Any]:
         """Return the metrics of the event `eval`."""
@@ -101,12 +105,12 @@ def run(
     checkpointer.resume()
     with _signals() as signals:
         if evaluate and state.step == 0:
-            together(world, lambda: _evaluate(evaluate, state, log))
+            _evaluate(evaluate, state, log, world)
         while state.step < until:
             steps.run_one()
             due = state.step == until or (evaluate_every and state.step % evaluate_every == 0)
             if evaluate and due:  # before an interrupt is acted on: a resumed run never comes back to this step
-                together(world, lambda: _evaluate(evaluate, state, log))
+                _evaluate(evaluate, state, log, world)
             if world.any(bool(signals)):
                 checkpointer.save()
                 raise Interrupted(f"interrupted at step {state.step} of {until}; the state is saved")
@@ -138,11 +142,7 @@ class _Steps:
         state, world = self.state, self.world
         torch.manual_seed(step_seed(self.seed, state.step, world.rank))
         started = time.perf_counter()
-        try:
-            metrics = together(world, lambda: self.update(state, state.step))
-        except AlarmError as error:
-            self.log("alarm", step=state.step + 1, **error.alarm_event.fields())
-            raise
+        metrics = self._updated()
         seconds = world.agree(time.perf_counter() - started)  # one clock: all sentinels see the same
         state.step += 1
         state.tokens += int(metrics.get("tokens", 0))
@@ -150,7 +150,20 @@ class _Steps:
         state.numbers[LAST_METRICS] = metrics
         alarm_events = together(world, lambda: self._observe(metrics, seconds))
         if world.any(bool(alarm_events)):
-            _report(world.gather(alarm_events), state.step, self.log)
+            _report(world, world.gather(alarm_events), state.step, self.log)
+
+    def _updated(self) -> Metrics:
+        """Run the update; an alarm that it raises in one process is logged once and raised in all."""
+        state, world = self.state, self.world
+        try:
+            metrics, alarm = self.update(state, state.step), None
+        except AlarmError as error:
+            metrics, alarm = {}, error
+        if world.any(alarm is not None):
+            first = next(each for each in world.gather(alarm) if each)
+            together(world, lambda: self.log("alarm", step=state.step + 1, **first.alarm_event.fields()))
+            raise alarm or first
+        return metrics
 
     def _observe(self, metrics: Metrics, seconds: float) -> list[AlarmEvent]:
         """Show and log the metrics of a step with its time; return the alarms that they raise."""
@@ -163,31 +176,32 @@ class _Steps:
         return self.sentinel.observe(self.state.step, timed)
 
 
-def _report(by_rank: Sequence[Sequence[AlarmEvent]], step: int, log: Log) -> None:
+def _report(world: World, by_rank: Sequence[Sequence[AlarmEvent]], step: int, log: Log) -> None:
     """Log all alarms of a step, each once whichever processes raised it; then raise the first one that stops."""
     alarm_events: dict[str, AlarmEvent] = {}
     for event in itertools.chain.from_iterable(by_rank):
         alarm_events.setdefault(event.alarm.id, event)
-    for event in alarm_events.values():
-        log("alarm", step=step, **event.fields())
+    together(world, lambda: [log("alarm", step=step, **event.fields()) for event in alarm_events.values()])
     for event in alarm_events.values():
         if event.alarm.action == STOP:
             raise event.error()
 
 
-def _evaluate(evaluate: Evaluate, state: RunState, log: Log) -> None:
+def _evaluate(evaluate: Evaluate, state: RunState, log: Log, world: World) -> None:
     """Evaluate without a trace: modules keep their mode, and the next step seeds its own draws."""
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         for module in state.modules.values():
             stack.enter_context(evaluating(module))
         metrics = evaluate(state)
-    log("eval", step=state.step, **{**metrics, "seconds": round(time.perf_counter() - started, 4)})
+    seconds = round(time.perf_counter() - started, 4)
+    together(world, lambda: log("eval", step=state.step, **{**metrics, "seconds": seconds}))
 
 
 @dataclass
 class _Checkpointer:
-    """Saves and restores the state together with the sentinel's history. Rank 0 writes, and says when."""
+    """Saves and restores the state together with the sentinel's history. All processes take part in the state, of which
+    each may hold a part; rank 0 writes, and says when."""
 
     state: RunState
     sentinel: Sentinel
@@ -206,10 +220,11 @@ class _Checkpointer:
             return
         folder, newest = self.folder, together(self.world, self._newest)
         step = self.world.agree(newest[0] if newest else None)
-        if step is not None:
-            together(
-                self.world, lambda: self._load(newest[1] if newest else load_checkpoint(step_folder(folder, step)))
-            )
+        if step is None:
+            return
+        tree = together(self.world, lambda: newest[1] if newest else load_checkpoint(step_folder(folder, step)))
+        guarded(self.world, self.state.modules.values(), lambda: self._load(tree))
+        together(self.world, lambda: self.log("resumed", step=self.state.step))
 
     def _newest(self) -> tuple[int, dict[str, Any]] | None:
         """Return step and state of the newest complete checkpoint in rank 0, None in the other processes."""
@@ -223,7 +238,6 @@ class _Checkpointer:
         with self._of_this_training():
             self.state.load_state_dict(tree["run"])
             self.sentinel.load_state_dict(tree["sentinel"])
-        self.log("resumed", step=self.state.step)
 
     @contextlib.contextmanager
     def _of_this_training(self) -> Iterator[None]:
@@ -242,15 +256,17 @@ class _Checkpointer:
             self.save()
 
     def save(self) -> None:
-        """Save now; all processes wait until rank 0 has written."""
-        together(self.world, self._write)
-
-    def _write(self) -> None:
-        if self.folder is None or self.world.rank:
+        """Save now: all processes give their part of the state, and wait until rank 0 has written it."""
+        if self.folder is None:
             return
-        started = time.monotonic()
-        tree = {"run": self.state.state_dict(), "sentinel": self.sentinel.state_dict()}
-        save_checkpoint(tree, self.folder, self.state.step)
+        folder, started = self.folder, time.monotonic()
+        run_state = guarded(self.world, self.state.modules.values(), self.state.state_dict)
+        together(self.world, lambda: self._write(run_state, folder, started))
+
+    def _write(self, run_state: dict[str, Any], folder: Path, started: float) -> None:
+        if self.world.rank:
+            return
+        save_checkpoint({"run": run_state, "sentinel": self.sentinel.state_dict()}, folder, self.state.step)
         self._saved = time.monotonic()
         self.log("checkpoint", step=self.state.step, until=self.until, seconds=round(self._saved - started, 3))
 

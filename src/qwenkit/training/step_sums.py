@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qwenkit.training.world import World
+from qwenkit.training.world import World, together
 
 
 class StepSums:
@@ -36,9 +36,12 @@ class StepSums:
         """Return the sums over all processes, and other scalar tensors of this device beside them, in one read.
 
         All processes have the same names."""
-        sums = world.sum(torch.stack(list(self._sums.values())))
-        beside = [tensor.to(self._zero) for tensor in others.values()]
-        return dict(zip([*self._sums, *others], torch.stack([*sums, *beside]).tolist(), strict=True))
+        total = world.sum(together(world, lambda: torch.stack(list(self._sums.values()))))
+        values = together(world, lambda: self._values(total, others))
+        return dict(zip([*self._sums, *others], values, strict=True))
+
+    def _values(self, total: Tensor, others: Mapping[str, Tensor]) -> list[float]:
+        return torch.stack([*total, *(tensor.to(total) for tensor in others.values())]).tolist()
 
     def read_own(self, name: str) -> float:
         """Return a sum of this process alone: a read of its own, for an alarm."""

@@ -135,6 +135,7 @@ def train_packed(
 
     With `vocab_size` the sentinel also watches for a loss above that of a uniform guess."""
     from qwenkit.training import Batches, validation_losses
+    from qwenkit.training.data_parallel import guarded
     from qwenkit.training.step_batch import share_of
 
     share = share_of(settings.batch_size, world)
@@ -148,7 +149,7 @@ def train_packed(
         folder=folder,
         progress=progress,
         seed=seed,
-        evaluate=lambda _: validation_losses(model, validation),
+        evaluate=lambda _: guarded(world, [model], lambda: validation_losses(model, validation)),
         vocab_size=vocab_size,
         world=world,
     )

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from qwenkit.training.checkpoint import RunState
-from qwenkit.training.data_parallel import sum_gradients
+from qwenkit.training.data_parallel import guarded, sum_gradients
 from qwenkit.training.lm_loss import Objective, lm_objective
 from qwenkit.training.lr_schedule import Schedule
 from qwenkit.training.optim import OptimizerSet
@@ -32,7 +32,12 @@ from qwenkit.training.world import ALONE, World, together
 
 Metrics = dict[str, float]
 Update = Callable[[RunState, int], Metrics]
-"""`update(state, step)`: train one step and return its metrics."""
+"""`update(state, step)`: train one step and return its metrics.
+
+All processes of a world run it at once. It may exchange, so what can fail in one process alone is `together`'s, between
+the exchanges. The loop passes on only an alarm of one process, which is raised after its last exchange."""
+
+T = TypeVar("T")
 
 
 class Compiled:
@@ -77,31 +82,39 @@ def train_update(
     device = next(model.parameters()).device
     forward = Compiled(model) if compile else model
 
-    def backward(step: int) -> tuple[StepBatch[MicroBatch], StepSums]:
+    def guard(work: Callable[[], T]) -> T:
+        return guarded(world, [model], work)
+
+    def backward(batch: StepBatch[MicroBatch]) -> StepSums:
         """Add the gradients of this process's micro-batches."""
-        batch, sums = batches(step), StepSums(device)
-        for micro_batch in batch.micro_batches if batch.learns else ():
+        sums = StepSums(device)
+        for micro_batch in batch.micro_batches:
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 loss, others = objective(forward, micro_batch.to(device))
             sums.add({"loss": loss, **others})
             (loss / batch.weight).backward()
-        return batch, sums
+        return sums
 
-    def update(state: RunState, step: int) -> Metrics:
-        model.train()
-        batch, sums = together(world, lambda: backward(step))
-        if not batch.learns:
-            raise_alarm("no-content", 0, describe_all(world, batch))
-        sum_gradients(world, optimizer.parameters)
-        values = sums.read(world, {"grad_norm": gradient_norm(optimizer)})
-        if not all(map(math.isfinite, (values["loss"], values["grad_norm"]))):
-            optimizer.zero_grad()
-            _raise_nonfinite(world, values, sums, batch)
-        scale_gradients(optimizer, values["grad_norm"], max_grad_norm)
+    def move(step: int, norm: float) -> None:
+        """Take the step of the optimizer along gradients of this joint norm."""
+        scale_gradients(optimizer, norm, max_grad_norm)
         optimizer.set_factor(schedule(step))
         optimizer.step()
         optimizer.zero_grad()
+
+    def update(state: RunState, step: int) -> Metrics:
+        model.train()
+        batch = together(world, lambda: batches(step))
+        if not batch.learns:
+            raise_alarm("no-content", 0, describe_all(world, batch))
+        sums = guard(lambda: backward(batch))
+        sum_gradients(world, optimizer.parameters)
+        values = sums.read(world, {"grad_norm": guard(lambda: gradient_norm(optimizer))})
+        if not all(map(math.isfinite, (values["loss"], values["grad_norm"]))):
+            optimizer.zero_grad()
+            _raise_nonfinite(world, values, sums, batch)
         norm = values.pop("grad_norm")
+        guard(lambda: move(step, norm))
         return {
             **{name: value / batch.weight for name, value in values.items()},
             "grad_norm": norm,
@@ -143,7 +156,7 @@ def clip_gradients(optimizer: OptimizerSet, max_grad_norm: float, where: Callabl
 def describe_all(world: World, batch: StepBatch[MicroBatch], at_fault: bool = True) -> str:
     """Return where the data of a step comes from, for an alarm: that of the processes at fault, or of all where none
     knows itself to be. Every process of the world calls this."""
-    places = world.gather((at_fault, batch.describe()))
+    places = world.gather((at_fault, together(world, batch.describe)))
     if world.size == 1:
         return places[0][1]
     some = any(at_fault for at_fault, _ in places)

@@ -126,7 +126,7 @@ def together(world: World, work: Callable[[], T]) -> T:
     """Return what `work()` gives in this process, once it is done in all of them.
 
     Where it fails in one process it fails in all: that process raises its own error, the others raise the first of
-    those. `work` must not exchange anything itself, or only what fails in all processes alike."""
+    those. `work` exchanges nothing itself: else one would ask here who failed while another waits in there."""
     if world.size == 1:
         return work()
     try:
