@@ -21,8 +21,9 @@ call gives the same answers again; ask with another seed for others.
 
 Calls may interleave: each step advances all requests, and each result waits for the call that asked for it. A call that
 fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN or infinite
-end their own request, with an error that names it: `generate` and `stream` raise it, `step` puts it into the request's
-last delta. What was submitted is kept until a step hands it out, or until it is aborted.
+end their own request, with an error that names it, and so do media that cannot be read: `generate` and `stream` raise
+it, `step` puts it into the request's last delta. What was submitted is kept until a step hands it out, or until it is
+aborted.
 
 Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is one, but
 means "a new text begins" only to models that were trained across the ends of documents; those trained here were not. A

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from qwenkit.errors import Stopped
+from qwenkit.errors import QwenkitError
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.stopping import check_stop
@@ -14,8 +14,8 @@ from qwenkit.prompt import Prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
-FinishReason = Literal["stop", "length", "abort", "not finite"]
-"""The last two end a request that has no output."""
+FinishReason = Literal["stop", "length", "abort", "not finite", "error"]
+"""The last three end a request that has no output."""
 Status = Literal["waiting", "running", "finished"]
 
 
@@ -76,10 +76,11 @@ class Delta:
     """Whole characters that no stop string can take back; None where the engine has no tokenizer."""
     logprobs: list[float] | None
     finish_reason: FinishReason | None
-    """None: more will come. "not finite": the logits were no numbers, and the whole request ends."""
+    """None: more will come. "not finite": the logits were no numbers; "error": the prompt's media cannot be read.
+    Both end the whole request."""
     output: Output | None = None
     """All answers of the request, on its last delta."""
-    error: Stopped | None = None
+    error: QwenkitError | None = None
     """Why there is no output, on the last delta of a request that has none."""
 
 
@@ -103,13 +104,20 @@ class Request:
     submitted: bool = False
     """Whether `step` hands out its deltas; otherwise the call that waits for it does."""
     output: Output | None = None
-    error: Stopped | None = None
+    error: QwenkitError | None = None
     """The reason why there is no output."""
+    embeds_TD: Tensor | None = None
+    """The vectors of the prompt's tokens where it has media, from when it is first read."""
 
     @property
     def is_pending(self) -> bool:
         """Return whether there is neither an output nor an error yet."""
         return self.output is None and self.error is None
+
+    def cancel(self) -> None:
+        """Abort the samples that are not finished: they leave the queue and the batch at the next step."""
+        for sequence in self.sequences:
+            sequence.finish_reason = sequence.finish_reason or "abort"
 
     def result(self) -> Output:
         """Return the output, or raise the error."""
@@ -199,6 +207,11 @@ class Sequence:
         if self.detokenizer is not None and in_text:
             self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
         self.finish_reason = check_stop(self)
+
+    def fail(self, error: QwenkitError) -> None:
+        """End the whole request here; `error` is what it gets in place of an output."""
+        self.request.error, self.finish_reason = error, "error"
+        self.request.cancel()
 
     @property
     def has_delta(self) -> bool:
