@@ -306,5 +306,5 @@ def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
     top_p_B = torch.tensor([p.top_p for p in params], device=device, dtype=torch.float64)
     min_p_B = torch.tensor([p.min_p for p in params], device=device)
     probs_BV = truncate(logits_BV / temperature_B[:, None], top_k_B, top_p_B, min_p_B).softmax(-1)
-    counters = np.array([(s.params.seed, s.request.rng_id, s.sample, len(s.ids)) for s in sequences]).T
+    counters = np.array([sequence.draw_counters for sequence in sequences]).T
     return sample(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))

@@ -89,7 +89,7 @@ class Request:
     """One prompt with its settings, the same for all its samples."""
 
     rng_id: int
-    """The number that its random draws are made from."""
+    """The number that its random draws are made from; -1 until it is queued, where that is its handle."""
     label: str
     """What error messages call it, such as `prompt 3`."""
     prompt: Prompt
@@ -98,6 +98,10 @@ class Request:
     stop_ids: frozenset[int]
     eos_id: int | None = None
     """The token that follows a sequence of `stop_words_ids`; None: the answer ends with the sequence itself."""
+    first_sample: int = 0
+    """Which sample of the draws the first one of the request is."""
+    first_draw: int = 0
+    """Which position of the draws the first token of an answer is."""
     sequences: list[Sequence] = field(default_factory=list)
     handle: int = -1
     """The engine's number of the request, from when it is queued."""
@@ -113,6 +117,11 @@ class Request:
     def is_pending(self) -> bool:
         """Return whether there is neither an output nor an error yet."""
         return self.output is None and self.error is None
+
+    def take_names(self, handle: int) -> None:
+        """Take from the handle to come what was left open: the number of the draws, and the label."""
+        self.rng_id = handle if self.rng_id < 0 else self.rng_id
+        self.label = f"request {handle}" if self.label == "request" else self.label
 
     def cancel(self) -> None:
         """Abort the samples that are not finished: they leave the queue and the batch at the next step."""
@@ -195,6 +204,14 @@ class Sequence:
     def last_ids(self, count: int) -> tuple[int, ...]:
         """Return the last `count` tokens of prompt and answer together."""
         return self.tokens(max(0, self.length - count), self.length)
+
+    @property
+    def draw_counters(self) -> tuple[int, int, int, int]:
+        """Return what the draw of the next token is a function of: seed, rng_id, sample, position in the answer; the
+        last two start where the request says."""
+        request = self.request
+        sample, position = request.first_sample + self.sample, request.first_draw + len(self.ids)
+        return request.params.seed or 0, request.rng_id, sample, position
 
     def append(self, id: int, logprob: float) -> None:
         """Add a new token, and set `finish_reason` where it is the last."""
