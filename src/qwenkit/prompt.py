@@ -25,7 +25,7 @@ class Media(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """Token ids, and the media among them in the order of their places."""
+    """Token ids, and the media among them in the order of their places: `images` holds sounds too."""
 
     ids: tuple[int, ...]
     images: tuple[Media, ...] = ()

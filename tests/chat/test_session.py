@@ -79,6 +79,29 @@ def test_a_question_that_cannot_be_asked_costs_no_conversation(
     assert said.err.startswith("error: prompt: ") and "you said two" in said.out
 
 
+class Asked(Echo):
+    """Keeps with what each answer was asked for."""
+
+    def stream_chat(self, messages: Sequence[dict[str, str]], params: Any, **options: Any) -> Iterator[str]:
+        self.options = options
+        return iter([self.tok.decode(self.tok.render(messages, add_generation_prompt=True, **options).ids)])
+
+
+@pytest.mark.parametrize("prompt", [None, "one"])
+@pytest.mark.parametrize("thinking", [None, True, False])
+def test_thoughts_are_asked_for_and_counted(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, thinking: bool | None, prompt: str | None
+) -> None:
+    tok = ChatTokenizer(tiny, "qwen3")
+    engine, seen = Asked(tok), []
+    render = tok.render
+    monkeypatch.setattr(tok, "render", lambda *args, **options: seen.append(options) or render(*args, **options))
+    _type(monkeypatch, "one")
+    talk(engine, tok, None, None, prompt, None, thinking)
+    assert engine.options == ({} if thinking is None else {"thinking": thinking})
+    assert len(seen) > 1 and {options.get("thinking") for options in seen} == {thinking}, "also for what fits"
+
+
 def test_a_line_that_is_no_text_is_said_and_the_next_one_read(
     tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

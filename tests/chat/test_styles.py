@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -309,16 +310,25 @@ def test_a_style_is_trained_where_its_template_is_published(tmp_path: Path) -> N
                 chat_tokenizer(folder, style)
 
 
-def test_a_session_thinks_by_the_switch_of_its_template(
-    tiny: ChatTokenizer, published: dict[str, str], tmp_path: Path
-) -> None:
-    qwen3 = load_tokenizer(publish(tmp_path / "qwen3", LATER, published["qwen3"]))
-    assert qwen3.thinking_kwargs(False, {}) == {"enable_thinking": False}
-    qwq = load_tokenizer(publish(tmp_path / "qwq", LATER, published["qwq"]))
-    assert qwq.thinking_kwargs(True, {}) == {}
+SWITCH = re.compile(r"\{%-? if enable_thinking is defined.*?\{%-? endif %\}", re.DOTALL)
+
+
+def test_thoughts_that_a_template_cannot_switch_are_refused(tiny: ChatTokenizer, published: dict[str, str]) -> None:
+    """Also where the template is otherwise that of a style that has the choice."""
+    cut, asked = ChatTokenizer(tiny, None, SWITCH.sub("", published["qwen3"])), talk("Hi")
+    assert cut.style == "qwen3" and cut.chat_template != published["qwen3"]
+    for thinking in (True, False):
+        with pytest.raises(UserError) as caught:
+            cut.render(asked, add_generation_prompt=True, thinking=thinking)
+        assert str(caught.value) == (
+            f"thinking = {str(thinking).lower()}, and the folder's chat template does not read 'enable_thinking'\n"
+            "  expected: a template that does, or none of the two"
+        )
+    qwq = ChatTokenizer(tiny, None, published["qwq"])
+    assert qwq.style == "qwq" and qwq.render(asked, add_generation_prompt=True, thinking=True).ids
     for tok, message in ((qwq, "qwq always thinks"), (tiny, "chatml has no thoughts")):
         with pytest.raises(UserError, match=f"thinking = false, and the chat style {message}"):
-            tok.thinking_kwargs(False, {})
+            tok.render(asked, add_generation_prompt=True, thinking=False)
 
 
 @pytest.mark.parametrize("style", FILES)

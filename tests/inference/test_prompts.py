@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwenkit.errors import UserError
+from qwenkit.errors import Stopped, UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
 from qwenkit.prompt import Media, Prompt
 
-from .conftest import GREEDY, SHAPE, Bytes, make_prompts
+from .conftest import GREEDY, SHAPE, Bytes, completed, make_prompts
 
 CONFIG = ModelConfig(**SHAPE)  # type: ignore[arg-type]
 PAD = 263
@@ -100,6 +101,54 @@ def test_every_way_of_asking_takes_a_prompt(seeing: Seeing) -> None:
     whole = engine.score([Prompt((9, 9, *WITH_CAT.ids, *output.ids), (CAT._replace(start=4, stop=7),))])[0]
     assert behind == pytest.approx(whole[1:], abs=1e-4)
     assert behind[6:] != pytest.approx(engine.score([[9, 9, *WITH_CAT.ids]], [output.ids])[0], abs=1e-2)
+
+
+class Blind(Seeing):
+    """Finds no picture of this name, cannot decode that one, and counts what it looks at."""
+
+    looked = 0
+
+    def embed(self, ids_BT: Tensor, prompts: Sequence[Prompt] = ()) -> Tensor:
+        for media in (media for prompt in prompts for media in prompt.images):
+            self.looked += 1
+            if media.source == "lost.png":
+                raise FileNotFoundError(2, "No such file", media.source)
+            if media.source == "torn.png":
+                raise UserError("not an image", where=media.source)
+            if media.source == "odd.png":
+                raise ValueError("no such layer")
+        return super().embed(ids_BT, prompts)
+
+
+UNREADABLE = {
+    "lost.png": (UserError, "its media cannot be read ([Errno 2] No such file: 'lost.png')"),
+    "torn.png": (UserError, "torn.png: not an image"),
+    "odd.png": (Stopped, "its media cannot be read (no such layer)"),
+}
+
+
+@pytest.mark.parametrize("source", UNREADABLE)
+@pytest.mark.parametrize("settings", [{}, {"max_batch": 2}], ids=str)
+def test_media_that_cannot_be_read_end_their_own_request(seeing: Seeing, source: str, settings: dict[str, Any]) -> None:
+    blind = Blind(CONFIG).eval()
+    blind.load_state_dict(seeing.state_dict())
+    engine = Engine(blind, Bytes(), **settings)
+    broken = WITH_CAT._replace(images=(CAT._replace(source=source),))
+    good, bad, other = (engine.submit(p, replace(PARAMS, n=2)) for p in (WITH_CAT, broken, longer(50)))
+    deltas = []
+    while engine.has_work:
+        deltas += engine.step()
+    (fault,) = [delta for delta in deltas if delta.handle == bad]
+    kind, message = UNREADABLE[source]
+    where = f"request 1{', ' if source == 'torn.png' else ': '}"
+    assert type(fault.error) is kind and str(fault.error) == where + message
+    assert (fault.finish_reason, fault.ids, fault.output) == ("error", [], None)
+    wanted = {good: plain_answer(seeing, WITH_CAT, 8), other: plain_answer(seeing, longer(50), 8)}
+    assert completed(deltas) == wanted and engine.runner.cache.owners == []
+    assert blind.looked == 3, "each request's media are embedded once"
+    with pytest.raises(kind, match="prompt 1"):
+        engine.generate([WITH_CAT, broken], PARAMS)
+    assert engine.generate([WITH_CAT], PARAMS)[0].ids == wanted[good]
 
 
 def test_a_prompt_of_text_is_its_ids(model: Transformer) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ..errors import UserError, visible
@@ -39,7 +40,12 @@ class ChatEngine(Protocol[Params]):
         ...
 
     def stream_chat(
-        self, messages: list[Message], params: Params, *, template_kwargs: TemplateKwargs | None = None
+        self,
+        messages: list[Message],
+        params: Params,
+        *,
+        thinking: bool | None = None,
+        template_kwargs: TemplateKwargs | None = None,
     ) -> Iterator[str]:
         """Yield the text of the answer in deltas."""
         ...
@@ -52,14 +58,16 @@ def talk(
     system: str | None,
     prompt: str | None,
     template_kwargs: TemplateKwargs | None = None,
+    thinking: bool | None = None,
 ) -> None:
     """Ask once (`prompt`), or read lines until the end of the input. `template_kwargs` are for the folder's chat
-    template."""
+    template, `thinking` says whether answers begin with thoughts (None: as the chat style does)."""
+    ask = partial(answer, engine, tok, params, template_kwargs=template_kwargs, thinking=thinking)
     start: Messages = [{"role": "system", "content": system}] if system else []
     for remark in getattr(tok, "remarks", ()):
         print(f"note: {visible(remark)}", file=sys.stderr)
     if prompt is not None:
-        answer(engine, tok, params, [*start, {"role": "user", "content": prompt}], template_kwargs)
+        ask([*start, {"role": "user", "content": prompt}])
         return
     history = list(start)
     print("/clear forgets, /quit leaves")
@@ -73,19 +81,13 @@ def talk(
             encoding = getattr(sys.stdin, "encoding", None) or "this terminal's encoding"
             print(f"error: this line is not text in {encoding}; it was not asked", file=sys.stderr)
         elif line.strip():
-            history = turn(engine, tok, params, [*history, {"role": "user", "content": line}], template_kwargs)
+            history = turn(ask, [*history, {"role": "user", "content": line}])
 
 
-def turn(
-    engine: ChatEngine[Params],
-    tok: SupportsRender,
-    params: Params,
-    history: Messages,
-    template_kwargs: TemplateKwargs | None = None,
-) -> Messages:
+def turn(ask: Callable[[Messages], str], history: Messages) -> Messages:
     """Return the history with its answer; a question that cannot be asked is explained and removed."""
     try:
-        return [*history, {"role": "assistant", "content": answer(engine, tok, params, history, template_kwargs)}]
+        return [*history, {"role": "assistant", "content": ask(history)}]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return history[:-1]
@@ -121,11 +123,13 @@ def answer(
     params: Params,
     history: Messages,
     template_kwargs: TemplateKwargs | None = None,
+    thinking: bool | None = None,
 ) -> str:
     """Print the answer while it is generated, and return it. `ANSWER_ROOM` tokens of the context are left for it."""
     room = engine.max_length - ANSWER_ROOM
-    kept = truncate_history(tok, history, engine.max_window, room, template_kwargs=template_kwargs)
     more: dict[str, Any] = {"template_kwargs": template_kwargs} if template_kwargs else {}
+    more |= {} if thinking is None else {"thinking": thinking}
+    kept = truncate_history(tok, history, engine.max_window, room, **more)
     stream = engine.stream_chat(kept, params, **more)
     if len(kept) < len(history):
         print(f"(the model no longer sees the oldest {len(history) - len(kept)} messages)", file=sys.stderr)

@@ -185,16 +185,6 @@ class ChatTokenizer(Tokenizer):
             )
         templates.check_kwargs(template, template_kwargs)
 
-    def thinking_kwargs(self, thinking: bool, template_kwargs: TemplateKwargs) -> TemplateKwargs:
-        """Return the keys with which the folder's template thinks or does not, for callers that pass on keys alone.
-
-        Raises a `UserError` where the folder's style or template has no such choice."""
-        template = self.chat_template
-        if template is None or (self.style is not None and not templates.reads(template, templates.THINKING)):
-            get_style(self.style or "chatml").opening(thinking)
-            return template_kwargs
-        return templates.with_thinking(template, thinking, template_kwargs)
-
     def parse(self, ids_or_text: str | Iterable[int], tools: Sequence[Tool] | None = None) -> ParsedMessage:
         """Return the message that a model wrote, up to its first turn mark. No output of a model raises an error.
 

@@ -31,6 +31,7 @@ class SupportsRender(Protocol):
         tools: Sequence[Tool] | None = None,
         add_generation_prompt: bool = False,
         *,
+        thinking: bool | None = None,
         template_kwargs: TemplateKwargs | None = None,
     ) -> Rendered:
         """Return the rendered conversation, with its `ids`."""

@@ -74,14 +74,17 @@ def chat(
     if not folder.exists():
         raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
     tok = load_tokenizer(folder)
-    if variables:
-        tok.check_template_kwargs(variables)  # before the model is loaded
-    if thinking is not None:
-        variables = tok.thinking_kwargs(thinking == "on", variables)
+    if variables:  # what the folder cannot do is said before the model is loaded
+        tok.check_template_kwargs(variables)
+    thoughts = None if thinking is None else thinking == "on"
+    if thoughts is not None:
+        start = [{"role": "system", "content": system}] if system else []
+        asked = [*start, {"role": "user", "content": prompt or "Hi"}]
+        tok.render(asked, add_generation_prompt=True, thinking=thoughts, template_kwargs=variables)
     with accepting_names(accept_unknown):
         engine = Engine(folder, tok)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
-    talk(engine, tok, params, system, prompt, variables)
+    talk(engine, tok, params, system, prompt, variables, thoughts)
 
 
 def _variable(text: str) -> tuple[str, Any]:

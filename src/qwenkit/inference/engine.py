@@ -9,26 +9,28 @@
     engine.score(["2 + 2 ="], [" 4"])                        # the log-probability of every token, in nats
 
     handle = engine.submit(Conversation(messages, tools), SamplingParams(max_tokens=64))     # or a prompt
+    handle = engine.enqueue(engine.prepare(prompt))         # the same in two: `prepare` on any thread
     while engine.has_work:
         for delta in engine.step():
             delta.handle, delta.ids, delta.text, delta.finish_reason, delta.output, delta.error
 
 Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
 queue at once. What a request gets does not depend on what else is in the batch: every random draw is a function of
-(seed, rng_id, sample, position), and so are the bits of the logits, except for wide models in bf16 or with several
-threads, and for experts, which are given the tokens of all rows together (`model_runner.py` has the limits). The same
-call gives the same answers again; ask with another seed for others.
+(seed, rng_id, sample, position in the answer), and so are the bits of the logits, except for wide models in bf16 or
+with several threads, and for experts, which are given the tokens of all rows together (`model_runner.py` has the
+limits). The same call gives the same answers again; ask with another seed for others.
 
 Calls may interleave: each step advances all requests, and each result waits for the call that asked for it. A call that
 fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN or infinite
-end their own request, with an error that names it: `generate` and `stream` raise it, `step` puts it into the request's
-last delta. What was submitted is kept until a step hands it out, or until it is aborted.
+end their own request, with an error that names it, and so do media that cannot be read: `generate` and `stream` raise
+it, `step` puts it into the request's last delta. What was submitted is kept until a step hands it out, or until it is
+aborted.
 
 Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is one, but
 means "a new text begins" only to models that were trained across the ends of documents; those trained here were not. A
 prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
-"length". An engine belongs to one thread. Its cache grows with what is written and is freed with the engine; prompts
-that are equal are read once, prompts that only begin alike are not.
+"length". An engine belongs to one thread, except for `prepare`. Its cache grows with what is written and is freed with
+the engine; prompts that are equal are read once, prompts that only begin alike are not.
 """
 
 from __future__ import annotations
@@ -61,7 +63,6 @@ from qwenkit.inference.requests import (
     Tools,
     as_prompts,
     check_tokenizer,
-    rng_ids_or_indices,
     tools_for_each,
 )
 from qwenkit.inference.sampling_params import SamplingParams
@@ -150,12 +151,14 @@ class Engine:
         prompts: Seq[PromptLike],
         params: SamplingParams | Seq[SamplingParams] | None = None,
         rng_ids: Seq[int] | None = None,
+        first_draws: Seq[int] | None = None,
     ) -> list[Output]:
         """Return the answers in the order of the prompts. The random draws of prompt i are made from the number
-        `rng_ids[i]`, or i where none are given."""
+        `rng_ids[i]`, or i where none are given, and from the position in the answer, counted from `first_draws[i]`, or
+        0."""
         prompts = as_prompts(prompts, "prompts", hint="generate([prompt])")
         params = self.request_factory.effective_params_for_each(params, len(prompts))
-        return self._generate(prompts, params, rng_ids)
+        return self._generate(prompts, params, rng_ids, first_draws)
 
     def chat(
         self,
@@ -215,20 +218,49 @@ class Engine:
     # ---- one request at a time --------------------------------------------------------------------------------------
 
     def submit(
-        self, prompt: PromptLike | Conversation, params: SamplingParams | None = None, rng_id: int | None = None
+        self,
+        prompt: PromptLike | Conversation,
+        params: SamplingParams | None = None,
+        rng_id: int | None = None,
+        *,
+        sample: int = 0,
+        first_draw: int = 0,
     ) -> int:
-        """Queue a request and return its handle, which is in all its deltas and in its output. Its random draws are
-        made from the number `rng_id`, or from the handle where none is given. A conversation's answer ends as in
-        `chat`."""
-        handle = self._requests.next_handle
-        number: int = handle if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
-        label = f"request {handle}"
-        rendered = self.request_factory.render(prompt, label) if isinstance(prompt, Conversation) else prompt
-        params = self.request_factory.effective_params(params, chat=isinstance(prompt, Conversation))
-        request = self.request_factory.make_request(rendered, params, number, label, with_text=True)
-        request.submitted = True
+        """Queue a request and return its handle, which is in all its deltas and in its output: `prepare` and `enqueue`
+        in one. Its random draws are made from the number `rng_id`, or from the handle where none is given."""
+        label = f"request {self._requests.next_handle}"
+        return self.enqueue(self.prepare(prompt, params, rng_id, sample=sample, first_draw=first_draw, label=label))
+
+    def prepare(
+        self,
+        prompt: PromptLike | Conversation,
+        params: SamplingParams | None = None,
+        rng_id: int | None = None,
+        *,
+        sample: int = 0,
+        first_draw: int = 0,
+        label: str = "request",
+    ) -> Request:
+        """Check, render and encode a request for `enqueue`. It changes nothing of the engine, so any thread may call
+        it while another one steps. A conversation's answer ends as in `chat`.
+
+        The draw of a token is a function of the seed, `rng_id`, the sample and the position in the answer. The last two
+        are counted from `sample` and `first_draw`: a later turn goes on with the draws of one sample where it names
+        that and the number of tokens that were sampled before. `label` is what errors call the request."""
+        return self.request_factory.prepare(prompt, params, rng_id, sample, first_draw, label)
+
+    def enqueue(self, request: Request) -> int:
+        """Queue a request that `prepare` made and return its handle.
+
+        Raises a `UserError` for one that was queued before, and for one that the model has no positions for any more,
+        since its configuration changed."""
+        if request.handle >= 0:
+            raise UserError(f"{request.label} was queued already", expected="a new one, made by `prepare`")
+        if len(request.prompt.ids) + request.max_new_tokens > self.max_length:
+            raise UserError("prepared under another configuration", where=request.label, hint="prepare it again")
+        request.take_names(self._requests.next_handle)
         self._enqueue([request])
-        return handle
+        return request.handle
 
     @property
     def has_work(self) -> bool:
@@ -288,14 +320,14 @@ class Engine:
     # ---- pending requests -------------------------------------------------------------------------------------------
 
     def _generate(
-        self, prompts: Seq[PromptLike], params: Seq[SamplingParams], rng_ids: Seq[int] | None
+        self,
+        prompts: Seq[PromptLike],
+        params: Seq[SamplingParams],
+        rng_ids: Seq[int] | None,
+        first_draws: Seq[int] | None = None,
     ) -> list[Output]:
         """Step until every prompt is answered; `params` are the effective ones."""
-        numbers = rng_ids_or_indices(rng_ids, len(prompts))
-        requests = [
-            self.request_factory.make_request(prompt, each, rng_id, label=f"prompt {i}")
-            for i, (prompt, each, rng_id) in enumerate(zip(prompts, params, numbers, strict=True))
-        ]
+        requests = self.request_factory.make_requests(prompts, params, rng_ids, first_draws)
         with self._pending(requests):
             for request in requests:
                 while request.is_pending:

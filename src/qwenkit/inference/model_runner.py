@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwenkit.errors import QwenkitError, Stopped, UserError, within
 from qwenkit.inference.kv_cache import KVCache, SequenceCache
 from qwenkit.inference.sampling import (
     force_eos,
@@ -94,12 +95,31 @@ class ModelRunner:
     def step(self, batch: Batch) -> None:
         """Read the pieces of prompts, then one token of every other sequence; a sequence that is read to its end gets
         its next token."""
+        batch = self._readable(batch)
         read = {sequence: stop for sequence, _, stop in batch.prefill}
         self.cache.allocate({**read, **{sequence: sequence.length for sequence in batch.decode}})
         if batch.prefill:
             self._prefill([batch.prefill[i] for i in self.cache.in_order(piece[0] for piece in batch.prefill)])
         if batch.decode:
             self._decode([batch.decode[i] for i in self.cache.in_order(batch.decode)])
+
+    def _readable(self, batch: Batch) -> Batch:
+        """Embed prompts with media, each once and alone: an error that one raises ends its own request. Return the
+        batch without the requests that have ended."""
+        for sequence, _, _ in batch.prefill:
+            request = sequence.request
+            if request.prompt.images and request.embeds_TD is None and sequence.status != "finished":
+                try:
+                    with within(request.label):
+                        request.embeds_TD = self._embed_prompt(request.prompt)
+                except Exception as error:
+                    sequence.fail(_own_error(error, request.label))
+        return batch._replace(prefill=[piece for piece in batch.prefill if piece[0].status != "finished"])
+
+    def _embed_prompt(self, prompt: Prompt) -> Tensor:
+        """Return the vectors [T, D] of a prompt with media."""
+        ids_1T = torch.tensor([prompt.ids], device=self.cache.device)
+        return self.compute_model.embed(ids_1T, [prompt])[0]
 
     def _prefill(self, pieces: list[Piece]) -> None:
         """Read pieces of prompts, and sample the next token of those that reach their end."""
@@ -146,7 +166,7 @@ class ModelRunner:
         cache = self.cache.prefill(
             [owner for _, owner in group], lengths, [prefix.prompt_length for prefix, _ in group]
         )
-        embeds_BTD = self._embed([owner for _, owner in group], 0, ids_BT.shape[1])
+        embeds_BTD = self._embed(ids_BT, [owner for _, owner in group], 0)
         h_BTD = self.compute_model.hidden(ids_BT, cache, embeds_BTD=embeds_BTD)
         return [h_BTD[i, length - 1] for i, length in enumerate(lengths)]
 
@@ -157,16 +177,20 @@ class ModelRunner:
         else:
             cache = self.cache.prefill([owner], [stop], [prefix.prompt_length])
         ids_1T = torch.tensor([prefix.prompt.ids[start:stop]], device=self.cache.device)
-        embeds_1TD = self._embed([owner], start, stop - start)
+        embeds_1TD = self._embed(ids_1T, [owner], start)
         return self.compute_model.hidden(ids_1T, cache, embeds_BTD=embeds_1TD)[0, -1]
 
-    def _embed(self, owners: list[Sequence], start: int, T: int) -> Tensor | None:
-        """Return the vectors [B, T, D] of T tokens from `start` on where there are media; None where ids are all there
-        is. Prompts are embedded whole: a piece may begin or end inside a picture."""
+    def _embed(self, ids_BT: Tensor, owners: list[Sequence], start: int) -> Tensor | None:
+        """Return the vectors [B, T, D] of tokens that stand at `start` in their prompts, where there are media; None
+        where ids are all there is."""
         if not any(owner.prompt.images for owner in owners):
             return None
-        ids_BT = self._padded([owner.tokens(0, owner.length) for owner in owners])
-        return self.compute_model.embed(ids_BT, [owner.prompt for owner in owners])[:, start : start + T]
+        embeds_BTD = self.compute_model.embed(ids_BT)
+        for row, owner in enumerate(owners):
+            if owner.request.embeds_TD is not None:
+                part_TD = owner.request.embeds_TD[start : start + ids_BT.shape[1]]
+                embeds_BTD[row, : len(part_TD)] = part_TD
+        return embeds_BTD
 
     def _padded(self, prompts: Seq[Seq[int]]) -> Tensor:
         """Return prompts as ids [B, T], padded to a multiple of `_BUCKET`."""
@@ -249,6 +273,15 @@ def _prefix(sequence: Sequence, stop: int) -> _Prefix:
     return _Prefix(Prompt(ids, prompt.images), len(prompt.ids))
 
 
+def _own_error(error: Exception, label: str) -> QwenkitError:
+    """Return what one request gets for an error that reading its media raised."""
+    if isinstance(error, QwenkitError):
+        return error
+    own = (UserError if isinstance(error, OSError) else Stopped)(f"its media cannot be read ({error})", where=label)
+    own.__cause__ = error
+    return own
+
+
 def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
     """Apply the penalties: repetition, then frequency and presence."""
     if any(s.penalized_V is not None for s in sequences):
@@ -273,5 +306,5 @@ def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
     top_p_B = torch.tensor([p.top_p for p in params], device=device, dtype=torch.float64)
     min_p_B = torch.tensor([p.min_p for p in params], device=device)
     probs_BV = truncate(logits_BV / temperature_B[:, None], top_k_B, top_p_B, min_p_B).softmax(-1)
-    counters = np.array([(s.params.seed, s.request.rng_id, s.sample, len(s.ids)) for s in sequences]).T
+    counters = np.array([sequence.draw_counters for sequence in sequences]).T
     return sample(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))

@@ -52,7 +52,7 @@ class PendingRequests:
         self._requests.pop(request.handle, None)
         for sequence in request.sequences:
             self._undelivered.pop(sequence, None)
-        _cancel(request)
+        request.cancel()
 
     def collect(self, sequences: Iterable[Sequence], version: int) -> None:
         """Set the output or the error of each request that some of these sequences complete."""
@@ -68,7 +68,7 @@ class PendingRequests:
         The last delta of a request holds its output or its error, and the request is forgotten."""
         sequences = [*self._undelivered, *(sequence for sequence in running if sequence.request.submitted)]
         sequences = [sequence for sequence in sequences if sequence.has_delta]
-        sequences.sort(key=lambda s: (s.request.handle, s.finish_reason == "not finite", s.sample))
+        sequences.sort(key=lambda s: (s.request.handle, s.finish_reason in ("not finite", "error"), s.sample))
         deltas = [sequence.delta() for sequence in sequences]
         last = {sequence.request: delta for sequence, delta in zip(sequences, deltas)}
         for request, delta in last.items():
@@ -82,13 +82,7 @@ class PendingRequests:
         """Set the output when all samples are finished; the error, as soon as one has no next token."""
         if broken := next((s for s in request.sequences if s.finish_reason == "not finite"), None):
             request.error = not_finite(f"{request.label}, sample {broken.sample}", broken.length)
-            _cancel(request)
+            request.cancel()
         elif all(s.status == "finished" for s in request.sequences):
             samples = [sequence.to_sample(self.tok) for sequence in request.sequences]
             request.output = Output(request.handle, list(request.prompt.ids), samples, version)
-
-
-def _cancel(request: Request) -> None:
-    """Abort the samples that are not finished: they leave the queue and the batch at the next step."""
-    for sequence in request.sequences:
-        sequence.finish_reason = sequence.finish_reason or "abort"

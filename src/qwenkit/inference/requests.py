@@ -118,22 +118,64 @@ class RequestFactory:
             return tok.render(messages, tools, add_generation_prompt=True, **options).prompt
 
     def make_request(
-        self, prompt: PromptLike, params: SamplingParams, rng_id: int, label: str, with_text: bool = False
+        self,
+        prompt: PromptLike,
+        params: SamplingParams,
+        rng_id: int,
+        label: str,
+        with_text: bool = False,
+        first_sample: int = 0,
+        first_draw: int = 0,
     ) -> Request:
         """Return a request with its samples, not yet queued. `params` are those of `effective_params`.
 
-        `with_text` makes the text of its answers grow with their ids, where there is a tokenizer."""
+        `with_text` makes the text of its answers grow with their ids, where there is a tokenizer. `first_sample` and
+        `first_draw` are where the draws begin, in samples and in positions of an answer."""
         assert params.max_tokens is not None, "effective parameters have no None"
         prompt = self.encode(prompt, label)
         limit = min(params.max_tokens, self.remaining_positions(len(prompt.ids), label, min(1, params.max_tokens)))
         stops = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else self.eos_ids)
-        request = Request(rng_id, label, prompt, params, limit, stops, None if params.ignore_eos else self.eos_id)
+        eos_id = None if params.ignore_eos else self.eos_id
+        request = Request(rng_id, label, prompt, params, limit, stops, eos_id, first_sample, first_draw)
         tok = self.tok if with_text or params.stop else None
         for sample in range(params.n):
             detokenizer = None if tok is None else IncrementalDetokenizer(tok, params)
             request.sequences.append(Sequence(request, sample, self._penalized(request), detokenizer))
         for sequence in request.sequences:
             sequence.finish_reason = check_stop(sequence)
+        return request
+
+    def make_requests(
+        self,
+        prompts: Seq[PromptLike],
+        params: Seq[SamplingParams],
+        rng_ids: Seq[int] | None,
+        first_draws: Seq[int] | None,
+    ) -> list[Request]:
+        """Return a request for each prompt; by default draws are made from the numbers 0, 1, 2, ..."""
+        numbers = numbers_or(range(len(prompts)), rng_ids, "rng_ids")
+        draws = numbers_or([0] * len(prompts), first_draws, "first_draws")
+        return [
+            self.make_request(prompt, each, rng_id, f"prompt {i}", first_draw=first_draw)
+            for i, (prompt, each, rng_id, first_draw) in enumerate(zip(prompts, params, numbers, draws, strict=True))
+        ]
+
+    def prepare(
+        self,
+        prompt: PromptLike | Conversation,
+        params: SamplingParams | None,
+        rng_id: int | None,
+        sample: int,
+        first_draw: int,
+        label: str,
+    ) -> Request:
+        """Return a request whose deltas `Engine.step` will hand out, from a prompt or a conversation."""
+        number: int = -1 if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
+        start: tuple[int, int] = RNG_ID.parse(sample, "sample"), RNG_ID.parse(first_draw, "first_draw")
+        rendered = self.render(prompt, label) if isinstance(prompt, Conversation) else prompt
+        params = self.effective_params(params, chat=isinstance(prompt, Conversation))
+        request = self.make_request(rendered, params, number, label, True, *start)
+        request.submitted = True
         return request
 
     def encode(self, prompt: PromptLike, label: str) -> Prompt:
@@ -211,13 +253,13 @@ def shown_source(source: str) -> str:
     return f"{source.partition(',')[0]},..." if source.startswith("data:") else source
 
 
-def rng_ids_or_indices(rng_ids: Seq[int] | None, count: int) -> list[int]:
-    """Return the numbers that the random draws of `count` requests are made from; by default 0, 1, 2, ..."""
-    if rng_ids is None:
-        return list(range(count))
-    numbers = as_list(rng_ids, "rng_ids", "a list of integers")
-    same_length(numbers, "rng_ids", count)
-    return [RNG_ID.parse(number, f"rng_ids[{i}]") for i, number in enumerate(numbers)]
+def numbers_or(default: Seq[int], given: Seq[int] | None, name: str) -> list[int]:
+    """Return numbers from 0 on that a caller gives under this name, one for each request, or else the default ones."""
+    if given is None:
+        return list(default)
+    numbers = as_list(given, name, "a list of integers")
+    same_length(numbers, name, len(default))
+    return [RNG_ID.parse(number, f"{name}[{i}]") for i, number in enumerate(numbers)]
 
 
 def tools_for_each(tools: Tools | Seq[Tools | None] | None, count: int) -> list[Tools | None]:

@@ -107,7 +107,7 @@ class SamplingParams:
     """Leave special tokens out of the text."""
     ignore_eos: bool = False
     seed: int | None = None
-    """Every random draw is a function of (seed, rng_id, sample, position). None: the engine's seed."""
+    """Every random draw is a function of (seed, rng_id, sample, position in the answer). None: the engine's seed."""
     logprobs: bool | int | None = True
     """Keep the log-probability of every new token: the model's own, at temperature 1 and without truncation. Those of
     other tokens are not kept, so a number above 1 is refused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from qwenkit.errors import Stopped
+from qwenkit.errors import QwenkitError
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.stopping import check_stop
@@ -14,8 +14,8 @@ from qwenkit.prompt import Prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
-FinishReason = Literal["stop", "length", "abort", "not finite"]
-"""The last two end a request that has no output."""
+FinishReason = Literal["stop", "length", "abort", "not finite", "error"]
+"""The last three end a request that has no output."""
 Status = Literal["waiting", "running", "finished"]
 
 
@@ -76,10 +76,11 @@ class Delta:
     """Whole characters that no stop string can take back; None where the engine has no tokenizer."""
     logprobs: list[float] | None
     finish_reason: FinishReason | None
-    """None: more will come. "not finite": the logits were no numbers, and the whole request ends."""
+    """None: more will come. "not finite": the logits were no numbers; "error": the prompt's media cannot be read.
+    Both end the whole request."""
     output: Output | None = None
     """All answers of the request, on its last delta."""
-    error: Stopped | None = None
+    error: QwenkitError | None = None
     """Why there is no output, on the last delta of a request that has none."""
 
 
@@ -88,7 +89,7 @@ class Request:
     """One prompt with its settings, the same for all its samples."""
 
     rng_id: int
-    """The number that its random draws are made from."""
+    """The number that its random draws are made from; -1 until it is queued, where that is its handle."""
     label: str
     """What error messages call it, such as `prompt 3`."""
     prompt: Prompt
@@ -97,19 +98,35 @@ class Request:
     stop_ids: frozenset[int]
     eos_id: int | None = None
     """The token that follows a sequence of `stop_words_ids`; None: the answer ends with the sequence itself."""
+    first_sample: int = 0
+    """Which sample of the draws the first one of the request is."""
+    first_draw: int = 0
+    """Which position of the draws the first token of an answer is."""
     sequences: list[Sequence] = field(default_factory=list)
     handle: int = -1
     """The engine's number of the request, from when it is queued."""
     submitted: bool = False
     """Whether `step` hands out its deltas; otherwise the call that waits for it does."""
     output: Output | None = None
-    error: Stopped | None = None
+    error: QwenkitError | None = None
     """The reason why there is no output."""
+    embeds_TD: Tensor | None = None
+    """The vectors of the prompt's tokens where it has media, from when it is first read."""
 
     @property
     def is_pending(self) -> bool:
         """Return whether there is neither an output nor an error yet."""
         return self.output is None and self.error is None
+
+    def take_names(self, handle: int) -> None:
+        """Take from the handle to come what was left open: the number of the draws, and the label."""
+        self.rng_id = handle if self.rng_id < 0 else self.rng_id
+        self.label = f"request {handle}" if self.label == "request" else self.label
+
+    def cancel(self) -> None:
+        """Abort the samples that are not finished: they leave the queue and the batch at the next step."""
+        for sequence in self.sequences:
+            sequence.finish_reason = sequence.finish_reason or "abort"
 
     def result(self) -> Output:
         """Return the output, or raise the error."""
@@ -188,6 +205,14 @@ class Sequence:
         """Return the last `count` tokens of prompt and answer together."""
         return self.tokens(max(0, self.length - count), self.length)
 
+    @property
+    def draw_counters(self) -> tuple[int, int, int, int]:
+        """Return what the draw of the next token is a function of: seed, rng_id, sample, position in the answer; the
+        last two start where the request says."""
+        request = self.request
+        sample, position = request.first_sample + self.sample, request.first_draw + len(self.ids)
+        return request.params.seed or 0, request.rng_id, sample, position
+
     def append(self, id: int, logprob: float) -> None:
         """Add a new token, and set `finish_reason` where it is the last."""
         self.ids.append(id)
@@ -199,6 +224,11 @@ class Sequence:
         if self.detokenizer is not None and in_text:
             self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
         self.finish_reason = check_stop(self)
+
+    def fail(self, error: QwenkitError) -> None:
+        """End the whole request here; `error` is what it gets in place of an output."""
+        self.request.error, self.finish_reason = error, "error"
+        self.request.cancel()
 
     @property
     def has_delta(self) -> bool:

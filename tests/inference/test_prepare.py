@@ -1,0 +1,84 @@
+"""Requests that are prepared on one thread and queued on another, and where their draws begin."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qwenkit.errors import UserError
+from qwenkit.inference import Conversation, Delta, Engine, SamplingParams
+from qwenkit.model import Transformer
+
+from .conftest import Bytes, completed
+
+WARM = SamplingParams.plain(max_tokens=20, temperature=1.5, seed=3)
+
+
+def _all_deltas(engine: Engine) -> list[Delta]:
+    deltas = []
+    while engine.has_work:
+        deltas += engine.step()
+    return deltas
+
+
+def test_a_request_may_be_prepared_on_any_thread_while_the_engine_steps(model: Transformer) -> None:
+    """Nothing of the engine changes; handle, label and draws come with the place in the queue."""
+    engine, alone = Engine(model, Bytes()), Engine(model, Bytes())
+    conversation = Conversation([{"role": "user", "content": "hi"}])
+    asked: list[Any] = ["one", [5, 6, 7], conversation, "two", conversation]
+    running = engine.submit("zero", WARM)
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(engine.prepare, prompt, WARM) for prompt in asked]
+        deltas = engine.step()
+        requests = [future.result() for future in futures]
+    assert [request.handle for request in requests] == [-1] * 5
+    handles = [engine.enqueue(request) for request in reversed(requests)]
+    assert (running, handles) == (0, [1, 2, 3, 4, 5])
+    assert [request.label for request in reversed(requests)] == [f"request {handle}" for handle in handles]
+    assert [257 in request.stop_ids for request in requests] == [False, False, True, False, True]
+    for prompt in ["zero", *reversed(asked)]:
+        alone.submit(prompt, WARM)
+    assert completed([*deltas, *_all_deltas(engine)]) == completed(_all_deltas(alone))
+
+
+def test_a_prepared_request_is_queued_once_and_under_its_configuration(model: Transformer) -> None:
+    engine = Engine(copy.deepcopy(model), Bytes())
+    with pytest.raises(UserError) as caught:
+        engine.prepare(Conversation("hi"), WARM)  # type: ignore[arg-type]
+    assert str(caught.value).startswith("request = 'hi'\n")
+    request = engine.prepare("one", replace(WARM, max_tokens=180))
+    engine.reconfigure(replace(model.config, max_position_embeddings=100))
+    with pytest.raises(UserError) as caught:
+        engine.enqueue(request)
+    assert str(caught.value) == "request: prepared under another configuration\n  hint: prepare it again"
+    request = engine.prepare("one", WARM)
+    engine.enqueue(request)
+    with pytest.raises(UserError) as caught:
+        engine.enqueue(request)
+    assert str(caught.value) == "request 0 was queued already\n  expected: a new one, made by `prepare`"
+    assert len(completed(_all_deltas(engine))) == 1 and not engine.has_work
+
+
+def test_a_later_turn_goes_on_with_the_draws(model: Transformer) -> None:
+    """Where the answer so far is the end of the prompt, its turn is what one longer answer would have been."""
+    engine = Engine(model, Bytes())
+    params = replace(WARM, n=3, max_tokens=12, ignore_eos=True)
+    (whole,) = engine.generate([[1, 2, 3]], params, [7])
+    begun, single = replace(params, max_tokens=5), replace(params, n=1, max_tokens=7)
+    (turn,) = engine.generate([[1, 2, 3]], begun, [7])
+    for number, sample in enumerate(turn.samples):
+        engine.submit([1, 2, 3, *sample.ids], single, 7, sample=number, first_draw=len(sample.ids))
+    rests = completed(_all_deltas(engine)).values()
+    assert [[*a.ids, *b] for a, b in zip(turn.samples, rests, strict=True)] == [s.ids for s in whole.samples]
+    (rest,) = engine.generate([[1, 2, 3, *turn.ids]], single, [7], [5])
+    assert [*turn.ids, *rest.ids] == whole.ids
+    for name in ("sample", "first_draw"):
+        with pytest.raises(UserError) as caught:
+            engine.submit([1], single, **{name: -1})
+        assert str(caught.value) == f"{name} = -1\n  expected: an integer, 0 or more"
+    with pytest.raises(UserError, match=r"first_draws\[0\] = 'a'"):
+        engine.generate([[1]], single, [7], ["a"])  # type: ignore[list-item]
