@@ -1,6 +1,11 @@
 """Named rewards: their sum, and what a reward must not return; a user's own, in a process that can be stopped."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,7 +85,7 @@ def test_what_is_not_a_number_for_each_is_refused(values: Any, what: str) -> Non
     assert caught.value.text() == what.format(all=names)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400])
 def test_a_model_s_reward_that_is_not_finite_raises_an_alarm(value: float) -> None:
     rewards = Rewards({"model": Weighted(1.0, lambda rows, items: [0.0, value, 0.0, 0.0, value, 0.0])})
     with pytest.raises(Stopped) as caught:
@@ -119,6 +124,8 @@ ALL = "sample 0 of prompt q0, sample 0 of prompt q1, sample 0 of prompt q2, samp
          "a finite number for each trajectory"),
         ("return [math.inf] * 6", "reward {name}, sample 0 of prompt q0", "the reward returned inf",
          "a finite number for each trajectory"),
+        ("return [0.0] * 4 + [-10**9999, 0.0]", "reward {name}, sample 0 of prompt q4", "the reward returned -inf",
+         "a finite number for each trajectory"),
         ("return 'good'", f"reward {{name}}, {ALL}", "the reward returned 'good'",
          "a list of numbers, one for each trajectory"),
         ("return [1 / (row['answer'] - 3) for row in rows]", "reward {name}: {path}:5, sample 0 of prompt q3",
@@ -148,6 +155,76 @@ def test_an_own_reward_that_never_returns_is_ended(own: Any, body: str) -> None:
         f"reward {score.function.name}, {ALL}: the reward did not return within 1.5 seconds\n"
         "  hint: make it faster, or raise `reward_seconds`"
     )
+
+
+def test_an_error_is_not_lost_where_the_search_for_the_trajectory_takes_too_long(own: Any) -> None:
+    score = own("len(rows) == 6 or time.sleep(3600); raise KeyError('no answer')", seconds=3)
+    with pytest.raises(UserError) as caught:
+        score(ROWS, ITEMS)
+    path = score.function.path
+    assert caught.value.text() == f"reward {path}:score: {path}:5, {ALL}: the reward failed: KeyError: 'no answer'"
+    assert score._process is None
+
+
+def test_an_error_is_not_lost_where_the_search_for_the_trajectory_ends_the_process(own: Write) -> None:
+    score = own("len(rows) == 6 or os._exit(3); raise KeyError('no answer')")
+    with pytest.raises(UserError, match="the reward failed: KeyError: 'no answer'"):
+        score(ROWS, ITEMS)
+
+
+LEFT = {
+    "a program": "import subprocess; started = subprocess.Popen(['sleep', '600']).pid",
+    "a busy fork": "started = os.fork()\n    while not started: pass",
+}
+"""What a reward starts and never ends; the file `started` then holds the number of that process."""
+TELL = "\n    open('{file}', 'w').write(str(started)); "
+
+
+def ends(process: int) -> bool:
+    """Whether a process is gone, or will be within 20 seconds; one that nobody waits for yet is gone."""
+    for _ in range(400):
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.05)
+    os.kill(process, signal.SIGKILL)
+    return False
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes in /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("after", ["time.sleep(3600)", "os._exit(3)", "return [0.0] * len(rows)"])
+@pytest.mark.parametrize("left", LEFT)
+def test_what_a_reward_has_started_ends_with_it(own: Any, tmp_path: Path, left: str, after: str) -> None:
+    """After a call that takes too long, after a crash, and at the end of the run."""
+    file = tmp_path / "started"
+    score = own(LEFT[left] + TELL.format(file=file) + after, seconds=2 if "sleep" in after else 60)
+    try:
+        score(ROWS, ITEMS)
+    except UserError:
+        assert "return" not in after
+    else:
+        assert "return" in after and Path(f"/proc/{file.read_text()}").exists()
+        score.end()
+    assert ends(int(file.read_text()))
+
+
+@needs_proc
+@pytest.mark.parametrize("left", LEFT)
+def test_what_a_reward_has_started_ends_where_the_training_is_killed(own: Write, tmp_path: Path, left: str) -> None:
+    file = tmp_path / "started"
+    reward = own(LEFT[left] + TELL.format(file=file) + "os.kill(int(os.environ['TRAINING']), 9); time.sleep(3600)")
+    code = (
+        "import os; os.environ['TRAINING'] = str(os.getpid())\nfrom qwenkit.alignment import OwnReward, find_reward\n"
+        f"OwnReward(find_reward({reward.function.name!r}), 600)([], [])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -signal.SIGKILL
+    assert ends(int(file.read_text()))
 
 
 def test_the_process_of_an_own_reward_ends_with_it(own: Write) -> None:

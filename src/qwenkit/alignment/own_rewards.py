@@ -9,8 +9,8 @@ of the prompts, and a trajectory is a `trajectory.Trajectory`: its ids, its mask
 finite number for each; it should be a function of its arguments alone, or a resumed run is not the uninterrupted one.
 
 Each runs in a process of its own, started once, with a time limit for a call: one that never returns is ended, and a
-crash does not take the training with it. It is not a sandbox: the file is trusted as the recipe is. What it prints goes
-to standard error.
+crash does not take the training with it. What the function has started ends with its process, unless it has left for a
+session of its own. It is not a sandbox: the file is trusted as the recipe is. What it prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -60,7 +61,9 @@ class OwnReward:
         question, deadline = pickle.dumps((list(rows), list(trajectories))), time.monotonic() + self.seconds
         try:
             process = self._process = self._process or _Process(self.function)
-            values, error = json.loads(process.ask(question, deadline))
+            values, error, more = json.loads(process.ask(question, deadline))
+            if more:
+                error = self._named(error, process, deadline)
         except TimeoutError:
             self.end()
             raise UserError(f"the reward did not return within {self.seconds:g} seconds", where=place,
@@ -81,6 +84,14 @@ class OwnReward:
                                 expected="a finite number for each trajectory")  # fmt: skip
         return numbers
 
+    def _named(self, error: dict[str, str | None], process: _Process, deadline: float) -> dict[str, str | None]:
+        """Return an error with the trajectory at fault, where the process finds that one in the time left."""
+        try:
+            return json.loads(process.receive(deadline))[1]
+        except (TimeoutError, EOFError, OSError):
+            self.end()
+            return error
+
     def end(self) -> None:
         """End the process, if there is one."""
         process, self._process = self._process, None
@@ -94,23 +105,28 @@ class _Process:
     def __init__(self, function: FunctionFile) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
         command = [sys.executable, "-c", _START, json.dumps([theirs.fileno(), os.getpid(), *function]), *sys.path]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2)
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2,
+                                        start_new_session=True)  # fmt: skip
         theirs.close()
         self.end = weakref.finalize(self, _end, self.process, self.pipe.close)
 
     def ask(self, question: bytes, deadline: float) -> bytes:
         """Send a question when the process is ready for it, and return the answer."""
-        if not self.pipe.poll(max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
-        self.pipe.recv_bytes()
+        self.receive(deadline)
         self.pipe.send_bytes(question)
+        return self.receive(deadline)
+
+    def receive(self, deadline: float) -> bytes:
+        """Return the next message; raises a `TimeoutError` where none comes in time."""
         if not self.pipe.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         return self.pipe.recv_bytes()
 
 
 def _end(process: subprocess.Popen[bytes], close: Callable[[], None]) -> None:
-    process.kill()
+    """Kill the process and everything in its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     with contextlib.suppress(OSError):
         close()

@@ -1,63 +1,102 @@
 """The process in which a reward of a user's own runs (`own_rewards.py`): it answers one call after the other until its
 parent closes the pipe or ends it. No torch is imported here, so that it starts at once.
 
-An answer is `[values, null]`, or `[null, error]` with the parts of a message.
+An answer is `[values, null, false]`, or `[null, error, more]` with the parts of a message; where `more` is true, a
+second answer follows, whose error names the trajectory at fault.
+
+The process that the parent starts only watches: it leads the process group, and the functions run in a fork of it. When
+the parent or that fork ends, it kills the group, with whatever a function has left running.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import pickle
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
+from numbers import Real
 from typing import Any
 
 from qwenkit.alignment.trajectory import Trajectory
 from qwenkit.custom_functions import FunctionFile, failure, load_function
 from qwenkit.errors import UserError, listed
-from qwenkit.workers import end_with_parent
+
+WATCH_SECONDS = 0.1
+"""How long a group may outlive its parent."""
 
 
 def serve(given: str) -> None:
     """Answer calls; `given` is JSON: the handle of the pipe, the parent's process number, and the function."""
     handle, parent, *parts = json.loads(given)
-    end_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    pipe, function_file = Connection(handle), FunctionFile(*parts)
-    with pipe:
+    if worker := os.fork():
+        os.close(handle)
+        _watch(parent, worker)
+    function_file = FunctionFile(*parts)
+    with Connection(handle) as pipe:
         while True:
             pipe.send_bytes(b"ready")
             try:
                 rows, trajectories = pickle.loads(pipe.recv_bytes())
             except EOFError:
                 return
-            pipe.send_bytes(json.dumps(answer(function_file, rows, trajectories)).encode())
+            for answer in answers(function_file, rows, trajectories):
+                pipe.send_bytes(json.dumps(answer).encode())
 
 
-def answer(function_file: FunctionFile, rows: Sequence[Any], trajectories: Sequence[Trajectory]) -> list[Any]:
-    """Return what a reward returns, as plain values, or the parts of its error."""
+def _watch(parent: int, worker: int) -> None:
+    """Kill this process group, itself included, when the parent or the worker has ended."""
+    while os.getppid() == parent and os.waitpid(worker, os.WNOHANG) == (0, 0):
+        time.sleep(WATCH_SECONDS)
+    os.killpg(0, signal.SIGKILL)
+
+
+def answers(
+    function_file: FunctionFile, rows: Sequence[Any], trajectories: Sequence[Trajectory]
+) -> Iterator[list[Any]]:
+    """Yield what a reward returns, as plain values, or the parts of its error; then, since it takes calls that may be
+    as slow as the first, the error with the trajectory at fault."""
     try:
         score = load_function(function_file, "reward")
-        try:
-            return [_plain(score(rows, trajectories)), None]
-        except Exception as error:
-            place = listed(_culprits(function_file, rows, trajectories), 4)
-            raise failure(function_file, "reward", error, place) from error
     except UserError as error:
-        parts = {name: getattr(error, name) for name in ("what", "where", "expected", "nearest", "hint")}
-        return [None, parts]
+        yield [None, _parts(error), False]
+        return
+    try:
+        answer = [_plain(score(rows, trajectories)), None, False]
+    except Exception as error:
+        for more in (True, False):
+            at_fault = trajectories if more else _culprits(score, rows, trajectories)
+            place = listed([each.name for each in at_fault], 4)
+            yield [None, _parts(failure(function_file, "reward", error, place)), more]
+    else:
+        yield answer
 
 
-def _culprits(function_file: FunctionFile, rows: Sequence[Any], trajectories: Sequence[Trajectory]) -> list[str]:
-    """Return the name of the first trajectory that fails alone; those of all where none does."""
-    score = load_function(function_file, "reward")
+def _culprits(
+    score: Callable[..., Any], rows: Sequence[Any], trajectories: Sequence[Trajectory]
+) -> Sequence[Trajectory]:
+    """Return the first trajectory that fails alone; all where none does."""
     for row, trajectory in zip(rows, trajectories):
         try:
             score([row], [trajectory])
         except Exception:
-            return [trajectory.name]
-    return [each.name for each in trajectories]
+            return [trajectory]
+    return trajectories
+
+
+def _parts(error: UserError) -> dict[str, str | None]:
+    return {name: getattr(error, name) for name in ("what", "where", "expected", "nearest", "hint")}
+
+
+def as_float(number: Real) -> float:
+    """Return a number as a float; infinity for one beyond its range."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _plain(values: Any) -> Any:
@@ -66,4 +105,6 @@ def _plain(values: Any) -> Any:
         return _plain(values.tolist())
     if isinstance(values, list | tuple):
         return [_plain(value) for value in values]
+    if isinstance(values, int) and math.isinf(as_float(values)):
+        return as_float(values)
     return values if isinstance(values, str | int | float | None) else repr(values)

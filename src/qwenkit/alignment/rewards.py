@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from qwenkit.alignment.reward_model import score_texts
+from qwenkit.alignment.reward_worker import as_float
 from qwenkit.alignment.trajectories import Trajectories
 from qwenkit.alignment.trajectory import Trajectory
 from qwenkit.errors import UserError, listed
@@ -112,7 +113,7 @@ def one_for_each(name: str, values: Any, trajectories: Sequence[Trajectory]) -> 
         if not isinstance(value, Real):
             raise UserError(f"the reward returned {value!r:.60}", where=reward_place(name, [trajectory]),
                             expected="a finite number for each trajectory")  # fmt: skip
-    return [float(value) for value in values]
+    return [as_float(value) for value in values]
 
 
 def reward_place(name: str, trajectories: Sequence[Trajectory]) -> str:
