@@ -40,7 +40,7 @@ ROWS = [{"answer": 11}, {"answer": 12}, {"answer": 13}, {"answer": 14}]
 
 def says_the_answer(rows: Sequence[Any], trajectories: Sequence[Trajectory]) -> list[float]:
     """1 where the first sampled token is the one that the prompt's row asks for."""
-    return [float(each.runs()[0][0] == row["answer"]) for row, each in zip(rows, trajectories)]
+    return [float(each.ids[each.sampled.index(True)] == row["answer"]) for row, each in zip(rows, trajectories)]
 
 
 def group_advantages(scores_B: Tensor, batch: Trajectories) -> Tensor:

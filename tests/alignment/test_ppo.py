@@ -1,8 +1,10 @@
 """PPO on toy policies: gradients, invariants, resume, and that it learns."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from qwenkit.alignment import (
 )
 from qwenkit.alignment.passes import Passes, minibatches
 from qwenkit.errors import Stopped, UserError
+from qwenkit.model.config import ContextExtension
 from qwenkit.training import Batch, StepBatch, lm_objective
 
 from .conftest import IM_END, VOCAB
@@ -280,6 +283,67 @@ def test_a_pretraining_term_without_a_corpus_is_refused(make_policy, make_scalar
         build(make_policy, make_scalar, replace(QUICK, ptx_coef=0.1))
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_trajectories_than_minibatches_are_refused(make_policy, make_scalar, count: int) -> None:
+    ppo = build(make_policy, make_scalar)
+    whole = ppo.sample(0)
+    ppo.collect = lambda sampler, prompts, step: Trajectories.of(whole.items[:count])
+    with pytest.raises(UserError) as caught:
+        ppo.update(ppo.state(), 3)
+    assert caught.value.text() == (
+        f"PPO, step 3: the collector returned {count} trajectories\n  expected: 2 or more: minibatches"
+    )
+
+
+def test_a_reward_that_is_not_finite_stops_before_anything_is_learnt(make_policy, make_scalar) -> None:
+    ppo = build(make_policy, make_scalar, reward=lambda texts: torch.tensor([0.0] * 15 + [math.nan]))
+    state, before = ppo.state(), copy.deepcopy([*ppo.policy.parameters(), *ppo.value.parameters()])
+    with pytest.raises(Stopped, match="nonfinite-reward: reward is nan"):
+        ppo.update(state, 0)
+    after = [*ppo.policy.parameters(), *ppo.value.parameters()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+NTK = ContextExtension(seq_length=10, dynamic_ntk=True)
+
+
+def with_extension(model: Any, extension: ContextExtension) -> Any:
+    model.config = replace(model.config, extension=extension)
+    return model
+
+
+@pytest.mark.parametrize("name", ["policy", "value", "reference"])
+def test_dynamic_ntk_is_refused_where_rows_may_pass_the_trained_length(make_policy, make_scalar, name: str) -> None:
+    """The longest prompt has 4 tokens, a response up to 6."""
+
+    def ppo(extension: ContextExtension) -> PPO:
+        models = {"policy": make_policy(0), "value": make_scalar(1), "reference": make_policy(0)}
+        with_extension(models[name], extension)
+        sampler = Engine(models["policy"], None)
+        collect = SingleTurn(im_end_id=IM_END, samples=2, max_tokens=6)
+        return PPO(**models, rewards=rewards_of(likes(7)), prompts=Prompts(PROMPTS, 8, seed=5), config=QUICK,
+                   sampler=sampler, collect=collect)  # fmt: skip
+
+    text = (
+        f"PPO: prompts with their responses have up to {{}} tokens, and the {name} model has dynamic NTK beyond "
+        "{}, which would be another in learning than in sampling\n  expected: {} tokens at most, or a model without "
+        "dynamic NTK\n  hint: lower `seq_length`, or set `use_dynamic_ntk` to false in the model's config.json"
+    )
+    with pytest.raises(UserError) as caught:
+        ppo(replace(NTK, seq_length=9))
+    assert caught.value.text() == text.format(10, 9, 9)
+    ppo(replace(NTK, seq_length=9, dynamic_ntk=False))
+    fits = ppo(NTK)
+    run(fits, 1)
+    (first, *_) = fits.sample(0)
+    ids, mask = (*first.ids, *range(9)), (*first.sampled, *[False] * 9)
+    longer = Trajectories.of([replace(first, ids=ids, sampled=mask)] * 2)
+    fits.collect = lambda sampler, prompts, step: longer
+    with pytest.raises(UserError) as caught:
+        fits.sample(1)
+    assert caught.value.text() == text.format(len(ids), 10, 10)
+
+
 def test_the_defaults_are_the_report_s() -> None:
     config = PPOConfig()
     report = {"samples_per_prompt": 2, "top_p": 0.9, "kl_coef": 0.04, "reward_norm": "mean", "value_clip": 0.15,
@@ -305,5 +369,5 @@ def test_the_samples_of_a_step_depend_on_the_step_alone(make_policy, make_scalar
     assert [each.ids for each in ours] == [each.ids for each in theirs] and torch.equal(
         ours.logprobs_BT, theirs.logprobs_BT
     )
-    assert [each.runs() for each in ours] != [each.runs() for each in ppo.sample(4)]
+    assert ours.tokens_N.tolist() != ppo.sample(4).tokens_N.tolist()
     assert [len({each.ids for each in ours.items[i : i + 2]}) for i in range(0, 16, 2)] != [1] * 8

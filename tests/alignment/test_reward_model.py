@@ -1,6 +1,7 @@
 """Pairs, pairwise loss, the token at which a reward is read."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from qwenkit.alignment.pair_encoding import Pair, answer_ids, encode_pairs
 from qwenkit.alignment.reward_model import PairBatch, pairwise_loss
 from qwenkit.errors import UserError
 from qwenkit.model.batching import length_batches, pad_right
+from qwenkit.model.config import ContextExtension
 from qwenkit.rng import random_bits
 from qwenkit.training import RunState, build_optimizer, build_schedule, train_update
 
@@ -61,6 +63,17 @@ def test_the_reward_is_the_score_of_the_last_token(make_scalar) -> None:
     alone = [float(model.score(torch.tensor([row]))[0, -1].detach()) for row in rows]
     for max_tokens in (1, 24, 10_000):  # one by one, a few at a time, all together
         assert score_texts(model, rows, max_tokens).tolist() == pytest.approx(alone, abs=1e-5)
+
+
+def test_dynamic_ntk_depends_on_the_text_and_not_on_its_padding(make_scalar) -> None:
+    """A text of 5 tokens beside one of 66, by a model that was trained at 16: alpha is 1 for the one, 15 for the
+    other."""
+    model, rows = make_scalar(std=1.0), [[*range(1, 5), IM_END], [*range(1, 23)] * 3]
+    plain = score_texts(model, rows, 1)
+    model.config = replace(model.config, extension=ContextExtension(seq_length=16, dynamic_ntk=True))
+    alone = score_texts(model, rows, 1)
+    torch.testing.assert_close(score_texts(model, rows), alone, rtol=1e-4, atol=1e-4)
+    assert alone[0] == plain[0] and abs(float(alone[1] - plain[1])) > 1e-2
 
 
 def test_scoring_leaves_the_mode_as_it_was(make_scalar) -> None:

@@ -90,7 +90,7 @@ def test_a_model_s_reward_that_is_not_finite_raises_an_alarm(value: float) -> No
     rewards = Rewards({"model": Weighted(1.0, lambda rows, items: [0.0, value, 0.0, 0.0, value, 0.0])})
     with pytest.raises(Stopped) as caught:
         rewards(BATCH)
-    assert caught.value.where == "reward model, prompts [1, 4]" and "nonfinite-loss" in caught.value.what
+    assert caught.value.where == "reward model, prompts [1, 4]" and "nonfinite-reward" in caught.value.what
 
 
 def test_an_own_reward_sees_rows_and_trajectories(own: Write) -> None:

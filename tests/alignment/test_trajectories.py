@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenkit.alignment import Trajectories, Trajectory
+from qwenkit.alignment import Passes, Trajectories, Trajectory
 from qwenkit.errors import UserError
 
 
@@ -35,7 +35,6 @@ def test_the_example_of_the_module() -> None:
     assert batch.logprobs_BT.tolist() == [[0, 0, -3, -4, 0, 0], [0, -6, 0, 0, -9, -1]]
     assert batch.lengths == [4, 6] and batch.counts_B.tolist() == [2, 3]
     assert batch.ended_B.tolist() == [True, False] and batch.groups_B.tolist() == [3, 4]
-    assert TWO.runs() == [[6], [9, 1]] and ONE.runs() == [[3, 4]]
 
 
 def test_a_selection_is_in_its_order_and_cut_to_its_longest() -> None:
@@ -52,10 +51,8 @@ def test_numbers_of_tokens_go_back_to_their_tokens(masks: list[list[bool]]) -> N
     batch = Trajectories.of(items)
     x_BT = batch.spread(batch.tokens_N)
     assert torch.equal(x_BT, batch.ids_BT * batch.sampled_BT)
-    for each in batch:
-        starts = sum(here and not before for before, here in zip(each.sampled, each.sampled[1:]))
-        together = [id for run in each.runs() for id in run]
-        assert len(each.runs()) == starts and together == [id for id, here in zip(each.ids, each.sampled) if here]
+    (read_BT,) = Passes(micro_tokens=10).read(batch, lambda part: (part.tokens_N,))
+    assert torch.equal(read_BT, x_BT)
 
 
 def test_rewards_on_the_way_stand_at_their_tokens() -> None:

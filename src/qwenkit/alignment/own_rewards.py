@@ -84,7 +84,7 @@ class OwnReward:
                                 expected="a finite number for each trajectory")  # fmt: skip
         return numbers
 
-    def _named(self, error: dict[str, str | None], process: _Process, deadline: float) -> dict[str, str | None]:
+    def _named(self, error: dict[str, Any], process: _Process, deadline: float) -> dict[str, Any]:
         """Return an error with the trajectory at fault, where the process finds that one in the time left."""
         try:
             return json.loads(process.receive(deadline))[1]

@@ -49,18 +49,16 @@ class Passes:
     def read(self, batch: Trajectories, read: Callable[[Trajectories], tuple[Tensor, ...]]) -> list[Tensor]:
         """Return what a model gives for each sampled token as tensors [B, T], zero elsewhere.
 
-        `read` returns numbers [N] of some trajectories. A pass holds its rows by length, and a mask assigns in the
-        order of rows: hence `sorted`."""
+        `read` returns numbers [N] of some trajectories, which are given to it in the order of the batch."""
         tensors_BT: list[Tensor] = []
-        for rows in self.micro_batches(batch):
-            here_BT = torch.zeros_like(batch.sampled_BT)
-            here_BT[rows] = batch.sampled_BT[rows]
+        for rows in map(sorted, self.micro_batches(batch)):
+            part = batch.select(rows)
             with self.autocast(batch.ids_BT.device):
-                numbers = read(batch.select(sorted(rows)))
+                numbers = read(part)
             for i, x_N in enumerate(numbers):
                 if i == len(tensors_BT):
-                    tensors_BT.append(torch.zeros(here_BT.shape, dtype=x_N.dtype, device=x_N.device))
-                tensors_BT[i][here_BT] = x_N
+                    tensors_BT.append(torch.zeros(batch.ids_BT.shape, dtype=x_N.dtype, device=x_N.device))
+                tensors_BT[i][rows, : part.ids_BT.shape[1]] = part.spread(x_N)
         return tensors_BT
 
     def gradient(self, batch: Trajectories, rows: Sequence[int], forward: Forward, loss: Loss) -> Metrics:

@@ -21,7 +21,8 @@ A response cut by the length limit gets no value after its end and loses `missin
 throughout, since the ratio of an unchanged policy must be 1. The engine samples from the policy itself, not a copy.
 
 State of a run: both models, both optimizers, the reward's running moments, the step. Everything else is a function of
-(seed, step), so a resumed run is the uninterrupted one, bit for bit on a CPU.
+(seed, step), so a resumed run is the uninterrupted one, bit for bit on a CPU. It is one process today: it knows nothing
+of a `World`.
 
 Metrics: `kl` is nats per response (k3), `sampling_logp_difference` the largest gap between the sampler's and the
 policy's log-probability of any token of a step, before its first update: above 1e-3 the two do not compute the same.
@@ -43,7 +44,12 @@ from qwenkit.alignment import ppo_loss
 from qwenkit.alignment.advantages import Advantages, gae_advantages, value_gradient
 from qwenkit.alignment.collect import Collector, Prompts, Sampler
 from qwenkit.alignment.passes import Metrics, Passes, add_to, minibatches
-from qwenkit.alignment.policy_gradient import optimizer_step, policy_gradient, pretraining_gradient, sampled_logprobs
+from qwenkit.alignment.policy_gradient import (
+    optimizer_step,
+    policy_gradient,
+    pretraining_gradient,
+    sampled_logprobs,
+)
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.alignment.ppo_loss import RunningMoments
 from qwenkit.alignment.rewards import Rewards
@@ -94,7 +100,8 @@ class PPO:
 
         `ptx(update)` gives the batch of pretraining documents for the update of that number; `observe(batch)`
         adds metrics to a step, such as those of the gold rubric. Raises a `UserError` for a `ptx_coef` without `ptx`,
-        and for prompts that come in other numbers per step."""
+        for prompts that come in other numbers per step, and for a model with dynamic NTK where prompts and responses
+        may pass the length that it was trained at."""
         if config.ptx_coef and ptx is None:
             raise UserError(f"ptx_coef = {config.ptx_coef}, but there is no pretraining corpus", where="PPO",
                             hint="name a corpus, or set ptx_coef = 0")  # fmt: skip
@@ -102,6 +109,7 @@ class PPO:
             raise UserError(f"the prompts come {prompts.per_step} a step", where="PPO",
                             expected=f"prompts_per_step = {config.prompts_per_step}")  # fmt: skip
         self.policy, self.value, self.reference = policy.eval(), value.eval(), reference.eval().requires_grad_(False)
+        self._refuse_dynamic_ntk(max(map(len, prompts.ids)) + config.max_response_tokens)
         for model in (policy, value):
             set_activation_checkpointing(model, config.activation_checkpointing)
         self.rewards, self.prompts, self.config = rewards, prompts, config
@@ -140,9 +148,15 @@ class PPO:
         return {**metrics, "lr": self.policy_optimizer.lr, "policy_frozen": float(frozen)}
 
     def sample(self, step: int) -> Trajectories:
-        """Return the trajectories of a step, sampled from the present policy."""
+        """Return the trajectories of a step, sampled from the present policy. Raises a `UserError` where the collector
+        returns fewer than there are minibatches, and for longer ones than a model with dynamic NTK can judge."""
         self.sampler.update_weights()
-        return self.collect(self.sampler, self.prompts, step).to(next(self.policy.parameters()).device)
+        batch = self.collect(self.sampler, self.prompts, step)
+        if len(batch) < self.config.minibatches:
+            raise UserError(f"the collector returned {len(batch)} trajectories", where=f"PPO, step {step}",
+                            expected=f"{self.config.minibatches} or more: minibatches")  # fmt: skip
+        self._refuse_dynamic_ntk(max(batch.lengths))
+        return batch.to(next(self.policy.parameters()).device)
 
     @torch.no_grad()
     def compute_experience(self, batch: Trajectories, state: RunState) -> Experience:
@@ -190,6 +204,21 @@ class PPO:
         if not self.config.ptx_coef or self.ptx is None:
             return {}
         return pretraining_gradient(self.policy, self.ptx(number), self.config.ptx_coef, self.passes)
+
+    def _refuse_dynamic_ntk(self, longest: int) -> None:
+        """Raise a `UserError` for a model with dynamic NTK and trajectories beyond its trained length.
+
+        The sampler fixes alpha by the prompt; a pass over whole rows would by what follows it, padding included."""
+        for name in ("policy", "value", "reference"):
+            extension = getattr(self, name).config.extension
+            if extension is not None and extension.dynamic_ntk and longest > extension.seq_length:
+                raise UserError(
+                    f"prompts with their responses have up to {longest} tokens, and the {name} model has dynamic NTK "
+                    f"beyond {extension.seq_length}, which would be another in learning than in sampling",
+                    where="PPO",
+                    expected=f"{extension.seq_length} tokens at most, or a model without dynamic NTK",
+                    hint="lower `seq_length`, or set `use_dynamic_ntk` to false in the model's config.json",
+                )
 
     def _learn_value(self, experience: Experience, rows: Sequence[int]) -> Metrics:
         metrics = self.value_gradient(experience, rows)

@@ -36,7 +36,7 @@ from qwenkit.alignment.pair_encoding import Pair
 from qwenkit.data.shuffled_order import ShuffledOrder
 from qwenkit.errors import UserError
 from qwenkit.model import ScalarModel
-from qwenkit.model.batching import length_batches, pad_right
+from qwenkit.model.batching import length_batches, pad_right, padding_documents
 from qwenkit.model.modes import evaluating
 from qwenkit.rng import derive_seed
 from qwenkit.training.step_batch import StepBatch, share_of
@@ -135,14 +135,16 @@ def pairs_fingerprint(pairs: Sequence[Pair]) -> int:
 class Scorer(Protocol):
     """What the loss needs of a reward model; `qwenkit.model.ScalarModel` is one."""
 
-    def score(self, ids_BT: Tensor, /) -> Tensor:
-        """Return a number for every token, [B, T]."""
+    def score(self, ids_BT: Tensor, documents_BT: Tensor | None = None, /) -> Tensor:
+        """Return a number for every token, [B, T]; attention stays inside a document."""
         ...
 
 
-def eos_scores(model: Scorer, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
-    """Return the model's score at the last real token of every row, [B]."""
-    return model.score(ids_BT).gather(1, lengths_B[:, None] - 1).squeeze(1)
+def eos_scores(model: Scorer, ids_BT: Tensor, lengths_B: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+    """Return the model's score at the last real token of every row, [B].
+
+    A model with dynamic NTK, outside training, must be given the documents of `padding_documents`."""
+    return model.score(ids_BT, documents_BT).gather(1, lengths_B[:, None] - 1).squeeze(1)
 
 
 def pairwise_loss(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
@@ -179,8 +181,10 @@ def score_texts(model: ScalarModel, ids_list: Sequence[Sequence[int]], max_token
     rewards_B = torch.zeros(len(ids_list), device=device)
     with evaluating(model):
         for rows in length_batches(lengths, max_tokens):
-            batch = pad_right([ids_list[row] for row in rows], device)
-            rewards_B[torch.tensor(rows, device=device)] = eos_scores(model, *batch).float()
+            ids_BT, lengths_B = pad_right([ids_list[row] for row in rows], device)
+            documents_BT = padding_documents(model.config, lengths_B, ids_BT.shape[1])
+            scores_B = eos_scores(model, ids_BT, lengths_B, documents_BT)
+            rewards_B[torch.tensor(rows, device=device)] = scores_B.float()
     return rewards_B
 
 

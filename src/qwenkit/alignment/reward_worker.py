@@ -91,12 +91,12 @@ def _parts(error: UserError) -> dict[str, str | None]:
     return {name: getattr(error, name) for name in ("what", "where", "expected", "nearest", "hint")}
 
 
-def as_float(number: Real) -> float:
+def as_float(number: Real | int) -> float:
     """Return a number as a float; infinity for one beyond its range."""
     try:
         return float(number)
     except OverflowError:
-        return math.inf if number > 0 else -math.inf
+        return -math.inf if number < 0 else math.inf
 
 
 def _plain(values: Any) -> Any:

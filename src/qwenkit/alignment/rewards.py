@@ -71,7 +71,7 @@ class Rewards:
         """Return the scores of a batch.
 
         Raises a `UserError` for a reward that does not return one number for each trajectory, and the alarm
-        `nonfinite-loss` for a number that is not finite."""
+        `nonfinite-reward` for a number that is not finite."""
         rows = [each.row for each in batch]
         by_name: dict[str, list[float]] = {}
         for name, (_, score) in self.parts.items():
@@ -125,4 +125,4 @@ def _refuse_not_finite(name: str, values: Sequence[float], batch: Trajectories) 
     """Raise an alarm for a reward that is NaN or infinite, before anything learns from it."""
     broken = [row for row, value in enumerate(values) if not math.isfinite(value)]
     if broken:
-        raise_alarm("nonfinite-loss", values[broken[0]], f"reward {name}, {batch.describe(broken)}")
+        raise_alarm("nonfinite-reward", values[broken[0]], f"reward {name}, {batch.describe(broken)}")

@@ -29,7 +29,8 @@ class Trajectory:
     logprobs: tuple[float, ...]
     """The sampler's log-probability of each sampled token, in nats."""
     weight_versions: tuple[int, ...]
-    """The version of the weights that sampled each sampled token (`inference.Output.version`)."""
+    """The version of the weights that sampled each sampled token (`inference.Output.version`). PPO samples a step from
+    one version and reads none; a collector that goes on while the policy learns tells by them how stale a token is."""
     finish_reason: str
     """Why it ended, in the sampler's words: "stop", "length"."""
     ended: bool
@@ -71,16 +72,6 @@ class Trajectory:
     def text(self) -> str:
         """Return the text of the last run of sampled tokens: the answer."""
         return self.turns[-1] if self.turns else ""
-
-    def runs(self) -> list[list[int]]:
-        """Return the ids of each run of sampled tokens, with their end tokens."""
-        runs: list[list[int]] = []
-        for position, id in enumerate(self.ids):
-            if self.sampled[position]:
-                if not self.sampled[position - 1]:
-                    runs.append([])
-                runs[-1].append(id)
-        return runs
 
     def _wrong(self, what: str, expected: str) -> UserError:
         return UserError(what, where=f"trajectory, {self.name}", expected=expected)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from qwenkit.inference.sampling import not_finite
 from qwenkit.model import Transformer
-from qwenkit.model.batching import length_batches, pad_right
+from qwenkit.model.batching import length_batches, pad_right, padding_documents
 from qwenkit.model.logprobs import token_logprobs
 from qwenkit.prompt import Prompt
 
@@ -26,7 +25,8 @@ def score(model: Transformer, rows: list[Prompt], starts: list[int], max_tokens:
     for batch in length_batches([len(row.ids) for row in rows], max_tokens):
         ids_BT, lengths_B = pad_right([rows[i].ids for i in batch], device)
         embeds_BTD = model.embed(ids_BT, [rows[i] for i in batch]) if any(rows[i].images for i in batch) else None
-        h_BTD = model.hidden(ids_BT, documents_BT=_documents(model, lengths_B, ids_BT), embeds_BTD=embeds_BTD)
+        documents_BT = padding_documents(model.config, lengths_B, ids_BT.shape[1])
+        h_BTD = model.hidden(ids_BT, documents_BT=documents_BT, embeds_BTD=embeds_BTD)
         scored_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
         for b, i in enumerate(batch):
             scored_BT[b, starts[i] : len(rows[i].ids)] = True
@@ -37,15 +37,6 @@ def score(model: Transformer, rows: list[Prompt], starts: list[int], max_tokens:
             scores[i], logprobs = logprobs[:count], logprobs[count:]
             _check_finite(scores[i], f"prompt {i}", starts[i])
     return scores
-
-
-def _documents(model: Transformer, lengths_B: Tensor, ids_BT: Tensor) -> Tensor | None:
-    """Number text and padding as two documents [B, T] for dynamic NTK, which asks how long a text is; None for every
-    other model, where padding that comes last changes nothing."""
-    extension = model.config.extension
-    if extension is None or not extension.dynamic_ntk or int(lengths_B.min()) == ids_BT.shape[1]:
-        return None
-    return (torch.arange(ids_BT.shape[1], device=ids_BT.device) >= lengths_B[:, None]).long()
 
 
 def _check_finite(logprobs: list[float], label: str, start: int) -> None:

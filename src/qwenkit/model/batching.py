@@ -1,10 +1,12 @@
 """Token lists of different lengths as right-padded tensors, batched by length.
 
     ids_BT, lengths_B = pad_right([[5, 6, 7], [8]])
+    documents_BT = padding_documents(config, lengths_B, ids_BT.shape[1])
     for rows in length_batches(lengths, max_tokens=8192): ...
 
 No attention mask goes with them, and none is needed: the padding stands to the right of every real token, and causal
 attention never looks right. What is computed at padding is never used; the caller's mask says which tokens are real.
+Only dynamic NTK asks how long a whole text is: for such a model `padding_documents` parts the text from its padding.
 
 Legend: B rows, T tokens of the longest row.
 """
@@ -17,6 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from qwenkit.model.config import ModelConfig
+
 PAD_ID = 0
 """Any id of the vocabulary would do: no real token attends to it."""
 
@@ -27,6 +31,15 @@ def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu")
     width = max(lengths, default=0)
     ids_BT = torch.tensor([list(row) + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.long, device=device)
     return ids_BT, torch.tensor(lengths, dtype=torch.long, device=device)
+
+
+def padding_documents(config: ModelConfig, lengths_B: Tensor, width: int) -> Tensor | None:
+    """Return the documents [B, T] of whole texts of these lengths, padded to `width`: 0 for text, 1 for padding.
+
+    None for a model without dynamic NTK, and where nothing is padded: padding that comes last changes nothing there."""
+    if config.extension is None or not config.extension.dynamic_ntk or int(lengths_B.min()) == width:
+        return None
+    return (torch.arange(width, device=lengths_B.device) >= lengths_B[:, None]).long()
 
 
 def length_batches(lengths: Sequence[int], max_tokens: int, rows: Iterable[int] | None = None) -> list[list[int]]:
