@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from qwenkit.alignment import ModelReward, OwnReward, Rewards, Trajectories, Trajectory, Weighted, find_reward
+from qwenkit.alignment.reward_messages import Messages
 from qwenkit.alignment.reward_model import score_texts
 from qwenkit.errors import Stopped, UserError
 
@@ -225,6 +228,30 @@ def test_what_a_reward_has_started_ends_where_the_training_is_killed(own: Write,
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -signal.SIGKILL
     assert ends(int(file.read_text()))
+
+
+def test_a_reward_that_forks_and_returns_twice_answers_once(own: Write) -> None:
+    """The fork comes back from the function too: its answer must not be taken for that of the next call."""
+    score = own("globals().setdefault('calls', []).append(1); os.fork(); return [float(len(calls))] * len(rows)")
+    assert [score(ROWS, ITEMS)[0] for _ in range(4)] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_what_a_reward_writes_to_handles_that_are_not_its_own_is_no_answer(own: Any) -> None:
+    score = own("[os.write(fd, b'x' * 100) for fd in range(3, 20) if os.path.exists(f'/proc/self/fd/{fd}')]", seconds=5)
+    with pytest.raises(UserError, match="the process of the reward ended before it returned"):
+        score(ROWS, ITEMS)
+
+
+def test_a_message_that_never_ends_is_not_waited_for(own: Any) -> None:
+    score = own("os.kill(os.getpid(), 19)", seconds=1.5)  # stopped, not ended
+    with pytest.raises(UserError, match="the reward did not return within 1.5 seconds"):
+        score(ROWS, ITEMS)
+    ours, theirs = socket.socketpair()
+    theirs.send(struct.pack("!QQ", 1, 100) + b"a part")
+    with pytest.raises(TimeoutError):
+        Messages(ours).receive(1, time.monotonic() + 0.2)
+    theirs.close()
+    ours.close()
 
 
 def test_the_process_of_an_own_reward_ends_with_it(own: Write) -> None:

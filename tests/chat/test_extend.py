@@ -181,3 +181,24 @@ def test_only_questions_and_results_follow_an_answer(tiny: ChatTokenizer) -> Non
         "the answer's turn has ended, and with ReAct's tools a result stands inside it\n"
         "  expected: ids that stop at 'Observation:', without <|im_end|>"
     )
+
+
+@pytest.mark.parametrize(("ids", "message"), [
+    (lambda ids, n: [*ids, n], "is not a token\n  expected: token ids from 0 to "),
+    (lambda ids, n: [*ids, -1], "-1 is not a token"),
+    (lambda ids, n: [True, *ids], "id 0: True is not a token"),
+    (lambda ids, n: [*ids, 1.0], "1.0 is not a token"),
+    (lambda ids, n: None, "ids = None\n  expected: a list of token ids"),
+    (lambda ids, n: "hello", "ids = 'hello'\n  expected: a list of token ids"),
+])  # fmt: skip
+def test_what_is_no_token_is_refused(tiny: ChatTokenizer, ids: Any, message: str) -> None:
+    before = tiny.render(talk("a", "b")).ids
+    with pytest.raises(UserError) as caught:
+        tiny.extend(ids(before, tiny.n_tokens), talk("c"))
+    assert message in caught.value.text()
+
+
+@pytest.mark.parametrize("thinking", ["no", "yes", 1, 0.0])
+def test_thinking_is_a_choice_and_no_text(tiny: ChatTokenizer, thinking: Any) -> None:
+    with pytest.raises(UserError, match="expected: True, False, or None: as the style does"):
+        tiny.render(talk("a"), add_generation_prompt=True, style="qwen3", thinking=thinking)

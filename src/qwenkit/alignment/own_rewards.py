@@ -18,10 +18,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +29,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from qwenkit.alignment.reward_messages import Messages
 from qwenkit.alignment.rewards import one_for_each, reward_place
 from qwenkit.alignment.trajectory import Trajectory
 from qwenkit.custom_functions import FunctionFile, find_function
@@ -71,7 +72,8 @@ class OwnReward:
         except (EOFError, OSError):
             self.end()
             raise UserError("the process of the reward ended before it returned", where=place,
-                            hint="it may have run out of memory, or ended itself") from None  # fmt: skip
+                            hint="it may have run out of memory, ended itself, or written to handles that are not its"
+                            " own") from None  # fmt: skip
         except BaseException:  # Ctrl-C: a half-sent question cannot be answered any more
             self.end()
             raise
@@ -100,27 +102,26 @@ class OwnReward:
 
 
 class _Process:
-    """The process of one reward, and the pipe to it."""
+    """The process of one reward, and the socket to it."""
 
     def __init__(self, function: FunctionFile) -> None:
-        self.pipe, theirs = multiprocessing.Pipe()
+        ours, theirs = socket.socketpair()
         command = [sys.executable, "-c", _START, json.dumps([theirs.fileno(), os.getpid(), *function]), *sys.path]
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2,
                                         start_new_session=True)  # fmt: skip
         theirs.close()
-        self.end = weakref.finalize(self, _end, self.process, self.pipe.close)
+        self.messages, self.number = Messages(ours), 0
+        self.end = weakref.finalize(self, _end, self.process, ours.close)
 
     def ask(self, question: bytes, deadline: float) -> bytes:
-        """Send a question when the process is ready for it, and return the answer."""
-        self.receive(deadline)
-        self.pipe.send_bytes(question)
+        """Send a question, and return the answer to it."""
+        self.number += 1
+        self.messages.send(self.number, question, deadline)
         return self.receive(deadline)
 
     def receive(self, deadline: float) -> bytes:
-        """Return the next message; raises a `TimeoutError` where none comes in time."""
-        if not self.pipe.poll(max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
-        return self.pipe.recv_bytes()
+        """Return the next answer to the present question; raises a `TimeoutError` where none comes in time."""
+        return self.messages.receive(self.number, deadline)[1]
 
 
 def _end(process: subprocess.Popen[bytes], close: Callable[[], None]) -> None:

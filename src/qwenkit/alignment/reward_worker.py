@@ -1,5 +1,5 @@
 """The process in which a reward of a user's own runs (`own_rewards.py`): it answers one call after the other until its
-parent closes the pipe or ends it. No torch is imported here, so that it starts at once.
+parent closes the socket or ends it. No torch is imported here, so that it starts at once.
 
 An answer is `[values, null, false]`, or `[null, error, more]` with the parts of a message; where `more` is true, a
 second answer follows, whose error names the trajectory at fault.
@@ -15,12 +15,13 @@ import math
 import os
 import pickle
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
 from numbers import Real
 from typing import Any
 
+from qwenkit.alignment.reward_messages import Messages
 from qwenkit.alignment.trajectory import Trajectory
 from qwenkit.custom_functions import FunctionFile, failure, load_function
 from qwenkit.errors import UserError, listed
@@ -30,21 +31,22 @@ WATCH_SECONDS = 0.1
 
 
 def serve(given: str) -> None:
-    """Answer calls; `given` is JSON: the handle of the pipe, the parent's process number, and the function."""
+    """Answer calls; `given` is JSON: the handle of the socket, the parent's process number, and the function."""
     handle, parent, *parts = json.loads(given)
     if worker := os.fork():
         os.close(handle)
         _watch(parent, worker)
-    function_file = FunctionFile(*parts)
-    with Connection(handle) as pipe:
-        while True:
-            pipe.send_bytes(b"ready")
-            try:
-                rows, trajectories = pickle.loads(pipe.recv_bytes())
-            except EOFError:
-                return
-            for answer in answers(function_file, rows, trajectories):
-                pipe.send_bytes(json.dumps(answer).encode())
+    function_file, messages, own = FunctionFile(*parts), Messages(socket.socket(fileno=handle)), os.getpid()
+    while True:
+        try:
+            number, question = messages.receive()
+        except EOFError:
+            return
+        rows, trajectories = pickle.loads(question)
+        for answer in answers(function_file, rows, trajectories):
+            if os.getpid() != own:  # the function has forked, and this is not the process that was asked
+                os._exit(1)
+            messages.send(number, json.dumps(answer).encode())
 
 
 def _watch(parent: int, worker: int) -> None:

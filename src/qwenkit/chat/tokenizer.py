@@ -17,6 +17,7 @@ folder's template adds by itself. `thinking` asks for thoughts or for none; othe
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -140,7 +141,7 @@ class ChatTokenizer(Tokenizer):
 
         `ids` and `spans` are those of the new part, and none of it is trained. Raises a `UserError` for ids that do not
         end where a turn can follow."""
-        ids = list(map(int, ids))
+        ids = self._known_ids(ids)
         table = None if style is None else get_style(style)
         template, kwargs = self._template(tools, table, thinking, template_kwargs or {})
         if template is None:
@@ -151,10 +152,24 @@ class ChatTokenizer(Tokenizer):
         traced = Traced(self, template, messages, tools or None, self.names, kwargs, add_generation_prompt)
         return extend_template(self, ids, messages, foreign_template_mask.turn_ends(self, self.names), traced)
 
+    def _known_ids(self, ids: Sequence[int]) -> list[int]:
+        """Return ids as a list; raises a `UserError` for anything but ids of this vocabulary."""
+        if isinstance(ids, str) or not isinstance(ids, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"ids = {ids!r:.60}", expected="a list of token ids")
+        known: list[int] = []
+        for at, id in enumerate(ids):
+            if isinstance(id, bool) or not hasattr(id, "__index__") or not 0 <= operator.index(id) < self.n_tokens:
+                expected = f"token ids from 0 to {self.n_tokens - 1}"
+                raise UserError(f"{id!r:.40} is not a token", where=f"id {at}", expected=expected)
+            known.append(operator.index(id))
+        return known
+
     def _template(
         self, tools: Sequence[Tool] | None, style: ChatStyle | None, thinking: bool | None, kwargs: TemplateKwargs
     ) -> tuple[str | None, TemplateKwargs]:
         """Return the template that renders a conversation, or None where a style does, and what the template reads."""
+        if thinking is not None and not isinstance(thinking, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"thinking = {thinking!r:.60}", expected="True, False, or None: as the style does")
         own = self.tool_template if tools and self.tool_template is not None else self.chat_template
         if kwargs:
             if style is not None:

@@ -22,6 +22,8 @@ CHANGEABLE = {"rope_theta", "yarn", "extension", "windows", "max_position_embedd
 
 def check_config(config: ModelConfig, current: ModelConfig) -> None:
     """Refuse a configuration that changes what the weights, or the cache, were made with."""
+    if not isinstance(config, ModelConfig):
+        raise UserError(f"{shown(config)}", where="new configuration", expected="a ModelConfig")
     for field in fields(ModelConfig):
         value, old = getattr(config, field.name), getattr(current, field.name)
         if field.name not in CHANGEABLE and value != old:

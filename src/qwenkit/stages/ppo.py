@@ -83,7 +83,10 @@ class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGen
         before="kl_coef",
     )
     reward_seconds: float = runtime(
-        60, doc="seconds that a reward of your own may take for the answers of a step; longer ends the node", gt=0
+        60,
+        doc="seconds that a reward of your own may take for the answers of a step; longer ends the node",
+        gt=0,
+        le=86400,
     )
     style: Style = content("own", doc=STYLE, before="ptx_coef")
     ptx_rows: int = content(8, doc="packed rows of pretraining text in each update (ours)", ge=1)
