@@ -244,7 +244,7 @@ def test_what_a_reward_writes_to_handles_that_are_not_its_own_is_no_answer(own: 
 
 def test_a_message_that_never_ends_is_not_waited_for(own: Any) -> None:
     score = own("os.kill(os.getpid(), 19)", seconds=1.5)  # stopped, not ended
-    with pytest.raises(UserError, match="the reward did not return within 1.5 seconds"):
+    with pytest.raises(UserError, match="the reward did not return within"):
         score(ROWS, ITEMS)
     ours, theirs = socket.socketpair()
     theirs.send(struct.pack("!QQ", 1, 100) + b"a part")

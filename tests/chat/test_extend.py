@@ -194,7 +194,7 @@ def test_only_questions_and_results_follow_an_answer(tiny: ChatTokenizer) -> Non
 def test_what_is_no_token_is_refused(tiny: ChatTokenizer, ids: Any, message: str) -> None:
     before = tiny.render(talk("a", "b")).ids
     with pytest.raises(UserError) as caught:
-        tiny.extend(ids(before, tiny.n_tokens), talk("c"))
+        tiny.extend(ids(before, tiny.vocab_size), talk("c"))
     assert message in caught.value.text()
 
 

@@ -158,8 +158,8 @@ class ChatTokenizer(Tokenizer):
             raise UserError(f"ids = {ids!r:.60}", expected="a list of token ids")
         known: list[int] = []
         for at, id in enumerate(ids):
-            if isinstance(id, bool) or not hasattr(id, "__index__") or not 0 <= operator.index(id) < self.n_tokens:
-                expected = f"token ids from 0 to {self.n_tokens - 1}"
+            if isinstance(id, bool) or not hasattr(id, "__index__") or not 0 <= operator.index(id) < self.vocab_size:
+                expected = f"token ids from 0 to {self.vocab_size - 1}"
                 raise UserError(f"{id!r:.40} is not a token", where=f"id {at}", expected=expected)
             known.append(operator.index(id))
         return known
