@@ -12,6 +12,7 @@ import torch
 
 from qwenkit.errors import Stopped, UserError
 from qwenkit.inference import Engine, Output, Sample, SamplingParams
+from qwenkit.inference.kv_cache import DecodeCache
 from qwenkit.model import Transformer
 
 from .conftest import GREEDY, Bytes, completed, full_forward, make_prompts
@@ -216,6 +217,26 @@ def test_streams_and_whole_calls_interleave(model: Transformer, max_batch: int) 
     assert {"a": text_a, "b": text_b, "c": outputs[1].text, "d": scores} == {name: alone[name] for name in "abcd"}
     assert _drain(engine, 1) == {submitted: alone["e"]}, "a step hands out what was submitted, and nothing else"
     assert engine.step() == []
+
+
+@pytest.mark.parametrize("at", [None, 0, 1])
+def test_a_prompt_that_is_left_half_read_leaves_no_nan(
+    model: Transformer, damaged: Transformer, monkeypatch: pytest.MonkeyPatch, at: int | None
+) -> None:
+    """Aborted between two steps, or after one that was interrupted in one of its two layers."""
+    engine = Engine(damaged, Bytes())
+    engine._step_tokens = 64
+    kept = engine.submit([4, 5], GREEDY)
+    broken = engine.submit([1, BROKEN, *[1] * 150], WARM)
+    engine.step()
+    if at is not None:
+        monkeypatch.setattr(DecodeCache, "attend", _failing(DecodeCache.attend, at))
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    engine.abort(broken)
+    innocent = engine.submit([2, 3, 4], GREEDY)
+    wanted = {kept: _alone(model, [4, 5]), innocent: _alone(model, [2, 3, 4])}
+    assert _drain(engine, 2) == wanted
 
 
 def test_a_stream_that_nobody_reads_on_gives_its_row_back(model: Transformer) -> None:

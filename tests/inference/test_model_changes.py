@@ -12,6 +12,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference import Engine
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.model.config import ContextExtension
+from qwenkit.model.trainable import trainable_state
 
 from .conftest import GREEDY, SHAPE, full_forward, make_prompts
 
@@ -46,6 +47,34 @@ def test_the_same_configuration_clears_nothing() -> None:
     cache = engine.runner.cache
     engine.reconfigure(replace(CONFIG))
     assert engine.runner.cache is cache
+
+
+def test_a_state_of_what_is_trained_is_enough() -> None:
+    """As after a training that froze the rest; a name too few, too many or of another shape is named."""
+    own, other = make(), init_weights(Transformer(CONFIG), seed=1, std=0.3).eval()
+    for model in (own, other):
+        model.requires_grad_(False)
+        model.model.layers[1].requires_grad_(True)
+    engine, state = Engine(own, None), trainable_state(other)
+    first, norm = min(state), "model.norm.weight"
+    frozen = other.state_dict()[norm]
+    for broken, name in (
+        ({**state, "model.layers.9.weight": frozen}, "model.layers.9.weight"),
+        ({key: tensor for key, tensor in state.items() if key != first}, first),
+        ({**state, first: state[first][..., :-1]}, first),
+        ({**state, norm: frozen}, "lm_head.weight"),
+        ({}, first),
+    ):
+        with pytest.raises(UserError) as caught:
+            engine.update_weights(broken)
+        assert str(caught.value).startswith(f"tensors that do not fit the model: {name}")
+    assert engine.version == 0 and engine.generate([PROMPT], GREEDY)[0].ids == full_forward(make(), PROMPT, 20)
+    engine.update_weights(state)
+    mixed = make()
+    mixed.load_state_dict({**make().state_dict(), **state})
+    assert engine.version == 1 and engine.generate([PROMPT], GREEDY)[0].ids == full_forward(mixed, PROMPT, 20)
+    engine.update_weights(other.state_dict())
+    assert engine.generate([PROMPT], GREEDY)[0].ids == full_forward(other, PROMPT, 20)
 
 
 def test_it_is_refused_while_requests_are_pending() -> None:

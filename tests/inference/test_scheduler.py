@@ -100,6 +100,22 @@ def test_a_budget_mixes_next_tokens_and_pieces_of_prompts() -> None:
     assert scheduler.schedule(7) == Batch([(second, 6, 9), (third, 0, 3)], [first])
 
 
+@pytest.mark.parametrize("budget", [1, 2, 3, 4])
+def test_answers_take_turns_where_the_budget_has_no_room_for_all(budget: int) -> None:
+    """None is more than one token ahead of another that runs, also where steps are interrupted or asked for twice."""
+    scheduler, sequences = Scheduler(8), [make_sequence(2, 12) for _ in range(5)]
+    scheduler.add(sequences)
+    run(scheduler.schedule())
+    while scheduler.has_work:
+        batch = scheduler.schedule(budget)
+        assert scheduler.schedule(budget) == batch
+        run(batch)
+        counts = [len(sequence.ids) for sequence in sequences]
+        assert max(counts) - min(counts) <= 1
+        scheduler.remove_finished()
+    assert [len(sequence.ids) for sequence in sequences] == [12] * 5
+
+
 def test_what_was_taken_out_of_the_cache_is_read_again() -> None:
     """The prompt and the answer so far: nothing that was sampled is sampled anew."""
     scheduler, sequence = Scheduler(1), make_sequence(4, 5)

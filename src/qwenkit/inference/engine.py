@@ -154,8 +154,7 @@ class Engine:
         first_draws: Seq[int] | None = None,
     ) -> list[Output]:
         """Return the answers in the order of the prompts. The random draws of prompt i are made from the number
-        `rng_ids[i]`, or i where none are given, and from the position in the answer, counted from `first_draws[i]`, or
-        0."""
+        `rng_ids[i]` (or i) and from the position in the answer, which is counted from `first_draws[i]` (or 0)."""
         prompts = as_prompts(prompts, "prompts", hint="generate([prompt])")
         params = self.request_factory.effective_params_for_each(params, len(prompts))
         return self._generate(prompts, params, rng_ids, first_draws)
@@ -285,14 +284,15 @@ class Engine:
     # ---- another model ----------------------------------------------------------------------------------------------
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
-        """Load new weights (None: the model was changed in place); later outputs carry a new `version`.
+        """Load new weights (None: the model was changed in place); later outputs carry a new `version`. A state holds
+        all tensors of the model, or those that are trained in it (`model.trainable.trainable_state`).
 
         Raises a `UserError` while requests are pending, and for a state that does not fit the model."""
         self._check_idle("new weights")
         if state is not None:
             state = without_tied_head(state) if self.model.config.tie_word_embeddings else state
-            check_state(state, self.model.state_dict())
-            self.model.load_state_dict(state)
+            check_state(state, self.model)
+            self.model.load_state_dict(state, strict=False)
         self.runner.refresh_weights()
         self.version += 1
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.inference.argument_checks import shown
-from qwenkit.model import ModelConfig
+from qwenkit.model import ModelConfig, Transformer
+from qwenkit.model.trainable import trainable_state
 
 CHANGEABLE = {"rope_theta", "yarn", "extension", "windows", "max_position_embeddings", "initializer_range", "dropout",
               "bos_token_id", "model_type"}  # fmt: skip
@@ -41,9 +42,14 @@ def without_tied_head(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return rest
 
 
-def check_state(state: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> None:
-    """Raise a `UserError` for weights that do not fit, before the first one is taken over."""
-    shapes, expected = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (state, current))
+def check_state(state: Mapping[str, Tensor], model: Transformer) -> None:
+    """Raise a `UserError` for weights that do not fit, before the first one is taken over: neither all tensors of the
+    model nor, without a frozen one among them, those that are trained in it."""
+    current, trained = model.state_dict(), trainable_state(model)
+    whole = any(name in current and name not in trained for name in state) or not trained
+    shapes, expected = (
+        {name: tensor.shape for name, tensor in tensors.items()} for tensors in (state, current if whole else trained)
+    )
     if wrong := sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name)):
         raise UserError(f"tensors that do not fit the model: {', '.join(wrong[:3])}",
                         expected="every tensor of the model, in its shape")  # fmt: skip

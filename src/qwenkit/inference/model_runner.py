@@ -88,9 +88,14 @@ class ModelRunner:
         )
 
     def free_all_but(self, running: list[Sequence]) -> None:
-        """Take the places in the cache back whose owners no longer run."""
+        """Take the places in the cache back whose owners no longer run. One whose answer did not come to its end is
+        cleared: what it had read, nobody has found to be finite, and a NaN must not be left for the next owner."""
         kept = set(running)
-        self.cache.free([owner for owner in self.cache.owners if owner not in kept])
+        left = [owner for owner in self.cache.owners if owner not in kept]
+        for owner in left:
+            if isinstance(owner, Sequence) and owner.finish_reason not in ("stop", "length"):
+                self.cache.clear(owner)
+        self.cache.free(left)
 
     def step(self, batch: Batch) -> None:
         """Read the pieces of prompts, then one token of every other sequence; a sequence that is read to its end gets
@@ -225,8 +230,7 @@ class ModelRunner:
             sequence.append(id, logprob)
 
     def _finite(self, sequences: list[Sequence], logits_BV: Tensor) -> tuple[list[Sequence], Tensor]:
-        """Return the sequences that have a next token, and their logits. The others end here, and what the cache holds
-        of them is cleared, so that no NaN is left for the next owner of the place."""
+        """Return the sequences that have a next token, and their logits. The others end here."""
         finite_B = logits_BV.sum(-1).isfinite()
         if bool(finite_B.all()):
             return sequences, logits_BV
@@ -235,7 +239,6 @@ class ModelRunner:
             if finite:
                 good.append(sequence)
             else:
-                self.cache.clear(sequence)
                 sequence.finish_reason = "not finite"
         return good, logits_BV[finite_B]
 

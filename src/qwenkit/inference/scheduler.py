@@ -43,6 +43,8 @@ class Scheduler:
         self.max_batch = max_batch
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self._turns: dict[Sequence, int] = {}
+        """Which answers were to grow in a step that had no room for all of them, and what was computed of each."""
 
     @property
     def has_work(self) -> bool:
@@ -57,18 +59,32 @@ class Scheduler:
         """Fill the free places from the queue, and return what the next step computes.
 
         Without a budget, prompts that have a place are read whole, before any answer grows. With one, a step computes
-        at most so many tokens: the next one of every answer, then pieces of prompts."""
+        at most so many tokens: the next one of every answer, then pieces of prompts. Where it is smaller than the
+        number of answers, they take turns."""
         self._admit()
         prompts = [sequence for sequence in self.running if sequence.is_prefill]
         if budget is None:
             pieces = [(sequence, sequence.num_computed, sequence.length) for sequence in prompts]
             return Batch(pieces, [] if pieces else list(self.running))
-        decode = [sequence for sequence in self.running if not sequence.is_prefill][:budget]
+        self._rotate()
+        decode = [sequence for sequence in self.running if not sequence.is_prefill]
+        if len(decode) > budget:
+            decode = decode[:budget]
+            self._turns = {sequence: sequence.num_computed for sequence in decode}
         return Batch(_pieces(prompts, budget - len(decode)), decode)
 
     def remove_finished(self) -> None:
         """Take finished sequences out of the batch."""
         self.running = [sequence for sequence in self.running if sequence.status != "finished"]
+        self._turns = {sequence: before for sequence, before in self._turns.items() if sequence.status != "finished"}
+
+    def _rotate(self) -> None:
+        """Move the answers that had their turn behind the others; a step that was interrupted was nobody's turn."""
+        served = {sequence for sequence, before in self._turns.items() if sequence.num_computed > before}
+        if served:
+            waited = [sequence for sequence in self.running if sequence not in served]
+            self.running = [*waited, *(sequence for sequence in self.running if sequence in served)]
+        self._turns = {}
 
     def _admit(self) -> None:
         """Fill the free places, and drop from the head of the queue what runs or was aborted."""
