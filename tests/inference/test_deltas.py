@@ -18,7 +18,7 @@ from qwenkit.inference import Conversation, Delta, Engine, Output, SamplingParam
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.prompt import Prompt
 
-from .conftest import GREEDY, SHAPE, Bytes, full_forward
+from .conftest import GREEDY, SHAPE, Bytes, full_forward, one_thread
 
 MODEL = init_weights(Transformer(ModelConfig(**SHAPE)), seed=0, std=0.3).eval()  # type: ignore[arg-type]
 WARM = SamplingParams.plain(max_tokens=14, temperature=1.5, seed=3, ignore_eos=True)
@@ -46,7 +46,8 @@ def alone(number: int) -> Output:
     return engine.generate([asked], params, rng_ids=[number])[0]
 
 
-ALONE = [alone(number) for number in range(len(ASKED))]
+with one_thread():
+    ALONE = [alone(number) for number in range(len(ASKED))]
 
 
 def test_answers_of_every_end_are_among_them() -> None:
