@@ -15,7 +15,7 @@ import platform as _platform
 import re
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -175,18 +175,24 @@ def devices_here() -> list[str]:
     return ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count())), *mps]
 
 
+def has_device(device: str) -> bool:
+    """Return whether this machine has the device of this name."""
+    if device == "cpu":  # known without torch
+        return True
+    here = devices_here()
+    return device in here or (device == "cuda" and "cuda:0" in here)
+
+
 def pick_device(device: str, where: str | None = None) -> str:
     """Return the name of a device that this machine has: for `auto` its first GPU, or else its processor.
 
     Raises a `UserError` for one that it lacks, before any work."""
-    if device == "cpu":  # known without torch
-        return device
-    here = devices_here()
     if device == "auto":
-        return "cuda" if "cuda:0" in here else "cpu"
-    if device in here or (device == "cuda" and "cuda:0" in here):
+        return "cuda" if has_device("cuda") else "cpu"
+    if has_device(device):
         return device
-    raise UserError(f"no device `{device}` on this machine", where=where, expected=" or ".join(["auto", *here]))
+    expected = " or ".join(["auto", *devices_here()])
+    raise UserError(f"no device `{device}` on this machine", where=where, expected=expected)
 
 
 def available_memory() -> int | None:
@@ -201,6 +207,19 @@ def _kilobytes(file: str, name: str) -> int | None:
         return None
     lines = Path(file).read_text().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Generator[None]:
+    """Compute with so many threads of torch inside the `with` block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def set_threads(threads: int, deterministic: bool = True) -> None:

@@ -98,7 +98,7 @@ def test_pictures_go_through_history_and_extension(tiny: ChatTokenizer) -> None:
     whole = tok.render(messages, add_generation_prompt=True)
     before = tok.render(messages[:2])
     more = tok.extend(before.ids, messages[2:])
-    assert more.after(before.prompt) == whole.prompt
+    assert before.prompt.followed_by(more.prompt) == whole.prompt
     assert more.images[0] == Media("image", "a.jpg", whole.images[1].start - len(before.ids),
                                    whole.images[1].stop - len(before.ids))  # fmt: skip
     assert truncate_history(tok, messages, room=10_000) == [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
 
 from qwenkit.inference import Delta, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights
+from qwenkit.platform import torch_threads
 from qwenkit.prompt import Prompt
 
 
@@ -89,18 +89,8 @@ def full_forward(model: Transformer, prompt: list[int], count: int) -> list[int]
     return ids[len(prompt) :]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, where bits do not depend on what else is in a batch; another test may have left two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    with one_thread():
+    """Compute with one thread, where bits do not depend on what else is in a batch; another test may have left two."""
+    with torch_threads(1):
         yield

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from qwenkit.errors import UserError
 from qwenkit.inference import Conversation, Delta, Engine, Output, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights
+from qwenkit.platform import torch_threads
 from qwenkit.prompt import Prompt
 
-from .conftest import GREEDY, SHAPE, Bytes, full_forward, one_thread
+from .conftest import GREEDY, SHAPE, Bytes, full_forward
 
 MODEL = init_weights(Transformer(ModelConfig(**SHAPE)), seed=0, std=0.3).eval()  # type: ignore[arg-type]
 WARM = SamplingParams.plain(max_tokens=14, temperature=1.5, seed=3, ignore_eos=True)
@@ -46,7 +47,7 @@ def alone(number: int) -> Output:
     return engine.generate([asked], params, rng_ids=[number])[0]
 
 
-with one_thread():
+with torch_threads(1):
     ALONE = [alone(number) for number in range(len(ASKED))]
 
 

@@ -12,6 +12,7 @@ import torch
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.model import ModelConfig, Transformer, init_weights, save_model
+from qwenkit.platform import torch_threads
 
 from .conftest import GREEDY, SHAPE, Bytes, completed, full_forward, make_prompts
 
@@ -31,10 +32,8 @@ NANO = dict(vocab_size=4096, hidden_size=128, intermediate_size=352, num_hidden_
 @pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """So many threads for torch, for one test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("shape", [SHAPE, NANO], ids=["small", "nano"])

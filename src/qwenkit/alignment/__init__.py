@@ -46,7 +46,7 @@ _HOME = {
     "Scores": "rewards",
     "ModelReward": "rewards",
     "OwnReward": "own_rewards",
-    "find_reward": "own_rewards",
+    "find_reward": "reward_worker",
     "Passes": "passes",
     "Advantages": "advantages",
     "gae_advantages": "advantages",

@@ -32,16 +32,10 @@ from typing import Any
 from qwenkit.alignment.reward_messages import Messages
 from qwenkit.alignment.rewards import one_for_each, reward_place
 from qwenkit.alignment.trajectory import Trajectory
-from qwenkit.custom_functions import FunctionFile, find_function
+from qwenkit.custom_functions import FunctionFile
 from qwenkit.errors import UserError
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from qwenkit.alignment.reward_worker import serve; serve(sys.argv[1])"
-
-
-def find_reward(name: str) -> FunctionFile:
-    """Return a reward by its name, `module:function` or `file.py:function`, without running any of its code; raises
-    the `UserError`s of `find_function`."""
-    return find_function(name, "reward", "(rows, trajectories)")
 
 
 class OwnReward:

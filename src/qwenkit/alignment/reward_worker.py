@@ -23,11 +23,17 @@ from typing import Any
 
 from qwenkit.alignment.reward_messages import Messages
 from qwenkit.alignment.trajectory import Trajectory
-from qwenkit.custom_functions import FunctionFile, failure, load_function
+from qwenkit.custom_functions import FunctionFile, failure, find_function, load_function
 from qwenkit.errors import UserError, listed
 
 WATCH_SECONDS = 0.1
 """How long a group may outlive its parent."""
+
+
+def find_reward(name: str) -> FunctionFile:
+    """Return a reward by its name, `module:function` or `file.py:function`, without running any of its code; raises
+    the `UserError`s of `find_function`."""
+    return find_function(name, "reward", "(rows, trajectories)")
 
 
 def serve(given: str) -> None:

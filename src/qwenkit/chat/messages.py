@@ -54,8 +54,7 @@ def check(
         raise UserError("the conversation has no messages", expected="at least a user message")
     checked: list[Message] = []
     for index, message in enumerate(messages):
-        _check_message(index, message, media)
-        checked.append(normal(message, media))
+        checked.append(_checked(index, message, media))
         _check_place(index, checked[-1]["role"], checked[-2] if index else None)
     _check_end(checked, add_generation_prompt, continue_final_message)
     return checked
@@ -68,8 +67,7 @@ def check_following(messages: Sequence[Message], media: Collection[str] = ()) ->
         raise UserError("no messages to go on with", expected="a user's turn, or results of tools")
     checked: list[Message] = []
     for index, message in enumerate(messages):
-        _check_message(index, message, media)
-        checked.append(normal(message, media))
+        checked.append(_checked(index, message, media))
         role = checked[-1]["role"]
         if role not in ("user", "tool"):
             raise UserError(f"a turn of {role} after ids that end with an answer", where=f"message {index}",
@@ -77,6 +75,12 @@ def check_following(messages: Sequence[Message], media: Collection[str] = ()) ->
         if index:
             _check_place(index, role, checked[-2])
     return checked
+
+
+def _checked(index: int, message: Message, media: Collection[str]) -> Row:
+    """Return a message in the form that `normal` gives; raises a `UserError` where it is malformed by itself."""
+    _check_message(index, message, media)
+    return normal(message, media)
 
 
 def normal(message: Message, media: Collection[str] = ()) -> Row:

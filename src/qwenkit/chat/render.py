@@ -53,12 +53,6 @@ class Rendered(NamedTuple):
         """Return the conversation as a prompt, for the engine."""
         return Prompt(tuple(self.ids), self.images)
 
-    def after(self, before: Prompt) -> Prompt:
-        """Return a prompt that goes on with these ids, of `ChatTokenizer.extend`."""
-        shift = len(before.ids)
-        images = (media._replace(start=media.start + shift, stop=media.stop + shift) for media in self.images)
-        return Prompt((*before.ids, *self.ids), (*before.images, *images))
-
 
 def render_style(
     tok: Tokenizer,

@@ -101,9 +101,8 @@ def choose_environment(recipe: Recipe, fixed: Row) -> Environment:
     at that start itself)."""
     device = recipe.device
     if device == "auto":
-        first = fixed.get("device")
-        is_here = first == "cpu" or first in (*platform.devices_here(), platform.pick_device("auto"))
-        device = first if first and is_here else platform.pick_device("auto")
+        first = fixed.get("device", "auto")
+        device = first if platform.has_device(first) else platform.pick_device("auto")
     deterministic = recipe.deterministic
     if deterministic is None:
         deterministic = fixed.get("deterministic", device == "cpu")

@@ -2,9 +2,9 @@
 from costing what the base model knows.
 
 The reward model alone drives the training, unless the recipe names rewards of its own beside it or in its place. Where
-prompts carry a rubric, its true score is measured beside it and
-logged, so that one sees whether the learned reward means what it should; no gradient ever sees it. With a corpus the
-loss on validation documents is measured before and after, with or without the pretraining term: what RLHF costs.
+prompts carry a rubric, its true score is measured beside it and logged, so that one sees whether the learned reward
+means what it should; no gradient ever sees it. With a corpus the loss on validation documents is measured before and
+after, with or without the pretraining term: what RLHF costs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from qwenkit.alignment.ppo_config import PPOConfig
+from qwenkit.alignment.reward_worker import find_reward
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import StageConfig, content, edge, runtime, stage_config
-from qwenkit.custom_functions import FORM, FunctionFile, find_function
+from qwenkit.custom_functions import FORM, FunctionFile
 from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
@@ -139,7 +140,7 @@ def own_rewards(names: Iterable[str]) -> dict[str, FunctionFile]:
     for name in names:
         if name != MODEL and ":" not in name:
             raise UserError(f"no reward `{name}`", expected=f"`{MODEL}`, {FORM}", nearest=nearest(name, [MODEL]))
-    return {name: find_function(name, "reward", "(rows, trajectories)") for name in names if name != MODEL}
+    return {name: find_reward(name) for name in names if name != MODEL}
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:

@@ -12,10 +12,11 @@ not be that of two.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import log
 from pathlib import Path
+
+from qwenkit.platform import torch_threads
 
 TOKENS = 1024
 _PER_TOKEN = 16  # characters of a text that are read per token; natural text has fewer
@@ -40,21 +41,9 @@ class Perplexity:
         heads = (text[: self._tokens * _PER_TOKEN] for text in texts)
         rows = [ids[: self._tokens] for ids in self._tok.encode_batch(heads, threads=1)]
         wanted = [row for row in rows if len(row) > 1]
-        with _one_thread():
+        with torch_threads(1):
             scores = iter(self._engine.score(wanted))
         return [self._bits(row, next(scores)) if len(row) > 1 else None for row in rows]
 
     def _bits(self, row: list[int], logprobs: list[float]) -> float:
         return -sum(logprobs) / log(2) / max(1, len(self._tok.decode_bytes(row[1:])))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
