@@ -85,4 +85,5 @@ class PendingRequests:
             request.cancel()
         elif all(s.status == "finished" for s in request.sequences):
             samples = [sequence.to_sample(self.tok) for sequence in request.sequences]
-            request.output = Output(request.handle, list(request.prompt.ids), samples, version)
+            found = request.sequences[0].num_cached
+            request.output = Output(request.handle, list(request.prompt.ids), samples, version, found)

@@ -1,25 +1,30 @@
-"""Decide what the next step computes: a queue, and a batch whose finished places are refilled at once (continuous
-batching; Yu et al., 2022, "Orca").
+"""Decide what the next step computes: a queue, blocks for those that run, and a batch of answers and pieces of prompts
+(continuous batching; Yu et al., 2022, "Orca").
 
-    scheduler = Scheduler(max_batch=128)
+    scheduler = Scheduler(max_batch=128, pool=BlockPool(512))
     scheduler.add(request.sequences)
-    batch = scheduler.schedule()          # Batch(prefill=[(sequence, start, stop), ...], decode=[sequence, ...])
+    batch = scheduler.schedule(budget=1024)   # Batch(prefill=[(sequence, start, stop), ...], decode=[sequence, ...])
+    scheduler.computed(batch)                 # after the model ran: full blocks can be found from now on
     scheduler.remove_finished()
 
-Nothing is computed or stored here. Where the cache keeps a sequence is the cache's affair, and what has been computed
-of it stands in `Sequence.num_computed`: whoever runs the batch raises it.
+A step computes at most `budget` tokens: the next one of every answer, then pieces of prompts, first come first served
+inside a priority (lower numbers first). A sequence enters when there are blocks for all of its prompt; what of it is
+already there is not computed again, and one whose next block is being computed for another waits for it. Where an
+answer needs a block and none is left, the sequence that came last gives its own back and is computed again later
+(preemption); its draws, its text and its place in the queue stay with it.
 
-An interrupt (Ctrl-C) in the middle loses no sequence: `running` is replaced, never changed in place, and a sequence
-leaves the queue after it has entered the batch.
+Nothing is computed here. What has been computed of a sequence stands in `Sequence.num_computed`: whoever runs the batch
+raises it. An interrupt (Ctrl-C) in the middle loses no sequence: `running` is replaced, never changed in place, a
+sequence leaves the queue after it has entered the batch, and `recover` counts the blocks anew.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from itertools import islice
+from bisect import insort
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
+from qwenkit.inference.block_pool import BLOCK, BlockPool
 from qwenkit.inference.sequence import Sequence
 
 Piece = tuple[Sequence, int, int]
@@ -32,17 +37,23 @@ class Batch(NamedTuple):
     prefill: list[Piece]
     """Pieces of prompts to read. One that reaches the sequence's end gives its next token."""
     decode: list[Sequence]
-    """Sequences of which only the newest token is to be read."""
+    """Sequences of which the next token alone is to be read."""
 
 
 class Scheduler:
-    """The queue and the batch, first come first served."""
+    """The queue, the batch, and the blocks."""
 
-    def __init__(self, max_batch: int) -> None:
-        """Create an empty queue and a batch of at most `max_batch` sequences."""
-        self.max_batch = max_batch
-        self.waiting: deque[Sequence] = deque()
+    def __init__(self, max_batch: int, pool: BlockPool, *, invariant: bool = True, whole_prompts: bool = False) -> None:
+        """Create an empty queue and a batch of at most `max_batch` sequences, whose blocks come out of a pool.
+
+        `invariant`: the answer of a sequence that was taken out of the cache is computed again token by token, and what
+        is found are prompts only, so that the bits of a token never depend on how it was computed. `whole_prompts`: a
+        prompt is never cut, and nothing of it is found (the official cache of 8 bits has one range a call)."""
+        self.max_batch, self.pool = max_batch, pool
+        self.invariant, self.whole_prompts = invariant, whole_prompts
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        self.asked = self.found = self.preempted = 0
         self._turns: dict[Sequence, int] = {}
         """Which answers were to grow in a step that had no room for all of them, and what was computed of each."""
 
@@ -52,31 +63,89 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """Append sequences to the queue."""
-        self.waiting.extend(sequences)
+        """Put sequences into the queue: behind all of their priority."""
+        for sequence in sequences:
+            if self.waiting and _turn(sequence) < _turn(self.waiting[-1]):
+                insort(self.waiting, sequence, key=_turn)
+            else:
+                self.waiting.append(sequence)
 
-    def schedule(self, budget: int | None = None) -> Batch:
-        """Fill the free places from the queue, and return what the next step computes.
-
-        Without a budget, prompts that have a place are read whole, before any answer grows. With one, a step computes
-        at most so many tokens: the next one of every answer, then pieces of prompts. Where it is smaller than the
-        number of answers, they take turns."""
-        self._admit()
-        prompts = [sequence for sequence in self.running if sequence.is_prefill]
-        if budget is None:
-            pieces = [(sequence, sequence.num_computed, sequence.length) for sequence in prompts]
-            return Batch(pieces, [] if pieces else list(self.running))
+    def schedule(self, budget: int) -> Batch:
+        """Return what the next step computes. Asked again before it was computed, it says the same."""
+        self._enter_again()
         self._rotate()
-        decode = [sequence for sequence in self.running if not sequence.is_prefill]
-        if len(decode) > budget:
-            decode = decode[:budget]
-            self._turns = {sequence: sequence.num_computed for sequence in decode}
-        return Batch(_pieces(prompts, budget - len(decode)), decode)
+        decode = self._answers(budget)
+        pieces, left = self._pieces(budget - len(decode))
+        if left > 0:
+            pieces += self._admit(left, {self._next_key(piece[0]) for piece in pieces})
+        return Batch(pieces, decode)
+
+    def computed(self, batch: Batch) -> None:
+        """Let the blocks that a step has filled be found."""
+        if self.whole_prompts:
+            return
+        for sequence in [*(piece[0] for piece in batch.prefill), *batch.decode]:
+            if sequence.table.blocks and sequence.num_computed >= (len(sequence.table.chain) + 1) * BLOCK:
+                ids = self._lasting(sequence)
+                self.pool.register(sequence.table, ids, min(sequence.num_computed, len(ids)))
 
     def remove_finished(self) -> None:
-        """Take finished sequences out of the batch."""
+        """Take finished sequences out of the batch, and their blocks back."""
+        if not any(sequence.status == "finished" for sequence in self.running):
+            return
+        for sequence in self.running:
+            if sequence.status == "finished" and sequence.table.blocks:
+                if sequence.finish_reason == "not finite":
+                    self.pool.forget(sequence.table)
+                self.pool.release(sequence.table, suspect=sequence.finish_reason not in ("stop", "length"))
         self.running = [sequence for sequence in self.running if sequence.status != "finished"]
         self._turns = {sequence: before for sequence, before in self._turns.items() if sequence.status != "finished"}
+
+    def recover(self) -> None:
+        """Count the blocks anew, after something was interrupted in its middle."""
+        lost = [s for s in self.running if s.table.capacity < s.num_computed]
+        self.running = [sequence for sequence in self.running if sequence not in lost]
+        for sequence in lost:
+            sequence.started = False
+            insort(self.waiting, sequence, key=_turn)
+        running = set(self.running)
+        self.waiting = [sequence for sequence in self.waiting if sequence not in running]
+        for sequence in self.waiting:
+            sequence.table.blocks, sequence.table.chain, sequence.num_computed = [], [], 0
+        self.pool.rebuild(sequence.table for sequence in self.running)
+
+    # ---- answers ----------------------------------------------------------------------------------------------------
+
+    def is_prefill(self, sequence: Sequence) -> bool:
+        """Return whether a piece of a sequence is to be read, and not its next token alone."""
+        return sequence.num_computed < self._piece_end(sequence) and not self._is_next(sequence)
+
+    def _is_next(self, sequence: Sequence) -> bool:
+        return bool(sequence.ids) and sequence.num_computed == sequence.length - 1
+
+    def _piece_end(self, sequence: Sequence) -> int:
+        """Return up to where a sequence is read in pieces."""
+        whole = sequence.request.read_length if self.invariant or not sequence.ids else sequence.length
+        return min(whole, sequence.length)
+
+    def _answers(self, budget: int) -> list[Sequence]:
+        """Return the sequences whose next token is to be read, each with a block for it."""
+        ready = [sequence for sequence in self.running if not self.is_prefill(sequence)]
+        if len(ready) > budget:
+            ready = ready[:budget]
+            self._turns = {sequence: sequence.num_computed for sequence in ready}
+        for sequence in sorted(ready, key=_turn):
+            while sequence.started and not self.pool.reserve(sequence.table, sequence.num_computed + 1):
+                self._preempt(max(self.running, key=_turn))
+        return [sequence for sequence in ready if sequence.started]
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a sequence out of the batch; it waits again, before all that came later."""
+        self.preempted += 1
+        self.pool.release(sequence.table, suspect=True)
+        sequence.num_computed, sequence.started = 0, False
+        insort(self.waiting, sequence, key=_turn)
+        self.running = [other for other in self.running if other is not sequence]
 
     def _rotate(self) -> None:
         """Move the answers that had their turn behind the others; a step that was interrupted was nobody's turn."""
@@ -86,29 +155,80 @@ class Scheduler:
             self.running = [*waited, *(sequence for sequence in self.running if sequence in served)]
         self._turns = {}
 
-    def _admit(self) -> None:
-        """Fill the free places, and drop from the head of the queue what runs or was aborted."""
-        for sequence in self.running:  # an earlier call may have been interrupted before this
+    # ---- prompts ----------------------------------------------------------------------------------------------------
+
+    def _pieces(self, budget: int) -> tuple[list[Piece], int]:
+        """Return the next pieces of the prompts that run, and what is left of the budget."""
+        pieces: list[Piece] = []
+        for sequence in self.running:
+            if budget > 0 and self.is_prefill(sequence):
+                pieces.append(self._piece(sequence, budget))
+                budget -= pieces[-1][2] - pieces[-1][1]
+        return pieces, budget
+
+    def _piece(self, sequence: Sequence, budget: int) -> Piece:
+        start, end = sequence.num_computed, self._piece_end(sequence)
+        return sequence, start, end if self.whole_prompts else min(end, start + budget)
+
+    def _enter_again(self) -> None:
+        """Drop from the queue what runs already, where an earlier call was interrupted, and what was aborted."""
+        for sequence in self.running:
             sequence.started = True
-        while self.waiting and self.waiting[0].status != "waiting":
-            self.waiting.popleft()
-        free = self.max_batch - len(self.running)
-        if free <= 0 or not self.waiting:
-            return
-        admitted = list(islice((sequence for sequence in self.waiting if sequence.status == "waiting"), free))
-        self.running = [*self.running, *admitted]
-        for sequence in admitted:
-            sequence.started = True
-        while self.waiting and self.waiting[0].status != "waiting":
-            self.waiting.popleft()
+        if self.waiting and self.waiting[0].status != "waiting":
+            self.waiting = [sequence for sequence in self.waiting if sequence.status == "waiting"]
+
+    def _admit(self, budget: int, being_computed: set[Hashable]) -> list[Piece]:
+        """Let sequences enter while there are places, blocks and tokens; return their first pieces."""
+        pieces: list[Piece] = []
+        index = 0  # of the queue; what stands before it waits for others, and is at most a batch
+        while index < min(len(self.waiting), self.max_batch) and len(self.running) < self.max_batch and budget > 0:
+            sequence = self.waiting[index]
+            if sequence.status != "waiting":
+                del self.waiting[index]
+                continue
+            found = self._match(sequence)
+            key = self._next_key(sequence)
+            if key is not None and key in being_computed:  # another one computes it in this step
+                self.pool.release(sequence.table)
+                index += 1
+                continue
+            if not self.pool.reserve(sequence.table, self._piece_end(sequence)):
+                self.pool.release(sequence.table)
+                break
+            self._enter(sequence, found)
+            del self.waiting[index]
+            if self.is_prefill(sequence):
+                pieces.append(self._piece(sequence, budget))
+                budget -= pieces[-1][2] - pieces[-1][1]
+                being_computed.add(key)
+        return pieces
+
+    def _enter(self, sequence: Sequence, found: int) -> None:
+        self.asked += self._piece_end(sequence)
+        self.found += found
+        sequence.num_computed = found
+        if not sequence.ids:
+            sequence.num_cached = found
+        self.running = [*self.running, sequence]
+        sequence.started = True
+
+    def _match(self, sequence: Sequence) -> int:
+        """Take over the blocks of a sequence that are there already; return the number of their tokens."""
+        if self.whole_prompts or sequence.table.blocks:
+            return 0
+        ids = self._lasting(sequence)
+        return self.pool.match(sequence.table, ids, min(len(ids), sequence.length - 1, sequence.request.match_limit))
+
+    def _next_key(self, sequence: Sequence) -> Hashable | None:
+        return None if self.whole_prompts else self.pool.next_key(sequence.table, self._lasting(sequence))
+
+    def _lasting(self, sequence: Sequence) -> tuple[int, ...]:
+        """Return the tokens whose blocks others may find."""
+        if self.invariant or not sequence.ids:
+            return sequence.prompt.ids
+        return sequence.tokens(0, sequence.length)
 
 
-def _pieces(prompts: Iterable[Sequence], budget: int) -> list[Piece]:
-    """Return the next pieces of prompts, of at most `budget` tokens together."""
-    pieces: list[Piece] = []
-    for sequence in prompts:
-        stop = min(sequence.length, sequence.num_computed + budget)
-        if stop > sequence.num_computed:
-            pieces.append((sequence, sequence.num_computed, stop))
-            budget -= stop - sequence.num_computed
-    return pieces
+def _turn(sequence: Sequence) -> tuple[int, int, int]:
+    """Return what decides who comes first: the priority, then the request, then the sample."""
+    return sequence.request.priority, sequence.request.handle, sequence.sample

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from qwenkit.errors import QwenkitError
+from qwenkit.inference.block_pool import BlockTable
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.stopping import check_stop
@@ -41,6 +42,8 @@ class Output:
     samples: list[Sample]
     version: int
     """How often the engine's weights had been updated when this was generated."""
+    num_cached_tokens: int = 0
+    """How many tokens of the prompt were found in the cache and not read again (for the first sample)."""
 
     @property
     def ids(self) -> list[int]:
@@ -112,6 +115,20 @@ class Request:
     """The reason why there is no output."""
     embeds_TD: Tensor | None = None
     """The vectors of the prompt's tokens where it has media, from when it is first read."""
+    priority: int = 0
+    """Lower numbers come first."""
+    score_from: int | None = None
+    """The position from which on the prompt's own tokens are scored; nothing is generated then."""
+
+    @property
+    def read_length(self) -> int:
+        """Return how many tokens of the prompt are read: nobody asks what follows the last one of a text to score."""
+        return len(self.prompt.ids) - (self.score_from is not None)
+
+    @property
+    def match_limit(self) -> int:
+        """Return how many tokens of the prompt may be found in the cache: the others are wanted themselves."""
+        return len(self.prompt.ids) if self.score_from is None else max(0, self.score_from - 1)
 
     @property
     def is_pending(self) -> bool:
@@ -153,6 +170,12 @@ class Sequence:
     finish_reason: FinishReason | None = None
     num_computed: int = 0
     """How many tokens of prompt and answer have keys and values in the cache."""
+    num_cached: int = 0
+    """How many tokens of the prompt were found in the cache."""
+    table: BlockTable = field(default_factory=BlockTable)
+    """Where in the cache they are."""
+    prompt_logprobs: list[float] = field(default_factory=list)
+    """Of the prompt's tokens from `Request.score_from` on, in nats."""
     num_delivered: int = 0
     """How many ids of the answer were in deltas."""
 
@@ -177,12 +200,6 @@ class Sequence:
     def length(self) -> int:
         """Return the number of tokens of prompt and answer, which is also the position of the next one."""
         return len(self.prompt.ids) + len(self.ids)
-
-    @property
-    def is_prefill(self) -> bool:
-        """Return whether more than the newest token is still to be read: the prompt, or what was taken out of the
-        cache."""
-        return not self.ids or self.length - self.num_computed > 1
 
     def tokens(self, start: int, stop: int) -> tuple[int, ...]:
         """Return the tokens start to stop (half-open) of prompt and answer together."""
