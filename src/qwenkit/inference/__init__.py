@@ -14,11 +14,12 @@
 | `detokenizer.py`       | the text of an answer as it grows, and its stop strings             |
 | `stopping.py`          | whether an answer ends, and why                                     |
 | `scheduler.py`         | what the next step computes: pieces of prompts, next tokens         |
-| `model_runner.py`      | the forward passes of a step, and the next token of each sequence   |
+| `model_runner.py`      | the forward passes of a step                                        |
+| `sampler.py`           | from a step's logits to the next token of each sequence             |
 | `model_changes.py`     | whether new weights or a new configuration fit                      |
 | `kv_cache.py`          | keys and values of earlier tokens, and the attention over them      |
 | `kv_quantization.py`   | the dtype in which they are stored: as computed, or in 8 bits       |
-| `sampling.py`          | from logits to a token: penalties, temperature, top-k, top-p, min-p |
+| `sampling.py`          | its arithmetic: penalties, temperature, top-k, top-p, min-p         |
 | `scoring.py`           | log-probabilities of given tokens                                   |
 """
 

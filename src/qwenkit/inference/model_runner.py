@@ -14,33 +14,21 @@ Legend: B sequences of this step, T tokens, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qwenkit.errors import QwenkitError, Stopped, UserError, within
 from qwenkit.inference.kv_cache import KVCache, SequenceCache
-from qwenkit.inference.sampling import (
-    force_eos,
-    frequency_presence_penalty,
-    logit_bias,
-    repetition_penalty,
-    sample,
-    truncate,
-)
+from qwenkit.inference.sampler import Sampler
 from qwenkit.inference.scheduler import Batch, Piece
 from qwenkit.inference.sequence import Sequence
-from qwenkit.inference.stopping import ends_with_stop_words
 from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.batching import bucket_batches, round_up
-from qwenkit.model.logprobs import selected_logprobs
 from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
-from qwenkit.rng import uniform
 
 _ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
 _BUCKET = 32  # prompts are read together with those of the same length, rounded up to this
@@ -60,7 +48,7 @@ class _Prefix(NamedTuple):
 
 
 class ModelRunner:
-    """A model and its cache. Ids from `vocabulary` on are never sampled.
+    """A model and its cache. Ids from `vocabulary` on are never sampled (`sampler.py`).
 
     `model` owns the weights, `compute_model` runs them: the same module, or its prepacked copy."""
 
@@ -68,7 +56,8 @@ class ModelRunner:
         self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto", packed: bool = False
     ) -> None:
         """Prepare an empty cache; `packed` computes with a prepacked copy of the weights."""
-        self.model, self.vocabulary, self.prefill_tokens, self.packed = model, vocabulary, prefill_tokens, packed
+        self.model, self.prefill_tokens, self.packed = model, prefill_tokens, packed
+        self.sampler = Sampler(vocabulary)
         self.kv_cache, weight = kv_cache, model.model.embed_tokens.weight
         self.row_multiple = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
         self.refresh_weights()
@@ -219,54 +208,7 @@ class ModelRunner:
     def _append_tokens(self, sequences: list[Sequence], h_BD: Tensor) -> None:
         """Sample the next token of these sequences from their last states; states behind them are padding."""
         logits_BV = self.compute_model.head(h_BD).float()[: len(sequences)]
-        sequences, logits_BV = self._finite(sequences, logits_BV)
-        if not sequences:
-            return
-        ids_B = self._choose(sequences, logits_BV)
-        logprobs = itertools.repeat(0.0)
-        if any(s.params.logprobs for s in sequences):
-            logprobs = selected_logprobs(logits_BV, ids_B).tolist()
-        for sequence, id, logprob in zip(sequences, ids_B.tolist(), logprobs):
-            sequence.append(id, logprob)
-
-    def _finite(self, sequences: list[Sequence], logits_BV: Tensor) -> tuple[list[Sequence], Tensor]:
-        """Return the sequences that have a next token, and their logits. The others end here."""
-        finite_B = logits_BV.sum(-1).isfinite()
-        if bool(finite_B.all()):
-            return sequences, logits_BV
-        good: list[Sequence] = []
-        for sequence, finite in zip(sequences, finite_B.tolist()):
-            if finite:
-                good.append(sequence)
-            else:
-                sequence.finish_reason = "not finite"
-        return good, logits_BV[finite_B]
-
-    def _choose(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        """Return the next token [B] of each row: the likeliest where the temperature is 0, a sample elsewhere."""
-        logits_BV = self._adjusted(sequences, logits_BV)
-        sampled = [row for row, s in enumerate(sequences) if s.params.temperature]
-        if len(sampled) == len(sequences):
-            return _sample(sequences, logits_BV)
-        ids_B = logits_BV.argmax(-1)
-        if sampled:
-            ids_B[sampled] = _sample([sequences[row] for row in sampled], logits_BV[sampled])
-        return ids_B
-
-    def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        """Mask the ids that only pad the vocabulary; then logit bias, penalties and stop words, in this order."""
-        if self.vocabulary < logits_BV.shape[1]:
-            logits_BV = logits_BV.clone()
-            logits_BV[:, self.vocabulary :] = float("-inf")
-        if edits := [(row, id, value) for row, s in enumerate(sequences) for id, value in s.logit_edits]:
-            logits_BV = logit_bias(logits_BV, *map(list, zip(*edits)))
-        logits_BV = _penalised(sequences, logits_BV)
-        ends = {
-            row: s.request.eos_id
-            for row, s in enumerate(sequences)
-            if s.request.eos_id is not None and ends_with_stop_words(s)
-        }
-        return force_eos(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
+        self.sampler.append_tokens(sequences, logits_BV)
 
 
 def _prefix(sequence: Sequence, stop: int) -> _Prefix:
@@ -283,31 +225,3 @@ def _own_error(error: Exception, label: str) -> QwenkitError:
     own = (UserError if isinstance(error, OSError) else Stopped)(f"its media cannot be read ({error})", where=label)
     own.__cause__ = error
     return own
-
-
-def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-    """Apply the penalties: repetition, then frequency and presence."""
-    if any(s.penalized_V is not None for s in sequences):
-        none_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)
-        penalized_BV = torch.stack([none_V if s.penalized_V is None else s.penalized_V for s in sequences])
-        penalty_B = torch.tensor([s.params.repetition_penalty for s in sequences], device=logits_BV.device)
-        logits_BV = repetition_penalty(logits_BV, penalized_BV, penalty_B)
-    penalties = [(s.params.frequency_penalty or 0.0, s.params.presence_penalty or 0.0) for s in sequences]
-    if not any(map(any, penalties)):
-        return logits_BV
-    return torch.stack([
-        frequency_presence_penalty(logits_V, s.ids, *both) if any(both) else logits_V
-        for s, logits_V, both in zip(sequences, logits_BV, penalties)
-    ])  # fmt: skip
-
-
-def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-    """Sample from each row's adjusted distribution: a function of (seed, rng_id, sample, position)."""
-    device, params = logits_BV.device, [s.params for s in sequences]
-    temperature_B = torch.tensor([p.temperature for p in params], device=device)
-    top_k_B = torch.tensor([p.top_k for p in params], device=device)
-    top_p_B = torch.tensor([p.top_p for p in params], device=device, dtype=torch.float64)
-    min_p_B = torch.tensor([p.min_p for p in params], device=device)
-    probs_BV = truncate(logits_BV / temperature_B[:, None], top_k_B, top_p_B, min_p_B).softmax(-1)
-    counters = np.array([sequence.draw_counters for sequence in sequences]).T
-    return sample(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))
