@@ -110,6 +110,7 @@ def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
 _BIAS = number("", lambda value: -100 <= value <= 100)
 
 BOOL = Validator("True or False", _bool)
+STRING = Validator("a string", lambda value: _fitting(value, lambda x: isinstance(x, str)))
 LOGPROBS_FLAG = Validator("True or False; 0 and 1 are True, as in vLLM", _logprobs_flag)
 BIASES = Validator("a dict of token ids and numbers from -100 to 100", _biases)
 STRINGS = Validator("a string or a list of strings, none of them empty", _strings)

@@ -17,8 +17,8 @@ salt, each other one behind the very block that was found before it. Tokens are 
 that nobody uses any more keeps what it holds until its place is needed; the least recently used go first, and of one
 sequence the last ones. New weights empty all of it (`forget_all`).
 
-A block whose numbers nobody has found to be finite is `suspect`: it is wiped before it is used again
-(`take_dirty`), since a hidden slot has the weight 0, and 0 times NaN is NaN.
+A block whose numbers nobody has found to be finite is suspect: when it is given out again it is in `dirty` until
+whoever owns the tensors has wiped it, since a hidden slot has the weight 0, and 0 times NaN is NaN.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class BlockPool:
         self._entries: dict[int, int] = {}  # a block's entry number: that of what it holds, not of its place
         self._next_entry = 0
         self._suspect: set[int] = set()
-        self._dirty: set[int] = set()
+        self.dirty: list[int] = []
+        """Blocks that were given out and must be wiped before they are written."""
 
     @property
     def num_free(self) -> int:
@@ -103,11 +104,6 @@ class BlockPool:
                 else:
                     self._free.append(block)
 
-    def take_dirty(self) -> list[int]:
-        """Return the blocks that were given out and must be wiped before they are written."""
-        dirty, self._dirty = sorted(self._dirty), set()
-        return dirty
-
     def rebuild(self, tables: Iterable[BlockTable]) -> None:
         """Count anew what these tables hold, after an interrupt in the middle of anything: no block is lost."""
         whole = [(block, key) for block, key in self._keys.items() if block in self._entries]
@@ -123,8 +119,7 @@ class BlockPool:
         kept = [block for block in (*self._unused, *idle) if not references[block] and block in self._keys]
         self._unused = OrderedDict.fromkeys(kept)
         self._free = [block for block in idle if block not in self._unused]
-        self._suspect.update(self._dirty, self._free)
-        self._dirty = set()
+        self._suspect.update(self._free)
 
     def _take(self) -> int:
         if self._free:
@@ -134,7 +129,7 @@ class BlockPool:
             self._forget(block)
         if block in self._suspect:
             self._suspect.discard(block)
-            self._dirty.add(block)
+            self.dirty.append(block)
         return block
 
     # ---- beginnings -------------------------------------------------------------------------------------------------

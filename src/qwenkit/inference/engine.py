@@ -14,11 +14,17 @@
         for delta in engine.step():
             delta.handle, delta.ids, delta.text, delta.finish_reason, delta.output, delta.error
 
-Prompts are read in one pass, then all running answers grow by one token per step; a finished row is refilled from the
-queue at once. What a request gets does not depend on what else is in the batch: every random draw is a function of
-(seed, rng_id, sample, position in the answer), and so are the bits of the logits, except for wide models in bf16 or
-with several threads, and for experts, which are given the tokens of all rows together (`model_runner.py` has the
-limits). The same call gives the same answers again; ask with another seed for others.
+A step computes the next token of every running answer and pieces of prompts, `step_tokens` at most. Keys and values lie
+in blocks of the cache, `kv_tokens` in all; what a prompt begins with and another one had before it is found there and
+not read again, until its place is needed (`Output.num_cached_tokens`, `Engine.stats`). Where the blocks do not suffice
+for all, the request that came last is put back and computed again later.
+
+What a request gets does not depend on what else is in the batch: every random draw is a function of (seed, rng_id,
+sample, position in the answer), and so are the bits of the logits, except for wide models in bf16 or with several
+threads, and for experts, which are given the tokens of all rows together (`model_runner.py` has the limits). Nor do
+they depend on where prompts were cut, what of them was found, or what was put back. `invariant=False` gives the last
+part up, for speed: answers may be found too and are read again in pieces, and a prompt is cut so that the others do
+not wait. The same call gives the same answers again; ask with another seed for others.
 
 Calls may interleave: each step advances all requests, and each result waits for the call that asked for it. A call that
 fails or is interrupted takes its requests with it and leaves the others as they were. Logits that are NaN or infinite
@@ -29,14 +35,15 @@ aborted.
 Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is one, but
 means "a new text begins" only to models that were trained across the ends of documents; those trained here were not. A
 prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
-"length". An engine belongs to one thread, except for `prepare`. Its cache grows with what is written and is freed with
-the engine; prompts that are equal are read once, prompts that only begin alike are not.
+"length". An engine belongs to one thread, except for `prepare` and `stats` (`engine_loop.py` gives it to many). Its
+cache is freed with the engine.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Hashable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -50,9 +57,12 @@ from qwenkit.errors import UserError
 from qwenkit.hub import resolve
 from qwenkit.inference.argument_checks import as_list, integer, shown
 from qwenkit.inference.detokenizer import TextTokenizer
+from qwenkit.inference.block_pool import BLOCK, BlockPool
+from qwenkit.inference.kv_memory import default_kv_tokens, media_digest, parse_kv_tokens
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_changes import check_config, check_state, without_tied_head
 from qwenkit.inference.model_runner import ModelRunner
+from qwenkit.inference.pacing import Pace
 from qwenkit.inference.pending import PendingRequests
 from qwenkit.inference.requests import (
     RNG_ID,
@@ -66,12 +76,14 @@ from qwenkit.inference.requests import (
     tools_for_each,
 )
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.scheduler import Scheduler
-from qwenkit.inference.scoring import score
+from qwenkit.inference.scheduler import Batch, Scheduler
+from qwenkit.inference.scoring import reading_order, scoring_requests
 from qwenkit.inference.sequence import Delta, Output, Request
+from qwenkit.inference.stats import EngineStats
 from qwenkit.model import ModelConfig, Transformer, load_model
 from qwenkit.model.modes import evaluating
 from qwenkit.model.prepacked import can_prepack
+from qwenkit.model.rotary import ntk_alpha
 
 _COUNT = integer(1)
 
@@ -85,7 +97,9 @@ class Engine:
         tok: TextTokenizer | None = None,
         *,
         max_batch: int = 128,
-        prefill_tokens: int = 8192,
+        step_tokens: int = 1024,
+        kv_tokens: int | None = None,
+        invariant: bool = True,
         seed: int = 0,
         vocabulary: int | None = None,
         kv_cache: str | None = None,
@@ -93,12 +107,14 @@ class Engine:
     ) -> None:
         """Make an engine for a model, or for a model folder.
 
-        `max_batch` sequences run at a time, and a forward pass reads `prefill_tokens` of prompts. `seed` is for
-        requests that name none. Ids from `vocabulary` on (by default the tokenizer's size) only pad the embedding and
-        are never sampled. `kv_cache="int8"` keeps keys and values in 8 bits, as a first Qwen's folder may ask
-        (`use_cache_quantization`); None: as the model says. `packed` copies bf16 weights into the layout that oneDNN
-        reads (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the
-        copy has room. Raises a `UserError` for arguments and settings of the folder that mean nothing."""
+        `max_batch` sequences run at a time, and a step computes `step_tokens` tokens. The cache holds `kv_tokens`
+        (None: room for `max_batch` texts, or as many as memory allows). `invariant`: bits depend on the request alone,
+        as far as the model's width allows. `seed` is for requests that name none. Ids from `vocabulary` on (by default
+        the tokenizer's size) only pad the embedding and are never sampled. `kv_cache` keeps keys and values in 8 bits:
+        "int8" as a first Qwen's folder may ask (`use_cache_quantization`), "int8_per_token_head" faster and for any
+        model; None: as the model says. `packed` copies bf16 weights into the layout that oneDNN reads
+        (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the copy
+        has room. Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         self.request_factory = RequestFactory(model, tok, folder, seed)
@@ -112,11 +128,20 @@ class Engine:
         if packed and not can_prepack(model):
             raise UserError("this model cannot be packed", expected="bf16 weights, a CPU with bf16 products, and room")
         packed = can_prepack(model) if packed is None and folder is not None else bool(packed)
-        prefill_tokens = _COUNT.parse(prefill_tokens, "prefill_tokens")
-        self.runner = ModelRunner(model, sampled, prefill_tokens, kv_cache_dtype, packed)
-        self.scheduler = Scheduler(_COUNT.parse(max_batch, "max_batch"))
+        self.step_tokens, self.invariant = _COUNT.parse(step_tokens, "step_tokens"), invariant
+        max_batch = _COUNT.parse(max_batch, "max_batch")
+        if kv_tokens is None:
+            self.kv_tokens = default_kv_tokens(model, kv_cache_dtype, max_batch)
+        else:
+            self.kv_tokens = parse_kv_tokens(kv_tokens, model, kv_cache_dtype)
+        self.request_factory.kv_tokens = self.kv_tokens
+        self.runner = ModelRunner(model, sampled, self.kv_tokens, kv_cache_dtype, packed)
+        pool = BlockPool(self.runner.num_blocks)
+        whole = KV_CACHE_DTYPES[kv_cache_dtype].whole_prompts
+        self.scheduler = Scheduler(max_batch, pool, invariant=invariant, whole_prompts=whole)
         self.version = 0
-        self._step_tokens: int | None = None  # the scheduler's budget; None: prompts are read whole
+        self._pace, self._interrupted = Pace(), False
+        self._computed = self._generated = 0
         self._requests = PendingRequests(tok)
 
     @property
@@ -141,8 +166,8 @@ class Engine:
 
     @property
     def max_length(self) -> int:
-        """Return how many tokens a prompt and its answer may have together."""
-        return self.model.config.max_length
+        """Return how many tokens a prompt and its answer may have together: the model's positions, or the cache."""
+        return min(self.model.config.max_length, self.kv_tokens)
 
     # ---- whole batches ----------------------------------------------------------------------------------------------
 
@@ -210,9 +235,11 @@ class Engine:
 
         A prompt and its continuation are encoded separately. Raises `Stopped` where a number is not finite."""
         rows, starts = self.request_factory.scoring_rows(prompts, continuations)
-        self._follow_model()
-        with self._inference():
-            return score(self.runner.compute_model, rows, starts, self.runner.prefill_tokens)
+        requests = scoring_requests(rows, starts)
+        with self._pending(reading_order(requests)):
+            for request in requests:
+                self._finish(request)
+        return [request.sequences[0].prompt_logprobs for request in requests]
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 
@@ -224,11 +251,14 @@ class Engine:
         *,
         sample: int = 0,
         first_draw: int = 0,
+        priority: int = 0,
+        cache_salt: str | None = None,
     ) -> int:
         """Queue a request and return its handle, which is in all its deltas and in its output: `prepare` and `enqueue`
         in one. Its random draws are made from the number `rng_id`, or from the handle where none is given."""
         label = f"request {self._requests.next_handle}"
-        return self.enqueue(self.prepare(prompt, params, rng_id, sample=sample, first_draw=first_draw, label=label))
+        return self.enqueue(self.prepare(prompt, params, rng_id, sample=sample, first_draw=first_draw,
+                                         priority=priority, cache_salt=cache_salt, label=label))  # fmt: skip
 
     def prepare(
         self,
@@ -238,6 +268,8 @@ class Engine:
         *,
         sample: int = 0,
         first_draw: int = 0,
+        priority: int = 0,
+        cache_salt: str | None = None,
         label: str = "request",
     ) -> Request:
         """Check, render and encode a request for `enqueue`. It changes nothing of the engine, so any thread may call
@@ -245,8 +277,12 @@ class Engine:
 
         The draw of a token is a function of the seed, `rng_id`, the sample and the position in the answer. The last two
         are counted from `sample` and `first_draw`: a later turn goes on with the draws of one sample where it names
-        that and the number of tokens that were sampled before. `label` is what errors call the request."""
-        return self.request_factory.prepare(prompt, params, rng_id, sample, first_draw, label)
+        that and the number of tokens that were sampled before. Lower numbers of `priority` come first, and are put back
+        last. Beginnings are shared in the cache only among requests of the same `cache_salt`: without that, how soon a
+        first token comes tells a user what others have asked. `label` is what errors call the request."""
+        return self.request_factory.prepare(
+            prompt, params, rng_id, sample, first_draw, label, priority, cache_salt
+        )
 
     def enqueue(self, request: Request) -> int:
         """Queue a request that `prepare` made and return its handle.
@@ -281,6 +317,21 @@ class Engine:
         if request is not None and request.submitted:
             self._requests.remove(request)
 
+    def stats(self) -> EngineStats:
+        """Return what the engine does and has done; any thread may ask."""
+        scheduler, pool = self.scheduler, self.scheduler.pool
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            prompt_tokens_asked=scheduler.asked,
+            prompt_tokens_found=scheduler.found,
+            prompt_tokens_computed=self._computed,
+            tokens_generated=self._generated,
+            preemptions=scheduler.preempted,
+            kv_tokens=pool.num_blocks * BLOCK,
+            kv_tokens_used=pool.num_used * BLOCK,
+        )
+
     # ---- another model ----------------------------------------------------------------------------------------------
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
@@ -294,6 +345,7 @@ class Engine:
             check_state(state, self.model)
             self.model.load_state_dict(state, strict=False)
         self.runner.refresh_weights()
+        self.scheduler.pool.forget_all()
         self.version += 1
 
     def reconfigure(self, config: ModelConfig) -> None:
@@ -315,6 +367,7 @@ class Engine:
         """Take over a configuration that was set on the model itself."""
         if self.runner.config is not self.model.config and self.runner.config != self.model.config:
             self._check_idle("a new configuration")
+            self.scheduler.pool.forget_all()
             self.runner.reset()
 
     # ---- pending requests -------------------------------------------------------------------------------------------
@@ -329,11 +382,13 @@ class Engine:
         """Step until every prompt is answered; `params` are the effective ones."""
         requests = self.request_factory.make_requests(prompts, params, rng_ids, first_draws)
         with self._pending(requests):
-            for request in requests:
-                while request.is_pending:
-                    self._step()
-                request.result()  # raises its error
-            return [request.result() for request in requests]
+            return [self._finish(request) for request in requests]
+
+    def _finish(self, request: Request) -> Output:
+        """Step until a request is complete; return its output, or raise its error."""
+        while request.is_pending:
+            self._step()
+        return request.result()
 
     def _stream(self, prompt: PromptLike, params: SamplingParams) -> Iterator[str]:
         params = replace(params, n=1)
@@ -365,24 +420,59 @@ class Engine:
     def _enqueue(self, requests: list[Request]) -> None:
         self._follow_model()
         for request in requests:
+            salt = self._cache_salt(request)
+            for sequence in request.sequences:
+                sequence.table.salt = salt
             self._requests.add(request, self.version)
         self.scheduler.add(s for request in requests if request.is_pending for s in request.sequences)
+
+    def _cache_salt(self, request: Request) -> Hashable | None:
+        """Return what keys and values depend on besides tokens and weights; None: they are not to be found."""
+        digest = media_digest(request.prompt)
+        if request.prompt.images and digest is None:
+            return None
+        extension, length = self.model.config.extension, len(request.prompt.ids)
+        dynamic = extension is not None and extension.dynamic_ntk
+        alpha = float(ntk_alpha(torch.tensor(length), extension.seq_length)) if dynamic and extension else 1.0
+        return request.cache_salt, alpha, digest
 
     def _step(self) -> None:
         """Run one step of the model for all requests, and finalize those that it completes."""
         self._follow_model()
         self._collect_finished()
-        batch = self.scheduler.schedule(self._step_tokens)
+        if self._interrupted:
+            self.scheduler.recover()
+        self._interrupted = True
+        batch = self.scheduler.schedule(self._budget())
         if batch.prefill or batch.decode:
-            with self._inference():
-                self.runner.step(batch)
+            self._compute(batch)
+        self._interrupted = False
         self._collect_finished()
+
+    def _budget(self) -> int:
+        """Return how many tokens the next step may compute."""
+        answers = sum(not self.scheduler.is_prefill(sequence) for sequence in self.scheduler.running)
+        if self.invariant or not answers:
+            return self.step_tokens
+        return min(self.step_tokens, answers + self._pace.prompt_tokens())
+
+    def _compute(self, batch: Batch) -> None:
+        start = time.perf_counter()
+        pool = self.scheduler.pool
+        with self._inference():
+            self.runner.cache.wipe(pool.dirty)
+            pool.dirty = []
+            self.runner.step(batch)
+        self.scheduler.computed(batch)
+        prompt_tokens = sum(stop - start for _, start, stop in batch.prefill)
+        self._pace.note(time.perf_counter() - start, len(batch.decode), prompt_tokens)
+        self._computed += prompt_tokens
+        self._generated += len(batch.decode)
 
     def _collect_finished(self) -> None:
         """Finalize complete requests and free the places that are done, also where a step was interrupted."""
         self._requests.collect(self.scheduler.running, self.version)
         self.scheduler.remove_finished()
-        self.runner.free_all_but(self.scheduler.running)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

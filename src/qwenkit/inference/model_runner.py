@@ -1,64 +1,54 @@
-"""The model on a batch: prompts into the cache (prefill), then one more token for every row (decode).
+"""The model on a batch: the next token of every answer, and pieces of prompts, in one forward pass.
 
-    runner.step(scheduler.schedule())
+    runner.step(scheduler.schedule(budget))
 
 A step changes a sequence only at its end, when its token is known; one that was interrupted is simply done again.
 
-Bitwise batch-invariant where measured (`benchmarks/batch_bits.py`): in float32 on a CPU with one thread, at every width
-tried; with two threads up to an intermediate size of 688, in bf16 up to 352. In wider models, and in those with
-experts, the last bits depend on the batch, whatever the padding; accelerators and prepacked weights were not measured.
-So only float32 on a CPU is padded.
+The bits of a token depend on nothing but the tokens before it where rows of a matrix product do not depend on how many
+there are, as measured (`benchmarks/batch_bits.py`): in float32 on a CPU with one thread, at every width tried; with two
+threads up to an intermediate size of 688, in bf16 up to 352. In wider models, and in those with experts, the last bits
+depend on the batch, whatever the padding; accelerators and prepacked weights were not measured. So only float32 on a
+CPU is padded. That attention is computed alike, `paged_cache.py` sees to.
 
-Legend: B sequences of this step, T tokens, D hidden width, V vocabulary.
+Legend: N tokens of this step, B sequences, T tokens of a prompt, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
-from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.errors import QwenkitError, Stopped, UserError, within
-from qwenkit.inference.kv_cache import KVCache, SequenceCache
+from qwenkit.inference.block_pool import BLOCK
+from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
+from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.scheduler import Batch, Piece
 from qwenkit.inference.sequence import Sequence
 from qwenkit.model import ModelConfig, Transformer
-from qwenkit.model.batching import bucket_batches, round_up
+from qwenkit.model.batching import PAD_ID, round_up
+from qwenkit.model.logprobs import token_logprobs
 from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
 
 _ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
-_BUCKET = 32  # prompts are read together with those of the same length, rounded up to this
-
-
-class _Prefix(NamedTuple):
-    """The first tokens of one prompt or of several equal ones; what is computed from them is the same."""
-
-    prompt: Prompt
-    """These tokens, with all media of the prompt."""
-    prompt_length: int
-
-    @property
-    def length(self) -> int:
-        """Return the number of these tokens."""
-        return len(self.prompt.ids)
 
 
 class ModelRunner:
-    """A model and its cache. Ids from `vocabulary` on are never sampled (`sampler.py`).
+    """A model and its cache. Ids from `vocabulary` on are never sampled.
 
     `model` owns the weights, `compute_model` runs them: the same module, or its prepacked copy."""
 
     def __init__(
-        self, model: Transformer, vocabulary: int, prefill_tokens: int, kv_cache: str = "auto", packed: bool = False
+        self, model: Transformer, vocabulary: int, kv_tokens: int, kv_cache: str = "auto", packed: bool = False
     ) -> None:
-        """Prepare an empty cache; `packed` computes with a prepacked copy of the weights."""
-        self.model, self.prefill_tokens, self.packed = model, prefill_tokens, packed
-        self.sampler = Sampler(vocabulary)
-        self.kv_cache, weight = kv_cache, model.model.embed_tokens.weight
+        """Prepare an empty cache of `kv_tokens` tokens; `packed` computes with a prepacked copy of the weights."""
+        self.model, self.sampler, self.packed = model, Sampler(vocabulary), packed
+        self.kv_cache, self.num_blocks, weight = kv_cache, kv_tokens // BLOCK, model.model.embed_tokens.weight
         self.row_multiple = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
         self.refresh_weights()
         self.reset()
@@ -72,30 +62,27 @@ class ModelRunner:
         self.config: ModelConfig = self.model.config
         self.compute_model.config = self.config
         weight = self.model.model.embed_tokens.weight
-        self.cache: SequenceCache = KVCache(
-            self.config, self.row_multiple, 1, weight.dtype, weight.device, self.kv_cache
-        )
-
-    def free_all_but(self, running: list[Sequence]) -> None:
-        """Take the places in the cache back whose owners no longer run. One whose answer did not come to its end is
-        cleared: what it had read, nobody has found to be finite, and a NaN must not be left for the next owner."""
-        kept = set(running)
-        left = [owner for owner in self.cache.owners if owner not in kept]
-        for owner in left:
-            if isinstance(owner, Sequence) and owner.finish_reason not in ("stop", "length"):
-                self.cache.clear(owner)
-        self.cache.free(left)
+        self.cache = PagedCache(self.config, self.num_blocks, weight.dtype, weight.device, self.kv_cache)
 
     def step(self, batch: Batch) -> None:
-        """Read the pieces of prompts, then one token of every other sequence; a sequence that is read to its end gets
-        its next token."""
+        """Read the pieces of prompts and one token of every answer; a sequence that is read to its end gets its next
+        token, and one that is scored the log-probabilities of its own."""
         batch = self._readable(batch)
-        read = {sequence: stop for sequence, _, stop in batch.prefill}
-        self.cache.allocate({**read, **{sequence: sequence.length for sequence in batch.decode}})
-        if batch.prefill:
-            self._prefill([batch.prefill[i] for i in self.cache.in_order(piece[0] for piece in batch.prefill)])
-        if batch.decode:
-            self._decode([batch.decode[i] for i in self.cache.in_order(batch.decode)])
+        answers = [_segment(sequence, sequence.num_computed, sequence.num_computed + 1) for sequence in batch.decode]
+        pieces = [_segment(*piece) for piece in batch.prefill]
+        if not answers and not pieces:
+            return
+        tokens = [token for piece in _all_pieces(batch) for token in piece[0].tokens(*piece[1:])]
+        padding = [PAD_ID] * (-len(tokens) % self.row_multiple)
+        ids_1N = torch.tensor([[*tokens, *padding]], device=self.cache.device)
+        cache = self.cache.forward(answers, pieces)
+        h_ND = self.compute_model.hidden(ids_1N, cache, embeds_BTD=self._embed(ids_1N, batch))[0]
+        self._record_scores(batch, h_ND)
+        self._append_tokens(batch, h_ND)
+        for sequence, _, stop in _all_pieces(batch):
+            sequence.num_computed = stop
+
+    # ---- what is read -----------------------------------------------------------------------------------------------
 
     def _readable(self, batch: Batch) -> Batch:
         """Embed prompts with media, each once and alone: an error that one raises ends its own request. Return the
@@ -115,107 +102,87 @@ class ModelRunner:
         ids_1T = torch.tensor([prompt.ids], device=self.cache.device)
         return self.compute_model.embed(ids_1T, [prompt])[0]
 
-    def _prefill(self, pieces: list[Piece]) -> None:
-        """Read pieces of prompts, and sample the next token of those that reach their end."""
-        states = self._read_pieces(pieces)
-        ended = [sequence for sequence, _, stop in pieces if stop == sequence.length]
-        if ended:
-            padding = [torch.zeros_like(states[ended[0]])] * self._padding_rows(len(ended))
-            self._append_tokens(ended, torch.stack([*(states[sequence] for sequence in ended), *padding]))
-        for sequence, _, stop in pieces:
-            sequence.num_computed = stop
-
-    def _read_pieces(self, pieces: list[Piece]) -> dict[Sequence, Tensor]:
-        """Read pieces of prompts; return the state [D] of the last token of each. Beginnings that are equal are read
-        once."""
-        states: dict[Sequence, Tensor] = {}
-        sharing: dict[_Prefix, list[Sequence]] = {}
-        for sequence, start, stop in pieces:
-            if start:
-                states[sequence] = self._read_segment(_prefix(sequence, stop), sequence, start, stop)
-            else:
-                sharing.setdefault(_prefix(sequence, stop), []).append(sequence)
-        prefixes = list(sharing)
-        for batch in bucket_batches([prefix.length for prefix in prefixes], self.prefill_tokens, _BUCKET):
-            group = [prefixes[i] for i in batch]
-            for prefix, h_D in zip(group, self._read([(prefix, sharing[prefix][0]) for prefix in group])):
-                first, *others = sharing[prefix]
-                for other in others:
-                    self.cache.copy(first, other, prefix.length)
-                states.update(dict.fromkeys(sharing[prefix], h_D))
-        return states
-
-    def _read(self, group: list[tuple[_Prefix, Sequence]]) -> list[Tensor]:
-        """Read beginnings of prompts into the places of their owners; return the state [D] of the last token of each.
-
-        One longer than `prefill_tokens` is read alone, in segments (chunked prefill): each sees all before it and
-        nothing after."""
-        size = max(self.prefill_tokens // _BUCKET, 1) * _BUCKET  # a segment has no padding: it would widen 8-bit ranges
-        prefix, owner = group[0]
-        if len(group) == 1 and prefix.length > size:
-            starts = range(0, prefix.length, size)
-            return [self._read_segment(prefix, owner, at, min(at + size, prefix.length)) for at in starts][-1:]
-        ids_BT = self._padded([prefix.prompt.ids for prefix, _ in group])
-        lengths = [prefix.length for prefix, _ in group]
-        cache = self.cache.prefill(
-            [owner for _, owner in group], lengths, [prefix.prompt_length for prefix, _ in group]
-        )
-        embeds_BTD = self._embed(ids_BT, [owner for _, owner in group], 0)
-        h_BTD = self.compute_model.hidden(ids_BT, cache, embeds_BTD=embeds_BTD)
-        return [h_BTD[i, length - 1] for i, length in enumerate(lengths)]
-
-    def _read_segment(self, prefix: _Prefix, owner: Sequence, start: int, stop: int) -> Tensor:
-        """Read the tokens start to stop of one prompt behind those in the cache; return the state [D] of the last."""
-        if start:
-            cache = self.cache.decode([owner], [start], [prefix.prompt_length], stop - start)
-        else:
-            cache = self.cache.prefill([owner], [stop], [prefix.prompt_length])
-        ids_1T = torch.tensor([prefix.prompt.ids[start:stop]], device=self.cache.device)
-        embeds_1TD = self._embed(ids_1T, [owner], start)
-        return self.compute_model.hidden(ids_1T, cache, embeds_BTD=embeds_1TD)[0, -1]
-
-    def _embed(self, ids_BT: Tensor, owners: list[Sequence], start: int) -> Tensor | None:
-        """Return the vectors [B, T, D] of tokens that stand at `start` in their prompts, where there are media; None
-        where ids are all there is."""
-        if not any(owner.prompt.images for owner in owners):
+    def _embed(self, ids_1N: Tensor, batch: Batch) -> Tensor | None:
+        """Return the vectors [1, N, D] of the tokens of a step, where there are media among them; None where ids are
+        all there is."""
+        if not any(piece[0].prompt.images for piece in batch.prefill):
             return None
-        embeds_BTD = self.compute_model.embed(ids_BT)
-        for row, owner in enumerate(owners):
-            if owner.request.embeds_TD is not None:
-                part_TD = owner.request.embeds_TD[start : start + ids_BT.shape[1]]
-                embeds_BTD[row, : len(part_TD)] = part_TD
-        return embeds_BTD
+        embeds_1ND, at = self.compute_model.embed(ids_1N), len(batch.decode)
+        for sequence, start, stop in batch.prefill:
+            if sequence.request.embeds_TD is not None:
+                part_TD = sequence.request.embeds_TD[start:stop]
+                embeds_1ND[0, at : at + len(part_TD)] = part_TD
+            at += stop - start
+        return embeds_1ND
 
-    def _padded(self, prompts: Seq[Seq[int]]) -> Tensor:
-        """Return prompts as ids [B, T], padded to a multiple of `_BUCKET`."""
-        width = round_up(max(map(len, prompts)), _BUCKET)
-        return torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=self.cache.device)
+    # ---- what comes of it -------------------------------------------------------------------------------------------
 
-    def _padding_rows(self, rows: int) -> int:
-        """Return how many rows are missing to a multiple of `row_multiple`."""
-        return -rows % self.row_multiple
+    def _append_tokens(self, batch: Batch, h_ND: Tensor) -> None:
+        """Sample the next token of the sequences that are read to their end."""
+        ended: list[Sequence] = []
+        rows: list[int] = []
+        at = 0
+        for sequence, start, stop in _all_pieces(batch):
+            at += stop - start
+            if stop == sequence.length and sequence.status != "finished":
+                ended.append(sequence)
+                rows.append(at - 1)
+        if ended:
+            logits_BV = self.compute_model.head(self._padded(h_ND[rows])).float()[: len(ended)]
+            self.sampler.append_tokens(ended, logits_BV)
 
-    def _decode(self, sequences: list[Sequence]) -> None:
-        """Add one token to every sequence."""
-        padding = [[0]] * self._padding_rows(len(sequences))
-        ids_B1 = torch.tensor([[s.ids[-1]] for s in sequences] + padding, device=self.cache.device)
-        num_computed, prompt_lengths = zip(*((s.num_computed, len(s.prompt.ids)) for s in sequences))
-        cache = self.cache.decode(sequences, num_computed, prompt_lengths)
-        self._append_tokens(sequences, self.compute_model.hidden(ids_B1, cache)[:, 0])
-        for sequence in sequences:
-            sequence.num_computed += 1
+    def _record_scores(self, batch: Batch, h_ND: Tensor) -> None:
+        """Note the log-probabilities of the prompts' own tokens, where they are asked for; a sequence that has all of
+        them is done, and so is one where a number is not finite."""
+        rows: list[int] = []
+        targets: list[int] = []
+        counts: list[tuple[Piece, int]] = []
+        at = len(batch.decode)
+        for sequence, start, stop in batch.prefill:
+            if sequence.request.score_from is not None:
+                first = max(start, sequence.request.score_from - 1 + len(sequence.prompt_logprobs))
+                rows += range(at + first - start, at + stop - start)
+                targets += sequence.tokens(first + 1, stop + 1)
+                counts.append(((sequence, first, stop), max(0, stop - first)))
+            at += stop - start
+        if not counts:
+            return
+        logprobs = self._logprobs(h_ND, rows, targets)
+        for (sequence, first, stop), count in counts:
+            own, logprobs = logprobs[:count], logprobs[count:]
+            _add_scores(sequence, first + 1, own, done=stop == sequence.request.read_length)
 
-    def _append_tokens(self, sequences: list[Sequence], h_BD: Tensor) -> None:
-        """Sample the next token of these sequences from their last states; states behind them are padding."""
-        logits_BV = self.compute_model.head(h_BD).float()[: len(sequences)]
-        self.sampler.append_tokens(sequences, logits_BV)
+    def _logprobs(self, h_ND: Tensor, rows: list[int], targets: list[int]) -> list[float]:
+        """Return the log-probability in nats of a token behind each of some states."""
+        if not rows:
+            return []
+        h_BD = self._padded(h_ND[rows])
+        ids_B = F.pad(torch.tensor(targets, device=h_BD.device), (0, len(h_BD) - len(rows)))
+        return token_logprobs(self.compute_model, h_BD, ids_B).logprobs.tolist()[: len(rows)]
+
+    def _padded(self, h_BD: Tensor) -> Tensor:
+        """Return states with zeros behind them, up to a multiple of `row_multiple` rows."""
+        return F.pad(h_BD, (0, 0, 0, round_up(len(h_BD), self.row_multiple) - len(h_BD)))
 
 
-def _prefix(sequence: Sequence, stop: int) -> _Prefix:
-    """Return the first `stop` tokens of a sequence."""
-    prompt = sequence.prompt
-    ids = prompt.ids if stop == len(prompt.ids) else sequence.tokens(0, stop)
-    return _Prefix(Prompt(ids, prompt.images), len(prompt.ids))
+def _segment(sequence: Sequence, start: int, stop: int) -> Segment:
+    return Segment(sequence.table.blocks, start, stop, len(sequence.prompt.ids))
+
+
+def _all_pieces(batch: Batch) -> list[Piece]:
+    """Return what a step reads in the order of its tokens: the answers, then the pieces of prompts."""
+    return [*((s, s.num_computed, s.num_computed + 1) for s in batch.decode), *batch.prefill]
+
+
+def _add_scores(sequence: Sequence, position: int, logprobs: Seq[float], done: bool) -> None:
+    """Add log-probabilities of a prompt's tokens from a position on."""
+    for at, logprob in enumerate(logprobs, position):
+        if not math.isfinite(logprob):
+            sequence.fail(not_finite(sequence.request.label, at))
+            return
+    sequence.prompt_logprobs += logprobs
+    if done:
+        sequence.finish_reason = "length"
 
 
 def _own_error(error: Exception, label: str) -> QwenkitError:

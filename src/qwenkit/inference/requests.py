@@ -20,7 +20,7 @@ from torch import Tensor
 
 from qwenkit.chat import stop_token_ids, truncate_history
 from qwenkit.errors import UserError, within
-from qwenkit.inference.argument_checks import as_list, integer, same_length, shown, token_ids
+from qwenkit.inference.argument_checks import STRING, as_list, integer, optional, same_length, shown, token_ids
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.generation_config import read_generation_config
 from qwenkit.inference.sampling_params import SamplingParams
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 PROMPTS = "a list of strings or of lists of token ids"
 RNG_ID = integer(0)
+PRIORITY = integer(-(2**31), 2**31 - 1)
 
 _MEDIA = {"image": "an image", "audio": "a sound"}
 
@@ -62,6 +63,8 @@ class RequestFactory:
     def __init__(self, model: Transformer, tok: TextTokenizer | None, folder: Path | None, seed: int) -> None:
         """Read the generation settings of the folder; raises a `UserError` for unusable arguments."""
         self.model, self.tok, self.seed = model, check_tokenizer(tok), RNG_ID.parse(seed, "seed")
+        self.kv_tokens: int | None = None
+        """What the engine's cache has room for."""
         self.model_name = "this model" if folder is None else f"the model {folder.name}"
         settings = read_generation_config(model, self.tok, folder)
         self.defaults, self.max_window = settings.defaults, settings.max_window
@@ -168,6 +171,8 @@ class RequestFactory:
         sample: int,
         first_draw: int,
         label: str,
+        priority: int = 0,
+        cache_salt: str | None = None,
     ) -> Request:
         """Return a request whose deltas `Engine.step` will hand out, from a prompt or a conversation."""
         number: int = -1 if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
@@ -176,6 +181,8 @@ class RequestFactory:
         params = self.effective_params(params, chat=isinstance(prompt, Conversation))
         request = self.make_request(rendered, params, number, label, True, *start)
         request.submitted = True
+        request.priority = PRIORITY.parse(priority, "priority")
+        request.cache_salt = optional(STRING).parse(cache_salt, "cache_salt")
         return request
 
     def encode(self, prompt: PromptLike, label: str) -> Prompt:
@@ -206,11 +213,13 @@ class RequestFactory:
     def remaining_positions(self, length: int, label: str, needed: int) -> int:
         """Return how many positions are left after so many tokens; raises a `UserError` where fewer than `needed`
         are."""
-        max_length = self.model.config.max_length
+        positions = self.model.config.max_length
+        max_length = positions if self.kv_tokens is None else min(positions, self.kv_tokens)
         left = max_length - length
         if left < needed:
             raise UserError(f"{length} tokens", where=label, expected=f"at most {max_length - needed} tokens",
-                            hint="shorten it, or use a model with more positions")  # fmt: skip
+                            hint="shorten it, or use a model with more positions" if max_length == positions
+                            else "shorten it, or give the cache more kv_tokens")  # fmt: skip
         return left
 
     def scoring_rows(

@@ -95,7 +95,7 @@ class Scheduler:
             return
         for sequence in self.running:
             if sequence.status == "finished" and sequence.table.blocks:
-                if sequence.finish_reason == "not finite":
+                if sequence.finish_reason in ("not finite", "error"):
                     self.pool.forget(sequence.table)
                 self.pool.release(sequence.table, suspect=sequence.finish_reason not in ("stop", "length"))
         self.running = [sequence for sequence in self.running if sequence.status != "finished"]

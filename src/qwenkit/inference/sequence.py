@@ -117,6 +117,8 @@ class Request:
     """The vectors of the prompt's tokens where it has media, from when it is first read."""
     priority: int = 0
     """Lower numbers come first."""
+    cache_salt: str | None = None
+    """Beginnings are shared in the cache only among requests of the same salt."""
     score_from: int | None = None
     """The position from which on the prompt's own tokens are scored; nothing is generated then."""
 
