@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qwenkit.inference.kv_cache import KVCache
+from qwenkit.inference.paged_cache import PagedRows
 from qwenkit.model import Transformer, load_model
 
 CASE = Path(__file__).parents[1] / "tests" / "model" / "golden" / "qwen1_kvquant"
@@ -27,13 +27,11 @@ PROMPT = 48
 def written(model: Transformer, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the prompt, and from its last token on of every token, each read by itself."""
     B, T = ids_BT.shape
-    cache = KVCache(model.config, B, T, torch.float32, "cpu", "int8")
-    cache.allocate(dict.fromkeys(range(B), T))
-    prompts = cache.prefill(range(B), [PROMPT] * B, [PROMPT] * B)
-    prompt_BTV = model.head(model.hidden(ids_BT[:, :PROMPT], prompts))
+    rows = PagedRows(model.config, B, T, torch.float32, "cpu", "int8")
+    prompt_BTV = model.head(rows.hidden(model, ids_BT[:, :PROMPT], 0, PROMPT))
     steps = [prompt_BTV[:, -1:]]
     for t in range(PROMPT, T):
-        steps.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.decode(range(B), [t] * B, [PROMPT] * B))))
+        steps.append(model.head(rows.hidden(model, ids_BT[:, t : t + 1], t, PROMPT)))
     return prompt_BTV, torch.cat(steps, dim=1)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from qwenkit.errors import Stopped, UserError
 from qwenkit.inference import Engine, Output, Sample, SamplingParams
-from qwenkit.inference.kv_cache import DecodeCache
+from qwenkit.inference.paged_cache import PagedPass
 from qwenkit.model import Transformer
 
 from .conftest import GREEDY, Bytes, completed, full_forward, make_prompts
@@ -89,15 +89,16 @@ def test_an_interrupted_call_leaves_the_others_as_they_were(
     engine.update_weights()
 
 
-def test_an_interrupt_while_rows_move_loses_nobody(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_blocks_are_given_out_loses_nobody(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = make_prompts(5)
     limits = [3, 20, 3, 20, 20]
-    engine = Engine(model, None, max_batch=4)
+    engine = Engine(model, None, max_batch=4, kv_tokens=240)
     handles = [
         engine.submit(prompt, SamplingParams.plain(temperature=0, max_tokens=limit, ignore_eos=True))
         for prompt, limit in zip(prompts, limits, strict=True)
     ]
-    monkeypatch.setattr(engine.runner.cache, "_copy", _failing(engine.runner.cache._copy, at=1))
+    pool = engine.scheduler.pool
+    monkeypatch.setattr(pool, "_take", _failing(pool._take, at=7))
     done: dict[int, list[int]] = {}
     interrupts = 0
     while len(done) < 5:
@@ -224,13 +225,12 @@ def test_a_prompt_that_is_left_half_read_leaves_no_nan(
     model: Transformer, damaged: Transformer, monkeypatch: pytest.MonkeyPatch, at: int | None
 ) -> None:
     """Aborted between two steps, or after one that was interrupted in one of its two layers."""
-    engine = Engine(damaged, Bytes())
-    engine._step_tokens = 64
+    engine = Engine(damaged, Bytes(), step_tokens=64)
     kept = engine.submit([4, 5], GREEDY)
     broken = engine.submit([1, BROKEN, *[1] * 150], WARM)
     engine.step()
     if at is not None:
-        monkeypatch.setattr(DecodeCache, "attend", _failing(DecodeCache.attend, at))
+        monkeypatch.setattr(PagedPass, "attend", _failing(PagedPass.attend, at))
         with pytest.raises(KeyboardInterrupt):
             engine.step()
     engine.abort(broken)

@@ -185,9 +185,9 @@ def test_edges(model: Transformer) -> None:
         engine.generate([[1]], [GREEDY, GREEDY])
 
 
-def test_more_requests_may_come_than_the_cache_first_had_room_for(model: Transformer) -> None:
-    """The cache grows in rows and length while others are running."""
-    engine, prompts = Engine(model, None), make_prompts(12, seed=3, longest=20)
+def test_more_requests_may_come_than_the_cache_has_room_for(model: Transformer) -> None:
+    """They wait, and the last ones are put back while others run: every answer is as ever."""
+    engine, prompts = Engine(model, None, kv_tokens=176), make_prompts(12, seed=3, longest=20)
     first = engine.submit(prompts[0], GREEDY)
     engine.step()
     handles = [first, *(engine.submit(prompt, GREEDY) for prompt in [*prompts[1:], [3] * 150])]
@@ -195,30 +195,7 @@ def test_more_requests_may_come_than_the_cache_first_had_room_for(model: Transfo
     while len(done) < len(handles):
         done.update(completed(engine.step()))
     assert [done[handle] for handle in handles] == [full_forward(model, prompt, 20) for prompt in [*prompts, [3] * 150]]
-
-
-def test_memory_follows_what_is_written(model: Transformer) -> None:
-    """The longest answer that would be allowed reserves nothing; rows and slots double when they are used up."""
-    config = replace(model.config, max_position_embeddings=32768)
-    roomy = Transformer(config)
-    roomy.load_state_dict(model.state_dict())
-    engine = Engine(roomy, None)
-    cache, prompt = engine.runner.cache, [7] * 20
-    sizes = []
-    for tokens in (1, 60, 130, 3):
-        (output,) = engine.generate([prompt], SamplingParams.plain(temperature=0, max_tokens=tokens, ignore_eos=True))
-        assert output.ids == full_forward(roomy, prompt, tokens)
-        sizes.append((cache.rows, cache.length))
-    assert sizes == [(16, 64), (16, 128), (16, 256), (16, 256)]
-    engine.generate([prompt] * 17, SamplingParams(max_tokens=1))
-    assert (cache.rows, cache.length) == (32, 256)
-    assert Engine(roomy.bfloat16(), None).runner.cache.rows == 1, "rows that would buy nothing are not padded"
-
-
-def test_the_cache_never_grows_beyond_the_models_positions(model: Transformer) -> None:
-    engine = Engine(model, None)
-    engine.generate([[3] * 130], SamplingParams.plain(ignore_eos=True))
-    assert engine.runner.cache.length == 256 < 2 * 192
+    assert engine.stats().preemptions > 0 and engine.stats().kv_tokens_used == 0
 
 
 @pytest.mark.parametrize("extended", [False, True])
@@ -234,8 +211,8 @@ def test_prompts_read_in_pieces_give_the_same(extended: bool) -> None:
     prompts = [[(7 * i + n) % config.vocab_size for i in range(length)] for n, length in enumerate((90, 33, 5, 64))]
     params = SamplingParams.plain(temperature=0, max_tokens=12, logprobs=True, ignore_eos=True)
     whole = Engine(model).generate(prompts, params)
-    for pieces in (32, 40):
-        for a, b in zip(whole, Engine(model, prefill_tokens=pieces).generate(prompts, params), strict=True):
+    for pieces in (1, 32, 40):
+        for a, b in zip(whole, Engine(model, step_tokens=pieces).generate(prompts, params), strict=True):
             assert a.ids == b.ids
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
     for output, prompt in zip(whole, prompts, strict=True):

@@ -71,7 +71,7 @@ def longer(count: int) -> Prompt:
 PROMPTS = [WITH_CAT, WITH_CAT._replace(images=(DOG,)), Prompt(WITH_CAT.ids), longer(50), WITH_CAT]
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_batch": 2}, {"prefill_tokens": 32}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"max_batch": 2}, {"step_tokens": 32}], ids=str)
 def test_pictures_reach_the_answers(seeing: Seeing, settings: dict[str, Any]) -> None:
     """Beside prompts of text, with equal ids and another picture or none, and in segments that cut a picture."""
     outputs = Engine(seeing, None, **settings).generate(PROMPTS, PARAMS)
@@ -83,8 +83,7 @@ def test_pictures_reach_the_answers(seeing: Seeing, settings: dict[str, Any]) ->
 
 @pytest.mark.parametrize("budget", [3, 20])
 def test_pictures_may_be_cut_by_the_steps(seeing: Seeing, budget: int) -> None:
-    engine = Engine(seeing, None)
-    engine._step_tokens = budget
+    engine = Engine(seeing, None, step_tokens=budget)
     wanted = [plain_answer(seeing, prompt, 8) for prompt in PROMPTS]
     assert [output.ids for output in engine.generate(PROMPTS, PARAMS)] == wanted
 
@@ -144,7 +143,7 @@ def test_media_that_cannot_be_read_end_their_own_request(seeing: Seeing, source:
     assert type(fault.error) is kind and str(fault.error) == where + message
     assert (fault.finish_reason, fault.ids, fault.output) == ("error", [], None)
     wanted = {good: plain_answer(seeing, WITH_CAT, 8), other: plain_answer(seeing, longer(50), 8)}
-    assert completed(deltas) == wanted and engine.runner.cache.owners == []
+    assert completed(deltas) == wanted and engine.stats().kv_tokens_used == 0
     assert blind.looked == 3, "each request's media are embedded once"
     with pytest.raises(kind, match="prompt 1"):
         engine.generate([WITH_CAT, broken], PARAMS)

@@ -1,7 +1,8 @@
-"""The scheduler alone: no model, no cache, random arrivals, lengths, aborts and budgets."""
+"""The scheduler alone: no model, no cache, random arrivals, lengths, aborts, budgets and numbers of blocks."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -9,43 +10,80 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenkit.inference import SamplingParams
+from qwenkit.inference.block_pool import BLOCK, BlockPool
 from qwenkit.inference.scheduler import Batch, Scheduler
 from qwenkit.inference.sequence import Request, Sequence
 from qwenkit.prompt import Prompt
 
-
-def make_sequence(prompt_length: int, max_new_tokens: int, kind: Callable[..., Sequence] = Sequence) -> Sequence:
-    prompt = Prompt(tuple(range(prompt_length)))
-    request = Request(0, "prompt 0", prompt, SamplingParams.plain(), max_new_tokens, frozenset())
-    return kind(request, 0, None, None)
+PLENTY = 1000
 
 
-def run(batch: Batch) -> None:
+def make_sequence(
+    prompt_length: int,
+    max_new_tokens: int,
+    kind: Callable[..., Sequence] = Sequence,
+    ids: tuple[int, ...] | None = None,
+    priority: int = 0,
+) -> Sequence:
+    """A sequence that finds nothing of another one, unless its ids are given."""
+    prompt = Prompt(tuple(range(prompt_length)) if ids is None else ids)
+    request = Request(0, "prompt 0", prompt, SamplingParams.plain(), max_new_tokens, frozenset(), priority=priority)
+    sequence = kind(request, 0, None, None)
+    sequence.table.salt = None if ids is None else ()
+    return sequence
+
+
+def make_scheduler(max_batch: int, blocks: int = 1000, invariant: bool = True) -> Scheduler:
+    return Scheduler(max_batch, BlockPool(blocks), invariant=invariant)
+
+
+def run(scheduler: Scheduler, batch: Batch) -> None:
     """What whoever computes a batch does to its sequences."""
-    for sequence, _, stop in batch.prefill:
+    for sequence, start, stop in [*batch.prefill, *((s, s.num_computed, s.num_computed + 1) for s in batch.decode)]:
+        assert start == sequence.num_computed and sequence.table.capacity >= stop, "there is a place for each token"
         if stop == sequence.length:
             sequence.append(7, 0.0)
         sequence.num_computed = stop
-    for sequence in batch.decode:
-        sequence.append(7, 0.0)
-        sequence.num_computed += 1
+    scheduler.computed(batch)
+
+
+def step(scheduler: Scheduler, budget: int = PLENTY) -> Batch:
+    batch = scheduler.schedule(budget)
+    run(scheduler, batch)
+    scheduler.remove_finished()
+    return batch
 
 
 ARRIVALS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 40), st.integers(1, 6)), min_size=1, max_size=25)
 
 
 @settings(max_examples=150, deadline=None)
-@given(ARRIVALS, st.integers(1, 6), st.one_of(st.none(), st.integers(1, 50)), st.sets(st.integers(0, 24)))
+@given(
+    ARRIVALS,
+    st.integers(1, 6),
+    st.one_of(st.just(PLENTY), st.integers(1, 50)),
+    st.sets(st.integers(0, 24)),
+    st.integers(3, 20),
+    st.booleans(),
+    st.booleans(),
+)
 def test_random_arrivals(
-    arrivals: list[tuple[int, int, int]], max_batch: int, budget: int | None, aborted: set[int]
+    arrivals: list[tuple[int, int, int]],
+    max_batch: int,
+    budget: int,
+    aborted: set[int],
+    blocks: int,
+    invariant: bool,
+    alike: bool,
 ) -> None:
-    """Everything that is not aborted ends, in pieces without a gap, inside the budget, and enters in its order."""
-    scheduler, sequences, entered = Scheduler(max_batch), [], []
+    """Everything that is not aborted ends, in pieces without a gap and inside the budget; every block comes back."""
+    scheduler, sequences = make_scheduler(max_batch, blocks, invariant), []
     arrivals = sorted(arrivals, key=lambda arrival: arrival[0])
     steps = 0
     while len(sequences) < len(arrivals) or scheduler.has_work:
         while len(sequences) < len(arrivals) and arrivals[len(sequences)][0] <= steps:
-            sequences.append(make_sequence(*arrivals[len(sequences)][1:]))
+            _, length, count = arrivals[len(sequences)]
+            sequences.append(make_sequence(length, count, ids=(5,) * length if alike else None))
             scheduler.add(sequences[-1:])
         for number in aborted:
             if number < len(sequences) and steps % 3 == 2:
@@ -54,90 +92,153 @@ def test_random_arrivals(
         batch = scheduler.schedule(budget)
         assert scheduler.schedule(budget) == batch, "asked again, it says the same"
         assert len(scheduler.running) <= max_batch
-        assert len(scheduler.running) == max_batch or not any(s.status == "waiting" for s in scheduler.waiting)
         pieces = [piece[0] for piece in batch.prefill]
         assert len({*pieces, *batch.decode}) == len(pieces) + len(batch.decode), "a sequence is read once in a step"
         for sequence, start, stop in batch.prefill:
             assert start == sequence.num_computed < stop <= sequence.length
-        assert all(sequence.num_computed == sequence.length - 1 for sequence in batch.decode)
-        if budget is None:
-            assert not (batch.prefill and batch.decode)
-            assert all((start, stop) == (0, sequence.length) for sequence, start, stop in batch.prefill)
-        else:
-            assert sum(stop - start for _, start, stop in batch.prefill) + len(batch.decode) <= budget
+        assert all(sequence.num_computed < sequence.length for sequence in batch.decode)
+        assert sum(stop - start for _, start, stop in batch.prefill) + len(batch.decode) <= budget
         assert bool(batch.prefill or batch.decode) == bool(scheduler.running), "no step goes by without work"
-        entered += [s for s in scheduler.running if s not in entered]
-        run(batch)
+        held = {block for sequence in scheduler.running for block in sequence.table.blocks}
+        assert scheduler.pool.num_used == len(held)
+        run(scheduler, batch)
         scheduler.remove_finished()
         steps += 1
-        assert steps < 2000
+        assert steps < 5000
     for sequence in sequences:
         assert sequence.status == "finished"
         if sequence.finish_reason == "length":
             assert len(sequence.ids) == sequence.request.max_new_tokens
-            assert sequence.num_computed == sequence.length - 1
-    assert entered == [s for s in sequences if s in entered], "first come, first served"
-    assert {s for s in sequences if s.finish_reason == "length"} <= set(entered)
-
-
-def test_whole_prompts_come_before_the_next_tokens() -> None:
-    scheduler, first, second = Scheduler(4), make_sequence(9, 3), make_sequence(5, 3)
-    scheduler.add([first])
-    assert scheduler.schedule() == Batch([(first, 0, 9)], [])
-    run(scheduler.schedule())
-    scheduler.add([second])
-    assert scheduler.schedule() == Batch([(second, 0, 5)], [])
-    run(scheduler.schedule())
-    assert scheduler.schedule() == Batch([], [first, second])
+    assert scheduler.pool.num_used == 0
 
 
 def test_a_budget_mixes_next_tokens_and_pieces_of_prompts() -> None:
-    scheduler, first, second, third = Scheduler(4), make_sequence(2, 3), make_sequence(9, 3), make_sequence(4, 3)
+    scheduler = make_scheduler(4)
+    first, second, third = make_sequence(2, 3), make_sequence(9, 3), make_sequence(4, 3)
     scheduler.add([first, second, third])
-    run(scheduler.schedule(2))
+    step(scheduler, 2)
     assert scheduler.schedule(7) == Batch([(second, 0, 6)], [first])
-    run(scheduler.schedule(7))
+    step(scheduler, 7)
     assert scheduler.schedule(7) == Batch([(second, 6, 9), (third, 0, 3)], [first])
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4])
 def test_answers_take_turns_where_the_budget_has_no_room_for_all(budget: int) -> None:
     """None is more than one token ahead of another that runs, also where steps are interrupted or asked for twice."""
-    scheduler, sequences = Scheduler(8), [make_sequence(2, 12) for _ in range(5)]
+    scheduler, sequences = make_scheduler(8), [make_sequence(2, 12) for _ in range(5)]
     scheduler.add(sequences)
-    run(scheduler.schedule())
+    step(scheduler)
     while scheduler.has_work:
         batch = scheduler.schedule(budget)
         assert scheduler.schedule(budget) == batch
-        run(batch)
+        run(scheduler, batch)
         counts = [len(sequence.ids) for sequence in sequences]
         assert max(counts) - min(counts) <= 1
         scheduler.remove_finished()
     assert [len(sequence.ids) for sequence in sequences] == [12] * 5
 
 
-def test_what_was_taken_out_of_the_cache_is_read_again() -> None:
-    """The prompt and the answer so far: nothing that was sampled is sampled anew."""
-    scheduler, sequence = Scheduler(1), make_sequence(4, 5)
-    scheduler.add([sequence])
-    run(scheduler.schedule())
-    run(scheduler.schedule())
-    sequence.num_computed = 0
-    assert scheduler.schedule() == Batch([(sequence, 0, 6)], [])
-    assert sequence.tokens(0, 6) == (0, 1, 2, 3, 7, 7) and sequence.tokens(3, 5) == (3, 7)
-
-
 def test_status() -> None:
-    scheduler, first, second = Scheduler(1), make_sequence(1, 1), make_sequence(1, 1)
+    scheduler, first, second = make_scheduler(1), make_sequence(1, 1), make_sequence(1, 1)
     scheduler.add([first, second])
     assert (first.status, second.status) == ("waiting", "waiting")
-    batch = scheduler.schedule()
+    batch = scheduler.schedule(PLENTY)
     assert (first.status, second.status) == ("running", "waiting")
-    run(batch)
+    run(scheduler, batch)
     assert (first.status, second.status) == ("finished", "waiting")
     second.finish_reason = "abort"
     scheduler.remove_finished()
-    assert scheduler.schedule() == Batch([], []) and not scheduler.has_work
+    assert scheduler.schedule(PLENTY) == Batch([], []) and not scheduler.has_work
+
+
+def test_lower_numbers_come_first_and_equal_ones_in_their_order() -> None:
+    scheduler = make_scheduler(1)
+    sequences = [make_sequence(3, 1, priority=priority) for priority in (5, 0, 5, -1, 0)]
+    for number, sequence in enumerate(sequences):
+        sequence.request.handle = number
+        scheduler.add([sequence])
+    order = []
+    while scheduler.has_work:
+        order.append(sequences.index(step(scheduler).prefill[0][0]))
+    assert order == [3, 1, 4, 0, 2]
+
+
+# ---- beginnings that are there already ------------------------------------------------------------------------------
+
+ALIKE = tuple(range(40))
+
+
+def test_a_beginning_is_computed_once() -> None:
+    """The others wait for whoever computes it, then find its full blocks."""
+    scheduler, sequences = make_scheduler(8), [make_sequence(0, 2, ids=ALIKE) for _ in range(3)]
+    scheduler.add(sequences)
+    assert step(scheduler).prefill == [(sequences[0], 0, 40)]
+    batch = step(scheduler)
+    assert batch == Batch([(sequences[1], 32, 40), (sequences[2], 32, 40)], [sequences[0]])
+    assert [sequence.num_cached for sequence in sequences] == [0, 32, 32]
+    assert (scheduler.asked, scheduler.found) == (120, 64)
+
+
+def test_who_shares_nothing_does_not_wait() -> None:
+    scheduler = make_scheduler(8)
+    first, alike, other = (make_sequence(0, 2, ids=ids) for ids in (ALIKE, ALIKE, ALIKE[::-1]))
+    scheduler.add([first, alike, other])
+    assert step(scheduler).prefill == [(first, 0, 40), (other, 0, 40)]
+
+
+def test_whoever_waits_for_an_aborted_one_goes_on_itself() -> None:
+    scheduler = make_scheduler(8)
+    first, second = (make_sequence(0, 2, ids=ALIKE) for _ in range(2))
+    scheduler.add([first, second])
+    assert step(scheduler, 20).prefill == [(first, 0, 20)]
+    first.finish_reason = "abort"
+    scheduler.remove_finished()
+    assert step(scheduler).prefill == [(second, 16, 40)]
+
+
+def test_answers_are_found_where_bits_may_differ() -> None:
+    """A later turn of a chat begins with the answer."""
+    for invariant, count in ((True, 16), (False, 48)):
+        scheduler = make_scheduler(8, invariant=invariant)
+        first = make_sequence(0, 30, ids=ALIKE[:20])
+        scheduler.add([first])
+        while scheduler.has_work:
+            step(scheduler)
+        second = make_sequence(0, 1, ids=(*ALIKE[:20], *[7] * 30, 1, 2, 3))
+        scheduler.add([second])
+        assert step(scheduler).prefill == [(second, count, 53)], "the newest token of an answer is never read"
+
+
+# ---- where the blocks do not suffice --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("invariant", [True, False])
+def test_the_last_one_is_put_back_and_computed_again(invariant: bool) -> None:
+    """Nothing that was sampled is sampled anew; where bits count, answers are computed token by token again."""
+    scheduler = make_scheduler(2, blocks=3, invariant=invariant)
+    first, second = make_sequence(BLOCK, 20), make_sequence(BLOCK - 4, 12)
+    first.request.handle, second.request.handle = 0, 1
+    scheduler.add([first, second])
+    for _ in range(5):
+        step(scheduler)
+    assert scheduler.preempted == 1 and second.status == "waiting" and (len(first.ids), len(second.ids)) == (5, 4 + 1)
+    while first.status == "running":
+        step(scheduler)
+    again = scheduler.schedule(PLENTY)
+    assert again == Batch([(second, 0, BLOCK - 4 if invariant else BLOCK + 1)], [])
+    while scheduler.has_work:
+        step(scheduler)
+    assert (len(first.ids), len(second.ids)) == (20, 12) and scheduler.pool.num_used == 0
+
+
+def test_a_prompt_waits_until_there_are_blocks_for_all_of_it() -> None:
+    scheduler = make_scheduler(4, blocks=4)
+    first, second, third = make_sequence(40, 2), make_sequence(30, 2), make_sequence(3, 2)
+    scheduler.add([first, second, third])
+    assert step(scheduler, 10).prefill == [(first, 0, 10)], "and nobody overtakes it"
+    while first.status != "finished":
+        step(scheduler)
+    assert step(scheduler).prefill == [(second, 0, 30), (third, 0, 3)]
 
 
 def test_a_step_does_not_look_at_all_that_wait() -> None:
@@ -150,35 +251,84 @@ def test_a_step_does_not_look_at_all_that_wait() -> None:
             looked += 1
             return super().status
 
-    scheduler = Scheduler(4)
+    scheduler = make_scheduler(4)
     scheduler.add(make_sequence(3, 50, Counting) for _ in range(5000))
     for _ in range(20):
-        run(scheduler.schedule())
-        scheduler.remove_finished()
+        step(scheduler)
     assert looked < 20 * 4 * 10
 
 
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("at", range(8))
 def test_an_interrupt_while_sequences_enter_loses_nobody(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Wherever `started` is set the first time, and right after the batch was replaced."""
-    scheduler, calls = Scheduler(3), 0
-    sequences = [make_sequence(2, 2) for _ in range(5)]
+    """Wherever `started` is set, and wherever blocks are given out."""
+    scheduler, calls = make_scheduler(3, blocks=9), 0
+    sequences = [make_sequence(20, 2) for _ in range(5)]
 
     def interrupted(self: Sequence, value: bool) -> None:
+        count()
+        self.__dict__["started"] = value
+
+    def count() -> None:
         nonlocal calls
         calls += 1
         if calls == at + 1:
             raise KeyboardInterrupt
-        self.__dict__["started"] = value
+
+    take = scheduler.pool._take
+
+    def taking() -> int:
+        count()
+        return take()
 
     monkeypatch.setattr(Sequence, "started", property(lambda self: self.__dict__.get("started", False), interrupted))
+    monkeypatch.setattr(scheduler.pool, "_take", taking)
     scheduler.add(sequences)
     with pytest.raises(KeyboardInterrupt):
         for _ in range(9):
-            run(scheduler.schedule())
-            scheduler.remove_finished()
+            step(scheduler)
+    scheduler.recover()
     while scheduler.has_work:
-        run(scheduler.schedule())
+        step(scheduler)
         assert len(set(scheduler.running)) == len(scheduler.running) <= 3
+    assert [len(sequence.ids) for sequence in sequences] == [2] * 5 and scheduler.pool.num_used == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_interrupts_anywhere_lose_no_block(seed: int) -> None:
+    """A signal may come between any two lines of the scheduler and the pool."""
+    import sys
+
+    draw = random.Random(seed)
+    scheduler = make_scheduler(3, blocks=12, invariant=bool(seed % 2))
+    sequences = [make_sequence(0, draw.randrange(1, 30), ids=(5,) * draw.randrange(1, 60)) for _ in range(12)]
+    for number, sequence in enumerate(sequences):
+        sequence.request.handle = number
+    scheduler.add(sequences)
+    left = 0
+
+    def tracer(frame, event, arg):  # type: ignore[no-untyped-def]
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(("scheduler.py", "block_pool.py")) or "test_" in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return tracer
+
+    for _ in range(3000):
+        if not scheduler.has_work:
+            break
+        left, before = draw.randrange(1, 400), sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            batch = scheduler.schedule(20)
+        except KeyboardInterrupt:
+            sys.settrace(before)
+            scheduler.recover()
+            continue
+        sys.settrace(before)
+        run(scheduler, batch)
         scheduler.remove_finished()
-    assert [len(sequence.ids) for sequence in sequences] == [2] * 5
+    assert [len(s.ids) for s in sequences] == [s.request.max_new_tokens for s in sequences]
+    assert scheduler.pool.num_used == 0

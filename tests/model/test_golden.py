@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.kv_cache import KVCache
+from qwenkit.inference.block_pool import BLOCK
 from qwenkit.inference.kv_quantization import quantize
+from qwenkit.inference.paged_cache import PagedRows
 from qwenkit.model import Transformer, load_model
 from qwenkit.model.attention import NoCache, document_positions
 from qwenkit.model.rotary import inverse_frequencies, logn_scale, ntk_alpha, rotary_tables
@@ -54,12 +55,10 @@ def greedy(model: Transformer, prompt: Tensor, length: int, **settings: float) -
 def stepwise(model: Transformer, ids_BT: Tensor, prefill: int, kind: str = "auto") -> Tensor:
     """Logits from the last token of the prompt on, each further token read by itself."""
     B, T = ids_BT.shape
-    cache = KVCache(model.config, B, T, torch.float32, "cpu", kind)
-    cache.allocate(dict.fromkeys(range(B), T))
-    h_BTD = model.hidden(ids_BT[:, :prefill], cache.prefill(range(B), [prefill] * B, [prefill] * B))[:, -1:]
-    found = [model.head(h_BTD)]
+    rows = PagedRows(model.config, B, T, torch.float32, "cpu", kind)
+    found = [model.head(rows.hidden(model, ids_BT[:, :prefill], 0, prefill)[:, -1:])]
     for t in range(prefill, T):
-        found.append(model.head(model.hidden(ids_BT[:, t : t + 1], cache.decode(range(B), [t] * B, [prefill] * B))))
+        found.append(model.head(rows.hidden(model, ids_BT[:, t : t + 1], t, prefill)))
     return torch.cat(found, dim=1)
 
 
@@ -111,12 +110,11 @@ def test_the_first_qwen_reads_and_writes_the_same() -> None:
 def test_the_cache_holds_what_theirs_holds() -> None:
     given, wanted = vectors("qwen1_base")
     model, T = load_model(GOLDEN / "qwen1_base"), 40
-    cache = KVCache(model.config, 1, T, torch.float32, "cpu")
-    cache.allocate({0: T})
-    model.hidden(given["input_ids"][:1], cache.prefill([0], [T], [T]))
-    for layer in range(3):
-        close(cache.keys[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_key"][layer], 1e-5)
-        close(cache.values[layer].tensors[0][0, :, :T].transpose(0, 1), wanted["past_value"][layer], 1e-5)
+    rows = PagedRows(model.config, 1, T, torch.float32, "cpu")
+    rows.hidden(model, given["input_ids"][:1], 0, T)
+    for layer in range(3):  # block 0 is nobody's
+        for store, name in ((rows.cache.keys[layer], "past_key"), (rows.cache.values[layer], "past_value")):
+            close(store.tensors[0][:, BLOCK : BLOCK + T].transpose(0, 1), wanted[name][layer], 1e-5)
 
 
 @torch.no_grad()
@@ -124,12 +122,11 @@ def test_a_cache_of_8_bits_is_theirs() -> None:
     given, wanted = vectors("qwen1_kvquant")
     ids, model = given["input_ids"], load_model(GOLDEN / "qwen1_kvquant")
     close(model(ids[:, :48]), wanted["noquant.prefill48.logits"])
-    cache = KVCache(model.config, 2, 72, torch.float32, "cpu", "int8")
-    cache.allocate({0: 48, 1: 48})
-    h_BTD = model.hidden(ids[:, :48], cache.prefill([0, 1], [48, 48], [48, 48]))
+    rows = PagedRows(model.config, 2, 80, torch.float32, "cpu", "int8")
+    h_BTD = rows.hidden(model, ids[:, :48], 0, 48)
     close(model.head(h_BTD), wanted["prefill48.logits"], EDGE)
-    for name, store in (("k", cache.keys[0]), ("v", cache.values[0])):
-        levels, scale, zero = (tensor[:, :, :48] for tensor in store.tensors)
+    for name, store in (("k", rows.cache.keys[0]), ("v", rows.cache.values[0])):
+        levels, scale, zero = (tensor[:, BLOCK:].unflatten(1, (2, 80))[:, :, :48].transpose(0, 1) for tensor in store.tensors)
         apart = (levels.int() - wanted["l0.qkey" if name == "k" else "l0.qvalue"].int()).abs()
         assert apart.max() <= 1 and (apart > 0).float().mean() < 1e-3  # a truncation at an edge
         close(scale, wanted[f"l0.{name}scale"], 1e-6)
@@ -138,15 +135,15 @@ def test_a_cache_of_8_bits_is_theirs() -> None:
     assert Engine(GOLDEN / "qwen1_kvquant").runner.cache.keys[0].name == "int8"
 
 
-def test_a_prompt_in_pieces_stretches_no_span_of_8_bits() -> None:
-    """A piece of 40 tokens is read as 32: with padding to 64 the span was that of tokens that are not in the prompt."""
+def test_the_range_of_8_bits_is_that_of_the_whole_prompt() -> None:
+    """However few tokens a step may have: in pieces, the range would be that of each."""
     ids = vectors("qwen1_kvquant")[0]["input_ids"][0].tolist()
     params = SamplingParams.plain(temperature=0, max_tokens=1, ignore_eos=True)
-    pieces, first = (Engine(GOLDEN / "qwen1_kvquant", prefill_tokens=size) for size in (40, 8192))
-    pieces.generate([ids[:60]], params)  # of 64 trained positions: no other rotation
-    first.generate([ids[:32]], params)
-    for a, b in zip(pieces.runner.cache.keys[0].tensors, first.runner.cache.keys[0].tensors):
-        assert torch.equal(a[0, :, :32], b[0, :, :32])
+    pieces, whole = (Engine(GOLDEN / "qwen1_kvquant", step_tokens=size) for size in (40, 8192))
+    for engine in (pieces, whole):
+        engine.generate([ids[:60]], params)  # of 64 trained positions: no other rotation
+    for a, b in zip(pieces.runner.cache.keys[0].tensors, whole.runner.cache.keys[0].tensors, strict=True):
+        assert torch.equal(a[:, BLOCK : BLOCK + 60], b[:, BLOCK : BLOCK + 60])
 
 
 def test_8_bits_are_cut_as_theirs() -> None:

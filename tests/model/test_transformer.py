@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qwenkit.errors import UserError
-from qwenkit.inference.kv_cache import KVCache
+from qwenkit.inference.paged_cache import PagedCache, PagedRows, Segment
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights
 from qwenkit.model.attention import NoCache, attention, document_positions
 from qwenkit.model.modes import set_activation_checkpointing
@@ -47,25 +47,26 @@ def test_positions_start_again_with_each_document() -> None:
 
 def test_decoding_with_a_cache_equals_the_full_forward(config: ModelConfig) -> None:
     model, ids, lengths = _model(config), _ids(3, 20), [4, 9, 1]
-    cache = KVCache(config, 4, 64, torch.float32, "cpu")
+    cache, tables = PagedCache(config, 6, torch.float32, "cpu"), [[4, 1], [2, 6], [3, 5]]
     with torch.no_grad():
         full = model.hidden(ids)
-        cache.allocate(dict.fromkeys("abc", 9))
-        model.hidden(ids[:, :9], cache.prefill("abc", [9] * 3, [9] * 3))
+        pieces = [Segment(blocks, 0, length, 9) for blocks, length in zip(tables, lengths)]
+        flat = torch.cat([ids[row, :length] for row, length in enumerate(lengths)])[None]
+        model.hidden(flat, cache.forward([], pieces))
         for step in range(6):
             now = [length + step for length in lengths]
-            token = torch.stack([ids[row, at] for row, at in enumerate(now)])[:, None]
-            out = model.hidden(token, cache.decode("abc", now, [9] * 3))[:, 0]
+            token = torch.stack([ids[row, at] for row, at in enumerate(now)])[None]
+            answers = [Segment(blocks, at, at + 1, 9) for blocks, at in zip(tables, now)]
+            out = model.hidden(token, cache.forward(answers, []))[0]
             assert torch.allclose(out, torch.stack([full[row, at] for row, at in enumerate(now)]), atol=1e-5)
 
 
 def test_several_tokens_on_top_of_a_cache_stay_causal(config: ModelConfig) -> None:
     model, ids = _model(config), _ids(2, 16)
-    cache = KVCache(config, 2, 64, torch.float32, "cpu")
+    rows = PagedRows(config, 2, 16, torch.float32, "cpu")
     with torch.no_grad():
-        cache.allocate({"a": 16, "b": 16})
-        model.hidden(ids[:, :6], cache.prefill("ab", [6, 6], [6, 6]))
-        rest = model.hidden(ids[:, 6:], cache.decode("ab", [6, 6], [6, 6], T=10))
+        rows.hidden(model, ids[:, :6], 0, 6)
+        rest = rows.hidden(model, ids[:, 6:], 6, 6)
         assert torch.allclose(rest, model.hidden(ids)[:, 6:], atol=1e-5)
 
 

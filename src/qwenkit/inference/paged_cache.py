@@ -34,7 +34,7 @@ from torch import Tensor
 
 from qwenkit.inference.block_pool import BLOCK
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES, KVStore
-from qwenkit.model import ModelConfig
+from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.attention import attention
 from qwenkit.model.batching import round_up
 
@@ -277,3 +277,34 @@ def _span(length: int) -> int:
 def _slots(blocks_N: Tensor) -> Tensor:
     """Return the slots [N, BLOCK] of some blocks."""
     return blocks_N[:, None] * BLOCK + torch.arange(BLOCK, device=blocks_N.device)
+
+
+class PagedRows:
+    """Texts of one length in a cache of their own, stepped by hand: for comparisons with other code.
+
+    rows = PagedRows(config, B, T, torch.float32, "cpu")
+    h_BTD = rows.hidden(model, ids_BT[:, :10], start=0, prompt_length=10)
+    h_B1D = rows.hidden(model, ids_BT[:, 10:11], start=10, prompt_length=10)
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rows: int,
+        length: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        kv_cache_dtype: str = "auto",
+    ) -> None:
+        """Make room for `rows` texts of `length` tokens."""
+        each = -(-length // BLOCK)
+        self.cache = PagedCache(config, rows * each, dtype, device, kv_cache_dtype)
+        self.tables = [list(range(1 + row * each, 1 + (row + 1) * each)) for row in range(rows)]
+
+    def hidden(self, model: Transformer, ids_BT: Tensor, start: int, prompt_length: int) -> Tensor:
+        """Return the states [B, T, D] of the tokens that stand at `start`: of one each as in an answer, of more as in a
+        prompt."""
+        B, T = ids_BT.shape
+        segments = [Segment(blocks, start, start + T, prompt_length) for blocks in self.tables]
+        tokens = self.cache.forward(segments, []) if start and T == 1 else self.cache.forward([], segments)
+        return model.hidden(ids_BT.reshape(1, -1), tokens).view(B, T, -1)
