@@ -100,6 +100,11 @@ def peak_mb() -> int:
     return peak // (1_000_000 if sys.platform == "darwin" else 1000)
 
 
+def resident_mb() -> int:
+    """Return the resident size of this process in MB; 0 where the system does not say."""
+    return (_kilobytes("/proc/self/status", "VmRSS") or 0) // 1000
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect numbers."""
     installed = {"python": _platform.python_version()}

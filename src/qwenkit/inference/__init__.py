@@ -1,4 +1,4 @@
-"""The inference engine: continuous batching over a KV cache, sampling, scoring.
+"""The inference engine: continuous batching over a cache of blocks, sampling, scoring.
 
     from qwenkit.inference import Engine, SamplingParams
 
@@ -17,8 +17,13 @@
 | `model_runner.py`      | the forward passes of a step                                        |
 | `sampler.py`           | from a step's logits to the next token of each sequence             |
 | `model_changes.py`     | whether new weights or a new configuration fit                      |
-| `kv_cache.py`          | keys and values of earlier tokens, and the attention over them      |
+| `block_pool.py`        | the blocks of the cache: free, in use, or to be found again         |
+| `paged_cache.py`       | keys and values in blocks, and the attention over them              |
 | `kv_quantization.py`   | the dtype in which they are stored: as computed, or in 8 bits       |
+| `kv_memory.py`         | how many tokens the cache holds, and what its contents depend on    |
+| `speculation.py`       | guesses at the next tokens, which the model checks in one step      |
+| `pacing.py`            | how much of the prompts a step reads beside answers                 |
+| `stats.py`             | what the engine does and has done, in numbers                       |
 | `sampling.py`          | its arithmetic: penalties, temperature, top-k, top-p, min-p         |
 | `scoring.py`           | log-probabilities of given tokens                                   |
 """
@@ -27,5 +32,10 @@ from qwenkit.inference.engine import Engine
 from qwenkit.inference.requests import Conversation
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.sequence import Delta, Output, Sample
+from qwenkit.inference.speculation import DraftModel, PromptLookup
+from qwenkit.inference.stats import EngineStats
 
-__all__ = ["Conversation", "Delta", "Engine", "Output", "Sample", "SamplingParams"]
+__all__ = [
+    "Conversation", "Delta", "DraftModel", "Engine", "EngineStats", "Output", "PromptLookup", "Sample",
+    "SamplingParams",
+]  # fmt: skip

@@ -79,6 +79,7 @@ from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scheduler import Batch, Scheduler
 from qwenkit.inference.scoring import reading_order, scoring_requests
 from qwenkit.inference.sequence import Delta, Output, Request
+from qwenkit.inference.speculation import Drafts, Gain, Speculation, with_room
 from qwenkit.inference.stats import EngineStats
 from qwenkit.model import ModelConfig, Transformer, load_model
 from qwenkit.model.modes import evaluating
@@ -104,6 +105,7 @@ class Engine:
         vocabulary: int | None = None,
         kv_cache: str | None = None,
         packed: bool | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """Make an engine for a model, or for a model folder.
 
@@ -114,7 +116,8 @@ class Engine:
         "int8" as a first Qwen's folder may ask (`use_cache_quantization`), "int8_per_token_head" faster and for any
         model; None: as the model says. `packed` copies bf16 weights into the layout that oneDNN reads
         (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the copy
-        has room. Raises a `UserError` for arguments and settings of the folder that mean nothing."""
+        has room. `speculation` guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same. Raises a
+        `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         self.request_factory = RequestFactory(model, tok, folder, seed)
@@ -140,8 +143,9 @@ class Engine:
         whole = KV_CACHE_DTYPES[kv_cache_dtype].whole_prompts
         self.scheduler = Scheduler(max_batch, pool, invariant=invariant, whole_prompts=whole)
         self.version = 0
-        self._pace, self._interrupted = Pace(), False
-        self._computed = self._generated = 0
+        self._pace, self._gain, self._interrupted = Pace(), Gain(), False
+        self._speculation = _checked(speculation, model, invariant)
+        self._computed = self._generated = self._guessed = 0
         self._requests = PendingRequests(tok)
 
     @property
@@ -327,6 +331,7 @@ class Engine:
             prompt_tokens_found=scheduler.found,
             prompt_tokens_computed=self._computed,
             tokens_generated=self._generated,
+            tokens_guessed=self._guessed,
             preemptions=scheduler.preempted,
             kv_tokens=pool.num_blocks * BLOCK,
             kv_tokens_used=pool.num_used * BLOCK,
@@ -462,12 +467,27 @@ class Engine:
         with self._inference():
             self.runner.cache.wipe(pool.dirty)
             pool.dirty = []
-            self.runner.step(batch)
+            drafts = self._drafts(batch)
+            written = sum(len(sequence.ids) for sequence in batch.decode)
+            self.runner.step(batch, drafts)
         self.scheduler.computed(batch)
+        seconds = time.perf_counter() - start
         prompt_tokens = sum(stop - start for _, start, stop in batch.prefill)
-        self._pace.note(time.perf_counter() - start, len(batch.decode), prompt_tokens)
+        self._pace.note(seconds, len(batch.decode), prompt_tokens)
         self._computed += prompt_tokens
-        self._generated += len(batch.decode)
+        new = sum(len(sequence.ids) for sequence in batch.decode) - written
+        self._generated += new
+        if batch.decode and not batch.prefill:
+            self._gain.note(bool(drafts), seconds, new)
+
+    def _drafts(self, batch: Batch) -> Drafts:
+        """Return what is guessed to follow the answers, where guessing pays."""
+        if self._speculation is None or batch.prefill or not self._gain.wanted():
+            return {}
+        room = with_room(batch.decode, self.scheduler.pool, self._speculation.tokens)
+        drafts = self._speculation.propose(batch.decode, room)
+        self._guessed += sum(map(len, drafts.values()))
+        return drafts
 
     def _collect_finished(self) -> None:
         """Finalize complete requests and free the places that are done, also where a step was interrupted."""
@@ -479,6 +499,17 @@ class Engine:
         """Disable gradients and dropout inside the `with` block; restore the mode of the model afterwards."""
         with evaluating(self.model) if self.model.training else nullcontext(), torch.inference_mode():
             yield
+
+
+def _checked(speculation: Speculation | None, model: Transformer, invariant: bool) -> Speculation | None:
+    """Return what guesses; raises a `UserError` where it does not fit the model or the mode."""
+    if speculation is None:
+        return None
+    if invariant:
+        raise UserError("speculation in an engine whose steps must not depend on a clock",
+                        expected="Engine(..., invariant=False)")  # fmt: skip
+    speculation.check(model)
+    return speculation
 
 
 def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Seq
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from qwenkit.inference.sampler import Sampler
 from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.scheduler import Batch, Piece
 from qwenkit.inference.sequence import Sequence
+from qwenkit.inference.speculation import Drafts
 from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.batching import PAD_ID, round_up
 from qwenkit.model.logprobs import token_logprobs
@@ -36,6 +38,19 @@ from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
 
 _ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
+
+
+class Row(NamedTuple):
+    """A token that a forward pass reads of an answer: its own, or a guess."""
+
+    sequence: Sequence
+    position: int
+    id: int
+
+    @property
+    def stands(self) -> bool:
+        """Return whether the answer has this token at this position."""
+        return self.sequence.tokens(self.position, self.position + 1) == (self.id,)
 
 
 class ModelRunner:
@@ -64,23 +79,35 @@ class ModelRunner:
         weight = self.model.model.embed_tokens.weight
         self.cache = PagedCache(self.config, self.num_blocks, weight.dtype, weight.device, self.kv_cache)
 
-    def step(self, batch: Batch) -> None:
-        """Read the pieces of prompts and one token of every answer; a sequence that is read to its end gets its next
-        token, and one that is scored the log-probabilities of its own."""
-        batch = self._readable(batch)
-        answers = [_segment(sequence, sequence.num_computed, sequence.num_computed + 1) for sequence in batch.decode]
-        pieces = [_segment(*piece) for piece in batch.prefill]
-        if not answers and not pieces:
+    def step(self, batch: Batch, drafts: Drafts | None = None) -> None:
+        """Read the pieces of prompts, and of every answer one token and what is guessed to follow it. A sequence that
+        is read to its end gets its next token, and one more for each right guess; one that is scored gets the
+        log-probabilities of its own."""
+        batch, rows = self._readable(batch), _answer_rows(batch.decode, drafts or {})
+        if not rows and not batch.prefill:
             return
-        tokens = [token for piece in _all_pieces(batch) for token in piece[0].tokens(*piece[1:])]
+        h_ND = self._states(batch, rows)
+        pieces_ND = h_ND[len(rows) :]
+        self._record_scores(batch.prefill, pieces_ND)
+        ended, ends_N = self._ends(batch.prefill, rows)
+        computed = self._append_tokens(ended, h_ND[ends_N])
+        for sequence, _, stop in batch.prefill:
+            sequence.num_computed = stop
+        for sequence in batch.decode:
+            sequence.num_computed += computed.get(sequence, 1)
+
+    def _states(self, batch: Batch, rows: list[Row]) -> Tensor:
+        """Return the states after the final norm, [N, D], of the answers' rows and the pieces of prompts."""
+        tokens = [row.id for row in rows]
+        tokens += [id for sequence, start, stop in batch.prefill for id in sequence.tokens(start, stop)]
         padding = [PAD_ID] * (-len(tokens) % self.row_multiple)
         ids_1N = torch.tensor([[*tokens, *padding]], device=self.cache.device)
-        cache = self.cache.forward(answers, pieces)
-        h_ND = self.compute_model.hidden(ids_1N, cache, embeds_BTD=self._embed(ids_1N, batch))[0]
-        self._record_scores(batch, h_ND)
-        self._append_tokens(batch, h_ND)
-        for sequence, _, stop in _all_pieces(batch):
-            sequence.num_computed = stop
+        cache = self.cache.forward(
+            [_segment(row.sequence, row.position, row.position + 1) for row in rows],
+            [_segment(*piece) for piece in batch.prefill],
+        )
+        embeds_1ND = self._embed(ids_1N, batch.prefill, len(rows))
+        return self.compute_model.hidden(ids_1N, cache, embeds_BTD=embeds_1ND)[0]
 
     # ---- what is read -----------------------------------------------------------------------------------------------
 
@@ -102,13 +129,13 @@ class ModelRunner:
         ids_1T = torch.tensor([prompt.ids], device=self.cache.device)
         return self.compute_model.embed(ids_1T, [prompt])[0]
 
-    def _embed(self, ids_1N: Tensor, batch: Batch) -> Tensor | None:
-        """Return the vectors [1, N, D] of the tokens of a step, where there are media among them; None where ids are
-        all there is."""
-        if not any(piece[0].prompt.images for piece in batch.prefill):
+    def _embed(self, ids_1N: Tensor, pieces: list[Piece], at: int) -> Tensor | None:
+        """Return the vectors [1, N, D] of the tokens of a step, whose pieces of prompts begin at token `at`, where
+        there are media among them; None where ids are all there is."""
+        if not any(piece[0].prompt.images for piece in pieces):
             return None
-        embeds_1ND, at = self.compute_model.embed(ids_1N), len(batch.decode)
-        for sequence, start, stop in batch.prefill:
+        embeds_1ND = self.compute_model.embed(ids_1N)
+        for sequence, start, stop in pieces:
             if sequence.request.embeds_TD is not None:
                 part_TD = sequence.request.embeds_TD[start:stop]
                 embeds_1ND[0, at : at + len(part_TD)] = part_TD
@@ -117,36 +144,55 @@ class ModelRunner:
 
     # ---- what comes of it -------------------------------------------------------------------------------------------
 
-    def _append_tokens(self, batch: Batch, h_ND: Tensor) -> None:
-        """Sample the next token of the sequences that are read to their end."""
-        ended: list[Sequence] = []
-        rows: list[int] = []
-        at = 0
-        for sequence, start, stop in _all_pieces(batch):
+    def _ends(self, pieces: list[Piece], rows: list[Row]) -> tuple[list[Row], list[int]]:
+        """Return whose next token is to be drawn, and behind which tokens of the step: behind the end of a prompt, and
+        behind the rows of an answer's newest token and its guesses."""
+        ended = [row for row in rows if row.position >= row.sequence.length - 1]
+        ends = [i for i, row in enumerate(rows) if row.position >= row.sequence.length - 1]
+        at = len(rows)
+        for sequence, start, stop in pieces:
             at += stop - start
             if stop == sequence.length and sequence.status != "finished":
-                ended.append(sequence)
-                rows.append(at - 1)
-        if ended:
-            logits_BV = self.compute_model.head(self._padded(h_ND[rows])).float()[: len(ended)]
-            self.sampler.append_tokens(ended, logits_BV)
+                ended.append(Row(sequence, stop - 1, sequence.tokens(stop - 1, stop)[0]))
+                ends.append(at - 1)
+        return ended, ends
 
-    def _record_scores(self, batch: Batch, h_ND: Tensor) -> None:
+    def _append_tokens(self, ended: list[Row], h_ND: Tensor) -> dict[Sequence, int]:
+        """Draw the next token behind each of these states, of a sequence with guesses as long as they were right.
+        Return how many rows of each sequence stand."""
+        if not ended:
+            return {}
+        logits_NV = self.compute_model.head(self._padded(h_ND)).float()[: len(ended)]
+        valid: dict[Sequence, int] = {}
+        rounds = list(enumerate(ended))
+        while rounds:
+            drawn: dict[Sequence, tuple[int, Row]] = {}
+            for i, row in rounds:
+                if row.sequence not in drawn and row.position == row.sequence.length - 1 and row.stands:
+                    drawn[row.sequence] = (i, row)
+            if not drawn:
+                break
+            self.sampler.append_tokens(list(drawn), logits_NV[[i for i, _ in drawn.values()]])
+            for sequence in drawn:
+                valid[sequence] = valid.get(sequence, 0) + 1
+            done = {i for i, _ in drawn.values()}
+            rounds = [(i, row) for i, row in rounds if i not in done and row.sequence.status != "finished"]
+        return valid
+
+    def _record_scores(self, pieces: list[Piece], h_ND: Tensor) -> None:
         """Note the log-probabilities of the prompts' own tokens, where they are asked for; a sequence that has all of
         them is done, and so is one where a number is not finite."""
         rows: list[int] = []
         targets: list[int] = []
         counts: list[tuple[Piece, int]] = []
-        at = len(batch.decode)
-        for sequence, start, stop in batch.prefill:
+        at = 0
+        for sequence, start, stop in pieces:
             if sequence.request.score_from is not None:
                 first = max(start, sequence.request.score_from - 1 + len(sequence.prompt_logprobs))
                 rows += range(at + first - start, at + stop - start)
                 targets += sequence.tokens(first + 1, stop + 1)
                 counts.append(((sequence, first, stop), max(0, stop - first)))
             at += stop - start
-        if not counts:
-            return
         logprobs = self._logprobs(h_ND, rows, targets)
         for (sequence, first, stop), count in counts:
             own, logprobs = logprobs[:count], logprobs[count:]
@@ -169,9 +215,13 @@ def _segment(sequence: Sequence, start: int, stop: int) -> Segment:
     return Segment(sequence.table.blocks, start, stop, len(sequence.prompt.ids))
 
 
-def _all_pieces(batch: Batch) -> list[Piece]:
-    """Return what a step reads in the order of its tokens: the answers, then the pieces of prompts."""
-    return [*((s, s.num_computed, s.num_computed + 1) for s in batch.decode), *batch.prefill]
+def _answer_rows(sequences: list[Sequence], drafts: Drafts) -> list[Row]:
+    """Return what is read of each answer: its next token, and what is guessed to follow it."""
+    rows = []
+    for sequence in sequences:
+        ids = [*sequence.tokens(sequence.num_computed, sequence.num_computed + 1), *drafts.get(sequence, ())]
+        rows += [Row(sequence, sequence.num_computed + i, id) for i, id in enumerate(ids)]
+    return rows
 
 
 def _add_scores(sequence: Sequence, position: int, logprobs: Seq[float], done: bool) -> None:

@@ -19,7 +19,9 @@ class EngineStats(NamedTuple):
     prompt_tokens_computed: int
     """Tokens that were read in pieces: those that were not found, and those computed again after a preemption."""
     tokens_generated: int
-    """Steps of single answers."""
+    """Tokens of answers behind their first ones."""
+    tokens_guessed: int
+    """Tokens that were guessed to follow, right or wrong."""
     preemptions: int
     """How often a sequence had to give its blocks back."""
     kv_tokens: int

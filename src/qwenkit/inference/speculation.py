@@ -1,0 +1,191 @@
+"""Speculation: guess the next tokens of an answer, and let the model check all of them in one step.
+
+    engine = Engine(model, tok, invariant=False, speculation=PromptLookup())          # or DraftModel(small_model)
+
+A guess is read like tokens of the answer, each in a row of its own, and each row's next token is drawn as ever: from
+the model's distribution, with the number that belongs to its position. As long as what was drawn is what had been
+guessed, the row behind it stands, and its token is an answer's token too. So the ids are those that the engine gives
+without speculation, at any temperature, with every penalty, grammar and stop rule: only the number of steps is smaller.
+(Published schemes accept and reject instead: Leviathan et al., 2023. With draws that are functions of the position,
+nothing has to be rejected.)
+
+`PromptLookup` guesses that what followed the last few tokens before will follow them again (Saxena, 2023): answers that
+quote. `DraftModel` asks a small model of the family. `Gain` switches guessing off where it loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Seq
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from qwenkit.errors import UserError
+from qwenkit.inference.argument_checks import integer
+from qwenkit.inference.block_pool import BLOCK, BlockPool, BlockTable
+from qwenkit.inference.kv_memory import default_kv_tokens
+from qwenkit.inference.paged_cache import PagedCache, Segment
+from qwenkit.inference.sequence import Sequence
+from qwenkit.model import Transformer
+
+Drafts = Mapping[Sequence, Seq[int]]
+"""What is guessed to follow the newest token of some answers."""
+
+_FEW = integer(1, 64)
+
+
+class Speculation(Protocol):
+    """Something that guesses."""
+
+    tokens: int
+    """How many at most."""
+
+    def propose(self, sequences: Seq[Sequence], room: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
+        """Return the guessed next tokens of answers, at most `room` of each; none where it has no guess."""
+        ...
+
+    def check(self, model: Transformer) -> None:
+        """Raise a `UserError` where it does not fit a model."""
+        ...
+
+
+class PromptLookup:
+    """What followed the last tokens where they stood before, in the prompt or in the answer."""
+
+    def __init__(self, tokens: int = 8, longest: int = 4, shortest: int = 2) -> None:
+        """Guess at most `tokens`, behind the last `longest` tokens, or fewer, down to `shortest`."""
+        self.tokens, self.longest, self.shortest = (
+            _FEW.parse(value, name)
+            for value, name in ((tokens, "tokens"), (longest, "longest"), (shortest, "shortest"))
+        )
+
+    def propose(self, sequences: Seq[Sequence], room: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
+        """Return what followed the last tokens of each answer at their newest place before."""
+        found = {}
+        for sequence in sequences:
+            guess = self.lookup(sequence.tokens(0, sequence.length), min(self.tokens, room[sequence]))
+            if guess:
+                found[sequence] = guess
+        return found
+
+    def check(self, model: Transformer) -> None:
+        """Fit every model."""
+
+    def lookup(self, ids: tuple[int, ...], count: int) -> list[int]:
+        """Return up to `count` ids that followed the last few of `ids` at their newest place before."""
+        for size in range(min(self.longest, len(ids) - 1), self.shortest - 1, -1):
+            end = _newest(ids, size)
+            if end is not None and count > 0:
+                return list(ids[end : end + count])
+        return []
+
+
+def _newest(ids: tuple[int, ...], size: int) -> int | None:
+    """Return the place behind the newest earlier occurrence of the last `size` ids."""
+    suffix, first = ids[-size:], ids[-size]
+    for start in range(len(ids) - size - 1, -1, -1):
+        if ids[start] == first and ids[start : start + size] == suffix:
+            return start + size
+    return None
+
+
+class DraftModel:
+    """A small model of the same vocabulary, which says its likeliest next tokens."""
+
+    def __init__(self, model: Transformer, tokens: int = 4) -> None:
+        """Guess `tokens` at a time. The model keeps a cache of its own."""
+        self.model, self.tokens = model.eval(), _FEW.parse(tokens, "tokens")
+        kv_tokens = default_kv_tokens(model, "auto", max_batch=16)
+        weight = model.model.embed_tokens.weight
+        self.pool = BlockPool(kv_tokens // BLOCK)
+        self.cache = PagedCache(model.config, self.pool.num_blocks, weight.dtype, weight.device)
+        self._read: dict[Sequence, tuple[BlockTable, list[int]]] = {}
+        """The places of each answer, and the tokens whose keys and values are there."""
+
+    def check(self, model: Transformer) -> None:
+        """Raise a `UserError` for a model of another vocabulary."""
+        own, other = self.model.config.vocab_size, model.config.vocab_size
+        if own != other:
+            raise UserError(f"the draft model has {own} words", expected=f"{other}, as the model has",
+                            hint="take a smaller model of the same family")  # fmt: skip
+
+    @torch.inference_mode()
+    def propose(self, sequences: Seq[Sequence], room: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
+        """Return the likeliest next tokens of each answer. Answers without a place, or beyond the model's positions, get
+        none."""
+        self._forget(set(sequences))
+        most = min(self.tokens, max(room.values(), default=0))
+        chosen = [s for s in sequences if room[s] > 0 and self._reserve(s, s.length + most)]
+        guesses: dict[Sequence, list[int]] = {sequence: [] for sequence in chosen}
+        for number in range(most if chosen else 0):
+            ids = self._next(chosen, guesses, first=number == 0)
+            for sequence, id in zip(chosen, ids):
+                guesses[sequence].append(id)
+        return {sequence: ids[: room[sequence]] for sequence, ids in guesses.items()}
+
+    def _next(self, chosen: list[Sequence], guesses: dict[Sequence, list[int]], first: bool) -> list[int]:
+        """Read what is new of each answer and its guesses; return the likeliest id behind it."""
+        flat: list[int] = []
+        segments = []
+        for sequence in chosen:
+            table, read = self._read[sequence]
+            ids = [*sequence.tokens(0, sequence.length), *guesses[sequence]]
+            start = min(_common(read, ids), len(ids) - 1)
+            segments.append(Segment(table.blocks, start, len(ids), len(sequence.prompt.ids)))
+            flat += ids[start:]
+            read[:] = ids
+        cache = self.cache.forward([], segments) if first else self.cache.forward(segments, [])
+        h_ND = self.model.hidden(torch.tensor([flat], device=self.cache.device), cache)[0]
+        ends_B = torch.tensor([segment.length for segment in segments]).cumsum(0) - 1
+        logits_BV: Tensor = self.model.head(h_ND[ends_B])
+        return logits_BV.argmax(-1).tolist()
+
+    def _reserve(self, sequence: Sequence, length: int) -> bool:
+        table, _ = self._read.setdefault(sequence, (BlockTable(None), []))
+        return length <= self.model.config.max_length and self.pool.reserve(table, length)
+
+    def _forget(self, kept: set[Sequence]) -> None:
+        """Give the places of answers back that are not written any more."""
+        for sequence in [sequence for sequence in self._read if sequence not in kept]:
+            self.pool.release(self._read.pop(sequence)[0])
+
+
+def _common(a: Seq[int], b: Seq[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+class Gain:
+    """Whether guessing pays: seconds for each token, with guesses and without, as moving averages.
+
+    It is tried again now and then, since answers change."""
+
+    def __init__(self, every: int = 64, trial: int = 8) -> None:
+        """Of `every` steps, make `trial` with guesses and as many without; the others are of the better kind."""
+        self.every, self.trial = every, trial
+        self._steps = 0
+        self._cost: dict[bool, float] = {}
+
+    def wanted(self) -> bool:
+        """Return whether the next step should have guesses."""
+        place = self._steps % self.every
+        if place < self.trial or (len(self._cost) < 2 and place < 2 * self.trial):
+            return place < self.trial
+        return place >= 2 * self.trial and self._cost.get(True, 0.0) <= self._cost.get(False, float("inf"))
+
+    def note(self, guessed: bool, seconds: float, tokens: int) -> None:
+        """Learn from a step of answers that gave so many tokens."""
+        self._steps += 1
+        cost, before = seconds / max(1, tokens), self._cost.get(guessed)
+        self._cost[guessed] = cost if before is None else before + 0.2 * (cost - before)
+
+
+def with_room(sequences: Iterable[Sequence], pool: BlockPool, most: int) -> dict[Sequence, int]:
+    """Return for how many guesses each answer has room: of its length, and of blocks, which it is given."""
+    room = {}
+    for sequence in sequences:
+        left = min(most, sequence.request.max_new_tokens - len(sequence.ids) - 1)
+        fits = sequence.num_computed == sequence.length - 1 and left > 0
+        room[sequence] = left if fits and pool.reserve(sequence.table, sequence.length + left) else 0
+    return room

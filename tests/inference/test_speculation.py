@@ -1,0 +1,112 @@
+"""Guesses change the number of steps, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qwenkit.errors import UserError
+from qwenkit.inference import DraftModel, Engine, PromptLookup, SamplingParams
+from qwenkit.inference.speculation import Gain, Speculation
+from qwenkit.model import ModelConfig, Transformer, init_weights
+
+from .conftest import GREEDY, SHAPE, Bytes, make_prompts
+
+CONFIG = ModelConfig(**SHAPE)  # type: ignore[arg-type]
+PROMPTS = [*make_prompts(4, longest=60), [1, 2, 3, 4] * 12, [9, 8] * 20]
+ASKED = {
+    "greedy": GREEDY,
+    "warm": SamplingParams.plain(max_tokens=30, seed=3, n=2, ignore_eos=True, logprobs=True),
+    "cold": SamplingParams.plain(max_tokens=30, temperature=0.3, top_p=0.9, ignore_eos=True),
+    "penalties": SamplingParams.plain(max_tokens=30, repetition_penalty=1.3, presence_penalty=0.5, temperature=0.2),
+    "stops": SamplingParams.plain(max_tokens=30, temperature=0, stop=["a", "e"], min_tokens=4),
+    "one": SamplingParams.plain(max_tokens=1),
+}
+
+
+def make(seed: int = 0) -> Transformer:
+    return init_weights(Transformer(CONFIG), seed=seed, std=0.3).eval()
+
+
+def speculations() -> dict[str, Speculation]:
+    return {
+        "lookup": PromptLookup(tokens=5, shortest=1),
+        "the model itself": DraftModel(make(), tokens=3),
+        "another model": DraftModel(make(5), tokens=3),
+    }
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("name", speculations())
+def test_ids_are_those_without(name: str, asked: str) -> None:
+    model, params = make(), ASKED[asked]
+    wanted = Engine(model, Bytes(), invariant=False).generate(PROMPTS, params)
+    engine = Engine(model, Bytes(), invariant=False, speculation=speculations()[name])
+    for output, same in zip(engine.generate(PROMPTS, params), wanted, strict=True):
+        assert [s.ids for s in output.samples] == [s.ids for s in same.samples]
+        assert [s.text for s in output.samples] == [s.text for s in same.samples]
+        if params.logprobs:
+            assert output.logprobs == pytest.approx(same.logprobs, abs=1e-4)
+    assert engine.stats().kv_tokens_used == 0
+
+
+def steps(engine: Engine, prompt: list[int]) -> int:
+    engine.submit(prompt, GREEDY)
+    count = 0
+    while engine.has_work:
+        engine.step()
+        count += 1
+    return count
+
+
+def test_right_guesses_save_steps() -> None:
+    """A model guesses its own greedy answers: of four tokens a step, all stand."""
+    model = make()
+    plain = steps(Engine(model, None), PROMPTS[0])
+    engine = Engine(model, None, invariant=False, speculation=DraftModel(make(), tokens=3))
+    assert plain == 20 and steps(engine, PROMPTS[0]) == 1 + 5
+    assert engine.stats().tokens_guessed == 3 * 4 + 2, "no guess beyond the answer's length"
+
+
+def test_few_blocks_leave_no_room_for_guesses() -> None:
+    model = make()
+    engine = Engine(model, None, invariant=False, kv_tokens=112, speculation=PromptLookup(shortest=1))
+    wanted = Engine(model, None).generate(PROMPTS, GREEDY)
+    assert [o.ids for o in engine.generate(PROMPTS, GREEDY)] == [o.ids for o in wanted]
+
+
+def test_what_followed_before_is_the_guess() -> None:
+    lookup = PromptLookup(tokens=3, longest=3, shortest=2)
+    assert lookup.lookup((1, 2, 3, 4, 5, 1, 2, 3), 3) == [4, 5, 1]
+    assert lookup.lookup((7, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3), 2) == [5, 8], "the newest place"
+    assert lookup.lookup((1, 2, 3, 4), 3) == lookup.lookup((1, 9, 1), 3) == lookup.lookup((5,), 3) == []
+
+
+def test_guessing_stops_where_it_loses_and_is_tried_again() -> None:
+    for costs, share in (((1.0, 2.0), 0.9), ((2.0, 1.0), 0.2)):
+        gain, guessed = Gain(), 0
+        for _ in range(640):
+            wanted = gain.wanted()
+            guessed += wanted
+            gain.note(wanted, costs[0] if wanted else costs[1], 1)
+        assert guessed / 640 == pytest.approx(share, abs=0.1)
+
+
+def test_a_draft_of_another_vocabulary_is_refused() -> None:
+    small = ModelConfig(**{**SHAPE, "vocab_size": 300})  # type: ignore[arg-type]
+    with pytest.raises(UserError) as caught:
+        Engine(make(), None, invariant=False, speculation=DraftModel(Transformer(small)))
+    assert str(caught.value) == (
+        "the draft model has 300 words\n  expected: 264, as the model has\n  hint: take a smaller model of the same family"
+    )
+    with pytest.raises(UserError, match="must not depend on a clock"):
+        Engine(make(), None, speculation=PromptLookup())
+
+
+def test_a_draft_forgets_answers_that_are_done() -> None:
+    draft = DraftModel(make(5), tokens=2)
+    engine = Engine(make(), None, invariant=False, speculation=draft)
+    engine.generate(PROMPTS[:3], GREEDY)
+    engine.generate(PROMPTS[3:], GREEDY)
+    draft.propose([], {})
+    assert draft.pool.num_used == 0 and torch.is_grad_enabled()
