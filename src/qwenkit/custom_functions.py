@@ -44,10 +44,14 @@ def find_function(name: str, what: str, arguments: str) -> FunctionFile:
     path = _file_of(module, f"{what} {name}")
     data = path.read_bytes()
     try:
-        defined = _defined_names(ast.parse(data, str(path)))
+        tree = ast.parse(data, str(path))
+        defined = _defined_names(tree)
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UserError(f"not a Python file: {error}", where=f"{what} {name}: {path}{line}") from error
+    if any(isinstance(node, ast.AsyncFunctionDef) and node.name == function for node in tree.body):
+        raise UserError(f"`{function}` is an `async def`, which nobody would await", where=f"{what} {name}: {path}",
+                        expected=f"def {function}{arguments}: ...")  # fmt: skip
     if function not in defined:
         raise UserError(
             f"no `{function}` in this file", where=f"{what} {name}: {path}", nearest=nearest(function, defined),
@@ -64,7 +68,9 @@ def _file_of(module: str, where: str) -> Path:
         if not path.is_file():
             path = _installed(module) or path
     if not path.is_file():
-        raise UserError("no such file", where=f"{where}: {path}", expected=FORM)
+        looked = "a path is relative to the working directory" if module.endswith(".py") else \
+            "looked for in the working directory, and for an installed module with a source file"
+        raise UserError("no such file", where=f"{where}: {path}", expected=FORM, hint=f"{looked} ({Path.cwd()})")
     return path
 
 

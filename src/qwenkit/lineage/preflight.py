@@ -122,7 +122,7 @@ def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:
     absent = [problem.text() for name in wanted for problem in recipe.nodes[name].absent]
     if absent:
         raise UserError("\n".join(absent), hint="put it there, or name another path")
-    platform.pick_device(recipe.device, recipe.source)
+    platform.pick_device(recipe.device, recipe.device_place)
     for name in wanted:
         for kind, target in recipe.nodes[name].inputs.values():
             if kind == "path":

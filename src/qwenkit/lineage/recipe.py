@@ -76,6 +76,8 @@ class Recipe:
     """Unknown keys of a model's config.json that have no effect: they are ignored."""
     deterministic: bool | None = None
     """Whether kernels must give the same bits each time; None: on a CPU only, where that costs nothing."""
+    device_place: str = ""
+    """The file, and the line of the key `device` where it has one."""
 
 
 def packaged() -> dict[str, Path]:
@@ -160,6 +162,7 @@ def build(data: Row, lines: Lines, source: str, base: Path) -> Recipe:
         nodes=_ordered(nodes, source, lines),
         accept_unknown=tuple(run.get("accept_unknown", ())),
         deterministic=run.get("deterministic"),
+        device_place=place_of(source, lines, ("device",)),
     )
 
 

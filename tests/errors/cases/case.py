@@ -124,6 +124,12 @@ def no_cuda(desk: Desk) -> None:
     desk.patch.setattr("torch.cuda.device_count", lambda: 0)
 
 
+def other_device(desk: Desk) -> None:
+    """A recipe for a machine with ten GPUs, on one without."""
+    recipe(f'device = "cuda:9"\n{TOKENIZER}')(desk)
+    desk.patch.setattr("torch.cuda.device_count", lambda: 0)
+
+
 def faulty(desk: Desk, error: BaseException) -> None:
     """A room that breaks."""
 

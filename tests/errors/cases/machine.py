@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.errors.cases.case import TRAIN, Case, faulty, no_cuda, tensors
+from tests.errors.cases.case import TRAIN, Case, faulty, no_cuda, other_device, tensors
 
 CASES = [
     Case(
@@ -22,6 +22,15 @@ error: my.toml: no device `cuda` on this machine
         "run my.toml --set device=cuda:9",
         """\
 error: my.toml: no device `cuda:9` on this machine
+  expected: auto or cpu
+""",
+    ),
+    Case(
+        "a device of another machine, in the recipe",
+        other_device,
+        "run my.toml",
+        """\
+error: my.toml, line 1: no device `cuda:9` on this machine
   expected: auto or cpu
 """,
     ),
