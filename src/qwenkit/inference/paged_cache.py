@@ -42,6 +42,10 @@ TILE = 64
 """Queries of a prompt whose attention is computed together; a multiple of `BLOCK`. Keys are read in multiples of it."""
 
 
+Rows = Tensor | slice
+"""Which tokens of a pass: their places [B], or all of the first ones."""
+
+
 class Segment(NamedTuple):
     """The tokens start to stop (half-open) of one sequence, whose blocks these are."""
 
@@ -134,15 +138,24 @@ class PagedPass:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         self._write(keys, k_BGTD)
         self._write(values, v_BGTD)
+        if len(self._answer_groups) == 1 and not self.pieces:
+            o_1HBD = self._attend_answers(*self._answer_groups[0], keys, values, q_BHTD, window)
+            return F.pad(o_1HBD, (0, 0, 0, q_BHTD.shape[2] - self.length))
         o_1HND = q_BHTD.new_zeros(q_BHTD.shape)
-        for rows_B, index in self._answer_groups:
-            q_BH1D = q_BHTD[0, :, rows_B].transpose(0, 1)[:, :, None]
-            mask = self._answer_mask(rows_B, index, window)
-            o_BH1D = self._attention(q_BH1D, index.read(keys), index.read(values), mask, window)
-            o_1HND[0, :, rows_B] = o_BH1D[:, :, 0].transpose(0, 1)
-        for tiles, indices in self._tile_groups:
-            self._attend_tiles(tiles, indices, keys, values, q_BHTD, o_1HND, window)
+        for rows, index in self._answer_groups:
+            o_1HND[:, :, rows] = self._attend_answers(rows, index, keys, values, q_BHTD, window)
+        for tiles, index in self._tile_groups:
+            self._attend_tiles(tiles, index, keys, values, q_BHTD, o_1HND, window)
         return o_1HND
+
+    def _attend_answers(
+        self, rows: Rows, index: _BlockIndex, keys: KVStore, values: KVStore, q_1HND: Tensor, window: int | None
+    ) -> Tensor:
+        """Return the attention [1, H, B, D] of some answers."""
+        q_BH1D = q_1HND[0, :, rows].transpose(0, 1)[:, :, None]
+        mask = self._answer_mask(rows, index, window)
+        o_BH1D = self._attention(q_BH1D, index.read(keys), index.read(values), mask, window)
+        return o_BH1D[:, :, 0].transpose(0, 1)[None]
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, window: int | None) -> Tensor:
         return attention(q, k, v, mask, window, self.cache.math_attention)
@@ -156,8 +169,8 @@ class PagedPass:
     # ---- answers ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _answer_groups(self) -> list[tuple[Tensor, _BlockIndex]]:
-        """Return the answers in groups of about the same length: which they are [B], and where their blocks lie.
+    def _answer_groups(self) -> list[tuple[Rows, _BlockIndex]]:
+        """Return the answers in groups of about the same length: which they are, and where their blocks lie.
 
         Keys that a mask hides change no bit, so it does not matter with whom an answer is read."""
         spans = [_span(segment.stop) for segment in self.answers]
@@ -167,13 +180,14 @@ class PagedPass:
             rows = list(members)
             stop = round_up(max(self.answers[row].stop for row in rows), TILE)
             index = _BlockIndex([self.answers[row].blocks for row in rows], stop, self.cache.device)
-            groups.append((torch.tensor(rows, device=self.cache.device), index))
+            every = len(rows) == len(self.answers)
+            groups.append((slice(0, len(rows)) if every else torch.tensor(rows, device=self.cache.device), index))
         return groups
 
-    def _answer_mask(self, rows_B: Tensor, index: _BlockIndex, window: int | None) -> Tensor:
+    def _answer_mask(self, rows: Rows, index: _BlockIndex, window: int | None) -> Tensor:
         """Return [B, 1, 1, S], true at the slots up to each token's own and inside the window."""
         if (index, window) not in self._masks:
-            slots_S, own_B1 = torch.arange(index.stop, device=rows_B.device), self.positions_N[rows_B][:, None]
+            slots_S, own_B1 = torch.arange(index.stop, device=self.cache.device), self.positions_N[rows][:, None]
             visible_BS = slots_S <= own_B1
             if window is not None:
                 visible_BS &= slots_S > own_B1 - window
