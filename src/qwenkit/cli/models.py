@@ -61,13 +61,20 @@ def chat(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
+    draft: Annotated[
+        str | None, typer.Option(help="a small model of the family, which guesses tokens ahead", metavar="MODEL")
+    ] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(help="tokens that the cache holds; as many as memory allows", min=1)
+    ] = None,
     accept_unknown: Accept = "",
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.chat.session import talk
     from qwenkit.hub import resolve
-    from qwenkit.inference import Engine, SamplingParams
+    from qwenkit.inference import DraftModel, Engine, PromptLookup, SamplingParams
+    from qwenkit.model import load_model
 
     variables: Mapping[str, object] = dict(map(_variable, variable or ()))
     folder = resolve(model)
@@ -82,7 +89,8 @@ def chat(
         asked = [*start, {"role": "user", "content": prompt or "Hi"}]
         tok.render(asked, add_generation_prompt=True, thinking=thoughts, template_kwargs=variables)
     with accepting_names(accept_unknown):
-        engine = Engine(folder, tok)
+        guesses = PromptLookup() if draft is None else DraftModel(load_model(resolve(draft)))
+        engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
     params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt, variables, thoughts)
 
