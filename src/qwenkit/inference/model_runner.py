@@ -4,11 +4,11 @@
 
 A step changes a sequence only at its end, when its token is known; one that was interrupted is simply done again.
 
-The bits of a token depend on nothing but the tokens before it where rows of a matrix product do not depend on how many
-there are, as measured (`benchmarks/batch_bits.py`): in float32 on a CPU with one thread, at every width tried; with two
-threads up to an intermediate size of 688, in bf16 up to 352. In wider models, and in those with experts, the last bits
-depend on the batch, whatever the padding; accelerators and prepacked weights were not measured. So only float32 on a
-CPU is padded. That attention is computed alike, `paged_cache.py` sees to.
+The bits of a token depend on nothing but the tokens before it where native code computes, and by torch where rows of a
+matrix product do not depend on how many there are, as measured (`benchmarks/batch_bits.py`): in float32 on a CPU with
+one thread, at every width tried; with two threads up to an intermediate size of 688, in bf16 up to 352. In wider models,
+and in those with experts, torch's last bits depend on the batch; accelerators and prepacked weights were not measured.
+That attention is computed alike, `paged_cache.py` sees to.
 
 Legend: N tokens of this step, B sequences, T tokens of a prompt, D hidden width, V vocabulary.
 """
@@ -20,11 +20,11 @@ from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.errors import QwenkitError, Stopped, UserError, within
 from qwenkit.inference.block_pool import BLOCK
+from qwenkit.inference.forward_pass import EagerForward, ForwardPass
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
 from qwenkit.inference.sampling import not_finite
@@ -32,12 +32,11 @@ from qwenkit.inference.scheduler import Batch, Piece
 from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.speculation import Drafts
 from qwenkit.model import ModelConfig, Transformer
-from qwenkit.model.batching import PAD_ID, round_up
-from qwenkit.model.logprobs import token_logprobs
+from qwenkit.model.logprobs import selected_logprobs
 from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
 
-_ROWS = 16  # in float32 on a CPU rows come in multiples of this: torch's linear kernels sum smaller batches otherwise
+_SCORED_BYTES = 256 * 2**20  # of the logits that are computed at once where tokens of a text are scored
 
 
 class Row(NamedTuple):
@@ -63,21 +62,23 @@ class ModelRunner:
     ) -> None:
         """Prepare an empty cache of `kv_tokens` tokens; `packed` computes with a prepacked copy of the weights."""
         self.model, self.sampler, self.packed = model, Sampler(vocabulary), packed
-        self.kv_cache, self.num_blocks, weight = kv_cache, kv_tokens // BLOCK, model.model.embed_tokens.weight
-        self.row_multiple = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
-        self.refresh_weights()
+        self.kv_cache, self.num_blocks = kv_cache, kv_tokens // BLOCK
+        self.compute_model = prepack(model) if packed else model
         self.reset()
 
     def refresh_weights(self) -> None:
         """Compute with the weights that the model has now."""
         self.compute_model = prepack(self.model) if self.packed else self.model
+        self.compute_model.config = self.config
+        self.forward: ForwardPass = EagerForward(self.compute_model, self.cache)
 
     def reset(self) -> None:
         """Follow the configuration that the model has now: nothing that was computed under another one is kept."""
         self.config: ModelConfig = self.model.config
-        self.compute_model.config = self.config
         weight = self.model.model.embed_tokens.weight
         self.cache = PagedCache(self.config, self.num_blocks, weight.dtype, weight.device, self.kv_cache)
+        self.compute_model.config = self.config
+        self.forward = EagerForward(self.compute_model, self.cache)
 
     def step(self, batch: Batch, drafts: Drafts | None = None) -> None:
         """Read the pieces of prompts, and of every answer one token and what is guessed to follow it. A sequence that
@@ -86,28 +87,23 @@ class ModelRunner:
         batch, rows = self._readable(batch), _answer_rows(batch.decode, drafts or {})
         if not rows and not batch.prefill:
             return
-        h_ND = self._states(batch, rows)
-        pieces_ND = h_ND[len(rows) :]
-        self._record_scores(batch.prefill, pieces_ND)
-        ended, ends_N = self._ends(batch.prefill, rows)
-        computed = self._append_tokens(ended, h_ND[ends_N])
+        ended, ends = self._ends(batch.prefill, rows)
+        scored = _scored(batch.prefill, at=len(rows))
+        h_WD = self._states(batch, rows, [*ends, *(row for piece in scored for row in piece.rows)])
+        self._record_scores(scored, h_WD[len(ends) :])
+        computed = self._append_tokens(ended, h_WD[: len(ends)])
         for sequence, _, stop in batch.prefill:
             sequence.num_computed = stop
         for sequence in batch.decode:
             sequence.num_computed += computed.get(sequence, 1)
 
-    def _states(self, batch: Batch, rows: list[Row]) -> Tensor:
-        """Return the states after the final norm, [N, D], of the answers' rows and the pieces of prompts."""
-        tokens = [row.id for row in rows]
-        tokens += [id for sequence, start, stop in batch.prefill for id in sequence.tokens(start, stop)]
-        padding = [PAD_ID] * (-len(tokens) % self.row_multiple)
-        ids_1N = torch.tensor([[*tokens, *padding]], device=self.cache.device)
-        cache = self.cache.forward(
-            [_segment(row.sequence, row.position, row.position + 1) for row in rows],
-            [_segment(*piece) for piece in batch.prefill],
-        )
-        embeds_1ND = self._embed(ids_1N, batch.prefill, len(rows))
-        return self.compute_model.hidden(ids_1N, cache, embeds_BTD=embeds_1ND)[0]
+    def _states(self, batch: Batch, rows: list[Row], wanted: list[int]) -> Tensor:
+        """Return the states after the final norm, [W, D], of some tokens among the answers' rows and the pieces."""
+        ids = [row.id for row in rows]
+        ids += [id for sequence, start, stop in batch.prefill for id in sequence.tokens(start, stop)]
+        answers = [_segment(row.sequence, row.position, row.position + 1) for row in rows]
+        pieces = [_segment(*piece) for piece in batch.prefill]
+        return self.forward.states(ids, answers, pieces, wanted, self._embed(ids, batch.prefill, len(rows)))
 
     # ---- what is read -----------------------------------------------------------------------------------------------
 
@@ -129,18 +125,18 @@ class ModelRunner:
         ids_1T = torch.tensor([prompt.ids], device=self.cache.device)
         return self.compute_model.embed(ids_1T, [prompt])[0]
 
-    def _embed(self, ids_1N: Tensor, pieces: list[Piece], at: int) -> Tensor | None:
-        """Return the vectors [1, N, D] of the tokens of a step, whose pieces of prompts begin at token `at`, where
-        there are media among them; None where ids are all there is."""
+    def _embed(self, ids: list[int], pieces: list[Piece], at: int) -> Tensor | None:
+        """Return the vectors [N, D] of the tokens of a step, whose pieces of prompts begin at token `at`, where there
+        are media among them; None where ids are all there is."""
         if not any(piece[0].prompt.images for piece in pieces):
             return None
-        embeds_1ND = self.compute_model.embed(ids_1N)
+        embeds_ND = self.compute_model.embed(torch.tensor([ids], device=self.cache.device))[0]
         for sequence, start, stop in pieces:
             if sequence.request.embeds_TD is not None:
                 part_TD = sequence.request.embeds_TD[start:stop]
-                embeds_1ND[0, at : at + len(part_TD)] = part_TD
+                embeds_ND[at : at + len(part_TD)] = part_TD
             at += stop - start
-        return embeds_1ND
+        return embeds_ND
 
     # ---- what comes of it -------------------------------------------------------------------------------------------
 
@@ -162,7 +158,7 @@ class ModelRunner:
         Return how many rows of each sequence stand."""
         if not ended:
             return {}
-        logits_NV = self.compute_model.head(self._padded(h_ND)).float()[: len(ended)]
+        logits_NV = self.forward.logits(h_ND)
         valid: dict[Sequence, int] = {}
         rounds = list(enumerate(ended))
         while rounds:
@@ -179,36 +175,53 @@ class ModelRunner:
             rounds = [(i, row) for i, row in rounds if i not in done and row.sequence.status != "finished"]
         return valid
 
-    def _record_scores(self, pieces: list[Piece], h_ND: Tensor) -> None:
-        """Note the log-probabilities of the prompts' own tokens, where they are asked for; a sequence that has all of
-        them is done, and so is one where a number is not finite."""
-        rows: list[int] = []
-        targets: list[int] = []
-        counts: list[tuple[Piece, int]] = []
-        at = 0
-        for sequence, start, stop in pieces:
-            if sequence.request.score_from is not None:
-                first = max(start, sequence.request.score_from - 1 + len(sequence.prompt_logprobs))
-                rows += range(at + first - start, at + stop - start)
-                targets += sequence.tokens(first + 1, stop + 1)
-                counts.append(((sequence, first, stop), max(0, stop - first)))
-            at += stop - start
-        logprobs = self._logprobs(h_ND, rows, targets)
-        for (sequence, first, stop), count in counts:
-            own, logprobs = logprobs[:count], logprobs[count:]
-            _add_scores(sequence, first + 1, own, done=stop == sequence.request.read_length)
+    def _record_scores(self, scored: list[_Scored], h_ND: Tensor) -> None:
+        """Note the log-probabilities of the prompts' own tokens; a sequence that has all of them is done, and so is one
+        where a number is not finite."""
+        targets = [id for piece in scored for id in piece.targets]
+        rows = max(1, _SCORED_BYTES // (4 * self.config.vocab_size))
+        logprobs: list[float] = []
+        for start in range(0, len(targets), rows):
+            ids_N = torch.tensor(targets[start : start + rows], device=h_ND.device)
+            logprobs += selected_logprobs(self.forward.logits(h_ND[start : start + rows]), ids_N).tolist()
+        for piece in scored:
+            own, logprobs = logprobs[: len(piece.rows)], logprobs[len(piece.rows) :]
+            piece.record(own)
 
-    def _logprobs(self, h_ND: Tensor, rows: list[int], targets: list[int]) -> list[float]:
-        """Return the log-probability in nats of a token behind each of some states."""
-        if not rows:
-            return []
-        h_BD = self._padded(h_ND[rows])
-        ids_B = F.pad(torch.tensor(targets, device=h_BD.device), (0, len(h_BD) - len(rows)))
-        return token_logprobs(self.compute_model, h_BD, ids_B).logprobs.tolist()[: len(rows)]
 
-    def _padded(self, h_BD: Tensor) -> Tensor:
-        """Return states with zeros behind them, up to a multiple of `row_multiple` rows."""
-        return F.pad(h_BD, (0, 0, 0, round_up(len(h_BD), self.row_multiple) - len(h_BD)))
+class _Scored(NamedTuple):
+    """The tokens of a piece whose successors are scored: their places in the step, and what follows them."""
+
+    sequence: Sequence
+    first: int
+    stop: int
+    rows: range
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Return the tokens that follow."""
+        return self.sequence.tokens(self.first + 1, self.first + 1 + len(self.rows))
+
+    def record(self, logprobs: Seq[float]) -> None:
+        """Add the log-probabilities of the tokens that follow."""
+        for position, logprob in enumerate(logprobs, self.first + 1):
+            if not math.isfinite(logprob):
+                self.sequence.fail(not_finite(self.sequence.request.label, position))
+                return
+        self.sequence.prompt_logprobs += logprobs
+        if self.stop == self.sequence.request.read_length:
+            self.sequence.finish_reason = "length"
+
+
+def _scored(pieces: list[Piece], at: int) -> list[_Scored]:
+    """Return what is scored of pieces that begin at token `at` of a step, a piece each that is of a text to score."""
+    found = []
+    for sequence, start, stop in pieces:
+        if sequence.request.score_from is not None:
+            first = max(start, sequence.request.score_from - 1 + len(sequence.prompt_logprobs))
+            found.append(_Scored(sequence, first, stop, range(at + first - start, at + stop - start)))
+        at += stop - start
+    return found
 
 
 def _segment(sequence: Sequence, start: int, stop: int) -> Segment:
@@ -222,17 +235,6 @@ def _answer_rows(sequences: list[Sequence], drafts: Drafts) -> list[Row]:
         ids = [*sequence.tokens(sequence.num_computed, sequence.num_computed + 1), *drafts.get(sequence, ())]
         rows += [Row(sequence, sequence.num_computed + i, id) for i, id in enumerate(ids)]
     return rows
-
-
-def _add_scores(sequence: Sequence, position: int, logprobs: Seq[float], done: bool) -> None:
-    """Add log-probabilities of a prompt's tokens from a position on."""
-    for at, logprob in enumerate(logprobs, position):
-        if not math.isfinite(logprob):
-            sequence.fail(not_finite(sequence.request.label, at))
-            return
-    sequence.prompt_logprobs += logprobs
-    if done:
-        sequence.finish_reason = "length"
 
 
 def _own_error(error: Exception, label: str) -> QwenkitError:

@@ -8,7 +8,7 @@
     scheduler.remove_finished()
 
 A step computes at most `budget` tokens: the next one of every answer, then pieces of prompts, first come first served
-inside a priority (lower numbers first). A sequence enters when there are blocks for all of its prompt; what of it is
+inside a priority (lower numbers first). A sequence enters when there are blocks for all that it has so far; what of it is
 already there is not computed again, and one whose next block is being computed for another waits for it. Where an
 answer needs a block and none is left, the sequence that came last gives its own back and is computed again later
 (preemption); its draws, its text and its place in the queue stay with it.
@@ -77,7 +77,7 @@ class Scheduler:
         decode = self._answers(budget)
         pieces, left = self._pieces(budget - len(decode))
         if left > 0:
-            pieces += self._admit(left, {self._next_key(piece[0]) for piece in pieces})
+            self._admit(left, pieces, decode)
         return Batch(pieces, decode)
 
     def computed(self, batch: Batch) -> None:
@@ -177,9 +177,9 @@ class Scheduler:
         if self.waiting and self.waiting[0].status != "waiting":
             self.waiting = [sequence for sequence in self.waiting if sequence.status == "waiting"]
 
-    def _admit(self, budget: int, being_computed: set[Hashable]) -> list[Piece]:
-        """Let sequences enter while there are places, blocks and tokens; return their first pieces."""
-        pieces: list[Piece] = []
+    def _admit(self, budget: int, pieces: list[Piece], decode: list[Sequence]) -> None:
+        """Let sequences enter while there are places, blocks and tokens; add their first pieces, or next tokens."""
+        being_computed = {self._next_key(piece[0]) for piece in pieces}
         index = 0  # of the queue; what stands before it waits for others, and is at most a batch
         while index < min(len(self.waiting), self.max_batch) and len(self.running) < self.max_batch and budget > 0:
             sequence = self.waiting[index]
@@ -192,7 +192,7 @@ class Scheduler:
                 self.pool.release(sequence.table)
                 index += 1
                 continue
-            if not self.pool.reserve(sequence.table, self._piece_end(sequence)):
+            if not self.pool.reserve(sequence.table, sequence.length):
                 self.pool.release(sequence.table)
                 break
             self._enter(sequence, found)
@@ -201,7 +201,9 @@ class Scheduler:
                 pieces.append(self._piece(sequence, budget))
                 budget -= pieces[-1][2] - pieces[-1][1]
                 being_computed.add(key)
-        return pieces
+            else:  # all but its newest token was found
+                decode.append(sequence)
+                budget -= 1
 
     def _enter(self, sequence: Sequence, found: int) -> None:
         self.asked += self._piece_end(sequence)
