@@ -2,8 +2,8 @@
 
     python benchmarks/nano_versions.py --other QWENKIT [--runs 3] [--own QWENKIT] [--out FILE.json]
 
-`--other` is the executable of another version. Each run is the recipe `nano` with its sizes and fewer steps, in a folder
-of its own; the versions take turns, so that both meet the machine's moods. A node's seconds are the median of its steps
+`--other` is the executable of another version. Each run is the recipe `nano` with its sizes and fewer steps, in a
+folder of its own; the versions take turns, so that both meet the machine's moods. A node's seconds are the median of its steps
 after the first ten (of PPO: after the first three), then the lowest of the runs: what disturbs a machine only adds.
 The last line is the lowest of what was aimed at: no node 5 % slower.
 """
@@ -43,7 +43,11 @@ def run(executable: str, out: Path) -> dict[str, dict[str, float]]:
     for name, seconds in steps.items():
         about = json.loads((out / name / "run.json").read_text())
         kept = seconds[3 if name == "chat-rlhf" else 10 if len(seconds) > 20 else 1 :]
-        found[name] = {"seconds": statistics.median(kept), "peak_mb": about["peak_mb"], "minutes": about["seconds"] / 60}
+        found[name] = {
+            "seconds": statistics.median(kept),
+            "peak_mb": about["peak_mb"],
+            "minutes": about["seconds"] / 60,
+        }
     return found
 
 

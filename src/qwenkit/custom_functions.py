@@ -68,8 +68,11 @@ def _file_of(module: str, where: str) -> Path:
         if not path.is_file():
             path = _installed(module) or path
     if not path.is_file():
-        looked = "a path is relative to the working directory" if module.endswith(".py") else \
-            "looked for in the working directory, and for an installed module with a source file"
+        looked = (
+            "a path is relative to the working directory"
+            if module.endswith(".py")
+            else "looked for in the working directory, and for an installed module with a source file"
+        )
         raise UserError("no such file", where=f"{where}: {path}", expected=FORM, hint=f"{looked} ({Path.cwd()})")
     return path
 

@@ -55,7 +55,7 @@ def test_without_a_salt_nothing_is_found() -> None:
 def test_the_same_tokens_behind_others_are_another_block() -> None:
     """[a, a] holds a twice: the second is not the first, since it saw the first."""
     pool, a = BlockPool(10), [5] * BLOCK
-    one = fill(pool, a + [1])
+    one = fill(pool, [*a, 1])
     assert found(pool, a + a) == BLOCK
     two = fill(pool, a + a)
     assert found(pool, a + a) == 2 * BLOCK and one.blocks[0] == two.blocks[0] != two.blocks[1]

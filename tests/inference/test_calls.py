@@ -89,7 +89,9 @@ def test_an_interrupted_call_leaves_the_others_as_they_were(
     engine.update_weights()
 
 
-def test_an_interrupt_while_blocks_are_given_out_loses_nobody(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_blocks_are_given_out_loses_nobody(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = make_prompts(5)
     limits = [3, 20, 3, 20, 20]
     engine = Engine(model, None, max_batch=4, kv_tokens=240)

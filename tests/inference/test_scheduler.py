@@ -308,7 +308,10 @@ def test_interrupts_anywhere_lose_no_block(seed: int) -> None:
 
     def tracer(frame, event, arg):  # type: ignore[no-untyped-def]
         nonlocal left
-        if not frame.f_code.co_filename.endswith(("scheduler.py", "block_pool.py")) or "test_" in frame.f_code.co_filename:
+        if (
+            not frame.f_code.co_filename.endswith(("scheduler.py", "block_pool.py"))
+            or "test_" in frame.f_code.co_filename
+        ):
             return None
         if event == "line":
             left -= 1

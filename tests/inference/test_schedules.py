@@ -1,4 +1,4 @@
-"""Random schedules: whatever the steps, the cuts, the company, the places and what is found, each request gets the same.
+"""Random schedules: whatever the steps, the cuts, the company, the places and what is found, a request gets the same.
 
 Ids and bits of log-probabilities are those of the request alone; and the log-probabilities are those of one forward
 pass over prompt and answer: a sum over `terms` products of numbers around 1 in float32, in each of two layers, differs
@@ -103,7 +103,7 @@ def test_log_probabilities_are_those_of_one_forward_pass(name: str, invariant: b
 
 
 def test_scores_are_read_behind_what_they_share() -> None:
-    """Four choices behind one beginning: that is read once, and the numbers are those of each text alone, to the bit."""
+    """Four choices behind one beginning, which is read once: the numbers are those of each text alone, to the bit."""
     model, shots = make(CONFIG), [(5 * i) % 256 for i in range(100)]
     prompts = [[*shots, question, 7] for question in range(5) for _ in range(4)]
     choices = [[choice, choice + 1] for _ in range(5) for choice in range(4)]

@@ -97,7 +97,8 @@ def test_a_draft_of_another_vocabulary_is_refused() -> None:
     with pytest.raises(UserError) as caught:
         Engine(make(), None, invariant=False, speculation=DraftModel(Transformer(small)))
     assert str(caught.value) == (
-        "the draft model has 300 words\n  expected: 264, as the model has\n  hint: take a smaller model of the same family"
+        "the draft model has 300 words\n  expected: 264, as the model has\n"
+        "  hint: take a smaller model of the same family"
     )
     with pytest.raises(UserError, match="must not depend on a clock"):
         Engine(make(), None, speculation=PromptLookup())

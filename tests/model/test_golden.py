@@ -126,7 +126,9 @@ def test_a_cache_of_8_bits_is_theirs() -> None:
     h_BTD = rows.hidden(model, ids[:, :48], 0, 48)
     close(model.head(h_BTD), wanted["prefill48.logits"], EDGE)
     for name, store in (("k", rows.cache.keys[0]), ("v", rows.cache.values[0])):
-        levels, scale, zero = (tensor[:, BLOCK:].unflatten(1, (2, 80))[:, :, :48].transpose(0, 1) for tensor in store.tensors)
+        levels, scale, zero = (
+            tensor[:, BLOCK:].unflatten(1, (2, 80))[:, :, :48].transpose(0, 1) for tensor in store.tensors
+        )
         apart = (levels.int() - wanted["l0.qkey" if name == "k" else "l0.qvalue"].int()).abs()
         assert apart.max() <= 1 and (apart > 0).float().mean() < 1e-3  # a truncation at an edge
         close(scale, wanted[f"l0.{name}scale"], 1e-6)

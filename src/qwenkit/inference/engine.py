@@ -56,8 +56,8 @@ from torch import Tensor
 from qwenkit.errors import UserError
 from qwenkit.hub import resolve
 from qwenkit.inference.argument_checks import as_list, integer, shown
-from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.block_pool import BLOCK, BlockPool
+from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.kv_memory import default_kv_tokens, media_digest, parse_kv_tokens
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_changes import check_config, check_state, without_tied_head
@@ -116,8 +116,8 @@ class Engine:
         "int8" as a first Qwen's folder may ask (`use_cache_quantization`), "int8_per_token_head" faster and for any
         model; None: as the model says. `packed` copies bf16 weights into the layout that oneDNN reads
         (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the copy
-        has room. `speculation` guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same. Raises a
-        `UserError` for arguments and settings of the folder that mean nothing."""
+        has room. `speculation` guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same.
+        Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         self.request_factory = RequestFactory(model, tok, folder, seed)
@@ -284,9 +284,7 @@ class Engine:
         that and the number of tokens that were sampled before. Lower numbers of `priority` come first, and are put back
         last. Beginnings are shared in the cache only among requests of the same `cache_salt`: without that, how soon a
         first token comes tells a user what others have asked. `label` is what errors call the request."""
-        return self.request_factory.prepare(
-            prompt, params, rng_id, sample, first_draw, label, priority, cache_salt
-        )
+        return self.request_factory.prepare(prompt, params, rng_id, sample, first_draw, label, priority, cache_salt)
 
     def enqueue(self, request: Request) -> int:
         """Queue a request that `prepare` made and return its handle.

@@ -5,8 +5,8 @@
     logits_WV = forward.logits(h_WD)
 
 Both read and write the same cache. Torch computes every model on every device. In float32 on a CPU its tokens and
-states are filled up to a multiple of 16 rows: torch's linear kernels sum smaller batches otherwise, so that a row's bits
-would depend on its company. What native code computes depends on the row alone (`native/decoder.py`).
+states are filled up to a multiple of 16 rows: torch's linear kernels sum smaller batches otherwise, so that a row's
+bits would depend on its company. What native code computes depends on the row alone (`native/decoder.py`).
 
 Legend: N tokens, W wanted rows, D hidden width, V vocabulary.
 """

@@ -7,7 +7,7 @@
 | name                  | bytes of bf16's | scale                           | of                                      |
 | --------------------- | --------------- | ------------------------------- | --------------------------------------- |
 | `auto`                | all             |                                 | the model's own dtype                   |
-| `int8`                | a half          | one a head and *call*           | the first Qwen's `use_cache_quantization` |
+| `int8`                | a half          | one a head and *call*           | the first Qwen's official code          |
 | `int8_per_token_head` | a half          | one a head and token, symmetric | vLLM's name                             |
 
 `int8` follows the official code: for every sequence, head and call the range of values is cut into 255 steps, and

@@ -231,7 +231,9 @@ class PagedPass:
         for together in steps:
             q_BHTD = q_1HND.new_zeros(len(together), q_1HND.shape[1], TILE, q_1HND.shape[3])
             for row, tile in enumerate(together):
-                q_BHTD[row, :, tile.offset : tile.offset + tile.last - tile.first] = q_1HND[0, :, tile.first : tile.last]
+                q_BHTD[row, :, tile.offset : tile.offset + tile.last - tile.first] = q_1HND[
+                    0, :, tile.first : tile.last
+                ]
             end = together[0].end
             mask = self._tile_mask(end, window)
             out_BHTD = self._attention(q_BHTD, k_BGSD[:, :, :end], v_BGSD[:, :, :end], mask, window)
@@ -296,9 +298,9 @@ def _slots(blocks_N: Tensor) -> Tensor:
 class PagedRows:
     """Texts of one length in a cache of their own, stepped by hand: for comparisons with other code.
 
-        rows = PagedRows(config, B, T, torch.float32, "cpu")
-        h_BTD = rows.hidden(model, ids_BT[:, :10], start=0, prompt_length=10)
-        h_B1D = rows.hidden(model, ids_BT[:, 10:11], start=10, prompt_length=10)
+    rows = PagedRows(config, B, T, torch.float32, "cpu")
+    h_BTD = rows.hidden(model, ids_BT[:, :10], start=0, prompt_length=10)
+    h_B1D = rows.hidden(model, ids_BT[:, 10:11], start=10, prompt_length=10)
     """
 
     def __init__(

@@ -8,8 +8,8 @@
     scheduler.remove_finished()
 
 A step computes at most `budget` tokens: the next one of every answer, then pieces of prompts, first come first served
-inside a priority (lower numbers first). A sequence enters when there are blocks for all that it has so far; what of it is
-already there is not computed again, and one whose next block is being computed for another waits for it. Where an
+inside a priority (lower numbers first). A sequence enters when there are blocks for all that it has so far; what of it
+is already there is not computed again, and one whose next block is being computed for another waits for it. Where an
 answer needs a block and none is left, the sequence that came last gives its own back and is computed again later
 (preemption); its draws, its text and its place in the queue stay with it.
 

@@ -113,8 +113,8 @@ class DraftModel:
 
     @torch.inference_mode()
     def propose(self, sequences: Seq[Sequence], room: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
-        """Return the likeliest next tokens of each answer. Answers without a place, or beyond the model's positions, get
-        none."""
+        """Return the likeliest next tokens of each answer. Answers without a place, or beyond the model's positions,
+        get none."""
         self._forget(set(sequences))
         most = min(self.tokens, max(room.values(), default=0))
         chosen = [s for s in sequences if room[s] > 0 and self._reserve(s, s.length + most)]
