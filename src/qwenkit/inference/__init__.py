@@ -20,6 +20,7 @@
 | `kv_quantization.py`   | the dtype in which they are stored: as computed, or in 8 bits       |
 | `sampling.py`          | from logits to a token: penalties, temperature, top-k, top-p, min-p |
 | `scoring.py`           | log-probabilities of given tokens                                   |
+| `native/`              | the decoder as one C++ function, for the processor                  |
 """
 
 from qwenkit.inference.engine import Engine
