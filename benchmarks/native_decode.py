@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ def weight_bytes(model: Transformer) -> int:
     return sum(map(stored_bytes, [head, *layers]))
 
 
+def eager_step(model: Transformer, rows: int) -> torch.Tensor:
+    return model.head(model.hidden(torch.ones(rows, 1, dtype=torch.long))).float()
+
+
 class Rows:
     """A decoder and a cache for some sequences."""
 
@@ -107,8 +112,7 @@ def measure(name: str, model: Transformer, kind: str, given: argparse.Namespace,
         seconds = median_seconds(Rows(model, rows, CONTEXT, given.threads).step)
         eager = "-"
         if not given.no_eager:
-            ids = torch.ones(rows, 1, dtype=torch.long)
-            eager = f"{rows / median_seconds(lambda: model.head(model.hidden(ids)).float()):.1f}"
+            eager = f"{rows / median_seconds(partial(eager_step, model, rows)):.1f}"
         share = total / read / seconds
         print(f"| {name} | {kind} | {rows} | {rows / seconds:.1f} | {eager} | {share:.2f} |", flush=True)
     if given.busy:

@@ -194,8 +194,9 @@ def test_models_that_do_not_fit_say_why() -> None:
     }
     assert {text: NativeDecoder.reason_against(model) for text, model in reasons.items()} == {t: t for t in reasons}
     assert NativeDecoder.reason_against(make()) is None
-    with pytest.raises(UserError, match="^the model cannot be computed by native code: it has experts$"):
+    with pytest.raises(UserError) as error:
         NativeDecoder(make(experts=experts), [], [])
+    assert str(error.value) == "the model cannot be computed by native code: it has experts"
 
 
 def test_a_cache_of_another_shape_is_refused() -> None:

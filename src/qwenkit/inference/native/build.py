@@ -2,9 +2,9 @@
 
     path = shared_library()      # raises `Unavailable` where there is no compiler
 
-The compiler is `$CXX`, or the first of c++, g++ and clang++. The name of the file is a digest of the sources, the flags,
-the compiler and the processor, so that another version or machine makes its own. Two processes may compile at once:
-each writes a file of its own and renames it. A cache folder that others may write to is not used.
+The compiler is `$CXX`, or the first of c++, g++ and clang++. The name of the file is a digest of the sources, the
+flags, the compiler and the processor, so that another version or machine makes its own. Two processes may compile at
+once: each writes a file of its own and renames it. A cache folder that others may write to is not used.
 """
 
 from __future__ import annotations

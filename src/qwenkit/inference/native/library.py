@@ -1,4 +1,6 @@
-"""The structures and functions of the C++ code, as ctypes sees them. The fields are those of `products.h` and `step.h`."""
+"""The structures and functions of the C++ code, as ctypes sees them.
+
+The fields are those of `products.h` and `step.h`."""
 
 from __future__ import annotations
 
