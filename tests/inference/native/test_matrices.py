@@ -49,6 +49,24 @@ def test_quantized_products(rows: int, columns: int, scheme: QuantConfig) -> Non
     assert ((found.double() - exact).abs() <= steps + columns * 2.0**-24 * (size + exact.abs()) + 1e-6).all()
 
 
+@pytest.mark.parametrize("rows, columns", [(8, 64), (40, 136)])
+def test_minimums_in_place_of_zeros(rows: int, columns: int) -> None:
+    layer, x = quantized(rows, columns, QuantConfig(4, 32)), torch.randn(7, columns)
+    plain = product(weights(layer), x)
+    minimums_GN = (-layer.scales.float() * layer._zeros(slice(None)).t()).half()  # what the zeros come to
+    layer.minimums = minimums_GN
+    weight = layer._levels(slice(None)) * layer.scales.t().float().repeat_interleave(32, 1)[:, :columns]
+    weight = (weight + minimums_GN.t().float().repeat_interleave(32, 1)[:, :columns]).double()
+    exact = x.double() @ weight.T + layer.bias.double()
+    size = x.double().abs() @ (weight.abs() + 2 * minimums_GN.double().abs().max()).T
+    found = product(weights(layer), x)
+    assert (
+        (found.double() - exact).abs()
+        <= x.abs().max() / 65534 * weight.abs().sum(-1) + columns * 2.0**-24 * size + 1e-6
+    ).all()
+    assert not torch.equal(found, plain)
+
+
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "4", "8"])
 def test_the_bits_of_a_row_are_its_own(kind: str) -> None:
     for rows, columns in [(40, 136), (64, 576)]:

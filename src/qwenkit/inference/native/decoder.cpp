@@ -206,7 +206,7 @@ int64_t qk_lanes() { return LANES; }
 
 int64_t qk_packed_bytes(const Matrix* m) { return ceil_divide(m->rows, LANES) * tile_bytes(*m); }
 
-void qk_pack(const Matrix* m, const uint8_t* values, const float* scales, const uint8_t* zeros, void* to) {
+void qk_pack(const Matrix* m, const uint8_t* values, const void* scales, const void* zeros, void* to) {
   pack(*m, values, scales, zeros, (uint32_t*)to);
 }
 

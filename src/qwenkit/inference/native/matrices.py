@@ -1,8 +1,8 @@
 """Weights as the C++ code reads them: float32 and bf16 where they lie, quantized layers in tiles.
 
 A tile holds the rows of a quantized matrix that one vector has lanes for, side by side, so that one load brings a few
-columns of each. A tile's scales are float32 whose last 8 bits are the zero: exact for scales of 16 bits, 2^-17 off for
-others.
+columns of each. A tile's scales are float32 whose last 8 bits are the zero: exact for scales of 16 bits, 2^-16 off for
+others. Layers with minimums (GGUF's Q4_1) keep their two float16 numbers for each group.
 
 Legend: N outputs, K inputs, G groups, R rows of a slice.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qwenkit.inference.native.library import BFLOAT16, FLOAT32, INT4, INT8, Matrix, library
+from qwenkit.inference.native.library import BFLOAT16, FLOAT32, INT4, INT4_MINIMUMS, INT8, Matrix, library
 from qwenkit.model.quantized_linear import QuantizedLinear
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
@@ -30,7 +30,7 @@ class Weights(NamedTuple):
 
 def unfit(layer: nn.Module) -> str | None:
     """Return why a linear layer cannot be read, or None."""
-    if type(layer) is QuantizedLinear:
+    if isinstance(layer, QuantizedLinear):
         return _unfit_quantized(layer)
     if type(layer) not in (nn.Linear, nn.Embedding):
         return f"a layer is a {type(layer).__name__}"
@@ -56,7 +56,8 @@ def form(layer: nn.Module) -> tuple[int, int]:
     """Return the kind and the group of a layer's matrix: layers with the same input must have the same."""
     if isinstance(layer, QuantizedLinear):
         bits, group_size = layer.quant_config
-        return (INT4 if bits == 4 else INT8), max(group_size, 0)
+        kind = INT8 if bits == 8 else INT4 if _minimums(layer) is None else INT4_MINIMUMS
+        return kind, max(group_size, 0)
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return KINDS[weight.dtype], 0
@@ -93,12 +94,19 @@ def stored_bytes(layer: nn.Module) -> int:
 def pack(layer: QuantizedLinear) -> Tensor:
     """Return the bytes of a quantized layer's tiles."""
     matrix = _quantized(layer)
-    values_NK, zeros_NG = layer.qvalues().contiguous(), layer.zeros().to(torch.uint8).contiguous()
-    scales_NG = layer.scales.t().float().contiguous()
+    values_NK, minimums_GN = layer._levels(slice(None)).contiguous(), _minimums(layer)
+    scales_NG, zeros_NG = layer.scales.t().float().contiguous(), layer._zeros(slice(None)).to(torch.uint8).contiguous()
+    if minimums_GN is not None:
+        scales_NG, zeros_NG = layer.scales.t().half().contiguous(), minimums_GN.t().half().contiguous()
     packed = torch.empty(library().qk_packed_bytes(byref(matrix)), dtype=torch.uint8)
     pointers = (tensor.data_ptr() for tensor in (values_NK, scales_NG, zeros_NG, packed))
     library().qk_pack(byref(matrix), *pointers)
     return packed
+
+
+def _minimums(layer: QuantizedLinear) -> Tensor | None:
+    """Return the minimums [G, N] of a layer that has them in place of zeros (GGUF's Q4_1), or None."""
+    return getattr(layer, "minimums", None)
 
 
 def _quantized(layer: QuantizedLinear) -> Matrix:

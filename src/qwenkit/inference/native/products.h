@@ -10,7 +10,7 @@
 #pragma once
 #include "vectors.h"
 
-enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4 };
+enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4, INT4_MINIMUMS };
 
 struct Matrix {        // the same fields as `library.Matrix`
   int64_t kind, rows, columns, group;  // group: columns that share a scale; 0: a whole row
@@ -29,10 +29,11 @@ inline int64_t blocks_of_group(const Matrix& m) { return m.group ? m.group / blo
 // Room for one prepared row, in floats.
 inline int64_t prepared_size(int64_t columns) { return round_up(columns, 64); }
 
-// Bytes of one tile: LANES rows of a quantized matrix, group by group: a word of scale and zero for each row, then the
-// values, of which a 32-bit word holds 8 (4 bits) or 4 (8 bits) neighbours of one row.
+// Bytes of one tile: LANES rows of a quantized matrix, group by group: first 32 bits for each row, then the values, of
+// which a 32-bit word holds 8 (4 bits) or 4 (8 bits) neighbours of one row. The first 32 bits are a float32 scale whose
+// last 8 bits are the zero, or (INT4_MINIMUMS) the float16 scales of all rows and behind them the float16 minimums.
 inline int64_t tile_bytes(const Matrix& m) {
-  int64_t words = block_count(m) * block_size(m) / (m.kind == INT4 ? 8 : 4);
+  int64_t words = block_count(m) * block_size(m) / (m.kind == INT8 ? 4 : 8);
   return 4 * LANES * (words + (block_count(m) + blocks_of_group(m) - 1) / blocks_of_group(m));
 }
 inline int64_t row_bytes(const Matrix& m) {
@@ -135,20 +136,22 @@ void float_product(const T* w, int64_t stride, int64_t count, const float* x, in
 // ---- quantized weights ----------------------------------------------------------------------------------------------
 
 // One tile times B prepared inputs: out[b * out_stride + lane] for the first `lanes` rows of the tile.
-template <int BITS, int B>
+template <int KIND, int B>
 inline void quantized_tile(const Matrix& m, const char* data, const float* x, int64_t x_stride, float* out,
                            int64_t out_stride, int64_t lanes) {
   const int64_t block = block_size(m), blocks = block_count(m), group = blocks_of_group(m);
   Floats total[B] = {};
   for (int64_t start = 0; start < blocks; start += group) {
     Words header = load<Words>(data);
-    Floats scale = (Floats)(header & ~0xFFu);
-    Ints zero = (Ints)(header & 0xFFu) - (BITS == 8 ? 128 : 0);
+    Floats scale, minimum = {};
+    Ints zero = {};
+    if (KIND == INT4_MINIMUMS) scale = load_float16(data), minimum = load_float16(data + 2 * LANES);
+    else scale = (Floats)(header & ~0xFFu), zero = (Ints)(header & 0xFFu) - (KIND == INT8 ? 128 : 0);
     data += 4 * LANES;
     for (int64_t i = start; i < blocks && i < start + group; i++) {
       Ints even[B] = {}, odd[B] = {};
-      for (int64_t k = i * block / 2; k < (i + 1) * block / 2; k += BITS == 8 ? 2 : 4, data += 4 * LANES) {
-        if (BITS == 8) {
+      for (int64_t k = i * block / 2; k < (i + 1) * block / 2; k += KIND == INT8 ? 2 : 4, data += 4 * LANES) {
+        if (KIND == INT8) {
           Shorts bytes = load<Shorts>(data);
           Ints low = (Ints)((bytes << 8) >> 8), high = (Ints)(bytes >> 8);
           for (int b = 0; b < B; b++) {
@@ -172,7 +175,10 @@ inline void quantized_tile(const Matrix& m, const char* data, const float* x, in
       for (int b = 0; b < B; b++) {
         const float* scales = x + b * x_stride + blocks * block / 2;
         int32_t inputs = ((const int32_t*)(scales + blocks))[i];
-        total[b] = fma(to_floats(even[b] + odd[b] - zero * inputs), scale * scales[i], total[b]);
+        Ints product = even[b] + odd[b];
+        if (KIND == INT4_MINIMUMS) total[b] = fma(minimum, splat(scales[i] * (float)inputs), total[b]);
+        else product -= zero * inputs;
+        total[b] = fma(to_floats(product), scale * scales[i], total[b]);
       }
     }
   }
@@ -182,45 +188,59 @@ inline void quantized_tile(const Matrix& m, const char* data, const float* x, in
   }
 }
 
-template <int BITS, int B>
+template <int KIND, int B>
 inline void quantized_rows(const Matrix& m, int64_t from, int64_t to, const float* x, int64_t x_stride, float* out,
                            int64_t out_stride) {
   const int64_t bytes = tile_bytes(m);
   for (int64_t n = from; n < to; n += LANES)
-    quantized_tile<BITS, B>(m, (const char*)m.data + n / LANES * bytes, x, x_stride, out + n, out_stride,
+    quantized_tile<KIND, B>(m, (const char*)m.data + n / LANES * bytes, x, x_stride, out + n, out_stride,
                             to - n < LANES ? to - n : LANES);
 }
 
-template <int BITS>
+template <int KIND>
 void quantized_product(const Matrix& m, int64_t from, int64_t to, const float* x, int64_t x_stride, int64_t rows,
                        float* out, int64_t out_stride) {
   for (; rows >= 4; rows -= 4, x += 4 * x_stride, out += 4 * out_stride)
-    quantized_rows<BITS, 4>(m, from, to, x, x_stride, out, out_stride);
-  if (rows == 3) quantized_rows<BITS, 3>(m, from, to, x, x_stride, out, out_stride);
-  if (rows == 2) quantized_rows<BITS, 2>(m, from, to, x, x_stride, out, out_stride);
-  if (rows == 1) quantized_rows<BITS, 1>(m, from, to, x, x_stride, out, out_stride);
+    quantized_rows<KIND, 4>(m, from, to, x, x_stride, out, out_stride);
+  if (rows == 3) quantized_rows<KIND, 3>(m, from, to, x, x_stride, out, out_stride);
+  if (rows == 2) quantized_rows<KIND, 2>(m, from, to, x, x_stride, out, out_stride);
+  if (rows == 1) quantized_rows<KIND, 1>(m, from, to, x, x_stride, out, out_stride);
 }
 
-// Write the quantized matrix from values [rows, columns], and scales and zeros [rows, groups], into the tiles of `to`.
-inline void pack(const Matrix& m, const uint8_t* values, const float* scales, const uint8_t* zeros, uint32_t* to) {
+// The first 32 bits of a row in a group.
+inline uint32_t scale_and_zero(float scale, uint8_t zero) {
+  uint32_t bits;
+  memcpy(&bits, &scale, 4);
+  return ((bits + 0x80) & ~0xFFu) | zero;
+}
+
+// Write the quantized matrix into the tiles of `to`, from values [rows, columns], and for each row and group a float32
+// scale and a zero, or (INT4_MINIMUMS) a float16 scale and a float16 minimum.
+inline void pack(const Matrix& m, const uint8_t* values, const void* scales, const void* zeros, uint32_t* to) {
   const int64_t block = block_size(m), blocks = block_count(m), group = blocks_of_group(m);
-  const int64_t groups = (blocks + group - 1) / group, per_word = m.kind == INT4 ? 8 : 4;
+  const int64_t groups = (blocks + group - 1) / group, per_word = m.kind == INT8 ? 4 : 8;
   static const int place[2][8] = {{0, 16, 8, 24, 0, 0, 0, 0}, {0, 16, 4, 20, 8, 24, 12, 28}};
   for (int64_t tile = 0; tile < m.rows; tile += LANES)
     for (int64_t i = 0; i < blocks; i++) {
-      if (i % group == 0)
-        for (int64_t lane = 0; lane < LANES; lane++) {
+      if (i % group == 0) {
+        memset(to, 0, 4 * LANES);
+        for (int64_t lane = 0; lane < LANES && tile + lane < m.rows; lane++) {
           int64_t at = (tile + lane) * groups + i / group;
-          uint32_t bits = 0;
-          if (tile + lane < m.rows) memcpy(&bits, scales + at, 4), bits = ((bits + 0x80) & ~0xFFu) | zeros[at];
-          *to++ = bits;
+          if (m.kind == INT4_MINIMUMS) {
+            ((uint16_t*)to)[lane] = ((const uint16_t*)scales)[at];
+            ((uint16_t*)to)[LANES + lane] = ((const uint16_t*)zeros)[at];
+          } else {
+            to[lane] = scale_and_zero(((const float*)scales)[at], ((const uint8_t*)zeros)[at]);
+          }
         }
+        to += LANES;
+      }
       for (int64_t k = i * block; k < (i + 1) * block; k += per_word)
         for (int64_t lane = 0; lane < LANES; lane++) {
           uint32_t word = 0;
           for (int64_t j = 0; j < per_word && tile + lane < m.rows && k + j < m.columns; j++) {
             uint32_t value = values[(tile + lane) * m.columns + k + j] ^ (m.kind == INT8 ? 128 : 0);
-            word |= value << place[m.kind == INT4][j];
+            word |= value << place[m.kind != INT8][j];
           }
           *to++ = word;
         }
@@ -239,9 +259,11 @@ inline void product(const Matrix& m, int64_t from, int64_t to, const float* x, i
     float_product((const BFloat16*)m.data + from * m.columns, m.columns, to - from, x, x_stride, rows, m.columns,
                   out + from, out_stride);
   else if (m.kind == INT8)
-    quantized_product<8>(m, from, to, x, x_stride, rows, out, out_stride);
+    quantized_product<INT8>(m, from, to, x, x_stride, rows, out, out_stride);
+  else if (m.kind == INT4)
+    quantized_product<INT4>(m, from, to, x, x_stride, rows, out, out_stride);
   else
-    quantized_product<4>(m, from, to, x, x_stride, rows, out, out_stride);
+    quantized_product<INT4_MINIMUMS>(m, from, to, x, x_stride, rows, out, out_stride);
   if (m.bias)
     for (int64_t b = 0; b < rows; b++)
       for (int64_t n = from; n < to; n++) out[b * out_stride + n] += m.bias[n];

@@ -89,6 +89,14 @@ inline Ints pair_products(Ints total, Ints w, Ints x) {
 #endif
 }
 
+// LANES finite float16 numbers.
+inline Floats load_float16(const void* from) {
+  typedef uint16_t Narrow __attribute__((vector_size(2 * LANES)));
+  Words bits = __builtin_convertvector(load<Narrow>(from), Words);
+  Words size = (Words)((Floats)((bits & 0x7FFFu) << 13) * 0x1p112f);
+  return (Floats)(size | (bits & 0x8000u) << 16);
+}
+
 inline Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
 
 constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits of a float
