@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import byref
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,20 @@ MOST_ROWS = 256
 """Rows that are computed at once: more are cut into pieces of this size, so that buffers stay small."""
 _INPUT_SHARED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _PROJECTIONS = dict(q="q_proj", k="k_proj", v="v_proj", o="o_proj", gate="gate_proj", up="up_proj", down="down_proj")
+
+
+class _Rows(NamedTuple):
+    """The new tokens of a step."""
+
+    ids_N: Tensor
+    positions_N: Tensor
+    sequences_N: Tensor
+    lengths_N: Tensor | None
+    embeds_NC: Tensor | None
+
+    def part(self, rows: slice) -> _Rows:
+        """Return some of the rows."""
+        return _Rows(*(None if tensor is None else tensor[rows] for tensor in self))
 
 
 class NativeDecoder:
@@ -144,61 +159,45 @@ class NativeDecoder:
         logits: bool = True,
     ) -> Tensor:
         """Return the logits [W, V] in float32, or (`logits=False`) the states [W, C] after the final norm in the dtype
-        of the model, of the wanted rows (None: of all).
+        of the model, of the wanted rows (None: of all), in their order.
 
         `tables_Bn` are the block tables of B sequences, `sequences_N` says which of them is a row's (None: row i has
         table i). `lengths_N` are the lengths in tokens of the rows' prompts, which only dynamic NTK asks for;
         `embeds_NC`, from the model's `embed`, replaces the ids. Raises an `IndexError` for ids, positions and blocks
         that do not exist."""
-        ids_N, positions_N, tables_Bn = ids_N.long(), positions_N.int(), tables_Bn.int().contiguous()
-        sequences_N = torch.arange(len(ids_N), dtype=torch.int32) if sequences_N is None else sequences_N.int()
-        wanted_W = torch.arange(len(ids_N), dtype=torch.int32) if wanted_W is None else wanted_W.int()
-        lengths_N = positions_N + 1 if lengths_N is None else lengths_N
-        states_WC = torch.empty(len(wanted_W), self.model.config.hidden_size)
-        logits_WV = torch.empty(len(wanted_W) if logits else 0, self._model.output.rows)
-        if len(ids_N) and int(positions_N.max()) >= 16 * tables_Bn.shape[1]:
+        count = len(ids_N)
+        sequences_N = torch.arange(count, dtype=torch.int32) if sequences_N is None else sequences_N.int()
+        wanted_W = torch.arange(count, dtype=torch.int32) if wanted_W is None else wanted_W.int()
+        if count and int(positions_N.max()) >= 16 * tables_Bn.shape[1]:
             raise IndexError("a position has no block")
-        for start in range(0, len(ids_N), MOST_ROWS):
-            rows = slice(start, start + MOST_ROWS)
-            embeds = None if embeds_NC is None else embeds_NC[rows].float().contiguous()
-            if len(ids_N) <= MOST_ROWS:
-                outputs = (wanted_W, states_WC, logits_WV if logits else None)
-            else:
-                outputs = self._part(wanted_W, start, logits)
-            self._run(ids_N[rows], positions_N[rows], sequences_N[rows], lengths_N[rows], tables_Bn, embeds, *outputs)
-            if len(ids_N) > MOST_ROWS:
-                here_W = (wanted_W >= start) & (wanted_W < start + MOST_ROWS)
-                states_WC[here_W] = outputs[1]
-                if outputs[2] is not None:
-                    logits_WV[here_W] = outputs[2]
-        return logits_WV if logits else states_WC.to(self.model.model.embed_tokens.weight.dtype)
+        rows = _Rows(ids_N.long(), positions_N.int(), sequences_N, lengths_N, embeds_NC)
+        out_WX = self._compute(rows, tables_Bn.int().contiguous(), wanted_W, logits)
+        return out_WX if logits else out_WX.to(self.model.model.embed_tokens.weight.dtype)
 
-    def _part(self, wanted_W: Tensor, start: int, logits: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the wanted rows of one piece, counted from its start, and room for their results."""
-        wanted = wanted_W[(wanted_W >= start) & (wanted_W < start + MOST_ROWS)] - start
-        states = torch.empty(len(wanted), self.model.config.hidden_size)
-        return wanted, states, torch.empty(len(wanted), self._model.output.rows) if logits else None
+    def _compute(self, rows: _Rows, tables_Bn: Tensor, wanted_W: Tensor, logits: bool) -> Tensor:
+        """Return the logits [W, V] or the states [W, C] of the wanted rows, in float32."""
+        count, width = len(rows.ids_N), self._model.output.rows if logits else self._model.width
+        out_WX = torch.empty(len(wanted_W), width)
+        if count <= MOST_ROWS:
+            self._run(rows, tables_Bn, wanted_W, out_WX, logits)
+            return out_WX
+        for start in range(0, count, MOST_ROWS):
+            stop = min(start + MOST_ROWS, count)
+            here_W = (wanted_W >= start) & (wanted_W < stop)
+            out_WX[here_W] = self._compute(rows.part(slice(start, stop)), tables_Bn, wanted_W[here_W] - start, logits)
+        return out_WX
 
-    def _run(
-        self,
-        ids_N: Tensor,
-        positions_N: Tensor,
-        sequences_N: Tensor,
-        lengths_N: Tensor,
-        tables_Bn: Tensor,
-        embeds_NC: Tensor | None,
-        wanted_W: Tensor,
-        states_WC: Tensor,
-        logits_WV: Tensor | None,
-    ) -> None:
-        """Compute up to `MOST_ROWS` rows."""
-        cosine, sine, scale, by_position = self._rotary(positions_N, lengths_N)
-        given = dict(embeddings=embeds_NC, positions=positions_N, sequences=sequences_N, tables=tables_Bn,
-                     cosine=cosine, sine=sine, query_scale=scale, wanted=wanted_W, states=states_WC,
-                     ids=ids_N if embeds_NC is None else None, logits=logits_WV)  # fmt: skip
+    def _run(self, rows: _Rows, tables_Bn: Tensor, wanted_W: Tensor, out_WX: Tensor, logits: bool) -> None:
+        """Compute up to `MOST_ROWS` rows, into `out_WX`."""
+        cosine, sine, scale, by_position = self._rotary(rows)
+        states_WC = torch.empty(len(wanted_W), self._model.width) if logits else out_WX
+        given = dict(ids=rows.ids_N if rows.embeds_NC is None else None, positions=rows.positions_N,
+                     embeddings=None if rows.embeds_NC is None else rows.embeds_NC.float(),
+                     sequences=rows.sequences_N, tables=tables_Bn, cosine=cosine, sine=sine, query_scale=scale,
+                     wanted=wanted_W, states=states_WC, logits=out_WX if logits else None)  # fmt: skip
         tensors = {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None}
         step = Step(
-            rows=len(ids_N),
+            rows=len(rows.ids_N),
             threads=self.threads or torch.get_num_threads(),
             table_count=len(tables_Bn),
             table_width=tables_Bn.shape[1],
@@ -209,12 +208,13 @@ class NativeDecoder:
         if (wrong := library().qk_step(byref(self._model), byref(step))) is not None:
             raise IndexError(wrong.decode())
 
-    def _rotary(self, positions_N: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor, Tensor | None, bool]:
+    def _rotary(self, rows: _Rows) -> tuple[Tensor, Tensor, Tensor | None, bool]:
         """Return cosines and sines, [N, D/2] of these rows or [P, D/2] of all positions, the factors [N] of the
         queries, and whether the tables are by position. What does not depend on lengths is computed once."""
-        config = self.model.config
+        config, positions_N = self.model.config, rows.positions_N
         extended = not self.model.training
         if extended and config.extension is not None and config.extension.dynamic_ntk:
+            lengths_N = positions_N + 1 if rows.lengths_N is None else rows.lengths_N
             rotary = rotary_tables(config, positions_N[None].long(), lengths_N[None])
             scale = None if rotary.query_scale is None else rotary.query_scale.flatten()
             return rotary.cos[0, 0], rotary.sin[0, 0], scale, False
