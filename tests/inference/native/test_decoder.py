@@ -181,6 +181,12 @@ def test_what_does_not_exist_is_named(given: dict[str, list[int]], message: str)
         Pages(make()).decoder.step(**{name: torch.tensor(value) for name, value in {**plain, **given}.items()})
 
 
+@pytest.mark.parametrize("wanted", [-1, 300])
+def test_a_wanted_row_that_a_long_piece_lacks(wanted: int) -> None:
+    with pytest.raises(IndexError, match="^a wanted row is not there$"):
+        Pages(make()).read(random_ids(300), [300], wanted_W=torch.tensor([wanted]))
+
+
 def test_models_that_do_not_fit_say_why() -> None:
     experts = MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
     mixed = quantize(make(), QuantConfig(4, 32), None)

@@ -181,6 +181,8 @@ class NativeDecoder:
         if count <= MOST_ROWS:
             self._run(rows, tables_Bn, wanted_W, out_WX, logits)
             return out_WX
+        if len(wanted_W) and not 0 <= int(wanted_W.min()) <= int(wanted_W.max()) < count:
+            raise IndexError("a wanted row is not there")
         for start in range(0, count, MOST_ROWS):
             stop = min(start + MOST_ROWS, count)
             here_W = (wanted_W >= start) & (wanted_W < stop)
