@@ -18,7 +18,7 @@ from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.model.config import ContextExtension, Yarn
 from qwenkit.model.quantized_linear import QuantConfig
 
-SHAPE: dict[str, Any] = dict(vocab_size=96, hidden_size=64, intermediate_size=160, num_hidden_layers=2,
+SHAPE: dict[str, Any] = dict(vocab_size=96, hidden_size=64, intermediate_size=192, num_hidden_layers=2,
                              num_attention_heads=4, max_position_embeddings=1024)  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen1": {"extension": ContextExtension(seq_length=16, dynamic_ntk=True, logn=True), "windows": (24, None)},
