@@ -11,7 +11,7 @@
 // Rows of a matrix in one chunk: some tens of kilobytes, and enough chunks for all threads.
 static int64_t chunk_rows(const Matrix& m, int64_t threads) {
   int64_t by_size = job.chunk_bytes / row_bytes(m), by_threads = ceil_divide(m.rows, 4 * threads);
-  return round_up(std::max<int64_t>(std::min(by_size, by_threads), 1), 16);
+  return round_up(std::max<int64_t>(std::min(by_size, by_threads), 1), 32);
 }
 static uint32_t chunks_of(std::initializer_list<const Matrix*> matrices, int64_t threads) {
   int64_t rows = chunk_rows(**matrices.begin(), threads), chunks = 0;
@@ -241,16 +241,18 @@ void qk_product(const Matrix* m, const float* x, int64_t rows, int64_t threads, 
             });
 }
 
-// Read so many bytes and return a sum of them: what memory gives to this many threads.
+// Read so many bytes (a multiple of 128 kB) and return a sum of them: what memory gives to this many threads.
 uint64_t qk_read(const void* from, int64_t bytes, int64_t threads) {
   Team* team = the_team();
   std::lock_guard<std::mutex> lock(team->busy);
-  constexpr int64_t CHUNK = 8192;  // words of 64 bits
+  constexpr int64_t CHUNK = 16384;  // words of 64 bits, read as four streams
   job.read = (const uint64_t*)from, job.read_words = bytes / 8, job.read_sum = 0;
-  team->run({{READ, 0, (uint32_t)ceil_divide(job.read_words, CHUNK)}}, threads,
+  team->run({{READ, 0, (uint32_t)(job.read_words / CHUNK)}}, threads,
             [](const Task&, uint32_t, uint32_t chunk, int) {
+              const uint64_t* from = job.read + chunk * CHUNK;
               uint64_t total = 0;
-              for (int64_t i = chunk * CHUNK; i < std::min(job.read_words, (chunk + 1) * CHUNK); i++) total += job.read[i];
+              for (int64_t i = 0; i < CHUNK / 4; i++)
+                total += from[i] + from[i + CHUNK / 4] + from[i + CHUNK / 2] + from[i + CHUNK * 3 / 4];
               job.read_sum.fetch_add(total);
             });
   return job.read_sum;

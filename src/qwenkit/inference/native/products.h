@@ -135,76 +135,91 @@ void float_product(const T* w, int64_t stride, int64_t count, const float* x, in
 
 // ---- quantized weights ----------------------------------------------------------------------------------------------
 
-// One tile times B prepared inputs: out[b * out_stride + lane] for the first `lanes` rows of the tile.
-template <int KIND, int B>
-inline void quantized_tile(const Matrix& m, const char* data, const float* x, int64_t x_stride, float* out,
-                           int64_t out_stride, int64_t lanes) {
-  const int64_t block = block_size(m), blocks = block_count(m), group = blocks_of_group(m);
-  Floats total[B] = {};
-  for (int64_t start = 0; start < blocks; start += group) {
-    Words header = load<Words>(data);
-    Floats scale, minimum = {};
-    Ints zero = {};
-    if (KIND == INT4_MINIMUMS) scale = load_float16(data), minimum = load_float16(data + 2 * LANES);
-    else scale = (Floats)(header & ~0xFFu), zero = (Ints)(header & 0xFFu) - (KIND == INT8 ? 128 : 0);
-    data += 4 * LANES;
-    for (int64_t i = start; i < blocks && i < start + group; i++) {
-      Ints even[B] = {}, odd[B] = {};
-      for (int64_t k = i * block / 2; k < (i + 1) * block / 2; k += KIND == INT8 ? 2 : 4, data += 4 * LANES) {
-        if (KIND == INT8) {
-          Shorts bytes = load<Shorts>(data);
-          Ints low = (Ints)((bytes << 8) >> 8), high = (Ints)(bytes >> 8);
-          for (int b = 0; b < B; b++) {
-            const int32_t* pairs = (const int32_t*)(x + b * x_stride) + k;
-            even[b] = pair_products(even[b], low, splat(pairs[0]));
-            odd[b] = pair_products(odd[b], high, splat(pairs[1]));
-          }
-        } else {
-          Halves nibbles = load<Halves>(data);
-          Ints w0 = (Ints)(nibbles & 15), w1 = (Ints)((nibbles >> 4) & 15);
-          Ints w2 = (Ints)((nibbles >> 8) & 15), w3 = (Ints)(nibbles >> 12);
-          for (int b = 0; b < B; b++) {
-            const int32_t* pairs = (const int32_t*)(x + b * x_stride) + k;
-            even[b] = pair_products(even[b], w0, splat(pairs[0]));
-            odd[b] = pair_products(odd[b], w1, splat(pairs[1]));
-            even[b] = pair_products(even[b], w2, splat(pairs[2]));
-            odd[b] = pair_products(odd[b], w3, splat(pairs[3]));
-          }
-        }
-      }
-      for (int b = 0; b < B; b++) {
-        const float* scales = x + b * x_stride + blocks * block / 2;
-        int32_t inputs = ((const int32_t*)(scales + blocks))[i];
-        Ints product = even[b] + odd[b];
-        if (KIND == INT4_MINIMUMS) total[b] = fma(minimum, splat(scales[i] * (float)inputs), total[b]);
-        else product -= zero * inputs;
-        total[b] = fma(to_floats(product), scale * scales[i], total[b]);
-      }
-    }
-  }
+// Two columns of every row of a tile: the pairs number S of a word, as 16-bit integers.
+template <int KIND, int S> inline Ints pair_of(Words words) {
+  if (KIND == INT8) return S ? (Ints)((Shorts)words >> 8) : (Ints)((Shorts)((Shorts)words << 8) >> 8);
+  return (Ints)(S == 3 ? (Halves)words >> 12 : (Halves)words >> (4 * S) & 15);
+}
+
+// Add the products of pairs number S of T tiles with the inputs of B rows.
+template <int KIND, int S, int T, int B>
+inline void add_pairs(const Words (&words)[T], const int32_t* pairs, int64_t x_stride, Ints (&total)[T][B]) {
+  Ints w[T];
+  for (int t = 0; t < T; t++) w[t] = pair_of<KIND, S>(words[t]);
   for (int b = 0; b < B; b++) {
-    if (lanes == LANES) store(out + b * out_stride, total[b]);
-    else for (int64_t i = 0; i < lanes; i++) out[b * out_stride + i] = total[b][i];
+    Ints x = splat(pairs[b * x_stride + S]);
+    for (int t = 0; t < T; t++) total[t][b] = pair_products(total[t][b], w[t], x);
   }
 }
 
-template <int KIND, int B>
+// T tiles, each a stream of its own from memory, times B prepared inputs: out[b * out_stride + row] for `rows` rows.
+template <int KIND, int T, int B>
+inline void quantized_tiles(const Matrix& m, const char* data, const float* x, int64_t x_stride, float* out,
+                            int64_t out_stride, int64_t rows) {
+  constexpr int WORD_PAIRS = KIND == INT8 ? 2 : 4;
+  const int64_t block = block_size(m), blocks = block_count(m), group = blocks_of_group(m), tile = tile_bytes(m);
+  Floats total[T][B] = {};
+  for (int64_t start = 0; start < blocks; start += group) {
+    Floats scale[T], minimum[T];
+    Ints zero[T];
+    for (int t = 0; t < T; t++) {
+      const char* from = data + t * tile;
+      Words header = load<Words>(from);
+      scale[t] = KIND == INT4_MINIMUMS ? load_float16(from) : (Floats)(header & ~0xFFu);
+      if (KIND == INT4_MINIMUMS) minimum[t] = load_float16(from + 2 * LANES);
+      zero[t] = (Ints)(header & 0xFFu) - (KIND == INT8 ? 128 : 0);
+    }
+    data += 4 * LANES;
+    for (int64_t i = start; i < blocks && i < start + group; i++) {
+      Ints sums[T][B] = {};
+      const int32_t* pairs = (const int32_t*)x + i * block / 2;
+      for (const int32_t* end = pairs + block / 2; pairs < end;)
+        for (int step = 0; step < 16 / WORD_PAIRS; step++, pairs += WORD_PAIRS, data += 4 * LANES) {  // 32 columns
+          Words words[T];
+          for (int t = 0; t < T; t++) words[t] = in_register(load<Words>(data + t * tile));
+          add_pairs<KIND, 0>(words, pairs, x_stride, sums);
+          add_pairs<KIND, 1>(words, pairs, x_stride, sums);
+          if (KIND != INT8) add_pairs<KIND, KIND == INT8 ? 0 : 2>(words, pairs, x_stride, sums);
+          if (KIND != INT8) add_pairs<KIND, KIND == INT8 ? 0 : 3>(words, pairs, x_stride, sums);
+        }
+      for (int b = 0; b < B; b++) {
+        const float* scales = x + b * x_stride + blocks * block / 2;
+        int32_t inputs = ((const int32_t*)(scales + blocks))[i];
+        for (int t = 0; t < T; t++) {
+          if (KIND == INT4_MINIMUMS) total[t][b] = fma(minimum[t], splat(scales[i] * (float)inputs), total[t][b]);
+          else sums[t][b] -= zero[t] * inputs;
+          total[t][b] = fma(to_floats(sums[t][b]), scale[t] * scales[i], total[t][b]);
+        }
+      }
+    }
+  }
+  for (int b = 0; b < B; b++)
+    for (int t = 0; t < T; t++) {
+      float* to = out + b * out_stride + t * LANES;
+      if (rows >= (t + 1) * LANES) store(to, total[t][b]);
+      else for (int64_t i = 0; i < rows - t * LANES; i++) to[i] = total[t][b][i];
+    }
+}
+
+template <int KIND, int T, int B>
 inline void quantized_rows(const Matrix& m, int64_t from, int64_t to, const float* x, int64_t x_stride, float* out,
                            int64_t out_stride) {
   const int64_t bytes = tile_bytes(m);
-  for (int64_t n = from; n < to; n += LANES)
-    quantized_tile<KIND, B>(m, (const char*)m.data + n / LANES * bytes, x, x_stride, out + n, out_stride,
-                            to - n < LANES ? to - n : LANES);
+  const char* data = (const char*)m.data + from / LANES * bytes;
+  for (; to - from >= T * LANES; from += T * LANES, data += T * bytes)
+    quantized_tiles<KIND, T, B>(m, data, x, x_stride, out + from, out_stride, T * LANES);
+  for (; from < to; from += LANES, data += bytes)
+    quantized_tiles<KIND, 1, B>(m, data, x, x_stride, out + from, out_stride, to - from);
 }
 
 template <int KIND>
 void quantized_product(const Matrix& m, int64_t from, int64_t to, const float* x, int64_t x_stride, int64_t rows,
                        float* out, int64_t out_stride) {
   for (; rows >= 4; rows -= 4, x += 4 * x_stride, out += 4 * out_stride)
-    quantized_rows<KIND, 4>(m, from, to, x, x_stride, out, out_stride);
-  if (rows == 3) quantized_rows<KIND, 3>(m, from, to, x, x_stride, out, out_stride);
-  if (rows == 2) quantized_rows<KIND, 2>(m, from, to, x, x_stride, out, out_stride);
-  if (rows == 1) quantized_rows<KIND, 1>(m, from, to, x, x_stride, out, out_stride);
+    quantized_rows<KIND, 1, 4>(m, from, to, x, x_stride, out, out_stride);
+  if (rows == 3) quantized_rows<KIND, 1, 3>(m, from, to, x, x_stride, out, out_stride);
+  if (rows == 2) quantized_rows<KIND, 2, 2>(m, from, to, x, x_stride, out, out_stride);
+  if (rows == 1) quantized_rows<KIND, 4, 1>(m, from, to, x, x_stride, out, out_stride);
 }
 
 // The first 32 bits of a row in a group.

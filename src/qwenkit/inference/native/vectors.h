@@ -34,6 +34,14 @@ inline void store(void* to, Floats vector) { memcpy(to, &vector, sizeof vector);
 inline Floats splat(float value) { return value - Floats{}; }
 inline Ints splat(int32_t value) { return value + Ints{}; }
 
+// The same words; the compiler may not load them again for each use.
+inline Words in_register(Words words) {
+#if defined(__AVX2__)
+  asm("" : "+x"(words));
+#endif
+  return words;
+}
+
 // a * b + c, rounded once where the processor can.
 inline Floats fma(Floats a, Floats b, Floats c) {
 #if WIDE_VECTORS
