@@ -69,6 +69,14 @@ def test_a_layer_is_its_formula_and_its_kernel_is_near(quant_config: QuantConfig
     assert (layer(x.bfloat16()).float() - wanted).abs().max() < 0.01 * wanted.abs().max()
 
 
+def test_a_last_group_may_be_short() -> None:
+    """136 columns are a group of 128 and one of 8, though they would also divide into two of 68."""
+    levels, zeros = torch.randint(0, 16, (8, 136)), torch.full((8, 2), 8)
+    scales = torch.tensor([0.5, 2.0]).expand(8, 2)
+    layer = from_qvalues(levels, scales, zeros, QuantConfig(4, 128))
+    assert torch.equal(layer.weight(), (levels - 8) * torch.tensor([0.5] * 128 + [2.0] * 8))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("quant_config", SCHEMES[:1] + SCHEMES[2:], ids=str)
 def test_folders_keep_every_bit(family: str, quant_config: QuantConfig, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@
 | `stats.py`             | what the engine does and has done, in numbers                       |
 | `sampling.py`          | its arithmetic: penalties, temperature, top-k, top-p, min-p         |
 | `scoring.py`           | log-probabilities of given tokens                                   |
+| `native/`              | the decoder as one C++ function, for the processor                  |
 """
 
 from qwenkit.inference.engine import Engine

@@ -103,8 +103,8 @@ class QuantizedLinear(nn.Module):
     def weight(self, rows: slice = slice(None)) -> Tensor:
         """Return the dequantized weights of these rows, [R, K] in float32."""
         levels_RK, zeros_RG, scales_RG = self._levels(rows), self._zeros(rows).float(), self.scales[:, rows].t().float()
-        groups = zeros_RG.shape[1]
-        if self.in_order and self.in_features % groups == 0:
+        groups, size = zeros_RG.shape[1], self.quant_config.group_size
+        if self.in_order and (size == -1 or self.in_features % size == 0):  # the last group may be short
             levels_RGK = levels_RK.view(len(levels_RK), groups, -1).float()
             return levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None]).view_as(levels_RK)
         group_K = self.g_idx.long()

@@ -1,0 +1,23 @@
+"""The decoder as one C++ function: new tokens in, states or logits out, with the paged KV cache.
+
+    if (reason := NativeDecoder.reason_against(model)) is None:
+        decoder = NativeDecoder(model, keys, values)             # of each layer [G, slots, D]
+        logits_BV = decoder.step(ids_B, positions_B, tables_Bn)  # one token of each of B sequences
+
+| file          | what it holds                                                                     |
+| ------------- | --------------------------------------------------------------------------------- |
+| `decoder.py`  | the decoder of a model: what it fits, its steps                                   |
+| `matrices.py` | weights as the C++ code reads them: in place, or quantized ones in tiles          |
+| `library.py`  | the structures and functions of the C++ code                                      |
+| `build.py`    | compile it, once per machine                                                      |
+| `trial.py`    | which way is faster on this machine                                               |
+| `decoder.cpp` | the program of a step; `step.h` what it shares, `attention.h` attention           |
+| `products.h`  | matrix products of a few rows, in float32, bf16, 8 and 4 bits                     |
+| `vectors.h`   | vectors of 8 or 16 floats                                                         |
+| `team.h`      | the threads                                                                       |
+"""
+
+from qwenkit.inference.native.decoder import NativeDecoder
+from qwenkit.inference.native.trial import Ways, choose_ways
+
+__all__ = ["NativeDecoder", "Ways", "choose_ways"]

@@ -1,0 +1,245 @@
+"""The native decoder computes what the eager model computes, each row as if it were alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qwenkit.errors import UserError
+from qwenkit.inference.native import NativeDecoder, choose_ways
+from qwenkit.inference.native.trial import fastest
+from qwenkit.model.config import MoEConfig
+from qwenkit.model.gptq import quantize
+from qwenkit.model.quantized_linear import QuantConfig
+
+from .conftest import FAMILIES, SCHEMES, Pages, bound, make, needs_compiler, random_ids
+
+pytestmark = needs_compiler
+
+
+@torch.no_grad()
+def eager(model: torch.nn.Module, ids_T: torch.Tensor) -> torch.Tensor:
+    return model(ids_T[None])[0].float()
+
+
+def far(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float32_is_the_eager_model(family: str) -> None:
+    model, ids_T = make(family), random_ids(90)
+    found = Pages(model).read(ids_T, [33, 1, 1, 20, 35])
+    assert found.dtype == torch.float32 and far(found, eager(model, ids_T)) < bound(model)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen2-odd", "windows", "qwen3"])
+def test_long_contexts_over_many_blocks(family: str) -> None:
+    model, ids_T = make(family), random_ids(700)
+    found = Pages(model, threads=2).read(ids_T, [690, *[1] * 10])
+    assert far(found, eager(model, ids_T)) < bound(model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bf16_weights_with_a_float32_cache_are_as_exact(family: str) -> None:
+    model, ids_T = make(family).bfloat16(), random_ids(60)
+    found = Pages(model, torch.float32).read(ids_T, [59, 1])
+    assert far(found, eager(model.float(), ids_T)) < bound(model)
+
+
+@pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3"])
+def test_bf16_is_nearer_to_float32_than_eager_bf16(family: str) -> None:
+    model, ids_T = make(family).bfloat16(), random_ids(60)
+    found, rounded = Pages(model).read(ids_T, [60]), eager(model, ids_T)
+    exact = eager(model.float(), ids_T)
+    assert (found - exact).abs().mean() < (rounded - exact).abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_quantized_layers(scheme: QuantConfig, dtype: torch.dtype) -> None:
+    """Inputs of 16 bits: at most 2^-16 of a block's largest, for each of its 32 or 64 columns."""
+    model, ids_T = quantize(make(), scheme, None).to(dtype), random_ids(60)
+    found = Pages(model, torch.float32).read(ids_T, [50, *[1] * 10])
+    exact = eager(model.float(), ids_T)
+    assert far(found, exact) < bound(model) + (4 * model.config.num_hidden_layers) * 64**0.5 * 2.0**-16
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_rows_of_several_sequences(rows: int) -> None:
+    model = make("qwen3")
+    pages, lengths = Pages(model), [20 + 7 * row for row in range(rows)]
+    sequences = [random_ids(length, seed=length) for length in lengths]
+    tables = [pages.table(length) for length in lengths]
+    for ids_T, table in zip(sequences, tables):
+        pages.read(ids_T[:-1], [len(ids_T) - 1], table)
+    last_B, positions_B = torch.stack([ids_T[-1] for ids_T in sequences]), torch.tensor(lengths) - 1
+    width = max(map(len, tables))
+    tables_Bn = torch.tensor([table + [0] * (width - len(table)) for table in tables], dtype=torch.int32)
+    found = pages.decoder.step(last_B, positions_B, tables_Bn)
+    for ids_T, logits_V in zip(sequences, found):
+        assert far(logits_V, eager(model, ids_T)[-1]) < bound(model)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "8 bits", "4 bits"])
+@pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3"])
+def test_the_bits_of_a_row_are_its_own(kind: str, family: str) -> None:
+    """Not another piece, another row, another thread or another block changes a bit."""
+    model, ids_T = make(family), random_ids(300)
+    if kind[0] in "84":
+        model = quantize(model, QuantConfig(int(kind[0]), 32), None)
+    model = model.float() if kind == "float32" else model.bfloat16()
+    alone = Pages(model).read(ids_T, [1] * 300)
+    for threads in (1, 2, 5):
+        pages = Pages(model, threads=threads)
+        pages.read(random_ids(40, seed=9), [40])
+        for pieces in ([300], [2] * 150, [3, 4, 5, 13, 256, 19]):
+            assert torch.equal(pages.read(ids_T, pieces), alone)
+
+
+def test_wanted_rows_and_states() -> None:
+    model, ids_T = make("qwen2"), random_ids(300)
+    whole = Pages(model).read(ids_T, [300])
+    wanted = torch.tensor([299, 3, 280])
+    assert torch.equal(Pages(model).read(ids_T, [300], wanted_W=wanted), whole[wanted])
+    states = Pages(model).read(ids_T, [300], wanted_W=wanted, logits=False)
+    with torch.no_grad():
+        assert far(model.head(states), whole[wanted]) < bound(model) and states.dtype == torch.float32
+        assert far(states, model.hidden(ids_T[None])[0, wanted]) < bound(model)
+    assert Pages(model.bfloat16()).read(ids_T, [300], logits=False).dtype == torch.bfloat16
+
+
+def test_embeddings_in_place_of_ids() -> None:
+    model, ids_T = make("qwen2").bfloat16(), random_ids(20)
+    table_1n, first = torch.tensor([[3, 9]]), torch.zeros(20)
+    pages = Pages(model)
+    wanted = pages.decoder.step(ids_T, torch.arange(20), table_1n, sequences_N=first)
+    with torch.no_grad():
+        embeds = model.embed(ids_T[None])[0]
+    found = pages.decoder.step(ids_T * 0, torch.arange(20), table_1n, sequences_N=first, embeds_NC=embeds)
+    assert torch.equal(found, wanted)
+
+
+def test_a_nan_stays_with_its_sequence() -> None:
+    model = make("qwen2")
+    pages, tables = Pages(model), [[5], [6]]
+    for table in tables:
+        pages.read(random_ids(9), [9], table)
+    row = dict(ids_N=torch.tensor([1, 1]), positions_N=torch.tensor([9, 9]), tables_Bn=torch.tensor(tables))
+    before = pages.decoder.step(**row)
+    pages.keys[1][0, 5 * 16 + 4, 0] = float("nan")
+    after = pages.decoder.step(**row)
+    assert after[0].isnan().all() and torch.equal(after[1], before[1])
+
+
+@pytest.mark.parametrize("bits", [0, 4, 8])
+def test_weights_that_are_not_finite_show(bits: int) -> None:
+    model = make("qwen3", tie_word_embeddings=False)
+    model = quantize(model, QuantConfig(bits, 32), None) if bits else model
+    pages = Pages(model)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7, 3] = float("inf")
+    logits = pages.read(torch.tensor([1, 7]), [2])
+    assert logits[0].isfinite().all() and not logits[1].isfinite().any()
+
+
+def test_new_weights_are_followed() -> None:
+    model, ids_T = make("qwen2"), random_ids(10)
+    pages = Pages(model)
+    before = pages.read(ids_T, [10])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    pages.decoder.refresh()
+    after = pages.read(ids_T, [10])
+    assert far(after, eager(model, ids_T)) < bound(model) < far(after, before)
+    model.config = replace(model.config, windows=(3, 3))
+    pages.decoder.refresh()
+    assert far(pages.read(ids_T, [10]), eager(model, ids_T)) < bound(model)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (dict(ids_N=[96]), "an id is not in the vocabulary"),
+        (dict(ids_N=[-1]), "an id is not in the vocabulary"),
+        (dict(positions_N=[-1]), "a position has no block"),
+        (dict(positions_N=[32]), "a position has no block"),
+        (dict(tables_Bn=[[0, 128]]), "a block is not in the cache"),
+        (dict(tables_Bn=[[-1, 1]]), "a block is not in the cache"),
+        (dict(sequences_N=[1]), "a row has no block table"),
+        (dict(wanted_W=[1]), "a wanted row is not there"),
+    ],
+)
+def test_what_does_not_exist_is_named(given: dict[str, list[int]], message: str) -> None:
+    plain = dict(ids_N=[0], positions_N=[20], tables_Bn=[[0, 1]])
+    with pytest.raises(IndexError, match=f"^{message}$"):
+        Pages(make()).decoder.step(**{name: torch.tensor(value) for name, value in {**plain, **given}.items()})
+
+
+@pytest.mark.parametrize("wanted", [-1, 300])
+def test_a_wanted_row_that_a_long_piece_lacks(wanted: int) -> None:
+    with pytest.raises(IndexError, match="^a wanted row is not there$"):
+        Pages(make()).read(random_ids(300), [300], wanted_W=torch.tensor([wanted]))
+
+
+def test_models_that_do_not_fit_say_why() -> None:
+    experts = MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+    mixed = quantize(make(), QuantConfig(4, 32), None)
+    mixed.model.layers[0].self_attn.q_proj = make().model.layers[0].self_attn.q_proj
+    reasons = {
+        "it has experts": make(experts=experts),
+        "its weights are float16": make().half(),
+        "q_proj, k_proj, v_proj are not quantized alike": mixed,
+        "weights of 4 bits in groups of 16": quantize(make(), QuantConfig(4, 16), None),
+        "it is in training, with dropout": make(dropout=0.1).train(),
+    }
+    assert {text: NativeDecoder.reason_against(model) for text, model in reasons.items()} == {t: t for t in reasons}
+    assert NativeDecoder.reason_against(make()) is None
+    with pytest.raises(UserError) as error:
+        NativeDecoder(make(experts=experts), [], [])
+    assert str(error.value) == "the model cannot be computed by native code: it has experts"
+
+
+def test_a_cache_of_another_shape_is_refused() -> None:
+    cache = [torch.zeros(2, 32, 16), torch.zeros(2, 32, 16)]
+    NativeDecoder(make(), cache, cache)
+    with pytest.raises(UserError) as error:
+        NativeDecoder(make(), cache, [torch.zeros(2, 32, 8)] * 2)
+    assert str(error.value) == (
+        "keys and values of shapes [[2, 32, 8], [2, 32, 16]] in 2 layers\n"
+        "  expected: 2 layers of contiguous float32 or bf16 tensors [2, slots, 16], slots a multiple of 16"
+    )
+
+
+FORKED = """
+import os, torch
+from tests.inference.native.conftest import Pages, make, random_ids
+pages = Pages(make(), threads=2)
+table, ids = pages.table(40), random_ids(40)
+before = pages.read(ids, [40], table)
+child = os.fork()
+again = pages.read(ids, [40], table)
+assert torch.equal(again, before)
+if child == 0:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("both")
+"""
+
+
+def test_a_fork_has_threads_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "both\n", done.stderr
+
+
+def test_the_fastest_way_is_found() -> None:
+    calls = {"native": lambda: None, "eager": lambda: sum(range(10**6))}
+    assert fastest(calls, 2) == "native"
+    assert set(choose_ways(make())) <= {"native", "eager"}
+    experts = MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+    assert choose_ways(make(experts=experts)) == ("eager", "eager")
