@@ -3,8 +3,9 @@
     python benchmarks/nano_versions.py --other QWENKIT [--runs 3] [--own QWENKIT] [--out FILE.json]
 
 `--other` is the executable of another version. Each run is the recipe `nano` with its sizes and fewer steps, in a
-folder of its own; the versions take turns, so that both meet the machine's moods. A node's seconds are the median of its steps
-after the first ten (of PPO: after the first three), then the lowest of the runs: what disturbs a machine only adds.
+folder of its own; the versions take turns, so that both meet the machine's moods. A node's seconds are the median of
+its steps after the first ten (of PPO: after the first three), then the lowest of the runs: what disturbs a machine only
+adds.
 The last line is the lowest of what was aimed at: no node 5 % slower.
 """
 

@@ -72,8 +72,8 @@ def weights(layer: nn.Module) -> Weights:
         data = pack(layer)
         rows, columns = layer.out_features, layer.in_features
     else:
-        data = layer.weight
-        assert isinstance(data, Tensor)
+        assert isinstance(layer.weight, Tensor)
+        data = layer.weight.detach()  # another parameter's data may take its place: this keeps the memory
         rows, columns = data.shape
     kind, group = form(layer)
     matrix = Matrix(kind, rows, columns, group, data.data_ptr(), kept[0].data_ptr() if kept else None)
