@@ -3,10 +3,10 @@
     python benchmarks/native_decode.py [--model FOLDER] [--kinds bfloat16 int4] [--threads 2] [--busy] [--prefill]
 
 Shapes: a model folder (or the shape of a small model of 135M), and Qwen2-0.5B with random weights. A row is one token
-of its own sequence behind 128 others; medians of warm steps, head included. The bound is the bytes of all weights over
-the bandwidth of a plain read by the same threads in the same run. The eager model has no context here, so its figures
-are a little too high. `--busy` measures batch 1 again while another program keeps as many threads busy; `--prefill`
-reads a prompt of 512 tokens.
+of its own sequence behind 128 others; medians of warm steps, head included (`--best`: the best step, for a machine that
+others use). The share is that of the bandwidth of a plain read by the same threads just before. The eager model has no
+context here, so its figures are a little too high. `--busy` measures batch 1 again while another program keeps as many
+threads busy; `--prefill` reads a prompt of 512 tokens.
 """
 
 from __future__ import annotations
@@ -40,24 +40,21 @@ HALF = ModelConfig(vocab_size=151936, hidden_size=896, intermediate_size=4864, n
 SCHEMES = {"int8": QuantConfig(8, -1), "int4": QuantConfig(4, 64)}
 
 
-def median_seconds(job: Callable[[], Any], seconds: float = SECONDS) -> float:
+def seconds_of(job: Callable[[], Any], best: bool, seconds: float = SECONDS) -> float:
+    """The median of warm runs, or the best of them."""
     job()
-    found, end = [], time.perf_counter() + seconds
-    while len(found) < 3 or time.perf_counter() < end:
+    runs, end = [], time.perf_counter() + seconds
+    while len(runs) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         job()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+        runs.append(time.perf_counter() - start)
+    return min(runs) if best else statistics.median(runs)
 
 
-def bandwidth(threads: int) -> float:
-    """Bytes a second of a plain read: the best of eight."""
-    data, best = torch.ones(2**26, dtype=torch.int64), float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        library().qk_read(data.data_ptr(), data.nbytes, threads)
-        best = min(best, time.perf_counter() - start)
-    return data.nbytes / best
+def bandwidth(threads: int, data: torch.Tensor) -> float:
+    """Bytes a second of a plain read: the best of many."""
+    read = partial(library().qk_read, data.data_ptr(), data.nbytes, threads)
+    return data.nbytes / seconds_of(read, best=True, seconds=0.5)
 
 
 def make(config: ModelConfig, folder: Path | None, kind: str) -> Transformer:
@@ -67,10 +64,10 @@ def make(config: ModelConfig, folder: Path | None, kind: str) -> Transformer:
     return (model if kind == "float32" else model.bfloat16()).eval()
 
 
-def weight_bytes(model: Transformer) -> int:
-    head = getattr(model, "lm_head", model.model.embed_tokens)
+def matrices_of(model: Transformer) -> list[nn.Module]:
+    """The layers whose weights every step reads."""
     layers = [layer for layer in model.model.layers.modules() if isinstance(layer, nn.Linear | QuantizedLinear)]
-    return sum(map(stored_bytes, [head, *layers]))
+    return [getattr(model, "lm_head", model.model.embed_tokens), *layers]
 
 
 def eager_step(model: Transformer, rows: int) -> torch.Tensor:
@@ -106,32 +103,42 @@ def busy_program(threads: int) -> Iterator[None]:
             other.wait()
 
 
-def measure(name: str, model: Transformer, kind: str, given: argparse.Namespace, read: float) -> None:
-    total = weight_bytes(model)
+def decode(name: str, model: Transformer, kind: str, given: argparse.Namespace, data: torch.Tensor) -> None:
+    """Print a line of the table for each number of rows."""
+    total = sum(map(stored_bytes, matrices_of(model)))
     for rows in given.rows:
-        seconds = median_seconds(Rows(model, rows, CONTEXT, given.threads).step)
-        eager = "-"
-        if not given.no_eager:
-            eager = f"{rows / median_seconds(partial(eager_step, model, rows)):.1f}"
-        share = total / read / seconds
-        print(f"| {name} | {kind} | {rows} | {rows / seconds:.1f} | {eager} | {share:.2f} |", flush=True)
-    if given.busy:
-        step = Rows(model, 1, CONTEXT, given.threads).step
-        idle = median_seconds(step)
-        with busy_program(given.threads):
-            start, count = time.perf_counter(), 0
-            while time.perf_counter() < start + 4:  # a mean: medians hide the waits
-                step()
-                count += 1
-            beside = 4 / count
-        print(f"\nbeside a busy program: {idle / beside:.2f} of the idle speed\n", flush=True)
-    if given.prefill:
-        table, positions = torch.arange(PROMPT // 16)[None], torch.arange(PROMPT)
-        ids, first, last = torch.ones(PROMPT).long(), torch.zeros(PROMPT), torch.tensor([PROMPT - 1])
-        decoder = Rows(model, 1, PROMPT, given.threads).decoder
-        native = median_seconds(lambda: decoder.step(ids, positions, table, sequences_N=first, wanted_W=last))
-        eager = float("inf") if given.no_eager else median_seconds(lambda: model.hidden(ids[None]))
-        print(f"\nprompt of {PROMPT}: native {PROMPT / native:.0f}, eager {PROMPT / eager:.0f} tokens/s\n", flush=True)
+        read = bandwidth(given.threads, data)
+        seconds = seconds_of(Rows(model, rows, CONTEXT, given.threads).step, given.best)
+        eager = "-" if given.no_eager else f"{rows / seconds_of(partial(eager_step, model, rows), given.best):.1f}"
+        line = f"{name} | {kind} | {rows} | {rows / seconds:.1f} | {eager} | {read / 1e9:.1f}"
+        print(f"| {line} | {total / read / seconds:.2f} |", flush=True)
+
+
+def beside_a_busy_program(model: Transformer, threads: int) -> float:
+    """Return the share of the idle speed; means, since medians hide the waits."""
+    step = Rows(model, 1, CONTEXT, threads).step
+    idle = mean_seconds(step)
+    with busy_program(threads):
+        return idle / mean_seconds(step)
+
+
+def mean_seconds(job: Callable[[], Any], seconds: float = 4.0) -> float:
+    job()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        job()
+        count += 1
+    return (time.perf_counter() - start) / count
+
+
+def prompts_read(model: Transformer, given: argparse.Namespace) -> tuple[float, float]:
+    """Return the tokens a second of a prompt, by native code and by the eager model."""
+    table, positions = torch.arange(PROMPT // 16)[None], torch.arange(PROMPT)
+    ids, first, last = torch.ones(PROMPT).long(), torch.zeros(PROMPT), torch.tensor([PROMPT - 1])
+    decoder = Rows(model, 1, PROMPT, given.threads).decoder
+    native = seconds_of(lambda: decoder.step(ids, positions, table, sequences_N=first, wanted_W=last), given.best)
+    eager = float("inf") if given.no_eager else seconds_of(lambda: model.hidden(ids[None]), given.best)
+    return PROMPT / native, PROMPT / eager
 
 
 @torch.no_grad()
@@ -142,17 +149,21 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["float32", "bfloat16", "int8", "int4"])
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 4, 16, 32])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    for flag in ("--busy", "--prefill", "--no-eager"):
+    for flag in ("--busy", "--prefill", "--no-eager", "--best"):
         parser.add_argument(flag, action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    read = bandwidth(given.threads)
-    print(f"a plain read with {given.threads} threads: {read / 1e9:.1f} GB/s\n")
-    print("| shape | weights | rows | tokens/s | eager | share of the bandwidth |\n|---|---|---|---|---|---|")
+    data = torch.ones(2**26, dtype=torch.int64)
+    print("| shape | weights | rows | tokens/s | eager | read GB/s | share |\n|---|---|---|---|---|---|---|")
     for name in given.shapes:
         for kind in given.kinds:
             folder = given.model if name == "small" else None
-            measure(name, make(SMALL if name == "small" else HALF, folder, kind), kind, given, read)
+            model = make(SMALL if name == "small" else HALF, folder, kind)
+            decode(name, model, kind, given, data)
+            if given.busy:
+                print(f"beside a busy program: {beside_a_busy_program(model, given.threads):.2f} of the idle speed")
+            if given.prefill:
+                print("prompt of {}: native {:.0f}, eager {:.0f} tokens/s".format(PROMPT, *prompts_read(model, given)))
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def test_what_does_not_exist_is_named(given: dict[str, list[int]], message: str)
 
 @pytest.mark.parametrize("wanted", [-1, 300])
 def test_a_wanted_row_that_a_long_piece_lacks(wanted: int) -> None:
-    with pytest.raises(IndexError, match="^a wanted row is not there$"):
+    with pytest.raises(IndexError, match=r"^a wanted row is not there$"):
         Pages(make()).read(random_ids(300), [300], wanted_W=torch.tensor([wanted]))
 
 

@@ -57,10 +57,10 @@ def cache_folder() -> Path:
 
 def _compiler() -> str:
     named = os.environ.get("CXX")
-    found = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
+    if path is None:
         raise Unavailable(f"there is no C++ compiler ({f'CXX={named}' if named else 'c++, g++ or clang++'})")
-    return os.path.realpath(found)
+    return os.path.realpath(path)
 
 
 def _digest(command: list[str]) -> str:

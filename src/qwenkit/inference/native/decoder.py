@@ -54,7 +54,8 @@ class _Rows(NamedTuple):
 
     def part(self, rows: slice) -> _Rows:
         """Return some of the rows."""
-        return _Rows(*(None if tensor is None else tensor[rows] for tensor in self))
+        lengths_N, embeds_NC = (None if tensor is None else tensor[rows] for tensor in (self.lengths_N, self.embeds_NC))
+        return _Rows(self.ids_N[rows], self.positions_N[rows], self.sequences_N[rows], lengths_N, embeds_NC)
 
 
 class NativeDecoder:
@@ -120,15 +121,13 @@ class NativeDecoder:
 
     def _layer(self, number: int, block: Block) -> Layer:
         """Return the pointers of one layer."""
-        attention, mlp = block.self_attn, block.mlp
-        owners = (attention, mlp)
-        found = {field: next(getattr(owner, name) for owner in owners if hasattr(owner, name))
-                 for field, name in _PROJECTIONS.items()}  # fmt: skip
+        attention = block.self_attn
+        layers = {**dict(attention.named_children()), **dict(block.mlp.named_children())}
         norms = dict(input_norm=block.input_layernorm, mlp_norm=block.post_attention_layernorm)
         if attention.qk_norm:
             norms |= dict(q_norm=attention.q_norm, k_norm=attention.k_norm)
         return Layer(
-            **{field: self._matrix(layer) for field, layer in found.items()},
+            **{field: self._matrix(layers[name]) for field, name in _PROJECTIONS.items()},
             **{field: self._floats(norm.weight) for field, norm in norms.items()},
             keys=self.keys[number].data_ptr(),
             values=self.values[number].data_ptr(),

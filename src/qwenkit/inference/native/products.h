@@ -125,7 +125,7 @@ inline void float_rows(const T* w, int64_t stride, int64_t count, const float* x
 template <class T>
 void float_product(const T* w, int64_t stride, int64_t count, const float* x, int64_t x_stride, int64_t rows,
                    int64_t columns, float* out, int64_t out_stride) {
-  constexpr int R = LANES == 16 ? 4 : 3;  // what the registers hold beside four rows
+  constexpr int R = LANES == 16 ? 4 : sizeof(T) == 2 ? 2 : 3;  // what the registers hold beside four rows
   for (; rows >= 4; rows -= 4, x += 4 * x_stride, out += 4 * out_stride)
     float_rows<T, R, 4>(w, stride, count, x, x_stride, columns, out, out_stride);
   if (rows == 3) float_rows<T, 4, 3>(w, stride, count, x, x_stride, columns, out, out_stride);
