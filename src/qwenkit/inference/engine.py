@@ -105,6 +105,7 @@ class Engine:
         vocabulary: int | None = None,
         kv_cache: str | None = None,
         packed: bool | None = None,
+        native: bool | None = None,
         speculation: Speculation | None = None,
     ) -> None:
         """Make an engine for a model, or for a model folder.
@@ -116,7 +117,8 @@ class Engine:
         "int8" as a first Qwen's folder may ask (`use_cache_quantization`), "int8_per_token_head" faster and for any
         model; None: as the model says. `packed` copies bf16 weights into the layout that oneDNN reads
         (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the copy
-        has room. `speculation` guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same.
+        has room. `native` computes by compiled code (None: where there is a compiler and the model fits; it then reads
+        prompts and writes answers to the same bits). `speculation` guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same.
         Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
@@ -138,7 +140,9 @@ class Engine:
         else:
             self.kv_tokens = parse_kv_tokens(kv_tokens, model, kv_cache_dtype)
         self.request_factory.kv_tokens = self.kv_tokens
-        self.runner = ModelRunner(model, sampled, self.kv_tokens, kv_cache_dtype, packed)
+        self.runner = ModelRunner(
+            model, sampled, self.kv_tokens, kv_cache_dtype, packed=packed, native=native, trial=not invariant
+        )
         pool = BlockPool(self.runner.num_blocks)
         whole = KV_CACHE_DTYPES[kv_cache_dtype].whole_prompts
         self.scheduler = Scheduler(max_batch, pool, invariant=invariant, whole_prompts=whole)

@@ -1,6 +1,6 @@
 """One forward pass over the flat tokens of a step: by torch, or by native code.
 
-    forward = EagerForward(model, cache)              # or NativeForward(model, cache)
+    forward = make_forward(model, cache, native=None)     # EagerForward(...) or NativeForward(...)
     h_WD = forward.states(ids, answers, pieces, wanted)
     logits_WV = forward.logits(h_WD)
 
@@ -20,6 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwenkit.errors import UserError
+from qwenkit.inference.native.decoder import NativeDecoder
+from qwenkit.inference.native.trial import Ways, choose_ways
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.model import Transformer
 from qwenkit.model.batching import PAD_ID, round_up
@@ -75,3 +78,100 @@ class EagerForward:
         """Return the logits [W, V] in float32."""
         missing = round_up(len(h_WD), self.row_multiple) - len(h_WD)
         return self.model.head(F.pad(h_WD, (0, 0, 0, missing))).float()[: len(h_WD)]
+
+
+class NativeForward:
+    """By native code, on a CPU."""
+
+    def __init__(self, decoder: NativeDecoder) -> None:
+        """Compute by this decoder, which knows the cache's tensors."""
+        self.decoder = decoder
+
+    def states(
+        self,
+        ids: Seq[int],
+        answers: Seq[Segment],
+        pieces: Seq[Segment],
+        wanted: Seq[int],
+        embeds_ND: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states after the final norm, [W, D], in float32."""
+        if not self.decoder.is_current:
+            self.decoder.refresh()
+        segments = [*answers, *pieces]
+        width = max(len(segment.blocks) for segment in segments)
+        tables = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in segments]
+        counts = torch.tensor([segment.length for segment in segments])
+        return self.decoder.step(
+            torch.tensor(ids),
+            torch.tensor([position for segment in segments for position in range(segment.start, segment.stop)]),
+            torch.tensor(tables, dtype=torch.int32),
+            sequences_N=torch.arange(len(segments)).repeat_interleave(counts),
+            lengths_N=torch.tensor([segment.prompt_length for segment in segments]).repeat_interleave(counts),
+            embeds_NC=embeds_ND,
+            wanted_W=torch.tensor(list(wanted), dtype=torch.int32),
+            logits=False,
+        )
+
+    def logits(self, h_WD: Tensor) -> Tensor:
+        """Return the logits [W, V] in float32."""
+        return self.decoder.head(h_WD)
+
+
+class SplitForward:
+    """Answers by one way and pieces of prompts by another, where a machine is faster so."""
+
+    def __init__(self, answers: ForwardPass, pieces: ForwardPass) -> None:
+        """Compute both over one cache."""
+        self.answers, self.pieces = answers, pieces
+
+    def states(
+        self,
+        ids: Seq[int],
+        answers: Seq[Segment],
+        pieces: Seq[Segment],
+        wanted: Seq[int],
+        embeds_ND: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states after the final norm, [W, D], in float32."""
+        count = len(answers)
+        first, rest = [i for i in wanted if i < count], [i - count for i in wanted if i >= count]
+        parts = []
+        if answers:
+            parts.append(self.answers.states(ids[:count], answers, (), first).float())
+        if pieces:
+            embeds = None if embeds_ND is None else embeds_ND[count:]
+            parts.append(self.pieces.states(ids[count:], (), pieces, rest, embeds).float())
+        places = {row: place for place, row in enumerate([*first, *(i + count for i in rest)])}
+        return torch.cat(parts)[[places[row] for row in wanted]]
+
+    def logits(self, h_WD: Tensor) -> Tensor:
+        """Return the logits [W, V] in float32."""
+        return self.answers.logits(h_WD)
+
+
+def make_forward(model: Transformer, cache: PagedCache, native: bool | None, trial: bool = False) -> ForwardPass:
+    """Return whoever computes a model over a cache: native code where it fits (None), always (True; raises a
+    `UserError` where it does not), or never. With `trial` a machine's faster way is found out by a clock."""
+    eager = EagerForward(model, cache)
+    if native is False:
+        return eager
+    if (reason := _reason_against(model, cache)) is not None:
+        if native:
+            raise UserError(f"native = True: {reason}", expected="a model that native code computes")
+        return eager
+    decoder = NativeDecoder(model, *([store.tensors[0] for store in stores] for stores in (cache.keys, cache.values)))
+    own = NativeForward(decoder)
+    ways = choose_ways(model) if trial and not native else Ways("native", "native")
+    if ways.decode == ways.prefill:
+        return own if ways.decode == "native" else eager
+    return SplitForward(*(own if way == "native" else eager for way in ways))
+
+
+def _reason_against(model: Transformer, cache: PagedCache) -> str | None:
+    """Return why native code does not compute this model over this cache, or None."""
+    if cache.device.type != "cpu":
+        return f"the model is on {cache.device}"
+    if cache.keys[0].name != "auto":
+        return f"the cache is {cache.keys[0].name}"
+    return NativeDecoder.reason_against(model)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from qwenkit.errors import QwenkitError, Stopped, UserError, within
 from qwenkit.inference.block_pool import BLOCK
-from qwenkit.inference.forward_pass import EagerForward, ForwardPass
+from qwenkit.inference.forward_pass import ForwardPass, make_forward
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
 from qwenkit.inference.sampling import not_finite
@@ -58,10 +58,20 @@ class ModelRunner:
     `model` owns the weights, `compute_model` runs them: the same module, or its prepacked copy."""
 
     def __init__(
-        self, model: Transformer, vocabulary: int, kv_tokens: int, kv_cache: str = "auto", packed: bool = False
+        self,
+        model: Transformer,
+        vocabulary: int,
+        kv_tokens: int,
+        kv_cache: str = "auto",
+        *,
+        packed: bool = False,
+        native: bool | None = None,
+        trial: bool = False,
     ) -> None:
-        """Prepare an empty cache of `kv_tokens` tokens; `packed` computes with a prepacked copy of the weights."""
+        """Prepare an empty cache of `kv_tokens` tokens; `packed` computes with a prepacked copy of the weights, `native`
+        and `trial` are those of `make_forward`."""
         self.model, self.sampler, self.packed = model, Sampler(vocabulary), packed
+        self.native, self.trial = native, trial
         self.kv_cache, self.num_blocks = kv_cache, kv_tokens // BLOCK
         self.compute_model = prepack(model) if packed else model
         self.reset()
@@ -70,7 +80,7 @@ class ModelRunner:
         """Compute with the weights that the model has now."""
         self.compute_model = prepack(self.model) if self.packed else self.model
         self.compute_model.config = self.config
-        self.forward: ForwardPass = EagerForward(self.compute_model, self.cache)
+        self.forward: ForwardPass = self._forward()
 
     def reset(self) -> None:
         """Follow the configuration that the model has now: nothing that was computed under another one is kept."""
@@ -78,7 +88,10 @@ class ModelRunner:
         weight = self.model.model.embed_tokens.weight
         self.cache = PagedCache(self.config, self.num_blocks, weight.dtype, weight.device, self.kv_cache)
         self.compute_model.config = self.config
-        self.forward = EagerForward(self.compute_model, self.cache)
+        self.forward = self._forward()
+
+    def _forward(self) -> ForwardPass:
+        return make_forward(self.compute_model, self.cache, self.native, self.trial)
 
     def step(self, batch: Batch, drafts: Drafts | None = None) -> None:
         """Read the pieces of prompts, and of every answer one token and what is guessed to follow it. A sequence that

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from qwenkit.errors import UserError, notice
 from qwenkit.inference.native.build import Unavailable
 from qwenkit.inference.native.library import Layer, Matrix, Model, Step, library
-from qwenkit.inference.native.matrices import KINDS, Weights, form, unfit, weights
+from qwenkit.inference.native.matrices import KINDS, Weights, form, product, unfit, weights
 from qwenkit.model.moe import MLP, SparseMLP
 from qwenkit.model.rotary import rotary_tables
 from qwenkit.model.transformer import Attention, Block, Decoder, RMSNorm, Transformer
@@ -103,6 +103,7 @@ class NativeDecoder:
         blocks = [block for block in model.model.layers if isinstance(block, Block)]
         self._layers = (Layer * len(blocks))(*map(self._layer, range(len(blocks)), blocks))
         embedding = self._matrix(model.model.embed_tokens)
+        self._output = weights(model.model.embed_tokens if config.tie_word_embeddings else model.lm_head)
         self._model = Model(
             layers=len(blocks),
             width=config.hidden_size,
@@ -116,7 +117,7 @@ class NativeDecoder:
             layer=self._layers,
             norm=self._floats(model.model.norm.weight),
             embedding=embedding,
-            output=embedding if config.tie_word_embeddings else self._matrix(model.lm_head),
+            output=self._output.matrix,
         )
 
     def _layer(self, number: int, block: Block) -> Layer:
@@ -157,8 +158,8 @@ class NativeDecoder:
         wanted_W: Tensor | None = None,
         logits: bool = True,
     ) -> Tensor:
-        """Return the logits [W, V] in float32, or (`logits=False`) the states [W, C] after the final norm in the dtype
-        of the model, of the wanted rows (None: of all), in their order.
+        """Return the logits [W, V], or (`logits=False`) the states [W, C] after the final norm, of the wanted rows
+        (None: of all), in their order, in float32.
 
         `tables_Bn` are the block tables of B sequences, `sequences_N` says which of them is a row's (None: row i has
         table i). `lengths_N` are the lengths in tokens of the rows' prompts, which only dynamic NTK asks for;
@@ -170,8 +171,16 @@ class NativeDecoder:
         if count and int(positions_N.max()) >= 16 * tables_Bn.shape[1]:
             raise IndexError("a position has no block")
         rows = _Rows(ids_N.long(), positions_N.int(), sequences_N, lengths_N, embeds_NC)
-        out_WX = self._compute(rows, tables_Bn.int().contiguous(), wanted_W, logits)
-        return out_WX if logits else out_WX.to(self.model.model.embed_tokens.weight.dtype)
+        return self._compute(rows, tables_Bn.int().contiguous(), wanted_W, logits)
+
+    def head(self, states_WC: Tensor) -> Tensor:
+        """Return the logits [W, V] of states [W, C] after the final norm: the same bits as those of a step."""
+        return product(self._output, states_WC, self.threads or torch.get_num_threads())
+
+    @property
+    def is_current(self) -> bool:
+        """Return whether the model still has the tensors that are read; `refresh` follows other ones."""
+        return self.model.model.embed_tokens.weight.data_ptr() == self._model.embedding.data
 
     def _compute(self, rows: _Rows, tables_Bn: Tensor, wanted_W: Tensor, logits: bool) -> Tensor:
         """Return the logits [W, V] or the states [W, C] of the wanted rows, in float32."""
