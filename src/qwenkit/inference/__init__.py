@@ -20,11 +20,25 @@
 | `kv_quantization.py`   | the dtype in which they are stored: as computed, or in 8 bits       |
 | `sampling.py`          | from logits to a token: penalties, temperature, top-k, top-p, min-p |
 | `scoring.py`           | log-probabilities of given tokens                                   |
+| `engine_loop.py`       | an engine on a thread of its own, for requests from any other       |
+| `loop_thread.py`       | that thread: what it is asked, when it steps, how it ends           |
+| `request_handle.py`    | a request on it, for threads and for coroutines                     |
+| `delta_queue.py`       | the deltas that nobody has taken yet                                |
+| `loop_stats.py`        | its figures                                                         |
+| `loop_errors.py`       | too busy, stopped, too late, aborted                                |
+| `bench.py`             | how fast a machine reads and writes with a model, and its bounds    |
 """
 
 from qwenkit.inference.engine import Engine
+from qwenkit.inference.engine_loop import EngineLoop
+from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted
+from qwenkit.inference.loop_stats import LoopStats
+from qwenkit.inference.request_handle import RequestHandle
 from qwenkit.inference.requests import Conversation
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.sequence import Delta, Output, Sample
 
-__all__ = ["Conversation", "Delta", "Engine", "Output", "Sample", "SamplingParams"]
+__all__ = [
+    "Conversation", "Delta", "Engine", "EngineBusy", "EngineLoop", "EngineStopped", "EngineTimeout", "LoopStats",
+    "Output", "RequestAborted", "RequestHandle", "Sample", "SamplingParams",
+]  # fmt: skip
