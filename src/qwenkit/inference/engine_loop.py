@@ -31,10 +31,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
+import math
+import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypedDict, TypeVar, Unpack
 
 from qwenkit.inference.argument_checks import integer
 from qwenkit.inference.delta_queue import DeltaQueue
@@ -48,6 +50,13 @@ from qwenkit.inference.sampling_params import SamplingParams
 T = TypeVar("T")
 
 _COUNT = integer(1)
+
+
+class PrepareOptions(TypedDict, total=False):
+    """Further arguments of `Engine.prepare`, which says what they mean."""
+
+    sample: int
+    first_draw: int
 
 
 class EngineLoop:
@@ -80,23 +89,23 @@ class EngineLoop:
         rng_id: int | None = None,
         *,
         timeout: float | None = None,
-        sample: int = 0,
-        first_draw: int = 0,
+        **options: Unpack[PrepareOptions],
     ) -> RequestHandle:
-        """Queue a request and return its handle; `Engine.prepare` says what the arguments mean.
+        """Queue a request and return its handle; `Engine.prepare` says what prompt, parameters and `options` mean.
 
         Its draws are made from `rng_id`; without one, from its place in the engine's queue, which depends on the other
         threads. A request that is not complete within `timeout` seconds ends with `EngineTimeout`. Raises `EngineBusy`
         where too many wait, `EngineStopped` where none is taken, and a `UserError` for what the model cannot be
         asked."""
-        number, queue = next(self._numbers), DeltaQueue(self._max_undelivered)
-        handle = RequestHandle(self._thread, number, queue, self)
+        seconds: float = math.inf if timeout is None else TIMEOUT.parse(timeout, "timeout")
+        number, queue, deadline = next(self._numbers), DeltaQueue(self._max_undelivered), time.monotonic() + seconds
+        handle = RequestHandle(self._thread, number, queue, deadline, self)
         weakref.finalize(handle, self._thread.release, number).atexit = False  # also where this is interrupted
-        self._thread.open(number, queue, TIMEOUT.parse(timeout, "timeout"))
+        self._thread.open(number, queue, seconds, deadline)
         try:
-            request = self._engine.prepare(prompt, params, rng_id, sample=sample, first_draw=first_draw)
+            request = self._engine.prepare(prompt, params, rng_id, **options)
         except BaseException:
-            handle.abort()
+            self._thread.forget(number)
             raise
         self._thread.enqueue(number, request)
         return handle
@@ -108,13 +117,10 @@ class EngineLoop:
         rng_id: int | None = None,
         *,
         timeout: float | None = None,
-        sample: int = 0,
-        first_draw: int = 0,
+        **options: Unpack[PrepareOptions],
     ) -> RequestHandle:
         """Do what `submit` does without blocking the event loop: the prompt is encoded on a thread of its executor."""
-        return await asyncio.to_thread(
-            self.submit, prompt, params, rng_id, timeout=timeout, sample=sample, first_draw=first_draw
-        )
+        return await asyncio.to_thread(self.submit, prompt, params, rng_id, timeout=timeout, **options)
 
     def abort(self, handle: RequestHandle) -> None:
         """Stop a request: `handle.abort()`."""

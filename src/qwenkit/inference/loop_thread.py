@@ -1,8 +1,9 @@
 """The thread that owns an engine: it takes what other threads ask, steps while there is work, and sleeps otherwise.
 
     thread = LoopThread(engine, max_waiting=256, stall_timeout=600)
-    thread.open(number, queue, timeout); thread.enqueue(number, request)        # any thread; `queue` gets the deltas
-    thread.release(number)                                                      # any thread, finalizers too
+    thread.open(number, queue, timeout, deadline)       # any thread; `queue` gets the deltas
+    thread.enqueue(number, request)                     # any thread
+    thread.release(number)                              # any thread, finalizers too
     future = thread.ask(function, when_idle=False)
     thread.stop(timeout=30)
 
@@ -37,8 +38,6 @@ from qwenkit.inference.delta_queue import DeltaQueue
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted, stopped_by
 from qwenkit.inference.loop_stats import LoopState, LoopStats, TokenRate
 from qwenkit.inference.request_handle import POLL_SECONDS
-from qwenkit.inference.requests import Conversation, PromptLike
-from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.sequence import Delta, Request
 
 T = TypeVar("T")
@@ -49,23 +48,17 @@ _THREADS: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
 
 class SteppingEngine(Protocol):
-    """What a loop needs of an engine; `Engine` is one. One that also has `stats()` is asked for it after each step."""
+    """What a loop needs of an engine; `Engine` is one. `stats()` of an engine that has it must suit any thread."""
 
     @property
     def has_work(self) -> bool:
         """Return whether a step has something to compute or to hand out."""
         ...
 
-    def prepare(
-        self,
-        prompt: PromptLike | Conversation,
-        params: SamplingParams | None = None,
-        rng_id: int | None = None,
-        *,
-        sample: int = 0,
-        first_draw: int = 0,
-    ) -> Request:
-        """Check, render and encode a request, on any thread."""
+    @property
+    def prepare(self) -> Callable[..., Request]:
+        """Return what checks, renders and encodes a request, on any thread: a function of a prompt or conversation,
+        sampling parameters, `rng_id` and further arguments by their names."""
         ...
 
     def enqueue(self, request: Request) -> int:
@@ -87,9 +80,10 @@ class _Pending:
 
     number: int
     queue: DeltaQueue
-    timeout: float | None
-    deadline: float | None
-    """When its time is over, by the monotonic clock."""
+    timeout: float
+    """The seconds that it has."""
+    deadline: float
+    """When they are over, by the monotonic clock."""
     handle: int | None = None
     """The engine's number of it, from when it is queued."""
 
@@ -114,7 +108,6 @@ class LoopThread:
         self._busy_since: float | None = None
         self._completed = self._failed = self._prompt_tokens = 0
         self._rate = TokenRate(time.monotonic())
-        self._engine_stats: object | None = None
         self._pid, self._torch_threads = os.getpid(), torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="qwenkit-engine", daemon=True)
         _THREADS.add(self)
@@ -122,18 +115,26 @@ class LoopThread:
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
-    def open(self, number: int, queue: DeltaQueue, timeout: float | None) -> None:
-        """Keep a place for a request. Raises `EngineBusy` where `max_waiting` requests have no token yet, and
-        `EngineStopped` where none is taken any more."""
+    def open(self, number: int, queue: DeltaQueue, timeout: float, deadline: float) -> None:
+        """Keep a place for a request, which has `timeout` seconds, until `deadline`.
+
+        Raises `EngineBusy` where `max_waiting` requests have no token yet, and `EngineStopped` where none is taken any
+        more."""
         self.refuse_fork()
         with self._lock:
             if error := self._refusal():
                 raise error
             if len(self._waiting) >= self.max_waiting:
                 raise EngineBusy(f"{self.max_waiting} requests wait already", hint="ask again later")
-            deadline = None if timeout is None else time.monotonic() + timeout
             self._pending[number] = _Pending(number, queue, timeout, deadline)
             self._waiting.add(number)
+
+    def forget(self, number: int) -> None:
+        """Give the place of a request back that could not be prepared."""
+        with self._lock:
+            self._waiting.discard(number)
+            self._pending.pop(number, None)
+            self._none_left.notify_all()
 
     def enqueue(self, number: int, request: Request) -> None:
         """Queue a request for which a place is kept."""
@@ -200,8 +201,9 @@ class LoopThread:
         with self._lock:
             waiting, running = len(self._waiting), len(self._pending) - len(self._waiting)
         error = None if self.fault is None else stopped_by(self.fault).what
+        engine_stats = getattr(self.engine, "stats", lambda: None)()
         return LoopStats(self.state, error, running, waiting, self._completed, self._failed, self._prompt_tokens,
-                         self._rate.total, self._rate.rate(time.monotonic()), self._engine_stats)  # fmt: skip
+                         self._rate.total, self._rate.rate(time.monotonic()), engine_stats)  # fmt: skip
 
     @property
     def state(self) -> LoopState:
@@ -243,7 +245,7 @@ class LoopThread:
         return since is not None and time.monotonic() - since > self.stall_timeout
 
     def _is_late(self, pending: _Pending) -> bool:
-        return pending.deadline is not None and time.monotonic() >= pending.deadline
+        return time.monotonic() >= pending.deadline
 
     def _end_late(self, pending: _Pending) -> None:
         error = EngineTimeout(f"not complete within {pending.timeout:g} s", where=f"request {pending.number}")
@@ -342,11 +344,6 @@ class LoopThread:
             if pending.queue.has_ended:
                 self._finish(pending)
         self._rate.add(time.monotonic(), sum(len(delta.ids) for delta in deltas))
-        self._update_engine_stats()
-
-    def _update_engine_stats(self) -> None:
-        stats = getattr(self.engine, "stats", None)
-        self._engine_stats = stats() if callable(stats) else None
 
     def _take_call(self, future: Future[T], function: Callable[[], T], when_idle: bool) -> None:
         if when_idle:

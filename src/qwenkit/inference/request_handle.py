@@ -13,6 +13,7 @@ any more aborts its request.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -32,17 +33,19 @@ TIMEOUT = optional(SECONDS)
 class Patience:
     """The time that a wait has left."""
 
-    def __init__(self, timeout: float | None) -> None:
-        """Begin to wait; None: as long as the engine works."""
+    def __init__(self, timeout: float | None, deadline: float) -> None:
+        """Begin to wait, `timeout` seconds at most (None: as long as the engine works). At `deadline`, by the monotonic
+        clock, somebody looks at the request again."""
         self.timeout: float | None = TIMEOUT.parse(timeout, "timeout")
-        self._end = None if self.timeout is None else time.monotonic() + self.timeout
+        self._end = time.monotonic() + (math.inf if self.timeout is None else self.timeout)
+        self._deadline = deadline
 
     def next_wait(self) -> float:
         """Return how many seconds to wait now, at most `POLL_SECONDS`; raises `EngineTimeout` at the end."""
-        left = POLL_SECONDS if self._end is None else min(POLL_SECONDS, self._end - time.monotonic())
-        if left <= 0:
+        now = time.monotonic()
+        if now >= self._end:
             raise EngineTimeout(f"nothing came within {self.timeout:g} s", hint="wait longer, or abort the request")
-        return left
+        return min(POLL_SECONDS, self._end - now, max(0.0, self._deadline - now))
 
 
 class RequestOwner(Protocol):
@@ -60,11 +63,13 @@ class RequestOwner(Protocol):
 class RequestHandle:
     """One request. Any thread may use it; each delta is given out once."""
 
-    def __init__(self, owner: RequestOwner, number: int, queue: DeltaQueue, loop: object = None) -> None:
+    def __init__(
+        self, owner: RequestOwner, number: int, queue: DeltaQueue, deadline: float = math.inf, loop: object = None
+    ) -> None:
         """Made by `EngineLoop.submit`. The handle keeps `loop` alive, which stops when nobody refers to it."""
         self.number = number
         """The loop's number of the request, in the order of `submit`."""
-        self._owner, self._queue, self._loop = owner, queue, loop
+        self._owner, self._queue, self._deadline, self._loop = owner, queue, deadline, loop
 
     @property
     def has_ended(self) -> bool:
@@ -82,7 +87,7 @@ class RequestHandle:
     def next(self, timeout: float | None = None) -> Delta | None:
         """Return the next delta, or None after the last. Raises the request's error after its last delta, and
         `EngineTimeout` where none has come within `timeout` seconds."""
-        patience = Patience(timeout)
+        patience = Patience(timeout, self._deadline)
         while True:
             delta, ended = self._queue.take()
             if delta is not None or ended:
@@ -93,7 +98,7 @@ class RequestHandle:
     def result(self, timeout: float | None = None) -> Output:
         """Return the output when the request is complete, or raise its error; the deltas stay to be taken. Raises
         `EngineTimeout` where it is not complete within `timeout` seconds."""
-        patience = Patience(timeout)
+        patience = Patience(timeout, self._deadline)
         while not self._queue.has_ended:
             self._owner.check(self.number)
             self._queue.wait(patience.next_wait(), for_end=True)
@@ -124,7 +129,7 @@ class RequestHandle:
     async def anext(self, timeout: float | None = None) -> Delta | None:
         """Return what `next` returns, without blocking the event loop. A coroutine that is cancelled here loses no
         delta, and the request goes on."""
-        patience = Patience(timeout)
+        patience = Patience(timeout, self._deadline)
         while True:
             delta, ended = self._queue.take()
             if delta is not None or ended:
@@ -134,7 +139,7 @@ class RequestHandle:
 
     async def aresult(self, timeout: float | None = None) -> Output:
         """Return what `result` returns, without blocking the event loop."""
-        patience = Patience(timeout)
+        patience = Patience(timeout, self._deadline)
         while not self._queue.has_ended:
             self._owner.check(self.number)
             await self._watch(patience.next_wait(), for_end=True)
