@@ -127,4 +127,4 @@ def test_coroutines_of_two_event_loops_are_woken_and_a_closed_one_is_passed_over
         thread.join(LIMIT)
         assert not thread.is_alive()
         loop.close()
-    assert queue._watchers == []
+    assert queue._watchers == {}

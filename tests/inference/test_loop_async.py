@@ -109,7 +109,7 @@ def test_a_wait_that_is_given_up_loses_no_delta() -> None:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        assert handle._queue._watchers == []
+        assert handle._queue._watchers == {}
         engine.allow(3)
         assert [delta.ids async for delta in handle] == [[0], [1], [2]]
 

@@ -75,7 +75,10 @@ def table(report: BenchReport) -> Table:
     for row in report.rows:
         name = f"prefill of {row.size} tokens" if row.what == "prefill" else f"decode, batch {row.size}"
         bound, share = ("", "") if row.bound is None or row.share is None else (rate(row.bound), f"{row.share:.0%}")
-        grid.add_row(name, rate(row.tokens_per_second), f"{1000 * row.seconds:,.1f}", bound, share)
+        grid.add_row(name, rate(row.tokens_per_second), milliseconds(row.seconds), bound, share)
+    cache = report.cache
+    for name, seconds in (("new", cache.cold_seconds), ("known", cache.warm_seconds)):
+        grid.add_row(f"first token, {cache.prefix:,} {name} before it", "", milliseconds(seconds))
     return grid
 
 
@@ -85,12 +88,15 @@ def remarks(report: BenchReport) -> list[str]:
     holds = "grows with what is written" if cache.tokens is None else f"holds {cache.tokens:,} tokens"
     faster = cache.cold_seconds / cache.warm_seconds
     return [
-        f"bounds     {report.flops / 1e9:,.0f} GFLOP/s in a matrix product, {report.bandwidth / 1e9:,.1f} GB/s in a "
-        "read of memory; the best of this run",
-        f"cache      {holds}, {size(cache.bytes_per_token)} a token",
-        f"prefix     first token behind {cache.prefix:,} tokens: {1000 * cache.cold_seconds:,.1f} ms, "
-        f"{1000 * cache.warm_seconds:,.1f} ms where they were read before ({faster:.1f} times as fast)",
+        f"bounds   {report.flops / 1e9:,.0f} GFLOP/s in a matrix product, {report.bandwidth / 1e9:,.1f} GB/s in a read",
+        f"cache    {holds}, {size(cache.bytes_per_token)} a token",
+        f"prefix   the first token comes {faster:.1f} times as soon where it was read before",
     ]
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time in milliseconds."""
+    return f"{1000 * seconds:,.1f}"
 
 
 def rate(value: float) -> str:

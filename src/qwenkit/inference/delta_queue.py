@@ -38,10 +38,10 @@ class DeltaQueue:
     def __init__(self, max_undelivered: int) -> None:
         """Start empty; more than `max_undelivered` deltas are merged into one for each answer."""
         self._max_undelivered, self._merge_above = max_undelivered, max_undelivered
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come back here while it is taken
         self._changed, self._finished = threading.Condition(self._lock), threading.Condition(self._lock)
         self._deltas: deque[Delta] = deque()
-        self._watchers: list[_Watcher] = []
+        self._watchers: dict[int, _Watcher] = {}
         self._output: Output | None = None
         self._error: QwenkitError | None = None
 
@@ -67,12 +67,13 @@ class DeltaQueue:
         with self._lock:
             if self.has_ended:
                 return
-            self._output, self._error = delta.output, delta.error
             self._deltas.append(delta)
             if len(self._deltas) > self._merge_above:
                 self._deltas = deque(merged(self._deltas))
                 self._merge_above = max(self._max_undelivered, 2 * len(self._deltas))
-            self._notify()
+            self._output, self._error = delta.output or self._output, delta.error or self._error
+            woken = self._notify()
+        _wake_all(woken)
 
     def close(self, error: QwenkitError, discard: bool = False) -> None:
         """End the request with an error, if it has not ended; `discard` also drops what was not taken."""
@@ -81,7 +82,8 @@ class DeltaQueue:
                 self._deltas.clear()
             if not self.has_ended:
                 self._error = error
-            self._notify()
+            woken = self._notify()
+        _wake_all(woken)
 
     def take(self) -> tuple[Delta | None, bool]:
         """Return the next delta or None, and whether there is none because the request has ended."""
@@ -102,27 +104,33 @@ class DeltaQueue:
             if self._is_ready(for_end):
                 future.set_result(None)
             else:
-                self._watchers.append(_Watcher(event_loop, future, for_end))
+                self._watchers[id(future)] = _Watcher(event_loop, future, for_end)
         return future
 
     def unwatch(self, future: asyncio.Future[None]) -> None:
-        """Forget a future that nobody awaits any more."""
-        with self._lock:
-            self._watchers = [watcher for watcher in self._watchers if watcher.future is not future]
+        """Forget a future that nobody awaits any more. Takes no lock: it also runs where a coroutine is collected."""
+        self._watchers.pop(id(future), None)
 
     def _is_ready(self, for_end: bool) -> bool:
         return self.has_ended or (bool(self._deltas) and not for_end)
 
-    def _notify(self) -> None:
-        """Wake whoever waits for what has happened; the lock is held."""
+    def _notify(self) -> list[_Watcher]:
+        """Wake the threads that wait for what has happened, and return the coroutines that do; the lock is taken."""
         self._changed.notify_all()
         if self.has_ended:
             self._finished.notify_all()
-        ready = [watcher for watcher in self._watchers if self._is_ready(watcher.for_end)]
-        self._watchers = [watcher for watcher in self._watchers if not self._is_ready(watcher.for_end)]
+        watchers = [self._watchers.get(key) for key in list(self._watchers)]
+        ready = [watcher for watcher in watchers if watcher is not None and self._is_ready(watcher.for_end)]
         for watcher in ready:
-            with contextlib.suppress(RuntimeError):  # that event loop is closed: nobody waits there
-                watcher.event_loop.call_soon_threadsafe(_wake, watcher.future)
+            self.unwatch(watcher.future)
+        return ready
+
+
+def _wake_all(watchers: list[_Watcher]) -> None:
+    """Wake coroutines. Without the lock: those of a closed event loop may be collected when they are forgotten here."""
+    for watcher in watchers:
+        with contextlib.suppress(RuntimeError):  # that event loop is closed: nobody waits there
+            watcher.event_loop.call_soon_threadsafe(_wake, watcher.future)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

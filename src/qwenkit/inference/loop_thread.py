@@ -96,7 +96,7 @@ class LoopThread:
         self.engine, self.max_waiting, self.stall_timeout = engine, max_waiting, stall_timeout
         self.draining = self.stopping = self.ended = False
         self.fault: BaseException | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._none_left = threading.Condition(self._lock)
         self._pending: dict[int, _Pending] = {}
         self._waiting: set[int] = set()
