@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 _IDLE_SECONDS = 60.0
 _EXIT_SECONDS = 10.0
+_AT_ONCE = 1000  # of what was asked is done before the next step
 _THREADS: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
 
@@ -201,7 +202,7 @@ class LoopThread:
         with self._lock:
             waiting, running = len(self._waiting), len(self._pending) - len(self._waiting)
         error = None if self.fault is None else stopped_by(self.fault).what
-        engine_stats = getattr(self.engine, "stats", lambda: None)()
+        engine_stats = getattr(self.engine, "stats", lambda: None)() if self.fault is None else None
         return LoopStats(self.state, error, running, waiting, self._completed, self._failed, self._prompt_tokens,
                          self._rate.total, self._rate.rate(time.monotonic()), engine_stats)  # fmt: skip
 
@@ -230,12 +231,14 @@ class LoopThread:
         """Return why no request is taken; None where one is."""
         if self.fault is not None:
             return stopped_by(self.fault)
-        reasons = {
-            "running": None,
-            "draining": EngineStopped("the engine's loop takes no more requests"),
-            "stalled": self._stalled(),
-        }
-        return reasons.get(self.state, EngineStopped("the engine's loop was stopped"))
+        match self.state:
+            case "running":
+                return None
+            case "stalled":
+                return self._stalled()
+            case "draining":
+                return EngineStopped("the engine's loop takes no more requests")
+        return EngineStopped("the engine's loop was stopped")
 
     def _stalled(self) -> EngineStopped:
         return EngineStopped(f"the engine's present step has not ended for {self.stall_timeout:g} s")
@@ -263,7 +266,7 @@ class LoopThread:
                 self.engine.abort(handle)
         except BaseException as fault:
             self.fault = fault
-        error = self._refusal()
+        self._busy_since, error = None, self._refusal()
         assert error is not None
         self._end_all(error)
         with contextlib.suppress(Empty):  # what nobody will do any more holds requests
@@ -288,7 +291,7 @@ class LoopThread:
                 first = self._inbox.get(timeout=_IDLE_SECONDS)
                 self._busy_since = time.monotonic()
                 yield first
-            while True:
+            for _ in range(_AT_ONCE):
                 self._busy_since = time.monotonic()
                 yield self._inbox.get_nowait()
 
@@ -322,9 +325,9 @@ class LoopThread:
             pending.queue.close(error)
         with self._lock:
             self._waiting.discard(pending.number)
-            self._pending.pop(pending.number, None)
-            self._failed += pending.queue.has_failed
-            self._completed += not pending.queue.has_failed
+            if self._pending.pop(pending.number, None) is not None:
+                self._failed += pending.queue.has_failed
+                self._completed += not pending.queue.has_failed
             if not self._pending:
                 self._none_left.notify_all()
 
@@ -341,7 +344,7 @@ class LoopThread:
                 continue
             self._waiting.discard(pending.number)
             pending.queue.put(delta)
-            if pending.queue.has_ended:
+            if delta.output is not None or delta.error is not None:
                 self._finish(pending)
         self._rate.add(time.monotonic(), sum(len(delta.ids) for delta in deltas))
 
