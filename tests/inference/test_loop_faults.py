@@ -367,8 +367,8 @@ if not child:
     print("child:", loop.stop(60), flush=True)
     sys.exit(7)
 print("parent:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     handle.result()
 except KeyboardInterrupt:
     print("interrupted", flush=True)

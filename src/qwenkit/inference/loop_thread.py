@@ -181,7 +181,8 @@ class LoopThread:
     def quit(self) -> None:
         """Have the thread end after its present step. Takes no lock: a finalizer may call it."""
         self.stopping = True
-        self._inbox.put(lambda: None)
+        if not self.ended:
+            self._inbox.put(lambda: None)
 
     def stop(self, timeout: float) -> bool:
         """End the thread and all requests; return whether the thread has ended within the time. Where it has not, it
