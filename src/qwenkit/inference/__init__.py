@@ -22,6 +22,7 @@
 | `scoring.py`           | log-probabilities of given tokens                                   |
 | `engine_loop.py`       | an engine on a thread of its own, for requests from any other       |
 | `loop_thread.py`       | that thread: what it is asked, when it steps, how it ends           |
+| `stepping_engine.py`   | what it asks of an engine                                           |
 | `request_handle.py`    | a request on it, for threads and for coroutines                     |
 | `delta_queue.py`       | the deltas that nobody has taken yet                                |
 | `loop_stats.py`        | its figures                                                         |

@@ -42,10 +42,11 @@ from qwenkit.inference.argument_checks import integer
 from qwenkit.inference.delta_queue import DeltaQueue
 from qwenkit.inference.loop_errors import EngineTimeout
 from qwenkit.inference.loop_stats import LoopStats
-from qwenkit.inference.loop_thread import LoopThread, SteppingEngine
+from qwenkit.inference.loop_thread import LoopThread
 from qwenkit.inference.request_handle import SECONDS, TIMEOUT, RequestHandle
 from qwenkit.inference.requests import Conversation, PromptLike
 from qwenkit.inference.sampling_params import SamplingParams
+from qwenkit.inference.stepping_engine import SteppingEngine
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -39,6 +39,7 @@ from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeo
 from qwenkit.inference.loop_stats import LoopState, LoopStats, TokenRate
 from qwenkit.inference.request_handle import POLL_SECONDS
 from qwenkit.inference.sequence import Delta, Request
+from qwenkit.inference.stepping_engine import SteppingEngine
 
 T = TypeVar("T")
 
@@ -46,33 +47,6 @@ _IDLE_SECONDS = 60.0
 _EXIT_SECONDS = 10.0
 _AT_ONCE = 1000  # of what was asked is done before the next step
 _THREADS: weakref.WeakSet[LoopThread] = weakref.WeakSet()
-
-
-class SteppingEngine(Protocol):
-    """What a loop needs of an engine; `Engine` is one. `stats()` of an engine that has it must suit any thread."""
-
-    @property
-    def has_work(self) -> bool:
-        """Return whether a step has something to compute or to hand out."""
-        ...
-
-    @property
-    def prepare(self) -> Callable[..., Request]:
-        """Return what checks, renders and encodes a request, on any thread: a function of a prompt or conversation,
-        sampling parameters, `rng_id` and further arguments by their names."""
-        ...
-
-    def enqueue(self, request: Request) -> int:
-        """Queue a request and return its handle."""
-        ...
-
-    def step(self) -> list[Delta]:
-        """Run one step of the model; return what the requests have got."""
-        ...
-
-    def abort(self, handle: int) -> None:
-        """Drop a request."""
-        ...
 
 
 @dataclass(eq=False)
