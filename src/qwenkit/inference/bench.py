@@ -235,15 +235,15 @@ def _bounds(model: Transformer, seconds: float) -> tuple[float, float]:
         a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
         product = min(_repeated(lambda: a @ b, seconds / 2, at_least=3))
         size = min(_READ_BYTES, (available_memory() or _READ_BYTES * 8) // 8)
-        numbers = torch.ones(size // 4)
+        numbers = torch.ones(1024, size // 4096)
         read = min(min(_repeated(lambda read=read: read(numbers), seconds / 4, at_least=3)) for read in _reads())
     return 2 * _SIDE**3 / product, _bytes(numbers) / read
 
 
 def _reads() -> Iterator[Callable[[Tensor], Tensor]]:
-    """Yield ways to read every number of a tensor once; which is the fastest depends on the processor."""
+    """Yield ways to read every number of a matrix once; which is the fastest depends on the processor."""
     yield torch.sum
-    yield lambda numbers: torch.mv(numbers.view(1024, -1), numbers[: len(numbers) // 1024])
+    yield lambda numbers: torch.mv(numbers, numbers[0])
 
 
 def _repeated(function: Callable[[], object], seconds: float, at_least: int = 2) -> list[float]:
