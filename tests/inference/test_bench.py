@@ -52,7 +52,7 @@ def test_no_prompt_is_asked_twice_but_the_shared_prefix(model: Transformer, monk
     texts = [tuple(prompt) for prompt in asked]
     assert len(set(texts)) == len(texts)
     behind = [text[:183] for text in texts if len(text) == 183 + 16]
-    assert len(behind) == 5 and [behind.count(prefix) for prefix in behind] == [1, 1, 3, 3, 3]
+    assert [behind.count(prefix) for prefix in behind] == [1, 2, 2], "once new; then one that was read before"
 
 
 def test_the_weights_that_a_step_reads() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def bench(
     model: Model,
     threads: Annotated[int, typer.Option(help="0: all free cores", min=0)] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="repeat each measurement less")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions, shorter prompts")] = False,
     accept_unknown: Accept = "",
     as_json: Json = False,
 ) -> None:

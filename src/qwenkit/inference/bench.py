@@ -4,13 +4,13 @@
     report.rows[0].tokens_per_second, report.rows[0].share
     report.cache.cold_seconds, report.cache.warm_seconds
 
-Reading a prompt (prefill) is bound by arithmetic: the rate of a large matrix product of torch in the model's dtype over
-the operations of a token. Writing (decode) is bound by memory: a step has to read all weights once, for however many
-answers, so the bound is the rate of a plain read of memory over their bytes. Both bounds are measured in the same run,
-with the same threads, and are the best of several tries; a machine that is busy shows in them too.
+Reading a prompt (prefill) is bound by arithmetic: the rate of a large matrix product of torch, in float32 or in the
+model's dtype, over the operations of a token. Writing (decode) is bound by memory: a step has to read all weights once,
+for however many answers, so the bound is the rate of a plain read of memory over their bytes. Both bounds are measured
+in the same run, with the same threads, and are the best of several tries; a machine that is busy shows in them too.
 
 What is timed is the engine itself: greedy, without log-probabilities, on random ids, so that no prompt was read before.
-A row is the median of its repetitions.
+A row is the median of its repetitions, one where a prompt takes long.
 
 Caveats: on a CPU only. Attention over the cache and its bytes are not part of the decode bound: they count where
 prompts are long. Of a mixture of experts a step reads what its tokens choose, so its decode has no bound here.
@@ -32,7 +32,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference.engine import Engine
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.model import ModelConfig, Transformer
-from qwenkit.platform import available_memory, cpu_model
+from qwenkit.platform import available_memory, cpu_model, has_bf16
 
 PREFILL = (128, 512)
 """Lengths of prompts, in tokens."""
@@ -108,11 +108,11 @@ class BenchReport:
 
 
 def bench(engine: Engine, *, quick: bool = False, progress: Progress = lambda done, total, note: None) -> BenchReport:
-    """Measure an engine that has no pending requests. `quick` repeats less. Raises a `UserError` for a model that has
+    """Measure an engine that has no pending requests. `quick` repeats less and asks shorter prompts. Raises a `UserError` for a model that has
     too few positions."""
     config, seconds = engine.model.config, _QUICK_SECONDS if quick else _SECONDS
-    lengths = _fitting(PREFILL, config.max_length - 1)
-    prefix = min(PREFIX, config.max_length - _QUESTION - 1)
+    lengths = _fitting(PREFILL[:1] if quick else PREFILL, config.max_length - 1)
+    prefix = min(PREFIX // 4 if quick else PREFIX, config.max_length - _QUESTION - 1)
     if not lengths or prefix < 1 or config.max_length < 2 * _PROMPT:
         raise UserError(f"the model has {config.max_length} positions", expected=f"{2 * _PROMPT} or more")
     steps = itertools.count()
@@ -229,14 +229,15 @@ def _bound(model: Transformer, what: str, size: int, flops: float, bandwidth: fl
 
 
 def _bounds(model: Transformer, seconds: float) -> tuple[float, float]:
-    """Return the operations a second of a matrix product in the model's dtype, and the bytes a second of a read."""
+    """Return the operations a second of a matrix product, in float32 or the model's dtype, whichever is faster, and the
+    bytes a second of a read. A CPU that has no products in bf16 emulates them, which bounds nothing."""
+    dtypes = {torch.float32, _table(model).dtype} if has_bf16("cpu") else {torch.float32}
     with torch.inference_mode():
-        dtype = _table(model).dtype
-        a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
-        product = min(_repeated(lambda: a @ b, seconds / 2, at_least=3))
+        squares = [torch.randn(_SIDE, _SIDE).to(dtype) for dtype in dtypes]
+        product = min(min(_repeated(lambda a=a: a @ a, seconds / 2 / len(squares), 3)) for a in squares)
         size = min(_READ_BYTES, (available_memory() or _READ_BYTES * 8) // 8)
         numbers = torch.ones(1024, size // 4096)
-        read = min(min(_repeated(lambda read=read: read(numbers), seconds / 4, at_least=3)) for read in _reads())
+        read = min(min(_repeated(lambda read=read: read(numbers), seconds / 4, 3)) for read in _reads())
     return 2 * _SIDE**3 / product, _bytes(numbers) / read
 
 
@@ -246,7 +247,7 @@ def _reads() -> Iterator[Callable[[Tensor], Tensor]]:
     yield lambda numbers: torch.mv(numbers, numbers[0])
 
 
-def _repeated(function: Callable[[], object], seconds: float, at_least: int = 2) -> list[float]:
+def _repeated(function: Callable[[], object], seconds: float, at_least: int = 1) -> list[float]:
     """Return the seconds that each call took, of calls for at least so many seconds in all."""
     times: list[float] = []
     while len(times) < at_least or sum(times) < seconds:
