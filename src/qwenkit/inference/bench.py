@@ -108,8 +108,8 @@ class BenchReport:
 
 
 def bench(engine: Engine, *, quick: bool = False, progress: Progress = lambda done, total, note: None) -> BenchReport:
-    """Measure an engine that has no pending requests. `quick` repeats less and asks shorter prompts. Raises a `UserError` for a model that has
-    too few positions."""
+    """Measure an engine that has no pending requests. `quick` repeats less and asks shorter prompts. Raises a
+    `UserError` for a model that has too few positions."""
     config, seconds = engine.model.config, _QUICK_SECONDS if quick else _SECONDS
     lengths = _fitting(PREFILL[:1] if quick else PREFILL, config.max_length - 1)
     prefix = min(PREFIX // 4 if quick else PREFIX, config.max_length - _QUESTION - 1)
