@@ -28,6 +28,7 @@ class FakeEngine:
         self.requests: dict[int, Request] = {}
         self.tokens: dict[int, int] = {}
         self.aborted: list[int] = []
+        self.options: list[dict[str, object]] = []
         self.threads: set[int] = set()
         self.polls = self.steps = self.next_handle = 0
         self.before_step: Callable[[], None] = lambda: None
@@ -52,10 +53,11 @@ class FakeEngine:
         return bool(self.requests)
 
     def prepare(
-        self, prompt: Any, params: SamplingParams | None = None, rng_id: int | None = None, **options: int
+        self, prompt: Any, params: SamplingParams | None = None, rng_id: int | None = None, **options: object
     ) -> Request:
         if prompt[0] == 13:
             raise UserError("unlucky", where="prompt")
+        self.options.append(options)
         params = params or SamplingParams.plain(max_tokens=3)
         return Request(rng_id or 0, "request", Prompt(tuple(prompt)), params, params.max_tokens or 0, frozenset())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -39,6 +40,14 @@ def test_only_the_loops_thread_touches_the_engine() -> None:
         assert handle.result(LIMIT).ids == [0, 1, 2, 3, 4] and handle.next(LIMIT) is None
         assert loop.call(threading.get_ident, timeout=LIMIT) in engine.threads
     assert len(engine.threads) == 1 and threading.get_ident() not in engine.threads
+
+
+def test_arguments_of_prepare_go_to_the_engine() -> None:
+    engine = FakeEngine()
+    with EngineLoop(engine) as loop:
+        loop.submit([1], sample=2, priority=-1)
+        asyncio.run(loop.asubmit([1], first_draw=5, cache_salt="mine"))
+    assert engine.options == [{"sample": 2, "priority": -1}, {"first_draw": 5, "cache_salt": "mine"}]
 
 
 def test_a_full_queue_refuses_and_every_end_of_a_request_frees_its_place() -> None:

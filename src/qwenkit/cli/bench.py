@@ -29,6 +29,7 @@ def bench(
     is, and what a prefix saves that was read before."""
     from qwenkit.hub import resolve
     from qwenkit.inference import Engine
+    from qwenkit.inference.bench import DECODE
     from qwenkit.inference.bench import bench as measure
     from qwenkit.platform import free_cores, torch_threads
 
@@ -38,7 +39,7 @@ def bench(
     with torch_threads(threads or free_cores()), bar() as moved:
         moved(0, 1, "loading the model")
         with accepting_names(accept_unknown):
-            engine = Engine(folder)
+            engine = Engine(folder, max_batch=max(DECODE))
         report = measure(engine, quick=quick, progress=moved)
     if as_json:
         print_json({"model": model, **plain(report)})

@@ -54,10 +54,12 @@ _COUNT = integer(1)
 
 
 class PrepareOptions(TypedDict, total=False):
-    """Further arguments of `Engine.prepare`, which says what they mean."""
+    """Further arguments of the engine's `prepare`, which says what they mean."""
 
     sample: int
     first_draw: int
+    priority: int
+    cache_salt: str | None
 
 
 class EngineLoop:
