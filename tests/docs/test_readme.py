@@ -126,6 +126,15 @@ def test_the_lines_of_python_run(family: Path) -> None:
     assert answer.stdout.split()[-1] in ("stop", "length")
 
 
+def test_the_program_of_the_engines_page_runs(family: Path) -> None:
+    """The first block of Python runs as it stands: three answers from threads, three from coroutines."""
+    text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    program = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)[0]
+    answer = subprocess.run([sys.executable, "-c", program], cwd=family, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0 and not answer.stderr, answer.stderr
+    assert answer.stdout.endswith(" tokens in 6 answers\n")
+
+
 def test_the_readmes_keep_step() -> None:
     """Same headings, commands, links, pictures and numbers, in both languages."""
     english, chinese = (page.read_text(encoding="utf-8") for page in READMES)

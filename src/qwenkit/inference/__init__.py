@@ -27,9 +27,21 @@
 | `sampling.py`          | its arithmetic: penalties, temperature, top-k, top-p, min-p         |
 | `scoring.py`           | log-probabilities of given tokens                                   |
 | `native/`              | the decoder as one C++ function, for the processor                  |
+| `engine_loop.py`       | an engine on a thread of its own, for requests from any other       |
+| `loop_thread.py`       | that thread: what it is asked, when it steps, how it ends           |
+| `stepping_engine.py`   | what it asks of an engine                                           |
+| `request_handle.py`    | a request on it, for threads and for coroutines                     |
+| `delta_queue.py`       | the deltas that nobody has taken yet                                |
+| `loop_stats.py`        | its figures                                                         |
+| `loop_errors.py`       | too busy, stopped, too late, aborted                                |
+| `bench.py`             | how fast a machine reads and writes with a model, and its bounds    |
 """
 
 from qwenkit.inference.engine import Engine
+from qwenkit.inference.engine_loop import EngineLoop
+from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted
+from qwenkit.inference.loop_stats import LoopStats
+from qwenkit.inference.request_handle import RequestHandle
 from qwenkit.inference.requests import Conversation
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.sequence import Delta, Output, Sample
@@ -37,6 +49,7 @@ from qwenkit.inference.speculation import DraftModel, PromptLookup
 from qwenkit.inference.stats import EngineStats
 
 __all__ = [
-    "Conversation", "Delta", "DraftModel", "Engine", "EngineStats", "Output", "PromptLookup", "Sample",
+    "Conversation", "Delta", "DraftModel", "Engine", "EngineBusy", "EngineLoop", "EngineStats", "EngineStopped",
+    "EngineTimeout", "LoopStats", "Output", "PromptLookup", "RequestAborted", "RequestHandle", "Sample",
     "SamplingParams",
 ]  # fmt: skip

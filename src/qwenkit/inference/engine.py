@@ -118,8 +118,8 @@ class Engine:
         model; None: as the model says. `packed` copies bf16 weights into the layout that oneDNN reads
         (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the copy
         has room. `native` computes by compiled code (None: where there is a compiler and the model fits; it then reads
-        prompts and writes answers to the same bits). `speculation` guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same.
-        Raises a `UserError` for arguments and settings of the folder that mean nothing."""
+        prompts and writes answers to the same bits). `speculation` guesses tokens ahead (`speculation.py`), as long as
+        it pays; the ids stay the same. Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         self.request_factory = RequestFactory(model, tok, folder, seed)

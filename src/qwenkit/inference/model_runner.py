@@ -68,8 +68,8 @@ class ModelRunner:
         native: bool | None = None,
         trial: bool = False,
     ) -> None:
-        """Prepare an empty cache of `kv_tokens` tokens; `packed` computes with a prepacked copy of the weights, `native`
-        and `trial` are those of `make_forward`."""
+        """Prepare an empty cache of `kv_tokens` tokens; `packed` computes with a prepacked copy of the weights,
+        `native` and `trial` are those of `make_forward`."""
         self.model, self.sampler, self.packed = model, Sampler(vocabulary), packed
         self.native, self.trial = native, trial
         self.kv_cache, self.num_blocks = kv_cache, kv_tokens // BLOCK
