@@ -1,9 +1,9 @@
 """Linear layers whose weights are 4 or 8 bits, held as GPTQ folders hold them.
 
-    W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g],   g = the group of column k
+    W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g] + minimum[n, g],   g = the group of column k
 
     layer = QuantizedLinear(quant_config, qweight, qzeros, scales, g_idx, bias)     # tensors of a GPTQ folder, mapped
-    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `training/gptq.py`
+    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `gptq.py`, GGUF files
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
 else, and for many rows of input, the weight is dequantized for each call, a slice of rows at a time: exact in the dtype
@@ -11,7 +11,8 @@ of the input. So float32 is the reference, and bf16 the fast way (its scales are
 
 The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
 packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
-quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory.
+quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory. GGUF's
+Q4_1 has `minimums` [G, N] in place of zeros, which are fractions of a level there; a GPTQ folder cannot hold them.
 
 Legend: N outputs, K inputs, G groups, R rows of a slice, T rows of the input.
 """
@@ -56,6 +57,7 @@ class QuantizedLinear(nn.Module):
     scales: Tensor
     g_idx: Tensor
     bias: Tensor | None
+    minimums: Tensor | None
 
     def __init__(
         self,
@@ -65,15 +67,16 @@ class QuantizedLinear(nn.Module):
         scales: Tensor,
         g_idx: Tensor,
         bias: Tensor | None = None,
+        minimums: Tensor | None = None,
     ) -> None:
         """Take the tensors of a GPTQ checkpoint, for N outputs, K inputs and G groups.
 
         `qweight` is int32 [K / per_word, N], `qzeros` int32 [G, N / per_word], `scales` [G, N], `g_idx` [K] and `bias`
-        [N]."""
+        [N]; `minimums` [G, N] (None: zero) are added to the weights of each group."""
         super().__init__()
         self.quant_config = quant_config
         self.in_features, self.out_features = qweight.shape[0] * quant_config.per_word, qweight.shape[1]
-        for name, tensor in zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)):
+        for name, tensor in zip((*NAMES, "bias", "minimums"), (qweight, qzeros, scales, g_idx, bias, minimums)):
             self.register_buffer(name, tensor)
         self.in_order = bool(torch.equal(g_idx.long(), _ordered(self.in_features, quant_config)))
         self._kernel: tuple[str, Tensor, Tensor] | None = None
@@ -106,9 +109,13 @@ class QuantizedLinear(nn.Module):
         groups = zeros_RG.shape[1]
         if self.in_order and self.in_features % groups == 0:
             levels_RGK = levels_RK.view(len(levels_RK), groups, -1).float()
-            return levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None]).view_as(levels_RK)
+            levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None])
+            if self.minimums is not None:
+                levels_RGK.add_(self.minimums[:, rows].t().float()[..., None])
+            return levels_RGK.view_as(levels_RK)
         group_K = self.g_idx.long()
-        return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
+        weight_RK = (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
+        return weight_RK if self.minimums is None else weight_RK + self.minimums[:, rows].t().float()[:, group_K]
 
     def _levels(self, rows: slice) -> Tensor:
         """Return the quantized values [R, K] as bytes: those of a word are in the order of their columns."""
@@ -135,15 +142,14 @@ class QuantizedLinear(nn.Module):
     def _has_kernel(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not self.in_order:
             return False
-        if self.quant_config.bits == 8:
-            return self.quant_config.groups(self.in_features) == 1 and (self._kernel is not None or self.symmetric)
-        whole = self.in_features % 64 == 0 and self.out_features % 64 == 0
-        return self.quant_config.bits == 4 and self.quant_config.group_size in _KERNEL_GROUPS and whole
+        if not kernel_fits(self.quant_config, self.in_features, self.out_features):
+            return False
+        return self.quant_config.bits == 4 or self._kernel is not None or self.symmetric
 
     @property
     def symmetric(self) -> bool:
-        """Return whether every zero is the middle level."""
-        return bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
+        """Return whether every zero is the middle level, and no minimum is added."""
+        return self.minimums is None and bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
 
     def _packed(self) -> tuple[str, Tensor, Tensor]:
         """Return the arguments of the kernel; computed once."""
@@ -154,22 +160,48 @@ class QuantizedLinear(nn.Module):
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self._levels(rows).int(), 1)
         scales_GN = self.scales.float()
         offsets_GN = (8.0 - self._zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
+        if self.minimums is not None:
+            offsets_GN += self.minimums.float()
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
 
 
+def kernel_fits(quant_config: QuantConfig, in_features: int, out_features: int) -> bool:
+    """Return whether a CPU has a kernel in bf16 for layers of these sizes; in 8 bits only for symmetric ones."""
+    if quant_config.bits == 8:
+        return quant_config.groups(in_features) == 1
+    whole = in_features % 64 == 0 and out_features % 64 == 0
+    return quant_config.bits == 4 and quant_config.group_size in _KERNEL_GROUPS and whole
+
+
 def from_qvalues(
-    qvalues_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, quant_config: QuantConfig, bias: Tensor | None = None
+    qvalues_NK: Tensor,
+    scales_NG: Tensor,
+    zeros_NG: Tensor,
+    quant_config: QuantConfig,
+    bias: Tensor | None = None,
+    minimums_NG: Tensor | None = None,
 ) -> QuantizedLinear:
-    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits), and scales and zeros [N, G]."""
+    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits); scales, zeros and minimums are
+    [N, G]."""
     zeros_GN = (zeros_NG.t().int() - 1) & (2**quant_config.bits - 1)
     return QuantizedLinear(
         quant_config,
-        join_words(qvalues_NK.t().int(), quant_config.bits, 0),
+        _join_columns(qvalues_NK.to(torch.uint8), quant_config),
         join_words(zeros_GN, quant_config.bits, 1),
         scales_NG.t().contiguous().half(),
         _ordered(qvalues_NK.shape[1], quant_config).int(),
         bias,
+        None if minimums_NG is None else minimums_NG.t().contiguous().half(),
     )
+
+
+def _join_columns(qvalues_NK: Tensor, quant_config: QuantConfig) -> Tensor:
+    """Return the words [K / per_word, N] of quantized values in bytes: `join_words` without its int64."""
+    rows, columns = qvalues_NK.shape
+    if quant_config.bits == 4:
+        qvalues_NK = qvalues_NK[:, ::2] | qvalues_NK[:, 1::2] << 4
+    words = qvalues_NK.reshape(rows, columns // quant_config.per_word, 4).transpose(0, 1).contiguous()
+    return words.view(torch.int32).squeeze(-1)
 
 
 def _ordered(columns: int, quant_config: QuantConfig) -> Tensor:
