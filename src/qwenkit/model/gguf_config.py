@@ -16,7 +16,6 @@ from qwenkit.errors import UserError, nearest, within
 from qwenkit.gguf_file import GGUFFile
 from qwenkit.model.config import ModelConfig, Yarn
 from qwenkit.model.formats.keys import accepted
-from qwenkit.tokenizer.gguf_vocabulary import bos_id, end_ids
 
 ARCHITECTURES = ("qwen2", "qwen3", "llama")
 EMBEDDINGS, HEAD, QUERY_BIAS = "token_embd.weight", "output.weight", "blk.0.attn_q.bias"
@@ -66,7 +65,7 @@ def gguf_config(file: GGUFFile, accept_unknown: Iterable[str] = (), dropout: flo
     if values != head_dim or turned != head_dim:
         raise UserError(f"heads of {head_dim} channels with values of {values}, of which {turned} are turned",
                         where=str(file.path), expected="three times the same number")  # fmt: skip
-    ends = end_ids(file)
+    ends = _ids(file, "eos", "eot")
     fields: dict[str, Any] = {
         **sizes,
         "vocab_size": _rows(file, architecture),
@@ -78,13 +77,19 @@ def gguf_config(file: GGUFFile, accept_unknown: Iterable[str] = (), dropout: flo
         "qkv_bias": biased,
         "qk_norm": architecture == "qwen3",
         "yarn": _yarn(file, architecture, sizes["max_position_embeddings"]),
-        "bos_token_id": bos_id(file),
+        "bos_token_id": next(iter(_ids(file, "bos")), None),
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "model_type": "qwen2" if biased else architecture,
         "dropout": dropout,
     }
     with within(str(file.path)):
         return ModelConfig(**fields)
+
+
+def _ids(file: GGUFFile, *names: str) -> tuple[int, ...]:
+    """Return the special tokens that a file names, each once."""
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in names]
+    return tuple(dict.fromkeys(file.integer(key) for key in keys if key in file))
 
 
 def _rows(file: GGUFFile, architecture: str) -> int:

@@ -54,12 +54,15 @@ class Vocabulary:
     visible: frozenset[int]
     """Added tokens that are not special, `<think>` and `<tool_call>`: they are printed."""
     unused: frozenset[int]
-    regex: str
-    """The expression by which text is cut."""
-    nfc: bool
+    pattern: str
+    """llama.cpp's name of the pattern."""
     ids: dict[str, int]
     """`bos`, `eos`, `eot`, `pad`, `unk`, as far as they exist."""
     template: str | None
+    nfc: bool = False
+    """Whether text is normalised to NFC: llama.cpp never does, our own reader then does."""
+    own_pattern: str | None = None
+    """The expression by which text is cut, where llama.cpp has no name for it."""
 
 
 def write_gguf(model: Transformer, file: Path, vocabulary: Vocabulary | None, name: str = "") -> None:
@@ -127,10 +130,10 @@ def _spell(writer: Any, vocabulary: Vocabulary) -> None:
              **dict.fromkeys(vocabulary.special, CONTROL)}  # fmt: skip
     kinds = [known.get(i, NORMAL) for i in range(len(vocabulary.tokens))]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pattern_name(vocabulary.regex))
+    writer.add_tokenizer_pre(vocabulary.pattern)
     writer.add_bool(NFC, vocabulary.nfc)  # llama.cpp passes over keys that it does not know
-    if vocabulary.regex not in PATTERNS:
-        writer.add_string(PATTERN, vocabulary.regex)
+    if vocabulary.own_pattern is not None:
+        writer.add_string(PATTERN, vocabulary.own_pattern)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(vocabulary.merges)
@@ -164,10 +167,11 @@ def gguf_vocabulary(tok: ChatTokenizer, source: Path, form: ModelConfig) -> Voca
         special=frozenset(i for name, i in tok.special.items() if name not in tok.visible),
         visible=frozenset(tok.special[name] for name in tok.visible),
         unused=padding,
-        regex=tok.regex,
-        nfc=tok.nfc,
+        pattern=pattern_name(tok.regex),
         ids=token_ids(tok, source, form),
         template=tok.chat_template,
+        nfc=tok.nfc,
+        own_pattern=None if tok.regex in PATTERNS else tok.regex,
     )
 
 

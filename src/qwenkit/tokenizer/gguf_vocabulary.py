@@ -82,18 +82,6 @@ def read_vocabulary(path: Path) -> GGUFVocabulary:
     return GGUFVocabulary(tok, _templates(file), _names(file, tokens))
 
 
-def end_ids(file: GGUFFile) -> tuple[int, ...]:
-    """Return the tokens that end a text or a turn by the settings of a file."""
-    keys = (f"{_KEY}eos_token_id", f"{_KEY}eot_token_id")
-    return tuple(dict.fromkeys(file.integer(key) for key in keys if key in file))
-
-
-def bos_id(file: GGUFFile) -> int | None:
-    """Return the token that begins a text, where the file names one."""
-    key = f"{_KEY}bos_token_id"
-    return file.integer(key) if key in file else None
-
-
 def _content(file: GGUFFile, tokens: list[str], kinds: list[int]) -> Row:
     """Return the vocabulary as a tokenizer.json describes it, so that one reader checks both."""
     pre = _pre_tokenizer(file)
