@@ -3,12 +3,13 @@
     python3 -m venv .peers-engine && .peers-engine/bin/pip install -r benchmarks/peers-engine.txt
     python benchmarks/gguf_vs_llama_cpp.py MODEL.gguf [--tokens 48] [--folder MODEL] [--out FILE.json]
 
-Twenty prompts are rendered by the file's chat template and cut into ids by both programs; llama.cpp (`xllamacpp`, in the
-peers' environment, one process) continues ours greedily. qwenkit continues them with the layers in their bits (bf16, as
-`qwenkit chat` does) and in float32, where every weight is what the file says. Where two answers part, the margin is the
-difference of the float32 logits of the two tokens: what is near zero there is a matter of rounding. llama.cpp rounds
-the inputs of its products to 8 bits, so it has margins of its own. `--folder` is the same model as a folder, whose
-float32 logits are compared with the file's. The last line is the largest margin at which llama.cpp parts from float32.
+Twenty prompts are rendered by the file's chat template and cut into ids by both programs; llama.cpp (`xllamacpp`, in
+the peers' environment, one process) continues ours greedily. qwenkit continues them with the layers in their bits
+(bf16, as `qwenkit chat` does) and in float32, where every weight is what the file says. Where two answers part, the
+margin is the difference of the float32 logits of the two tokens: what is near zero there is a matter of rounding.
+llama.cpp rounds the inputs of its products to 8 bits, so it has margins of its own. `--folder` is the same model as a
+folder, whose float32 logits are compared with the file's. The last line is the largest margin at which llama.cpp parts
+from float32.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def peer(model: str, tokens: int) -> None:
     for text, prompt in zip(asked["texts"], asked["prompts"]):
         cut = server.handle_tokenize({"content": text, "add_special": False, "parse_special": True})
         ids.append(cut["tokens"])
-        reply = server.handle_completions({"prompt": prompt, "max_tokens": tokens, "temperature": 0,
-                                           "ignore_eos": True, "return_tokens": True, "cache_prompt": False})  # fmt: skip
+        request = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        reply = server.handle_completions({**request, "return_tokens": True, "cache_prompt": False})
         answers.append(reply["tokens"])
     print(json.dumps({"ids": ids, "answers": answers}))
 
