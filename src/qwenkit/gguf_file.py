@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from qwenkit.errors import UserError
-from qwenkit.files import CONFIG_BYTES, MEGABYTE, open_file, refuse_pointer
+from qwenkit.files import CONFIG_BYTES, LFS, MEGABYTE, open_file, refuse_pointer
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 ENDING = ".gguf"
@@ -31,7 +31,7 @@ HEADER_BYTES = CONFIG_BYTES
 """The largest header. Those of vocabularies with 260,000 tokens have a quarter of it."""
 MOST_ENTRIES, MOST_ITEMS, LONGEST_NAME = 2**16, 2**22, 2**16
 """The most settings and tensors, items of an array, and bytes of a name."""
-_ALIGNMENT, _LARGEST_ALIGNMENT, _DIMENSIONS = 32, 2**16, 4
+_FIRST, _ALIGNMENT, _LARGEST_ALIGNMENT, _DIMENSIONS = 24, 32, 2**16, 4
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 
@@ -193,7 +193,7 @@ def read_gguf(path: Path) -> GGUFFile:
 
     The memory that is used is bounded by the size of the header, the time by the bytes in it."""
     with open_file(path, "a GGUF file") as opened:
-        head = opened.read(24)
+        head = opened.read(len(LFS))
         _check_head(head, path)
         data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
     cursor = _Cursor(data, f"{path}, its header", 8)
@@ -213,7 +213,7 @@ def _check_head(head: bytes, path: Path) -> None:
     refuse_pointer(head, path)
     if head[:4] != MAGIC:
         raise UserError(f"not a GGUF file: it begins with {head[:4]!r}", where=str(path), expected="GGUF 2 or 3")
-    if len(head) < 24:
+    if len(head) < _FIRST:
         raise _cut(f"{path}, its header")
     version, swapped = (int.from_bytes(head[4:8], order) for order in ("little", "big"))
     if swapped in (1, *VERSIONS):

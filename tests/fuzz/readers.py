@@ -101,7 +101,7 @@ def _load_model(folder: Path) -> object:
 
 
 def _gguf_made(folder: Path) -> None:
-    from tests.gguf_files import write_tiny
+    from tests.tiny_gguf import write_tiny
 
     write_tiny(folder / "m.gguf", "llama", "Q4_0", intermediate_size=32, num_hidden_layers=1)
 

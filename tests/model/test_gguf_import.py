@@ -28,17 +28,8 @@ from qwenkit.model.config import Yarn
 from qwenkit.model.gguf_blocks import IN_BITS, as_floats, as_layer
 from qwenkit.model.gguf_export import write_gguf
 from qwenkit.model.gptq_checkpoint import quantized_layers
-from tests.gguf_files import (
-    FAMILIES,
-    file_bytes,
-    gguf_name,
-    permuted,
-    settings_of,
-    tensors_of,
-    tiny_model,
-    vocabulary,
-    write_tiny,
-)
+from tests.gguf_files import KIND_IDS, file_bytes, vocabulary
+from tests.tiny_gguf import FAMILIES, gguf_name, permuted, settings_of, tensors_of, tiny_model, write_tiny
 
 IDS = torch.randint(0, 264, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -356,6 +347,12 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError) as caught:
         load_model(tmp_path / "m.gguf", device="cpu")
     assert str(caught.value) == "the package `gguf` is not installed\n  hint: pip install 'qwenkit[gguf]'"
+
+
+def test_types_have_the_numbers_and_blocks_of_the_package() -> None:
+    for kind, block in KINDS.items():
+        number = getattr(gguf.GGMLQuantizationType, kind)
+        assert KIND_IDS[kind] == int(number) and tuple(block) == gguf.GGML_QUANT_SIZES[number]
 
 
 def test_rows_of_a_llama_are_permuted_as_the_converter_does() -> None:

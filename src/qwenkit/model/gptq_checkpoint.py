@@ -99,7 +99,7 @@ def write_quant_config(layers: Layers) -> dict[str, Any]:
     if not layers:
         return {}
     quant_config = next(iter(layers.values())).quant_config
-    if any(layer.minimums is not None or layer.quant_config != quant_config for layer in layers.values()):
+    if any(type(layer) is not QuantizedLinear or layer.quant_config != quant_config for layer in layers.values()):
         raise UserError("a GPTQ folder cannot hold layers of several kinds, or with minimums",
                         where="the model to save",
                         hint='load the GGUF file with dtype="float32": it is dequantized then')  # fmt: skip

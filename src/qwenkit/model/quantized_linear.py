@@ -1,6 +1,6 @@
 """Linear layers whose weights are 4 or 8 bits, held as GPTQ folders hold them.
 
-    W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g] + minimum[n, g],   g = the group of column k
+    W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g],   g = the group of column k
 
     layer = QuantizedLinear(quant_config, qweight, qzeros, scales, g_idx, bias)     # tensors of a GPTQ folder, mapped
     layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `gptq.py`, GGUF files
@@ -11,8 +11,10 @@ of the input. So float32 is the reference, and bf16 the fast way (its scales are
 
 The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
 packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
-quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory. GGUF's
-Q4_1 has `minimums` [G, N] in place of zeros, which are fractions of a level there; a GPTQ folder cannot hold them.
+quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory.
+
+GGUF's Q4_1 has minimums in place of zeros, which are fractions of a level there: `LinearWithMinimums`. A GPTQ folder
+cannot hold it.
 
 Legend: N outputs, K inputs, G groups, R rows of a slice, T rows of the input.
 """
@@ -57,7 +59,6 @@ class QuantizedLinear(nn.Module):
     scales: Tensor
     g_idx: Tensor
     bias: Tensor | None
-    minimums: Tensor | None
 
     def __init__(
         self,
@@ -67,16 +68,15 @@ class QuantizedLinear(nn.Module):
         scales: Tensor,
         g_idx: Tensor,
         bias: Tensor | None = None,
-        minimums: Tensor | None = None,
     ) -> None:
         """Take the tensors of a GPTQ checkpoint, for N outputs, K inputs and G groups.
 
         `qweight` is int32 [K / per_word, N], `qzeros` int32 [G, N / per_word], `scales` [G, N], `g_idx` [K] and `bias`
-        [N]; `minimums` [G, N] (None: zero) are added to the weights of each group."""
+        [N]."""
         super().__init__()
         self.quant_config = quant_config
         self.in_features, self.out_features = qweight.shape[0] * quant_config.per_word, qweight.shape[1]
-        for name, tensor in zip((*NAMES, "bias", "minimums"), (qweight, qzeros, scales, g_idx, bias, minimums)):
+        for name, tensor in zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)):
             self.register_buffer(name, tensor)
         self.in_order = bool(torch.equal(g_idx.long(), _ordered(self.in_features, quant_config)))
         self._kernel: tuple[str, Tensor, Tensor] | None = None
@@ -109,13 +109,9 @@ class QuantizedLinear(nn.Module):
         groups = zeros_RG.shape[1]
         if self.in_order and self.in_features % groups == 0:
             levels_RGK = levels_RK.view(len(levels_RK), groups, -1).float()
-            levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None])
-            if self.minimums is not None:
-                levels_RGK.add_(self.minimums[:, rows].t().float()[..., None])
-            return levels_RGK.view_as(levels_RK)
+            return levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None]).view_as(levels_RK)
         group_K = self.g_idx.long()
-        weight_RK = (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
-        return weight_RK if self.minimums is None else weight_RK + self.minimums[:, rows].t().float()[:, group_K]
+        return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
 
     def _levels(self, rows: slice) -> Tensor:
         """Return the quantized values [R, K] as bytes: those of a word are in the order of their columns."""
@@ -148,8 +144,8 @@ class QuantizedLinear(nn.Module):
 
     @property
     def symmetric(self) -> bool:
-        """Return whether every zero is the middle level, and no minimum is added."""
-        return self.minimums is None and bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
+        """Return whether every zero is the middle level."""
+        return bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
 
     def _packed(self) -> tuple[str, Tensor, Tensor]:
         """Return the arguments of the kernel; computed once."""
@@ -160,9 +156,31 @@ class QuantizedLinear(nn.Module):
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self._levels(rows).int(), 1)
         scales_GN = self.scales.float()
         offsets_GN = (8.0 - self._zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
-        if self.minimums is not None:
-            offsets_GN += self.minimums.float()
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
+
+
+class LinearWithMinimums(QuantizedLinear):
+    """A quantized layer of 4 bits whose zeros are 0: W[n, k] = q[n, k] * scale[n, g] + minimum[n, g]."""
+
+    minimums: Tensor
+    """[G, N]."""
+
+    def weight(self, rows: slice = slice(None)) -> Tensor:
+        """Return the dequantized weights of these rows, [R, K] in float32."""
+        weight_RK = super().weight(rows)
+        minimums_RG = self.minimums[:, rows].t().float()
+        weight_RK.view(*minimums_RG.shape, -1).add_(minimums_RG[..., None])
+        return weight_RK
+
+    @property
+    def symmetric(self) -> bool:
+        """Return False: the middle level stands for anything."""
+        return False
+
+    def _packed(self) -> tuple[str, Tensor, Tensor]:
+        name, weight, scales_and_offsets = super()._packed()
+        scales_and_offsets[..., 1] = 8.0 * self.scales.float() + self.minimums.float()  # of the middle level
+        return name, weight, scales_and_offsets
 
 
 def kernel_fits(quant_config: QuantConfig, in_features: int, out_features: int) -> bool:
@@ -181,18 +199,20 @@ def from_qvalues(
     bias: Tensor | None = None,
     minimums_NG: Tensor | None = None,
 ) -> QuantizedLinear:
-    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits); scales, zeros and minimums are
-    [N, G]."""
+    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits), and scales and zeros [N, G]; with
+    minimums [N, G] all zeros are 0."""
     zeros_GN = (zeros_NG.t().int() - 1) & (2**quant_config.bits - 1)
-    return QuantizedLinear(
+    layer = (QuantizedLinear if minimums_NG is None else LinearWithMinimums)(
         quant_config,
         _join_columns(qvalues_NK.to(torch.uint8), quant_config),
         join_words(zeros_GN, quant_config.bits, 1),
         scales_NG.t().contiguous().half(),
         _ordered(qvalues_NK.shape[1], quant_config).int(),
         bias,
-        None if minimums_NG is None else minimums_NG.t().contiguous().half(),
     )
+    if minimums_NG is not None:
+        layer.register_buffer("minimums", minimums_NG.t().contiguous().half())
+    return layer
 
 
 def _join_columns(qvalues_NK: Tensor, quant_config: QuantConfig) -> Tensor:
