@@ -70,7 +70,7 @@ class _Array(NamedTuple):
     """An array that was walked over: the type of its items, how many, and where the first one is."""
 
     kind: int
-    count: int
+    items: int
     start: int
 
 
@@ -107,14 +107,16 @@ class GGUFFile:
     def integer(self, key: str, default: int | None = None) -> int:
         """Return an integer; raises a `UserError` where there is none and no default."""
         value = self._get(key, default)
-        integer = isinstance(value, int) and not isinstance(value, bool)
-        return value if integer else self._mistyped(key, value, "an integer")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        self._mistyped(key, value, "an integer")
 
     def number(self, key: str, default: float | None = None) -> float:
         """Return a number; raises a `UserError` where there is none and no default."""
         value = self._get(key, default)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if number else self._mistyped(key, value, "a number")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        self._mistyped(key, value, "a number")
 
     def flag(self, key: str, default: bool | None = None) -> bool:
         """Return a switch; raises a `UserError` where there is none and no default."""
@@ -130,12 +132,12 @@ class GGUFFile:
         """Return an array of strings."""
         array = self._array(key, (_STRING,), "an array of strings")
         cursor = _Cursor(self._data, self.where(key), array.start)
-        return [cursor.text() for _ in range(array.count)]
+        return [cursor.text() for _ in range(array.items)]
 
     def integers(self, key: str) -> list[int]:
         """Return an array of integers."""
         array = self._array(key, (0, 1, 2, 3, 4, 5, 10, 11), "an array of integers")
-        return list(struct.unpack_from(f"<{array.count}{_SCALARS[array.kind]}", self._data, array.start))
+        return list(struct.unpack_from(f"<{array.items}{_SCALARS[array.kind]}", self._data, array.start))
 
     def _get(self, key: str, default: Scalar | None) -> Scalar | _Array:
         value = self._settings.get(key, default)
@@ -148,7 +150,7 @@ class GGUFFile:
         return value if isinstance(value, _Array) and value.kind in kinds else self._mistyped(key, value, expected)
 
     def _mistyped(self, key: str, value: Scalar | _Array, expected: str) -> NoReturn:
-        shown = f"an array of {value.count}" if isinstance(value, _Array) else repr(value)
+        shown = f"an array of {value.items}" if isinstance(value, _Array) else repr(value)
         raise UserError(f"it is {shown:.80}", where=self.where(key), expected=expected)
 
     # ---- tensors ----------------------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 def test_flipped_bytes_of_a_header_are_read_or_refused(tmp_path: Path) -> None:
     healthy = file_bytes(SETTINGS, {"w": ("F32", ROWS), "v": ("F32", ROWS)})
     rng, refused = random.Random(7), 0
-    for _ in range(2000):
+    for _ in range(600):
         data = bytearray(healthy)
         for _ in range(rng.choice((1, 1, 2, 8))):
             data[rng.randrange(len(data) - 64)] = rng.randrange(256)
@@ -259,4 +259,4 @@ def test_flipped_bytes_of_a_header_are_read_or_refused(tmp_path: Path) -> None:
             refused += 1
             continue
         assert sum(len(file.view(name)) for name in file.tensors) <= len(data)
-    assert 1000 < refused < 2000
+    assert 300 < refused < 600

@@ -22,7 +22,7 @@ from qwenkit.errors import Notice, UserError
 from qwenkit.gguf_file import KINDS
 from qwenkit.hub import resolve
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.model import Transformer, load_model, load_scalar, save_model, stored_dtype
+from qwenkit.model import ModelConfig, Transformer, load_model, load_scalar, save_model, stored_dtype
 from qwenkit.model import gguf_import as importing
 from qwenkit.model.config import Yarn
 from qwenkit.model.gguf_blocks import IN_BITS, as_floats, as_layer
@@ -205,8 +205,16 @@ def test_an_engine_takes_a_file_or_the_folder_of_one(tmp_path: Path) -> None:
 
 def test_loading_takes_no_more_memory_than_the_model(tmp_path: Path) -> None:
     """24 MB in Q8_0 become 46 MB in bf16. With all pages of the file kept it would be 70, with float32 between 138."""
-    shape = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6, "vocab_size": 2048}
-    write_tiny(tmp_path / "m.gguf", "llama", "Q8_0", **shape)
+    config = ModelConfig(vocab_size=2048, hidden_size=512, intermediate_size=1536, num_hidden_layers=6,
+                         num_attention_heads=4, qkv_bias=False)  # fmt: skip
+    with torch.device("meta"):
+        state = Transformer(config).state_dict()
+    tensors: dict[str, tuple[str, np.ndarray]] = {}
+    for name, tensor in state.items():
+        norm = tensor.dim() == 1
+        rows = np.ones(tensor.shape, np.float32) if norm else blocks("Q8_0", len(tensor), tensor.shape[1] // 32, 0)
+        tensors[gguf_name(name)] = ("F32" if norm else "Q8_0", np.asarray(rows))
+    (tmp_path / "m.gguf").write_bytes(file_bytes(settings_of(config, "llama"), tensors))
     program = (
         "import resource, sys, torch, warnings; warnings.simplefilter('ignore')\n"
         "from qwenkit.model import load_model; from qwenkit.model.gguf_blocks import package; package().quants\n"

@@ -134,7 +134,7 @@ def test_gguf_is_read_back_with_equal_weights_ids_and_chats(pattern: str, place:
     """Also under a pattern that llama.cpp has no name for."""
     source = folder("qwen2", tie_word_embeddings=True)
     texts_ = [row["text"] for row in texts()]
-    save_tokenizer(train_bpe(texts_, 320, pattern=pattern), source)
+    save_tokenizer(train_bpe(texts_, 300, pattern=pattern), source)
     run("export --model qwen2 --to gguf --out runs/gguf -q")
     model, back = load_model(source), load_model("runs/gguf/export")
     assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())

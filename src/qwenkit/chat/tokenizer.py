@@ -272,7 +272,8 @@ def load_tokenizer(
     if extra_vocab is None and is_gguf(path):
         tok, templates, names = read_vocabulary(path)
         template = templates.get(DEFAULT)
-        return ChatTokenizer(tok, None if template else "chatml", template, templates.get(TOOL_USE), names)
+        own = template is None or template == chatml_template()
+        return ChatTokenizer(tok, "chatml" if own else None, template, templates.get(TOOL_USE), names)
     tok = load(path, extra_vocab)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")

@@ -107,13 +107,13 @@ def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) 
 
 
 def from_content(
-    content: dict[str, Any], path: Path, rows: int | None, folder: Path | None = None, **flags: bool
+    content: dict[str, Any], path: Path, rows: int | None, folder: Path | None = None, incomplete: bool = False
 ) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json with further `flags` of `Tokenizer`; `folder` holds the files beside it.
+    """Return the tokenizer of a tokenizer.json. `folder` holds the files beside it, `incomplete` is `Tokenizer`'s.
 
     Raises a `UserError` for one in another form than `tokenizers` writes."""
     try:
-        return _byte_level(content, path, rows, folder, **flags)
+        return _byte_level(content, path, rows, folder, incomplete)
     except KeyError as error:
         raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
     except (AttributeError, TypeError, ValueError, OverflowError):  # whose messages are for programmers
@@ -121,7 +121,9 @@ def from_content(
         raise UserError(what, where=str(path)) from None
 
 
-def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None, **flags: bool) -> Tokenizer:
+def _byte_level(
+    content: dict[str, Any], path: Path, rows: int | None, folder: Path | None, incomplete: bool
+) -> Tokenizer:
     model = content.get("model") or {}
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise UserError(f"a {model.get('type', 'nameless')} tokenizer", where=str(path), expected="a byte-level BPE")
@@ -147,7 +149,13 @@ def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: P
         raise UserError(f"{error.args[0]!r} is not a byte-level token", where=str(path)) from None
     nfc = content.get("normalizer") is not None
     tok = Tokenizer(
-        ranks, pattern=_pattern(content, path), vocab_size=rows, multiple=DEFAULT_MULTIPLE, nfc=nfc, **known, **flags
+        ranks,
+        pattern=_pattern(content, path),
+        vocab_size=rows,
+        multiple=DEFAULT_MULTIPLE,
+        nfc=nfc,
+        incomplete=incomplete,
+        **known,
     )
     tok.remarks = tuple(_remarks(content))
     return tok
