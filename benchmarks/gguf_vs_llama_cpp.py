@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import socket
 import subprocess
 import sys
+import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any
@@ -36,8 +39,6 @@ PROMPTS = (
 
 def peer(model: str, tokens: int) -> None:
     """Answer in the peers' environment: texts and ids from standard input, llama.cpp's ids and answers to it."""
-    import socket
-
     import xllamacpp
 
     asked = json.load(sys.stdin)
@@ -48,14 +49,26 @@ def peer(model: str, tokens: int) -> None:
         probe.bind(("127.0.0.1", 0))
         params.port = probe.getsockname()[1]
     server = xllamacpp.Server(params)
-    ids, answers = [], []
-    for text, prompt in zip(asked["texts"], asked["prompts"]):
-        cut = server.handle_tokenize({"content": text, "add_special": False, "parse_special": True})
-        ids.append(cut["tokens"])
-        request = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-        reply = server.handle_completions({**request, "return_tokens": True, "cache_prompt": False})
-        answers.append(reply["tokens"])
-    print(json.dumps({"ids": ids, "answers": answers}))
+    plain = {"add_special": False, "parse_special": True}
+    greedy = {"n_predict": tokens, "temperature": 0, "return_tokens": True, "cache_prompt": False}
+    ids = [post(server, "tokenize", {"content": text, **plain}) for text in asked["texts"]]
+    answers = [post(server, "completion", {"prompt": prompt, **greedy}) for prompt in asked["prompts"]]
+    print(json.dumps({"ids": ids, "answers": answers}), flush=True)
+    os._exit(0)  # its threads would keep the process
+
+
+def post(server: Any, path: str, body: dict[str, Any]) -> list[int]:
+    """Return the tokens of the answer of llama.cpp's server to a request."""
+    asked = urllib.request.Request(f"{server.listening_address}/{path}", json.dumps(body).encode(),
+                                   {"Content-Type": "application/json"})  # fmt: skip
+    with urllib.request.urlopen(asked, timeout=600) as reply:
+        return json.load(reply)["tokens"]
+
+
+def ended(ids: list[int], end: int, tokens: int) -> list[int]:
+    """Return an answer with the token that ended it, which programs give or not."""
+    ids = ids[:-1] if ids[-1:] == [end] else ids
+    return [*ids, end] if len(ids) < tokens else ids
 
 
 def margins(model: Any, prompt: list[int], ours: list[int], theirs: list[int]) -> dict[str, Any] | None:
@@ -113,15 +126,18 @@ def main() -> None:
     if done.returncode:
         sys.exit(f"llama.cpp did not run:\n{done.stderr[-3000:]}")
     theirs = json.loads(done.stdout.splitlines()[-1])
-    params = SamplingParams.plain(temperature=0, max_tokens=args.tokens, ignore_eos=True)
-    exact = load_model(args.model, dtype="float32", device="cpu")
-    full = [output.ids for output in Engine(exact, tok).generate(prompts, params)]
-    bits = [output.ids for output in Engine(load_model(args.model, device="cpu"), tok).generate(prompts, params)]
+    params = SamplingParams.plain(temperature=0, max_tokens=args.tokens)
+    exact, kept = (load_model(args.model, dtype=dtype, device="cpu") for dtype in ("float32", "auto"))
+    full, bits, answers = (
+        [ended(ids, tok.im_end_id, args.tokens) for ids in several]
+        for several in (*([output.ids for output in Engine(model, tok).generate(prompts, params)]
+                          for model in (exact, kept)), theirs["answers"])
+    )  # fmt: skip
     rows = []
     for number, prompt in enumerate(prompts):
         rows.append({
             "prompt": PROMPTS[number], "same_ids": theirs["ids"][number] == prompt,
-            "llama.cpp": margins(exact, prompt, full[number], theirs["answers"][number]),
+            "llama.cpp": margins(exact, prompt, full[number], answers[number]),
             "in bits": margins(exact, prompt, full[number], bits[number]),
         })  # fmt: skip
     found: dict[str, Any] = {"model": Path(args.model).name, "tokens": args.tokens, "rows": rows}
