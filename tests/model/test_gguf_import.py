@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qwenkit.chat import load_tokenizer
-from qwenkit.errors import Notice, UserError
+from qwenkit.errors import Notice, UserError, visible
 from qwenkit.gguf_file import KINDS
 from qwenkit.hub import resolve
 from qwenkit.inference import Engine, SamplingParams
@@ -28,6 +28,7 @@ from qwenkit.model.config import Yarn
 from qwenkit.model.gguf_blocks import IN_BITS, as_floats, as_layer
 from qwenkit.model.gguf_export import write_gguf
 from qwenkit.model.gptq_checkpoint import quantized_layers
+from tests.errors.desk import call
 from tests.gguf_files import KIND_IDS, file_bytes, vocabulary
 from tests.tiny_gguf import FAMILIES, gguf_name, permuted, settings_of, tensors_of, tiny_model, write_tiny
 
@@ -201,6 +202,22 @@ def test_an_engine_takes_a_file_or_the_folder_of_one(tmp_path: Path) -> None:
     plain = Engine(load_model(tmp_path / "m.gguf"), tok).chat([chat], params)[0].ids
     assert answers[0] == answers[1] == plain
     assert resolve(tmp_path) == tmp_path / "m.gguf"
+
+
+def test_the_command_line_takes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny(tmp_path / "m.gguf", "qwen2", "F32")
+    monkeypatch.chdir(tmp_path)
+    answer = Engine("m.gguf", load_tokenizer("m.gguf")).chat(
+        [[{"role": "user", "content": "ab"}]], SamplingParams(temperature=0, max_tokens=4)
+    )[0]
+    code, out, _ = call("chat m.gguf -p ab --temperature 0 --max-tokens 4")
+    assert (code, out) == (0, f"{visible(answer.text)}\n")
+    assert (
+        call("inspect tokens ab --tokenizer m.gguf")[1].splitlines()[-1]
+        == "1 tokens, 2 characters, 2.00 bytes per token"
+    )
+    code, _, err = call("chat models/no.gguf -p ab")
+    assert (code, err) == (2, "error: models/no.gguf: no such file\n  expected: a GGUF file\n")
 
 
 def test_loading_takes_no_more_memory_than_the_model(tmp_path: Path) -> None:
