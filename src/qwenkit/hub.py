@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from qwenkit.errors import UserError, nearest
 from qwenkit.files import is_disk_full
+from qwenkit.gguf_file import only_gguf
 from qwenkit.records import as_path
 
 _CONFIG = ["config.json"]
@@ -42,7 +43,7 @@ _FILES = {
 _EXPECTED = {"config": "a model's folder", "tokenizer": "a tokenizer's folder or file", "model": "a model's folder"}
 
 _NAME = re.compile(r"(hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\S+))?", re.ASCII)
-_NONE = re.compile(r"--|\.\.|\.$|\.(git|json|jsonl|tiktoken|toml|txt|safetensors|bin)$")
+_NONE = re.compile(r"--|\.\.|\.$|\.(git|json|jsonl|tiktoken|toml|txt|safetensors|bin|gguf)$")
 """Names that no model has: the Hub does not allow them, or they are names of files."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -67,7 +68,7 @@ def parse(reference: str) -> Name | None:
 
 def resolve(path: str | Path, revision: str | None = None, what: str = "model") -> Path:
     """Return the local folder of a reference: the path itself, or the snapshot of a Hub model, fetched where it is not
-    cached.
+    cached. A GGUF file is itself too, and what a folder without a config.json stands for that holds one such file.
 
     `what` is `model`, `tokenizer` or `config`: how much of it is needed. A `Path` to something that exists is always
     that. Raises a `UserError` where a model cannot be fetched."""
@@ -78,7 +79,7 @@ def resolve(path: str | Path, revision: str | None = None, what: str = "model") 
         if revision is not None:
             raise UserError(f"revision = {revision!r} for something that is not a model on the Hub", where=str(path),
                             expected="org/name, or no revision")  # fmt: skip
-        return local
+        return only_gguf(local) or local
     if revision is not None and name.revision not in (None, revision):
         raise UserError(f"{path} names one revision and revision = {revision!r} another", expected="one of them")
     return _fetch(name.repo, name.revision or revision, what)

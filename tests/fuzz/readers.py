@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,26 @@ def _load_model(folder: Path) -> object:
     from qwenkit.model import load_model
 
     return load_model(folder)
+
+
+def _gguf_made(folder: Path) -> None:
+    from tests.tiny_gguf import write_tiny
+
+    write_tiny(folder / "m.gguf", "llama", "Q4_0", intermediate_size=32, num_hidden_layers=1)
+
+
+def _gguf(folder: Path) -> object:
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.model import load_model
+
+    tok = load_tokenizer(folder / "m.gguf")
+    return tok.decode(tok.encode("Hello 12 世界")), load_model(folder / "m.gguf")
+
+
+def _mutated_header(rng: random.Random, data: bytes) -> bytes:
+    """A GGUF file whose header is changed; the numbers behind it may be anything."""
+    size = 10_000
+    return mutate.mutated_bytes(rng, data[:size]) + data[size:]
 
 
 def _tokenizer(folder: Path) -> object:
@@ -267,6 +288,7 @@ READERS: dict[str, Reader] = {
                        "chat {} -p hi --max-tokens 1"),
     "tiktoken": Reader(write("qwen.tiktoken", _ranks()), "qwen.tiktoken", mutate.mutated_bytes, _tiktoken,
                        "inspect tokens hi --tokenizer {}/qwen.tiktoken"),
+    "gguf": Reader(_gguf_made, "m.gguf", _mutated_header, _gguf, "chat {}/m.gguf -p hi --max-tokens 1"),
     "manifest": Reader(artifact, "n/manifest.json", mutate.mutated_json, _manifest, "verify {}"),
     "run": Reader(run_folder, "run.json", mutate.mutated_json, _status, "status {}"),
     "events": Reader(run_folder, "events.jsonl", mutate.mutated_lines, _status, "status {}"),

@@ -129,6 +129,25 @@ def test_gguf_is_read_by_transformers_with_equal_logits(family: str, dtype: str,
     assert tok("hello 你好 12")["input_ids"] == load_tokenizer(source).encode("hello 你好 12")
 
 
+@pytest.mark.parametrize("pattern", ["qwen", "cl100k", r"\p{N}|[^\s\p{N}]+|\s+"])
+def test_gguf_is_read_back_with_equal_weights_ids_and_chats(pattern: str, place: Path) -> None:
+    """Also under a pattern that llama.cpp has no name for."""
+    source = folder("qwen2", tie_word_embeddings=True)
+    texts_ = [row["text"] for row in texts()]
+    save_tokenizer(train_bpe(texts_, 300, pattern=pattern), source)
+    run("export --model qwen2 --to gguf --out runs/gguf -q")
+    model, back = load_model(source), load_model("runs/gguf/export")
+    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    tok, read = load_tokenizer(source), load_tokenizer("runs/gguf/export")
+    assert (read.pattern, read.nfc, read.special, read.style) == (tok.pattern, tok.nfc, tok.special, tok.style)
+    for text in [*texts_[:20], "e\u0301t\u00e9 123 \u4e16\u754c <|im_end|>"]:
+        assert read.encode(text) == tok.encode(text) and read.encode(text, "all") == tok.encode(text, "all")
+    command = "chat {} -p hello --temperature 0 --max-tokens 5"
+    assert run(command.format("runs/gguf/export/model.gguf")) == run(command.format("qwen2"))
+    (one, other) = json.loads(run("parity qwen2 runs/gguf/export --json"))
+    assert one["parity"] is None and other["parity"]["max_dlogp"] == 0
+
+
 def test_quantizing_tells_what_it_costs(place: Path) -> None:
     folder("m")
     run("quantize --model m --texts texts.jsonl --bits 8 --group-size -1 --samples 8 --measured 4 --out runs/int8 -q")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from qwenkit.errors import UserError, listed, notice
 from qwenkit.files import read_bytes
+from qwenkit.gguf_file import is_gguf
 from qwenkit.records import Row, read_object, write_json
 from qwenkit.tokenizer import chatml_template, ranks_text, read_config, read_template
 from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES, TOKENIZER
@@ -132,6 +133,6 @@ STYLE = (
 
 
 def find_tokenizer(folder: Path) -> ChatTokenizer | None:
-    """Return the folder's tokenizer, or None where it has none."""
+    """Return the tokenizer of a folder or a GGUF file, or None where it has none."""
     here = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("*.tiktoken"))
-    return load_tokenizer(folder) if here else None
+    return load_tokenizer(folder) if here or is_gguf(folder) else None

@@ -1,6 +1,6 @@
 """`ChatTokenizer`: a tokenizer that renders conversations and reads answers (report appendix A.1).
 
-    tok = load_tokenizer(path)                    # a folder, a .tiktoken file or a tokenizer.json
+    tok = load_tokenizer(path)                    # a folder, a .tiktoken file, a tokenizer.json or a GGUF file
     r = tok.render(messages)                      # r.ids, r.weights, r.spans: training
     r = tok.render(messages, add_generation_prompt=True)    # a prompt
     tok.parse(answer_ids)                         # {"role": "assistant", "content": ..., "tool_calls": ...}
@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import UserError
+from ..gguf_file import is_gguf
 from ..hub import resolve
 from ..tokenizer import (
     ENDOFTEXT,
@@ -37,6 +38,7 @@ from ..tokenizer import (
     save_tokenizer,
 )
 from ..tokenizer.core import UNKNOWN
+from ..tokenizer.gguf_vocabulary import read_vocabulary
 from ..tokenizer.settings import DEFAULT, TOOL_USE
 from . import foreign_template_mask
 from . import template as templates
@@ -263,10 +265,15 @@ def load_tokenizer(
     path: str | Path, revision: str | None = None, extra_vocab: str | Path | None = None
 ) -> ChatTokenizer:
     """Return a tokenizer that can render chats: from a folder, a `.tiktoken` file (LF or CRLF; with the words of an
-    `extra_vocab`), a tokenizer.json or a model of the Hub.
+    `extra_vocab`), a tokenizer.json, a GGUF file or a model of the Hub.
 
     Raises a `UserError` for files that cannot be read."""
     path = resolve(path, revision, "tokenizer")
+    if extra_vocab is None and is_gguf(path):
+        tok, templates, names = read_vocabulary(path)
+        template = templates.get(DEFAULT)
+        own = template is None or template == chatml_template()
+        return ChatTokenizer(tok, "chatml" if own else None, template, templates.get(TOOL_USE), names)
     tok = load(path, extra_vocab)
     if not path.is_dir():
         return ChatTokenizer(tok, "qwen1" if path.suffix == ".tiktoken" else "chatml")

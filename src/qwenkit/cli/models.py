@@ -41,7 +41,8 @@ def _temperature(text: str) -> float:
 
 
 Model = Annotated[
-    str, typer.Argument(help="a model folder, or org/name of the Hub", parser=as_reference, metavar="MODEL")
+    str,
+    typer.Argument(help="a model folder, a GGUF file, or org/name of the Hub", parser=as_reference, metavar="MODEL"),
 ]
 
 
@@ -72,13 +73,14 @@ def chat(
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.chat.session import talk
+    from qwenkit.gguf_file import is_gguf
     from qwenkit.hub import resolve
     from qwenkit.inference import DraftModel, Engine, PromptLookup, SamplingParams
     from qwenkit.model import load_model
 
     variables: Mapping[str, object] = dict(map(_variable, variable or ()))
     folder = resolve(model)
-    if not folder.exists():
+    if not folder.exists() and not is_gguf(folder):
         raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
     tok = load_tokenizer(folder)
     if variables:  # what the folder cannot do is said before the model is loaded

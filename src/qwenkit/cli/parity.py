@@ -25,11 +25,11 @@ def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[
     from qwenkit.evaluation.parity import CERTIFICATE
     from qwenkit.model import load_model
 
-    if len(folders) < 2 and not (folders[0] / CERTIFICATE).exists():
+    files = [(path.parent if path.is_file() else path) / CERTIFICATE for path in folders]
+    if len(folders) < 2 and not files[0].exists():
         raise UserError("one model, and no certificate in it", expected="two models or more, or an exported one")
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise UserError(f"{tolerance:g}", where="--tolerance", expected="a number from 0 on")
-    files = [folder / CERTIFICATE for folder in folders]
     certificates = [parity.checked(read_object(file), str(file)) if file.exists() else None for file in files]
     known = next((certificate for certificate in certificates if certificate is not None), None)
     rows, reference, prompts = [], None, known["prompts"] if known else []

@@ -63,10 +63,11 @@ class GenerationConfig(NamedTuple):
 
 
 def read_generation_config(model: Transformer, tok: TextTokenizer | None, folder: Path | None) -> GenerationConfig:
-    """Return the generation settings of a folder; without a folder, those that model and tokenizer have by themselves.
+    """Return the generation settings of a folder; without a folder, or for a GGUF file, those that model and tokenizer
+    have by themselves.
 
     Raises a `UserError` for settings that are not supported or have no meaning."""
-    file = None if folder is None else folder / "generation_config.json"
+    file = None if folder is None or folder.is_file() else folder / "generation_config.json"
     settings = read_object(file) if file is not None and file.exists() else {}
     config = {} if file is None else read_object(file.with_name("config.json"))
     with within(str(file)):

@@ -10,7 +10,6 @@ float32, as llama.cpp wants them.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,24 +21,18 @@ from torch import Tensor
 from qwenkit.errors import UserError
 from qwenkit.model.config import ModelConfig, Yarn
 from qwenkit.model.formats import simplest_format
+from qwenkit.model.gguf_blocks import package
 from qwenkit.model.gptq_checkpoint import quantized_layers
 from qwenkit.model.transformer import Transformer
 from qwenkit.tokenizer import read_names
-from qwenkit.tokenizer.patterns import GPT2
-from qwenkit.tokenizer.patterns import PATTERNS as TEXT_PATTERNS
+from qwenkit.tokenizer.gguf_vocabulary import CONTROL, NFC, NORMAL, PATTERN, PRE_TOKENIZERS, UNUSED, USER_DEFINED
 from qwenkit.tokenizer.publish import tokenizer_json
 
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
 
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-"""GGUF's kinds of tokens. Programs print those that a user defined, and hide controls."""
-PATTERNS = {
-    TEXT_PATTERNS["qwen"]: "qwen2",
-    TEXT_PATTERNS["cl100k"]: "llama-bpe",
-    GPT2: "gpt-2",
-}
+PATTERNS = {pre.regex: name for name, pre in reversed(PRE_TOKENIZERS.items())}
 """llama.cpp's names of pre-tokenization patterns; it does not accept other expressions."""
 
 
@@ -66,11 +59,15 @@ class Vocabulary:
     ids: dict[str, int]
     """`bos`, `eos`, `eot`, `pad`, `unk`, as far as they exist."""
     template: str | None
+    nfc: bool = False
+    """Whether text is normalised to NFC: llama.cpp never does, our own reader then does."""
+    own_pattern: str | None = None
+    """The expression by which text is cut, where llama.cpp has no name for it."""
 
 
 def write_gguf(model: Transformer, file: Path, vocabulary: Vocabulary | None, name: str = "") -> None:
     """Write the model as one GGUF file; when writing fails, no file of that name is left."""
-    gguf, config = _package(), model.config
+    gguf, config = package(), model.config
     family = simplest_format(config)
     _refuse(model, family)
     part = file.with_suffix(".part")
@@ -89,13 +86,6 @@ def write_gguf(model: Transformer, file: Path, vocabulary: Vocabulary | None, na
     finally:
         writer.close()
     part.replace(file)
-
-
-def _package() -> Any:
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        raise UserError("the package `gguf` is not installed", hint="pip install 'qwenkit[gguf]'") from None
 
 
 def _refuse(model: Transformer, family: str) -> None:
@@ -141,6 +131,9 @@ def _spell(writer: Any, vocabulary: Vocabulary) -> None:
     kinds = [known.get(i, NORMAL) for i in range(len(vocabulary.tokens))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(vocabulary.pattern)
+    writer.add_bool(NFC, vocabulary.nfc)  # llama.cpp passes over keys that it does not know
+    if vocabulary.own_pattern is not None:
+        writer.add_string(PATTERN, vocabulary.own_pattern)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(vocabulary.merges)
@@ -177,6 +170,8 @@ def gguf_vocabulary(tok: ChatTokenizer, source: Path, form: ModelConfig) -> Voca
         pattern=pattern_name(tok.regex),
         ids=token_ids(tok, source, form),
         template=tok.chat_template,
+        nfc=tok.nfc,
+        own_pattern=None if tok.regex in PATTERNS else tok.regex,
     )
 
 

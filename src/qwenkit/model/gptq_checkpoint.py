@@ -99,6 +99,10 @@ def write_quant_config(layers: Layers) -> dict[str, Any]:
     if not layers:
         return {}
     quant_config = next(iter(layers.values())).quant_config
+    if any(type(layer) is not QuantizedLinear or layer.quant_config != quant_config for layer in layers.values()):
+        raise UserError("a GPTQ folder cannot hold layers of several kinds, or with minimums",
+                        where="the model to save",
+                        hint='load the GGUF file with dtype="float32": it is dequantized then')  # fmt: skip
     reordered = any(not layer.in_order for layer in layers.values())
     symmetric = all(layer.symmetric for layer in layers.values())
     settings = {"quant_method": "gptq", "bits": quant_config.bits, "group_size": quant_config.group_size,

@@ -1,6 +1,7 @@
-"""Pretrained models on disk, in Hugging Face's format: config.json, *.safetensors, generation_config.json.
+"""Pretrained models on disk, in Hugging Face's format (config.json, *.safetensors, generation_config.json), or GGUF.
 
     model = load_model("runs/nano/base", dtype="float32", device="cpu")
+    model = load_model("model.gguf")                        # `gguf_import.py`; written by `export.py`
     save_model(model, "out")                                # in the format it came in: Qwen, Qwen2, Qwen3, ...
     save_model(model, "out", model_type="qwen2")            # or in another one that computes the same
     save_scalar(reward, "runs/nano/reward");  reward = load_scalar("runs/nano/reward")
@@ -23,11 +24,14 @@ from torch import Tensor
 
 from qwenkit import platform
 from qwenkit.errors import UserError, nearest, notice, within
+from qwenkit.gguf_file import is_gguf, read_gguf
 from qwenkit.hub import resolve
 from qwenkit.model.checkpoint_validation import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.formats import FORMATS, Format, TensorMapping, as_qwen2, format_for, format_of
 from qwenkit.model.formats.keys import accepted
+from qwenkit.model.gguf_import import load_gguf
+from qwenkit.model.gguf_import import stored_dtype as gguf_dtype
 from qwenkit.model.gptq_checkpoint import (
     Layers,
     load_quantized,
@@ -64,7 +68,7 @@ def load_model(
     dropout: float = 0.0,
     accept_unknown: Iterable[str] = (),
 ) -> Transformer:
-    """Load a language model, in eval mode.
+    """Load a language model, in eval mode, from a folder or a GGUF file.
 
     `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one; the path may be a model of the
     Hub, `org/name`, at a `revision`. `accept_unknown` names keys of config.json that are not known here and change
@@ -73,6 +77,10 @@ def load_model(
         raise UserError(f"adapter = {adapter!r}", expected="None: adapters are not supported yet",
                         hint="merge the adapter into its model, and load that")  # fmt: skip
     path = resolve(path, revision)
+    if is_gguf(path):
+        file, place = read_gguf(path), torch.device(platform.pick_device(device))
+        kind = gguf_dtype(file) if dtype == "auto" else _pick_dtype(dtype, {})
+        return load_gguf(file, kind, place, dropout=dropout, accept_unknown=accept_unknown)
     config_json, config, form = _described(path, accept_unknown)
     if _architecture(config_json, form).endswith(_SCORES):
         raise UserError("this folder holds a model that scores, not one that writes", where=str(path),
@@ -100,6 +108,8 @@ def load_scalar(
 
     Raises a `UserError` also for the folder of a language model: the head would be random."""
     path = resolve(path, revision)
+    if is_gguf(path):
+        raise UserError("a GGUF file holds a language model, not one that scores", where=str(path))
     config_json, config, form = _described(path, accept_unknown)
     if not _architecture(config_json, form).endswith(_SCORES):
         raise UserError(
@@ -118,7 +128,9 @@ def load_scalar(
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """Return the dtype in which a folder's tensors are stored."""
+    """Return the dtype in which the tensors of a folder or a GGUF file are stored."""
+    if is_gguf(folder):
+        return gguf_dtype(read_gguf(folder))
     config_json = read_config(folder)
     if _stored_dtype_name(config_json) is not None:
         return _pick_dtype("auto", config_json)

@@ -3,7 +3,7 @@
     W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g],   g = the group of column k
 
     layer = QuantizedLinear(quant_config, qweight, qzeros, scales, g_idx, bias)     # tensors of a GPTQ folder, mapped
-    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `training/gptq.py`
+    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `gptq.py`, GGUF files
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
 else, and for many rows of input, the weight is dequantized for each call, a slice of rows at a time: exact in the dtype
@@ -12,6 +12,9 @@ of the input. So float32 is the reference, and bf16 the fast way (its scales are
 The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
 packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
 quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory.
+
+GGUF's Q4_1 has minimums in place of zeros, which are fractions of a level there: `LinearWithMinimums`. A GPTQ folder
+cannot hold it.
 
 Legend: N outputs, K inputs, G groups, R rows of a slice, T rows of the input.
 """
@@ -135,10 +138,9 @@ class QuantizedLinear(nn.Module):
     def _has_kernel(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not self.in_order:
             return False
-        if self.quant_config.bits == 8:
-            return self.quant_config.groups(self.in_features) == 1 and (self._kernel is not None or self.symmetric)
-        whole = self.in_features % 64 == 0 and self.out_features % 64 == 0
-        return self.quant_config.bits == 4 and self.quant_config.group_size in _KERNEL_GROUPS and whole
+        if not kernel_fits(self.quant_config, self.in_features, self.out_features):
+            return False
+        return self.quant_config.bits == 4 or self._kernel is not None or self.symmetric
 
     @property
     def symmetric(self) -> bool:
@@ -157,19 +159,69 @@ class QuantizedLinear(nn.Module):
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
 
 
+class LinearWithMinimums(QuantizedLinear):
+    """A quantized layer of 4 bits whose zeros are 0: W[n, k] = q[n, k] * scale[n, g] + minimum[n, g]."""
+
+    minimums: Tensor
+    """[G, N]."""
+
+    def weight(self, rows: slice = slice(None)) -> Tensor:
+        """Return the dequantized weights of these rows, [R, K] in float32."""
+        weight_RK = super().weight(rows)
+        minimums_RG = self.minimums[:, rows].t().float()
+        weight_RK.view(*minimums_RG.shape, -1).add_(minimums_RG[..., None])
+        return weight_RK
+
+    @property
+    def symmetric(self) -> bool:
+        """Return False: the middle level stands for anything."""
+        return False
+
+    def _packed(self) -> tuple[str, Tensor, Tensor]:
+        name, weight, scales_and_offsets = super()._packed()
+        scales_and_offsets[..., 1] = 8.0 * self.scales.float() + self.minimums.float()  # of the middle level
+        return name, weight, scales_and_offsets
+
+
+def kernel_fits(quant_config: QuantConfig, in_features: int, out_features: int) -> bool:
+    """Return whether a CPU has a kernel in bf16 for layers of these sizes; in 8 bits only for symmetric ones."""
+    if quant_config.bits == 8:
+        return quant_config.groups(in_features) == 1
+    whole = in_features % 64 == 0 and out_features % 64 == 0
+    return quant_config.bits == 4 and quant_config.group_size in _KERNEL_GROUPS and whole
+
+
 def from_qvalues(
-    qvalues_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, quant_config: QuantConfig, bias: Tensor | None = None
+    qvalues_NK: Tensor,
+    scales_NG: Tensor,
+    zeros_NG: Tensor,
+    quant_config: QuantConfig,
+    bias: Tensor | None = None,
+    minimums_NG: Tensor | None = None,
 ) -> QuantizedLinear:
-    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits), and scales and zeros [N, G]."""
+    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits), and scales and zeros [N, G]; with
+    minimums [N, G] all zeros are 0."""
     zeros_GN = (zeros_NG.t().int() - 1) & (2**quant_config.bits - 1)
-    return QuantizedLinear(
+    layer = (QuantizedLinear if minimums_NG is None else LinearWithMinimums)(
         quant_config,
-        join_words(qvalues_NK.t().int(), quant_config.bits, 0),
+        _join_columns(qvalues_NK.to(torch.uint8), quant_config),
         join_words(zeros_GN, quant_config.bits, 1),
         scales_NG.t().contiguous().half(),
         _ordered(qvalues_NK.shape[1], quant_config).int(),
         bias,
     )
+    if minimums_NG is not None:
+        layer.register_buffer("minimums", minimums_NG.t().contiguous().half())
+    return layer
+
+
+def _join_columns(qvalues_NK: Tensor, quant_config: QuantConfig) -> Tensor:
+    """Return the words [K / per_word, N] of quantized values in bytes: `join_words` without its int64."""
+    rows, columns = qvalues_NK.shape
+    if quant_config.bits == 4:
+        qvalues_NK = qvalues_NK[:, ::2] | qvalues_NK[:, 1::2] << 4
+    words = qvalues_NK.reshape(rows, columns // quant_config.per_word, 4).transpose(0, 1).contiguous()
+    return words.view(torch.int32).squeeze(-1)
 
 
 def _ordered(columns: int, quant_config: QuantConfig) -> Tensor:

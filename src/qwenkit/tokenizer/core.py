@@ -10,6 +10,7 @@ is `normalize(text)`, not always `text`.
 Later families add four things, which a folder's files tell: added tokens that are not called special (`visible`), which
 are there after `skip_special_tokens`; added tokens that are looked for before NFC (`special_first`: all, none or their
 names); added tokens that mind the text beside them (`edges`); and vocabularies without NFC (`nfc=False`, as cl100k).
+A vocabulary that lacks single bytes (`incomplete=True`, as SmolLM's) reads characters with such bytes as U+FFFD.
 Of the visible ones, some are marks that belong to a program's text (`<think>`, `<tool_call>`, `<|fim_prefix|>`); the
 rest are `words`, and one token each in any text, as in `tokenizers`.
 """
@@ -113,6 +114,7 @@ class Flags(TypedDict, total=False):
     special_first: bool | frozenset[str]
     nfc: bool
     edges: dict[str, Edges]
+    incomplete: bool
 
 
 class Tokenizer:
@@ -133,6 +135,7 @@ class Tokenizer:
         special_first: bool | Collection[str] = False,
         edges: Mapping[str, Edges] | None = None,
         nfc: bool = True,
+        incomplete: bool = False,
     ) -> None:
         """Build a tokenizer; raises a `UserError` for a vocabulary or pattern that cannot work."""
         refuse_unknown(pattern)
@@ -141,6 +144,9 @@ class Tokenizer:
         every = frozenset(special)
         named = {*special_first} if not isinstance(special_first, bool) else every if special_first else _NONE
         self.first = every & named
+        self.lacking = frozenset(b for b in range(256) if bytes([b]) not in self.ranks)
+        """Bytes that are not tokens. Only an `incomplete` vocabulary may lack any, and none of U+FFFD."""
+        _check_bytes(self.lacking & set(UNKNOWN) if incomplete else self.lacking)
         _check_ids(self.ranks, self.special)
         self.n_tokens = 1 + max([*self.ranks.values(), *self.special.values()])
         self.vocab_size = vocab_size or -(-self.n_tokens // multiple) * multiple
@@ -165,6 +171,8 @@ class Tokenizer:
         flags: Flags = {"visible": self.visible, "special_first": self.special_first, "nfc": self.nfc}
         if self.edges:
             flags["edges"] = self.edges
+        if self.lacking:
+            flags["incomplete"] = True
         return flags
 
     @property
@@ -227,8 +235,9 @@ class Tokenizer:
         return self.special[name]
 
     def normalize(self, text: str) -> str:
-        """Return the text as it is encoded: in NFC, without lone surrogates."""
-        return normalize(text, self.nfc)
+        """Return the text as it is encoded: in NFC, without lone surrogates and characters that it cannot spell."""
+        text = normalize(text, self.nfc)
+        return _spelled(text, self.lacking) if self.lacking else text
 
     def pretokenize(self, text: str) -> list[str]:
         """Return the pre-tokens of a text; no token crosses the border of one."""
@@ -413,11 +422,22 @@ def _check_id(value: Any) -> int:
     raise UserError(f"{_shown(value)} is not a token id", expected="integers")
 
 
+def _spelled(text: str, lacking: frozenset[int]) -> str:
+    """Return the text with U+FFFD for every character that has one of these bytes in UTF-8."""
+    data = text.encode()
+    if len(data.translate(None, bytes(lacking))) == len(data):
+        return text
+    return "".join(sign if lacking.isdisjoint(sign.encode()) else "\ufffd" for sign in text)
+
+
+def _check_bytes(lacking: frozenset[int]) -> None:
+    """Raise a `UserError` where a byte is missing: encoding could fail."""
+    if lacking:
+        raise UserError(f"the vocabulary lacks {len(lacking)} single bytes, the first is 0x{min(lacking):02x}")
+
+
 def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
-    """Raise a `UserError` where a byte is missing (encoding could fail), or an id has two meanings."""
-    missing = [b for b in range(256) if bytes([b]) not in ranks]
-    if missing:
-        raise UserError(f"the vocabulary lacks {len(missing)} single bytes, the first is 0x{missing[0]:02x}")
+    """Raise a `UserError` where an id has two meanings, or none."""
     ids = [*ranks.values(), *special.values()]
     if odd := [i for i in ids if type(i) is not int or not 0 <= i < 2**31]:
         raise UserError(f"{_shown(odd[0])} is not a token id", expected="integers from 0 to 2147483647")

@@ -1,4 +1,4 @@
-"""Read a tokenizer: a Hugging Face folder, a tokenizer.json, or Qwen's own `.tiktoken` vocabulary.
+"""Read a tokenizer: a Hugging Face folder, a tokenizer.json, a GGUF file, or Qwen's own `.tiktoken` vocabulary.
 
     tok = load(path)            # qwenkit.chat.load_tokenizer adds rendering
     tok = load("qwen.tiktoken", extra_vocab="qwen_extra.tiktoken")
@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_text
+from ..gguf_file import is_gguf
 from ..records import read_object
 from .added import Edges
 from .bytelevel import from_printable, is_complete, strays
@@ -34,6 +35,11 @@ def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
 
     Raises a `UserError` for files that are missing, corrupted or not supported."""
     path, extra = Path(path), Path(extra_vocab) if extra_vocab else None
+    if is_gguf(path):
+        from .gguf_vocabulary import read_vocabulary
+
+        _refuse_extra(extra, path)
+        return read_vocabulary(path).tok
     if extra is not None and not extra.is_file():
         raise UserError("no such file", where=str(extra), expected="an extra vocabulary in the form of a .tiktoken")
     if path.is_dir():
@@ -56,7 +62,7 @@ def _load_folder(folder: Path, extra: Path | None) -> Tokenizer:
         tok = _load_json(folder / TOKENIZER, rows, folder)
     elif not files and (folder / VOCAB).is_file():
         _refuse_extra(extra, folder)
-        tok = _guarded(_slow(folder), folder / VOCAB, rows, folder)
+        tok = from_content(_slow(folder), folder / VOCAB, rows, folder)
     else:
         tok = _load_ranks(folder, files, extra, rows)
     tok.remarks = (*tok.remarks, *remarks(folder))
@@ -97,14 +103,17 @@ def _rows(folder: Path) -> int | None:
 
 
 def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) -> Tokenizer:
-    return _guarded(read_object(path), path, rows, folder)
+    return from_content(read_object(path), path, rows, folder)
 
 
-def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json; raises a `UserError` for one in another form than `tokenizers`
-    writes."""
+def from_content(
+    content: dict[str, Any], path: Path, rows: int | None, folder: Path | None = None, incomplete: bool = False
+) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json. `folder` holds the files beside it, `incomplete` is `Tokenizer`'s.
+
+    Raises a `UserError` for one in another form than `tokenizers` writes."""
     try:
-        return _byte_level(content, path, rows, folder)
+        return _byte_level(content, path, rows, folder, incomplete)
     except KeyError as error:
         raise UserError(f"not a tokenizer as `tokenizers` writes it: {error} is missing", where=str(path)) from None
     except (AttributeError, TypeError, ValueError, OverflowError):  # whose messages are for programmers
@@ -112,7 +121,9 @@ def _guarded(content: dict[str, Any], path: Path, rows: int | None, folder: Path
         raise UserError(what, where=str(path)) from None
 
 
-def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: Path | None) -> Tokenizer:
+def _byte_level(
+    content: dict[str, Any], path: Path, rows: int | None, folder: Path | None, incomplete: bool
+) -> Tokenizer:
     model = content.get("model") or {}
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise UserError(f"a {model.get('type', 'nameless')} tokenizer", where=str(path), expected="a byte-level BPE")
@@ -138,7 +149,13 @@ def _byte_level(content: dict[str, Any], path: Path, rows: int | None, folder: P
         raise UserError(f"{error.args[0]!r} is not a byte-level token", where=str(path)) from None
     nfc = content.get("normalizer") is not None
     tok = Tokenizer(
-        ranks, pattern=_pattern(content, path), vocab_size=rows, multiple=DEFAULT_MULTIPLE, nfc=nfc, **known
+        ranks,
+        pattern=_pattern(content, path),
+        vocab_size=rows,
+        multiple=DEFAULT_MULTIPLE,
+        nfc=nfc,
+        incomplete=incomplete,
+        **known,
     )
     tok.remarks = tuple(_remarks(content))
     return tok
