@@ -24,7 +24,7 @@ from qwenkit.cli.app import (
     written,
 )
 from qwenkit.errors import Stopped, UserError
-from qwenkit.records import Quarantine, write_bytes
+from qwenkit.records import Quarantine, read_object, write_bytes
 
 Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 
@@ -61,6 +61,8 @@ def chat(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="answer in JSON that fits the schema in this file")] = None,
+    regex: Annotated[str | None, typer.Option(help="answer with what this regular expression matches")] = None,
     accept_unknown: Accept = "",
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
@@ -73,6 +75,10 @@ def chat(
     folder = resolve(model)
     if not folder.exists():
         raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
+    schema = None if json_schema is None else read_object(json_schema)
+    params = SamplingParams(
+        temperature=temperature, max_tokens=max_tokens, seed=seed, json_schema=schema, regex=regex
+    )  # fmt: skip
     tok = load_tokenizer(folder)
     if variables:  # what the folder cannot do is said before the model is loaded
         tok.check_template_kwargs(variables)
@@ -83,7 +89,6 @@ def chat(
         tok.render(asked, add_generation_prompt=True, thinking=thoughts, template_kwargs=variables)
     with accepting_names(accept_unknown):
         engine = Engine(folder, tok)
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt, variables, thoughts)
 
 
