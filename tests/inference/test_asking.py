@@ -14,7 +14,8 @@ from qwenkit.tokenizer import Tokenizer
 
 from .conftest import GREEDY, Bytes, full_forward
 
-THINKING = Tokenizer({bytes([b]): b for b in range(256)}, {"<|im_end|>": 256, "<think>": 257, "</think>": 258})
+_MARKS = ("<|im_end|>", "<think>", "</think>", "<a>", "<b>", "<c>", "<d>", "<e>")  # as many as the model has rows
+THINKING = Tokenizer({bytes([b]): b for b in range(256)}, {name: 256 + i for i, name in enumerate(_MARKS)})
 _LOGPROBS = "True or False, or a number from 0 to 20 (0 and 1 are True); or None"
 _CASES: list[tuple[dict[str, Any], str]] = [
     ({"logprobs": 21}, f"logprobs = 21\n  expected: {_LOGPROBS}"),

@@ -33,10 +33,14 @@ _RANKS = {bytes([b]): b for b in range(256)} | {word.encode(): 256 + i for i, wo
 _FIRST = len(_RANKS)
 _MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>", "</tool_call>")
 SPECIAL = {name: _FIRST + i for i, name in enumerate(_MARKS)}
-PLAIN = Tokenizer(_RANKS, {name: id for name, id in SPECIAL.items() if "think" not in name}, vocab_size=512)
-THINKING = Tokenizer(_RANKS, SPECIAL, vocab_size=512)
+SIZE = _FIRST + len(SPECIAL)
+_VISIBLE = frozenset(_MARKS[3:])
+PLAIN = Tokenizer(_RANKS, {name: id for name, id in SPECIAL.items() if "think" not in name},
+                  vocab_size=SIZE, visible=_VISIBLE - {"<think>", "</think>"})  # fmt: skip
+THINKING = Tokenizer(_RANKS, SPECIAL, vocab_size=SIZE, visible=_VISIBLE)
 END, THINK, ENOUGH = SPECIAL["<|im_end|>"], SPECIAL["<think>"], SPECIAL["</think>"]
-MODEL = init_weights(Transformer(ModelConfig(**{**SHAPE, "vocab_size": 512})), seed=0, std=0.3).eval()  # type: ignore[arg-type]
+MODEL = init_weights(Transformer(ModelConfig(**{**SHAPE, "vocab_size": SIZE})), seed=0, std=0.3).eval()  # type: ignore[arg-type]
+_AB = _RANKS[b"ab"]
 _CLOSERS = [id for token, id in _RANKS.items() if token in (b'"', b"}", b"]", b'"}', b'",', b",", b":")]
 
 
@@ -49,11 +53,11 @@ def _ended(sequence: Sequence, seed: int, bias: dict[int, float] | None = None) 
     """The answer of a model that knows nothing, except that marks which close something are likelier."""
     generator = torch.Generator().manual_seed(seed)
     while sequence.status != "finished":
-        logits_1V = torch.randn(1, 512, generator=generator)
+        logits_1V = torch.randn(1, SIZE, generator=generator)
         logits_1V[:, _CLOSERS] += 3.0
         for id, value in (bias or {}).items():
             logits_1V[:, id] += value
-        Sampler(PLAIN.n_tokens).append_tokens([sequence], logits_1V)
+        Sampler(SIZE).append_tokens([sequence], logits_1V)
     return sequence
 
 
@@ -137,7 +141,7 @@ def test_an_answer_follows_its_grammar() -> None:
 def test_an_answer_ends_exactly_where_its_grammar_may() -> None:
     """The stop token is by far the likeliest, and comes at the first place where it may; `min_tokens` moves that."""
     for least in (0, 1, 5):
-        sequence = _ended(_request(_params(regex="a(bb)*", min_tokens=least)), 0, {END: 100.0, 256 + 16: -100.0})
+        sequence = _ended(_request(_params(regex="a(bb)*", min_tokens=least)), 0, {END: 100.0, _AB: -100.0})
         assert _text(sequence) == "a" + "bb" * -(-max(0, least - 1) // 2) and sequence.ids[-1] == END
 
 
@@ -149,7 +153,7 @@ def test_where_nothing_can_follow_the_answer_ends() -> None:
 
 def test_biases_and_bad_words_work_within_the_grammar() -> None:
     for seed in range(5):
-        params = _params(regex="[abc]{6}", logit_bias={ord("a"): 50, ord("z"): 100}, bad_words=["aa"])
+        params = _params(regex="[abc]{6}", logit_bias={ord("a"): 50, ord("z"): 100, _AB: -100}, bad_words=["aa"])
         assert re.fullmatch("(a[bc]){3}", _text(_ended(_request(params), seed)))
 
 
@@ -172,9 +176,9 @@ _TOOLS = [
 def test_an_answer_is_a_call_of_one_of_the_tools(style: str) -> None:
     names = set()
     tok = ChatTokenizer(PLAIN, style)
-    for seed in range(12):
-        bias = {10: 2.0, ord("N"): 1.0}
-        sequence = _ended(_request(_params(tools=_TOOLS, seed=seed), tok), seed, bias)
+    for seed in range(20):
+        params = _params(tools=_TOOLS, seed=seed, max_tokens=300)
+        sequence = _ended(_request(params, tok), seed, {10: 5.0})
         if sequence.finish_reason == "length":
             continue
         (call,) = parse_text(_text(sequence, tok), _TOOLS).get("tool_calls", [])

@@ -49,7 +49,7 @@ def _by_sorting_all(scores: torch.Tensor, truncation: Truncation) -> tuple[torch
     decide: a sum of top-p, or a share of min-p, within float32's errors of its limit."""
     size, (top_k, top_p, min_p) = scores.shape[-1], truncation
     count = torch.where(top_k > 0, top_k.clamp(max=size), size)
-    rising, order = scores.sort(-1, stable=True)
+    rising, order = scores.sort(dim=-1, stable=True)
     rising = rising.masked_fill(rising < rising.gather(1, size - count[:, None]), float("-inf"))
     sums = rising.softmax(-1).cumsum(-1)
     low = (sums <= (1 - top_p).to(sums.dtype)[:, None]) & (top_p < 1)[:, None]
@@ -160,7 +160,7 @@ def _numbered(expected: dict[str, torch.Tensor], name: str) -> list[tuple[float,
 
 def _plain_top_p(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     """Hugging Face's words for it, with a stable sort: which of equals stay is then no affair of the processor's."""
-    ascending, order = scores.sort(stable=True)
+    ascending, order = scores.sort(dim=-1, stable=True)
     out = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
     out[:, -1] = False
     return scores.masked_fill(torch.zeros_like(out).scatter(1, order, out), float("-inf"))

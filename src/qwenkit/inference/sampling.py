@@ -136,7 +136,7 @@ def _truncated(scores_RV: Tensor, scores_RK: Tensor, limits: Truncation) -> tupl
     Candidates are all of the highest scores, in the order of the vocabulary. Of equal scores at the edge top-k keeps
     all and top-p those of the highest ids, as a stable sort puts them last."""
     size, count = scores_RV.shape[1], scores_RK.shape[1]
-    rising_RK, order_RK = scores_RK.sort(-1, stable=True)
+    rising_RK, order_RK = scores_RK.sort(dim=-1, stable=True)
     top_k_R = torch.where(limits.top_k_B > 0, limits.top_k_B, size).clamp(max=size)
     least_R1 = rising_RK.gather(1, (count - top_k_R).clamp(min=0)[:, None])
     kept_RK = rising_RK.masked_fill(rising_RK < least_R1, NEVER)
