@@ -129,9 +129,9 @@ class Grammars:
             grammar = _source(llguidance, tok, name, text)
             limits = llguidance.LLParserLimits(verbose_errors=False)
             matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
-            if not matcher.is_error():
-                matcher.deep_copy().compute_bitmask()  # the first mask is a part of what a grammar costs
-            return matcher
+            trial = matcher.deep_copy()  # the first mask is a part of what a grammar costs
+            trial.compute_bitmask()
+            return trial if trial.is_error() else matcher
 
         matcher = within_seconds(compile, SECONDS, name)
         if matcher.is_error():

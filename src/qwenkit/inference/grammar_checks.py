@@ -9,6 +9,7 @@ what compiling costs. Schemas keep the order of their keys: it is the order of t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -21,6 +22,9 @@ MAX_VALUES = 10_000
 """The most values in a schema: objects, lists, strings, numbers."""
 MAX_CHARACTERS = 200_000
 """The longest schema as text; a regular expression or a grammar may have a tenth of it."""
+MAX_EXPANSION = 100_000
+"""The most characters that a regular expression may stand for with its counted repetitions written out."""
+_PARTS = re.compile(r"\\.|\[(?:\\.|[^]\\])*]|\{(\d+)(?:,(\d*))?}|.", re.DOTALL)
 _ANY_OBJECT = '{"type": "object"}'
 
 
@@ -69,6 +73,8 @@ def _dumped(value: Any, name: str) -> str:
         if depth > MAX_DEPTH:
             raise _too_deep(name)
         _bound(f"{name} of more than {MAX_VALUES:,} values", count <= MAX_VALUES, "fewer alternatives, or a regex")
+        for inner in level:
+            _check_patterns(inner, name)
         level = [inner for outer in level for inner in _inner(outer)]
     text = json.dumps(value, default=_plain, allow_nan=False)
     _bound(f"{name} of {len(text):,} characters", len(text) <= MAX_CHARACTERS, f"at most {MAX_CHARACTERS:,}")
@@ -79,6 +85,40 @@ def _inner(value: Any) -> Sequence[Any]:
     if isinstance(value, Mapping):
         return list(cast("Mapping[str, Any]", value).values())
     return cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else ()
+
+
+def _check_patterns(value: Any, name: str) -> None:
+    """Raise a `UserError` for an expression in an object of a schema that stands for too long a text."""
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[str, Any]", value)
+        named = mapping.get("patternProperties")
+        for pattern in (mapping.get("pattern"), *(named if isinstance(named, Mapping) else ())):
+            if isinstance(pattern, str):
+                _check_expansion(pattern, name)
+
+
+def expansion(pattern: str) -> int:
+    """Return how many characters a regular expression has with its counted repetitions written out; an estimate, for
+    any text."""
+    sizes, last = [0], 0  # of the open groups, and of the last part, which a repetition repeats
+    for part in _PARTS.finditer(pattern):
+        if part[1] is not None:
+            sizes[-1] += last * (max(int(part[1]), int(part[2] or 0)) - 1)
+            last *= max(int(part[1]), int(part[2] or 0))
+        elif part[0] == "(":
+            sizes.append(0)
+        elif part[0] == ")" and len(sizes) > 1:
+            last = sizes.pop()
+            sizes[-1] += last
+        else:
+            last = 1
+            sizes[-1] += 1
+    return sum(sizes)
+
+
+def _check_expansion(pattern: str, name: str) -> None:
+    _bound(f"{name} with repetitions that stand for more than {MAX_EXPANSION:,} characters",
+           len(pattern) <= MAX_CHARACTERS and expansion(pattern) <= MAX_EXPANSION, "smaller counts")  # fmt: skip
 
 
 def _plain(value: Any) -> Any:
@@ -105,6 +145,8 @@ def _text(name: str) -> Any:
             raise TypeError
         value.encode()  # raises a `ValueError` for half a surrogate pair
         _bound(f"{name} of {len(value):,} characters", len(value) <= most, f"at most {most:,}")
+        if name == "regex":
+            _check_expansion(value, name)
         return value
 
     return convert
