@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +24,8 @@ from qwenkit.errors import Stopped
 NEVER = float("-inf")
 """The logit of a token that cannot come."""
 FIRST_CANDIDATES = 256
-"""How many of the highest scores are looked at first; where they do not suffice, eight times as many."""
-_GROWTH = 8
+"""How many of the highest scores are looked at first; where they do not suffice, sixteen times as many, then all."""
+_GROWTH = 16
 
 
 def not_finite(label: str, position: int) -> Stopped:
@@ -117,11 +118,19 @@ def remaining(
     while len(rows_R):
         limits = truncation.rows(rows_R)
         count = min(size, max(count, 2 * int(limits.top_k_B.max())))
+        count = size if count * _GROWTH > size else count
         scores_RV = _rows(scores_BV, rows_R)
-        ids_RK = scores_RV.topk(count, sorted=False).indices.sort(-1).values
+        ids_RK = _highest(scores_RV, count)
         scores_RK, complete_R = _truncated(scores_RV, scores_RV.gather(1, ids_RK), limits)
         yield Remaining(rows_R[complete_R], ids_RK[complete_R], scores_RK[complete_R])
         rows_R, count = rows_R[~complete_R], count * _GROWTH
+
+
+def _highest(scores_RV: Tensor, count: int) -> Tensor:
+    """Return the tokens [R, count] of the highest scores, in the order of the vocabulary."""
+    if count == scores_RV.shape[1]:
+        return torch.arange(count, device=scores_RV.device).expand(len(scores_RV), -1)
+    return scores_RV.topk(count, sorted=False).indices.sort(-1).values
 
 
 def _rows(scores_BV: Tensor, rows_R: Tensor) -> Tensor:
@@ -136,23 +145,40 @@ def _truncated(scores_RV: Tensor, scores_RK: Tensor, limits: Truncation) -> tupl
     Candidates are all of the highest scores, in the order of the vocabulary. Of equal scores at the edge top-k keeps
     all and top-p those of the highest ids, as a stable sort puts them last."""
     size, count = scores_RV.shape[1], scores_RK.shape[1]
-    rising_RK, order_RK = scores_RK.sort(dim=-1, stable=True)
+    rising_RK = _ascending(scores_RK)
+    highest_R1, lowest_R = rising_RK[:, -1:], rising_RK[:, 0]
     top_k_R = torch.where(limits.top_k_B > 0, limits.top_k_B, size).clamp(max=size)
     least_R1 = rising_RK.gather(1, (count - top_k_R).clamp(min=0)[:, None])
-    kept_RK = rising_RK.masked_fill(rising_RK < least_R1, NEVER)
-    weights_RK = (kept_RK - rising_RK[:, -1:]).exp()
+    kept_RK = scores_RK.masked_fill(scores_RK < least_R1, NEVER)
     if bool((limits.top_p_B < 1).any()):
-        kept_RK = kept_RK.masked_fill(_low_end(scores_RV, weights_RK, limits, top_k_R < size), NEVER)
-    kept_RK = kept_RK.masked_fill(weights_RK < limits.min_p_B[:, None], NEVER)
-    lowest_R, least_R = rising_RK[:, 0], least_R1[:, 0]
-    lowest_kept_R = kept_RK.masked_fill(kept_RK == NEVER, float("inf")).amin(-1)
-    all_equals_R = (top_k_R == size) | (least_R > lowest_R)  # otherwise more of them may lie beyond the candidates
+        weights_RK = (rising_RK.masked_fill(rising_RK < least_R1, NEVER) - highest_R1).exp()
+        low_R = _low_end(scores_RV, weights_RK, limits, top_k_R < size)
+        kept_RK = kept_RK.masked_fill(~_above(scores_RK, rising_RK, low_R), NEVER)
+    kept_RK = kept_RK.masked_fill((scores_RK - highest_R1).exp() < limits.min_p_B[:, None], NEVER)
+    lowest_kept_R = kept_RK.masked_fill(kept_RK == NEVER, -NEVER).amin(-1)
+    all_equals_R = (top_k_R == size) | (least_R1[:, 0] > lowest_R)  # otherwise more may lie beyond the candidates
     complete_R = (lowest_kept_R > lowest_R) & all_equals_R | (lowest_R == NEVER) | (count == size)
-    return torch.empty_like(kept_RK).scatter_(1, order_RK, kept_RK), complete_R
+    return kept_RK, complete_R
+
+
+def _ascending(scores_RK: Tensor) -> Tensor:
+    """Sort each row from the lowest up. On a CPU numpy sorts ten times faster than torch."""
+    if scores_RK.device.type != "cpu":
+        return scores_RK.sort(-1).values
+    return torch.from_numpy(np.sort(scores_RK.numpy(), axis=-1))
+
+
+def _above(scores_RK: Tensor, rising_RK: Tensor, low_R: Tensor) -> Tensor:
+    """Return true [R, K] at the scores that are not among the lowest `low_R`; of equals the lower ids count as
+    lower."""
+    floor_R1 = rising_RK.gather(1, low_R[:, None])
+    below_R = (rising_RK < floor_R1).sum(-1)
+    equal_RK = scores_RK == floor_R1
+    return (scores_RK > floor_R1) | equal_RK & (equal_RK.cumsum(-1) > (low_R - below_R)[:, None])
 
 
 def _low_end(scores_RV: Tensor, weights_RK: Tensor, limits: Truncation, top_k_R: Tensor) -> Tensor:
-    """Return true [R, K] where rising scores, with all below them, have at most the probability 1 - p; never at the
+    """Return how many [R] of the rising scores, each with all below it, have at most the probability 1 - p; never the
     last. `weights_RK` are their probabilities up to a factor, `top_k_R` says where others than these have none."""
     falling_RK = weights_RK.double().flip(-1).cumsum(-1)
     above_RK = torch.cat([torch.zeros_like(falling_RK[:, :1]), falling_RK[:, :-1]], -1).flip(-1)
@@ -162,14 +188,13 @@ def _low_end(scores_RV: Tensor, weights_RK: Tensor, limits: Truncation, top_k_R:
         total_R1 = torch.where(top_k_R[:, None], total_R1, total_RV.sum(-1, keepdim=True, dtype=torch.float64))
     share_RK = (1 - above_RK / total_R1).float()
     low_RK = (share_RK <= (1 - limits.top_p_B).float()[:, None]) & (limits.top_p_B < 1)[:, None]
-    low_RK[:, -1] = False
-    return low_RK
+    return low_RK[:, :-1].sum(-1)
 
 
 def sample(weights_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """Return the place [B] in each row at which the sum of its weights passes the share `uniform_B` of all; never one
     of weight zero."""
-    sums_BV = weights_BV.double().cumsum(-1)
+    sums_BV = weights_BV.to(torch.float64, copy=True).cumsum_(-1)
     total_B1 = sums_BV[:, -1:].contiguous()
     place_B1 = torch.searchsorted(sums_BV, uniform_B[:, None] * total_B1, right=True)
     last_B1 = torch.searchsorted(sums_BV, total_B1)
