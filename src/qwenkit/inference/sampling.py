@@ -3,9 +3,9 @@
 The random number of each row, in [0, 1), is made from (seed, request, sample, position), so a row's token depends on
 nothing else in the batch. The order of the steps is Hugging Face's and the released Qwen's.
 
-A vocabulary of 152k words is not sorted: the highest scores of a row are selected, 256 at first, and more of them only
-where the row's edge does not lie among them. What remains of a row does not depend on how many were looked at, as its
-sums run from the highest score down.
+A vocabulary of 152k words is not sorted: the tokens that reach a bound are looked at, 256 or a few more at first, and
+more of them only where a row's edge does not lie among them. What remains of a row does not depend on how many were
+looked at, as its sums run from the highest score down.
 
 Legend: B rows, V vocabulary, R rows that are looked at together, K candidates of a row, N tokens of a row.
 """
@@ -24,7 +24,7 @@ from qwenkit.errors import Stopped
 NEVER = float("-inf")
 """The logit of a token that cannot come."""
 FIRST_CANDIDATES = 256
-"""How many of the highest scores are looked at first; where they do not suffice, sixteen times as many, then all."""
+"""How many tokens at least are looked at first; where they do not suffice, sixteen times as many, then all."""
 _GROWTH = 16
 _GROUP = 128
 
@@ -146,7 +146,7 @@ def _bound(scores_RV: Tensor, count: int) -> Tensor:
 
 def _candidates(scores_RV: Tensor, bound_R: Tensor) -> tuple[Tensor, Tensor]:
     """Return the tokens of each row that reach its bound and may come, in the order of the vocabulary, and their scores
-    [R, K]; rows with fewer end with scores of -inf."""
+    [R, K]; rows with fewer end with scores of -inf. Where they are most of the vocabulary it is all of it."""
     rows, size = scores_RV.shape
     reach_RV = scores_RV >= bound_R.clamp(min=torch.finfo(scores_RV.dtype).min)[:, None]
     flat_N = (
@@ -154,6 +154,8 @@ def _candidates(scores_RV: Tensor, bound_R: Tensor) -> tuple[Tensor, Tensor]:
         if reach_RV.device.type == "cpu"
         else reach_RV.flatten().nonzero()[:, 0]
     )
+    if 2 * len(flat_N) >= scores_RV.numel():
+        return torch.arange(size, device=flat_N.device).expand(rows, -1), scores_RV
     row_N, values_N = flat_N // size, scores_RV.flatten()[flat_N]
     counts_R = row_N.bincount(minlength=rows)
     place_N = torch.arange(len(flat_N), device=flat_N.device) - (counts_R.cumsum(0) - counts_R)[row_N]
