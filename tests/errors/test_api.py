@@ -146,7 +146,7 @@ RANGES: dict[str, tuple[str, list[Any]]] = {
                        [3, [3], [[]], [[-1]], "12", [["1"]]]),
     "ignore_eos": ("True or False", [1, 0, None, "yes"]),
     "seed": ("an integer, 0 or more; or None", [-1, 2**63, 2**70, 1.0, True, "x"]),
-    "logprobs": ("True or False; 0 and 1 are True, as in vLLM; or None", [2, -1, 1.0, "yes"]),
+    "logprobs": ("True or False, or a number from 0 to 20 (0 and 1 are True); or None", [21, -1, 1.0, "yes"]),
 }  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def test_a_wrong_setting(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "lines"),
     [
-        ({"prompt_logprobs": 1}, ["prompt_logprobs is not supported"]),
+        ({"logits_processors": []}, ["logits_processors is not supported"]),
         ({"best_of": 2, "max_tokens": 4}, ["best_of is not supported"]),
         ({"temprature": 1.0}, ["unknown name temprature", "nearest: temperature"]),
         ({"max_new_tokens": 8}, ["unknown name max_new_tokens", "nearest: max_tokens"]),

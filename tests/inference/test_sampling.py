@@ -1,4 +1,4 @@
-"""The sampler against plain definitions, one row at a time."""
+"""The arithmetic of sampling against plain definitions, and against the rule that sorts the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
 from qwenkit.inference.generation_config import sampling_defaults
-from qwenkit.inference.sampling import force_eos, repetition_penalty, sample, truncate
+from qwenkit.inference.sampling import (
+    Truncation,
+    draw,
+    force,
+    frequency_presence_penalty,
+    remaining,
+    repetition_penalty,
+    sample,
+    truncate,
+)
 from qwenkit.model.logprobs import selected_logprobs
 from qwenkit.records import read_json
 
@@ -25,11 +34,90 @@ def _probs(seed: int, rows: int = 5, size: int = 200) -> torch.Tensor:
     return (torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * 2).softmax(-1)
 
 
-def _truncate(scores: torch.Tensor, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> torch.Tensor:
+def _same(rows: int, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Truncation:
     """The same limits for every row."""
-    rows = len(scores)
-    limits = torch.full((rows,), top_k), torch.full((rows,), top_p, dtype=torch.float64), torch.full((rows,), min_p)
-    return truncate(scores, *limits)
+    top_p_B = torch.full((rows,), top_p, dtype=torch.float64)
+    return Truncation(torch.full((rows,), top_k), top_p_B, torch.full((rows,), min_p))
+
+
+def _truncate(scores: torch.Tensor, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> torch.Tensor:
+    return truncate(scores, _same(len(scores), top_k, top_p, min_p))
+
+
+def _by_sorting_all(scores: torch.Tensor, truncation: Truncation) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rule as a sort of the whole vocabulary: the scores that remain, and true [B] for rows where rounding may
+    decide: a sum of top-p, or a share of min-p, within float32's errors of its limit."""
+    size, (top_k, top_p, min_p) = scores.shape[-1], truncation
+    count = torch.where(top_k > 0, top_k.clamp(max=size), size)
+    rising, order = scores.sort(dim=-1, stable=True)
+    rising = rising.masked_fill(rising < rising.gather(1, size - count[:, None]), float("-inf"))
+    sums = rising.softmax(-1).cumsum(-1)
+    low = (sums <= (1 - top_p).to(sums.dtype)[:, None]) & (top_p < 1)[:, None]
+    low[:, -1] = False
+    kept = torch.empty_like(scores).scatter(1, order, rising.masked_fill(low, float("-inf")))
+    probs = kept.softmax(-1)
+    shares = probs / probs.amax(-1, keepdim=True)
+    near = ((sums - (1 - top_p)[:, None]).abs() < size * 2.0**-24).any(-1) & (top_p < 1)
+    near |= ((shares - min_p[:, None]).abs() < 2.0**-20).any(-1) & (min_p > 0)
+    return kept.masked_fill(probs < min_p[:, None] * probs.amax(-1, keepdim=True), float("-inf")), near
+
+
+LIMITS = st.tuples(st.integers(-1, 6000), st.one_of(st.just(1.0), st.floats(0.01, 1.0)),
+                   st.one_of(st.just(0.0), st.floats(0.0, 1.0)))  # fmt: skip
+
+
+def _scores(seed: int, size: int, steps: int, rows: int = 4) -> torch.Tensor:
+    """Scores of float32, or with few different values, as logits of bfloat16 have; some cannot come."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(rows, size, generator=generator) * 3
+    scores[:, ::7] = float("-inf") if seed % 3 == 0 else scores[:, ::7]
+    return (scores * steps).round() / steps if steps else scores
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([40, 3000]), st.sampled_from([0, 1, 8]), LIMITS, LIMITS)
+@example(seed=0, size=3000, steps=8, one=(20, 0.8, 0.0), other=(0, 0.999, 0.01))
+def test_partial_selection_keeps_what_a_sort_keeps(
+    seed: int, size: int, steps: int, one: tuple[int, float, float], other: tuple[int, float, float]
+) -> None:
+    scores = _scores(seed, size, steps)
+    columns = zip(zip(one, other, one, other), (torch.long, torch.float64, torch.float32))
+    truncation = Truncation(*(torch.tensor(column, dtype=dtype) for column, dtype in columns))
+    wanted, near = _by_sorting_all(scores, truncation)
+    kept = truncate(scores, truncation)
+    assert torch.equal(kept[~near], wanted[~near])
+    sizes = (kept.isfinite().sum(-1) - wanted.isfinite().sum(-1)).abs()
+    assert bool((sizes <= 1)[near & (torch.tensor(steps) == 0)].all())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0, 1, 8]), LIMITS, st.integers(1, 40))
+def test_what_remains_does_not_depend_on_how_many_are_looked_at(
+    seed: int, steps: int, limits: tuple[int, float, float], first: int
+) -> None:
+    scores, results = _scores(seed, 2000, steps), []
+    for count in (first, 256, 2000):
+        kept = torch.full_like(scores, float("-inf"))
+        for rows, ids, values in remaining(scores, _same(4, *limits), torch.arange(4), first=count):
+            kept[rows] = kept[rows].scatter(1, ids, values)
+        results.append(kept)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0, 8]), LIMITS, st.floats(0, 1, exclude_max=True))
+def test_the_draw_is_that_over_the_whole_vocabulary(
+    seed: int, steps: int, limits: tuple[int, float, float], uniform: float
+) -> None:
+    """Except within float32's rounding of the probabilities around an edge of the distribution."""
+    scores, truncation = _scores(seed, 3000, steps, rows=3), _same(3, *limits)
+    uniform_B = torch.full((3,), uniform, dtype=torch.float64)
+    probs = truncate(scores, truncation).softmax(-1)
+    wanted, tokens = sample(probs, uniform_B), draw(scores, truncation, uniform_B)
+    sums = probs.double().cumsum(-1)
+    near = ((sums / sums[:, -1:] - uniform).abs() < 3000 * 2.0**-24).any(-1)
+    assert torch.equal(tokens[~near], wanted[~near])
+    assert bool((probs[range(3), tokens] > 0).all())
 
 
 @settings(max_examples=30, deadline=None)
@@ -48,8 +136,8 @@ def test_truncate_keeps_the_smallest_set_that_has_the_mass(seed: int, top_p: flo
 
 def test_each_row_has_its_own_settings() -> None:
     scores = _probs(0, rows=4).log()
-    kept = truncate(scores, torch.tensor([0, 3, 0, 0]), torch.tensor([1.0, 1.0, 0.5, 1.0]).double(),
-                    torch.tensor([0.0, 0.0, 0.0, 0.2]))  # fmt: skip
+    kept = truncate(scores, Truncation(torch.tensor([0, 3, 0, 0]), torch.tensor([1.0, 1.0, 0.5, 1.0]).double(),
+                                       torch.tensor([0.0, 0.0, 0.0, 0.2])))  # fmt: skip
     assert torch.equal(kept[0], scores[0]) and kept[1].isfinite().sum() == 3 and 0 < kept[2].isfinite().sum() < 200
     assert torch.equal(kept[3].isfinite(), scores[3] >= scores[3].max() + torch.tensor(0.2).log())
 
@@ -71,16 +159,16 @@ def _numbered(expected: dict[str, torch.Tensor], name: str) -> list[tuple[float,
 
 
 def _plain_top_p(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Hugging Face's words for it."""
-    ascending, order = scores.sort()
+    """Hugging Face's words for it, with a stable sort: which of equals stay is then no affair of the processor's."""
+    ascending, order = scores.sort(dim=-1, stable=True)
     out = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
     out[:, -1] = False
     return scores.masked_fill(torch.zeros_like(out).scatter(1, order, out), float("-inf"))
 
 
 def test_the_official_truncation() -> None:
-    """Bit for bit. Which of several equals stay at the edge of top-p depends on how the processor sorts: there, their
-    number is the official one and they are those of `torch.sort` on this machine."""
+    """Bit for bit. Which of several equals stay at the edge of top-p depends there on how the processor sorts: their
+    number is the official one, and they are those of a stable sort."""
     given, expected = _golden()
     assert [len(_numbered(expected, name)) for name in ("top_p", "top_k")] == [14, 3]
     for value, scores in _numbered(expected, "top_k"):
@@ -106,7 +194,8 @@ def test_the_official_penalty_and_temperature() -> None:
     given, expected = _golden()
     seen = torch.zeros(given["logits"].shape, dtype=torch.bool).scatter(1, given["prev_ids"], True)
     for value, scores in _numbered(expected, "rep"):
-        assert torch.equal(repetition_penalty(given["logits"], seen, torch.full((4,), value)), scores)
+        weaker = repetition_penalty(given["logits"], torch.tensor(value))
+        assert torch.equal(torch.where(seen, weaker, given["logits"]), scores)
     for value, scores in _numbered(expected, "temperature"):
         assert torch.equal(given["logits"] / torch.full((4, 1), value), scores)
 
@@ -115,13 +204,14 @@ def test_the_official_chain() -> None:
     """Penalty, stop sequences, temperature, top-k, top-p: the same distribution at the end."""
     (given, expected), chain = _golden(), read_json(GOLDEN / "chain.json")
     seen = torch.zeros(given["logits"].shape, dtype=torch.bool).scatter(1, given["prev_ids"], True)
-    scores = repetition_penalty(given["logits"], seen, torch.full((4,), chain["rep"]))
+    scores = torch.where(seen, repetition_penalty(given["logits"], torch.tensor(chain["rep"])), given["logits"])
     texts = [tuple(row) for row in given["prev_ids"].tolist()]
     stops = [tuple(stop) for stop in chain["stop_words_ids"] if stop != [chain["eos_token_id"]]]
     at_stop = [row for row, text in enumerate(texts) if any(text[-len(stop) :] == stop for stop in stops)]
     forced = (expected["chain.after_stop"][:, chain["eos_token_id"]] == 2**15).nonzero()[:, 0].tolist()
     assert at_stop == forced == [1, 2]
-    scores = force_eos(scores, at_stop, [chain["eos_token_id"]] * len(at_stop))
+    for row in at_stop:
+        force(scores[row], chain["eos_token_id"])
     scores = _truncate(scores / chain["temperature"], chain["top_k"], chain["top_p"])
     torch.testing.assert_close(scores.softmax(-1), expected["chain.final"].softmax(-1), atol=1e-7, rtol=0)
 
@@ -132,10 +222,10 @@ def test_draw_follows_the_distribution_and_never_takes_what_has_none() -> None:
     assert [int(sample(probs, point[None])) for point in points] == [1, 1, 3, 3, 4, 4]
 
 
-def test_penalty_lowers_seen_tokens_only() -> None:
-    logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
-    seen = torch.tensor([[True, True, False, False]])
-    assert repetition_penalty(logits, seen, torch.tensor([2.0])).tolist() == [[1.0, -4.0, 2.0, -2.0]]
+def test_penalties_of_tokens_that_have_come() -> None:
+    assert repetition_penalty(torch.tensor([2.0, -2.0]), torch.tensor(2.0)).tolist() == [1.0, -4.0]
+    penalized = frequency_presence_penalty(torch.tensor([2.0, -2.0, 1.0]), torch.tensor([0, 1, 3]), 0.5, 0.25)
+    assert penalized.tolist() == [2.0, -2.75, -0.75]
 
 
 def test_selected_logprobs_are_log_softmax() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .render import Rendered, Span
     from .stop_tokens import stop_token_ids
     from .styles import STYLES, ChatStyle
+    from .thoughts import ThoughtState, ThoughtTokens, thought_tokens
     from .tokenizer import ChatTokenizer, load_tokenizer
     from .truncation import truncate_history
 
@@ -28,12 +29,15 @@ _HOME = {
     "Message": "messages",
     "Rendered": "render",
     "Span": "render",
+    "ThoughtState": "thoughts",
+    "ThoughtTokens": "thoughts",
     "TooLong": "lengths",
     "cut": "lengths",
     "truncate_history": "truncation",
     "load_tokenizer": "tokenizer",
     "parse_text": "parse",
     "stop_token_ids": "stop_tokens",
+    "thought_tokens": "thoughts",
 }
 
 __all__ = [
@@ -44,11 +48,14 @@ __all__ = [
     "Message",
     "Rendered",
     "Span",
+    "ThoughtState",
+    "ThoughtTokens",
     "TooLong",
     "cut",
     "load_tokenizer",
     "parse_text",
     "stop_token_ids",
+    "thought_tokens",
     "truncate_history",
 ]
 __getattr__, __dir__ = lazy(__name__, _HOME)

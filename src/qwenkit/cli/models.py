@@ -24,7 +24,7 @@ from qwenkit.cli.app import (
     written,
 )
 from qwenkit.errors import Stopped, UserError
-from qwenkit.records import Quarantine, write_bytes
+from qwenkit.records import Quarantine, read_object, write_bytes
 
 Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 
@@ -62,12 +62,8 @@ def chat(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
-    draft: Annotated[
-        str | None, typer.Option(help="a small model of the family, which guesses tokens ahead", metavar="MODEL")
-    ] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="tokens that the cache holds; as many as memory allows", min=1)
-    ] = None,
+        guesses = PromptLookup() if draft is None else DraftModel(load_model(resolve(draft)))
+        engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
     accept_unknown: Accept = "",
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
@@ -82,6 +78,10 @@ def chat(
     folder = resolve(model)
     if not folder.exists() and not is_gguf(folder):
         raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
+    schema = None if json_schema is None else read_object(json_schema)
+    params = SamplingParams(
+        temperature=temperature, max_tokens=max_tokens, seed=seed, json_schema=schema, regex=regex
+    )  # fmt: skip
     tok = load_tokenizer(folder)
     if variables:  # what the folder cannot do is said before the model is loaded
         tok.check_template_kwargs(variables)
@@ -93,7 +93,6 @@ def chat(
     with accepting_names(accept_unknown):
         guesses = PromptLookup() if draft is None else DraftModel(load_model(resolve(draft)))
         engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
     talk(engine, tok, params, system, prompt, variables, thoughts)
 
 

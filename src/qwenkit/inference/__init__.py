@@ -10,6 +10,7 @@
 | `generation_config.py` | what a model folder says of generation                              |
 | `sampling_params.py`   | what a request may ask for                                          |
 | `argument_checks.py`   | arguments of callers as plain values, or an error that names them   |
+| `grammar_checks.py`    | grammars as plain text, and how large they may be                   |
 | `sequence.py`          | a request, one answer while it is generated, its deltas             |
 | `detokenizer.py`       | the text of an answer as it grows, and its stop strings             |
 | `stopping.py`          | whether an answer ends, and why                                     |
@@ -24,7 +25,10 @@
 | `speculation.py`       | guesses at the next tokens, which the model checks in one step      |
 | `pacing.py`            | how much of the prompts a step reads beside answers                 |
 | `stats.py`             | what the engine does and has done, in numbers                       |
-| `sampling.py`          | its arithmetic: penalties, temperature, top-k, top-p, min-p         |
+| `grammar.py`           | answers that are bound to a schema, an expression, a grammar        |
+| `thinking.py`          | where an answer stands with its thoughts, and their budget          |
+| `token_counts.py`      | the tokens that came so far: what penalties need                    |
+| `sampling.py`          | its arithmetic: penalties, top-k, top-p, min-p, the draw            |
 | `scoring.py`           | log-probabilities of given tokens                                   |
 | `native/`              | the decoder as one C++ function, for the processor                  |
 | `engine_loop.py`       | an engine on a thread of its own, for requests from any other       |

@@ -24,6 +24,9 @@ T = TypeVar("T")
 LARGEST = 2**63 - 1
 """The largest integer that a random draw can be made from."""
 
+MOST_LOGPROBS = 20
+"""The largest number of most likely tokens that may be asked for at a position."""
+
 _BOOLS = (bool, np.bool_)
 
 
@@ -91,11 +94,23 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(_fitting(_index(id), lambda x: x >= 0) for id in _list(value))
 
 
-def _logprobs_flag(value: Any) -> bool:
+def _logprobs(value: Any) -> bool | int:
     if isinstance(value, _BOOLS):
         return bool(value)
-    _fitting(_index(value), lambda x: 0 <= x <= 1)
-    return True
+    count = _fitting(_index(value), lambda x: 0 <= x <= MOST_LOGPROBS)
+    return count if count > 1 else True
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(_fitting(word, lambda word: bool(word.strip())) for word in _strings(value))
+
+
+def _some_ids(value: Any) -> tuple[int, ...]:
+    return _fitting(_ids(value), lambda ids: len(ids) > 0)
+
+
+def _last_tokens(value: Any) -> int:
+    return _fitting(_index(value), lambda x: x == -1 or 1 <= x <= LARGEST)
 
 
 def _biases(value: Any) -> tuple[tuple[int, float], ...]:
@@ -111,10 +126,13 @@ _BIAS = number("", lambda value: -100 <= value <= 100)
 
 BOOL = Validator("True or False", _bool)
 STRING = Validator("a string", lambda value: _fitting(value, lambda x: isinstance(x, str)))
-LOGPROBS_FLAG = Validator("True or False; 0 and 1 are True, as in vLLM", _logprobs_flag)
+LOGPROBS = Validator("True or False, or a number from 0 to 20 (0 and 1 are True)", _logprobs)
 BIASES = Validator("a dict of token ids and numbers from -100 to 100", _biases)
 STRINGS = Validator("a string or a list of strings, none of them empty", _strings)
 IDS = Validator("a list of token ids", _ids)
+WORDS = Validator("a word or a list of words, none of them blank", _words)
+SOME_IDS = Validator("a list of token ids, at least one", _some_ids)
+LAST_TOKENS = Validator("-1, or an integer, 1 or more", _last_tokens)
 SEQUENCES = Validator("a list of lists of token ids, none of them empty", _sequences)
 
 

@@ -247,7 +247,7 @@ class Engine:
         with self._pending(reading_order(requests)):
             for request in requests:
                 self._finish(request)
-        return [request.sequences[0].prompt_logprobs for request in requests]
+        return [request.sequences[0].scores for request in requests]
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 

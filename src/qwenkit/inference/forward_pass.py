@@ -2,7 +2,7 @@
 
     forward = make_forward(model, cache, native=None)     # EagerForward(...) or NativeForward(...)
     h_WD = forward.states(ids, answers, pieces, wanted)
-    logits_WV = forward.logits(h_WD)
+    logits_WV = forward.head(h_WD)
 
 Both read and write the same cache. Torch computes every model on every device. In float32 on a CPU its tokens and
 states are filled up to a multiple of 16 rows: torch's linear kernels sum smaller batches otherwise, so that a row's
@@ -45,7 +45,7 @@ class ForwardPass(Protocol):
         the pieces of prompts; `embeds_ND` are their vectors where ids are not all there is."""
         ...
 
-    def logits(self, h_WD: Tensor) -> Tensor:
+    def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         ...
 
@@ -74,7 +74,7 @@ class EagerForward:
         h_1ND = self.model.hidden(ids_1N, self.cache.forward(answers, pieces), embeds_BTD=embeds_1ND)
         return h_1ND[0, list(wanted)]
 
-    def logits(self, h_WD: Tensor) -> Tensor:
+    def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         missing = round_up(len(h_WD), self.row_multiple) - len(h_WD)
         return self.model.head(F.pad(h_WD, (0, 0, 0, missing))).float()[: len(h_WD)]
@@ -113,7 +113,7 @@ class NativeForward:
             logits=False,
         )
 
-    def logits(self, h_WD: Tensor) -> Tensor:
+    def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         return self.decoder.head(h_WD)
 
@@ -145,9 +145,9 @@ class SplitForward:
         places = {row: place for place, row in enumerate([*first, *(i + count for i in rest)])}
         return torch.cat(parts)[[places[row] for row in wanted]]
 
-    def logits(self, h_WD: Tensor) -> Tensor:
+    def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
-        return self.answers.logits(h_WD)
+        return self.answers.head(h_WD)
 
 
 def make_forward(model: Transformer, cache: PagedCache, native: bool | None, trial: bool = False) -> ForwardPass:

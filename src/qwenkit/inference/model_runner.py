@@ -101,10 +101,15 @@ class ModelRunner:
         if not rows and not batch.prefill:
             return
         ended, ends = self._ends(batch.prefill, rows)
-        scored = _scored(batch.prefill, at=len(rows))
-        h_WD = self._states(batch, rows, [*ends, *(row for piece in scored for row in piece.rows)])
-        self._record_scores(scored, h_WD[len(ends) :])
-        computed = self._append_tokens(ended, h_WD[: len(ends)])
+        scored, asked = _scored(batch.prefill, len(rows)), _asked(batch.prefill, len(rows))
+        wanted = [*ends, *(row for piece in (*scored, *asked) for row in piece.rows)]
+        h_WD = self._states(batch, rows, wanted)
+        h_WD, scored_ND, asked_ND = h_WD.split([len(ends), _count(scored), _count(asked)])
+        self._record_scores(scored, scored_ND)
+        for piece in asked:
+            own_TD, asked_ND = asked_ND.split([len(piece.rows), len(asked_ND) - len(piece.rows)])
+            self.sampler.record_prompt(piece.sequence, piece.first, self.forward, own_TD)
+        computed = self._append_tokens(ended, h_WD)
         for sequence, _, stop in batch.prefill:
             sequence.num_computed = stop
         for sequence in batch.decode:
@@ -171,7 +176,7 @@ class ModelRunner:
         Return how many rows of each sequence stand."""
         if not ended:
             return {}
-        logits_NV = self.forward.logits(h_ND)
+        logits_NV = self.forward.head(h_ND)
         valid: dict[Sequence, int] = {}
         rounds = list(enumerate(ended))
         while rounds:
@@ -196,7 +201,7 @@ class ModelRunner:
         logprobs: list[float] = []
         for start in range(0, len(targets), rows):
             ids_N = torch.tensor(targets[start : start + rows], device=h_ND.device)
-            logprobs += selected_logprobs(self.forward.logits(h_ND[start : start + rows]), ids_N).tolist()
+            logprobs += selected_logprobs(self.forward.head(h_ND[start : start + rows]), ids_N).tolist()
         for piece in scored:
             own, logprobs = logprobs[: len(piece.rows)], logprobs[len(piece.rows) :]
             piece.record(own)
@@ -221,7 +226,7 @@ class _Scored(NamedTuple):
             if not math.isfinite(logprob):
                 self.sequence.fail(not_finite(self.sequence.request.label, position))
                 return
-        self.sequence.prompt_logprobs += logprobs
+        self.sequence.scores += logprobs
         if self.stop == self.sequence.request.read_length:
             self.sequence.finish_reason = "length"
 
@@ -231,10 +236,25 @@ def _scored(pieces: list[Piece], at: int) -> list[_Scored]:
     found = []
     for sequence, start, stop in pieces:
         if sequence.request.score_from is not None:
-            first = max(start, sequence.request.score_from - 1 + len(sequence.prompt_logprobs))
+            first = max(start, sequence.request.score_from - 1 + len(sequence.scores))
             found.append(_Scored(sequence, first, stop, range(at + first - start, at + stop - start)))
         at += stop - start
     return found
+
+
+def _asked(pieces: list[Piece], at: int) -> list[_Scored]:
+    """Return the tokens of prompts whose successors' log-probabilities are asked for beside an answer."""
+    found = []
+    for sequence, start, stop in pieces:
+        last = min(stop, len(sequence.prompt.ids) - 1)
+        if sequence.params.prompt_logprobs and start < last:
+            found.append(_Scored(sequence, start, stop, range(at, at + last - start)))
+        at += stop - start
+    return found
+
+
+def _count(scored: list[_Scored]) -> int:
+    return sum(len(piece.rows) for piece in scored)
 
 
 def _segment(sequence: Sequence, start: int, stop: int) -> Segment:

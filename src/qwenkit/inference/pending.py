@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.sampling import not_finite
-from qwenkit.inference.sequence import Delta, Output, Request, Sequence
+from qwenkit.inference.sequence import Delta, Request, Sequence
 
 
 class PendingRequests:
@@ -84,6 +84,4 @@ class PendingRequests:
             request.error = not_finite(f"{request.label}, sample {broken.sample}", broken.length)
             request.cancel()
         elif all(s.status == "finished" for s in request.sequences):
-            samples = [sequence.to_sample(self.tok) for sequence in request.sequences]
-            found = request.sequences[0].num_cached
-            request.output = Output(request.handle, list(request.prompt.ids), samples, version, found)
+            request.output = request.to_output(self.tok, version)

@@ -9,23 +9,23 @@ Every method raises a `UserError` that names the argument, its value and what is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import torch
-from torch import Tensor
-
-from qwenkit.chat import stop_token_ids, truncate_history
+from qwenkit.chat import stop_token_ids, thought_tokens, truncate_history
 from qwenkit.errors import UserError, within
 from qwenkit.inference.argument_checks import STRING, as_list, integer, optional, same_length, shown, token_ids
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.generation_config import read_generation_config
-from qwenkit.inference.sampling_params import SamplingParams
+from qwenkit.inference.grammar import Grammars
+from qwenkit.inference.sampling_params import GRAMMARS, SamplingParams
 from qwenkit.inference.sequence import Request, Sequence
 from qwenkit.inference.stopping import check_stop
+from qwenkit.inference.thinking import Thought
+from qwenkit.inference.token_counts import TokenCounts
 from qwenkit.model import Transformer
 from qwenkit.prompt import Media, Prompt
 
@@ -65,6 +65,7 @@ class RequestFactory:
         self.model, self.tok, self.seed = model, check_tokenizer(tok), RNG_ID.parse(seed, "seed")
         self.kv_tokens: int | None = None
         """What the engine's cache has room for."""
+        self.grammars, self.thought_tokens = Grammars(tok), thought_tokens(tok)
         self.model_name = "this model" if folder is None else f"the model {folder.name}"
         settings = read_generation_config(model, self.tok, folder)
         self.defaults, self.max_window = settings.defaults, settings.max_window
@@ -100,8 +101,14 @@ class RequestFactory:
         token_ids(list(dict(effective.logit_bias or ())), vocab_size, where="logit_bias")
         for ids in effective.stop_words_ids or ():
             token_ids(ids, vocab_size, where="stop_words_ids")
+        token_ids(effective.allowed_token_ids or (), vocab_size, where="allowed_token_ids")
         if effective.stop:
             self.text_tokenizer("stop strings")
+        if effective.bad_words:
+            self.text_tokenizer("bad words")
+        if effective.thinking_budget is not None and self.thought_tokens is None:
+            raise UserError(f"thinking_budget = {effective.thinking_budget}, and this tokenizer has no thoughts",
+                            expected="one with the tokens <think> and </think>")  # fmt: skip
         if chat and not effective.ignore_eos:
             stops = (*(effective.stop_token_ids or ()), *stop_token_ids(self.tok))
             return replace(effective, stop_token_ids=stops)
@@ -135,17 +142,23 @@ class RequestFactory:
         `with_text` makes the text of its answers grow with their ids, where there is a tokenizer. `first_sample` and
         `first_draw` are where the draws begin, in samples and in positions of an answer."""
         assert params.max_tokens is not None, "effective parameters have no None"
-        prompt = self.encode(prompt, label)
+        prompt = self._last_tokens(self.encode(prompt, label), params, label)
         limit = min(params.max_tokens, self.remaining_positions(len(prompt.ids), label, min(1, params.max_tokens)))
         stops = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else self.eos_ids)
         eos_id = None if params.ignore_eos else self.eos_id
         request = Request(rng_id, label, prompt, params, limit, stops, eos_id, first_sample, first_draw)
+        request.bad_words_ids = self._spelt(params.bad_words or ())
+        if params.prompt_logprobs:
+            request.prompt_logprobs = [None] * len(prompt.ids)
+            request.prompt_top_logprobs = [None] * len(prompt.ids)
         tok = self.tok if with_text or params.stop else None
         for sample in range(params.n):
             detokenizer = None if tok is None else IncrementalDetokenizer(tok, params)
-            request.sequences.append(Sequence(request, sample, self._penalized(request), detokenizer))
-        for sequence in request.sequences:
+            sequence = Sequence(request, sample, detokenizer, _token_counts(request))
+            sequence.grammar = self.grammars.start(params)
+            sequence.thought = self._thought(request)
             sequence.finish_reason = check_stop(sequence)
+            request.sequences.append(sequence)
         return request
 
     def make_requests(
@@ -240,14 +253,47 @@ class RequestFactory:
             self.remaining_positions(len(row.ids), f"prompt {i}", needed=0)
         return rows, starts
 
-    def _penalized(self, request: Request) -> Tensor | None:
-        """Return [V], true at the prompt's tokens, where there is a repetition penalty."""
-        if request.params.repetition_penalty == 1.0:
+    def _last_tokens(self, prompt: Prompt, params: SamplingParams, label: str) -> Prompt:
+        """Return the end of a prompt that `truncate_prompt_tokens` asks for."""
+        count = params.truncate_prompt_tokens
+        if count == -1:
+            answer = params.max_tokens or 0
+            count = max(1, self.model.config.max_length - (answer if answer < self.model.config.max_length else 1))
+        cut = len(prompt.ids) - (len(prompt.ids) if count is None else count)
+        if cut <= 0:
+            return prompt
+        images = [media for media in prompt.images if media.stop > cut]
+        if images and images[0].start < cut:
+            raise UserError(f"truncate_prompt_tokens = {params.truncate_prompt_tokens} cuts {_MEDIA[images[0].kind]}",
+                            where=label, expected=f"{len(prompt.ids) - images[0].start} or more")  # fmt: skip
+        moved = (media._replace(start=media.start - cut, stop=media.stop - cut) for media in images)
+        return Prompt(prompt.ids[cut:], tuple(moved))
+
+    def _spelt(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Return words as tokens, each as it is spelt without a space before it, and with one."""
+        spellings: dict[tuple[int, ...], None] = {}
+        for word in words:
+            encode, word = self.text_tokenizer("bad words").encode, word.lstrip()
+            plain, spaced = tuple(encode(word)), tuple(encode(f" {word}"))
+            spellings[plain] = None
+            if spaced[-len(plain) :] != plain:
+                spellings[spaced] = None
+        return tuple(spellings)
+
+    def _thought(self, request: Request) -> Thought | None:
+        """Return where an answer stands with its thoughts, where something depends on it."""
+        params, tags = request.params, self.thought_tokens
+        bound = any(getattr(params, name) is not None for name in GRAMMARS)
+        if tags is None or (params.thinking_budget is None and not bound):
             return None
-        device = self.model.model.embed_tokens.weight.device
-        penalized_V = torch.zeros(self.model.config.vocab_size, dtype=torch.bool, device=device)
-        penalized_V[list(request.prompt.ids)] = True
-        return penalized_V
+        return Thought(tags, request.prompt.ids, params.thinking_budget, blank_line=bound)
+
+
+def _token_counts(request: Request) -> TokenCounts | None:
+    """Return the tokens of the prompt, where a penalty asks for them."""
+    params = request.params
+    penalized = params.repetition_penalty != 1.0 or params.frequency_penalty or params.presence_penalty
+    return TokenCounts(request.prompt.ids) if penalized else None
 
 
 def as_prompts(prompts: object, name: str, hint: str) -> list[Any]:

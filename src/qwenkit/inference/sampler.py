@@ -3,32 +3,31 @@
     sampler = Sampler(vocabulary=151_851)
     sampler.append_tokens(sequences, logits_BV)     # one row a sequence; each gets its token, or ends
 
-Logits are changed in vLLM's order: the mask of ids that only pad the vocabulary, logit bias, penalties, stop words;
-then, in `sampling.py`, temperature, top-k, top-p, min-p. A row's token is a function of its own logits and of (seed,
+Logits are changed in vLLM's order: logit bias and `min_tokens`, penalties; then what may not come gets -inf (bad words,
+all but the allowed tokens, all but what a grammar allows), and where one token must come (after stop words, at the end
+of a thought) all others do. Then follow, in `sampling.py`, temperature, top-k, top-p, min-p. Only the rows that ask for
+something are changed, and only at the tokens concerned. A row's token is a function of its own logits and of (seed,
 rng_id, sample, position): it does not depend on the other rows.
 
-Legend: B sequences, V vocabulary.
+Log-probabilities are those of the logits before all that: the model's own.
+
+Legend: B sequences, V vocabulary, N single tokens, T tokens of a prompt, D hidden width.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qwenkit.inference.sampling import (
-    force_eos,
-    frequency_presence_penalty,
-    logit_bias,
-    repetition_penalty,
-    sample,
-    truncate,
-)
-from qwenkit.inference.sequence import Sequence
+from qwenkit.errors import UserError
+from qwenkit.inference.sampling import NEVER, Truncation, draw, force, frequency_presence_penalty, repetition_penalty
+from qwenkit.inference.sequence import Sequence, TopLogprobs
 from qwenkit.inference.stopping import ends_with_stop_words
-from qwenkit.model.logprobs import selected_logprobs
+from qwenkit.model.logprobs import HeadModel, selected, token_logprobs
 from qwenkit.rng import uniform
 
 
@@ -42,42 +41,73 @@ class Sampler:
     def append_tokens(self, sequences: list[Sequence], logits_BV: Tensor) -> None:
         """Append the next token to each of these sequences, from its row of logits in float32.
 
-        A sequence whose logits are not finite gets none: it ends with the reason "not finite"."""
+        A sequence whose logits are not finite gets none: it ends with the reason "not finite". One that no token may
+        follow ends its request with an error."""
         sequences, logits_BV = _finite(sequences, logits_BV)
+        scores_BV = self._adjusted(sequences, logits_BV)
+        running = [row for row, sequence in enumerate(sequences) if sequence.status != "finished"]
+        if len(running) < len(sequences):
+            sequences = [sequences[row] for row in running]
+            logits_BV, scores_BV = logits_BV[running], scores_BV[running]
         if not sequences:
             return
-        ids_B = self._choose(sequences, logits_BV)
-        logprobs = itertools.repeat(0.0)
-        if any(s.params.logprobs for s in sequences):
-            logprobs = selected_logprobs(logits_BV, ids_B).tolist()
-        for sequence, id, logprob in zip(sequences, ids_B.tolist(), logprobs):
-            sequence.append(id, logprob)
+        ids_B = _choose(sequences, scores_BV)
+        logprobs, tops = self._logprobs(sequences, logits_BV, ids_B)
+        for sequence, id, logprob, top in zip(sequences, ids_B.tolist(), logprobs, tops):
+            sequence.append(id, logprob, top)
 
-    def _choose(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        """Return the next token [B] of each row: the likeliest where the temperature is 0, a sample elsewhere."""
-        logits_BV = self._adjusted(sequences, logits_BV)
-        sampled = [row for row, s in enumerate(sequences) if s.params.temperature]
-        if len(sampled) == len(sequences):
-            return _sample(sequences, logits_BV)
-        ids_B = logits_BV.argmax(-1)
-        if sampled:
-            ids_B[sampled] = _sample([sequences[row] for row in sampled], logits_BV[sampled])
-        return ids_B
+    def record_prompt(self, sequence: Sequence, start: int, model: HeadModel, h_TD: Tensor) -> None:
+        """Store the log-probabilities of the prompt's tokens that follow the states `h_TD`, which stand at `start` and
+        after; nothing where the request does not ask for them.
+
+        A sequence with one that is not finite ends with the reason "not finite"."""
+        request, params = sequence.request, sequence.params
+        targets = request.prompt.ids[start + 1 : start + 1 + len(h_TD)]
+        if not params.prompt_logprobs or not targets:
+            return
+        count, targets_N = request.num_prompt_top_logprobs, torch.tensor(targets, device=h_TD.device)
+        result = token_logprobs(model, h_TD[: len(targets)], targets_N, top=count)
+        logprobs = result.logprobs.tolist()
+        if not all(map(math.isfinite, logprobs)):
+            sequence.finish_reason = "not finite"
+        request.prompt_logprobs[start + 1 : start + 1 + len(targets)] = logprobs
+        if result.top_ids is not None and result.top_logprobs is not None:
+            tops = _pairs(result.top_ids, result.top_logprobs)
+            request.prompt_top_logprobs[start + 1 : start + 1 + len(targets)] = tops
 
     def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-        """Mask the ids that only pad the vocabulary; then logit bias, penalties and stop words, in this order."""
-        if self.vocabulary < logits_BV.shape[1]:
-            logits_BV = logits_BV.clone()
-            logits_BV[:, self.vocabulary :] = float("-inf")
-        if edits := [(row, id, value) for row, s in enumerate(sequences) for id, value in s.logit_edits]:
-            logits_BV = logit_bias(logits_BV, *map(list, zip(*edits)))
-        logits_BV = _penalised(sequences, logits_BV)
-        ends = {
-            row: s.request.eos_id
-            for row, s in enumerate(sequences)
-            if s.request.eos_id is not None and ends_with_stop_words(s)
-        }
-        return force_eos(logits_BV, list(ends), list(ends.values())) if ends else logits_BV
+        """Return the logits to sample from: those of the vocabulary, or a copy of all where a row is changed."""
+        changes = [(row, sequence) for row, sequence in enumerate(sequences) if _changes(sequence)]
+        if not changes:
+            return logits_BV[:, : self.vocabulary]
+        scores_BV = logits_BV.clone()
+        scores_BV[:, self.vocabulary :] = NEVER
+        for row, sequence in changes:
+            try:
+                _change(scores_BV[row], sequence)
+            except UserError as error:
+                sequence.fail(UserError(error.what, where=sequence.request.label, expected=error.expected,
+                                        hint=error.hint))  # fmt: skip
+        return scores_BV
+
+    def _logprobs(
+        self, sequences: list[Sequence], logits_BV: Tensor, ids_B: Tensor
+    ) -> tuple[list[float], list[TopLogprobs]]:
+        """Return the log-probability of each row's token, and those of the most likely tokens where they are asked
+        for."""
+        if not any(sequence.params.logprobs for sequence in sequences):
+            return [0.0] * len(sequences), [()] * len(sequences)
+        lse_B = logits_BV.logsumexp(-1)
+        logprobs = (selected(logits_BV, ids_B) - lse_B).tolist()
+        count = min(self.vocabulary, max(sequence.num_top_logprobs for sequence in sequences))
+        if not count:
+            return logprobs, [()] * len(sequences)
+        logits_BN, ids_BN = logits_BV[:, : self.vocabulary].topk(count)
+        return logprobs, _pairs(ids_BN, logits_BN - lse_B[:, None])
+
+
+def _pairs(ids_BN: Tensor, logprobs_BN: Tensor) -> list[TopLogprobs]:
+    return [tuple(zip(ids, logprobs)) for ids, logprobs in zip(ids_BN.tolist(), logprobs_BN.tolist())]
 
 
 def _finite(sequences: list[Sequence], logits_BV: Tensor) -> tuple[list[Sequence], Tensor]:
@@ -85,38 +115,118 @@ def _finite(sequences: list[Sequence], logits_BV: Tensor) -> tuple[list[Sequence
     finite_B = logits_BV.sum(-1).isfinite()
     if bool(finite_B.all()):
         return sequences, logits_BV
-    good: list[Sequence] = []
     for sequence, finite in zip(sequences, finite_B.tolist()):
-        if finite:
-            good.append(sequence)
-        else:
+        if not finite:
             sequence.finish_reason = "not finite"
-    return good, logits_BV[finite_B]
+    return list(itertools.compress(sequences, finite_B.tolist())), logits_BV[finite_B]
 
 
-def _penalised(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-    """Apply the penalties: repetition, then frequency and presence."""
-    if any(s.penalized_V is not None for s in sequences):
-        none_V = torch.zeros(logits_BV.shape[1], dtype=torch.bool, device=logits_BV.device)
-        penalized_BV = torch.stack([none_V if s.penalized_V is None else s.penalized_V for s in sequences])
-        penalty_B = torch.tensor([s.params.repetition_penalty for s in sequences], device=logits_BV.device)
-        logits_BV = repetition_penalty(logits_BV, penalized_BV, penalty_B)
-    penalties = [(s.params.frequency_penalty or 0.0, s.params.presence_penalty or 0.0) for s in sequences]
-    if not any(map(any, penalties)):
-        return logits_BV
-    return torch.stack([
-        frequency_presence_penalty(logits_V, s.ids, *both) if any(both) else logits_V
-        for s, logits_V, both in zip(sequences, logits_BV, penalties)
-    ])  # fmt: skip
+def _changes(sequence: Sequence) -> bool:
+    """Return whether a sequence asks for other logits than the model's."""
+    params = sequence.params
+    return bool(
+        params.logit_bias or sequence.is_before_min_tokens or sequence.token_counts is not None
+        or sequence.request.bad_words_ids or params.allowed_token_ids or params.stop_words_ids
+        or sequence.grammar is not None or (sequence.thought is not None and sequence.thought.next_id is not None)
+    )  # fmt: skip
 
 
-def _sample(sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
-    """Sample from each row's adjusted distribution: a function of (seed, rng_id, sample, position)."""
-    device, params = logits_BV.device, [s.params for s in sequences]
+def _change(scores_V: Tensor, sequence: Sequence) -> None:
+    """Change one row of logits in place; raises a `UserError` where no token is left."""
+    next_id = None if sequence.thought is None else sequence.thought.next_id
+    if next_id is not None:
+        force(scores_V, next_id)
+        return
+    if edits := sequence.logit_edits:
+        ids, values = zip(*edits)
+        scores_V.index_add_(0, _ids(ids, scores_V), torch.tensor(values, device=scores_V.device))
+    if sequence.token_counts is not None:
+        _penalize(scores_V, sequence)
+    if forbidden := sequence.forbidden_ids:
+        scores_V[_ids(forbidden, scores_V)] = NEVER
+    if sequence.params.allowed_token_ids:
+        _forbid_all_but(scores_V, sequence.params.allowed_token_ids)
+    in_grammar = sequence.grammar is not None and _bind(scores_V, sequence)
+    if scores_V.max() == NEVER:
+        raise UserError("no token may follow", hint="what is asked for forbids every token at this point")
+    eos_id = sequence.request.eos_id
+    if eos_id is not None and not in_grammar and ends_with_stop_words(sequence):
+        force(scores_V, eos_id)
+
+
+def _penalize(scores_V: Tensor, sequence: Sequence) -> None:
+    """Apply the penalties: repetition to the tokens of prompt and answer, then frequency and presence to those of the
+    answer."""
+    assert sequence.token_counts is not None
+    params, (ids_N, counts_N) = sequence.params, sequence.token_counts.tensors(scores_V.device)
+    scores_N = scores_V[ids_N]
+    if params.repetition_penalty not in (None, 1.0):
+        scores_N = repetition_penalty(scores_N, torch.tensor(params.repetition_penalty, device=scores_V.device))
+    frequency, presence = params.frequency_penalty or 0.0, params.presence_penalty or 0.0
+    if frequency or presence:
+        scores_N = frequency_presence_penalty(scores_N, counts_N, frequency, presence)
+    scores_V[ids_N] = scores_N
+
+
+def _bind(scores_V: Tensor, sequence: Sequence) -> bool:
+    """Forbid what the grammar of an answer does not allow; return whether the answer may not end here.
+
+    Inside its thought everything but the end of the answer is allowed; at the beginning a thought may begin. Stop
+    tokens are allowed where the grammar may end."""
+    grammar, thought = sequence.grammar, sequence.thought
+    assert grammar is not None
+    stop_ids = list(sequence.request.stop_ids)
+    if thought is not None and thought.is_open:
+        scores_V[_ids(stop_ids, scores_V)] = NEVER
+        return True
+    allowed = np.zeros(len(scores_V), dtype=np.bool_)
+    in_grammar = grammar.allowed()
+    allowed[: len(in_grammar)] = in_grammar
+    allowed[stop_ids] = grammar.may_end
+    if thought is not None and thought.state == "before":
+        allowed[thought.tags.start] = True
+    scores_V.masked_fill_(torch.from_numpy(~allowed).to(scores_V.device), NEVER)
+    return not grammar.may_end
+
+
+def _forbid_all_but(scores_V: Tensor, ids: tuple[int, ...] | list[int]) -> None:
+    """Forbid all tokens but these."""
+    ids_N = _ids(ids, scores_V)
+    scores_N = scores_V[ids_N]
+    scores_V.fill_(NEVER)[ids_N] = scores_N
+
+
+def _ids(ids: tuple[int, ...] | list[int], like: Tensor) -> Tensor:
+    return torch.tensor(ids, dtype=torch.long, device=like.device)
+
+
+def _choose(sequences: list[Sequence], scores_BV: Tensor) -> Tensor:
+    """Return the next token [B] of each row: the likeliest where the temperature is 0, a sample elsewhere."""
+    sampled = [row for row, s in enumerate(sequences) if s.params.temperature]
+    if len(sampled) == len(sequences):
+        return _sample(sequences, scores_BV)
+    ids_B = _argmax(scores_BV)
+    if sampled:
+        ids_B[sampled] = _sample([sequences[row] for row in sampled], scores_BV[sampled])
+    return ids_B
+
+
+def _argmax(scores_BV: Tensor) -> Tensor:
+    """Return the highest score's token [B], the first of equals. On a CPU numpy is twenty times faster than torch."""
+    if scores_BV.device.type != "cpu":
+        return scores_BV.argmax(-1)
+    return torch.from_numpy(scores_BV.numpy().argmax(-1))
+
+
+def _sample(sequences: list[Sequence], scores_BV: Tensor) -> Tensor:
+    """Sample from each row's distribution: a function of (seed, rng_id, sample, position)."""
+    device, params = scores_BV.device, [s.params for s in sequences]
     temperature_B = torch.tensor([p.temperature for p in params], device=device)
-    top_k_B = torch.tensor([p.top_k for p in params], device=device)
-    top_p_B = torch.tensor([p.top_p for p in params], device=device, dtype=torch.float64)
-    min_p_B = torch.tensor([p.min_p for p in params], device=device)
-    probs_BV = truncate(logits_BV / temperature_B[:, None], top_k_B, top_p_B, min_p_B).softmax(-1)
+    truncation = Truncation(
+        torch.tensor([p.top_k for p in params], device=device),
+        torch.tensor([p.top_p for p in params], device=device, dtype=torch.float64),
+        torch.tensor([p.min_p for p in params], device=device),
+    )
     counters = np.array([sequence.draw_counters for sequence in sequences]).T
-    return sample(probs_BV, torch.from_numpy(uniform(0, *counters)).to(device))
+    uniform_B = torch.from_numpy(uniform(0, *counters)).to(device)
+    return draw(scores_BV / temperature_B[:, None], truncation, uniform_B)

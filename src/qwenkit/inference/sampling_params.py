@@ -5,8 +5,8 @@
 
 Training and evaluation want `plain`: a repetition penalty of 1.1 that comes with a folder ruins PPO's ratios. Values
 are checked when they are given; the bounds keep logits finite in float32. Names of vLLM that are not supported are
-refused by name. Logits are changed in vLLM's order: `logit_bias` and `min_tokens`, the three penalties, then (Hugging
-Face's order) temperature, top-k, top-p, min-p.
+refused by name. Logits are changed in vLLM's order: `logit_bias` and `min_tokens`, the three penalties, what may not
+come (`allowed_token_ids`, `bad_words`, a grammar), then (Hugging Face's order) temperature, top-k, top-p, min-p.
 
 `generation_config.py` reads the defaults of a folder.
 """
@@ -23,9 +23,12 @@ from qwenkit.inference.argument_checks import (
     BOOL,
     IDS,
     LARGEST,
-    LOGPROBS_FLAG,
+    LAST_TOKENS,
+    LOGPROBS,
     SEQUENCES,
+    SOME_IDS,
     STRINGS,
+    WORDS,
     Validator,
     default_if_none,
     integer,
@@ -33,6 +36,7 @@ from qwenkit.inference.argument_checks import (
     optional,
     shown,
 )
+from qwenkit.inference.grammar_checks import GRAMMAR, JSON_SCHEMA, REGEX, TOOLS
 
 _WHERE = "sampling parameters"
 _PENALTY = default_if_none(number("-2 to 2", lambda value: -2 <= value <= 2), 0.0)
@@ -56,14 +60,26 @@ VALIDATORS: dict[str, Validator] = {
     "skip_special_tokens": BOOL,
     "ignore_eos": BOOL,
     "seed": optional(integer(0)),
-    "logprobs": default_if_none(LOGPROBS_FLAG, True),
+    "logprobs": default_if_none(LOGPROBS, True),
+    "prompt_logprobs": default_if_none(LOGPROBS, False),
+    "allowed_token_ids": optional(SOME_IDS),
+    "bad_words": default_if_none(WORDS, ()),
+    "truncate_prompt_tokens": optional(LAST_TOKENS),
+    "thinking_budget": optional(integer(0)),
+    "thinking_token_budget": optional(integer(0)),
+    "json_schema": optional(JSON_SCHEMA),
+    "regex": optional(REGEX),
+    "grammar": optional(GRAMMAR),
+    "tools": optional(TOOLS),
 }
 
+GRAMMARS = ("json_schema", "regex", "grammar", "tools")
+"""Names of the settings that bind an answer to a form; a request has at most one."""
+
 _UNSUPPORTED = (
-    "allowed_token_ids bad_words best_of detokenize early_stopping extra_args flat_logprobs guided_decoding "
-    "length_penalty logits_processors logprob_token_ids output_kind prompt_logprobs repetition_detection "
-    "skip_reading_prefix_cache spaces_between_special_tokens structured_outputs thinking_token_budget "
-    "truncate_prompt_tokens use_beam_search"
+    "best_of detokenize early_stopping extra_args flat_logprobs guided_decoding length_penalty logits_processors "
+    "logprob_token_ids output_kind repetition_detection skip_reading_prefix_cache spaces_between_special_tokens "
+    "structured_outputs use_beam_search"
 ).split()
 """Names of vLLM, of some version, that are not supported."""
 
@@ -109,8 +125,31 @@ class SamplingParams:
     seed: int | None = None
     """Every random draw is a function of (seed, rng_id, sample, position in the answer). None: the engine's seed."""
     logprobs: bool | int | None = True
-    """Keep the log-probability of every new token: the model's own, at temperature 1 and without truncation. Those of
-    other tokens are not kept, so a number above 1 is refused."""
+    """Keep the log-probability of every new token: the model's own, at temperature 1 and without truncation. A number
+    from 2 to 20 also keeps those of that many most likely tokens at each position (`top_logprobs`)."""
+    prompt_logprobs: bool | int | None = False
+    """The same for the tokens of the prompt (`Output.prompt_logprobs`, `Output.prompt_top_logprobs`)."""
+    allowed_token_ids: tuple[int, ...] | list[int] | None = None
+    """The answer consists of these tokens only; one that is to end it must be among them."""
+    bad_words: tuple[str, ...] | list[str] | str | None = ()
+    """Words that the answer may not have: a token that would complete one, spelt as the tokenizer spells the word with
+    or without a space before it, gets the probability 0."""
+    truncate_prompt_tokens: int | None = None
+    """Read only so many tokens at the end of the prompt; -1: as many as leave room for `max_tokens` where that is
+    given, else for one."""
+    thinking_budget: int | None = None
+    """The most tokens that an answer's thoughts may have together; a thought that reaches it is closed."""
+    thinking_token_budget: int | None = None
+    """vLLM's name of `thinking_budget`."""
+    json_schema: Mapping[str, Any] | str | bool | None = None
+    """The answer is JSON that fits this schema (a mapping, or its text); True: any object. This and the next three bind
+    what follows the answer's thoughts, and need the package `llguidance`."""
+    regex: str | None = None
+    """The answer matches this regular expression as a whole."""
+    grammar: str | None = None
+    """The answer follows this context-free grammar, in the syntax of Lark (EBNF) with the rule `start`."""
+    tools: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]] | str | None = None
+    """The answer is a call of one of these tools, in the form of the chat style, with arguments that fit its schema."""
 
     def __new__(cls, *unnamed: object, **values: object) -> Self:
         """Raise a `UserError` for a positional argument, an unknown name or one that is not supported."""
@@ -128,9 +167,23 @@ class SamplingParams:
         """Convert every value to a plain one; raises a `UserError` for values that do not fit."""
         for name, validator in VALIDATORS.items():
             object.__setattr__(self, name, validator.parse(getattr(self, name), name, where=_WHERE))
+        if self.thinking_token_budget is not None:
+            self._take_alias("thinking_budget", "thinking_token_budget")
+        if len(bound := [name for name in GRAMMARS if getattr(self, name) is not None]) > 1:
+            raise UserError(f"{' and '.join(bound)} together", where=_WHERE, expected=f"one of {', '.join(GRAMMARS)}")
         if self.max_tokens is not None and (self.min_tokens or 0) > self.max_tokens:
             raise UserError(f"min_tokens = {self.min_tokens}", where=_WHERE,
                             expected=f"at most max_tokens = {self.max_tokens}")  # fmt: skip
+
+    def _take_alias(self, name: str, alias: str) -> None:
+        """Move a value that was given under another name; raises a `UserError` where both have one, and they differ."""
+        value = getattr(self, alias)
+        if getattr(self, name) not in (None, value):
+            raise UserError(
+                f"{name} = {getattr(self, name)} and {alias} = {value}", where=_WHERE, expected="one of them"
+            )
+        object.__setattr__(self, name, value)
+        object.__setattr__(self, alias, None)
 
     @classmethod
     def plain(cls, **values: Any) -> SamplingParams:

@@ -1,7 +1,7 @@
 """Texts to score, as requests: the engine reads them like prompts, in pieces, and what they share only once.
 
 requests = scoring_requests(rows, starts)     # sorted, so that equal beginnings are neighbours in the queue
-scores = [request.sequences[0].prompt_logprobs for request in requests]
+scores = [request.sequences[0].scores for request in requests]
 """
 
 from __future__ import annotations

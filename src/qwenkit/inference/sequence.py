@@ -15,6 +15,13 @@ from qwenkit.prompt import Prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qwenkit.inference.grammar import GrammarState
+    from qwenkit.inference.thinking import Thought
+    from qwenkit.inference.token_counts import TokenCounts
+
+TopLogprobs = tuple[tuple[int, float], ...]
+"""The most likely tokens at one position, the likeliest first: ids, and log-probabilities in nats."""
+
 FinishReason = Literal["stop", "length", "abort", "not finite", "error"]
 """The last three end a request that has no output."""
 Status = Literal["waiting", "running", "finished"]
@@ -30,6 +37,8 @@ class Sample:
     logprobs: list[float] | None
     """Log-probability of each id in nats: the model's own, at temperature 1 and without truncation."""
     finish_reason: FinishReason
+    top_logprobs: list[TopLogprobs] | None = None
+    """Those of the most likely tokens at each position, where `logprobs` is a number of 2 or more."""
 
 
 @dataclass
@@ -44,6 +53,11 @@ class Output:
     """How often the engine's weights had been updated when this was generated."""
     num_cached_tokens: int = 0
     """How many tokens of the prompt were found in the cache and not read again (for the first sample)."""
+    prompt_logprobs: list[float | None] | None = None
+    """Log-probability of each token of the prompt in nats, where the request asks for them; None for the first, which
+    nothing comes before."""
+    prompt_top_logprobs: list[TopLogprobs | None] | None = None
+    """Those of the most likely tokens at each position of the prompt, where `prompt_logprobs` is 2 or more."""
 
     @property
     def ids(self) -> list[int]:
@@ -59,6 +73,11 @@ class Output:
     def logprobs(self) -> list[float] | None:
         """Return the log-probabilities of the first sample, in nats."""
         return self.samples[0].logprobs
+
+    @property
+    def top_logprobs(self) -> list[TopLogprobs] | None:
+        """Return the log-probabilities of the most likely tokens at each position of the first sample."""
+        return self.samples[0].top_logprobs
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -85,6 +104,7 @@ class Delta:
     """All answers of the request, on its last delta."""
     error: QwenkitError | None = None
     """Why there is no output, on the last delta of a request that has none."""
+    top_logprobs: list[TopLogprobs] | None = None
 
 
 @dataclass(eq=False)
@@ -105,6 +125,11 @@ class Request:
     """Which sample of the draws the first one of the request is."""
     first_draw: int = 0
     """Which position of the draws the first token of an answer is."""
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    """`bad_words` as the tokenizer spells them."""
+    prompt_logprobs: list[float | None] = field(default_factory=list)
+    """One for each token of the prompt where they are asked for, None where it is not known yet."""
+    prompt_top_logprobs: list[TopLogprobs | None] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
     handle: int = -1
     """The engine's number of the request, from when it is queued."""
@@ -130,6 +155,8 @@ class Request:
     @property
     def match_limit(self) -> int:
         """Return how many tokens of the prompt may be found in the cache: the others are wanted themselves."""
+        if self.params.prompt_logprobs:
+            return 0
         return len(self.prompt.ids) if self.score_from is None else max(0, self.score_from - 1)
 
     @property
@@ -147,6 +174,20 @@ class Request:
         for sequence in self.sequences:
             sequence.finish_reason = sequence.finish_reason or "abort"
 
+    @property
+    def num_prompt_top_logprobs(self) -> int:
+        """Return for how many most likely tokens of each position of the prompt the log-probabilities are asked
+        for."""
+        return _top(self.params.prompt_logprobs)
+
+    def to_output(self, tok: TextTokenizer | None, version: int) -> Output:
+        """Return the finished answers; `version` is that of the weights."""
+        samples = [sequence.to_sample(tok) for sequence in self.sequences]
+        prompt_logprobs = self.prompt_logprobs if self.params.prompt_logprobs else None
+        top_logprobs = self.prompt_top_logprobs if self.num_prompt_top_logprobs else None
+        found = self.sequences[0].num_cached
+        return Output(self.handle, list(self.prompt.ids), samples, version, found, prompt_logprobs, top_logprobs)
+
     def result(self) -> Output:
         """Return the output, or raise the error."""
         if self.error is not None:
@@ -161,12 +202,17 @@ class Sequence:
 
     request: Request
     sample: int
-    penalized_V: Tensor | None
-    """[V], true at the tokens of prompt and answer, where a repetition penalty asks for them."""
     detokenizer: IncrementalDetokenizer | None
     """Where stop strings or deltas need the text as it grows."""
+    token_counts: TokenCounts | None = None
+    """The tokens of prompt and answer, where a penalty asks for them."""
+    thought: Thought | None = None
+    """Where the answer stands with its thoughts, where a budget or a grammar depends on it."""
+    grammar: GrammarState | None = None
+    """How far the answer has come in its grammar, where it has one."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[TopLogprobs] = field(default_factory=list)
     started: bool = False
     """Whether it has, or had, a place in the batch."""
     finish_reason: FinishReason | None = None
@@ -176,8 +222,8 @@ class Sequence:
     """How many tokens of the prompt were found in the cache."""
     table: BlockTable = field(default_factory=BlockTable)
     """Where in the cache they are."""
-    prompt_logprobs: list[float] = field(default_factory=list)
-    """Of the prompt's tokens from `Request.score_from` on, in nats."""
+    scores: list[float] = field(default_factory=list)
+    """The log-probabilities of the prompt's tokens from `Request.score_from` on, in nats."""
     num_delivered: int = 0
     """How many ids of the answer were in deltas."""
 
@@ -232,13 +278,29 @@ class Sequence:
         sample, position = request.first_sample + self.sample, request.first_draw + len(self.ids)
         return request.params.seed or 0, request.rng_id, sample, position
 
-    def append(self, id: int, logprob: float) -> None:
+    @property
+    def forbidden_ids(self) -> list[int]:
+        """Return the tokens that would complete a bad word."""
+        words = self.request.bad_words_ids
+        return [word[-1] for word in words if len(word) == 1 or tuple(self.ids[1 - len(word) :]) == word[:-1]]
+
+    @property
+    def num_top_logprobs(self) -> int:
+        """Return for how many most likely tokens the log-probabilities are asked for."""
+        return _top(self.params.logprobs)
+
+    def append(self, id: int, logprob: float, top_logprobs: TopLogprobs = ()) -> None:
         """Add a new token, and set `finish_reason` where it is the last."""
         self.ids.append(id)
         if self.params.logprobs:
             self.logprobs.append(logprob)
-        if self.penalized_V is not None:
-            self.penalized_V[id] = True
+        if self.num_top_logprobs:
+            self.top_logprobs.append(top_logprobs[: self.num_top_logprobs])
+        if self.token_counts is not None:
+            self.token_counts.push(id)
+        in_thought = self.thought is not None and self.thought.push(id)
+        if self.grammar is not None and not in_thought and id not in self.request.stop_ids:
+            self.grammar.push(id)
         in_text = id not in self.request.stop_ids or self.params.include_stop_str_in_output
         if self.detokenizer is not None and in_text:
             self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
@@ -261,13 +323,17 @@ class Sequence:
             self.detokenizer.finish()
         text = None if self.detokenizer is None else self.detokenizer.delta()
         logprobs = self.logprobs[start:] if self.params.logprobs else None
-        return Delta(self.request.handle, self.sample, self.ids[start:], text, logprobs, self.finish_reason)
+        delta = Delta(self.request.handle, self.sample, self.ids[start:], text, logprobs, self.finish_reason)
+        delta.top_logprobs = self.top_logprobs[start:] if self.num_top_logprobs else None
+        return delta
 
     def to_sample(self, tok: TextTokenizer | None) -> Sample:
         """Return the finished answer, with its text where there is a tokenizer."""
         assert self.finish_reason is not None
         logprobs = self.logprobs if self.params.logprobs else None
-        return Sample(self.ids, None if tok is None else self._text(tok), logprobs, self.finish_reason)
+        top_logprobs = self.top_logprobs if self.num_top_logprobs else None
+        text = None if tok is None else self._text(tok)
+        return Sample(self.ids, text, logprobs, self.finish_reason, top_logprobs)
 
     def _text(self, tok: TextTokenizer) -> str:
         if self.detokenizer is not None:
@@ -276,3 +342,8 @@ class Sequence:
         ids = self.ids[:-1] if stopped and not self.params.include_stop_str_in_output else self.ids
         stream = tok.stream(self.params.skip_special_tokens)  # an unknown id must not stop the other answers
         return "".join([*map(stream.push, ids), stream.flush()])
+
+
+def _top(logprobs: bool | int | None) -> int:
+    """Return how many most likely tokens a setting of log-probabilities asks for: true is the token itself alone."""
+    return 0 if logprobs is None or isinstance(logprobs, bool) else logprobs

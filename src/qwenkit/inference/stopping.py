@@ -2,10 +2,11 @@
 
     sequence.finish_reason = check_stop(sequence)     # "stop", "length", or None: it goes on
 
-An answer ends at a stop token, at a stop string, after stop words where the model has no end-of-text token, and at its
-length limit. The stop tokens of a request are put together in `requests.py`: those of the folder
-(`generation_config.py`), in a chat those of `chat/stop_tokens.py`, and those of its `SamplingParams`. Stop strings are
-looked for by `detokenizer.py`. Before `min_tokens` the model runner gives stop tokens the probability 0.
+An answer ends at a stop token, at a stop string, after stop words where the model has no end-of-text token, where its
+grammar allows nothing more, and at its length limit. The stop tokens of a request are put together in `requests.py`:
+those of the folder (`generation_config.py`), in a chat those of `chat/stop_tokens.py`, and those of its
+`SamplingParams`. Stop strings are looked for by `detokenizer.py`. Before `min_tokens` the sampler gives stop tokens the
+probability 0.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def check_stop(sequence: Sequence) -> FinishReason | None:
     if sequence.detokenizer is not None and sequence.detokenizer.ended:
         return "stop"
     if request.eos_id is None and ends_with_stop_words(sequence):
+        return "stop"
+    if sequence.grammar is not None and sequence.grammar.is_complete:
         return "stop"
     return "length" if len(ids) >= request.max_new_tokens else None
 
