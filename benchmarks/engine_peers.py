@@ -259,20 +259,27 @@ class LlamaCpp:
         params.port = _free_port()
         self.cached = cached
         self.server = xllamacpp.Server(params)
+        self.facts = {"llama.cpp": xllamacpp.get_system_info().strip()}
 
     def answer(self, requests: list[Request]) -> list[list[int]]:
-        """Return the new ids of each request, asked at once by a thread each."""
+        """Answer all requests at once, each asked by a thread of its own; return placeholders, -1, for the new ids."""
         with ThreadPoolExecutor(len(requests)) as callers:
             return list(callers.map(self._one, requests))
 
     def _one(self, request: Request) -> list[int]:
+        return [-1] * self._reply(request)["usage"]["completion_tokens"]
+
+    def named(self, request: Request) -> list[int]:
+        """Return the new ids of a request, which the server names only where it sorts all of them for each token."""
+        return [token["id"] for token in self._reply(request, logprobs=1)["choices"][0]["logprobs"]["content"]]
+
+    def _reply(self, request: Request, **more: int) -> dict[str, Any]:
         ids, count = request
-        asked = {"prompt": ids, "max_tokens": count, "temperature": 0, "ignore_eos": True, "return_tokens": True,
-                 "cache_prompt": self.cached}  # fmt: skip
-        reply = self.server.handle_completions(asked)
+        asked = {"prompt": ids, "max_tokens": count, "temperature": 0, "ignore_eos": True, "cache_prompt": self.cached}
+        reply = self.server.handle_completions({**asked, **more})
         if "choices" not in reply:
             raise RuntimeError(f"llama.cpp: {reply}")
-        return reply["tokens"] if "tokens" in reply else [-1] * reply["usage"]["completion_tokens"]
+        return reply
 
 
 def _free_port() -> int:
@@ -331,7 +338,8 @@ def serve(kind: str, options: dict[str, Any]) -> None:
         print(json.dumps(value), file=replies, flush=True)
 
     engine = KINDS[kind](**options)
-    reply({name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)})
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
+    reply(versions | getattr(engine, "facts", {}))
     for line in sys.stdin:
         method, arguments = json.loads(line)
         started = time.perf_counter()

@@ -169,7 +169,9 @@ def decode(bench: Bench, name: str, form: str, ggufs: tuple[str, ...]) -> Cell:
             long, answers = engine.answer([(bench.ids(PROMPT, name, run), 1 + tokens)])
             if run == 0:
                 first[:] = first or answers[0]
-                cell.agreement[label] = _equal(first, answers[0])
+                asked = bench.ids(PROMPT, name, run), 1 + tokens
+                named = engine.ask("named", asked)[1] if engine.kind == "llama.cpp" else answers[0]
+                cell.agreement[label] = _equal(first, named)
             return tokens / (long - short)
 
         return measure
