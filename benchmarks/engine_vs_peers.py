@@ -8,7 +8,7 @@
 the same weights; quantized forms are made once and kept in `--work` (`engine_models.py`). Every engine is a process of
 its own with the same number of threads (`engine_peers.py`); in each run all of a cell answer in turn, after one turn
 that warms up. Prompts are random ids, new in every run, so nothing is found in a cache but where the cell says so. No
-engine speculates. `--lock` takes a lock on that file for each turn, where several people measure on one machine.
+engine speculates. `--lock` locks that file for each cell, where several people measure on one machine.
 
 | cell        | what is measured                                                               | aim, or of the bound |
 | ----------- | ------------------------------------------------------------------------------ | -------------------- |
@@ -246,13 +246,13 @@ def measured(models: Models, name: str, given: argparse.Namespace, versions: dic
         bench = Bench(models, given, stack)
         cell = CELLS[name](bench)
         cell.figures = {label: [] for label in cell.turns}
-        for run in range(given.runs + 1):
-            for label, turn in cell.turns.items():
-                with alone(given.lock):
+        with alone(given.lock):
+            for run in range(given.runs + 1):
+                for label, turn in cell.turns.items():
                     value = turn(run)
-                if run:
-                    cell.figures[label].append(value)
-            print(f"{name}: {run} of {given.runs} runs", file=sys.stderr, flush=True)
+                    if run:  # the first one warms up
+                        cell.figures[label].append(value)
+                print(f"{name}: {run} of {given.runs} runs", file=sys.stderr, flush=True)
         versions |= bench.versions
     return cell
 
