@@ -61,15 +61,13 @@ class Form(NamedTuple):
 
 def forms(batches: list[Tensor]) -> Iterator[Form]:
     """Yield what is compared."""
-    for method, given in (("GPTQ", batches), ("rounded", None)):
-        for group in (64, 32):
-            for symmetric in (True, False):
-                levels = "symmetric" if symmetric else "with zeros"
-                yield Form(
-                    f"ours, {method}, groups of {group}, {levels}", 4 + 20 / group, ours(given, group, symmetric)
-                )
     for kind in ("Q4_1", "Q4_0"):
         yield Form(f"llama.cpp {kind}", BITS[kind], theirs(kind))
+    for method, given, groups in (("GPTQ", batches, (64, 32)), ("rounded", None, (64,))):
+        for group in groups:
+            for symmetric in (True, False):
+                name = f"ours, {method}, groups of {group}, {'symmetric' if symmetric else 'with zeros'}"
+                yield Form(name, 4 + 20 / group, ours(given, group, symmetric))
 
 
 def ours(batches: list[Tensor] | None, group: int, symmetric: bool) -> Change:
@@ -168,20 +166,17 @@ def main() -> None:
     """Measure all forms, print the table, and the ratio last."""
     given = arguments()
     torch.set_num_threads(given.threads)
-    first, measured = windows_of(encoded(given.text, given.model), given)
+    first, measured = windows_of(encoded(given.text, given.model), given.length, given.windows)
     if given.calibration:
-        first, _ = windows_of(
-            encoded(given.calibration, given.model), argparse.Namespace(length=given.length, windows=0)
-        )
+        first, _ = windows_of(encoded(given.calibration, given.model), given.length, 0)
     batches = [torch.tensor([window]) for window in first]
 
     def fresh() -> Transformer:
         model = load_model(given.model, dtype=torch.float32, device="cpu")
         return rotate(model) if given.rotated else model
 
-    print(
-        f"{date.today()}; {platform.machine()}; {platform.versions()}; {len(measured)} windows of {given.length} tokens"
-    )
+    print(f"{date.today()}; {platform.machine()}; {platform.versions()}")
+    print(f"{len(measured)} windows of {given.length} tokens\n")
     print("| weights of the blocks | bits | perplexity | increase | nats a token more, 95 % |")
     print("| --- | --- | --- | --- | --- |")
     before = text_losses(Engine(load_model(given.model, dtype=torch.float32, device="cpu")), measured)
@@ -189,9 +184,8 @@ def main() -> None:
     plain = math.exp(sum(before) / len(before))
     print(f"| as they are | 16 | {plain:.3f} | | |", flush=True)
     if given.rotated:
-        print(
-            f"| as they are, rotated | 16 | {_perplexity(text_losses(Engine(fresh()), measured)):.3f} | | |", flush=True
-        )
+        turned = _perplexity(text_losses(Engine(fresh()), measured))
+        print(f"| as they are, rotated | 16 | {turned:.3f} | | |", flush=True)
     for form in forms(batches):
         losses = text_losses(Engine(form.change(fresh())), measured)
         kept[form.name], more = losses, paired_difference(losses, before)
