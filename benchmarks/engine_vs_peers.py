@@ -253,6 +253,7 @@ def measured(models: Models, name: str, given: argparse.Namespace, versions: dic
                     if run:  # the first one warms up
                         cell.figures[label].append(value)
                 print(f"{name}: {run} of {given.runs} runs", file=sys.stderr, flush=True)
+        print(*table([cell]), sep="\n", file=sys.stderr, flush=True)  # should a later cell fail
         versions |= bench.versions
     return cell
 
