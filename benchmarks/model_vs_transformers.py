@@ -23,39 +23,15 @@ from typing import Any
 
 import torch
 
+from engine_models import SHAPES, random_folder
 from qwenkit import platform
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.model import ModelConfig, Transformer, load_model, save_model
+from qwenkit.model import load_model, save_model
 from qwenkit.model.gptq import quantize
 from qwenkit.model.quantized_linear import QuantConfig
 
-SHAPE = dict(
-    vocab_size=151936,
-    hidden_size=896,
-    intermediate_size=4864,
-    num_hidden_layers=24,
-    num_attention_heads=14,
-    num_key_value_heads=2,
-    tie_word_embeddings=True,
-    rope_theta=1e6,
-    max_position_embeddings=32768,
-)
+SHAPE = SHAPES["0.5b"]
 Job = Callable[[], float]
-
-
-def made(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Random weights of that shape, small enough that logits stay finite."""
-    with torch.device("meta"):
-        model = Transformer(ModelConfig(**SHAPE))  # type: ignore[arg-type]
-    model = model.to_empty(device="cpu").to(dtype)
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if name.endswith("norm.weight"):
-            parameter.data.fill_(1.0)
-        else:
-            parameter.data.normal_(0, 0.02, generator=generator)
-    save_model(model, folder)
-    return folder
 
 
 def ours(folder: Path, prompt: list[int], tokens: int) -> tuple[Job, Job]:
@@ -147,7 +123,7 @@ def main() -> None:
     import transformers
 
     with tempfile.TemporaryDirectory() as place:
-        folder, small = made(Path(place) / "bf16"), Path(place) / "int4"
+        folder, small = random_folder(SHAPE, Path(place) / "bf16"), Path(place) / "int4"
         save_model(quantize(load_model(folder), QuantConfig(4, 64), None), small)
         prompt = [(7919 * i) % SHAPE["vocab_size"] for i in range(given.prompt)]
         peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()

@@ -21,6 +21,7 @@ LINE = re.compile(r"^#\s+(python3 -m venv (\S+) && \2/bin/pip install -r benchma
 RUNS = {
     "peers-chats.txt": "benchmarks/chats_growth.py --rows 500 --workers 1 --peer {python}",
     "peers-data.txt": "benchmarks/data_vs_peers.py --mb 2",
+    "peers-engine.txt": "benchmarks/engine_vs_peers.py --shape tiny --runs 1 --tokens 8 --peers {python} --work {work}",
     "peers.txt": "benchmarks/tokenizer_vs_peers.py --texts {work}/texts.jsonl --vocabulary {work}/qwen.tiktoken "
     "--peers {python} --size 2000 --train-mb 0.5 --encode-mb 0.5 --repetitions 1",
 }
