@@ -62,8 +62,8 @@ def test_what_is_quantized_stays_so() -> None:
 @needs_products
 def test_an_engine_packs_what_it_loads_itself_and_follows_new_weights(tmp_path: Path) -> None:
     save_model(made(PLAIN), tmp_path)
-    engine, params = Engine(tmp_path), SamplingParams.plain(temperature=0, max_tokens=8, ignore_eos=True)
-    given = Engine(made(PLAIN))
+    engine, params = Engine(tmp_path, native=False), SamplingParams.plain(temperature=0, max_tokens=8, ignore_eos=True)
+    given = Engine(made(PLAIN), native=False)
     assert engine.runner.compute_model is not engine.model and given.runner.compute_model is given.model
     other = init_weights(Transformer(PLAIN), seed=1, std=0.2).bfloat16()
     (before,) = engine.generate([[1, 2, 3]], params)
@@ -77,7 +77,7 @@ def test_an_engine_packs_what_it_loads_itself_and_follows_new_weights(tmp_path: 
 def test_a_configuration_that_is_set_is_followed(tmp_path: Path) -> None:
     """As `longctx` does: a twin that kept its own gave the same perplexity for every trick."""
     save_model(made(PLAIN), tmp_path)
-    packed, plain, ids = Engine(tmp_path), Engine(tmp_path, packed=False), [list(range(60))]
+    packed, plain, ids = Engine(tmp_path, native=False), Engine(tmp_path, packed=False), [list(range(60))]
     first = packed.score(ids)
     for engine in (packed, plain):
         engine.model.config = replace(PLAIN, windows=(4, 4, 4))

@@ -62,8 +62,14 @@ def chat(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
-        guesses = PromptLookup() if draft is None else DraftModel(load_model(resolve(draft)))
-        engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
+    draft: Annotated[
+        str | None, typer.Option(help="a small model of the family, which guesses tokens ahead", metavar="MODEL")
+    ] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(help="tokens that the cache holds; as many as memory allows", min=1)
+    ] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="answer in JSON that fits the schema in this file")] = None,
+    regex: Annotated[str | None, typer.Option(help="answer with what this regular expression matches")] = None,
     accept_unknown: Accept = "",
 ) -> None:
     """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""

@@ -62,6 +62,7 @@ from qwenkit.inference.kv_memory import default_kv_tokens, media_digest, parse_k
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_changes import check_config, check_state, without_tied_head
 from qwenkit.inference.model_runner import ModelRunner
+from qwenkit.inference.native.decoder import NativeDecoder
 from qwenkit.inference.pacing import Pace
 from qwenkit.inference.pending import PendingRequests
 from qwenkit.inference.requests import (
@@ -115,11 +116,13 @@ class Engine:
         as far as the model's width allows. `seed` is for requests that name none. Ids from `vocabulary` on (by default
         the tokenizer's size) only pad the embedding and are never sampled. `kv_cache` keeps keys and values in 8 bits:
         "int8" as a first Qwen's folder may ask (`use_cache_quantization`), "int8_per_token_head" faster and for any
-        model; None: as the model says. `packed` copies bf16 weights into the layout that oneDNN reads
-        (`model/prepacked.py`); None: where the engine loads the folder itself, the CPU has such products and the copy
-        has room. `native` computes by compiled code (None: where there is a compiler and the model fits; it then reads
-        prompts and writes answers to the same bits). `speculation` guesses tokens ahead (`speculation.py`), as long as
-        it pays; the ids stay the same. Raises a `UserError` for arguments and settings of the folder that mean nothing."""
+        model; None: as the model says. `native` computes by compiled code (None: where there is a compiler and the
+        model fits; it then reads prompts and writes answers to the same bits). `packed` copies bf16 weights into the
+        layout that oneDNN reads (`model/prepacked.py`); None: where the engine loads the folder itself, native code
+        does not fit, the CPU has such products and the copy has room. `speculation` guesses tokens ahead
+        (`speculation.py`), as long as it pays; the ids stay the same.
+
+        Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
         model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
         self.request_factory = RequestFactory(model, tok, folder, seed)
@@ -132,7 +135,8 @@ class Engine:
             raise UserError(f"kv_cache = {shown(kv_cache)}", expected=" or ".join(KV_CACHE_DTYPES))
         if packed and not can_prepack(model):
             raise UserError("this model cannot be packed", expected="bf16 weights, a CPU with bf16 products, and room")
-        packed = can_prepack(model) if packed is None and folder is not None else bool(packed)
+        if packed is None:
+            packed = folder is not None and can_prepack(model) and NativeDecoder.reason_against(model) is not None
         self.step_tokens, self.invariant = _COUNT.parse(step_tokens, "step_tokens"), invariant
         max_batch = _COUNT.parse(max_batch, "max_batch")
         if kv_tokens is None:

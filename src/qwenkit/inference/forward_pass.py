@@ -160,8 +160,8 @@ def make_forward(model: Transformer, cache: PagedCache, native: bool | None, tri
         if native:
             raise UserError(f"native = True: {reason}", expected="a model that native code computes")
         return eager
-    decoder = NativeDecoder(model, *([store.tensors[0] for store in stores] for stores in (cache.keys, cache.values)))
-    own = NativeForward(decoder)
+    keys, values = ([store.tensors[0] for store in stores] for stores in (cache.keys, cache.values))
+    own = NativeForward(NativeDecoder(model, keys, values))
     ways = choose_ways(model) if trial and not native else Ways("native", "native")
     if ways.decode == ways.prefill:
         return own if ways.decode == "native" else eager
