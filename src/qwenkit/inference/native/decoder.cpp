@@ -216,7 +216,7 @@ const char* qk_step(const Model* model, const Step* step) {
   Team* team = the_team();
   std::lock_guard<std::mutex> lock(team->busy);
   try {
-    job.model = model, job.step = step, job.rows = step->rows, job.chunk_bytes = 49152;
+    job.model = model, job.step = step, job.rows = step->rows, job.chunk_bytes = step->rows <= FEW ? 131072 : 49152;
     make_room();
     team->run(make_program(), step->threads, perform);
   } catch (const std::bad_alloc&) {
@@ -231,7 +231,7 @@ void qk_product(const Matrix* m, const float* x, int64_t rows, int64_t threads, 
   std::lock_guard<std::mutex> lock(team->busy);
   Step step = {};
   step.rows = rows, step.threads = threads;
-  job.step = &step, job.rows = rows, job.chunk_bytes = 49152, job.matrix = m, job.input = x, job.out = out;
+  job.step = &step, job.rows = rows, job.chunk_bytes = rows <= FEW ? 131072 : 49152, job.matrix = m, job.input = x, job.out = out;
   job.prepared_width = prepared_size(m->columns) + 16;
   lay_out(job.memory, {{&job.prepared, rows * job.prepared_width}});
   team->run({{PRODUCT_PREPARE, 0, (uint32_t)rows}, {PRODUCT, 0, chunks_of({m}, threads)}}, threads,

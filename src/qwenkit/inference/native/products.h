@@ -87,10 +87,10 @@ inline void prepare(const Matrix& m, const float* x, float* out) {
 
 // ---- float weights --------------------------------------------------------------------------------------------------
 
-// R rows of weights, `stride` apart, times B prepared inputs, `x_stride` apart; out[b * out_stride + r].
+// R rows of weights, `stride` apart, times B prepared inputs, `x_stride` apart; out[b * out_stride + r * out_step].
 template <class T, int R, int B>
 inline void float_tile(const T* w, int64_t stride, const float* x, int64_t x_stride, int64_t columns, float* out,
-                       int64_t out_stride) {
+                       int64_t out_stride, int64_t out_step = 1) {
   Floats total[R][B] = {};
   int64_t k = 0;
   for (; k + 2 * LANES <= columns; k += 2 * LANES) {
@@ -109,14 +109,17 @@ inline void float_tile(const T* w, int64_t stride, const float* x, int64_t x_str
     for (int b = 0; b < B; b++) {
       float rest = 0;
       for (int64_t c = k; c < columns; c++) rest += to_float(w[r * stride + c]) * x[b * x_stride + c];
-      out[b * out_stride + r] = sum(total[r][b]) + rest;
+      out[b * out_stride + r * out_step] = sum(total[r][b]) + rest;
     }
 }
 
 template <class T, int R, int B>
 inline void float_rows(const T* w, int64_t stride, int64_t count, const float* x, int64_t x_stride, int64_t columns,
                        float* out, int64_t out_stride) {
-  int64_t n = 0;
+  int64_t n = 0, part = B <= 2 ? count / R : 0;  // for few inputs memory is the limit: R long streams
+  for (; n < part; n++)
+    float_tile<T, R, B>(w + n * stride, part * stride, x, x_stride, columns, out + n, out_stride, part);
+  n *= R;
   for (; n + R <= count; n += R) float_tile<T, R, B>(w + n * stride, stride, x, x_stride, columns, out + n, out_stride);
   for (; n < count; n++) float_tile<T, 1, B>(w + n * stride, stride, x, x_stride, columns, out + n, out_stride);
 }
@@ -152,12 +155,14 @@ inline void add_pairs(const Words (&words)[T], const int32_t* pairs, int64_t x_s
   }
 }
 
-// T tiles, each a stream of its own from memory, times B prepared inputs: out[b * out_stride + row] for `rows` rows.
+// T tiles, `apart` from each other, times B prepared inputs: out[b * out_stride + t * LANES * apart + lane]. `rows` are
+// the rows of a single tile.
 template <int KIND, int T, int B>
-inline void quantized_tiles(const Matrix& m, const char* data, const float* x, int64_t x_stride, float* out,
-                            int64_t out_stride, int64_t rows) {
+inline void quantized_tiles(const Matrix& m, const char* data, int64_t apart, const float* x, int64_t x_stride,
+                            float* out, int64_t out_stride, int64_t rows) {
   constexpr int WORD_PAIRS = KIND == INT8 ? 2 : 4;
-  const int64_t block = block_size(m), blocks = block_count(m), group = blocks_of_group(m), tile = tile_bytes(m);
+  const int64_t block = block_size(m), blocks = block_count(m), group = blocks_of_group(m);
+  const int64_t tile = apart * tile_bytes(m);
   Floats total[T][B] = {};
   for (int64_t start = 0; start < blocks; start += group) {
     Floats scale[T], minimum[T];
@@ -195,21 +200,22 @@ inline void quantized_tiles(const Matrix& m, const char* data, const float* x, i
   }
   for (int b = 0; b < B; b++)
     for (int t = 0; t < T; t++) {
-      float* to = out + b * out_stride + t * LANES;
-      if (rows >= (t + 1) * LANES) store(to, total[t][b]);
-      else for (int64_t i = 0; i < rows - t * LANES; i++) to[i] = total[t][b][i];
+      float* to = out + b * out_stride + t * apart * LANES;
+      if (rows >= LANES) store(to, total[t][b]);
+      else for (int64_t i = 0; i < rows; i++) to[i] = total[t][b][i];
     }
 }
 
 template <int KIND, int T, int B>
 inline void quantized_rows(const Matrix& m, int64_t from, int64_t to, const float* x, int64_t x_stride, float* out,
                            int64_t out_stride) {
-  const int64_t bytes = tile_bytes(m);
+  const int64_t bytes = tile_bytes(m), part = (to - from) / LANES / T;  // T long streams from memory
   const char* data = (const char*)m.data + from / LANES * bytes;
-  for (; to - from >= T * LANES; from += T * LANES, data += T * bytes)
-    quantized_tiles<KIND, T, B>(m, data, x, x_stride, out + from, out_stride, T * LANES);
+  for (int64_t i = 0; i < part; i++)
+    quantized_tiles<KIND, T, B>(m, data + i * bytes, part, x, x_stride, out + from + i * LANES, out_stride, LANES);
+  from += part * T * LANES, data += part * T * bytes;
   for (; from < to; from += LANES, data += bytes)
-    quantized_tiles<KIND, 1, B>(m, data, x, x_stride, out + from, out_stride, to - from);
+    quantized_tiles<KIND, 1, B>(m, data, 1, x, x_stride, out + from, out_stride, to - from);
 }
 
 template <int KIND>
