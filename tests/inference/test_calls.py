@@ -82,7 +82,7 @@ def test_an_interrupted_call_leaves_the_others_as_they_were(
     engine.step()
     handles += [engine.submit(prompt, GREEDY) for prompt in prompts[2:]]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engine.model, "hidden", _failing(engine.model.hidden, at))
+        patch.setattr(engine.runner.forward, "states", _failing(engine.runner.forward.states, at))
         CALLS[name](engine)
     assert _drain(engine, 4) == {handle: _alone(model, prompt) for handle, prompt in zip(handles, prompts, strict=True)}
     assert CALLS[name](engine) == CALLS[name](Engine(model, Bytes()))
@@ -159,7 +159,8 @@ def test_logits_that_are_no_numbers_are_never_a_token(
     model: Transformer, monkeypatch: pytest.MonkeyPatch, value: float, params: SamplingParams
 ) -> None:
     """At the second token, in one place of the vocabulary."""
-    engine, calls, head = Engine(model, None), itertools.count(), model.head
+    engine, calls = Engine(model, None), itertools.count()
+    head = engine.runner.forward.head
 
     def head_with_a_hole(h_ND: torch.Tensor) -> torch.Tensor:
         logits = head(h_ND)
@@ -167,7 +168,7 @@ def test_logits_that_are_no_numbers_are_never_a_token(
             logits[0, 77] = value
         return logits
 
-    monkeypatch.setattr(model, "head", head_with_a_hole)
+    monkeypatch.setattr(engine.runner.forward, "head", head_with_a_hole)
     with pytest.raises(Stopped, match="prompt 0, sample 0, position 4"):
         engine.generate([[1, 2, 3]], params)
 
@@ -227,7 +228,7 @@ def test_a_prompt_that_is_left_half_read_leaves_no_nan(
     model: Transformer, damaged: Transformer, monkeypatch: pytest.MonkeyPatch, at: int | None
 ) -> None:
     """Aborted between two steps, or after one that was interrupted in one of its two layers."""
-    engine = Engine(damaged, Bytes(), step_tokens=64)
+    engine = Engine(damaged, Bytes(), step_tokens=64, native=False)
     kept = engine.submit([4, 5], GREEDY)
     broken = engine.submit([1, BROKEN, *[1] * 150], WARM)
     engine.step()

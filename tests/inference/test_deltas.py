@@ -220,7 +220,8 @@ def test_a_fault_ends_its_request_and_nobody_else_hears_of_it() -> None:
 
 def test_a_fault_in_the_middle_keeps_what_was_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample that has no next token is named; the others of its request end without a word."""
-    engine, calls, head = Engine(MODEL, None), 0, MODEL.head
+    engine, calls = Engine(MODEL, None), 0
+    head = engine.runner.forward.head
 
     def head_with_a_hole(h_ND: torch.Tensor) -> torch.Tensor:
         nonlocal calls
@@ -230,7 +231,7 @@ def test_a_fault_in_the_middle_keeps_what_was_handed_out(monkeypatch: pytest.Mon
             logits[1, 77] = float("nan")
         return logits
 
-    monkeypatch.setattr(MODEL, "head", head_with_a_hole)
+    monkeypatch.setattr(engine.runner.forward, "head", head_with_a_hole)
     handle = engine.submit([1, 2, 3], replace(WARM, n=3))
     deltas = [engine.step() for _ in range(3)]
     assert [[len(delta.ids) for delta in some] for some in deltas] == [[1, 1, 1], [1, 1, 1], [0]]
