@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib.metadata
 import os
 import platform as _platform
 import re
 import resource
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -136,6 +139,7 @@ def fingerprint(threads: int, device: str, deterministic: bool) -> dict[str, obj
         "accelerator": None if on_cpu else accelerator(device),
         "world_size": WORLD_SIZE,
         "layout": LAYOUT,
+        "compiler": compiler() if on_cpu else None,
         "versions": versions(),
     }
 
@@ -146,9 +150,30 @@ WORLD_SIZE, LAYOUT = 1, "single"
 
 def upgraded_fingerprint(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fingerprint of a run under present keys. A run of an older version was one process with deterministic
-    kernels; of its accelerator nothing is known."""
-    upgraded = {"deterministic": True, "world_size": 1, "layout": "single", **fixed}
+    kernels, and had no compiled code; of its accelerator nothing is known."""
+    upgraded = {"deterministic": True, "world_size": 1, "layout": "single", "compiler": compiler(), **fixed}
     return upgraded if fixed.get("device") == "cpu" else {**upgraded, "cpu": None}
+
+
+def compiler_path() -> str | None:
+    """Return the C++ compiler that makes the engine's native code: `$CXX`, or the first of c++, g++ and clang++."""
+    named = os.environ.get("CXX")
+    found = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
+    return None if found is None else os.path.realpath(found)
+
+
+@functools.cache
+def compiler() -> str | None:
+    """Return the name and version of that compiler, on which the bits of what the engine writes depend; None: torch
+    computes."""
+    path = compiler_path()
+    if path is None:
+        return None
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return next(iter(done.stdout.splitlines()), None) if done.returncode == 0 else None
 
 
 def accelerator(device: str) -> dict[str, str | None]:

@@ -56,6 +56,7 @@ def test_numbers_depend_on_the_processor_only_where_it_computes(gpus, monkeypatc
 
 def test_an_older_fingerprint_is_one_process_with_deterministic_kernels() -> None:
     old = {"threads": 2, "device": "cpu", "cpu": "a processor", "versions": {"torch": "2.13"}}
-    assert platform.upgraded_fingerprint(old) == {**old, "deterministic": True, "world_size": 1, "layout": "single"}
+    wanted = {"deterministic": True, "world_size": 1, "layout": "single", "compiler": platform.compiler()}
+    assert platform.upgraded_fingerprint(old) == {**old, **wanted}
     on_gpu = platform.upgraded_fingerprint({**old, "device": "cuda"})
     assert on_gpu["cpu"] is None and "accelerator" not in on_gpu

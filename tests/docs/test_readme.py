@@ -27,6 +27,7 @@ from qwenkit.cli.app import app, inspect_app
 from qwenkit.stages import KINDS
 from tests.docs.conftest import qwenkit as run_qwenkit
 from tests.docs.pages import ROOT, all_pages
+from tests.tiny_gguf import write_tiny
 
 
 def _names(typer_app: Any) -> list[str]:
@@ -69,6 +70,7 @@ def test_the_commands_of_a_page_work(page: Path, family: Path, tmp_path: Path) -
     (tmp_path / "texts" / "one.txt").write_text("The mill stands by the river, and the river runs past it to the sea.")
     turns = [{"from": "human", "value": "Where does the mill stand?"}, {"from": "gpt", "value": "By the river."}]
     (tmp_path / "chats.json").write_text(json.dumps([{"conversations": turns}] * 20))
+    write_tiny(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf", "llama", "Q4_1")
     for command in shown(page.read_text(encoding="utf-8")):
         program, *arguments = shlex.split(command)
         if program == "make":

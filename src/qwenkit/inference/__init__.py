@@ -15,6 +15,8 @@
 | `detokenizer.py`       | the text of an answer as it grows, and its stop strings             |
 | `stopping.py`          | whether an answer ends, and why                                     |
 | `scheduler.py`         | what the next step computes: pieces of prompts, next tokens         |
+| `stepper.py`           | one step: scheduled, computed, guessed, measured                    |
+| `forward_pass.py`      | one forward pass, by torch or by native code                        |
 | `model_runner.py`      | the forward passes of a step                                        |
 | `sampler.py`           | from a step's logits to the next token of each sequence             |
 | `model_changes.py`     | whether new weights or a new configuration fit                      |

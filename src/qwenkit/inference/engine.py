@@ -42,8 +42,7 @@ cache is freed with the engine.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -56,14 +55,12 @@ from torch import Tensor
 from qwenkit.errors import UserError
 from qwenkit.hub import resolve
 from qwenkit.inference.argument_checks import as_list, integer, shown
-from qwenkit.inference.block_pool import BLOCK, BlockPool
 from qwenkit.inference.detokenizer import TextTokenizer
-from qwenkit.inference.kv_memory import default_kv_tokens, media_digest, parse_kv_tokens
+from qwenkit.inference.kv_memory import cache_salt, default_kv_tokens, parse_kv_tokens
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_changes import check_config, check_state, without_tied_head
 from qwenkit.inference.model_runner import ModelRunner
 from qwenkit.inference.native.decoder import NativeDecoder
-from qwenkit.inference.pacing import Pace
 from qwenkit.inference.pending import PendingRequests
 from qwenkit.inference.requests import (
     RNG_ID,
@@ -77,15 +74,14 @@ from qwenkit.inference.requests import (
     tools_for_each,
 )
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.scheduler import Batch, Scheduler
 from qwenkit.inference.scoring import reading_order, scoring_requests
 from qwenkit.inference.sequence import Delta, Output, Request
-from qwenkit.inference.speculation import Drafts, Gain, Speculation, with_room
+from qwenkit.inference.speculation import Speculation
 from qwenkit.inference.stats import EngineStats
+from qwenkit.inference.stepper import Stepper, make_scheduler
 from qwenkit.model import ModelConfig, Transformer, load_model
 from qwenkit.model.modes import evaluating
 from qwenkit.model.prepacked import can_prepack
-from qwenkit.model.rotary import ntk_alpha
 
 _COUNT = integer(1)
 
@@ -137,8 +133,7 @@ class Engine:
             raise UserError("this model cannot be packed", expected="bf16 weights, a CPU with bf16 products, and room")
         if packed is None:
             packed = folder is not None and can_prepack(model) and NativeDecoder.reason_against(model) is not None
-        self.step_tokens, self.invariant = _COUNT.parse(step_tokens, "step_tokens"), invariant
-        max_batch = _COUNT.parse(max_batch, "max_batch")
+        step_tokens, max_batch = _COUNT.parse(step_tokens, "step_tokens"), _COUNT.parse(max_batch, "max_batch")
         if kv_tokens is None:
             self.kv_tokens = default_kv_tokens(model, kv_cache_dtype, max_batch)
         else:
@@ -147,14 +142,10 @@ class Engine:
         self.runner = ModelRunner(
             model, sampled, self.kv_tokens, kv_cache_dtype, packed=packed, native=native, trial=not invariant
         )
-        pool = BlockPool(self.runner.num_blocks)
-        whole = KV_CACHE_DTYPES[kv_cache_dtype].whole_prompts
-        self.scheduler = Scheduler(max_batch, pool, invariant=invariant, whole_prompts=whole)
+        self.scheduler = make_scheduler(self.runner, max_batch, invariant)
         self.version = 0
-        self._pace, self._gain, self._interrupted = Pace(), Gain(), False
-        self._speculation = _checked(speculation, model, invariant)
-        self._computed = self._generated = self._guessed = 0
         self._requests = PendingRequests(tok)
+        self._stepper = Stepper(self.runner, self.scheduler, self._requests, step_tokens, invariant, speculation)
 
     @property
     def model(self) -> Transformer:
@@ -329,19 +320,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return what the engine does and has done; any thread may ask."""
-        scheduler, pool = self.scheduler, self.scheduler.pool
-        return EngineStats(
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            prompt_tokens_asked=scheduler.asked,
-            prompt_tokens_found=scheduler.found,
-            prompt_tokens_computed=self._computed,
-            tokens_generated=self._generated,
-            tokens_guessed=self._guessed,
-            preemptions=scheduler.preempted,
-            kv_tokens=pool.num_blocks * BLOCK,
-            kv_tokens_used=pool.num_used * BLOCK,
-        )
+        return self._stepper.stats()
 
     # ---- another model ----------------------------------------------------------------------------------------------
 
@@ -431,91 +410,23 @@ class Engine:
     def _enqueue(self, requests: list[Request]) -> None:
         self._follow_model()
         for request in requests:
-            salt = self._cache_salt(request)
+            salt = cache_salt(request, self.model.config)
             for sequence in request.sequences:
                 sequence.table.salt = salt
             self._requests.add(request, self.version)
         self.scheduler.add(s for request in requests if request.is_pending for s in request.sequences)
 
-    def _cache_salt(self, request: Request) -> Hashable | None:
-        """Return what keys and values depend on besides tokens and weights; None: they are not to be found."""
-        digest = media_digest(request.prompt)
-        if request.prompt.images and digest is None:
-            return None
-        extension, length = self.model.config.extension, len(request.prompt.ids)
-        dynamic = extension is not None and extension.dynamic_ntk
-        alpha = float(ntk_alpha(torch.tensor(length), extension.seq_length)) if dynamic and extension else 1.0
-        return request.cache_salt, alpha, digest
-
     def _step(self) -> None:
         """Run one step of the model for all requests, and finalize those that it completes."""
         self._follow_model()
-        self._collect_finished()
-        if self._interrupted:
-            self.scheduler.recover()
-        self._interrupted = True
-        batch = self.scheduler.schedule(self._budget())
-        if batch.prefill or batch.decode:
-            self._compute(batch)
-        self._interrupted = False
-        self._collect_finished()
-
-    def _budget(self) -> int:
-        """Return how many tokens the next step may compute."""
-        answers = sum(not self.scheduler.is_prefill(sequence) for sequence in self.scheduler.running)
-        if self.invariant or not answers:
-            return self.step_tokens
-        return min(self.step_tokens, answers + self._pace.prompt_tokens())
-
-    def _compute(self, batch: Batch) -> None:
-        start = time.perf_counter()
-        pool = self.scheduler.pool
         with self._inference():
-            self.runner.cache.wipe(pool.dirty)
-            pool.dirty = []
-            drafts = self._drafts(batch)
-            written = sum(len(sequence.ids) for sequence in batch.decode)
-            self.runner.step(batch, drafts)
-        self.scheduler.computed(batch)
-        seconds = time.perf_counter() - start
-        prompt_tokens = sum(stop - start for _, start, stop in batch.prefill)
-        self._pace.note(seconds, len(batch.decode), prompt_tokens)
-        self._computed += prompt_tokens
-        new = sum(len(sequence.ids) for sequence in batch.decode) - written
-        self._generated += new
-        if batch.decode and not batch.prefill:
-            self._gain.note(bool(drafts), seconds, new)
-
-    def _drafts(self, batch: Batch) -> Drafts:
-        """Return what is guessed to follow the answers, where guessing pays."""
-        if self._speculation is None or batch.prefill or not self._gain.wanted():
-            return {}
-        room = with_room(batch.decode, self.scheduler.pool, self._speculation.tokens)
-        drafts = self._speculation.propose(batch.decode, room)
-        self._guessed += sum(map(len, drafts.values()))
-        return drafts
-
-    def _collect_finished(self) -> None:
-        """Finalize complete requests and free the places that are done, also where a step was interrupted."""
-        self._requests.collect(self.scheduler.running, self.version)
-        self.scheduler.remove_finished()
+            self._stepper.step(self.version)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
         """Disable gradients and dropout inside the `with` block; restore the mode of the model afterwards."""
         with evaluating(self.model) if self.model.training else nullcontext(), torch.inference_mode():
             yield
-
-
-def _checked(speculation: Speculation | None, model: Transformer, invariant: bool) -> Speculation | None:
-    """Return what guesses; raises a `UserError` where it does not fit the model or the mode."""
-    if speculation is None:
-        return None
-    if invariant:
-        raise UserError("speculation in an engine whose steps must not depend on a clock",
-                        expected="Engine(..., invariant=False)")  # fmt: skip
-    speculation.check(model)
-    return speculation
 
 
 def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:

@@ -16,7 +16,9 @@ from qwenkit.errors import UserError
 from qwenkit.inference.argument_checks import integer
 from qwenkit.inference.block_pool import BLOCK
 from qwenkit.inference.kv_quantization import token_bytes
-from qwenkit.model import Transformer
+from qwenkit.inference.sequence import Request
+from qwenkit.model import ModelConfig, Transformer
+from qwenkit.model.rotary import ntk_alpha
 from qwenkit.platform import available_memory
 from qwenkit.prompt import Prompt
 
@@ -50,6 +52,17 @@ def kv_bytes(model: Transformer, kv_cache: str) -> int:
     """Return how many bytes of the cache a token takes."""
     config, dtype = model.config, model.model.embed_tokens.weight.dtype
     return token_bytes(kv_cache, config.kv_heads, config.head_size, config.num_hidden_layers, dtype)
+
+
+def cache_salt(request: Request, config: ModelConfig) -> Hashable | None:
+    """Return what a request's keys and values depend on besides tokens and weights; None: they are not to be found."""
+    digest = media_digest(request.prompt)
+    if request.prompt.images and digest is None:
+        return None
+    extension, length = config.extension, len(request.prompt.ids)
+    dynamic = extension is not None and extension.dynamic_ntk
+    alpha = float(ntk_alpha(torch.tensor(length), extension.seq_length)) if dynamic and extension else 1.0
+    return request.cache_salt, alpha, digest
 
 
 def media_digest(prompt: Prompt) -> Hashable | None:

@@ -28,7 +28,7 @@ from qwenkit.stages.results import Metrics, NodeResults, mean_scores, percent
 SUMMARY = "examine models on the test sets, with intervals and paired comparisons"
 EXAMPLE = "--models runs/nano/base --models runs/nano/chat --tests runs/nano/testsets"
 ORDER = 110
-VERSION = 3  # 3: one stop rule; 2: the tools that a question offers are rendered
+VERSION = 4  # 4: the engine computes by native code; 3: one stop rule; 2: the tools that a question offers are rendered
 PRODUCES = ("exam",)
 SEED_METRICS = ("models.*.rubric.right", "models.*.rubric.total", "models.*.base_all")
 CARD_PARTS = (

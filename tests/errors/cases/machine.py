@@ -12,7 +12,7 @@ CASES = [
         no_cuda,
         "run my.toml --set device=cuda",
         """\
-error: my.toml: no device `cuda` on this machine
+error: --set device=cuda: no device `cuda` on this machine
   expected: auto or cpu
 """,
     ),
@@ -21,7 +21,7 @@ error: my.toml: no device `cuda` on this machine
         no_cuda,
         "run my.toml --set device=cuda:9",
         """\
-error: my.toml: no device `cuda:9` on this machine
+error: --set device=cuda:9: no device `cuda:9` on this machine
   expected: auto or cpu
 """,
     ),
@@ -30,7 +30,7 @@ error: my.toml: no device `cuda:9` on this machine
         other_device,
         "run my.toml",
         """\
-error: my.toml, line 1: no device `cuda:9` on this machine
+error: my.toml, line 2: no device `cuda:9` on this machine
   expected: auto or cpu
 """,
     ),

@@ -80,6 +80,7 @@ line 2: `rl`: reward checks:txt: checks.py: no `txt` in this file
         """\
 line 2: `rl`: reward check:text: check.py: no such file
   expected: `module:function` or `file.py:function`
+  hint: looked for in the working directory, and for an installed module with a source file ({tmp})
 """,
     ),
     wrong(

@@ -13,10 +13,11 @@ import functools
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+from qwenkit.platform import compiler_path
 
 SOURCES = Path(__file__).parent
 _SECONDS = 300  # a compiler that takes longer hangs
@@ -56,11 +57,10 @@ def cache_folder() -> Path:
 
 
 def _compiler() -> str:
-    named = os.environ.get("CXX")
-    path = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
+    path, named = compiler_path(), os.environ.get("CXX")
     if path is None:
         raise Unavailable(f"there is no C++ compiler ({f'CXX={named}' if named else 'c++, g++ or clang++'})")
-    return os.path.realpath(path)
+    return path
 
 
 def _digest(command: list[str]) -> str:

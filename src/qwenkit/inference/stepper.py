@@ -1,0 +1,131 @@
+"""The steps of an engine: what is scheduled, computed, guessed, and measured for the next ones.
+
+    stepper = Stepper(runner, make_scheduler(runner, 128, invariant=True), pending, 1024, True, None)
+    stepper.step(version)
+
+A step that was interrupted in its middle (Ctrl-C) is done again, after the blocks of the cache have been counted anew.
+"""
+
+from __future__ import annotations
+
+import time
+
+from qwenkit.errors import UserError
+from qwenkit.inference.block_pool import BLOCK, BlockPool
+from qwenkit.inference.forward_pass import NativeForward
+from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
+from qwenkit.inference.model_runner import ModelRunner
+from qwenkit.inference.pacing import Pace
+from qwenkit.inference.pending import PendingRequests
+from qwenkit.inference.scheduler import Batch, Scheduler
+from qwenkit.inference.speculation import Drafts, Gain, Speculation, with_room
+from qwenkit.inference.stats import EngineStats
+from qwenkit.model import Transformer
+
+
+class Stepper:
+    """Runs steps for all pending requests."""
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        requests: PendingRequests,
+        step_tokens: int,
+        invariant: bool,
+        speculation: Speculation | None,
+    ) -> None:
+        """Compute at most `step_tokens` tokens a step. `invariant`: no step depends on a clock, so `speculation` is
+        refused. Raises a `UserError` for a speculation that does not fit."""
+        self.runner, self.scheduler, self.requests = runner, scheduler, requests
+        self.step_tokens, self.invariant = step_tokens, invariant
+        self.speculation = _checked(speculation, runner.model, invariant)
+        self._pace, self._gain, self._interrupted = Pace(), Gain(), False
+        self._computed = self._generated = self._guessed = 0
+
+    def step(self, version: int) -> None:
+        """Run one step of the model, and finalize the requests that it completes; `version` is that of the weights."""
+        self._collect_finished(version)
+        if self._interrupted:
+            self.scheduler.recover()
+        self._interrupted = True
+        batch = self.scheduler.schedule(self._budget())
+        if batch.prefill or batch.decode:
+            self._compute(batch)
+        self._interrupted = False
+        self._collect_finished(version)
+
+    def stats(self) -> EngineStats:
+        """Return what was done; any thread may ask."""
+        scheduler, pool = self.scheduler, self.scheduler.pool
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            prompt_tokens_asked=scheduler.asked,
+            prompt_tokens_found=scheduler.found,
+            prompt_tokens_computed=self._computed,
+            tokens_generated=self._generated,
+            tokens_guessed=self._guessed,
+            preemptions=scheduler.preempted,
+            kv_tokens=pool.num_blocks * BLOCK,
+            kv_tokens_used=pool.num_used * BLOCK,
+        )
+
+    def _budget(self) -> int:
+        """Return how many tokens the next step may compute."""
+        answers = sum(not self.scheduler.is_prefill(sequence) for sequence in self.scheduler.running)
+        if self.invariant or not answers:
+            return self.step_tokens
+        return min(self.step_tokens, answers + self._pace.prompt_tokens())
+
+    def _compute(self, batch: Batch) -> None:
+        start, pool = time.perf_counter(), self.scheduler.pool
+        self.runner.cache.wipe(pool.dirty)
+        pool.dirty = []
+        drafts = self._drafts(batch)
+        written = sum(len(sequence.ids) for sequence in batch.decode)
+        self.runner.step(batch, drafts)
+        self.scheduler.computed(batch)
+        new = sum(len(sequence.ids) for sequence in batch.decode) - written
+        self._note(batch, time.perf_counter() - start, bool(drafts), new)
+
+    def _note(self, batch: Batch, seconds: float, guessed: bool, new: int) -> None:
+        """Count what a step did; learn what steps cost."""
+        prompt_tokens = sum(stop - start for _, start, stop in batch.prefill)
+        self._computed, self._generated = self._computed + prompt_tokens, self._generated + new
+        self._pace.note(seconds, len(batch.decode), prompt_tokens)
+        if batch.decode and not batch.prefill:
+            self._gain.note(guessed, seconds, new)
+
+    def _drafts(self, batch: Batch) -> Drafts:
+        """Return what is guessed to follow the answers, where guessing pays."""
+        if self.speculation is None or batch.prefill or not self._gain.wanted():
+            return {}
+        room = with_room(batch.decode, self.scheduler.pool, self.speculation.tokens)
+        drafts = self.speculation.propose(batch.decode, room)
+        self._guessed += sum(map(len, drafts.values()))
+        return drafts
+
+    def _collect_finished(self, version: int) -> None:
+        """Finalize complete requests and free the places that are done, also where a step was interrupted."""
+        self.requests.collect(self.scheduler.running, version)
+        self.scheduler.remove_finished()
+
+
+def make_scheduler(runner: ModelRunner, max_batch: int, invariant: bool) -> Scheduler:
+    """Return the scheduler of a runner's cache. Where native code reads prompts and writes answers to the same bits,
+    what was written may be found and read again like a prompt, whatever the mode."""
+    whole_prompts = KV_CACHE_DTYPES[runner.kv_cache].whole_prompts
+    apart = invariant and not isinstance(runner.forward, NativeForward)
+    return Scheduler(max_batch, BlockPool(runner.num_blocks), invariant=apart, whole_prompts=whole_prompts)
+
+
+def _checked(speculation: Speculation | None, model: Transformer, invariant: bool) -> Speculation | None:
+    """Return what guesses; raises a `UserError` where it does not fit the model or the mode."""
+    if speculation is None:
+        return None
+    if invariant:
+        raise UserError("speculation in an engine whose steps must not depend on a clock",
+                        expected="Engine(..., invariant=False)")  # fmt: skip
+    speculation.check(model)
+    return speculation
