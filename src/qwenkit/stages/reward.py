@@ -25,7 +25,7 @@ from qwenkit.stages.results import PAIR_CURVES, Metrics, NodeResults, mean_score
 SUMMARY = "fine-tune a reward model on comparisons of a policy's own answers"
 EXAMPLE = "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world"
 ORDER = 90
-VERSION = (
+VERSION = 7  # 7: the engine computes by native code; 6: as pretrain; one stop rule; 5: pairs keep the tools
     7  # 7: the engine computes by native code; 6: as pretrain; one stop rule; 5: pairs keep the tools of their prompt
 )
 COMPARISONS = "comparisons.jsonl"
