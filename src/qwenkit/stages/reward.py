@@ -26,8 +26,6 @@ SUMMARY = "fine-tune a reward model on comparisons of a policy's own answers"
 EXAMPLE = "--model runs/nano/pmp --policy runs/nano/chat --prompts runs/nano/world"
 ORDER = 90
 VERSION = 7  # 7: the engine computes by native code; 6: as pretrain; one stop rule; 5: pairs keep the tools
-    7  # 7: the engine computes by native code; 6: as pretrain; one stop rule; 5: pairs keep the tools of their prompt
-)
 COMPARISONS = "comparisons.jsonl"
 PRODUCES = ("scorer", "tokenizer")
 ROW_CHECKS = {"prompts": prompt_check("reward", True)}
