@@ -40,7 +40,7 @@ WORK = {
            " --value-warmup-steps 0 --minibatches 2 --precision bf16",
 }  # fmt: skip
 EDGES = {"sft": "--model {model} --data {chats}", "preference": "--model {model} --data {pairs}",
-         "ppo": "--model {model} --reward {reward} --prompts {chats}"}  # fmt: skip
+         "ppo": "--model {model} --reward {reward} --prompts {prompts}"}  # fmt: skip
 
 
 def rows(path: Path, limit: int) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def write(rows_: list[dict[str, Any]], path: Path) -> Path:
 
 
 def prepare(data: Path, folder: Path, steps: int) -> dict[str, Path]:
-    """Write the chats and the pairs that the trainings read."""
+    """Write the chats, the prompts and the pairs that the trainings read."""
     dolly = rows(data / "dolly_hhrlhf_small" / "dolly_hhrlhf_train_small.jsonl.gz", 400)
     chats = [
         {"messages": [{"role": role, "content": row[key]} for role, key in
@@ -66,7 +66,9 @@ def prepare(data: Path, folder: Path, steps: int) -> dict[str, Path]:
         for row, other in itertools.pairwise(dolly)
         if row["response"] != other["response"]
     ]
-    return {"chats": write(chats, folder / "chats.jsonl"), "pairs": write(pairs[: 16 * steps], folder / "pairs.jsonl")}
+    prompts = [{"messages": [{"role": "user", "content": row["prompt"]}]} for row in dolly]
+    return {"chats": write(chats, folder / "chats.jsonl"), "prompts": write(prompts, folder / "prompts.jsonl"),
+            "pairs": write(pairs[: 16 * steps], folder / "pairs.jsonl")}  # fmt: skip
 
 
 def train(executable: str, kind: str, out: Path, steps: int, more: str, **paths: Path) -> dict[str, float]:
