@@ -158,8 +158,8 @@ def upgraded_fingerprint(fixed: Mapping[str, Any]) -> dict[str, Any]:
 def compiler_path() -> str | None:
     """Return the C++ compiler that makes the engine's native code: `$CXX`, or the first of c++, g++ and clang++."""
     named = os.environ.get("CXX")
-    found = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
-    return None if found is None else os.path.realpath(found)
+    path = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
+    return None if path is None else os.path.realpath(path)
 
 
 @functools.cache

@@ -176,7 +176,7 @@ def test_a_beginning_is_computed_once() -> None:
     batch = step(scheduler)
     assert batch == Batch([(sequences[1], 32, 40), (sequences[2], 32, 40)], [sequences[0]])
     assert [sequence.num_cached for sequence in sequences] == [0, 32, 32]
-    assert (scheduler.asked, scheduler.found) == (120, 64)
+    assert (scheduler.num_asked, scheduler.num_cached) == (120, 64)
 
 
 def test_who_shares_nothing_does_not_wait() -> None:
@@ -221,7 +221,7 @@ def test_the_last_one_is_put_back_and_computed_again(invariant: bool) -> None:
     scheduler.add([first, second])
     for _ in range(6):
         step(scheduler)
-    assert scheduler.preempted == 1 and second.status == "waiting" and (len(first.ids), len(second.ids)) == (6, 5)
+    assert scheduler.num_preempted == 1 and second.status == "waiting" and (len(first.ids), len(second.ids)) == (6, 5)
     while first.status == "running":
         step(scheduler)
     again = scheduler.schedule(PLENTY)

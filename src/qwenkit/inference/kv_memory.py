@@ -1,7 +1,9 @@
 """How many tokens a cache holds, and which prompts may share one.
 
-kv_tokens = default_kv_tokens(model, "auto", max_batch=128)
-kv_tokens = parse_kv_tokens(4096, model, "auto")     # what a caller asks for
+    kv_tokens = default_kv_tokens(model, "auto", max_batch=128)
+    kv_tokens = parse_kv_tokens(4096, model, "auto")     # what a caller asks for
+
+Sizes are in whole blocks.
 """
 
 from __future__ import annotations

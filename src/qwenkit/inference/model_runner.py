@@ -233,24 +233,24 @@ class _Scored(NamedTuple):
 
 def _scored(pieces: list[Piece], at: int) -> list[_Scored]:
     """Return what is scored of pieces that begin at token `at` of a step, a piece each that is of a text to score."""
-    found = []
+    parts = []
     for sequence, start, stop in pieces:
         if sequence.request.score_from is not None:
             first = max(start, sequence.request.score_from - 1 + len(sequence.scores))
-            found.append(_Scored(sequence, first, stop, range(at + first - start, at + stop - start)))
+            parts.append(_Scored(sequence, first, stop, range(at + first - start, at + stop - start)))
         at += stop - start
-    return found
+    return parts
 
 
 def _asked(pieces: list[Piece], at: int) -> list[_Scored]:
     """Return the tokens of prompts whose successors' log-probabilities are asked for beside an answer."""
-    found = []
+    parts = []
     for sequence, start, stop in pieces:
         last = min(stop, len(sequence.prompt.ids) - 1)
         if sequence.params.prompt_logprobs and start < last:
-            found.append(_Scored(sequence, start, stop, range(at, at + last - start)))
+            parts.append(_Scored(sequence, start, stop, range(at, at + last - start)))
         at += stop - start
-    return found
+    return parts
 
 
 def _count(scored: list[_Scored]) -> int:

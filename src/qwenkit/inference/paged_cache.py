@@ -298,10 +298,11 @@ def _slots(blocks_N: Tensor) -> Tensor:
 class PagedRows:
     """Texts of one length in a cache of their own, stepped by hand: for comparisons with other code.
 
-    rows = PagedRows(config, B, T, torch.float32, "cpu")
-    h_BTD = rows.hidden(model, ids_BT[:, :10], start=0, prompt_length=10)
-    h_B1D = rows.hidden(model, ids_BT[:, 10:11], start=10, prompt_length=10)
-    """
+        rows = PagedRows(config, B, T, torch.float32, "cpu")
+        h_BTD = rows.hidden(model, ids_BT[:, :10], start=0, prompt_length=10)
+        h_B1D = rows.hidden(model, ids_BT[:, 10:11], start=10, prompt_length=10)
+
+    Every text has blocks of its own, behind each other."""
 
     def __init__(
         self,

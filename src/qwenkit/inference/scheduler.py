@@ -53,7 +53,7 @@ class Scheduler:
         self.invariant, self.whole_prompts = invariant, whole_prompts
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self.asked = self.found = self.preempted = 0
+        self.num_asked = self.num_cached = self.num_preempted = 0
         self._turns: dict[Sequence, int] = {}
         """Which answers were to grow in a step that had no room for all of them, and what was computed of each."""
 
@@ -141,7 +141,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         """Take a sequence out of the batch; it waits again, before all that came later."""
-        self.preempted += 1
+        self.num_preempted += 1
         self.pool.release(sequence.table, suspect=True)
         sequence.num_computed, sequence.started = 0, False
         insort(self.waiting, sequence, key=_turn)
@@ -186,7 +186,7 @@ class Scheduler:
             if sequence.status != "waiting":
                 del self.waiting[index]
                 continue
-            found = self._match(sequence)
+            cached = self._match(sequence)
             key = self._next_key(sequence)
             if key is not None and key in being_computed:  # another one computes it in this step
                 self.pool.release(sequence.table)
@@ -195,7 +195,7 @@ class Scheduler:
             if not self.pool.reserve(sequence.table, sequence.length):
                 self.pool.release(sequence.table)
                 break
-            self._enter(sequence, found)
+            self._enter(sequence, cached)
             del self.waiting[index]
             if self.is_prefill(sequence):
                 pieces.append(self._piece(sequence, budget))
@@ -205,12 +205,12 @@ class Scheduler:
                 decode.append(sequence)
                 budget -= 1
 
-    def _enter(self, sequence: Sequence, found: int) -> None:
-        self.asked += self._piece_end(sequence)
-        self.found += found
-        sequence.num_computed = found
+    def _enter(self, sequence: Sequence, cached: int) -> None:
+        self.num_asked += self._piece_end(sequence)
+        self.num_cached += cached
+        sequence.num_computed = cached
         if not sequence.ids:
-            sequence.num_cached = found
+            sequence.num_cached = cached
         self.running = [*self.running, sequence]
         sequence.started = True
 

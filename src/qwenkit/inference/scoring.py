@@ -1,7 +1,10 @@
 """Texts to score, as requests: the engine reads them like prompts, in pieces, and what they share only once.
 
-requests = scoring_requests(rows, starts)     # sorted, so that equal beginnings are neighbours in the queue
-scores = [request.sequences[0].scores for request in requests]
+    requests = scoring_requests(rows, starts)
+    queue = reading_order(requests)                  # equal beginnings are neighbours
+    scores = [request.sequences[0].scores for request in requests]
+
+Scores are log-probabilities in nats.
 """
 
 from __future__ import annotations

@@ -185,8 +185,8 @@ class Request:
         samples = [sequence.to_sample(tok) for sequence in self.sequences]
         prompt_logprobs = self.prompt_logprobs if self.params.prompt_logprobs else None
         top_logprobs = self.prompt_top_logprobs if self.num_prompt_top_logprobs else None
-        found = self.sequences[0].num_cached
-        return Output(self.handle, list(self.prompt.ids), samples, version, found, prompt_logprobs, top_logprobs)
+        cached = self.sequences[0].num_cached
+        return Output(self.handle, list(self.prompt.ids), samples, version, cached, prompt_logprobs, top_logprobs)
 
     def result(self) -> Output:
         """Return the output, or raise the error."""

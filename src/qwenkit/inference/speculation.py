@@ -63,12 +63,12 @@ class PromptLookup:
 
     def propose(self, sequences: Seq[Sequence], room: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
         """Return what followed the last tokens of each answer at their newest place before."""
-        found = {}
+        guesses = {}
         for sequence in sequences:
             guess = self.lookup(sequence.tokens(0, sequence.length), min(self.tokens, room[sequence]))
             if guess:
-                found[sequence] = guess
-        return found
+                guesses[sequence] = guess
+        return guesses
 
     def check(self, model: Transformer) -> None:
         """Fit every model."""

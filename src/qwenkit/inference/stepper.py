@@ -61,12 +61,12 @@ class Stepper:
         return EngineStats(
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
-            prompt_tokens_asked=scheduler.asked,
-            prompt_tokens_found=scheduler.found,
+            prompt_tokens_asked=scheduler.num_asked,
+            prompt_tokens_found=scheduler.num_cached,
             prompt_tokens_computed=self._computed,
             tokens_generated=self._generated,
             tokens_guessed=self._guessed,
-            preemptions=scheduler.preempted,
+            preemptions=scheduler.num_preempted,
             kv_tokens=pool.num_blocks * BLOCK,
             kv_tokens_used=pool.num_used * BLOCK,
         )

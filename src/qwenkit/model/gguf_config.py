@@ -97,8 +97,8 @@ def _rows(file: GGUFFile, architecture: str) -> int:
     if EMBEDDINGS not in file.tensors:
         raise UserError(f"missing: {EMBEDDINGS}", where=str(file.path))
     rows = file.tensors[EMBEDDINGS].shape[0]
-    if (said := file.integer(f"{architecture}.vocab_size", rows)) != rows:
-        raise UserError(f"it is {said}, and {EMBEDDINGS} has {rows} rows",
+    if (vocab_size := file.integer(f"{architecture}.vocab_size", rows)) != rows:
+        raise UserError(f"it is {vocab_size}, and {EMBEDDINGS} has {rows} rows",
                         where=file.where(f"{architecture}.vocab_size"))  # fmt: skip
     return rows
 

@@ -96,7 +96,7 @@ def _check_names(file: GGUFFile, names: dict[str, str]) -> None:
     """Raise a `UserError` for tensors that are missing, and for others than those of the model."""
     groups = {"missing": [name for name in names if name not in file.tensors],
               "unexpected": [name for name in file.tensors if name not in names]}  # fmt: skip
-    if problems := [f"{kind}: {listed(found)}" for kind, found in groups.items() if found]:
+    if problems := [f"{kind}: {listed(names)}" for kind, names in groups.items() if names]:
         hint = "rope_freqs scales the rotation by channel, which is not supported here"
         raise UserError(f"the tensors do not fit the architecture: {'; '.join(problems)}", where=str(file.path),
                         hint=hint if "rope_freqs.weight" in file.tensors else None)  # fmt: skip
