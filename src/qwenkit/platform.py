@@ -159,7 +159,7 @@ def compiler_path() -> str | None:
     """Return the C++ compiler that makes the engine's native code: `$CXX`, or the first of c++, g++ and clang++."""
     named = os.environ.get("CXX")
     path = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
-    return None if path is None else os.path.realpath(path)
+    return path
 
 
 @functools.cache

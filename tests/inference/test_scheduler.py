@@ -186,6 +186,26 @@ def test_who_shares_nothing_does_not_wait() -> None:
     assert step(scheduler).prefill == [(first, 0, 40), (other, 0, 40)]
 
 
+def test_nobody_waits_for_a_block_that_it_may_not_take() -> None:
+    """The newest token is computed in any case: of a prompt that fills its blocks, the last one is nobody's to find."""
+    scheduler, sequences = make_scheduler(16), [make_sequence(0, 9, ids=ALIKE[:32]) for _ in range(8)]
+    scheduler.add(sequences)
+    assert step(scheduler).prefill == [(sequences[0], 0, 32)]
+    assert step(scheduler).prefill == [(sequence, 16, 32) for sequence in sequences[1:]]
+
+
+def test_an_interrupt_behind_a_new_token_leaves_room_for_it() -> None:
+    """The token is there, what was computed of it is not noted yet, and the blocks are full."""
+    scheduler, sequence = make_scheduler(4, invariant=False), make_sequence(BLOCK, 9)
+    scheduler.add([sequence])
+    scheduler.schedule(PLENTY)
+    sequence.append(7, 0.0)
+    scheduler.recover()
+    while scheduler.has_work:
+        step(scheduler)
+    assert len(sequence.ids) == 9 and scheduler.pool.num_used == 0
+
+
 def test_whoever_waits_for_an_aborted_one_goes_on_itself() -> None:
     scheduler = make_scheduler(8)
     first, second = (make_sequence(0, 2, ids=ALIKE) for _ in range(2))

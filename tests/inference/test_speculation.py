@@ -75,6 +75,21 @@ def test_few_blocks_leave_no_room_for_guesses() -> None:
     assert [o.ids for o in engine.generate(PROMPTS, GREEDY)] == [o.ids for o in wanted]
 
 
+def test_guesses_may_take_blocks_that_another_left_behind() -> None:
+    """An aborted request's blocks are wiped before they are written, not after: at every place of the block's edge."""
+    model, params = make(), SamplingParams.plain(temperature=0, max_tokens=40, ignore_eos=True)
+    for length in range(8, 24):
+        prompt = [1, 2, 3, 4] * 6
+        engine = Engine(model, None, invariant=False, native=False, speculation=DraftModel(make(), tokens=5))
+        kept = engine.submit(prompt[:length], params)
+        left = engine.submit([9] * 60, params)
+        engine.step()
+        engine.abort(left)
+        outputs = [delta.output for _ in range(60) for delta in engine.step() if delta.output is not None]
+        (output,) = outputs
+        assert (output.request, output.ids) == (kept, Engine(model, None).generate([prompt[:length]], params)[0].ids)
+
+
 def test_what_followed_before_is_the_guess() -> None:
     lookup = PromptLookup(tokens=3, longest=3, shortest=2)
     assert lookup.lookup((1, 2, 3, 4, 5, 1, 2, 3), 3) == [4, 5, 1]

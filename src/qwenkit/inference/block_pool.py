@@ -180,8 +180,8 @@ class BlockPool:
         """Let nothing be found any more: the weights are others."""
         for block in list(self._keys):
             self._forget(block)
-        self._free.extend(self._unused)
-        self._unused.clear()
+        unused, self._unused = self._unused, OrderedDict()
+        self._free.extend(unused)
 
     def _forget(self, block: int) -> None:
         key = self._keys.pop(block, None)

@@ -330,12 +330,13 @@ class Engine:
 
         Raises a `UserError` while requests are pending, and for a state that does not fit the model."""
         self._check_idle("new weights")
+        self.scheduler.pool.forget_all()  # before anything changes: a failure in the middle must not leave what is old
         if state is not None:
             state = without_tied_head(state) if self.model.config.tie_word_embeddings else state
             check_state(state, self.model)
             self.model.load_state_dict(state, strict=False)
-        self.runner.refresh_weights()
-        self.scheduler.pool.forget_all()
+        with self._inference():
+            self.runner.refresh_weights()
         self.version += 1
 
     def reconfigure(self, config: ModelConfig) -> None:
@@ -358,7 +359,8 @@ class Engine:
         if self.runner.config is not self.model.config and self.runner.config != self.model.config:
             self._check_idle("a new configuration")
             self.scheduler.pool.forget_all()
-            self.runner.reset()
+            with self._inference():
+                self.runner.reset()
 
     # ---- pending requests -------------------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ class EagerForward:
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         missing = round_up(len(h_WD), self.row_multiple) - len(h_WD)
+        h_WD = h_WD.to(self.model.model.embed_tokens.weight.dtype)
         return self.model.head(F.pad(h_WD, (0, 0, 0, missing))).float()[: len(h_WD)]
 
 

@@ -74,7 +74,7 @@ class PendingRequests:
         for request, delta in last.items():
             if not request.is_pending:
                 delta.output, delta.error = request.output, request.error
-                del self._requests[request.handle]
+                self._requests.pop(request.handle, None)
         self._undelivered = {}
         return deltas
 

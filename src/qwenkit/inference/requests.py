@@ -148,6 +148,9 @@ class RequestFactory:
         eos_id = None if params.ignore_eos else self.eos_id
         request = Request(rng_id, label, prompt, params, limit, stops, eos_id, first_sample, first_draw)
         request.bad_words_ids = self._spelt(params.bad_words or ())
+        if params.prompt_logprobs and not limit:
+            raise UserError("prompt_logprobs with max_tokens = 0", where=label, expected="max_tokens of 1 or more",
+                            hint="Engine.score gives the log-probabilities of texts")  # fmt: skip
         if params.prompt_logprobs:
             request.prompt_logprobs = [None] * len(prompt.ids)
             request.prompt_top_logprobs = [None] * len(prompt.ids)

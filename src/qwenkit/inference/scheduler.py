@@ -95,7 +95,7 @@ class Scheduler:
             return
         for sequence in self.running:
             if sequence.status == "finished" and sequence.table.blocks:
-                if sequence.finish_reason in ("not finite", "error"):
+                if sequence.finish_reason == "not finite":
                     self.pool.forget(sequence.table)
                 self.pool.release(sequence.table, suspect=sequence.finish_reason not in ("stop", "length"))
         self.running = [sequence for sequence in self.running if sequence.status != "finished"]
@@ -103,16 +103,21 @@ class Scheduler:
 
     def recover(self) -> None:
         """Count the blocks anew, after something was interrupted in its middle."""
-        lost = [s for s in self.running if s.table.capacity < s.num_computed]
-        self.running = [sequence for sequence in self.running if sequence not in lost]
+        lost = [sequence for sequence in self.running if sequence.table.capacity < self._needed(sequence)]
         for sequence in lost:
             sequence.started = False
-            insort(self.waiting, sequence, key=_turn)
+            if sequence not in self.waiting:
+                insort(self.waiting, sequence, key=_turn)
+        self.running = [sequence for sequence in self.running if sequence not in lost]
         running = set(self.running)
         self.waiting = [sequence for sequence in self.waiting if sequence not in running]
         for sequence in self.waiting:
             sequence.table.blocks, sequence.table.chain, sequence.num_computed = [], [], 0
         self.pool.rebuild(sequence.table for sequence in self.running)
+
+    def _needed(self, sequence: Sequence) -> int:
+        """Return for how many tokens a sequence that runs has blocks: what is computed, and the rest of its prompt."""
+        return self._piece_end(sequence) if self.is_prefill(sequence) else sequence.num_computed
 
     # ---- answers ----------------------------------------------------------------------------------------------------
 
@@ -188,7 +193,8 @@ class Scheduler:
                 continue
             cached = self._match(sequence)
             key = self._next_key(sequence)
-            if key is not None and key in being_computed:  # another one computes it in this step
+            could_take = cached + BLOCK <= self._match_limit(sequence)
+            if could_take and key is not None and key in being_computed:  # another one computes it in this step
                 self.pool.release(sequence.table)
                 index += 1
                 continue
@@ -209,7 +215,7 @@ class Scheduler:
         self.num_asked += self._piece_end(sequence)
         self.num_cached += cached
         sequence.num_computed = cached
-        if not sequence.ids:
+        if not sequence.ids and sequence.num_cached is None:
             sequence.num_cached = cached
         self.running = [*self.running, sequence]
         sequence.started = True
@@ -218,8 +224,12 @@ class Scheduler:
         """Take over the blocks of a sequence that are there already; return the number of their tokens."""
         if self.whole_prompts or sequence.table.blocks:
             return 0
-        ids = self._lasting(sequence)
-        return self.pool.match(sequence.table, ids, min(len(ids), sequence.length - 1, sequence.request.match_limit))
+        return self.pool.match(sequence.table, self._lasting(sequence), self._match_limit(sequence))
+
+    def _match_limit(self, sequence: Sequence) -> int:
+        """Return how many tokens of a sequence may be taken over: the newest one is computed in any case."""
+        count = len(self._lasting(sequence))
+        return min(count, sequence.length - 1, sequence.request.match_limit(bool(sequence.ids)))
 
     def _next_key(self, sequence: Sequence) -> Hashable | None:
         return None if self.whole_prompts else self.pool.next_key(sequence.table, self._lasting(sequence))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -152,12 +153,12 @@ class Request:
         """Return how many tokens of the prompt are read: nobody asks what follows the last one of a text to score."""
         return len(self.prompt.ids) - (self.score_from is not None)
 
-    @property
-    def match_limit(self) -> int:
-        """Return how many tokens of the prompt may be found in the cache: the others are wanted themselves."""
-        if self.params.prompt_logprobs:
+    def match_limit(self, writing: bool) -> int:
+        """Return how many tokens may be found in the cache: the others are wanted themselves. `writing`: the answer has
+        begun, so that the prompt was read before."""
+        if self.params.prompt_logprobs and not writing:
             return 0
-        return len(self.prompt.ids) if self.score_from is None else max(0, self.score_from - 1)
+        return sys.maxsize if self.score_from is None else max(0, self.score_from - 1)
 
     @property
     def is_pending(self) -> bool:
@@ -185,7 +186,7 @@ class Request:
         samples = [sequence.to_sample(tok) for sequence in self.sequences]
         prompt_logprobs = self.prompt_logprobs if self.params.prompt_logprobs else None
         top_logprobs = self.prompt_top_logprobs if self.num_prompt_top_logprobs else None
-        cached = self.sequences[0].num_cached
+        cached = self.sequences[0].num_cached or 0
         return Output(self.handle, list(self.prompt.ids), samples, version, cached, prompt_logprobs, top_logprobs)
 
     def result(self) -> Output:
@@ -218,8 +219,8 @@ class Sequence:
     finish_reason: FinishReason | None = None
     num_computed: int = 0
     """How many tokens of prompt and answer have keys and values in the cache."""
-    num_cached: int = 0
-    """How many tokens of the prompt were found in the cache."""
+    num_cached: int | None = None
+    """How many tokens of the prompt were found in the cache when it first entered the batch."""
     table: BlockTable = field(default_factory=BlockTable)
     """Where in the cache they are."""
     scores: list[float] = field(default_factory=list)

@@ -45,15 +45,15 @@ class Stepper:
 
     def step(self, version: int) -> None:
         """Run one step of the model, and finalize the requests that it completes; `version` is that of the weights."""
-        self._collect_finished(version)
-        if self._interrupted:
+        again, self._interrupted = self._interrupted, True
+        if again:
             self.scheduler.recover()
-        self._interrupted = True
+        self._collect_finished(version)
         batch = self.scheduler.schedule(self._budget())
         if batch.prefill or batch.decode:
             self._compute(batch)
-        self._interrupted = False
         self._collect_finished(version)
+        self._interrupted = False
 
     def stats(self) -> EngineStats:
         """Return what was done; any thread may ask."""
@@ -80,14 +80,15 @@ class Stepper:
 
     def _compute(self, batch: Batch) -> None:
         start, pool = time.perf_counter(), self.scheduler.pool
+        guessing = self.speculation is not None and not batch.prefill and self._gain.wanted()
+        drafts = self._drafts(batch) if guessing else {}  # which may take blocks that must be wiped
         self.runner.cache.wipe(pool.dirty)
         pool.dirty = []
-        drafts = self._drafts(batch)
         written = sum(len(sequence.ids) for sequence in batch.decode)
         self.runner.step(batch, drafts)
         self.scheduler.computed(batch)
         new = sum(len(sequence.ids) for sequence in batch.decode) - written
-        self._note(batch, time.perf_counter() - start, bool(drafts), new)
+        self._note(batch, time.perf_counter() - start, guessing, new)
 
     def _note(self, batch: Batch, seconds: float, guessed: bool, new: int) -> None:
         """Count what a step did; learn what steps cost."""
@@ -98,10 +99,10 @@ class Stepper:
             self._gain.note(guessed, seconds, new)
 
     def _drafts(self, batch: Batch) -> Drafts:
-        """Return what is guessed to follow the answers, where guessing pays."""
-        if self.speculation is None or batch.prefill or not self._gain.wanted():
-            return {}
-        room = with_room(batch.decode, self.scheduler.pool, self.speculation.tokens)
+        """Return what is guessed to follow the answers; at most as many tokens as a step computes."""
+        assert self.speculation is not None
+        most = min(self.speculation.tokens, self.step_tokens // max(1, len(batch.decode)) - 1)
+        room = with_room(batch.decode, self.scheduler.pool, most)
         drafts = self.speculation.propose(batch.decode, room)
         self._guessed += sum(map(len, drafts.values()))
         return drafts

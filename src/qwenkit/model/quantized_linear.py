@@ -235,6 +235,8 @@ def rows_of(tensors: dict[str, Tensor], quant_config: QuantConfig, rows: slice, 
     Raises a `UserError` for tensors whose shapes, dtypes or group indices do not fit together."""
     columns, total = tensors["qweight"].shape[0] * quant_config.per_word, tensors["qweight"].shape[1]
     groups = quant_config.groups(columns)
+    if total % quant_config.per_word:
+        raise UserError(f"qweight has {total} outputs", where=where, expected=f"a multiple of {quant_config.per_word}")
     wanted = {"qzeros": (groups, total // quant_config.per_word), "scales": (groups, total), "g_idx": (columns,)}
     wanted |= {"bias": (total,)} if "bias" in tensors else {}
     if wrong := [name for name, shape in wanted.items() if tuple(tensors[name].shape) != shape]:

@@ -33,11 +33,13 @@ class Unavailable(Exception):
 @functools.cache
 def shared_library() -> Path:
     """Return the compiled library. Raises `Unavailable` where it cannot be compiled."""
-    command = [_compiler(), *_FLAGS, *(_X86 if platform.machine() in ("x86_64", "AMD64") else _OTHER)]
-    folder = cache_folder()
-    path = folder / f"decoder-{_digest(command)}.so"
-    if not path.exists():
-        _compile(command, path)
+    try:
+        command = [_compiler(), *_FLAGS, *(_X86 if platform.machine() in ("x86_64", "AMD64") else _OTHER)]
+        path = cache_folder() / f"decoder-{_digest(command)}.so"
+        if not path.exists():
+            _compile(command, path)
+    except (OSError, RuntimeError, ValueError) as error:  # no home, no room, a compiler that cannot be read
+        raise Unavailable(f"it cannot be compiled: {error}") from error
     return path
 
 

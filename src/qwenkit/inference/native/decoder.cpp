@@ -21,6 +21,7 @@ static uint32_t chunks_of(std::initializer_list<const Matrix*> matrices, int64_t
 
 // Prepare one row of the input of a product, in `room` where it passes through floats.
 static void prepare_row(int op, int layer, int64_t row, float* room, float* out) {
+  if (op == PRODUCT_PREPARE) return prepare(*job.matrix, job.input + row * job.matrix->columns, out);  // without a model
   const Model& m = *job.model;
   const Layer& l = m.layer[layer];
   if (op == PREPARE_QKV) {
@@ -193,7 +194,7 @@ static const char* fault(const Model& m, const Step& s) {
     if (s.positions[row] < 0 || s.positions[row] / PAGE >= s.table_width) return "a position has no block";
     const int32_t* table = s.tables + s.sequences[row] * s.table_width;
     for (int64_t i = 0; i <= s.positions[row] / PAGE; i++)
-      if (table[i] < 0 || (table[i] + 1) * PAGE > m.slots) return "a block is not in the cache";
+      if (table[i] < 0 || ((int64_t)table[i] + 1) * PAGE > m.slots) return "a block is not in the cache";
   }
   for (int64_t i = 0; i < s.wanted_count; i++)
     if (s.wanted[i] < 0 || s.wanted[i] >= s.rows) return "a wanted row is not there";
@@ -225,12 +226,13 @@ const char* qk_step(const Model* model, const Step* step) {
   return nullptr;
 }
 
-// One product: out [rows, m.rows] of x [rows, m.columns].
-void qk_product(const Matrix* m, const float* x, int64_t rows, int64_t threads, float* out) {
+// One product: out [rows, m.rows] of x [rows, m.columns]. Return null, or what is wrong.
+const char* qk_product(const Matrix* m, const float* x, int64_t rows, int64_t threads, float* out) {
   Team* team = the_team();
   std::lock_guard<std::mutex> lock(team->busy);
   Step step = {};
   step.rows = rows, step.threads = threads;
+  try {
   job.step = &step, job.rows = rows, job.chunk_bytes = rows <= FEW ? 131072 : 49152, job.matrix = m, job.input = x, job.out = out;
   job.prepared_width = prepared_size(m->columns) + 16;
   lay_out(job.memory, {{&job.prepared, rows * job.prepared_width}});
@@ -239,6 +241,10 @@ void qk_product(const Matrix* m, const float* x, int64_t rows, int64_t threads, 
               if (task.op == PRODUCT_PREPARE) prepare_row(task.op, 0, chunk, nullptr, job.prepared + chunk * job.prepared_width);
               else products({job.matrix}, {job.out}, job.prepared, job.rows, chunk, job.matrix->rows);
             });
+  } catch (const std::bad_alloc&) {
+    return "there is not enough memory";
+  }
+  return nullptr;
 }
 
 // Read so many bytes (a multiple of 128 kB) and return a sum of them: what memory gives to this many threads.

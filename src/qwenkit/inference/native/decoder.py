@@ -33,6 +33,7 @@ from qwenkit.errors import UserError, notice
 from qwenkit.inference.native.build import Unavailable
 from qwenkit.inference.native.library import Layer, Matrix, Model, Step, library
 from qwenkit.inference.native.matrices import KINDS, Weights, form, product, unfit, weights
+from qwenkit.model.config import ModelConfig
 from qwenkit.model.moe import MLP, SparseMLP
 from qwenkit.model.rotary import rotary_tables
 from qwenkit.model.transformer import Attention, Block, Decoder, RMSNorm, Transformer
@@ -96,7 +97,11 @@ class NativeDecoder:
         self.refresh()
 
     def refresh(self) -> None:
-        """Compute with the weights and the configuration that the model has now."""
+        """Compute with the weights and the configuration that the model has now. Raises a `UserError` for a model that
+        does not fit any more."""
+        if (reason := _unfit_model(self.model)) is not None:
+            raise UserError(f"the model cannot be computed by native code any more: {reason}", hint="a new Engine")
+        self._read = [(parameter, parameter.data_ptr()) for parameter in self.model.parameters()]
         model, config = self.model, self.model.config
         self._kept: list[Tensor] = []  # what the pointers lead to
         self._rotary_tables: tuple[Tensor, Tensor, Tensor | None] | None = None
@@ -179,8 +184,8 @@ class NativeDecoder:
 
     @property
     def is_current(self) -> bool:
-        """Return whether the model still has the tensors that are read; `refresh` follows other ones."""
-        return self.model.model.embed_tokens.weight.data_ptr() == self._model.embedding.data
+        """Return whether the model's parameters still have the tensors that are read; `refresh` follows other ones."""
+        return all(parameter.data_ptr() == address for parameter, address in self._read)
 
     def _compute(self, rows: _Rows, tables_Bn: Tensor, wanted_W: Tensor, logits: bool) -> Tensor:
         """Return the logits [W, V] or the states [W, C] of the wanted rows, in float32."""
@@ -239,7 +244,18 @@ class NativeDecoder:
 
 def _unfit_model(model: Transformer) -> str | None:
     """Return what sets the model apart from what the code computes, or None."""
-    return _unlike_transformer(model) or next(filter(None, map(_unfit_block, model.model.layers)), None)
+    if (reason := _unlike_transformer(model)) is not None:
+        return reason
+    shapes = _shapes(model.config)
+    return next(filter(None, (_unfit_block(block, shapes) for block in model.model.layers)), None)
+
+
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return the rows and columns that each projection must have: buffers are as large as the configuration says."""
+    width, wide = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_attention_heads * config.head_size, config.kv_heads * config.head_size
+    return {"q_proj": (queries, width), "k_proj": (keys, width), "v_proj": (keys, width), "o_proj": (width, queries),
+            "gate_proj": (wide, width), "up_proj": (wide, width), "down_proj": (width, wide)}  # fmt: skip
 
 
 def _unlike_transformer(model: Transformer) -> str | None:
@@ -253,10 +269,13 @@ def _unlike_transformer(model: Transformer) -> str | None:
         return f"its head is a {type(head).__name__}"
     if model.training and model.config.dropout:
         return "it is in training, with dropout"
+    shape = [model.config.vocab_size, model.config.hidden_size]
+    if list(table.weight.shape) != shape or list(head.weight.shape) != shape:
+        return f"its embedding or head is not {shape}"
     return unfit(table) or unfit(head)
 
 
-def _unfit_block(block: nn.Module) -> str | None:
+def _unfit_block(block: nn.Module, shapes: dict[str, tuple[int, int]]) -> str | None:
     """Return why a layer of the Transformer cannot be computed, or None."""
     if type(block) is not Block or type(block.self_attn) is not Attention:
         return "a layer is of another kind"
@@ -264,8 +283,11 @@ def _unfit_block(block: nn.Module) -> str | None:
         return "it has experts" if type(block.mlp) is SparseMLP else "a layer is of another kind"
     parts = {**dict(block.self_attn.named_children()), **dict(block.mlp.named_children())}
     for name in _PROJECTIONS.values():
-        if (reason := unfit(parts[name])) is not None:
+        layer = parts[name]
+        if (reason := unfit(layer)) is not None:
             return reason
+        if (layer.out_features, layer.in_features) != shapes[name]:
+            return f"{name} is [{layer.out_features}, {layer.in_features}], not {list(shapes[name])}"
     for names in _INPUT_SHARED:
         if len({form(parts[name]) for name in names}) > 1:
             return f"{', '.join(names)} are not quantized alike"

@@ -71,7 +71,7 @@ def library() -> ctypes.CDLL:
         "qk_packed_bytes": (c_int64, [POINTER(Matrix)]),
         "qk_pack": (None, [POINTER(Matrix), c_void_p, c_void_p, c_void_p, c_void_p]),
         "qk_step": (c_char_p, [POINTER(Model), POINTER(Step)]),
-        "qk_product": (None, [POINTER(Matrix), c_void_p, c_int64, c_int64, c_void_p]),
+        "qk_product": (c_char_p, [POINTER(Matrix), c_void_p, c_int64, c_int64, c_void_p]),
         "qk_read": (c_uint64, [c_void_p, c_int64, c_int64]),
     }
     for name, (result, arguments) in signatures.items():

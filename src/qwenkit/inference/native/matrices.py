@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qwenkit.errors import UserError
 from qwenkit.inference.native.library import BFLOAT16, FLOAT32, INT4, INT4_MINIMUMS, INT8, Matrix, library
 from qwenkit.model.quantized_linear import QuantizedLinear
 
@@ -98,6 +99,9 @@ def pack(layer: QuantizedLinear) -> Tensor:
     scales_NG, zeros_NG = layer.scales.t().float().contiguous(), layer._zeros(slice(None)).to(torch.uint8).contiguous()
     if minimums_GN is not None:
         scales_NG, zeros_NG = layer.scales.t().half().contiguous(), minimums_GN.t().half().contiguous()
+    numbers = scales_NG if minimums_GN is None else torch.cat([scales_NG, zeros_NG])
+    if not bool(numbers.float().isfinite().all()):
+        raise UserError("a scale of a quantized layer is NaN or infinite", hint="make the quantized model anew")
     packed = torch.empty(library().qk_packed_bytes(byref(matrix)), dtype=torch.uint8)
     pointers = (tensor.data_ptr() for tensor in (values_NK, scales_NG, zeros_NG, packed))
     library().qk_pack(byref(matrix), *pointers)
@@ -119,5 +123,7 @@ def product(weights: Weights, x_BK: Tensor, threads: int = 1) -> Tensor:
     """Return x W^T + bias, [B, N] in float32: what a step computes of one matrix."""
     x_BK = x_BK.float().contiguous()
     out_BN = torch.empty(len(x_BK), weights.matrix.rows)
-    library().qk_product(byref(weights.matrix), x_BK.data_ptr(), len(x_BK), threads, out_BN.data_ptr())
+    arguments = (byref(weights.matrix), x_BK.data_ptr(), len(x_BK), threads, out_BN.data_ptr())
+    if (wrong := library().qk_product(*arguments)) is not None:
+        raise MemoryError(wrong.decode())
     return out_BN

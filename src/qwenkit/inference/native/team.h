@@ -38,6 +38,9 @@ class Team {
     perform_ = perform, threads_ = threads, length_ = program.size();
     for (size_t i = 0; i < program.size(); i++) {
       Slot& slot = slots_[i];
+      // Closed first: a thread that looked at the ticket of an earlier program must not take a chunk of this one.
+      slot.ticket.store((uint64_t)now << 32 | UINT32_MAX);
+      std::atomic_thread_fence(std::memory_order_seq_cst);
       slot.task = program[i], slot.chunks = program[i].chunks, slot.done = 0;
       slot.ticket.store((uint64_t)now << 32, std::memory_order_release);
     }
@@ -100,8 +103,8 @@ class Team {
   // Threads and slots are only ever added: a late thread may still look at what an earlier program used.
   void grow(int threads, size_t length) {
     if (length > capacity_) {
+      slots_ = new Slot[2 * length];
       capacity_ = 2 * length;
-      slots_ = new Slot[capacity_];
     }
     sigset_t all, before;  // signals are for the threads of Python
     sigfillset(&all);
