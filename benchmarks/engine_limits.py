@@ -32,14 +32,13 @@ import statistics
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine_models import SHAPES, Models, random_folder
-from engine_peers import PEERS, Process, Request
+from engine_models import Models, add_arguments, chosen_models
+from engine_peers import Process, Request
 from engine_vs_peers import alone, mixed_lengths
 from qwenkit import platform
 from qwenkit.chat import load_tokenizer
@@ -217,21 +216,12 @@ CHECKS: dict[str, Callable[[Setting], Iterator[Finding]]] = {
 def arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model", type=Path, help="a bf16 folder; scoring needs its tokenizer")
-    model.add_argument("--shape", choices=SHAPES, help="random weights of a shape")
+    add_arguments(parser, "a bf16 folder; scoring needs its tokenizer")
     parser.add_argument("--checks", default=",".join(CHECKS))
-    parser.add_argument("--runs", type=int, default=5, help="turns of `busy`")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of a decoded answer")
     parser.add_argument("--requests", type=int, default=1000, help="short requests in turn")
     parser.add_argument("--rows", type=int, default=2000, help="questions to score")
     parser.add_argument("--other", type=Path, help="the Python of an environment with an older qwenkit")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("QWENKIT_TEST_DATA", "../shared/data")))
-    parser.add_argument("--threads", type=int, default=platform.free_cores())
-    parser.add_argument("--peers", type=Path, default=PEERS, help="the Python of the peers' environment")
-    parser.add_argument("--work", type=Path, help="where forms of the model are kept")
-    parser.add_argument("--lock", type=Path)
-    parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 
@@ -245,9 +235,7 @@ def main() -> None:
     print("; ".join(f"{name} {value}" for name, value in facts.items()))
     findings: list[Finding] = []
     with contextlib.ExitStack() as stack:
-        work = given.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        models = Models(given.model or random_folder(SHAPES[given.shape], work / f"random-{given.shape}"),
-                        work / (given.model.name if given.model else given.shape))  # fmt: skip
+        models = chosen_models(given, stack)
         for name in given.checks.split(","):
             with alone(given.lock):
                 for finding in CHECKS[name](Setting(models, given)):

@@ -12,8 +12,11 @@ head are Q8_0, the nearest that the package writes to the Q6_K of llama.cpp's ow
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import importlib
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +24,8 @@ from typing import Any
 
 import torch
 
+from engine_peers import PEERS
+from qwenkit import platform
 from qwenkit.chat.publish import find_tokenizer
 from qwenkit.model import ModelConfig, Transformer, load_model, save_model
 from qwenkit.model.export import exported_config
@@ -171,3 +176,24 @@ def flops(config: ModelConfig, pieces: Sequence[tuple[int, int, int]]) -> float:
         blocks = (stop - start) * layer + 2 * attended * heads * size
         total += 2 * (config.num_hidden_layers * blocks + logits * config.vocab_size * config.hidden_size)
     return total
+
+
+def add_arguments(parser: argparse.ArgumentParser, model_help: str = "a bf16 folder") -> None:
+    """Add the options that name a model, the threads and the peers."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", type=Path, help=model_help)
+    model.add_argument("--shape", choices=SHAPES, help="random weights of a shape")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of a decoded answer")
+    parser.add_argument("--threads", type=int, default=platform.free_cores())
+    parser.add_argument("--peers", type=Path, default=PEERS, help="the Python of the peers' environment")
+    parser.add_argument("--work", type=Path, help="where forms of the model are kept")
+    parser.add_argument("--lock", type=Path)
+    parser.add_argument("--out", type=Path)
+
+
+def chosen_models(given: argparse.Namespace, stack: contextlib.ExitStack) -> Models:
+    """Return the model that was named, its forms kept in `--work`, or in a folder that goes with the stack."""
+    work = given.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    source = given.model or random_folder(SHAPES[given.shape], work / f"random-{given.shape}")
+    return Models(source, work / (given.model.name if given.model else given.shape))

@@ -37,14 +37,13 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from engine_models import SHAPES, Models, flops, random_folder
-from engine_peers import PEERS, Process, Request
+from engine_models import Models, add_arguments, chosen_models, flops
+from engine_peers import Process, Request
 from qwenkit import platform
 
 PREFILL, PROMPT, PREFIX, TAIL = 512, 64, 1000, 16
@@ -287,17 +286,8 @@ def table(cells: list[Cell]) -> Iterator[str]:
 def arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model", type=Path, help="a bf16 folder")
-    model.add_argument("--shape", choices=SHAPES, help="random weights of a shape")
+    add_arguments(parser)
     parser.add_argument("--cells", default=",".join(CELLS))
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of a decoded answer")
-    parser.add_argument("--threads", type=int, default=platform.free_cores())
-    parser.add_argument("--peers", type=Path, default=PEERS, help="the Python of the peers' environment")
-    parser.add_argument("--work", type=Path, help="where forms of the model are kept")
-    parser.add_argument("--lock", type=Path)
-    parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 
@@ -307,9 +297,7 @@ def main() -> None:
     if unknown := set(given.cells.split(",")) - set(CELLS):
         sys.exit(f"no cell {', '.join(unknown)}; there are {', '.join(CELLS)}")
     with contextlib.ExitStack() as stack:
-        work = given.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        models = Models(given.model or random_folder(SHAPES[given.shape], work / f"random-{given.shape}"),
-                        work / (given.model.name if given.model else given.shape))  # fmt: skip
+        models = chosen_models(given, stack)
         versions: dict[str, str] = {}
         cells = [measured(models, name, given, versions) for name in given.cells.split(",")]
     report(cells, models, versions, given)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 import pytest
 import torch
 
-from qwenkit.inference import Delta, SamplingParams
+from qwenkit.inference import Conversation, Delta, Engine, Output, SamplingParams
+from qwenkit.inference.requests import PromptLike
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.platform import torch_threads
 from qwenkit.prompt import Prompt
@@ -94,3 +95,11 @@ def _one_thread() -> Iterator[None]:
     """Compute with one thread, where bits do not depend on what else is in a batch; another test may have left two."""
     with torch_threads(1):
         yield
+
+
+def alone(model: Transformer, number: int, asked: PromptLike | Conversation, params: SamplingParams) -> Output:
+    """What a request gets where it has the engine to itself; `number` is that of its draws."""
+    engine = Engine(model, Bytes())
+    if isinstance(asked, Conversation):
+        return engine.chat([asked.messages], params, rng_ids=[number])[0]
+    return engine.generate([asked], params, rng_ids=[number])[0]

@@ -19,7 +19,7 @@ from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.platform import torch_threads
 from qwenkit.prompt import Prompt
 
-from .conftest import GREEDY, SHAPE, Bytes, full_forward
+from .conftest import GREEDY, SHAPE, Bytes, alone, full_forward
 
 MODEL = init_weights(Transformer(ModelConfig(**SHAPE)), seed=0, std=0.3).eval()  # type: ignore[arg-type]
 WARM = SamplingParams.plain(max_tokens=14, temperature=1.5, seed=3, ignore_eos=True)
@@ -38,17 +38,8 @@ ASKED: list[tuple[Any, SamplingParams]] = [
 ]
 
 
-def alone(number: int) -> Output:
-    """What the request gets where it has the engine to itself."""
-    asked, params = ASKED[number]
-    engine = Engine(MODEL, Bytes())
-    if isinstance(asked, Conversation):
-        return engine.chat([asked.messages], params, rng_ids=[number])[0]
-    return engine.generate([asked], params, rng_ids=[number])[0]
-
-
 with torch_threads(1):
-    ALONE = [alone(number) for number in range(len(ASKED))]
+    ALONE = [alone(MODEL, number, *ASKED[number]) for number in range(len(ASKED))]
 
 
 def test_answers_of_every_end_are_among_them() -> None:

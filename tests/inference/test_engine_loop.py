@@ -19,7 +19,7 @@ from qwenkit.inference import Conversation, Delta, Engine, EngineLoop, Output, R
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.platform import torch_threads
 
-from .conftest import GREEDY, SHAPE, Bytes
+from .conftest import GREEDY, SHAPE, Bytes, alone
 from .fake_engine import LIMIT
 
 MODEL = init_weights(Transformer(ModelConfig(**SHAPE)), seed=0, std=0.3).eval()  # type: ignore[arg-type]
@@ -35,17 +35,8 @@ ASKED: list[tuple[Any, SamplingParams]] = [
 """The number of a request is also that of its draws."""
 
 
-def alone(number: int) -> Output:
-    """What the request gets where it has the engine to itself."""
-    asked, params = ASKED[number]
-    engine = Engine(MODEL, Bytes())
-    if isinstance(asked, Conversation):
-        return engine.chat([asked.messages], params, rng_ids=[number])[0]
-    return engine.generate([asked], params, rng_ids=[number])[0]
-
-
 with torch_threads(1):
-    ALONE = [alone(number) for number in range(len(ASKED))]
+    ALONE = [alone(MODEL, number, *ASKED[number]) for number in range(len(ASKED))]
 
 
 def check(deltas: list[Delta], output: Output, number: int) -> None:

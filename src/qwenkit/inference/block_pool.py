@@ -51,6 +51,11 @@ class BlockTable:
         return len(self.blocks) * BLOCK
 
 
+def blocks_for(length: int) -> int:
+    """Return how many blocks so many tokens take."""
+    return -(-length // BLOCK)
+
+
 class BlockPool:
     """All blocks of a cache but block 0."""
 
@@ -82,7 +87,7 @@ class BlockPool:
 
     def reserve(self, table: BlockTable, length: int) -> bool:
         """Give a table blocks for so many tokens; return False, and change nothing, where there are too few."""
-        missing = -(-length // BLOCK) - len(table.blocks)
+        missing = blocks_for(length) - len(table.blocks)
         if missing > self.num_free:
             return False
         for _ in range(missing):

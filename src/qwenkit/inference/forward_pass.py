@@ -1,7 +1,7 @@
 """One forward pass over the flat tokens of a step: by torch, or by native code.
 
     forward = make_forward(model, cache, native=None)     # EagerForward(...) or NativeForward(...)
-    h_WD = forward.states(ids, answers, pieces, wanted)
+    h_WD = forward.states(StepTokens(ids, answers, pieces, wanted))
     logits_WV = forward.head(h_WD)
 
 Both read and write the same cache. Torch computes every model on every device. In float32 on a CPU its tokens and
@@ -14,7 +14,7 @@ Legend: N tokens, W wanted rows, D hidden width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,23 +30,31 @@ from qwenkit.model.batching import PAD_ID, round_up
 _ROWS = 16
 
 
+class StepTokens(NamedTuple):
+    """The tokens of a step: one of each answer, then the pieces of prompts."""
+
+    ids: Seq[int]
+    answers: Seq[Segment]
+    pieces: Seq[Segment]
+    wanted: Seq[int]
+    """The places of the tokens whose states are asked for."""
+    embeds_ND: Tensor | None = None
+    """Their vectors, where ids are not all there is."""
+
+
 class ForwardPass(Protocol):
     """What the runner asks of whoever computes the model."""
 
-    def states(
-        self,
-        ids: Seq[int],
-        answers: Seq[Segment],
-        pieces: Seq[Segment],
-        wanted: Seq[int],
-        embeds_ND: Tensor | None = None,
-    ) -> Tensor:
-        """Return the states after the final norm [W, D] of the wanted tokens. The tokens are one of each answer, then
-        the pieces of prompts; `embeds_ND` are their vectors where ids are not all there is."""
+    def states(self, tokens: StepTokens) -> Tensor:
+        """Return the states after the final norm [W, D] of the wanted tokens."""
         ...
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
+        ...
+
+    def refresh(self) -> None:
+        """Compute with the weights that the model has now."""
         ...
 
 
@@ -59,26 +67,22 @@ class EagerForward:
         weight = model.model.embed_tokens.weight
         self.row_multiple = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
 
-    def states(
-        self,
-        ids: Seq[int],
-        answers: Seq[Segment],
-        pieces: Seq[Segment],
-        wanted: Seq[int],
-        embeds_ND: Tensor | None = None,
-    ) -> Tensor:
+    def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D]."""
-        padding = -len(ids) % self.row_multiple
-        ids_1N = torch.tensor([[*ids, *[PAD_ID] * padding]], device=self.cache.device)
-        embeds_1ND = None if embeds_ND is None else F.pad(embeds_ND, (0, 0, 0, padding))[None]
-        h_1ND = self.model.hidden(ids_1N, self.cache.forward(answers, pieces), embeds_BTD=embeds_1ND)
-        return h_1ND[0, list(wanted)]
+        padding = -len(tokens.ids) % self.row_multiple
+        ids_1N = torch.tensor([[*tokens.ids, *[PAD_ID] * padding]], device=self.cache.device)
+        embeds_1ND = None if tokens.embeds_ND is None else F.pad(tokens.embeds_ND, (0, 0, 0, padding))[None]
+        cache = self.cache.forward(tokens.answers, tokens.pieces)
+        return self.model.hidden(ids_1N, cache, embeds_BTD=embeds_1ND)[0, list(tokens.wanted)]
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         missing = round_up(len(h_WD), self.row_multiple) - len(h_WD)
         h_WD = h_WD.to(self.model.model.embed_tokens.weight.dtype)
         return self.model.head(F.pad(h_WD, (0, 0, 0, missing))).float()[: len(h_WD)]
+
+    def refresh(self) -> None:
+        """Do nothing: the model's own modules are what computes."""
 
 
 class NativeForward:
@@ -88,35 +92,32 @@ class NativeForward:
         """Compute by this decoder, which knows the cache's tensors."""
         self.decoder = decoder
 
-    def states(
-        self,
-        ids: Seq[int],
-        answers: Seq[Segment],
-        pieces: Seq[Segment],
-        wanted: Seq[int],
-        embeds_ND: Tensor | None = None,
-    ) -> Tensor:
+    def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D], in float32."""
         if not self.decoder.is_current:
             self.decoder.refresh()
-        segments = [*answers, *pieces]
+        segments = [*tokens.answers, *tokens.pieces]
         width = max(len(segment.blocks) for segment in segments)
         tables = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in segments]
         counts = torch.tensor([segment.length for segment in segments])
         return self.decoder.step(
-            torch.tensor(ids),
+            torch.tensor(tokens.ids),
             torch.tensor([position for segment in segments for position in range(segment.start, segment.stop)]),
             torch.tensor(tables, dtype=torch.int32),
             sequences_N=torch.arange(len(segments)).repeat_interleave(counts),
             lengths_N=torch.tensor([segment.prompt_length for segment in segments]).repeat_interleave(counts),
-            embeds_NC=embeds_ND,
-            wanted_W=torch.tensor(list(wanted), dtype=torch.int32),
+            embeds_NC=tokens.embeds_ND,
+            wanted_W=torch.tensor(list(tokens.wanted), dtype=torch.int32),
             logits=False,
         )
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         return self.decoder.head(h_WD)
+
+    def refresh(self) -> None:
+        """Compute with the weights that the model has now."""
+        self.decoder.refresh()
 
 
 class SplitForward:
@@ -126,29 +127,27 @@ class SplitForward:
         """Compute both over one cache."""
         self.answers, self.pieces = answers, pieces
 
-    def states(
-        self,
-        ids: Seq[int],
-        answers: Seq[Segment],
-        pieces: Seq[Segment],
-        wanted: Seq[int],
-        embeds_ND: Tensor | None = None,
-    ) -> Tensor:
+    def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D], in float32."""
-        count = len(answers)
+        count, (ids, answers, pieces, wanted, embeds_ND) = len(tokens.answers), tokens
         first, rest = [i for i in wanted if i < count], [i - count for i in wanted if i >= count]
         parts = []
         if answers:
-            parts.append(self.answers.states(ids[:count], answers, (), first).float())
+            parts.append(self.answers.states(StepTokens(ids[:count], answers, (), first)).float())
         if pieces:
             embeds = None if embeds_ND is None else embeds_ND[count:]
-            parts.append(self.pieces.states(ids[count:], (), pieces, rest, embeds).float())
+            parts.append(self.pieces.states(StepTokens(ids[count:], (), pieces, rest, embeds)).float())
         places = {row: place for place, row in enumerate([*first, *(i + count for i in rest)])}
         return torch.cat(parts)[[places[row] for row in wanted]]
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         return self.answers.head(h_WD)
+
+    def refresh(self) -> None:
+        """Compute with the weights that the model has now."""
+        self.answers.refresh()
+        self.pieces.refresh()
 
 
 def make_forward(model: Transformer, cache: PagedCache, native: bool | None, trial: bool = False) -> ForwardPass:
@@ -157,22 +156,22 @@ def make_forward(model: Transformer, cache: PagedCache, native: bool | None, tri
     eager = EagerForward(model, cache)
     if native is False:
         return eager
-    if (reason := _reason_against(model, cache)) is not None:
-        if native:
-            raise UserError(f"native = True: {reason}", expected="a model that native code computes")
-        return eager
+    reason = _reason_against(cache)
+    if native and (reason := reason or NativeDecoder.reason_against(model)) is not None:
+        raise UserError(f"native = True: {reason}", expected="a model that native code computes")
     keys, values = ([store.tensors[0] for store in stores] for stores in (cache.keys, cache.values))
-    own = NativeForward(NativeDecoder(model, keys, values))
+    decoder = NativeDecoder.for_model(model, keys, values) if reason is None else None
+    if decoder is None:
+        return eager
+    own = NativeForward(decoder)
     ways = choose_ways(model) if trial and not native else Ways("native", "native")
     if ways.decode == ways.prefill:
         return own if ways.decode == "native" else eager
     return SplitForward(*(own if way == "native" else eager for way in ways))
 
 
-def _reason_against(model: Transformer, cache: PagedCache) -> str | None:
-    """Return why native code does not compute this model over this cache, or None."""
+def _reason_against(cache: PagedCache) -> str | None:
+    """Return why native code does not compute over this cache, or None."""
     if cache.device.type != "cpu":
         return f"the model is on {cache.device}"
-    if cache.keys[0].name != "auto":
-        return f"the cache is {cache.keys[0].name}"
-    return NativeDecoder.reason_against(model)
+    return None if cache.keys[0].name == "auto" else f"the cache is {cache.keys[0].name}"

@@ -16,7 +16,7 @@ import torch
 
 from qwenkit.errors import UserError
 from qwenkit.inference.argument_checks import integer
-from qwenkit.inference.block_pool import BLOCK
+from qwenkit.inference.block_pool import BLOCK, blocks_for
 from qwenkit.inference.kv_quantization import token_bytes
 from qwenkit.inference.sequence import Request
 from qwenkit.model import ModelConfig, Transformer
@@ -30,7 +30,7 @@ _SHARE = 0.5  # of the memory that is free, which the default takes at most; the
 def default_kv_tokens(model: Transformer, kv_cache: str, max_batch: int) -> int:
     """Return room for `max_batch` texts of the model's length, or as many tokens as half of the free memory holds: at
     least one block."""
-    wanted = max_batch * _blocks(model.config.max_length)
+    wanted = max_batch * blocks_for(model.config.max_length)
     free = _free_bytes(model)
     if free is None:
         return wanted * BLOCK
@@ -41,7 +41,7 @@ def parse_kv_tokens(given: int, model: Transformer, kv_cache: str) -> int:
     """Return a number of tokens that a caller asks for, rounded up to whole blocks.
 
     Raises a `UserError` for one that memory does not hold."""
-    tokens: int = _blocks(integer(1).parse(given, "kv_tokens")) * BLOCK
+    tokens: int = blocks_for(integer(1).parse(given, "kv_tokens")) * BLOCK
     size, free = tokens * kv_bytes(model, kv_cache), _free_bytes(model)
     if free is not None and size > free:
         most = free // (kv_bytes(model, kv_cache) * BLOCK) * BLOCK
@@ -83,10 +83,6 @@ def media_digest(prompt: Prompt) -> Hashable | None:
             content = (media.source, status.st_size, status.st_mtime_ns)
         parts.append((media.kind, content, media.start, media.stop))
     return tuple(parts)
-
-
-def _blocks(tokens: int) -> int:
-    return -(-tokens // BLOCK)
 
 
 def _free_bytes(model: Transformer) -> int | None:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from qwenkit.errors import QwenkitError, Stopped, UserError, within
 from qwenkit.inference.block_pool import BLOCK
-from qwenkit.inference.forward_pass import ForwardPass, make_forward
+from qwenkit.inference.forward_pass import ForwardPass, StepTokens, make_forward
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
 from qwenkit.inference.sampling import not_finite
@@ -32,11 +32,9 @@ from qwenkit.inference.scheduler import Batch, Piece
 from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.speculation import Drafts
 from qwenkit.model import ModelConfig, Transformer
-from qwenkit.model.logprobs import selected_logprobs
+from qwenkit.model.logprobs import token_logprobs
 from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
-
-_SCORED_BYTES = 256 * 2**20  # of the logits that are computed at once where tokens of a text are scored
 
 
 class Row(NamedTuple):
@@ -78,9 +76,12 @@ class ModelRunner:
 
     def refresh_weights(self) -> None:
         """Compute with the weights that the model has now."""
-        self.compute_model = prepack(self.model) if self.packed else self.model
+        if not self.packed:
+            self.forward.refresh()
+            return
+        self.compute_model = prepack(self.model)
         self.compute_model.config = self.config
-        self.forward: ForwardPass = self._forward()
+        self.forward = self._forward()
 
     def reset(self) -> None:
         """Follow the configuration that the model has now: nothing that was computed under another one is kept."""
@@ -88,7 +89,7 @@ class ModelRunner:
         weight = self.model.model.embed_tokens.weight
         self.cache = PagedCache(self.config, self.num_blocks, weight.dtype, weight.device, self.kv_cache)
         self.compute_model.config = self.config
-        self.forward = self._forward()
+        self.forward: ForwardPass = self._forward()
 
     def _forward(self) -> ForwardPass:
         return make_forward(self.compute_model, self.cache, self.native, self.trial)
@@ -121,7 +122,8 @@ class ModelRunner:
         ids += [id for sequence, start, stop in batch.prefill for id in sequence.tokens(start, stop)]
         answers = [_segment(row.sequence, row.position, row.position + 1) for row in rows]
         pieces = [_segment(*piece) for piece in batch.prefill]
-        return self.forward.states(ids, answers, pieces, wanted, self._embed(ids, batch.prefill, len(rows)))
+        embeds_ND = self._embed(ids, batch.prefill, len(rows))
+        return self.forward.states(StepTokens(ids, answers, pieces, wanted, embeds_ND))
 
     # ---- what is read -----------------------------------------------------------------------------------------------
 
@@ -197,11 +199,9 @@ class ModelRunner:
         """Note the log-probabilities of the prompts' own tokens; a sequence that has all of them is done, and so is one
         where a number is not finite."""
         targets = [id for piece in scored for id in piece.targets]
-        rows = max(1, _SCORED_BYTES // (4 * self.config.vocab_size))
         logprobs: list[float] = []
-        for start in range(0, len(targets), rows):
-            ids_N = torch.tensor(targets[start : start + rows], device=h_ND.device)
-            logprobs += selected_logprobs(self.forward.head(h_ND[start : start + rows]), ids_N).tolist()
+        if targets:
+            logprobs = token_logprobs(self.forward, h_ND, torch.tensor(targets, device=h_ND.device)).logprobs.tolist()
         for piece in scored:
             own, logprobs = logprobs[: len(piece.rows)], logprobs[len(piece.rows) :]
             piece.record(own)

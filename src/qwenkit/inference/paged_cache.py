@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwenkit.inference.block_pool import BLOCK
+from qwenkit.inference.block_pool import BLOCK, blocks_for
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES, KVStore
 from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.attention import attention
@@ -314,7 +314,7 @@ class PagedRows:
         kv_cache_dtype: str = "auto",
     ) -> None:
         """Make room for `rows` texts of `length` tokens."""
-        each = -(-length // BLOCK)
+        each = blocks_for(length)
         self.cache = PagedCache(config, rows * each, dtype, device, kv_cache_dtype)
         self.tables = [list(range(1 + row * each, 1 + (row + 1) * each)) for row in range(rows)]
 

@@ -73,10 +73,10 @@ class Stepper:
 
     def _budget(self) -> int:
         """Return how many tokens the next step may compute."""
-        answers = sum(not self.scheduler.is_prefill(sequence) for sequence in self.scheduler.running)
-        if self.invariant or not answers:
+        if self.invariant:
             return self.step_tokens
-        return min(self.step_tokens, answers + self._pace.prompt_tokens())
+        answers = sum(not self.scheduler.is_prefill(sequence) for sequence in self.scheduler.running)
+        return self.step_tokens if not answers else min(self.step_tokens, answers + self._pace.prompt_tokens())
 
     def _compute(self, batch: Batch) -> None:
         start, pool = time.perf_counter(), self.scheduler.pool

@@ -13,8 +13,7 @@ Legend: B rows, T tokens of the longest row.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -56,19 +55,6 @@ def length_batches(lengths: Sequence[int], max_tokens: int, rows: Iterable[int] 
         else:
             batches.append([row])
     return batches
-
-
-def bucket_batches(lengths: Sequence[int], max_tokens: int, bucket: int) -> Iterator[list[int]]:
-    """Yield row numbers, shortest first, in batches of rows whose lengths round up to the same multiple of `bucket`.
-
-    So the width that a row is padded to depends on its own length alone, and never on what else is there. A batch
-    holds at most `max_tokens` padded tokens (or one row alone).
-    """
-    width = lambda row: round_up(lengths[row], bucket)  # noqa: E731
-    for columns, group in itertools.groupby(sorted(range(len(lengths)), key=width), key=width):
-        members, size = list(group), max(1, max_tokens // columns)
-        for start in range(0, len(members), size):
-            yield members[start : start + size]
 
 
 def round_up(length: int, multiple: int) -> int:

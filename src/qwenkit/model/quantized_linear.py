@@ -105,7 +105,7 @@ class QuantizedLinear(nn.Module):
 
     def weight(self, rows: slice = slice(None)) -> Tensor:
         """Return the dequantized weights of these rows, [R, K] in float32."""
-        levels_RK, zeros_RG, scales_RG = self._levels(rows), self._zeros(rows).float(), self.scales[:, rows].t().float()
+        levels_RK, zeros_RG, scales_RG = self.levels(rows), self.zeros(rows).float(), self.scales[:, rows].t().float()
         groups, size = zeros_RG.shape[1], self.quant_config.group_size
         if self.in_order and (size == -1 or self.in_features % size == 0):  # the last group may be short
             levels_RGK = levels_RK.view(len(levels_RK), groups, -1).float()
@@ -113,7 +113,7 @@ class QuantizedLinear(nn.Module):
         group_K = self.g_idx.long()
         return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
 
-    def _levels(self, rows: slice) -> Tensor:
+    def levels(self, rows: slice) -> Tensor:
         """Return the quantized values [R, K] as bytes: those of a word are in the order of their columns."""
         words = self.qweight[:, rows].contiguous()
         bytes_RK = words.view(torch.uint8).view(*words.shape, 4).transpose(0, 1)
@@ -121,7 +121,8 @@ class QuantizedLinear(nn.Module):
             bytes_RK = torch.stack((bytes_RK & 15, bytes_RK >> 4), dim=-1)
         return bytes_RK.reshape(words.shape[1], self.in_features)
 
-    def _zeros(self, rows: slice) -> Tensor:
+    def zeros(self, rows: slice) -> Tensor:
+        """Return the quantized value that stands for 0 in each group, [R, G]."""
         most = 2**self.quant_config.bits - 1
         return ((split_words(self.qzeros, self.quant_config.bits, 1) + 1) & most).t()[rows]
 
@@ -145,17 +146,17 @@ class QuantizedLinear(nn.Module):
     @property
     def symmetric(self) -> bool:
         """Return whether every zero is the middle level."""
-        return bool((self._zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
+        return bool((self.zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
 
     def _packed(self) -> tuple[str, Tensor, Tensor]:
         """Return the arguments of the kernel; computed once."""
         rows = slice(None)
         if self.quant_config.bits == 8:
-            qvalues_NK = (self._levels(rows) - 128).to(torch.int8).contiguous()
+            qvalues_NK = (self.levels(rows) - 128).to(torch.int8).contiguous()
             return "int8", qvalues_NK, self.scales[0].bfloat16().contiguous()
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self._levels(rows).int(), 1)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.levels(rows).int(), 1)
         scales_GN = self.scales.float()
-        offsets_GN = (8.0 - self._zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
+        offsets_GN = (8.0 - self.zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
 
 

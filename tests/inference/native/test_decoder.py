@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qwenkit.errors import UserError
+from qwenkit.errors import Notice, UserError
+from qwenkit.inference import Engine, SamplingParams
 from qwenkit.inference.native import NativeDecoder, choose_ways
+from qwenkit.inference.native.build import Unavailable
 from qwenkit.inference.native.trial import fastest
 from qwenkit.model.config import MoEConfig
 from qwenkit.model.gptq import quantize
@@ -242,3 +244,17 @@ def test_the_fastest_way_is_found() -> None:
     assert set(choose_ways(make())) <= {"native", "eager"}
     experts = MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
     assert choose_ways(make(experts=experts)) == ("eager", "eager")
+
+
+def test_without_a_compiler_torch_computes_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise Unavailable("there is no C++ compiler (c++, g++ or clang++)")
+
+    model, params = make("qwen2"), SamplingParams.plain(temperature=0, max_tokens=5, ignore_eos=True)
+    wanted = Engine(model, None, native=False).generate([[1, 2, 3]], params)[0].ids
+    monkeypatch.setattr("qwenkit.inference.native.decoder.library", missing)
+    with pytest.warns(Notice, match="answers are computed by torch, which is slower: there is no C"):
+        engine = Engine(model, None)
+    assert engine.generate([[1, 2, 3]], params)[0].ids == wanted
+    with pytest.raises(UserError, match="native = True: there is no C"):
+        Engine(model, None, native=True)

@@ -53,9 +53,9 @@ def test_quantized_products(rows: int, columns: int, scheme: QuantConfig) -> Non
 def test_minimums_in_place_of_zeros(rows: int, columns: int) -> None:
     layer, x = quantized(rows, columns, QuantConfig(4, 32)), torch.randn(7, columns)
     plain = product(weights(layer), x)
-    minimums_GN = (-layer.scales.float() * layer._zeros(slice(None)).t()).half()  # what the zeros come to
+    minimums_GN = (-layer.scales.float() * layer.zeros(slice(None)).t()).half()  # what the zeros come to
     layer.minimums = minimums_GN
-    weight = layer._levels(slice(None)) * layer.scales.t().float().repeat_interleave(32, 1)[:, :columns]
+    weight = layer.levels(slice(None)) * layer.scales.t().float().repeat_interleave(32, 1)[:, :columns]
     weight = (weight + minimums_GN.t().float().repeat_interleave(32, 1)[:, :columns]).double()
     exact = x.double() @ weight.T + layer.bias.double()
     size = x.double().abs() @ (weight.abs() + 2 * minimums_GN.double().abs().max()).T

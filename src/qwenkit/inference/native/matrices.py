@@ -95,8 +95,8 @@ def stored_bytes(layer: nn.Module) -> int:
 def pack(layer: QuantizedLinear) -> Tensor:
     """Return the bytes of a quantized layer's tiles."""
     matrix = _quantized(layer)
-    values_NK, minimums_GN = layer._levels(slice(None)).contiguous(), _minimums(layer)
-    scales_NG, zeros_NG = layer.scales.t().float().contiguous(), layer._zeros(slice(None)).to(torch.uint8).contiguous()
+    values_NK, minimums_GN = layer.levels(slice(None)).contiguous(), _minimums(layer)
+    scales_NG, zeros_NG = layer.scales.t().float().contiguous(), layer.zeros(slice(None)).to(torch.uint8).contiguous()
     if minimums_GN is not None:
         scales_NG, zeros_NG = layer.scales.t().half().contiguous(), minimums_GN.t().half().contiguous()
     numbers = scales_NG if minimums_GN is None else torch.cat([scales_NG, zeros_NG])
