@@ -137,7 +137,7 @@ def test_an_unchanged_policy_has_ratio_one_and_no_divergence(make_policy, make_s
 
 def test_a_sampler_that_does_not_compute_the_same_is_seen(make_policy, make_scalar) -> None:
     ppo = build(make_policy, make_scalar)
-    ppo.sampler.runner.model = make_policy(9)
+    ppo.sampler = Engine(make_policy(9), None)
     assert run(ppo, 1)[0]["sampling_logp_difference"] > 0.1
 
 
