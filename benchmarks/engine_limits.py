@@ -1,7 +1,8 @@
 """Where the engine could fall short beside its speed: memory, long prompts among streams, scoring, a busy machine.
 
-    python benchmarks/engine_limits.py (--model FOLDER | --shape 0.5b) [--checks memory,wait,scoring,busy] [--threads N]
-        [--rows 2000] [--other PYTHON] [--data FOLDER] [--peers PYTHON] [--work FOLDER] [--lock FILE] [--out FILE.json]
+    python benchmarks/engine_limits.py (--model FOLDER | --shape 0.5b) [--checks memory,wait,scoring,busy,rollouts]
+        [--threads N] [--rows 2000] [--other PYTHON] [--policy FOLDER] [--data FOLDER] [--peers PYTHON]
+        [--work FOLDER] [--lock FILE] [--out FILE.json]
 
 memory   The largest resident size, without the libraries', beside weights + keys and values of `kv_tokens`, through
          mixed requests and a long prompt. Aim: at most 10 % more.
@@ -12,6 +13,8 @@ scoring  Seconds of `--rows` questions with four choices behind five shots (MMLU
          the Python of its environment). Aim: a quarter.
 busy     Decoding beside a second program on every core, as a share of the speed without one: ours, ours in a program
          that imported torch before qwenkit, llama.cpp's. Aim: half.
+rollouts Seconds of sampling one step of PPO in `nano` (32 prompts, 2 answers of at most 64 tokens, log-probabilities),
+         in the invariant mode, beside the older qwenkit. `--policy` is the chat model of a run (left out without one).
 
 MMLU is read from `--data` (QWENKIT_TEST_DATA, or ../shared/data): 35 questions of each subject, so that fewer rows are
 as often alike as 2,000 are. Without `--other` scoring has no score. Peers and forms of the model are those of
@@ -193,6 +196,35 @@ def busy(setting: Setting) -> Iterator[Finding]:
         yield Finding("busy", text, None if label == "llama.cpp" else loaded / idle / 0.5, {label: both})
 
 
+def rollouts(setting: Setting) -> Iterator[Finding]:
+    """One step's samples of PPO in nano."""
+    given = setting.given
+    if given.policy is None:
+        return
+    pythons = {"qwenkit": sys.executable} | ({"older": given.other} if given.other else {})
+    seconds: dict[str, list[float]] = {label: [] for label in pythons}
+    counts: dict[str, list[int]] = {label: [] for label in pythons}
+    draw, vocabulary = random.Random(0), load_tokenizer(given.policy).vocab_size
+    with contextlib.ExitStack() as stack:
+        engines = {label: stack.enter_context(Process("qwenkit", python, model=given.policy, threads=given.threads,
+                                                      invariant=True))
+                   for label, python in pythons.items()}  # fmt: skip
+        for run in range(given.runs + 1):
+            prompts = [[draw.randrange(300, vocabulary - 300) for _ in range(draw.randint(12, 40))] for _ in range(32)]
+            for label, engine in engines.items():
+                took, count = engine.ask("rollouts", prompts, 2, 64, run)
+                if run:  # the first one warms up
+                    seconds[label].append(took)
+                    counts[label].append(count)
+    texts = []
+    for label, each in seconds.items():
+        spread = f"{min(each):.2f} to {max(each):.2f}"
+        tokens = f"{round(statistics.mean(counts[label])):,} tokens"
+        texts.append(f"{label} {statistics.median(each):.2f} s ({spread}) for {tokens}")
+    text = ", ".join(texts)
+    yield Finding("rollouts", text, None, {"seconds": seconds, "tokens": counts})
+
+
 @contextlib.contextmanager
 def beside(programs: int) -> Iterator[None]:
     """Run programs that only compute, one a core, inside the `with` block."""
@@ -210,6 +242,7 @@ CHECKS: dict[str, Callable[[Setting], Iterator[Finding]]] = {
     "wait": wait,
     "scoring": scoring,
     "busy": busy,
+    "rollouts": rollouts,
 }
 
 
@@ -221,6 +254,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=1000, help="short requests in turn")
     parser.add_argument("--rows", type=int, default=2000, help="questions to score")
     parser.add_argument("--other", type=Path, help="the Python of an environment with an older qwenkit")
+    parser.add_argument("--policy", type=Path, help="the chat model of a run of nano")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("QWENKIT_TEST_DATA", "../shared/data")))
     return parser.parse_args()
 

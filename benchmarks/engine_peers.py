@@ -166,6 +166,11 @@ class Ours:
         """Return the log-probability of each continuation."""
         return [sum(logprobs) for logprobs in self.engine.score(prompts, continuations)]
 
+    def rollouts(self, prompts: list[list[int]], samples: int, tokens: int, seed: int) -> int:
+        """Sample answers as PPO does, with their log-probabilities; return how many tokens they have."""
+        outputs = self.engine.generate(prompts, self._params(n=samples, max_tokens=tokens, seed=seed))
+        return sum(len(sample.ids) for output in outputs for sample in output.samples)
+
     def memory(self) -> dict[str, int]:
         """Return bytes: resident before the engine was made and now, and the largest so far."""
         return {"base": self.base, "now": resident(), "peak": resident("VmHWM")}
