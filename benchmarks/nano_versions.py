@@ -1,6 +1,6 @@
 """Two versions of qwenkit on the nano family, in turn: seconds of a step, peak memory, and what became of every node.
 
-    python benchmarks/nano_versions.py --other QWENKIT [--runs 3] [--recipe nano-quick] [--own QWENKIT] [--out FILE.json]
+    python benchmarks/nano_versions.py --other QWENKIT [--runs 3] [--recipe nano-quick] [--own QWENKIT] [--out F.json]
 
 `--other` is the executable of another version. Without `--recipe` each run is `nano` with its sizes and fewer steps, up
 to its PPO; with it, that recipe as it is, run number i with the seed i. The versions take turns, so that both meet the
