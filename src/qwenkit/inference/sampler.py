@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from torch import Tensor
 from qwenkit.errors import UserError
 from qwenkit.inference.sampling import (
     NEVER,
+    Limits,
     Truncation,
     draw,
     draw_at_once,
@@ -278,45 +278,35 @@ def _argmax(scores_BV: Tensor) -> Tensor:
 
 def _sample(sequences: list[Sequence], scores_BV: Tensor) -> Tensor:
     """Sample from each row's distribution: a function of (seed, rng_id, sample, position)."""
-    settings = _settings(sequences, scores_BV.device).to(scores_BV.device)
-    return draw(scores_BV / settings.temperature_B1, settings.truncation, settings.uniform_B)
+    temperature_B, truncation, uniform_B = _settings(sequences, _limits(sequences), scores_BV.device)
+    return draw(scores_BV / temperature_B[:, None], truncation, uniform_B)
 
 
 def _sample_at_once(sequences: list[Sequence], scores_BV: Tensor) -> tuple[Tensor, Tensor]:
     """Return what `_sample` does without a read by the host, and true [B] where it is certain."""
-    host = _settings(sequences, scores_BV.device)
-    settings = host.to(scores_BV.device)
-    scores_BV = scores_BV / settings.temperature_B1
-    return draw_at_once(scores_BV, settings.truncation, settings.uniform_B, host.truncation)
+    limits = _limits(sequences)
+    temperature_B, truncation, uniform_B = _settings(sequences, limits, scores_BV.device)
+    return draw_at_once(scores_BV / temperature_B[:, None], truncation, uniform_B, limits)
 
 
-class _Settings(NamedTuple):
-    """How each row is sampled: temperature, top-k, top-p, min-p and its random number, [5, B] in float64."""
-
-    table_5B: Tensor
-
-    @property
-    def temperature_B1(self) -> Tensor:
-        """Return the temperatures in float32."""
-        return self.table_5B[0].float()[:, None]
-
-    @property
-    def truncation(self) -> Truncation:
-        """Return what is cut."""
-        return Truncation(self.table_5B[1].long(), self.table_5B[2], self.table_5B[3].float())
-
-    @property
-    def uniform_B(self) -> Tensor:
-        """Return the random numbers."""
-        return self.table_5B[4]
-
-    def to(self, device: torch.device) -> _Settings:
-        """Return the same on a device, in one copy."""
-        return _Settings(self.table_5B.to(device, non_blocking=True))
+def _limits(sequences: list[Sequence]) -> list[Limits]:
+    """Return what is cut from each row; the settings of a request that samples are complete."""
+    return [Limits(s.params.top_k or 0, *map(_number, (s.params.top_p, s.params.min_p))) for s in sequences]
 
 
-def _settings(sequences: list[Sequence], device: torch.device) -> _Settings:
-    """Return how rows are sampled, in the host's memory, from where `device` can fetch it."""
+def _settings(
+    sequences: list[Sequence], limits: list[Limits], device: torch.device
+) -> tuple[Tensor, Truncation, Tensor]:
+    """Return temperatures [B], what is cut, and random numbers [B] in [0, 1), on a device: in one copy."""
     counters = np.array([sequence.draw_counters for sequence in sequences]).T
-    rows = [(p.temperature, p.top_k, p.top_p, p.min_p) for p in (sequence.params for sequence in sequences)]
-    return _Settings(pinned([*zip(*rows), uniform(0, *counters).tolist()], device, torch.float64))
+    columns = [[_number(s.params.temperature) for s in sequences], *zip(*limits), uniform(0, *counters).tolist()]
+    temperature_B, top_k_B, top_p_B, min_p_B, uniform_B = pinned(columns, device, torch.float64).to(
+        device, non_blocking=True
+    )
+    return temperature_B.float(), Truncation(top_k_B.long(), top_p_B, min_p_B.float()), uniform_B
+
+
+def _number(value: float | None) -> float:
+    """Return a setting that is there by now: what a request does not say was filled in."""
+    assert value is not None
+    return value

@@ -13,6 +13,7 @@ Legend: B rows, V vocabulary, R rows that are looked at together, K candidates o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +77,18 @@ class Truncation(NamedTuple):
         return (self.top_k_B > 0) & (self.top_k_B < size) | (self.top_p_B < 1) | (self.min_p_B > 0)
 
 
+class Limits(NamedTuple):
+    """One row of a `Truncation`, as the host knows it."""
+
+    top_k: int
+    top_p: float
+    min_p: float
+
+    def cuts(self, size: int) -> bool:
+        """Return whether something may be cut from a vocabulary of this size."""
+        return 0 < self.top_k < size or self.top_p < 1 or self.min_p > 0
+
+
 class _Cuts(NamedTuple):
     """What the host knows of the limits of some rows."""
 
@@ -110,25 +123,24 @@ def draw(scores_BV: Tensor, truncation: Truncation, uniform_B: Tensor) -> Tensor
 
 
 def draw_at_once(
-    scores_BV: Tensor, truncation: Truncation, uniform_B: Tensor, host: Truncation
+    scores_BV: Tensor, truncation: Truncation, uniform_B: Tensor, limits: Seq[Limits]
 ) -> tuple[Tensor, Tensor]:
-    """Return what `draw` does, and true [B] where that is certain; the host reads nothing and waits for nothing.
+    """Return what `draw` does, and true [B] where that is certain; the host reads nothing of these tensors.
 
     The same number of candidates is looked at for every row, and where they do not suffice its token is not certain.
-    Where a row has no distribution (NaN) the token means nothing, but is one. `host` is the truncation in the host's
-    memory."""
-    size, device = scores_BV.shape[1], scores_BV.device
-    limited_B = host.limited(size)
-    if not bool(limited_B.any()):
+    Where a row has no distribution (NaN) the token means nothing, but is one. `limits` are those of the truncation, as
+    the host knows them."""
+    size, rows = scores_BV.shape[1], range(len(limits))
+    cut = [row for row in rows if limits[row].cuts(size)]
+    if not cut:
         return _whole(scores_BV, uniform_B), torch.ones_like(uniform_B, dtype=torch.bool)
-    if bool(limited_B.all()):
-        return _of_few(scores_BV, truncation, uniform_B, host)
-    places = [mask.nonzero()[:, 0] for mask in (~limited_B, limited_B)]
-    whole_R, cut_R = to_device([place.tolist() for place in places], device)
+    if len(cut) == len(limits):
+        return _of_few(scores_BV, truncation, uniform_B, limits)
+    whole_R, cut_R = to_device([[row for row in rows if row not in set(cut)], cut], scores_BV.device)
     ids_B, sure_B = torch.zeros_like(uniform_B, dtype=torch.long), torch.ones_like(uniform_B, dtype=torch.bool)
     ids_B[whole_R] = _whole(scores_BV[whole_R], uniform_B[whole_R])
-    cut = _of_few(scores_BV[cut_R], truncation.rows(cut_R), uniform_B[cut_R], host.rows(places[1]))
-    ids_B[cut_R], sure_B[cut_R] = cut
+    found = _of_few(scores_BV[cut_R], truncation.rows(cut_R), uniform_B[cut_R], [limits[row] for row in cut])
+    ids_B[cut_R], sure_B[cut_R] = found
     return ids_B, sure_B
 
 
@@ -137,11 +149,11 @@ def _whole(scores_RV: Tensor, uniform_R: Tensor) -> Tensor:
     return sample(scores_RV.softmax(-1), uniform_R).clamp(max=scores_RV.shape[1] - 1)
 
 
-def _of_few(scores_RV: Tensor, limits: Truncation, uniform_R: Tensor, host: Truncation) -> tuple[Tensor, Tensor]:
+def _of_few(scores_RV: Tensor, truncation: Truncation, uniform_R: Tensor, limits: Seq[Limits]) -> tuple[Tensor, Tensor]:
     """Return tokens [R] out of the highest scores, as many of each row, and true [R] where those suffice."""
     size = scores_RV.shape[1]
-    top_k_R = (host.top_k_B > 0) & (host.top_k_B < size)
-    count = max(FIRST_CANDIDATES, int((host.top_k_B * top_k_R).max()))
+    top_k = [limit.top_k for limit in limits if 0 < limit.top_k < size]
+    count = max(FIRST_CANDIDATES, *top_k, 0)
     if count * _GROWTH > size:
         ids_RK, scores_RK = torch.arange(size, device=scores_RV.device).expand_as(scores_RV), scores_RV
         bound_R = torch.full_like(scores_RV[:, 0], NEVER)
@@ -151,8 +163,8 @@ def _of_few(scores_RV: Tensor, limits: Truncation, uniform_R: Tensor, host: Trun
         bound_R, ids_RK = top_RK.values[:, -1], top_RK.indices.sort(-1).values
         scores_RK = scores_RV.gather(1, ids_RK)
         alone_R = (scores_RV >= bound_R[:, None]).sum(-1) == count  # no other one equals the last
-    cuts = _Cuts(bool((host.top_p_B < 1).any()), bool(top_k_R.all()))
-    scores_RK, complete_R = _truncated(scores_RV, scores_RK, bound_R, limits, cuts)
+    cuts = _Cuts(any(limit.top_p < 1 for limit in limits), len(top_k) == len(limits))
+    scores_RK, complete_R = _truncated(scores_RV, scores_RK, bound_R, truncation, cuts)
     weights_RK = (scores_RK - scores_RK.amax(-1, keepdim=True)).exp()
     places_R = sample(weights_RK, uniform_R).clamp(max=ids_RK.shape[1] - 1)
     return ids_RK.gather(1, places_R[:, None])[:, 0], complete_R & alone_R
