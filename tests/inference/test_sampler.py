@@ -106,6 +106,28 @@ def test_tokens_are_those_of_a_rule_over_whole_rows(
     assert [sequence.logprobs[-1] for sequence in sequences] == pytest.approx(logprobs.tolist(), abs=1e-5)
 
 
+def test_a_step_read_at_once_is_the_step_read_bit_by_bit() -> None:
+    """Rows of all kinds, one that is not finite, one whose few candidates do not suffice, and a change of logits."""
+    plain = SamplingParams.plain(max_tokens=9, logprobs=2, ignore_eos=True)
+    kinds = ({"temperature": 0}, {"temperature": 0.8}, {"top_k": 9}, {"top_p": 0.999}, {"min_p": 0.1}, {})
+    asked = [replace(plain, **each) for each in kinds]  # type: ignore[arg-type]
+    logits_BV = _logits(6, 6000)
+    logits_BV[3], logits_BV[5, 17] = 0.0, float("nan")
+    found = []
+    for at_once, bias in ((False, None), (True, None), (True, {5: 90.0})):
+        sampler = Sampler(5900)
+        sampler.at_once = at_once
+        sequences = [_sequence(params, [3], rng_id=row) for row, params in enumerate(asked)]
+        for sequence in sequences:
+            sequence.token_counts = None
+        if bias is not None:
+            sequences[0].request.params = replace(asked[0], logit_bias=bias)
+        sampler.append_tokens(sequences, logits_BV.clone())
+        found.append([(s.ids, s.logprobs, s.top_logprobs, s.finish_reason) for s in sequences])
+    assert found[0] == found[1] and found[0][5][3] == "not finite" and len(found[0][3][0]) == 2
+    assert found[2][1:] == found[0][1:] and found[2][0][0] == [3, 5]
+
+
 def test_a_row_that_is_not_finite_ends_alone() -> None:
     logits_BV = _logits(3, 50)
     logits_BV[1, 7] = float("nan")

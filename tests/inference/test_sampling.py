@@ -15,8 +15,10 @@ from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
 from qwenkit.inference.generation_config import sampling_defaults
 from qwenkit.inference.sampling import (
+    Limits,
     Truncation,
     draw,
+    draw_at_once,
     force,
     frequency_presence_penalty,
     remaining,
@@ -90,6 +92,46 @@ def test_partial_selection_keeps_what_a_sort_keeps(
     assert bool((sizes <= 1)[near & (torch.tensor(steps) == 0)].all())
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([40, 5000]),
+    st.sampled_from([0, 1, 8]),
+    st.lists(LIMITS, min_size=4, max_size=4),
+)
+@example(seed=0, size=5000, steps=0, limits=[(20, 0.8, 0.0), (0, 1.0, 0.0), (-1, 0.9, 0.1), (300, 1.0, 0.0)])
+def test_draws_at_once_are_the_same_where_they_are_certain(
+    seed: int, size: int, steps: int, limits: list[tuple[int, float, float]]
+) -> None:
+    scores = _scores(seed, size, steps)
+    columns = zip(zip(*limits), (torch.long, torch.float64, torch.float32))
+    truncation = Truncation(*(torch.tensor(column, dtype=dtype) for column, dtype in columns))
+    uniform = torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    ids, sure = draw_at_once(scores, truncation, uniform, [Limits(*limit) for limit in limits])
+    assert torch.equal(ids[sure], draw(scores, truncation, uniform)[sure])
+    assert bool(((ids >= 0) & (ids < size)).all()) and (size > 40 or bool(sure.all()))
+
+
+def test_few_candidates_are_certain_where_they_hold_the_mass() -> None:
+    """Without equal scores at the edge top-k is certain, and so is top-p where few tokens have nearly all of it."""
+    scores = _scores(1, 5000, 0) * 4
+    for limits, certain in ((Limits(50, 0.9, 0.0), True), (Limits(0, 0.9, 0.0), True), (Limits(0, 0.5, 0.01), True)):
+        uniform = torch.full((4,), 0.5, dtype=torch.float64)
+        ids, sure = draw_at_once(scores, _same(4, *limits), uniform, [limits] * 4)
+        assert bool(sure.all()) == certain
+        assert torch.equal(ids, draw(scores, _same(4, *limits), uniform))
+    flat = torch.zeros(4, 5000)
+    for limits in (Limits(50, 1.0, 0.0), Limits(0, 0.9, 0.0)):
+        assert not draw_at_once(flat, _same(4, *limits), uniform, [limits] * 4)[1].any()
+
+
+def test_rows_without_a_distribution_give_a_token_and_no_error() -> None:
+    scores, uniform = torch.full((2, 5000), float("nan")), torch.tensor([0.0, 0.999]).double()
+    for limits in (Limits(0, 1.0, 0.0), Limits(20, 0.8, 0.0), Limits(400, 0.8, 0.1)):
+        ids, _ = draw_at_once(scores, _same(2, *limits), uniform, [limits] * 2)
+        assert bool(((ids >= 0) & (ids < 5000)).all())
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 8]), LIMITS, st.integers(1, 40))
 def test_what_remains_does_not_depend_on_how_many_are_looked_at(
@@ -99,7 +141,7 @@ def test_what_remains_does_not_depend_on_how_many_are_looked_at(
     for count in (first, 256, 2000):
         kept = torch.full_like(scores, float("-inf"))
         for rows, ids, values in remaining(scores, _same(4, *limits), torch.arange(4), first=count):
-            kept[rows] = kept[rows].scatter(1, ids, values)
+            kept[rows] = kept[rows].scatter_reduce(1, ids, values, "amax")  # the ends of short rows name id 0
         results.append(kept)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights
-from qwenkit.model.attention import Cache, NoCache, attention, document_mask
+from qwenkit.model.attention import Cache, NoCache, attention, document_mask, one_query
 from qwenkit.model.modes import set_activation_checkpointing
 from tests.model.conftest import tiny
 
@@ -100,3 +100,14 @@ def test_a_scalar_model_is_one_graph() -> None:
     documents_BT = torch.zeros(2, 9, dtype=torch.long)
     assert torch.equal(compiled(ids_BT), model.score(ids_BT))
     assert torch.equal(compiled(ids_BT, documents_BT=documents_BT), model.score(ids_BT, documents_BT))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_the_heads_of_a_group_may_be_the_rows_of_one_product(groups: int) -> None:
+    """What a GPU computes for one query a row. Sums of 70 float32 products of size 1 are equal to 1e-5."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, heads, length, 16, generator=generator)
+               for heads, length in ((6, 1), (groups, 70), (groups, 70)))  # fmt: skip
+    mask = torch.rand(3, 1, 1, 70, generator=generator) < 0.5
+    mask[..., 0] = True
+    torch.testing.assert_close(one_query(q, k, v, mask), attention(q, k, v, mask), atol=1e-5, rtol=1e-5)

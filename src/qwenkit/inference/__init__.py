@@ -16,12 +16,16 @@
 | `stopping.py`          | whether an answer ends, and why                                     |
 | `scheduler.py`         | what the next step computes: pieces of prompts, next tokens         |
 | `stepper.py`           | one step: scheduled, computed, guessed, measured                    |
-| `forward_pass.py`      | one forward pass, by torch or by native code                        |
+| `forward_pass.py`      | who computes a forward pass: torch, CUDA graphs or native code      |
+| `eager_forward.py`     | what is asked of them, and how torch does it                        |
+| `graphed_forward.py`   | steps of answers on a GPU, recorded and replayed                    |
+| `transfer.py`          | numbers from the host to a device, in one copy                      |
 | `model_runner.py`      | the forward passes of a step                                        |
 | `sampler.py`           | from a step's logits to the next token of each sequence             |
 | `model_changes.py`     | whether new weights or a new configuration fit                      |
 | `block_pool.py`        | the blocks of the cache: free, in use, or to be found again         |
 | `paged_cache.py`       | keys and values in blocks, and the attention over them              |
+| `answer_attention.py`  | the attention of the newest tokens of answers                       |
 | `kv_quantization.py`   | the dtype in which they are stored: as computed, or in 8 bits       |
 | `kv_memory.py`         | how many tokens the cache holds, and what its contents depend on    |
 | `speculation.py`       | guesses at the next tokens, which the model checks in one step      |

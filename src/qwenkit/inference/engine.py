@@ -103,6 +103,7 @@ class Engine:
         kv_cache: str | None = None,
         packed: bool | None = None,
         native: bool | None = None,
+        cuda_graphs: bool = True,
         speculation: Speculation | None = None,
     ) -> None:
         """Make an engine for a model, or for a model folder.
@@ -115,8 +116,9 @@ class Engine:
         model; None: as the model says. `native` computes by compiled code (None: where there is a compiler and the
         model fits; it then reads prompts and writes answers to the same bits). `packed` copies bf16 weights into the
         layout that oneDNN reads (`model/prepacked.py`); None: where the engine loads the folder itself, native code
-        does not fit, the CPU has such products and the copy has room. `speculation` guesses tokens ahead
-        (`speculation.py`), as long as it pays; the ids stay the same.
+        does not fit, the CPU has such products and the copy has room. `cuda_graphs`: where the model is on a GPU, steps
+        of answers are recorded and replayed (`graphed_forward.py`); False: each kernel is launched. `speculation`
+        guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same.
 
         Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
@@ -140,8 +142,9 @@ class Engine:
             self.kv_tokens = parse_kv_tokens(kv_tokens, model, kv_cache_dtype)
         self.request_factory.kv_tokens = self.kv_tokens
         self.runner = ModelRunner(
-            model, sampled, self.kv_tokens, kv_cache_dtype, packed=packed, native=native, trial=not invariant
-        )
+            model, sampled, self.kv_tokens, kv_cache_dtype, packed=packed, native=native, trial=not invariant,
+            graphs=cuda_graphs,
+        )  # fmt: skip
         self.scheduler = make_scheduler(self.runner, max_batch, invariant)
         self.version = 0
         self._requests = PendingRequests(tok)

@@ -1,88 +1,28 @@
-"""One forward pass over the flat tokens of a step: by torch, or by native code.
+"""Who computes a forward pass over the flat tokens of a step: torch, CUDA graphs, or native code.
 
-    forward = make_forward(model, cache, native=None)     # EagerForward(...) or NativeForward(...)
+    forward = make_forward(model, cache, native=None)     # EagerForward, GraphedForward or NativeForward
     h_WD = forward.states(StepTokens(ids, answers, pieces, wanted))
     logits_WV = forward.head(h_WD)
 
-Both read and write the same cache. Torch computes every model on every device. In float32 on a CPU its tokens and
-states are filled up to a multiple of 16 rows: torch's linear kernels sum smaller batches otherwise, so that a row's
-bits would depend on its company. What native code computes depends on the row alone (`native/decoder.py`).
+All read and write the same cache. Torch computes every model on every device (`eager_forward.py`); on a GPU the steps
+of answers are replayed as CUDA graphs (`graphed_forward.py`); what native code computes on a CPU depends on the row
+alone (`native/decoder.py`).
 
 Legend: N tokens, W wanted rows, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
-from typing import NamedTuple, Protocol
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, notice
+from qwenkit.inference.eager_forward import EagerForward, ForwardPass, StepTokens
+from qwenkit.inference.graphed_forward import CudaRecorder, GraphedForward, reason_against
 from qwenkit.inference.native.decoder import NativeDecoder
 from qwenkit.inference.native.trial import Ways, choose_ways
-from qwenkit.inference.paged_cache import PagedCache, Segment
+from qwenkit.inference.paged_cache import PagedCache
 from qwenkit.model import Transformer
-from qwenkit.model.batching import PAD_ID, round_up
-
-_ROWS = 16
-
-
-class StepTokens(NamedTuple):
-    """The tokens of a step: one of each answer, then the pieces of prompts."""
-
-    ids: Seq[int]
-    answers: Seq[Segment]
-    pieces: Seq[Segment]
-    wanted: Seq[int]
-    """The places of the tokens whose states are asked for."""
-    embeds_ND: Tensor | None = None
-    """Their vectors, where ids are not all there is."""
-
-
-class ForwardPass(Protocol):
-    """What the runner asks of whoever computes the model."""
-
-    def states(self, tokens: StepTokens) -> Tensor:
-        """Return the states after the final norm [W, D] of the wanted tokens."""
-        ...
-
-    def head(self, h_WD: Tensor, /) -> Tensor:
-        """Return the logits [W, V] in float32."""
-        ...
-
-    def refresh(self) -> None:
-        """Compute with the weights that the model has now."""
-        ...
-
-
-class EagerForward:
-    """By torch, through the model's own modules."""
-
-    def __init__(self, model: Transformer, cache: PagedCache) -> None:
-        """Compute this model over this cache."""
-        self.model, self.cache = model, cache
-        weight = model.model.embed_tokens.weight
-        self.row_multiple = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
-
-    def states(self, tokens: StepTokens) -> Tensor:
-        """Return the states after the final norm, [W, D]."""
-        padding = -len(tokens.ids) % self.row_multiple
-        ids_1N = torch.tensor([[*tokens.ids, *[PAD_ID] * padding]], device=self.cache.device)
-        embeds_1ND = None if tokens.embeds_ND is None else F.pad(tokens.embeds_ND, (0, 0, 0, padding))[None]
-        cache = self.cache.forward(tokens.answers, tokens.pieces)
-        return self.model.hidden(ids_1N, cache, embeds_BTD=embeds_1ND)[0, list(tokens.wanted)]
-
-    def head(self, h_WD: Tensor, /) -> Tensor:
-        """Return the logits [W, V] in float32."""
-        missing = round_up(len(h_WD), self.row_multiple) - len(h_WD)
-        h_WD = h_WD.to(self.model.model.embed_tokens.weight.dtype)
-        return self.model.head(F.pad(h_WD, (0, 0, 0, missing))).float()[: len(h_WD)]
-
-    def refresh(self) -> None:
-        """Do nothing: the model's own modules are what computes."""
 
 
 class NativeForward:
@@ -150,24 +90,37 @@ class SplitForward:
         self.pieces.refresh()
 
 
-def make_forward(model: Transformer, cache: PagedCache, native: bool | None, trial: bool = False) -> ForwardPass:
+def make_forward(
+    model: Transformer, cache: PagedCache, native: bool | None, trial: bool = False, graphs: bool = True
+) -> ForwardPass:
     """Return whoever computes a model over a cache: native code where it fits (None), always (True; raises a
-    `UserError` where it does not), or never. With `trial` a machine's faster way is found out by a clock."""
-    eager = EagerForward(model, cache)
+    `UserError` where it does not), or never. With `trial` a machine's faster way is found out by a clock. `graphs`:
+    where torch computes on a GPU, steps of answers are CUDA graphs."""
+    by_torch = _by_torch(model, cache, graphs)
     if native is False:
-        return eager
+        return by_torch
     reason = _reason_against(cache)
     if native and (reason := reason or NativeDecoder.reason_against(model)) is not None:
         raise UserError(f"native = True: {reason}", expected="a model that native code computes")
     keys, values = ([store.tensors[0] for store in stores] for stores in (cache.keys, cache.values))
     decoder = NativeDecoder.for_model(model, keys, values) if reason is None else None
     if decoder is None:
-        return eager
+        return by_torch
     own = NativeForward(decoder)
     ways = choose_ways(model) if trial and not native else Ways("native", "native")
     if ways.decode == ways.prefill:
-        return own if ways.decode == "native" else eager
-    return SplitForward(*(own if way == "native" else eager for way in ways))
+        return own if ways.decode == "native" else by_torch
+    return SplitForward(*(own if way == "native" else by_torch for way in ways))
+
+
+def _by_torch(model: Transformer, cache: PagedCache, graphs: bool) -> ForwardPass:
+    """Return how torch computes: by CUDA graphs where the model is on a GPU and can be recorded."""
+    if not graphs or cache.device.type != "cuda":
+        return EagerForward(model, cache)
+    if (reason := reason_against(model)) is not None:
+        notice(f"steps are computed without CUDA graphs: {reason}")
+        return EagerForward(model, cache)
+    return GraphedForward(model, cache, CudaRecorder(cache.device))
 
 
 def _reason_against(cache: PagedCache) -> str | None:

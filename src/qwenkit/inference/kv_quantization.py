@@ -50,6 +50,11 @@ class KVStore:
         each."""
         return [x_GND]
 
+    def write(self, slots_N: Tensor, x_GND: Tensor, lengths: Sequence[int]) -> None:
+        """Store the tokens of sequences behind each other, so many of each, in these slots."""
+        for tensor, part in zip(self.tensors, self.encode(x_GND, lengths)):
+            tensor.index_copy_(1, slots_N, part)
+
     def decode(self, parts: list[Tensor]) -> Tensor:
         """Return the values [B, G, S, D] of some slots of `self.tensors`."""
         return parts[0]

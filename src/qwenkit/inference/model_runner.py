@@ -24,13 +24,15 @@ from torch import Tensor
 
 from qwenkit.errors import QwenkitError, Stopped, UserError, within
 from qwenkit.inference.block_pool import BLOCK
-from qwenkit.inference.forward_pass import ForwardPass, StepTokens, make_forward
+from qwenkit.inference.eager_forward import ForwardPass, StepTokens
+from qwenkit.inference.forward_pass import make_forward
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
 from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.scheduler import Batch, Piece
 from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.speculation import Drafts
+from qwenkit.inference.transfer import rows_of
 from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.logprobs import token_logprobs
 from qwenkit.model.prepacked import prepack
@@ -65,11 +67,12 @@ class ModelRunner:
         packed: bool = False,
         native: bool | None = None,
         trial: bool = False,
+        graphs: bool = True,
     ) -> None:
         """Prepare an empty cache of `kv_tokens` tokens; `packed` computes with a prepacked copy of the weights,
-        `native` and `trial` are those of `make_forward`."""
+        `native`, `trial` and `graphs` are those of `make_forward`."""
         self.model, self.sampler, self.packed = model, Sampler(vocabulary), packed
-        self.native, self.trial = native, trial
+        self.native, self.trial, self.graphs = native, trial, graphs
         self.kv_cache, self.num_blocks = kv_cache, kv_tokens // BLOCK
         self.compute_model = prepack(model) if packed else model
         self.reset()
@@ -92,7 +95,7 @@ class ModelRunner:
         self.forward: ForwardPass = self._forward()
 
     def _forward(self) -> ForwardPass:
-        return make_forward(self.compute_model, self.cache, self.native, self.trial)
+        return make_forward(self.compute_model, self.cache, self.native, self.trial, self.graphs)
 
     def step(self, batch: Batch, drafts: Drafts | None = None) -> None:
         """Read the pieces of prompts, and of every answer one token and what is guessed to follow it. A sequence that
@@ -188,7 +191,7 @@ class ModelRunner:
                     drawn[row.sequence] = (i, row)
             if not drawn:
                 break
-            self.sampler.append_tokens(list(drawn), logits_NV[[i for i, _ in drawn.values()]])
+            self.sampler.append_tokens(list(drawn), rows_of(logits_NV, [i for i, _ in drawn.values()]))
             for sequence in drawn:
                 valid[sequence] = valid.get(sequence, 0) + 1
             done = {i for i, _ in drawn.values()}

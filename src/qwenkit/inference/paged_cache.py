@@ -24,7 +24,6 @@ Legend: N tokens of the pass, B answers, G key/value heads, H query heads, S slo
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
@@ -32,18 +31,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwenkit.inference.answer_attention import TILE, AnswerGroup, BlockIndex, filled, span
 from qwenkit.inference.block_pool import BLOCK, blocks_for
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES, KVStore
+from qwenkit.inference.transfer import to_device
 from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.attention import attention
 from qwenkit.model.batching import round_up
-
-TILE = 64
-"""Queries of a prompt whose attention is computed together; a multiple of `BLOCK`. Keys are read in multiples of it."""
-
-
-Rows = Tensor | slice
-"""Which tokens of a pass: their places [B], or all of the first ones."""
 
 
 class Segment(NamedTuple):
@@ -108,14 +102,33 @@ class PagedPass:
     """The cache of one forward pass."""
 
     def __init__(self, cache: PagedCache, answers: list[Segment], pieces: list[Segment]) -> None:
-        """Continue these sequences; their blocks have room for what is new."""
-        self.cache, self.answers, self.pieces = cache, answers, pieces
-        self.segments = [*answers, *pieces]
-        positions = [position for s in self.segments for position in range(s.start, s.stop)]
-        self.positions_N = torch.tensor(positions, device=cache.device)
-        slots = [s.blocks[p // BLOCK] * BLOCK + p % BLOCK for s in self.segments for p in range(s.start, s.stop)]
-        self.slots_N = torch.tensor(slots, device=cache.device)
-        self._masks: dict[tuple[object, int | None], Tensor] = {}
+        """Continue these sequences; their blocks have room for what is new. All that is known of them goes to the
+        device in one copy."""
+        self.cache, self.segments = cache, [*answers, *pieces]
+        self._counts = [segment.length for segment in self.segments]
+        members, tile_groups = _answer_groups(answers), _tile_groups(pieces, len(answers))
+        reads = [_Read([answers[row].blocks for row in rows], _stop(answers, rows)) for rows in members]
+        reads += [_Read([pieces[number].blocks for number in numbers], end) for _, numbers, end in tile_groups]
+        columns = [self._positions(), self._slots(), self._lengths(), *members, *(read.flat for read in reads)]
+        tensors = to_device(columns, cache.device)
+        (self.positions_N, self.slots_N, self._lengths_N), rest = tensors[:3], tensors[3:]
+        indexes = [read.index(blocks_N) for read, blocks_N in zip(reads, rest[len(members) :])]
+        self._answer_groups = [
+            (rows_B, AnswerGroup(index, self.positions_N[rows_B], cache.math_attention))
+            for rows_B, index in zip(rest[: len(members)], indexes)
+        ]
+        self._tile_groups = [(tiles, i) for (tiles, _, _), i in zip(tile_groups, indexes[len(members) :])]
+        self._answers_alone = len(answers) if len(members) == 1 and not pieces else None
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
+
+    def _positions(self) -> list[int]:
+        return [position for s in self.segments for position in range(s.start, s.stop)]
+
+    def _slots(self) -> list[int]:
+        return [s.blocks[p // BLOCK] * BLOCK + p % BLOCK for s in self.segments for p in range(s.start, s.stop)]
+
+    def _lengths(self) -> list[int]:
+        return [s.prompt_length for s in self.segments for _ in range(s.length)]
 
     @property
     def length(self) -> int:
@@ -128,96 +141,33 @@ class PagedPass:
 
     def lengths_BT(self, x_BTC: Tensor) -> Tensor:
         """Return the length of each token's prompt, [1, N]; 1 for tokens that fill the pass up."""
-        lengths = [s.prompt_length for s in self.segments for _ in range(s.length)]
-        lengths += [1] * (x_BTC.shape[1] - len(lengths))
-        return torch.tensor([lengths], device=self.cache.device)
+        return F.pad(self._lengths_N, (0, x_BTC.shape[1] - self.length), value=1)[None]
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None) -> Tensor:
         """Store keys and values [1, G, N, D]; return the attention [1, H, N, D] of each token over all up to its own
         that the window shows."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        self._write(keys, k_BGTD)
-        self._write(values, v_BGTD)
-        if len(self._answer_groups) == 1 and not self.pieces:
-            o_1HBD = self._attend_answers(*self._answer_groups[0], keys, values, q_BHTD, window)
-            return F.pad(o_1HBD, (0, 0, 0, q_BHTD.shape[2] - self.length))
+        keys.write(self.slots_N, k_BGTD[0, :, : self.length], self._counts)
+        values.write(self.slots_N, v_BGTD[0, :, : self.length], self._counts)
+        if (count := self._answers_alone) is not None:
+            o_1HBD = self._answer_groups[0][1].attend(q_BHTD[:, :, :count], keys, values, window)
+            return F.pad(o_1HBD, (0, 0, 0, q_BHTD.shape[2] - count))
         o_1HND = q_BHTD.new_zeros(q_BHTD.shape)
-        for rows, index in self._answer_groups:
-            o_1HND[:, :, rows] = self._attend_answers(rows, index, keys, values, q_BHTD, window)
+        for rows_B, group in self._answer_groups:
+            o_1HND[:, :, rows_B] = group.attend(q_BHTD[:, :, rows_B], keys, values, window)
         for tiles, index in self._tile_groups:
             self._attend_tiles(tiles, index, keys, values, q_BHTD, o_1HND, window)
         return o_1HND
 
-    def _attend_answers(
-        self, rows: Rows, index: _BlockIndex, keys: KVStore, values: KVStore, q_1HND: Tensor, window: int | None
-    ) -> Tensor:
-        """Return the attention [1, H, B, D] of some answers."""
-        q_BH1D = q_1HND[0, :, rows].transpose(0, 1)[:, :, None]
-        mask = self._answer_mask(rows, index, window)
-        o_BH1D = self._attention(q_BH1D, index.read(keys), index.read(values), mask, window)
-        return o_BH1D[:, :, 0].transpose(0, 1)[None]
-
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, window: int | None) -> Tensor:
         return attention(q, k, v, mask, window, self.cache.math_attention)
 
-    def _write(self, store: KVStore, new_1GND: Tensor) -> None:
-        """Store what is new; a store may look at each segment as at one call."""
-        new_GND = new_1GND[0, :, : self.length]
-        for tensor, part in zip(store.tensors, store.encode(new_GND, [s.length for s in self.segments])):
-            tensor.index_copy_(1, self.slots_N, part)
-
-    # ---- answers ----------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _answer_groups(self) -> list[tuple[Rows, _BlockIndex]]:
-        """Return the answers in groups of about the same length: which they are, and where their blocks lie.
-
-        Keys that a mask hides change no bit, so it does not matter with whom an answer is read."""
-        spans = [_span(segment.stop) for segment in self.answers]
-        order = sorted(range(len(spans)), key=spans.__getitem__)
-        groups = []
-        for _, members in groupby(order, key=spans.__getitem__):
-            rows = list(members)
-            stop = round_up(max(self.answers[row].stop for row in rows), TILE)
-            index = _BlockIndex([self.answers[row].blocks for row in rows], stop, self.cache.device)
-            every = len(rows) == len(self.answers)
-            groups.append((slice(0, len(rows)) if every else torch.tensor(rows, device=self.cache.device), index))
-        return groups
-
-    def _answer_mask(self, rows: Rows, index: _BlockIndex, window: int | None) -> Tensor:
-        """Return [B, 1, 1, S], true at the slots up to each token's own and inside the window."""
-        if (index, window) not in self._masks:
-            slots_S, own_B1 = torch.arange(index.stop, device=self.cache.device), self.positions_N[rows][:, None]
-            visible_BS = slots_S <= own_B1
-            if window is not None:
-                visible_BS &= slots_S > own_B1 - window
-            self._masks[index, window] = visible_BS[:, None, None]
-        return self._masks[index, window]
-
     # ---- pieces of prompts ------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _tile_groups(self) -> list[tuple[list[_Tile], _BlockIndex]]:
-        """Return the tiles that are computed together: the single ones of short pieces whose keys end alike, and each
-        other piece's by themselves, with where their keys lie."""
-        alone: dict[int, list[_Tile]] = {}
-        groups, at = [], len(self.answers)
-        for number, piece in enumerate(self.pieces):
-            tiles = _tiles(number, piece, at)
-            at += piece.length
-            if len(tiles) == 1:
-                alone.setdefault(tiles[0].end, []).append(tiles[0])
-            else:
-                groups.append((tiles, _BlockIndex([piece.blocks], tiles[-1].end, self.cache.device)))
-        for end, tiles in alone.items():
-            blocks = [self.pieces[tile.piece].blocks for tile in tiles]
-            groups.append((tiles, _BlockIndex(blocks, end, self.cache.device)))
-        return groups
 
     def _attend_tiles(
         self,
         tiles: list[_Tile],
-        index: _BlockIndex,
+        index: BlockIndex,
         keys: KVStore,
         values: KVStore,
         q_1HND: Tensor,
@@ -251,29 +201,52 @@ class PagedPass:
         return self._masks[end, window]
 
 
-class _BlockIndex:
-    """Where the first `stop` slots of some sequences lie; the same for all layers."""
+class _Read(NamedTuple):
+    """The first `stop` slots of sequences with these blocks."""
 
-    def __init__(self, tables: list[list[int]], stop: int, device: torch.device) -> None:
-        """Take the blocks of each sequence; where it has fewer than `stop` slots, block 0 stands for the others."""
-        self.rows, self.stop, count = len(tables), stop, stop // BLOCK
-        padded = [[*blocks[:count], *[0] * (count - len(blocks))] for blocks in tables]
-        first = padded[0][0]
-        neighbours = self.rows == 1 and padded[0] == list(range(first, first + count))
-        self._slice = slice(first * BLOCK, first * BLOCK + stop) if neighbours else None
-        self._blocks_N = torch.tensor(padded, device=device).flatten()
+    tables: list[list[int]]
+    stop: int
 
-    def read(self, store: KVStore) -> Tensor:
-        """Return what a store holds of the sequences, [B, G, S, D]: a view where the blocks are neighbours."""
-        return store.decode([self._gather(tensor) for tensor in store.tensors])
+    @property
+    def flat(self) -> list[int]:
+        """Return the blocks of each, table behind table."""
+        return [block for blocks in self.tables for block in filled(blocks, self.stop // BLOCK)]
 
-    def _gather(self, tensor: Tensor) -> Tensor:
-        """Return [B, G, S, D] of [G, slots, D]."""
-        G, _, D = tensor.shape
-        if self._slice is not None:
-            return tensor[None, :, self._slice]
-        gathered = tensor.view(G, -1, BLOCK * D).index_select(1, self._blocks_N)
-        return gathered.view(G, self.rows, self.stop, D).transpose(0, 1)
+    def index(self, blocks_N: Tensor) -> BlockIndex:
+        """Return where they lie; the blocks are those of `flat`, on the device."""
+        first, count = self.tables[0][0], self.stop // BLOCK
+        neighbours = len(self.tables) == 1 and self.tables[0][:count] == list(range(first, first + count))
+        return BlockIndex(len(self.tables), self.stop, blocks_N, first if neighbours else None)
+
+
+def _answer_groups(answers: list[Segment]) -> list[list[int]]:
+    """Return the answers in groups of about the same length, the shorter ones first.
+
+    Keys that a mask hides change no bit, so it does not matter with whom an answer is read."""
+    spans = [span(segment.stop) for segment in answers]
+    order = sorted(range(len(spans)), key=spans.__getitem__)
+    return [list(rows) for _, rows in groupby(order, key=spans.__getitem__)]
+
+
+def _stop(answers: list[Segment], rows: list[int]) -> int:
+    """Return how many slots are read of some answers."""
+    return round_up(max(answers[row].stop for row in rows), TILE)
+
+
+def _tile_groups(pieces: list[Segment], at: int) -> list[tuple[list[_Tile], list[int], int]]:
+    """Return the tiles that are computed together, the pieces whose keys they read, and how many: the single ones of
+    short pieces whose keys end alike, and each other piece's by themselves. The first token of the first piece is token
+    `at` of the pass."""
+    alone: dict[int, list[_Tile]] = {}
+    groups = []
+    for number, piece in enumerate(pieces):
+        tiles = _tiles(number, piece, at)
+        at += piece.length
+        if len(tiles) == 1:
+            alone.setdefault(tiles[0].end, []).append(tiles[0])
+        else:
+            groups.append((tiles, [number], tiles[-1].end))
+    return groups + [(tiles, [tile.piece for tile in tiles], end) for end, tiles in alone.items()]
 
 
 def _tiles(number: int, piece: Segment, at: int) -> list[_Tile]:
@@ -283,11 +256,6 @@ def _tiles(number: int, piece: Segment, at: int) -> list[_Tile]:
         first, last = max(piece.start, base), min(piece.stop, base + TILE)
         tiles.append(_Tile(number, at + first - piece.start, at + last - piece.start, first - base, base + TILE))
     return tiles
-
-
-def _span(length: int) -> int:
-    """Return which lengths are read together: a power of two times `TILE`."""
-    return max(TILE, 1 << (length - 1).bit_length())
 
 
 def _slots(blocks_N: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ rng_id, sample, position): it does not depend on the other rows.
 
 Log-probabilities are those of the logits before all that: the model's own.
 
+On an accelerator a step whose logits nobody changes is read by the host once: ids, log-probabilities, and whether the
+logits were finite (`_append_at_once`).
+
 Legend: B sequences, V vocabulary, N single tokens, T tokens of a prompt, D hidden width.
 """
 
@@ -24,9 +27,19 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError
-from qwenkit.inference.sampling import NEVER, Truncation, draw, force, frequency_presence_penalty, repetition_penalty
+from qwenkit.inference.sampling import (
+    NEVER,
+    Limits,
+    Truncation,
+    draw,
+    draw_at_once,
+    force,
+    frequency_presence_penalty,
+    repetition_penalty,
+)
 from qwenkit.inference.sequence import Sequence, TopLogprobs
 from qwenkit.inference.stopping import ends_with_stop_words
+from qwenkit.inference.transfer import pinned, rows_of, to_device
 from qwenkit.model.logprobs import HeadModel, selected, token_logprobs
 from qwenkit.rng import uniform
 
@@ -37,12 +50,20 @@ class Sampler:
     def __init__(self, vocabulary: int) -> None:
         """Sample ids below `vocabulary`: the rows of the head behind them belong to no token."""
         self.vocabulary = vocabulary
+        self.at_once: bool | None = None
+        """Whether the host reads once for all that a step gives; None: where the logits are on an accelerator."""
 
     def append_tokens(self, sequences: list[Sequence], logits_BV: Tensor) -> None:
         """Append the next token to each of these sequences, from its row of logits in float32.
 
         A sequence whose logits are not finite gets none: it ends with the reason "not finite". One that no token may
         follow ends its request with an error."""
+        at_once = logits_BV.device.type != "cpu" if self.at_once is None else self.at_once
+        if at_once and not any(map(_changes, sequences)):
+            left = self._append_at_once(sequences, logits_BV)
+            if not left:
+                return
+            sequences, logits_BV = [sequences[row] for row in left], rows_of(logits_BV, left)
         sequences, logits_BV = _finite(sequences, logits_BV)
         scores_BV = self._adjusted(sequences, logits_BV)
         running = [row for row, sequence in enumerate(sequences) if sequence.status != "finished"]
@@ -55,6 +76,28 @@ class Sampler:
         logprobs, tops = self._logprobs(sequences, logits_BV, ids_B)
         for sequence, id, logprob, top in zip(sequences, ids_B.tolist(), logprobs, tops):
             sequence.append(id, logprob, top)
+
+    def _append_at_once(self, sequences: list[Sequence], logits_BV: Tensor) -> list[int]:
+        """Append the next tokens where all that the host reads of a step comes in one piece; return the rows that need
+        another look. Nobody's logits are changed."""
+        ids_B, sure_B = _choose_at_once(sequences, logits_BV[:, : self.vocabulary])
+        columns = [ids_B, sure_B, logits_BV.sum(-1).isfinite()]
+        count = min(self.vocabulary, max(sequence.num_top_logprobs for sequence in sequences))
+        if any(sequence.params.logprobs for sequence in sequences):
+            lse_B = logits_BV.logsumexp(-1)
+            columns.append(selected(logits_BV, ids_B) - lse_B)
+            if count:
+                top_BN = logits_BV[:, : self.vocabulary].topk(count)
+                columns += [*top_BN.indices.unbind(1), *(top_BN.values - lse_B[:, None]).unbind(1)]
+        left = []
+        for row, values in enumerate(torch.stack([column.double() for column in columns], 1).tolist()):
+            id, sure, finite, *logprobs = values
+            if not (sure and finite):
+                left.append(row)
+                continue
+            tops = tuple(zip(map(int, logprobs[1 : 1 + count]), logprobs[1 + count :]))
+            sequences[row].append(int(id), logprobs[0] if logprobs else 0.0, tops)
+        return left
 
     def record_prompt(self, sequence: Sequence, start: int, model: HeadModel, h_TD: Tensor) -> None:
         """Store the log-probabilities of the prompt's tokens that follow the states `h_TD`, which stand at `start` and
@@ -207,8 +250,23 @@ def _choose(sequences: list[Sequence], scores_BV: Tensor) -> Tensor:
         return _sample(sequences, scores_BV)
     ids_B = _argmax(scores_BV)
     if sampled:
-        ids_B[sampled] = _sample([sequences[row] for row in sampled], scores_BV[sampled])
+        (sampled_R,) = to_device([sampled], scores_BV.device)
+        ids_B[sampled_R] = _sample([sequences[row] for row in sampled], scores_BV[sampled_R])
     return ids_B
+
+
+def _choose_at_once(sequences: list[Sequence], scores_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_choose` does without a read by the host, and true [B] where it is certain."""
+    sampled = [row for row, s in enumerate(sequences) if s.params.temperature]
+    if len(sampled) == len(sequences):
+        return _sample_at_once(sequences, scores_BV)
+    ids_B = scores_BV.argmax(-1)
+    sure_B = torch.ones_like(ids_B, dtype=torch.bool)
+    if sampled:
+        (sampled_R,) = to_device([sampled], scores_BV.device)
+        drawn = _sample_at_once([sequences[row] for row in sampled], scores_BV[sampled_R])
+        ids_B[sampled_R], sure_B[sampled_R] = drawn
+    return ids_B, sure_B
 
 
 def _argmax(scores_BV: Tensor) -> Tensor:
@@ -220,13 +278,35 @@ def _argmax(scores_BV: Tensor) -> Tensor:
 
 def _sample(sequences: list[Sequence], scores_BV: Tensor) -> Tensor:
     """Sample from each row's distribution: a function of (seed, rng_id, sample, position)."""
-    device, params = scores_BV.device, [s.params for s in sequences]
-    temperature_B = torch.tensor([p.temperature for p in params], device=device)
-    truncation = Truncation(
-        torch.tensor([p.top_k for p in params], device=device),
-        torch.tensor([p.top_p for p in params], device=device, dtype=torch.float64),
-        torch.tensor([p.min_p for p in params], device=device),
-    )
-    counters = np.array([sequence.draw_counters for sequence in sequences]).T
-    uniform_B = torch.from_numpy(uniform(0, *counters)).to(device)
+    temperature_B, truncation, uniform_B = _settings(sequences, _limits(sequences), scores_BV.device)
     return draw(scores_BV / temperature_B[:, None], truncation, uniform_B)
+
+
+def _sample_at_once(sequences: list[Sequence], scores_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_sample` does without a read by the host, and true [B] where it is certain."""
+    limits = _limits(sequences)
+    temperature_B, truncation, uniform_B = _settings(sequences, limits, scores_BV.device)
+    return draw_at_once(scores_BV / temperature_B[:, None], truncation, uniform_B, limits)
+
+
+def _limits(sequences: list[Sequence]) -> list[Limits]:
+    """Return what is cut from each row; the settings of a request that samples are complete."""
+    return [Limits(s.params.top_k or 0, *map(_number, (s.params.top_p, s.params.min_p))) for s in sequences]
+
+
+def _settings(
+    sequences: list[Sequence], limits: list[Limits], device: torch.device
+) -> tuple[Tensor, Truncation, Tensor]:
+    """Return temperatures [B], what is cut, and random numbers [B] in [0, 1), on a device: in one copy."""
+    counters = np.array([sequence.draw_counters for sequence in sequences]).T
+    columns = [[_number(s.params.temperature) for s in sequences], *zip(*limits), uniform(0, *counters).tolist()]
+    temperature_B, top_k_B, top_p_B, min_p_B, uniform_B = pinned(columns, device, torch.float64).to(
+        device, non_blocking=True
+    )
+    return temperature_B.float(), Truncation(top_k_B.long(), top_p_B, min_p_B.float()), uniform_B
+
+
+def _number(value: float | None) -> float:
+    """Return a setting that is there by now: what a request does not say was filled in."""
+    assert value is not None
+    return value

@@ -13,6 +13,7 @@ Legend: B rows, V vocabulary, R rows that are looked at together, K candidates o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import Stopped
+from qwenkit.inference.transfer import to_device
 
 NEVER = float("-inf")
 """The logit of a token that cannot come."""
@@ -75,6 +77,25 @@ class Truncation(NamedTuple):
         return (self.top_k_B > 0) & (self.top_k_B < size) | (self.top_p_B < 1) | (self.min_p_B > 0)
 
 
+class Limits(NamedTuple):
+    """One row of a `Truncation`, as the host knows it."""
+
+    top_k: int
+    top_p: float
+    min_p: float
+
+    def cuts(self, size: int) -> bool:
+        """Return whether something may be cut from a vocabulary of this size."""
+        return 0 < self.top_k < size or self.top_p < 1 or self.min_p > 0
+
+
+class _Cuts(NamedTuple):
+    """What the host knows of the limits of some rows."""
+
+    any_top_p: bool
+    all_top_k: bool
+
+
 class Remaining(NamedTuple):
     """What remains of some rows after truncation."""
 
@@ -101,6 +122,54 @@ def draw(scores_BV: Tensor, truncation: Truncation, uniform_B: Tensor) -> Tensor
     return ids_B
 
 
+def draw_at_once(
+    scores_BV: Tensor, truncation: Truncation, uniform_B: Tensor, limits: Seq[Limits]
+) -> tuple[Tensor, Tensor]:
+    """Return what `draw` does, and true [B] where that is certain; the host reads nothing of these tensors.
+
+    The same number of candidates is looked at for every row, and where they do not suffice its token is not certain.
+    Where a row has no distribution (NaN) the token means nothing, but is one. `limits` are those of the truncation, as
+    the host knows them."""
+    size, rows = scores_BV.shape[1], range(len(limits))
+    cut = [row for row in rows if limits[row].cuts(size)]
+    if not cut:
+        return _whole(scores_BV, uniform_B), torch.ones_like(uniform_B, dtype=torch.bool)
+    if len(cut) == len(limits):
+        return _of_few(scores_BV, truncation, uniform_B, limits)
+    whole_R, cut_R = to_device([[row for row in rows if row not in set(cut)], cut], scores_BV.device)
+    ids_B, sure_B = torch.zeros_like(uniform_B, dtype=torch.long), torch.ones_like(uniform_B, dtype=torch.bool)
+    ids_B[whole_R] = _whole(scores_BV[whole_R], uniform_B[whole_R])
+    found = _of_few(scores_BV[cut_R], truncation.rows(cut_R), uniform_B[cut_R], [limits[row] for row in cut])
+    ids_B[cut_R], sure_B[cut_R] = found
+    return ids_B, sure_B
+
+
+def _whole(scores_RV: Tensor, uniform_R: Tensor) -> Tensor:
+    """Return tokens [R] of whole distributions."""
+    return sample(scores_RV.softmax(-1), uniform_R).clamp(max=scores_RV.shape[1] - 1)
+
+
+def _of_few(scores_RV: Tensor, truncation: Truncation, uniform_R: Tensor, limits: Seq[Limits]) -> tuple[Tensor, Tensor]:
+    """Return tokens [R] out of the highest scores, as many of each row, and true [R] where those suffice."""
+    size = scores_RV.shape[1]
+    top_k = [limit.top_k for limit in limits if 0 < limit.top_k < size]
+    count = max(FIRST_CANDIDATES, *top_k, 0)
+    if count * _GROWTH > size:
+        ids_RK, scores_RK = torch.arange(size, device=scores_RV.device).expand_as(scores_RV), scores_RV
+        bound_R = torch.full_like(scores_RV[:, 0], NEVER)
+        alone_R = torch.ones_like(bound_R, dtype=torch.bool)
+    else:
+        top_RK = scores_RV.topk(count)
+        bound_R, ids_RK = top_RK.values[:, -1], top_RK.indices.sort(-1).values
+        scores_RK = scores_RV.gather(1, ids_RK)
+        alone_R = (scores_RV >= bound_R[:, None]).sum(-1) == count  # no other one equals the last
+    cuts = _Cuts(any(limit.top_p < 1 for limit in limits), len(top_k) == len(limits))
+    scores_RK, complete_R = _truncated(scores_RV, scores_RK, bound_R, truncation, cuts)
+    weights_RK = (scores_RK - scores_RK.amax(-1, keepdim=True)).exp()
+    places_R = sample(weights_RK, uniform_R).clamp(max=ids_RK.shape[1] - 1)
+    return ids_RK.gather(1, places_R[:, None])[:, 0], complete_R & alone_R
+
+
 def truncate(scores_BV: Tensor, truncation: Truncation) -> Tensor:
     """Return the scores [B, V] that remain; the others are -inf."""
     limited_B = truncation.limited(scores_BV.shape[1])
@@ -122,7 +191,7 @@ def remaining(
         scores_RV = _rows(scores_BV, rows_R)
         bound_R = _bound(scores_RV, count if count * _GROWTH <= size else size)
         ids_RK, scores_RK = _candidates(scores_RV, bound_R)
-        scores_RK, complete_R = _truncated(scores_RV, scores_RK, bound_R, limits)
+        scores_RK, complete_R = _truncated(scores_RV, scores_RK, bound_R, limits, _cuts(limits, size))
         yield Remaining(rows_R[complete_R], ids_RK[complete_R], scores_RK[complete_R])
         rows_R, count = rows_R[~complete_R], count * _GROWTH
 
@@ -169,7 +238,15 @@ def _rows(scores_BV: Tensor, rows_R: Tensor) -> Tensor:
     return scores_BV if len(rows_R) == len(scores_BV) else scores_BV[rows_R]
 
 
-def _truncated(scores_RV: Tensor, scores_RK: Tensor, bound_R: Tensor, limits: Truncation) -> tuple[Tensor, Tensor]:
+def _cuts(limits: Truncation, size: int) -> _Cuts:
+    """Read what the limits of some rows are."""
+    top_k_R = (limits.top_k_B > 0) & (limits.top_k_B < size)
+    return _Cuts(bool((limits.top_p_B < 1).any()), bool(top_k_R.all()))
+
+
+def _truncated(
+    scores_RV: Tensor, scores_RK: Tensor, bound_R: Tensor, limits: Truncation, cuts: _Cuts
+) -> tuple[Tensor, Tensor]:
     """Return the scores of the candidates that remain, -inf for the others, and true [R] where no token beyond the
     candidates could remain.
 
@@ -182,9 +259,9 @@ def _truncated(scores_RV: Tensor, scores_RK: Tensor, bound_R: Tensor, limits: Tr
     least_R1 = rising_RK.gather(1, places_R[:, None])
     kept_RK = scores_RK.masked_fill(scores_RK < least_R1, NEVER)
     complete_R = top_k_R | (bound_R == NEVER) | ((bound_R - highest_R1[:, 0]).exp() < limits.min_p_B)
-    if bool((limits.top_p_B < 1).any()):
+    if cuts.any_top_p:
         weights_RK = (rising_RK.masked_fill(rising_RK < least_R1, NEVER) - highest_R1).exp()
-        low_R, reached_R = _low_end(scores_RV, weights_RK, limits.top_p_B, top_k_R)
+        low_R, reached_R = _low_end(scores_RV, weights_RK, limits.top_p_B, None if cuts.all_top_k else top_k_R)
         kept_RK = kept_RK.masked_fill(~_above(scores_RK, rising_RK, low_R), NEVER)
         complete_R |= reached_R
     return kept_RK.masked_fill((scores_RK - highest_R1).exp() < limits.min_p_B[:, None], NEVER), complete_R
@@ -206,14 +283,15 @@ def _above(scores_RK: Tensor, rising_RK: Tensor, low_R: Tensor) -> Tensor:
     return (scores_RK > floor_R1) | equal_RK & (equal_RK.cumsum(-1) > (low_R - below_R)[:, None])
 
 
-def _low_end(scores_RV: Tensor, weights_RK: Tensor, top_p_R: Tensor, top_k_R: Tensor) -> tuple[Tensor, Tensor]:
+def _low_end(scores_RV: Tensor, weights_RK: Tensor, top_p_R: Tensor, top_k_R: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return how many [R] of the rising scores, each with all below it, have at most the probability 1 - p, never the
     last; and true [R] where all beyond the candidates do.
 
-    `weights_RK` are the candidates' probabilities up to a factor, `top_k_R` says where others have none."""
+    `weights_RK` are the candidates' probabilities up to a factor, `top_k_R` says where others have none (None:
+    everywhere)."""
     falling_RK = weights_RK.double().flip(-1).cumsum(-1)
     total_R1 = falling_RK[:, -1:]
-    if not bool(top_k_R.all()):
+    if top_k_R is not None:
         total_RV = (scores_RV - scores_RV.amax(-1, keepdim=True)).exp_()
         total_R1 = torch.where(top_k_R[:, None], total_R1, total_RV.sum(-1, keepdim=True, dtype=torch.float64))
     share_RK = (1 - falling_RK / total_R1).float()  # of all below each score, from the highest down

@@ -160,9 +160,21 @@ def _attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None,
 
 def _fused(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) -> Tensor:
     grouped = q_BHTD.shape[1] != k_BGSD.shape[1]
+    if grouped and mask is not None and q_BHTD.shape[2] == 1 and q_BHTD.device.type != "cpu":
+        return one_query(q_BHTD, k_BGSD, v_BGSD, mask)
     return F.scaled_dot_product_attention(
         q_BHTD, k_BGSD, v_BGSD, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
     )
+
+
+def one_query(q_BH1D: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask_B11S: Tensor) -> Tensor:
+    """Return the attention [B, H, 1, D] of one query a row, where groups of heads share keys: the heads of a group are
+    the rows of one product, as no mask tells them apart. torch's kernels for GPUs that take a mask know no groups, and
+    what stands in for them copies every key for each head."""
+    B, H, _, D = q_BH1D.shape
+    q_BGRD = q_BH1D.reshape(B, k_BGSD.shape[1], -1, D)
+    mask_BGRS = mask_B11S.expand(B, *q_BGRD.shape[1:3], -1)
+    return F.scaled_dot_product_attention(q_BGRD, k_BGSD, v_BGSD, attn_mask=mask_BGRS).reshape(B, H, 1, D)
 
 
 def _math(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) -> Tensor:
