@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.model.mapped import release
+from qwenkit.model.mapped import in_own_pages, release
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
 MEGABYTES = 32
@@ -76,3 +76,19 @@ def test_nothing_is_given_back_where_the_kernel_does_not_say(weight: Tensor, mon
 
 def _refused(*given: object, **named: object) -> object:
     raise PermissionError
+
+
+def test_pages_of_its_own_are_given_back_with_the_tensor() -> None:
+    tensors = [in_own_pages(torch.arange(2**17).view(256, 512).t()) for _ in range(30)]
+    assert all(torch.equal(tensor, torch.arange(2**17).view(256, 512).t()) for tensor in tensors)
+    assert all(tensor.is_contiguous() and tensor.dtype == torch.int64 for tensor in tensors)
+    held = private_megabytes()
+    release(*tensors)  # no file has their numbers
+    assert int(tensors[7][3, 4]) == 4 * 512 + 3 and private_megabytes() > held - 1
+    del tensors[::2]
+    assert private_megabytes() < held - 14  # every other one, wherever it lies
+
+
+def private_megabytes() -> float:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024

@@ -164,7 +164,7 @@ def make_forward(model: Transformer, cache: PagedCache, native: bool | None, tri
     if decoder is None:
         return eager
     own = NativeForward(decoder)
-    ways = choose_ways(model) if trial and not native else Ways("native", "native")
+    ways = choose_ways(decoder) if trial and not native else Ways("native", "native")
     if ways.decode == ways.prefill:
         return own if ways.decode == "native" else eager
     return SplitForward(*(own if way == "native" else eager for way in ways))

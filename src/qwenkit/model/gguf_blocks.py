@@ -30,7 +30,7 @@ from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 IN_BITS = {"Q8_0": QuantConfig(8, 32), "Q4_0": QuantConfig(4, 32), "Q4_1": QuantConfig(4, 32)}
 """The types whose blocks are groups of a `QuantizedLinear`."""
-_SLICE = 2**22  # numbers that are dequantized at once
+_SLICE = 2**20  # numbers that are dequantized at once
 _ZEROS = {"Q8_0": 128, "Q4_0": 8, "Q4_1": 0}
 
 

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError
-from qwenkit.model.mapped import release
+from qwenkit.model.mapped import in_own_pages, release
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")
 _SLICE = 2**24  # weights that are dequantized at once
@@ -177,9 +177,9 @@ class QuantizedLinear(nn.Module):
         """Return the arguments of the kernel; computed once."""
         rows = slice(None)
         if self.quant_config.bits == 8:
-            qvalues_NK = (self.levels(rows) - 128).to(torch.int8).contiguous()
+            qvalues_NK = in_own_pages(self.levels(rows) ^ 128).view(torch.int8)
             return "int8", qvalues_NK, self.group_scales(rows)[:, 0].bfloat16().contiguous()
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.levels(rows).int(), 1)
+        packed = in_own_pages(torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.levels(rows).int(), 1))
         scales_GN, minimums_NG = self.group_scales(rows).t().float(), self.group_minimums(rows)
         offsets_GN = (8.0 - self.zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
         if minimums_NG is not None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from qwenkit.errors import UserError
 from qwenkit.inference.native.library import BFLOAT16, FLOAT32, INT4, INT4_MINIMUMS, INT8, Matrix, library
+from qwenkit.model.mapped import own_pages
 from qwenkit.model.quantized_linear import QuantizedLinear
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
@@ -103,7 +104,7 @@ def pack(layer: QuantizedLinear) -> Tensor:
     numbers = scales_NG if minimums_NG is None else torch.cat([scales_NG, zeros_NG])
     if not bool(numbers.float().isfinite().all()):
         raise UserError("a scale of a quantized layer is NaN or infinite", hint="make the quantized model anew")
-    packed = torch.empty(library().qk_packed_bytes(byref(matrix)), dtype=torch.uint8)
+    packed = own_pages(library().qk_packed_bytes(byref(matrix)))
     pointers = (tensor.data_ptr() for tensor in (values_NK, scales_NG, zeros_NG, packed))
     library().qk_pack(byref(matrix), *pointers)
     layer.give_back()
