@@ -85,13 +85,17 @@ def usable_memory(device: str) -> int:
 def reset_peak() -> None:
     """Start a new measurement of `peak_mb`, where the kernel allows it.
 
-    Memory that earlier work freed is first returned to the system: glibc keeps it, and it would count for the work to
-    come."""
+    Memory that earlier work freed is first returned to the system: it would count for the work to come."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def trim_memory() -> None:
+    """Return memory that was freed to the system: glibc keeps up to 64 MB of it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_mb() -> int:

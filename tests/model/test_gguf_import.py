@@ -22,13 +22,14 @@ from qwenkit.errors import Notice, UserError, visible
 from qwenkit.gguf_file import KINDS
 from qwenkit.hub import resolve
 from qwenkit.inference import Engine, SamplingParams
+from qwenkit.inference.native.matrices import product, weights
 from qwenkit.model import ModelConfig, Transformer, load_model, load_scalar, save_model, stored_dtype
-from qwenkit.model import gguf_import as importing
 from qwenkit.model.config import Yarn
 from qwenkit.model.gguf_blocks import IN_BITS, as_floats, as_layer
 from qwenkit.model.gguf_export import write_gguf
 from qwenkit.model.gptq_checkpoint import quantized_layers
 from tests.errors.desk import call
+from tests.inference.native.conftest import needs_compiler
 from tests.gguf_files import KIND_IDS, file_bytes, vocabulary
 from tests.tiny_gguf import FAMILIES, gguf_name, permuted, settings_of, tensors_of, tiny_model, write_tiny
 
@@ -141,8 +142,19 @@ def test_a_layer_in_bits_has_the_weights_of_its_blocks(kind: str, rows: int, cou
 # ---- quantized layers -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenkit.platform.compiler_path", lambda: None)
+
+
+@pytest.fixture
+def a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenkit.platform.compiler_path", lambda: "/usr/bin/c++")
+
+
+@pytest.mark.usefixtures("no_compiler")
 def test_four_bits_stay_where_a_kernel_fits(tmp_path: Path) -> None:
-    """In bf16 on a CPU all matrices but tables and heads; k and v of 32 rows are too narrow for the kernel."""
+    """In bf16 on a CPU all matrices but tables and heads; k and v of 32 rows are too narrow for torch's kernel."""
     model = write_tiny(tmp_path / "m.gguf", "llama", "Q4_1")
     with pytest.warns(Notice) as told:
         read = load_model(tmp_path / "m.gguf", device="cpu")
@@ -167,13 +179,78 @@ def test_biases_of_layers_in_bits_are_kept(tmp_path: Path) -> None:
     assert torch.equal(layer.bias, model.state_dict()["model.layers.1.self_attn.q_proj.bias"].bfloat16())
 
 
-def test_eight_bits_stay_where_a_kernel_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = write_tiny(tmp_path / "m.gguf", "qwen3", "Q8_0")
-    monkeypatch.setattr(importing, "kernel_fits", lambda *shape: True)
+@pytest.mark.usefixtures("a_compiler")
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1"])
+def test_all_layers_stay_in_their_bits_for_native_code(family: str, kind: str, tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "m.gguf", family, kind)
     layers = quantized_layers(load_model(tmp_path / "m.gguf", device="cpu"))
-    wanted = dequantized(model, "qwen3", "Q8_0")
+    wanted = dequantized(model, family, kind)
     assert len(layers) == 14
-    assert all(torch.equal(layer.weight(), wanted[f"{name}.weight"]) for name, layer in layers.items())
+    for name, layer in layers.items():
+        assert torch.equal(layer.weight(), wanted[f"{name}.weight"])
+        assert torch.equal(layer.weight(slice(5, 9)), wanted[f"{name}.weight"][5:9])
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_eight_bits_in_groups_become_floats_without_a_compiler(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "m.gguf", "qwen3", "Q8_0")
+    with pytest.warns(Notice) as told:
+        assert not quantized_layers(load_model(tmp_path / "m.gguf", device="cpu"))
+    assert [str(warning.message) for warning in told] == ["m.gguf: 16 tensors in Q8_0 become bfloat16"]
+
+
+@pytest.mark.usefixtures("a_compiler")
+def test_matrices_of_one_input_stay_in_their_bits_together(tmp_path: Path) -> None:
+    """A layer whose v is of another type than q and k becomes floats as a whole; what has inputs of its own stays."""
+    model = tiny_model("qwen3")
+    tensors = tensors_of(model, "qwen3", "Q4_0")
+    tensors["blk.1.attn_v.weight"] = tensors_of(model, "qwen3", "Q8_0")["blk.1.attn_v.weight"]
+    found = settings_of(model.config, "qwen3") | vocabulary()
+    (tmp_path / "m.gguf").write_bytes(file_bytes(found, tensors))
+    layers = quantized_layers(load_model(tmp_path / "m.gguf", device="cpu"))
+    floats = {f"model.layers.1.self_attn.{part}_proj" for part in "qkv"}
+    assert len(layers) == 11 and not floats & layers.keys()
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1"])
+def test_native_code_and_torch_compute_the_same_layer(kind: str) -> None:
+    """Native code rounds inputs to 16 bits; torch multiplies float32 by the dequantized weight."""
+    layer, x = as_layer(blocks(kind, 48, 5, seed=3), kind, torch.randn(48)), torch.randn(7, 160)
+    steps = x.abs().max() / 65534 * layer.weight().abs().sum(-1)
+    size = x.abs() @ (layer.weight().abs() + 0.2).t()
+    assert ((product(weights(layer), x) - layer(x)).abs() <= steps + 160 * 2.0**-23 * size + 1e-6).all()
+
+
+@pytest.mark.usefixtures("a_compiler")
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_layers_in_bits_become_a_gptq_folder(kind: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path / "m.gguf", "llama", kind)
+    model = load_model(tmp_path / "m.gguf", device="cpu")
+    save_model(model, tmp_path / "gptq")
+    layers = quantized_layers(load_model(tmp_path / "gptq", device="cpu"))
+    assert len(layers) == 14
+    for name, layer in quantized_layers(model).items():
+        assert torch.equal(layer.weight(), layers[name].weight())
+
+
+@pytest.mark.usefixtures("a_compiler")
+def test_a_state_of_layers_in_bits_is_taken_over(tmp_path: Path) -> None:
+    """A kernel's own form follows, and what was written is never given back."""
+    write_tiny(tmp_path / "a.gguf", "llama", "Q4_1")
+    first, second = (load_model(tmp_path / "a.gguf", device="cpu") for _ in range(2))
+    name, layer = next(iter(quantized_layers(first).items()))
+    x, state = torch.randn(3, layer.in_features).bfloat16(), second.state_dict()
+    before = layer(x)
+    state = {key: tensor.clone() for key, tensor in state.items()}
+    state[f"{name}.blocks"] = blocks("Q4_1", layer.out_features, layer.in_features // 32, seed=4)
+    first.load_state_dict(state)
+    after = layer(x)
+    second.load_state_dict(state)
+    assert not torch.equal(before, after) and torch.equal(after, quantized_layers(second)[name](x))
+    layer.give_back()
+    assert torch.equal(layer.weight(), quantized_layers(second)[name].weight())
 
 
 def test_minimums_are_in_the_kernel_and_not_in_a_gptq_folder(tmp_path: Path) -> None:

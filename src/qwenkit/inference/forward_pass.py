@@ -107,7 +107,7 @@ def make_forward(
     if decoder is None:
         return by_torch
     own = NativeForward(decoder)
-    ways = choose_ways(model) if trial and not native else Ways("native", "native")
+    ways = choose_ways(decoder) if trial and not native else Ways("native", "native")
     if ways.decode == ways.prefill:
         return own if ways.decode == "native" else by_torch
     return SplitForward(*(own if way == "native" else by_torch for way in ways))

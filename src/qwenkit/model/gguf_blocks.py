@@ -1,17 +1,17 @@
 """The blocks of numbers in a GGUF file: as floats, or as quantized values of a layer that computes with them.
 
     as_floats(bytes_NX, "Q6_K", torch.bfloat16)        # [N, K]; by the package `gguf`, some rows at a time
-    as_layer(bytes_NX, "Q4_1", bias)                   # a QuantizedLinear of the same numbers, no bit is lost
+    as_layer(bytes_NX, "Q4_1", bias)                   # a layer of the same bytes, which stay where they are, mapped
 
 | type | a block of 32 columns                                      | as a layer                            |
 | ---- | ---------------------------------------------------------- | ------------------------------------- |
 | Q8_0 | scale (float16), 32 signed bytes                           | 8 bits, groups of 32, zero 128        |
 | Q4_0 | scale, 16 bytes of two 4-bit values; W = (q - 8) * scale   | 4 bits, groups of 32, zero 8          |
-| Q4_1 | scale, minimum, 16 bytes; W = q * scale + minimum          | 4 bits, groups of 32, with `minimums` |
+| Q4_1 | scale, minimum, 16 bytes; W = q * scale + minimum          | 4 bits, groups of 32, with minimums   |
 
 The low halves of the 16 bytes are columns 0 to 15, the high halves columns 16 to 31.
 
-Legend: N rows, K columns, X bytes of a row, G groups.
+Legend: N rows, K columns, X bytes of a row, G groups, R rows of a slice.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.gguf_file import KINDS
-from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear, from_qvalues
+from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 IN_BITS = {"Q8_0": QuantConfig(8, 32), "Q4_0": QuantConfig(4, 32), "Q4_1": QuantConfig(4, 32)}
 """The types whose blocks are groups of a `QuantizedLinear`."""
-_SLICE = 2**22  # numbers that are dequantized at once
+_SLICE = 2**20  # numbers that are dequantized at once
 _ZEROS = {"Q8_0": 128, "Q4_0": 8, "Q4_1": 0}
 
 
@@ -58,13 +58,47 @@ def as_floats(bytes_NX: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
     return floats_NK
 
 
-def as_layer(bytes_NX: Tensor, kind: str, bias: Tensor | None = None) -> QuantizedLinear:
-    """Return the layer of rows of bytes (uint8) in a type of `IN_BITS`."""
-    blocks_NGX = bytes_NX.view(len(bytes_NX), -1, KINDS[kind].size)
-    qvalues_NK, scales_NG = _qvalues(blocks_NGX, kind), _halves(blocks_NGX, 0)
-    zeros_NG = torch.full_like(scales_NG, _ZEROS[kind], dtype=torch.int32)
-    minimums_NG = _halves(blocks_NGX, 1) if kind == "Q4_1" else None
-    return from_qvalues(qvalues_NK, scales_NG, zeros_NG, IN_BITS[kind], bias, minimums_NG)
+class GGUFLinear(QuantizedLinear):
+    """A quantized layer in the blocks of a GGUF file."""
+
+    blocks: Tensor
+
+    def __init__(self, blocks_NX: Tensor, kind: str, bias: Tensor | None = None, order_N: Tensor | None = None) -> None:
+        """Take the bytes of rows in a type of `IN_BITS`; row n of the layer is row `order_N[n]` of them (None: n)."""
+        values, size = KINDS[kind]
+        stored = {"blocks": blocks_NX, "bias": bias}
+        super().__init__(IN_BITS[kind], blocks_NX.shape[1] // size * values, len(blocks_NX), stored)
+        self.kind, self._order_N = kind, order_N
+
+    def levels(self, rows: slice) -> Tensor:
+        """Return the quantized values of these rows, [R, K] as bytes."""
+        return _qvalues(self._blocks(rows), self.kind)
+
+    def zeros(self, rows: slice) -> Tensor:
+        """Return the quantized value that stands for 0 in each group, [R, G]."""
+        count = len(range(self.out_features)[rows])
+        return torch.full((count, self.quant_config.groups(self.in_features)), _ZEROS[self.kind], dtype=torch.int32)
+
+    def group_scales(self, rows: slice) -> Tensor:
+        """Return the scale of each group, [R, G] in float16."""
+        return _halves(self._blocks(rows), 0)
+
+    def group_minimums(self, rows: slice) -> Tensor | None:
+        """Return what is added in each group, [R, G] in float16; None where the type has nothing of the kind."""
+        return _halves(self._blocks(rows), 1) if self.kind == "Q4_1" else None
+
+    def _blocks(self, rows: slice) -> Tensor:
+        """Return the blocks of these rows, [R, G, bytes]."""
+        blocks_RX = self.blocks[rows] if self._order_N is None else self.blocks[self._order_N[rows]]
+        return blocks_RX.view(len(blocks_RX), -1, KINDS[self.kind].size)
+
+
+def as_layer(
+    bytes_NX: Tensor, kind: str, bias: Tensor | None = None, order_N: Tensor | None = None
+) -> QuantizedLinear:
+    """Return the layer of rows of bytes (uint8) in a type of `IN_BITS`, whose rows are in this order (None: as they
+    are)."""
+    return GGUFLinear(bytes_NX, kind, bias, order_N)
 
 
 def _halves(blocks_NGX: Tensor, number: int) -> Tensor:

@@ -1,10 +1,11 @@
-"""A model from a GGUF file: llama.cpp's names and row orders, quantized matrices in their bits where a kernel fits.
+"""A model from a GGUF file: llama.cpp's names and row orders, quantized matrices in their bits where code fits.
 
     model = load_gguf(read_gguf("model.gguf"), torch.bfloat16, torch.device("cpu"))
 
-Matrices in Q8_0, Q4_0 and Q4_1 become a `QuantizedLinear` where the model computes in bf16 on a CPU that has a kernel
-for their size; everything else becomes numbers of the model's dtype, and a notice says so. Tables of embeddings and the
-head always do. Tensors are mapped and taken over one by one, and the pages that were read are given back. A llama's
+Matrices in Q8_0, Q4_0 and Q4_1 become a `QuantizedLinear` over the file's bytes where the model computes in bf16 on a
+CPU: all of them where there is a compiler, for the engine's native code, and elsewhere those for whose type and size
+torch has a kernel. Everything else becomes numbers of the model's dtype, and a notice says so. Tables of embeddings and
+the head always do. Tensors are mapped and taken over one by one, and the pages that were read are given back. A llama's
 file holds the rows of Q and K in another order, which is undone here: channel pairs (i, i + D/2) lie beside each other.
 """
 
@@ -16,11 +17,13 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from qwenkit import platform
 from qwenkit.errors import UserError, listed, notice
 from qwenkit.gguf_file import GGUFFile
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.gguf_blocks import FLOATS, IN_BITS, as_floats, as_layer
 from qwenkit.model.gguf_config import EMBEDDINGS, HEAD, gguf_config
+from qwenkit.model.init import without_weights
 from qwenkit.model.quantized_linear import QuantizedLinear, kernel_fits
 from qwenkit.model.transformer import Transformer
 
@@ -37,6 +40,7 @@ _LAYER = {
     "ffn_down.weight": "mlp.down_proj.weight",
 }
 _BIASES = {f"attn_{part}.bias": f"self_attn.{part}_proj.bias" for part in "qkv"}
+_INPUT_SHARED = (("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up"))
 _NORMS = {f"attn_{part}_norm.weight": f"self_attn.{part}_norm.weight" for part in "qk"}
 
 
@@ -53,20 +57,20 @@ def load_gguf(
     config = gguf_config(file, accept_unknown, dropout)
     names = dict(_names(config))
     _check_names(file, names)
-    with torch.device("meta"):
+    with without_weights():
         model = Transformer(config)
     _check_shapes(file, names, model)
     in_bits = set(_fitting(file, names, model)) if dtype == torch.bfloat16 and device.type == "cpu" else set()
     rows = _RowOrders(file, config)
     state: dict[str, Tensor] = {}
     for name, param_name in names.items():
-        bytes_NX, kind = rows.read(name), file.tensors[name].kind
+        kind = file.tensors[name].kind
         if name in in_bits:
-            _replace(model, param_name, as_layer(bytes_NX, kind), state)
-        else:
-            floats = as_floats(bytes_NX, kind, dtype).to(device)
-            state[param_name] = floats.view(file.tensors[name].shape)
-        if name in in_bits or state[param_name].data_ptr() != bytes_NX.data_ptr():
+            _replace(model, param_name, as_layer(rows.stored(name), kind, order_N=rows.order(name)), state)
+            continue
+        bytes_NX = rows.read(name)
+        state[param_name] = as_floats(bytes_NX, kind, dtype).to(device).view(file.tensors[name].shape)
+        if state[param_name].data_ptr() != bytes_NX.data_ptr():
             file.release(name)
     model.load_state_dict(state, assign=True, strict=False)  # quantized layers are in already
     _tell(file, in_bits, dtype)
@@ -115,12 +119,21 @@ def _check_shapes(file: GGUFFile, names: dict[str, str], model: Transformer) -> 
 
 
 def _fitting(file: GGUFFile, names: dict[str, str], model: Transformer) -> Iterator[str]:
-    """Yield the matrices of layers whose type and size a kernel computes with."""
+    """Yield the matrices of layers with whose type and size native code, or a kernel of torch, computes."""
+    native = platform.compiler_path() is not None
     for name, param_name in names.items():
-        stored = file.tensors[name]
+        kind, shape = file.tensors[name].kind, file.tensors[name].shape
         linear = name.startswith("blk.") and isinstance(model.get_submodule(param_name.rpartition(".")[0]), nn.Linear)
-        if linear and stored.kind in IN_BITS and kernel_fits(IN_BITS[stored.kind], stored.shape[1], stored.shape[0]):
-            yield name
+        if linear and kind in IN_BITS:
+            if _alike(file, name) if native else kernel_fits(IN_BITS[kind], shape[1], shape[0]):
+                yield name
+
+
+def _alike(file: GGUFFile, name: str) -> bool:
+    """Return whether the matrices with the same input have the same type: native code reads them together."""
+    layer, part = name.rpartition(".")[0].rsplit(".", 1)
+    several = next((parts for parts in _INPUT_SHARED if part in parts), (part,))
+    return len({file.tensors[f"{layer}.{other}.weight"].kind for other in several}) == 1
 
 
 class _RowOrders:
@@ -132,15 +145,25 @@ class _RowOrders:
         self._heads = {"attn_q": config.num_attention_heads, "attn_k": config.kv_heads} if permuted else {}
 
     def read(self, name: str) -> Tensor:
-        """Return the rows of a tensor [N, X] as bytes, mapped where their order stays; a vector is one row."""
-        stored = self._file.tensors[name]
+        """Return the rows of a tensor [N, X] in the model's order as bytes, mapped where it is the file's; a vector is
+        one row."""
+        bytes_NX, order_N = self.stored(name), self.order(name)
+        if order_N is None:
+            return bytes_NX
+        return bytes_NX.view(len(order_N), -1)[order_N].view(bytes_NX.shape)
+
+    def stored(self, name: str) -> Tensor:
+        """Return the rows of a tensor [N, X] as bytes in the file's order, mapped; a vector is one row."""
+        shape = self._file.tensors[name].shape
         flat = torch.frombuffer(self._file.view(name), dtype=torch.uint8)
-        heads = self._heads.get(name.split(".")[-2])
+        return flat.view(1 if len(shape) == 1 else shape[0], -1)
+
+    def order(self, name: str) -> Tensor | None:
+        """Return which row of the file each row of the model is, [N]; None where they are in the same order."""
+        heads, rows = self._heads.get(name.split(".")[-2]), self._file.tensors[name].shape[0]
         if heads is None:
-            return flat.view(1 if len(stored.shape) == 1 else stored.shape[0], -1)
-        size = stored.shape[0] // heads
-        order = torch.arange(stored.shape[0]).view(heads, size // 2, 2).transpose(1, 2).flatten()
-        return flat.view(stored.shape[0], -1)[order].view(1 if len(stored.shape) == 1 else stored.shape[0], -1)
+            return None
+        return torch.arange(rows).view(heads, rows // heads // 2, 2).transpose(1, 2).flatten()
 
 
 def _replace(model: Transformer, param_name: str, layer: QuantizedLinear, state: dict[str, Tensor]) -> None:

@@ -99,7 +99,8 @@ def write_quant_config(layers: Layers) -> dict[str, Any]:
     if not layers:
         return {}
     quant_config = next(iter(layers.values())).quant_config
-    if any(type(layer) is not QuantizedLinear or layer.quant_config != quant_config for layer in layers.values()):
+    one = slice(0, 1)
+    if any(layer.quant_config != quant_config or layer.group_minimums(one) is not None for layer in layers.values()):
         raise UserError("a GPTQ folder cannot hold layers of several kinds, or with minimums",
                         where="the model to save",
                         hint='load the GGUF file with dtype="float32": it is dequantized then')  # fmt: skip
@@ -161,14 +162,14 @@ def save_quantized(table: list[TensorMapping], layers: Layers) -> Iterator[tuple
         modules = [layers[name] for name in names if name in layers and weight.hf_name.endswith(".weight")]
         if not modules:
             continue
-        stem = weight.hf_name.removesuffix(".weight")
-        if len({tuple(layer.g_idx.tolist()) for layer in modules}) > 1:
+        stem, words = weight.hf_name.removesuffix(".weight"), [layer.words() for layer in modules]
+        if len({tuple(of["g_idx"].tolist()) for of in words}) > 1:
             raise UserError(
                 f"{stem} cannot hold layers whose columns are grouped differently", where="the format to save in"
             )
         for part in ("qweight", "qzeros", "scales"):
-            yield f"{stem}.{part}", torch.cat([getattr(layer, part).cpu() for layer in modules], dim=1).contiguous()
-        yield f"{stem}.g_idx", modules[0].g_idx.cpu().contiguous()
+            yield f"{stem}.{part}", torch.cat([of[part].cpu() for of in words], dim=1).contiguous()
+        yield f"{stem}.g_idx", words[0]["g_idx"].cpu().contiguous()
         if any(layer.bias is not None for layer in modules):
             zeros = [torch.zeros(layer.out_features) if layer.bias is None else layer.bias.cpu() for layer in modules]
             yield f"{stem}.bias", torch.cat(zeros).contiguous()

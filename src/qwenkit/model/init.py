@@ -1,16 +1,21 @@
 """First weights (report §1.3: normal, std 0.02; residual projections scaled down by the depth).
 
     model = init_weights(Transformer(config), seed=0)
+    with without_weights():
+        model = Transformer(config)      # on the meta device, for weights from a file
 
 Every tensor draws from its own generator, seeded by (seed, its name): adding a tensor changes no other.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from qwenkit.model.config import ModelConfig
 from qwenkit.rng import derive_seed
@@ -50,3 +55,26 @@ def init_weights(model: Module, seed: int, std: float | None = None) -> Module:
             generator = torch.Generator().manual_seed(derive_seed(seed, "init", name))
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (std * scale))
     return model
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Make modules on the meta device inside the `with` block: shapes, and no numbers."""
+    with torch.device("meta"), _NoFilling():
+        yield
+
+
+class _NoFilling(TorchFunctionMode):
+    """Skip `torch.nn.init`. To draw numbers on the meta device torch would import its compiler: 3 s and 100 MB."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function, or return the tensor that it would fill."""
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -4,8 +4,9 @@
 
 torch reorders a matrix at every call. Done once, a prompt of 512 tokens takes 161 to 174 ms of matrix products where it
 took 178 to 193, and one token 36 to 39 where it took 49 to 53 (Qwen2-0.5B's shape, two cores, three runs of
-`benchmarks/packed_products.py`). Queries, keys and values are one product, gate and up another. The copy takes as
-much memory as the weights.
+`benchmarks/packed_products.py`). Queries, keys and values are one product, gate and up another. Matrix by matrix, the
+pages of a weight that is mapped from its file are given back once it is packed. Weights that were made or changed in
+this process stay beside their copy.
 
 The two operations of torch are private (`torch.ops.mkldnn`): where a version lacks them, nothing is prepacked.
 
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from qwenkit.model.mapped import release
 from qwenkit.model.moe import MLP
 from qwenkit.model.transformer import Attention, Transformer
 from qwenkit.platform import available_memory
@@ -40,6 +42,7 @@ class PackedLinear(nn.Module):
         self.bias = torch.cat([bias.detach() for bias in present]) if present else None
         stacked = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(stacked.contiguous(), _ROWS)
+        release(*(weight.detach() for weight in weights))
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Return the outputs of all layers side by side, [B, T, sum of N]."""

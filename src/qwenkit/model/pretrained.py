@@ -41,6 +41,8 @@ from qwenkit.model.gptq_checkpoint import (
     save_quantized,
     write_quant_config,
 )
+from qwenkit.model.init import without_weights
+from qwenkit.model.mapped import release
 from qwenkit.model.quantized_linear import QuantConfig
 from qwenkit.model.transformer import ScalarModel, Transformer
 from qwenkit.model.weights import PICKLED, SAFE, SHARD_BYTES, Tensors, write_json, write_shards
@@ -213,7 +215,7 @@ def _made(
 ) -> Model:
     """Return a model on the meta device, after a check that the weights are enough for it."""
     refuse_impossible(config, tensors, packed=quant_config is not None)
-    with torch.device("meta"):
+    with without_weights():
         return make(config)
 
 
@@ -236,9 +238,11 @@ def _fill(
         check_copy(tensors)
     state: dict[str, Tensor] = {}
     for weight in weights:
-        rows = [wanted[name].shape[0] for name in weight.param_names]
-        for name, part in zip(weight.param_names, as_rows(tensors.read(weight.hf_name)).split(rows)):
+        rows, stored = [wanted[name].shape[0] for name in weight.param_names], tensors.read(weight.hf_name)
+        for name, part in zip(weight.param_names, as_rows(stored).split(rows)):
             state[name] = part.to(device=device, dtype=dtype)
+        if stored.dtype != dtype or stored.device != device:  # else it stays where it is, mapped
+            release(stored)
     model.load_state_dict(state, assign=True, strict=False)  # quantized layers are in already
     return model.requires_grad_(True).eval()
 

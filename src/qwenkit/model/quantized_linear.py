@@ -1,33 +1,37 @@
-"""Linear layers whose weights are 4 or 8 bits, held as GPTQ folders hold them.
+"""Linear layers whose weights are 4 or 8 bits, held as their file holds them.
 
-    W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g],   g = the group of column k
+    W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g] + minimum[n, g],   g = the group of column k
 
-    layer = QuantizedLinear(quant_config, qweight, qzeros, scales, g_idx, bias)     # tensors of a GPTQ folder, mapped
-    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)         # made here: `gptq.py`, GGUF files
+    layer = GPTQLinear(quant_config, qweight, qzeros, scales, g_idx, bias)        # tensors of a GPTQ folder, mapped
+    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)     # made here: `gptq.py`
+    layer = as_layer(bytes_NX, "Q4_1", bias)                                      # `gguf_blocks.py`: blocks of a GGUF file
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
 else, and for many rows of input, the weight is dequantized for each call, a slice of rows at a time: exact in the dtype
 of the input. So float32 is the reference, and bf16 the fast way (its scales are rounded to bf16).
 
-The layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
+GPTQ's layout: `qweight` [K * bits / 32, N] packs the levels of a column of W into int32s, `qzeros` [G, N * bits / 32]
 packs zeros minus one, `scales` is [G, N], `g_idx` [K] names each column's group (out of order where columns were
-quantized by weight). The tensors stay mapped from their file; only the packed form of a kernel takes memory.
+quantized by weight). GGUF's Q4_1 has minimums, and zeros of 0; a GPTQ folder cannot hold it.
 
-GGUF's Q4_1 has minimums in place of zeros, which are fractions of a level there: `LinearWithMinimums`. A GPTQ folder
-cannot hold it.
+**One copy.** The tensors stay mapped from their file. Where a kernel needs another form, the form is made once and the
+file's pages are given back (`mapped.py`): only the form takes memory, and the file is read again where somebody asks
+for the levels. A layer that was quantized in this process has no file, so it has both.
 
 Legend: N outputs, K inputs, G groups, R rows of a slice, T rows of the input.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError
+from qwenkit.model.mapped import in_own_pages, release
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")
 _SLICE = 2**24  # weights that are dequantized at once
@@ -52,34 +56,55 @@ class QuantConfig(NamedTuple):
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer of quantized values, scales and zeros. It cannot be trained."""
+    """A linear layer of quantized values, scales and zeros, in whatever layout. It cannot be trained."""
 
-    qweight: Tensor
-    qzeros: Tensor
-    scales: Tensor
-    g_idx: Tensor
     bias: Tensor | None
+    in_order = True
+    """Whether the groups are those of the columns' order."""
 
-    def __init__(
-        self,
-        quant_config: QuantConfig,
-        qweight: Tensor,
-        qzeros: Tensor,
-        scales: Tensor,
-        g_idx: Tensor,
-        bias: Tensor | None = None,
-    ) -> None:
-        """Take the tensors of a GPTQ checkpoint, for N outputs, K inputs and G groups.
-
-        `qweight` is int32 [K / per_word, N], `qzeros` int32 [G, N / per_word], `scales` [G, N], `g_idx` [K] and `bias`
-        [N]."""
+    def __init__(self, quant_config: QuantConfig, columns: int, rows: int, stored: Mapping[str, Tensor | None]) -> None:
+        """Keep what is stored as buffers: the tensors of a layout for N rows and K columns, and `bias` [N]."""
         super().__init__()
-        self.quant_config = quant_config
-        self.in_features, self.out_features = qweight.shape[0] * quant_config.per_word, qweight.shape[1]
-        for name, tensor in zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)):
+        self.quant_config, self.in_features, self.out_features = quant_config, columns, rows
+        for name, tensor in stored.items():
             self.register_buffer(name, tensor)
-        self.in_order = bool(torch.equal(g_idx.long(), _ordered(self.in_features, quant_config)))
         self._kernel: tuple[str, Tensor, Tensor] | None = None
+
+    # ---- what a layout says -----------------------------------------------------------------------------------------
+
+    def levels(self, rows: slice) -> Tensor:
+        """Return the quantized values of these rows, [R, K] as bytes."""
+        raise NotImplementedError
+
+    def zeros(self, rows: slice) -> Tensor:
+        """Return the quantized value that stands for 0 in each group, [R, G]."""
+        raise NotImplementedError
+
+    def group_scales(self, rows: slice) -> Tensor:
+        """Return the scale of each group, [R, G]."""
+        raise NotImplementedError
+
+    def group_minimums(self, rows: slice) -> Tensor | None:
+        """Return what is added in each group, [R, G]; None: nothing."""
+        del rows
+        return None
+
+    def group_of_columns(self) -> Tensor:
+        """Return the number of each column's group, [K]."""
+        return _ordered(self.in_features, self.quant_config)
+
+    @property
+    def symmetric(self) -> bool:
+        """Return whether every zero is the middle level and there are no minimums."""
+        middle = 2 ** (self.quant_config.bits - 1)
+        return self.group_minimums(slice(0, 1)) is None and bool((self.zeros(slice(None)) == middle).all())
+
+    def words(self) -> dict[str, Tensor]:
+        """Return the tensors of a GPTQ folder: `qweight`, `qzeros`, `scales` and `g_idx`."""
+        rows = slice(None)
+        return gptq_words(self.levels(rows), self.group_scales(rows), self.zeros(rows), self.quant_config)
+
+    # ---- what is computed with it -----------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x @ W^T + bias, [..., N], with a 4-bit or 8-bit kernel where one fits, else with dequantized
@@ -88,6 +113,7 @@ class QuantizedLinear(nn.Module):
             return self._exact(x)
         if self._kernel is None:
             self._kernel = self._packed()
+            self.give_back()
         name, weight, scales = self._kernel
         rows_TK = x.reshape(-1, self.in_features)
         if name == "int4":
@@ -105,26 +131,30 @@ class QuantizedLinear(nn.Module):
 
     def weight(self, rows: slice = slice(None)) -> Tensor:
         """Return the dequantized weights of these rows, [R, K] in float32."""
-        levels_RK, zeros_RG, scales_RG = self.levels(rows), self.zeros(rows).float(), self.scales[:, rows].t().float()
-        groups, size = zeros_RG.shape[1], self.quant_config.group_size
+        levels_RK, zeros_RG, scales_RG = self.levels(rows), self.zeros(rows).float(), self.group_scales(rows).float()
+        minimums_RG, size = self.group_minimums(rows), self.quant_config.group_size
         if self.in_order and (size == -1 or self.in_features % size == 0):  # the last group may be short
-            levels_RGK = levels_RK.view(len(levels_RK), groups, -1).float()
-            return levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None]).view_as(levels_RK)
-        group_K = self.g_idx.long()
-        return (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
+            levels_RGK = levels_RK.view(*zeros_RG.shape, -1).float()
+            levels_RGK.sub_(zeros_RG[..., None]).mul_(scales_RG[..., None])
+            if minimums_RG is not None:
+                levels_RGK.add_(minimums_RG.float()[..., None])
+            return levels_RGK.view_as(levels_RK)
+        group_K = self.group_of_columns()
+        weight_RK = (levels_RK - zeros_RG[:, group_K]) * scales_RG[:, group_K]
+        return weight_RK if minimums_RG is None else weight_RK + minimums_RG.float()[:, group_K]
 
-    def levels(self, rows: slice) -> Tensor:
-        """Return the quantized values [R, K] as bytes: those of a word are in the order of their columns."""
-        words = self.qweight[:, rows].contiguous()
-        bytes_RK = words.view(torch.uint8).view(*words.shape, 4).transpose(0, 1)
-        if self.quant_config.bits == 4:
-            bytes_RK = torch.stack((bytes_RK & 15, bytes_RK >> 4), dim=-1)
-        return bytes_RK.reshape(words.shape[1], self.in_features)
+    def give_back(self) -> None:
+        """Give back the memory of what is stored, where it is mapped from a file."""
+        release(*(tensor for tensor in self.buffers() if tensor is not self.bias))
 
-    def zeros(self, rows: slice) -> Tensor:
-        """Return the quantized value that stands for 0 in each group, [R, G]."""
-        most = 2**self.quant_config.bits - 1
-        return ((split_words(self.qzeros, self.quant_config.bits, 1) + 1) & most).t()[rows]
+    def forget_kernel(self) -> None:
+        """Drop the form that a kernel of torch reads; it is made again when it is needed."""
+        self._kernel = None
+
+    def _load_from_state_dict(self, *given: Any, **named: Any) -> None:
+        """Take over what is stored; what was made of the old is dropped."""
+        self.forget_kernel()
+        super()._load_from_state_dict(*given, **named)
 
     def _exact(self, x: Tensor) -> Tensor:
         """Multiply by the dequantized weight in the dtype of the input, some rows at a time."""
@@ -143,45 +173,70 @@ class QuantizedLinear(nn.Module):
             return False
         return self.quant_config.bits == 4 or self._kernel is not None or self.symmetric
 
-    @property
-    def symmetric(self) -> bool:
-        """Return whether every zero is the middle level."""
-        return bool((self.zeros(slice(None)) == 2 ** (self.quant_config.bits - 1)).all())
-
     def _packed(self) -> tuple[str, Tensor, Tensor]:
         """Return the arguments of the kernel; computed once."""
         rows = slice(None)
         if self.quant_config.bits == 8:
-            qvalues_NK = (self.levels(rows) - 128).to(torch.int8).contiguous()
-            return "int8", qvalues_NK, self.scales[0].bfloat16().contiguous()
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.levels(rows).int(), 1)
-        scales_GN = self.scales.float()
+            qvalues_NK = in_own_pages(self.levels(rows) ^ 128).view(torch.int8)
+            return "int8", qvalues_NK, self.group_scales(rows)[:, 0].bfloat16().contiguous()
+        packed = in_own_pages(torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.levels(rows).int(), 1))
+        scales_GN, minimums_NG = self.group_scales(rows).t().float(), self.group_minimums(rows)
         offsets_GN = (8.0 - self.zeros(rows).t().float()) * scales_GN  # the kernel counts from the middle level
+        if minimums_NG is not None:
+            offsets_GN = offsets_GN + minimums_NG.t().float()
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
 
 
-class LinearWithMinimums(QuantizedLinear):
-    """A quantized layer of 4 bits whose zeros are 0: W[n, k] = q[n, k] * scale[n, g] + minimum[n, g]."""
+class GPTQLinear(QuantizedLinear):
+    """A quantized layer in the words of a GPTQ folder."""
 
-    minimums: Tensor
-    """[G, N]."""
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
+    g_idx: Tensor
 
-    def weight(self, rows: slice = slice(None)) -> Tensor:
-        """Return the dequantized weights of these rows, [R, K] in float32."""
-        weight_RK = super().weight(rows)
-        minimums_RG = self.minimums[:, rows].t().float()
-        weight_RK.view(*minimums_RG.shape, -1).add_(minimums_RG[..., None])
-        return weight_RK
+    def __init__(
+        self,
+        quant_config: QuantConfig,
+        qweight: Tensor,
+        qzeros: Tensor,
+        scales: Tensor,
+        g_idx: Tensor,
+        bias: Tensor | None = None,
+    ) -> None:
+        """Take the tensors of a GPTQ checkpoint, for N outputs, K inputs and G groups.
 
-    @property
-    def symmetric(self) -> bool:
-        """Return False: the middle level stands for anything."""
-        return False
+        `qweight` is int32 [K / per_word, N], `qzeros` int32 [G, N / per_word], `scales` [G, N], `g_idx` [K] and `bias`
+        [N]."""
+        columns, rows = qweight.shape[0] * quant_config.per_word, qweight.shape[1]
+        stored = dict(zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)))
+        super().__init__(quant_config, columns, rows, stored)
+        self.in_order = bool(torch.equal(g_idx.long(), _ordered(columns, quant_config)))
 
-    def _packed(self) -> tuple[str, Tensor, Tensor]:
-        name, weight, scales_and_offsets = super()._packed()
-        scales_and_offsets[..., 1] = 8.0 * self.scales.float() + self.minimums.float()  # of the middle level
-        return name, weight, scales_and_offsets
+    def levels(self, rows: slice) -> Tensor:
+        """Return the quantized values [R, K] as bytes: those of a word are in the order of their columns."""
+        words = self.qweight[:, rows].contiguous()
+        bytes_RK = words.view(torch.uint8).view(*words.shape, 4).transpose(0, 1)
+        if self.quant_config.bits == 4:
+            bytes_RK = torch.stack((bytes_RK & 15, bytes_RK >> 4), dim=-1)
+        return bytes_RK.reshape(words.shape[1], self.in_features)
+
+    def zeros(self, rows: slice) -> Tensor:
+        """Return the quantized value that stands for 0 in each group, [R, G]."""
+        most = 2**self.quant_config.bits - 1
+        return ((split_words(self.qzeros, self.quant_config.bits, 1) + 1) & most).t()[rows]
+
+    def group_scales(self, rows: slice) -> Tensor:
+        """Return the scale of each group, [R, G]."""
+        return self.scales[:, rows].t()
+
+    def group_of_columns(self) -> Tensor:
+        """Return the number of each column's group, [K]."""
+        return self.g_idx.long()
+
+    def words(self) -> dict[str, Tensor]:
+        """Return the tensors as they are."""
+        return {name: getattr(self, name) for name in NAMES}
 
 
 def kernel_fits(quant_config: QuantConfig, in_features: int, out_features: int) -> bool:
@@ -198,22 +253,23 @@ def from_qvalues(
     zeros_NG: Tensor,
     quant_config: QuantConfig,
     bias: Tensor | None = None,
-    minimums_NG: Tensor | None = None,
-) -> QuantizedLinear:
-    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits), and scales and zeros [N, G]; with
-    minimums [N, G] all zeros are 0."""
+) -> GPTQLinear:
+    """Return a layer in GPTQ's layout from quantized values [N, K] in [0, 2^bits), and scales and zeros [N, G]."""
+    words = gptq_words(qvalues_NK, scales_NG, zeros_NG, quant_config)
+    return GPTQLinear(quant_config, *(words[name] for name in NAMES), bias=bias)
+
+
+def gptq_words(
+    qvalues_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, quant_config: QuantConfig
+) -> dict[str, Tensor]:
+    """Return the tensors of a GPTQ folder that hold quantized values, scales and zeros."""
     zeros_GN = (zeros_NG.t().int() - 1) & (2**quant_config.bits - 1)
-    layer = (QuantizedLinear if minimums_NG is None else LinearWithMinimums)(
-        quant_config,
-        _join_columns(qvalues_NK.to(torch.uint8), quant_config),
-        join_words(zeros_GN, quant_config.bits, 1),
-        scales_NG.t().contiguous().half(),
-        _ordered(qvalues_NK.shape[1], quant_config).int(),
-        bias,
-    )
-    if minimums_NG is not None:
-        layer.register_buffer("minimums", minimums_NG.t().contiguous().half())
-    return layer
+    return {
+        "qweight": _join_columns(qvalues_NK.to(torch.uint8), quant_config),
+        "qzeros": join_words(zeros_GN, quant_config.bits, 1),
+        "scales": scales_NG.t().contiguous().half(),
+        "g_idx": _ordered(qvalues_NK.shape[1], quant_config).int(),
+    }
 
 
 def _join_columns(qvalues_NK: Tensor, quant_config: QuantConfig) -> Tensor:
@@ -230,7 +286,7 @@ def _ordered(columns: int, quant_config: QuantConfig) -> Tensor:
     return torch.arange(columns) // (columns if quant_config.group_size == -1 else quant_config.group_size)
 
 
-def rows_of(tensors: dict[str, Tensor], quant_config: QuantConfig, rows: slice, where: str) -> QuantizedLinear:
+def rows_of(tensors: dict[str, Tensor], quant_config: QuantConfig, rows: slice, where: str) -> GPTQLinear:
     """Return the layer of some rows of a folder's tensors: a fused matrix holds three layers.
 
     Raises a `UserError` for tensors whose shapes, dtypes or group indices do not fit together."""
@@ -253,8 +309,8 @@ def rows_of(tensors: dict[str, Tensor], quant_config: QuantConfig, rows: slice, 
     bias = tensors["bias"][rows] if "bias" in tensors else None
     if bias is not None and not bias.any():  # some tools write zeros for every layer
         bias = None
-    return QuantizedLinear(quant_config, tensors["qweight"][:, rows], tensors["qzeros"][:, words],
-                           tensors["scales"][:, rows], order, bias)  # fmt: skip
+    return GPTQLinear(quant_config, tensors["qweight"][:, rows], tensors["qzeros"][:, words],
+                      tensors["scales"][:, rows], order, bias)  # fmt: skip
 
 
 def join_words(values: Tensor, bits: int, axis: int) -> Tensor:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.model.gptq_checkpoint import quantized_layers
+from qwenkit.model.init import without_weights
 from qwenkit.model.transformer import Transformer
 
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
@@ -29,7 +29,7 @@ def resize_token_embeddings(model: Transformer, first: int, parts: Sequence[Sequ
     Raises a `UserError` for a quantized model."""
     if quantized_layers(model):
         raise UserError("a quantized model cannot be resized", hint="extend the model that it was made of")
-    with torch.device("meta"):
+    with without_weights():
         resized = Transformer(replace(model.config, vocab_size=rows))
     state = {
         name: _longer(tensor, first, parts, rows) if name in TABLES else tensor

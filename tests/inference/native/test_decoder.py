@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,13 @@ import torch
 
 from qwenkit.errors import Notice, UserError
 from qwenkit.inference import Engine, SamplingParams
+from qwenkit.inference.forward_pass import EagerForward
 from qwenkit.inference.native import NativeDecoder, choose_ways
 from qwenkit.inference.native.build import Unavailable
 from qwenkit.inference.native.trial import fastest
 from qwenkit.model.config import MoEConfig
 from qwenkit.model.gptq import quantize
+from qwenkit.model.gptq_checkpoint import quantized_layers
 from qwenkit.model.quantized_linear import QuantConfig
 
 from .conftest import FAMILIES, SCHEMES, Pages, bound, make, needs_compiler, random_ids
@@ -241,9 +244,34 @@ def test_a_fork_has_threads_of_its_own() -> None:
 def test_the_fastest_way_is_found() -> None:
     calls = {"native": lambda: None, "eager": lambda: sum(range(10**6))}
     assert fastest(calls, 2) == "native"
-    assert set(choose_ways(make())) <= {"native", "eager"}
+    assert set(choose_ways(Pages(make()).decoder)) <= {"native", "eager"}
     experts = MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
-    assert choose_ways(make(experts=experts)) == ("eager", "eager")
+    assert isinstance(Engine(make(experts=experts), invariant=False).runner.forward, EagerForward)
+
+
+@pytest.mark.parametrize("chosen", ["native", "eager"])
+def test_a_trial_leaves_the_forms_that_are_read(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(ways: dict[str, Callable[[], object]]) -> str:
+        return [call() for call in ways.values()] and chosen
+
+    monkeypatch.setattr("qwenkit.inference.native.trial.fastest", tried)
+    model = quantize(make().bfloat16(), QuantConfig(4, 32), None)
+    ways = choose_ways(Pages(model, dtype=torch.bfloat16).decoder)
+    made = [layer for layer in quantized_layers(model).values() if layer._kernel is not None]
+    assert ways == (chosen, chosen) and bool(made) == (chosen == "eager")
+
+
+def test_a_decoder_over_another_cache_reads_the_same_weights() -> None:
+    model = quantize(make("qwen3"), QuantConfig(8, 32), None)
+    pages, other = Pages(model), Pages(model)
+    ids_T, wanted = random_ids(40), pages.read(random_ids(40), [40])
+    table = other.table(40)
+    other.decoder = pages.decoder.over(other.keys, other.values)
+    assert [layer.q.data for layer in other.decoder._layers] == [layer.q.data for layer in pages.decoder._layers]
+    assert torch.equal(other.read(ids_T, [7, 33], table), wanted)
+    assert torch.equal(pages.read(ids_T, [40]), wanted)
+    with pytest.raises(UserError, match=r"keys and values of shapes \[\[1, 16, 24\]\] in 1 layers"):
+        pages.decoder.over([torch.zeros(1, 16, 24)], [torch.zeros(1, 16, 24)])
 
 
 def test_without_a_compiler_torch_computes_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

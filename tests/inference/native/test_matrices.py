@@ -54,7 +54,7 @@ def test_minimums_in_place_of_zeros(rows: int, columns: int) -> None:
     layer, x = quantized(rows, columns, QuantConfig(4, 32)), torch.randn(7, columns)
     plain = product(weights(layer), x)
     minimums_GN = (-layer.scales.float() * layer.zeros(slice(None)).t()).half()  # what the zeros come to
-    layer.minimums = minimums_GN
+    layer.group_minimums = lambda rows: minimums_GN.t()[rows]
     weight = layer.levels(slice(None)) * layer.scales.t().float().repeat_interleave(32, 1)[:, :columns]
     weight = (weight + minimums_GN.t().float().repeat_interleave(32, 1)[:, :columns]).double()
     exact = x.double() @ weight.T + layer.bias.double()

@@ -22,6 +22,7 @@ Legend: N rows, B rows of B sequences, n blocks of a table, W wanted rows, V voc
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from ctypes import byref
 from typing import NamedTuple
@@ -37,6 +38,7 @@ from qwenkit.model.config import ModelConfig
 from qwenkit.model.moe import MLP, SparseMLP
 from qwenkit.model.rotary import rotary_tables
 from qwenkit.model.transformer import Attention, Block, Decoder, RMSNorm, Transformer
+from qwenkit.platform import trim_memory
 
 MOST_ROWS = 256
 """Rows that are computed at once: more are cut into pieces of this size, so that buffers stay small."""
@@ -96,6 +98,19 @@ class NativeDecoder:
         self.model, self.keys, self.values, self.threads = model, list(keys), list(values), threads
         self.refresh()
 
+    def over(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> NativeDecoder:
+        """Return a decoder over another cache that reads the same weights, with no copy of them."""
+        _check_cache(self.model, keys, values)
+        other = copy.copy(self)
+        other.keys, other.values = list(keys), list(values)
+        other._layers = type(self._layers).from_buffer_copy(self._layers)
+        other._model = Model.from_buffer_copy(self._model)
+        for number, layer in enumerate(other._layers):
+            layer.keys, layer.values = keys[number].data_ptr(), values[number].data_ptr()
+        other._model.layer, other._model.slots = other._layers, keys[0].shape[1]
+        other._model.cache_kind = KINDS[keys[0].dtype]
+        return other
+
     def refresh(self) -> None:
         """Compute with the weights and the configuration that the model has now. Raises a `UserError` for a model that
         does not fit any more."""
@@ -124,6 +139,7 @@ class NativeDecoder:
             embedding=embedding,
             output=self._output.matrix,
         )
+        trim_memory()  # what packing took for a moment
 
     def _layer(self, number: int, block: Block) -> Layer:
         """Return the pointers of one layer."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from qwenkit.errors import UserError
 from qwenkit.inference.native.library import BFLOAT16, FLOAT32, INT4, INT4_MINIMUMS, INT8, Matrix, library
+from qwenkit.model.mapped import own_pages
 from qwenkit.model.quantized_linear import QuantizedLinear
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
@@ -46,8 +47,8 @@ def unfit(layer: nn.Module) -> str | None:
 
 def _unfit_quantized(layer: QuantizedLinear) -> str | None:
     bits, group_size = layer.quant_config
-    if layer.qweight.device.type != "cpu":
-        return f"its weights are on {layer.qweight.device}"
+    if odd := next((tensor.device for tensor in layer.buffers() if tensor.device.type != "cpu"), None):
+        return f"its weights are on {odd}"
     if bits not in (4, 8) or (group_size != -1 and group_size % 32):
         return f"weights of {bits} bits in groups of {group_size}"
     return None if layer.in_order else "quantized columns are not in their order"
@@ -57,7 +58,7 @@ def form(layer: nn.Module) -> tuple[int, int]:
     """Return the kind and the group of a layer's matrix: layers with the same input must have the same."""
     if isinstance(layer, QuantizedLinear):
         bits, group_size = layer.quant_config
-        kind = INT8 if bits == 8 else INT4 if _minimums(layer) is None else INT4_MINIMUMS
+        kind = INT8 if bits == 8 else INT4 if layer.group_minimums(slice(0, 1)) is None else INT4_MINIMUMS
         return kind, max(group_size, 0)
     weight = layer.weight
     assert isinstance(weight, Tensor)
@@ -93,24 +94,21 @@ def stored_bytes(layer: nn.Module) -> int:
 
 @torch.no_grad()
 def pack(layer: QuantizedLinear) -> Tensor:
-    """Return the bytes of a quantized layer's tiles."""
-    matrix = _quantized(layer)
-    values_NK, minimums_GN = layer.levels(slice(None)).contiguous(), _minimums(layer)
-    scales_NG, zeros_NG = layer.scales.t().float().contiguous(), layer.zeros(slice(None)).to(torch.uint8).contiguous()
-    if minimums_GN is not None:
-        scales_NG, zeros_NG = layer.scales.t().half().contiguous(), minimums_GN.t().half().contiguous()
-    numbers = scales_NG if minimums_GN is None else torch.cat([scales_NG, zeros_NG])
+    """Return the bytes of a quantized layer's tiles; memory that is mapped from the layer's file is given back."""
+    matrix, rows = _quantized(layer), slice(None)
+    values_NK, minimums_NG = layer.levels(rows).contiguous(), layer.group_minimums(rows)
+    if minimums_NG is None:
+        scales_NG, zeros_NG = layer.group_scales(rows).float().contiguous(), layer.zeros(rows).byte().contiguous()
+    else:
+        scales_NG, zeros_NG = layer.group_scales(rows).half().contiguous(), minimums_NG.half().contiguous()
+    numbers = scales_NG if minimums_NG is None else torch.cat([scales_NG, zeros_NG])
     if not bool(numbers.float().isfinite().all()):
         raise UserError("a scale of a quantized layer is NaN or infinite", hint="make the quantized model anew")
-    packed = torch.empty(library().qk_packed_bytes(byref(matrix)), dtype=torch.uint8)
+    packed = own_pages(library().qk_packed_bytes(byref(matrix)))
     pointers = (tensor.data_ptr() for tensor in (values_NK, scales_NG, zeros_NG, packed))
     library().qk_pack(byref(matrix), *pointers)
+    layer.give_back()
     return packed
-
-
-def _minimums(layer: QuantizedLinear) -> Tensor | None:
-    """Return the minimums [G, N] of a layer that has them in place of zeros (GGUF's Q4_1), or None."""
-    return getattr(layer, "minimums", None)
 
 
 def _quantized(layer: QuantizedLinear) -> Matrix:

@@ -1,9 +1,10 @@
 """Which way of computing is faster on this machine: a short trial, for engines whose bits may depend on the machine.
 
-    ways = choose_ways(model)      # Ways(decode="native", prefill="eager")
+    ways = choose_ways(decoder)      # Ways(decode="native", prefill="eager")
 
 A trial takes some steps' time. Its choice depends on a clock, so a run that must give the same bits again does not use
-it: the native decoder, where it fits, computes prompts and answers alike.
+it: the native decoder, where it fits, computes prompts and answers alike. Quantized weights are held in the forms that
+the chosen ways read, which are two where the ways differ.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from qwenkit.inference.native.decoder import NativeDecoder
-from qwenkit.model.transformer import Transformer
+from qwenkit.model.gptq_checkpoint import quantized_layers
 
 Way = Literal["native", "eager"]
 _PROMPT = 64  # tokens of the prompt that a trial reads
@@ -42,21 +43,20 @@ def fastest(ways: Mapping[Way, Callable[[], object]], runs: int = _RUNS) -> Way:
 
 
 @torch.no_grad()
-def choose_ways(model: Transformer, threads: int | None = None) -> Ways:
+def choose_ways(decoder: NativeDecoder) -> Ways:
     """Return the faster way to decode and to read prompts, on a cache of a few blocks that is thrown away after."""
-    if NativeDecoder.reason_against(model) is not None:
-        return Ways("eager", "eager")
+    model = decoder.model
     config, weight = model.config, model.model.embed_tokens.weight
     slots = _PROMPT
     cache = torch.zeros(2, config.num_hidden_layers, config.kv_heads, slots, config.head_size, dtype=weight.dtype)
-    decoder = NativeDecoder(model, list(cache[0]), list(cache[1]), threads)
+    trial = decoder.over(list(cache[0]), list(cache[1]))
     table_1n, positions_N = torch.arange(slots // 16)[None], torch.arange(_PROMPT)
     ids_N = torch.zeros(_PROMPT, dtype=torch.long)  # also the number of the sequence of each row
 
     def native(count: int) -> object:
         rows = slice(_PROMPT - count, None)
         last_1 = torch.tensor([count - 1])
-        return decoder.step(ids_N[rows], positions_N[rows], table_1n, sequences_N=ids_N[rows], wanted_W=last_1)
+        return trial.step(ids_N[rows], positions_N[rows], table_1n, sequences_N=ids_N[rows], wanted_W=last_1)
 
     def eager(count: int) -> object:
         return model.head(model.hidden(ids_N[None, :count])[:, -1])
@@ -64,4 +64,8 @@ def choose_ways(model: Transformer, threads: int | None = None) -> Ways:
     def chosen(count: int) -> Way:
         return fastest({"native": lambda: native(count), "eager": lambda: eager(count)})
 
-    return Ways(chosen(1), chosen(_PROMPT))
+    ways = Ways(chosen(1), chosen(_PROMPT))
+    if "eager" not in ways:
+        for layer in quantized_layers(model).values():
+            layer.forget_kernel()
+    return ways
