@@ -128,7 +128,7 @@ def test_an_error_comes_behind_the_deltas_and_anew_for_everyone_who_asks() -> No
         with pytest.raises(Stopped, match=r"^no$") as caught:
             queue.result()
         errors.append(caught.value)
-    assert len({id(error) for error in [fault, *errors]}) == 3 and queue.has_failed
+    assert len({id(error) for error in [fault, *errors]}) == 3 and queue.error is fault
 
 
 def test_an_abort_drops_what_nobody_has_taken() -> None:

@@ -87,9 +87,9 @@ class DeltaQueue:
         return self._output is not None or self._error is not None
 
     @property
-    def has_failed(self) -> bool:
-        """Return whether the request has ended with an error."""
-        return self._error is not None
+    def error(self) -> QwenkitError | None:
+        """Return the error that the request has ended with, if it has."""
+        return self._error
 
     def result(self) -> Output:
         """Return the output of a request that has ended, or raise its error."""
