@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from qwenkit.errors import Stopped
 from qwenkit.inference import Delta, Output
-from qwenkit.inference.delta_queue import DeltaQueue, added
+from qwenkit.inference.delta_queue import DeltaQueue, MergedDelta
 
 from .fake_engine import LIMIT
 
@@ -60,11 +62,58 @@ def test_deltas_apart_until_there_are_too_many() -> None:
     assert queue.take() == (delta(0, 2, 3, 4, 5), False) and queue.take() == (None, False)
 
 
+def added(first: Delta, second: Delta) -> Delta:
+    merged = MergedDelta(first)
+    merged.add(second)
+    return merged.delta()
+
+
 def test_what_only_one_of_two_deltas_has_is_kept() -> None:
     bare = replace(delta(1, 7), text=None, logprobs=None)
     assert added(bare, replace(bare, finish_reason="length")) == replace(bare, ids=[7, 7], finish_reason="length")
     assert added(delta(1, 7), bare) == replace(delta(1, 7), ids=[7, 7])
     assert added(bare, delta(1, 7, output=OUTPUT)) == replace(delta(1, 7, output=OUTPUT), ids=[7, 7])
+
+
+class Counted(list[int]):
+    """Ids that count how many of them were copied or read."""
+
+    copied = 0
+
+    def __iter__(self) -> Iterator[int]:
+        Counted.copied += len(self)
+        return super().__iter__()
+
+    def __add__(self, other: Any) -> Counted:
+        Counted.copied += len(self) + len(other)
+        return Counted(super().__add__(other))
+
+
+@pytest.mark.parametrize(("most", "samples"), [(1, 1), (16, 1), (16, 40)])
+def test_what_nobody_takes_is_copied_once(most: int, samples: int) -> None:
+    """Time in proportion to the answers: merging again and again must not copy what was merged before."""
+    queue, text, Counted.copied = DeltaQueue(most), "ab\r\nc", 0
+    for number in range(4000):
+        sample = number % samples
+        queue.put(Delta(5, sample, Counted([number]), text, [0.0], None, top_logprobs=[((number, 0.0),)]))
+        assert len(queue._deltas) <= max(most, 2 * samples)
+    assert Counted.copied <= 4000
+    taken = []
+    while (delta := queue.take()[0]) is not None:
+        taken.append(delta)
+    assert sorted(id for one in taken for id in one.ids) == list(range(4000))
+    assert "".join(one.text or "" for one in taken) == text * 4000
+    assert sum(len(one.top_logprobs or ()) for one in taken) == 4000
+
+
+def test_a_delta_that_was_given_out_does_not_change() -> None:
+    queue, first = DeltaQueue(1), delta(0, 1)
+    queue.put(first)
+    queue.put(delta(0, 2))
+    taken = queue.take()[0]
+    for number in range(3, 6):
+        queue.put(delta(0, number))
+    assert (first, taken, queue.take()[0]) == (delta(0, 1), delta(0, 1, 2), delta(0, 3, 4, 5))
 
 
 def test_an_error_comes_behind_the_deltas_and_anew_for_everyone_who_asks() -> None:
@@ -79,7 +128,7 @@ def test_an_error_comes_behind_the_deltas_and_anew_for_everyone_who_asks() -> No
         with pytest.raises(Stopped, match=r"^no$") as caught:
             queue.result()
         errors.append(caught.value)
-    assert len({id(error) for error in [fault, *errors]}) == 3 and queue.has_failed
+    assert len({id(error) for error in [fault, *errors]}) == 3 and queue.error is fault
 
 
 def test_an_abort_drops_what_nobody_has_taken() -> None:

@@ -173,3 +173,46 @@ def test_calls_from_coroutines() -> None:
 
     with EngineLoop(engine) as loop:
         asyncio.run(main(loop))
+
+
+def test_a_full_queue_refuses_before_anything_is_encoded() -> None:
+    """Hundreds of clients must not wait behind each other's prompts to hear that there is no place for them."""
+    engine, ready, encoded = FakeEngine(), threading.Event(), []
+    prepare = engine.prepare
+
+    def slow(prompt: Any, *given: Any, **options: Any) -> Request:
+        encoded.append(prompt)
+        assert ready.wait(LIMIT)
+        return prepare(prompt, *given, **options)
+
+    engine.prepare = slow  # type: ignore[method-assign]
+
+    async def main(loop: EngineLoop) -> None:
+        asked = [asyncio.create_task(loop.asubmit([number])) for number in range(50)]
+        await asyncio.sleep(0)
+        refused = [task for task in asked if task.done()]
+        assert len(refused) == 47 and all(isinstance(task.exception(), EngineBusy) for task in refused)
+        ready.set()
+        handles = [await task for task in asked if task not in refused]
+        assert [(await handle.aresult(LIMIT)).ids for handle in handles] == [[0, 1, 2]] * 3
+
+    with EngineLoop(engine, max_waiting=3) as loop:
+        asyncio.run(main(loop))
+    assert len(encoded) == 3
+
+
+def test_a_coroutine_waits_until_all_have_ended() -> None:
+    engine = FakeEngine(free=False)
+
+    async def main(loop: EngineLoop) -> None:
+        handle = await loop.asubmit([1], of_length(2))
+        assert not await loop.adrain(0.01) and loop.stats().state == "draining"
+        with pytest.raises(EngineStopped, match="takes no more requests"):
+            await loop.asubmit([1])
+        draining = asyncio.create_task(loop.adrain(LIMIT))
+        await asyncio.sleep(0)
+        engine.allow(2)
+        assert await draining and handle.has_ended
+
+    with EngineLoop(engine) as loop:
+        asyncio.run(main(loop))

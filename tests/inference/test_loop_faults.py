@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import os
 import signal
@@ -23,6 +24,7 @@ from qwenkit.inference import (
     RequestAborted,
     SamplingParams,
 )
+from qwenkit.inference.sequence import Request
 from tests.conftest import ROOT
 
 from .fake_engine import LIMIT, FakeEngine
@@ -75,6 +77,8 @@ def test_a_full_queue_refuses_and_every_end_of_a_request_frees_its_place() -> No
         stats = loop.stats()
     assert (stats.state, stats.running, stats.waiting) == ("draining", 0, 0)
     assert (stats.completed, stats.failed, stats.engine) == (2, 2, None), "one aborted, one not queued"
+    assert (stats.aborted, stats.timed_out, stats.refused) == (1, 0, 1)
+    assert stats.first_tokens == 2 and stats.first_token_seconds > 0
     assert stats.prompt_tokens in (2, 3), "the aborted one may have been queued"
     assert stats.generated_tokens >= 6 and stats.tokens_per_second > 0
 
@@ -287,6 +291,78 @@ def test_a_call_that_needs_an_idle_engine_comes_between_the_requests() -> None:
         assert [handle.result(LIMIT).ids for handle in (before, after)] == [[0, 1, 2]] * 2
         caller.join(LIMIT)
         assert calls == [3]
+
+
+def test_calls_and_requests_take_turns_in_the_order_in_which_they_came() -> None:
+    """A call that needs an idle engine overtakes no request that was held back behind an earlier one."""
+    engine, order = FakeEngine(free=False), []
+    enqueue = engine.enqueue
+
+    def noted(request: Request) -> int:
+        order.append(f"request {request.prompt.ids[0]}")
+        return enqueue(request)
+
+    def when_idle(name: str) -> concurrent.futures.Future[None]:
+        return loop._thread.ask(lambda: order.append(name), when_idle=True)
+
+    engine.enqueue = noted  # type: ignore[method-assign]
+    with EngineLoop(engine) as loop:
+        handles, calls = [loop.submit([0], of_length(2))], [when_idle("call 1")]
+        handles, calls = [*handles, loop.submit([1], of_length(2))], [*calls, when_idle("call 2"), when_idle("call 3")]
+        handles += [loop.submit([2], of_length(2)), loop.submit([3], of_length(2))]
+        engine.allow(6)
+        assert [handle.result(LIMIT).ids for handle in handles] == [[0, 1]] * 4
+        assert all(call.result(LIMIT) is None for call in calls)
+    assert order == ["request 0", "call 1", "request 1", "call 2", "call 3", "request 2", "request 3"]
+
+
+def test_what_a_call_holds_back_is_bounded_and_gone_when_it_is_given_up() -> None:
+    engine, seen = FakeEngine(), weakref.WeakSet[Request]()
+    prepare = engine.prepare
+
+    def noted(*given: object, **options: object) -> Request:
+        request = prepare(*given, **options)  # type: ignore[arg-type]
+        seen.add(request)
+        return request
+
+    engine.prepare = noted  # type: ignore[method-assign]
+    with EngineLoop(engine, max_waiting=4) as loop:
+        running = loop.submit([0], of_length(10**9))
+        assert running.next(LIMIT) is not None
+        call = loop._thread.ask(list, when_idle=True)
+        for _ in range(50):
+            loop.submit([1]).abort()
+            loop.call(list, timeout=LIMIT)
+        assert len(loop._thread._turns) == 1 and len(seen) == 1, "only the one that runs"
+        held = [loop.submit([2], timeout=0.02 if number == 3 else None) for number in range(4)]
+        with pytest.raises(EngineBusy) as caught:
+            loop.submit([3])
+        assert str(caught.value) == "4 requests wait already\n  hint: ask again later"
+        engine.wait_for(lambda: held[3].has_ended)  # nobody waits for it, and it is not queued yet
+        assert loop.stats().timed_out == 1 and loop.stats().refused == 1
+        running.abort()
+        assert call.result(LIMIT) == [] and [handle.result(LIMIT).ids for handle in held[:3]] == [[0, 1, 2]] * 3
+
+
+@pytest.mark.parametrize("when_idle", [False, True])
+def test_calls_that_wait_are_bounded_and_gone_when_they_are_given_up(when_idle: bool) -> None:
+    engine = FakeEngine(free=False)
+    with EngineLoop(engine, max_waiting=3) as loop:
+        running = loop.submit([0], of_length(100))
+        assert engine.in_step.wait(LIMIT)
+        waiting = [loop._thread.ask(list, when_idle) for _ in range(3)]
+        for ask in (lambda: loop.call(list, timeout=1), lambda: asyncio.run(loop.acall(list, timeout=1))):
+            with pytest.raises(EngineBusy) as caught:
+                ask()
+            assert str(caught.value) == "3 calls wait already\n  hint: ask again later"
+        assert all(future.cancel() for future in waiting)
+        engine.allow(1)
+        engine.wait_for(lambda: engine.steps == 1)
+        assert engine.in_step.wait(LIMIT)
+        assert not loop._thread._turns and not loop._thread._calls
+        running.abort()
+        engine.allow(1)
+        assert loop.call(lambda: 5, timeout=LIMIT, when_idle=when_idle) == 5
 
 
 def test_a_call_that_was_given_up_holds_nobody_back() -> None:

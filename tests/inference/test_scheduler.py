@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qwenkit.inference import SamplingParams
 from qwenkit.inference.block_pool import BLOCK, BlockPool
 from qwenkit.inference.scheduler import Batch, Scheduler
-from qwenkit.inference.sequence import Request, Sequence
+from qwenkit.inference.sequence import FinishReason, Request, Sequence
 from qwenkit.prompt import Prompt
 
 PLENTY = 1000
@@ -355,3 +355,53 @@ def test_interrupts_anywhere_lose_no_block(seed: int) -> None:
         scheduler.remove_finished()
     assert [len(s.ids) for s in sequences] == [s.request.max_new_tokens for s in sequences]
     assert scheduler.pool.num_used == 0
+
+
+def test_what_was_aborted_behind_a_stream_of_more_urgent_ones_leaves_soon() -> None:
+    scheduler = make_scheduler(2)
+    patient = [make_sequence(20, 3, priority=1) for _ in range(1000)]
+    for number, sequence in enumerate(patient):
+        sequence.request.handle = number
+    scheduler.add(patient)
+    kept = [sequence for number, sequence in enumerate(patient) if number % 100 == 7]
+    for sequence in patient:
+        if sequence not in kept:
+            sequence.finish_reason = "abort"
+    for number in range(40):
+        urgent = make_sequence(20, 1)
+        urgent.request.handle = 1000 + number
+        scheduler.add([urgent, make_sequence(20, 1)])
+        step(scheduler)
+        assert not set(scheduler.running) & set(patient)
+    assert [sequence for sequence in scheduler.waiting if sequence.request.priority] == kept
+    while scheduler.has_work:
+        step(scheduler)
+    assert [len(sequence.ids) for sequence in kept] == [3] * 10
+
+
+def test_a_step_looks_at_a_bounded_part_of_the_queue() -> None:
+    looked = 0
+
+    class Watched(Sequence):
+        @property
+        def finish_reason(self) -> FinishReason | None:  # type: ignore[override]
+            nonlocal looked
+            looked += 1
+            return self.__dict__.get("finish_reason")
+
+        @finish_reason.setter
+        def finish_reason(self, value: FinishReason | None) -> None:
+            self.__dict__["finish_reason"] = value
+
+    scheduler = make_scheduler(1)
+    scheduler.add([make_sequence(20, 10**6)])
+    step(scheduler)
+    waiting = [make_sequence(20, 1, kind=Watched) for _ in range(20_000)]
+    scheduler.add(waiting)
+    steps = 500 + 20_000 // 64 + 1
+    for number in range(steps):
+        if number < 500:
+            waiting[-1 - number].finish_reason = "abort"
+        step(scheduler)
+    assert len(scheduler.waiting) == 19_500, "all of it was looked through"
+    assert looked <= steps * 64 + 2 * 500 + 500

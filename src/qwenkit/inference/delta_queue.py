@@ -7,7 +7,8 @@
     await queue.watch(event_loop)           # the same for a coroutine
 
 A consumer that is slow, or never comes, costs a bounded number of objects: where more than `max_undelivered` deltas
-wait, those of each answer are merged into one. So nothing is lost, and the deltas still add up to the answers.
+wait, those of each answer are merged into one. So nothing is lost, and the deltas still add up to the answers. What was
+merged grows in place: an answer that nobody takes costs time and memory in proportion to its length.
 """
 
 from __future__ import annotations
@@ -16,12 +17,47 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import fields, replace
-from typing import NamedTuple
+from io import StringIO
+from typing import Any, NamedTuple
 
 from qwenkit.errors import QwenkitError
 from qwenkit.inference.sequence import Delta, Output
+
+
+_NAMES = tuple(field.name for field in fields(Delta))
+
+
+class MergedDelta:
+    """Deltas of one answer as one, which grows in place: another one costs no more than its own length."""
+
+    def __init__(self, first: Delta) -> None:
+        """Begin with a delta, which stays as it is."""
+        self.sample = first.sample
+        self._lists: dict[str, list[Any]] = {}
+        self._text: StringIO | None = None
+        self._others: dict[str, Any] = {}
+        self.add(first)
+
+    def add(self, delta: Delta) -> None:
+        """Add the next delta: lists and the text grow, of all else the later value counts."""
+        self._last = delta
+        for name in _NAMES:
+            value = getattr(delta, name)
+            if isinstance(value, list):
+                self._lists.setdefault(name, []).extend(value)
+            elif name == "text" and value is not None:
+                self._text = self._text or StringIO(newline="")
+                self._text.write(value)
+            elif value is not None:
+                self._others[name] = value
+
+    def delta(self) -> Delta:
+        """Return them as a delta; this one must not grow any more."""
+        text = None if self._text is None else self._text.getvalue()
+        return replace(self._last, **self._others, **self._lists, text=text)
 
 
 class _Watcher(NamedTuple):
@@ -40,7 +76,7 @@ class DeltaQueue:
         self._max_undelivered, self._merge_above = max_undelivered, max_undelivered
         self._lock = threading.RLock()  # a finalizer may come back here while it is taken
         self._changed, self._finished = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._deltas: deque[Delta] = deque()
+        self._deltas: deque[Delta | MergedDelta] = deque()
         self._watchers: dict[int, _Watcher] = {}
         self._output: Output | None = None
         self._error: QwenkitError | None = None
@@ -51,9 +87,9 @@ class DeltaQueue:
         return self._output is not None or self._error is not None
 
     @property
-    def has_failed(self) -> bool:
-        """Return whether the request has ended with an error."""
-        return self._error is not None
+    def error(self) -> QwenkitError | None:
+        """Return the error that the request has ended with, if it has."""
+        return self._error
 
     def result(self) -> Output:
         """Return the output of a request that has ended, or raise its error."""
@@ -89,7 +125,7 @@ class DeltaQueue:
         """Return the next delta or None, and whether there is none because the request has ended."""
         with self._lock:
             delta = self._deltas.popleft() if self._deltas else None
-            return delta, delta is None and self.has_ended
+            return delta.delta() if isinstance(delta, MergedDelta) else delta, delta is None and self.has_ended
 
     def wait(self, seconds: float, for_end: bool = False) -> None:
         """Wait until there is something to take, or only for the end; at most so long."""
@@ -138,20 +174,18 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def merged(deltas: deque[Delta]) -> list[Delta]:
-    """Return one delta for each answer that is among them, in the order of their last ones."""
-    by_sample: dict[int, Delta] = {}
+def merged(deltas: Iterable[Delta | MergedDelta]) -> list[MergedDelta]:
+    """Return one for each answer that is among them, in the order of their last ones. One that was merged before is
+    the first of its answer, and grows."""
+    by_sample: dict[int, MergedDelta] = {}
     for delta in deltas:
         earlier = by_sample.pop(delta.sample, None)
-        by_sample[delta.sample] = delta if earlier is None else added(earlier, delta)
+        if isinstance(delta, MergedDelta):
+            assert earlier is None, "all deltas of an answer are merged at a time"
+            by_sample[delta.sample] = delta
+        elif earlier is None:
+            by_sample[delta.sample] = MergedDelta(delta)
+        else:
+            earlier.add(delta)
+            by_sample[delta.sample] = earlier
     return list(by_sample.values())
-
-
-def added(first: Delta, second: Delta) -> Delta:
-    """Return two deltas of an answer as one: lists and the text added up, for all else what the second says."""
-    values = {}
-    for name in (field.name for field in fields(Delta)):
-        a, b = getattr(first, name), getattr(second, name)
-        grows = name == "text" or isinstance(a, list)
-        values[name] = a + b if grows and a is not None and b is not None else (a if b is None else b)
-    return replace(second, **values)

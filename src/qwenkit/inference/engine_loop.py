@@ -51,6 +51,7 @@ from qwenkit.inference.stepping_engine import SteppingEngine
 T = TypeVar("T")
 
 _COUNT = integer(1)
+_DRAIN_SECONDS = 0.05  # between two looks whether all requests have ended
 
 
 class PrepareOptions(TypedDict, total=False):
@@ -100,17 +101,8 @@ class EngineLoop:
         threads. A request that is not complete within `timeout` seconds ends with `EngineTimeout`. Raises `EngineBusy`
         where too many wait, `EngineStopped` where none is taken, and a `UserError` for what the model cannot be
         asked."""
-        seconds: float = math.inf if timeout is None else TIMEOUT.parse(timeout, "timeout")
-        number, queue, deadline = next(self._numbers), DeltaQueue(self._max_undelivered), time.monotonic() + seconds
-        handle = RequestHandle(self._thread, number, queue, deadline, self)
-        weakref.finalize(handle, self._thread.release, number).atexit = False  # also where this is interrupted
-        self._thread.open(number, queue, seconds, deadline)
-        try:
-            request = self._engine.prepare(prompt, params, rng_id, **options)
-        except BaseException:
-            self._thread.forget(number)
-            raise
-        self._thread.enqueue(number, request)
+        handle = self._open(timeout)
+        self._prepare(handle.number, prompt, params, rng_id, options)
         return handle
 
     async def asubmit(
@@ -122,8 +114,36 @@ class EngineLoop:
         timeout: float | None = None,
         **options: Unpack[PrepareOptions],
     ) -> RequestHandle:
-        """Do what `submit` does without blocking the event loop: the prompt is encoded on a thread of its executor."""
-        return await asyncio.to_thread(self.submit, prompt, params, rng_id, timeout=timeout, **options)
+        """Do what `submit` does without blocking the event loop: the prompt is encoded on a thread of its executor.
+        Where too many wait it is refused before that."""
+        handle = self._open(timeout)
+        await asyncio.to_thread(self._prepare, handle.number, prompt, params, rng_id, options)
+        return handle
+
+    def _open(self, timeout: float | None) -> RequestHandle:
+        """Keep a place for a request and return its handle."""
+        seconds: float = math.inf if timeout is None else TIMEOUT.parse(timeout, "timeout")
+        number, queue, deadline = next(self._numbers), DeltaQueue(self._max_undelivered), time.monotonic() + seconds
+        handle = RequestHandle(self._thread, number, queue, deadline, self)
+        weakref.finalize(handle, self._thread.release, number).atexit = False  # also where this is interrupted
+        self._thread.open(number, queue, seconds, deadline)
+        return handle
+
+    def _prepare(
+        self,
+        number: int,
+        prompt: PromptLike | Conversation,
+        params: SamplingParams | None,
+        rng_id: int | None,
+        options: PrepareOptions,
+    ) -> None:
+        """Render and encode a request for which a place is kept, and queue it."""
+        try:
+            request = self._engine.prepare(prompt, params, rng_id, **options)
+        except BaseException:
+            self._thread.forget(number)
+            raise
+        self._thread.enqueue(number, request)
 
     def abort(self, handle: RequestHandle) -> None:
         """Stop a request: `handle.abort()`."""
@@ -135,7 +155,7 @@ class EngineLoop:
 
         With `when_idle` it waits until all earlier requests have ended, and later ones wait for it: new weights.
         Raises `EngineTimeout` where it has not ended within `timeout` seconds; one that has not begun by then will
-        not."""
+        not. Raises `EngineBusy` where `max_waiting` calls wait already."""
         limit: float = SECONDS.parse(timeout, "timeout")
         future = self._thread.ask(function, when_idle)
         try:
@@ -169,6 +189,15 @@ class EngineLoop:
         """Take no more requests, and wait until those that are there have ended, at most so many seconds. Return
         whether all have."""
         return self._thread.drain(SECONDS.parse(timeout, "timeout"))
+
+    async def adrain(self, timeout: float) -> bool:
+        """Do what `drain` does without blocking the event loop."""
+        end = time.monotonic() + SECONDS.parse(timeout, "timeout")
+        while not (ended := self._thread.drain(0.0)) and (left := end - time.monotonic()) > 0:
+            if self._thread.state == "stalled":
+                break
+            await asyncio.sleep(min(_DRAIN_SECONDS, left))
+        return ended
 
     def stop(self, timeout: float = 30.0) -> bool:
         """End the loop after its present step; all requests that have not ended get `EngineStopped`. The engine is then

@@ -7,6 +7,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
+from qwenkit.errors import QwenkitError
+from qwenkit.inference.loop_errors import EngineTimeout, RequestAborted
+
 RATE_SECONDS = 10.0
 """The time over which the rate of tokens is taken."""
 
@@ -29,14 +32,47 @@ class LoopStats:
     completed: int
     """Requests that have got their output."""
     failed: int
-    """Requests that have ended with an error, aborted ones included."""
+    """Requests that have ended with an error; those of the next two are among them."""
+    aborted: int
+    timed_out: int
+    refused: int
+    """Requests that found the queue full (`EngineBusy`); they are in no other figure."""
     prompt_tokens: int
     """Tokens of all prompts that were queued."""
     generated_tokens: int
     tokens_per_second: float
     """Generated tokens a second, over the last `RATE_SECONDS`."""
+    first_tokens: int
+    """Requests that have got a token, or an end without one."""
+    first_token_seconds: float
+    """How long they waited for it together, in seconds, from `submit` on."""
     engine: object | None
     """What the engine says of itself (`stats`), such as the figures of its cache; None where it says nothing."""
+
+
+@dataclass
+class Counts:
+    """What a loop has counted since it began: fields of `LoopStats`."""
+
+    completed: int = 0
+    failed: int = 0
+    aborted: int = 0
+    timed_out: int = 0
+    refused: int = 0
+    prompt_tokens: int = 0
+    first_tokens: int = 0
+    first_token_seconds: float = 0.0
+
+    def begin(self, seconds: float) -> None:
+        """Count a first token, for which a request waited so long."""
+        self.first_tokens, self.first_token_seconds = self.first_tokens + 1, self.first_token_seconds + seconds
+
+    def end(self, error: QwenkitError | None) -> None:
+        """Count a request that has ended with an error, or with its output."""
+        self.completed += error is None
+        self.failed += error is not None
+        self.aborted += isinstance(error, RequestAborted)
+        self.timed_out += isinstance(error, EngineTimeout)
 
 
 class TokenRate:

@@ -9,7 +9,8 @@
 
 Only this thread calls the engine, but for `prepare`. Others reach it through the inbox, a queue of functions that it
 runs between two steps. `SimpleQueue` lets a finalizer put something in at any moment, also one that runs in the middle
-of another `put`; so what a finalizer calls (`release`, `quit`) takes no lock.
+of another `put`; so what a finalizer calls (`release`, `quit`) takes no lock. A call that needs an idle engine and all
+that comes after it wait in `turns.py`; requests and calls that wait are bounded, each by `max_waiting`.
 
 The thread is a daemon that is stopped when the interpreter ends. After a fork the child has no such thread, and every
 use of the loop there is refused.
@@ -23,7 +24,6 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
@@ -36,10 +36,11 @@ import torch
 from qwenkit.errors import QwenkitError, UserError
 from qwenkit.inference.delta_queue import DeltaQueue
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted, stopped_by
-from qwenkit.inference.loop_stats import LoopState, LoopStats, TokenRate
+from qwenkit.inference.loop_stats import Counts, LoopState, LoopStats, TokenRate
 from qwenkit.inference.request_handle import POLL_SECONDS
 from qwenkit.inference.sequence import Delta, Request
 from qwenkit.inference.stepping_engine import SteppingEngine
+from qwenkit.inference.turns import Turns
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class _Pending:
     """The seconds that it has."""
     deadline: float
     """When they are over, by the monotonic clock."""
+    since: float
+    """When it came."""
     handle: int | None = None
     """The engine's number of it, from when it is queued."""
 
@@ -75,13 +78,12 @@ class LoopThread:
         self._none_left = threading.Condition(self._lock)
         self._pending: dict[int, _Pending] = {}
         self._waiting: set[int] = set()
-        self._futures: set[Future[Any]] = set()
+        self._calls: set[Future[Any]] = set()
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._by_handle: dict[int, _Pending] = {}
-        self._idle_calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._held_back: deque[Callable[[], None]] = deque()
+        self._turns = Turns()
         self._busy_since: float | None = None
-        self._completed = self._failed = self._prompt_tokens = 0
+        self._counts = Counts()
         self._rate = TokenRate(time.monotonic())
         self._pid, self._torch_threads = os.getpid(), torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="qwenkit-engine", daemon=True)
@@ -100,8 +102,9 @@ class LoopThread:
             if error := self._refusal():
                 raise error
             if len(self._waiting) >= self.max_waiting:
+                self._counts.refused += 1
                 raise EngineBusy(f"{self.max_waiting} requests wait already", hint="ask again later")
-            self._pending[number] = _Pending(number, queue, timeout, deadline)
+            self._pending[number] = _Pending(number, queue, timeout, deadline, time.monotonic())
             self._waiting.add(number)
 
     def forget(self, number: int) -> None:
@@ -132,16 +135,23 @@ class LoopThread:
 
     def ask(self, function: Callable[[], T], when_idle: bool) -> Future[T]:
         """Have a function run between two steps; with `when_idle` when all earlier requests have ended, and before any
-        later one."""
+        later one. Raises `EngineBusy` where `max_waiting` calls have not run yet."""
         self.refuse_waiting()
         future: Future[T] = Future()
         with self._lock:
             if self.ended or self.stopping:
                 raise self._refusal() or EngineStopped("the engine's loop was stopped")
-            self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
+            if len(self._calls) >= self.max_waiting:
+                raise EngineBusy(f"{self.max_waiting} calls wait already", hint="ask again later")
+            self._calls.add(future)
         self._inbox.put(partial(self._take_call, future, function, when_idle))
+        future.add_done_callback(self._given_up)
         return future
+
+    def _given_up(self, future: Future[Any]) -> None:
+        """Have the thread forget a call that was cancelled."""
+        if future.cancelled() and not self.ended:
+            self._inbox.put(partial(self._forget_call, future))
 
     def drain(self, timeout: float) -> bool:
         """Take no more requests, and wait for those that are there; return whether all have ended."""
@@ -178,8 +188,11 @@ class LoopThread:
             waiting, running = len(self._waiting), len(self._pending) - len(self._waiting)
         error = None if self.fault is None else stopped_by(self.fault).what
         engine_stats = getattr(self.engine, "stats", lambda: None)() if self.fault is None else None
-        return LoopStats(self.state, error, running, waiting, self._completed, self._failed, self._prompt_tokens,
-                         self._rate.total, self._rate.rate(time.monotonic()), engine_stats)  # fmt: skip
+        rate = self._rate.rate(time.monotonic())
+        return LoopStats(
+            self.state, error, running, waiting, generated_tokens=self._rate.total, tokens_per_second=rate,
+            engine=engine_stats, **vars(self._counts),
+        )  # fmt: skip
 
     @property
     def state(self) -> LoopState:
@@ -244,6 +257,7 @@ class LoopThread:
         self._busy_since, error = None, self._refusal()
         assert error is not None
         self._end_all(error)
+        self._turns = Turns()
         with contextlib.suppress(Empty):  # what nobody will do any more holds requests
             while True:
                 self._inbox.get_nowait()
@@ -253,13 +267,13 @@ class LoopThread:
         for function in self._arrived():
             function()
         self._end_late_ones()
-        self._call_when_idle()
+        self._turns.run(lambda: not self.engine.has_work)
         if self.engine.has_work and not self.stopping:
             self._deliver(self.engine.step())
 
     def _arrived(self) -> Iterator[Callable[[], None]]:
         """Yield what the inbox holds; sleep for it only where there is nothing else to do."""
-        idle = not (self.engine.has_work or self._idle_calls)
+        idle = not (self.engine.has_work or self._turns)
         with contextlib.suppress(Empty):
             if idle:
                 self._busy_since = None
@@ -274,16 +288,20 @@ class LoopThread:
         pending = self._pending.get(number)
         if pending is None:  # aborted before it came here
             return
-        if self._idle_calls:
-            self._held_back.append(partial(self._enqueue, number, request))
-            return
+        if self._turns:
+            self._turns.hold(number, partial(self._begin, pending, request))
+        else:
+            self._begin(pending, request)
+
+    def _begin(self, pending: _Pending, request: Request) -> None:
+        """Hand a request to the engine."""
         try:
             pending.handle = self.engine.enqueue(request)
         except QwenkitError as error:
             self._finish(pending, error)
             return
         self._by_handle[pending.handle] = pending
-        self._prompt_tokens += len(request.prompt.ids)
+        self._counts.prompt_tokens += len(request.prompt.ids)
 
     def _drop(self, number: int) -> None:
         """Abort a request that nobody waits for."""
@@ -296,58 +314,65 @@ class LoopThread:
             self._by_handle.pop(pending.handle, None)
             if error is not None:
                 self.engine.abort(pending.handle)
+        self._turns.drop(pending.number)
         if error is not None:
             pending.queue.close(error)
         with self._lock:
             self._waiting.discard(pending.number)
             if self._pending.pop(pending.number, None) is not None:
-                self._failed += pending.queue.has_failed
-                self._completed += not pending.queue.has_failed
+                self._counts.end(pending.queue.error)
             if not self._pending:
                 self._none_left.notify_all()
 
     def _end_late_ones(self) -> None:
-        for pending in [pending for pending in self._by_handle.values() if self._is_late(pending)]:
+        """End the requests whose time is over, those too that are not queued yet."""
+        for pending in [pending for pending in list(self._pending.values()) if self._is_late(pending)]:
             self._end_late(pending)
             self._drop(pending.number)
 
     def _deliver(self, deltas: list[Delta]) -> None:
         """Put deltas into the queues of their requests; ones of requests that are not the loop's are dropped."""
+        now = time.monotonic()
         for delta in deltas:
             pending = self._by_handle.get(delta.handle)
             if pending is None:
                 continue
-            self._waiting.discard(pending.number)
+            if pending.number in self._waiting:
+                self._waiting.discard(pending.number)
+                self._counts.begin(now - pending.since)
             pending.queue.put(delta)
             if delta.output is not None or delta.error is not None:
                 self._finish(pending)
-        self._rate.add(time.monotonic(), sum(len(delta.ids) for delta in deltas))
+        self._rate.add(now, sum(len(delta.ids) for delta in deltas))
 
     def _take_call(self, future: Future[T], function: Callable[[], T], when_idle: bool) -> None:
-        if when_idle:
-            self._idle_calls.append((future, function))
+        run = partial(self._answer, future, function)
+        if when_idle and not future.cancelled():
+            self._turns.hold(future, run, when_idle=True)
         else:
-            _answer(future, function)
+            run()
 
-    def _call_when_idle(self) -> None:
-        """Run what waits for the engine to be idle; then queue what came behind it."""
-        while self._idle_calls and (self._idle_calls[0][0].cancelled() or not self.engine.has_work):
-            _answer(*self._idle_calls.popleft())
-        while self._held_back and not self._idle_calls:
-            self._held_back.popleft()()
+    def _answer(self, future: Future[T], function: Callable[[], T]) -> None:
+        """Run a call for whoever waits for it."""
+        _answer(future, function)
+        self._forget_call(future)
+
+    def _forget_call(self, future: Future[Any]) -> None:
+        self._turns.drop(future)
+        self._calls.discard(future)
 
     def _end_all(self, error: QwenkitError) -> None:
         """End all requests and calls with an error; none is taken any more."""
         with self._lock:
             self.stopping = self.ended = True
-            pending, futures = list(self._pending.values()), list(self._futures)
-            self._failed += len(pending)
+            pending, calls = list(self._pending.values()), list(self._calls)
+            self._counts.failed += len(pending)
             self._pending.clear()
             self._waiting.clear()
             self._none_left.notify_all()
         for request in pending:
             request.queue.close(error)
-        for future in futures:
+        for future in calls:
             with contextlib.suppress(InvalidStateError):
                 future.set_exception(error)
 

@@ -27,6 +27,8 @@ from typing import NamedTuple
 from qwenkit.inference.block_pool import BLOCK, BlockPool
 from qwenkit.inference.sequence import Sequence
 
+_PART = 64  # of the queue, looked at in a step
+
 Piece = tuple[Sequence, int, int]
 """The tokens start to stop (half-open) of a sequence's prompt and answer."""
 
@@ -54,6 +56,8 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.num_asked = self.num_cached = self.num_preempted = 0
+        self._swept = 0
+        """Where in the queue `_sweep` goes on."""
         self._turns: dict[Sequence, int] = {}
         """Which answers were to grow in a step that had no room for all of them, and what was computed of each."""
 
@@ -73,6 +77,7 @@ class Scheduler:
     def schedule(self, budget: int) -> Batch:
         """Return what the next step computes. Asked again before it was computed, it says the same."""
         self._enter_again()
+        self._sweep()
         self._rotate()
         decode = self._answers(budget)
         pieces, left = self._pieces(budget - len(decode))
@@ -176,11 +181,26 @@ class Scheduler:
         return sequence, start, end if self.whole_prompts else min(end, start + budget)
 
     def _enter_again(self) -> None:
-        """Drop from the queue what runs already, where an earlier call was interrupted, and what was aborted."""
+        """Note what runs already, where an earlier call was interrupted."""
         for sequence in self.running:
             sequence.started = True
-        if self.waiting and self.waiting[0].status != "waiting":
-            self.waiting = [sequence for sequence in self.waiting if sequence.status == "waiting"]
+
+    def _sweep(self) -> None:
+        """Drop from the next part of the queue what was aborted, or runs already.
+
+        Parts take turns, so that everything leaves soon, wherever it stands; the next one follows at once where half of
+        one was dropped. So a step looks at a bounded number, and at two for each that it drops."""
+        part: list[Sequence] = []
+        kept: list[Sequence] = []
+        while 2 * len(kept) <= len(part):
+            start = self._swept if self._swept < len(self.waiting) else 0
+            part = self.waiting[start : start + _PART]
+            if not part:
+                return
+            kept = [sequence for sequence in part if not sequence.started and sequence.finish_reason is None]
+            if len(kept) < len(part):
+                self.waiting[start : start + _PART] = kept
+            self._swept = start + len(kept)
 
     def _admit(self, budget: int, pieces: list[Piece], decode: list[Sequence]) -> None:
         """Let sequences enter while there are places, blocks and tokens; add their first pieces, or next tokens."""
