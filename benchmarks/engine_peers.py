@@ -59,7 +59,7 @@ class Process:
                                                             for k, v in options.items()})]  # fmt: skip
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                           stderr=self._errors, env=_environment())  # fmt: skip
+                                           stderr=self._errors, env=_environment(options.get("device")))  # fmt: skip
         except FileNotFoundError:
             sys.exit(f"{kind}: no {python}. Make the peers' environment:\n    {MAKE_PEERS}")
         self.versions: dict[str, str] = self._reply()
@@ -111,9 +111,12 @@ class Process:
         self.close()
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment of a child: without what `import qwenkit` has set in this process for its own threads."""
+def _environment(device: str | None) -> dict[str, str]:
+    """Return the environment of a child: without what `import qwenkit` has set in this process for its own threads, and
+    without GPUs where it is not one that is measured."""
     here = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if device != "cuda":
+        here["CUDA_VISIBLE_DEVICES"] = ""
     return {**here, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
 
@@ -198,7 +201,7 @@ def known_options(function: Callable[..., Any], options: dict[str, Any]) -> dict
 class Static:
     """transformers' `generate` on one static batch."""
 
-    def __init__(self, model: str, threads: int) -> None:
+    def __init__(self, model: str, threads: int, device: str = "cpu") -> None:
         """Load a folder, with the attention that torch fuses."""
         import torch
         import transformers
@@ -206,7 +209,7 @@ class Static:
         torch.set_num_threads(threads)
         self.torch = torch
         loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto", attn_implementation="sdpa")
-        self.model = loaded.eval()
+        self.model = loaded.eval().to(device)
 
     def answer(self, requests: list[Request]) -> list[list[int]]:
         """Return the new ids of each request, which are made until the longest answer is."""
@@ -214,9 +217,9 @@ class Static:
         rows = [[0] * (longest - len(ids)) + ids for ids, _ in requests]
         mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in requests]
         with self.torch.inference_mode():
-            found = self.model.generate(self.torch.tensor(rows), attention_mask=self.torch.tensor(mask),
-                                        max_new_tokens=most, min_new_tokens=most, do_sample=False,
-                                        pad_token_id=0)  # fmt: skip
+            ids, mask = (self.torch.tensor(table, device=self.model.device) for table in (rows, mask))
+            found = self.model.generate(ids, attention_mask=mask, max_new_tokens=most, min_new_tokens=most,
+                                        do_sample=False, pad_token_id=0)  # fmt: skip
         return [row[longest : longest + count] for row, (_, count) in zip(found.tolist(), requests)]
 
 
@@ -296,17 +299,17 @@ def _free_port() -> int:
 class Machine:
     """The bounds of a machine, by torch."""
 
-    def __init__(self, threads: int) -> None:
-        """Take the threads that compute."""
+    def __init__(self, threads: int, device: str = "cpu") -> None:
+        """Take the threads that compute, or the GPU that does."""
         import torch
 
         torch.set_num_threads(threads)
-        self.torch = torch
+        self.torch, self.device = torch, device
 
     def read(self, size: int) -> float:
         """Return the bytes a second of reading a block of so many bytes: the median of reads over half a second."""
-        block = self.torch.ones(size // 4, dtype=self.torch.float32)
-        return size / _median_seconds(block.sum)
+        block = self.torch.ones(size // 4, dtype=self.torch.float32, device=self.device)
+        return size / _median_seconds(lambda: block.sum().item())
 
     def product(self, dtype: str) -> float:
         """Return the floating-point operations a second of one square matrix product: the median over half a second."""

@@ -1,4 +1,5 @@
-"""The engine beside `transformers` and llama.cpp: the same weights and prompts, in turn, on this machine's processor.
+"""The engine beside `transformers` and llama.cpp: the same weights and prompts, in turn, on this machine's processor,
+and one cell on its GPU where it has one.
 
     python3 -m venv .peers-engine && .peers-engine/bin/pip install -r benchmarks/peers-engine.txt
     python benchmarks/engine_vs_peers.py (--model FOLDER | --shape 0.5b) [--cells prefill,decode_bf16,...] [--runs 5]
@@ -20,6 +21,8 @@ engine speculates. `--lock` locks that file for each cell, where several people 
 |             | their tokens a second; the faster of its static batch and continuous batching  |                      |
 | prefix      | first tokens a second behind 1,000 tokens that were read before, and that were | 10x the unread one   |
 |             | not, bf16                                                                      |                      |
+| decode_cuda | tokens/s of one answer on a GPU, bf16, with CUDA graphs and without; where     | 1x transformers, 80 % |
+|             | there is no GPU the table and the file say "not measured"                      |                      |
 
 Bounds are measured in the same run with the same threads. Prefill: the operations of its products at the rate of one
 square bf16 product of 2,048. Decode: every weight read once for a token, as fast as torch reads a block of that size.
@@ -104,13 +107,14 @@ class Bench:
         """Start an engine, which ends with the cell."""
         return self.stack.enter_context(Process(kind, python, **options))
 
-    def ours(self, form: str) -> Process:
+    def ours(self, form: str, **options: object) -> Process:
         """Start our engine on a form of the model."""
-        return self.start("qwenkit", sys.executable, model=self.models.folder(form), threads=self.given.threads)
+        model = self.models.folder(form)
+        return self.start("qwenkit", sys.executable, model=model, threads=self.given.threads, **options)
 
-    def transformers(self, kind: str = "transformers") -> Process:
+    def transformers(self, kind: str = "transformers", **options: object) -> Process:
         """Start transformers on the bf16 model."""
-        return self._peer(kind, model=self.models.folder("bf16"), threads=self.given.threads)
+        return self._peer(kind, model=self.models.folder("bf16"), threads=self.given.threads, **options)
 
     def llama(self, gguf: str, slots: int = 1, context: int = 2048, cached: bool = False) -> Process:
         """Start llama.cpp on a GGUF file of a kind."""
@@ -154,12 +158,27 @@ def prefill(bench: Bench) -> Cell:
 
 
 def decode(bench: Bench, name: str, form: str, ggufs: tuple[str, ...]) -> Cell:
-    """One answer, in tokens a second: what a long one takes more than one of one token."""
+    """One answer beside llama.cpp's, on the processor."""
     engines = {"qwenkit": bench.ours(form)} | {f"llama.cpp {kind}": bench.llama(kind) for kind in ggufs}
-    rivals, tokens = tuple(label for label in engines if label != "qwenkit"), bench.given.tokens
+    rivals = tuple(label for label in engines if label != "qwenkit")
     if form == "bf16":
         engines["transformers"] = bench.transformers()
-    cell = Cell(name, "tokens/s", {}, rivals, aim=1.0, share=0.8)
+    return answering(bench, Cell(name, "tokens/s", {}, rivals, aim=1.0, share=0.8), engines, form)
+
+
+def decode_cuda(bench: Bench) -> Cell:
+    """One answer beside transformers', on a GPU."""
+    engines = {"qwenkit": bench.ours("bf16", device="cuda"),
+               "qwenkit, no graphs": bench.ours("bf16", device="cuda", cuda_graphs=False),
+               "transformers": bench.transformers(device="cuda")}  # fmt: skip
+    bench.machine = bench.start("machine", sys.executable, threads=bench.given.threads, device="cuda")
+    cell = Cell("decode_cuda", "tokens/s", {}, ("transformers",), aim=1.0, share=0.8)
+    return answering(bench, cell, engines, "bf16")
+
+
+def answering(bench: Bench, cell: Cell, engines: dict[str, Process], form: str) -> Cell:
+    """Fill in how one answer is measured, in tokens a second: what a long one takes more than one of one token."""
+    name, tokens = cell.name, bench.given.tokens
     first: list[int] = []
 
     def turn(label: str, engine: Process) -> Turn:
@@ -235,7 +254,10 @@ CELLS: dict[str, Callable[[Bench], Cell]] = {
     "decode_int4": lambda bench: decode(bench, "decode_int4", "int4", ("Q4_0", "Q4_1")),
     "mixed": mixed,
     "prefix": prefix,
+    "decode_cuda": decode_cuda,
 }
+ON_GPU = frozenset({"decode_cuda"})
+NOT_MEASURED = "not measured: no GPU here"
 
 
 # ---- all of them -----------------------------------------------------------------------------------------------------
@@ -299,17 +321,22 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         models = chosen_models(given, stack)
         versions: dict[str, str] = {}
-        cells = [measured(models, name, given, versions) for name in given.cells.split(",")]
-    report(cells, models, versions, given)
+        names = given.cells.split(",")
+        missing = [name for name in names if name in ON_GPU and platform.pick_device("auto") != "cuda"]
+        cells = [measured(models, name, given, versions) for name in names if name not in missing]
+    report(cells, missing, models, versions, given)
 
 
-def report(cells: list[Cell], models: Models, versions: dict[str, str], given: argparse.Namespace) -> None:
-    """Print a table for people, write a file for programs, and print the lowest score last."""
+def report(
+    cells: list[Cell], missing: list[str], models: Models, versions: dict[str, str], given: argparse.Namespace
+) -> None:
+    """Print a table for people, write a file for programs, and print the lowest score last, of what was measured."""
     model = given.shape or f"{models.config.parameters / 1e6:.0f}M parameters"
     facts = {"date": str(date.today()), "machine": platform.machine(), "versions": versions, "threads": given.threads,
              "runs": given.runs, "model": model}  # fmt: skip
     print("; ".join(f"{name} {value}" for name, value in facts.items()), end="\n\n")
-    print("\n".join(table(cells)), end="\n\n")
+    lines = [*table(cells), *(f"| {name} | {NOT_MEASURED} | | | |" for name in missing)]
+    print("\n".join(lines), end="\n\n")
     for cell in cells:
         bound = f", {cell.medians['qwenkit'] / cell.medians['bound']:.2f} of the bound" if cell.share else ""
         print(f"{cell.name}: {cell.ratio:.2f} of {' or '.join(cell.rivals)} (aim {cell.aim:g}){bound} "
@@ -317,11 +344,13 @@ def report(cells: list[Cell], models: Models, versions: dict[str, str], given: a
         if cell.agreement:
             print(f"  first equal tokens of {given.tokens + 1}, greedy: {cell.agreement}")
     if given.out:
-        rows = {cell.name: {"unit": cell.unit, "figures": cell.figures, "ratio": cell.ratio, "score": cell.score}
-                for cell in cells}  # fmt: skip
+        rows: dict[str, object] = {cell.name: {"unit": cell.unit, "figures": cell.figures, "ratio": cell.ratio,
+                                               "score": cell.score} for cell in cells}  # fmt: skip
+        rows |= dict.fromkeys(missing, NOT_MEASURED)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps({**facts, "cells": rows}, indent=1) + "\n")
-    print(f"ratio {min(cell.score for cell in cells):.2f}")
+    if cells:
+        print(f"ratio {min(cell.score for cell in cells):.2f}")
 
 
 if __name__ == "__main__":

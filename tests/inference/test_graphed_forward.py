@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.errors import Notice
-from qwenkit.inference import Engine, PromptLookup, SamplingParams
+from qwenkit.inference import Engine, PromptLookup, SamplingParams, forward_pass
 from qwenkit.inference.block_pool import BLOCK
 from qwenkit.inference.eager_forward import EagerForward, StepTokens
+from qwenkit.inference.forward_pass import make_forward
 from qwenkit.inference.graphed_forward import (
     MAX_ROWS,
     Bucket,
@@ -208,6 +209,21 @@ def test_mostly_hidden_keys_are_read_in_groups() -> None:
     assert forward._bucket(StepTokens([0] * 64, [long] * 64, (), [])) == Bucket(64, 4096)
     assert forward._bucket(StepTokens([0] * 9, [long, *[short] * 8], (), [])) == Bucket(16, 4096)
     assert forward._bucket(StepTokens([0] * (MAX_ROWS + 1), [short] * (MAX_ROWS + 1), (), [])) is None
+
+
+def test_a_model_on_a_gpu_is_recorded_unless_it_is_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward_pass, "CudaRecorder", lambda device: TapeRecorder())
+    model, cache = make(BASE), PagedCache(BASE, 1, torch.float32, "cpu")
+    assert type(make_forward(model, cache, native=False)) is EagerForward
+    cache.device = torch.device("cuda")
+    for native in (None, False):
+        assert type(make_forward(model, cache, native)) is GraphedForward
+        assert type(make_forward(model, cache, native, graphs=False)) is EagerForward
+    experts = MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    with pytest.warns(Notice) as notices:
+        assert type(make_forward(make(replace(BASE, experts=experts)), cache, native=None)) is EagerForward
+    wanted = "steps are computed without CUDA graphs: a router's choice of experts is read by the host"
+    assert str(notices[0].message) == wanted
 
 
 def test_the_buckets_that_were_used_last_are_kept() -> None:

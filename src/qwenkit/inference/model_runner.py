@@ -8,7 +8,8 @@ The bits of a token depend on nothing but the tokens before it where native code
 matrix product do not depend on how many there are, as measured (`benchmarks/batch_bits.py`): in float32 on a CPU with
 one thread, at every width tried; with two threads up to an intermediate size of 688, in bf16 up to 352. In wider
 models, and in those with experts, torch's last bits depend on the batch; accelerators and prepacked weights were not
-measured. That attention is computed alike, `paged_cache.py` sees to.
+measured, and on a GPU kernels are chosen by the number of rows, which CUDA graphs fill up (`graphed_forward.py`). That
+attention is computed alike, `paged_cache.py` sees to.
 
 Legend: N tokens of this step, B sequences, T tokens of a prompt, D hidden width, V vocabulary.
 """

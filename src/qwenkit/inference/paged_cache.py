@@ -112,7 +112,7 @@ class PagedPass:
         columns = [self._positions(), self._slots(), self._lengths(), *members, *(read.flat for read in reads)]
         tensors = to_device(columns, cache.device)
         (self.positions_N, self.slots_N, self._lengths_N), rest = tensors[:3], tensors[3:]
-        indexes = [read.index(blocks_N) for read, blocks_N in zip(reads, rest[len(members) :])]
+        indexes = [read.on_device(blocks_N) for read, blocks_N in zip(reads, rest[len(members) :])]
         self._answer_groups = [
             (rows_B, AnswerGroup(index, self.positions_N[rows_B], cache.math_attention))
             for rows_B, index in zip(rest[: len(members)], indexes)
@@ -212,7 +212,7 @@ class _Read(NamedTuple):
         """Return the blocks of each, table behind table."""
         return [block for blocks in self.tables for block in filled(blocks, self.stop // BLOCK)]
 
-    def index(self, blocks_N: Tensor) -> BlockIndex:
+    def on_device(self, blocks_N: Tensor) -> BlockIndex:
         """Return where they lie; the blocks are those of `flat`, on the device."""
         first, count = self.tables[0][0], self.stop // BLOCK
         neighbours = len(self.tables) == 1 and self.tables[0][:count] == list(range(first, first + count))

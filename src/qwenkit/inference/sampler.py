@@ -11,7 +11,7 @@ rng_id, sample, position): it does not depend on the other rows.
 
 Log-probabilities are those of the logits before all that: the model's own.
 
-On an accelerator a step whose logits nobody changes is read by the host once: ids, log-probabilities, and whether the
+On a GPU a step whose logits nobody changes is read by the host once: ids, log-probabilities, and whether the
 logits were finite (`_append_at_once`).
 
 Legend: B sequences, V vocabulary, N single tokens, T tokens of a prompt, D hidden width.
@@ -51,14 +51,14 @@ class Sampler:
         """Sample ids below `vocabulary`: the rows of the head behind them belong to no token."""
         self.vocabulary = vocabulary
         self.at_once: bool | None = None
-        """Whether the host reads once for all that a step gives; None: where the logits are on an accelerator."""
+        """Whether the host reads once for all that a step gives; None: where the logits are on a GPU."""
 
     def append_tokens(self, sequences: list[Sequence], logits_BV: Tensor) -> None:
         """Append the next token to each of these sequences, from its row of logits in float32.
 
         A sequence whose logits are not finite gets none: it ends with the reason "not finite". One that no token may
         follow ends its request with an error."""
-        at_once = logits_BV.device.type != "cpu" if self.at_once is None else self.at_once
+        at_once = logits_BV.device.type == "cuda" if self.at_once is None else self.at_once
         if at_once and not any(map(_changes, sequences)):
             left = self._append_at_once(sequences, logits_BV)
             if not left:

@@ -139,8 +139,8 @@ def draw_at_once(
     whole_R, cut_R = to_device([[row for row in rows if row not in set(cut)], cut], scores_BV.device)
     ids_B, sure_B = torch.zeros_like(uniform_B, dtype=torch.long), torch.ones_like(uniform_B, dtype=torch.bool)
     ids_B[whole_R] = _whole(scores_BV[whole_R], uniform_B[whole_R])
-    found = _of_few(scores_BV[cut_R], truncation.rows(cut_R), uniform_B[cut_R], [limits[row] for row in cut])
-    ids_B[cut_R], sure_B[cut_R] = found
+    drawn = _of_few(scores_BV[cut_R], truncation.rows(cut_R), uniform_B[cut_R], [limits[row] for row in cut])
+    ids_B[cut_R], sure_B[cut_R] = drawn
     return ids_B, sure_B
 
 

@@ -160,7 +160,7 @@ def _attend(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None,
 
 def _fused(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask: Tensor | None) -> Tensor:
     grouped = q_BHTD.shape[1] != k_BGSD.shape[1]
-    if grouped and mask is not None and q_BHTD.shape[2] == 1 and q_BHTD.device.type != "cpu":
+    if grouped and mask is not None and q_BHTD.shape[2] == 1 and q_BHTD.device.type == "cuda":
         return one_query(q_BHTD, k_BGSD, v_BGSD, mask)
     return F.scaled_dot_product_attention(
         q_BHTD, k_BGSD, v_BGSD, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
