@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from qwenkit.errors import UserError
 from qwenkit.model.mapped import in_own_pages, release
+from qwenkit.platform import trim_memory
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")
 _SLICE = 2**24  # weights that are dequantized at once
@@ -114,6 +115,7 @@ class QuantizedLinear(nn.Module):
         if self._kernel is None:
             self._kernel = self._packed()
             self.give_back()
+            trim_memory()  # what packing took for a moment
         name, weight, scales = self._kernel
         rows_TK = x.reshape(-1, self.in_features)
         if name == "int4":
