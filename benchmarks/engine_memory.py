@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/engine_memory.py MODEL [--tokens 32] [--native yes|no|auto] [--out FILE.json]
 
-MODEL is a folder or a GGUF file. After a tiny model was loaded and asked (the start), after loading, with the engine made, and
-after some tokens, in MB: private memory (what the process has written: nobody else can use it), pages of files (mapped;
+MODEL is a folder or a GGUF file. After a tiny model was loaded and asked (the start), after loading, with the engine
+made, and after some tokens, in MB: private memory (what the process has written: nobody else can use it), pages of files (mapped;
 the kernel may take them at any time and read them again), and the largest resident size so far. `weights` is what the
 tensors of the model take as they are stored. The last line is the peak, less that of the start, over weights and cache.
 Linux only.
@@ -46,7 +46,9 @@ def warm_up(native: bool | None) -> None:
     with contextlib.suppress(UserError):
         package()  # of which quantized GGUF files need the module `quants`
         importlib.import_module("gguf.quants")
-    shape = ModelConfig(vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4)
+    shape = ModelConfig(
+        vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4
+    )
     with tempfile.TemporaryDirectory() as folder:
         save_model(quantize(init_weights(Transformer(shape), 0).bfloat16().eval(), QuantConfig(4, 32), None), folder)
         engine = Engine(load_model(folder, device="cpu"), kv_tokens=512, native=native)
@@ -73,7 +75,9 @@ def main() -> None:
     params = SamplingParams.plain(temperature=0, max_tokens=given.tokens, ignore_eos=True)
     engine.generate([list(range(1, 200))], params)
     stages["generated"] = memory()
-    weights = sum(tensor.nbytes for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values()) / 1e6
+    weights = (
+        sum(tensor.nbytes for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values()) / 1e6
+    )
     stores = [*engine.runner.cache.keys, *engine.runner.cache.values]
     cache = sum(tensor.nbytes for store in stores for tensor in store.tensors) / 1e6
     print(f"weights {weights:.0f} MB, cache {cache:.0f} MB")
