@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/engine_memory.py MODEL [--tokens 32] [--native yes|no|auto] [--out FILE.json]
 
 MODEL is a folder or a GGUF file. After a tiny model was loaded and asked (the start), after loading, with the engine
-made, and after some tokens, in MB: private memory (what the process has written: nobody else can use it), pages of files (mapped;
-the kernel may take them at any time and read them again), and the largest resident size so far. `weights` is what the
-tensors of the model take as they are stored. The last line is the peak, less that of the start, over weights and cache.
-Linux only.
+made, and after some tokens, in MB: private memory (what the process has written: nobody else can use it), pages of
+files (mapped; the kernel may take them at any time and read them again), and the largest resident size so far.
+`weights` is what the tensors of the model take as they are stored. The last line is the peak, less that of the start,
+over weights and cache. Linux only.
 """
 
 from __future__ import annotations
