@@ -2,27 +2,29 @@
 
     OMP_NUM_THREADS=1 python benchmarks/engine_memory.py MODEL [--tokens 32] [--native yes|no|auto] [--out FILE.json]
 
-MODEL is a folder or a GGUF file. After the import of everything (the start), after loading, with the engine made, and
-after some tokens, in MB: private memory (what the process has written: nobody else can use it), pages of files (mapped;
-the kernel may take them at any time and read them again), and the largest resident size so far. `weights` is what the
-tensors of the model take as they are stored. The last line is the peak, less that of the start, over weights and cache.
-Linux only.
+MODEL is a folder or a GGUF file. After a tiny model was loaded and asked (the start), after loading, with the engine
+made, and after some tokens, in MB: private memory (what the process has written: nobody else can use it), pages of
+files (mapped; the kernel may take them at any time and read them again), and the largest resident size so far.
+`weights` is what the tensors of the model take as they are stored. The last line is the peak, less that of the start,
+over weights and cache. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
+import tempfile
 import warnings
 from pathlib import Path
 
-import torch
-
+from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.native.build import Unavailable
-from qwenkit.inference.native.library import library
-from qwenkit.model import load_model
+from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
 from qwenkit.model.gguf_blocks import package
+from qwenkit.model.gptq import quantize
+from qwenkit.model.quantized_linear import QuantConfig
 from qwenkit.platform import reset_peak
 
 NATIVE = {"yes": True, "no": False, "auto": None}
@@ -39,6 +41,20 @@ def _kilobytes(file: Path) -> dict[str, int]:
     return {words[0].rstrip(":"): int(words[1]) for words in lines if words[2:] == ["kB"]}
 
 
+def warm_up(native: bool | None) -> None:
+    """Load and ask a tiny model in 4 bits: what programs and libraries take is no part of a model."""
+    with contextlib.suppress(UserError):
+        package()  # of which quantized GGUF files need the module `quants`
+        importlib.import_module("gguf.quants")
+    shape = ModelConfig(
+        vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(quantize(init_weights(Transformer(shape), 0).bfloat16().eval(), QuantConfig(4, 32), None), folder)
+        engine = Engine(load_model(folder, device="cpu"), kv_tokens=512, native=native)
+        engine.generate([list(range(200))], SamplingParams.plain(temperature=0, max_tokens=4, ignore_eos=True))
+
+
 def main() -> None:
     """Load, generate, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -49,13 +65,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    with torch.inference_mode():
-        torch.nn.functional.linear(torch.ones(64, 64), torch.ones(64, 64))  # what the first product of all takes
-    for prepare in (library, lambda: package().quants):
-        try:
-            prepare()
-        except (Unavailable, Exception):  # without a compiler, or without the package
-            continue
+    warm_up(NATIVE[given.native])
     reset_peak()
     stages = {"start": memory()}
     model = load_model(given.model, device="cpu")
@@ -65,7 +75,9 @@ def main() -> None:
     params = SamplingParams.plain(temperature=0, max_tokens=given.tokens, ignore_eos=True)
     engine.generate([list(range(1, 200))], params)
     stages["generated"] = memory()
-    weights = sum(tensor.nbytes for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values()) / 1e6
+    weights = (
+        sum(tensor.nbytes for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values()) / 1e6
+    )
     stores = [*engine.runner.cache.keys, *engine.runner.cache.values]
     cache = sum(tensor.nbytes for store in stores for tensor in store.tensors) / 1e6
     print(f"weights {weights:.0f} MB, cache {cache:.0f} MB")

@@ -29,8 +29,8 @@ from qwenkit.model.gguf_blocks import IN_BITS, as_floats, as_layer
 from qwenkit.model.gguf_export import write_gguf
 from qwenkit.model.gptq_checkpoint import quantized_layers
 from tests.errors.desk import call
-from tests.inference.native.conftest import needs_compiler
 from tests.gguf_files import KIND_IDS, file_bytes, vocabulary
+from tests.inference.native.conftest import needs_compiler
 from tests.tiny_gguf import FAMILIES, gguf_name, permuted, settings_of, tensors_of, tiny_model, write_tiny
 
 IDS = torch.randint(0, 264, (2, 12), generator=torch.Generator().manual_seed(0))

@@ -93,9 +93,7 @@ class GGUFLinear(QuantizedLinear):
         return blocks_RX.view(len(blocks_RX), -1, KINDS[self.kind].size)
 
 
-def as_layer(
-    bytes_NX: Tensor, kind: str, bias: Tensor | None = None, order_N: Tensor | None = None
-) -> QuantizedLinear:
+def as_layer(bytes_NX: Tensor, kind: str, bias: Tensor | None = None, order_N: Tensor | None = None) -> QuantizedLinear:
     """Return the layer of rows of bytes (uint8) in a type of `IN_BITS`, whose rows are in this order (None: as they
     are)."""
     return GGUFLinear(bytes_NX, kind, bias, order_N)

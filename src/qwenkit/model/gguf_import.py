@@ -124,9 +124,10 @@ def _fitting(file: GGUFFile, names: dict[str, str], model: Transformer) -> Itera
     for name, param_name in names.items():
         kind, shape = file.tensors[name].kind, file.tensors[name].shape
         linear = name.startswith("blk.") and isinstance(model.get_submodule(param_name.rpartition(".")[0]), nn.Linear)
-        if linear and kind in IN_BITS:
-            if _alike(file, name) if native else kernel_fits(IN_BITS[kind], shape[1], shape[0]):
-                yield name
+        if not linear or kind not in IN_BITS:
+            continue
+        if _alike(file, name) if native else kernel_fits(IN_BITS[kind], shape[1], shape[0]):
+            yield name
 
 
 def _alike(file: GGUFFile, name: str) -> bool:

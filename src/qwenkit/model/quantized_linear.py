@@ -2,9 +2,9 @@
 
     W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g] + minimum[n, g],   g = the group of column k
 
-    layer = GPTQLinear(quant_config, qweight, qzeros, scales, g_idx, bias)        # tensors of a GPTQ folder, mapped
-    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)     # made here: `gptq.py`
-    layer = as_layer(bytes_NX, "Q4_1", bias)                                      # `gguf_blocks.py`: blocks of a GGUF file
+    layer = GPTQLinear(quant_config, qweight, qzeros, scales, g_idx, bias)       # tensors of a GPTQ folder, mapped
+    layer = from_qvalues(qvalues_NK, scales_NG, zeros_NG, quant_config, bias)    # made here: `gptq.py`
+    layer = as_layer(bytes_NX, "Q4_1", bias)                                     # `gguf_blocks.py`: of a GGUF file
 
 What runs: on a CPU in bf16, torch's own kernels (4 bits in groups; 8 bits with one symmetric scale a row). Everywhere
 else, and for many rows of input, the weight is dequantized for each call, a slice of rows at a time: exact in the dtype
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from qwenkit.errors import UserError
 from qwenkit.model.mapped import in_own_pages, release
+from qwenkit.platform import trim_memory
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")
 _SLICE = 2**24  # weights that are dequantized at once
@@ -114,6 +115,7 @@ class QuantizedLinear(nn.Module):
         if self._kernel is None:
             self._kernel = self._packed()
             self.give_back()
+            trim_memory()  # what packing took for a moment
         name, weight, scales = self._kernel
         rows_TK = x.reshape(-1, self.in_features)
         if name == "int4":
@@ -209,7 +211,7 @@ class GPTQLinear(QuantizedLinear):
         `qweight` is int32 [K / per_word, N], `qzeros` int32 [G, N / per_word], `scales` [G, N], `g_idx` [K] and `bias`
         [N]."""
         columns, rows = qweight.shape[0] * quant_config.per_word, qweight.shape[1]
-        stored = dict(zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)))
+        stored: dict[str, Tensor | None] = dict(zip((*NAMES, "bias"), (qweight, qzeros, scales, g_idx, bias)))
         super().__init__(quant_config, columns, rows, stored)
         self.in_order = bool(torch.equal(g_idx.long(), _ordered(columns, quant_config)))
 
@@ -259,9 +261,7 @@ def from_qvalues(
     return GPTQLinear(quant_config, *(words[name] for name in NAMES), bias=bias)
 
 
-def gptq_words(
-    qvalues_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, quant_config: QuantConfig
-) -> dict[str, Tensor]:
+def gptq_words(qvalues_NK: Tensor, scales_NG: Tensor, zeros_NG: Tensor, quant_config: QuantConfig) -> dict[str, Tensor]:
     """Return the tensors of a GPTQ folder that hold quantized values, scales and zeros."""
     zeros_GN = (zeros_NG.t().int() - 1) & (2**quant_config.bits - 1)
     return {

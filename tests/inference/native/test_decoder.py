@@ -24,6 +24,7 @@ from qwenkit.model.quantized_linear import QuantConfig
 from .conftest import FAMILIES, SCHEMES, Pages, bound, make, needs_compiler, random_ids
 
 pytestmark = needs_compiler
+HALVES = (torch.bfloat16, torch.float16)
 
 
 @torch.no_grad()
@@ -49,22 +50,39 @@ def test_long_contexts_over_many_blocks(family: str) -> None:
     assert far(found, eager(model, ids_T)) < bound(model)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bf16_weights_with_a_float32_cache_are_as_exact(family: str) -> None:
-    model, ids_T = make(family).bfloat16(), random_ids(60)
+def test_weights_of_16_bits_with_a_float32_cache_are_as_exact(family: str, dtype: torch.dtype) -> None:
+    model, ids_T = make(family).to(dtype), random_ids(60)
     found = Pages(model, torch.float32).read(ids_T, [59, 1])
     assert far(found, eager(model.float(), ids_T)) < bound(model)
 
 
-@pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3"])
-def test_bf16_is_nearer_to_float32_than_eager_bf16(family: str) -> None:
-    model, ids_T = make(family).bfloat16(), random_ids(60)
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3", "qwen2-odd", "windows"])
+def test_16_bits_are_nearer_to_float32_than_torchs(family: str, dtype: torch.dtype) -> None:
+    model, ids_T = make(family).to(dtype), random_ids(60)
     found, rounded = Pages(model).read(ids_T, [60]), eager(model, ids_T)
     exact = eager(model.float(), ids_T)
     assert (found - exact).abs().mean() < (rounded - exact).abs().mean()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_cache_of_16_bits_holds_the_nearest_numbers(dtype: torch.dtype) -> None:
+    """Values from far below the smallest float16 to far beyond the largest."""
+    model = make("qwen3")
+    projection = model.model.layers[0].self_attn.v_proj
+    with torch.no_grad():
+        projection.weight *= torch.logspace(-10, 7, projection.out_features)[:, None]
+    whole, rounded = Pages(model), Pages(model, dtype)
+    for pages in (whole, rounded):
+        pages.read(random_ids(40), [40])
+    for found, exact in ((rounded.keys[0], whole.keys[0]), (rounded.values[0], whole.values[0])):
+        assert found.dtype == dtype and torch.equal(found.nan_to_num(-1.0), exact.to(dtype).nan_to_num(-1.0))
+        assert torch.equal(found.isnan(), exact.isnan())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_quantized_layers(scheme: QuantConfig, dtype: torch.dtype) -> None:
     """Inputs of 16 bits: at most 2^-16 of a block's largest, for each of its 32 or 64 columns."""
@@ -90,14 +108,14 @@ def test_rows_of_several_sequences(rows: int) -> None:
         assert far(logits_V, eager(model, ids_T)[-1]) < bound(model)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "8 bits", "4 bits"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16", "8 bits", "4 bits"])
 @pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3"])
 def test_the_bits_of_a_row_are_its_own(kind: str, family: str) -> None:
     """Not another piece, another row, another thread or another block changes a bit."""
     model, ids_T = make(family), random_ids(300)
     if kind[0] in "84":
         model = quantize(model, QuantConfig(int(kind[0]), 32), None)
-    model = model.float() if kind == "float32" else model.bfloat16()
+    model = model.to(getattr(torch, kind, torch.bfloat16))
     alone = Pages(model).read(ids_T, [1] * 300)
     for threads in (1, 2, 5):
         pages = Pages(model, threads=threads)
@@ -197,7 +215,7 @@ def test_models_that_do_not_fit_say_why() -> None:
     mixed.model.layers[0].self_attn.q_proj = make().model.layers[0].self_attn.q_proj
     reasons = {
         "it has experts": make(experts=experts),
-        "its weights are float16": make().half(),
+        "its weights are float64": make().double(),
         "q_proj, k_proj, v_proj are not quantized alike": mixed,
         "weights of 4 bits in groups of 16": quantize(make(), QuantConfig(4, 16), None),
         "it is in training, with dropout": make(dropout=0.1).train(),
@@ -216,7 +234,7 @@ def test_a_cache_of_another_shape_is_refused() -> None:
         NativeDecoder(make(), cache, [torch.zeros(2, 32, 8)] * 2)
     assert str(error.value) == (
         "keys and values of shapes [[2, 32, 8], [2, 32, 16]] in 2 layers\n"
-        "  expected: 2 layers of contiguous float32 or bf16 tensors [2, slots, 16], slots a multiple of 16"
+        "  expected: 2 layers of contiguous float32, bf16 or float16 tensors [2, slots, 16], slots a multiple of 16"
     )
 
 

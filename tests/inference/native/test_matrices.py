@@ -26,7 +26,7 @@ def quantized(rows: int, columns: int, scheme: QuantConfig) -> torch.nn.Module:
     return from_qvalues(levels, torch.rand(rows, groups) * 0.1, zeros, scheme, torch.randn(rows)).eval()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rows, columns", SIZES)
 def test_float_products(rows: int, columns: int, dtype: torch.dtype) -> None:
     layer, x = linear(rows, columns, dtype), torch.randn(7, columns)
@@ -67,7 +67,7 @@ def test_minimums_in_place_of_zeros(rows: int, columns: int) -> None:
     assert not torch.equal(found, plain)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "4", "8"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16", "4", "8"])
 def test_the_bits_of_a_row_are_its_own(kind: str) -> None:
     for rows, columns in [(40, 136), (64, 576)]:
         if kind in "48":
@@ -80,7 +80,7 @@ def test_the_bits_of_a_row_are_its_own(kind: str) -> None:
             assert torch.equal(product(made, x[:count], threads=count % 3 + 1), alone[:count])
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "4", "8"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16", "4", "8"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_shows(kind: str, value: float) -> None:
     layer = quantized(16, 64, QuantConfig(int(kind), 32)) if kind in "48" else linear(16, 64, getattr(torch, kind))
@@ -88,3 +88,17 @@ def test_what_is_not_finite_shows(kind: str, value: float) -> None:
     x[1, 40] = value
     found = product(weights(layer), x)
     assert found[0].isfinite().all() and not found[1].isfinite().any()
+
+
+def test_every_float16_number_is_read_exactly() -> None:
+    """In the vectors, and in the columns that are left over: a product with 1 is the number."""
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16)
+    for columns in (64, 7):
+        layer = torch.nn.Linear(columns, 2**16, bias=False).half()
+        with torch.no_grad():
+            layer.weight.zero_()[:, 3] = numbers
+        x = torch.zeros(1, columns)
+        x[0, 3] = 1.0
+        found = product(weights(layer), x)[0]
+        assert torch.equal(found.nan_to_num(7.0), numbers.float().nan_to_num(7.0))
+        assert torch.equal(found.isinf(), numbers.isinf())

@@ -12,7 +12,7 @@
 | `build.py`    | compile it, once per machine                                                      |
 | `trial.py`    | which way is faster on this machine                                               |
 | `decoder.cpp` | the program of a step; `step.h` what it shares, `attention.h` attention           |
-| `products.h`  | matrix products of a few rows, in float32, bf16, 8 and 4 bits                     |
+| `products.h`  | matrix products of a few rows, in float32, bf16, float16, 8 and 4 bits            |
 | `vectors.h`   | vectors of 8 or 16 floats                                                         |
 | `team.h`      | the threads                                                                       |
 """

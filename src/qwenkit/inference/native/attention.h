@@ -1,6 +1,7 @@
 // Attention of single rows over the paged cache, in spans of positions. The sums of a span, and their joining, have one
 // order, whichever threads compute them.
 #pragma once
+#include <type_traits>
 #include "step.h"
 
 static int64_t slot_of(const int32_t* table, int64_t position) {
@@ -63,7 +64,7 @@ static void weighted_sum(const T* values, const int32_t* table, int64_t from, in
     for (int h = 0; h < B; h++)
       for (int i = 0; i < LANES; i++) {
         float* to_d = out + h * out_stride + d;
-        if (sizeof(T) == 2) to_d[2 * i] = a[h][i], to_d[2 * i + 1] = b[h][i];
+        if (std::is_same<T, BFloat16>::value) to_d[2 * i] = a[h][i], to_d[2 * i + 1] = b[h][i];
         else to_d[i] = a[h][i], to_d[LANES + i] = b[h][i];
       }
   }
@@ -143,7 +144,8 @@ static void attend(const Layer& l, uint32_t chunk, int thread) {
     int64_t from = std::max(start, span * SPAN), to = std::min(end, (span + 1) * SPAN);
     float* here = partial + (span - begin) * shared * stride;
     if (m.cache_kind == FLOAT32) attend_span<float>(l, row, g, from, to, job.scratch[thread].scores, here);
-    else attend_span<BFloat16>(l, row, g, from, to, job.scratch[thread].scores, here);
+    else if (m.cache_kind == BFLOAT16) attend_span<BFloat16>(l, row, g, from, to, job.scratch[thread].scores, here);
+    else attend_span<Float16>(l, row, g, from, to, job.scratch[thread].scores, here);
   }
   if (!job.split)
     for (int64_t h = 0; h < shared; h++)

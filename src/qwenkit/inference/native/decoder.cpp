@@ -91,9 +91,11 @@ static void embed_row(int64_t row) {
     return;
   }
   int64_t at = job.step->ids[row] * m.width;
+  const void* table = m.embedding.data;
   for (int64_t i = 0; i < m.width; i++)
-    x[i] = m.embedding.kind == FLOAT32 ? ((const float*)m.embedding.data)[at + i]
-                                       : to_float(((const BFloat16*)m.embedding.data)[at + i]);
+    x[i] = m.embedding.kind == FLOAT32    ? ((const float*)table)[at + i]
+           : m.embedding.kind == BFLOAT16 ? to_float(((const BFloat16*)table)[at + i])
+                                          : to_float(((const Float16*)table)[at + i]);
 }
 
 static void perform(const Task& task, uint32_t number, uint32_t chunk, int thread) {
@@ -107,7 +109,9 @@ static void perform(const Task& task, uint32_t number, uint32_t chunk, int threa
       return products({&l.q, &l.k, &l.v}, {job.qkv, job.qkv + queries, job.qkv + queries + keys},
                       inputs(PREPARE_QKV, task.layer, job.rows, number, thread), job.rows, chunk, job.qkv_width);
     }
-    case ROTATE: return m.cache_kind == FLOAT32 ? rotate_row<float>(l, chunk) : rotate_row<BFloat16>(l, chunk);
+    case ROTATE:
+      if (m.cache_kind == FLOAT32) return rotate_row<float>(l, chunk);
+      return m.cache_kind == BFLOAT16 ? rotate_row<BFloat16>(l, chunk) : rotate_row<Float16>(l, chunk);
     case ATTEND: return attend(l, chunk, thread);
     case COMBINE: return combine_split(l, chunk);
     case OUT: return add_product(l.o, inputs(PREPARE_OUT, task.layer, job.rows, number, thread), chunk, thread);

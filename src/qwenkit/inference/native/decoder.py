@@ -321,6 +321,6 @@ def _check_cache(model: Transformer, keys: Sequence[Tensor], values: Sequence[Te
     if not fits or len(kinds) != 1 or keys[0].dtype not in KINDS or not keys[0].is_contiguous():
         raise UserError(
             f"keys and values of shapes {sorted(map(list, shapes))} in {len(keys)} layers",
-            expected=f"{config.num_hidden_layers} layers of contiguous float32 or bf16 tensors "
+            expected=f"{config.num_hidden_layers} layers of contiguous float32, bf16 or float16 tensors "
             f"[{config.kv_heads}, slots, {config.head_size}], slots a multiple of 16",
         )

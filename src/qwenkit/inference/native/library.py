@@ -10,7 +10,7 @@ from ctypes import POINTER, c_char_p, c_double, c_int64, c_uint64, c_void_p
 
 from qwenkit.inference.native.build import Unavailable, shared_library
 
-FLOAT32, BFLOAT16, INT8, INT4, INT4_MINIMUMS = range(5)
+FLOAT32, BFLOAT16, FLOAT16, INT8, INT4, INT4_MINIMUMS = range(6)
 
 
 class Matrix(ctypes.Structure):

@@ -1,4 +1,4 @@
-"""Weights as the C++ code reads them: float32 and bf16 where they lie, quantized layers in tiles.
+"""Weights as the C++ code reads them: float32, bf16 and float16 where they lie, quantized layers in tiles.
 
 A tile holds the rows of a quantized matrix that one vector has lanes for, side by side, so that one load brings a few
 columns of each. A tile's scales are float32 whose last 8 bits are the zero: exact for scales of 16 bits, 2^-16 off for
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError
-from qwenkit.inference.native.library import BFLOAT16, FLOAT32, INT4, INT4_MINIMUMS, INT8, Matrix, library
+from qwenkit.inference.native.library import BFLOAT16, FLOAT16, FLOAT32, INT4, INT4_MINIMUMS, INT8, Matrix, library
 from qwenkit.model.mapped import own_pages
 from qwenkit.model.quantized_linear import QuantizedLinear
 
-KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
+KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
 
 class Weights(NamedTuple):

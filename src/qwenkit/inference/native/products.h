@@ -1,6 +1,6 @@
 // Matrix products of a few rows: out[b][n] = sum over k of w[n][k] * x[b][k].
 //
-// A weight is read once for up to four rows at a time. Float weights (float32, bf16) are multiplied in float32 and summed
+// A weight is read once for up to four rows at a time. Float weights (float32, bf16, float16) are multiplied in float32 and summed
 // in LANES partial sums; quantized ones (8 and 4 bits) are multiplied with inputs of 16 bits in blocks, whose integer
 // sums are exact. Each of these sums has one order, whatever the tile in which it is computed: so the bits of a row
 // depend on that row alone.
@@ -10,7 +10,7 @@
 #pragma once
 #include "vectors.h"
 
-enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4, INT4_MINIMUMS };
+enum Kind : int64_t { FLOAT32, BFLOAT16, FLOAT16, INT8, INT4, INT4_MINIMUMS };
 
 struct Matrix {        // the same fields as `library.Matrix`
   int64_t kind, rows, columns, group;  // group: columns that share a scale; 0: a whole row
@@ -65,7 +65,7 @@ inline void prepare_block(const float* x, int64_t block, int16_t* q, float& scal
 // Write the prepared form of x [columns] to out [prepared_size]. Quantized: values, then a scale and a sum for each block.
 inline void prepare(const Matrix& m, const float* x, float* out) {
   int64_t columns = m.columns, k = 0;
-  if (m.kind == FLOAT32) {
+  if (m.kind == FLOAT32 || m.kind == FLOAT16) {
     memcpy(out, x, columns * sizeof(float));
   } else if (m.kind == BFLOAT16) {
     for (; k + 2 * LANES <= columns; k += 2 * LANES)
@@ -278,6 +278,9 @@ inline void product(const Matrix& m, int64_t from, int64_t to, const float* x, i
                   out + from, out_stride);
   else if (m.kind == BFLOAT16)
     float_product((const BFloat16*)m.data + from * m.columns, m.columns, to - from, x, x_stride, rows, m.columns,
+                  out + from, out_stride);
+  else if (m.kind == FLOAT16)
+    float_product((const Float16*)m.data + from * m.columns, m.columns, to - from, x, x_stride, rows, m.columns,
                   out + from, out_stride);
   else if (m.kind == INT8)
     quantized_product<INT8>(m, from, to, x, x_stride, rows, out, out_stride);

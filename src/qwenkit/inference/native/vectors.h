@@ -3,6 +3,7 @@
 // instruction by itself. Every operation has one rounding that no optimization may change: the bits of a result must
 // not depend on the loop in which it was computed.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
@@ -24,6 +25,7 @@ typedef int16_t Shorts __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(4 * LANES)));
 typedef int16_t HalfWidth __attribute__((vector_size(2 * LANES)));  // LANES of them
 typedef uint16_t BFloat16;
+struct Float16 { uint16_t bits; };
 
 template <class V> inline V load(const void* from) {
   V vector;
@@ -97,12 +99,19 @@ inline Ints pair_products(Ints total, Ints w, Ints x) {
 #endif
 }
 
-// LANES finite float16 numbers.
+// LANES float16 numbers, each exact; infinity and NaN stay what they are.
 inline Floats load_float16(const void* from) {
+#if WIDE_VECTORS
+  return (Floats)_mm512_cvtph_ps(load<__m256i>(from));
+#elif defined(__F16C__) && defined(__AVX2__)
+  return (Floats)_mm256_cvtph_ps(load<__m128i>(from));
+#else
   typedef uint16_t Narrow __attribute__((vector_size(2 * LANES)));
-  Words bits = __builtin_convertvector(load<Narrow>(from), Words);
-  Words size = (Words)((Floats)((bits & 0x7FFFu) << 13) * 0x1p112f);
+  Words bits = __builtin_convertvector(load<Narrow>(from), Words), all = bits & 0x7FFFu;
+  Words size = (Words)((Floats)(all << 13) * 0x1p112f);
+  size |= (Words)(all >= 0x7C00u) & 0x7F800000u;
   return (Floats)(size | (bits & 0x8000u) << 16);
+#endif
 }
 
 inline Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
@@ -131,16 +140,41 @@ inline float to_float(BFloat16 bits) {
   memcpy(&value, &word, 4);
   return value;
 }
+inline float to_float(Float16 value) {
+  uint32_t all = value.bits & 0x7FFF, word = all << 13;
+  float size;
+  memcpy(&size, &word, 4);
+  size *= 0x1p112f;
+  memcpy(&word, &size, 4);
+  word |= (all >= 0x7C00 ? 0x7F800000 : 0) | (uint32_t)(value.bits & 0x8000) << 16;
+  memcpy(&size, &word, 4);
+  return size;
+}
 inline void assign(float& to, float value) { to = value; }
+inline void assign(Float16& to, float value) {  // to the nearest, ties to even; beyond the largest lies infinity
+  uint32_t word;
+  memcpy(&word, &value, 4);
+  uint32_t sign = word >> 16 & 0x8000, size = word & 0x7FFFFFFF, bits;
+  float magnitude;
+  memcpy(&magnitude, &size, 4);
+  if (size > 0x7F800000) bits = 0x7E00;
+  else if (magnitude >= 65520.0f) bits = 0x7C00;
+  else if (magnitude < 0x1p-14f) bits = (uint32_t)(int32_t)std::nearbyint(magnitude * 0x1p24f);  // multiples of 2^-24
+  else bits = (size - (112u << 23) + 0xFFF + (size >> 13 & 1)) >> 13;
+  to.bits = sign | bits;
+}
 inline void assign(BFloat16& to, float value) {  // to the nearest, ties to even; a NaN stays one
   uint32_t word;
   memcpy(&word, &value, 4);
   to = value != value ? 0x7FC0 : (BFloat16)((word + 0x7FFF + ((word >> 16) & 1)) >> 16);
 }
 
-// 2 * LANES neighbours in two vectors: floats in their order, bf16 as those of even and of odd place.
+// 2 * LANES neighbours in two vectors: float32 and float16 in their order, bf16 as those of even and of odd place.
 inline void load_two(const float* from, Floats& a, Floats& b) {
   a = load<Floats>(from), b = load<Floats>(from + LANES);
+}
+inline void load_two(const Float16* from, Floats& a, Floats& b) {
+  a = load_float16(from), b = load_float16(from + LANES);
 }
 inline void load_two(const BFloat16* from, Floats& a, Floats& b) {
   Words words = load<Words>(from);
