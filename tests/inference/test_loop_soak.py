@@ -104,9 +104,8 @@ async def all_coroutines(loop: EngineLoop, clients: list[tuple[int, str]]) -> li
             task.cancel()
     got = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), LIMIT)
     for result, (_, end) in zip(got, clients):
-        assert not isinstance(result, BaseException) or (
-            isinstance(result, asyncio.CancelledError) == (end == "cancelled")
-        )
+        if isinstance(result, BaseException):
+            assert isinstance(result, asyncio.CancelledError) and end == "cancelled", result
     return [result if isinstance(result, Output) else None for result in got]
 
 
