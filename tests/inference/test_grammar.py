@@ -350,6 +350,9 @@ class _Stuck:
     def is_error(self) -> bool:
         return True
 
+    def deep_copy(self) -> _Stuck:
+        return self
+
     def get_error(self) -> str:
         return "step_lexer_fuel exceeded\nand more"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -82,3 +83,50 @@ def test_a_later_turn_goes_on_with_the_draws(model: Transformer) -> None:
         assert str(caught.value) == f"{name} = -1\n  expected: an integer, 0 or more"
     with pytest.raises(UserError, match=r"first_draws\[0\] = 'a'"):
         engine.generate([[1]], single, [7], ["a"])  # type: ignore[list-item]
+
+
+def test_what_one_request_may_take_of_an_engine_is_bounded(model: Transformer) -> None:
+    engine = Engine(model, Bytes())
+    with pytest.raises(UserError) as caught:
+        engine.submit("one", replace(WARM, n=129))
+    assert str(caught.value) == (
+        "request 0: n = 129\n  expected: at most 128 answers of a request\n"
+        "  hint: ask several times, or use Engine.generate"
+    )
+    assert len(engine.prepare("one", replace(WARM, n=128)).sequences) == 128
+    assert len(engine.generate([[1]], replace(WARM, n=129, max_tokens=1))[0].samples) == 129
+    with pytest.raises(UserError) as caught:
+        engine.prepare("one", WARM, cache_salt="a" * 1001)
+    assert str(caught.value).endswith("  expected: a string of at most 1000 characters; or None")
+
+
+def test_a_second_thread_inside_an_engine_is_told_of_the_loop(model: Transformer) -> None:
+    engine, inside, go_on = Engine(model, Bytes()), threading.Event(), threading.Event()
+    states = engine.runner.forward.states
+
+    def slow(*given: Any) -> Any:
+        inside.set()
+        assert go_on.wait(60)
+        return states(*given)
+
+    engine.runner.forward.states = slow  # type: ignore[method-assign]
+    asks: list[Any] = [
+        engine.step, engine.update_weights, lambda: engine.reconfigure(model.config), lambda: engine.abort(0),
+        lambda: engine.submit([1]), lambda: engine.generate([[1]], WARM), lambda: engine.score([[1, 2]]),
+        lambda: list(engine.stream([1], WARM)),
+    ]  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(engine.generate, ["zero"], WARM)
+        assert inside.wait(60)
+        for ask in asks:
+            with pytest.raises(UserError) as caught:
+                ask()
+            assert str(caught.value) == (
+                "another thread is inside this engine\n  expected: one thread at a time\n"
+                "  hint: EngineLoop(engine) takes requests from any thread"
+            )
+        assert engine.stats().running >= 0 and engine.prepare("one", WARM).handle == -1  # which any thread may ask
+        go_on.set()
+        outputs = running.result()
+    assert outputs[0].samples == engine.generate(["zero"], WARM)[0].samples
+    engine.update_weights()

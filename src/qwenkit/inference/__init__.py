@@ -5,6 +5,7 @@
 | file                   | what it holds                                                       |
 | ---------------------- | ------------------------------------------------------------------- |
 | `engine.py`            | the engine: requests in, deltas and outputs out                     |
+| `one_thread.py`        | a second thread inside an engine gets an error                      |
 | `pending.py`           | the requests that are still owed something, their deltas            |
 | `requests.py`          | from what a caller asks to requests, all checked                    |
 | `generation_config.py` | what a model folder says of generation                              |
@@ -39,6 +40,7 @@
 | `native/`              | the decoder as one C++ function, for the processor                  |
 | `engine_loop.py`       | an engine on a thread of its own, for requests from any other       |
 | `loop_thread.py`       | that thread: what it is asked, when it steps, how it ends           |
+| `turns.py`             | what waits there for an idle engine, and behind that                |
 | `stepping_engine.py`   | what it asks of an engine                                           |
 | `request_handle.py`    | a request on it, for threads and for coroutines                     |
 | `delta_queue.py`       | the deltas that nobody has taken yet                                |

@@ -125,7 +125,10 @@ def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
 _BIAS = number("", lambda value: -100 <= value <= 100)
 
 BOOL = Validator("True or False", _bool)
-STRING = Validator("a string", lambda value: _fitting(value, lambda x: isinstance(x, str)))
+SALT = Validator(
+    "a string of at most 1000 characters",
+    lambda value: _fitting(value, lambda x: isinstance(x, str) and len(x) <= 1000),
+)
 LOGPROBS = Validator("True or False, or a number from 0 to 20 (0 and 1 are True)", _logprobs)
 BIASES = Validator("a dict of token ids and numbers from -100 to 100", _biases)
 STRINGS = Validator("a string or a list of strings, none of them empty", _strings)

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 from qwenkit.errors import QwenkitError
 from qwenkit.inference.sequence import Delta, Output
 
-
 _NAMES = tuple(field.name for field in fields(Delta))
 
 

@@ -2,7 +2,7 @@
 
     detokenizer = IncrementalDetokenizer(tok, SamplingParams(stop=["\\n\\n"]))
     ended = detokenizer.push(token_id)     # true where a stop string is complete
-    print(detokenizer.delta(), end="")     # the new text, as far as no stop string can take it back
+    detokenizer.text[:detokenizer.settled] # the text, as far as no stop string can take it back
 
 The text is made of complete characters only and is cut at the first stop string.
 """
@@ -58,7 +58,7 @@ class IncrementalDetokenizer:
         """Start an empty text under these sampling parameters."""
         self.stream = tok.stream(params.skip_special_tokens)
         self.stop, self.inclusive = tuple(params.stop or ()), params.include_stop_str_in_output
-        self.text, self.emitted, self.ended = "", 0, False
+        self.text, self.ended = "", False
         self.stop_buffer = max((len(text) for text in self.stop), default=1) - 1
         """The number of characters at the end of the text that are held back, since a stop string may begin in them."""
         self.tok = tok
@@ -90,11 +90,10 @@ class IncrementalDetokenizer:
                 self.stop_buffer = 0
         return self.text
 
-    def delta(self) -> str:
-        """Return the text since the last call, as far as no stop string can take it back."""
-        end = max(self.emitted, len(self.text) - self.stop_buffer)
-        delta, self.emitted = self.text[self.emitted : end], end
-        return delta
+    @property
+    def settled(self) -> int:
+        """Return how many characters of the text no stop string can take back."""
+        return max(0, len(self.text) - self.stop_buffer)
 
     def _cut(self, matches: list[Match]) -> bool:
         """End the text before the first match; return whether there is one."""

@@ -35,8 +35,8 @@ aborted.
 Caveats: an empty prompt is refused, since Qwen has no token for the beginning of a text. `[tok.eot_id]` is one, but
 means "a new text begins" only to models that were trained across the ends of documents; those trained here were not. A
 prompt that leaves no position for a new token is refused, and `max_tokens=0` gives an empty answer with finish_reason
-"length". An engine belongs to one thread, except for `prepare` and `stats` (`engine_loop.py` gives it to many). Its
-cache is freed with the engine.
+"length". An engine belongs to one thread, except for `prepare` and `stats`: a second one that comes while it works gets
+a `UserError` (`engine_loop.py` gives it to many). Its cache is freed with the engine.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_changes import check_config, check_state, without_tied_head
 from qwenkit.inference.model_runner import ModelRunner
 from qwenkit.inference.native.decoder import NativeDecoder
+from qwenkit.inference.one_thread import OneThread
 from qwenkit.inference.pending import PendingRequests
 from qwenkit.inference.requests import (
     RNG_ID,
@@ -75,7 +76,7 @@ from qwenkit.inference.requests import (
 )
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scoring import reading_order, scoring_requests
-from qwenkit.inference.sequence import Delta, Output, Request
+from qwenkit.inference.sequence import Delivered, Delta, Output, Request
 from qwenkit.inference.speculation import Speculation
 from qwenkit.inference.stats import EngineStats
 from qwenkit.inference.stepper import Stepper, make_scheduler
@@ -146,7 +147,7 @@ class Engine:
             graphs=cuda_graphs,
         )  # fmt: skip
         self.scheduler = make_scheduler(self.runner, max_batch, invariant)
-        self.version = 0
+        self.version, self._one_thread = 0, OneThread()
         self._requests = PendingRequests(tok)
         self._stepper = Stepper(self.runner, self.scheduler, self._requests, step_tokens, invariant, speculation)
 
@@ -298,8 +299,12 @@ class Engine:
         if len(request.prompt.ids) + request.max_new_tokens > self.max_length:
             raise UserError("prepared under another configuration", where=request.label, hint="prepare it again")
         request.take_names(self._requests.next_handle)
-        self._enqueue([request])
-        return request.handle
+        try:
+            self._enqueue([request])
+            return request.handle
+        except BaseException:  # an interrupt must not leave a request that is pending and never computed
+            self._requests.remove(request)
+            raise
 
     @property
     def has_work(self) -> bool:
@@ -317,9 +322,10 @@ class Engine:
     def abort(self, handle: int) -> None:
         """Drop a request: no delta of it comes any more, and its place is free at the next step. Unknown and finished
         handles are ignored."""
-        request = self._requests.get(RNG_ID.parse(handle, "handle"))
-        if request is not None and request.submitted:
-            self._requests.remove(request)
+        with self._one_thread:
+            request = self._requests.get(RNG_ID.parse(handle, "handle"))
+            if request is not None and request.submitted:
+                self._requests.remove(request)
 
     def stats(self) -> EngineStats:
         """Return what the engine does and has done; any thread may ask."""
@@ -332,15 +338,16 @@ class Engine:
         all tensors of the model, or those that are trained in it (`model.trainable.trainable_state`).
 
         Raises a `UserError` while requests are pending, and for a state that does not fit the model."""
-        self._check_idle("new weights")
-        self.scheduler.pool.forget_all()  # before anything changes: a failure in the middle must not leave what is old
-        if state is not None:
-            state = without_tied_head(state) if self.model.config.tie_word_embeddings else state
-            check_state(state, self.model)
-            self.model.load_state_dict(state, strict=False)
-        with self._inference():
-            self.runner.refresh_weights()
-        self.version += 1
+        with self._one_thread:
+            self._check_idle("new weights")
+            self.scheduler.pool.forget_all()  # before anything changes: a failure in the middle leaves nothing old
+            if state is not None:
+                state = without_tied_head(state) if self.model.config.tie_word_embeddings else state
+                check_state(state, self.model)
+                self.model.load_state_dict(state, strict=False)
+            with self._inference():
+                self.runner.refresh_weights()
+            self.version += 1
 
     def reconfigure(self, config: ModelConfig) -> None:
         """Compute under another configuration from now on, such as another context extension; nothing that was
@@ -348,10 +355,11 @@ class Engine:
 
         Raises a `UserError` while requests are pending, and for a change of what the weights or the engine were made
         with."""
-        self._check_idle("a new configuration")
-        check_config(config, self.model.config)
-        self.model.config = config
-        self._follow_model()
+        with self._one_thread:
+            self._check_idle("a new configuration")
+            check_config(config, self.model.config)
+            self.model.config = config
+            self._follow_model()
 
     def _check_idle(self, what: str) -> None:
         if self._requests.are_unfinished:
@@ -392,14 +400,15 @@ class Engine:
 
     def _texts(self, request: Request) -> Iterator[str]:
         """Yield the text as it grows until the request is complete, by whichever call steps."""
-        (sequence,) = request.sequences
+        (sequence,), delivered = request.sequences, Delivered()
         with self._pending([request]):
             while request.is_pending:
                 self._step()
-                if text := sequence.delta().text:
-                    yield text
+                delta, delivered = sequence.delta(delivered)
+                if delta.text:
+                    yield delta.text
             request.result()
-        if rest := sequence.delta().text:
+        if rest := sequence.delta(delivered)[0].text:
             yield rest
 
     @contextmanager
@@ -409,23 +418,24 @@ class Engine:
             self._enqueue(requests)
             yield
         finally:
-            for request in requests:
-                self._requests.remove(request)
+            self._requests.remove_all(requests)
 
     def _enqueue(self, requests: list[Request]) -> None:
-        self._follow_model()
-        for request in requests:
-            salt = cache_salt(request, self.model.config)
-            for sequence in request.sequences:
-                sequence.table.salt = salt
-            self._requests.add(request, self.version)
-        self.scheduler.add(s for request in requests if request.is_pending for s in request.sequences)
+        with self._one_thread:
+            self._follow_model()
+            for request in requests:
+                salt = cache_salt(request, self.model.config)
+                for sequence in request.sequences:
+                    sequence.table.salt = salt
+                self._requests.add(request, self.version)
+            self.scheduler.add(s for request in requests if request.is_pending for s in request.sequences)
 
     def _step(self) -> None:
         """Run one step of the model for all requests, and finalize those that it completes."""
-        self._follow_model()
-        with self._inference():
-            self._stepper.step(self.version)
+        with self._one_thread:
+            self._follow_model()
+            with self._inference():
+                self._stepper.step(self.version)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

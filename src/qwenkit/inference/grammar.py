@@ -59,9 +59,9 @@ class GrammarTokenizer(Protocol):
 class GrammarState:
     """How far one answer has come in its grammar."""
 
-    def __init__(self, matcher: LLMatcher, size: int) -> None:
-        """Begin at the grammar's start; `size` is the number of tokens."""
-        self._matcher, self._size = matcher, size
+    def __init__(self, compiled: LLMatcher, size: int) -> None:
+        """Begin at the grammar's start; `size` is the number of tokens. `compiled` stays as it is."""
+        self._compiled, self._matcher, self._size = compiled, compiled.deep_copy(), size
         self.may_end = False
         """Whether the answer may end here, as of the last `allowed`."""
 
@@ -74,6 +74,10 @@ class GrammarState:
         mask = np.unpackbits(bits, count=self._size + 1, bitorder="little").view(np.bool_)
         self.may_end = bool(mask[self._size])  # the end of the text is the token after all others
         return mask[: self._size]
+
+    def renewed(self) -> GrammarState:
+        """Return the state at the grammar's start."""
+        return GrammarState(self._compiled, self._size)
 
     def push(self, id: int) -> None:
         """Take the next token of the answer, one of those that are allowed."""
@@ -112,7 +116,7 @@ class Grammars:
             self._compiled.move_to_end(key)
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
-            return GrammarState(matcher.deep_copy(), tok.n_tokens)
+            return GrammarState(matcher, tok.n_tokens)
 
     def _checked_tokenizer(self, name: str) -> GrammarTokenizer:
         if not all(hasattr(self._tok, part) for part in ("n_tokens", "special", "tokens", "encode_ordinary")):

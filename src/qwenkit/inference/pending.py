@@ -7,6 +7,9 @@
 
 Whatever a request holds (its prompt, ids, text) is referred to from here and from the scheduler only. So it is gone
 when the last delta is handed out, when the call that waits for it ends, and when it is aborted.
+
+An interrupt (Ctrl-C) in the middle loses no delta and leaves no request that nobody computes: what was handed out is
+noted in one assignment, right before it is, and a request that is not in here any more is aborted at the next step.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Iterable
 
 from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.sampling import not_finite
-from qwenkit.inference.sequence import Delta, Request, Sequence
+from qwenkit.inference.sequence import Delivered, Delta, Request, Sequence
 
 
 class PendingRequests:
@@ -26,6 +29,7 @@ class PendingRequests:
         self.tok, self.next_handle = tok, 0
         self._requests: dict[int, Request] = {}
         self._undelivered: dict[Sequence, None] = {}
+        self._delivered: dict[Sequence, Delivered] = {}
 
     @property
     def are_unfinished(self) -> bool:
@@ -52,11 +56,25 @@ class PendingRequests:
         self._requests.pop(request.handle, None)
         for sequence in request.sequences:
             self._undelivered.pop(sequence, None)
+            self._delivered.pop(sequence, None)
         request.cancel()
 
+    def remove_all(self, requests: Iterable[Request]) -> None:
+        """Forget requests, all at once where this is interrupted."""
+        gone = {request.handle: request for request in requests}
+        self._requests = {handle: request for handle, request in self._requests.items() if handle not in gone}
+        for request in gone.values():
+            self.remove(request)
+
     def collect(self, sequences: Iterable[Sequence], version: int) -> None:
-        """Set the output or the error of each request that some of these sequences complete."""
-        finished = [s for s in sequences if s.status == "finished" and s.request.handle in self._requests]
+        """Set the output or the error of each request that some of these sequences complete; abort those that are owed
+        to nobody."""
+        finished: list[Sequence] = []
+        for sequence in sequences:
+            if sequence.request.handle not in self._requests:
+                sequence.request.cancel()
+            elif sequence.status == "finished":
+                finished.append(sequence)
         for request in dict.fromkeys(sequence.request for sequence in finished):
             if request.is_pending:
                 self._complete(request, version)
@@ -66,16 +84,21 @@ class PendingRequests:
         """Return what submitted requests have got since their last deltas, in the order of their handles.
 
         The last delta of a request holds its output or its error, and the request is forgotten."""
-        sequences = [*self._undelivered, *(sequence for sequence in running if sequence.request.submitted)]
-        sequences = [sequence for sequence in sequences if sequence.has_delta]
-        sequences.sort(key=lambda s: (s.request.handle, s.finish_reason in ("not finite", "error"), s.sample))
-        deltas = [sequence.delta() for sequence in sequences]
-        last = {sequence.request: delta for sequence, delta in zip(sequences, deltas)}
+        sequences = dict.fromkeys([*self._undelivered, *(s for s in running if s.request.submitted)])
+        delivered, deltas, last = dict(self._delivered), list[Delta](), dict[Request, Delta]()
+        for sequence in sorted(sequences, key=_order):
+            start = delivered.get(sequence, Delivered())
+            if sequence.has_delta(start):
+                delta, delivered[sequence] = sequence.delta(start)
+                deltas.append(delta)
+                last[sequence.request] = delta
         for request, delta in last.items():
             if not request.is_pending:
                 delta.output, delta.error = request.output, request.error
                 self._requests.pop(request.handle, None)
-        self._undelivered = {}
+        delivered = {sequence: count for sequence, count in delivered.items() if sequence.finish_reason is None}
+        # Python looks for signals where a call or a round of a loop ends: not from here on.
+        self._undelivered, self._delivered = {}, delivered
         return deltas
 
     def _complete(self, request: Request, version: int) -> None:
@@ -85,3 +108,8 @@ class PendingRequests:
             request.cancel()
         elif all(s.status == "finished" for s in request.sequences):
             request.output = request.to_output(self.tok, version)
+
+
+def _order(sequence: Sequence) -> tuple[int, bool, int]:
+    """Return what deltas are sorted by: the handle, then the sample; the end of a request without an output is last."""
+    return sequence.request.handle, sequence.finish_reason in ("not finite", "error"), sequence.sample

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from qwenkit.chat import stop_token_ids, thought_tokens, truncate_history
 from qwenkit.errors import UserError, within
-from qwenkit.inference.argument_checks import STRING, as_list, integer, optional, same_length, shown, token_ids
+from qwenkit.inference.argument_checks import SALT, as_list, integer, optional, same_length, shown, token_ids
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.generation_config import read_generation_config
 from qwenkit.inference.grammar import Grammars
@@ -42,6 +43,9 @@ T = TypeVar("T")
 PROMPTS = "a list of strings or of lists of token ids"
 RNG_ID = integer(0)
 PRIORITY = integer(-(2**31), 2**31 - 1)
+MOST_SAMPLES = 128
+"""Answers that a request may have which is queued on its own: one client must not fill an engine that many use.
+`Engine.generate` takes more."""
 
 _MEDIA = {"image": "an image", "audio": "a sound"}
 
@@ -154,15 +158,21 @@ class RequestFactory:
         if params.prompt_logprobs:
             request.prompt_logprobs = [None] * len(prompt.ids)
             request.prompt_top_logprobs = [None] * len(prompt.ids)
-        tok = self.tok if with_text or params.stop else None
+        renew = partial(self._renew, tok=self.tok if with_text or params.stop else None)
         for sample in range(params.n):
-            detokenizer = None if tok is None else IncrementalDetokenizer(tok, params)
-            sequence = Sequence(request, sample, detokenizer, _token_counts(request))
-            sequence.grammar = self.grammars.start(params)
-            sequence.thought = self._thought(request)
+            sequence = Sequence(request, sample, None, renew=renew)
+            renew(sequence)
             sequence.finish_reason = check_stop(sequence)
             request.sequences.append(sequence)
         return request
+
+    def _renew(self, sequence: Sequence, tok: TextTokenizer | None) -> None:
+        """Make what depends on the ids of an answer as it is before the first one."""
+        request = sequence.request
+        sequence.detokenizer = None if tok is None else IncrementalDetokenizer(tok, request.params)
+        sequence.token_counts = _token_counts(request)
+        sequence.grammar = sequence.grammar.renewed() if sequence.grammar else self.grammars.start(request.params)
+        sequence.thought = self._thought(request)
 
     def make_requests(
         self,
@@ -195,10 +205,13 @@ class RequestFactory:
         start: tuple[int, int] = RNG_ID.parse(sample, "sample"), RNG_ID.parse(first_draw, "first_draw")
         rendered = self.render(prompt, label) if isinstance(prompt, Conversation) else prompt
         params = self.effective_params(params, chat=isinstance(prompt, Conversation))
+        if params.n > MOST_SAMPLES:
+            raise UserError(f"n = {params.n}", where=label, expected=f"at most {MOST_SAMPLES} answers of a request",
+                            hint="ask several times, or use Engine.generate")  # fmt: skip
         request = self.make_request(rendered, params, number, label, True, *start)
         request.submitted = True
         request.priority = PRIORITY.parse(priority, "priority")
-        request.cache_salt = optional(STRING).parse(cache_salt, "cache_salt")
+        request.cache_salt = optional(SALT).parse(cache_salt, "cache_salt")
         return request
 
     def encode(self, prompt: PromptLike, label: str) -> Prompt:

@@ -187,8 +187,8 @@ def _change(scores_V: Tensor, sequence: Sequence) -> None:
         _penalize(scores_V, sequence)
     if forbidden := sequence.forbidden_ids:
         scores_V[_ids(forbidden, scores_V)] = NEVER
-    if sequence.params.allowed_token_ids:
-        _forbid_all_but(scores_V, sequence.params.allowed_token_ids)
+    if (allowed_N := sequence.request.allowed_ids) is not None:
+        _forbid_all_but(scores_V, torch.from_numpy(allowed_N).to(scores_V.device))
     in_grammar = sequence.grammar is not None and _bind(scores_V, sequence)
     if scores_V.max() == NEVER:
         raise UserError("no token may follow", hint="what is asked for forbids every token at this point")
@@ -232,9 +232,8 @@ def _bind(scores_V: Tensor, sequence: Sequence) -> bool:
     return not grammar.may_end
 
 
-def _forbid_all_but(scores_V: Tensor, ids: tuple[int, ...] | list[int]) -> None:
+def _forbid_all_but(scores_V: Tensor, ids_N: Tensor) -> None:
     """Forbid all tokens but these."""
-    ids_N = _ids(ids, scores_V)
     scores_N = scores_V[ids_N]
     scores_V.fill_(NEVER)[ids_N] = scores_N
 

@@ -13,7 +13,7 @@ come (`allowed_token_ids`, `bad_words`, a grammar), then (Hugging Face's order) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -72,6 +72,17 @@ VALIDATORS: dict[str, Validator] = {
     "grammar": optional(GRAMMAR),
     "tools": optional(TOOLS),
 }
+
+LIMITS: dict[str, tuple[int, int, str]] = {
+    "logit_bias": (1024, 0, ""),
+    "stop": (64, 1000, "characters"),
+    "stop_token_ids": (1024, 0, ""),
+    "stop_words_ids": (64, 256, "tokens"),
+    "allowed_token_ids": (2**18, 0, ""),
+    "bad_words": (1024, 200, "characters"),
+}
+"""The most items of a list, and the most characters or tokens of each: what is looked at for every token of an answer
+must not be what another answer waits for."""
 
 GRAMMARS = ("json_schema", "regex", "grammar", "tools")
 """Names of the settings that bind an answer to a form; a request has at most one."""
@@ -167,6 +178,8 @@ class SamplingParams:
         """Convert every value to a plain one; raises a `UserError` for values that do not fit."""
         for name, validator in VALIDATORS.items():
             object.__setattr__(self, name, validator.parse(getattr(self, name), name, where=_WHERE))
+        for name, limits in LIMITS.items():
+            _check_size(name, getattr(self, name) or (), *limits)
         if self.thinking_token_budget is not None:
             self._take_alias("thinking_budget", "thinking_token_budget")
         if len(bound := [name for name in GRAMMARS if getattr(self, name) is not None]) > 1:
@@ -194,6 +207,14 @@ class SamplingParams:
         """Return parameters in which every `None` is filled from `defaults`, then from the neutral values."""
         known = {**NEUTRAL, **defaults}
         return replace(self, **{name: value for name, value in known.items() if getattr(self, name) is None})
+
+
+def _check_size(name: str, items: Collection[Any], most: int, longest: int, unit: str) -> None:
+    """Raise a `UserError` for a list of more items than a request may have, or with one that is too long."""
+    if len(items) > most:
+        raise UserError(f"{name} of {len(items):,} items", where=_WHERE, expected=f"at most {most:,}")
+    if unit and (length := max(map(len, items), default=0)) > longest:
+        raise UserError(f"{name} with one of {length:,} {unit}", where=_WHERE, expected=f"at most {longest:,}")
 
 
 NEUTRAL: dict[str, Any] = {

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
 
 from qwenkit.errors import QwenkitError
 from qwenkit.inference.block_pool import BlockTable
@@ -108,6 +112,13 @@ class Delta:
     top_logprobs: list[TopLogprobs] | None = None
 
 
+class Delivered(NamedTuple):
+    """How much of an answer was in deltas."""
+
+    ids: int = 0
+    characters: int = 0
+
+
 @dataclass(eq=False)
 class Request:
     """One prompt with its settings, the same for all its samples."""
@@ -147,6 +158,13 @@ class Request:
     """Beginnings are shared in the cache only among requests of the same salt."""
     score_from: int | None = None
     """The position from which on the prompt's own tokens are scored; nothing is generated then."""
+
+    @cached_property
+    def allowed_ids(self) -> np.ndarray | None:
+        """Return the ids of the only tokens that an answer may have, [N], where there is such a list: it may be as long
+        as the vocabulary, and is wanted for every token."""
+        allowed = self.params.allowed_token_ids
+        return None if allowed is None else np.array(allowed, dtype=np.int64)
 
     @property
     def read_length(self) -> int:
@@ -225,8 +243,10 @@ class Sequence:
     """Where in the cache they are."""
     scores: list[float] = field(default_factory=list)
     """The log-probabilities of the prompt's tokens from `Request.score_from` on, in nats."""
-    num_delivered: int = 0
-    """How many ids of the answer were in deltas."""
+    renew: Callable[[Sequence], None] | None = None
+    """Makes what depends on the ids (detokenizer, counts, thought, grammar) as it was before the first one."""
+    torn: bool = False
+    """Whether an id was being added: where nobody is, an interrupt has left it half done, and `recover` mends it."""
 
     @property
     def prompt(self) -> Prompt:
@@ -291,12 +311,34 @@ class Sequence:
         return _top(self.params.logprobs)
 
     def append(self, id: int, logprob: float, top_logprobs: TopLogprobs = ()) -> None:
-        """Add a new token, and set `finish_reason` where it is the last."""
-        self.ids.append(id)
+        """Add a new token, and set `finish_reason` where it is the last.
+
+        Where this is interrupted, the token is in `ids` with all that belongs to it, or it is not there at all, after
+        `recover`; what is drawn again is the same token."""
+        self.torn, count = True, len(self.ids)
         if self.params.logprobs:
-            self.logprobs.append(logprob)
+            self.logprobs[count:] = [logprob]
         if self.num_top_logprobs:
-            self.top_logprobs.append(top_logprobs[: self.num_top_logprobs])
+            self.top_logprobs[count:] = [top_logprobs[: self.num_top_logprobs]]
+        self.ids.append(id)
+        self._follow(id, count + 1)
+        self._end()
+        self.torn = False
+
+    def recover(self) -> None:
+        """Make anew what depends on the ids, where `append` was interrupted: the ids say what is there."""
+        if not self.torn:
+            return
+        if self.renew is not None:
+            self.renew(self)
+        for count, id in enumerate(self.ids, 1):
+            self._follow(id, count)
+        if self.finish_reason in (None, "stop", "length"):
+            self._end()
+        self.torn = False
+
+    def _follow(self, id: int, count: int) -> None:
+        """Let all that depends on the ids take the next one, after which there are `count`."""
         if self.token_counts is not None:
             self.token_counts.push(id)
         in_thought = self.thought is not None and self.thought.push(id)
@@ -304,29 +346,34 @@ class Sequence:
             self.grammar.push(id)
         in_text = id not in self.request.stop_ids or self.params.include_stop_str_in_output
         if self.detokenizer is not None and in_text:
-            self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
+            self.detokenizer.push(id, early=count <= (self.params.min_tokens or 0))
+
+    def _end(self) -> None:
+        """Set `finish_reason` where the newest token is the last; the text is complete then."""
         self.finish_reason = check_stop(self)
+        if self.finish_reason is not None and self.detokenizer is not None:
+            self.detokenizer.finish()
 
     def fail(self, error: QwenkitError) -> None:
         """End the whole request here; `error` is what it gets in place of an output."""
         self.request.error, self.finish_reason = error, "error"
         self.request.cancel()
 
-    @property
-    def has_delta(self) -> bool:
-        """Return whether there is something that was in no delta: new ids, or the end."""
-        return self.finish_reason != "abort" and (self.status == "finished" or self.num_delivered < len(self.ids))
+    def has_delta(self, start: Delivered) -> bool:
+        """Return whether something came after what was delivered: new ids, or the end."""
+        return self.finish_reason != "abort" and (self.status == "finished" or start.ids < len(self.ids))
 
-    def delta(self) -> Delta:
-        """Return what came since the last call."""
-        start, self.num_delivered = self.num_delivered, len(self.ids)
-        if self.detokenizer is not None and self.finish_reason in ("stop", "length"):
-            self.detokenizer.finish()
-        text = None if self.detokenizer is None else self.detokenizer.delta()
-        logprobs = self.logprobs[start:] if self.params.logprobs else None
-        delta = Delta(self.request.handle, self.sample, self.ids[start:], text, logprobs, self.finish_reason)
-        delta.top_logprobs = self.top_logprobs[start:] if self.num_top_logprobs else None
-        return delta
+    def delta(self, start: Delivered) -> tuple[Delta, Delivered]:
+        """Return what came after what was delivered, and what is delivered with it. Nothing is changed."""
+        stop, text = Delivered(len(self.ids), start.characters), None
+        if self.detokenizer is not None:
+            stop = stop._replace(characters=max(start.characters, self.detokenizer.settled))
+            text = self.detokenizer.text[start.characters : stop.characters]
+        logprobs = self.logprobs[start.ids : stop.ids] if self.params.logprobs else None
+        ids = self.ids[start.ids : stop.ids]
+        delta = Delta(self.request.handle, self.sample, ids, text, logprobs, self.finish_reason)
+        delta.top_logprobs = self.top_logprobs[start.ids : stop.ids] if self.num_top_logprobs else None
+        return delta, stop
 
     def to_sample(self, tok: TextTokenizer | None) -> Sample:
         """Return the finished answer, with its text where there is a tokenizer."""
