@@ -27,8 +27,6 @@ NEVER = float("-inf")
 FIRST_CANDIDATES = 256
 """How many tokens at least are looked at first."""
 _GROWTH = 16
-_TOGETHER = {"cpu": 2**19, "cuda": 2**26}
-"""How many scores are looked at together; more of them leave a processor's caches."""
 _GROUP = 128
 
 
@@ -119,15 +117,8 @@ def truncate(scores_BV: Tensor, truncation: Truncation) -> Tensor:
 def remaining(
     scores_BV: Tensor, truncation: Truncation, rows_R: Tensor, first: int = FIRST_CANDIDATES
 ) -> Iterator[Remaining]:
-    """Yield what remains of these rows, a few at a time, those first for which few candidates suffice."""
-    together = _TOGETHER.get(scores_BV.device.type, 2**19) // scores_BV.shape[1]
-    for part_R in rows_R.split(max(1, together)):
-        yield from _remaining(scores_BV, truncation, part_R, first)
-
-
-def _remaining(scores_BV: Tensor, truncation: Truncation, rows_R: Tensor, count: int) -> Iterator[Remaining]:
-    """Yield what remains of these rows: at first of `count` candidates, then of more."""
-    size, first = scores_BV.shape[1], count
+    """Yield what remains of these rows, those first for which few candidates suffice."""
+    size, count = scores_BV.shape[1], first
     while len(rows_R):
         limits = truncation.rows(rows_R)
         count = max(count, int(limits.top_k_B.max()))
@@ -138,8 +129,8 @@ def _remaining(scores_BV: Tensor, truncation: Truncation, rows_R: Tensor, count:
         ids_RK, scores_RK = _candidates(scores_RV, bound_R)
         kept_RK, complete_R, flat_R = _truncated(scores_RV, scores_RK, bound_R, limits, count * _GROWTH)
         yield Remaining(*(_where(column, complete_R) for column in (rows_R, ids_RK, scores_RK, kept_RK)))
-        for row_1 in rows_R[flat_R & ~complete_R].split(1):
-            yield from _remaining(scores_BV, truncation, row_1, size)
+        for row_1 in rows_R[flat_R & ~complete_R].split(1):  # one at a time, for the sake of a processor's caches
+            yield from remaining(scores_BV, truncation, row_1, first=size)
         rows_R, count = rows_R[~(complete_R | flat_R)], count * _GROWTH
 
 
