@@ -74,7 +74,7 @@ from qwenkit.inference.requests import (
     tools_for_each,
 )
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.scoring import reading_order, scoring_requests
+from qwenkit.inference.scoring import reading_order, scores, scoring_requests
 from qwenkit.inference.sequence import Delta, Output, Request
 from qwenkit.inference.speculation import Speculation
 from qwenkit.inference.stats import EngineStats
@@ -242,7 +242,7 @@ class Engine:
         with self._pending(reading_order(requests)):
             for request in requests:
                 self._finish(request)
-        return [request.sequences[0].scores for request in requests]
+        return [scores(request, start) for request, start in zip(requests, starts)]
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 

@@ -11,13 +11,12 @@ rng_id, sample, position): it does not depend on the other rows.
 
 Log-probabilities are those of the logits before all that: the model's own.
 
-Legend: B sequences, V vocabulary, N single tokens, T tokens of a prompt, D hidden width.
+Legend: B sequences, V vocabulary, N single tokens.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference.sampling import NEVER, Truncation, draw, force, frequency_presence_penalty, repetition_penalty
 from qwenkit.inference.sequence import Sequence, TopLogprobs
 from qwenkit.inference.stopping import ends_with_stop_words
-from qwenkit.model.logprobs import HeadModel, selected, token_logprobs
+from qwenkit.model.logprobs import selected
 from qwenkit.rng import uniform
 
 
@@ -55,25 +54,6 @@ class Sampler:
         logprobs, tops = self._logprobs(sequences, logits_BV, ids_B)
         for sequence, id, logprob, top in zip(sequences, ids_B.tolist(), logprobs, tops):
             sequence.append(id, logprob, top)
-
-    def record_prompt(self, sequence: Sequence, start: int, model: HeadModel, h_TD: Tensor) -> None:
-        """Store the log-probabilities of the prompt's tokens that follow the states `h_TD`, which stand at `start` and
-        after; nothing where the request does not ask for them.
-
-        A sequence with one that is not finite ends with the reason "not finite"."""
-        request, params = sequence.request, sequence.params
-        targets = request.prompt.ids[start + 1 : start + 1 + len(h_TD)]
-        if not params.prompt_logprobs or not targets:
-            return
-        count, targets_N = request.num_prompt_top_logprobs, torch.tensor(targets, device=h_TD.device)
-        result = token_logprobs(model, h_TD[: len(targets)], targets_N, top=count)
-        logprobs = result.logprobs.tolist()
-        if not all(map(math.isfinite, logprobs)):
-            sequence.finish_reason = "not finite"
-        request.prompt_logprobs[start + 1 : start + 1 + len(targets)] = logprobs
-        if result.top_ids is not None and result.top_logprobs is not None:
-            tops = _pairs(result.top_ids, result.top_logprobs)
-            request.prompt_top_logprobs[start + 1 : start + 1 + len(targets)] = tops
 
     def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
         """Return the logits to sample from: those of the vocabulary, or a copy of all where a row is changed."""
@@ -103,10 +83,11 @@ class Sampler:
         if not count:
             return logprobs, [()] * len(sequences)
         logits_BN, ids_BN = logits_BV[:, : self.vocabulary].topk(count)
-        return logprobs, _pairs(ids_BN, logits_BN - lse_B[:, None])
+        return logprobs, top_pairs(ids_BN, logits_BN - lse_B[:, None])
 
 
-def _pairs(ids_BN: Tensor, logprobs_BN: Tensor) -> list[TopLogprobs]:
+def top_pairs(ids_BN: Tensor, logprobs_BN: Tensor) -> list[TopLogprobs]:
+    """Return the most likely ids of each row with their log-probabilities, as plain numbers."""
     return [tuple(zip(ids, logprobs)) for ids, logprobs in zip(ids_BN.tolist(), logprobs_BN.tolist())]
 
 

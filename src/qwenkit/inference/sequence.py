@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -129,7 +130,7 @@ class Request:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     """`bad_words` as the tokenizer spells them."""
     prompt_logprobs: list[float | None] = field(default_factory=list)
-    """One for each token of the prompt where they are asked for, None where it is not known yet."""
+    """One for each token of the prompt where some are asked for, None where it is not known (yet)."""
     prompt_top_logprobs: list[TopLogprobs | None] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
     handle: int = -1
@@ -145,20 +146,31 @@ class Request:
     """Lower numbers come first."""
     cache_salt: str | None = None
     """Beginnings are shared in the cache only among requests of the same salt."""
-    score_from: int | None = None
-    """The position from which on the prompt's own tokens are scored; nothing is generated then."""
+    unscored_from: int = sys.maxsize
+    """The first position of the prompt whose log-probability is wanted and not known; beyond it where there is none."""
+
+    def ask_logprobs(self, start: int) -> None:
+        """Ask for the log-probabilities of the prompt's own tokens from position `start`, 1 or more, on."""
+        length = len(self.prompt.ids)
+        self.prompt_logprobs, self.prompt_top_logprobs = [None] * length, [None] * length
+        self.unscored_from = start if start < length else sys.maxsize
+
+    def record_logprobs(self, start: int, logprobs: Seq[float], tops: Seq[TopLogprobs]) -> None:
+        """Store the log-probabilities of the prompt's tokens from position `start` on, which follow on those known."""
+        stop = start + len(logprobs)
+        self.prompt_logprobs[start:stop], self.prompt_top_logprobs[start:stop] = logprobs, tops
+        self.unscored_from = max(self.unscored_from, stop if stop < len(self.prompt.ids) else sys.maxsize)
 
     @property
     def read_length(self) -> int:
-        """Return how many tokens of the prompt are read: nobody asks what follows the last one of a text to score."""
-        return len(self.prompt.ids) - (self.score_from is not None)
+        """Return how many tokens of the prompt are read: nobody asks what follows the last one where there is no
+        answer."""
+        return len(self.prompt.ids) - (self.max_new_tokens == 0)
 
-    def match_limit(self, writing: bool) -> int:
-        """Return how many tokens may be found in the cache: the others are wanted themselves. `writing`: the answer has
-        begun, so that the prompt was read before."""
-        if self.params.prompt_logprobs and not writing:
-            return 0
-        return sys.maxsize if self.score_from is None else max(0, self.score_from - 1)
+    @property
+    def match_limit(self) -> int:
+        """Return how many tokens may be found in the cache: the others are wanted themselves."""
+        return self.unscored_from - 1
 
     @property
     def is_pending(self) -> bool:
@@ -223,8 +235,6 @@ class Sequence:
     """How many tokens of the prompt were found in the cache when it first entered the batch."""
     table: BlockTable = field(default_factory=BlockTable)
     """Where in the cache they are."""
-    scores: list[float] = field(default_factory=list)
-    """The log-probabilities of the prompt's tokens from `Request.score_from` on, in nats."""
     num_delivered: int = 0
     """How many ids of the answer were in deltas."""
 
@@ -307,9 +317,9 @@ class Sequence:
             self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
         self.finish_reason = check_stop(self)
 
-    def fail(self, error: QwenkitError) -> None:
+    def fail(self, error: QwenkitError, reason: FinishReason = "error") -> None:
         """End the whole request here; `error` is what it gets in place of an output."""
-        self.request.error, self.finish_reason = error, "error"
+        self.request.error, self.finish_reason = error, reason
         self.request.cancel()
 
     @property
