@@ -23,10 +23,11 @@ Legend: N tokens of the pass, B answers, G key/value heads, H query heads, S slo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,10 @@ from qwenkit.model.batching import round_up
 
 TILE = 64
 """Queries of a prompt whose attention is computed together; a multiple of `BLOCK`. Keys are read in multiples of it."""
+GATHER_BYTES = 256 * 2**20
+"""The most bytes of keys and values that are gathered at a time, where more than one sequence is read together."""
 
-
+T = TypeVar("T")
 Rows = Tensor | slice
 """Which tokens of a pass: their places [B], or all of the first ones."""
 
@@ -77,6 +80,8 @@ class PagedCache:
         self.num_blocks, self.math_attention, self.device = num_blocks, store.math_attention, torch.device(device)
         self.keys = [store(shape, dtype, self.device) for _ in range(config.num_hidden_layers)]
         self.values = [store(shape, dtype, self.device) for _ in range(config.num_hidden_layers)]
+        self.slot_bytes = 2 * config.kv_heads * config.head_size * dtype.itemsize
+        """What the key and the value of a token take in one layer as attention reads them."""
 
     def forward(self, answers: Seq[Segment], pieces: Seq[Segment]) -> PagedPass:
         """Return what a forward pass attends through: over the next token of some sequences, then over pieces."""
@@ -170,19 +175,29 @@ class PagedPass:
 
     @cached_property
     def _answer_groups(self) -> list[tuple[Rows, _BlockIndex]]:
-        """Return the answers in groups of about the same length: which they are, and where their blocks lie.
+        """Return the answers in groups of about the same length, as large as memory allows: which they are, and where
+        their blocks lie.
 
-        Keys that a mask hides change no bit, so it does not matter with whom an answer is read."""
+        Keys that a mask hides change no bit, so it does not matter with whom an answer is read. What several begin with
+        is gathered for each of them: reading it once, and the rest of each by itself, would need two sums over keys in
+        place of one, and other bits."""
         spans = [_span(segment.stop) for segment in self.answers]
         order = sorted(range(len(spans)), key=spans.__getitem__)
         groups = []
         for _, members in groupby(order, key=spans.__getitem__):
-            rows = list(members)
-            stop = round_up(max(self.answers[row].stop for row in rows), TILE)
-            index = _BlockIndex([self.answers[row].blocks for row in rows], stop, self.cache.device)
-            every = len(rows) == len(self.answers)
-            groups.append((slice(0, len(rows)) if every else torch.tensor(rows, device=self.cache.device), index))
+            alike = list(members)
+            stop = round_up(max(self.answers[row].stop for row in alike), TILE)
+            for rows in self._slices(alike, stop):
+                index = _BlockIndex([self.answers[row].blocks for row in rows], stop, self.cache.device)
+                every = len(rows) == len(self.answers)
+                groups.append((slice(0, len(rows)) if every else torch.tensor(rows, device=self.cache.device), index))
         return groups
+
+    def _slices(self, items: list[T], stop: int) -> Iterator[list[T]]:
+        """Yield items, each of which gathers the keys and values of `stop` tokens, as many at a time as may be."""
+        count = max(1, GATHER_BYTES // (stop * self.cache.slot_bytes))
+        for start in range(0, len(items), count):
+            yield items[start : start + count]
 
     def _answer_mask(self, rows: Rows, index: _BlockIndex, window: int | None) -> Tensor:
         """Return [B, 1, 1, S], true at the slots up to each token's own and inside the window."""
@@ -209,9 +224,10 @@ class PagedPass:
                 alone.setdefault(tiles[0].end, []).append(tiles[0])
             else:
                 groups.append((tiles, _BlockIndex([piece.blocks], tiles[-1].end, self.cache.device)))
-        for end, tiles in alone.items():
-            blocks = [self.pieces[tile.piece].blocks for tile in tiles]
-            groups.append((tiles, _BlockIndex(blocks, end, self.cache.device)))
+        for end, alike in alone.items():
+            for tiles in self._slices(alike, end):
+                blocks = [self.pieces[tile.piece].blocks for tile in tiles]
+                groups.append((tiles, _BlockIndex(blocks, end, self.cache.device)))
         return groups
 
     def _attend_tiles(
