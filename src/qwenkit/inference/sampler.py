@@ -26,7 +26,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference.sampling import NEVER, Truncation, draw, force, frequency_presence_penalty, repetition_penalty
 from qwenkit.inference.sequence import Sequence, TopLogprobs
 from qwenkit.inference.stopping import ends_with_stop_words
-from qwenkit.model.logprobs import selected
+from qwenkit.model.logprobs import logsumexp, selected
 from qwenkit.rng import uniform
 
 
@@ -77,7 +77,7 @@ class Sampler:
         for."""
         if not any(sequence.params.logprobs for sequence in sequences):
             return [0.0] * len(sequences), [()] * len(sequences)
-        lse_B = logits_BV.logsumexp(-1)
+        lse_B = logsumexp(logits_BV)
         logprobs = (selected(logits_BV, ids_B) - lse_B).tolist()
         count = min(self.vocabulary, max(sequence.num_top_logprobs for sequence in sequences))
         if not count:
