@@ -31,19 +31,20 @@ def written(path: Path, **values: Any) -> GGUFFile:
 
 def test_the_keys_are_the_packages() -> None:
     own = {key for name, key in vars(gguf.Keys.General).items() if name.startswith("SAMPLING_")}
-    assert own == {f"general.sampling.{name}" for name in
-                   ("sequence top_k top_p min_p xtc_probability xtc_threshold temp penalty_last_n penalty_repeat mirostat "
-                    "mirostat_tau mirostat_eta").split()}  # fmt: skip
+    names = "sequence top_k top_p min_p temp penalty_last_n penalty_repeat xtc_probability xtc_threshold mirostat"
+    names += " mirostat_tau mirostat_eta"
+    assert own == {f"general.sampling.{name}" for name in names.split()}
 
 
 def test_a_files_sampling_is_the_default_of_every_request(tmp_path: Path) -> None:
-    file = written(tmp_path / "a.gguf", temp=0.7, top_k=20, top_p=0.8, min_p=0.05, penalty_repeat=1.05, mirostat=0,
-                   mirostat_tau=5.0, mirostat_eta=0.1, xtc_probability=0.0, xtc_threshold=0.1, penalty_last_n=-1)  # fmt: skip
+    off = {"mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "xtc_probability": 0.0, "xtc_threshold": 0.1}
+    file = written(tmp_path / "a.gguf", temp=0.7, top_k=20, top_p=0.8, min_p=0.05, penalty_repeat=1.05,
+                   penalty_last_n=-1, **off)  # fmt: skip
     wanted = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.05}
     assert gguf_sampling_defaults(file) == wanted
     model = tiny_model()
-    settings = settings_of(model.config, "qwen2") | {f"general.sampling.{key}": file.scalar(f"general.sampling.{key}")
-                                                     for key in ("temp", "top_k", "top_p", "min_p", "penalty_repeat")}  # fmt: skip
+    keys = [f"general.sampling.{name}" for name in ("temp", "top_k", "top_p", "min_p", "penalty_repeat")]
+    settings = settings_of(model.config, "qwen2") | {key: file.scalar(key) for key in keys}
     path = tmp_path / "model.gguf"
     path.write_bytes(file_bytes(settings, tensors_of(model, "qwen2")))
     params = Engine(path).request_factory.effective_params(SamplingParams(top_p=0.5))

@@ -21,7 +21,7 @@ from dataclasses import fields, replace
 from typing import NamedTuple
 
 from qwenkit.errors import QwenkitError
-from qwenkit.inference.sequence import Delta, Output
+from qwenkit.inference.outputs import Delta, Output
 
 
 class _Watcher(NamedTuple):

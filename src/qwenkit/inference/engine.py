@@ -61,6 +61,7 @@ from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_changes import check_config, check_state, without_tied_head
 from qwenkit.inference.model_runner import ModelRunner
 from qwenkit.inference.native.decoder import NativeDecoder
+from qwenkit.inference.outputs import Delta, Output
 from qwenkit.inference.pending import PendingRequests
 from qwenkit.inference.requests import (
     RNG_ID,
@@ -75,7 +76,7 @@ from qwenkit.inference.requests import (
 )
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scoring import reading_order, scores, scoring_requests
-from qwenkit.inference.sequence import Delta, Output, Request
+from qwenkit.inference.sequence import Request
 from qwenkit.inference.speculation import Speculation
 from qwenkit.inference.stats import EngineStats
 from qwenkit.inference.stepper import Stepper, make_scheduler

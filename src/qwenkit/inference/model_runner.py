@@ -15,7 +15,6 @@ Legend: N tokens of this step, B sequences, T tokens of a prompt, D hidden width
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import torch

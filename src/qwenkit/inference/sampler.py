@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError
+from qwenkit.inference.outputs import TopLogprobs
 from qwenkit.inference.sampling import NEVER, Truncation, draw, force, frequency_presence_penalty, repetition_penalty
-from qwenkit.inference.sequence import Sequence, TopLogprobs
+from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.stopping import ends_with_stop_words
 from qwenkit.model.logprobs import logsumexp, selected
 from qwenkit.rng import uniform

@@ -22,11 +22,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qwenkit.inference.outputs import TopLogprobs
 from qwenkit.inference.sampler import top_pairs
 from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scheduler import Piece
-from qwenkit.inference.sequence import Request, Sequence, TopLogprobs
+from qwenkit.inference.sequence import Request, Sequence
 from qwenkit.model.logprobs import HeadModel, token_logprobs
 from qwenkit.prompt import Prompt
 

@@ -1,4 +1,4 @@
-"""A request, its answers while they are generated, and what the caller gets: deltas, and the output."""
+"""A request, and its answers while they are generated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from qwenkit.errors import QwenkitError
 from qwenkit.inference.block_pool import BlockTable
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
+from qwenkit.inference.outputs import Delta, FinishReason, Output, Sample, TopLogprobs
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.stopping import check_stop
 from qwenkit.prompt import Prompt
@@ -21,92 +22,7 @@ if TYPE_CHECKING:
     from qwenkit.inference.thinking import Thought
     from qwenkit.inference.token_counts import TokenCounts
 
-TopLogprobs = tuple[tuple[int, float], ...]
-"""The most likely tokens at one position, the likeliest first: ids, and log-probabilities in nats."""
-
-FinishReason = Literal["stop", "length", "abort", "not finite", "error"]
-"""The last three end a request that has no output."""
 Status = Literal["waiting", "running", "finished"]
-
-
-@dataclass
-class Sample:
-    """One answer. `ids` include the token that stopped it, `text` does not."""
-
-    ids: list[int]
-    text: str | None
-    """None where the engine has no tokenizer."""
-    logprobs: list[float] | None
-    """Log-probability of each id in nats: the model's own, at temperature 1 and without truncation."""
-    finish_reason: FinishReason
-    top_logprobs: list[TopLogprobs] | None = None
-    """Those of the most likely tokens at each position, where `logprobs` is a number of 2 or more."""
-
-
-@dataclass
-class Output:
-    """The answers of a request; `ids`, `text`, `logprobs` and `finish_reason` are those of the first sample."""
-
-    request: int
-    """The handle of the request, as `Engine.submit` returns it."""
-    prompt_ids: list[int]
-    samples: list[Sample]
-    version: int
-    """How often the engine's weights had been updated when this was generated."""
-    num_cached_tokens: int = 0
-    """How many tokens of the prompt were found in the cache and not read again (for the first sample)."""
-    prompt_logprobs: list[float | None] | None = None
-    """Log-probability of each token of the prompt in nats, where the request asks for them; None for the first, which
-    nothing comes before."""
-    prompt_top_logprobs: list[TopLogprobs | None] | None = None
-    """Those of the most likely tokens at each position of the prompt, where `prompt_logprobs` is 2 or more."""
-
-    @property
-    def ids(self) -> list[int]:
-        """Return the ids of the first sample."""
-        return self.samples[0].ids
-
-    @property
-    def text(self) -> str | None:
-        """Return the text of the first sample."""
-        return self.samples[0].text
-
-    @property
-    def logprobs(self) -> list[float] | None:
-        """Return the log-probabilities of the first sample, in nats."""
-        return self.samples[0].logprobs
-
-    @property
-    def top_logprobs(self) -> list[TopLogprobs] | None:
-        """Return the log-probabilities of the most likely tokens at each position of the first sample."""
-        return self.samples[0].top_logprobs
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Return why the first sample ended."""
-        return self.samples[0].finish_reason
-
-
-@dataclass
-class Delta:
-    """What one answer has got since its last delta. The deltas of an answer add up to its `Sample`."""
-
-    handle: int
-    """The handle of the request, as `Engine.submit` returns it."""
-    sample: int
-    """Which of the request's answers it is, from 0."""
-    ids: list[int]
-    text: str | None
-    """Whole characters that no stop string can take back; None where the engine has no tokenizer."""
-    logprobs: list[float] | None
-    finish_reason: FinishReason | None
-    """None: more will come. "not finite": the logits were no numbers; "error": the prompt's media cannot be read.
-    Both end the whole request."""
-    output: Output | None = None
-    """All answers of the request, on its last delta."""
-    error: QwenkitError | None = None
-    """Why there is no output, on the last delta of a request that has none."""
-    top_logprobs: list[TopLogprobs] | None = None
 
 
 @dataclass(eq=False)
@@ -307,15 +223,19 @@ class Sequence:
             self.logprobs.append(logprob)
         if self.num_top_logprobs:
             self.top_logprobs.append(top_logprobs[: self.num_top_logprobs])
+        self._advance(id, stops=id in self.request.stop_ids)
+        self.finish_reason = check_stop(self)
+
+    def _advance(self, id: int, stops: bool) -> None:
+        """Let everything that follows the answer take its newest token: counts, thoughts, grammar and text. One that
+        `stops` the answer belongs to neither grammar nor, unless asked for, text."""
         if self.token_counts is not None:
             self.token_counts.push(id)
         in_thought = self.thought is not None and self.thought.push(id)
-        if self.grammar is not None and not in_thought and id not in self.request.stop_ids:
+        if self.grammar is not None and not in_thought and not stops:
             self.grammar.push(id)
-        in_text = id not in self.request.stop_ids or self.params.include_stop_str_in_output
-        if self.detokenizer is not None and in_text:
+        if self.detokenizer is not None and (not stops or self.params.include_stop_str_in_output):
             self.detokenizer.push(id, early=len(self.ids) <= (self.params.min_tokens or 0))
-        self.finish_reason = check_stop(self)
 
     def fail(self, error: QwenkitError, reason: FinishReason = "error") -> None:
         """End the whole request here; `error` is what it gets in place of an output."""
