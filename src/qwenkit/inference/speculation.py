@@ -88,10 +88,11 @@ class PromptLookup:
 class Ngrams:
     """Where the last tokens of a text stood before, at a constant cost for each new token.
 
-    ngrams = Ngrams(shortest=2, longest=4)
-    ngrams.extend([7, 8, 9, 7, 8])
-    ngrams.followed()                     # 2: the 9 stands behind the newest 7, 8 before the last ones
-    """
+        ngrams = Ngrams(shortest=2, longest=4)
+        ngrams.extend([7, 8, 9, 7, 8])
+        ngrams.followed()                     # 2: what followed the last two, 7 and 8, begins at place 2
+
+    A text only grows."""
 
     def __init__(self, shortest: int, longest: int) -> None:
         """Begin with an empty text; look for its last `longest` tokens, or fewer, down to `shortest`."""
