@@ -25,7 +25,7 @@ from qwenkit.alignment import (
 )
 from qwenkit.alignment.collect import Sampler
 from qwenkit.alignment.policy_gradient import policy_gradient
-from qwenkit.inference.sequence import Output
+from qwenkit.inference.outputs import Output
 from qwenkit.training import build_optimizer
 
 from .conftest import IM_END

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from qwenkit.inference import paged_cache
 from qwenkit.inference.block_pool import BLOCK
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES, token_bytes
 from qwenkit.inference.paged_cache import TILE, PagedCache, Segment
@@ -105,6 +108,49 @@ def test_memory_follows_what_is_written() -> None:
     model, ids = make(config), make_prompts(1, longest=200)[0]
     read(model, cache, [(ids, Segment(list(range(1, 14)), 0, len(ids), len(ids)))])
     assert resident_mb() - before < 300
+
+
+class Largest(TorchDispatchMode):
+    """The bytes of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return made
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+@pytest.mark.parametrize("name", ["plain", "windows", "no groups"])
+def test_what_is_gathered_is_bounded(name: str, prompts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty answers (or ends of prompts) behind one beginning of 480 tokens: one gather would be of 40 * 512 keys; in
+    slices of four the bits are the same."""
+    config, length = CONFIGS[name], 500
+    shared, slot_bytes = 480, 2 * config.kv_heads * config.head_size * 4
+    draw = torch.Generator().manual_seed(0)
+    cache = PagedCache(config, 30 + 40 * 2, torch.float32, "cpu")
+    for store in (*cache.keys, *cache.values):
+        store.tensors[0].normal_(generator=draw)
+    tables = [[*range(1, 31), 31 + 2 * row, 32 + 2 * row] for row in range(40)]
+    segments = [Segment(table, length - 1, length, length if prompts else shared) for table in tables]
+    q_1HND = torch.randn(1, config.num_attention_heads, 40, config.head_size, generator=draw)
+    kv_1GND = torch.randn(2, 1, config.kv_heads, 40, config.head_size, generator=draw)
+    results, largest = [], []
+    for most in (2**30, 4 * 512 * slot_bytes):
+        monkeypatch.setattr(paged_cache, "GATHER_BYTES", most)
+        tokens = cache.forward([], segments) if prompts else cache.forward(segments, [])
+        with torch.inference_mode(), Largest() as seen:
+            results.append([tokens.attend(layer, q_1HND, *kv_1GND, config.window(layer)) for layer in range(2)])
+        largest.append(seen.bytes)
+    assert all(map(torch.equal, *results))
+    groups = config.num_attention_heads // config.kv_heads  # torch may repeat the heads of a group
+    assert largest[0] >= 40 * 512 * slot_bytes // 2, "keys and values are two tensors"
+    assert largest[1] <= 4 * 512 * slot_bytes // 2 * groups
 
 
 def test_wiped_blocks_are_zero_and_their_neighbours_stay() -> None:

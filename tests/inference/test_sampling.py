@@ -140,7 +140,8 @@ def test_what_remains_does_not_depend_on_how_many_are_looked_at(
     scores, results = _scores(seed, 2000, steps), []
     for count in (first, 256, 2000):
         kept = torch.full_like(scores, float("-inf"))
-        for rows, ids, values in remaining(scores, _same(4, *limits), torch.arange(4), first=count):
+        for rows, ids, values, stays in remaining(scores, _same(4, *limits), torch.arange(4), first=count):
+            values = torch.where(stays, values, float("-inf"))
             kept[rows] = kept[rows].scatter_reduce(1, ids, values, "amax")  # the ends of short rows name id 0
         results.append(kept)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])

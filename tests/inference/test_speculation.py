@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qwenkit.errors import UserError
 from qwenkit.inference import DraftModel, Engine, PromptLookup, SamplingParams
-from qwenkit.inference.speculation import Gain, Speculation
+from qwenkit.inference.sequence import Request, Sequence
+from qwenkit.inference.speculation import Gain, Ngrams, Speculation
 from qwenkit.model import ModelConfig, Transformer, init_weights
+from qwenkit.prompt import Prompt
 
 from .conftest import GREEDY, SHAPE, Bytes, make_prompts
 
@@ -90,11 +96,48 @@ def test_guesses_may_take_blocks_that_another_left_behind() -> None:
         assert (output.request, output.ids) == (kept, Engine(model, None).generate([prompt[:length]], params)[0].ids)
 
 
+def guess(ids: list[int], count: int, lookup: PromptLookup) -> list[int]:
+    """What is guessed to follow a text: a prompt of its first half and an answer of its second."""
+    half = len(ids) // 2
+    prompt = Prompt(tuple(ids[:half]))
+    sequence = Sequence(Request(0, "text", prompt, GREEDY, 100, frozenset()), 0, None, ids=ids[half:])
+    return lookup.propose([sequence], {sequence: count}).get(sequence, [])
+
+
 def test_what_followed_before_is_the_guess() -> None:
     lookup = PromptLookup(tokens=3, longest=3, shortest=2)
-    assert lookup.lookup((1, 2, 3, 4, 5, 1, 2, 3), 3) == [4, 5, 1]
-    assert lookup.lookup((7, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3), 2) == [5, 8], "the newest place"
-    assert lookup.lookup((1, 2, 3, 4), 3) == lookup.lookup((1, 9, 1), 3) == lookup.lookup((5,), 3) == []
+    assert guess([1, 2, 3, 4, 5, 1, 2, 3], 3, lookup) == [4, 5, 1]
+    assert guess([7, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3], 2, lookup) == [5, 8], "the newest place"
+    assert guess([1, 2, 3, 4], 3, lookup) == guess([1, 9, 1], 3, lookup) == guess([5], 3, lookup) == []
+    assert guess([1, 2, 3, 1, 2], 0, lookup) == []
+
+
+def scan(ids: list[int], longest: int, shortest: int) -> int:
+    """Where what followed the last tokens begins, by looking at every place."""
+    for size in range(min(longest, len(ids) - 1), shortest - 1, -1):
+        for start in range(len(ids) - size - 1, -1, -1):
+            if ids[start : start + size] == ids[-size:]:
+                return start + size
+    return len(ids)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 4), st.integers(0, 3), st.data())
+def test_the_index_finds_what_a_scan_finds(ids: list[int], shortest: int, more: int, data: st.DataObject) -> None:
+    """However many tokens are added at a time."""
+    ngrams, at = Ngrams(shortest, shortest + more), 0
+    while at < len(ids):
+        step = data.draw(st.integers(1, len(ids) - at))
+        ngrams.extend(ids[at : at + step])
+        at += step
+        assert ngrams.length == at and ngrams.followed() == scan(ids[:at], shortest + more, shortest)
+
+
+def test_answers_that_are_done_leave_no_index() -> None:
+    lookup = PromptLookup()
+    assert guess([1, 2, 3, 1, 2], 3, lookup) == [3, 1, 2]
+    gc.collect()
+    assert not lookup._ngrams
 
 
 def test_guessing_stops_where_it_loses_and_is_tried_again() -> None:

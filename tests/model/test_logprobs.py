@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from qwenkit.model import ModelConfig, Transformer, init_weights
-from qwenkit.model.logprobs import cross_entropy_sum, token_logprobs
+from qwenkit.model.logprobs import cross_entropy_sum, logsumexp, token_logprobs
+from qwenkit.platform import torch_threads
 
 V, D, N = 37, 16, 11
 SOME_ROWS = 3 * 4 * V
@@ -137,6 +138,14 @@ def test_token_logprobs_entropy_and_the_most_likely(max_bytes: int) -> None:
         gradients((result.logprobs.exp() * weights_N).sum(), *of), gradients((expected.exp() * weights_N).sum(), *of)
     ):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-15)
+
+
+def test_bits_of_a_row_do_not_depend_on_its_company() -> None:
+    """Two threads would share the sum over a row that is alone."""
+    logits_NV = torch.randn(100, 40_000, generator=torch.Generator().manual_seed(0)) * 3
+    with torch_threads(2):
+        together_N = logsumexp(logits_NV)
+        assert torch.equal(torch.cat([logsumexp(row_1V) for row_1V in logits_NV.split(1)]), together_N)
 
 
 def test_what_is_not_asked_for_is_not_there() -> None:

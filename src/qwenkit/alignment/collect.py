@@ -27,7 +27,7 @@ from qwenkit.alignment.trajectory import Trajectory
 from qwenkit.data.shuffled_order import ShuffledOrder, step_numbers
 from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
-from qwenkit.inference.sequence import Output, Sample
+from qwenkit.inference.outputs import Output, Sample
 from qwenkit.records import Row
 from qwenkit.rng import derive_seed
 

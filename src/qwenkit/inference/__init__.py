@@ -53,10 +53,10 @@ from qwenkit.inference.engine import Engine
 from qwenkit.inference.engine_loop import EngineLoop
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted
 from qwenkit.inference.loop_stats import LoopStats
+from qwenkit.inference.outputs import Delta, Output, Sample
 from qwenkit.inference.request_handle import RequestHandle
 from qwenkit.inference.requests import Conversation
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.sequence import Delta, Output, Sample
 from qwenkit.inference.speculation import DraftModel, PromptLookup
 from qwenkit.inference.stats import EngineStats
 

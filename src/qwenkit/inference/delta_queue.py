@@ -24,7 +24,7 @@ from io import StringIO
 from typing import Any, NamedTuple
 
 from qwenkit.errors import QwenkitError
-from qwenkit.inference.sequence import Delta, Output
+from qwenkit.inference.outputs import Delta, Output
 
 _NAMES = tuple(field.name for field in fields(Delta))
 

@@ -62,6 +62,7 @@ from qwenkit.inference.model_changes import check_config, check_state, without_t
 from qwenkit.inference.model_runner import ModelRunner
 from qwenkit.inference.native.decoder import NativeDecoder
 from qwenkit.inference.one_thread import OneThread
+from qwenkit.inference.outputs import Delta, Output
 from qwenkit.inference.pending import PendingRequests
 from qwenkit.inference.requests import (
     RNG_ID,
@@ -75,8 +76,8 @@ from qwenkit.inference.requests import (
     tools_for_each,
 )
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.scoring import reading_order, scoring_requests
-from qwenkit.inference.sequence import Delivered, Delta, Output, Request
+from qwenkit.inference.scoring import reading_order, scores, scoring_requests
+from qwenkit.inference.sequence import Delivered, Request
 from qwenkit.inference.speculation import Speculation
 from qwenkit.inference.stats import EngineStats
 from qwenkit.inference.stepper import Stepper, make_scheduler
@@ -246,7 +247,7 @@ class Engine:
         with self._pending(reading_order(requests)):
             for request in requests:
                 self._finish(request)
-        return [request.sequences[0].scores for request in requests]
+        return [scores(request, start) for request, start in zip(requests, starts)]
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 

@@ -6,6 +6,9 @@
 Every setting of generation_config.json that has a name in `SamplingParams` is used; one that would change the answers
 and has none is refused, with the value that would be neutral. Caveat: without `do_sample` transformers is greedy and we
 sample, as vLLM does; without `top_k` transformers keeps 50 tokens and we keep all.
+
+A GGUF file may say it too, under `general.sampling`, where llama.cpp's converter writes a folder's generation_config.
+Caveat: the repetition penalty is for all tokens, as in that folder; llama.cpp's is for the last 64.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any, NamedTuple
 
 from qwenkit.chat import stop_token_ids
 from qwenkit.errors import UserError, listed, nearest, notice, within
+from qwenkit.gguf_file import GGUFFile, read_gguf
 from qwenkit.inference.argument_checks import integer, shown, token_ids
 from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.sampling_params import NEUTRAL, VALIDATORS, SamplingParams
@@ -46,6 +50,13 @@ _WITHOUT_EFFECT = frozenset(
 )
 """Settings that do not change an answer: they say how it is computed, or which program wrote the file."""
 
+_GGUF = "general.sampling."
+_GGUF_NUMBERS = {"temp": "temperature", "top_p": "top_p", "min_p": "min_p", "penalty_repeat": "repetition_penalty"}
+_GGUF_OFF = {"xtc_probability": "xtc", "mirostat": "mirostat"}
+"""Ways to sample that are not supported; 0 turns them off."""
+_GGUF_KEYS = {*_GGUF_NUMBERS, *_GGUF_OFF, "top_k", "penalty_last_n", "sequence", "xtc_threshold", "mirostat_tau",
+              "mirostat_eta"}  # fmt: skip
+
 _SUPPORTED = {"do_sample", "max_new_tokens", "eos_token_id", "chat_format", "max_window_size", *NEUTRAL} - {
     "max_tokens"
 }
@@ -63,11 +74,15 @@ class GenerationConfig(NamedTuple):
 
 
 def read_generation_config(model: Transformer, tok: TextTokenizer | None, folder: Path | None) -> GenerationConfig:
-    """Return the generation settings of a folder; without a folder, or for a GGUF file, those that model and tokenizer
-    have by themselves.
+    """Return the generation settings of a folder or a GGUF file; without one, those that model and tokenizer have by
+    themselves.
 
     Raises a `UserError` for settings that are not supported or have no meaning."""
-    file = None if folder is None or folder.is_file() else folder / "generation_config.json"
+    if folder is not None and folder.is_file():
+        with within(str(folder)):
+            defaults = gguf_sampling_defaults(read_gguf(folder))
+        return GenerationConfig(defaults, tuple(_eos_ids(model, tok, {}, {})), None)
+    file = None if folder is None else folder / "generation_config.json"
     settings = read_object(file) if file is not None and file.exists() else {}
     config = {} if file is None else read_object(file.with_name("config.json"))
     with within(str(file)):
@@ -85,6 +100,33 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {name: values[name] for name in NEUTRAL if values.get(name) is not None}
     if generation_config.get("do_sample") is False:
         defaults["temperature"] = 0.0
+    SamplingParams(**defaults)  # refuses values that mean nothing
+    return defaults
+
+
+def gguf_sampling_defaults(file: GGUFFile) -> dict[str, Any]:
+    """Return the settings of a GGUF file's `general.sampling` under the names of `SamplingParams`.
+
+    Raises a `UserError` for settings that would change the answers and are not supported."""
+    keys = [key.removeprefix(_GGUF) for key in file if key.startswith(_GGUF)]
+    for key in _GGUF_OFF:
+        if key in keys and (value := file.number(_GGUF + key)):
+            raise UserError(f"{_GGUF}{key} = {value:g} is not supported", expected="0, or none",
+                            hint=f"gguf-new-metadata --remove-metadata {_GGUF}{key} takes it out")  # fmt: skip
+    defaults: dict[str, Any] = {name: file.number(_GGUF + key) for key, name in _GGUF_NUMBERS.items() if key in keys}
+    if "top_k" in keys:
+        defaults["top_k"] = max(0, file.integer(f"{_GGUF}top_k"))
+    last = file.integer(f"{_GGUF}penalty_last_n", -1)
+    if last == 0:
+        defaults.pop("repetition_penalty", None)
+    elif last > 0 and defaults.get("repetition_penalty", 1.0) != 1.0:
+        notice(
+            f"{_GGUF}penalty_last_n = {last}: here the repetition penalty is for all tokens, not for the last {last}"
+        )
+    if "sequence" in keys:
+        notice(f"{_GGUF}sequence: here the order is penalties, temperature, top-k, top-p, min-p")
+    if odd := [key for key in keys if key not in _GGUF_KEYS]:
+        notice(f"{_GGUF}*: not known here, and passed over: {listed(odd)}")
     SamplingParams(**defaults)  # refuses values that mean nothing
     return defaults
 

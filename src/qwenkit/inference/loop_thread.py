@@ -37,8 +37,9 @@ from qwenkit.errors import QwenkitError, UserError
 from qwenkit.inference.delta_queue import DeltaQueue
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted, stopped_by
 from qwenkit.inference.loop_stats import Counts, LoopState, LoopStats, TokenRate
+from qwenkit.inference.outputs import Delta
 from qwenkit.inference.request_handle import POLL_SECONDS
-from qwenkit.inference.sequence import Delta, Request
+from qwenkit.inference.sequence import Request
 from qwenkit.inference.stepping_engine import SteppingEngine
 from qwenkit.inference.turns import Turns
 

@@ -16,8 +16,6 @@ Legend: N tokens of this step, B sequences, T tokens of a prompt, D hidden width
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import torch
@@ -29,13 +27,12 @@ from qwenkit.inference.eager_forward import ForwardPass, StepTokens
 from qwenkit.inference.forward_pass import make_forward
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
-from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.scheduler import Batch, Piece
+from qwenkit.inference.scoring import record_logprobs, scored_tokens
 from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.speculation import Drafts
 from qwenkit.inference.transfer import rows_of
 from qwenkit.model import ModelConfig, Transformer
-from qwenkit.model.logprobs import token_logprobs
 from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
 
@@ -106,17 +103,14 @@ class ModelRunner:
         if not rows and not batch.prefill:
             return
         ended, ends = self._ends(batch.prefill, rows)
-        scored, asked = _scored(batch.prefill, len(rows)), _asked(batch.prefill, len(rows))
-        wanted = [*ends, *(row for piece in (*scored, *asked) for row in piece.rows)]
-        h_WD = self._states(batch, rows, wanted)
-        h_WD, scored_ND, asked_ND = h_WD.split([len(ends), _count(scored), _count(asked)])
-        self._record_scores(scored, scored_ND)
-        for piece in asked:
-            own_TD, asked_ND = asked_ND.split([len(piece.rows), len(asked_ND) - len(piece.rows)])
-            self.sampler.record_prompt(piece.sequence, piece.first, self.forward, own_TD)
-        computed = self._append_tokens(ended, h_WD)
+        scored = scored_tokens(batch.prefill, len(rows))
+        h_WD = self._states(batch, rows, [*ends, *(place for part in scored for place in part.places)])
+        record_logprobs(scored, self.forward, h_WD[len(ends) :])
+        computed = self._append_tokens(ended, h_WD[: len(ends)])
         for sequence, _, stop in batch.prefill:
             sequence.num_computed = stop
+            if stop == sequence.request.read_length < len(sequence.prompt.ids):
+                sequence.finish_reason = sequence.finish_reason or "length"
         for sequence in batch.decode:
             sequence.num_computed += computed.get(sequence, 1)
 
@@ -198,67 +192,6 @@ class ModelRunner:
             done = {i for i, _ in drawn.values()}
             rounds = [(i, row) for i, row in rounds if i not in done and row.sequence.status != "finished"]
         return valid
-
-    def _record_scores(self, scored: list[_Scored], h_ND: Tensor) -> None:
-        """Note the log-probabilities of the prompts' own tokens; a sequence that has all of them is done, and so is one
-        where a number is not finite."""
-        targets = [id for piece in scored for id in piece.targets]
-        logprobs: list[float] = []
-        if targets:
-            logprobs = token_logprobs(self.forward, h_ND, torch.tensor(targets, device=h_ND.device)).logprobs.tolist()
-        for piece in scored:
-            own, logprobs = logprobs[: len(piece.rows)], logprobs[len(piece.rows) :]
-            piece.record(own)
-
-
-class _Scored(NamedTuple):
-    """The tokens of a piece whose successors are scored: their places in the step, and what follows them."""
-
-    sequence: Sequence
-    first: int
-    stop: int
-    rows: range
-
-    @property
-    def targets(self) -> tuple[int, ...]:
-        """Return the tokens that follow."""
-        return self.sequence.tokens(self.first + 1, self.first + 1 + len(self.rows))
-
-    def record(self, logprobs: Seq[float]) -> None:
-        """Add the log-probabilities of the tokens that follow."""
-        for position, logprob in enumerate(logprobs, self.first + 1):
-            if not math.isfinite(logprob):
-                self.sequence.fail(not_finite(self.sequence.request.label, position))
-                return
-        self.sequence.scores += logprobs
-        if self.stop == self.sequence.request.read_length:
-            self.sequence.finish_reason = "length"
-
-
-def _scored(pieces: list[Piece], at: int) -> list[_Scored]:
-    """Return what is scored of pieces that begin at token `at` of a step, a piece each that is of a text to score."""
-    parts = []
-    for sequence, start, stop in pieces:
-        if sequence.request.score_from is not None:
-            first = max(start, sequence.request.score_from - 1 + len(sequence.scores))
-            parts.append(_Scored(sequence, first, stop, range(at + first - start, at + stop - start)))
-        at += stop - start
-    return parts
-
-
-def _asked(pieces: list[Piece], at: int) -> list[_Scored]:
-    """Return the tokens of prompts whose successors' log-probabilities are asked for beside an answer."""
-    parts = []
-    for sequence, start, stop in pieces:
-        last = min(stop, len(sequence.prompt.ids) - 1)
-        if sequence.params.prompt_logprobs and start < last:
-            parts.append(_Scored(sequence, start, stop, range(at, at + last - start)))
-        at += stop - start
-    return parts
-
-
-def _count(scored: list[_Scored]) -> int:
-    return sum(len(piece.rows) for piece in scored)
 
 
 def _segment(sequence: Sequence, start: int, stop: int) -> Segment:

@@ -39,6 +39,9 @@ from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.attention import attention
 from qwenkit.model.batching import round_up
 
+GATHER_BYTES = 256 * 2**20
+"""The most bytes of keys and values that are gathered at a time, where more than one sequence is read together."""
+
 
 class Segment(NamedTuple):
     """The tokens start to stop (half-open) of one sequence, whose blocks these are."""
@@ -71,6 +74,8 @@ class PagedCache:
         self.num_blocks, self.math_attention, self.device = num_blocks, store.math_attention, torch.device(device)
         self.keys = [store(shape, dtype, self.device) for _ in range(config.num_hidden_layers)]
         self.values = [store(shape, dtype, self.device) for _ in range(config.num_hidden_layers)]
+        self.slot_bytes = 2 * config.kv_heads * config.head_size * dtype.itemsize
+        """What the key and the value of a token take in one layer as attention reads them."""
 
     def forward(self, answers: Seq[Segment], pieces: Seq[Segment]) -> PagedPass:
         """Return what a forward pass attends through: over the next token of some sequences, then over pieces."""
@@ -106,7 +111,7 @@ class PagedPass:
         device in one copy."""
         self.cache, self.segments = cache, [*answers, *pieces]
         self._counts = [segment.length for segment in self.segments]
-        members, tile_groups = _answer_groups(answers), _tile_groups(pieces, len(answers))
+        members, tile_groups = _answer_groups(answers, cache), _tile_groups(pieces, len(answers), cache)
         reads = [_Read([answers[row].blocks for row in rows], _stop(answers, rows)) for rows in members]
         reads += [_Read([pieces[number].blocks for number in numbers], end) for _, numbers, end in tile_groups]
         columns = [self._positions(), self._slots(), self._lengths(), *members, *(read.flat for read in reads)]
@@ -219,13 +224,23 @@ class _Read(NamedTuple):
         return BlockIndex(len(self.tables), self.stop, blocks_N, first if neighbours else None)
 
 
-def _answer_groups(answers: list[Segment]) -> list[list[int]]:
-    """Return the answers in groups of about the same length, the shorter ones first.
+def _answer_groups(answers: list[Segment], cache: PagedCache) -> list[list[int]]:
+    """Return the answers in groups of about the same length, as large as memory allows, the shorter ones first.
 
-    Keys that a mask hides change no bit, so it does not matter with whom an answer is read."""
+    Keys that a mask hides change no bit, so it does not matter with whom an answer is read. What several begin with is
+    gathered for each of them: reading it once, and the rest of each by itself, would need two sums over keys in place
+    of one, and other bits."""
     spans = [span(segment.stop) for segment in answers]
     order = sorted(range(len(spans)), key=spans.__getitem__)
-    return [list(rows) for _, rows in groupby(order, key=spans.__getitem__)]
+    alike = [list(rows) for _, rows in groupby(order, key=spans.__getitem__)]
+    return [rows[part] for rows in alike for part in _parts(len(rows), _stop(answers, rows), cache)]
+
+
+def _parts(count: int, stop: int, cache: PagedCache) -> list[slice]:
+    """Return the parts in which `count` sequences gather the keys and values of `stop` tokens, so that a part takes no
+    more than `GATHER_BYTES`."""
+    most = max(1, GATHER_BYTES // (stop * cache.slot_bytes))
+    return [slice(start, start + most) for start in range(0, count, most)]
 
 
 def _stop(answers: list[Segment], rows: list[int]) -> int:
@@ -233,7 +248,7 @@ def _stop(answers: list[Segment], rows: list[int]) -> int:
     return round_up(max(answers[row].stop for row in rows), TILE)
 
 
-def _tile_groups(pieces: list[Segment], at: int) -> list[tuple[list[_Tile], list[int], int]]:
+def _tile_groups(pieces: list[Segment], at: int, cache: PagedCache) -> list[tuple[list[_Tile], list[int], int]]:
     """Return the tiles that are computed together, the pieces whose keys they read, and how many: the single ones of
     short pieces whose keys end alike, and each other piece's by themselves. The first token of the first piece is token
     `at` of the pass."""
@@ -246,7 +261,10 @@ def _tile_groups(pieces: list[Segment], at: int) -> list[tuple[list[_Tile], list
             alone.setdefault(tiles[0].end, []).append(tiles[0])
         else:
             groups.append((tiles, [number], tiles[-1].end))
-    return groups + [(tiles, [tile.piece for tile in tiles], end) for end, tiles in alone.items()]
+    for end, tiles in alone.items():
+        for part in _parts(len(tiles), end, cache):
+            groups.append((tiles[part], [tile.piece for tile in tiles[part]], end))
+    return groups
 
 
 def _tiles(number: int, piece: Segment, at: int) -> list[_Tile]:

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qwenkit.inference.detokenizer import TextTokenizer
+from qwenkit.inference.outputs import Delta
 from qwenkit.inference.sampling import not_finite
-from qwenkit.inference.sequence import Delivered, Delta, Request, Sequence
+from qwenkit.inference.sequence import Delivered, Request, Sequence
 
 
 class PendingRequests:

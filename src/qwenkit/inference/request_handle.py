@@ -22,7 +22,7 @@ from typing import Protocol, Self
 from qwenkit.inference.argument_checks import number, optional
 from qwenkit.inference.delta_queue import DeltaQueue
 from qwenkit.inference.loop_errors import EngineTimeout, RequestAborted
-from qwenkit.inference.sequence import Delta, Output
+from qwenkit.inference.outputs import Delta, Output
 
 POLL_SECONDS = 1.0
 """How long a wait lasts before it looks whether somebody is still there to end it."""

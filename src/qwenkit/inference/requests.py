@@ -156,8 +156,7 @@ class RequestFactory:
             raise UserError("prompt_logprobs with max_tokens = 0", where=label, expected="max_tokens of 1 or more",
                             hint="Engine.score gives the log-probabilities of texts")  # fmt: skip
         if params.prompt_logprobs:
-            request.prompt_logprobs = [None] * len(prompt.ids)
-            request.prompt_top_logprobs = [None] * len(prompt.ids)
+            request.ask_logprobs(1)
         renew = partial(self._renew, tok=self.tok if with_text or params.stop else None)
         for sample in range(params.n):
             sequence = Sequence(request, sample, None, renew=renew)

@@ -14,19 +14,19 @@ Log-probabilities are those of the logits before all that: the model's own.
 On a GPU a step whose logits nobody changes is read by the host once: ids, log-probabilities, and whether the
 logits were finite (`_append_at_once`).
 
-Legend: B sequences, V vocabulary, N single tokens, T tokens of a prompt, D hidden width.
+Legend: B sequences, V vocabulary, N single tokens.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError
+from qwenkit.inference.outputs import TopLogprobs
 from qwenkit.inference.sampling import (
     NEVER,
     Limits,
@@ -37,10 +37,10 @@ from qwenkit.inference.sampling import (
     frequency_presence_penalty,
     repetition_penalty,
 )
-from qwenkit.inference.sequence import Sequence, TopLogprobs
+from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.stopping import ends_with_stop_words
 from qwenkit.inference.transfer import pinned, rows_of, to_device
-from qwenkit.model.logprobs import HeadModel, selected, token_logprobs
+from qwenkit.model.logprobs import logsumexp, selected
 from qwenkit.rng import uniform
 
 
@@ -84,7 +84,7 @@ class Sampler:
         columns = [ids_B, sure_B, logits_BV.sum(-1).isfinite()]
         count = min(self.vocabulary, max(sequence.num_top_logprobs for sequence in sequences))
         if any(sequence.params.logprobs for sequence in sequences):
-            lse_B = logits_BV.logsumexp(-1)
+            lse_B = logsumexp(logits_BV)
             columns.append(selected(logits_BV, ids_B) - lse_B)
             if count:
                 top_BN = logits_BV[:, : self.vocabulary].topk(count)
@@ -98,25 +98,6 @@ class Sampler:
             tops = tuple(zip(map(int, logprobs[1 : 1 + count]), logprobs[1 + count :]))
             sequences[row].append(int(id), logprobs[0] if logprobs else 0.0, tops)
         return left
-
-    def record_prompt(self, sequence: Sequence, start: int, model: HeadModel, h_TD: Tensor) -> None:
-        """Store the log-probabilities of the prompt's tokens that follow the states `h_TD`, which stand at `start` and
-        after; nothing where the request does not ask for them.
-
-        A sequence with one that is not finite ends with the reason "not finite"."""
-        request, params = sequence.request, sequence.params
-        targets = request.prompt.ids[start + 1 : start + 1 + len(h_TD)]
-        if not params.prompt_logprobs or not targets:
-            return
-        count, targets_N = request.num_prompt_top_logprobs, torch.tensor(targets, device=h_TD.device)
-        result = token_logprobs(model, h_TD[: len(targets)], targets_N, top=count)
-        logprobs = result.logprobs.tolist()
-        if not all(map(math.isfinite, logprobs)):
-            sequence.finish_reason = "not finite"
-        request.prompt_logprobs[start + 1 : start + 1 + len(targets)] = logprobs
-        if result.top_ids is not None and result.top_logprobs is not None:
-            tops = _pairs(result.top_ids, result.top_logprobs)
-            request.prompt_top_logprobs[start + 1 : start + 1 + len(targets)] = tops
 
     def _adjusted(self, sequences: list[Sequence], logits_BV: Tensor) -> Tensor:
         """Return the logits to sample from: those of the vocabulary, or a copy of all where a row is changed."""
@@ -140,16 +121,17 @@ class Sampler:
         for."""
         if not any(sequence.params.logprobs for sequence in sequences):
             return [0.0] * len(sequences), [()] * len(sequences)
-        lse_B = logits_BV.logsumexp(-1)
+        lse_B = logsumexp(logits_BV)
         logprobs = (selected(logits_BV, ids_B) - lse_B).tolist()
         count = min(self.vocabulary, max(sequence.num_top_logprobs for sequence in sequences))
         if not count:
             return logprobs, [()] * len(sequences)
         logits_BN, ids_BN = logits_BV[:, : self.vocabulary].topk(count)
-        return logprobs, _pairs(ids_BN, logits_BN - lse_B[:, None])
+        return logprobs, top_pairs(ids_BN, logits_BN - lse_B[:, None])
 
 
-def _pairs(ids_BN: Tensor, logprobs_BN: Tensor) -> list[TopLogprobs]:
+def top_pairs(ids_BN: Tensor, logprobs_BN: Tensor) -> list[TopLogprobs]:
+    """Return the most likely ids of each row with their log-probabilities, as plain numbers."""
     return [tuple(zip(ids, logprobs)) for ids, logprobs in zip(ids_BN.tolist(), logprobs_BN.tolist())]
 
 

@@ -4,8 +4,9 @@ The random number of each row, in [0, 1), is made from (seed, request, sample, p
 nothing else in the batch. The order of the steps is Hugging Face's and the released Qwen's.
 
 A vocabulary of 152k words is not sorted: the tokens that reach a bound are looked at, 256 or a few more at first, and
-more of them only where a row's edge does not lie among them. What remains of a row does not depend on how many were
-looked at, as its sums run from the highest score down.
+more of them only where a row's edge does not lie among them: sixteen times as many, then all; all at once where sixteen
+times as many cannot have the probability that top-p asks for, and for min-p alone just those that remain. What remains
+of a row does not depend on how many were looked at, as its sums run from the highest score down.
 
 Legend: B rows, V vocabulary, R rows that are looked at together, K candidates of a row, N tokens of a row.
 """
@@ -26,7 +27,7 @@ from qwenkit.inference.transfer import to_device
 NEVER = float("-inf")
 """The logit of a token that cannot come."""
 FIRST_CANDIDATES = 256
-"""How many tokens at least are looked at first; where they do not suffice, sixteen times as many, then all."""
+"""How many tokens at least are looked at first."""
 _GROWTH = 16
 _GROUP = 128
 
@@ -92,8 +93,10 @@ class Limits(NamedTuple):
 class _Cuts(NamedTuple):
     """What the host knows of the limits of some rows."""
 
-    any_top_p: bool
+    any_top_k: bool
     all_top_k: bool
+    any_top_p: bool
+    any_min_p: bool
 
 
 class Remaining(NamedTuple):
@@ -104,7 +107,9 @@ class Remaining(NamedTuple):
     ids_RK: Tensor
     """The tokens that were looked at, in the order of the vocabulary."""
     scores_RK: Tensor
-    """Their scores; -inf: cut."""
+    """Their scores."""
+    kept_RK: Tensor
+    """True where they remain."""
 
 
 def draw(scores_BV: Tensor, truncation: Truncation, uniform_B: Tensor) -> Tensor:
@@ -115,8 +120,8 @@ def draw(scores_BV: Tensor, truncation: Truncation, uniform_B: Tensor) -> Tensor
     whole_R = (~limited_B).nonzero()[:, 0]
     if len(whole_R):
         ids_B[whole_R] = sample(_rows(scores_BV, whole_R).softmax(-1), uniform_B[whole_R])
-    for rows_R, ids_RK, scores_RK in remaining(scores_BV, truncation, limited_B.nonzero()[:, 0]):
-        weights_RK = (scores_RK - scores_RK.amax(-1, keepdim=True)).exp()
+    for rows_R, ids_RK, scores_RK, kept_RK in remaining(scores_BV, truncation, limited_B.nonzero()[:, 0]):
+        weights_RK = (scores_RK - scores_RK.amax(-1, keepdim=True)).exp_().mul_(kept_RK)
         places_R1 = sample(weights_RK, uniform_B[rows_R])[:, None]
         ids_B[rows_R] = ids_RK.gather(1, places_R1)[:, 0]
     return ids_B
@@ -163,9 +168,10 @@ def _of_few(scores_RV: Tensor, truncation: Truncation, uniform_R: Tensor, limits
         bound_R, ids_RK = top_RK.values[:, -1], top_RK.indices.sort(-1).values
         scores_RK = scores_RV.gather(1, ids_RK)
         alone_R = (scores_RV >= bound_R[:, None]).sum(-1) == count  # no other one equals the last
-    cuts = _Cuts(any(limit.top_p < 1 for limit in limits), len(top_k) == len(limits))
-    scores_RK, complete_R = _truncated(scores_RV, scores_RK, bound_R, truncation, cuts)
-    weights_RK = (scores_RK - scores_RK.amax(-1, keepdim=True)).exp()
+    any_top_p, any_min_p = any(limit.top_p < 1 for limit in limits), any(limit.min_p > 0 for limit in limits)
+    cuts = _Cuts(bool(top_k), len(top_k) == len(limits), any_top_p, any_min_p)
+    kept_RK, complete_R, _ = _truncated(scores_RV, scores_RK, bound_R, truncation, cuts, size)
+    weights_RK = (scores_RK - scores_RK.amax(-1, keepdim=True)).exp_().mul_(kept_RK)
     places_R = sample(weights_RK, uniform_R).clamp(max=ids_RK.shape[1] - 1)
     return ids_RK.gather(1, places_R[:, None])[:, 0], complete_R & alone_R
 
@@ -174,8 +180,9 @@ def truncate(scores_BV: Tensor, truncation: Truncation) -> Tensor:
     """Return the scores [B, V] that remain; the others are -inf."""
     limited_B = truncation.limited(scores_BV.shape[1])
     kept_BV = scores_BV.masked_fill(limited_B[:, None], NEVER)
-    for rows_R, ids_RK, scores_RK in remaining(scores_BV, truncation, limited_B.nonzero()[:, 0]):
-        kept_BV[rows_R] = kept_BV[rows_R].scatter_reduce(1, ids_RK, scores_RK, "amax")
+    for rows_R, ids_RK, scores_RK, kept_RK in remaining(scores_BV, truncation, limited_B.nonzero()[:, 0]):
+        kept_RK = torch.where(kept_RK, scores_RK, NEVER)
+        kept_BV[rows_R] = kept_BV[rows_R].scatter_reduce(1, ids_RK, kept_RK, "amax")
     return kept_BV
 
 
@@ -183,17 +190,29 @@ def remaining(
     scores_BV: Tensor, truncation: Truncation, rows_R: Tensor, first: int = FIRST_CANDIDATES
 ) -> Iterator[Remaining]:
     """Yield what remains of these rows, those first for which few candidates suffice."""
-    size = scores_BV.shape[1]
-    count = first
+    size, count = scores_BV.shape[1], first
     while len(rows_R):
         limits = truncation.rows(rows_R)
         count = max(count, int(limits.top_k_B.max()))
         scores_RV = _rows(scores_BV, rows_R)
         bound_R = _bound(scores_RV, count if count * _GROWTH <= size else size)
+        if count > first:
+            bound_R = _min_p_bound(scores_RV, bound_R, limits)
         ids_RK, scores_RK = _candidates(scores_RV, bound_R)
-        scores_RK, complete_R = _truncated(scores_RV, scores_RK, bound_R, limits, _cuts(limits, size))
-        yield Remaining(rows_R[complete_R], ids_RK[complete_R], scores_RK[complete_R])
-        rows_R, count = rows_R[~complete_R], count * _GROWTH
+        kept_RK, complete_R, flat_R = _truncated(
+            scores_RV, scores_RK, bound_R, limits, _cuts(limits, size), count * _GROWTH
+        )
+        yield Remaining(*(_where(column, complete_R) for column in (rows_R, ids_RK, scores_RK, kept_RK)))
+        for row_1 in rows_R[flat_R & ~complete_R].split(1):  # one at a time, for the sake of a processor's caches
+            yield from remaining(scores_BV, truncation, row_1, first=size)
+        rows_R, count = rows_R[~(complete_R | flat_R)], count * _GROWTH
+
+
+def _min_p_bound(scores_RV: Tensor, bound_R: Tensor, limits: Truncation) -> Tensor:
+    """Return the bound [R] of rows that min-p alone limits: a hair below the least score that remains."""
+    edge_R = scores_RV.amax(-1) + limits.min_p_B.log() - 1e-3
+    alone_R = (limits.min_p_B > 0) & (limits.top_p_B == 1) & (limits.top_k_B <= 0) & (bound_R > NEVER)
+    return torch.where(alone_R, edge_R, bound_R)
 
 
 def _bound(scores_RV: Tensor, count: int) -> Tensor:
@@ -217,11 +236,11 @@ def _candidates(scores_RV: Tensor, bound_R: Tensor) -> tuple[Tensor, Tensor]:
     """Return the tokens of each row that reach its bound and may come, in the order of the vocabulary, and their scores
     [R, K]; rows with fewer end with scores of -inf. Where they are most of the vocabulary it is all of it."""
     rows, size = scores_RV.shape
-    reach_RV = scores_RV >= bound_R.clamp(min=torch.finfo(scores_RV.dtype).min)[:, None]
+    least_R1 = bound_R.clamp(min=torch.finfo(scores_RV.dtype).min)[:, None]
     flat_N = (
-        torch.from_numpy(np.flatnonzero(reach_RV.numpy()))  # much faster than torch's
-        if reach_RV.device.type == "cpu"
-        else reach_RV.flatten().nonzero()[:, 0]
+        torch.from_numpy(np.flatnonzero(scores_RV.numpy() >= least_R1.numpy()))  # much faster than torch's
+        if scores_RV.device.type == "cpu"
+        else (scores_RV >= least_R1).flatten().nonzero()[:, 0]
     )
     if 2 * len(flat_N) >= scores_RV.numel():
         return torch.arange(size, device=flat_N.device).expand(rows, -1), scores_RV
@@ -238,33 +257,48 @@ def _rows(scores_BV: Tensor, rows_R: Tensor) -> Tensor:
     return scores_BV if len(rows_R) == len(scores_BV) else scores_BV[rows_R]
 
 
+def _where(column: Tensor, chosen_R: Tensor) -> Tensor:
+    """Return the rows that are chosen; all of them without a copy."""
+    return column if bool(chosen_R.all()) else column[chosen_R]
+
+
 def _cuts(limits: Truncation, size: int) -> _Cuts:
     """Read what the limits of some rows are."""
     top_k_R = (limits.top_k_B > 0) & (limits.top_k_B < size)
-    return _Cuts(bool((limits.top_p_B < 1).any()), bool(top_k_R.all()))
+    any_top_p, any_min_p = bool((limits.top_p_B < 1).any()), bool((limits.min_p_B > 0).any())
+    return _Cuts(bool(top_k_R.any()), bool(top_k_R.all()), any_top_p, any_min_p)
 
 
 def _truncated(
-    scores_RV: Tensor, scores_RK: Tensor, bound_R: Tensor, limits: Truncation, cuts: _Cuts
-) -> tuple[Tensor, Tensor]:
-    """Return the scores of the candidates that remain, -inf for the others, and true [R] where no token beyond the
-    candidates could remain.
+    scores_RV: Tensor, scores_RK: Tensor, bound_R: Tensor, limits: Truncation, cuts: _Cuts, next_count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return true [R, K] at the candidates that remain; true [R] where no token beyond them could remain; and true [R]
+    where `next_count` candidates could not have the mass of top-p either. The host reads nothing.
 
     Candidates are all tokens that reach the bound, in the order of the vocabulary. Of equal scores at the edge top-k
     keeps all and top-p those of the highest ids, as a stable sort puts them last."""
     rising_RK = _ascending(scores_RK)
     highest_R1, count = rising_RK[:, -1:], scores_RK.shape[1]
     top_k_R = (limits.top_k_B > 0) & (limits.top_k_B < scores_RV.shape[1])
-    places_R = torch.where(top_k_R, count - limits.top_k_B, 0).clamp(min=0)
-    least_R1 = rising_RK.gather(1, places_R[:, None])
-    kept_RK = scores_RK.masked_fill(scores_RK < least_R1, NEVER)
-    complete_R = top_k_R | (bound_R == NEVER) | ((bound_R - highest_R1[:, 0]).exp() < limits.min_p_B)
+    bound_weight_R = (bound_R - highest_R1[:, 0]).exp()
+    complete_R = top_k_R | (bound_R == NEVER) | (bound_weight_R < limits.min_p_B)
+    flat_R = torch.zeros_like(complete_R)
+    kept_RK = torch.ones_like(scores_RK, dtype=torch.bool)
+    if cuts.any_top_k:
+        places_R = torch.where(top_k_R, count - limits.top_k_B, 0).clamp(min=0)
+        least_R1 = rising_RK.gather(1, places_R[:, None])
+        kept_RK = scores_RK >= least_R1
+        rising_RK = torch.where(rising_RK < least_R1, NEVER, rising_RK)
     if cuts.any_top_p:
-        weights_RK = (rising_RK.masked_fill(rising_RK < least_R1, NEVER) - highest_R1).exp()
-        low_R, reached_R = _low_end(scores_RV, weights_RK, limits.top_p_B, None if cuts.all_top_k else top_k_R)
-        kept_RK = kept_RK.masked_fill(~_above(scores_RK, rising_RK, low_R), NEVER)
+        mass = _mass(scores_RV, rising_RK, None if cuts.all_top_k else top_k_R)
+        most_R = mass.falling_RK[:, -1] + bound_weight_R.double() * max(0, next_count - count)
+        flat_R = most_R < limits.top_p_B * mass.total_R1[:, 0]
+        low_R, reached_R = _low_end(mass, limits.top_p_B)
+        kept_RK &= _above(scores_RK, rising_RK, low_R)
         complete_R |= reached_R
-    return kept_RK.masked_fill((scores_RK - highest_R1).exp() < limits.min_p_B[:, None], NEVER), complete_R
+    if cuts.any_min_p:
+        kept_RK &= (scores_RK - highest_R1).exp() >= limits.min_p_B[:, None]
+    return kept_RK, complete_R, flat_R
 
 
 def _ascending(scores_RK: Tensor) -> Tensor:
@@ -278,23 +312,40 @@ def _above(scores_RK: Tensor, rising_RK: Tensor, low_R: Tensor) -> Tensor:
     """Return true [R, K] at the scores that are not among the lowest `low_R`; of equals the lower ids count as
     lower."""
     floor_R1 = rising_RK.gather(1, low_R[:, None])
-    below_R = (rising_RK < floor_R1).sum(-1)
+    below_R1 = torch.searchsorted(rising_RK, floor_R1)
     equal_RK = scores_RK == floor_R1
-    return (scores_RK > floor_R1) | equal_RK & (equal_RK.cumsum(-1) > (low_R - below_R)[:, None])
+    return (scores_RK > floor_R1) | equal_RK & (equal_RK.cumsum(-1) > low_R[:, None] - below_R1)
 
 
-def _low_end(scores_RV: Tensor, weights_RK: Tensor, top_p_R: Tensor, top_k_R: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return how many [R] of the rising scores, each with all below it, have at most the probability 1 - p, never the
-    last; and true [R] where all beyond the candidates do.
+class _Mass(NamedTuple):
+    """Probabilities up to a factor: of each candidate and all above it, from the highest down, and of all tokens."""
 
-    `weights_RK` are the candidates' probabilities up to a factor, `top_k_R` says where others have none (None:
-    everywhere)."""
-    falling_RK = weights_RK.double().flip(-1).cumsum(-1)
-    total_R1 = falling_RK[:, -1:]
+    falling_RK: Tensor
+    total_R1: Tensor
+
+
+def _mass(scores_RV: Tensor, rising_RK: Tensor, top_k_R: Tensor | None) -> _Mass:
+    """Return the probabilities; `top_k_R` says where tokens that are no candidates have none (None: everywhere)."""
+    falling_RK = (rising_RK - rising_RK[:, -1:]).exp_().flip(-1).double().cumsum_(-1)
+    total_R1 = falling_RK[:, -1:].clone()
     if top_k_R is not None:
-        total_RV = (scores_RV - scores_RV.amax(-1, keepdim=True)).exp_()
-        total_R1 = torch.where(top_k_R[:, None], total_R1, total_RV.sum(-1, keepdim=True, dtype=torch.float64))
-    share_RK = (1 - falling_RK / total_R1).float()  # of all below each score, from the highest down
+        all_RV = (scores_RV - scores_RV.amax(-1, keepdim=True)).exp_()
+        total_R1 = torch.where(top_k_R[:, None], total_R1, _sum(all_RV))
+    return _Mass(falling_RK, total_R1)
+
+
+def _sum(weights_RV: Tensor) -> Tensor:
+    """Return the sum of each row, [R, 1], in float64. On a CPU torch would give a row alone to several threads, so that
+    its bits depended on whether it is alone."""
+    if weights_RV.device.type != "cpu":
+        return weights_RV.sum(-1, keepdim=True, dtype=torch.float64)
+    return torch.from_numpy(weights_RV.numpy().sum(-1, keepdims=True, dtype=np.float64))
+
+
+def _low_end(mass: _Mass, top_p_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many [R] of the rising scores, each with all below it, have at most the probability 1 - p, never the
+    last; and true [R] where all beyond the candidates do. The mass is used up."""
+    share_RK = mass.falling_RK.div_(mass.total_R1).neg_().add_(1).float()  # of all below each, from the highest down
     low_RK = (share_RK <= (1 - top_p_R).float()[:, None]) & (top_p_R < 1)[:, None]
     return low_RK[:, :-1].sum(-1), low_RK[:, -1]
 

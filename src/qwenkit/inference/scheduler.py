@@ -251,7 +251,7 @@ class Scheduler:
     def _match_limit(self, sequence: Sequence) -> int:
         """Return how many tokens of a sequence may be taken over: the newest one is computed in any case."""
         count = len(self._lasting(sequence))
-        return min(count, sequence.length - 1, sequence.request.match_limit(bool(sequence.ids)))
+        return min(count, sequence.length - 1, sequence.request.match_limit)
 
     def _next_key(self, sequence: Sequence) -> Hashable | None:
         return None if self.whole_prompts else self.pool.next_key(sequence.table, self._lasting(sequence))

@@ -1,9 +1,10 @@
-"""A request, its answers while they are generated, and what the caller gets: deltas, and the output."""
+"""A request, and its answers while they are generated."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from qwenkit.errors import QwenkitError
 from qwenkit.inference.block_pool import BlockTable
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
+from qwenkit.inference.outputs import Delta, FinishReason, Output, Sample, TopLogprobs
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.stopping import check_stop
 from qwenkit.prompt import Prompt
@@ -24,92 +26,7 @@ if TYPE_CHECKING:
     from qwenkit.inference.thinking import Thought
     from qwenkit.inference.token_counts import TokenCounts
 
-TopLogprobs = tuple[tuple[int, float], ...]
-"""The most likely tokens at one position, the likeliest first: ids, and log-probabilities in nats."""
-
-FinishReason = Literal["stop", "length", "abort", "not finite", "error"]
-"""The last three end a request that has no output."""
 Status = Literal["waiting", "running", "finished"]
-
-
-@dataclass
-class Sample:
-    """One answer. `ids` include the token that stopped it, `text` does not."""
-
-    ids: list[int]
-    text: str | None
-    """None where the engine has no tokenizer."""
-    logprobs: list[float] | None
-    """Log-probability of each id in nats: the model's own, at temperature 1 and without truncation."""
-    finish_reason: FinishReason
-    top_logprobs: list[TopLogprobs] | None = None
-    """Those of the most likely tokens at each position, where `logprobs` is a number of 2 or more."""
-
-
-@dataclass
-class Output:
-    """The answers of a request; `ids`, `text`, `logprobs` and `finish_reason` are those of the first sample."""
-
-    request: int
-    """The handle of the request, as `Engine.submit` returns it."""
-    prompt_ids: list[int]
-    samples: list[Sample]
-    version: int
-    """How often the engine's weights had been updated when this was generated."""
-    num_cached_tokens: int = 0
-    """How many tokens of the prompt were found in the cache and not read again (for the first sample)."""
-    prompt_logprobs: list[float | None] | None = None
-    """Log-probability of each token of the prompt in nats, where the request asks for them; None for the first, which
-    nothing comes before."""
-    prompt_top_logprobs: list[TopLogprobs | None] | None = None
-    """Those of the most likely tokens at each position of the prompt, where `prompt_logprobs` is 2 or more."""
-
-    @property
-    def ids(self) -> list[int]:
-        """Return the ids of the first sample."""
-        return self.samples[0].ids
-
-    @property
-    def text(self) -> str | None:
-        """Return the text of the first sample."""
-        return self.samples[0].text
-
-    @property
-    def logprobs(self) -> list[float] | None:
-        """Return the log-probabilities of the first sample, in nats."""
-        return self.samples[0].logprobs
-
-    @property
-    def top_logprobs(self) -> list[TopLogprobs] | None:
-        """Return the log-probabilities of the most likely tokens at each position of the first sample."""
-        return self.samples[0].top_logprobs
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Return why the first sample ended."""
-        return self.samples[0].finish_reason
-
-
-@dataclass
-class Delta:
-    """What one answer has got since its last delta. The deltas of an answer add up to its `Sample`."""
-
-    handle: int
-    """The handle of the request, as `Engine.submit` returns it."""
-    sample: int
-    """Which of the request's answers it is, from 0."""
-    ids: list[int]
-    text: str | None
-    """Whole characters that no stop string can take back; None where the engine has no tokenizer."""
-    logprobs: list[float] | None
-    finish_reason: FinishReason | None
-    """None: more will come. "not finite": the logits were no numbers; "error": the prompt's media cannot be read.
-    Both end the whole request."""
-    output: Output | None = None
-    """All answers of the request, on its last delta."""
-    error: QwenkitError | None = None
-    """Why there is no output, on the last delta of a request that has none."""
-    top_logprobs: list[TopLogprobs] | None = None
 
 
 class Delivered(NamedTuple):
@@ -140,7 +57,7 @@ class Request:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     """`bad_words` as the tokenizer spells them."""
     prompt_logprobs: list[float | None] = field(default_factory=list)
-    """One for each token of the prompt where they are asked for, None where it is not known yet."""
+    """One for each token of the prompt where some are asked for, None where it is not known (yet)."""
     prompt_top_logprobs: list[TopLogprobs | None] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
     handle: int = -1
@@ -156,8 +73,20 @@ class Request:
     """Lower numbers come first."""
     cache_salt: str | None = None
     """Beginnings are shared in the cache only among requests of the same salt."""
-    score_from: int | None = None
-    """The position from which on the prompt's own tokens are scored; nothing is generated then."""
+    unscored_from: int = sys.maxsize
+    """The first position of the prompt whose log-probability is wanted and not known; beyond it where there is none."""
+
+    def ask_logprobs(self, start: int) -> None:
+        """Ask for the log-probabilities of the prompt's own tokens from position `start`, 1 or more, on."""
+        length = len(self.prompt.ids)
+        self.prompt_logprobs, self.prompt_top_logprobs = [None] * length, [None] * length
+        self.unscored_from = start if start < length else sys.maxsize
+
+    def record_logprobs(self, start: int, logprobs: Seq[float], tops: Seq[TopLogprobs]) -> None:
+        """Store the log-probabilities of the prompt's tokens from position `start` on, which follow on those known."""
+        stop = start + len(logprobs)
+        self.prompt_logprobs[start:stop], self.prompt_top_logprobs[start:stop] = logprobs, tops
+        self.unscored_from = max(self.unscored_from, stop if stop < len(self.prompt.ids) else sys.maxsize)
 
     @cached_property
     def allowed_ids(self) -> np.ndarray | None:
@@ -168,15 +97,14 @@ class Request:
 
     @property
     def read_length(self) -> int:
-        """Return how many tokens of the prompt are read: nobody asks what follows the last one of a text to score."""
-        return len(self.prompt.ids) - (self.score_from is not None)
+        """Return how many tokens of the prompt are read: nobody asks what follows the last one where there is no
+        answer."""
+        return len(self.prompt.ids) - (self.max_new_tokens == 0)
 
-    def match_limit(self, writing: bool) -> int:
-        """Return how many tokens may be found in the cache: the others are wanted themselves. `writing`: the answer has
-        begun, so that the prompt was read before."""
-        if self.params.prompt_logprobs and not writing:
-            return 0
-        return sys.maxsize if self.score_from is None else max(0, self.score_from - 1)
+    @property
+    def match_limit(self) -> int:
+        """Return how many tokens may be found in the cache: the others are wanted themselves."""
+        return self.unscored_from - 1
 
     @property
     def is_pending(self) -> bool:
@@ -241,8 +169,6 @@ class Sequence:
     """How many tokens of the prompt were found in the cache when it first entered the batch."""
     table: BlockTable = field(default_factory=BlockTable)
     """Where in the cache they are."""
-    scores: list[float] = field(default_factory=list)
-    """The log-probabilities of the prompt's tokens from `Request.score_from` on, in nats."""
     renew: Callable[[Sequence], None] | None = None
     """Makes what depends on the ids (detokenizer, counts, thought, grammar) as it was before the first one."""
     torn: bool = False
@@ -341,11 +267,10 @@ class Sequence:
         """Let all that depends on the ids take the next one, after which there are `count`."""
         if self.token_counts is not None:
             self.token_counts.push(id)
-        in_thought = self.thought is not None and self.thought.push(id)
-        if self.grammar is not None and not in_thought and id not in self.request.stop_ids:
+        in_thought, stops = self.thought is not None and self.thought.push(id), id in self.request.stop_ids
+        if self.grammar is not None and not in_thought and not stops:
             self.grammar.push(id)
-        in_text = id not in self.request.stop_ids or self.params.include_stop_str_in_output
-        if self.detokenizer is not None and in_text:
+        if self.detokenizer is not None and (not stops or self.params.include_stop_str_in_output):
             self.detokenizer.push(id, early=count <= (self.params.min_tokens or 0))
 
     def _end(self) -> None:
@@ -354,9 +279,9 @@ class Sequence:
         if self.finish_reason is not None and self.detokenizer is not None:
             self.detokenizer.finish()
 
-    def fail(self, error: QwenkitError) -> None:
+    def fail(self, error: QwenkitError, reason: FinishReason = "error") -> None:
         """End the whole request here; `error` is what it gets in place of an output."""
-        self.request.error, self.finish_reason = error, "error"
+        self.request.error, self.finish_reason = error, reason
         self.request.cancel()
 
     def has_delta(self, start: Delivered) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -61,34 +62,61 @@ class PromptLookup:
             for value, name in ((tokens, "tokens"), (longest, "longest"), (shortest, "shortest"))
         )
 
+        self._ngrams: WeakKeyDictionary[Sequence, Ngrams] = WeakKeyDictionary()
+
     def propose(self, sequences: Seq[Sequence], room: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
         """Return what followed the last tokens of each answer at their newest place before."""
         guesses = {}
         for sequence in sequences:
-            guess = self.lookup(sequence.tokens(0, sequence.length), min(self.tokens, room[sequence]))
-            if guess:
-                guesses[sequence] = guess
-        return guesses
+            if (count := min(self.tokens, room[sequence])) > 0:
+                start = self._followed(sequence)
+                guesses[sequence] = list(sequence.tokens(start, start + count))
+        return {sequence: guess for sequence, guess in guesses.items() if guess}
 
     def check(self, model: Transformer) -> None:
         """Fit every model."""
 
-    def lookup(self, ids: tuple[int, ...], count: int) -> list[int]:
-        """Return up to `count` ids that followed the last few of `ids` at their newest place before."""
-        for size in range(min(self.longest, len(ids) - 1), self.shortest - 1, -1):
-            end = _newest(ids, size)
-            if end is not None and count > 0:
-                return list(ids[end : end + count])
-        return []
+    def _followed(self, sequence: Sequence) -> int:
+        """Return where what followed the last tokens of an answer begins; its end where they were not there before."""
+        ngrams = self._ngrams.get(sequence)
+        if ngrams is None:
+            ngrams = self._ngrams[sequence] = Ngrams(self.shortest, self.longest)
+        ngrams.extend(sequence.tokens(ngrams.length, sequence.length))
+        return ngrams.followed()
 
 
-def _newest(ids: tuple[int, ...], size: int) -> int | None:
-    """Return the place behind the newest earlier occurrence of the last `size` ids."""
-    suffix, first = ids[-size:], ids[-size]
-    for start in range(len(ids) - size - 1, -1, -1):
-        if ids[start] == first and ids[start : start + size] == suffix:
-            return start + size
-    return None
+class Ngrams:
+    """Where the last tokens of a text stood before, at a constant cost for each new token.
+
+        ngrams = Ngrams(shortest=2, longest=4)
+        ngrams.extend([7, 8, 9, 7, 8])
+        ngrams.followed()                     # 2: what followed the last two, 7 and 8, begins at place 2
+
+    A text only grows."""
+
+    def __init__(self, shortest: int, longest: int) -> None:
+        """Begin with an empty text; look for its last `longest` tokens, or fewer, down to `shortest`."""
+        self.length = 0
+        self._sizes = range(longest, shortest - 1, -1)
+        self._last: tuple[int, ...] = ()
+        self._ends: dict[tuple[int, ...], int] = {}
+        """The place behind each n-gram of the text at its newest place, but for those that end with the text."""
+
+    def extend(self, ids: Iterable[int]) -> None:
+        """Add tokens to the end of the text."""
+        for id in ids:
+            self._ends.update(dict.fromkeys(self._suffixes(), self.length))
+            self._last = (*self._last, id)[-self._sizes.start :]
+            self.length += 1
+
+    def followed(self) -> int:
+        """Return the place behind the newest earlier occurrence of as many of the last tokens as there is one of; the
+        length of the text where there is none."""
+        return next((self._ends[suffix] for suffix in self._suffixes() if suffix in self._ends), self.length)
+
+    def _suffixes(self) -> list[tuple[int, ...]]:
+        """Return the last tokens of the text, the longest n-gram first."""
+        return [self._last[-size:] for size in self._sizes if size <= len(self._last)]
 
 
 class DraftModel:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from qwenkit.inference.sequence import Delta, Request
+from qwenkit.inference.outputs import Delta
+from qwenkit.inference.sequence import Request
 
 
 class SteppingEngine(Protocol):

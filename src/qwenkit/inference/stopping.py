@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qwenkit.inference.sequence import FinishReason, Sequence
+    from qwenkit.inference.outputs import FinishReason
+    from qwenkit.inference.sequence import Sequence
 
 
 def check_stop(sequence: Sequence) -> FinishReason | None:

@@ -66,7 +66,7 @@ def token_logprobs(
 
     def compute(h_CD: Tensor, targets_C: Tensor) -> tuple[Tensor, ...]:
         logits_CV = _wide(model.head(h_CD))
-        lse_C = logits_CV.logsumexp(-1)
+        lse_C = logsumexp(logits_CV)
         parts = [selected(logits_CV, targets_C) - lse_C]
         with torch.no_grad():
             if entropy:
@@ -108,7 +108,15 @@ def selected(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
 
 def selected_logprobs(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
     """Return the log-probability [N] in nats of one id in each row of logits: x - logsumexp(x)."""
-    return selected(logits_NV, ids_N) - logits_NV.logsumexp(-1)
+    return selected(logits_NV, ids_N) - logsumexp(logits_NV)
+
+
+def logsumexp(logits_NV: Tensor) -> Tensor:
+    """Return the logarithm of each row's sum of exponentials, [N]. On a CPU torch gives a row alone to several threads
+    and sums it in another order: its bits would depend on whether it is alone, so it is not."""
+    if len(logits_NV) == 1 and logits_NV.device.type == "cpu":
+        return logits_NV.repeat(2, 1).logsumexp(-1)[:1]
+    return logits_NV.logsumexp(-1)
 
 
 class _CrossEntropySum(torch.autograd.Function):
