@@ -90,7 +90,7 @@ class GGUFLinear(QuantizedLinear):
     def _blocks(self, rows: slice) -> Tensor:
         """Return the blocks of these rows, [R, G, bytes]."""
         blocks_RX = self.blocks[rows] if self._order_N is None else self.blocks[self._order_N[rows]]
-        return blocks_RX.view(len(blocks_RX), -1, KINDS[self.kind].size)
+        return blocks_RX.view(len(blocks_RX), self.quant_config.groups(self.in_features), KINDS[self.kind].size)
 
 
 def as_layer(bytes_NX: Tensor, kind: str, bias: Tensor | None = None, order_N: Tensor | None = None) -> QuantizedLinear:

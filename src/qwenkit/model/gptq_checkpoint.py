@@ -99,8 +99,8 @@ def write_quant_config(layers: Layers) -> dict[str, Any]:
     if not layers:
         return {}
     quant_config = next(iter(layers.values())).quant_config
-    one = slice(0, 1)
-    if any(layer.quant_config != quant_config or layer.group_minimums(one) is not None for layer in layers.values()):
+    none = slice(0)  # asks what there is, and reads nothing
+    if any(layer.quant_config != quant_config or layer.group_minimums(none) is not None for layer in layers.values()):
         raise UserError("a GPTQ folder cannot hold layers of several kinds, or with minimums",
                         where="the model to save",
                         hint='load the GGUF file with dtype="float32": it is dequantized then')  # fmt: skip

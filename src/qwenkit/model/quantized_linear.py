@@ -98,7 +98,7 @@ class QuantizedLinear(nn.Module):
     def symmetric(self) -> bool:
         """Return whether every zero is the middle level and there are no minimums."""
         middle = 2 ** (self.quant_config.bits - 1)
-        return self.group_minimums(slice(0, 1)) is None and bool((self.zeros(slice(None)) == middle).all())
+        return self.group_minimums(slice(0)) is None and bool((self.zeros(slice(None)) == middle).all())
 
     def words(self) -> dict[str, Tensor]:
         """Return the tensors of a GPTQ folder: `qweight`, `qzeros`, `scales` and `g_idx`."""

@@ -58,7 +58,7 @@ def form(layer: nn.Module) -> tuple[int, int]:
     """Return the kind and the group of a layer's matrix: layers with the same input must have the same."""
     if isinstance(layer, QuantizedLinear):
         bits, group_size = layer.quant_config
-        kind = INT8 if bits == 8 else INT4 if layer.group_minimums(slice(0, 1)) is None else INT4_MINIMUMS
+        kind = INT8 if bits == 8 else INT4 if layer.group_minimums(slice(0)) is None else INT4_MINIMUMS
         return kind, max(group_size, 0)
     weight = layer.weight
     assert isinstance(weight, Tensor)
