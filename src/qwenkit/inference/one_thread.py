@@ -3,7 +3,7 @@
     alone = OneThread()
     with alone: ...          # raises a `UserError` while another thread is in here
 
-A check and no lock: nobody waits, and it costs a tenth of a microsecond.
+A check and no lock: nobody waits, and it costs about a microsecond a step.
 """
 
 from __future__ import annotations
