@@ -85,13 +85,17 @@ def usable_memory(device: str) -> int:
 def reset_peak() -> None:
     """Start a new measurement of `peak_mb`, where the kernel allows it.
 
-    Memory that earlier work freed is first returned to the system: glibc keeps it, and it would count for the work to
-    come."""
+    Memory that earlier work freed is first returned to the system: it would count for the work to come."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def give_back_memory() -> None:
+    """Return to the system what this process has freed and glibc keeps, where the allocator is glibc's."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_mb() -> int:

@@ -35,6 +35,7 @@ from qwenkit import rng
 from qwenkit.errors import Interrupted, UserError, within
 from qwenkit.model.modes import evaluating
 from qwenkit.training.checkpoint import RunState, load_checkpoint, load_latest, save_checkpoint, step_folder
+from qwenkit.training.checkpoint_upgrade import SCHEMA
 from qwenkit.training.data_parallel import guarded
 from qwenkit.training.sentinel import STOP, AlarmError, AlarmEvent, Sentinel
 from qwenkit.training.update import Metrics, Update
@@ -232,7 +233,11 @@ class _Checkpointer:
             return None
         tree = load_latest(self.folder, lambda text: self.log("note", text=text))
         with self._of_this_training():
-            return None if tree is None else (int(tree["run"]["step"]), tree)
+            if tree is None:
+                return None
+            if int(tree["run"].get("schema", 1)) < SCHEMA:
+                self.log("note", text=f"the checkpoint of step {tree['run']['step']} is of an earlier version")
+            return int(tree["run"]["step"]), tree
 
     def _load(self, tree: dict[str, Any]) -> None:
         with self._of_this_training():
