@@ -33,6 +33,7 @@ import torch
 
 from qwenkit import rng
 from qwenkit.errors import Interrupted, UserError, within
+from qwenkit.events import Log
 from qwenkit.model.modes import evaluating
 from qwenkit.training.checkpoint import RunState, load_checkpoint, load_latest, save_checkpoint, step_folder
 from qwenkit.training.checkpoint_upgrade import SCHEMA
@@ -43,14 +44,6 @@ from qwenkit.training.world import ALONE, World, together
 
 LAST_METRICS = "last"
 """Where `RunState.numbers` holds the metrics of the last step."""
-
-
-class Log(Protocol):
-    """A function that takes an event with its fields; `EventLog.log` is one."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        """Write the event."""
-        ...
 
 
 class Evaluate(Protocol):
