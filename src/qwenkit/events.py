@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from qwenkit.files import MEGABYTE, open_file
 from qwenkit.records import Quarantine, dumps, numbered_jsonl
@@ -20,7 +20,14 @@ SCHEMA = 1
 KINDS = frozenset(
     "run_start run_end node_start node_done node_failed node_skipped step eval alarm checkpoint resumed note".split()
 )
-Log = Callable[..., None]
+
+
+class Log(Protocol):
+    """A function that takes an event with its fields; an `EventLog` is one, and so is what `bind` returns."""
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        """Write the event."""
+        ...
 
 
 class EventLog:

@@ -93,7 +93,7 @@ def reset_peak() -> None:
 
 
 def trim_memory() -> None:
-    """Return memory that was freed to the system: glibc keeps up to 64 MB of it."""
+    """Return to the system what this process has freed and glibc keeps, where the allocator is glibc's."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

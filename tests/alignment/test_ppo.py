@@ -74,6 +74,19 @@ def gradient(model: nn.Module) -> Tensor:
     return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in model.parameters()])
 
 
+def test_the_samplers_cache_is_given_back_before_learning(make_policy, make_scalar, monkeypatch) -> None:
+    """And that changes no bit of what is learnt."""
+    runs = []
+    for kept in (False, True):
+        if kept:
+            monkeypatch.setattr(Engine, "release_cache", lambda engine: None)
+        ppo = build(make_policy, make_scalar, QUICK)
+        metrics = run(ppo, 2)
+        assert ppo.sampler.runner.asleep is not kept
+        runs.append((metrics, [weight.tolist() for weight in ppo.policy.parameters()]))
+    assert runs[0] == runs[1]
+
+
 def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_scalar) -> None:
     """In float64: gradient of the sum = gradient of PPO alone + ptx_coef * gradient of the mean loss alone.
 

@@ -10,9 +10,11 @@ import torch
 
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine
+from qwenkit.inference.kv_quantization import token_bytes
 from qwenkit.model import ModelConfig, Transformer, init_weights
 from qwenkit.model.config import ContextExtension
 from qwenkit.model.trainable import trainable_state
+from qwenkit.platform import resident_mb
 
 from .conftest import GREEDY, SHAPE, full_forward, make_prompts
 
@@ -111,3 +113,44 @@ def test_what_the_model_was_made_with_stays(name: str) -> None:
     assert engine.model.config is CONFIG or engine.model.config == CONFIG
     with torch.no_grad():
         assert engine.generate([[1, 2, 3]], GREEDY)[0].ids == full_forward(make(), [1, 2, 3], 20)
+
+
+@pytest.mark.parametrize("native", [None, False])
+def test_a_released_cache_gives_its_memory_back_and_changes_no_answer(native: bool | None) -> None:
+    """Of what was written the process keeps less than half; nothing is found again, and the bits are equal."""
+    wide = replace(CONFIG, num_hidden_layers=2, num_key_value_heads=4, head_dim=1024, max_position_embeddings=4096)
+    engine = Engine(make(wide), None, native=native)
+    prompt = make_prompts(1, longest=60)[0] * 60
+    wanted = engine.generate([prompt], replace(GREEDY, max_tokens=4))[0]
+    written_mb = len(prompt) * token_bytes("auto", 4, 1024, 2, torch.float32) / 1e6
+    before = resident_mb()
+    engine.release_cache()
+    assert before - resident_mb() > written_mb / 2
+    engine.release_cache()
+    again = engine.generate([prompt], replace(GREEDY, max_tokens=4))[0]
+    assert (again.ids, again.logprobs, again.num_cached_tokens) == (wanted.ids, wanted.logprobs, 0)
+    assert engine.generate([prompt], replace(GREEDY, max_tokens=4))[0].num_cached_tokens > 0
+
+
+def test_a_released_engine_follows_weights_and_configuration() -> None:
+    other = init_weights(Transformer(CONFIG), seed=1, std=0.3).eval()
+    engine = Engine(make(), None)
+    engine.release_cache()
+    engine.update_weights(other.state_dict())
+    engine.model.config = EXTENDED
+    other.config = EXTENDED
+    assert engine.generate([PROMPT], GREEDY)[0].ids == full_forward(other, PROMPT, 20)
+    engine.release_cache()
+    engine.reconfigure(CONFIG)
+    assert engine.score([PROMPT]) == Engine(engine.model).score([PROMPT])
+
+
+def test_a_cache_in_use_is_not_released() -> None:
+    engine = Engine(make(), None)
+    engine.submit(PROMPT, GREEDY)
+    with pytest.raises(UserError) as refused:
+        engine.release_cache()
+    assert str(refused.value) == "the cache released while requests are pending\n  hint: finish or abort them first"
+    while engine.has_work:
+        engine.step()
+    engine.release_cache()

@@ -96,6 +96,32 @@ def test_a_run_of_an_older_version_goes_on(toy: Path) -> None:
         plan(toy, "two.text=z")
 
 
+@pytest.mark.parametrize("lost", [["cpu"], ["versions"], ["cpu", "versions"]], ids=",".join)
+def test_conditions_that_are_not_known_are_drift(toy: Path, lost: list[str]) -> None:
+    """A damaged run.json, or one that is older still: it is said, and the run is marked where it may go on."""
+    go(toy)
+    path = RUN / "run.json"
+    fixed = json.loads(path.read_text())["fixed"]
+    edit(path, fixed={key: value for key, value in fixed.items() if key not in lost})
+    said = [f"{name}: not known" for name in lost]
+    for act in (go, plan):
+        with pytest.raises(UserError) as refused:
+            act(toy, "two.text=z")
+        assert refused.value.what == f"the run was started under other conditions: {'; '.join(said)}"
+    assert go(toy, "two.text=z", allow_drift=True) == ["two", "all"]
+    assert json.loads(path.read_text())["drift"] == said
+
+
+def test_an_older_run_on_a_gpu_does_not_know_its_accelerator(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(toy)
+    fixed = json.loads((RUN / "run.json").read_text())["fixed"]
+    edit(RUN / "run.json", fixed={key: fixed[key] for key in ("threads", "versions")} | {"device": "cuda"})
+    monkeypatch.setattr("qwenkit.platform.has_device", lambda device: True)
+    monkeypatch.setattr("qwenkit.platform.accelerator", lambda device: {"name": "A", "driver": "1"})
+    with pytest.raises(UserError, match="other conditions: accelerator: not known"):
+        plan(toy, "device=cuda", "deterministic=true", "two.text=z")
+
+
 def test_a_plan_says_that_a_parent_is_missing(toy: Path) -> None:
     (verdict,) = plan(toy, only=("big",))
     assert (verdict.state, verdict.why) == ("blocked", "reads one, not made yet: --until big makes all it needs")

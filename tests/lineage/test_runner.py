@@ -16,9 +16,11 @@ from rich.console import Console
 from qwenkit.artifacts import damage, digest_of, read_manifest
 from qwenkit.errors import QwenkitError, Stopped, UserError
 from qwenkit.events import read_events
-from qwenkit.lineage import graph, runner
+from qwenkit.lineage import graph, runner, scratch
 from qwenkit.lineage.progress import Terminal
 from qwenkit.lineage.recipe import load_recipe
+from qwenkit.lineage.report_card import environment_view
+from qwenkit.lineage.run_reader import load_run
 from qwenkit.lineage.runner import Options
 from qwenkit.stages import load_stage
 from qwenkit.stages.base import Input, Result, StageContext
@@ -384,6 +386,39 @@ def test_a_note_is_told_with_the_headline(toy: Path, monkeypatch: pytest.MonkeyP
     assert json.loads(Path("runs/toy/big/run.json").read_text())["remarks"] == ["a checkpoint is passed over", "quick"]
     notes = [row["text"] for row in read_events(Path("runs/toy/events.jsonl")) if row["event"] == "note"]
     assert notes == ["a checkpoint is passed over", "quick"]
+
+
+def test_work_that_other_versions_began_is_marked(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the artifact's run.json, in the events and on the card's table of what a run was fixed by."""
+    stage, real, versions = load_stage("double"), load_stage("double").run, runner.platform.versions()
+
+    def broken(config: object, inputs: object, context: StageContext) -> Result:
+        raise UserError("not now")
+
+    monkeypatch.setattr(stage, "run", broken)
+    with pytest.raises(UserError, match="not now"):
+        go(toy)
+    monkeypatch.setattr(stage, "run", real)
+    monkeypatch.setattr(runner.platform, "versions", lambda: {**versions, "torch": "99"})
+    go(toy, allow_drift=True)
+    run = json.loads(Path("runs/toy/big/run.json").read_text())
+    assert run["version_changes"] == [f'torch: "{versions["torch"]}" -> "99"'] and run["attempts"] == 2
+    assert run["remarks"] == [f"work of other versions is continued: {run['version_changes'][0]}"]
+    assert ("big was continued by other versions", run["version_changes"][0]) in environment_view(
+        load_run(Path("runs/toy"))
+    )
+    assert json.loads(Path("runs/toy/one/run.json").read_text())["version_changes"] == []
+
+
+def test_versions_of_earlier_attempts_that_are_not_known(tmp_path: Path) -> None:
+    scratch.count_attempt(tmp_path)
+    assert scratch.note_versions(tmp_path, {"torch": "1"}) == []
+    (tmp_path / "versions.json").write_text("{")
+    scratch.count_attempt(tmp_path)
+    lost = "those of earlier attempts are not known"
+    assert scratch.note_versions(tmp_path, {"torch": "1"}) == [lost]
+    scratch.count_attempt(tmp_path)
+    assert scratch.note_versions(tmp_path, {"torch": "2"}) == [lost, 'torch: "1" -> "2"']
 
 
 def test_a_copy_takes_no_file_behind_a_link(toy: Path) -> None:

@@ -11,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.model.mapped import in_own_pages, release
+from qwenkit.model.mapped import release
+from qwenkit.model.own_pages import in_own_pages
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
 MEGABYTES = 32

@@ -47,6 +47,7 @@ def test_a_checkpoint_of_schema_1_is_continued_to_the_same_bits(tmp_path: Path, 
     second.model.model.embed_tokens.weight.data.zero_()
     train(second, 12, checkpoint_dir=tmp_path)
     assert second.named("resumed") == [{"event": "resumed", "step": 5}]
+    assert second.named("note") == [{"event": "note", "text": "the checkpoint of step 5 is of an earlier version"}]
     assert second.losses == uninterrupted.losses[5:] and torch.equal(second.weights, uninterrupted.weights)
     assert second.state.numbers == uninterrupted.state.numbers and "tokens" not in second.state.numbers
     assert (second.state.tokens, second.state.skipped_steps) == (uninterrupted.state.tokens, 0)

@@ -70,6 +70,10 @@ class Sampler(Protocol):
         """Take over the policy's present weights; later outputs carry a new version."""
         ...
 
+    def release_cache(self) -> None:
+        """Give back what memory only sampling needs, until the next call."""
+        ...
+
     def generate(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, rng_ids: Sequence[int], /
     ) -> Sequence[Output]:

@@ -152,6 +152,7 @@ class PPO:
         returns fewer than there are minibatches, and for longer ones than a model with dynamic NTK can judge."""
         self.sampler.update_weights()
         batch = self.collect(self.sampler, self.prompts, step)
+        self.sampler.release_cache()  # learning needs the memory
         if len(batch) < self.config.minibatches:
             raise UserError(f"the collector returned {len(batch)} trajectories", where=f"PPO, step {step}",
                             expected=f"{self.config.minibatches} or more: minibatches")  # fmt: skip

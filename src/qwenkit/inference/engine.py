@@ -362,17 +362,28 @@ class Engine:
             self.model.config = config
             self._follow_model()
 
+    def release_cache(self) -> None:
+        """Give the memory of keys, values and packed weights back until the next request, which makes them anew: for a
+        policy that learns between its rollouts (vLLM's `sleep`). No answer changes, but nothing is found any more.
+
+        Raises a `UserError` while requests are pending."""
+        self._check_idle("the cache released")
+        self.scheduler.pool.forget_all()
+        self.runner.sleep()
+
     def _check_idle(self, what: str) -> None:
         if self._requests.are_unfinished:
             raise UserError(f"{what} while requests are pending", hint="finish or abort them first")
 
     def _follow_model(self) -> None:
-        """Take over a configuration that was set on the model itself."""
-        if self.runner.config is not self.model.config and self.runner.config != self.model.config:
+        """Take over a configuration that was set on the model itself, and make the cache anew where it was released."""
+        changed = self.runner.config is not self.model.config and self.runner.config != self.model.config
+        if changed:
             self._check_idle("a new configuration")
             self.scheduler.pool.forget_all()
+        if changed or self.runner.asleep:
             with self._inference():
-                self.runner.reset()
+                (self.runner.wake_up if self.runner.asleep else self.runner.reset)()
 
     # ---- pending requests -------------------------------------------------------------------------------------------
 

@@ -23,13 +23,13 @@ Legend: B sequences, G key/value heads, N tokens, S slots, D head width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from qwenkit.model.own_pages import own_pages
 
 
 class KVStore:
@@ -124,12 +124,8 @@ def quantize(x_BGTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return zeros. On a CPU no page of them takes memory before it is written: numpy asks the system for zeros, torch
-    would write them."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    count = math.prod(shape) * torch.empty((), dtype=dtype).element_size()
-    return torch.from_numpy(np.zeros(count, dtype=np.uint8)).view(dtype).view(shape)
+    """Return zeros. On a CPU no page of them takes memory before it is written: torch would write the zeros."""
+    return own_pages(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
 
 
 KV_CACHE_DTYPES: dict[str, type[KVStore]] = {store.name: store for store in (KVStore, Int8KVStore, TokenInt8KVStore)}

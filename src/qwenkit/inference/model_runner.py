@@ -23,7 +23,7 @@ from torch import Tensor
 
 from qwenkit.errors import QwenkitError, Stopped, UserError, within
 from qwenkit.inference.block_pool import BLOCK
-from qwenkit.inference.eager_forward import ForwardPass, StepTokens
+from qwenkit.inference.eager_forward import EagerForward, ForwardPass, StepTokens
 from qwenkit.inference.forward_pass import make_forward
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
@@ -32,7 +32,7 @@ from qwenkit.inference.scoring import record_logprobs, scored_tokens
 from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.speculation import Drafts
 from qwenkit.inference.transfer import rows_of
-from qwenkit.model import ModelConfig, Transformer
+from qwenkit.model import Transformer
 from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
 
@@ -72,11 +72,12 @@ class ModelRunner:
         self.model, self.sampler, self.packed = model, Sampler(vocabulary), packed
         self.native, self.trial, self.graphs = native, trial, graphs
         self.kv_cache, self.num_blocks = kv_cache, kv_tokens // BLOCK
-        self.compute_model = prepack(model) if packed else model
-        self.reset()
+        self.wake_up()
 
     def refresh_weights(self) -> None:
         """Compute with the weights that the model has now."""
+        if self.asleep:
+            return  # they are read when it wakes up
         if not self.packed:
             self.forward.refresh()
             return
@@ -84,13 +85,27 @@ class ModelRunner:
         self.compute_model.config = self.config
         self.forward = self._forward()
 
+    def sleep(self) -> None:
+        """Give back what keys, values and copies of weights take, until `wake_up`."""
+        self.asleep, self.compute_model = True, self.model
+        self.cache = self._empty_cache(0)
+        self.forward = EagerForward(self.model, self.cache)
+
+    def wake_up(self) -> None:
+        """Make an empty cache, and the copies of weights that are asked for."""
+        self.compute_model = prepack(self.model) if self.packed else self.model
+        self.reset()
+
     def reset(self) -> None:
         """Follow the configuration that the model has now: nothing that was computed under another one is kept."""
-        self.config: ModelConfig = self.model.config
-        weight = self.model.model.embed_tokens.weight
-        self.cache = PagedCache(self.config, self.num_blocks, weight.dtype, weight.device, self.kv_cache)
+        self.asleep, self.config = False, self.model.config
+        self.cache = self._empty_cache(self.num_blocks)
         self.compute_model.config = self.config
         self.forward: ForwardPass = self._forward()
+
+    def _empty_cache(self, num_blocks: int) -> PagedCache:
+        weight = self.model.model.embed_tokens.weight
+        return PagedCache(self.model.config, num_blocks, weight.dtype, weight.device, self.kv_cache)
 
     def _forward(self) -> ForwardPass:
         return make_forward(self.compute_model, self.cache, self.native, self.trial, self.graphs)

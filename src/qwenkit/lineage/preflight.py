@@ -110,11 +110,13 @@ def choose_environment(recipe: Recipe, fixed: Row) -> Environment:
 
 
 def drifted(recipe: Recipe, fixed: Row) -> tuple[Environment, list[str]]:
-    """Return what this start would compute with, and what differs from the conditions of the first one."""
+    """Return what this start would compute with, and what differs from the conditions of the first one, or is not known
+    of that."""
     known = platform.upgraded_fingerprint(fixed)
     chosen = choose_environment(recipe, known)
-    present = {key: value for key, value in chosen.fingerprint().items() if key in known}
-    return chosen, differences(known, present)
+    present = chosen.fingerprint()
+    unknown = [key for key in sorted(present.keys() - known.keys()) if present.pop(key) is not None]
+    return chosen, [*(f"{key}: not known" for key in unknown), *differences(known, present)]
 
 
 def refuse_outside(recipe: Recipe, wanted: list[str]) -> None:

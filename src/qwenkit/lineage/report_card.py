@@ -229,6 +229,9 @@ def environment_view(run: RunView) -> list[tuple[str, str]]:
             facts.setdefault(name, {})[value] = None
     drift = "; ".join(map(str, sequence(run.run.get("drift"))))
     drifted = [("drift since the first start", drift)] if drift else []
+    for name, node in run.nodes.items():
+        if changes := "; ".join(map(str, sequence(node.run.get("version_changes")))):
+            drifted.append((f"{name} was continued by other versions", changes))
     return drifted + [(name, ", ".join(values)) for name, values in facts.items()]
 
 

@@ -26,6 +26,7 @@ from qwenkit.errors import Interrupted, QwenkitError, Stopped, UserError, within
 from qwenkit.events import SCHEMA as EVENTS
 from qwenkit.events import EventLog, Log
 from qwenkit.files import is_disk_full
+from qwenkit.json_values import sequence
 from qwenkit.lineage import estimate, graph, scratch
 from qwenkit.lineage.model_card import write_model_card
 from qwenkit.lineage.preflight import (
@@ -159,7 +160,7 @@ def fix_environment(recipe: Recipe, run_dir: Path, working: bool) -> Environment
     known = read_json(path)
     chosen, drift = drifted(recipe, known["fixed"])
     if drift and working:
-        write_json(path, {**known, "drift": sorted({*known["drift"], *drift})})
+        write_json(path, {**known, "drift": sorted({*map(str, sequence(known.get("drift"))), *drift})})
     platform.set_threads(chosen.threads, chosen.deterministic)
     return chosen
 
@@ -268,6 +269,8 @@ def work_node(
     progress = screen.start(node, entry.why)
     seed, notes = graph.seed_of(node, recipe), list[str]()
     own = noting(log.bind(node=node.name), notes)
+    if changes := scratch.note_versions(folder, platform.versions()):
+        own("note", text=f"work of other versions is continued: {'; '.join(changes)}")
     context = StageContext(node.name, run_dir, folder, out, seed, environment.threads, environment.device, own,
                            progress)  # fmt: skip
     stage = load_stage(node.kind)
@@ -286,7 +289,7 @@ def work_node(
             "schema": SCHEMA, "started": round(started, 3), "seconds": round(time.monotonic() - clock, 2),
             "attempts": attempts, **plans(node), "peak_mb": platform.peak_mb(), "versions": platform.versions(),
             "machine": platform.machine(), "remarks": [*notes, *result.warnings],
-            scratch.OVERTOOK: scratch.others_of(folder),
+            scratch.OVERTOOK: scratch.others_of(folder), "version_changes": changes,
         }  # fmt: skip
         artifacts.finish(out, manifest, run)
         publish(out, run_dir, node.name)

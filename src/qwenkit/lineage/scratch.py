@@ -8,14 +8,16 @@ are set and files are copied.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from qwenkit.artifacts import RUN
+from qwenkit.config import differences
 from qwenkit.errors import UserError
-from qwenkit.json_values import mapping
+from qwenkit.json_values import mapping, sequence
 from qwenkit.records import read_json, read_object, write_json
 
-WORK, ATTEMPTS, OVERTOOK = ".work", "attempts.json", "overtook"
+WORK, ATTEMPTS, VERSIONS, OVERTOOK = ".work", "attempts.json", "versions.json", "overtook"
 
 
 def scratch_of(run_dir: Path, node: str, key: str) -> Path:
@@ -47,6 +49,22 @@ def count_attempt(scratch: Path) -> int:
     attempts = 1 + attempts_of(scratch)
     write_json(scratch / ATTEMPTS, attempts)
     return attempts
+
+
+def note_versions(scratch: Path, versions: Mapping[str, str]) -> list[str]:
+    """Record the versions that work goes on with, after its attempt was counted. Return which ones have changed since
+    the first attempt, in words and in order: what is continued may be of each of them."""
+    changes: list[str] = []
+    if attempts_of(scratch) > 1:
+        try:
+            known = mapping(read_json(scratch / VERSIONS))
+        except UserError:
+            known = {}
+        earlier = mapping(known.get("versions"))
+        new = differences(earlier, {**versions}) if earlier else ["those of earlier attempts are not known"]
+        changes = [*map(str, sequence(known.get("changes"))), *new]
+    write_json(scratch / VERSIONS, {"versions": {**versions}, "changes": changes})
+    return changes
 
 
 def others_of(scratch: Path) -> dict[str, int]:

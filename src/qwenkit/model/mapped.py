@@ -1,7 +1,6 @@
-"""Tensors in pages of their own: mapped from a file, whose memory can be given back, or outside of the heap.
+"""Tensors that are mapped from a file, whose memory can be given back.
 
-    packed = own_pages(size)      # for another form of the same numbers
-    release(weight)               # its pages go; whoever asks for the numbers reads them from the file
+    release(weight)     # its pages go; whoever asks for the numbers reads them from the file
 
 safetensors, torch and GGUF files are mapped privately: a page is the file's until somebody writes to it, and then the
 process's own. What was written is never given back: the kernel says of each page whose it is (`/proc/self/pagemap`).
@@ -16,7 +15,6 @@ import mmap
 import sys
 
 import numpy as np
-import torch
 from torch import Tensor
 
 _PRESENT, _SWAPPED, _OF_FILE = (np.uint64(1 << bit) for bit in (63, 62, 61))
@@ -34,19 +32,6 @@ def release(*tensors: Tensor) -> None:
             if _only_of_files(first, stop - first):
                 size = mmap.PAGESIZE
                 _libc().madvise(ctypes.c_void_p(first * size), ctypes.c_size_t((stop - first) * size), _DONTNEED)
-
-
-def own_pages(size: int) -> Tensor:
-    """Return `size` bytes (one or more) of zeros, [size] in uint8, in pages that are given back with the tensor.
-
-    What is kept must not lie in the heap between what is only needed for a moment: there holes would stay behind."""
-    return torch.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
-
-
-def in_own_pages(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy of a tensor on the CPU in pages of its own."""
-    copy = own_pages(tensor.nbytes).view(tensor.dtype).view(tensor.shape)
-    return copy.copy_(tensor)
 
 
 _DONTNEED = getattr(mmap, "MADV_DONTNEED", 4)

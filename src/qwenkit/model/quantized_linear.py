@@ -31,7 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError
-from qwenkit.model.mapped import in_own_pages, release
+from qwenkit.model.mapped import release
+from qwenkit.model.own_pages import in_own_pages
 from qwenkit.platform import trim_memory
 
 NAMES = ("qweight", "qzeros", "scales", "g_idx")

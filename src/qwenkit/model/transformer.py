@@ -33,6 +33,7 @@ from qwenkit.model.attention import Cache, NoCache
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.init import init_weights
 from qwenkit.model.moe import MLP, SparseMLP
+from qwenkit.model.own_pages import giving_back
 from qwenkit.model.rotary import Rotary, rotary_tables
 from qwenkit.prompt import MediaKind, Prompt
 
@@ -131,7 +132,7 @@ class Decoder(nn.Module):
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for layer, block in enumerate(self.layers):
             inputs = (x_BTC, rotary, cache, self.config.window(layer), rate)
-            x_BTC = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
+            x_BTC = giving_back(checkpoint(block, *inputs, use_reentrant=False)) if recompute else block(*inputs)
         return self.norm(x_BTC)
 
     def no_cache(self, documents_BT: Tensor | None) -> NoCache:

@@ -33,8 +33,10 @@ import torch
 
 from qwenkit import rng
 from qwenkit.errors import Interrupted, UserError, within
+from qwenkit.events import Log
 from qwenkit.model.modes import evaluating
 from qwenkit.training.checkpoint import RunState, load_checkpoint, load_latest, save_checkpoint, step_folder
+from qwenkit.training.checkpoint_upgrade import SCHEMA
 from qwenkit.training.data_parallel import guarded
 from qwenkit.training.sentinel import STOP, AlarmError, AlarmEvent, Sentinel
 from qwenkit.training.update import Metrics, Update
@@ -42,14 +44,6 @@ from qwenkit.training.world import ALONE, World, together
 
 LAST_METRICS = "last"
 """Where `RunState.numbers` holds the metrics of the last step."""
-
-
-class Log(Protocol):
-    """A function that takes an event with its fields; `EventLog.log` is one."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        """Write the event."""
-        ...
 
 
 class Evaluate(Protocol):
@@ -232,7 +226,11 @@ class _Checkpointer:
             return None
         tree = load_latest(self.folder, lambda text: self.log("note", text=text))
         with self._of_this_training():
-            return None if tree is None else (int(tree["run"]["step"]), tree)
+            if tree is None:
+                return None
+            if int(tree["run"].get("schema", 1)) < SCHEMA:
+                self.log("note", text=f"the checkpoint of step {tree['run']['step']} is of an earlier version")
+            return int(tree["run"]["step"]), tree
 
     def _load(self, tree: dict[str, Any]) -> None:
         with self._of_this_training():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from qwenkit.errors import UserError
 from qwenkit.inference.native.library import BFLOAT16, FLOAT16, FLOAT32, INT4, INT4_MINIMUMS, INT8, Matrix, library
-from qwenkit.model.mapped import own_pages
+from qwenkit.model.own_pages import own_pages
 from qwenkit.model.quantized_linear import QuantizedLinear
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
@@ -104,7 +104,7 @@ def pack(layer: QuantizedLinear) -> Tensor:
     numbers = scales_NG if minimums_NG is None else torch.cat([scales_NG, zeros_NG])
     if not bool(numbers.float().isfinite().all()):
         raise UserError("a scale of a quantized layer is NaN or infinite", hint="make the quantized model anew")
-    packed = own_pages(library().qk_packed_bytes(byref(matrix)))
+    packed = own_pages((library().qk_packed_bytes(byref(matrix)),), torch.uint8)
     pointers = (tensor.data_ptr() for tensor in (values_NK, scales_NG, zeros_NG, packed))
     library().qk_pack(byref(matrix), *pointers)
     layer.give_back()
