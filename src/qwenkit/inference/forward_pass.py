@@ -13,6 +13,7 @@ Legend: N tokens, W wanted rows, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence as Seq
 from typing import NamedTuple, Protocol
 
@@ -20,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwenkit.errors import UserError
+from qwenkit.errors import UserError, notice
 from qwenkit.inference.native.decoder import NativeDecoder
+from qwenkit.inference.native.fitness import Unfit
 from qwenkit.inference.native.trial import Ways, choose_ways
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.model import Transformer
@@ -86,16 +88,24 @@ class EagerForward:
 
 
 class NativeForward:
-    """By native code, on a CPU."""
+    """By native code, on a CPU; by torch where the model has hooks, or parts that native code does not compute."""
 
-    def __init__(self, decoder: NativeDecoder) -> None:
-        """Compute by this decoder, which knows the cache's tensors."""
-        self.decoder = decoder
+    def __init__(self, decoder: NativeDecoder, by_torch: ForwardPass) -> None:
+        """Compute by this decoder, which knows the cache's tensors, or by torch over the same cache."""
+        self.decoder, self.by_torch = decoder, by_torch
+        self._reason: str | None = None
+
+    def _passes_by(self) -> bool:
+        """Return whether native code would pass by what was done to the model; the user is told."""
+        before, self._reason = self._reason, self.decoder.obstacle()
+        if self._reason not in (None, before):
+            notice(f"answers are computed by torch, which is slower: {self._reason}")
+        return self._reason is not None
 
     def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D], in float32."""
-        if not self.decoder.is_current:
-            self.decoder.refresh()
+        if self._passes_by():
+            return self.by_torch.states(tokens).float()
         segments = [*tokens.answers, *tokens.pieces]
         width = max(len(segment.blocks) for segment in segments)
         tables = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in segments]
@@ -113,11 +123,12 @@ class NativeForward:
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
-        return self.decoder.head(h_WD)
+        return self.by_torch.head(h_WD) if self._passes_by() else self.decoder.head(h_WD)
 
     def refresh(self) -> None:
         """Compute with the weights that the model has now."""
-        self.decoder.refresh()
+        with contextlib.suppress(Unfit):  # torch computes, and the next step says why
+            self.decoder.refresh()
 
 
 class SplitForward:
@@ -156,18 +167,37 @@ def make_forward(model: Transformer, cache: PagedCache, native: bool | None, tri
     eager = EagerForward(model, cache)
     if native is False:
         return eager
-    reason = _reason_against(cache)
-    if native and (reason := reason or NativeDecoder.reason_against(model)) is not None:
-        raise UserError(f"native = True: {reason}", expected="a model that native code computes")
-    keys, values = ([store.tensors[0] for store in stores] for stores in (cache.keys, cache.values))
-    decoder = NativeDecoder.for_model(model, keys, values) if reason is None else None
+    decoder = _required(model, cache) if native else _fitting(model, cache)
     if decoder is None:
         return eager
-    own = NativeForward(decoder)
-    ways = choose_ways(model) if trial and not native else Ways("native", "native")
+    own = NativeForward(decoder, eager)
+    ways = choose_ways(model, decoder) if trial and not native else Ways("native", "native")
     if ways.decode == ways.prefill:
         return own if ways.decode == "native" else eager
     return SplitForward(*(own if way == "native" else eager for way in ways))
+
+
+def _fitting(model: Transformer, cache: PagedCache) -> NativeDecoder | None:
+    """Return the native decoder of a model over a cache, or None where one of them does not fit."""
+    return NativeDecoder.for_model(model, *_tensors(cache)) if _reason_against(cache) is None else None
+
+
+def _required(model: Transformer, cache: PagedCache) -> NativeDecoder:
+    """Return the native decoder of a model over a cache. Raises a `UserError` where one of them does not fit."""
+    reason = _reason_against(cache)
+    if reason is None:
+        try:
+            decoder = NativeDecoder(model, *_tensors(cache))
+            if (reason := decoder.obstacle()) is None:
+                return decoder
+        except Unfit as error:
+            reason = error.reason
+    raise UserError(f"native = True: {reason}", expected="a model that native code computes")
+
+
+def _tensors(cache: PagedCache) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the keys and the values of all layers."""
+    return [store.tensors[0] for store in cache.keys], [store.tensors[0] for store in cache.values]
 
 
 def _reason_against(cache: PagedCache) -> str | None:

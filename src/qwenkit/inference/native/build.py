@@ -32,9 +32,11 @@ from qwenkit.platform import compiler_path
 SOURCES = Path(__file__).parent
 FLAGS = ["-std=c++20", "-O3", "-shared", "-fPIC", "-pthread", "-fno-strict-aliasing"]
 FLAGS += ["-ffp-contract=off"]  # multiply-adds are written out: no bit depends on which ones a compiler finds
-_PROCESSOR = dict.fromkeys(("x86_64", "AMD64"), ["-march=native"]) | dict.fromkeys(
-    ("aarch64", "arm64", "ppc64le"), ["-mcpu=native"]
-)
+_PROCESSOR = {
+    "x86_64": "-march=native",
+    "aarch64": "-mcpu=native",
+    "arm64": "-mcpu=native",
+}  # or the default
 _SECONDS = 300  # a compiler that takes longer hangs
 _own_folders: list[tempfile.TemporaryDirectory[str]] = []  # of this process, which are removed at its end
 
@@ -80,7 +82,7 @@ def shared_library() -> Path:
 @Remembered
 def _compiled(compiler: str, *_where_and_how: str | None) -> Path:
     """Return the library that this compiler makes, from the cache folder where it is there."""
-    command = [compiler, *FLAGS, *_PROCESSOR.get(platform.machine(), ())]
+    command = [compiler, *FLAGS, *filter(None, [_PROCESSOR.get(platform.machine())])]
     try:
         stem = f"decoder-{_digest(command)}"
     except OSError as error:  # a compiler that cannot be read

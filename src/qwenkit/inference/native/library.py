@@ -9,7 +9,7 @@ import functools
 from ctypes import POINTER, c_char_p, c_double, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
-from qwenkit.inference.native.build import Unavailable, Remembered, shared_library
+from qwenkit.inference.native.build import Remembered, Unavailable, shared_library
 
 FLOAT32, BFLOAT16, INT8, INT4, INT4_MINIMUMS = range(5)
 

@@ -42,21 +42,24 @@ def fastest(ways: Mapping[Way, Callable[[], object]], runs: int = _RUNS) -> Way:
 
 
 @torch.no_grad()
-def choose_ways(model: Transformer, threads: int | None = None) -> Ways:
-    """Return the faster way to decode and to read prompts, on a cache of a few blocks that is thrown away after."""
-    if NativeDecoder.reason_against(model) is not None:
-        return Ways("eager", "eager")
+def choose_ways(model: Transformer, decoder: NativeDecoder | None = None) -> Ways:
+    """Return the faster way to decode and to read prompts, on a cache of a few blocks that is thrown away after.
+
+    `decoder` has read the model's weights; None: one is made, where the model fits."""
     config, weight = model.config, model.model.embed_tokens.weight
     slots = _PROMPT
     cache = torch.zeros(2, config.num_hidden_layers, config.kv_heads, slots, config.head_size, dtype=weight.dtype)
-    decoder = NativeDecoder(model, list(cache[0]), list(cache[1]), threads)
+    keys, values = list(cache[0]), list(cache[1])
+    own = decoder.over(keys, values) if decoder is not None else NativeDecoder.for_model(model, keys, values)
+    if own is None:
+        return Ways("eager", "eager")
     table_1n, positions_N = torch.arange(slots // 16)[None], torch.arange(_PROMPT)
     ids_N = torch.zeros(_PROMPT, dtype=torch.long)  # also the number of the sequence of each row
 
     def native(count: int) -> object:
         rows = slice(_PROMPT - count, None)
         last_1 = torch.tensor([count - 1])
-        return decoder.step(ids_N[rows], positions_N[rows], table_1n, sequences_N=ids_N[rows], wanted_W=last_1)
+        return own.step(ids_N[rows], positions_N[rows], table_1n, sequences_N=ids_N[rows], wanted_W=last_1)
 
     def eager(count: int) -> object:
         return model.head(model.hidden(ids_N[None, :count])[:, -1])
