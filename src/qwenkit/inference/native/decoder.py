@@ -205,9 +205,11 @@ class NativeDecoder:
 
     def head(self, states_WC: Tensor) -> Tensor:
         """Return the logits [W, V] of states [W, C] after the final norm: the same bits as those of a step."""
-        return product(self._output, states_WC, self._thread_count())
+        return product(self._output, states_WC, self.thread_count)
 
-    def _thread_count(self) -> int:
+    @property
+    def thread_count(self) -> int:
+        """Return how many threads a step is shared out to."""
         return self.threads or min(torch.get_num_threads(), self._cores)
 
     @property
@@ -241,7 +243,7 @@ class NativeDecoder:
         tensors = {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None}
         step = Step(
             rows=len(rows.ids_N),
-            threads=self._thread_count(),
+            threads=self.thread_count,
             table_count=len(tables_Bn),
             table_width=tables_Bn.shape[1],
             rotary_by_position=by_position,

@@ -66,14 +66,14 @@ class Watch:
         self._vars = [vars(module) for module in modules]
         self._hooks = [own[name] for own in self._vars for name in _HOOKS]
         self._children = [module._modules for module in modules]
-        self._tensors = [own[name] for own in self._vars for name in ("_parameters", "_buffers")]
+        self._tensors = [own[name] for own in self._vars for name in ("_parameters", "_buffers") if own[name]]
         self._root = {"forward", "embed", "hidden", "head"}
         self._seen = self._now()
 
     def _now(self) -> tuple[list[nn.Module | None], list[int]]:
-        children = [child for own in self._children for child in own.values()]
-        tensors: Iterator[Tensor | None] = chain.from_iterable(own.values() for own in self._tensors)
-        return children, [tensor.data_ptr() for tensor in tensors if tensor is not None]
+        tensors: Iterator[Tensor | None] = chain.from_iterable(map(dict.values, self._tensors))
+        addresses = [tensor.data_ptr() for tensor in tensors if tensor is not None]
+        return list(chain.from_iterable(map(dict.values, self._children))), addresses
 
     def is_same(self) -> bool:
         """Return whether every part and every tensor is still the one that was read."""
