@@ -21,8 +21,8 @@ from qwenkit.platform import compiler_path
 HERE = Path(__file__).parent
 _CHECKED = ["-g", "-O1", "-fno-omit-frame-pointer"]
 FLAGS = {
-    "portable": ["-DPORTABLE=8"],
-    "wide": ["-DPORTABLE=16"],
+    "portable": ["-DPORTABLE=8", "-O1"],
+    "wide": ["-DPORTABLE=16", "-O1"],
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", *_CHECKED],
     "thread": ["-fsanitize=thread", *_CHECKED],
 }
