@@ -64,8 +64,8 @@ def has_bf16(device: str) -> bool:
 
 
 def vector_instructions() -> str:
-    """Return the processor's vector instructions that change the order of sums, as the kernel names them: under one name a
-    virtual machine may offer more of them or fewer."""
+    """Return the processor's vector instructions on which the last bits of sums depend. Under one name of a processor a
+    virtual machine may have more of them or fewer."""
     info = Path("/proc/cpuinfo")
     words = set(info.read_text().split()) if info.exists() else set[str]()
     return " ".join(name for name in _VECTORS if name in words)

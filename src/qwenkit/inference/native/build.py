@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Generic, TypeVar
 
 from qwenkit.errors import notice
 from qwenkit.platform import compiler_path
@@ -40,25 +40,25 @@ _PROCESSOR = {
 _SECONDS = 300  # a compiler that takes longer hangs
 _own_folders: list[tempfile.TemporaryDirectory[str]] = []  # of this process, which are removed at its end
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_T = TypeVar("_T")
 
 
 class Unavailable(Exception):
     """There is no native code on this machine; the text says why."""
 
 
-class Remembered(Generic[_P, _T]):
+class Remembered(Generic[_T]):
     """A function that is called once for each of its arguments, also where it raises `Unavailable`."""
 
-    def __init__(self, make: Callable[_P, _T]) -> None:
+    def __init__(self, make: Callable[..., _T]) -> None:
         """Remember what this function returns or raises."""
-        self._make, self._outcomes = make, dict[object, Any]()
+        self._make, self._outcomes = make, dict[object, _T | Unavailable]()
 
-    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def __call__(self, *args: object) -> _T:
         """Return what the function returned. Raises the `Unavailable` that it raised."""
         if args not in self._outcomes:
             try:
-                self._outcomes[args] = self._make(*args, **kwargs)
+                self._outcomes[args] = self._make(*args)
             except Unavailable as error:
                 self._outcomes[args] = error
         outcome = self._outcomes[args]
@@ -201,9 +201,10 @@ def _compile(command: list[str], folder: Path) -> Path:
 
 def _run(command: list[str], output: int) -> int:
     """Return the exit status of a command. Raises `Unavailable` where it cannot start or takes too long."""
-    given = dict(stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     try:
-        process = subprocess.Popen(command, **given)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     except OSError as error:
         raise Unavailable(f"the C++ compiler failed: {error}") from error
     try:
