@@ -63,6 +63,17 @@ def has_bf16(device: str) -> bool:
     return bool(set(words) & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
+def vector_instructions() -> str:
+    """Return the processor's vector instructions on which the last bits of sums depend. Under one name of a processor a
+    virtual machine may have more of them or fewer."""
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text().split()) if info.exists() else set[str]()
+    return " ".join(name for name in _VECTORS if name in words)
+
+
+_VECTORS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+
+
 def memory_bytes() -> int:
     """Return the physical memory of the machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -140,6 +151,7 @@ def fingerprint(threads: int, device: str, deterministic: bool) -> dict[str, obj
         "device": device,
         "deterministic": deterministic,
         "cpu": cpu_model() if on_cpu else None,
+        "vectors": vector_instructions() if on_cpu else None,
         "accelerator": None if on_cpu else accelerator(device),
         "world_size": WORLD_SIZE,
         "layout": LAYOUT,

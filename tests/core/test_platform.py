@@ -51,6 +51,7 @@ def test_numbers_depend_on_the_processor_only_where_it_computes(gpus, monkeypatc
     here, there = platform.fingerprint(2, "cpu", True), platform.fingerprint(2, "cuda:1", False)
     assert (here["cpu"], here["accelerator"], here["world_size"], here["layout"]) == ("a processor", None, 1, "single")
     assert there["cpu"] is None and there["deterministic"] is False
+    assert (here["vectors"], there["vectors"]) == (platform.vector_instructions(), None)
     assert isinstance(there["accelerator"], dict) and there["accelerator"]["name"] == "GPU of cuda:1"
 
 

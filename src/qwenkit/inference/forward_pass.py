@@ -13,6 +13,8 @@ Legend: N tokens, W wanted rows, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -20,22 +22,31 @@ from qwenkit.errors import UserError, notice
 from qwenkit.inference.eager_forward import EagerForward, ForwardPass, StepTokens
 from qwenkit.inference.graphed_forward import CudaRecorder, GraphedForward, reason_against
 from qwenkit.inference.native.decoder import NativeDecoder
+from qwenkit.inference.native.fitness import Unfit
 from qwenkit.inference.native.trial import Ways, choose_ways
 from qwenkit.inference.paged_cache import PagedCache
 from qwenkit.model import Transformer
 
 
 class NativeForward:
-    """By native code, on a CPU."""
+    """By native code, on a CPU; by torch where the model has hooks, or parts that native code does not compute."""
 
-    def __init__(self, decoder: NativeDecoder) -> None:
-        """Compute by this decoder, which knows the cache's tensors."""
-        self.decoder = decoder
+    def __init__(self, decoder: NativeDecoder, by_torch: ForwardPass) -> None:
+        """Compute by this decoder, which knows the cache's tensors, or by torch over the same cache."""
+        self.decoder, self.by_torch = decoder, by_torch
+        self._reason: str | None = None
+
+    def _passes_by(self) -> bool:
+        """Return whether native code would pass by what was done to the model; the user is told."""
+        before, self._reason = self._reason, self.decoder.obstacle()
+        if self._reason not in (None, before):
+            notice(f"answers are computed by torch, which is slower: {self._reason}")
+        return self._reason is not None
 
     def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D], in float32."""
-        if not self.decoder.is_current:
-            self.decoder.refresh()
+        if self._passes_by():
+            return self.by_torch.states(tokens).float()
         segments = [*tokens.answers, *tokens.pieces]
         width = max(len(segment.blocks) for segment in segments)
         tables = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in segments]
@@ -53,11 +64,12 @@ class NativeForward:
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
-        return self.decoder.head(h_WD)
+        return self.by_torch.head(h_WD) if self._passes_by() else self.decoder.head(h_WD)
 
     def refresh(self) -> None:
         """Compute with the weights that the model has now."""
-        self.decoder.refresh()
+        with contextlib.suppress(Unfit):  # torch computes, and the next step says why
+            self.decoder.refresh()
 
 
 class SplitForward:
@@ -99,14 +111,10 @@ def make_forward(
     by_torch = _by_torch(model, cache, graphs)
     if native is False:
         return by_torch
-    reason = _reason_against(cache)
-    if native and (reason := reason or NativeDecoder.reason_against(model)) is not None:
-        raise UserError(f"native = True: {reason}", expected="a model that native code computes")
-    keys, values = ([store.tensors[0] for store in stores] for stores in (cache.keys, cache.values))
-    decoder = NativeDecoder.for_model(model, keys, values) if reason is None else None
+    decoder = _required(model, cache) if native else _fitting(model, cache)
     if decoder is None:
         return by_torch
-    own = NativeForward(decoder)
+    own = NativeForward(decoder, by_torch)
     ways = choose_ways(decoder) if trial and not native else Ways("native", "native")
     if ways.decode == ways.prefill:
         return own if ways.decode == "native" else by_torch
@@ -121,6 +129,29 @@ def _by_torch(model: Transformer, cache: PagedCache, graphs: bool) -> ForwardPas
         notice(f"steps are computed without CUDA graphs: {reason}")
         return EagerForward(model, cache)
     return GraphedForward(model, cache, CudaRecorder(cache.device))
+
+
+def _fitting(model: Transformer, cache: PagedCache) -> NativeDecoder | None:
+    """Return the native decoder of a model over a cache, or None where one of them does not fit."""
+    return NativeDecoder.for_model(model, *_tensors(cache)) if _reason_against(cache) is None else None
+
+
+def _required(model: Transformer, cache: PagedCache) -> NativeDecoder:
+    """Return the native decoder of a model over a cache. Raises a `UserError` where one of them does not fit."""
+    reason = _reason_against(cache)
+    if reason is None:
+        try:
+            decoder = NativeDecoder(model, *_tensors(cache))
+            if (reason := decoder.obstacle()) is None:
+                return decoder
+        except Unfit as error:
+            reason = error.reason
+    raise UserError(f"native = True: {reason}", expected="a model that native code computes")
+
+
+def _tensors(cache: PagedCache) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the keys and the values of all layers."""
+    return [store.tensors[0] for store in cache.keys], [store.tensors[0] for store in cache.values]
 
 
 def _reason_against(cache: PagedCache) -> str | None:

@@ -10,7 +10,7 @@
 
 // Rows of a matrix in one chunk: some tens of kilobytes, and enough chunks for all threads.
 static int64_t chunk_rows(const Matrix& m, int64_t threads) {
-  int64_t by_size = job.chunk_bytes / row_bytes(m), by_threads = ceil_divide(m.rows, 4 * threads);
+  int64_t by_size = job->chunk_bytes / row_bytes(m), by_threads = ceil_divide(m.rows, 4 * threads);
   return round_up(std::max<int64_t>(std::min(by_size, by_threads), 1), 32);
 }
 static uint32_t chunks_of(std::initializer_list<const Matrix*> matrices, int64_t threads) {
@@ -21,37 +21,37 @@ static uint32_t chunks_of(std::initializer_list<const Matrix*> matrices, int64_t
 
 // Prepare one row of the input of a product, in `room` where it passes through floats.
 static void prepare_row(int op, int layer, int64_t row, float* room, float* out) {
-  if (op == PRODUCT_PREPARE) return prepare(*job.matrix, job.input + row * job.matrix->columns, out);  // without a model
-  const Model& m = *job.model;
+  if (op == PRODUCT_PREPARE) return prepare(*job->matrix, job->input + row * job->matrix->columns, out);  // no model
+  const Model& m = *job->model;
   const Layer& l = m.layer[layer];
   if (op == PREPARE_QKV) {
-    normalize(job.x + row * m.width, l.input_norm, m.width, m.eps, room);
+    normalize(job->x + row * m.width, l.input_norm, m.width, m.eps, room);
     prepare(l.q, room, out);
   } else if (op == PREPARE_OUT) {
-    prepare(l.o, job.attended + row * m.heads * m.head, out);
+    prepare(l.o, job->attended + row * m.heads * m.head, out);
   } else if (op == PREPARE_GATE_UP) {
-    normalize(job.x + row * m.width, l.mlp_norm, m.width, m.eps, room);
+    normalize(job->x + row * m.width, l.mlp_norm, m.width, m.eps, room);
     prepare(l.gate, room, out);
   } else if (op == PREPARE_DOWN) {
-    silu_times(job.gate + row * m.wide, job.up + row * m.wide, m.wide, room);
+    silu_times(job->gate + row * m.wide, job->up + row * m.wide, m.wide, room);
     prepare(l.down, room, out);
   } else if (op == PREPARE_OUTPUT) {
-    float* states = job.step->states + row * m.width;
-    normalize(job.x + job.step->wanted[row] * m.width, m.norm, m.width, m.eps, room);
+    float* states = job->step->states + row * m.width;
+    normalize(job->x + job->step->wanted[row] * m.width, m.norm, m.width, m.eps, room);
     memcpy(states, room, m.width * sizeof(float));
-    if (job.step->logits) prepare(m.output, room, out);
+    if (job->step->logits) prepare(m.output, room, out);
   } else {
-    prepare(*job.matrix, job.input + row * job.matrix->columns, out);
+    prepare(*job->matrix, job->input + row * job->matrix->columns, out);
   }
 }
 
 // The prepared inputs of a product, by an earlier task or (few rows) by this thread now.
 static const float* inputs(int prepare_op, int layer, int64_t rows, uint32_t number, int thread) {
-  if (rows > FEW) return job.prepared;
-  auto& own = job.scratch[thread];
+  if (rows > FEW) return job->prepared;
+  auto& own = job->scratch[thread];
   if (own.prepared_for != number + 1) {
     for (int64_t row = 0; row < rows; row++)
-      prepare_row(prepare_op, layer, row, own.row, own.prepared + row * job.prepared_width);
+      prepare_row(prepare_op, layer, row, own.row, own.prepared + row * job->prepared_width);
     own.prepared_for = number + 1;
   }
   return own.prepared;
@@ -60,12 +60,12 @@ static const float* inputs(int prepare_op, int layer, int64_t rows, uint32_t num
 // One chunk of the product of several matrices that have the same input, each with its own place for the result.
 static void products(std::initializer_list<const Matrix*> matrices, std::initializer_list<float*> outs, const float* x,
                      int64_t rows, int64_t chunk, int64_t out_stride) {
-  int64_t size = chunk_rows(**matrices.begin(), job.step->threads);
+  int64_t size = chunk_rows(**matrices.begin(), job->step->threads);
   auto out = outs.begin();
   for (auto m : matrices) {
     int64_t chunks = ceil_divide(m->rows, size);
     if (chunk < chunks) {
-      product(*m, chunk * size, std::min(m->rows, (chunk + 1) * size), x, job.prepared_width, rows, *out, out_stride);
+      product(*m, chunk * size, std::min(m->rows, (chunk + 1) * size), x, job->prepared_width, rows, *out, out_stride);
       return;
     }
     chunk -= chunks, ++out;
@@ -74,23 +74,23 @@ static void products(std::initializer_list<const Matrix*> matrices, std::initial
 
 // One chunk of a product whose result is added to the states x.
 static void add_product(const Matrix& m, const float* x, int64_t chunk, int thread) {
-  int64_t size = chunk_rows(m, job.step->threads), from = chunk * size, count = std::min(m.rows - from, size);
-  float* out = job.scratch[thread].row;  // [rows, size], as out[b * size + n - from]
-  product(m, from, from + count, x, job.prepared_width, job.rows, out - from, size);
-  for (int64_t b = 0; b < job.rows; b++)
-    for (int64_t n = 0; n < count; n++) job.x[b * m.rows + from + n] += out[b * size + n];
+  int64_t size = chunk_rows(m, job->step->threads), from = chunk * size, count = std::min(m.rows - from, size);
+  float* out = job->scratch[thread].row;  // [rows, size], as out[b * size + n - from]
+  product(m, from, from + count, x, job->prepared_width, job->rows, out - from, size);
+  for (int64_t b = 0; b < job->rows; b++)
+    for (int64_t n = 0; n < count; n++) job->x[b * m.rows + from + n] += out[b * size + n];
 }
 
 // ---- the program ----------------------------------------------------------------------------------------------------
 
 static void embed_row(int64_t row) {
-  const Model& m = *job.model;
-  float* x = job.x + row * m.width;
-  if (!job.step->ids) {
-    memcpy(x, job.step->embeddings + row * m.width, m.width * sizeof(float));
+  const Model& m = *job->model;
+  float* x = job->x + row * m.width;
+  if (!job->step->ids) {
+    memcpy(x, job->step->embeddings + row * m.width, m.width * sizeof(float));
     return;
   }
-  int64_t at = job.step->ids[row] * m.width;
+  int64_t at = job->step->ids[row] * m.width;
   const void* table = m.embedding.data;
   for (int64_t i = 0; i < m.width; i++)
     x[i] = m.embedding.kind == FLOAT32    ? ((const float*)table)[at + i]
@@ -99,38 +99,39 @@ static void embed_row(int64_t row) {
 }
 
 static void perform(const Task& task, uint32_t number, uint32_t chunk, int thread) {
-  const Model& m = *job.model;
-  const Step& s = *job.step;
+  const Model& m = *job->model;
+  const Step& s = *job->step;
   const Layer& l = m.layer[task.layer];
   switch (task.op) {
     case EMBED: return embed_row(chunk);
     case QKV: {
       int64_t queries = m.heads * m.head, keys = m.kv_heads * m.head;
-      return products({&l.q, &l.k, &l.v}, {job.qkv, job.qkv + queries, job.qkv + queries + keys},
-                      inputs(PREPARE_QKV, task.layer, job.rows, number, thread), job.rows, chunk, job.qkv_width);
+      return products({&l.q, &l.k, &l.v}, {job->qkv, job->qkv + queries, job->qkv + queries + keys},
+                      inputs(PREPARE_QKV, task.layer, job->rows, number, thread), job->rows, chunk, job->qkv_width);
     }
     case ROTATE:
       if (m.cache_kind == FLOAT32) return rotate_row<float>(l, chunk);
       return m.cache_kind == BFLOAT16 ? rotate_row<BFloat16>(l, chunk) : rotate_row<Float16>(l, chunk);
     case ATTEND: return attend(l, chunk, thread);
     case COMBINE: return combine_split(l, chunk);
-    case OUT: return add_product(l.o, inputs(PREPARE_OUT, task.layer, job.rows, number, thread), chunk, thread);
+    case OUT: return add_product(l.o, inputs(PREPARE_OUT, task.layer, job->rows, number, thread), chunk, thread);
     case GATE_UP:
-      return products({&l.gate, &l.up}, {job.gate, job.up},
-                      inputs(PREPARE_GATE_UP, task.layer, job.rows, number, thread), job.rows, chunk, m.wide);
-    case DOWN: return add_product(l.down, inputs(PREPARE_DOWN, task.layer, job.rows, number, thread), chunk, thread);
+      return products({&l.gate, &l.up}, {job->gate, job->up},
+                      inputs(PREPARE_GATE_UP, task.layer, job->rows, number, thread), job->rows, chunk, m.wide);
+    case DOWN: return add_product(l.down, inputs(PREPARE_DOWN, task.layer, job->rows, number, thread), chunk, thread);
     case OUTPUT:
       return products({&m.output}, {s.logits}, inputs(PREPARE_OUTPUT, 0, s.wanted_count, number, thread),
                       s.wanted_count, chunk, m.output.rows);
     default:  // one of the PREPARE tasks, a row each
-      return prepare_row(task.op, task.layer, chunk, job.scratch[thread].row, job.prepared + chunk * job.prepared_width);
+      return prepare_row(task.op, task.layer, chunk, job->scratch[thread].row,
+                         job->prepared + chunk * job->prepared_width);
   }
 }
 
 static std::vector<Task> make_program() {
-  const Model& m = *job.model;
-  const Step& s = *job.step;
-  uint32_t rows = job.rows, heads = m.kv_heads, n = s.threads;
+  const Model& m = *job->model;
+  const Step& s = *job->step;
+  uint32_t rows = job->rows, heads = m.kv_heads, n = s.threads;
   std::vector<Task> program = {{EMBED, 0, rows}};
   auto product = [&](int prepare_op, int op, int layer, uint32_t count, uint32_t chunks) {
     if (count > FEW) program.push_back({prepare_op, layer, count});
@@ -140,8 +141,8 @@ static std::vector<Task> make_program() {
     const Layer& l = m.layer[i];
     product(PREPARE_QKV, QKV, i, rows, chunks_of({&l.q, &l.k, &l.v}, n));
     program.push_back({ROTATE, i, rows});
-    program.push_back({ATTEND, i, job.split ? (uint32_t)(rows * heads * job.spans) : rows * heads});
-    if (job.split) program.push_back({COMBINE, i, (uint32_t)(rows * m.heads)});
+    program.push_back({ATTEND, i, job->split ? (uint32_t)(rows * heads * job->spans) : rows * heads});
+    if (job->split) program.push_back({COMBINE, i, (uint32_t)(rows * m.heads)});
     product(PREPARE_OUT, OUT, i, rows, chunks_of({&l.o}, n));
     product(PREPARE_GATE_UP, GATE_UP, i, rows, chunks_of({&l.gate, &l.up}, n));
     product(PREPARE_DOWN, DOWN, i, rows, chunks_of({&l.down}, n));
@@ -161,34 +162,37 @@ static void lay_out(std::vector<float>& memory, std::initializer_list<std::pair<
 }
 
 static void make_room() {
-  const Model& m = *job.model;
-  const Step& s = *job.step;
-  int64_t rows = job.rows, last = 0, queries = m.heads * m.head, shared = m.heads / m.kv_heads, partial = m.head + 2;
+  const Model& m = *job->model;
+  const Step& s = *job->step;
+  int64_t rows = job->rows, last = 0, queries = m.heads * m.head, shared = m.heads / m.kv_heads, partial = m.head + 2;
   for (int64_t row = 0; row < rows; row++) last = std::max<int64_t>(last, s.positions[row]);
-  job.spans = last / SPAN + 1;
-  job.split = job.spans > 1 && rows * m.kv_heads < 4 * s.threads;
-  job.qkv_width = queries + 2 * m.kv_heads * m.head;
-  job.head_room = prepared_size(m.head);
+  job->spans = last / SPAN + 1;
+  job->split = job->spans > 1 && rows * m.kv_heads < 4 * s.threads;
+  job->qkv_width = queries + 2 * m.kv_heads * m.head;
+  job->head_room = prepared_size(m.head);
   int64_t widest = std::max(m.width, std::max(m.wide, queries));
-  job.prepared_width = prepared_size(widest) + 16;  // not a power of two: rows would fall into the same cache lines
-  lay_out(job.memory, {{&job.x, rows * m.width}, {&job.qkv, rows * job.qkv_width},
-                       {&job.q, rows * m.heads * job.head_room}, {&job.attended, rows * queries},
-                       {&job.gate, rows * m.wide}, {&job.up, rows * m.wide},
-                       {&job.prepared, std::max(rows, s.wanted_count) * job.prepared_width},
-                       {&job.partial, job.split ? rows * m.heads * job.spans * partial : 0}});
-  if ((int64_t)job.scratch.size() < s.threads) job.scratch.resize(s.threads);
+  job->prepared_width = prepared_size(widest) + 16;  // not a power of two: rows would fall into the same cache lines
+  lay_out(job->memory, {{&job->x, rows * m.width}, {&job->qkv, rows * job->qkv_width},
+                       {&job->q, rows * m.heads * job->head_room}, {&job->attended, rows * queries},
+                       {&job->gate, rows * m.wide}, {&job->up, rows * m.wide},
+                       {&job->prepared, std::max(rows, s.wanted_count) * job->prepared_width},
+                       {&job->partial, job->split ? rows * m.heads * job->spans * partial : 0}});
+  if ((int64_t)job->scratch.size() < s.threads) job->scratch.resize(s.threads);
   int64_t widest_chunk = 0;
   for (int i = 0; i < m.layers; i++)
     for (auto matrix : {&m.layer[i].o, &m.layer[i].down})
       widest_chunk = std::max(widest_chunk, chunk_rows(*matrix, s.threads));
-  for (auto& own : job.scratch) {
+  for (auto& own : job->scratch) {
     own.prepared_for = 0;
-    lay_out(own.memory, {{&own.prepared, FEW * job.prepared_width},
-                         {&own.row, std::max(job.prepared_width, rows * widest_chunk)},
+    lay_out(own.memory, {{&own.prepared, FEW * job->prepared_width},
+                         {&own.row, std::max(job->prepared_width, rows * widest_chunk)},
                          {&own.scores, shared * SPAN + SPAN},
-                         {&own.partial, job.split ? 0 : shared * job.spans * partial}});
+                         {&own.partial, job->split ? 0 : shared * job->spans * partial}});
   }
 }
+
+// What a child after a fork begins with.
+static const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team, job = new Job; });
 
 // What is wrong with a step, or null.
 static const char* fault(const Model& m, const Step& s) {
@@ -218,10 +222,9 @@ void qk_pack(const Matrix* m, const uint8_t* values, const void* scales, const v
 // Compute a step. Return null, or what is wrong with it.
 const char* qk_step(const Model* model, const Step* step) {
   if (const char* wrong = fault(*model, *step)) return wrong;
-  Team* team = the_team();
   std::lock_guard<std::mutex> lock(team->busy);
   try {
-    job.model = model, job.step = step, job.rows = step->rows, job.chunk_bytes = step->rows <= FEW ? 131072 : 49152;
+    job->model = model, job->step = step, job->rows = step->rows, job->chunk_bytes = step->rows <= FEW ? 131072 : 49152;
     make_room();
     team->run(make_program(), step->threads, perform);
   } catch (const std::bad_alloc&) {
@@ -232,18 +235,19 @@ const char* qk_step(const Model* model, const Step* step) {
 
 // One product: out [rows, m.rows] of x [rows, m.columns]. Return null, or what is wrong.
 const char* qk_product(const Matrix* m, const float* x, int64_t rows, int64_t threads, float* out) {
-  Team* team = the_team();
   std::lock_guard<std::mutex> lock(team->busy);
   Step step = {};
   step.rows = rows, step.threads = threads;
   try {
-  job.step = &step, job.rows = rows, job.chunk_bytes = rows <= FEW ? 131072 : 49152, job.matrix = m, job.input = x, job.out = out;
-  job.prepared_width = prepared_size(m->columns) + 16;
-  lay_out(job.memory, {{&job.prepared, rows * job.prepared_width}});
+  job->step = &step, job->rows = rows, job->chunk_bytes = rows <= FEW ? 131072 : 49152;
+  job->matrix = m, job->input = x, job->out = out;
+  job->prepared_width = prepared_size(m->columns) + 16;
+  lay_out(job->memory, {{&job->prepared, rows * job->prepared_width}});
   team->run({{PRODUCT_PREPARE, 0, (uint32_t)rows}, {PRODUCT, 0, chunks_of({m}, threads)}}, threads,
             [](const Task& task, uint32_t, uint32_t chunk, int) {
-              if (task.op == PRODUCT_PREPARE) prepare_row(task.op, 0, chunk, nullptr, job.prepared + chunk * job.prepared_width);
-              else products({job.matrix}, {job.out}, job.prepared, job.rows, chunk, job.matrix->rows);
+              float* prepared = job->prepared + chunk * job->prepared_width;
+              if (task.op == PRODUCT_PREPARE) prepare_row(task.op, 0, chunk, nullptr, prepared);
+              else products({job->matrix}, {job->out}, job->prepared, job->rows, chunk, job->matrix->rows);
             });
   } catch (const std::bad_alloc&) {
     return "there is not enough memory";
@@ -253,19 +257,18 @@ const char* qk_product(const Matrix* m, const float* x, int64_t rows, int64_t th
 
 // Read so many bytes (a multiple of 128 kB) and return a sum of them: what memory gives to this many threads.
 uint64_t qk_read(const void* from, int64_t bytes, int64_t threads) {
-  Team* team = the_team();
   std::lock_guard<std::mutex> lock(team->busy);
   constexpr int64_t CHUNK = 16384;  // words of 64 bits, read as four streams
-  job.read = (const uint64_t*)from, job.read_words = bytes / 8, job.read_sum = 0;
-  team->run({{READ, 0, (uint32_t)(job.read_words / CHUNK)}}, threads,
+  job->read = (const uint64_t*)from, job->read_words = bytes / 8, job->read_sum = 0;
+  team->run({{READ, 0, (uint32_t)(job->read_words / CHUNK)}}, threads,
             [](const Task&, uint32_t, uint32_t chunk, int) {
-              const uint64_t* from = job.read + chunk * CHUNK;
+              const uint64_t* from = job->read + chunk * CHUNK;
               uint64_t total = 0;
               for (int64_t i = 0; i < CHUNK / 4; i++)
                 total += from[i] + from[i + CHUNK / 4] + from[i + CHUNK / 2] + from[i + CHUNK * 3 / 4];
-              job.read_sum.fetch_add(total);
+              job->read_sum.fetch_add(total);
             });
-  return job.read_sum;
+  return job->read_sum;
 }
 
 }  // extern "C"

@@ -32,18 +32,15 @@ from torch import Tensor, nn
 
 from qwenkit.errors import UserError, notice
 from qwenkit.inference.native.build import Unavailable
+from qwenkit.inference.native.fitness import PROJECTIONS, Unfit, Watch, check_fits, unfit_model
 from qwenkit.inference.native.library import Layer, Matrix, Model, Step, library
-from qwenkit.inference.native.matrices import KINDS, Weights, form, product, unfit, weights
-from qwenkit.model.config import ModelConfig
-from qwenkit.model.moe import MLP, SparseMLP
+from qwenkit.inference.native.matrices import KINDS, Weights, product, weights
 from qwenkit.model.rotary import rotary_tables
-from qwenkit.model.transformer import Attention, Block, Decoder, RMSNorm, Transformer
-from qwenkit.platform import trim_memory
+from qwenkit.model.transformer import Block, Transformer
+from qwenkit.platform import free_cores, trim_memory
 
 MOST_ROWS = 256
 """Rows that are computed at once: more are cut into pieces of this size, so that buffers stay small."""
-_INPUT_SHARED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-_PROJECTIONS = dict(q="q_proj", k="k_proj", v="v_proj", o="o_proj", gate="gate_proj", up="up_proj", down="down_proj")
 
 
 class _Rows(NamedTuple):
@@ -66,14 +63,9 @@ class NativeDecoder:
 
     @staticmethod
     def reason_against(model: Transformer) -> str | None:
-        """Return why this model cannot be computed here, or None. Compiles the code at the first call."""
-        if (reason := _unfit_model(model)) is not None:
-            return reason
-        try:
-            library()
-        except Unavailable as error:
-            return str(error)
-        return None
+        """Return why this model cannot be computed here, or None; hooks are looked for later (`obstacle`). Compiles the
+        code at the first call."""
+        return unfit_model(model) or _machine_lacks()
 
     @classmethod
     def for_model(
@@ -81,42 +73,32 @@ class NativeDecoder:
     ) -> NativeDecoder | None:
         """Return the decoder of a model, or None where it does not fit. A machine that cannot compile the code is told
         to the user, once."""
-        if (reason := cls.reason_against(model)) is None:
+        try:
             return cls(model, keys, values, threads)
-        if _unfit_model(model) is None:
-            notice(f"answers are computed by torch, which is slower: {reason}")
+        except Unfit as error:
+            if error.reason == _machine_lacks():
+                notice(f"answers are computed by torch, which is slower: {error.reason}")
         return None
 
     def __init__(
         self, model: Transformer, keys: Sequence[Tensor], values: Sequence[Tensor], threads: int | None = None
     ) -> None:
         """Compute `model` over the keys and values [G, slots, D] of each layer, with `threads` threads (None: as many
-        as torch has). Raises a `UserError` for a model that does not fit, and for a cache of another shape."""
-        if (reason := self.reason_against(model)) is not None:
-            raise UserError(f"the model cannot be computed by native code: {reason}")
-        _check_cache(model, keys, values)
+        as torch has, but not more than there are cores). Raises `Unfit` for a model that does not fit, or where the
+        code cannot be compiled, and a `UserError` for a cache of another shape."""
         self.model, self.keys, self.values, self.threads = model, list(keys), list(values), threads
+        self._cores = free_cores()
+        self._watch: Watch | None = None
         self.refresh()
 
-    def over(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> NativeDecoder:
-        """Return a decoder over another cache that reads the same weights, with no copy of them."""
-        _check_cache(self.model, keys, values)
-        other = copy.copy(self)
-        other.keys, other.values = list(keys), list(values)
-        other._layers = type(self._layers).from_buffer_copy(self._layers)
-        other._model = Model.from_buffer_copy(self._model)
-        for number, layer in enumerate(other._layers):
-            layer.keys, layer.values = keys[number].data_ptr(), values[number].data_ptr()
-        other._model.layer, other._model.slots = other._layers, keys[0].shape[1]
-        other._model.cache_kind = KINDS[keys[0].dtype]
-        return other
-
     def refresh(self) -> None:
-        """Compute with the weights and the configuration that the model has now. Raises a `UserError` for a model that
-        does not fit any more."""
-        if (reason := _unfit_model(self.model)) is not None:
-            raise UserError(f"the model cannot be computed by native code any more: {reason}", hint="a new Engine")
-        self._read = [(parameter, parameter.data_ptr()) for parameter in self.model.parameters()]
+        """Compute with the weights and the configuration that the model has now. Raises `Unfit` for a model that does
+        not fit (any more)."""
+        self._watch = None
+        check_fits(self.model)
+        if (reason := _machine_lacks()) is not None:
+            raise Unfit(reason)
+        _check_cache(self.model, self.keys, self.values)
         model, config = self.model, self.model.config
         self._kept: list[Tensor] = []  # what the pointers lead to
         self._rotary_tables: tuple[Tensor, Tensor, Tensor | None] | None = None
@@ -140,6 +122,34 @@ class NativeDecoder:
             output=self._output.matrix,
         )
         trim_memory()  # what packing took for a moment
+        self._watch = Watch(model)
+
+    def over(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> NativeDecoder:
+        """Return a decoder that reads the same weights, over other keys and values. Raises a `UserError` for a cache of
+        another shape."""
+        _check_cache(self.model, keys, values)
+        other = copy.copy(self)
+        other.keys, other.values = list(keys), list(values)
+        other._layers = type(self._layers)(*self._layers)
+        for layer, key, value in zip(other._layers, keys, values):
+            layer.keys, layer.values = key.data_ptr(), value.data_ptr()
+        other._model = Model.from_buffer_copy(self._model)
+        other._model.layer, other._model.slots = other._layers, keys[0].shape[1]
+        other._model.cache_kind = KINDS[keys[0].dtype]
+        return other
+
+    def obstacle(self) -> str | None:
+        """Return why only the model's own modules may compute now, or None: they have hooks or a forward pass of their
+        own, or one was exchanged for a part that does not fit. Other weights are followed. Asked before each step."""
+        if self._watch is not None and (reason := self._watch.intervention()) is not None:
+            return reason
+        if not self.is_current:
+            try:
+                self.refresh()
+            except Unfit as error:
+                return error.reason
+            return self.obstacle()
+        return None
 
     def _layer(self, number: int, block: Block) -> Layer:
         """Return the pointers of one layer."""
@@ -149,7 +159,7 @@ class NativeDecoder:
         if attention.qk_norm:
             norms |= dict(q_norm=attention.q_norm, k_norm=attention.k_norm)
         return Layer(
-            **{field: self._matrix(layers[name]) for field, name in _PROJECTIONS.items()},
+            **{field: self._matrix(layers[name]) for field, name in PROJECTIONS.items()},
             **{field: self._floats(norm.weight) for field, norm in norms.items()},
             keys=self.keys[number].data_ptr(),
             values=self.values[number].data_ptr(),
@@ -196,12 +206,17 @@ class NativeDecoder:
 
     def head(self, states_WC: Tensor) -> Tensor:
         """Return the logits [W, V] of states [W, C] after the final norm: the same bits as those of a step."""
-        return product(self._output, states_WC, self.threads or torch.get_num_threads())
+        return product(self._output, states_WC, self.thread_count)
+
+    @property
+    def thread_count(self) -> int:
+        """Return how many threads a step is shared out to."""
+        return self.threads or min(torch.get_num_threads(), self._cores)
 
     @property
     def is_current(self) -> bool:
-        """Return whether the model's parameters still have the tensors that are read; `refresh` follows other ones."""
-        return all(parameter.data_ptr() == address for parameter, address in self._read)
+        """Return whether the model still has the parts and the tensors that are read; `refresh` follows other ones."""
+        return self._watch is not None and self._watch.is_same()
 
     def _compute(self, rows: _Rows, tables_Bn: Tensor, wanted_W: Tensor, logits: bool) -> Tensor:
         """Return the logits [W, V] or the states [W, C] of the wanted rows, in float32."""
@@ -229,7 +244,7 @@ class NativeDecoder:
         tensors = {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None}
         step = Step(
             rows=len(rows.ids_N),
-            threads=self.threads or torch.get_num_threads(),
+            threads=self.thread_count,
             table_count=len(tables_Bn),
             table_width=tables_Bn.shape[1],
             rotary_by_position=by_position,
@@ -258,55 +273,12 @@ class NativeDecoder:
         return cosine, sine, None if scale is None else scale[positions_N.long()], True
 
 
-def _unfit_model(model: Transformer) -> str | None:
-    """Return what sets the model apart from what the code computes, or None."""
-    if (reason := _unlike_transformer(model)) is not None:
-        return reason
-    shapes = _shapes(model.config)
-    return next(filter(None, (_unfit_block(block, shapes) for block in model.model.layers)), None)
-
-
-def _shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return the rows and columns that each projection must have: buffers are as large as the configuration says."""
-    width, wide = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_attention_heads * config.head_size, config.kv_heads * config.head_size
-    return {"q_proj": (queries, width), "k_proj": (keys, width), "v_proj": (keys, width), "o_proj": (width, queries),
-            "gate_proj": (wide, width), "up_proj": (wide, width), "down_proj": (width, wide)}  # fmt: skip
-
-
-def _unlike_transformer(model: Transformer) -> str | None:
-    """Return what stands before or behind the layers that the code does not compute, or None."""
-    same = type(model).hidden is Transformer.hidden and type(model).head is Transformer.head
-    if not same or type(model.model) is not Decoder or type(model.model.norm) is not RMSNorm:
-        return f"it is a {type(model).__name__} with a forward pass of its own"
-    table = model.model.embed_tokens
-    head = getattr(model, "lm_head", table)
-    if type(table) is not nn.Embedding or type(head) not in (nn.Embedding, nn.Linear):
-        return f"its head is a {type(head).__name__}"
-    if model.training and model.config.dropout:
-        return "it is in training, with dropout"
-    shape = [model.config.vocab_size, model.config.hidden_size]
-    if list(table.weight.shape) != shape or list(head.weight.shape) != shape:
-        return f"its embedding or head is not {shape}"
-    return unfit(table) or unfit(head)
-
-
-def _unfit_block(block: nn.Module, shapes: dict[str, tuple[int, int]]) -> str | None:
-    """Return why a layer of the Transformer cannot be computed, or None."""
-    if type(block) is not Block or type(block.self_attn) is not Attention:
-        return "a layer is of another kind"
-    if type(block.mlp) is not MLP:
-        return "it has experts" if type(block.mlp) is SparseMLP else "a layer is of another kind"
-    parts = {**dict(block.self_attn.named_children()), **dict(block.mlp.named_children())}
-    for name in _PROJECTIONS.values():
-        layer = parts[name]
-        if (reason := unfit(layer)) is not None:
-            return reason
-        if (layer.out_features, layer.in_features) != shapes[name]:
-            return f"{name} is [{layer.out_features}, {layer.in_features}], not {list(shapes[name])}"
-    for names in _INPUT_SHARED:
-        if len({form(parts[name]) for name in names}) > 1:
-            return f"{', '.join(names)} are not quantized alike"
+def _machine_lacks() -> str | None:
+    """Return why the code cannot run on this machine, or None. Compiles it at the first call."""
+    try:
+        library()
+    except Unavailable as error:
+        return str(error)
     return None
 
 

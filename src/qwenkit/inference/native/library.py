@@ -7,8 +7,9 @@ from __future__ import annotations
 import ctypes
 import functools
 from ctypes import POINTER, c_char_p, c_double, c_int64, c_uint64, c_void_p
+from pathlib import Path
 
-from qwenkit.inference.native.build import Unavailable, shared_library
+from qwenkit.inference.native.build import Remembered, Unavailable, shared_library
 
 FLOAT32, BFLOAT16, FLOAT16, INT8, INT4, INT4_MINIMUMS = range(6)
 
@@ -60,7 +61,11 @@ class Step(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL:
     """Return the compiled functions. Raises `Unavailable` where they cannot be compiled or loaded."""
-    path = shared_library()
+    return _load(shared_library())
+
+
+@Remembered
+def _load(path: Path) -> ctypes.CDLL:
     try:
         functions = ctypes.CDLL(str(path))
     except OSError as error:

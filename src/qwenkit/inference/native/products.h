@@ -50,15 +50,16 @@ inline void prepare_block(const float* x, int64_t block, int16_t* q, float& scal
     bad += v * 0.0f;  // NaN and infinity leave NaN
   }
   float limit = largest(most), inverse = limit > 0 ? 32767.0f / limit : 0.0f;
-  Ints sums = {};
+  Words sums = {};  // sums without a sign may overflow: they do where an input is not finite
   for (int64_t k = 0; k < block; k += LANES) {
-    Ints v = (Ints)(load<Floats>(x + k) * inverse + ROUNDER) - 0x4B400000;
+    Words v = (Words)(load<Floats>(x + k) * inverse + ROUNDER) - 0x4B400000u;
     sums += v;
-    auto narrow = __builtin_convertvector(v, HalfWidth);
+    auto narrow = __builtin_convertvector((Ints)v, HalfWidth);
     memcpy(q + k, &narrow, sizeof narrow);
   }
-  total = 0;
-  for (int i = 0; i < LANES; i++) total += sums[i];
+  uint32_t sum_of_all = 0;
+  for (int i = 0; i < LANES; i++) sum_of_all += sums[i];
+  total = (int32_t)sum_of_all;
   scale = limit / 32767.0f + sum(bad);
 }
 
@@ -192,7 +193,7 @@ inline void quantized_tiles(const Matrix& m, const char* data, int64_t apart, co
         int32_t inputs = ((const int32_t*)(scales + blocks))[i];
         for (int t = 0; t < T; t++) {
           if (KIND == INT4_MINIMUMS) total[t][b] = fma(minimum[t], splat(scales[i] * (float)inputs), total[t][b]);
-          else sums[t][b] -= zero[t] * inputs;
+          else sums[t][b] = (Ints)((Words)sums[t][b] - (Words)zero[t] * (uint32_t)inputs);
           total[t][b] = fma(to_floats(sums[t][b]), scale[t] * scales[i], total[t][b]);
         }
       }

@@ -38,7 +38,7 @@ enum Op { EMBED, PREPARE_QKV, QKV, ROTATE, ATTEND, COMBINE, PREPARE_OUT, OUT, PR
           DOWN, PREPARE_OUTPUT, OUTPUT, PRODUCT_PREPARE, PRODUCT, READ };
 
 // What the threads of a running program share; `Team::busy` guards it. It is never destroyed: a thread may be at work
-// when the process ends.
+// when the process ends. A child after a fork gets its own, since another thread may have been at work on this one.
 struct Job {
   const Model* model;
   const Step* step;
@@ -59,7 +59,7 @@ struct Job {
   int64_t read_words;
   std::atomic<uint64_t> read_sum;
 };
-static Job& job = *new Job;
+static Job* job = new Job;
 
 static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

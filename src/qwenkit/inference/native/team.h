@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <atomic>
-#include <memory>
+#include <cfenv>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -26,6 +26,17 @@ struct Task {
   uint32_t chunks;
 };
 
+// IEEE arithmetic while this exists: to the nearest, small numbers kept. The caller may have asked for another one
+// (torch's `set_flush_denormal`), and a thread begins with that of its maker; no bit of a result may depend on either.
+class PlainArithmetic {
+ public:
+  PlainArithmetic() { fegetenv(&before_), fesetenv(FE_DFL_ENV); }
+  ~PlainArithmetic() { fesetenv(&before_); }
+
+ private:
+  fenv_t before_;
+};
+
 // What a thread is asked for: one chunk of a task (its number in the program says which).
 typedef void (*Perform)(const Task& task, uint32_t number, uint32_t chunk, int thread);
 
@@ -33,6 +44,7 @@ class Team {
  public:
   // Run a program with so many threads, the caller's among them. One program at a time; a second caller waits.
   void run(const std::vector<Task>& program, int threads, Perform perform) {
+    PlainArithmetic arithmetic;
     grow(threads, program.size());
     uint32_t now = generation_.load() + 1;
     perform_ = perform, threads_ = threads, length_ = program.size();
@@ -57,7 +69,7 @@ class Team {
     std::atomic<uint32_t> done{0}, chunks{0};
     Task task{};
   };
-  static constexpr int SPINS = 1000;       // tens of microseconds
+  static constexpr int SPINS = 1000;  // tens of microseconds
 
   void walk(uint32_t now, int thread) {
     Slot* slots = slots_;
@@ -89,6 +101,7 @@ class Team {
   }
 
   void work(int thread) {
+    fesetenv(FE_DFL_ENV);
     uint32_t seen = 0;
     for (;;) {
       for (int spin = 0; generation_.load(std::memory_order_acquire) == seen; spin++) {
@@ -100,10 +113,11 @@ class Team {
     }
   }
 
-  // Threads and slots are only ever added: a late thread may still look at what an earlier program used.
+  // Threads and slots are only ever added: a late thread may still look at what an earlier program used. One that has
+  // the slots of an earlier program and the length of a later one stops at the slot behind the last: nobody uses it.
   void grow(int threads, size_t length) {
     if (length > capacity_) {
-      slots_ = new Slot[2 * length];
+      slots_ = new Slot[2 * length + 1];
       capacity_ = 2 * length;
     }
     sigset_t all, before;  // signals are for the threads of Python
@@ -126,10 +140,4 @@ class Team {
 
 // The team of this process. A child after a fork has none of the threads, so it begins with a team of its own; teams
 // are never destroyed, so nothing is waited for at exit.
-inline Team*& the_team() {
-  static Team* team = [] {
-    pthread_atfork(nullptr, nullptr, [] { the_team() = new Team; });
-    return new Team;
-  }();
-  return team;
-}
+static Team* team = new Team;

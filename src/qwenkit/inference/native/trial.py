@@ -49,14 +49,14 @@ def choose_ways(decoder: NativeDecoder) -> Ways:
     config, weight = model.config, model.model.embed_tokens.weight
     slots = _PROMPT
     cache = torch.zeros(2, config.num_hidden_layers, config.kv_heads, slots, config.head_size, dtype=weight.dtype)
-    trial = decoder.over(list(cache[0]), list(cache[1]))
+    own = decoder.over(list(cache[0]), list(cache[1]))
     table_1n, positions_N = torch.arange(slots // 16)[None], torch.arange(_PROMPT)
     ids_N = torch.zeros(_PROMPT, dtype=torch.long)  # also the number of the sequence of each row
 
     def native(count: int) -> object:
         rows = slice(_PROMPT - count, None)
         last_1 = torch.tensor([count - 1])
-        return trial.step(ids_N[rows], positions_N[rows], table_1n, sequences_N=ids_N[rows], wanted_W=last_1)
+        return own.step(ids_N[rows], positions_N[rows], table_1n, sequences_N=ids_N[rows], wanted_W=last_1)
 
     def eager(count: int) -> object:
         return model.head(model.hidden(ids_N[None, :count])[:, -1])

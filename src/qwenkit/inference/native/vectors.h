@@ -7,13 +7,21 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
-#if defined(__AVX2__)
+
+// -DPORTABLE=8 (or 16) compiles the lines that no processor has intrinsics for, with so many lanes, anywhere.
+#if defined(__AVX2__) && !defined(PORTABLE)
+#define X86_VECTORS 1
 #include <immintrin.h>
+#elif defined(__aarch64__) && !defined(PORTABLE)
+#define NEON_VECTORS 1
+#include <arm_neon.h>
 #endif
 
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if X86_VECTORS && defined(__AVX512F__) && defined(__AVX512BW__)
 #define WIDE_VECTORS 1
 constexpr int LANES = 16;
+#elif defined(PORTABLE)
+constexpr int LANES = PORTABLE;
 #else
 constexpr int LANES = 8;
 #endif
@@ -38,18 +46,24 @@ inline Ints splat(int32_t value) { return value + Ints{}; }
 
 // The same words; the compiler may not load them again for each use.
 inline Words in_register(Words words) {
-#if defined(__AVX2__)
+#if X86_VECTORS
   asm("" : "+x"(words));
 #endif
   return words;
 }
 
-// a * b + c, rounded once where the processor can.
+// a * b + c, rounded once where the processor can. Nothing else is contracted: the compiler is told not to.
 inline Floats fma(Floats a, Floats b, Floats c) {
 #if WIDE_VECTORS
   return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__) && defined(__AVX2__)
+#elif X86_VECTORS && defined(__FMA__)
   return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif NEON_VECTORS
+  struct Halves { float32x4_t low, high; } x, y, z;
+  memcpy(&x, &a, sizeof a), memcpy(&y, &b, sizeof b), memcpy(&z, &c, sizeof c);
+  z.low = vfmaq_f32(z.low, x.low, y.low), z.high = vfmaq_f32(z.high, x.high, y.high);
+  memcpy(&c, &z, sizeof c);
+  return c;
 #else
   return a * b + c;
 #endif
@@ -57,7 +71,7 @@ inline Floats fma(Floats a, Floats b, Floats c) {
 
 // The sum of all lanes, always in the same order.
 inline float sum(Floats v) {
-#if defined(__AVX2__)
+#if X86_VECTORS
 #if WIDE_VECTORS
   __m256 half = _mm256_add_ps(_mm512_castps512_ps256((__m512)v),
                               _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd((__m512)v), 1)));
@@ -90,9 +104,9 @@ inline Ints pair_products(Ints total, Ints w, Ints x) {
   return (Ints)_mm512_dpwssd_epi32((__m512i)total, (__m512i)w, (__m512i)x);
 #elif WIDE_VECTORS
   return total + (Ints)_mm512_madd_epi16((__m512i)w, (__m512i)x);
-#elif defined(__AVXVNNI__)
+#elif X86_VECTORS && defined(__AVXVNNI__)
   return (Ints)_mm256_dpwssd_avx_epi32((__m256i)total, (__m256i)w, (__m256i)x);
-#elif defined(__AVX2__)
+#elif X86_VECTORS
   return total + (Ints)_mm256_madd_epi16((__m256i)w, (__m256i)x);
 #else
   return total + ((w << 16) >> 16) * ((x << 16) >> 16) + (w >> 16) * (x >> 16);
