@@ -168,7 +168,10 @@ def upgraded_fingerprint(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fingerprint of a run under present keys. A run of an older version was one process with deterministic
     kernels, and had no compiled code; of its accelerator nothing is known."""
     upgraded = {"deterministic": True, "world_size": 1, "layout": "single", "compiler": compiler(), **fixed}
-    return upgraded if fixed.get("device") == "cpu" else {**upgraded, "cpu": None}
+    if fixed.get("device") != "cpu":
+        return {**upgraded, "cpu": None}
+    same_processor = "cpu" in fixed and fixed["cpu"] == cpu_model()  # its name was all that was written down
+    return {"vectors": vector_instructions(), **upgraded} if same_processor else upgraded
 
 
 def compiler_path() -> str | None:

@@ -107,7 +107,7 @@ class Scheduler:
         self._turns = {sequence: before for sequence, before in self._turns.items() if sequence.status != "finished"}
 
     def recover(self) -> None:
-        """Count the blocks anew, after something was interrupted in its middle, and mend answers that were growing."""
+        """Count the blocks anew, after something was interrupted in its middle, and recover the answers that grew."""
         for sequence in (*self.running, *self.waiting):
             sequence.recover()
         lost = [sequence for sequence in self.running if sequence.table.capacity < self._needed(sequence)]

@@ -172,7 +172,7 @@ class Sequence:
     renew: Callable[[Sequence], None] | None = None
     """Makes what depends on the ids (detokenizer, counts, thought, grammar) as it was before the first one."""
     torn: bool = False
-    """Whether an id was being added: where nobody is, an interrupt has left it half done, and `recover` mends it."""
+    """Whether an id was being added: where nobody is, an interrupt has left it half done, until `recover` is called."""
 
     @property
     def prompt(self) -> Prompt:

@@ -45,8 +45,8 @@ class Turns:
     def run(self, is_idle: Callable[[], bool]) -> None:
         """Run those whose turn it is, until one needs an idle engine and it is not."""
         while self._held:
-            key, held = next(iter(self._held.items()))
-            if held.when_idle and not is_idle():
+            key, turn = next(iter(self._held.items()))
+            if turn.when_idle and not is_idle():
                 return
             del self._held[key]
-            held.function()
+            turn.function()

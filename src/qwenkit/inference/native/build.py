@@ -135,7 +135,7 @@ def cache_folder() -> Path:
 
 
 def _others_may_write(state: os.stat_result) -> bool:
-    """Return whether other users may; a group that has this user's name and no other member is no other."""
+    """Return whether other users may; a group of this user alone, with the user's name, does not count."""
     if state.st_mode & stat.S_IWOTH:
         return True
     if not state.st_mode & stat.S_IWGRP:
