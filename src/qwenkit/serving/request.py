@@ -173,12 +173,11 @@ class ToolCallArguments:
 
 @dataclass(frozen=True)
 class ToolCallsRevoked:
-    """Calls that had begun turn out to be malformed, and are text. A complete response shows `text` and no such calls;
-    a stream cannot take them back and shows `text` after their incomplete arguments."""
+    """Calls that had begun turn out to be malformed: they are text, which follows as `TextDelta`s. A complete response
+    does not show such calls; a stream cannot take back what it has shown of their arguments."""
 
     choice: int
     indices: tuple[int, ...]
-    text: str
 
 
 @dataclass(frozen=True)
