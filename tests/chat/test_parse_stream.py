@@ -56,6 +56,7 @@ def expected(text: str, tools=TOOLS, **options):
 
 @settings(max_examples=400, deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 500), max_size=20), st.booleans(), st.sampled_from([TOOLS, [], None]))
+@example("<tool_call></tool_call>", [], False, TOOLS)
 @example("a\n<tool_call>" + CALL, [3, 20], False, TOOLS)
 @example(CALL + "\n" + CALL + "\n", [*range(300)], False, TOOLS)
 @example("\n<think>\n\nhm</think></think>\n\n" + CALL + "x", [*range(300)], False, TOOLS)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from json.decoder import scanstring
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from .json_scanner import JSONScanner
@@ -37,39 +37,45 @@ _HEAD = re.compile(
 )
 
 
-class Text(NamedTuple):
+@dataclass(frozen=True)
+class Text:
     """More of the content."""
 
     text: str
 
 
-class ThoughtText(NamedTuple):
+@dataclass(frozen=True)
+class ThoughtText:
     """More of the thoughts."""
 
     text: str
 
 
-class CallBegin(NamedTuple):
+@dataclass(frozen=True)
+class CallBegin:
     """A call begins; the indices of an answer's calls grow."""
 
     index: int
     name: str
 
 
-class CallArguments(NamedTuple):
+@dataclass(frozen=True)
+class CallArguments:
     """More of a call's arguments, as the model writes them."""
 
     index: int
     text: str
 
 
-class CallEnd(NamedTuple):
+@dataclass(frozen=True)
+class CallEnd:
     """A call is complete, and will be none only if the rest of its block cannot be read."""
 
     index: int
 
 
-class CallsRevoked(NamedTuple):
+@dataclass(frozen=True)
+class CallsRevoked:
     """These calls are none: what was written follows as text or as other calls."""
 
     indices: tuple[int, ...]
@@ -186,11 +192,11 @@ class MessageStream:
             return self._in_call(self._block.scanner)
         at = self._block.at = past_blank(self._held, self._block.at)
         rest, complete = self._held[at : at + len(CLOSE)], bool(self._block.calls)
-        if rest == CLOSE:
+        if complete and rest == CLOSE:
             return self._end_block(at + len(CLOSE))
         if complete and (rest.startswith(OPEN) or (self._finishing and not rest)):
             return self._end_block(at)
-        if not self._finishing and (CLOSE.startswith(rest) or (complete and OPEN.startswith(rest))):
+        if not self._finishing and (not rest or (complete and (CLOSE.startswith(rest) or OPEN.startswith(rest)))):
             return False
         if not rest.startswith("{"):
             return self._no_block()
@@ -355,7 +361,7 @@ def _members(text: str, at: int) -> dict[str, tuple[int, int]]:
     members: dict[str, tuple[int, int]] = {}
     at = past_blank(text, at + 1)
     while text[at] != "}":
-        key, at = scanstring(text, past_blank(text, at) + 1)
+        key, at = DECODER.raw_decode(text, at)
         start = past_blank(text, past_blank(text, at) + 1)
         _, end = DECODER.raw_decode(text, start)
         members[key] = start, end
