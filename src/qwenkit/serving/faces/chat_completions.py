@@ -20,7 +20,6 @@ from qwenkit.serving.faces.frames import DONE, frame, openai_error
 from qwenkit.serving.faces.generation import (
     IGNORED,
     SAMPLING,
-    STRUCTURED,
     ToolChoice,
     check_no_conflict,
     check_tools,
@@ -325,10 +324,9 @@ class Stream:
                 return []
 
     def _began(self, event: Began) -> list[str]:
-        first = {"prompt_token_ids": list(event.prompt_ids)} if self._request.return_token_ids else {}
+        more = {"prompt_token_ids": list(event.prompt_ids)} if self._request.return_token_ids else {}
         begun = {"role": "assistant", "content": ""}
-        chunks = [self._chunk(number, begun, **first) for number in range(self._request.number_of_choices)]
-        return chunks
+        return [self._chunk(number, begun, more=more) for number in range(self._request.number_of_choices)]
 
     def _keep(self, event: TokenDelta) -> None:
         """Keep the tokens of a choice for its next chunk."""
@@ -339,11 +337,13 @@ class Stream:
         if self._request.return_token_ids:
             shown["token_ids"] = [*shown.get("token_ids", ()), *event.ids]
 
-    def _chunk(self, number: int, delta: Mapping[str, Any], reason: str | None = None, **more: Any) -> str:
+    def _chunk(
+        self, number: int, delta: Mapping[str, Any], reason: str | None = None, more: Mapping[str, Any] | None = None
+    ) -> str:
         choice = {"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}
         choice |= self._waiting.pop(number, {})
         used = {"usage": None} if self._request.include_usage else {}
-        return frame({**self._head, "choices": [choice], **more, **used})
+        return frame({**self._head, "choices": [choice], **(more or {}), **used})
 
 
 def error(refusal: Refusal) -> tuple[int, dict[str, Any]]:

@@ -73,7 +73,7 @@ def _check_source(part: Mapping[str, Any], place: str) -> None:
 def _merged(messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
     """Return messages with neighbours of one role as one, and the index of the first of each."""
     groups: list[list[Mapping[str, Any]]] = []
-    roles: list[str] = []
+    roles: list[Any] = []
     sources: list[int] = []
     for index, message in enumerate(messages):
         role = RENAMED.get(message["role"], message["role"])
