@@ -82,9 +82,12 @@ REFUSED: list[tuple[Any, dict[str, Any], str | None, str]] = [
      "tools[1].function.name: the second tool that is called 'add'; expected: a name for each tool"),
     (chat, {"tools": [{"type": "custom", "function": {}}]}, "tools[0].type",
      "tools[0].type: is 'custom'; expected: function"),
-    (chat, {"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format",
+    (chat, {"tools": [TOOL], "structured_outputs": {"regex": "a"}}, "response_format",
      "response_format: binds the answer, so that no tool could be called; "
-     'expected: tool_choice of "none" or "required", or no tools'),
+     'expected: a JSON schema, tool_choice of "none" or "required", or no tools'),
+    (chat, {"messages": [{"role": "user", "content": "x", "weight": 1}]}, "messages[0].weight",
+     "messages[0].weight: unknown field; hint: known fields: content, function_call, reasoning, reasoning_content, "
+     "role, thinking, tool_call_id, tool_calls"),
     (chat, {"response_format": {"type": "json_schema"}}, "response_format.json_schema",
      'response_format.json_schema: is missing; expected: {"name": ..., "schema": {...}}'),
     (chat, {"response_format": {"type": "xml"}}, "response_format.type",
@@ -180,6 +183,10 @@ def test_half_a_surrogate_pair_becomes_u_fffd():
 def test_fields_without_effect_are_listed():
     assert chat(store=True, metadata={}, stream=True, stream_options={"include_obfuscation": False}).ignored == (
         "store", "metadata", "stream_options.include_obfuscation",
+    )  # fmt: skip
+    part = {"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}, "cache_control": {}}
+    assert chat(messages=[{"role": "user", "name": "n", "content": [part]}]).ignored == (
+        "messages[].name", "messages[].content[].cache_control", "messages[].content[].image_url.detail",
     )  # fmt: skip
     blocks = [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]
     assert message(messages=[{"role": "user", "content": blocks}]).ignored == ("messages[].content[].cache_control",)

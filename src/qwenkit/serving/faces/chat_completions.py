@@ -15,13 +15,13 @@ from typing import Any
 
 from qwenkit.inference import Conversation
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
-from qwenkit.serving.faces.conversation import conversation
+from qwenkit.serving.faces.conversation import conversation, fields_without_effect
 from qwenkit.serving.faces.frames import DONE, frame, openai_error
 from qwenkit.serving.faces.generation import (
     IGNORED,
     SAMPLING,
     ToolChoice,
-    check_no_conflict,
+    bound_answer,
     check_tools,
     choose,
     sampling_params,
@@ -119,12 +119,13 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     if max_tokens is not None and values.get("max_tokens", max_tokens) != max_tokens:
         raise refused("max_completion_tokens", "differs from max_tokens", "one of the two")
     names = {"max_tokens": "max_completion_tokens"} if max_tokens is not None else {}
-    grammar = check_no_conflict(form, tools, "response_format")
+    grammar = bound_answer(form, tools, "response_format")
     params = sampling_params(
         Values({**values, "max_completion_tokens": max_tokens} if names else values, "", ()),
         names, logprobs=logprobs, **_budget(values, budget), **grammar,
     )  # fmt: skip
     places = [f"messages[{i}]" for i in range(len(values["messages"]))]
+    unread = fields_without_effect(values["messages"])
     messages = conversation(values["messages"], places)
     stream, include_usage, ignored = read_stream(values)
     return GenerationRequest(
@@ -133,7 +134,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         tool_choice=tools.choice, named=tools.named, parallel_tool_calls=values.get("parallel_tool_calls", True),
         stream=stream, include_usage=include_usage, top_logprobs=top, priority=values.get("priority", 0),
         return_token_ids=values.get("return_token_ids", False), user=values.get("user"),
-        show_reasoning=values.get("include_reasoning", True), ignored=(*values.ignored, *ignored), body=given,
+        show_reasoning=values.get("include_reasoning", True), ignored=(*values.ignored, *ignored, *unread), body=given,
     )  # fmt: skip
 
 

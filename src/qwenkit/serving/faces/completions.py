@@ -171,9 +171,14 @@ def logprobs(tokens: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any]:
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{top.text: top.logprob for top in token.top} or None for token in tokens],
+        "top_logprobs": [None if token.logprob is None else _top(token) for token in tokens],
         "text_offset": offsets,
     }
+
+
+def _top(token: TokenLogprob) -> dict[str, float | None]:
+    """Return the likeliest tokens at a place, and the one that came."""
+    return {**{top.text: top.logprob for top in token.top}, token.text: token.logprob}
 
 
 class Stream:

@@ -19,7 +19,7 @@ from qwenkit.serving.faces.conversation import conversation
 from qwenkit.serving.faces.frames import frame
 from qwenkit.serving.faces.generation import (
     ToolChoice,
-    check_no_conflict,
+    bound_answer,
     check_tools,
     choose,
     sampling_params,
@@ -64,11 +64,11 @@ _COUNTED = {
 }  # fmt: skip
 _IGNORED = (
     "service_tier", "cache_control", "speed", "inference_geo", "diagnostics", "user_profile_id", "workspace_id",
-    "betas",
+    "betas", "context_management",
 )  # fmt: skip
 _UNSUPPORTED = {
     "mcp_servers": "offer tools of your own", "container": "offer tools of your own",
-    "context_management": "send a shorter conversation", "n": "use /v1/chat/completions",
+    "n": "use /v1/chat/completions",
     "stop": "use stop_sequences", "max_completion_tokens": "use max_tokens", "prefill": "",
 }  # fmt: skip
 FIELDS = Table(
@@ -106,7 +106,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     thinking, budget, shown = _thinking(values, output.get("effort"))
     params = sampling_params(
         values, {"stop": "stop_sequences"}, thinking_budget=budget,
-        **check_no_conflict(_form(output), tools, "output_config.format"),
+        **bound_answer(_form(output), tools, "output_config.format"),
     )  # fmt: skip
     prompt, ignored = _conversation(values, tools, thinking)
     return GenerationRequest(

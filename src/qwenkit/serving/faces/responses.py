@@ -19,7 +19,7 @@ from qwenkit.serving.faces.generation import (
     IGNORED,
     SAMPLING,
     ToolChoice,
-    check_no_conflict,
+    bound_answer,
     check_tools,
     choose,
     sampling_params,
@@ -92,7 +92,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     params = sampling_params(
         values, {"max_tokens": "max_output_tokens"}, logprobs=logprobs,
         thinking_budget=None if "thinking_budget" in values else budget,
-        **check_no_conflict(form, tools, "text.format"),
+        **bound_answer(form, tools, "text.format"),
     )  # fmt: skip
     messages, places = read_input(values)
     kwargs = dict(values.get("chat_template_kwargs", {}))
