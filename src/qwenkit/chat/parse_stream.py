@@ -399,6 +399,8 @@ def _first_action(text: str, offered: set[Any] | None) -> _Action | None:
 def _overlap(text: str, mark: str) -> int:
     """Return how many characters at the end of a text may be the beginning of a mark."""
     most = min(len(mark) - 1, len(text))
+    if mark[0] not in text[len(text) - most :]:
+        return 0
     return next((count for count in range(most, 0, -1) if mark.startswith(text[-count:])), 0)
 
 

@@ -10,13 +10,13 @@ has the ids of the prompt and of each answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from qwenkit.inference import Conversation
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
 from qwenkit.serving.faces.conversation import conversation, fields_without_effect
-from qwenkit.serving.faces.frames import DONE, frame, openai_error
+from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error
 from qwenkit.serving.faces.generation import (
     IGNORED,
     SAMPLING,
@@ -95,6 +95,9 @@ FUNCTION = Table(
 )
 CHOICE = Table({"type": TEXT, "function": OBJECT}, required=("type", "function"))
 FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+
+_THOUGHTS = ("reasoning", "reasoning_content")
+"""The names under which thoughts are sent: the present one, and the one that most servers still use."""
 
 
 # ---- the request ----------------------------------------------------------------------------------------------------
@@ -246,7 +249,7 @@ def _choice(request: GenerationRequest, number: int, choice: ChoiceAnswer) -> di
         "refusal": None,
     }
     if choice.reasoning:
-        message |= {"reasoning": choice.reasoning, "reasoning_content": choice.reasoning}
+        message |= {name: choice.reasoning for name in _THOUGHTS}
     if choice.calls:
         message["tool_calls"] = [
             {"id": f"call_{call.id}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -289,6 +292,7 @@ class Stream:
         """Begin a stream."""
         self._request = request
         self._head = _head(reply, "chat.completion.chunk")
+        self._frames_of: dict[tuple[int, str | int], TextFrame] = {}
         self._waiting: dict[int, dict[str, Any]] = {}
         """What the next chunk of a choice shows of its tokens."""
 
@@ -305,14 +309,16 @@ class Stream:
                 self._keep(event)
                 return []
             case TextDelta(number, text):
-                return [self._chunk(number, {"content": text})]
+                return [self._growing(number, "text", text, lambda text: {"content": text})]
             case ReasoningDelta(number, text):
-                return [self._chunk(number, {"reasoning": text, "reasoning_content": text})]
+                return [self._growing(number, "thoughts", text, lambda text: {name: text for name in _THOUGHTS})]
             case ToolCallBegin(number, index, id, name):
                 call = {"id": f"call_{id}", "type": "function", "function": {"name": name, "arguments": ""}}
                 return [self._chunk(number, {"tool_calls": [{"index": index, **call}]})]
             case ToolCallArguments(number, index, text):
-                return [self._chunk(number, {"tool_calls": [{"index": index, "function": {"arguments": text}}]})]
+                return [self._growing(number, index, text, lambda text: {
+                    "tool_calls": [{"index": index, "function": {"arguments": text}}]
+                })]  # fmt: skip
             case ChoiceEnd(number, reason):
                 return [self._chunk(number, {}, FINISH[reason])]
             case Ended(used):
@@ -323,6 +329,15 @@ class Stream:
                 return [frame(error(refusal)[1]), DONE]
             case ToolCallsRevoked() | PromptLogprobs():
                 return []
+
+    def _growing(self, number: int, what: str | int, text: str, delta: Callable[[str], dict[str, Any]]) -> str:
+        """Return the chunk in which a choice has more of something; most chunks differ in their text alone."""
+        if number in self._waiting:
+            return self._chunk(number, delta(text))
+        known = self._frames_of.get((number, what))
+        if known is None:
+            known = self._frames_of[number, what] = TextFrame(self._chunk(number, delta(TextFrame.MARK)))
+        return known.filled(text)
 
     def _began(self, event: Began) -> list[str]:
         more = {"prompt_token_ids": list(event.prompt_ids)} if self._request.return_token_ids else {}
