@@ -119,6 +119,8 @@ REFUSED: list[tuple[Any, dict[str, Any], str | None, str]] = [
      "input[0].call_id: no function call before has the call_id 'c'; expected: the call_id of a function_call item"),
     (response, {"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type",
      "input[0].type: is 'item_reference'; expected: message, function_call, function_call_output, reasoning"),
+    (response, {"input": [{"role": "user", "content": "x", "zzz": 1}]}, "input[0].zzz",
+     "input[0].zzz: unknown field; hint: known fields: content, id, role, status, type"),
     (response, {"truncation": "auto"}, "truncation",
      "truncation: is 'auto'; expected: disabled: an input that does not fit is refused"),
     (response, {"include": ["file_search_call.results"]}, "include[0]",
@@ -190,6 +192,13 @@ def test_fields_without_effect_are_listed():
     )  # fmt: skip
     blocks = [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]
     assert message(messages=[{"role": "user", "content": blocks}]).ignored == ("messages[].content[].cache_control",)
+    strict = {"type": "function", "function": {"name": "add", "strict": True}}
+    assert chat(tools=[strict]).ignored == ("tools[0].function.strict",)
+    assert chat(tools=[strict], tool_choice="required").ignored == ()
+    picture = {"type": "input_image", "image_url": "data:,", "detail": "low"}
+    assert response(input=[{"role": "user", "content": [picture], "phase": "x", "id": "i"}]).ignored == (
+        "input[].content[].detail", "input[].phase",
+    )  # fmt: skip
     assert response(text={"verbosity": "low"}).ignored == ("text.verbosity",)
 
 

@@ -55,6 +55,7 @@ from qwenkit.serving.request import (
     TextDelta,
     TokenDelta,
     TokenLogprob,
+    Tool,
     ToolCallArguments,
     ToolCallBegin,
     ToolCallsRevoked,
@@ -88,11 +89,9 @@ STREAM_OPTIONS = Table({"include_usage": BOOLEAN}, ignored=("include_obfuscation
 FORMAT = Table({"type": TEXT, "json_schema": OBJECT}, required=("type",))
 SCHEMA = Table({"name": TEXT, "description": TEXT, "schema": OBJECT, "strict": BOOLEAN}, required=("schema",))
 TOOL = Table({"type": TEXT, "function": OBJECT}, required=("function",))
-FUNCTION = Table(
-    {"name": TEXT, "description": TEXT, "parameters": OBJECT, "strict": BOOLEAN},
-    required=("name",),
-    ignored=("name_for_human", "name_for_model", "description_for_model"),
-)
+_SHOWN = ("name", "description", "parameters", "name_for_human", "name_for_model", "description_for_model")
+FUNCTION = Table({**dict.fromkeys(_SHOWN, TEXT), "parameters": OBJECT, "strict": BOOLEAN}, required=("name",))
+"""A function; the last names are those of the first Qwen's server, which its own instruction to use tools shows."""
 CHOICE = Table({"type": TEXT, "function": OBJECT}, required=("type", "function"))
 FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 
@@ -111,7 +110,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         raise refused("modalities", "is not supported", '["text"]', "unsupported_field")
     if values.get("add_generation_prompt") is False:
         raise refused("add_generation_prompt", "is false", "true, or /v1/completions", "unsupported_field")
-    tools = read_tools(values)
+    tools, loose = read_tools(values)
     thinking, budget, kwargs = _thinking(values)
     form = answer_form(values)
     top = read_top_logprobs(values)
@@ -137,7 +136,8 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         tool_choice=tools.choice, named=tools.named, parallel_tool_calls=values.get("parallel_tool_calls", True),
         stream=stream, include_usage=include_usage, top_logprobs=top, priority=values.get("priority", 0),
         return_token_ids=values.get("return_token_ids", False), user=values.get("user"),
-        show_reasoning=values.get("include_reasoning", True), ignored=(*values.ignored, *ignored, *unread), body=given,
+        show_reasoning=values.get("include_reasoning", True),
+        ignored=(*values.ignored, *ignored, *loose, *unread), body=given,
     )  # fmt: skip
 
 
@@ -164,16 +164,23 @@ def read_top_logprobs(values: Values) -> int | None:
     return top or 0
 
 
-def read_tools(values: Values) -> ToolChoice:
-    """Return the tools and the choice among them."""
-    given = values.get("tools", [])
-    places = [f"tools[{i}]" for i in range(len(given))]
-    for tool, place in zip(given, places):
-        function = TOOL.read(tool, place)
-        if function.get("type", "function") != "function":
-            raise wrong(f"{place}.type", function["type"], "function")
-        FUNCTION.read(function["function"], f"{place}.function")
-    tools = check_tools(given, [f"{place}.function" for place in places])
+def read_tools(values: Values) -> tuple[ToolChoice, tuple[str, ...]]:
+    """Return the tools and the choice among them, as the model is shown them, and fields without effect."""
+    tools: list[Tool] = []
+    strict: list[str] = []
+    places = [f"tools[{i}].function" for i in range(len(values.get("tools", [])))]
+    for tool, place in zip(values.get("tools", []), places):
+        outer = TOOL.read(tool, place.removesuffix(".function"))
+        if outer.get("type", "function") != "function":
+            raise wrong(place.replace(".function", ".type"), outer["type"], "function")
+        function = FUNCTION.read(outer["function"], place)
+        strict += [f"{place}.strict"] if function.get("strict") else []
+        tools.append({"type": "function", "function": {key: function[key] for key in function if key in _SHOWN}})
+    choice = _choose(values, check_tools(tools, places))
+    return choice, () if choice.forced is not None else tuple(strict)
+
+
+def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
     choice = values.get("tool_choice", "auto")
     if isinstance(choice, str):
         if choice not in ("auto", "none", "required"):

@@ -53,7 +53,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> TextRequest:
         thinking = kwargs.pop("enable_thinking", None)
         unread = fields_without_effect(values["messages"])
         places = [f"messages[{i}]" for i in range(len(values["messages"]))]
-        messages, tools = conversation(values["messages"], places), read_tools(values).tools
+        messages, tools = conversation(values["messages"], places), read_tools(values)[0].tools
         prompt = Conversation(messages, [*tools] or None, thinking, kwargs or None)
     return TextRequest(
         model=values.get("model"), prompt=prompt, return_token_strs=values.get("return_token_strs", False),
