@@ -1,6 +1,8 @@
 """The input of a response as messages in the form of chat completions: text, pictures, thoughts, calls, outputs.
 
-messages, places, ignored = read_input(instructions, input)
+    messages, places, ignored = read_input(instructions, input)
+
+Ids and states of items are taken and say nothing; the call that an output answers is looked for by its `call_id`.
 """
 
 from __future__ import annotations
