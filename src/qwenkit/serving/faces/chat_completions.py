@@ -24,6 +24,7 @@ from qwenkit.serving.faces.generation import (
     bound_answer,
     check_tools,
     choose,
+    engine_logprobs,
     sampling_params,
     structured,
     thinking_of,
@@ -93,8 +94,6 @@ _SHOWN = ("name", "description", "parameters", "name_for_human", "name_for_model
 FUNCTION = Table({**dict.fromkeys(_SHOWN, TEXT), "parameters": OBJECT, "strict": BOOLEAN}, required=("name",))
 """A function; the last names are those of the first Qwen's server, which its own instruction to use tools shows."""
 CHOICE = Table({"type": TEXT, "function": OBJECT}, required=("type", "function"))
-FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
-
 _THOUGHTS = ("reasoning", "reasoning_content")
 """The names under which thoughts are sent: the present one, and the one that most servers still use."""
 
@@ -114,9 +113,6 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     thinking, budget, kwargs = _thinking(values)
     form = answer_form(values)
     top = read_top_logprobs(values)
-    logprobs = True if top is not None and top < 2 else top
-    if top == 1:
-        logprobs = 2  # the engine's 1 is true, and gives no list
     max_tokens = values.pop("max_completion_tokens", None)
     if max_tokens is not None and values.get("max_tokens", max_tokens) != max_tokens:
         raise refused("max_completion_tokens", "differs from max_tokens", "one of the two")
@@ -124,7 +120,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     grammar = bound_answer(form, tools, "response_format")
     params = sampling_params(
         Values({**values, "max_completion_tokens": max_tokens} if names else values, "", ()),
-        names, logprobs=logprobs, **_budget(values, budget), **grammar,
+        names, logprobs=engine_logprobs(top), **_budget(values, budget), **grammar,
     )  # fmt: skip
     places = [f"messages[{i}]" for i in range(len(values["messages"]))]
     unread = fields_without_effect(values["messages"])
@@ -262,7 +258,7 @@ def _choice(request: GenerationRequest, number: int, choice: ChoiceAnswer) -> di
             {"id": f"call_{call.id}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in choice.calls
         ]
-    shown = {"index": number, "message": message, "finish_reason": FINISH[choice.reason]}
+    shown = {"index": number, "message": message, "finish_reason": choice.reason}
     shown["logprobs"] = None if request.top_logprobs is None else logprobs(choice.logprobs)
     return {**shown, "token_ids": choice.ids} if request.return_token_ids else shown
 
@@ -327,7 +323,7 @@ class Stream:
                     "tool_calls": [{"index": index, "function": {"arguments": text}}]
                 })]  # fmt: skip
             case ChoiceEnd(number, reason):
-                return [self._chunk(number, {}, FINISH[reason])]
+                return [self._chunk(number, {}, reason)]
             case Ended(used):
                 last = {**self._head, "choices": [], "usage": usage(used)}
                 return [*([frame(last)] if self._request.include_usage else ()), DONE]

@@ -78,6 +78,12 @@ def sampling_params(values: Values, names: Mapping[str, str] | None = None, **mo
         raise Refused(_renamed(error, names)) from None
 
 
+def engine_logprobs(top: int | None) -> bool | int | None:
+    """Return what the engine is asked for where `top` of the likeliest tokens are wanted: its 1 is true, and gives no
+    list."""
+    return None if top is None else True if top == 0 else max(2, top)
+
+
 def _token_id(text: str, place: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise refused(place, f"the key {text[:40]!r} is not a token id", "token ids as keys, numbers as values")

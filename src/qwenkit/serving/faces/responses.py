@@ -22,6 +22,7 @@ from qwenkit.serving.faces.generation import (
     bound_answer,
     check_tools,
     choose,
+    engine_logprobs,
     sampling_params,
     thinking_of,
 )
@@ -88,9 +89,8 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     form, more = _form(values)
     thinking, budget, effort = _thinking(values)
     top = _top_logprobs(values)
-    logprobs = None if top is None else True if top == 0 else max(2, top)
     params = sampling_params(
-        values, {"max_tokens": "max_output_tokens"}, logprobs=logprobs,
+        values, {"max_tokens": "max_output_tokens"}, logprobs=engine_logprobs(top),
         thinking_budget=None if "thinking_budget" in values else budget,
         **bound_answer(form, tools, "text.format"),
     )  # fmt: skip
