@@ -22,7 +22,7 @@ FIELDS = Table(
         "role": ANY, "content": ANY, "tool_calls": ANY, "function_call": ANY, "tool_call_id": ANY,
         **dict.fromkeys(THOUGHTS, ANY),
     },
-    ignored=("name", "id", "refusal", "annotations", "phase", "cache_control"),
+    ignored=("name", "id", "refusal", "annotations", "phase", "cache_control", "extra", "reasoning_details"),
     unsupported={"audio": "answers are text", "prefix": "end with the user's turn",
                  "partial": "end with the user's turn"},
 )  # fmt: skip
