@@ -1,4 +1,4 @@
-"""What LangChain, OpenAI's agents, Qwen-Agent and smolagents send is taken, and they read the answers, in one process."""
+"""What LangChain, OpenAI's agents, Qwen-Agent and smolagents send is taken, and they read the answers."""
 
 from __future__ import annotations
 

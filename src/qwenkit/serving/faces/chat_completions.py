@@ -163,17 +163,17 @@ def read_top_logprobs(values: Values) -> int | None:
 def read_tools(values: Values) -> tuple[ToolChoice, tuple[str, ...]]:
     """Return the tools and the choice among them, as the model is shown them, and fields without effect."""
     tools: list[Tool] = []
-    strict: list[str] = []
+    strict = False
     places = [f"tools[{i}].function" for i in range(len(values.get("tools", [])))]
     for tool, place in zip(values.get("tools", []), places):
         outer = TOOL.read(tool, place.removesuffix(".function"))
         if outer.get("type", "function") != "function":
             raise wrong(place.replace(".function", ".type"), outer["type"], "function")
         function = FUNCTION.read(outer["function"], place)
-        strict += [f"{place}.strict"] if function.get("strict") else []
+        strict = strict or function.get("strict", False)
         tools.append({"type": "function", "function": {key: function[key] for key in function if key in _SHOWN}})
     choice = _choose(values, check_tools(tools, places))
-    return choice, () if choice.forced is not None else tuple(strict)
+    return choice, ("tools[].function.strict",) if strict and choice.forced is None else ()
 
 
 def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
