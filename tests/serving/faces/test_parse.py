@@ -82,8 +82,8 @@ REFUSED: list[tuple[Any, dict[str, Any], str | None, str]] = [
      "tools[1].function.name: the second tool that is called 'add'; expected: a name for each tool"),
     (chat, {"tools": [{"type": "custom", "function": {}}]}, "tools[0].type",
      "tools[0].type: is 'custom'; expected: function"),
-    (chat, {"tools": [TOOL], "structured_outputs": {"regex": "a"}}, "response_format",
-     "response_format: binds the answer, so that no tool could be called; "
+    (chat, {"tools": [TOOL], "structured_outputs": {"regex": "a"}}, "structured_outputs",
+     "structured_outputs: binds the answer, so that no tool could be called; "
      'expected: a JSON schema, tool_choice of "none" or "required", or no tools'),
     (chat, {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "a\r\nb": 1}]}]},
      "messages[0].content[0].a\r\nb",
@@ -195,6 +195,8 @@ def test_fields_without_effect_are_listed():
     )  # fmt: skip
     blocks = [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]
     assert message(messages=[{"role": "user", "content": blocks}]).ignored == ("messages[].content[].cache_control",)
+    assert message(output_config={"effort": "low"}).ignored == ("output_config.effort",)
+    assert message(output_config={"effort": "low"}, thinking={"type": "adaptive"}).ignored == ()
     strict = {"type": "function", "function": {"name": "add", "strict": True}}
     assert chat(tools=[strict]).ignored == ("tools[].function.strict",)
     assert chat(tools=[strict], tool_choice="required").ignored == ()

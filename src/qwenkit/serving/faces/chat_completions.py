@@ -16,17 +16,19 @@ from typing import Any
 from qwenkit.inference import Conversation
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
 from qwenkit.serving.faces.conversation import conversation, fields_without_effect
-from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error
+from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error, usage
 from qwenkit.serving.faces.generation import (
+    FORMS,
     IGNORED,
     SAMPLING,
     ToolChoice,
+    answer_form,
     bound_answer,
     check_tools,
     choose,
     engine_logprobs,
+    read_stream,
     sampling_params,
-    structured,
     thinking_of,
 )
 from qwenkit.serving.fields import (
@@ -60,7 +62,6 @@ from qwenkit.serving.request import (
     ToolCallArguments,
     ToolCallBegin,
     ToolCallsRevoked,
-    Usage,
 )
 
 FIELDS = Table(
@@ -86,9 +87,6 @@ FIELDS = Table(
         "mm_processor_kwargs": "",
     },
 )  # fmt: skip
-STREAM_OPTIONS = Table({"include_usage": BOOLEAN}, ignored=("include_obfuscation", "continuous_usage_stats"))
-FORMAT = Table({"type": TEXT, "json_schema": OBJECT}, required=("type",))
-SCHEMA = Table({"name": TEXT, "description": TEXT, "schema": OBJECT, "strict": BOOLEAN}, required=("schema",))
 TOOL = Table({"type": TEXT, "function": OBJECT}, required=("function",))
 _SHOWN = ("name", "description", "parameters", "name_for_human", "name_for_model", "description_for_model")
 FUNCTION = Table({**dict.fromkeys(_SHOWN, TEXT), "parameters": OBJECT, "strict": BOOLEAN}, required=("name",))
@@ -117,7 +115,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     if max_tokens is not None and values.get("max_tokens", max_tokens) != max_tokens:
         raise refused("max_completion_tokens", "differs from max_tokens", "one of the two")
     names = {"max_tokens": "max_completion_tokens"} if max_tokens is not None else {}
-    grammar = bound_answer(form, tools, "response_format")
+    grammar = bound_answer(form, tools, next(name for name in FORMS if name in values) if form else "")
     params = sampling_params(
         Values({**values, "max_completion_tokens": max_tokens} if names else values, "", ()),
         names, logprobs=engine_logprobs(top), **_budget(values, budget), **grammar,
@@ -135,17 +133,6 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         show_reasoning=values.get("include_reasoning", True),
         ignored=(*values.ignored, *ignored, *loose, *unread), body=given,
     )  # fmt: skip
-
-
-def read_stream(values: Values) -> tuple[bool, bool, tuple[str, ...]]:
-    """Return whether to stream, whether the stream ends with usage, and options without effect."""
-    stream = values.get("stream", False)
-    if "stream_options" not in values:
-        return stream, not stream, ()
-    if not stream:
-        raise refused("stream_options", "is given without stream", "stream = true")
-    options = STREAM_OPTIONS.read(values["stream_options"], "stream_options")
-    return stream, options.get("include_usage", False), tuple(f"stream_options.{name}" for name in options.ignored)
 
 
 def read_top_logprobs(values: Values) -> int | None:
@@ -187,25 +174,6 @@ def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
     if named["type"] != "function" or not isinstance(name, str):
         raise wrong("tool_choice", choice, '{"type": "function", "function": {"name": ...}}')
     return choose(tools, name, named=True)
-
-
-def answer_form(values: Values) -> dict[str, Any]:
-    """Return the grammar of the form that an answer must have, as sampling parameters."""
-    form = structured(values["structured_outputs"]) if "structured_outputs" in values else {}
-    if "response_format" not in values:
-        return form
-    wanted = FORMAT.read(values["response_format"], "response_format")
-    if wanted["type"] == "text":
-        return form
-    if form:
-        raise refused("structured_outputs", "is given beside response_format", "one of the two")
-    if wanted["type"] == "json_object":
-        return {"json_schema": True}
-    if wanted["type"] != "json_schema":
-        raise wrong("response_format.type", wanted["type"], "text, json_object, json_schema")
-    if "json_schema" not in wanted:
-        raise refused("response_format.json_schema", "is missing", '{"name": ..., "schema": {...}}', "missing_field")
-    return {"json_schema": SCHEMA.read(wanted["json_schema"], "response_format.json_schema")["schema"]}
 
 
 def _thinking(values: Values) -> tuple[bool | None, int | None, dict[str, Any]]:
@@ -265,17 +233,6 @@ def _choice(request: GenerationRequest, number: int, choice: ChoiceAnswer) -> di
 
 def _head(reply: Reply, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{reply.id}", "object": kind, "created": reply.created, "model": reply.model}
-
-
-def usage(used: Usage) -> dict[str, Any]:
-    """Return how many tokens were used, in the form of chat completions and completions."""
-    return {
-        "prompt_tokens": used.prompt_tokens,
-        "completion_tokens": used.completion_tokens,
-        "total_tokens": used.prompt_tokens + used.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
-    }
 
 
 def logprobs(tokens: Iterable[TokenLogprob]) -> dict[str, Any]:

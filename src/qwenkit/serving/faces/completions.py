@@ -12,10 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwenkit.serving.faces.chat_completions import answer_form, read_stream, usage
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
-from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error
-from qwenkit.serving.faces.generation import IGNORED, SAMPLING, engine_logprobs, sampling_params
+from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error, usage
+from qwenkit.serving.faces.generation import (
+    IGNORED,
+    SAMPLING,
+    answer_form,
+    engine_logprobs,
+    read_stream,
+    sampling_params,
+)
 from qwenkit.serving.fields import ANY, BOOLEAN, INTEGER, OBJECT, TEXT, Table, Values, refused, token_ids, wrong
 from qwenkit.serving.json_body import read_body
 from qwenkit.serving.refusals import Refusal

@@ -109,6 +109,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         **bound_answer(_form(output), tools, "output_config.format"),
     )  # fmt: skip
     prompt, ignored = _conversation(values, tools, thinking)
+    ignored += _unused_effort(values, output)
     return GenerationRequest(
         face="messages", model=values.get("model"), prompts=(prompt,), params=params, tools=tools.tools,
         tool_choice=tools.choice, named=tools.named, parallel_tool_calls=parallel, stream=values.get("stream", False),
@@ -188,6 +189,12 @@ def _thinking(values: Values, effort: Any) -> tuple[bool | None, int | None, boo
     if given.get("budget_tokens", 0) < 1:
         raise wrong("thinking.budget_tokens", given.get("budget_tokens"), "1 or more")
     return True, given["budget_tokens"], shown
+
+
+def _unused_effort(values: Values, output: Values) -> list[str]:
+    """Return the effort as a field without effect, where nothing says that thoughts are bounded by it."""
+    adaptive = values.get("thinking", {}).get("type") == "adaptive"
+    return ["output_config.effort"] if "effort" in output and not adaptive else []
 
 
 # ---- the response ---------------------------------------------------------------------------------------------------
