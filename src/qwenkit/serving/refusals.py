@@ -1,0 +1,97 @@
+"""Why a request is refused or fails, in no API's form yet: each codec's `error` writes it in its own.
+
+raise Refused(Refusal("invalid", "temperature = -1", param="temperature", expected="0, or 1e-06 to 1e+06"))
+refusal = refusal_of(error)              # any exception: the engine's errors, a `UserError`, a bug
+status, body = faces.messages.error(refusal)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qwenkit.errors import QwenkitError, UserError
+from qwenkit.inference import EngineBusy, EngineStopped, EngineTimeout
+
+Kind = Literal[
+    "invalid", "unauthenticated", "forbidden", "not_found", "method", "conflict", "too_large", "media_type", "busy",
+    "rate_limited", "timeout", "unavailable", "internal",
+]  # fmt: skip
+
+STATUS: dict[Kind, int] = {
+    "invalid": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method": 405,
+    "conflict": 409,
+    "too_large": 413,
+    "media_type": 415,
+    "busy": 429,
+    "rate_limited": 429,
+    "timeout": 504,
+    "unavailable": 503,
+    "internal": 500,
+}
+"""The HTTP status of each kind of refusal."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is wrong, in plain words; nothing of the program's inside."""
+
+    kind: Kind
+    what: str
+    param: str | None = None
+    """The field of the body that is wrong, as a path: `messages[2].content`."""
+    expected: str | None = None
+    hint: str | None = None
+    code: str | None = None
+    """A short name that programs can tell refusals apart by, such as `unknown_field`."""
+    retry_after: float | None = None
+    """Seconds after which trying again makes sense, where it does: the header Retry-After."""
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status."""
+        return STATUS[self.kind]
+
+    @property
+    def message(self) -> str:
+        """Return one line of text: where, what, what was expected, a hint."""
+        parts = [f"{self.param}: {self.what}" if self.param and self.param not in self.what else self.what]
+        parts += [f"expected: {self.expected}"] if self.expected else []
+        parts += [f"hint: {self.hint}"] if self.hint else []
+        return "; ".join(parts)
+
+
+class Refused(Exception):
+    """A request is refused. Codecs raise it for bodies, the server for everything else."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        """Keep what is wrong."""
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """Return what a client is told of an error. Of errors that are not meant for people it is told nothing but that."""
+    if isinstance(error, Refused):
+        return error.refusal
+    if isinstance(error, EngineBusy):
+        return Refusal("busy", "too many requests wait", hint="try again later", code="queue_full", retry_after=1.0)
+    if isinstance(error, EngineTimeout):
+        return Refusal("timeout", "the answer took too long", code="timeout")
+    if isinstance(error, EngineStopped):
+        return Refusal("unavailable", "the model does not run any more", code="engine_stopped")
+    if isinstance(error, UserError):
+        return Refusal(
+            "invalid", error.what, error.where, error.expected, error.hint or _nearest(error.nearest), "invalid_value"
+        )
+    if isinstance(error, QwenkitError):
+        return Refusal("internal", error.what, code="generation_failed")
+    return Refusal("internal", "an error of the server, which its log names", code="internal_error")
+
+
+def _nearest(name: str | None) -> str | None:
+    return None if name is None else f"did you mean {name}?"
