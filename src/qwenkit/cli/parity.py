@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qwenkit.evaluation.parity import Observed
     from qwenkit.model import Transformer
 
+
 def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[Row]:
     """Return a row for each folder: its distance from the first model, and whether its own certificate holds."""
     from qwenkit.chat.publish import find_tokenizer

@@ -1,4 +1,4 @@
-"""Whether a model still says what its certificate tells: a folder that was exported carries one (`evaluation/parity.py`).
+"""Whether a model still says what its certificate tells: an exported folder carries one (`evaluation/parity.py`).
 
     check_certificate(folder, model)             # raises a `UserError` for a model that computes something else
 
@@ -27,8 +27,12 @@ def check_certificate(folder: Path, model: Transformer) -> bool:
     distance = parity.recheck(certificate, parity.observe(model, certificate["prompts"]))
     tolerance = parity.CLOSE[str(model.model.embed_tokens.weight.dtype).removeprefix("torch.")]
     if not distance.max_dlogp <= tolerance:
-        raise UserError(f"the model is {distance.max_dlogp:.2g} nats away from its certificate", where=str(folder),
-                        expected=f"at most {tolerance:g}", hint="export it again; `qwenkit parity` shows how far it is")  # fmt: skip
+        raise UserError(
+            f"the model is {distance.max_dlogp:.2g} nats away from its certificate",
+            where=str(folder),
+            expected=f"at most {tolerance:g}",
+            hint="export it again; `qwenkit parity` shows how far it is",
+        )
     return True
 
 

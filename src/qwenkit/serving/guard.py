@@ -34,9 +34,12 @@ def check_exposure(settings: ServerSettings) -> None:
     if settings.unix_socket is not None or is_loopback(settings.host):
         return
     if settings.keyring.is_open and not settings.allow_public_without_key:
-        raise UserError("without a key everybody on the network may ask this server", where=f"--host {settings.host}",
-                        expected="--api-key-file FILE, or QWENKIT_API_KEY in the environment",
-                        hint="--host 127.0.0.1 is for this machine alone; --allow-public-without-key is for everybody")  # fmt: skip
+        raise UserError(
+            "without a key everybody on the network may ask this server",
+            where=f"--host {settings.host}",
+            expected="--api-key-file FILE, or QWENKIT_API_KEY in the environment",
+            hint="--host 127.0.0.1 is for this machine alone; --allow-public-without-key is for everybody",
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -121,7 +124,11 @@ def _same_site(origin: str, host: str) -> bool:
     except ValueError:
         return False
     name, given = split_host(host)
-    return bool(name) and (parts.hostname or "").rstrip(".") == name and port == (given or _DEFAULT_PORTS.get(parts.scheme))
+    return (
+        bool(name)
+        and (parts.hostname or "").rstrip(".") == name
+        and port == (given or _DEFAULT_PORTS.get(parts.scheme))
+    )
 
 
 def shortened(text: str | None) -> str:

@@ -165,8 +165,8 @@ def _refuse_readable(path: Path) -> None:
     except OSError as error:
         raise UserError(f"the key file cannot be read ({error.strerror})", where=str(path)) from error
     if os.name == "posix" and mode & 0o027:
-        raise UserError(f"others may read or change it (mode {mode:o})", where=str(path), expected="a key file of your own",
-                        hint=f"chmod 600 {path}")  # fmt: skip
+        raise UserError(f"others may read or change it (mode {mode:o})", where=str(path),
+                        expected="a key file of your own", hint=f"chmod 600 {path}")  # fmt: skip
 
 
 def _read_key(name: str, table: Any, where: str, default: Allowance) -> Key:
@@ -175,7 +175,10 @@ def _read_key(name: str, table: Any, where: str, default: Allowance) -> Key:
         raise UserError("this is not a table", where=where, expected='[name], and below it: key = "..."')
     refuse_unnamed("setting of a key", table, _NAMES)
     client = Client(
-        name, _allowance(table, where, default), _integer(table, "priority", where, -(2**31)) or 0, _models(table, where)
+        name,
+        _allowance(table, where, default),
+        _integer(table, "priority", where, -(2**31)) or 0,
+        _models(table, where),
     )
     given = [key for key in ("key", "sha256") if isinstance(table.get(key), str)]
     if len(given) != 1:

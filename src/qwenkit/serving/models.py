@@ -22,11 +22,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qwenkit.chat import ChatTokenizer
+from qwenkit.chat import ChatTokenizer, load_tokenizer
 from qwenkit.errors import QwenkitError, UserError, nearest
-from qwenkit.hub import parse
+from qwenkit.hub import parse, resolve
 from qwenkit.inference import Engine, EngineLoop, LoopStats
-from qwenkit.platform import available_memory
+from qwenkit.model.formats.keys import accepted, accepting
+from qwenkit.platform import available_memory, torch_threads
+from qwenkit.serving.certificates import check_certificate
 from qwenkit.serving.refusals import Refusal, Refused
 
 HEADROOM = 1.2
@@ -147,8 +149,8 @@ class ModelCatalog:
             return self._by_name[name]
         close = nearest(name or "", known)
         hint = f"did you mean {close}?" if close else None
-        raise Refused(Refusal("not_found", f"there is no model {str(name)[:80]!r}", "model", ", ".join(known) or None, hint,
-                              "model_not_found"))  # fmt: skip
+        raise Refused(Refusal("not_found", f"there is no model {str(name)[:80]!r}", "model",
+                              ", ".join(known) or None, hint, "model_not_found"))  # fmt: skip
 
     @asynccontextmanager
     async def use(self, entry: Entry, timeout: float) -> AsyncIterator[ServedModel]:
@@ -250,18 +252,18 @@ def loader(
 ) -> Loader:  # fmt: skip
     """Return what loads a model with these settings of its engine, and refuses one that its certificate contradicts."""
 
-    def load(entry: Entry) -> ServedModel:
-        from qwenkit.chat import load_tokenizer
-        from qwenkit.hub import resolve
-        from qwenkit.platform import torch_threads
+    names = accepted()  # a load runs in the context of whoever asks first
 
+    def load(entry: Entry) -> ServedModel:
+        with accepting(names):
+            return load_here(entry)
+
+    def load_here(entry: Entry) -> ServedModel:
         folder = resolve(entry.reference)
         tok = load_tokenizer(folder)
         with torch_threads(threads):  # those of the thread that makes a loop are the loop's
             engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, max_batch=max_batch)
             if check_certificates:
-                from qwenkit.serving.certificates import check_certificate
-
                 check_certificate(folder, engine.model)
             loop = EngineLoop(engine, max_waiting=max_waiting, stall_timeout=stall_seconds)
         return ServedModel(entry.name, engine, tok, loop, folder)
