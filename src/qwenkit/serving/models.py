@@ -19,17 +19,20 @@ import gc
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qwenkit.chat import ChatTokenizer, load_tokenizer
+from qwenkit.chat import ChatTokenizer, load_tokenizer, stop_token_ids
 from qwenkit.errors import QwenkitError, UserError, nearest
 from qwenkit.hub import parse, resolve
-from qwenkit.inference import Engine, EngineLoop, LoopStats
+from qwenkit.inference import Conversation, Engine, EngineLoop, LoopStats, SamplingParams
 from qwenkit.model.formats.keys import accepted, accepting
 from qwenkit.platform import available_memory, torch_threads
+from qwenkit.prompt import Prompt
 from qwenkit.serving.certificates import check_certificate
+from qwenkit.serving.prompts import engine_prompt
 from qwenkit.serving.refusals import Refusal, Refused
+from qwenkit.serving.request import PromptForm
 
 HEADROOM = 1.2
 """Memory that loading a model takes, as a multiple of its files."""
@@ -57,6 +60,18 @@ class ServedModel:
     def max_length(self) -> int:
         """Return how many tokens a prompt and its answer may have together."""
         return self.engine.max_length
+
+    def encode(
+        self, form: PromptForm, params: SamplingParams, parse_special: bool = False
+    ) -> tuple[Prompt, SamplingParams]:
+        """Return a prompt as token ids, and the parameters of its answer, which for a conversation also ends with its
+        turn. Any thread may call it."""
+        factory, asked = self.engine.request_factory, engine_prompt(form, self.tok, parse_special)
+        if not isinstance(asked, Conversation):
+            return factory.encode(asked, "prompt"), params
+        prompt = factory.render(asked, "messages")
+        stops = () if params.ignore_eos else stop_token_ids(self.tok)
+        return prompt, replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *stops))
 
 
 @dataclass(eq=False)
