@@ -31,15 +31,20 @@ class ParsedMessage(TypedDict, total=False):
     tool_calls: list[dict[str, Any]]
 
 
-def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
-    """Return a message with role, content and, where there are any, tool_calls and reasoning_content."""
+def parse_text(
+    text: str, tools: Sequence[Tool] | None = None, *, opened: bool | None = None, react: bool | None = None
+) -> ParsedMessage:
+    """Return a message with role, content and, where there are any, tool_calls and reasoning_content.
+
+    `opened` says whether the prompt ends inside a thought; None: not known, a `</think>` alone then ends one. `react`
+    says whether ReAct's lines are calls; None: where tools were offered."""
     message: ParsedMessage = {"role": "assistant"}
-    offered = None if tools is None else {_name(tool) for tool in tools}
-    thought, text = _thought(text, offered)
+    offered = offered_names(tools)
+    thought, text = _thought(text, offered, opened)
     if thought is not None:
         message["reasoning_content"] = thought
     text, calls = _hermes(text, offered)
-    if not calls and tools:
+    if not calls and (tools if react is None else react):
         text, calls = read_react(text, offered)
     message["content"] = text
     if calls:
@@ -47,13 +52,20 @@ def parse_text(text: str, tools: Sequence[Tool] | None = None) -> ParsedMessage:
     return message
 
 
-def _thought(text: str, offered: set[Any] | None) -> tuple[str | None, str]:
+def offered_names(tools: Sequence[Tool] | None) -> set[Any] | None:
+    """Return the names of tools; None where any tool may be called."""
+    return None if tools is None else {_name(tool) for tool in tools}
+
+
+def _thought(text: str, offered: set[Any] | None, opened: bool | None) -> tuple[str | None, str]:
     """Return the thought at the head of a text, and the rest. It may begin in the prompt, or have no end."""
-    begun = text.lstrip().startswith("<think>")
-    body = text.lstrip().removeprefix("<think>") if begun else text
-    end = body.find("</think>")
+    tagged = text.lstrip().startswith("<think>")
+    body = text.lstrip().removeprefix("<think>") if tagged else text
+    begun, end = tagged or opened is True, body.find("</think>")
     if begun and end < 0:
         return body.strip("\n"), ""
+    if not begun and opened is False:
+        return None, text
     if end < 0 or (not begun and any(start < end < stop for start, stop, _ in _blocks(text, offered))):
         return None, text
     return body[:end].strip("\n"), body[end + len("</think>") :].lstrip()
@@ -101,22 +113,23 @@ def _block(text: str, at: int, offered: set[Any] | None) -> tuple[int, list[dict
     text."""
     calls: list[dict[str, Any]] = []
     while True:
-        at = _past_blank(text, at)
+        at = past_blank(text, at)
         if text.startswith(CLOSE, at):
             return at + len(CLOSE), calls
         if calls and (at == len(text) or text.startswith(OPEN, at)):
             return at, calls
         try:
-            value, at = _DECODER.raw_decode(text, at)
+            value, at = DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             return at, []
-        call = _read_call(value, offered)
+        call = read_call(value, offered)
         if call is None:
             return at, []
         calls.append(call)
 
 
-def _past_blank(text: str, at: int) -> int:
+def past_blank(text: str, at: int) -> int:
+    """Return where white space ends that begins here."""
     while at < len(text) and text[at] in _BLANK:
         at += 1
     return at
@@ -126,10 +139,11 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_number)
+DECODER = json.JSONDecoder(parse_constant=_no_number)
+"""Reads the JSON of calls."""
 
 
-def _read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
+def read_call(value: Any, offered: set[Any] | None) -> dict[str, Any] | None:
     """Return a call with a known name and arguments that are an object, or its JSON text; models also write
     `parameters`, the word of tool descriptions."""
     body = _table(_table(value).get("function", value))
@@ -160,6 +174,6 @@ def read_react(text: str, offered: set[Any] | None) -> tuple[str, list[dict[str,
 def read_arguments(arguments: str) -> Any:
     """Return arguments as an object where they are one, else as the text that the model wrote."""
     try:
-        return _DECODER.decode(arguments)
+        return DECODER.decode(arguments)
     except (ValueError, RecursionError):
         return arguments

@@ -110,6 +110,7 @@ class EngineLoop:
         except BaseException:
             self._thread.forget(number)
             raise
+        handle.prompt_ids = request.prompt.ids
         self._thread.enqueue(number, request)
         return handle
 

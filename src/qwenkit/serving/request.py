@@ -2,8 +2,10 @@
 
     request = faces.chat_completions.parse(body)             # a `GenerationRequest`, all checked
     prompts = [engine_prompt(prompt, tok) for prompt in request.prompts]
-    events: Began, then TextDelta | ReasoningDelta | ToolCallBegin | ToolCallArguments | ToolCallsRevoked | TokenDelta
-            for each choice until its ChoiceEnd, then Ended; or Failed at any point.
+
+The events are a `Began` for each prompt, then what each choice consists of (`TextDelta`, `ReasoningDelta`,
+`ToolCallBegin`, `ToolCallArguments`, `ToolCallsRevoked`, `TokenDelta`) up to its `ChoiceEnd`, then `Ended`; `Failed`
+may come at any point, and is then the last.
 
 A choice is one answer: prompt i and sample s are choice `i * params.n + s`. Events of different choices interleave;
 those of one choice come in order. `AnswerEvents` makes them from the engine's deltas. No web framework here.
@@ -66,6 +68,8 @@ class GenerationRequest:
     """Whether the text of the prompt stands before the completion."""
     return_token_ids: bool = False
     """Whether the response has the ids of prompts and answers."""
+    parse_special: bool = False
+    """Whether names of special tokens in a text prompt are those tokens; in conversations they never are."""
     priority: int = 0
     """Lower numbers come first."""
     user: str | None = None
@@ -89,8 +93,7 @@ class TextRequest:
 
     model: str | None
     prompt: PromptForm
-    add_special_tokens: bool = False
-    """Whether names of special tokens in a text are those tokens."""
+    parse_special: bool = False
     return_token_strs: bool = False
     add_generation_prompt: bool = True
     ignored: tuple[str, ...] = ()
@@ -125,7 +128,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Began:
-    """The engine has taken the request: the first event, and for `/v1/completions` with a list one for each prompt."""
+    """The engine has taken a prompt; all of these come before any other event."""
 
     prompt_ids: tuple[int, ...]
     prompt: int = 0
@@ -173,12 +176,11 @@ class ToolCallArguments:
 
 @dataclass(frozen=True)
 class ToolCallsRevoked:
-    """Calls that had begun turn out to be malformed, and are text. A complete response shows `text` and no such calls;
-    a stream cannot take them back and shows `text` after their incomplete arguments."""
+    """Calls that had begun turn out to be malformed: they are text, which follows as `TextDelta`s. A complete response
+    does not show such calls; a stream cannot take back what it has shown of their arguments."""
 
     choice: int
     indices: tuple[int, ...]
-    text: str
 
 
 @dataclass(frozen=True)
