@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+Body = bytes | list[bytes | None]
 LIMIT = 60.0
 """Seconds that no answer of a test needs."""
 
@@ -14,7 +15,9 @@ LIMIT = 60.0
 class Exchange:
     """One request and what has come back of it so far."""
 
-    def __init__(self, app: Any, method: str, path: str, body: bytes | list[bytes], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, app: Any, method: str, path: str, body: bytes | list[bytes | None], headers: Mapping[str, str]
+    ) -> None:
         fields = {"host": "127.0.0.1:8000", **{name.lower(): value for name, value in headers.items()}}
         self.scope = {
             "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
@@ -22,7 +25,7 @@ class Exchange:
             "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),
             "root_path": "", "asgi": {"version": "3.0"},
         }  # fmt: skip
-        self._parts = [body] if isinstance(body, bytes) else list(body)
+        self._parts: list[bytes | None] = [body] if isinstance(body, bytes) else list(body)
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._left = asyncio.Event()
         self.takes = asyncio.Event()
@@ -32,8 +35,7 @@ class Exchange:
         self.task = asyncio.ensure_future(app(self.scope, self._receive, self._send))
 
     async def _receive(self) -> dict[str, Any]:
-        if self._parts:
-            part = self._parts.pop(0)
+        if self._parts and (part := self._parts.pop(0)) is not None:
             return {"type": "http.request", "body": part, "more_body": bool(self._parts)}
         await self._left.wait()
         return {"type": "http.disconnect"}
@@ -84,7 +86,8 @@ class Answer:
 
 
 def open_(app: Any, method: str, path: str, body: object = b"", **headers: str) -> Exchange:
-    """Begin to ask, inside an event loop; header names are written with _ for -."""
+    """Begin to ask, inside an event loop; header names are written with _ for -. A list of bytes is a body in pieces;
+    None among them: nothing more comes."""
     parts: Any = body if isinstance(body, (bytes, list)) and not _is_json_list(body) else json.dumps(body).encode()
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     if not isinstance(body, bytes):
@@ -93,7 +96,7 @@ def open_(app: Any, method: str, path: str, body: object = b"", **headers: str) 
 
 
 def _is_json_list(body: object) -> bool:
-    return isinstance(body, list) and not all(isinstance(part, bytes) for part in body)
+    return isinstance(body, list) and not all(part is None or isinstance(part, bytes) for part in body)
 
 
 async def aask(app: Any, method: str, path: str, body: object = b"", **headers: str) -> Answer:

@@ -25,7 +25,8 @@ from qwenkit.serving.metrics import ServerMetrics
 from qwenkit.serving.models import ModelCatalog, ServedModel
 from qwenkit.serving.prompts import engine_params
 from qwenkit.serving.refusals import Refusal, Refused, refusal_of
-from qwenkit.serving.request import Ended, Event, Failed, GenerationRequest, Usage as TokenUsage  # noqa: I001
+from qwenkit.serving.request import Ended, Event, Failed, GenerationRequest
+from qwenkit.serving.request import Usage as TokenUsage
 from qwenkit.serving.settings import ServerSettings
 from qwenkit.serving.visit import Visit
 
@@ -53,8 +54,11 @@ async def begin(request: GenerationRequest, visit: Visit, services: Services) ->
     client = client_of(visit)
     _check_answers(request, services.settings.limits.answers)
     model = await hold_model(request.model, visit, services)
+    model.check_queue(services.settings.limits.max_queue)  # before the work of encoding
     params = allowed_params(engine_params(request, model.tok), client.allowance)
-    prompts = [await asyncio.to_thread(model.encode, prompt, params) for prompt in request.prompts]
+    prompts = [
+        await asyncio.to_thread(model.encode, prompt, params, request.parse_special) for prompt in request.prompts
+    ]
     visit.prompt_tokens = sum(len(prompt.ids) for prompt, _ in prompts)
     check_length(max(len(prompt.ids) for prompt, _ in prompts), client.allowance)
     services.usage.charge(client, visit.prompt_tokens)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from qwenkit.serving.guard import Gate
@@ -58,8 +59,10 @@ class Front:
     """The application that the web server runs."""
 
     def __init__(self, app: App, settings: ServerSettings, error_form: ErrorForm, metrics: ServerMetrics,
-                 log: RequestLog, usage: Usage) -> None:  # fmt: skip
-        """Wrap `app`, which finds the visit in its scope's state."""
+                 log: RequestLog, usage: Usage, faces: Mapping[str, str]) -> None:  # fmt: skip
+        """Wrap `app`, which finds the visit in its scope's state. `faces` are the names of the interfaces by their
+        paths."""
+        self.faces, self.open_requests = faces, 0
         self.app, self.settings, self.limits, self.error_form = app, settings, settings.limits, error_form
         self.metrics, self.log, self.usage, self.gate = metrics, log, usage, Gate(settings)
         self._open_ids: set[tuple[str, str]] = set()
@@ -71,6 +74,7 @@ class Front:
             await self.app(scope, receive, send)
             return
         visit = Visit.begin(scope)
+        visit.face = self.faces.get(visit.path, "other")
         scope.setdefault("state", {})["visit"] = visit
         answer = _Answer(send, visit, self.limits.send_seconds)
         self._count_open(1)
@@ -165,7 +169,8 @@ class Front:
         refusal = refusal_of(error)
         visit.error = refusal.code or refusal.kind
         if refusal.kind == "internal":
-            visit.fault = "".join(traceback.format_exception(error))[-4000:]
+            visit.fault = place_of(error)
+            visit.texts["fault_message"] = str(error)
         self.metrics.refused.add(1, reason=visit.error)
         if answer.begun:
             return
@@ -191,8 +196,16 @@ class Front:
                 self.log.write("request", text=visit.texts, **visit.log_line())
 
     def _count_open(self, change: int) -> None:
-        self.open_requests = getattr(self, "open_requests", 0) + change
+        self.open_requests += change
         self.metrics.open.set(self.open_requests)
+
+
+def place_of(error: BaseException, most: int = 8) -> str:
+    """Return the kind of an error and where it came from, the innermost place first, without its message: that may
+    hold what people wrote."""
+    frames = traceback.extract_tb(error.__traceback__)[-most:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames)]
+    return f"{type(error).__name__}: {' < '.join(places)}"
 
 
 class _Answer:

@@ -15,7 +15,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TextIO
 
-LONGEST = 200
+LONGEST = 500
 """Characters of a value that came from outside."""
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from qwenkit.chat import ChatTokenizer, load_tokenizer, stop_token_ids
 from qwenkit.errors import QwenkitError, UserError, nearest
 from qwenkit.hub import parse, resolve
-from qwenkit.inference import Conversation, Engine, EngineLoop, LoopStats, SamplingParams
+from qwenkit.inference import Conversation, Engine, EngineBusy, EngineLoop, LoopStats, SamplingParams
 from qwenkit.model.formats.keys import accepted, accepting
 from qwenkit.platform import available_memory, torch_threads
 from qwenkit.prompt import Prompt
@@ -60,6 +60,11 @@ class ServedModel:
     def max_length(self) -> int:
         """Return how many tokens a prompt and its answer may have together."""
         return self.engine.max_length
+
+    def check_queue(self, most: int) -> None:
+        """Raise `EngineBusy` where so many requests wait already: no work is done for one more."""
+        if self.loop.stats().waiting >= most:
+            raise EngineBusy(f"{most} requests wait already", hint="ask again later")
 
     def encode(
         self, form: PromptForm, params: SamplingParams, parse_special: bool = False
@@ -153,6 +158,16 @@ class ModelCatalog:
     def stats(self) -> dict[str, LoopStats]:
         """Return the figures of the models that are in memory."""
         return {name: model.loop.stats() for name, model in self.loaded.items()}
+
+    @property
+    def state(self) -> str:
+        """Return whether the first model answers: ready, loading, failed or draining."""
+        first = self.entries[0]
+        if self.draining:
+            return "draining"
+        if first.model is not None:
+            return "ready" if first.model.works else "failed"
+        return "ready" if self.loaded else "loading"
 
     def find(self, name: str | None, allowed: frozenset[str] | None = None) -> Entry:
         """Return the model of a name (None: the first one that is allowed); raises `Refused` for one that is not there,
