@@ -130,7 +130,8 @@ def check_length(tokens: int, allowance: Allowance) -> None:
 def _lowered(priority: int) -> int:
     """Return by how much a request stands behind the others of its client; none stands before them."""
     if priority < 0:
-        raise Refused(Refusal("invalid", f"priority = {priority}", "priority", "0, or more to wait behind others"))
+        raise Refused(Refusal("invalid", f"priority = {priority}", "priority", "0, or more to wait behind others",
+                              code="priority_too_high"))  # fmt: skip
     return min(priority, 2**20)
 
 
