@@ -195,7 +195,8 @@ def test_the_limits_of_a_key(desk: Desk) -> None:
 def test_what_the_model_cannot_read(desk: Desk) -> None:
     app = desk.app()
     answer = ask(app, "POST", PATH, {"prompt": "stone " * 600})
-    assert answer.status == 400 and "512" in answer.json["message"]
+    assert answer.status == 400 and answer.json["param"] == "prompt"
+    assert answer.json["message"].startswith("prompt: 1201 tokens; expected: at most 511 tokens")
     assert ask(app, "POST", PATH, {"prompt": ""}).status == 400
     assert ask(app, "POST", "/v1/chat/completions", {"messages": [{"role": "nobody", "content": "x"}]}).status == 400
     assert ask(app, "POST", PATH, QUESTION).status == 200

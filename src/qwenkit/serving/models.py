@@ -73,8 +73,11 @@ class ServedModel:
         turn. Any thread may call it."""
         factory, asked = self.engine.request_factory, engine_prompt(form, self.tok, parse_special)
         if not isinstance(asked, Conversation):
-            return factory.encode(asked, "prompt"), params
+            prompt = factory.encode(asked, "prompt")
+            factory.remaining_positions(len(prompt.ids), "prompt", 1)
+            return prompt, params
         prompt = factory.render(asked, "messages")
+        factory.remaining_positions(len(prompt.ids), "messages", 1)
         stops = () if params.ignore_eos else stop_token_ids(self.tok)
         return prompt, replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *stops))
 
