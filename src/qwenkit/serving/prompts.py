@@ -30,9 +30,18 @@ def engine_prompt(
     """Return a prompt as the engine takes it; raises `Refused` for a gap that the model cannot fill in."""
     if isinstance(prompt, FillIn):
         return fill_in_ids(prompt, tok)
+    if isinstance(prompt, Conversation) and prompt.thinking is False and not can_think(tok):
+        return replace(prompt, thinking=None)  # it does not think anyhow
     if isinstance(prompt, str) and parse_special:
         return tuple(tok.encode(prompt, allowed_special="all"))
     return prompt
+
+
+def can_think(tok: ChatTokenizer) -> bool:
+    """Return whether a model can be asked to think, or not to."""
+    if tok.style is not None:
+        return STYLES[tok.style].think is not None
+    return "enable_thinking" in (tok.chat_template or "")
 
 
 def fill_in_ids(prompt: FillIn, tok: ChatTokenizer) -> tuple[int, ...]:

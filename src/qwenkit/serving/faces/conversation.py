@@ -1,0 +1,120 @@
+"""A conversation from a body, checked, in the form that the chat renderer takes.
+
+Neighbouring turns of one role become one, as clients expect: texts with a blank line between them, calls of tools
+behind each other. What a user says right after the results of tools follows the last result: in the models'
+conversations results stand in a turn of their own, and an answer comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qwenkit.chat.media import KINDS, read_part
+from qwenkit.chat.messages import RENAMED, THOUGHTS, check
+from qwenkit.errors import UserError
+from qwenkit.serving.fields import refused, wrong
+from qwenkit.serving.json_body import kind_of
+from qwenkit.serving.refusals import Refusal, Refused
+
+MAX_MESSAGES = 10_000
+GAP = "\n\n"
+"""What stands between texts that become one."""
+_URLS = ("data:", "http://", "https://")
+
+
+def conversation(messages: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[dict[str, Any]]:
+    """Return messages in OpenAI's form, merged and checked, for an answer. `places` say where in the body they are.
+
+    Raises `Refused` for a malformed message, with its place."""
+    if len(messages) > MAX_MESSAGES:
+        raise refused("messages", f"has {len(messages):,} messages", f"at most {MAX_MESSAGES:,}")
+    for message, place in zip(messages, places):
+        _check_one(message, place)
+    merged, sources = _merged(messages)
+    try:
+        check(merged, True, False, ("image", "audio"))
+    except UserError as error:
+        place = next((places[sources[i]] for i in range(len(merged)) if _names(error.where, i)), "messages")
+        raise Refused(Refusal("invalid", error.what, place, error.expected, error.hint, "invalid_message")) from None
+    return merged
+
+
+def _names(where: str | None, index: int) -> bool:
+    return where is not None and (where == f"message {index}" or where.startswith(f"message {index},"))
+
+
+def _check_one(message: Any, place: str) -> None:
+    """Raise `Refused` for what the merge cannot read, and for media that are no data and no URL."""
+    if not isinstance(message, Mapping):
+        raise wrong(place, message, '{"role": ..., "content": ...}')
+    if not isinstance(message.get("role"), str):
+        raise wrong(f"{place}.role", message.get("role"), "system, user, assistant, tool")
+    content = message.get("content")
+    if content is not None and not isinstance(content, (str, list)):
+        raise refused(f"{place}.content", f"is {kind_of(content)}", "a string, or a list of content parts")
+    if not isinstance(message.get("tool_calls"), list | None):
+        raise wrong(f"{place}.tool_calls", message["tool_calls"], "a list of tool calls")
+    for number, part in enumerate(content if isinstance(content, list) else ()):
+        if isinstance(part, Mapping) and isinstance(part.get("type"), str) and part["type"] in KINDS:
+            _check_source(part, f"{place}.content[{number}]")
+
+
+def _check_source(part: Mapping[str, Any], place: str) -> None:
+    """Raise `Refused` for a picture or a sound that names a file of the server."""
+    try:
+        source = read_part(part, place).source
+    except UserError as error:
+        raise refused(place, error.what, error.expected) from None
+    if not source.startswith(_URLS):
+        raise refused(place, f"the {KINDS[part['type']]} is not a URL", "a data: URL, or one of http or https")
+
+
+def _merged(messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return messages with neighbours of one role as one, and the index of the first of each."""
+    groups: list[list[Mapping[str, Any]]] = []
+    roles: list[Any] = []
+    sources: list[int] = []
+    for index, message in enumerate(messages):
+        role = RENAMED.get(message["role"], message["role"])
+        if roles and (roles[-1] == role != "tool" or (role, roles[-1]) == ("user", "tool")):
+            groups[-1].append(message)
+        else:
+            groups.append([message])
+            roles.append(role)
+            sources.append(index)
+    return [_joined(role, group) for role, group in zip(roles, groups)], sources
+
+
+def _joined(role: str, group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return messages as one of this role; those after the result of a tool are the user's."""
+    if len(group) == 1:
+        return {**group[0], "role": role}
+    joined: dict[str, Any] = {}
+    for message in group if role != "tool" else group[:1]:
+        joined |= {key: value for key, value in message.items() if value is not None}
+    joined |= {"role": role, "content": _content([message.get("content") for message in group])}
+    calls = [call for message in group for call in message.get("tool_calls") or ()]
+    if calls and role == "assistant":
+        joined["tool_calls"] = calls
+    thoughts = [thought for message in group if (thought := _thought(message))]
+    if len(thoughts) > 1:
+        joined = {key: value for key, value in joined.items() if key not in THOUGHTS}
+        joined["reasoning_content"] = GAP.join(thoughts)
+    return joined
+
+
+def _thought(message: Mapping[str, Any]) -> str | None:
+    return next((message[key] for key in THOUGHTS if isinstance(message.get(key), str)), None)
+
+
+def _content(contents: Sequence[Any]) -> Any:
+    """Return contents as one; None where there are none."""
+    given = [content for content in contents if content]
+    if all(isinstance(content, str) for content in given):
+        return GAP.join(given) if given else next((content for content in contents if content is not None), None)
+    parts: list[Any] = []
+    for content in given:
+        parts += [{"type": "text", "text": GAP}] if parts else []
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return parts
