@@ -48,8 +48,8 @@ class Stream:
     def __init__(self, request: GenerationRequest, reply: Reply) -> None:
         self.reply = reply
 
-    def push(self, events: Sequence[Event]) -> str:
-        return "".join(f"data: {json.dumps(self._row(event))}\n\n" for event in events)
+    def push(self, events: Sequence[Event]) -> list[str]:
+        return [f"data: {json.dumps(self._row(event))}\n\n" for event in events]
 
     def _row(self, event: Event) -> dict[str, Any]:
         match event:

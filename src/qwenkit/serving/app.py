@@ -20,9 +20,8 @@ the server answers at all is `front.py`'s affair. Codecs may be exchanged (`code
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -36,13 +35,13 @@ from qwenkit.serving.limits import Usage
 from qwenkit.serving.log import RequestLog
 from qwenkit.serving.metrics import CONTENT_TYPE, ServerMetrics
 from qwenkit.serving.models import ModelCatalog
+from qwenkit.serving.reading import fields_of, new_id, parsed
 from qwenkit.serving.refusals import Kind, Refusal, Refused
 from qwenkit.serving.request import Event, Events, Failed, GenerationRequest, Reply
+from qwenkit.serving.routes import add_routes
 from qwenkit.serving.settings import ServerSettings
 from qwenkit.serving.visit import Visit
 
-LARGE_BODY = 32 * 1024
-"""Bodies from this size on are parsed on another thread, so that nobody else waits."""
 _KINDS: dict[int, Kind] = {404: "not_found", 405: "method"}
 
 
@@ -70,8 +69,8 @@ class Codec(Protocol):
 class StreamCodec(Protocol):
     """The server-sent events of one answer."""
 
-    def push(self, events: Events) -> str:
-        """Return the text of the frames for these events."""
+    def push(self, events: Events) -> Sequence[str]:
+        """Return the frames for these events."""
         ...
 
 
@@ -89,6 +88,7 @@ def make_app(
     app.state.services = services
     for path, codec in codecs.items():
         app.add_api_route(path, _generating(codec, services), methods=["POST"], name=path)
+    add_routes(app, services)
     _add_state_routes(app, services)
     app.add_exception_handler(HTTPException, _refuse)
     names = {path: _face_name(codec) for path, codec in codecs.items()}
@@ -137,28 +137,13 @@ def _generating(codec: Codec, services: Services) -> Callable[[Request], Any]:
         answer = await begin(asked, visit, services)
         reply = Reply(id=new_id(visit), created=int(time.time()), model=answer.model.name)
         if asked.stream:
-            return EventStream(_frames(codec, answer, reply), _fields(asked.ignored))
+            return EventStream(_frames(codec, answer, reply), fields_of(asked.ignored))
         events: list[Event] = [event async for events in answer.events() for event in events]
         if isinstance(events[-1], Failed):
             raise Refused(events[-1].refusal)
-        return JSONResponse(codec.whole(asked, reply, events), headers=_fields(asked.ignored))
+        return JSONResponse(codec.whole(asked, reply, events), headers=fields_of(asked.ignored))
 
     return generate
-
-
-async def parsed(parse: Callable[[bytes], Any], body: bytes) -> Any:
-    """Return what a body asks; a large one is read on another thread."""
-    return parse(body) if len(body) < LARGE_BODY else await asyncio.to_thread(parse, body)
-
-
-def new_id(visit: Visit) -> str:
-    """Return the id of a response: the request's, where an API's ids may hold it."""
-    return visit.id if visit.id.isalnum() else visit.id.encode().hex()[:64]
-
-
-def _fields(ignored: tuple[str, ...]) -> dict[str, str]:
-    """Return the header that names fields without effect."""
-    return {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
 
 
 async def _frames(codec: Codec, answer: Answer, reply: Reply) -> AsyncIterator[str]:

@@ -32,7 +32,7 @@ from qwenkit.prompt import Prompt
 from qwenkit.serving.certificates import check_certificate
 from qwenkit.serving.prompts import engine_prompt
 from qwenkit.serving.refusals import Refusal, Refused
-from qwenkit.serving.request import PromptForm
+from qwenkit.serving.request import PromptForm, TextRequest
 
 HEADROOM = 1.2
 """Memory that loading a model takes, as a multiple of its files."""
@@ -65,6 +65,13 @@ class ServedModel:
         """Raise `EngineBusy` where so many requests wait already: no work is done for one more."""
         if self.loop.stats().waiting >= most:
             raise EngineBusy(f"{most} requests wait already", hint="ask again later")
+
+    def count(self, asked: TextRequest) -> tuple[int, ...]:
+        """Return the token ids of a text or a conversation, however many they are. Any thread may call it."""
+        factory, prompt = self.engine.request_factory, engine_prompt(asked.prompt, self.tok, asked.parse_special)
+        if isinstance(prompt, Conversation):
+            return factory.render(prompt, "messages").ids
+        return tuple(self.tok.encode(prompt)) if isinstance(prompt, str) else prompt
 
     def encode(
         self, form: PromptForm, params: SamplingParams, parse_special: bool = False

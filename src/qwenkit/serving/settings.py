@@ -27,8 +27,8 @@ class Limits:
     """The bodies of all requests that are being read or answered."""
     header_bytes: int = 16 * 1024
     """The first line (so the URL) and all header fields of one request."""
-    answers: int = 16
-    """Answers to one prompt (`n`)."""
+    answers: int = 128
+    """Answers of one request: prompts times `n`."""
     connections: int = 1024
     max_queue: int = 256
     """Requests of one model that have no token yet."""
