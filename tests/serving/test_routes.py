@@ -70,3 +70,5 @@ def test_fields_without_effect_are_named(desk: Desk) -> None:
 def test_the_schema_is_served(desk: Desk) -> None:
     schema = ask(desk.app(codecs=CODECS), "GET", "/openapi.json").json
     assert set(schema["paths"]) >= {"/v1/chat/completions", "/v1/models", "/health", "/metrics"}
+    body = schema["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["messages"] and "max_tokens" in body["properties"]

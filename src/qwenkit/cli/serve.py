@@ -32,9 +32,7 @@ _WHO, _LIMITS, _MODEL = "Who may ask", "Limits", "Models and engine"
 def serve(
     models: Annotated[
         list[str],
-        typer.Argument(
-            help="model folders, GGUF files, or org/name of the Hub", parser=as_reference, metavar="MODEL..."
-        ),
+        typer.Argument(help="model folders, GGUF files, or org/name of the Hub", parser=as_reference, metavar="MODEL"),
     ],
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 is all")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: a free one", min=0, max=65535)] = 8000,

@@ -35,7 +35,7 @@ from qwenkit.serving.limits import Usage
 from qwenkit.serving.log import RequestLog
 from qwenkit.serving.metrics import CONTENT_TYPE, ServerMetrics
 from qwenkit.serving.models import ModelCatalog
-from qwenkit.serving.reading import fields_of, new_id, parsed
+from qwenkit.serving.reading import body_schema, fields_of, new_id, parsed
 from qwenkit.serving.refusals import Kind, Refusal, Refused
 from qwenkit.serving.request import Event, Events, Failed, GenerationRequest, Reply
 from qwenkit.serving.routes import add_routes
@@ -87,7 +87,13 @@ def make_app(
     app = FastAPI(title="qwenkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     for path, codec in codecs.items():
-        app.add_api_route(path, _generating(codec, services), methods=["POST"], name=path)
+        app.add_api_route(
+            path,
+            _generating(codec, services),
+            methods=["POST"],
+            name=path,
+            openapi_extra=body_schema(getattr(codec, "FIELDS", None)),
+        )
     add_routes(app, services)
     _add_state_routes(app, services)
     app.add_exception_handler(HTTPException, _refuse)
@@ -193,4 +199,5 @@ def _add_state_routes(app: FastAPI, services: Services) -> None:
         return PlainTextResponse(services.metrics.text(catalog.stats()), media_type=CONTENT_TYPE)
 
     for path, route in (("/health", health), ("/ready", ready), ("/metrics", metrics)):
-        app.add_api_route(path, route, methods=["GET", "HEAD"], name=path)
+        app.add_api_route(path, route, methods=["GET"], name=path)
+        app.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)

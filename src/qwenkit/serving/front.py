@@ -130,10 +130,10 @@ class Front:
         if announced.isdecimal() and int(announced[:20]) > self.limits.body_bytes:
             raise self._too_large()
         parts: list[bytes] = []
-        held = 0
+        size = 0
 
         def give_back() -> None:
-            self._body_bytes -= held
+            self._body_bytes -= size
 
         visit.stack.callback(give_back)
         try:
@@ -143,17 +143,17 @@ class Front:
                     if message["type"] == "http.disconnect":
                         raise ClientLeft
                     parts.append(message.get("body", b""))
-                    held += len(parts[-1])
+                    size += len(parts[-1])
                     self._body_bytes += len(parts[-1])
-                    self._check_size(held)
+                    self._check_size(size)
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError:
             raise Refused(Refusal("slow", f"the body did not come within {self.limits.body_seconds:g} s",
                                   code="body_timeout")) from None  # fmt: skip
 
-    def _check_size(self, held: int) -> None:
-        if held > self.limits.body_bytes:
+    def _check_size(self, size: int) -> None:
+        if size > self.limits.body_bytes:
             raise self._too_large()
         if self._body_bytes > self.limits.all_body_bytes:
             raise Refused(Refusal("busy", "the bodies of all open requests are too large together",
@@ -185,7 +185,7 @@ class Front:
         await answer.json(status, body, fields)
 
     async def _close(self, visit: Visit) -> None:
-        """Give back what the request held; write it down."""
+        """Give back what the request holds; write it down."""
         try:
             await visit.stack.aclose()
         finally:

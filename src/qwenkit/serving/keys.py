@@ -129,11 +129,11 @@ class Keyring:
         """Return whose key this is, or None. All keys are compared, however early one fits."""
         if self.is_open:
             return self._anybody
-        digest, found = digest_of(presented or ""), None
+        digest, owner = digest_of(presented or ""), None
         for key in self.keys:
             if hmac.compare_digest(digest, key.digest):
-                found = key.client
-        return found
+                owner = key.client
+        return owner
 
     def salt(self, client: Client, asked: str) -> str:
         """Return what a request's beginnings are shared by: equal for all requests of one client that ask the same."""

@@ -72,12 +72,12 @@ class Usage:
     def _account(self, client: Client) -> _Account:
         account, limits = self._accounts.get(client.name), client.allowance
         if account is None:
-            buckets = (
-                None if limit is None else Bucket(limit, self._clock())
-                for limit in (limits.requests_per_minute, limits.tokens_per_minute)
-            )
-            account = self._accounts[client.name] = _Account(*buckets)
+            account = _Account(self._bucket(limits.requests_per_minute), self._bucket(limits.tokens_per_minute))
+            self._accounts[client.name] = account
         return account
+
+    def _bucket(self, per_minute: int | None) -> Bucket | None:
+        return None if per_minute is None else Bucket(per_minute, self._clock())
 
     @contextmanager
     def open(self, client: Client) -> Iterator[None]:

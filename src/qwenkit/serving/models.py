@@ -133,8 +133,8 @@ def entries_of(models: Sequence[str], aliases: Mapping[str, str]) -> list[Entry]
 def _name_of(reference: str) -> str:
     """Return the name of a model that was given none: of a folder or file its last part, of the Hub's `org/name`."""
     path = Path(reference)
-    if (found := parse(reference)) is not None and not path.exists():
-        return found.repo
+    if (name := parse(reference)) is not None and not path.exists():
+        return name.repo
     return (path.stem if path.suffix == ".gguf" else path.name) or path.resolve().name
 
 

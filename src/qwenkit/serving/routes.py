@@ -1,7 +1,4 @@
-"""The paths that generate nothing: models by their names, texts as token ids and back, vectors.
-
-add_routes(app, services)
-"""
+"""The paths that generate nothing: models by their names, texts as token ids and back, vectors."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from qwenkit.inference import SamplingParams
 from qwenkit.serving.answering import Services, check_length, client_of, hold_model
 from qwenkit.serving.faces import embeddings, models, tokenize
-from qwenkit.serving.reading import fields_of, new_id, parsed
+from qwenkit.serving.reading import body_schema, fields_of, new_id, parsed
 from qwenkit.serving.request import Reply, TextRequest
 
 if TYPE_CHECKING:
@@ -32,9 +29,12 @@ def add_routes(app: FastAPI, services: Services) -> None:
     own = _Routes(services)
     app.add_api_route("/v1/models", own.list_models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", own.show_model, methods=["GET"])
-    app.add_api_route("/tokenize", own.tokenize, methods=["POST"])
-    app.add_api_route("/detokenize", own.detokenize, methods=["POST"])
-    app.add_api_route("/v1/embeddings", own.embed, methods=["POST"])
+    for path, route, table in (
+        ("/tokenize", own.tokenize, tokenize.FIELDS),
+        ("/detokenize", own.detokenize, tokenize.DETOKENIZE),
+        ("/v1/embeddings", own.embed, embeddings.FIELDS),
+    ):
+        app.add_api_route(path, route, methods=["POST"], openapi_extra=body_schema(table))
 
 
 class _Routes:
@@ -100,8 +100,8 @@ class _Routes:
 
 @torch.inference_mode()
 def mean_hidden(model: Transformer, ids: list[int]) -> list[float]:
-    """Return the mean of a text's hidden states after the final norm, at length 1: one vector [D] for a text, of a model
-    that was not trained for it."""
+    """Return the mean of a text's hidden states after the final norm, at length 1: one vector [D], of a model that was
+    not trained for it."""
     device = model.model.embed_tokens.weight.device
     hidden_TD = model.hidden(torch.tensor([ids], device=device))[0].float()
     vector_D = torch.nn.functional.normalize(hidden_TD.mean(0), dim=0)
