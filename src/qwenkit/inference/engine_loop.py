@@ -110,7 +110,6 @@ class EngineLoop:
         except BaseException:
             self._thread.forget(number)
             raise
-        handle.prompt_ids = request.prompt.ids
         self._thread.enqueue(number, request)
         return handle
 

@@ -69,8 +69,6 @@ class RequestHandle:
         """Made by `EngineLoop.submit`. The handle keeps `loop` alive, which stops when nobody refers to it."""
         self.number = number
         """The loop's number of the request, in the order of `submit`."""
-        self.prompt_ids: tuple[int, ...] = ()
-        """The tokens of the prompt, once `submit` has encoded it."""
         self._owner, self._queue, self._deadline, self._loop = owner, queue, deadline, loop
 
     @property

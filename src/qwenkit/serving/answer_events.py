@@ -1,6 +1,6 @@
 """From the engine's deltas to the events of an answer, as the deltas come.
 
-    answer = AnswerEvents(request, tok, handle.prompt_ids)
+    answer = AnswerEvents(request, tok, prompt_ids)
     send(answer.began())
     async for delta in handle:
         send(answer.push(delta))             # text, thoughts, calls of tools, tokens, the end of each choice

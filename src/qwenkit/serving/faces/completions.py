@@ -145,7 +145,7 @@ def _choice(request: GenerationRequest, answer: Answer, number: int) -> dict[str
     shown = {"index": number, "text": before + choice.text, "finish_reason": _finish(choice.reason), "logprobs": None}
     if request.top_logprobs is not None:
         tokens = [*answer.prompt_logprobs.get(prompt, ()), *choice.logprobs]
-        shown["logprobs"] = logprobs(tokens, 0 if request.echo else len(before))
+        shown["logprobs"] = logprobs(tokens)
     if request.return_token_ids:
         shown |= {"prompt_token_ids": list(answer.prompts[prompt].prompt_ids), "token_ids": choice.ids}
     return shown
