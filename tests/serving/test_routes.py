@@ -43,6 +43,16 @@ def test_texts_and_token_ids(desk: Desk) -> None:
     assert ask(app, "POST", "/detokenize", {"tokens": [10**6]}).status == 400
 
 
+def test_tokens_in_anthropics_form(desk: Desk) -> None:
+    app = desk.app(codecs=CODECS)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "river?"}]}
+    counted = ask(app, "POST", "/v1/messages/count_tokens", body).json
+    answer = ask(app, "POST", "/v1/messages", {**body, "max_tokens": 2}).json
+    assert counted["input_tokens"] == answer["usage"]["input_tokens"] > 0
+    wrong = ask(app, "POST", "/v1/messages/count_tokens", {**body, "messages": 3}).json
+    assert wrong["type"] == "error" and wrong["error"]["type"] == "invalid_request_error"
+
+
 def test_vectors(desk: Desk) -> None:
     app = desk.app(codecs=CODECS)
     answer = ask(app, "POST", "/v1/embeddings", {"input": ["river", "river", "石头"], "model": "tiny"}).json

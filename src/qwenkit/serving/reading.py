@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from qwenkit.errors import listed
 from qwenkit.serving.fields import Table
 from qwenkit.serving.visit import Visit
 
@@ -33,4 +34,4 @@ def body_schema(table: Table | None) -> dict[str, Any]:
 
 def fields_of(ignored: Sequence[str]) -> dict[str, str]:
     """Return the header that names fields without effect."""
-    return {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
+    return {"x-ignored-fields": listed(ignored, most=20)} if ignored else {}

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from qwenkit.inference import SamplingParams
 from qwenkit.serving.answering import Services, check_length, client_of, hold_model
-from qwenkit.serving.faces import embeddings, models, tokenize
+from qwenkit.serving.faces import embeddings, messages, models, tokenize
 from qwenkit.serving.reading import body_schema, fields_of, new_id, parsed
 from qwenkit.serving.request import Reply, TextRequest
 
@@ -31,6 +31,7 @@ def add_routes(app: FastAPI, services: Services) -> None:
     app.add_api_route("/v1/models/{name:path}", own.show_model, methods=["GET"])
     for path, route, table in (
         ("/tokenize", own.tokenize, tokenize.FIELDS),
+        ("/v1/messages/count_tokens", own.count_tokens, messages.COUNT_FIELDS),
         ("/detokenize", own.detokenize, tokenize.DETOKENIZE),
         ("/v1/embeddings", own.embed, embeddings.FIELDS),
     ):
@@ -68,6 +69,14 @@ class _Routes:
         ids = await asyncio.to_thread(model.count, asked)
         body = tokenize.tokenized(asked, ids, model.tok, model.max_length)
         return JSONResponse(body, headers=fields_of(asked.ignored))
+
+    async def count_tokens(self, request: Request) -> Response:
+        """Return how many tokens a conversation of Anthropic's form has."""
+        visit: Visit = request.state.visit
+        asked: TextRequest = await parsed(messages.parse_count, visit.body)
+        model = await hold_model(asked.model, visit, self.services)
+        ids = await asyncio.to_thread(model.count, asked)
+        return JSONResponse(messages.counted(len(ids)), headers=fields_of(asked.ignored))
 
     async def detokenize(self, request: Request) -> Response:
         """Return the text of ids."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -43,6 +44,7 @@ def run(
     Raises a `UserError` for an address that cannot be had, one that is public without a key, and a first model that
     cannot be loaded."""
     check_exposure(settings)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it would tell of every client that leaves
     sock = listen(settings)
     address = address_of(sock, settings)
     try:
