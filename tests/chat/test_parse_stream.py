@@ -99,7 +99,7 @@ def test_arguments_come_while_they_are_written():
         seen.append(stream.push(sign))
     began = next(i for i, parts in enumerate(seen) if CallBegin(0, "add") in parts)
     grown = [part.text for parts in seen[began:] for part in parts if isinstance(part, CallArguments)]
-    assert grown == list('{"a": "好", "b": [1]}')
+    assert grown == [*'{"a": "好", "b": [', "1]", "}"]  # a number is complete with what follows it
 
 
 def test_text_is_held_back_only_while_it_may_be_a_tag():
@@ -123,6 +123,15 @@ def test_an_answer_that_was_cut_off_in_its_arguments_is_text():
     parts = streamed(text, [*range(len(text))])
     assert parts[0] == CallBegin(0, "add") and CallsRevoked((0,)) in parts
     assert collect(parts)["content"] == text
+
+
+def test_what_is_shown_of_arguments_is_the_beginning_of_json():
+    stream = MessageStream(TOOLS)
+    parts = [p for sign in '<tool_call>{"name": "add", "arguments": {"a": hello' for p in stream.push(sign)]
+    assert "".join(part.text for part in parts if isinstance(part, CallArguments)) == '{"a": '
+    stream = MessageStream(TOOLS)
+    parts = [p for sign in '<tool_call>{"name": "add", "arguments": {"a": "\\u4f' for p in stream.push(sign)]
+    assert "".join(part.text for part in parts if isinstance(part, CallArguments)) == '{"a": "\\u4f'
 
 
 def test_parallel_calls_have_an_index_each():

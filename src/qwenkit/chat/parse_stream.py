@@ -220,7 +220,7 @@ class MessageStream:
         return True
 
     def _begin_early(self, scanner: JSONScanner) -> None:
-        """Show what is certain of an incomplete call: its name, and its arguments as far as they go."""
+        """Show what is certain of an incomplete call: its name, and its arguments as far as they are JSON."""
         block = self._block
         if block.name is None and len(self._held) - block.at <= LONGEST_HEAD:
             head = _HEAD.match(self._held, block.at)
@@ -229,7 +229,7 @@ class MessageStream:
                 block.begun, block.arguments, block.sent = head.end(), head.end(), ""
                 self._begin(name)
         if block.name is not None:
-            self._send(self._held[block.arguments : scanner.spans.get(block.begun, len(self._held))])
+            self._send(self._held[block.arguments : scanner.spans.get(block.begun, scanner.at)])
 
     def _begin(self, name: str) -> None:
         self._block.name = name
