@@ -23,6 +23,7 @@ from qwenkit.serving import server
 from qwenkit.serving.settings import Limits, ServerSettings
 from tests.conftest import ROOT
 from tests.serving.asgi import LIMIT
+from tests.serving.conftest import CODECS as PLAIN
 from tests.serving.conftest import Desk
 
 PATH = "/v1/completions"
@@ -32,8 +33,8 @@ QUESTION = {"prompt": "river", "max_tokens": 3, "temperature": 0}
 class Running:
     """A server on a thread, as a test asks it."""
 
-    def __init__(self, desk: Desk, **settings: Any) -> None:
-        self.desk, self.app = desk, desk.app(**settings)
+    def __init__(self, desk: Desk, codecs: Any = PLAIN, **settings: Any) -> None:
+        self.desk, self.app = desk, desk.app(codecs=codecs, **settings)
         made = ServerSettings(port=0, **settings)
         self.sock = server.listen(made)
         self.port = self.sock.getsockname()[1] if made.unix_socket is None else 0
