@@ -92,8 +92,9 @@ class Desk:
         made = ServerSettings(log_texts=texts, **settings)
         return make_app(self.made, made, RequestLog(self.log, texts), codecs)
 
-    def log_rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+    def log_rows(self, event: str | None = None) -> list[dict[str, Any]]:
+        rows = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [row for row in rows if event is None or row["event"] == event]
 
     def close(self) -> None:
         for engine in self.engines.values():

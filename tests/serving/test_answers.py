@@ -98,7 +98,7 @@ def test_a_client_that_leaves_frees_its_place_within_one_step(desk: Desk) -> Non
         engine.allow(1)
         await asyncio.to_thread(engine.wait_until_aborted, 2)
         await idle(desk)
-        assert [row.get("left") for row in desk.log_rows()] == [None, True, True]
+        assert [row.get("left") for row in desk.log_rows("request")] == [None, True, True]
         assert app.state.services.metrics.disconnects.value(face="plain_codec") == 2
 
     asyncio.run(run())
@@ -130,7 +130,7 @@ def test_a_reader_that_takes_nothing_is_given_up(desk: Desk) -> None:
         await asyncio.wait_for(exchange.task, LIMIT)
         desk.engines["tiny"].allow(2)
         await idle(desk)
-        assert desk.log_rows()[-1]["error"] == "client_too_slow"
+        assert desk.log_rows("request")[-1]["error"] == "client_too_slow"
 
     asyncio.run(run())
 
@@ -218,7 +218,7 @@ def test_a_conversation_ends_with_its_turn(desk: Desk) -> None:
 def test_texts_are_in_the_log_where_they_are_asked_for(desk: Desk) -> None:
     app = desk.app(texts=True)
     answer = ask(app, "POST", PATH, QUESTION)
-    row = desk.log_rows()[0]
+    row = desk.log_rows("request")[0]
     assert row["prompts"] == [QUESTION["prompt"]] and row["answers"] == answer.json["texts"]
 
 

@@ -27,7 +27,7 @@ def test_every_response_has_its_id(desk: Desk) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-store"
     other = ask(app, "GET", "/nowhere")
     assert other.status == 404 and len(other.headers["x-request-id"]) == 32
-    rows = desk.log_rows()
+    rows = desk.log_rows("request")
     assert [row["id"] for row in rows] == ["mine-1", other.headers["x-request-id"]]
     assert rows[0]["prompt_tokens"] > 0 and rows[0]["generated_tokens"] == 3 and "river" not in desk.log.getvalue()
 
@@ -75,7 +75,7 @@ def test_nothing_without_a_key(desk: Desk, path: str, fields: dict[str, str]) ->
 def test_both_ways_to_send_a_key(desk: Desk, fields: dict[str, str]) -> None:
     app = desk.app(keyring=keys())
     assert ask(app, "POST", PATH, QUESTION, **fields).status == 200
-    assert SECRET not in desk.log.getvalue() and desk.log_rows()[0]["key"] == "alice"
+    assert SECRET not in desk.log.getvalue() and desk.log_rows("request")[0]["key"] == "alice"
     assert ask(app, "GET", "/health").json == {"status": "ok"}
 
 
@@ -159,5 +159,5 @@ def test_a_fault_tells_the_log_and_nobody_else(desk: Desk, monkeypatch: pytest.M
     monkeypatch.setattr(plain_codec, "whole", fails)
     answer = ask(desk.app(), "POST", PATH, QUESTION)
     assert answer.status == 500 and b"secret" not in answer.body and answer.json["code"] == "internal_error"
-    (row,) = desk.log_rows()
+    (row,) = desk.log_rows("request")
     assert row["fault"].startswith("RuntimeError: test_front.py:") and "secret" not in desk.log.getvalue()

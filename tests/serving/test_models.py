@@ -109,9 +109,8 @@ def test_a_model_that_cannot_be_loaded(desk: Desk, tmp_path: Path) -> None:
     async def run() -> None:
         heard: list[BaseException | None] = []
         load = loader(kv_tokens=64, max_batch=1, threads=1, max_waiting=1, stall_seconds=LIMIT)
-        catalog = models.ModelCatalog(
-            [Entry("gone", str(tmp_path / "gone"))], load, on_load=lambda name, seconds, error: heard.append(error)
-        )
+        catalog = models.ModelCatalog([Entry("gone", str(tmp_path / "gone"))], load)
+        catalog.on_load = lambda name, seconds, error: heard.append(error)
         with pytest.raises(Refused) as caught:
             async with catalog.use(catalog.entries[0], LIMIT):
                 pass
@@ -119,6 +118,17 @@ def test_a_model_that_cannot_be_loaded(desk: Desk, tmp_path: Path) -> None:
         assert caught.value.refusal.status == 503 and str(tmp_path) in str(heard[0])
         with pytest.raises(UserError):
             await catalog.load(catalog.entries[0])
+
+    asyncio.run(run())
+
+
+def test_loads_are_in_the_log_and_counted(desk: Desk) -> None:
+    async def run() -> None:
+        app = desk.app("nano")
+        await aask(app, "POST", PATH, question())
+        assert [row["event"] for row in desk.log_rows()] == ["load", "request"]
+        text = (await aask(app, "GET", "/metrics")).body.decode()
+        assert 'qwenkit_model_loads_total{model="nano",result="loaded"} 1' in text
 
     asyncio.run(run())
 

@@ -63,6 +63,20 @@ def test_vectors(desk: Desk) -> None:
     assert ask(app, "POST", "/v1/embeddings", {"input": "stone " * 600}).status == 400
 
 
+@pytest.mark.parametrize(
+    "source", ["file:///etc/passwd", "http://127.0.0.1:9/x", "/etc/passwd", "data:image/png;base64,AA"]
+)
+def test_media_are_not_fetched(desk: Desk, source: str) -> None:
+    """A model of text refuses a picture by its kind; nothing is opened, nothing is asked."""
+    app = desk.app(codecs=CODECS)
+    parts = [{"type": "image_url", "image_url": {"url": source}}, {"type": "text", "text": "river?"}]
+    answer = ask(
+        app, "POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}
+    )
+    assert answer.status == 400 and "root:" not in answer.body.decode()
+    assert answer.json["error"]["type"] == "invalid_request_error"
+
+
 def test_fields_without_effect_are_named(desk: Desk) -> None:
     app = desk.app(codecs=CODECS)
     body = {

@@ -234,5 +234,6 @@ def test_the_command_from_its_start_to_its_end(tiny: Path, tmp_path: Path) -> No
         process.kill()
         process.wait(LIMIT)
     assert (process.returncode, err) == (0, "") and out.endswith("stopped\n")
-    (row,) = [json.loads(line) for line in log.read_text().splitlines()]
+    load, row = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (load["event"], load["model"]) == ("load", "tiny")
     assert (row["status"], row["key"], row["model"]) == (200, "default", "tiny")

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -83,7 +84,8 @@ def make_app(
     """Return the application for these models; `codecs` are those of the paths that generate."""
     if codecs is None:
         from qwenkit.serving.codecs import CODECS as codecs
-    services = Services(catalog, settings, Usage(), ServerMetrics())
+    services, log = Services(catalog, settings, Usage(), ServerMetrics()), log or RequestLog(None)
+    catalog.on_load = partial(_tell_load, log, services.metrics)
     app = FastAPI(title="qwenkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     for path, codec in codecs.items():
@@ -100,7 +102,7 @@ def make_app(
     names = {path: _face_name(codec) for path, codec in codecs.items()}
     forms = _Forms(codecs)
     app.add_middleware(
-        Front, settings=settings, error_form=forms, metrics=services.metrics, log=log or RequestLog(None),
+        Front, settings=settings, error_form=forms, metrics=services.metrics, log=log,
         usage=services.usage, faces=names,
     )  # type: ignore[arg-type]  # fmt: skip
     return app
@@ -119,6 +121,12 @@ class _Forms:
     def __call__(self, path: str, refusal: Refusal) -> tuple[int, object]:
         own = [codec for at, codec in self._codecs.items() if path == at or path.startswith(f"{at}/")]
         return (own or list(self._codecs.values()))[0].error(refusal)
+
+
+def _tell_load(log: RequestLog, metrics: ServerMetrics, name: str, seconds: float, error: BaseException | None) -> None:
+    """Write down that a model was loaded, or why it was not."""
+    metrics.loads.add(1, model=name, result="loaded" if error is None else "failed")
+    log.write("load", model=name, seconds=seconds, error=None if error is None else str(error) or type(error).__name__)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

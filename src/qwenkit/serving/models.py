@@ -141,17 +141,15 @@ def _name_of(reference: str) -> str:
 class ModelCatalog:
     """All models of a server. Its methods belong to the event loop; the work of loading is done on a thread."""
 
-    def __init__(
-        self, entries: Sequence[Entry], load: Loader, *, max_loaded: int | None = None,
-        on_load: Callable[[str, float, BaseException | None], None] = lambda name, seconds, error: None,
-    ) -> None:  # fmt: skip
-        """Keep the models, none of them loaded yet. `max_loaded` of them may be in memory at a time; `on_load` hears of
-        every load, how long it took, and what went wrong."""
+    def __init__(self, entries: Sequence[Entry], load: Loader, *, max_loaded: int | None = None) -> None:
+        """Keep the models, none of them loaded yet. `max_loaded` of them may be in memory at a time."""
         if not entries:
             raise UserError("no model", where="qwenkit serve", expected="a folder, a GGUF file, or org/name of the Hub")
         self.entries = tuple(entries)
         self._by_name = {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
-        self._load, self._max_loaded, self._on_load = load, max_loaded, on_load
+        self._load, self._max_loaded = load, max_loaded
+        self.on_load: Callable[[str, float, BaseException | None], None] = lambda name, seconds, error: None
+        """Hears of every load: the model, how many seconds it took, and what went wrong."""
         self._one_at_a_time = asyncio.Lock()
         self.draining = False
 
@@ -239,7 +237,7 @@ class ModelCatalog:
             raise
         finally:
             entry.loading = None
-            self._on_load(entry.name, time.monotonic() - start, error)
+            self.on_load(entry.name, time.monotonic() - start, error)
 
     async def _make_room(self, entry: Entry) -> None:
         """Unload what nobody uses until the model fits; raises `Refused` where it never does."""
