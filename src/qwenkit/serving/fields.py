@@ -1,6 +1,6 @@
 """The fields of a JSON object: which are known, what they hold, and which are refused or named as ignored.
 
-    TABLE = Table({"model": TEXT, "stop": TEXT_OR_LIST}, ignored={"store"}, unsupported={"audio": "answers are text"})
+    TABLE = Table({"model": TEXT, "stop": TEXT_OR_LIST}, ignored={"store"}, unsupported={"best_of": "use n"})
     values = TABLE.read(body)                # raises `Refused` with the field's path; nulls count as absent
     values.get("model"), values.ignored
     TABLE.schema()                           # for OpenAPI
@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwenkit.errors import listed, nearest
+from qwenkit.errors import nearest
 from qwenkit.inference.argument_checks import shown
 from qwenkit.serving.json_body import kind_of
 from qwenkit.serving.refusals import Refusal, Refused
@@ -85,7 +85,7 @@ class Table:
     ignored: Collection[str] = ()
     """Fields that clients send and that have no effect here."""
     unsupported: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Fields that would change the answer and are not supported, with the reason; null and false are taken."""
+    """Fields that would change the answer and are not supported, with a hint; null, false and empty are taken."""
 
     def read(self, value: Any, path: str = "") -> Values:
         """Return the fields of an object; raises `Refused` for another value, and for fields that do not fit."""
@@ -109,13 +109,13 @@ class Table:
     def _check_unknown(self, name: str, given: Any, place: str) -> None:
         if name in self.unsupported:
             if given is not None and given is not False and given not in ([], {}):
-                raise refused(place, "is not supported", self.unsupported[name], "unsupported_field")
+                hint = self.unsupported[name] or None
+                raise Refused(Refusal("invalid", "is not supported", place, None, hint, "unsupported_field"))
         elif name not in self.ignored:
             known = [*self.known, *self.ignored]
             close = nearest(name[:100], known)
-            what = f"unknown field {listed([name])!r}"
             hint = f"did you mean {close}?" if close else f"known fields: {', '.join(sorted(self.known))}"
-            raise Refused(Refusal("invalid", what, place[:200], None, hint, "unknown_field"))
+            raise Refused(Refusal("invalid", "unknown field", place[:200], None, hint, "unknown_field"))
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of such an object, for OpenAPI."""

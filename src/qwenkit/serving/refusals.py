@@ -60,7 +60,8 @@ class Refusal:
     @property
     def message(self) -> str:
         """Return one line of text: where, what, what was expected, a hint."""
-        parts = [f"{self.param}: {self.what}" if self.param and self.param not in self.what else self.what]
+        named = not self.param or self.what.startswith(f"{self.param} ")
+        parts = [self.what if named else f"{self.param}: {self.what}"]
         parts += [f"expected: {self.expected}"] if self.expected else []
         parts += [f"hint: {self.hint}"] if self.hint else []
         return "; ".join(parts)

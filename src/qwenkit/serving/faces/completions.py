@@ -44,10 +44,11 @@ FIELDS = Table(
     required=("prompt",),
     ignored=IGNORED,
     unsupported={
-        "use_beam_search": "sampling", "logits_processors": "logit_bias, or bad_words", "prompt_embeds": "a prompt",
-        "cache_salt": "nothing: keys do not share prompts", "prompt_logprobs": "echo and logprobs",
-        "guided_json": "structured_outputs", "guided_regex": "structured_outputs",
-        "guided_grammar": "structured_outputs", "guided_choice": "structured_outputs",
+        "use_beam_search": "use sampling", "logits_processors": "use logit_bias or bad_words",
+        "prompt_embeds": "use a prompt", "cache_salt": "keys do not share prompts",
+        "prompt_logprobs": "use echo and logprobs", "guided_json": "use structured_outputs",
+        "guided_regex": "use structured_outputs", "guided_grammar": "use structured_outputs",
+        "guided_choice": "use structured_outputs",
     },
 )  # fmt: skip
 DEFAULT_TOKENS = 16
@@ -64,7 +65,9 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     given = read_body(body)
     values = FIELDS.read(given)
     if values.get("best_of", values.get("n", 1)) != values.get("n", 1):
-        raise refused("best_of", "is not supported", "n", "unsupported_field")
+        raise refused(
+            "best_of", f"is {values['best_of']}", "n answers, without a choice among more", "unsupported_field"
+        )
     prompts = read_prompts(values["prompt"])
     if "suffix" in values:
         prompts = tuple(_fill_in(prompt, values["suffix"]) for prompt in prompts)

@@ -67,9 +67,9 @@ _IGNORED = (
     "betas",
 )  # fmt: skip
 _UNSUPPORTED = {
-    "mcp_servers": "tools of your own", "container": "tools of your own", "context_management": "a shorter list",
-    "n": "/v1/chat/completions", "stop": "stop_sequences", "max_completion_tokens": "max_tokens",
-    "prefill": "nothing: an answer begins by itself",
+    "mcp_servers": "offer tools of your own", "container": "offer tools of your own",
+    "context_management": "send a shorter conversation", "n": "use /v1/chat/completions",
+    "stop": "use stop_sequences", "max_completion_tokens": "use max_tokens", "prefill": "",
 }  # fmt: skip
 FIELDS = Table(
     {

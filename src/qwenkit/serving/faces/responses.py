@@ -54,11 +54,11 @@ FIELDS = Table(
     required=("input",),
     ignored=(*(name for name in IGNORED if name != "metadata"), "max_tool_calls", "stream_options"),
     unsupported={
-        "previous_response_id": "the whole conversation as input: nothing is stored",
-        "conversation": "the whole conversation as input: nothing is stored",
-        "background": "stream, or a longer timeout", "prompt": "instructions and input",
-        "context_management": "a shorter input", "cache_salt": "nothing: keys do not share prompts",
-        "n": "/v1/chat/completions", "max_tokens": "max_output_tokens",
+        "previous_response_id": "nothing is stored: send the whole conversation as input",
+        "conversation": "nothing is stored: send the whole conversation as input",
+        "background": "stream the response", "prompt": "use instructions and input",
+        "context_management": "send a shorter input", "cache_salt": "keys do not share prompts",
+        "n": "use /v1/chat/completions", "max_tokens": "use max_output_tokens",
     },
 )  # fmt: skip
 TEXT_FIELDS = Table({"format": OBJECT}, ignored=("verbosity",))

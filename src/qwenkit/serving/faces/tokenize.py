@@ -32,7 +32,7 @@ FIELDS = Table(
         "parse_special": BOOLEAN, "chat_template_kwargs": OBJECT, "add_generation_prompt": BOOLEAN,
     },
     ignored=("add_special_tokens",),
-    unsupported={"continue_final_message": "false", "chat_template": "the model's own"},
+    unsupported={"continue_final_message": "", "chat_template": "use the model's own"},
 )  # fmt: skip
 DETOKENIZE = Table({"model": TEXT, "tokens": LIST}, required=("tokens",))
 
