@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwenkit.inference import Engine, SamplingParams
+from qwenkit.serving import answering
 from qwenkit.serving.keys import Allowance, Client, Key, Keyring
 from qwenkit.serving.settings import Limits
 from tests.serving.asgi import LIMIT, Exchange, aask, ask, open_
@@ -21,7 +22,7 @@ LONG = {**QUESTION, "max_tokens": 300, "stream": True}
 
 async def frames(exchange: Exchange) -> list[Any]:
     text = b"".join([chunk async for chunk in exchange.chunks()])
-    return [json.loads(frame.removeprefix(b"data: ")) for frame in text.split(b"\n\n") if frame]
+    return [json.loads(frame[6:]) for frame in text.split(b"\n\n") if frame.startswith(b"data: ")]
 
 
 async def started(desk: Desk, app: Any, body: Any = LONG, **headers: str) -> Exchange:
@@ -131,6 +132,23 @@ def test_a_reader_that_takes_nothing_is_given_up(desk: Desk) -> None:
         desk.engines["tiny"].allow(2)
         await idle(desk)
         assert desk.log_rows("request")[-1]["error"] == "client_too_slow"
+
+    asyncio.run(run())
+
+
+def test_a_stream_says_that_it_is_alive(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        app = desk.app()
+        await aask(app, "POST", PATH, QUESTION)
+        monkeypatch.setattr(answering, "QUIET_SECONDS", 0.02)
+        desk.engines["tiny"].hold()
+        exchange = open_(app, "POST", PATH, {**LONG, "max_tokens": 2})
+        async for chunk in exchange.chunks():
+            if chunk == b": alive\n\n":
+                break
+        desk.engines["tiny"].allow(1000)
+        rest = b"".join([chunk async for chunk in exchange.chunks()])
+        assert b'"usage"' in rest
 
     asyncio.run(run())
 

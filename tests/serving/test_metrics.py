@@ -6,17 +6,16 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
-from qwenkit.inference import LoopStats
 from qwenkit.serving.metrics import Histogram, ServerMetrics
 
 LINE = re.compile(r'(# (HELP|TYPE) [a-z_]+ .+)|[a-z_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)*\})? (\d+(\.\d+)?(e[+-]?\d+)?)')
 
 
-def stats(**engine: int) -> LoopStats:
-    figures: Any = SimpleNamespace(
+def stats() -> Any:
+    figures = SimpleNamespace(
         prompt_tokens_asked=100, prompt_tokens_found=64, preemptions=0, kv_tokens_used=50, kv_tokens=200
     )
-    return LoopStats("running", None, 2, 3, 10, 1, 100, 50, 5.0, figures)
+    return SimpleNamespace(running=2, waiting=3, prompt_tokens=100, generated_tokens=50, engine=figures)
 
 
 def test_every_line_is_one_of_the_format() -> None:

@@ -43,7 +43,7 @@ def test_a_name_that_is_not_there(desk: Desk) -> None:
     app = desk.app("nano", "other")
     answer = ask(app, "POST", PATH, question("nan"))
     assert (answer.status, answer.json["code"]) == (404, "model_not_found")
-    assert answer.json["message"] == ("there is no model 'nan'; expected: nano, other; hint: did you mean nano?")
+    assert answer.json["message"] == ("model: there is no model 'nan'; expected: nano, other; hint: did you mean nano?")
     assert ask(app, "POST", PATH, question(None)).json["model"] == "nano" and desk.loads == ["nano"]
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from qwenkit.errors import QwenkitError
-from qwenkit.inference import Delta, RequestHandle, SamplingParams
+from qwenkit.inference import Delta, EngineTimeout, RequestHandle, SamplingParams
 from qwenkit.prompt import Prompt
 from qwenkit.serving.answer_events import AnswerEvents
 from qwenkit.serving.keys import Allowance, Client
@@ -29,6 +29,9 @@ from qwenkit.serving.request import Ended, Event, Failed, GenerationRequest
 from qwenkit.serving.request import Usage as TokenUsage
 from qwenkit.serving.settings import ServerSettings
 from qwenkit.serving.visit import Visit
+
+QUIET_SECONDS = 15.0
+"""After this time without a token a stream says that it is alive, so that no proxy closes it."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,14 @@ class Answer:
         self._parts, self._last = parts, dict[tuple[int, int], float]()
 
     async def events(self) -> AsyncIterator[list[Event]]:
-        """Yield the events as they come; the last one is `Ended` or `Failed`."""
+        """Yield the events as they come, and none now and then while nothing comes; the last one is `Ended` or
+        `Failed`."""
         yield [event for part in self._parts for event in part.answer.began()]
         try:
             async for part, delta in self._deltas():
+                if delta is None:
+                    yield []
+                    continue
                 self._measure(part, delta)
                 events = part.answer.push(delta)
                 if events:
@@ -165,17 +172,19 @@ class Answer:
             self._finish()
         yield [Ended(sum((part.answer.usage for part in self._parts), TokenUsage()))]
 
-    async def _deltas(self) -> AsyncIterator[tuple[_Part, Delta]]:
-        """Yield the deltas of all parts as they come; the error of one ends all."""
+    async def _deltas(self) -> AsyncIterator[tuple[_Part, Delta | None]]:
+        """Yield the deltas of all parts as they come, None where nothing comes for a while; the error of one ends
+        all."""
         if len(self._parts) == 1:
-            (part,) = self._parts
-            while not part.answer.is_complete and (delta := await part.handle.anext()) is not None:
-                yield part, delta
+            async for delta in self._of(self._parts[0]):
+                yield self._parts[0], delta
             return
         waiting = {asyncio.ensure_future(part.handle.anext()): part for part in self._parts}
         try:
             while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(waiting, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    yield self._parts[0], None
                 for future in done:
                     part = waiting.pop(future)
                     if (delta := future.result()) is not None:
@@ -185,6 +194,20 @@ class Answer:
         finally:
             for future in waiting:
                 future.cancel()
+
+    async def _of(self, part: _Part) -> AsyncIterator[Delta | None]:
+        """Yield the deltas of one part, without a task for each."""
+        while not part.answer.is_complete:
+            try:
+                delta = await part.handle.anext(timeout=QUIET_SECONDS)
+            except EngineTimeout:
+                if not part.handle.has_ended:
+                    yield None
+                    continue
+                delta = await part.handle.anext()  # its last delta, or its own error
+            if delta is None:
+                return
+            yield delta
 
     def _measure(self, part: _Part, delta: Delta) -> None:
         """Count the tokens of a delta, and when they came."""

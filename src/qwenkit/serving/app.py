@@ -43,6 +43,8 @@ from qwenkit.serving.routes import add_routes
 from qwenkit.serving.settings import ServerSettings
 from qwenkit.serving.visit import Visit
 
+ALIVE = ": alive\n\n"
+"""A comment of an event stream, which clients pass over."""
 _KINDS: dict[int, Kind] = {404: "not_found", 405: "method"}
 
 
@@ -164,9 +166,9 @@ async def _frames(codec: Codec, answer: Answer, reply: Reply) -> AsyncIterator[s
     """Yield the frames of an answer; its end, also a bad one, is told in the API's own way."""
     stream = codec.Stream(answer.request, reply)
     async for events in answer.events():
-        if isinstance(events[-1], Failed):
+        if events and isinstance(events[-1], Failed):
             answer.visit.error = events[-1].refusal.code
-        if frames := "".join(stream.push(events)):
+        if frames := "".join(stream.push(events)) if events else ALIVE:
             yield frames
 
 
