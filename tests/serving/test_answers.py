@@ -87,8 +87,9 @@ def test_a_client_that_leaves_frees_its_place_within_one_step(desk: Desk) -> Non
         engine = desk.engines["tiny"]
         streamed.leave()
         await asyncio.wait_for(streamed.task, LIMIT)
-        engine.allow(1)
+        engine.allow(1)  # the step that was being computed
         await asyncio.to_thread(engine.wait_until_aborted)
+        engine.allow(1)  # the next one has its place
         await idle(desk)
         whole = open_(app, "POST", PATH, {**LONG, "stream": False})
         engine.allow(2)
@@ -98,6 +99,7 @@ def test_a_client_that_leaves_frees_its_place_within_one_step(desk: Desk) -> Non
         await asyncio.wait_for(whole.task, LIMIT)
         engine.allow(1)
         await asyncio.to_thread(engine.wait_until_aborted, 2)
+        engine.allow(1)
         await idle(desk)
         assert [row.get("left") for row in desk.log_rows("request")] == [None, True, True]
         assert app.state.services.metrics.disconnects.value(face="plain_codec") == 2
@@ -129,7 +131,7 @@ def test_a_reader_that_takes_nothing_is_given_up(desk: Desk) -> None:
         exchange.takes.clear()
         desk.engines["tiny"].allow(4)
         await asyncio.wait_for(exchange.task, LIMIT)
-        desk.engines["tiny"].allow(2)
+        desk.engines["tiny"].allow(4)
         await idle(desk)
         assert desk.log_rows("request")[-1]["error"] == "client_too_slow"
 
