@@ -16,7 +16,8 @@ from qwenkit.chat import load_tokenizer
 from qwenkit.inference import Delta, Engine, EngineLoop
 from qwenkit.serving.app import make_app
 from qwenkit.serving.log import RequestLog
-from qwenkit.serving.models import Entry, ModelCatalog, ServedModel
+from qwenkit.serving.models import Entry, ModelCatalog
+from qwenkit.serving.served_model import ServedModel
 from qwenkit.serving.settings import ServerSettings
 from tests.serving import plain_codec
 from tests.serving.asgi import LIMIT
@@ -74,12 +75,12 @@ class Desk:
         self._models: list[ServedModel] = []
         self.loads: list[str] = []
 
-    def load(self, entry: Entry) -> ServedModel:
+    def load(self, name: str, reference: str) -> ServedModel:
         tok = load_tokenizer(self.folder)
         engine = Engine(self.folder, tok, invariant=False, kv_tokens=4096, max_batch=8, native=False)
-        held = self.engines[entry.name] = HeldEngine(engine)
-        model = ServedModel(entry.name, engine, tok, EngineLoop(held, max_waiting=4), self.folder)
-        self.loads.append(entry.name)
+        held = self.engines[name] = HeldEngine(engine)
+        model = ServedModel(name, engine, tok, EngineLoop(held, max_waiting=4), self.folder)
+        self.loads.append(name)
         self._models.append(model)
         return model
 

@@ -10,6 +10,7 @@ import pytest
 
 from qwenkit.inference import Engine, SamplingParams
 from qwenkit.serving import answering
+from qwenkit.serving.codecs import CODECS
 from qwenkit.serving.keys import Allowance, Client, Key, Keyring
 from qwenkit.serving.settings import Limits
 from tests.serving.asgi import LIMIT, Exchange, aask, ask, open_
@@ -214,12 +215,32 @@ def test_the_limits_of_a_key(desk: Desk) -> None:
 
 def test_what_the_model_cannot_read(desk: Desk) -> None:
     app = desk.app()
-    answer = ask(app, "POST", PATH, {"prompt": "stone " * 600})
+    answer = ask(app, "POST", PATH, {"prompt": "stone " * 300})
     assert answer.status == 400 and answer.json["param"] == "prompt"
-    assert answer.json["message"].startswith("prompt: 1201 tokens; expected: at most 511 tokens")
+    assert answer.json["message"].startswith("prompt: 601 tokens; expected: at most 511 tokens")
     assert ask(app, "POST", PATH, {"prompt": ""}).status == 400
     assert ask(app, "POST", "/v1/chat/completions", {"messages": [{"role": "nobody", "content": "x"}]}).status == 400
     assert ask(app, "POST", PATH, QUESTION).status == 200
+
+
+def test_a_text_that_no_tokens_could_hold_is_not_encoded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = desk.app()
+    ask(app, "POST", PATH, QUESTION)
+    model = desk.made.loaded["tiny"]
+    monkeypatch.setattr(type(model.tok), "encode", lambda *given, **more: pytest.fail("it was encoded"))
+    text = "x" * (512 * model.longest_token + 1)
+    answer = ask(app, "POST", PATH, {"prompt": text})
+    assert (answer.status, answer.json["param"]) == (400, "prompt")
+    assert f"{len(text)} characters; expected: at most 512 tokens" in answer.json["message"]
+    messages = [{"role": "user", "content": text}]
+    assert ask(app, "POST", "/v1/chat/completions", {"messages": messages}).json["param"] == "messages"
+
+
+def test_a_prompt_is_cut_where_that_is_asked(desk: Desk) -> None:
+    app = desk.app(codecs=CODECS)
+    asked = {"prompt": "stone " * 600, "max_tokens": 2, "truncate_prompt_tokens": 20}
+    answer = ask(app, "POST", PATH, asked)
+    assert answer.status == 200 and answer.json["usage"]["prompt_tokens"] == 20
 
 
 def test_a_conversation_ends_with_its_turn(desk: Desk) -> None:

@@ -10,8 +10,9 @@ import pytest
 from qwenkit.errors import UserError
 from qwenkit.records import read_object, write_json
 from qwenkit.serving import models
-from qwenkit.serving.models import Entry, entries_of, loader, weight_bytes
+from qwenkit.serving.models import Entry, entries_of, weight_bytes
 from qwenkit.serving.refusals import Refused
+from qwenkit.serving.served_model import loader
 from tests.serving.asgi import LIMIT, aask, ask, open_
 from tests.serving.conftest import Desk
 
@@ -116,6 +117,11 @@ def test_a_model_that_cannot_be_loaded(desk: Desk, tmp_path: Path) -> None:
                 pass
         assert caught.value.refusal.what == "gone cannot be loaded; the server's log says why"
         assert caught.value.refusal.status == 503 and str(tmp_path) in str(heard[0])
+        assert catalog.state == "failed"
+        with pytest.raises(Refused) as again:
+            async with catalog.use(catalog.entries[0], LIMIT):
+                pass
+        assert again.value.refusal.what == "gone could not be loaded; the server's log says why" and len(heard) == 1
         with pytest.raises(UserError):
             await catalog.load(catalog.entries[0])
 
@@ -143,8 +149,10 @@ def test_a_failed_engine_is_made_anew(desk: Desk, monkeypatch: pytest.MonkeyPatc
 
         monkeypatch.setattr(desk.engines["nano"], "step", fails)
         assert (await aask(app, "POST", PATH, question())).status == 503
-        assert (await aask(app, "GET", "/ready")).json == {"status": "failed"}
+        assert desk.made.state == "failed"
+        assert (await aask(app, "GET", "/ready")).json == {"status": "failed"}  # and begins to make it anew
         assert (await aask(app, "POST", PATH, question())).status == 200 and desk.loads == ["nano", "nano"]
+        assert (await aask(app, "GET", "/ready")).json == {"status": "ready"}
 
     asyncio.run(run())
 
@@ -178,15 +186,14 @@ def test_a_folder_that_fails_its_certificate_is_not_served(tiny: Path, tmp_path:
     seen = parity.observe(model, parity.prompts_of(tok, model.config.vocab_size, 64))
     write_json(folder / parity.CERTIFICATE, parity.certificate(seen, {}, None))
     options = {"kv_tokens": 64, "max_batch": 1, "threads": 1, "max_waiting": 1, "stall_seconds": LIMIT}
-    entry = Entry("exported", str(folder))
-    loader(**options)(entry).loop.stop(LIMIT)
+    loader(**options)("exported", str(folder)).loop.stop(LIMIT)
     certificate = read_object(folder / parity.CERTIFICATE)
     certificate["top"][0]["logprobs"][0][0] -= 1.0
     write_json(folder / parity.CERTIFICATE, certificate)
     with pytest.raises(UserError) as caught:
-        loader(**options)(entry)
+        loader(**options)("exported", str(folder))
     assert caught.value.text() == (
         f"{folder}: the model is 1 nats away from its certificate\n  expected: at most 0.001\n"
         "  hint: export it again; `qwenkit parity` shows how far it is"
     )
-    loader(**options, check_certificates=False)(entry).loop.stop(LIMIT)
+    loader(**options, check_certificates=False)("exported", str(folder)).loop.stop(LIMIT)

@@ -41,7 +41,8 @@ def test_the_sizes_of_the_page_are_the_codes() -> None:
         f"a body over {limits.body_bytes >> 20} MB; all bodies together over {limits.all_body_bytes >> 20} MB",
         f"more than {limits.body_seconds:.0f} s; a compressed one", f"fields over {limits.header_bytes // 1024} kB",
         f"without a complete request for {limits.idle_seconds:.0f} s", f"takes nothing for {limits.send_seconds:.0f} s",
-        f"more than {limits.answers} answers", f"where {limits.max_queue} wait",
+        f"more than {limits.answers} answers", f"more than {limits.connections:,} connections",
+        f"where {limits.max_queue} wait",
         f"more than {limits.request_seconds:.0f} s",
     ):  # fmt: skip
         assert words in text, words

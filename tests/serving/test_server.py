@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -137,6 +138,15 @@ def test_what_is_not_http(desk: Desk, sent: bytes, capfd: pytest.CaptureFixture[
         assert answer.startswith(b"HTTP/1.1 4")
         assert made.ask("GET", "/health")[0] == 200
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_more_connections_than_there_may_be(desk: Desk) -> None:
+    with running(desk, limits=Limits(connections=3)) as made:
+        with made.connect(), made.connect():
+            assert made.ask("GET", "/health")[0] == 503
+        deadline = time.monotonic() + LIMIT
+        while made.ask("GET", "/health")[0] != 200:  # as soon as the server has seen that they are closed
+            assert time.monotonic() < deadline
 
 
 def test_a_port_in_use() -> None:

@@ -17,7 +17,7 @@ from qwenkit.errors import UserError
 
 if TYPE_CHECKING:
     from qwenkit.serving.keys import Keyring
-    from qwenkit.serving.models import ServedModel
+    from qwenkit.serving.served_model import ServedModel
     from qwenkit.serving.settings import ServerSettings
 
 KEY_VARIABLE = "QWENKIT_API_KEY"
@@ -99,7 +99,7 @@ def serve(
     max_tokens: Annotated[
         int | None, typer.Option(help="of one answer; as the model allows", min=1, rich_help_panel=_LIMITS)
     ] = None,
-    open_requests: Annotated[int, typer.Option(help="at a time, for each key", min=1, rich_help_panel=_LIMITS)] = 64,
+    open_requests: Annotated[int, typer.Option(help="at a time, for each key", min=1, rich_help_panel=_LIMITS)] = 256,
     requests_per_minute: Annotated[
         int | None, typer.Option(help="for each key that says nothing else", min=1, rich_help_panel=_LIMITS)
     ] = None,
@@ -156,7 +156,8 @@ def _run(models: Sequence[str], aliases: dict[str, str], settings: ServerSetting
     from qwenkit.serving.app import make_app
     from qwenkit.serving.guard import check_exposure
     from qwenkit.serving.log import RequestLog
-    from qwenkit.serving.models import ModelCatalog, entries_of, loader
+    from qwenkit.serving.models import ModelCatalog, entries_of
+    from qwenkit.serving.served_model import loader
 
     check_exposure(settings)
     entries = entries_of(models, aliases)
@@ -164,7 +165,8 @@ def _run(models: Sequence[str], aliases: dict[str, str], settings: ServerSetting
         _check_there(entry.reference)
     load = loader(
         kv_tokens=kv_tokens, max_batch=max_batch, threads=threads, max_waiting=settings.limits.max_queue,
-        stall_seconds=settings.limits.request_seconds, check_certificates=not settings.allow_failed_certificate,
+        stall_seconds=max(600.0, settings.limits.request_seconds),
+        check_certificates=not settings.allow_failed_certificate,
     )  # fmt: skip
     catalog = ModelCatalog(entries, load, max_loaded=max_loaded)
     with _log_stream(log) as stream:

@@ -22,11 +22,12 @@ from qwenkit.serving.answer_events import AnswerEvents
 from qwenkit.serving.keys import Allowance, Client
 from qwenkit.serving.limits import Usage
 from qwenkit.serving.metrics import ServerMetrics
-from qwenkit.serving.models import ModelCatalog, ServedModel
+from qwenkit.serving.models import ModelCatalog
 from qwenkit.serving.prompts import engine_params
 from qwenkit.serving.refusals import Refusal, Refused, refusal_of
 from qwenkit.serving.request import Ended, Event, Failed, GenerationRequest
 from qwenkit.serving.request import Usage as TokenUsage
+from qwenkit.serving.served_model import ServedModel
 from qwenkit.serving.settings import ServerSettings
 from qwenkit.serving.visit import Visit
 
@@ -55,6 +56,7 @@ class _Part:
 async def begin(request: GenerationRequest, visit: Visit, services: Services) -> Answer:
     """Give a request to the engine of its model; raises `Refused`, or an error that `refusal_of` knows."""
     client = client_of(visit)
+    visit.user = request.user
     _check_answers(request, services.settings.limits.answers)
     model = await hold_model(request.model, visit, services)
     model.check_queue(services.settings.limits.max_queue)  # before the work of encoding

@@ -201,6 +201,7 @@ def _add_state_routes(app: FastAPI, services: Services) -> None:
         return JSONResponse({"status": "ok"})
 
     async def ready() -> Response:
+        catalog.recover()
         state = catalog.state
         headers = {} if state == "ready" else {"retry-after": "1"}
         return JSONResponse({"status": state}, 200 if state == "ready" else 503, headers)

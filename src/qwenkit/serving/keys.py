@@ -47,6 +47,8 @@ LONGEST = 512
 ANYBODY = "anybody"
 """The name of a client where there are no keys."""
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "open_requests", "prompt_tokens", "max_tokens")
+MOST = 2**20
+"""The largest number of a priority, either way."""
 _NAMES = ("key", "sha256", *_LIMITS, "priority", "models")
 
 
@@ -57,7 +59,7 @@ class Allowance:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Tokens of prompts and answers together."""
-    open_requests: int | None = 64
+    open_requests: int | None = 256
     """Requests that are being read or answered at a time."""
     prompt_tokens: int | None = None
     max_tokens: int | None = None
@@ -177,7 +179,7 @@ def _read_key(name: str, table: Any, where: str, default: Allowance) -> Key:
     client = Client(
         name,
         _allowance(table, where, default),
-        _integer(table, "priority", where, -(2**31)) or 0,
+        _integer(table, "priority", where, -MOST) or 0,
         _models(table, where),
     )
     given = [key for key in ("key", "sha256") if isinstance(table.get(key), str)]

@@ -1,13 +1,14 @@
 """The models of a server: their names, which of them are in memory, and who uses them.
 
     catalog = ModelCatalog(entries_of(["runs/nano/chat-rlhf", "Qwen/Qwen2.5-0.5B-Instruct"], {"small": "runs/tiny"}))
-    name = catalog.find("nano")                          # raises Refused, with the nearest name
-    async with catalog.use(name, timeout=600) as model:  # loaded now, if it was not; kept while it is used
+    entry = catalog.find("nano")                          # raises Refused, with the nearest name
+    async with catalog.use(entry, timeout=600) as model:  # loaded now, if it was not; kept while it is used
         handle = await model.loop.asubmit(...)
 
 A model is loaded when it is first asked. Where memory does not suffice for one more, those that nobody uses go, the one
 first that was asked the longest time ago. One is loaded at a time; who asks for it meanwhile waits for the same load,
-and a client that leaves does not end it. A model whose engine has failed is made anew by the next request.
+and a client that leaves does not end it. A model whose engine has failed is made anew by the next request, or by who
+asks whether the server is ready; one that could not be loaded is tried again after a while.
 
 Names of models stand in answers; paths do not.
 """
@@ -19,74 +20,22 @@ import gc
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from qwenkit.chat import ChatTokenizer, load_tokenizer, stop_token_ids
 from qwenkit.errors import QwenkitError, UserError, nearest
-from qwenkit.hub import parse, resolve
-from qwenkit.inference import Conversation, Engine, EngineBusy, EngineLoop, LoopStats, SamplingParams
-from qwenkit.model.formats.keys import accepted, accepting
-from qwenkit.platform import available_memory, torch_threads
-from qwenkit.prompt import Prompt
-from qwenkit.serving.certificates import check_certificate
-from qwenkit.serving.prompts import engine_prompt
+from qwenkit.hub import parse
+from qwenkit.inference import LoopStats
+from qwenkit.platform import available_memory
 from qwenkit.serving.refusals import Refusal, Refused
-from qwenkit.serving.request import PromptForm, TextRequest
+from qwenkit.serving.served_model import Loader, ServedModel
 
 HEADROOM = 1.2
 """Memory that loading a model takes, as a multiple of its files."""
 STOP_SECONDS = 30.0
+RETRY_SECONDS = 30.0
+"""How long a model that could not be loaded is not tried again."""
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
-
-
-@dataclass(eq=False)
-class ServedModel:
-    """A model in memory: its engine on a thread of its own, and its tokenizer."""
-
-    name: str
-    engine: Engine
-    tok: ChatTokenizer
-    loop: EngineLoop
-    folder: Path
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def works(self) -> bool:
-        """Return whether its engine takes requests, or will again."""
-        return self.loop.stats().state in ("running", "stalled")
-
-    @property
-    def max_length(self) -> int:
-        """Return how many tokens a prompt and its answer may have together."""
-        return self.engine.max_length
-
-    def check_queue(self, most: int) -> None:
-        """Raise `EngineBusy` where so many requests wait already: no work is done for one more."""
-        if self.loop.stats().waiting >= most:
-            raise EngineBusy(f"{most} requests wait already", hint="ask again later")
-
-    def count(self, asked: TextRequest) -> tuple[int, ...]:
-        """Return the token ids of a text or a conversation, however many they are. Any thread may call it."""
-        factory, prompt = self.engine.request_factory, engine_prompt(asked.prompt, self.tok, asked.parse_special)
-        if isinstance(prompt, Conversation):
-            return factory.render(prompt, "messages").ids
-        return tuple(self.tok.encode(prompt)) if isinstance(prompt, str) else prompt
-
-    def encode(
-        self, form: PromptForm, params: SamplingParams, parse_special: bool = False
-    ) -> tuple[Prompt, SamplingParams]:
-        """Return a prompt as token ids, and the parameters of its answer, which for a conversation also ends with its
-        turn. Any thread may call it."""
-        factory, asked = self.engine.request_factory, engine_prompt(form, self.tok, parse_special)
-        if not isinstance(asked, Conversation):
-            prompt = factory.encode(asked, "prompt")
-            factory.remaining_positions(len(prompt.ids), "prompt", 1)
-            return prompt, params
-        prompt = factory.render(asked, "messages")
-        factory.remaining_positions(len(prompt.ids), "messages", 1)
-        stops = () if params.ignore_eos else stop_token_ids(self.tok)
-        return prompt, replace(params, stop_token_ids=(*(params.stop_token_ids or ()), *stops))
 
 
 @dataclass(eq=False)
@@ -102,10 +51,13 @@ class Entry:
     users: int = 0
     """Requests that use it, or wait until it is loaded; while there is one it stays in memory."""
     last_used: float = 0.0
+    failed_at: float | None = None
+    """When it could not be loaded, by the monotonic clock; None: it could, or nobody has tried."""
 
-
-Loader = Callable[[Entry], ServedModel]
-"""Loads a model; runs on a thread."""
+    @property
+    def rests(self) -> bool:
+        """Return whether it has failed just now, so that trying again makes no sense yet."""
+        return self.failed_at is not None and time.monotonic() - self.failed_at < RETRY_SECONDS
 
 
 def entries_of(models: Sequence[str], aliases: Mapping[str, str]) -> list[Entry]:
@@ -169,13 +121,23 @@ class ModelCatalog:
 
     @property
     def state(self) -> str:
-        """Return whether the first model answers: ready, loading, failed or draining."""
+        """Return whether the first model answers: ready, loading, stalled, failed or draining."""
         first = self.entries[0]
         if self.draining:
             return "draining"
         if first.model is not None:
-            return "ready" if first.model.works else "failed"
-        return "ready" if self.loaded else "loading"
+            state = first.model.loop.stats().state
+            return {"running": "ready", "stalled": "stalled"}.get(state, "failed")
+        if self.loaded and first.failed_at is None:
+            return "ready"  # it has made room for another one
+        return "loading" if first.failed_at is None or first.loading is not None else "failed"
+
+    def recover(self) -> None:
+        """Begin to load the first model again where its engine, or its last load, has failed: somebody who waits until
+        the server is ready sends no request that would."""
+        first = self.entries[0]
+        if self.state == "failed" and first.loading is None and not first.rests:
+            self._begin(first)
 
     def find(self, name: str | None, allowed: frozenset[str] | None = None) -> Entry:
         """Return the model of a name (None: the first one that is allowed); raises `Refused` for one that is not there,
@@ -205,12 +167,16 @@ class ModelCatalog:
         """Load a model, if it is not in memory; raises the error of loading as it is, for whoever runs the server."""
         if entry.model is not None and entry.model.works:
             return entry.model
-        if entry.loading is None:
-            entry.loading = asyncio.create_task(self._load_entry(entry))
-            entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(entry.loading)
+        return await asyncio.shield(entry.loading or self._begin(entry))
+
+    def _begin(self, entry: Entry) -> asyncio.Task[ServedModel]:
+        entry.loading = asyncio.create_task(self._load_entry(entry))
+        entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return entry.loading
 
     async def _loaded(self, entry: Entry, timeout: float) -> ServedModel:
+        if entry.rests and entry.loading is None:
+            raise _not_now(f"{entry.name} could not be loaded; the server's log says why", RETRY_SECONDS)
         try:
             return await asyncio.wait_for(self.load(entry), timeout)
         except TimeoutError:
@@ -218,7 +184,7 @@ class ModelCatalog:
         except Refused:
             raise
         except QwenkitError:
-            raise _not_now(f"{entry.name} cannot be loaded; the server's log says why", 60) from None
+            raise _not_now(f"{entry.name} cannot be loaded; the server's log says why", RETRY_SECONDS) from None
 
     async def _load_entry(self, entry: Entry) -> ServedModel:
         """Load a model, after making room for it."""
@@ -227,13 +193,18 @@ class ModelCatalog:
             async with self._one_at_a_time:
                 await self._unload(entry)  # an engine that has failed
                 await self._make_room(entry)
-                entry.model = await asyncio.to_thread(self._load, entry)
+                entry.model = await asyncio.to_thread(self._load, entry.name, entry.reference)
+                entry.failed_at = None
                 return entry.model
+        except Refused as reason:
+            error = reason
+            raise
         except MemoryError:
+            entry.failed_at = time.monotonic()
             error = UserError("there is not enough memory for this model", where=entry.name)
             raise error from None
         except BaseException as reason:
-            error = reason
+            entry.failed_at, error = time.monotonic(), reason
             raise
         finally:
             entry.loading = None
@@ -282,28 +253,3 @@ def weight_bytes(path: Path) -> int:
 
 def _not_now(what: str, seconds: float) -> Refused:
     return Refused(Refusal("unavailable", what, code="model_unavailable", retry_after=seconds))
-
-
-def loader(
-    *, kv_tokens: int | None, max_batch: int, threads: int, max_waiting: int, stall_seconds: float,
-    check_certificates: bool = True,
-) -> Loader:  # fmt: skip
-    """Return what loads a model with these settings of its engine, and refuses one that its certificate contradicts."""
-
-    names = accepted()  # a load runs in the context of whoever asks first
-
-    def load(entry: Entry) -> ServedModel:
-        with accepting(names):
-            return load_here(entry)
-
-    def load_here(entry: Entry) -> ServedModel:
-        folder = resolve(entry.reference)
-        tok = load_tokenizer(folder)
-        with torch_threads(threads):  # those of the thread that makes a loop are the loop's
-            engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, max_batch=max_batch)
-            if check_certificates:
-                check_certificate(folder, engine.model)
-            loop = EngineLoop(engine, max_waiting=max_waiting, stall_timeout=stall_seconds)
-        return ServedModel(entry.name, engine, tok, loop, folder)
-
-    return load

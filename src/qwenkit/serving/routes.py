@@ -18,7 +18,8 @@ from qwenkit.serving.request import Reply, TextRequest
 
 if TYPE_CHECKING:
     from qwenkit.model import Transformer
-    from qwenkit.serving.models import Entry, ServedModel
+    from qwenkit.serving.models import Entry
+    from qwenkit.serving.served_model import ServedModel
     from qwenkit.serving.visit import Visit
 
 ANY_PARAMS = SamplingParams()

@@ -27,7 +27,8 @@ import uvicorn
 from qwenkit.errors import DONE, UserError
 from qwenkit.serving.connection import BoundedConnection
 from qwenkit.serving.guard import check_exposure
-from qwenkit.serving.models import ModelCatalog, ServedModel
+from qwenkit.serving.models import ModelCatalog
+from qwenkit.serving.served_model import ServedModel
 from qwenkit.serving.settings import Limits, ServerSettings
 
 BACKLOG = 512

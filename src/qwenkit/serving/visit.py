@@ -41,6 +41,8 @@ class Visit:
     face: str = "other"
     """The interface that answers: one of the server's own names."""
     model: str | None = None
+    user: str | None = None
+    """The client's name of its own user."""
     status: int | None = None
     error: str | None = None
     """The code of what was refused or failed."""
@@ -105,7 +107,8 @@ class Visit:
         """Return what the log says of the request, without texts."""
         return {
             "id": self.id, "key": self.client and self.client.name, "method": self.method, "path": self.path,
-            "face": self.face, "model": self.model, "status": self.status, "error": self.error, "fault": self.fault,
+            "face": self.face, "model": self.model, "user": self.user,
+            "status": self.status, "error": self.error, "fault": self.fault,
             "left": self.left or None, "prompt_tokens": self.prompt_tokens or None,
             "cached_tokens": self.cached_tokens or None, "generated_tokens": self.generated_tokens or None,
             "first_token_seconds": self.first_token_seconds, "seconds": self.seconds,
