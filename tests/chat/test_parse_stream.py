@@ -8,16 +8,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from qwenkit.chat.parse import parse_text, read_arguments
-from qwenkit.chat.parse_stream import (
-    CallArguments,
-    CallBegin,
-    CallEnd,
-    CallsRevoked,
-    MessageStream,
-    Text,
-    ThoughtText,
-    collect,
-)
+from qwenkit.chat.parse_parts import CallArguments, CallBegin, CallEnd, CallsRevoked, Text, ThoughtText, collect
+from qwenkit.chat.parse_stream import MessageStream
 
 TOOLS = [{"type": "function", "function": {"name": "add"}}, {"name": "天气"}]
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": [1, {"b": "}"}], "c": "</tool_call>"}}\n</tool_call>'

@@ -26,7 +26,7 @@ class JSONScanner:
 
     def __init__(self, at: int) -> None:
         """Begin at this place of the text."""
-        self.at = at
+        self.at: int = at
         """Where the next character is looked at; after "end", where the value ends."""
         self.spans: dict[int, int] = {}
         """Where each complete list and object directly inside the value begins, and where it ends."""

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from .json_scanner import JSONScanner
 from .messages import Tool
-from .parse import CLOSE, DECODER, OPEN, ParsedMessage, offered_names, past_blank, read_arguments, read_call
+from .parse import CLOSE, DECODER, OPEN, offered_names, past_blank, read_arguments, read_call
+from .parse_parts import CallArguments, CallBegin, CallEnd, CallsRevoked, Part, Text, ThoughtText
 from .thoughts import CLOSE as THOUGHT_END
 from .thoughts import OPEN as THOUGHT_START
 
@@ -35,53 +35,6 @@ _HEAD = re.compile(
     r'\{[ \t\r\n]*"name"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\r\n]*,'
     r'[ \t\r\n]*"(?:arguments|parameters)"[ \t\r\n]*:[ \t\r\n]*(?=\{)'
 )
-
-
-@dataclass(frozen=True)
-class Text:
-    """More of the content."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ThoughtText:
-    """More of the thoughts."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class CallBegin:
-    """A call begins; the indices of an answer's calls grow."""
-
-    index: int
-    name: str
-
-
-@dataclass(frozen=True)
-class CallArguments:
-    """More of a call's arguments, as the model writes them."""
-
-    index: int
-    text: str
-
-
-@dataclass(frozen=True)
-class CallEnd:
-    """A call is complete, and will be none only if the rest of its block cannot be read."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class CallsRevoked:
-    """These calls are none: what was written follows as text or as other calls."""
-
-    indices: tuple[int, ...]
-
-
-Part = Text | ThoughtText | CallBegin | CallArguments | CallEnd | CallsRevoked
 
 
 class MessageStream:
@@ -399,31 +352,6 @@ def _first_action(text: str, offered: set[Any] | None) -> _Action | None:
 def _overlap(text: str, mark: str) -> int:
     """Return how many characters at the end of a text may be the beginning of a mark."""
     most = min(len(mark) - 1, len(text))
+    if mark[0] not in text[len(text) - most :]:
+        return 0
     return next((count for count in range(most, 0, -1) if mark.startswith(text[-count:])), 0)
-
-
-def collect(parts: Iterable[Part]) -> ParsedMessage:
-    """Return the message that parts add up to, in the form of `parse_text`."""
-    content, thoughts = "", ""
-    calls: dict[int, list[str]] = {}
-    for part in parts:
-        if isinstance(part, Text):
-            content += part.text
-        elif isinstance(part, ThoughtText):
-            thoughts += part.text
-        elif isinstance(part, CallBegin):
-            calls[part.index] = [part.name, ""]
-        elif isinstance(part, CallArguments):
-            calls[part.index][1] += part.text
-        elif isinstance(part, CallsRevoked):
-            for index in part.indices:
-                del calls[index]
-    message: ParsedMessage = {"role": "assistant", "content": content}
-    if thoughts:
-        message["reasoning_content"] = thoughts
-    if calls:
-        message["tool_calls"] = [
-            {"type": "function", "function": {"name": name, "arguments": read_arguments(arguments)}}
-            for name, arguments in calls.values()
-        ]
-    return message

@@ -16,16 +16,8 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qwenkit.chat.parse_stream import (
-    CallArguments,
-    CallBegin,
-    CallEnd,
-    CallsRevoked,
-    MessageStream,
-    Part,
-    Text,
-    ThoughtText,
-)
+from qwenkit.chat.parse_parts import CallArguments, CallBegin, CallEnd, CallsRevoked, Part, Text, ThoughtText
+from qwenkit.chat.parse_stream import MessageStream
 from qwenkit.chat.thoughts import OPEN, thought_tokens
 from qwenkit.inference import Delta
 from qwenkit.inference.sequence import TopLogprobs

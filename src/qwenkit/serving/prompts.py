@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from qwenkit.chat.styles import STYLES, ReAct
 from qwenkit.inference import Conversation, SamplingParams
+from qwenkit.inference.grammar import tool_grammar
+from qwenkit.inference.grammar_checks import tool_function
 from qwenkit.serving.fields import refused
 from qwenkit.serving.request import FillIn, GenerationRequest, PromptForm
 
@@ -55,12 +57,23 @@ def fill_in_ids(prompt: FillIn, tok: ChatTokenizer) -> tuple[int, ...]:
 
 
 def engine_params(request: GenerationRequest, tok: object) -> SamplingParams:
-    """Return the sampling parameters; where calls are written as ReAct's lines, an answer stops before a result."""
-    form = react_form(tok)
+    """Return the sampling parameters. Where calls are written as ReAct's lines, an answer stops before a result; one
+    that may call a tool and is bound to a JSON schema follows the schema or the tools' grammar.
+
+    Raises a `UserError` where it is not known how the model writes calls."""
+    params, form = request.params, react_form(tok)
+    if request.tools and params.json_schema is not None:
+        params = replace(params, json_schema=None, grammar=call_or_json(request, tok))
     if form is None or not request.tools:
-        return request.params
-    stops = request.params.stop or ()
-    return replace(request.params, stop=(*stops, *(stop for stop in form.stop if stop not in stops)))
+        return params
+    stops = params.stop or ()
+    return replace(params, stop=(*stops, *(stop for stop in form.stop if stop not in stops)))
+
+
+def call_or_json(request: GenerationRequest, tok: object) -> str:
+    """Return the grammar of an answer that calls one of the request's tools, or is JSON of its schema."""
+    calls = tool_grammar(tok, [tool_function(tool) for tool in request.tools])
+    return f"start: call | answer\nanswer: %json {request.params.json_schema}\ncall: {calls.removeprefix('start: ')}"
 
 
 def react_form(tok: object) -> ReAct | None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from qwenkit.errors import QwenkitError, UserError
 from qwenkit.inference import EngineBusy, EngineStopped, EngineTimeout
+from qwenkit.inference.sampling_params import VALIDATORS
 
 Kind = Literal[
     "invalid", "unauthenticated", "forbidden", "not_found", "method", "conflict", "too_large", "media_type", "busy",
@@ -35,6 +36,9 @@ STATUS: dict[Kind, int] = {
     "internal": 500,
 }
 """The HTTP status of each kind of refusal."""
+
+SAMPLING = "sampling parameters"
+"""Where the engine's errors about them say that they are."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,19 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, EngineStopped):
         return Refusal("unavailable", "the model does not run any more", code="engine_stopped")
     if isinstance(error, UserError):
-        return Refusal(
-            "invalid", error.what, error.where, error.expected, error.hint or _nearest(error.nearest), "invalid_value"
-        )
+        hint = error.hint or _nearest(error.nearest)
+        return Refusal("invalid", error.what, _field(error), error.expected, hint, "invalid_value")
     if isinstance(error, QwenkitError):
         return Refusal("internal", error.what, code="generation_failed")
     return Refusal("internal", "an error of the server, which its log names", code="internal_error")
+
+
+def _field(error: UserError) -> str | None:
+    """Return the field that an error is about: of sampling parameters it is the first word."""
+    if error.where != SAMPLING:
+        return error.where
+    name = error.what.partition(" ")[0]
+    return name if name in VALIDATORS else None
 
 
 def _nearest(name: str | None) -> str | None:

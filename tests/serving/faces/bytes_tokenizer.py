@@ -30,6 +30,12 @@ class BytesTokenizer:
                 return [*self.encode(before, "all"), id, *self.encode(after, "all")]
         return list(text.encode())
 
+    def encode_ordinary(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def tokens(self) -> dict[int, bytes]:
+        return {id: bytes([id]) for id in range(256)}
+
     def decode_bytes(self, ids: Iterable[int], skip: bool = False, unknown: bytes | None = None) -> bytes:
         names = {id: name.encode() for name, id in self.special.items()}
         hidden = {id for name, id in self.special.items() if skip and name.startswith("<|")}

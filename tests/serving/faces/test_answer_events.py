@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qwenkit.chat.parse import parse_text, read_arguments
 from qwenkit.errors import UserError
 from qwenkit.inference import Conversation, Delta, SamplingParams
+from qwenkit.inference.grammar import Grammars
 from qwenkit.serving.answer_events import AnswerEvents
 from qwenkit.serving.faces.collected import Answer
 from qwenkit.serving.prompts import can_think, engine_params, engine_prompt
@@ -205,6 +206,34 @@ def test_a_react_answer_stops_before_a_result():
     assert engine_params(request, BytesTokenizer("react")).stop == ("x", "Observation:")
     assert engine_params(request, BytesTokenizer()).stop == ("x",)
     assert engine_params(asked(tools=()), BytesTokenizer("react")).stop == ()
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize("text, fits", [
+    ('{"a": 1}', True), ('{"b": 1}', False), ("Hello", False),
+    ('<tool_call>\n{"name": "add", "arguments": {}}\n</tool_call>', True),
+    ('<tool_call>\n{"name": "sub", "arguments": {}}\n</tool_call>', False),
+])  # fmt: skip
+def test_an_answer_bound_to_a_schema_may_still_call_a_tool(text, fits):
+    pytest.importorskip("llguidance", reason="grammars need llguidance")
+    tok = BytesTokenizer()
+    params = engine_params(asked(params=SamplingParams(json_schema=SCHEMA)), tok)
+    state = Grammars(tok).start(params)
+    assert params.json_schema is None and state is not None
+    for id in tok.encode(text):
+        if not state.allowed()[id]:
+            assert not fits
+            return
+        state.push(id)
+    assert fits and (state.is_complete or (state.allowed() is not None and state.may_end))
+
+
+def test_a_schema_beside_tools_needs_a_style_that_writes_calls():
+    request = asked(params=SamplingParams(json_schema=SCHEMA))
+    with pytest.raises(UserError, match="how the chat style of this folder writes calls is not known"):
+        engine_params(request, BytesTokenizer(None))
 
 
 # ---- prompts --------------------------------------------------------------------------------------------------------

@@ -82,9 +82,12 @@ REFUSED: list[tuple[Any, dict[str, Any], str | None, str]] = [
      "tools[1].function.name: the second tool that is called 'add'; expected: a name for each tool"),
     (chat, {"tools": [{"type": "custom", "function": {}}]}, "tools[0].type",
      "tools[0].type: is 'custom'; expected: function"),
-    (chat, {"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format",
+    (chat, {"tools": [TOOL], "structured_outputs": {"regex": "a"}}, "response_format",
      "response_format: binds the answer, so that no tool could be called; "
-     'expected: tool_choice of "none" or "required", or no tools'),
+     'expected: a JSON schema, tool_choice of "none" or "required", or no tools'),
+    (chat, {"messages": [{"role": "user", "content": "x", "weight": 1}]}, "messages[0].weight",
+     "messages[0].weight: unknown field; hint: known fields: content, function_call, reasoning, reasoning_content, "
+     "role, thinking, tool_call_id, tool_calls"),
     (chat, {"response_format": {"type": "json_schema"}}, "response_format.json_schema",
      'response_format.json_schema: is missing; expected: {"name": ..., "schema": {...}}'),
     (chat, {"response_format": {"type": "xml"}}, "response_format.type",
@@ -116,6 +119,8 @@ REFUSED: list[tuple[Any, dict[str, Any], str | None, str]] = [
      "input[0].call_id: no function call before has the call_id 'c'; expected: the call_id of a function_call item"),
     (response, {"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type",
      "input[0].type: is 'item_reference'; expected: message, function_call, function_call_output, reasoning"),
+    (response, {"input": [{"role": "user", "content": "x", "zzz": 1}]}, "input[0].zzz",
+     "input[0].zzz: unknown field; hint: known fields: content, id, role, status, type"),
     (response, {"truncation": "auto"}, "truncation",
      "truncation: is 'auto'; expected: disabled: an input that does not fit is refused"),
     (response, {"include": ["file_search_call.results"]}, "include[0]",
@@ -181,8 +186,19 @@ def test_fields_without_effect_are_listed():
     assert chat(store=True, metadata={}, stream=True, stream_options={"include_obfuscation": False}).ignored == (
         "store", "metadata", "stream_options.include_obfuscation",
     )  # fmt: skip
+    part = {"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}, "cache_control": {}}
+    assert chat(messages=[{"role": "user", "name": "n", "content": [part]}]).ignored == (
+        "messages[].name", "messages[].content[].cache_control", "messages[].content[].image_url.detail",
+    )  # fmt: skip
     blocks = [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]
     assert message(messages=[{"role": "user", "content": blocks}]).ignored == ("messages[].content[].cache_control",)
+    strict = {"type": "function", "function": {"name": "add", "strict": True}}
+    assert chat(tools=[strict]).ignored == ("tools[0].function.strict",)
+    assert chat(tools=[strict], tool_choice="required").ignored == ()
+    picture = {"type": "input_image", "image_url": "data:,", "detail": "low"}
+    assert response(input=[{"role": "user", "content": [picture], "phase": "x", "id": "i"}]).ignored == (
+        "input[].content[].detail", "input[].phase",
+    )  # fmt: skip
     assert response(text={"verbosity": "low"}).ignored == ("text.verbosity",)
 
 

@@ -10,18 +10,18 @@ has the ids of the prompt and of each answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from qwenkit.inference import Conversation
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
-from qwenkit.serving.faces.conversation import conversation
-from qwenkit.serving.faces.frames import DONE, frame, openai_error
+from qwenkit.serving.faces.conversation import conversation, fields_without_effect
+from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error
 from qwenkit.serving.faces.generation import (
     IGNORED,
     SAMPLING,
     ToolChoice,
-    check_no_conflict,
+    bound_answer,
     check_tools,
     choose,
     sampling_params,
@@ -55,6 +55,7 @@ from qwenkit.serving.request import (
     TextDelta,
     TokenDelta,
     TokenLogprob,
+    Tool,
     ToolCallArguments,
     ToolCallBegin,
     ToolCallsRevoked,
@@ -88,13 +89,14 @@ STREAM_OPTIONS = Table({"include_usage": BOOLEAN}, ignored=("include_obfuscation
 FORMAT = Table({"type": TEXT, "json_schema": OBJECT}, required=("type",))
 SCHEMA = Table({"name": TEXT, "description": TEXT, "schema": OBJECT, "strict": BOOLEAN}, required=("schema",))
 TOOL = Table({"type": TEXT, "function": OBJECT}, required=("function",))
-FUNCTION = Table(
-    {"name": TEXT, "description": TEXT, "parameters": OBJECT, "strict": BOOLEAN},
-    required=("name",),
-    ignored=("name_for_human", "name_for_model", "description_for_model"),
-)
+_SHOWN = ("name", "description", "parameters", "name_for_human", "name_for_model", "description_for_model")
+FUNCTION = Table({**dict.fromkeys(_SHOWN, TEXT), "parameters": OBJECT, "strict": BOOLEAN}, required=("name",))
+"""A function; the last names are those of the first Qwen's server, which its own instruction to use tools shows."""
 CHOICE = Table({"type": TEXT, "function": OBJECT}, required=("type", "function"))
 FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+
+_THOUGHTS = ("reasoning", "reasoning_content")
+"""The names under which thoughts are sent: the present one, and the one that most servers still use."""
 
 
 # ---- the request ----------------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         raise refused("modalities", "is not supported", '["text"]', "unsupported_field")
     if values.get("add_generation_prompt") is False:
         raise refused("add_generation_prompt", "is false", "true, or /v1/completions", "unsupported_field")
-    tools = read_tools(values)
+    tools, loose = read_tools(values)
     thinking, budget, kwargs = _thinking(values)
     form = answer_form(values)
     top = read_top_logprobs(values)
@@ -119,12 +121,13 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     if max_tokens is not None and values.get("max_tokens", max_tokens) != max_tokens:
         raise refused("max_completion_tokens", "differs from max_tokens", "one of the two")
     names = {"max_tokens": "max_completion_tokens"} if max_tokens is not None else {}
-    grammar = check_no_conflict(form, tools, "response_format")
+    grammar = bound_answer(form, tools, "response_format")
     params = sampling_params(
         Values({**values, "max_completion_tokens": max_tokens} if names else values, "", ()),
         names, logprobs=logprobs, **_budget(values, budget), **grammar,
     )  # fmt: skip
     places = [f"messages[{i}]" for i in range(len(values["messages"]))]
+    unread = fields_without_effect(values["messages"])
     messages = conversation(values["messages"], places)
     stream, include_usage, ignored = read_stream(values)
     return GenerationRequest(
@@ -133,7 +136,8 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         tool_choice=tools.choice, named=tools.named, parallel_tool_calls=values.get("parallel_tool_calls", True),
         stream=stream, include_usage=include_usage, top_logprobs=top, priority=values.get("priority", 0),
         return_token_ids=values.get("return_token_ids", False), user=values.get("user"),
-        show_reasoning=values.get("include_reasoning", True), ignored=(*values.ignored, *ignored), body=given,
+        show_reasoning=values.get("include_reasoning", True),
+        ignored=(*values.ignored, *ignored, *loose, *unread), body=given,
     )  # fmt: skip
 
 
@@ -160,16 +164,23 @@ def read_top_logprobs(values: Values) -> int | None:
     return top or 0
 
 
-def read_tools(values: Values) -> ToolChoice:
-    """Return the tools and the choice among them."""
-    given = values.get("tools", [])
-    places = [f"tools[{i}]" for i in range(len(given))]
-    for tool, place in zip(given, places):
-        function = TOOL.read(tool, place)
-        if function.get("type", "function") != "function":
-            raise wrong(f"{place}.type", function["type"], "function")
-        FUNCTION.read(function["function"], f"{place}.function")
-    tools = check_tools(given, [f"{place}.function" for place in places])
+def read_tools(values: Values) -> tuple[ToolChoice, tuple[str, ...]]:
+    """Return the tools and the choice among them, as the model is shown them, and fields without effect."""
+    tools: list[Tool] = []
+    strict: list[str] = []
+    places = [f"tools[{i}].function" for i in range(len(values.get("tools", [])))]
+    for tool, place in zip(values.get("tools", []), places):
+        outer = TOOL.read(tool, place.removesuffix(".function"))
+        if outer.get("type", "function") != "function":
+            raise wrong(place.replace(".function", ".type"), outer["type"], "function")
+        function = FUNCTION.read(outer["function"], place)
+        strict += [f"{place}.strict"] if function.get("strict") else []
+        tools.append({"type": "function", "function": {key: function[key] for key in function if key in _SHOWN}})
+    choice = _choose(values, check_tools(tools, places))
+    return choice, () if choice.forced is not None else tuple(strict)
+
+
+def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
     choice = values.get("tool_choice", "auto")
     if isinstance(choice, str):
         if choice not in ("auto", "none", "required"):
@@ -245,7 +256,7 @@ def _choice(request: GenerationRequest, number: int, choice: ChoiceAnswer) -> di
         "refusal": None,
     }
     if choice.reasoning:
-        message |= {"reasoning": choice.reasoning, "reasoning_content": choice.reasoning}
+        message |= {name: choice.reasoning for name in _THOUGHTS}
     if choice.calls:
         message["tool_calls"] = [
             {"id": f"call_{call.id}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -288,6 +299,7 @@ class Stream:
         """Begin a stream."""
         self._request = request
         self._head = _head(reply, "chat.completion.chunk")
+        self._frames_of: dict[tuple[int, str | int], TextFrame] = {}
         self._waiting: dict[int, dict[str, Any]] = {}
         """What the next chunk of a choice shows of its tokens."""
 
@@ -304,14 +316,16 @@ class Stream:
                 self._keep(event)
                 return []
             case TextDelta(number, text):
-                return [self._chunk(number, {"content": text})]
+                return [self._growing(number, "text", text, lambda text: {"content": text})]
             case ReasoningDelta(number, text):
-                return [self._chunk(number, {"reasoning": text, "reasoning_content": text})]
+                return [self._growing(number, "thoughts", text, lambda text: {name: text for name in _THOUGHTS})]
             case ToolCallBegin(number, index, id, name):
                 call = {"id": f"call_{id}", "type": "function", "function": {"name": name, "arguments": ""}}
                 return [self._chunk(number, {"tool_calls": [{"index": index, **call}]})]
             case ToolCallArguments(number, index, text):
-                return [self._chunk(number, {"tool_calls": [{"index": index, "function": {"arguments": text}}]})]
+                return [self._growing(number, index, text, lambda text: {
+                    "tool_calls": [{"index": index, "function": {"arguments": text}}]
+                })]  # fmt: skip
             case ChoiceEnd(number, reason):
                 return [self._chunk(number, {}, FINISH[reason])]
             case Ended(used):
@@ -322,6 +336,15 @@ class Stream:
                 return [frame(error(refusal)[1]), DONE]
             case ToolCallsRevoked() | PromptLogprobs():
                 return []
+
+    def _growing(self, number: int, what: str | int, text: str, delta: Callable[[str], dict[str, Any]]) -> str:
+        """Return the chunk in which a choice has more of something; most chunks differ in their text alone."""
+        if number in self._waiting:
+            return self._chunk(number, delta(text))
+        known = self._frames_of.get((number, what))
+        if known is None:
+            known = self._frames_of[number, what] = TextFrame(self._chunk(number, delta(TextFrame.MARK)))
+        return known.filled(text)
 
     def _began(self, event: Began) -> list[str]:
         more = {"prompt_token_ids": list(event.prompt_ids)} if self._request.return_token_ids else {}

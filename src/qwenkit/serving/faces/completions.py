@@ -14,7 +14,7 @@ from typing import Any
 
 from qwenkit.serving.faces.chat_completions import answer_form, read_stream, usage
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
-from qwenkit.serving.faces.frames import DONE, frame, openai_error
+from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error
 from qwenkit.serving.faces.generation import IGNORED, SAMPLING, sampling_params
 from qwenkit.serving.fields import ANY, BOOLEAN, INTEGER, OBJECT, TEXT, Table, Values, refused, token_ids, wrong
 from qwenkit.serving.json_body import read_body
@@ -171,9 +171,14 @@ def logprobs(tokens: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any]:
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{top.text: top.logprob for top in token.top} or None for token in tokens],
+        "top_logprobs": [None if token.logprob is None else _top(token) for token in tokens],
         "text_offset": offsets,
     }
+
+
+def _top(token: TokenLogprob) -> dict[str, float | None]:
+    """Return the likeliest tokens at a place, and the one that came."""
+    return {**{top.text: top.logprob for top in token.top}, token.text: token.logprob}
 
 
 class Stream:
@@ -182,6 +187,7 @@ class Stream:
     def __init__(self, request: GenerationRequest, reply: Reply) -> None:
         """Begin a stream."""
         self._request, self._head = request, _head(reply)
+        self._text_frames: dict[int, TextFrame] = {}
         self._waiting: dict[int, dict[str, Any]] = {}
         self._offsets: dict[int, int] = {}
         """How many characters of tokens each choice has had."""
@@ -199,7 +205,7 @@ class Stream:
                 self._keep(event)
                 return []
             case TextDelta(number, text):
-                return [self._chunk(number, text)]
+                return [self._text(number, text)]
             case ChoiceEnd(number, reason):
                 return [self._chunk(number, "", _finish(reason))]
             case Ended(used):
@@ -210,6 +216,14 @@ class Stream:
                 return [frame(error(refusal)[1]), DONE]
             case _:
                 return []
+
+    def _text(self, number: int, text: str) -> str:
+        if number in self._waiting:
+            return self._chunk(number, text)
+        known = self._text_frames.get(number)
+        if known is None:
+            known = self._text_frames[number] = TextFrame(self._chunk(number, TextFrame.MARK))
+        return known.filled(text)
 
     def _began(self, event: Began) -> list[str]:
         if not (self._request.echo or self._request.return_token_ids):

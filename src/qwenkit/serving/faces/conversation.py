@@ -13,10 +13,21 @@ from typing import Any
 from qwenkit.chat.media import KINDS, read_part
 from qwenkit.chat.messages import RENAMED, THOUGHTS, check
 from qwenkit.errors import UserError
-from qwenkit.serving.fields import refused, wrong
+from qwenkit.serving.fields import ANY, Table, refused, wrong
 from qwenkit.serving.json_body import kind_of
 from qwenkit.serving.refusals import Refusal, Refused
 
+FIELDS = Table(
+    {
+        "role": ANY, "content": ANY, "tool_calls": ANY, "function_call": ANY, "tool_call_id": ANY,
+        **dict.fromkeys(THOUGHTS, ANY),
+    },
+    ignored=("name", "id", "refusal", "annotations", "phase", "cache_control"),
+    unsupported={"audio": "answers are text", "prefix": "end with the user's turn",
+                 "partial": "end with the user's turn"},
+)  # fmt: skip
+"""The fields of a message in OpenAI's form."""
+_PART_FIELDS = {"text": ("text",), "image_url": ("image_url",), "input_audio": ("input_audio",)}
 MAX_MESSAGES = 10_000
 GAP = "\n\n"
 """What stands between texts that become one."""
@@ -38,6 +49,28 @@ def conversation(messages: Sequence[Mapping[str, Any]], places: Sequence[str]) -
         place = next((places[sources[i]] for i in range(len(merged)) if _names(error.where, i)), "messages")
         raise Refused(Refusal("invalid", error.what, place, error.expected, error.hint, "invalid_message")) from None
     return merged
+
+
+def fields_without_effect(messages: Sequence[Any]) -> tuple[str, ...]:
+    """Return the fields of messages and of their parts that have none; raises `Refused` for unknown ones."""
+    found: dict[str, None] = {}
+    for number, message in enumerate(messages):
+        place = f"messages[{number}]"
+        values = FIELDS.read(message, place)
+        found |= {f"messages[].{name}": None for name in values.ignored}
+        content = values.get("content")
+        for part in content if isinstance(content, list) else ():
+            found |= {f"messages[].content[].{name}": None for name in _ignored_in(part)}
+    return tuple(found)
+
+
+def _ignored_in(part: Any) -> list[str]:
+    """Return the fields of a content part that are not read."""
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        return []
+    known = ("type", *_PART_FIELDS.get(part["type"], (part["type"],)))
+    more = ["image_url.detail"] if isinstance(part.get("image_url"), Mapping) and "detail" in part["image_url"] else []
+    return [*(name[:100] for name in part if name not in known), *more]
 
 
 def _names(where: str | None, index: int) -> bool:

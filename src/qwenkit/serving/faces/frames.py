@@ -13,14 +13,32 @@ _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 """Characters at which some clients split lines, although the format does not."""
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def dumps(value: Any) -> str:
     """Return JSON on one line, Chinese characters as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_LINE_ENDS)
+    text = _ENCODER.encode(value)
+    return text if text.isascii() else text.translate(_LINE_ENDS)
 
 
 def frame(value: Mapping[str, Any], event: str | None = None) -> str:
     """Return one server-sent event."""
     return f"data: {dumps(value)}\n\n" if event is None else f"event: {event}\ndata: {dumps(value)}\n\n"
+
+
+class TextFrame:
+    """A server-sent event in which one text changes: the rest of it is written once, as there is one for each token."""
+
+    MARK = "\x00\x01\x00"
+
+    def __init__(self, frame: str) -> None:
+        """Take an event whose text is `MARK`, wherever that occurs."""
+        self._parts = frame.split(dumps(self.MARK))
+
+    def filled(self, text: str) -> str:
+        """Return the event with this text."""
+        return dumps(text).join(self._parts)
 
 
 _TYPES: dict[Kind, tuple[str, str]] = {

@@ -171,14 +171,16 @@ def structured(value: Any) -> dict[str, Any]:
     return {"json_schema" if name == "json" else name: given for name, given in values.items()}
 
 
-def check_no_conflict(form: Mapping[str, Any], tools: ToolChoice, place: str) -> dict[str, Any]:
-    """Return the grammar of an answer: of the call that must come, or else the form that was asked for. Raises
-    `Refused` for a form beside tools that may be called: bound to the form, no answer could."""
+def bound_answer(form: Mapping[str, Any], tools: ToolChoice, place: str) -> dict[str, Any]:
+    """Return the grammar of an answer: of the call that must come, or else the form that was asked for. Beside tools
+    that may be called a form is a JSON schema, which `engine_params` joins with their grammar. Raises `Refused` for
+    another one: bound to it, no answer could call them."""
     if tools.forced is not None:
         return {"tools": tools.forced}
-    if form and tools.tools:
+    if form and tools.tools and "json_schema" not in form:
         raise refused(place, "binds the answer, so that no tool could be called",
-                      'tool_choice of "none" or "required", or no tools', "unsupported_combination")  # fmt: skip
+                      'a JSON schema, tool_choice of "none" or "required", or no tools',
+                      "unsupported_combination")  # fmt: skip
     return dict(form)
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from qwenkit.inference import Conversation
 from qwenkit.serving.faces.collected import Answer, CallItem, ChoiceAnswer, Item, ReasoningItem
 from qwenkit.serving.faces.conversation import conversation
-from qwenkit.serving.faces.frames import frame
+from qwenkit.serving.faces.frames import TextFrame, frame
 from qwenkit.serving.faces.generation import (
     ToolChoice,
-    check_no_conflict,
+    bound_answer,
     check_tools,
     choose,
     sampling_params,
@@ -64,11 +64,11 @@ _COUNTED = {
 }  # fmt: skip
 _IGNORED = (
     "service_tier", "cache_control", "speed", "inference_geo", "diagnostics", "user_profile_id", "workspace_id",
-    "betas",
+    "betas", "context_management",
 )  # fmt: skip
 _UNSUPPORTED = {
     "mcp_servers": "offer tools of your own", "container": "offer tools of your own",
-    "context_management": "send a shorter conversation", "n": "use /v1/chat/completions",
+    "n": "use /v1/chat/completions",
     "stop": "use stop_sequences", "max_completion_tokens": "use max_tokens", "prefill": "",
 }  # fmt: skip
 FIELDS = Table(
@@ -106,7 +106,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     thinking, budget, shown = _thinking(values, output.get("effort"))
     params = sampling_params(
         values, {"stop": "stop_sequences"}, thinking_budget=budget,
-        **check_no_conflict(_form(output), tools, "output_config.format"),
+        **bound_answer(_form(output), tools, "output_config.format"),
     )  # fmt: skip
     prompt, ignored = _conversation(values, tools, thinking)
     return GenerationRequest(
@@ -242,6 +242,10 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
+Shown = dict[str, Any] | str
+"""An event of the stream, as an object or written already."""
+
+
 class Stream:
     """A response as server-sent events of Anthropic's types: blocks that begin, grow and stop."""
 
@@ -251,13 +255,18 @@ class Stream:
         self._index = -1
         self._open: str | None = None
         self._blank = ""
+        self._growing: TextFrame | None = None
         self._end = ChoiceEnd(0, "stop")
 
     def push(self, events: Iterable[Event]) -> list[str]:
         """Return the frames of events; the last one comes with `Ended` or `Failed`."""
-        return [frame(shown, shown["type"]) for event in events for shown in self._shown(event)]
+        return [
+            shown if isinstance(shown, str) else frame(shown, shown["type"])
+            for event in events
+            for shown in self._shown(event)
+        ]
 
-    def _shown(self, event: Event) -> list[dict[str, Any]]:
+    def _shown(self, event: Event) -> list[Shown]:
         match event:
             case Began(ids):
                 begun = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(Usage(len(ids)))}
@@ -266,11 +275,11 @@ class Stream:
                 return self._text(text)
             case ReasoningDelta(_, text):
                 begun = self._begin("thinking", thinking="", signature="") if self._open != "thinking" else []
-                return [*begun, self._delta("thinking_delta", thinking=text)]
+                return [*begun, self._delta("thinking_delta", "thinking", text)]
             case ToolCallBegin(_, _, id, name):
                 return self._begin("tool_use", id=f"toolu_{id}", name=name, input={})
             case ToolCallArguments(_, _, text):
-                return [self._delta("input_json_delta", partial_json=text)]
+                return [self._delta("input_json_delta", "partial_json", text)]
             case ChoiceEnd():
                 self._end = event
                 return self._close()
@@ -282,30 +291,34 @@ class Stream:
             case _:
                 return []
 
-    def _text(self, text: str) -> list[dict[str, Any]]:
+    def _text(self, text: str) -> list[Shown]:
         """Return more text; white space waits until other text follows it."""
         if self._open == "text":
-            return [self._delta("text_delta", text=text)]
+            return [self._delta("text_delta", "text", text)]
         self._blank += text
         if not self._blank.strip():
             return []
         text = self._blank
-        return [*self._begin("text", text=""), self._delta("text_delta", text=text)]
+        return [*self._begin("text", text=""), self._delta("text_delta", "text", text)]
 
-    def _begin(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
+    def _begin(self, kind: str, **fields: Any) -> list[Shown]:
         closed = self._close()
         self._blank, self._open = "", kind
         self._index += 1
         block = {"type": kind, **fields}
         return [*closed, {"type": "content_block_start", "index": self._index, "content_block": block}]
 
-    def _delta(self, kind: str, **fields: str) -> dict[str, Any]:
-        return {"type": "content_block_delta", "index": self._index, "delta": {"type": kind, **fields}}
+    def _delta(self, kind: str, name: str, text: str) -> str:
+        """Return the frame in which the open block grows; most frames differ in their text alone."""
+        if self._growing is None:
+            delta = {"type": "content_block_delta", "index": self._index, "delta": {"type": kind, name: TextFrame.MARK}}
+            self._growing = TextFrame(frame(delta, "content_block_delta"))
+        return self._growing.filled(text)
 
-    def _close(self) -> list[dict[str, Any]]:
+    def _close(self) -> list[Shown]:
         if self._open is None:
             return []
-        self._open = None
+        self._open = self._growing = None
         return [{"type": "content_block_stop", "index": self._index}]
 
 

@@ -19,12 +19,13 @@ from qwenkit.serving.faces.generation import (
     IGNORED,
     SAMPLING,
     ToolChoice,
-    check_no_conflict,
+    bound_answer,
     check_tools,
     choose,
     sampling_params,
     thinking_of,
 )
+from qwenkit.serving.faces.response_input import read_input
 from qwenkit.serving.faces.response_items import ResponseItems
 from qwenkit.serving.fields import (
     BOOLEAN,
@@ -71,7 +72,6 @@ TOOL = Table(
 )
 LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (LOGPROBS, "reasoning.encrypted_content")
-_ROLES = ("user", "assistant", "system", "developer")
 
 
 # ---- the request ----------------------------------------------------------------------------------------------------
@@ -92,9 +92,9 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     params = sampling_params(
         values, {"max_tokens": "max_output_tokens"}, logprobs=logprobs,
         thinking_budget=None if "thinking_budget" in values else budget,
-        **check_no_conflict(form, tools, "text.format"),
+        **bound_answer(form, tools, "text.format"),
     )  # fmt: skip
-    messages, places = read_input(values)
+    messages, places, unread = read_input(values.get("instructions"), values["input"])
     kwargs = dict(values.get("chat_template_kwargs", {}))
     return GenerationRequest(
         face="responses", model=values.get("model"), params=params,
@@ -102,7 +102,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         tools=tools.tools, tool_choice=tools.choice, named=tools.named,
         parallel_tool_calls=values.get("parallel_tool_calls", True), stream=values.get("stream", False),
         top_logprobs=top, priority=values.get("priority", 0), user=values.get("user"),
-        ignored=(*ignored, *unused, *more, *effort), body=given,
+        ignored=(*ignored, *unused, *more, *effort, *unread), body=given,
     )  # fmt: skip
 
 
@@ -144,106 +144,30 @@ def _tools(values: Values) -> tuple[ToolChoice, list[str]]:
     """Return the tools and the choice among them, and fields without effect."""
     tools: list[Tool] = []
     ignored: list[str] = []
-    given = values.get("tools", [])
-    for number, tool in enumerate(given):
+    strict: list[str] = []
+    for number, tool in enumerate(values.get("tools", [])):
         place = f"tools[{number}]"
         if isinstance(tool, Mapping) and tool.get("type") != "function":
             raise wrong(f"{place}.type", tool.get("type"), "function: other tools are not run here")
         read = TOOL.read(tool, place)
         ignored += [f"{place}.{name}" for name in read.ignored]
+        strict += [f"{place}.strict"] if read.get("strict") else []
         kept = {name: read[name] for name in ("name", "description", "parameters") if name in read}
         tools.append({"type": "function", "function": kept})
     checked = check_tools(tools, [f"tools[{number}]" for number in range(len(tools))])
+    choice = _choose(values, checked)
+    return choice, ignored if choice.forced is not None else [*ignored, *strict]
+
+
+def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
     choice = values.get("tool_choice", "auto")
     if isinstance(choice, str):
         if choice not in ("auto", "none", "required"):
             raise wrong("tool_choice", choice, 'auto, none, required, or {"type": "function", "name": ...}')
-        return choose(checked, choice, named=False), ignored
+        return choose(tools, choice, named=False)
     if choice.get("type") != "function" or not isinstance(choice.get("name"), str):
         raise wrong("tool_choice", choice, '{"type": "function", "name": ...}')
-    return choose(checked, choice["name"], named=True), ignored
-
-
-# ---- its input ------------------------------------------------------------------------------------------------------
-
-
-def read_input(values: Values) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return instructions and input as messages, with their places in the body."""
-    messages: list[dict[str, Any]] = []
-    places: list[str] = []
-    if "instructions" in values:
-        messages.append({"role": "system", "content": values["instructions"]})
-        places.append("instructions")
-    given = values["input"]
-    if isinstance(given, str):
-        return [*messages, {"role": "user", "content": given}], [*places, "input"]
-    called: set[str] = set()
-    for number, item in enumerate(given):
-        messages.append(_message(item, f"input[{number}]", called))
-        places.append(f"input[{number}]")
-    return messages, places
-
-
-def _message(item: Any, place: str, called: set[str]) -> dict[str, Any]:
-    """Return an item of the input as a message; `called` collects the ids of calls."""
-    if not isinstance(item, Mapping):
-        raise wrong(place, item, "an item: a message, a function call, its output, or reasoning")
-    kind = item.get("type", "message")
-    if kind == "message":
-        if item.get("role") not in _ROLES:
-            raise wrong(f"{place}.role", item.get("role"), ", ".join(_ROLES))
-        return {"role": item["role"], "content": _content(item.get("content"), f"{place}.content")}
-    if kind == "function_call":
-        call_id, name, arguments = (_text(item, key, place) for key in ("call_id", "name", "arguments"))
-        called.add(call_id)
-        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-        return {"role": "assistant", "content": None, "tool_calls": [call]}
-    if kind == "function_call_output":
-        call_id = _text(item, "call_id", place)
-        if call_id not in called:
-            raise refused(f"{place}.call_id", f"no function call before has the call_id {call_id[:100]!r}",
-                          "the call_id of a function_call item")  # fmt: skip
-        return {"role": "tool", "tool_call_id": call_id, "content": _content(item.get("output"), f"{place}.output")}
-    if kind == "reasoning":
-        return {"role": "assistant", "content": "", "reasoning_content": _thought(item, place)}
-    raise wrong(f"{place}.type", kind, "message, function_call, function_call_output, reasoning")
-
-
-def _text(item: Mapping[str, Any], key: str, place: str) -> str:
-    if not isinstance(item.get(key), str):
-        raise wrong(f"{place}.{key}", item.get(key), "a string")
-    return item[key]
-
-
-def _content(content: Any, place: str) -> Any:
-    """Return content in the form of chat completions."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise wrong(place, content, "a string, or a list of content parts")
-    return [_part(part, f"{place}[{number}]") for number, part in enumerate(content)]
-
-
-def _part(part: Any, place: str) -> dict[str, Any]:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in ("input_text", "output_text", "text"):
-        return {"type": "text", "text": _text(part, "text", place)}
-    if kind == "refusal":
-        return {"type": "text", "text": _text(part, "refusal", place)}
-    if kind == "input_image":
-        return {"type": "image_url", "image_url": {"url": _text(part, "image_url", place)}}
-    raise wrong(f"{place}.type", kind, "input_text, output_text, input_image")
-
-
-def _thought(item: Mapping[str, Any], place: str) -> str:
-    """Return the thoughts of a reasoning item: its content, or else its summary."""
-    for key in ("content", "summary"):
-        parts = item.get(key) or []
-        if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
-            raise wrong(f"{place}.{key}", parts, "a list of texts")
-        if parts:
-            return "\n\n".join(_text(part, "text", f"{place}.{key}[{i}]") for i, part in enumerate(parts))
-    return ""
+    return choose(tools, choice["name"], named=True)
 
 
 # ---- the response ---------------------------------------------------------------------------------------------------

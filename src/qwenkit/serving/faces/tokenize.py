@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenkit.inference import Conversation
 from qwenkit.serving.faces.chat_completions import read_tools
-from qwenkit.serving.faces.conversation import conversation
+from qwenkit.serving.faces.conversation import conversation, fields_without_effect
 from qwenkit.serving.faces.frames import openai_error
 from qwenkit.serving.fields import BOOLEAN, LIST, OBJECT, TEXT, Table, refused, token_ids
 from qwenkit.serving.json_body import read_body
@@ -45,17 +45,19 @@ def parse(body: bytes | str | Mapping[str, Any]) -> TextRequest:
                       "prompt or messages", "missing_field")  # fmt: skip
     if values.get("add_generation_prompt") is False:
         raise refused("add_generation_prompt", "is false", "true", "unsupported_field")
+    unread: tuple[str, ...] = ()
     if "prompt" in values:
         prompt = values["prompt"]
     else:
         kwargs = dict(values.get("chat_template_kwargs", {}))
         thinking = kwargs.pop("enable_thinking", None)
+        unread = fields_without_effect(values["messages"])
         places = [f"messages[{i}]" for i in range(len(values["messages"]))]
-        messages, tools = conversation(values["messages"], places), read_tools(values).tools
+        messages, tools = conversation(values["messages"], places), read_tools(values)[0].tools
         prompt = Conversation(messages, [*tools] or None, thinking, kwargs or None)
     return TextRequest(
         model=values.get("model"), prompt=prompt, return_token_strs=values.get("return_token_strs", False),
-        parse_special=values.get("parse_special", False), ignored=values.ignored,
+        parse_special=values.get("parse_special", False), ignored=(*values.ignored, *unread),
     )  # fmt: skip
 
 
