@@ -36,6 +36,7 @@ def test_every_response_has_its_id(desk: Desk) -> None:
 def test_an_id_that_no_log_could_hold(desk: Desk, id: str) -> None:
     answer = ask(desk.app(), "POST", PATH, QUESTION, x_request_id=id)
     assert (answer.status, answer.json["code"]) == (400, "invalid_request_id")
+    assert len(answer.headers["x-request-id"]) == 32
 
 
 def test_two_requests_with_one_id(desk: Desk) -> None:
@@ -138,7 +139,7 @@ def test_a_client_that_has_asked_too_much(desk: Desk) -> None:
     statuses = [ask(app, "POST", PATH, QUESTION, x_api_key=SECRET).status for _ in range(2)]
     refused = ask(app, "POST", PATH, QUESTION, x_api_key=SECRET)
     assert statuses == [200, 200] and refused.status == 429 and 1 <= int(refused.headers["retry-after"]) <= 30
-    assert refused.json["code"] == "rate_limit_exceeded"
+    assert refused.json["code"] == "rate_limit_exceeded" and refused.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ computes. What a request holds (`Visit.stack`) is given back in any case.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -91,7 +92,6 @@ class Front:
     async def _answer(self, visit: Visit, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """Admit the request, then run the route until it ends or the client leaves."""
         visit.take_id()
-        answer.extra.append((b"x-request-id", visit.id.encode()))
         self.gate.check_host(visit.host)
         self.gate.check_origin(visit.origin, visit.host)
         answer.extra += self.gate.cors_headers(visit.origin, visit.method == "OPTIONS")
@@ -102,7 +102,7 @@ class Front:
         self._hold_id(visit)
         if visit.method == "POST" and visit.client is not None:
             visit.stack.enter_context(self.usage.open(visit.client))
-            visit.body = await self._read_body(visit, receive)
+            visit.body, visit.is_read = await self._read_body(visit, receive), True
         await _until_it_leaves(self.app, scope, receive, answer)
 
     def _authenticate(self, visit: Visit) -> None:
@@ -180,9 +180,10 @@ class Front:
         )
         if status == 401:
             fields.append((b"www-authenticate", b"Bearer"))
-        if visit.method == "POST" and status in (401, 403, 408, 413, 415, 429):
-            fields.append((b"connection", b"close"))  # the rest of the body is not read
-        await answer.json(status, body, fields)
+        if visit.method == "POST" and not visit.is_read:
+            fields.append((b"connection", b"close"))  # the rest of the body is not wanted
+        with contextlib.suppress(ClientLeft):
+            await answer.json(status, body, fields)
 
     async def _close(self, visit: Visit) -> None:
         """Give back what the request holds; write it down."""
@@ -221,7 +222,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.begun, self._visit.status = True, message["status"]
             names = {name.lower() for name, _ in message.get("headers", ())}
-            kept = [field for field in self.extra if field[0] not in names]
+            own = [*self.extra, (b"x-request-id", self._visit.id.encode())]
+            kept = [field for field in own if field[0] not in names]
             message = {**message, "headers": [*message.get("headers", ()), *kept]}
         self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         try:

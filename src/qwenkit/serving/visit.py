@@ -38,6 +38,8 @@ class Visit:
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     client: Client | None = None
     body: bytes = b""
+    is_read: bool = False
+    """The whole body has come."""
     face: str = "other"
     """The interface that answers: one of the server's own names."""
     model: str | None = None
