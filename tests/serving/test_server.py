@@ -39,7 +39,7 @@ class Running:
         made = ServerSettings(port=0, **settings)
         self.sock = server.listen(made)
         self.port = self.sock.getsockname()[1] if made.unix_socket is None else 0
-        self.uvicorn = server._Server(server.configuration(self.app, made.limits), desk.made)
+        self.uvicorn = server.DrainingServer(server.configuration(self.app, made.limits), desk.made)
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:

@@ -1,6 +1,6 @@
 """Runs the application: the socket, the start, the signals, the end.
 
-    code = run(app, catalog, settings, say)
+    code = run(app, catalog, settings, ready=lambda model, address: print(model.name, address))
 
 The socket is taken before anything is loaded, so a port in use is told at once. The server listens while the first
 model is loaded: `/health` answers, `/ready` says that it is not. SIGTERM or Ctrl-C end it in order: no more requests
@@ -61,7 +61,7 @@ async def _serve(
     app: Any, catalog: ModelCatalog, settings: ServerSettings, sock: socket.socket, address: str,
     ready: Callable[[ServedModel, str], None], listening: Callable[[str], None],
 ) -> int:  # fmt: skip
-    server = _Server(configuration(app, settings.limits), catalog)
+    server = DrainingServer(configuration(app, settings.limits), catalog)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     loading = asyncio.create_task(_load_first(server, catalog))
     try:
@@ -81,7 +81,7 @@ async def _serve(
     return DONE
 
 
-async def _load_first(server: _Server, catalog: ModelCatalog) -> ServedModel:
+async def _load_first(server: DrainingServer, catalog: ModelCatalog) -> ServedModel:
     """Load the first model; end the server where that fails."""
     try:
         return await catalog.load(catalog.entries[0])
@@ -101,7 +101,7 @@ def configuration(app: Any, limits: Limits) -> uvicorn.Config:
     )  # fmt: skip
 
 
-class _Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """A server that tells its models to end, and whose end by a signal is an ordinary end."""
 
     def __init__(self, config: uvicorn.Config, catalog: ModelCatalog) -> None:
