@@ -3,9 +3,9 @@
     python benchmarks/serve_overhead.py MODEL --streams 16 --tokens 64 --rounds 5
 
 Both get the same prompts, as many at a time as `--streams`, stream every token, and are asked in turn. Tokens a second
-are those of a round from its first request to its last token. Both engines are in the mode of servers, in which bits may
-depend on what else runs; so it is told how many answers are equal. The last line is the ratio of the medians, server
-over loop: 0.95 or more is the aim.
+are those of a round from its first request to its last token. Both engines are in the mode of servers, in which bits
+may depend on what else runs; so it is told how many answers are equal. The last line is the ratio of the medians,
+server over loop: 0.95 or more is the aim.
 """
 
 from __future__ import annotations

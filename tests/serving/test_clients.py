@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
 from qwenkit.serving.codecs import CODECS
 from qwenkit.serving.keys import Key, Keyring
+from tests.conftest import ROOT
 from tests.serving.asgi import LIMIT
 from tests.serving.conftest import Desk
 from tests.serving.test_server import Running, running
@@ -42,6 +44,16 @@ def test_openais_client(desk: Desk) -> None:
             client.with_options(api_key="sk-wrong-wrong-wrong").models.list()
         asyncio.run(many(openai, made))
         client.close()
+
+
+def test_the_program_of_the_page(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openai")
+    text = (ROOT / "docs" / "serving.md").read_text("utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    with running(desk, codecs=CODECS) as made:
+        here = program.replace("127.0.0.1:8000", f"127.0.0.1:{made.port}").replace("chat-rlhf", "tiny")
+        exec(here, {})
+    assert capsys.readouterr().out
 
 
 async def many(openai: object, made: Running) -> None:
